@@ -1,0 +1,1 @@
+"""The batch-ingest worker: scan, plan, embed, commit."""

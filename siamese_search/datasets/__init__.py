@@ -1,0 +1,1 @@
+"""Data sets: records, directory layouts, identity-disjoint splits, samplers, the synthetic demo set."""

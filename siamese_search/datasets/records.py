@@ -1,0 +1,61 @@
+"""ImageRecord: one image of one identity, as every part of the system sees it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote, unquote_to_bytes
+
+MetadataValue = str | int | float | bool
+
+#: Market-1501's two reserved identities: a junk box is ignored in rankings, a distractor is a negative.
+JUNK_IDENTITY = "-1"
+DISTRACTOR_IDENTITY = "0000"
+
+#: Namespace of all point ids; changing it would orphan every existing gallery.
+_POINT_NAMESPACE = uuid.UUID("6f1d5a0e-5a55-5c0d-9b0e-51a3e5e5ea2c")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """One image file.
+
+    ``key`` is the POSIX path relative to the source root, encoded losslessly as UTF-8 text by
+    :func:`encode_key`; ``path`` is where the file is on this machine. ``identity`` and ``camera`` are
+    ``None`` where unknown. ``metadata`` is flat: str, int, float or bool values.
+    """
+
+    key: str
+    path: Path
+    identity: str | None = None
+    camera: str | None = None
+    metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+
+
+def point_id(source: str, key: str) -> str:
+    """The uuid5 of (source, key): the same file is the same point, from any machine."""
+    return str(uuid.uuid5(_POINT_NAMESPACE, f"{source}\x00{key}"))
+
+
+def encode_key(relative: str | os.PathLike[str]) -> str:
+    """A relative path as UTF-8 text, losslessly.
+
+    Valid UTF-8 names without ``%`` or control characters are unchanged; every other byte is
+    percent-escaped. The inverse is :func:`decode_key`.
+    """
+    raw = os.fsencode(relative)
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return quote(raw, safe="/ !#$&'()*+,-.:;<=>?@[]^_`{|}~\"\\")
+    if "%" not in text and text.isprintable():
+        return text
+    return "".join(c if c != "%" and c.isprintable() else quote(c.encode(), safe="") for c in text)
+
+
+def decode_key(key: str) -> str:
+    """The relative path (with surrogate escapes where needed) that :func:`encode_key` encoded."""
+    return os.fsdecode(unquote_to_bytes(key))

@@ -1,0 +1,88 @@
+"""Every error that a user can meet, each with its exit code.
+
+A message is one line: what happened, to which file or value, and what to do about it.
+The command line prints ``str(error)`` and exits with ``error.exit_code``; nobody sees a traceback
+without ``--debug``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+EXIT_DONE = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_PARTIAL = 3
+EXIT_INTERRUPTED = 130
+
+
+class SiameseSearchError(Exception):
+    """Base of all errors meant for a user's eyes."""
+
+    exit_code: int = EXIT_FAILED
+
+
+class UsageError(SiameseSearchError):
+    """An option, argument or setting has a value that cannot work (k = 0, an unknown preset)."""
+
+    exit_code = EXIT_USAGE
+
+
+class SettingsError(UsageError):
+    """``sss.toml`` or an ``SSS_*`` variable cannot be read or holds a wrong value."""
+
+
+class ImageError(SiameseSearchError):
+    """One image cannot be used. ``reason`` stands alone, for failure lists: ``truncated JPEG``."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(f"{printable(path)}: {reason}")
+        self.path = Path(path)
+        self.reason = reason
+
+
+class DataError(SiameseSearchError):
+    """A data set cannot be used as asked (no images, wrong layout, unknown held-out identity)."""
+
+
+class BundleError(SiameseSearchError):
+    """A model bundle is missing, truncated, or made for another version."""
+
+
+class MissingExtraError(SiameseSearchError):
+    """A command needs an optional dependency that is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs the [{extra}] extra: pip install 'siamese-search[{extra}]'")
+
+
+class TrainingError(SiameseSearchError):
+    """Training cannot go on (NaN loss, collapsed triplets, a run directory of another configuration)."""
+
+
+class StoreError(SiameseSearchError):
+    """A vector store cannot be opened, read or written."""
+
+
+class StoreBusyError(StoreError):
+    """Another process holds the store for longer than we were willing to wait."""
+
+
+class GalleryNotFoundError(StoreError):
+    """The named gallery does not exist in the store."""
+
+
+class ModelMismatchError(StoreError):
+    """The gallery's vectors come from another model than the one in hand."""
+
+
+class FilterError(UsageError):
+    """A ``--where`` expression cannot be parsed, or names an unknown field."""
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """A path as text that is safe to print: undecodable bytes and control characters are escaped."""
+    text = os.fspath(path)
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,0 +1,1 @@
+"""Accuracy reports: protocol, ranking metrics, verification metrics, plots."""

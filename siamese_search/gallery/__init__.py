@@ -1,0 +1,1 @@
+"""The vector store: one contract, several engines. Nothing here knows about images."""

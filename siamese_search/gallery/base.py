@@ -1,0 +1,175 @@
+"""The gallery contract: what every vector-store engine does, word for word.
+
+Scores are cosine similarities of unit vectors: higher is closer, 1.0 is the same image.
+All engines order results by score descending, then by point id ascending, so that ties are stable.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.gallery.filters import Condition
+
+Payload = Mapping[str, Any]
+Vectors = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Which model made (or will make) a gallery's vectors."""
+
+    fingerprint: str
+    dim: int
+    name: str = ""  # for people: where the model came from
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPoint:
+    """One point as stored. ``vector`` is float32 [d], or ``None`` unless asked for."""
+
+    id: str
+    payload: dict[str, Any]
+    vector: Vectors | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result: cosine similarity in [-1, 1], higher is closer."""
+
+    id: str
+    score: float
+    payload: dict[str, Any]
+    vector: Vectors | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryInfo:
+    """What a person wants to know about a gallery. ``size_bytes`` is the space on disk (0 if unknown)."""
+
+    name: str
+    store: str
+    engine: str
+    points: int
+    indexed_points: int
+    model: ModelRef
+    size_bytes: int
+    fields: dict[str, str] = field(default_factory=dict)  # payload field -> str | int | float | bool
+
+
+class Gallery(ABC):
+    """An open gallery. Use it as a context manager; ``close`` is idempotent.
+
+    Vectors are float32 and must be finite and of unit length (to 1e-3): anything else raises
+    ``ValueError`` naming the row, because the engines would store it silently.
+    Payload values are str, int, float, bool or None (a None value is not stored).
+    """
+
+    name: str
+    store: str
+    model: ModelRef
+
+    @property
+    def dim(self) -> int:
+        return self.model.dim
+
+    @abstractmethod
+    def upsert(self, ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload]) -> None:
+        """Insert or replace points, whole payload included. On return the points survive a process crash.
+
+        ids: n uuid strings; vectors: float32 [n, d]; payloads: n flat mappings. n may be 0.
+        """
+
+    @abstractmethod
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove points; ids that are not there are ignored."""
+
+    @abstractmethod
+    def query_batch(
+        self,
+        vectors: Vectors,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        with_vectors: bool = False,
+        exact: bool = False,
+    ) -> list[list[Hit]]:
+        """The k nearest points to each row of vectors [n, d] that meet all conditions.
+
+        Lists are shorter than k when the gallery is. ``exact`` bypasses any approximate index.
+        Raises FilterError for an unknown field, UsageError for k < 1.
+        """
+
+    def query(
+        self,
+        vector: Vectors,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        with_vectors: bool = False,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """:meth:`query_batch` for one vector, float32 [d]."""
+        return self.query_batch(
+            np.asarray(vector, np.float32)[None, :], k, where, with_vectors=with_vectors, exact=exact
+        )[0]
+
+    @abstractmethod
+    def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[StoredPoint | None]:
+        """The points of these ids, in this order; ``None`` where there is none."""
+
+    @abstractmethod
+    def scroll(
+        self,
+        where: Sequence[Condition] = (),
+        *,
+        with_vectors: bool = False,
+        fields: Sequence[str] | None = None,
+        batch: int = 1000,
+    ) -> Iterator[StoredPoint]:
+        """All points that meet the conditions, by ascending id, in bounded memory.
+
+        ``fields`` limits the payload to those keys. Points written during the scroll may or may not appear.
+        """
+
+    @abstractmethod
+    def count(self, where: Sequence[Condition] = ()) -> int:
+        """How many points meet the conditions (exact)."""
+
+    @abstractmethod
+    def facet(self, field: str, where: Sequence[Condition] = (), limit: int = 100) -> dict[Any, int]:
+        """The most frequent values of a payload field with their counts, most frequent first."""
+
+    @abstractmethod
+    def fields(self) -> dict[str, str]:
+        """Payload fields that exist in this gallery with their type: str, int, float or bool."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Make everything written so far survive a power loss."""
+
+    @abstractmethod
+    def optimise(self) -> bool:
+        """Build or tidy indexes where it pays; True if something changed. May take minutes."""
+
+    @abstractmethod
+    def info(self) -> GalleryInfo:
+        """Counts, size, model, fields."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Flush and release. Safe to call twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

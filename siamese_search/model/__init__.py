@@ -1,0 +1,1 @@
+"""The trained network: architecture, files on disk, and embedders that run it."""

@@ -1,0 +1,1 @@
+"""Training: presets, losses, augmentation, the trainer."""
