@@ -1,1 +1,32 @@
-"""The batch-ingest worker: scan, plan, embed, commit."""
+"""The batch-ingest worker: scan, plan, decode, embed, commit.
+
+``run_ingest`` is the pipeline over an open gallery; ``ingest_images`` opens and closes everything around it.
+Names are loaded on first use.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ingest.pipeline import run_ingest
+    from ingest.summary import Failure, IngestSummary, Progress
+    from ingest.worker import stop_on_signals
+
+__all__ = ["Failure", "IngestSummary", "Progress", "run_ingest", "stop_on_signals"]
+
+_HOMES = {
+    "run_ingest": "ingest.pipeline",
+    "Failure": "ingest.summary",
+    "IngestSummary": "ingest.summary",
+    "Progress": "ingest.summary",
+    "stop_on_signals": "ingest.worker",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,93 @@
+"""IngestSummary: what one ingest did, and the failures it survived."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from siamese_search.errors import printable
+
+#: Failures kept with their reason; beyond it they are only counted, so that memory stays bounded.
+MAX_FAILURES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One image that was skipped, and why. ``path`` is printable text."""
+
+    path: str
+    reason: str
+
+
+@dataclass(slots=True)
+class IngestSummary:
+    """Counts of images. ``seen`` = new + changed + unchanged + failed, unless the ingest was interrupted.
+
+    new: embedded for the first time. changed: file or metadata differ from what was stored, and the point was
+    replaced. unchanged: already stored. removed: points whose file has gone (0 until pruning is asked for).
+    failures: the first :data:`MAX_FAILURES`; ``failed`` counts them all. seconds: wall-clock time.
+    embedded: forward passes paid for, in images (metadata-only changes cost none).
+    """
+
+    collection: str
+    store: str
+    model: str
+    seen: int = 0
+    new: int = 0
+    changed: int = 0
+    unchanged: int = 0
+    removed: int = 0
+    failed: int = 0
+    embedded: int = 0
+    seconds: float = 0.0
+    interrupted: bool = False
+    failures: list[Failure] = field(default_factory=list)
+
+    @property
+    def images_per_second(self) -> float:
+        """Images embedded per second of wall-clock time; 0.0 when nothing was embedded."""
+        return self.embedded / self.seconds if self.seconds > 0 else 0.0
+
+    def fail(self, path: str | os.PathLike[str], reason: str) -> None:
+        """Count a failure, and keep it while there is room."""
+        self.failed += 1
+        if len(self.failures) < MAX_FAILURES:
+            self.failures.append(Failure(printable(path), reason))
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON contract of ``sss ingest --json``.
+
+        ``failed`` lists at most :data:`MAX_FAILURES`; only when there were more is ``failed_total`` added.
+        """
+        answer: dict[str, Any] = {
+            "seen": self.seen,
+            "new": self.new,
+            "changed": self.changed,
+            "unchanged": self.unchanged,
+            "removed": self.removed,
+            "failed": [{"path": failure.path, "reason": failure.reason} for failure in self.failures],
+            "seconds": round(self.seconds, 3),
+            "images_per_second": round(self.images_per_second, 1),
+            "collection": self.collection,
+            "store": self.store,
+            "model": self.model,
+        }
+        if self.failed > len(self.failures):
+            answer["failed_total"] = self.failed
+        return answer
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A moment of a running ingest, for a progress display. All counts are images so far.
+
+    done: decided for good (committed, unchanged or failed). seen: found by the scan so far; it is the total
+    once ``scanned`` is True. embedded: forward passes so far.
+    """
+
+    done: int
+    seen: int
+    scanned: bool
+    embedded: int
+    failed: int

@@ -1,0 +1,208 @@
+"""Settings: defaults < user ``sss.toml`` < ``./sss.toml`` < ``SSS_*`` variables, as one frozen dataclass.
+
+The user's file is ``$XDG_CONFIG_HOME/sss/sss.toml`` (``~/.config`` where that is unset). Options on the command
+line come last of all and are not seen here. Where each value came from is kept, so that a message can name it.
+
+A file may also hold one table per command (``[train]`` with ``epochs = 3``): those become the defaults of that
+command's options. They are checked by :meth:`Settings.check_commands`, because only the command line knows
+which options there are.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from siamese_search.errors import SettingsError, printable
+
+FILE_NAME = "sss.toml"
+ENV_PREFIX = "SSS_"
+DEFAULT_ORIGIN = "default"
+
+#: A settings file is a page of text; anything larger was named by mistake.
+_MAX_FILE_BYTES = 1 << 20
+
+#: Smallest and largest value of each number. ``threads`` = 0 means: as many as there are cores.
+_BOUNDS = {"threads": (0, 1024), "batch_size": (1, 65536)}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every command shares.
+
+    store: directory of the vector store (``~`` is expanded; relative to the working directory).
+    gallery: name of the gallery inside the store.
+    model: directory of a model bundle; empty for the bundled one.
+    threads: CPU threads of the model; 0 chooses by the machine.
+    batch_size: images per forward pass.
+    data: directory of the training images when ``sss train`` gets none.
+    commands: per command, its options' defaults, with ``_`` in the names: ``{"train": {"epochs": 3}}``.
+    origins: key (``store``, ``train.epochs``) -> where its value came from: ``default``, a file, ``SSS_STORE``.
+    """
+
+    store: str = ".sss"
+    gallery: str = "default"
+    model: str = ""
+    threads: int = 0
+    batch_size: int = 64
+    data: str = "data"
+    commands: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def origin(self, key: str) -> str:
+        """Where the value of ``key`` came from; ``default`` for one that nobody set."""
+        return self.origins.get(key, DEFAULT_ORIGIN)
+
+    def check_commands(self, known: Mapping[str, Collection[str]]) -> None:
+        """Check the command tables against the options there are.
+
+        known: command name -> its option names (``-`` and ``_`` are the same). Raises SettingsError, naming
+        the file, for a table that is no command or a key that is no option of it.
+        """
+        commands = {_plain(name): {_plain(option) for option in options} for name, options in known.items()}
+        for command, options in self.commands.items():
+            if command not in commands:
+                origin = next((self.origin(f"{command}.{key}") for key in options), FILE_NAME)
+                raise SettingsError(_unknown(origin, "section", command, commands))
+            for key in options:
+                if key not in commands[command]:
+                    origin = self.origin(f"{command}.{key}")
+                    raise SettingsError(_unknown(origin, f"key in [{command}]", key, commands[command]))
+
+
+_TYPES: dict[str, type] = {
+    "store": str,
+    "gallery": str,
+    "model": str,
+    "threads": int,
+    "batch_size": int,
+    "data": str,
+}
+_TYPE_NAMES = {str: "a string", int: "a whole number"}
+
+
+def load_settings(cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:
+    """Read all sources and merge them, key by key (also inside the command tables).
+
+    cwd: where ``./sss.toml`` is looked for (default: the working directory).
+    env: the environment (default: ``os.environ``). An empty variable counts as unset.
+    Raises SettingsError, naming the file or variable and the key, for an unreadable file, bad TOML, an
+    unknown key or a value of the wrong type or out of range.
+    """
+    cwd = Path.cwd() if cwd is None else cwd
+    env = os.environ if env is None else env
+    values: dict[str, Any] = {}
+    commands: dict[str, dict[str, Any]] = {}
+    origins: dict[str, str] = {}
+    for path in (_user_file(env), cwd / FILE_NAME):
+        if path is not None:
+            _merge_file(path, values, commands, origins)
+    for key in _TYPES:
+        variable = ENV_PREFIX + key.upper()
+        text = env.get(variable, "")
+        if text:
+            values[key] = _checked(variable, key, _from_text(variable, key, text))
+            origins[key] = variable
+    return Settings(**values, commands=commands, origins=origins)
+
+
+def _user_file(env: Mapping[str, str]) -> Path | None:
+    """The user's file, or None where no home is known. XDG says: ignore a relative XDG_CONFIG_HOME."""
+    configured = env.get("XDG_CONFIG_HOME", "")
+    if configured and Path(configured).is_absolute():
+        return Path(configured) / "sss" / FILE_NAME
+    home = env.get("HOME") or env.get("USERPROFILE")
+    return Path(home) / ".config" / "sss" / FILE_NAME if home else None
+
+
+def _merge_file(
+    path: Path, values: dict[str, Any], commands: dict[str, dict[str, Any]], origins: dict[str, str]
+) -> None:
+    """Lay one file's values over those of the sources before it."""
+    name = printable(path)
+    for raw_key, value in _read_toml(path).items():
+        key = _plain(raw_key)
+        if isinstance(value, dict) and key not in _TYPES:
+            section = commands.setdefault(key, {})
+            for option, setting in value.items():
+                section[_plain(option)] = setting
+                origins[f"{key}.{_plain(option)}"] = name
+        elif key in _TYPES:
+            values[key] = _checked(f"{name}: {key}", key, value)
+            origins[key] = name
+        else:
+            raise SettingsError(_unknown(name, "key", raw_key, _TYPES))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    """One TOML file; a file that is not there is an empty one."""
+    try:
+        with path.open("rb") as handle:
+            data = handle.read(_MAX_FILE_BYTES + 1)
+        if len(data) > _MAX_FILE_BYTES:
+            raise SettingsError(f"{printable(path)}: over {_MAX_FILE_BYTES} bytes; this is no settings file")
+        return tomllib.loads(data.decode("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise SettingsError(f"{printable(path)}: cannot be read: {reason}") from None
+    except UnicodeDecodeError:
+        raise SettingsError(f"{printable(path)}: not UTF-8 text; save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"{printable(path)}: not valid TOML: {error}") from None
+
+
+def _from_text(variable: str, key: str, text: str) -> str | int:
+    """The value of an environment variable, in the type of its key."""
+    if _TYPES[key] is str:
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise SettingsError(f"{variable} must be a whole number, not {text[:80]!r}") from None
+
+
+def _checked(where: str, key: str, value: Any) -> Any:
+    """The value, of the right type and in range; strings that are paths have ``~`` expanded."""
+    kind = _TYPES[key]
+    # bool is an int to Python, but `threads = true` is a mistake.
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise SettingsError(f"{where} must be {_TYPE_NAMES[kind]}, not {_toml_name(value)}")
+    if isinstance(value, int):
+        low, high = _BOUNDS[key]
+        if not low <= value <= high:
+            raise SettingsError(f"{where} must be from {low} to {high}, not {value}")
+        return value
+    if "\x00" in value:
+        raise SettingsError(f"{where} must not hold a NUL character")
+    if not value and key != "model":
+        raise SettingsError(f"{where} must not be empty")
+    if key != "gallery" and value.startswith("~"):
+        return str(Path(value).expanduser()) if value[1:2] in ("", "/", os.sep) else value
+    return value
+
+
+def _toml_name(value: Any) -> str:
+    """A TOML value for a message: short, with its type."""
+    names = {bool: "true or false", int: "a whole number", float: "a fraction", str: "a string"}
+    name = names.get(type(value), "a table" if isinstance(value, dict) else "a list")
+    short = isinstance(value, bool | int | float | str) and len(repr(value)) < 80
+    return f"{name} ({value!r})" if short else name
+
+
+def _unknown(origin: str, what: str, key: str, known: Collection[str]) -> str:
+    """``sss.toml: unknown key 'stor'; did you mean 'store'? Known: …``"""
+    close = difflib.get_close_matches(_plain(key), known, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{origin}: unknown {what} {key[:80]!r}; {hint}known: {', '.join(sorted(known))}"
+
+
+def _plain(name: str) -> str:
+    """``batch-size`` and ``batch_size`` are the same key."""
+    return name.replace("-", "_")
