@@ -1,0 +1,110 @@
+"""Embedders: uint8 images in, unit-length embeddings out. ONNX Runtime on CPU, torch on CUDA."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.errors import BundleError, MissingExtraError, UsageError, printable
+from siamese_search.model.bundle import ONNX_NAME, Bundle
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Embedder(Protocol):
+    """What turns images into vectors.
+
+    ``embed`` takes uint8 RGB [N, H, W, 3] with (H, W) = ``input_size`` and returns float32 [N, dim] with
+    rows of unit length. N may be 0. ``fingerprint`` names weights and preprocessing.
+    """
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def input_size(self) -> tuple[int, int]: ...
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+
+
+def load_embedder(bundle: Bundle, *, device: Device = "cpu", threads: int = 0) -> Embedder:
+    """An embedder for this bundle.
+
+    device: ``cpu`` runs ONNX Runtime; ``cuda`` runs torch; ``auto`` takes CUDA where torch is installed and
+    sees a GPU. threads: CPU threads, 0 = all that this process may use.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"unknown device {device!r}: use auto, cpu or cuda")
+    if device == "cuda" or (device == "auto" and _cuda_is_there()):
+        try:
+            from siamese_search.model.torch_embedder import TorchEmbedder
+        except ModuleNotFoundError:
+            raise MissingExtraError("--device cuda", "torch") from None
+        return TorchEmbedder(bundle, device="cuda")
+    return OnnxEmbedder(bundle, threads=threads)
+
+
+class OnnxEmbedder:
+    """Runs ``model.onnx`` on CPU. Safe to call from one thread at a time."""
+
+    #: Images per run: above this the activations leave the caches and the rate falls.
+    chunk = 32
+
+    def __init__(self, bundle: Bundle, *, threads: int = 0) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or available_cpus()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                bundle.read_checked(ONNX_NAME), options, providers=["CPUExecutionProvider"]
+            )
+        except BundleError:
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())[:160]
+            raise BundleError(
+                f"{printable(bundle.onnx_path)}: ONNX Runtime cannot load it: {reason}"
+            ) from None
+        self._input: str = self._session.get_inputs()[0].name
+        self.bundle = bundle
+        self.dim = bundle.dim
+        self.input_size = bundle.input_size
+        self.fingerprint = bundle.fingerprint
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        check_images(images, self.input_size)
+        out = np.empty((len(images), self.dim), np.float32)
+        for start in range(0, len(images), self.chunk):
+            block = np.ascontiguousarray(images[start : start + self.chunk])
+            out[start : start + len(block)] = self._session.run(None, {self._input: block})[0]
+        return out
+
+
+def check_images(images: NDArray[np.uint8], size: tuple[int, int]) -> None:
+    """Raise ValueError unless ``images`` is uint8 [N, H, W, 3] of this (H, W)."""
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (*size, 3):
+        raise ValueError(f"expected uint8 [N, {size[0]}, {size[1]}, 3], got {images.dtype} {images.shape}")
+
+
+def available_cpus() -> int:
+    """CPUs that this process may use (its affinity mask, not the machine's size)."""
+    if hasattr(os, "sched_getaffinity"):
+        return max(1, len(os.sched_getaffinity(0)))
+    return max(1, os.cpu_count() or 1)
+
+
+def _cuda_is_there() -> bool:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return False
+    return bool(torch.cuda.is_available())

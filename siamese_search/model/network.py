@@ -1,0 +1,147 @@
+"""The APN network: a timm backbone with shared weights, pooled, and a 512-D embedding.
+
+One network embeds anchor, positive and negative alike ("Siamese"): there is a single set of weights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, cast
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from siamese_search.errors import TrainingError, UsageError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkSpec:
+    """Everything needed to build the network again: architecture and preprocessing."""
+
+    backbone: str = "efficientnet_b0"
+    dim: int = 512
+    height: int = 256
+    width: int = 128
+    pool: Literal["avg", "gem"] = "avg"
+    neck: Literal["none", "bn"] = "none"
+    last_stride: Literal[1, 2] = 2
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> NetworkSpec:
+        fields = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
+        return cls(**fields)
+
+
+class GeMPool(nn.Module):
+    """Generalised mean pooling, [N, C, H, W] -> [N, C] (Radenovic et al., PAMI 2019); p is learnt from 3."""
+
+    def __init__(self, p: float = 3.0, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor([p]))
+        self.eps = eps
+
+    def forward(self, features: Tensor) -> Tensor:
+        powered = features.clamp(min=self.eps).pow(self.p)
+        return powered.mean(dim=(2, 3)).pow(1.0 / self.p)
+
+
+class AvgPool(nn.Module):
+    """Global average pooling, [N, C, H, W] -> [N, C]."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.mean(dim=(2, 3))
+
+
+class APNNetwork(nn.Module):
+    """Backbone → pool → linear embedding → optional BNNeck.
+
+    ``forward`` takes normalised float images [N, 3, H, W] and returns ``(features, necked)``, both
+    [N, dim] and not yet of unit length: metric losses act on ``features``, an identity classifier on
+    ``necked`` (Luo et al., "Bag of Tricks", CVPRW 2019). Without a neck the two are the same tensor.
+    ``embed`` is what retrieval uses: ``necked``, L2-normalised.
+    """
+
+    def __init__(self, spec: NetworkSpec, *, pretrained: bool = False) -> None:
+        super().__init__()
+        self.spec = spec
+        self.backbone = _create_backbone(spec, pretrained)
+        if spec.last_stride == 1:
+            _undo_last_stride(self.backbone)
+        self.pool: nn.Module = GeMPool() if spec.pool == "gem" else AvgPool()
+        channels = int(getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features)
+        self.embedding = nn.Linear(channels, spec.dim, bias=spec.neck == "none")
+        self.neck: nn.Module = nn.Identity()
+        if spec.neck == "bn":
+            neck = nn.BatchNorm1d(spec.dim)
+            neck.bias.requires_grad_(False)  # BNNeck: a bias would move the classifier off the origin
+            self.neck = neck
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.embedding(self.pool(self.backbone.forward_features(images)))
+        return features, self.neck(features)
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Unit-length embeddings, float32 [N, dim], of normalised float images [N, 3, H, W]."""
+        return F.normalize(self.forward(images)[1].float(), dim=1)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 RGB [N, H, W, 3] → normalised float32 [N, 3, H, W], channels-last in memory."""
+        mean = torch.tensor(self.spec.mean, device=images.device) * 255.0
+        std = torch.tensor(self.spec.std, device=images.device) * 255.0
+        return ((images.float() - mean) / std).permute(0, 3, 1, 2)
+
+
+class DeployNetwork(nn.Module):
+    """What is exported: uint8 [N, H, W, 3] RGB in, unit float32 [N, dim] out. Nothing is left to do outside."""
+
+    def __init__(self, network: APNNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.embed(self.network.normalise(images))
+
+
+def _create_backbone(spec: NetworkSpec, pretrained: bool) -> Any:
+    if not timm.is_model(spec.backbone):
+        near = ", ".join(timm.list_models(f"*{spec.backbone[:6]}*")[:5]) or "efficientnet_b0"
+        raise UsageError(f"unknown backbone {spec.backbone!r}: timm has no such model; near it: {near}")
+    try:
+        # global_pool="" leaves pooling to us; num_classes=0 drops timm's classifier.
+        return timm.create_model(spec.backbone, pretrained=pretrained, num_classes=0, global_pool="")
+    except Exception as error:
+        if not pretrained:
+            raise
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise TrainingError(
+            f"ImageNet weights for {spec.backbone} could not be downloaded ({reason}): connect to the "
+            "internet once, or start from other weights with --init bundled, --init PATH or --init none"
+        ) from error
+
+
+def _undo_last_stride(backbone: nn.Module) -> None:
+    """Give the last down-sampling convolution stride 1, so that the final map is twice as high and wide.
+
+    timm's ``output_stride`` would dilate the later kernels instead, which is not what re-ID's
+    "last stride 1" means (Sun et al., PCB, ECCV 2018).
+    """
+    strided = [
+        module for module in backbone.modules() if isinstance(module, nn.Conv2d) and module.stride == (2, 2)
+    ]
+    if not strided:
+        raise UsageError("--last-stride 1: this backbone has no strided convolution to change")
+    last = strided[-1]
+    if last.groups == 1 and last.kernel_size == (1, 1):
+        # A residual's projection: its main branch holds a second strided convolution of the same block.
+        cast(nn.Conv2d, strided[-2]).stride = (1, 1)
+    last.stride = (1, 1)
