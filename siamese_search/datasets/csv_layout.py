@@ -1,0 +1,138 @@
+"""A CSV with one row per image: a path column, ``identity`` and ``camera`` by name, the rest metadata."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from siamese_search.datasets.records import ImageRecord, MetadataValue, encode_key
+from siamese_search.datasets.table import PATH_COLUMNS, Table, image_base, resolve_names
+from siamese_search.datasets.triplets import missing_files
+from siamese_search.errors import DataError, printable
+
+#: Payload fields of the gallery: a metadata column must not overwrite them.
+RESERVED = frozenset({"source", "key", "size", "mtime_ns", "crc"})
+
+_INT = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")  # "007" is a name, not a number; 18 digits fit int64
+_BOOLS = {"true": True, "false": False}
+#: Kinds of column in order of preference: a column has the first kind that all its values fit.
+_KINDS = ("bool", "int", "float", "str")
+
+
+class CsvLayout:
+    """A checked CSV of images: every row was read once, every file exists, every column has its type.
+
+    ``root`` is the directory that keys are relative to. Iterating streams the records in file order, in
+    constant memory. Raises DataError (on construction) for missing files, no path column, reserved or
+    repeated columns, and paths that leave the image directory.
+    """
+
+    def __init__(self, table: Table, images_root: Path | None = None) -> None:
+        self.table = table
+        path_column = table.find(*PATH_COLUMNS)
+        if path_column is None:
+            raise DataError(
+                f"{printable(table.path)}: no path column among"
+                f" {', '.join(printable(c) for c in table.columns)}; name one of them 'path'"
+            )
+        self._path = path_column
+        self._identity = table.find("identity")
+        self._camera = table.find("camera")
+        special = {self._path, self._identity, self._camera}
+        # A nameless column is what data frames write for their index: nobody can filter by it.
+        self._metadata = {i: c for i, c in enumerate(table.columns) if i not in special and c}
+        for column in self._metadata.values():
+            if column.lower() in RESERVED or column.lower() == "path":
+                raise DataError(f"{printable(table.path)}: column {column!r} is a reserved name; rename it")
+        self.root, self.rows, self.kinds = self._survey(images_root)
+
+    def __iter__(self) -> Iterator[ImageRecord]:
+        for line, row in self.table.rows():
+            (relative,) = resolve_names(self.table, self.root, [row[self._path]], line)
+            metadata = {
+                name: _typed(row[i], self.kinds[name]) for i, name in self._metadata.items() if row[i] != ""
+            }
+            yield ImageRecord(
+                encode_key(relative),
+                self.root / relative,
+                self._label(row, self._identity),
+                self._label(row, self._camera),
+                metadata,
+            )
+
+    def _label(self, row: list[str], column: int | None) -> str | None:
+        return clean_text(row[column]) or None if column is not None else None
+
+    def _survey(self, images_root: Path | None) -> tuple[Path, int, dict[str, str]]:
+        """Read every row once: (image directory, number of rows, kind of each metadata column)."""
+        base: Path | None = None
+        prefix = ""
+        rows, missing_count = 0, 0
+        missing: list[str] = []
+        possible = {index: list(_KINDS) for index in self._metadata}
+        seen: set[int] = set()
+        for line, row in self.table.rows():
+            if base is None:
+                base = image_base(self.table, row[self._path], images_root)
+                prefix = os.path.join(os.fspath(base), "")  # noqa: PTH118
+            (relative,) = resolve_names(self.table, base, [row[self._path]], line)
+            rows += 1
+            if not os.path.isfile(prefix + relative):  # noqa: PTH113 - hot
+                missing_count += 1
+                if len(missing) < 3:
+                    missing.append(relative)
+            for index in self._metadata:
+                value = row[index]
+                if value != "":
+                    seen.add(index)
+                    possible[index] = [kind for kind in possible[index] if _fits(value, kind)]
+        if base is None:
+            raise DataError(f"{printable(self.table.path)}: no rows below the header; nothing to read")
+        if missing_count:
+            raise missing_files(self.table, base, missing, missing_count)
+        return (
+            base,
+            rows,
+            {name: possible[i][0] if i in seen else "str" for i, name in self._metadata.items()},
+        )
+
+
+def clean_text(text: str) -> str:
+    """Text that every store can hold: undecodable bytes become percent escapes, as in keys."""
+    return text if text.isascii() else encode_key(text) if _has_surrogates(text) else text
+
+
+def _has_surrogates(text: str) -> bool:
+    return any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _fits(value: str, kind: str) -> bool:
+    if kind == "bool":
+        return value.lower() in _BOOLS
+    if kind == "int":
+        return _INT.fullmatch(value) is not None
+    if kind == "float":
+        return _is_float(value)
+    return True
+
+
+def _is_float(value: str) -> bool:
+    if "_" in value or re.fullmatch(r"[+-]?0[0-9]+", value):
+        return False
+    try:
+        return math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+def _typed(value: str, kind: str) -> MetadataValue:
+    if kind == "bool":
+        return _BOOLS[value.lower()]
+    if kind == "int":
+        return int(value)
+    if kind == "float":
+        return float(value)
+    return clean_text(value)

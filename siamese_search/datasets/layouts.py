@@ -1,0 +1,289 @@
+"""Where the identities are: in folders, in Market-1501 names, in a CSV, in triplets, or nowhere (flat)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from siamese_search.datasets.csv_layout import CsvLayout
+from siamese_search.datasets.market1501 import is_market_name, market_record
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, ImageRecord, encode_key
+from siamese_search.datasets.table import Table, read_header
+from siamese_search.datasets.triplets import Triplet, read_triplets
+from siamese_search.datasets.walk import walk_images
+from siamese_search.errors import DataError, UsageError, printable
+
+LAYOUTS = ("folders", "market1501", "csv", "triplets", "flat")
+
+#: Folders with these names split a data set; they are not identities.
+_SPLIT_NAMES = frozenset(
+    {"train", "test", "val", "valid", "validation", "query", "queries", "gallery", "images"}
+    | {"bounding_box_train", "bounding_box_test"}
+)
+_SHOWN = 3  # offending paths named in an error
+
+
+@dataclass(frozen=True, slots=True)
+class Detection:
+    """Which layout ``root`` has, and why. ``base`` is the directory that record keys are relative to."""
+
+    layout: str
+    reason: str
+    base: Path
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set in memory.
+
+    ``root`` is the directory that record keys are relative to. ``triplets`` are (anchor, positive, negative)
+    keys of records; empty unless the layout is ``triplets``.
+    """
+
+    root: Path
+    layout: str
+    reason: str
+    records: list[ImageRecord]
+    triplets: list[Triplet] = field(default_factory=list)
+
+    @property
+    def identities(self) -> list[str]:
+        """The identities that have images, sorted; without junk, distractors and unknown ones."""
+        reserved = (None, JUNK_IDENTITY, DISTRACTOR_IDENTITY)
+        return sorted(
+            {r.identity for r in self.records if r.identity not in reserved and r.identity is not None}
+        )
+
+
+def detect_layout(
+    root: Path, layout: str = "auto", *, images_root: Path | None = None, follow_links: bool = False
+) -> Detection:
+    """Decide which layout a directory or CSV file has.
+
+    For a directory every image name is read (names only: no file is opened), so the answer does not depend on
+    luck: Market-1501 names if at least half of the images have them, else one folder per identity if most
+    images lie in two or more top folders, else flat. For a CSV the header decides. With ``layout`` other than
+    "auto" only that layout is considered.
+
+    Raises DataError where there are no images or the layout does not fit, with the first three offending
+    paths; UsageError for an unknown layout.
+    """
+    return _examine(root, layout, images_root, follow_links).detection
+
+
+def scan_records(
+    root: Path, layout: str = "auto", *, images_root: Path | None = None, follow_links: bool = False
+) -> Iterator[ImageRecord]:
+    """Stream the records of a directory or CSV file, in an order that depends on names alone.
+
+    Everything is checked before the first record comes, on the call itself: no images, a layout that does not
+    fit and missing files raise DataError here, not in the middle of the stream. Memory does not grow with the
+    number of images, except for ``triplets`` (each image once).
+
+    images_root: the directory that a CSV's names are relative to (see :func:`table.image_base`).
+    follow_links: whether links to directories are walked (loops end; default: skipped).
+    """
+    return _examine(root, layout, images_root, follow_links).stream()
+
+
+def load_dataset(
+    root: Path, layout: str = "auto", *, images_root: Path | None = None, follow_links: bool = False
+) -> Dataset:
+    """Read a whole data set into memory. Raises DataError as :func:`scan_records` and for repeated images."""
+    examined = _examine(root, layout, images_root, follow_links)
+    found = examined.detection
+    records = list(examined.stream())
+    if found.layout == "csv":
+        _refuse_repeats(root, records)
+    return Dataset(found.base, found.layout, found.reason, records, examined.triplets)
+
+
+def _refuse_repeats(path: Path, records: list[ImageRecord]) -> None:
+    seen: set[str] = set()
+    repeated = [r.key for r in records if r.key in seen or seen.add(r.key)]  # type: ignore[func-returns-value]
+    if repeated:
+        raise DataError(
+            f"{printable(path)}: {len(repeated)} rows repeat an image: {_listed(repeated)};"
+            " keep one row for each"
+        )
+
+
+@dataclass
+class _Examined:
+    """A root whose layout is known and checked; ``rows`` is what a CSV has already been read into."""
+
+    detection: Detection
+    follow_links: bool = False
+    rows: CsvLayout | list[ImageRecord] | None = None
+    triplets: list[Triplet] = field(default_factory=list)
+
+    def stream(self) -> Iterator[ImageRecord]:
+        if self.rows is not None:
+            return iter(self.rows)
+        return self._walk()
+
+    def _walk(self) -> Iterator[ImageRecord]:
+        base, layout = self.detection.base, self.detection.layout
+        for relative in walk_images(base, follow_links=self.follow_links):
+            if layout == "market1501":
+                record = market_record(base, relative)
+            elif layout == "folders":
+                top, inside, _ = relative.partition("/")
+                record = (
+                    ImageRecord(encode_key(relative), base / relative, encode_key(top)) if inside else None
+                )
+            else:
+                record = ImageRecord(encode_key(relative), base / relative)
+            if record is not None:  # a file that came since the check and does not fit: the next scan says so
+                yield record
+
+
+def _examine(root: Path, layout: str, images_root: Path | None, follow_links: bool) -> _Examined:
+    root = Path(root)
+    if layout not in ("auto", *LAYOUTS):
+        raise UsageError(f"unknown layout {layout!r}; choose from auto, {', '.join(LAYOUTS)}")
+    if root.is_dir():
+        if layout not in ("csv", "triplets"):
+            return _examine_directory(root, layout, follow_links)
+        root = _only_csv(root, layout)
+    if not root.exists():
+        raise DataError(f"{printable(root)}: no such file or directory; check the path")
+    if not root.is_file() or root.suffix.lower() not in (".csv", ".tsv", ".txt"):
+        raise DataError(f"{printable(root)}: neither a directory of images nor a CSV file; give one of them")
+    if layout in ("folders", "market1501", "flat"):
+        raise DataError(f"{printable(root)}: layout {layout} needs a directory; give one, or use csv or auto")
+    return _examine_table(read_header(root), layout, images_root)
+
+
+def _only_csv(root: Path, layout: str) -> Path:
+    found = sorted(p for p in root.iterdir() if p.suffix.lower() == ".csv" and not p.name.startswith("."))
+    if len(found) != 1:
+        listed = f" ({_listed([p.name for p in found])})" if found else ""
+        raise DataError(
+            f"{printable(root)}: layout {layout} needs one CSV and the directory has {len(found)}"
+            f"{listed}; name the file"
+        )
+    return found[0]
+
+
+def _examine_table(table: Table, layout: str, images_root: Path | None) -> _Examined:
+    header = ",".join(printable(column) for column in table.columns)
+    header = header if len(header) <= 80 else header[:77] + "..."
+    if layout == "auto":
+        layout = "triplets" if table.is_triplets else "csv"
+    if layout == "triplets":
+        base, records, triplets = read_triplets(table, images_root)
+        reason = f"a CSV of triplets with the header {header} ({len(triplets)} rows, {len(records)} images)"
+        return _Examined(Detection(layout, reason, base), rows=records, triplets=triplets)
+    rows = CsvLayout(table, images_root)
+    reason = f"a CSV with the header {header} ({rows.rows} rows)"
+    return _Examined(Detection(layout, reason, rows.root), rows=rows)
+
+
+@dataclass
+class _Survey:
+    """What one pass over the names of a directory found."""
+
+    images: int = 0
+    market: int = 0
+    in_folders: int = 0
+    folders: int = 0
+    first_market: str = ""
+    top_names: list[str] = field(default_factory=list)  # the first few
+    not_market: list[str] = field(default_factory=list)
+    not_in_folders: list[str] = field(default_factory=list)
+
+
+def _survey(root: Path, follow_links: bool) -> _Survey:
+    survey = _Survey()
+    last_top = None
+    for relative in walk_images(root, follow_links=follow_links):
+        survey.images += 1
+        name = relative.rpartition("/")[2]
+        if is_market_name(name):
+            survey.market += 1
+            survey.first_market = survey.first_market or name
+        elif len(survey.not_market) < _SHOWN:
+            survey.not_market.append(relative)
+        top, inside, _ = relative.partition("/")
+        if inside:
+            survey.in_folders += 1
+            if top != last_top:  # the walk leaves a folder for good before it enters the next
+                survey.folders += 1
+                last_top = top
+                if len(survey.top_names) < 16:
+                    survey.top_names.append(top)
+        elif len(survey.not_in_folders) < _SHOWN:
+            survey.not_in_folders.append(relative)
+    return survey
+
+
+def _examine_directory(root: Path, layout: str, follow_links: bool) -> _Examined:
+    survey = _survey(root, follow_links)
+    if survey.images == 0:
+        raise DataError(
+            f"{printable(root)}: no images in it (looked for .jpg, .png, .webp, .bmp, .tif, .ppm, .gif, also in"
+            " folders; hidden files and linked folders are skipped); check the path"
+        )
+    if layout == "auto":
+        layout, reason = _choose(survey)
+    else:
+        reason = "asked for"
+    if layout == "market1501" and survey.market < survey.images:
+        raise _misfit(
+            root,
+            layout,
+            reason,
+            survey.images - survey.market,
+            survey.not_market,
+            "rename them like 0002_c1s1_000451_03.jpg, move them out, or choose another layout",
+        )
+    if layout == "folders" and survey.in_folders < survey.images:
+        raise _misfit(
+            root,
+            layout,
+            reason,
+            survey.images - survey.in_folders,
+            survey.not_in_folders,
+            "move them into the folder of their identity, or choose layout flat",
+        )
+    if layout == "folders" and all(name.lower() in _SPLIT_NAMES for name in survey.top_names):
+        raise DataError(
+            f"{printable(root)}: its folders ({_listed(survey.top_names)}) are parts of a data set, not"
+            " identities; give one of them, or choose layout flat"
+        )
+    return _Examined(Detection(layout, reason, root), follow_links)
+
+
+def _choose(survey: _Survey) -> tuple[str, str]:
+    images = survey.images
+    if 2 * survey.market >= images:
+        return (
+            "market1501",
+            f"names like {printable(survey.first_market)} ({survey.market} of {images} images)",
+        )
+    if 2 * survey.in_folders >= images and survey.folders >= 2:
+        return (
+            "folders",
+            f"one folder per identity ({survey.folders} folders, {survey.in_folders} of {images} images)",
+        )
+    if survey.folders:
+        return (
+            "flat",
+            f"{survey.folders} folder{'s' * (survey.folders != 1)} are no identities ({images} images)",
+        )
+    return "flat", f"no folders and no names like 0002_c1s1_000451_03.jpg ({images} images)"
+
+
+def _misfit(root: Path, layout: str, reason: str, count: int, first: list[str], remedy: str) -> DataError:
+    return DataError(
+        f"{printable(root)}: layout {layout} ({reason}) does not fit {count} image{'s' * (count != 1)}:"
+        f" {_listed(first, count)}; {remedy}"
+    )
+
+
+def _listed(names: list[str], count: int | None = None) -> str:
+    """The first three names, printable, with an ellipsis where there are more."""
+    total = len(names) if count is None else count
+    return ", ".join(printable(name) for name in names[:_SHOWN]) + (", …" if total > _SHOWN else "")

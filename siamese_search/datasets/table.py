@@ -1,0 +1,155 @@
+"""CSV files from strangers: delimiter and BOM sniffed, sizes bounded, paths kept in the image directory."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from siamese_search.errors import DataError, printable
+
+DELIMITERS = (",", ";", "\t", "|")
+MAX_COLUMNS = 256
+MAX_FIELD = 32_768
+MAX_ROWS = 100_000_000
+
+PATH_COLUMNS = ("path", "image", "file", "filename", "image_path", "file_path")
+TRIPLET_COLUMNS = ("anchor", "positive", "negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The header of a CSV file: ``columns`` as written, stripped. Rows are streamed by :meth:`rows`."""
+
+    path: Path
+    delimiter: str
+    columns: tuple[str, ...]
+
+    def find(self, *names: str) -> int | None:
+        """The index of the first of ``names`` among the columns, whatever the case."""
+        lowered = [column.lower() for column in self.columns]
+        return next((lowered.index(name) for name in names if name in lowered), None)
+
+    @property
+    def is_triplets(self) -> bool:
+        """Whether the header names an anchor, a positive and a negative."""
+        return all(self.find(name) is not None for name in TRIPLET_COLUMNS)
+
+    def rows(self) -> Iterator[tuple[int, list[str]]]:
+        """Yield (line number, stripped fields), as many fields as columns; blank lines are skipped."""
+        wanted = len(self.columns)
+        with _opened(self.path) as handle:
+            reader = csv.reader(handle, delimiter=self.delimiter)
+            try:
+                next(reader, None)
+                for count, row in enumerate(reader):
+                    if not row or not any(field.strip() for field in row):
+                        continue
+                    line = reader.line_num
+                    if len(row) != wanted:
+                        raise DataError(
+                            f"{printable(self.path)}: line {line} has {len(row)} fields where the header"
+                            f" has {wanted}; mend the line (quote fields that contain the delimiter)"
+                        )
+                    if count >= MAX_ROWS:
+                        raise DataError(f"{printable(self.path)}: more than {MAX_ROWS} rows; split the file")
+                    if any(len(field) > MAX_FIELD for field in row):
+                        raise DataError(
+                            f"{printable(self.path)}: line {line} has a field over {MAX_FIELD} characters"
+                        )
+                    yield line, [field.strip() for field in row]
+            except csv.Error as error:
+                raise DataError(
+                    f"{printable(self.path)}: line {reader.line_num}: {error}; mend the line"
+                ) from None
+
+
+def read_header(path: Path) -> Table:
+    """Read a CSV file's first line. Raises DataError where it is missing, binary, or has no usable header."""
+    name = printable(path)
+    try:
+        with path.open("rb") as raw:
+            start = raw.read(4)
+        if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise DataError(f"{name}: UTF-16 text; save it as UTF-8")
+        with _opened(path) as handle:
+            first = handle.readline(1 << 20)
+            if "\x00" in first:
+                raise DataError(f"{name}: not a text file")
+            if not first.strip():
+                raise DataError(f"{name}: empty; a CSV needs a header line such as path,identity,camera")
+            delimiter = max(DELIMITERS, key=first.count)  # a lone column has none: then "," does no harm
+            handle.seek(0)
+            columns = next(csv.reader(handle, delimiter=delimiter))
+    except FileNotFoundError:
+        raise DataError(f"{name}: no such file; check the path") from None
+    except csv.Error as error:
+        raise DataError(f"{name}: the header cannot be read ({error})") from None
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
+    columns = [column.strip() for column in columns]
+    if len(columns) > MAX_COLUMNS:
+        raise DataError(f"{name}: {len(columns)} columns are over the limit of {MAX_COLUMNS}; drop some")
+    named = [column.lower() for column in columns if column]
+    twice = sorted({column for column in named if named.count(column) > 1})
+    if twice:
+        raise DataError(f"{name}: column {printable(twice[0])!r} appears twice; rename one")
+    return Table(path, delimiter, tuple(columns))
+
+
+def image_base(table: Table, first: str, images_root: Path | None) -> Path:
+    """The directory that a CSV's names are relative to.
+
+    ``images_root`` where given; else the CSV's own directory, or the folder in it (the one named like the CSV
+    first) that holds ``first``, the first name in the file. Falls back to the CSV's directory.
+    """
+    if images_root is not None:
+        if not images_root.is_dir():
+            raise DataError(f"{printable(images_root)}: no such directory; check the images root")
+        return images_root
+    here = table.path.parent
+    if os.path.isabs(first) or not first or "\x00" in first:  # noqa: PTH117 - may hold surrogates
+        return here
+    candidates = [here, here / table.path.stem]
+    try:
+        with os.scandir(here) as entries:
+            folders = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    except OSError:
+        folders = []
+    candidates += [here / folder for folder in folders]
+    inside = _relative(here, first) is not None
+    return next((c for c in candidates if inside and os.path.isfile(c / first)), here)  # noqa: PTH113
+
+
+def resolve_names(table: Table, base: Path, names: Sequence[str], line: int) -> list[str]:
+    """Names of one row relative to ``base``. Raises DataError where one is empty or leaves ``base``."""
+    resolved = []
+    for name in names:
+        relative = _relative(base, name)
+        if relative is None:
+            what = f"{printable(name)!r} leaves {printable(base)}" if name else "the image name is empty"
+            raise DataError(
+                f"{printable(table.path)}: line {line}: {what}; use names inside"
+                " the image directory, or another images root"
+            )
+        resolved.append(relative)
+    return resolved
+
+
+def _relative(base: Path, name: str) -> str | None:
+    if not name or "\x00" in name:
+        return None
+    if os.path.isabs(name):  # noqa: PTH117
+        relative = os.path.relpath(os.path.normpath(name), os.path.abspath(base))  # noqa: PTH100
+    else:
+        relative = os.path.normpath(name)
+    if relative in (".", "..") or relative.startswith("../"):
+        return None
+    return relative
+
+
+def _opened(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
+    # surrogateescape: a file name in the CSV may hold bytes that are not UTF-8.
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
