@@ -1,0 +1,63 @@
+# make demo   the whole way on a synthetic data set, in one command (base install, no torch)
+# make test   everything that must hold: ruff, mypy, pytest (full install)
+# make lint   ruff and mypy only
+# make bench  the benchmarks; each prints a table and writes JSON
+# make clean  remove what these targets made
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+SSS := $(VENV)/bin/sss
+DEMO := demo
+
+# The first Python that is new enough and can make environments. Override it: make demo PYTHON=/path/to/python3
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$p" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; \
+	done)
+
+.PHONY: help demo test lint bench clean
+
+help:
+	@sed -n 's/^# make/make/p' Makefile
+
+$(VENV)/bin/python:
+	@test -n "$(PYTHON)" || { echo "make: found no Python 3.11 or newer with its venv module;" \
+		"install one (on Debian and Ubuntu: python3 and python3-venv) or name it: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+# The stamps are as new as the last successful install; a changed pyproject.toml installs again.
+$(VENV)/.installed-base: pyproject.toml | $(VENV)/bin/python
+	@echo "installing siamese-search (base) into $(VENV)"
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-full: pyproject.toml | $(VENV)/bin/python
+	@echo "installing siamese-search[torch,dev] into $(VENV)"
+	@$(PIP) -e '.[torch,dev]'
+	@touch $@ $(VENV)/.installed-base
+
+demo: $(VENV)/.installed-base
+	$(SSS) demo $(DEMO)
+	$(SSS) ingest $(DEMO)/gallery --store $(DEMO)/.sss
+	$(SSS) search $(DEMO)/queries --store $(DEMO)/.sss -k 5 --save $(DEMO)/results.png
+	$(SSS) evaluate $(DEMO)/gallery --queries $(DEMO)/queries
+	@echo
+	@echo "The results as a picture: $(CURDIR)/$(DEMO)/results.png"
+
+test: lint
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/.installed-full
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(VENV)/.installed-full
+	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(VENV)/bin/python "$$script"; done
+
+clean:
+	rm -rf $(VENV) $(DEMO) .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,270 @@
+"""The four verbs as functions: :func:`ingest`, :func:`search`, :func:`train`, :func:`evaluate`.
+
+The command line is a thin skin over these, so a script and the shell do the same. Whatever is not given comes
+from the settings (``sss.toml``, ``SSS_*`` variables, defaults). Every failure is a
+:class:`~siamese_search.errors.SiameseSearchError` with a one-line message.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from siamese_search.errors import DataError, GalleryNotFoundError, UsageError, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ingest.summary import IngestSummary, Progress
+    from siamese_search.gallery.base import Gallery, ModelRef
+    from siamese_search.model.bundle import Bundle
+    from siamese_search.model.embedder import Device
+    from siamese_search.retrieval.results import QueryResult
+    from siamese_search.settings import Settings
+
+StrPath = str | os.PathLike[str]
+Notify = Callable[[str], None]
+
+
+def ingest(
+    *directories: StrPath,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    model: StrPath | None = None,
+    layout: str = "auto",
+    source: str | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    device: Device = "auto",
+    reembed: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
+    notify: Notify | None = None,
+) -> IngestSummary:
+    """Bring a gallery up to date with the images under ``directories`` (or listed in ``.csv`` files).
+
+    The gallery is made where there is none, with ``model`` (default: the settings', else the bundled one); an
+    existing gallery keeps the model that it was made with. Unchanged files are not embedded again.
+    source: name of the source, where the same images have different paths on different machines.
+    reembed: embed unchanged files too. stop: set it to end after the batch in hand.
+    progress, notify: called with each moment of progress, and with lines for people.
+
+    Returns the counts and the failures: an image that cannot be read never stops the rest.
+    Raises DataError (no such directory, no images), StoreError, ModelMismatchError, BundleError.
+    """
+    from ingest import run_ingest
+    from siamese_search.model.embedder import load_embedder
+
+    settings = _settings()
+    roots = [Path(directory) for directory in directories]
+    if not roots:
+        raise UsageError("nothing to ingest; name at least one directory of images")
+    for root in roots:
+        _check_images(root, layout, notify)
+    threads = settings.threads if threads is None else threads
+    with _open_to_write(settings, store, gallery, model) as (opened, bundle):
+        return run_ingest(
+            roots,
+            opened,
+            load_embedder(bundle, device=device, threads=threads),
+            layout=layout,
+            source=source,
+            batch_size=settings.batch_size if batch_size is None else batch_size,
+            reembed=reembed,
+            progress=progress,
+            stop=stop,
+        )
+
+
+def search(
+    *queries: StrPath | NDArray[np.uint8],
+    k: int = 10,
+    where: str | Sequence[str] = (),
+    group_by: Literal["identity"] | None = None,
+    exclude_self: bool = False,
+    min_score: float | None = None,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    model: StrPath | None = None,
+    threads: int | None = None,
+) -> list[QueryResult]:
+    """Rank a gallery's images by likeness to each query: an image file, a directory of them, or an array.
+
+    Arrays are RGB uint8 [H, W, 3]. k: results per query. where: filters such as ``"camera=2"``, all of which
+    must hold. group_by: ``"identity"`` keeps the best image of each. exclude_self: leave out the query file
+    itself. min_score: lowest cosine similarity. The model is the gallery's own unless ``model`` names one.
+
+    Returns one QueryResult per query image, in order; one that cannot be read has its ``error`` set.
+    Raises UsageError (k < 1), FilterError, GalleryNotFoundError, StoreError, ModelMismatchError.
+    """
+    from siamese_search.gallery.filters import bind, parse_where
+    from siamese_search.model.embedder import load_embedder
+    from siamese_search.retrieval.search import Searcher
+
+    if k < 1:
+        raise UsageError(f"k is {k}; ask for at least 1 result")
+    conditions = parse_where([where] if isinstance(where, str) else list(where))
+    images = [image for query in queries for image in _query_images(query)]
+    if not images:
+        raise UsageError("nothing to search for; give at least one query image")
+    settings = _settings()
+    with _open_to_read(settings, store, gallery, model) as (opened, bundle):
+        bound = bind(conditions, opened.fields()) if conditions else []
+        embedder = load_embedder(bundle, threads=settings.threads if threads is None else threads)
+        return Searcher(opened, embedder).search(
+            images,
+            k,
+            bound,
+            exclude_self=exclude_self,
+            min_score=min_score,
+            group_by=group_by,
+        )
+
+
+def describe(
+    *, store: StrPath | None = None, gallery: str | None = None, model: StrPath | None = None
+) -> dict[str, Any]:
+    """What a store holds and which model would be used, as plain values (the JSON of ``sss info``).
+
+    Without ``gallery`` all galleries of the store are described; a store that does not exist has none.
+    Raises StoreError, GalleryNotFoundError (a gallery that was named), BundleError.
+    """
+    from siamese_search.gallery.open import list_galleries, open_gallery
+    from siamese_search.model.bundle import load_bundle
+
+    settings = _settings()
+    place, _ = _place(settings, store, gallery)
+    everything = list_galleries(place) if gallery is None and Path(place).exists() else []
+    names = everything if gallery is None else [gallery]
+    galleries = []
+    for name in names:
+        with open_gallery(place, name) as opened:
+            galleries.append(asdict(opened.info()))
+    named = settings.model if model is None else os.fspath(model)
+    bundle = load_bundle(Path(named) if named else None)
+    return {
+        "store": place,
+        "galleries": galleries,
+        "model": {
+            "name": bundle.name,
+            "fingerprint": bundle.fingerprint,
+            "dim": bundle.dim,
+            "input_size": list(bundle.input_size),
+            "backbone": bundle.meta.get("backbone"),
+            "heldout_identities": len(bundle.heldout_identities),
+            "metrics": dict(bundle.meta.get("metrics") or {}),
+        },
+    }
+
+
+def model_of(gallery: ModelRef) -> Bundle:
+    """The bundle on this machine that made a gallery: where the gallery remembers it, or the bundled one.
+
+    Raises ModelMismatchError naming both fingerprints where neither is it.
+    """
+    from siamese_search.errors import BundleError, ModelMismatchError
+    from siamese_search.model.bundle import load_bundle
+
+    if gallery.name not in ("", "bundled"):
+        try:
+            remembered = load_bundle(Path(gallery.name))
+        except BundleError:
+            remembered = None
+        if remembered is not None and remembered.fingerprint == gallery.fingerprint:
+            return remembered
+    bundled = load_bundle(None)
+    if bundled.fingerprint != gallery.fingerprint:
+        origin = f" ({printable(gallery.name)})" if gallery.name else ""
+        raise ModelMismatchError(
+            f"the gallery was made by model {gallery.fingerprint[:12]}{origin}, and the bundled model is"
+            f" {bundled.fingerprint[:12]}; name its bundle with --model, or embed the images again with"
+            " `sss reindex`"
+        )
+    return bundled
+
+
+@contextmanager
+def _open_to_read(
+    settings: Settings, store: StrPath | None, gallery: str | None, model: StrPath | None
+) -> Iterator[tuple[Gallery, Bundle]]:
+    from siamese_search.gallery.open import open_gallery
+    from siamese_search.model.bundle import load_bundle
+
+    place, name = _place(settings, store, gallery)
+    named = settings.model if model is None else os.fspath(model)
+    if named:
+        bundle = load_bundle(Path(named))
+        with open_gallery(place, name, model=_reference(bundle)) as opened:
+            yield opened, bundle
+    else:
+        with open_gallery(place, name) as opened:
+            yield opened, model_of(opened.model)
+
+
+@contextmanager
+def _open_to_write(
+    settings: Settings, store: StrPath | None, gallery: str | None, model: StrPath | None
+) -> Iterator[tuple[Gallery, Bundle]]:
+    """The gallery, made if need be, with the model that is named, else its own, else the bundled one."""
+    from siamese_search.gallery.open import open_gallery
+    from siamese_search.model.bundle import load_bundle
+
+    place, name = _place(settings, store, gallery)
+    named = settings.model if model is None else os.fspath(model)
+    if named:
+        bundle = load_bundle(Path(named))
+    else:
+        try:
+            with open_gallery(place, name) as existing:
+                bundle = model_of(existing.model)
+        except GalleryNotFoundError:
+            bundle = load_bundle(None)
+    with open_gallery(place, name, model=_reference(bundle), create=True, mode="w") as opened:
+        yield opened, bundle
+
+
+def _reference(bundle: Bundle) -> ModelRef:
+    from siamese_search.gallery.base import ModelRef
+
+    return ModelRef(bundle.fingerprint, bundle.dim, bundle.name)
+
+
+def _place(settings: Settings, store: StrPath | None, gallery: str | None) -> tuple[str, str]:
+    place = settings.store if store is None else os.fspath(store)
+    return place, settings.gallery if gallery is None else gallery
+
+
+def _settings() -> Settings:
+    from siamese_search.settings import load_settings
+
+    return load_settings()
+
+
+def _check_images(root: Path, layout: str, notify: Notify | None) -> None:
+    """Fail before a model is loaded or a gallery made; say which layout was recognised."""
+    from siamese_search.datasets.layouts import detect_layout
+
+    found = detect_layout(root, layout)
+    if notify is not None and layout == "auto":
+        notify(f"{root}: layout {found.layout}: {found.reason}")
+
+
+def _query_images(query: StrPath | NDArray[np.uint8]) -> list[Path | NDArray[np.uint8]]:
+    """A query as images: a directory stands for the images in it, sorted by path."""
+    if not isinstance(query, (str, os.PathLike)):
+        return [query]
+    path = Path(query)
+    if not path.is_dir():
+        return [path]
+    from siamese_search.datasets.walk import walk_images
+
+    images: list[Path | NDArray[np.uint8]] = [path / relative for relative in walk_images(path)]
+    if not images:
+        raise DataError(f"{printable(path)}: no images in it to search for; check the path")
+    return images

@@ -1,0 +1,80 @@
+"""``sss info``: what a store holds, and which model would be used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from siamese_search.cli.options import json_option, store_options
+from siamese_search.cli.output import safe, write_json, write_pairs, write_table, write_text
+
+EPILOG = """\b
+Examples:
+  sss info                     the store in use
+  sss info --store demo/.sss   another one
+  sss info --model runs/first  a model bundle
+"""
+
+
+@click.command("info", epilog=EPILOG, short_help="Show a store, its galleries and the model in use.")
+@store_options
+@json_option
+def command(store: str | None, gallery: str | None, model: str | None, as_json: bool) -> None:
+    """Show the galleries of a store (or only --gallery), and the model that the settings name.
+
+    A store that does not exist yet is shown as empty.
+    """
+    from siamese_search import api
+
+    facts = api.describe(store=store, gallery=gallery, model=model)
+    if as_json:
+        write_json(facts)
+    else:
+        _print(facts)
+
+
+def _print(facts: dict[str, Any]) -> None:
+    galleries = facts["galleries"]
+    model = facts["model"]
+    write_pairs([("store", facts["store"] if galleries else f"{facts['store']}  (empty)")])
+    if galleries:
+        columns = [("gallery", "text"), ("images", "number"), ("size", "number"), ("model", "text")]
+        columns += [("fields", "path")]
+        write_table(
+            columns,
+            [
+                [
+                    item["name"],
+                    f"{item['points']:,}",
+                    _size(item["size_bytes"]),
+                    item["model"]["fingerprint"][:12],
+                    " ".join(item["fields"]),
+                ]
+                for item in galleries
+            ],
+        )
+    else:
+        write_text("")
+    write_pairs(
+        [
+            ("model", model["name"]),
+            ("fingerprint", model["fingerprint"]),
+            ("network", f"{model['backbone']}, {model['dim']}-D"),
+            ("input", f"{model['input_size'][0]}x{model['input_size'][1]} (height x width)"),
+            ("held out", f"{model['heldout_identities']} identities"),
+            *((safe(name), _figure(value)) for name, value in model["metrics"].items()),
+        ]
+    )
+
+
+def _figure(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else safe(value)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"

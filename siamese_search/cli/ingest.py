@@ -1,0 +1,116 @@
+"""``sss ingest``: directories of images into a gallery."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from siamese_search.cli.options import Positive, device_option, json_option, layout_option, store_options
+from siamese_search.cli.output import note, warn, write_json, write_text
+from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PARTIAL
+
+if TYPE_CHECKING:
+    from ingest.summary import IngestSummary, Progress
+
+EPILOG = """\b
+Examples:
+  sss ingest photos/                        embed every image under photos/ into ./.sss
+  sss ingest cam1/ cam2/ --gallery station  two directories into a gallery of their own
+  sss ingest people.csv                     paths, identities and metadata from a CSV
+  sss ingest /mnt/a --source nas            the same images wherever they are mounted
+
+Run it again at any time: unchanged files are skipped, changed ones replaced.
+"""
+
+
+@click.command("ingest", epilog=EPILOG, short_help="Embed directories of images into a gallery.")
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True)
+@store_options
+@layout_option
+@click.option("--source", metavar="NAME", help="Name of the source.  [default: the directory's full path]")
+@click.option("--batch-size", type=Positive(), metavar="N", help="Images per forward pass.  [default: 64]")
+@click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
+@device_option
+@click.option("--reembed", is_flag=True, help="Embed everything again, unchanged files too.")
+@json_option
+def command(
+    directories: tuple[str, ...],
+    store: str | None,
+    gallery: str | None,
+    model: str | None,
+    layout: str,
+    source: str | None,
+    batch_size: int | None,
+    threads: int | None,
+    device: str,
+    reembed: bool,
+    as_json: bool,
+) -> int:
+    """Embed the images under each DIR (a directory or a .csv file) into a gallery.
+
+    What is there already is kept: only new and changed files are embedded. Files that cannot be read are
+    named, counted and skipped (exit code 3). Ctrl-C finishes the batch in hand; the same command goes on.
+    """
+    from ingest import stop_on_signals
+    from siamese_search import api
+    from siamese_search.cli.progress import Bar
+
+    with Bar("ingest", "images") as bar, stop_on_signals() as stop:
+
+        def show(moment: Progress) -> None:
+            bar.update(
+                moment.done,
+                moment.seen if moment.scanned else None,
+                extra=f"{moment.failed} failed" if moment.failed else "",
+            )
+
+        summary = api.ingest(
+            *directories,
+            store=store,
+            gallery=gallery,
+            model=model,
+            layout=layout,
+            source=source,
+            batch_size=batch_size,
+            threads=threads,
+            device=device,
+            reembed=reembed,
+            progress=show,
+            stop=stop,
+            notify=note,
+        )
+    for failure in summary.failures:
+        warn(f"skipped {failure.path}: {failure.reason}")
+    if as_json:
+        write_json(summary.to_json())
+    else:
+        write_text(describe(summary))
+    return _exit_code(summary)
+
+
+def describe(summary: IngestSummary) -> str:
+    """The summary for people, in two lines."""
+    counts = [
+        f"{summary.new} new",
+        f"{summary.changed} changed",
+        f"{summary.unchanged} unchanged",
+        f"{summary.failed} failed",
+    ]
+    if summary.removed:
+        counts.insert(3, f"{summary.removed} removed")
+    speed = f", {summary.images_per_second:.0f} images/s" if summary.embedded else ", nothing to embed"
+    return (
+        f"{summary.seen} images: {', '.join(counts)} ({summary.seconds:.1f} s{speed})\n"
+        f"gallery '{summary.collection}' in {summary.store}"
+    )
+
+
+def _exit_code(summary: IngestSummary) -> int:
+    if summary.interrupted:
+        note("sss: interrupted; what was finished is kept, and the same command goes on from there")
+        return EXIT_INTERRUPTED
+    if summary.failed and summary.failed == summary.seen:
+        note("sss: error: none of the images could be read")
+        return EXIT_FAILED
+    return EXIT_PARTIAL if summary.failed else EXIT_DONE

@@ -1,0 +1,181 @@
+"""The command ``sss``: finds the subcommand, loads only that, and turns errors into one line each.
+
+Nothing heavy is imported here: ``sss --help`` must feel instant, and a cold ``sss search`` must not pay
+for training. Each subcommand's module is imported when it is called (:class:`LazyGroup`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
+
+import click
+
+from siamese_search import __version__
+from siamese_search.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    SiameseSearchError,
+    printable,
+)
+
+#: 128 + SIGPIPE, as for any Unix tool whose reader has gone.
+EXIT_BROKEN_PIPE = 141
+
+#: Command → (module that defines ``command``, its line in ``sss --help``), in the order of a first use.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("siamese_search.cli.demo", "Draw a small synthetic data set to try things on."),
+    "ingest": ("siamese_search.cli.ingest", "Embed directories of images into a gallery."),
+    "search": ("siamese_search.cli.search", "Find who is in an image, and where else they were seen."),
+    "train": ("siamese_search.cli.train", "Train a model on your own identities."),
+    "evaluate": ("siamese_search.cli.evaluate", "Measure a model on identities it has never seen."),
+    "info": ("siamese_search.cli.info", "Show a store, its galleries and the model in use."),
+}
+
+EPILOG = """\b
+Start here:
+  sss demo demo                       draw a demo set
+  sss ingest demo/gallery             embed it into ./.sss
+  sss search demo/queries/*.jpg -k 5  who is it?
+  sss evaluate demo/gallery           how far to trust the answer
+
+Every option also has a variable (SSS_STORE, SSS_SEARCH_K, ...) and a key in sss.toml.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 done but some inputs failed, 130 interrupted.
+"""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a subcommand's module only when that subcommand is called or asked for help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        if not any(p.name == "debug" for p in command.params):
+            # "Run again with --debug" must also work for who appends it to the end of the line.
+            command.params.append(_debug_option(hidden=True))
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            close = get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"commands: {', '.join(COMMANDS)}"
+            raise click.UsageError(f"no such command '{printable(args[0])}'; {hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+
+
+def _debug_option(*, hidden: bool = False) -> click.Option:
+    return click.Option(
+        ["--debug"],
+        is_flag=True,
+        expose_value=False,
+        hidden=hidden,
+        # None of its own: the variable is SSS_DEBUG, read by main(), not SSS_SEARCH_DEBUG.
+        envvar="SSS_DEBUG",
+        callback=_remember_debug,
+        help="Show a traceback when something fails.",
+    )
+
+
+def _remember_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if value:
+        ctx.find_root().meta["sss.debug"] = True
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={
+        "auto_envvar_prefix": "SSS",
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
+    epilog=EPILOG,
+    params=[_debug_option()],
+)
+@click.version_option(__version__, "-V", "--version", prog_name="sss")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Re-identification search: a directory of images goes in, the right identity comes out."""
+    from siamese_search.cli.config import command_defaults
+
+    if ctx.invoked_subcommand is not None:
+        ctx.default_map = {ctx.invoked_subcommand: command_defaults(ctx.invoked_subcommand)}
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run ``sss`` with these arguments (default: the process's own) and return the exit code."""
+    argv = list(sys.argv[1:] if args is None else args)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # never die of a character that the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _run(argv)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The interpreter flushes stdout once more on its way out; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_BROKEN_PIPE
+
+
+def _run(argv: list[str]) -> int:
+    debug = False
+    try:
+        with cli.make_context("sss", argv) as ctx:
+            try:
+                result: Any = cli.invoke(ctx)
+            finally:
+                debug = bool(ctx.meta.get("sss.debug"))
+        return result if isinstance(result, int) else EXIT_DONE
+    except click.exceptions.Exit as leave:
+        return leave.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        return EXIT_USAGE
+    except click.ClickException as error:
+        path = getattr(getattr(error, "ctx", None), "command_path", "sss")
+        message = " ".join(error.format_message().split()).rstrip(".")
+        message = message[:1].lower() + message[1:]
+        return _fail(f"{message} (see '{path} --help')", error.exit_code)
+    except SiameseSearchError as error:
+        return _fail(str(error), error.exit_code, traceback=debug)
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())
+        what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        advice = "" if debug else " (run again with --debug for the traceback)"
+        return _fail(f"unexpected {what[:300]}{advice}", EXIT_FAILED, traceback=debug)
+
+
+def _fail(message: str, code: int, *, traceback: bool = False) -> int:
+    if traceback:
+        from traceback import print_exc
+
+        print_exc()
+    sys.stderr.write(f"sss: {'error: ' if code != EXIT_INTERRUPTED else ''}{_one_line(message)}\n")
+    return code
+
+
+def _one_line(message: str) -> str:
+    """No message may move the cursor, recolour the terminal or pretend to be a second line."""
+    return printable(" ".join(message.split()))

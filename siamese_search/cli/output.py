@@ -1,0 +1,190 @@
+"""What the commands print: the answer on stdout, everything else on stderr.
+
+Identities, cameras and file names come from strangers' directories. They never reach a terminal as markup
+or control characters (:func:`safe`), nor a CSV reader as a formula (:func:`csv_cell`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from siamese_search.errors import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+#: Formats of commands whose answer is a list.
+LIST_FORMATS = ("table", "json", "jsonl", "csv", "paths")
+
+
+def note(message: str) -> None:
+    """One line on stderr: what was chosen, what was skipped, where a file went."""
+    sys.stderr.write(f"{printable(' '.join(message.split()))}\n")
+    sys.stderr.flush()
+
+
+def warn(message: str) -> None:
+    """One line on stderr about something that went wrong but did not stop the work."""
+    note(f"sss: warning: {message}")
+
+
+def safe(value: object) -> str:
+    """Any value as one line of text without control characters or undecodable bytes; ``None`` is empty."""
+    return "" if value is None else printable(str(value))
+
+
+def write_text(text: str) -> None:
+    """The answer, as text, on stdout."""
+    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+
+
+def write_json(value: object, *, lines: bool = False) -> None:
+    """The answer as JSON on stdout: indented, or on one line. NaN and infinities become ``null``."""
+    sys.stdout.write(to_json(value, indent=None if lines else 2) + "\n")
+
+
+def to_json(value: object, *, indent: int | None = 2) -> str:
+    """Strict JSON (no NaN), readable UTF-8 except for undecodable bytes, which stay ``\\udcXX`` escapes."""
+    plain = _plain(value)
+    text = json.dumps(plain, indent=indent, ensure_ascii=False, allow_nan=False)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(plain, indent=indent, ensure_ascii=True, allow_nan=False)
+    return text
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, (str, int, bool)):
+        return value
+    if isinstance(value, Path):
+        return os.fspath(value)
+    if hasattr(value, "item"):  # numpy scalars, without importing numpy
+        return _plain(value.item())
+    raise TypeError(f"{type(value).__name__} has no place in the JSON contract")
+
+
+def write_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """The answer as RFC 4180 CSV on stdout (lines end in ``\\n``, as every Unix tool expects)."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([csv_cell(value) for value in row])
+    sys.stdout.write(buffer.getvalue())
+
+
+def csv_cell(value: object) -> str:
+    """A value for a CSV cell. Text that a spreadsheet would run as a formula gets a leading ``'``.
+
+    Numbers stay as they are, so the identity ``-1`` is still ``-1``; JSON is the lossless format.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return str(value)
+    text = printable(value)
+    if text[:1] in ("=", "+", "-", "@") and not _is_number(text):
+        return f"'{text}"
+    return text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def write_paths(paths: Iterable[str]) -> None:
+    """One path per line: the file system's own bytes into a pipe, escaped text on a terminal."""
+    for path in paths:
+        if sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
+            sys.stdout.write(f"{printable(path)}\n")
+        else:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A Rich console that reads no markup in what it prints and obeys NO_COLOR, TERM and COLUMNS.
+
+    Into a pipe it never wraps or cuts: the reader is a program or a pager.
+    """
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else 10_000
+    return Console(file=stream, markup=False, highlight=False, emoji=False, width=width, soft_wrap=False)
+
+
+def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
+    """A plain table. columns: (heading, kind) with kind ``text``, ``number`` or ``path``.
+
+    A path column gives way first on a narrow terminal and is cut at its start, so that the file name stays.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    result = Table(
+        box=box.SIMPLE_HEAD, title=Text(title) if title else None, title_justify="left", pad_edge=False
+    )
+    for heading, kind in columns:
+        result.add_column(
+            heading,
+            justify="right" if kind == "number" else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    for row in rows:
+        result.add_row(*[Text(safe(value)) for value in row])
+    return result
+
+
+def write_table(
+    columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[object]], *, title: str = ""
+) -> None:
+    """:func:`table`, printed on stdout."""
+    screen = console()
+    cells = [[safe(value) for value in row] for row in rows]
+    paths = [index for index, (_, kind) in enumerate(columns) if kind == "path"]
+    if paths:
+        widths = [
+            max([len(heading), *(len(row[index]) for row in cells)])
+            for index, (heading, _) in enumerate(columns)
+        ]
+        rest = sum(width for index, width in enumerate(widths) if index not in paths)
+        room = (screen.width - rest - 3 * len(columns)) // len(paths)
+        for row in cells:
+            for index in paths:
+                row[index] = shorten_path(row[index], max(room, 12))
+    screen.print(table(columns, cells, title=title))
+
+
+def shorten_path(text: str, width: int) -> str:
+    """The last ``width`` characters of a path, with ``…`` for what was cut."""
+    return text if len(text) <= width else f"…{text[-(width - 1) :]}"
+
+
+def write_pairs(pairs: Iterable[tuple[str, object]]) -> None:
+    """Aligned ``label  value`` lines on stdout."""
+    listed = [(label, safe(value)) for label, value in pairs]
+    width = max((len(label) for label, _ in listed), default=0)
+    write_text("\n".join(f"{label:<{width}}  {value}".rstrip() for label, value in listed))

@@ -1,0 +1,79 @@
+"""Progress on stderr: a live bar with rate and ETA on a terminal, a line now and then anywhere else."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from siamese_search.cli.output import note
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+#: Seconds between two progress lines where there is no terminal.
+LINE_SECONDS = 15.0
+
+
+class Bar:
+    """``with Bar("ingest", "images") as bar: bar.update(done, total)``.
+
+    Nothing is drawn before the first update, and the bar disappears at the end: what stays on the screen
+    is the answer.
+    """
+
+    def __init__(self, title: str, unit: str) -> None:
+        self._title = title
+        self._unit = unit
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
+        self._started = time.monotonic()
+        self._spoke = self._started
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, done: int, total: int | None, *, extra: str = "") -> None:
+        """Show ``done`` of ``total`` (``None`` while it is unknown), and a few words more."""
+        if sys.stderr.isatty():
+            self._draw(done, total, extra)
+            return
+        now = time.monotonic()
+        if now - self._spoke >= LINE_SECONDS:
+            self._spoke = now
+            rate = done / (now - self._started)
+            of = "" if total is None else f" of {total}"
+            note(f"{self._title}: {done}{of} {self._unit}, {rate:.0f}/s{', ' if extra else ''}{extra}")
+
+    def _draw(self, done: int, total: int | None, extra: str) -> None:
+        if self._bar is None:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            from siamese_search.cli.output import console
+
+            self._bar = Progress(
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}", markup=False),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[extra]}", markup=False),
+                console=console(stderr=True),
+                transient=True,
+                refresh_per_second=8,
+            )
+            self._bar.start()
+            self._task = self._bar.add_task(self._title, total=total, rate="", extra="")
+        assert self._task is not None
+        elapsed = max(time.monotonic() - self._started, 1e-3)
+        self._bar.update(
+            self._task, completed=done, total=total, rate=f"{done / elapsed:.0f} {self._unit}/s", extra=extra
+        )

@@ -1,0 +1,185 @@
+"""``sss search``: who is in an image, and where else were they seen?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import click
+
+from siamese_search.cli.options import store_options
+from siamese_search.cli.output import (
+    LIST_FORMATS,
+    note,
+    safe,
+    warn,
+    write_csv,
+    write_json,
+    write_paths,
+    write_table,
+    write_text,
+)
+from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
+
+if TYPE_CHECKING:
+    from siamese_search.retrieval.results import QueryResult, SearchResult
+
+EPILOG = """\b
+Examples:
+  sss search query.jpg                          the ten nearest images
+  sss search query.jpg --group-by identity -k 3 the three likeliest identities
+  sss search query.jpg --where camera=1,3       seen by camera 1 or 3
+  sss search a.jpg b.jpg --save sheet.png       many at once, and a picture of the answer
+  sss search query.jpg --format paths | xargs -d '\\n' ls -l
+
+Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --where must all hold.
+"""
+
+
+@click.command("search", epilog=EPILOG, short_help="Find who is in an image, and where else they were seen.")
+@click.argument("queries", metavar="QUERY...", nargs=-1, required=True)
+@click.option("-k", "--top", "k", type=int, default=10, metavar="N", help="Results per query.")
+@click.option("--where", multiple=True, metavar="FILTER", help='Such as "camera=2"; may be repeated.')
+@click.option("--group-by", type=click.Choice(["identity"]), help="One result per identity, its best image.")
+@click.option(
+    "--exclude-self", is_flag=True, help="Leave out the query image itself, if it is in the gallery."
+)
+@click.option(
+    "--min-score", type=click.FloatRange(-1, 1), metavar="S", help="Least cosine similarity to show."
+)
+@click.option(
+    "--format", "form", type=click.Choice(LIST_FORMATS), default="table", help="Form of the answer."
+)
+@click.option("--save", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw the results.")
+@store_options
+@click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
+def command(
+    queries: tuple[str, ...],
+    k: int,
+    where: tuple[str, ...],
+    group_by: Literal["identity"] | None,
+    exclude_self: bool,
+    min_score: float | None,
+    form: str,
+    save: Path | None,
+    store: str | None,
+    gallery: str | None,
+    model: str | None,
+    threads: int | None,
+) -> int:
+    """Rank the gallery's images by likeness to each QUERY (an image, or a directory of images).
+
+    Scores are cosine similarities: higher is closer, 1 is the same image.
+    """
+    from siamese_search import api
+
+    if save is not None and save.suffix.lower() != ".png":
+        raise UsageError(f"{safe(save)}: --save draws a PNG; name the file with .png")
+    answers = api.search(
+        *queries,
+        k=k,
+        where=where,
+        group_by=group_by,
+        exclude_self=exclude_self,
+        min_score=min_score,
+        store=store,
+        gallery=gallery,
+        model=model,
+        threads=threads,
+    )
+    failed = [answer for answer in answers if answer.error is not None]
+    if len(failed) < len(answers):
+        _print(answers, form)
+    if save is not None and len(failed) < len(answers):
+        from siamese_search.retrieval.sheet import draw_sheet
+
+        draw_sheet(answers, save)
+        note(f"wrote {safe(save)}")
+    return _report_failures(failed, len(answers))
+
+
+def _report_failures(failed: Sequence[QueryResult], total: int) -> int:
+    if not failed:
+        return EXIT_DONE
+    if total == 1:
+        note(f"sss: error: {safe(failed[0].query)}: {failed[0].error}")
+        return EXIT_FAILED
+    for answer in failed:
+        warn(f"skipped {safe(answer.query)}: {answer.error}")
+    if len(failed) == total:
+        note(f"sss: error: none of the {total} queries could be read")
+        return EXIT_FAILED
+    return EXIT_PARTIAL
+
+
+def _print(answers: Sequence[QueryResult], form: str) -> None:
+    if form == "json":
+        write_json([answer.to_json() for answer in answers])
+    elif form == "jsonl":
+        for answer in answers:
+            write_json(answer.to_json(), lines=True)
+    elif form == "csv":
+        _print_csv(answers)
+    elif form == "paths":
+        write_paths(dict.fromkeys(str(result.path) for answer in answers for result in answer.results))
+    else:
+        for index, answer in enumerate(answers):
+            if answer.error is None:
+                _print_table(answer, first=index == 0)
+
+
+def _print_table(answer: QueryResult, *, first: bool) -> None:
+    title = safe(answer.query) + (f"  (identity {safe(answer.identity)})" if answer.identity else "")
+    write_text(title if first else f"\n{title}")
+    if not answer.results:
+        write_text("  no results")
+        return
+    grouped = answer.results[0].sightings is not None
+    marked = any(result.match is not None for result in answer.results)
+    columns = [("#", "number"), ("score", "number"), ("identity", "text"), ("camera", "text")]
+    columns += [("match", "text")] if marked else []
+    columns += [("seen", "number"), ("by cameras", "text")] if grouped else []
+    columns += [("image", "path")]
+
+    def row(result: SearchResult) -> list[object]:
+        cells: list[object] = [result.rank, f"{result.score:.4f}", result.identity, result.camera]
+        cells += [{True: "yes", False: "no", None: ""}[result.match]] if marked else []
+        cells += [result.sightings, " ".join(result.cameras)] if grouped else []
+        return [*cells, _shown_path(result.path)]
+
+    write_table(columns, [row(result) for result in answer.results])
+
+
+def _shown_path(path: Path) -> str:
+    """Relative to the working directory where the image is below it: what a person would type."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _print_csv(answers: Sequence[QueryResult]) -> None:
+    extra = sorted({name for answer in answers for result in answer.results for name in result.metadata})
+    header = ["query", "rank", "score", "identity", "camera", "path", "key", "match"]
+    grouped = any(result.sightings is not None for answer in answers for result in answer.results)
+    header += ["sightings", "cameras"] if grouped else []
+    write_csv(
+        [*header, *extra],
+        (
+            [
+                answer.query,
+                result.rank,
+                f"{result.score:.6f}",
+                result.identity,
+                result.camera,
+                str(result.path),
+                result.key,
+                result.match,
+                *([result.sightings, " ".join(result.cameras)] if grouped else []),
+                *(result.metadata.get(name) for name in extra),
+            ]
+            for answer in answers
+            for result in answer.results
+        ),
+    )
