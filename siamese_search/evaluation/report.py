@@ -1,0 +1,128 @@
+"""EvaluationReport: everything that an evaluation found out, and its JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.errors import printable
+from siamese_search.evaluation.protocol import Protocol
+from siamese_search.evaluation.ranking import RankingMetrics
+from siamese_search.evaluation.verification import PairScores, VerificationMetrics
+
+
+@dataclass(frozen=True, slots=True)
+class FailedImage:
+    """An image that could not be read and took no part. ``reason`` stands alone: ``truncated JPEG``."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """The figures of one evaluation. Rates are fractions; NaN and ``None`` become ``null`` in the JSON.
+
+    ``ranking`` comes from the database's own answers, ``exact`` from comparing every vector with every other:
+    equal figures show that the index loses nothing. ``ann_recall`` is the share of each query's exact ten
+    nearest that the database returned. ``depth`` is how many results per query were asked for, ``None`` for
+    the whole gallery; with a depth, matches beyond it count as missed and mAP is mAP@depth.
+    ``top`` holds each query's first ranked places in ``plan.gallery`` after the exclusions, int64 [≤ 10].
+    """
+
+    plan: Protocol
+    ranking: RankingMetrics
+    exact: RankingMetrics
+    verification: VerificationMetrics
+    pairs: PairScores
+    ann_recall: float
+    depth: int | None
+    top: Sequence[NDArray[np.int64]]
+    model: str
+    model_name: str
+    data: str
+    failed: Sequence[FailedImage]
+    seconds: float
+
+    @property
+    def rank1(self) -> float:
+        return self.ranking.rank1
+
+    @property
+    def rank5(self) -> float:
+        return self.ranking.rank5
+
+    @property
+    def rank10(self) -> float:
+        return self.ranking.rank10
+
+    @property
+    def mAP(self) -> float:  # noqa: N802 - the field's name
+        return self.ranking.mAP
+
+    @property
+    def mINP(self) -> float:  # noqa: N802
+        return self.ranking.mINP
+
+    def notes(self) -> list[str]:
+        """Lines for people: what the rules left out, what could not be read, how far the figures reach."""
+        lines = self.plan.explain()
+        if self.failed:
+            lines.append(f"{len(self.failed):,} images could not be read and took no part")
+        if self.depth is not None:
+            lines.append(f"rankings cut off at {self.depth:,}: mAP is mAP@{self.depth}")
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """The documented JSON object (docs/cli-json.md); plain types, no NaN."""
+        ranking, verification = self.ranking, self.verification
+        shape = {
+            "protocol": self.plan.name,
+            "cameras": self.plan.use_cameras,
+            "queries": ranking.queries,
+            "gallery": ranking.gallery,
+            "invalid_queries": ranking.invalid_queries,
+            "rank1": ranking.rank1,
+            "rank5": ranking.rank5,
+            "rank10": ranking.rank10,
+            "mAP": ranking.mAP,
+            "mAP_trapezoid": ranking.mAP_trapezoid,
+            "mINP": ranking.mINP,
+            "verification": {
+                "auc": verification.auc,
+                "eer": verification.eer,
+                "tar_at_far": dict(verification.tar_at_far),
+                "threshold": verification.threshold,
+                "false_match_rate": verification.false_match_rate,
+                "genuine_pairs": verification.genuine,
+                "impostor_pairs": verification.impostor,
+            },
+            "ann_recall": self.ann_recall,
+            "exact": {"rank1": self.exact.rank1, "mAP": self.exact.mAP},
+            "depth": self.depth,
+            "model": self.model,
+            "model_name": self.model_name,
+            "data": self.data,
+            "excluded": asdict(self.plan.excluded),
+            "failed": [{"path": printable(f.path), "reason": f.reason} for f in self.failed],
+            "notes": self.notes(),
+            "seconds": round(self.seconds, 3),
+        }
+        without_nan: dict[str, Any] = _without_nan(shape)
+        return without_nan
+
+
+def _without_nan(value: Any) -> Any:
+    """NaN is no JSON: it becomes null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return value

@@ -1,0 +1,326 @@
+"""Verification metrics: are two images the same identity? ROC, AUC, EER and TAR at a bounded FAR.
+
+A pair is *genuine* when its identities are the same and *impostor* when they differ; its score is the dot
+product of unit vectors, and a pair is accepted when ``score >= threshold``. All pairs count, a million or
+ten thousand million: scores go into two histograms, so that memory does not grow with the pairs.
+
+Resolution: bins are 2^-19 (1.9e-6) wide. Scaling a float32 by a power of two is exact, and so is the floor
+after it; every threshold handed out is a bin edge, hence the acceptance counts at a threshold are exact,
+not estimates. Only the AUC treats scores within one bin as tied (each such pair of pairs counts one half).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.evaluation.ranking import DISTRACTOR, JUNK
+
+#: Bins per unit of score; index = floor(score · SCALE) + SCALE, the last bin holds scores of 1 and above.
+SCALE = 1 << 19
+BINS = 2 * SCALE + 1
+
+#: False accept rates of the report, with the names that they have in its JSON.
+FALSE_ACCEPT_RATES = {"1e-1": 1e-1, "1e-2": 1e-2, "1e-3": 1e-3, "1e-4": 1e-4}
+
+#: Scores held at once while pairs are formed (16 MB as float32).
+_BLOCK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class OperatingPoint:
+    """What a threshold does: pairs with ``score >= threshold`` are accepted. Rates are exact counts."""
+
+    threshold: float
+    false_accept_rate: float
+    true_accept_rate: float
+
+
+@dataclass(frozen=True)
+class RocCurve:
+    """Points of a ROC curve, by falling threshold: float64 [n] each."""
+
+    threshold: NDArray[np.float64]
+    false_accept_rate: NDArray[np.float64]
+    true_accept_rate: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class VerificationMetrics:
+    """Rates as fractions; ``None`` where there are too few pairs to say (``n/a`` in reports).
+
+    ``threshold`` is the lowest one whose false accept rate is at most the one asked for;
+    ``false_match_rate`` is the rate measured there, never above it.
+    """
+
+    genuine: int
+    impostor: int
+    auc: float | None
+    eer: float | None
+    tar_at_far: dict[str, float | None]
+    threshold: float | None
+    false_match_rate: float | None
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Histograms of genuine and impostor scores, int64 [BINS] each; add two to pool their pairs."""
+
+    genuine: NDArray[np.int64]
+    impostor: NDArray[np.int64]
+
+    def __add__(self, other: PairScores) -> PairScores:
+        return PairScores(self.genuine + other.genuine, self.impostor + other.impostor)
+
+    @property
+    def genuine_pairs(self) -> int:
+        return int(self.genuine.sum())
+
+    @property
+    def impostor_pairs(self) -> int:
+        return int(self.impostor.sum())
+
+    def _accepted(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Genuine and impostor pairs at or above each bin edge, int64 [BINS + 1]; the last accepts none."""
+        return _tail(self.genuine), _tail(self.impostor)
+
+    def auc(self) -> float | None:
+        """Area under the ROC curve: how often a genuine pair outscores an impostor pair, ties one half."""
+        genuine, impostor = self.genuine_pairs, self.impostor_pairs
+        if not genuine or not impostor:
+            return None
+        below = np.cumsum(self.impostor) - self.impostor
+        wins = np.dot(self.genuine.astype(np.float64), below + self.impostor / 2)
+        return float(wins / genuine / impostor)
+
+    def eer(self) -> float | None:
+        """Equal error rate: where false accepts equal false rejects, on the ROC curve's segments."""
+        curve = self.roc(points=None)
+        if curve.threshold.size == 0:
+            return None
+        accept, reject = curve.false_accept_rate, 1 - curve.true_accept_rate
+        # accept - reject rises from -1 (nothing accepted) to +1 (everything accepted): one crossing.
+        gap = accept - reject
+        after = int(np.argmax(gap >= 0))
+        low, high = gap[after - 1], gap[after]
+        share = -low / (high - low)
+        return float(accept[after - 1] + share * (accept[after] - accept[after - 1]))
+
+    def at_false_accept_rate(self, rate: float) -> OperatingPoint | None:
+        """The lowest threshold whose false accept rate is at most ``rate``, and what it does.
+
+        ``None`` without genuine pairs, or where there are fewer than 1 / rate impostor pairs: a rate below
+        the share of a single pair cannot be told from zero. Raises ValueError unless 0 < rate <= 1.
+        """
+        if not 0 < rate <= 1:
+            raise ValueError(f"a false accept rate lies in (0, 1], not {rate}")
+        genuine, impostor = self.genuine_pairs, self.impostor_pairs
+        allowed = int(rate * impostor * (1 + 1e-12))  # 0.07 · 100 must be 7, whatever its last bit says
+        if not genuine or allowed < 1:
+            return None
+        accepted_genuine, accepted_impostor = self._accepted()
+        edge = int(np.argmax(accepted_impostor <= allowed))  # counts fall, so this is the lowest edge
+        return OperatingPoint(
+            threshold=_edge(edge),
+            false_accept_rate=float(accepted_impostor[edge] / impostor),
+            true_accept_rate=float(accepted_genuine[edge] / genuine),
+        )
+
+    def at_threshold(self, threshold: float) -> OperatingPoint | None:
+        """What accepting ``score >= threshold`` does; the threshold is moved up to the next bin edge."""
+        genuine, impostor = self.genuine_pairs, self.impostor_pairs
+        if not genuine or not impostor:
+            return None
+        edge = int(np.clip(np.ceil(threshold * SCALE) + SCALE, 0, BINS))
+        accepted_genuine, accepted_impostor = self._accepted()
+        return OperatingPoint(
+            _edge(edge), float(accepted_impostor[edge] / impostor), float(accepted_genuine[edge] / genuine)
+        )
+
+    def roc(self, points: int | None = 1000) -> RocCurve:
+        """The ROC curve from (0, 0) to (1, 1); empty without genuine or impostor pairs.
+
+        points: thin it to about that many, evenly over the rates and, for a logarithmic axis, over the
+        logarithm of the false accept rate; ``None`` keeps every change.
+        """
+        genuine, impostor = self.genuine_pairs, self.impostor_pairs
+        if not genuine or not impostor:
+            empty = np.empty(0)
+            return RocCurve(empty, empty, empty)
+        accepted_genuine, accepted_impostor = self._accepted()
+        occupied = np.flatnonzero(self.genuine + self.impostor)[::-1]
+        edges = np.concatenate(([BINS], occupied))
+        far = accepted_impostor[edges] / impostor
+        tar = accepted_genuine[edges] / genuine
+        if points is not None and edges.size > points:
+            keep = _thin(far, tar, points)
+            edges, far, tar = edges[keep], far[keep], tar[keep]
+        return RocCurve((edges - SCALE) / SCALE, far, tar)
+
+    def binned(self, bins: int = 128) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+        """Coarse histograms for a plot: edges float64 [bins + 1], genuine and impostor counts int64 [bins].
+
+        ``bins`` must be a power of two up to 2 · SCALE, so that coarse edges are fine edges.
+        """
+        if bins < 1 or (2 * SCALE) % bins:
+            raise ValueError(f"bins must be a power of two up to {2 * SCALE}, not {bins}")
+
+        def coarse(fine: NDArray[np.int64]) -> NDArray[np.int64]:
+            folded = fine[:-1].copy()
+            folded[-1] += fine[-1]
+            return np.asarray(folded.reshape(bins, -1).sum(axis=1), dtype=np.int64)
+
+        return np.linspace(-1, 1, bins + 1), coarse(self.genuine), coarse(self.impostor)
+
+    def metrics(self, false_match_rate: float = 1e-2) -> VerificationMetrics:
+        """All figures of the report, with the threshold for ``false_match_rate``."""
+        points = {name: self.at_false_accept_rate(rate) for name, rate in FALSE_ACCEPT_RATES.items()}
+        chosen = self.at_false_accept_rate(false_match_rate)
+        return VerificationMetrics(
+            genuine=self.genuine_pairs,
+            impostor=self.impostor_pairs,
+            auc=self.auc(),
+            eer=self.eer(),
+            tar_at_far={name: p.true_accept_rate if p else None for name, p in points.items()},
+            threshold=chosen.threshold if chosen else None,
+            false_match_rate=chosen.false_accept_rate if chosen else None,
+        )
+
+
+def pair_scores(
+    embeddings: NDArray[np.float32],
+    ids: Sequence[str],
+    cameras: Sequence[str | None] | None = None,
+    *,
+    block: int = _BLOCK,
+) -> PairScores:
+    """Scores of all unordered pairs within one set; pairs of the same known camera are left out.
+
+    embeddings: float32 [n, d], unit rows; ids, cameras: n labels each. Junk (``-1``) forms no pair;
+    distractors (``0000``) are impostors to every identity, and form no pair among themselves, because
+    nobody knows whether two of them show the same. block: scores held at once, the bound on memory.
+    Raises ValueError for shapes that do not fit and for rows that are not of unit length.
+    """
+    rows = _Labelled.of(embeddings, ids, cameras)
+    return _histograms(_blocks(rows, None, block))
+
+
+def cross_pair_scores(
+    queries: NDArray[np.float32],
+    query_ids: Sequence[str],
+    query_cameras: Sequence[str | None] | None,
+    gallery: NDArray[np.float32],
+    gallery_ids: Sequence[str],
+    gallery_cameras: Sequence[str | None] | None,
+    *,
+    block: int = _BLOCK,
+) -> PairScores:
+    """Scores of all pairs (query, gallery item) of two separate sets; rules as in :func:`pair_scores`."""
+    left = _Labelled.of(queries, query_ids, query_cameras)
+    return _histograms(_blocks(left, _Labelled.of(gallery, gallery_ids, gallery_cameras), block))
+
+
+@dataclass(frozen=True)
+class _Labelled:
+    """Unit vectors float32 [n, d] without junk, with identities and cameras as arrays of text [n]."""
+
+    vectors: NDArray[np.float32]
+    identities: NDArray[np.object_]
+    cameras: NDArray[np.object_]
+
+    @classmethod
+    def of(
+        cls, vectors: NDArray[np.float32], ids: Sequence[str], cameras: Sequence[str | None] | None
+    ) -> _Labelled:
+        matrix = np.asarray(vectors, dtype=np.float32)
+        if matrix.ndim != 2:
+            raise ValueError(f"embeddings must be [n, d], not {list(matrix.shape)}")
+        if len(ids) != len(matrix) or (cameras is not None and len(cameras) != len(matrix)):
+            raise ValueError(f"{len(matrix)} embeddings need as many identities and cameras")
+        lengths = np.linalg.norm(matrix, axis=1)
+        wrong = np.flatnonzero(~(np.abs(lengths - 1) <= 1e-3))
+        if wrong.size:
+            raise ValueError(
+                f"row {wrong[0]} has length {lengths[wrong[0]]:.6g}; verification needs unit rows"
+            )
+        keep = np.array([identity != JUNK for identity in ids], dtype=bool)
+        known = (
+            np.full(len(matrix), None, dtype=object) if cameras is None else np.array(cameras, dtype=object)
+        )
+        return cls(matrix[keep], np.array(ids, dtype=object)[keep], known[keep])
+
+
+def _blocks(
+    left: _Labelled, right: _Labelled | None, block: int
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Scores [a, b] with masks of genuine and of impostor pairs; right ``None``: pairs within left."""
+    other = left if right is None else right
+    codes = _codes(left.identities, other.identities, distractor=DISTRACTOR)
+    cameras = _codes(left.cameras, other.cameras, distractor=None)
+    start = 0
+    while start < len(left.vectors):
+        first = start if right is None else 0  # within one set, only the columns from the block on
+        columns = len(other.vectors) - first
+        stop = min(len(left.vectors), start + max(1, block // max(1, columns)))
+        scores = left.vectors[start:stop] @ other.vectors[first:].T
+        own, theirs = codes[0][start:stop, None], codes[1][None, first:]
+        counted = (own >= 0) | (theirs >= 0)
+        counted &= (cameras[0][start:stop, None] != cameras[1][None, first:]) | (
+            cameras[0][start:stop, None] < 0
+        )
+        if right is None:
+            counted &= np.arange(columns)[None, :] > np.arange(stop - start)[:, None]
+        same = own == theirs
+        yield scores, same & counted, ~same & counted
+        start = stop
+
+
+def _histograms(
+    blocks: Iterator[tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]],
+) -> PairScores:
+    genuine, impostor = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
+    for scores, is_genuine, is_impostor in blocks:
+        bins = np.floor(scores * np.float32(SCALE)).astype(np.int32)
+        np.clip(bins, -SCALE, SCALE, out=bins)
+        bins += SCALE
+        genuine += np.bincount(bins[is_genuine], minlength=BINS)
+        impostor += np.bincount(bins[is_impostor], minlength=BINS)
+    return PairScores(genuine, impostor)
+
+
+def _codes(
+    left: NDArray[np.object_], right: NDArray[np.object_], *, distractor: str | None
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Labels as numbers that agree between both sides; -1 for ``distractor`` (and so for no camera)."""
+    codes: dict[object, int] = {distractor: -1}
+    for label in (*left, *right):
+        codes.setdefault(label, len(codes) - 1)
+    return (
+        np.array([codes[label] for label in left], dtype=np.int32),
+        np.array([codes[label] for label in right], dtype=np.int32),
+    )
+
+
+def _tail(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many lie at or above each bin edge, int64 [BINS + 1]."""
+    return np.concatenate((np.cumsum(counts[::-1])[::-1], [0])).astype(np.int64)
+
+
+def _edge(index: int) -> float:
+    return (index - SCALE) / SCALE
+
+
+def _thin(far: NDArray[np.float64], tar: NDArray[np.float64], points: int) -> NDArray[np.int64]:
+    """Indices of about ``points`` of a rising curve, its ends included."""
+    third = max(2, points // 3)
+    smallest = max(float(far[far > 0].min()), 1e-12)
+    wanted_far = np.concatenate((np.linspace(0, 1, third), np.geomspace(smallest, 1, third)))
+    picks = (
+        np.searchsorted(far, wanted_far, side="right") - 1,
+        np.searchsorted(tar, np.linspace(0, 1, third), side="left"),
+        np.array([0, far.size - 1]),
+    )
+    return np.unique(np.clip(np.concatenate(picks), 0, far.size - 1)).astype(np.int64)
