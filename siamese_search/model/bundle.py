@@ -142,5 +142,5 @@ def _check(meta: Any, directory: Path) -> None:
             raise BundleError(f"{shown}: {name} is missing: copy the whole bundle") from None
         if found != size:
             raise BundleError(
-                f"{shown}: {name} has {found} bytes instead of {size}: it is truncated or replaced, copy it again"
+                f"{shown}: {name} has {found} bytes instead of {size}: it is truncated, copy it again"
             )

@@ -6,7 +6,7 @@ One network embeds anchor, positive and negative alike ("Siamese"): there is a s
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import timm
 import torch
@@ -38,7 +38,7 @@ class NetworkSpec:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> NetworkSpec:
-        fields = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
+        fields: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
         return cls(**fields)
 
 
@@ -102,7 +102,7 @@ class APNNetwork(nn.Module):
 
 
 class DeployNetwork(nn.Module):
-    """What is exported: uint8 [N, H, W, 3] RGB in, unit float32 [N, dim] out. Nothing is left to do outside."""
+    """What is exported: uint8 [N, H, W, 3] RGB in, unit float32 [N, dim] out; nothing is left to do outside."""
 
     def __init__(self, network: APNNetwork) -> None:
         super().__init__()
@@ -143,5 +143,5 @@ def _undo_last_stride(backbone: nn.Module) -> None:
     last = strided[-1]
     if last.groups == 1 and last.kernel_size == (1, 1):
         # A residual's projection: its main branch holds a second strided convolution of the same block.
-        cast(nn.Conv2d, strided[-2]).stride = (1, 1)
+        strided[-2].stride = (1, 1)
     last.stride = (1, 1)

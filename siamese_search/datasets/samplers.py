@@ -1,0 +1,126 @@
+"""Samplers: which images form a training batch. Pure functions of (seed, epoch), so a resumed run repeats them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.errors import DataError
+
+Indices = NDArray[np.int64]
+
+
+def group_by_label(labels: Sequence[int] | Indices) -> list[Indices]:
+    """Image indices of each label 0 … L-1, as a list of int64 arrays."""
+    array = np.asarray(labels, np.int64)
+    order = np.argsort(array, kind="stable")
+    bounds = np.searchsorted(array[order], np.arange(int(array.max(initial=-1)) + 2))
+    return [order[a:b] for a, b in pairwise(bounds)]
+
+
+class PKSampler:
+    """Batches of P identities × K images (Hermans et al., "In Defense of the Triplet Loss", 2017).
+
+    Every epoch visits every identity about as often as its images ask for: an identity with n images
+    enters max(1, round(n / K)) times, in random order. Identities with fewer than K images repeat some.
+    A batch never holds an identity twice. Identities with a single image stay in, as negatives.
+    """
+
+    def __init__(self, labels: Sequence[int], identities: int, images: int, seed: int = 0) -> None:
+        self.groups = group_by_label(labels)
+        if len(self.groups) < 2:
+            raise DataError("training needs at least 2 identities: there is nothing to tell apart")
+        if all(len(group) < 2 for group in self.groups):
+            raise DataError("training needs an identity with at least 2 images: every identity has only one")
+        self.p = min(identities, len(self.groups))
+        self.k = images
+        self.seed = seed
+        self._steps: tuple[int, int] | None = None
+
+    def epoch(self, epoch: int) -> Iterator[Indices]:
+        """The batches of one epoch: int64 [P·K], K consecutive images per identity."""
+        rng = np.random.default_rng((self.seed, epoch, 1))
+        chunks: list[list[Indices]] = []
+        for group in self.groups:
+            order = rng.permutation(group)
+            times = max(1, round(len(group) / self.k))
+            padded = np.resize(order, times * self.k) if len(order) else order
+            chunks.append([padded[i * self.k : (i + 1) * self.k] for i in range(times)])
+        waiting = np.array([len(c) for c in chunks])
+        while (left := int((waiting > 0).sum())) >= max(2, self.p // 2):  # the last batches may be smaller
+            # Gumbel top-P: identities drawn without replacement, weighted by what is left of them.
+            with np.errstate(divide="ignore"):
+                keys = np.log(waiting) + rng.gumbel(size=len(waiting))
+            p = min(self.p, left)
+            chosen = np.argpartition(-keys, p - 1)[:p]
+            rng.shuffle(chosen)
+            batch = [chunks[label][waiting[label] - 1] for label in chosen]
+            waiting[chosen] -= 1
+            yield np.concatenate(batch)
+
+    def steps(self, epoch: int) -> int:
+        """How many batches :meth:`epoch` yields."""
+        if self._steps is None or self._steps[0] != epoch:
+            self._steps = (epoch, sum(1 for _ in self.epoch(epoch)))
+        return self._steps[1]
+
+
+class TripletSampler:
+    """Batches of (anchor, positive, negative): given triplets, or drawn at random anew each epoch.
+
+    Drawn: every image of an identity with at least two is once an anchor; its positive is another image
+    of the same identity, its negative any image of another one.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int],
+        batch: int,
+        triplets: Sequence[tuple[int, int, int]] = (),
+        seed: int = 0,
+    ) -> None:
+        self.labels = np.asarray(labels, np.int64)
+        self.groups = group_by_label(labels)
+        self.given = np.asarray(triplets, np.int64).reshape(-1, 3)
+        self.batch = batch
+        self.seed = seed
+        if not len(self.given):
+            if len(self.groups) < 2:
+                raise DataError("triplets need at least 2 identities: there is no negative to draw")
+            if all(len(group) < 2 for group in self.groups):
+                raise DataError(
+                    "triplets need an identity with at least 2 images: every identity has only one"
+                )
+
+    def epoch(self, epoch: int) -> Iterator[Indices]:
+        """The batches of one epoch: int64 [B, 3], columns anchor, positive, negative. The last may be short."""
+        rng = np.random.default_rng((self.seed, epoch, 2))
+        triplets = rng.permutation(self.given) if len(self.given) else self._draw(rng)
+        for start in range(0, len(triplets), self.batch):
+            block = triplets[start : start + self.batch]
+            if len(block) > 1 or len(triplets) == 1:  # one triplet alone is too few for batch statistics
+                yield block
+
+    def steps(self, epoch: int) -> int:  # noqa: ARG002 - the samplers share one shape
+        """How many batches :meth:`epoch` yields."""
+        total = len(self.given) or sum(len(group) for group in self.groups if len(group) > 1)
+        rest = total % self.batch
+        return total // self.batch + (1 if rest > 1 or total == 1 else 0)
+
+    def _draw(self, rng: np.random.Generator) -> Indices:
+        rows: list[tuple[int, int, int]] = []
+        total = len(self.labels)
+        for label, group in enumerate(self.groups):
+            if len(group) < 2:
+                continue
+            for position, anchor in enumerate(group):
+                other = int(rng.integers(len(group) - 1))
+                positive = group[other + (other >= position)]
+                negative = int(rng.integers(total))
+                while self.labels[negative] == label:
+                    negative = int(rng.integers(total))
+                rows.append((int(anchor), int(positive), negative))
+        return rng.permutation(np.asarray(rows, np.int64))

@@ -1,0 +1,60 @@
+"""``history.jsonl`` (a line per epoch) and the curves drawn from it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from siamese_search.files import atomic_path, atomic_write_text
+
+HISTORY_NAME = "history.jsonl"
+PLOT_NAME = "curves.png"
+
+
+def read_history(directory: Path) -> list[dict[str, Any]]:
+    """The rows written so far; a missing file is an empty history."""
+    path = directory / HISTORY_NAME
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def write_history(directory: Path, rows: list[dict[str, Any]]) -> None:
+    """Replace the history as one atomic step (a resumed run drops rows that came after its checkpoint)."""
+    atomic_write_text(directory / HISTORY_NAME, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Path:
+    """Draw loss, triplet accuracy and held-out retrieval per epoch into ``curves.png``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    epochs = [row["epoch"] for row in rows]
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    left.plot(epochs, [row["loss"] for row in rows], color="#b5432e", label="training loss")
+    left.set_xlabel("epoch")
+    left.set_ylabel("loss")
+    left.set_ylim(bottom=0)
+    right.plot(
+        epochs, [100 * row["triplet_accuracy"] for row in rows], color="#888888", label="triplet accuracy"
+    )
+    for key, label, colour in (("rank1", "held-out rank-1", "#1f6f8b"), ("mAP", "held-out mAP", "#3a9a5c")):
+        points = [(row["epoch"], 100 * row[key]) for row in rows if row.get(key) is not None]
+        if points:
+            right.plot(*zip(*points), marker="o", markersize=3, color=colour, label=label)
+    right.set_xlabel("epoch")
+    right.set_ylabel("%")
+    right.set_ylim(0, 101)
+    for axes in (left, right):
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(title, fontsize=10)
+    path = directory / PLOT_NAME
+    with atomic_path(path) as aside:
+        figure.savefig(aside, format="png", dpi=130)
+    return path

@@ -1,0 +1,74 @@
+"""Training images at network size: all resident as uint8 where they fit, else decoded again each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.errors import DataError, ImageError
+from siamese_search.images import read_image
+
+#: Up to this many bytes the decoded images stay in memory (Market-1501 at 256×128: 1.3 GB).
+RESIDENT_BYTES = 4 << 30
+
+Progress = Callable[[int, int], None]
+
+
+class PixelSource:
+    """uint8 images [n, H, W, 3] by index.
+
+    Unreadable images are found at the start; ``usable`` lists the indices that decode, ``failed`` the rest.
+    When the images do not fit into memory, each call decodes (in threads: Pillow lets go of the GIL).
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        size: tuple[int, int],
+        *,
+        threads: int = 2,
+        resident_bytes: int = RESIDENT_BYTES,
+        progress: Progress | None = None,
+    ) -> None:
+        self.paths = list(paths)
+        self.size = size
+        self.failed: list[ImageError] = []
+        self._pool = ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="decode")
+        fits = len(self.paths) * size[0] * size[1] * 3 <= resident_bytes
+        self._resident = np.zeros((len(self.paths), *size, 3), np.uint8) if fits else None
+        good = np.ones(len(self.paths), bool)
+        for done, error in enumerate(self._pool.map(self._load, range(len(self.paths))), start=1):
+            if error is not None:
+                good[done - 1] = False
+                self.failed.append(error)
+            if progress and (done % 64 == 0 or done == len(self.paths)):
+                progress(done, len(self.paths))
+        self.usable = np.flatnonzero(good)
+        if not len(self.usable):
+            reasons = "; ".join(f"{e.path.name}: {e.reason}" for e in self.failed[:3])
+            raise DataError(
+                f"none of {len(self.paths)} training images can be read ({reasons}): check the files"
+            )
+
+    def _load(self, index: int) -> ImageError | None:
+        try:
+            pixels = read_image(self.paths[index], self.size)
+        except ImageError as error:
+            return error
+        if self._resident is not None:
+            self._resident[index] = pixels
+        return None
+
+    def get(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """uint8 [len(indices), H, W, 3]. Raises ImageError if a file has become unreadable since the start."""
+        if self._resident is not None:
+            return self._resident[indices]
+        images = self._pool.map(lambda i: read_image(self.paths[i], self.size), indices)
+        return np.stack(list(images))
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)

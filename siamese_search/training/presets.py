@@ -1,0 +1,127 @@
+"""Presets: every hyperparameter of a training run in one frozen dataclass; each field is an option."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
+
+from siamese_search.errors import UsageError
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """One training run. The defaults are the ``reid`` preset."""
+
+    preset: str = _option("reid", "name of the recipe these values come from")
+
+    # network
+    backbone: str = _option("efficientnet_b0", "any timm model name")
+    dim: int = _option(512, "embedding dimension")
+    height: int = _option(256, "input height in pixels")
+    width: int = _option(128, "input width in pixels")
+    pool: Literal["avg", "gem"] = _option("avg", "pooling: average or generalised mean")
+    neck: Literal["none", "bn"] = _option("bn", "batch-norm neck before the identity classifier")
+    last_stride: Literal[1, 2] = _option(
+        2, "stride of the last down-sampling; 1 doubles the final map and the cost"
+    )
+
+    # batches
+    batches: Literal["pk", "apn"] = _option("pk", "P×K identities, or anchor-positive-negative triplets")
+    batch_size: int = _option(64, "images per P×K batch, or triplets per APN batch")
+    images_per_identity: int = _option(4, "K of P×K")
+    epochs: int = _option(60, "passes over the training images")
+
+    # losses
+    margin: float = _option(0.3, "margin of the triplet loss, in Euclidean distance")
+    soft_margin: bool = _option(False, "softplus instead of a hinge in the batch-hard triplet loss")
+    unit_triplets: bool = _option(False, "triplet distances between L2-normalised embeddings")
+    triplet_weight: float = _option(1.0, "weight of the triplet loss")
+    identity_weight: float = _option(1.0, "weight of the identity classification loss; 0 switches it off")
+    label_smoothing: float = _option(0.1, "label smoothing of the identity loss")
+    teacher_weight: float = _option(10.0, "weight of the cosine regression onto the teacher's embedding")
+    similarity_weight: float = _option(10.0, "weight of matching the teacher's in-batch similarity matrix")
+
+    # optimisation
+    optimizer: Literal["adam", "adamw"] = _option("adamw", "optimiser")
+    lr: float = _option(1e-3, "peak learning rate")
+    weight_decay: float = _option(0.02, "weight decay (adamw: decoupled)")
+    schedule: Literal["constant", "cosine"] = _option("cosine", "learning-rate schedule after the warm-up")
+    warmup_epochs: float = _option(2.0, "epochs of linear warm-up")
+    grad_clip: float = _option(5.0, "largest gradient norm; 0 switches clipping off")
+
+    # augmentation
+    flip: float = _option(0.5, "probability of a horizontal flip")
+    crop: float = _option(0.06, "random crop after padding by this share of the height")
+    erase: float = _option(0.5, "probability of random erasing")
+    jitter: float = _option(0.2, "strength of brightness, contrast and saturation jitter")
+
+    # the run
+    seed: int = _option(0, "seed of everything random")
+    keep: Literal["last", "best"] = _option(
+        "last", "which weights become the bundle; best is chosen on the held-out identities"
+    )
+    validate_every: int = _option(1, "epochs between validations; 0 only at the end")
+    checkpoint_minutes: float = _option(5.0, "minutes between checkpoints inside an epoch")
+
+    def with_options(self, **changes: Any) -> TrainConfig:
+        """A copy with these fields changed, checked. Raises UsageError naming the option."""
+        config = replace(self, **{name: value for name, value in changes.items() if value is not None})
+        config.check()
+        return config
+
+    def check(self) -> None:
+        """Raise UsageError for a value that cannot work."""
+        at_least = {
+            "dim": 2, "height": 8, "width": 8, "batch_size": 2, "images_per_identity": 2, "epochs": 1,
+            "margin": 0, "triplet_weight": 0, "identity_weight": 0, "label_smoothing": 0, "teacher_weight": 0,
+            "similarity_weight": 0, "weight_decay": 0, "warmup_epochs": 0, "grad_clip": 0, "flip": 0, "crop": 0,
+            "erase": 0, "jitter": 0, "validate_every": 0, "checkpoint_minutes": 0, "seed": 0,
+        }  # fmt: skip
+        at_most = {"flip": 1, "erase": 1, "crop": 0.5, "jitter": 0.9, "label_smoothing": 0.9, "dim": 65_536}
+        for name, low in at_least.items():
+            if not getattr(self, name) >= low:  # also catches NaN
+                raise UsageError(f"{_flag(name)}: {getattr(self, name)} is too small, the least is {low}")
+        for name, high in at_most.items():
+            if not getattr(self, name) <= high:
+                raise UsageError(f"{_flag(name)}: {getattr(self, name)} is too large, the most is {high}")
+        if not 0 < self.lr < 10:
+            raise UsageError(f"--lr: {self.lr} is not a learning rate (0 < lr < 10)")
+        if self.batches == "pk" and self.batch_size < 2 * self.images_per_identity:
+            raise UsageError(
+                f"--batch-size: {self.batch_size} holds fewer than 2 identities of "
+                f"{self.images_per_identity} images (--images-per-identity)"
+            )
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+#: The classic recipe: anchor-positive-negative triplets, plain triplet margin loss, no augmentation.
+APN = TrainConfig(
+    preset="apn", height=128, width=64, neck="none", batches="apn", batch_size=32, epochs=15, margin=1.0,
+    unit_triplets=True, identity_weight=0.0, teacher_weight=0.0, similarity_weight=0.0, optimizer="adam", lr=1e-3,
+    weight_decay=0.0, schedule="constant", warmup_epochs=0.0, grad_clip=0.0, flip=0.0, crop=0.0, erase=0.0,
+    jitter=0.0,
+)  # fmt: skip
+
+#: The modern baseline: P×K batches, batch-hard triplets and identities behind a BNNeck.
+REID = TrainConfig()
+
+PRESETS: dict[str, TrainConfig] = {"reid": REID, "apn": APN}
+
+
+def preset(name: str) -> TrainConfig:
+    """The preset of this name; raises UsageError that lists them."""
+    if name not in PRESETS:
+        raise UsageError(f"unknown preset {name!r}: use one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+def option_fields() -> list[tuple[str, Any, str]]:
+    """(name, default of ``reid``, help) of every field that is an option, in order."""
+    return [(f.name, f.default, str(f.metadata["help"])) for f in fields(TrainConfig) if f.name != "preset"]

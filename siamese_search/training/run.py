@@ -1,0 +1,363 @@
+"""A whole training run: data, network, epochs, validation, checkpoints; the finished run is a model bundle."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from siamese_search import __version__
+from siamese_search.datasets.records import ImageRecord
+from siamese_search.errors import TrainingError, UsageError, printable
+from siamese_search.files import atomic_write_text
+from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
+from siamese_search.model.embedder import available_cpus
+from siamese_search.model.network import APNNetwork, NetworkSpec
+from siamese_search.model.weights_file import save_bundle, transfer
+from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from siamese_search.training.data import HoldOut, LabelledImages, Split, label_images, load_split
+from siamese_search.training.history import plot_history, read_history, write_history
+from siamese_search.training.pixels import PixelSource
+from siamese_search.training.presets import PRESETS, TrainConfig
+from siamese_search.training.teacher import save_vectors, teacher_vectors
+from siamese_search.training.trainer import Progress, StepReport, Trainer
+from siamese_search.training.validate import validate
+
+RUN_NAME = "run.json"
+BEST_NAME = "best.safetensors"
+TEACHER_NAME = "teacher.npz"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRequest:
+    """What to train, on what, into which directory."""
+
+    data: Path
+    out: Path
+    config: TrainConfig = PRESETS["reid"]
+    layout: str = "auto"
+    holdout: HoldOut = field(default_factory=HoldOut)
+    init: str = "imagenet"  # imagenet | bundled | none | a bundle's directory
+    teacher: Path | None = None
+    device: str = "auto"
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """A finished run. ``metrics`` are on the held-out identities, empty without any."""
+
+    bundle: Bundle
+    epochs: int
+    metrics: dict[str, float]
+    history: list[dict[str, Any]]
+    failed: list[tuple[str, str]]  # (path, reason) of images that could not be read
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "bundle": str(self.bundle.path),
+            "fingerprint": self.bundle.fingerprint,
+            "epochs": self.epochs,
+            "metrics": self.metrics,
+            "heldout_identities": len(self.bundle.heldout_identities),
+            "failed": [{"path": path, "reason": reason} for path, reason in self.failed],
+        }
+
+
+class Reporter(Protocol):
+    """How a run tells what it does. Every method may be called often; none may block."""
+
+    def message(self, text: str) -> None: ...
+
+    def decoding(self, done: int, total: int, what: str) -> None: ...
+
+    def step(self, report: StepReport) -> None: ...
+
+    def epoch(self, row: dict[str, Any]) -> None: ...
+
+
+class Silent:
+    """A reporter that says nothing."""
+
+    def message(self, text: str) -> None: ...
+
+    def decoding(self, done: int, total: int, what: str) -> None: ...
+
+    def step(self, report: StepReport) -> None: ...
+
+    def epoch(self, row: dict[str, Any]) -> None: ...
+
+
+def train(
+    request: TrainRequest, reporter: Reporter | None = None, stop: threading.Event | None = None
+) -> TrainResult:
+    """Train from the beginning into ``request.out``, which becomes a bundle.
+
+    ``stop`` set from elsewhere ends the run after the batch in hand: a checkpoint is written and
+    KeyboardInterrupt raised; :func:`resume` goes on from there to the same curve.
+    Raises TrainingError if the directory already holds a run, DataError and UsageError for what was asked.
+    """
+    request.config.check()
+    for name, advice in (
+        (RUN_NAME, f"continue it with --resume {printable(request.out)}"),
+        (META_NAME, "keep it"),
+    ):
+        if (request.out / name).exists():
+            raise TrainingError(
+                f"{printable(request.out)}: already holds a run: {advice}, or choose another --out"
+            )
+    return _run(request, reporter or Silent(), stop or threading.Event(), resumed=False)
+
+
+def resume(
+    out: Path,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+    device: str = "auto",
+    threads: int = 0,
+) -> TrainResult:
+    """Continue the run in directory ``out`` from its last checkpoint, with the options it was started with."""
+    path = out / RUN_NAME
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        request = TrainRequest(
+            data=Path(saved["data"]),
+            out=out,
+            config=TrainConfig(**saved["config"]),
+            layout=saved["layout"],
+            holdout=HoldOut(ids=tuple(saved["heldout_identities"])),
+            init=saved["init"],
+            teacher=Path(saved["teacher"]) if saved["teacher"] else None,
+            device=device,
+            threads=threads,
+        )
+    except FileNotFoundError:
+        raise TrainingError(
+            f"{printable(out)}: no run to resume, {RUN_NAME} is missing: check the directory"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{printable(path)}: cannot be read ({error}): start again in another --out"
+        ) from None
+    if (out / META_NAME).exists():
+        raise TrainingError(f"{printable(out)}: this run is finished: use it with --model {printable(out)}")
+    return _run(request, reporter or Silent(), stop or threading.Event(), resumed=True)
+
+
+def _run(request: TrainRequest, reporter: Reporter, stop: threading.Event, *, resumed: bool) -> TrainResult:
+    config, out = request.config, request.out
+    device = _device(request.device)
+    threads = request.threads or available_cpus()
+    torch.set_num_threads(threads)
+    split = load_split(request.data, request.layout, request.holdout)
+    reporter.message(f"layout {split.layout}: {split.reason}")
+    network = _initial_network(request, reporter, weights=not resumed)
+    size = (config.height, config.width)
+
+    def read(records: list[ImageRecord], what: str) -> PixelSource:
+        return PixelSource(
+            [r.path for r in records], size, threads=threads,
+            progress=lambda done, total: reporter.decoding(done, total, what),
+        )  # fmt: skip
+
+    images = label_images(split.train, read(split.train.records, "reading training images"))
+    held = read(split.held, "reading held-out images") if split.held else None
+    failed = [(str(e.path), e.reason) for source in (images.pixels, held) if source for e in source.failed]
+    if failed:
+        reporter.message(
+            f"{len(failed)} images cannot be read and are left out, the first: {': '.join(failed[0])}"
+        )
+    classes = int(images.labels.max()) + 1
+    text = f"{len(images.records)} images of {classes} identities to train on"
+    if split.held:
+        text += f", {len(split.held)} of {len(split.heldout_identities)} held out"
+    reporter.message(f"{text}; preset {config.preset}, {config.height}×{config.width}, {device}")
+
+    _start_directory(request, split, resumed)
+    teacher = _teacher(request, images, reporter)
+    triplets = images.triplets if config.batches == "apn" else None
+    trainer = Trainer(
+        network, config, images, images.labels, triplets=triplets, teacher=teacher, device=device
+    )
+    rows = _restore(trainer, out, reporter) if resumed else []
+    run = _Loop(request, trainer, reporter, stop, rows, split, held, device)
+    run.epochs()
+    metrics = run.final_metrics()
+    bundle = save_bundle(trainer.network, out, _summary(request, split, images, rows, metrics))
+    plot_history(
+        out, rows, f"{config.preset}: {classes} identities, {config.backbone} {config.height}×{config.width}"
+    )
+    for source in (images.pixels, held):
+        if source:
+            source.close()
+    return TrainResult(bundle, trainer.progress.epoch, metrics, rows, failed)
+
+
+@dataclass
+class _Loop:
+    request: TrainRequest
+    trainer: Trainer
+    reporter: Reporter
+    stop: threading.Event
+    rows: list[dict[str, Any]]
+    split: Split
+    held: PixelSource | None
+    device: str
+
+    def epochs(self) -> None:
+        config, trainer = self.request.config, self.trainer
+        while trainer.progress.epoch < config.epochs:
+            if not trainer.train_epoch(self.reporter.step, self.stop.is_set, self.save):
+                self.save()
+                raise KeyboardInterrupt
+            row: dict[str, Any] = {**trainer.finish_epoch()}
+            row["epoch"] = int(row["epoch"])
+            last = row["epoch"] == config.epochs
+            if self.held and (last or (config.validate_every and row["epoch"] % config.validate_every == 0)):
+                row.update(self.validate())
+                if row["mAP"] > trainer.progress.best.get("mAP", -1.0):
+                    trainer.progress.best = {key: row[key] for key in ("epoch", "rank1", "mAP")}
+                    save_checkpoint(
+                        self.request.out / BEST_NAME,
+                        {"network": trainer.network},
+                        None,
+                        trainer.progress.best,
+                    )
+            self.rows.append(row)
+            # The checkpoint first: a history that runs ahead of it would be cut back by a resume.
+            self.save()
+            write_history(self.request.out, self.rows)
+            self.reporter.epoch(row)
+
+    def save(self) -> None:
+        state = {"progress": asdict(self.trainer.progress), "rows": self.rows}
+        save_checkpoint(
+            self.request.out / CHECKPOINT_NAME, self.trainer.modules, self.trainer.optimizer, state
+        )
+
+    def validate(self) -> dict[str, float]:
+        assert self.held is not None
+        metrics = validate(self.trainer.network, self.split.held, self.held, self.device)
+        return {"rank1": _clean(metrics.rank1), "mAP": _clean(metrics.mAP)}
+
+    def final_metrics(self) -> dict[str, float]:
+        """The figures of the weights that are kept, after loading the best where ``keep`` says so."""
+        if not self.held:
+            return {}
+        best = self.trainer.progress.best
+        if self.request.config.keep == "best" and best:
+            load_checkpoint(self.request.out / BEST_NAME, {"network": self.trainer.network}, None)
+            return {"rank1": best["rank1"], "mAP": best["mAP"], "epoch": best["epoch"]}
+        if not self.rows or "mAP" not in self.rows[-1]:
+            return {}
+        return {key: self.rows[-1][key] for key in ("rank1", "mAP", "epoch")}
+
+
+def _clean(value: float) -> float:
+    return float(value) if math.isfinite(value) else 0.0
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: torch sees no CUDA device here; use --device cpu")
+    if name != "cpu" and not name.startswith("cuda"):
+        raise UsageError(f"unknown device {name!r}: use auto, cpu or cuda")
+    return name
+
+
+def _initial_network(request: TrainRequest, reporter: Reporter, *, weights: bool) -> APNNetwork:
+    c = request.config
+    spec = NetworkSpec(c.backbone, c.dim, c.height, c.width, c.pool, c.neck, c.last_stride)
+    torch.manual_seed(c.seed)
+    if not weights or request.init == "none":
+        return APNNetwork(spec)
+    if request.init == "imagenet":
+        reporter.message(f"initial weights: {c.backbone} from ImageNet through timm")
+        return APNNetwork(spec, pretrained=True)
+    bundle = load_bundle(request.init)
+    network = APNNetwork(spec)
+    fresh = transfer(network, bundle)
+    text = f"initial weights: {bundle.name}"
+    reporter.message(text + (f", new: {', '.join(fresh[:4])}" if fresh else ""))
+    return network
+
+
+def _start_directory(request: TrainRequest, split: Split, resumed: bool) -> None:
+    """Write ``run.json``: the options of the run, and exactly which identities are held out."""
+    if resumed:
+        return
+    request.out.mkdir(parents=True, exist_ok=True)
+    saved = {
+        "version": __version__,
+        "data": str(request.data.resolve()),
+        "layout": request.layout,
+        "init": str(Path(request.init).resolve()) if Path(request.init).is_dir() else request.init,
+        "teacher": str(request.teacher.resolve()) if request.teacher else None,
+        "heldout_identities": split.heldout_identities,
+        "config": asdict(request.config),
+    }
+    atomic_write_text(request.out / RUN_NAME, json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
+
+
+def _teacher(request: TrainRequest, images: LabelledImages, reporter: Reporter) -> NDArray[np.float32] | None:
+    """The teacher's vectors, kept in the run directory so that a resumed run need not compute them again."""
+    if request.teacher is None:
+        return None
+    kept = request.out / TEACHER_NAME
+    source = kept if kept.exists() else request.teacher
+    vectors = teacher_vectors(
+        source,
+        images.records,
+        progress=lambda done, total: reporter.decoding(done, total, "asking the teacher"),
+    )
+    if source is not kept:
+        save_vectors(kept, images.records, vectors)
+    return vectors
+
+
+def _restore(trainer: Trainer, out: Path, reporter: Reporter) -> list[dict[str, Any]]:
+    path = out / CHECKPOINT_NAME
+    if not path.exists():
+        raise TrainingError(
+            f"{printable(out)}: stopped before its first checkpoint: nothing to resume, start again in another --out"
+        )
+    state = load_checkpoint(path, trainer.modules, trainer.optimizer)
+    trainer.progress = Progress(**state["progress"])
+    if len(read_history(out)) != len(state["rows"]):
+        write_history(out, state["rows"])
+    reporter.message(f"resuming at epoch {trainer.progress.epoch + 1}, step {trainer.progress.step}")
+    rows: list[dict[str, Any]] = state["rows"]
+    return rows
+
+
+def _summary(
+    request: TrainRequest,
+    split: Split,
+    images: LabelledImages,
+    rows: list[dict[str, Any]],
+    metrics: dict[str, float],
+) -> dict[str, Any]:
+    return {
+        "created_by": f"siamese-search {__version__}",
+        "training": {
+            "preset": request.config.preset,
+            "config": asdict(request.config),
+            "init": request.init if not Path(request.init).is_dir() else "bundle",
+            "teacher": request.teacher.name if request.teacher else None,
+            "images": len(images.records),
+            "identities": int(images.labels.max()) + 1,
+            "epochs": len(rows),
+            "seconds": round(sum(row["seconds"] for row in rows), 1),
+        },
+        "heldout_identities": split.heldout_identities,
+        "metrics": {"heldout": metrics} if metrics else {},
+    }

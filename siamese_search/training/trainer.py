@@ -1,0 +1,261 @@
+"""The trainer: batches in, a trained network out. No files, no printing: callers are told through callbacks."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from siamese_search.datasets.samplers import PKSampler, TripletSampler
+from siamese_search.errors import TrainingError
+from siamese_search.model.network import APNNetwork
+from siamese_search.training.augment import augment
+from siamese_search.training.losses import (
+    TripletLoss,
+    batch_hard_triplet,
+    cosine_regression,
+    similarity_matching,
+    triplet_margin,
+)
+from siamese_search.training.presets import TrainConfig
+
+
+class Images(Protocol):
+    """Where the trainer gets its pixels: uint8 [n, H, W, 3] of these indices."""
+
+    def get(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]: ...
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a run stands; what a checkpoint keeps beside the tensors."""
+
+    epoch: int = 0
+    step: int = 0  # batches done in this epoch
+    global_step: int = 0
+    loss_sum: float = 0.0
+    accuracy_sum: float = 0.0
+    images: int = 0  # in this epoch
+    seconds: float = 0.0  # in this epoch, validation not counted
+    best: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What the screen may show after a batch. Means are over the epoch so far."""
+
+    epoch: int
+    step: int
+    steps: int
+    loss: float
+    accuracy: float
+    images_per_second: float
+    lr: float
+
+
+class Trainer:
+    """Trains ``network`` on images with integer labels.
+
+    labels: int64 [n], 0 … classes-1. teacher: float32 [n, t] unit rows, or None. Every random draw depends
+    only on (seed, epoch, step), so a run resumed from a checkpoint repeats the one never interrupted.
+    """
+
+    def __init__(
+        self,
+        network: APNNetwork,
+        config: TrainConfig,
+        images: Images,
+        labels: NDArray[np.int64],
+        *,
+        triplets: NDArray[np.int64] | None = None,
+        teacher: NDArray[np.float32] | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.config = config
+        self.images = images
+        self.labels = labels
+        self.device = torch.device(device)
+        self.teacher = teacher
+        self.progress = Progress()
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.sampler: PKSampler | TripletSampler = (
+            TripletSampler(
+                labels.tolist(),
+                config.batch_size,
+                triplets.tolist() if triplets is not None else (),
+                config.seed,
+            )
+            if config.batches == "apn"
+            else PKSampler(
+                labels.tolist(),
+                config.batch_size // config.images_per_identity,
+                config.images_per_identity,
+                config.seed,
+            )
+        )
+        torch.manual_seed(config.seed)
+        self.heads = nn.ModuleDict()
+        if config.identity_weight > 0:
+            classifier = nn.Linear(network.spec.dim, int(labels.max()) + 1, bias=False)
+            nn.init.normal_(classifier.weight, std=0.001)
+            self.heads["classifier"] = classifier
+        if teacher is not None:
+            self.heads["projection"] = nn.Linear(network.spec.dim, teacher.shape[1])
+        self.heads.to(self.device)
+        parameters = [p for p in (*self.network.parameters(), *self.heads.parameters()) if p.requires_grad]
+        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        self.optimizer = kind(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        self._parameters = parameters
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """What a checkpoint saves beside the optimiser."""
+        return {"network": self.network, "heads": self.heads}
+
+    def train_epoch(
+        self,
+        on_step: Callable[[StepReport], None] | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        checkpoint: Callable[[], None] | None = None,
+    ) -> bool:
+        """Run the rest of the current epoch; True when it is finished, False when ``should_stop`` said so.
+
+        ``checkpoint`` is called between steps every ``config.checkpoint_minutes``.
+        Raises TrainingError on a loss that is not finite; the weights of that step are never saved.
+        """
+        config, state = self.config, self.progress
+        self.network.train()
+        self.heads.train()
+        steps = self.sampler.steps(state.epoch)
+        saved = time.monotonic()
+        for number, batch in enumerate(self.sampler.epoch(state.epoch)):
+            if number < state.step:
+                continue
+            started = time.monotonic()
+            lr = self.learning_rate(state.epoch + number / steps)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            loss, accuracy = self._step(batch)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    f"the loss became {loss} at step {state.global_step} (epoch {state.epoch + 1}): lower --lr or "
+                    "check the data; the last checkpoint before it is kept"
+                )
+            state.step += 1
+            state.global_step += 1
+            state.loss_sum += loss
+            state.accuracy_sum += accuracy
+            state.images += batch.size
+            state.seconds += time.monotonic() - started
+            if on_step:
+                rate = state.images / max(state.seconds, 1e-9)
+                mean = state.loss_sum / state.step
+                share = state.accuracy_sum / state.step
+                on_step(StepReport(state.epoch, state.step, steps, mean, share, rate, lr))
+            if should_stop():
+                return False
+            if checkpoint and time.monotonic() - saved > 60 * config.checkpoint_minutes:
+                checkpoint()
+                saved = time.monotonic()
+        return True
+
+    def learning_rate(self, epoch: float) -> float:
+        """The learning rate at a fractional epoch: linear warm-up, then constant or half a cosine to zero."""
+        config = self.config
+        warmup = min(config.warmup_epochs, config.epochs / 2)
+        if epoch < warmup:
+            return config.lr * (0.01 + 0.99 * epoch / warmup)
+        if config.schedule == "constant":
+            return config.lr
+        done = (epoch - warmup) / max(config.epochs - warmup, 1e-9)
+        return config.lr * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+
+    def _step(self, batch: NDArray[np.int64]) -> tuple[float, float]:
+        config, state = self.config, self.progress
+        indices = batch.reshape(-1)
+        torch.manual_seed(
+            _mix(config.seed, state.global_step)
+        )  # dropout and drop-path, where a backbone has them
+        generator = torch.Generator().manual_seed(_mix(config.seed + 1, state.global_step))
+        pixels = torch.from_numpy(self.images.get(indices)).to(self.device, non_blocking=True)
+        inputs = self.network.normalise(augment(pixels, config, generator))
+        half = self.device.type == "cuda"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+            features, necked = self.network(inputs)
+        loss, accuracy = self._loss(features.float(), necked.float(), indices, batch.shape)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            return value, 0.0
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        if config.grad_clip > 0:
+            nn.utils.clip_grad_norm_(self._parameters, config.grad_clip)
+        self.optimizer.step()
+        return value, float(accuracy)
+
+    def _loss(
+        self, features: Tensor, necked: Tensor, indices: NDArray[np.int64], shape: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        """features, necked: float32 [n, dim] of the batch; shape: [n] for P×K, [b, 3] for triplets."""
+        config = self.config
+        labels = torch.from_numpy(self.labels[indices]).to(self.device)
+        metric = F.normalize(features, dim=1) if config.unit_triplets else features
+        triplet: TripletLoss
+        if config.batches == "apn":
+            anchor, positive, negative = metric.view(*shape, -1).unbind(1)
+            triplet = triplet_margin(anchor, positive, negative, config.margin)
+        else:
+            triplet = batch_hard_triplet(metric, labels, config.margin, soft=config.soft_margin)
+        loss = config.triplet_weight * triplet.loss
+        if "classifier" in self.heads:
+            logits = self.heads["classifier"](necked)
+            loss = loss + config.identity_weight * F.cross_entropy(
+                logits, labels, label_smoothing=config.label_smoothing
+            )
+        if self.teacher is not None:
+            target = torch.from_numpy(self.teacher[indices]).to(self.device)
+            loss = loss + config.teacher_weight * cosine_regression(self.heads["projection"](necked), target)
+            loss = loss + config.similarity_weight * similarity_matching(necked, target)
+        return loss, triplet.accuracy
+
+    def finish_epoch(self) -> dict[str, float]:
+        """Close the epoch: its means, and the counters set for the next one. Raises TrainingError on collapse."""
+        state, config = self.progress, self.config
+        row = {
+            "epoch": float(state.epoch + 1),
+            "loss": state.loss_sum / max(1, state.step),
+            "triplet_accuracy": state.accuracy_sum / max(1, state.step),
+            "lr": self.learning_rate(state.epoch + 1.0),
+            "images_per_second": state.images / max(state.seconds, 1e-9),
+            "seconds": state.seconds,
+        }
+        only_triplets = "classifier" not in self.heads and self.teacher is None and not config.soft_margin
+        if (
+            only_triplets
+            and config.margin > 0
+            and abs(row["loss"] - config.margin * config.triplet_weight) < (1e-3 * config.margin)
+        ):
+            raise TrainingError(
+                f"the triplets have collapsed: after epoch {state.epoch + 1} the loss stands at the margin "
+                f"({row['loss']:.4f}), all embeddings are the same; lower --lr or start from --init bundled"
+            )
+        state.epoch += 1
+        state.step = state.images = 0
+        state.loss_sum = state.accuracy_sum = state.seconds = 0.0
+        return row
+
+
+def _mix(seed: int, step: int) -> int:
+    """One 63-bit seed of two numbers (splitmix64's finaliser), so that neighbours share nothing."""
+    value = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & (2**64 - 1)
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+    return (value ^ (value >> 31)) >> 1
