@@ -1,17 +1,44 @@
-"""run_ingest(): the ingest pipeline over an open gallery."""
+"""run_ingest(): scan → plan → decode → embed → commit, overlapped, in bounded memory.
+
+    thread "prefetch"     scan: walk and stat, at most 2 chunks of 1,000 files ahead
+    the calling thread    plan (one gallery look-up per chunk), embed, commit
+    threads "decode"      decode, at most 2 batches ahead of the embedder
+
+The model's own threads do nearly all the work and hold no GIL; decoding fills the gaps. All gallery calls
+come from the calling thread, because engines need not be thread-safe.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Sequence
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest.decode import DecodedBatch, Decoder, PendingBatch
+from ingest.plan import PlannedFile, plan_files
+from ingest.prefetch import prefetch
+from ingest.scan import ScannedFile, check_roots, scan_files
 from ingest.summary import IngestSummary, Progress
+from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError, printable
+from siamese_search.gallery.base import Gallery, Payload, Vectors
 
 if TYPE_CHECKING:
-    from siamese_search.gallery.base import Gallery
     from siamese_search.model.embedder import Embedder
+
+_SCAN_AHEAD = 2  # chunks
+_DECODE_AHEAD = 2  # batches
+#: Points per commit, and seconds after which a smaller one is made, so that a waiting search gets its turn.
+_COMMIT_POINTS = 256
+_COMMIT_SECONDS = 1.0
 
 
 def run_ingest(
@@ -27,5 +54,206 @@ def run_ingest(
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> IngestSummary:
-    """Bring the gallery up to date with the images under ``roots``."""
-    raise NotImplementedError
+    """Bring the gallery up to date with the images under ``roots`` (directories or CSV files).
+
+    Unchanged files (size, modification time, labels) are skipped; changed ones replace their point; where
+    only labels or metadata changed, the stored vector is kept. An image that cannot be read is named in
+    ``failures`` and never stops the rest; if it was good before, its old point stays, because a file that is
+    being written or a disk that fails for a moment must not cost what was known.
+
+    source: name of the source instead of each root's directory, for mounts that differ between hosts.
+    batch_size: images per forward pass. decode_threads: 0 chooses. reembed: embed unchanged files too.
+    progress: called from this thread after every step. stop: when set, the batch in hand is finished and
+    committed, and the summary says ``interrupted``; the next run goes on from there. So it does after a
+    crash: point ids depend on (source, key) alone, and what was committed is found unchanged.
+
+    Raises DataError for a missing root, when there are no images, or when none of them can be used (naming
+    three), and ModelMismatchError when the gallery's vectors come from another model.
+    """
+    if batch_size < 1:
+        raise UsageError(f"the batch size must be at least 1, not {batch_size}")
+    if decode_threads < 0:
+        raise UsageError(f"the number of decode threads must be at least 0, not {decode_threads}")
+    _check_model(gallery, embedder)
+    roots = check_roots(roots)
+    run = _Run(gallery, embedder, reembed, progress, stop or threading.Event())
+    started = time.monotonic()
+    height, width = embedder.input_size
+    threads = decode_threads or min(2, os.cpu_count() or 1)
+    with (
+        Decoder((height, width), threads) as decoder,
+        closing(prefetch(scan_files(roots, layout, source), _SCAN_AHEAD)) as chunks,
+    ):
+        run.embed_all(_batches(run.to_embed(chunks), batch_size), decoder)
+    summary = run.summary
+    summary.seconds = time.monotonic() - started
+    if not summary.interrupted:
+        _check_outcome(summary, roots)
+    return summary
+
+
+class _Run:
+    """The state of one ingest: counts, and the points embedded but not yet committed."""
+
+    def __init__(
+        self,
+        gallery: Gallery,
+        embedder: Embedder,
+        reembed: bool,
+        progress: Callable[[Progress], None] | None,
+        stop: threading.Event,
+    ) -> None:
+        self.gallery = gallery
+        self.embedder = embedder
+        self.reembed = reembed
+        self.progress = progress
+        self.stop = stop
+        self.scanned = False
+        model = gallery.model
+        self.summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint)
+        self._files: list[PlannedFile] = []
+        self._vectors: list[Vectors] = []
+        self._last_commit = time.monotonic()
+
+    def to_embed(self, chunks: Iterator[list[ScannedFile]]) -> Iterator[PlannedFile]:
+        """Plan chunk by chunk; settle what needs no embedding, yield what does."""
+        for chunk in chunks:
+            self.summary.seen += len(chunk)
+            for scanned in chunk:
+                if scanned.reason is not None:
+                    self.summary.fail(scanned.record.path, scanned.reason)
+            usable = [scanned for scanned in chunk if scanned.reason is None]
+            relabelled = []
+            for planned in plan_files(usable, self.gallery, reembed=self.reembed):
+                if planned.action == "unchanged":
+                    self.summary.unchanged += 1
+                elif planned.action == "relabelled":
+                    relabelled.append(planned)
+                else:
+                    yield planned
+            self._relabel(relabelled)
+            self.report()
+            if self.stop.is_set():
+                return
+        self.scanned = True
+
+    def embed_all(self, batches: Iterator[list[PlannedFile]], decoder: Decoder) -> None:
+        """Decode ahead, embed in order, commit; stop between two batches."""
+        pending: deque[PendingBatch] = deque()
+        try:
+            for files in batches:
+                pending.append(decoder.submit(files))
+                if len(pending) > _DECODE_AHEAD:
+                    self._embed(pending.popleft().result())
+                if self.stop.is_set():
+                    break
+        except DataError:  # of the scan: what was embedded before it is paid for
+            self._commit()
+            raise
+        while pending and not self.stop.is_set():
+            self._embed(pending.popleft().result())
+        for batch in pending:
+            batch.cancel()
+        self.summary.interrupted = bool(pending) or not self.scanned
+        self._commit()
+        self.report()
+
+    def _embed(self, batch: DecodedBatch) -> None:
+        for file, reason in batch.failures:
+            self.summary.fail(file.scanned.record.path, reason)
+        if batch.files:
+            vectors = self.embedder.embed(batch.pixels)
+            self.summary.embedded += len(vectors)
+            finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
+            if not finite.all():  # one bad row must not cost the batch
+                for index in np.flatnonzero(~finite):
+                    self.summary.fail(
+                        batch.files[index].scanned.record.path, "the model gave a vector that is not finite"
+                    )
+            self._files += [file for file, good in zip(batch.files, finite, strict=True) if good]
+            self._vectors.append(vectors[finite])
+        overdue = time.monotonic() - self._last_commit > _COMMIT_SECONDS
+        if len(self._files) >= _COMMIT_POINTS or overdue:
+            self._commit()
+        self.report()
+
+    def _commit(self) -> None:
+        """Write what is embedded, durably; only now does it count."""
+        if self._files:
+            vectors = np.concatenate(self._vectors)
+            crcs = [vector_crc(vector) for vector in vectors]
+            self._write(self._files, vectors, crcs)
+            for file in self._files:
+                if file.action == "new":
+                    self.summary.new += 1
+                else:
+                    self.summary.changed += 1
+        self._files, self._vectors = [], []
+        self._last_commit = time.monotonic()
+
+    def _relabel(self, files: Sequence[PlannedFile]) -> None:
+        """Replace payloads; the vectors stay as they are."""
+        if not files:
+            return
+        stored = self.gallery.retrieve([file.id for file in files], with_vectors=True)
+        vectors, crcs = [], []
+        for file, point in zip(files, stored, strict=True):
+            if point is None or point.vector is None:
+                raise StoreError(
+                    f"gallery {self.gallery.name!r} lost point {file.id} during the ingest; run it again"
+                )
+            vectors.append(point.vector)
+            # The old CRC, not a new one: a vector that the disk has damaged must stay detectable.
+            crcs.append(int(point.payload["crc"]))
+        self._write(files, np.stack(vectors), crcs)
+        self.summary.changed += len(files)
+
+    def _write(self, files: Sequence[PlannedFile], vectors: Vectors, crcs: Sequence[int]) -> None:
+        payloads: list[Payload] = [
+            {**file.payload, "crc": crc} for file, crc in zip(files, crcs, strict=True)
+        ]
+        self.gallery.upsert([file.id for file in files], vectors, payloads)
+        self.gallery.flush()
+
+    def report(self) -> None:
+        """Tell the progress display where we are."""
+        if self.progress is not None:
+            done = self.summary.new + self.summary.changed + self.summary.unchanged + self.summary.failed
+            self.progress(
+                Progress(done, self.summary.seen, self.scanned, self.summary.embedded, self.summary.failed)
+            )
+
+
+def vector_crc(vector: Vectors) -> int:
+    """CRC-32 of the vector's float32 little-endian bytes: what ``sss verify`` compares."""
+    return zlib.crc32(np.ascontiguousarray(vector, dtype="<f4").tobytes())
+
+
+def _batches(files: Iterator[PlannedFile], size: int) -> Iterator[list[PlannedFile]]:
+    batch: list[PlannedFile] = []
+    for file in files:
+        batch.append(file)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _check_model(gallery: Gallery, embedder: Embedder) -> None:
+    """The gallery is opened with the model's fingerprint; this catches a caller who mixed up two of them."""
+    if gallery.model.fingerprint != embedder.fingerprint or gallery.dim != embedder.dim:
+        raise ModelMismatchError(
+            f"gallery {gallery.name!r} holds vectors of model {gallery.model.fingerprint[:12]}"
+            f" ({gallery.dim}-D), this model is {embedder.fingerprint[:12]} ({embedder.dim}-D);"
+            " use the gallery's own model or rebuild it with: sss reindex"
+        )
+
+
+def _check_outcome(summary: IngestSummary, roots: Sequence[Path]) -> None:
+    names = ", ".join(printable(root) for root in roots)
+    if summary.seen == 0:
+        raise DataError(f"{names}: no images found; check the path, or see the formats in: sss ingest --help")
+    if summary.failed == summary.seen:
+        first = "; ".join(f"{failure.path}: {failure.reason}" for failure in summary.failures[:3])
+        raise DataError(f"{names}: none of the {summary.seen} images can be used: {first}")

@@ -1,11 +1,12 @@
 """Settings: defaults < user ``sss.toml`` < ``./sss.toml`` < ``SSS_*`` variables, as one frozen dataclass.
 
-The user's file is ``$XDG_CONFIG_HOME/sss/sss.toml`` (``~/.config`` where that is unset). Options on the command
-line come last of all and are not seen here. Where each value came from is kept, so that a message can name it.
+The user's file is ``$XDG_CONFIG_HOME/sss/sss.toml`` (``~/.config`` where that is unset). Options on the
+command line come last of all and are not seen here. Where each value came from is kept, so that a message can
+name it.
 
-A file may also hold one table per command (``[train]`` with ``epochs = 3``): those become the defaults of that
-command's options. They are checked by :meth:`Settings.check_commands`, because only the command line knows
-which options there are.
+A file may also hold one table per command (``[train]`` with ``epochs = 3``): those become the defaults of
+that command's options. They are checked by :meth:`Settings.check_commands`, because only the command line
+knows which options there are.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Settings:
     batch_size: images per forward pass.
     data: directory of the training images when ``sss train`` gets none.
     commands: per command, its options' defaults, with ``_`` in the names: ``{"train": {"epochs": 3}}``.
-    origins: key (``store``, ``train.epochs``) -> where its value came from: ``default``, a file, ``SSS_STORE``.
+    origins: key (``store``, ``train.epochs``) -> where its value came from: a file or a variable's name.
     """
 
     store: str = ".sss"
@@ -75,7 +76,7 @@ class Settings:
                     raise SettingsError(_unknown(origin, f"key in [{command}]", key, commands[command]))
 
 
-_TYPES: dict[str, type] = {
+_TYPES: dict[str, type[str] | type[int]] = {
     "store": str,
     "gallery": str,
     "model": str,
@@ -83,7 +84,7 @@ _TYPES: dict[str, type] = {
     "batch_size": int,
     "data": str,
 }
-_TYPE_NAMES = {str: "a string", int: "a whole number"}
+_TYPE_NAMES: dict[type, str] = {str: "a string", int: "a whole number"}
 
 
 def load_settings(cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:
@@ -174,7 +175,7 @@ def _checked(where: str, key: str, value: Any) -> Any:
     # bool is an int to Python, but `threads = true` is a mistake.
     if not isinstance(value, kind) or isinstance(value, bool):
         raise SettingsError(f"{where} must be {_TYPE_NAMES[kind]}, not {_toml_name(value)}")
-    if isinstance(value, int):
+    if not isinstance(value, str):
         low, high = _BOUNDS[key]
         if not low <= value <= high:
             raise SettingsError(f"{where} must be from {low} to {high}, not {value}")

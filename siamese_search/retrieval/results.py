@@ -15,9 +15,9 @@ class SearchResult:
     """One ranked image of the gallery.
 
     rank: from 1. score: cosine similarity in [-1, 1], higher is closer. match: whether the score is above the
-    model's calibrated threshold, ``None`` while there is none. sightings, cameras: only when grouped by identity:
-    how many images of this identity the gallery holds under the same filter (the query itself not counted when
-    it is excluded), and the cameras that saw them.
+    model's calibrated threshold, ``None`` while there is none. sightings, cameras: only when grouped by
+    identity: how many images of this identity the gallery holds under the same filter (the query itself not
+    counted when it is excluded), and the cameras that saw them.
     """
 
     rank: int

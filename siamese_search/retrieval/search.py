@@ -1,40 +1,207 @@
-"""Searcher: query images become ranked results."""
+"""Searcher: query images become ranked results.
+
+One search is: embed all queries in one go, ask the gallery for more than k, drop the query itself, group, and
+ask for more where too little is left; cut by score last. What a database returns is a prefix of the true
+ranking, so each step keeps the order, and the answer is the one that ranking the whole gallery would give.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from siamese_search.datasets.records import decode_key
+from siamese_search.errors import ImageError, ModelMismatchError, StoreError, UsageError
+from siamese_search.gallery.base import Gallery, Hit
 from siamese_search.gallery.filters import Condition
+from siamese_search.images import read_image
+from siamese_search.retrieval.grouping import Group, count_sightings, rank_groups
 from siamese_search.retrieval.results import QueryResult, SearchResult
+from siamese_search.retrieval.same_image import SameImage
 
 if TYPE_CHECKING:
-    from siamese_search.gallery.base import Gallery
     from siamese_search.model.embedder import Embedder
 
 __all__ = ["QueryResult", "SearchResult", "Searcher"]
 
+GroupBy = Literal["identity"]
+Query = Path | str | NDArray[np.uint8]
+
+#: Payload fields with a place of their own in a result; everything else is metadata.
+_RESERVED = frozenset({"identity", "camera", "source", "key", "path", "size", "mtime_ns", "crc"})
+
+#: Results fetched beyond k when some may be dropped: the query itself and a few copies of it.
+_SPARE = 8
+#: Results fetched per group wanted, at first: identities have several images each.
+_GROUP_FETCH = 8
+#: How many times more is fetched when the first answer did not suffice.
+_GROWTH = 4
+
 
 class Searcher:
-    """Ranked retrieval from one gallery with one model."""
+    """Ranked retrieval from one open gallery with the model that filled it.
+
+    Raises ModelMismatchError when the embedder is another model than the gallery's.
+    """
 
     def __init__(self, gallery: Gallery, embedder: Embedder) -> None:
+        if gallery.model.fingerprint != embedder.fingerprint or gallery.dim != embedder.dim:
+            raise ModelMismatchError(
+                f"gallery {gallery.name!r} holds vectors of model {gallery.model.fingerprint[:12]}"
+                f" ({gallery.dim}-D), this model is {embedder.fingerprint[:12]} ({embedder.dim}-D);"
+                " search with the gallery's own model or rebuild it with: sss reindex"
+            )
         self.gallery = gallery
         self.embedder = embedder
 
     def search(
         self,
-        queries: Sequence[Path | NDArray[np.uint8]],
+        queries: Sequence[Query],
         k: int = 10,
         where: Sequence[Condition] = (),
         *,
         exclude_self: bool = False,
         min_score: float | None = None,
-        group_by: Literal["identity"] | None = None,
+        group_by: GroupBy | None = None,
     ) -> list[QueryResult]:
-        """One QueryResult per query, in order."""
-        raise NotImplementedError
+        """The k closest images (or identities) of each query; one QueryResult per query, in order.
+
+        queries: image files, or RGB arrays uint8 [H, W, 3] of any size.
+        k: results per query; fewer come only when the gallery has no more that qualify.
+        where: conditions on the payload, joined by AND.
+        exclude_self: leave out the query's own file and copies of it (:class:`SameImage` says which).
+        min_score: leave out results below this cosine similarity, after ranking.
+        group_by: ``identity`` keeps the best image per identity; an image without one is its own group.
+
+        Equal scores are ordered by point id. Raises UsageError for k < 1, FilterError for an unknown field,
+        StoreError when the gallery is empty, ImageError when the only query cannot be read; among several,
+        such a query gets an ``error`` and the others are answered.
+        """
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}")
+        if group_by not in (None, "identity"):
+            raise UsageError(f"results can be grouped by 'identity' only, not by {group_by!r}")
+        if min_score is not None and not -1.0 <= min_score <= 1.0:
+            raise UsageError(f"the minimum score is a cosine similarity from -1 to 1, not {min_score}")
+        if self.gallery.count() == 0:
+            raise StoreError(f"gallery {self.gallery.name!r} is empty; fill it with: sss ingest DIR")
+        pixels, errors = self._read(queries)
+        paths = [None if isinstance(query, np.ndarray) else Path(query) for query in queries]
+        judges = [SameImage(path) for path, error in zip(paths, errors, strict=True) if error is None]
+        vectors = (
+            self.embedder.embed(np.stack(pixels)) if pixels else np.empty((0, self.gallery.dim), np.float32)
+        )
+        rules = _Rules(exclude_self, min_score, group_by)
+        answered = zip(self._rank(vectors, judges, k, where, rules), judges, strict=True)
+        answers = []
+        for number, (path, error) in enumerate(zip(paths, errors, strict=True), start=1):
+            name = f"image {number}" if path is None else str(path)
+            if error is not None:
+                answers.append(QueryResult(name, path=path, error=error))
+                continue
+            groups, judge = next(answered)
+            results = tuple(_result(rank, group) for rank, group in enumerate(groups, start=1))
+            answers.append(QueryResult(name, results, path, judge.identity))
+        return answers
+
+    def _read(self, queries: Sequence[Query]) -> tuple[list[NDArray[np.uint8]], list[str | None]]:
+        """The readable queries' pixels at the model's size; per query, why it is not among them."""
+        pixels: list[NDArray[np.uint8]] = []
+        errors: list[str | None] = []
+        size = self.embedder.input_size
+        for query in queries:
+            try:
+                pixels.append(
+                    _resized(query, size) if isinstance(query, np.ndarray) else read_image(query, size)
+                )
+                errors.append(None)
+            except ImageError as error:
+                if len(queries) == 1:
+                    raise
+                errors.append(error.reason)
+        return pixels, errors
+
+    def _rank(
+        self,
+        vectors: NDArray[np.float32],
+        judges: Sequence[SameImage],
+        k: int,
+        where: Sequence[Condition],
+        rules: _Rules,
+    ) -> list[list[Group]]:
+        """Per row of ``vectors`` [n, d] at most k groups; without grouping each holds one hit."""
+        size = self.gallery.count()
+        ranked: list[list[Group]] = [[] for _ in vectors]
+        unfinished = list(range(len(vectors)))
+        fetch = k + _SPARE if rules.exclude_self else k
+        if rules.group_by:
+            fetch = max(_GROUP_FETCH * k, fetch)
+        while unfinished:
+            fetch = min(fetch, size)
+            found = self.gallery.query_batch(vectors[unfinished], fetch, where)
+            short = []
+            for row, hits in zip(unfinished, found, strict=True):
+                keep = rules.keep(judges[row])
+                if rules.group_by:
+                    ranked[row] = rank_groups(self.gallery, vectors[row], hits, fetch, k, where, keep)
+                    continue
+                ranked[row] = [Group(hit) for hit in hits if keep(hit)][:k]
+                if len(ranked[row]) < k and len(hits) == fetch < size and not rules.below(hits[-1]):
+                    short.append(row)
+            unfinished = short
+            fetch *= _GROWTH
+        ranked = [[group for group in groups if not rules.below(group.best)] for groups in ranked]
+        if rules.group_by:
+            left_out = [list(judge.copies.values()) if rules.exclude_self else [] for judge in judges]
+            count_sightings(self.gallery, where, ranked, left_out)
+        return ranked
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """Which hits may appear."""
+
+    exclude_self: bool
+    min_score: float | None
+    group_by: GroupBy | None
+
+    def keep(self, judge: SameImage) -> Callable[[Hit], bool]:
+        # The judge is asked even where nothing is excluded: it learns the query's own identity.
+        return lambda hit: not (judge.is_copy(hit) and self.exclude_self)
+
+    def below(self, hit: Hit) -> bool:
+        return self.min_score is not None and hit.score < self.min_score
+
+
+def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An RGB array at the model's size, resampled exactly as ``read_image`` does."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise UsageError(f"a query array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    if image.shape[:2] == size:
+        return image
+    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.uint8)
+
+
+def _result(rank: int, group: Group) -> SearchResult:
+    payload = group.best.payload
+    identity, camera = payload.get("identity"), payload.get("camera")
+    return SearchResult(
+        rank=rank,
+        score=float(group.best.score),
+        identity=None if identity is None else str(identity),
+        camera=None if camera is None else str(camera),
+        path=Path(decode_key(str(payload.get("path", "")))),
+        key=str(payload.get("key", "")),
+        metadata={name: value for name, value in payload.items() if name not in _RESERVED},
+        id=group.best.id,
+        source=str(payload.get("source", "")),
+        sightings=group.sightings,
+        cameras=group.cameras,
+    )
