@@ -223,8 +223,8 @@ def _examine_directory(root: Path, layout: str, follow_links: bool) -> _Examined
     survey = _survey(root, follow_links)
     if survey.images == 0:
         raise DataError(
-            f"{printable(root)}: no images in it (looked for .jpg, .png, .webp, .bmp, .tif, .ppm, .gif, also in"
-            " folders; hidden files and linked folders are skipped); check the path"
+            f"{printable(root)}: no images in it (looked for .jpg, .png, .webp, .bmp, .tif, .ppm, .gif, also"
+            " in folders; hidden files and linked folders are skipped); check the path"
         )
     if layout == "auto":
         layout, reason = _choose(survey)

@@ -121,7 +121,8 @@ def hold_out(dataset: Dataset, identities: Iterable[str]) -> tuple[Dataset, Data
         shown = ", ".join(printable(name) for name in absent[:3]) + (", …" if len(absent) > 3 else "")
         raise DataError(
             f"{len(absent)} of {len(held)} identities to hold out have no images in"
-            f" {printable(dataset.root)}: {shown}; it has {len(known)} identities such as {printable(min(known))}; mend the list"
+            f" {printable(dataset.root)}: {shown}; it has {len(known)} identities such as"
+            f" {printable(min(known))}; mend the list"
         )
     if len(known - held) < MIN_TRAIN_IDENTITIES:
         raise DataError(
@@ -145,8 +146,8 @@ def query_gallery_split(
 
     One image at least of every (identity, camera) stays in the gallery, so that other cameras' queries have
     something to find; where that leaves an identity seen by several cameras without any query, one of its
-    images becomes one. Junk, distractors and unknown identities are gallery only. Images without a camera count as
-    one camera. Both lists keep the order of ``records``; the choice depends on (seed, key) alone.
+    images becomes one. Junk, distractors and unknown identities are gallery only. Images without a camera
+    count as one camera. Both lists keep the order of ``records``; the choice depends on (seed, key) alone.
     """
     if per_camera < 1:
         raise UsageError(f"the number of queries per camera is {per_camera}; it must be at least 1")

@@ -89,6 +89,6 @@ def _check_roles(
     if wrong:
         shown = ", ".join(printable(text) for text in wrong[:3]) + (", …" if len(wrong) > 3 else "")
         raise DataError(
-            f"{printable(table.path)}: {len(wrong)} of {len(rows)} triplets contradict the identities of their"
-            f" files: {shown}; an anchor and its positive share an identity, the negative has another"
+            f"{printable(table.path)}: {len(wrong)} of {len(rows)} triplets contradict the identities of"
+            f" their files: {shown}; an anchor and its positive share an identity, the negative has another"
         )

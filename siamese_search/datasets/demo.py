@@ -1,0 +1,156 @@
+"""The synthetic demo set: drawn pedestrians as real JPEG files with Market-1501 names.
+
+Every identity is one query in one camera and gallery images in the others; distractors (``0000``) are people
+who are nobody's answer. Everything follows from the seed: the same arguments give the same bytes (with the
+same Pillow).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from siamese_search.datasets.market1501 import is_market_name
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
+from siamese_search.datasets.synthetic.cameras import make_places, photograph
+from siamese_search.datasets.synthetic.people import draw_people
+from siamese_search.errors import DataError, UsageError, printable
+from siamese_search.files import atomic_write_text
+
+#: Its presence says that a directory is ours to write into. Hidden, so that no scan counts it.
+MARKER = ".sss-demo.json"
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSet:
+    """What was written: two directories of JPEG files, the identities in them, and the number of files."""
+
+    gallery: Path
+    queries: Path
+    identities: list[str]
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Shot:
+    """One image to be made: who, by which camera, the how-manieth."""
+
+    folder: str
+    name: str
+    person: int
+    camera: int
+    index: int
+
+
+def generate_demo(
+    out: Path,
+    *,
+    identities: int = 24,
+    cameras: int = 4,
+    images_per_camera: int = 2,
+    distractors: int = 24,
+    junk: int = 0,
+    seed: int = 0,
+    size: tuple[int, int] = (128, 64),
+    progress: Progress | None = None,
+) -> DemoSet:
+    """Write the demo set to ``out/gallery`` and ``out/queries``.
+
+    images_per_camera: gallery images of each identity in each camera other than its query's.
+    distractors, junk: how many images of strangers, and of misplaced boxes (identity -1), join the gallery.
+    size: (height, width) of the images. progress: called with (images done, images in all).
+
+    A second run writes the same files again; with other arguments it replaces them. Raises DataError where
+    ``out`` is a file, or a directory with content that is not a demo set; UsageError for numbers that cannot
+    work.
+    """
+    _check(identities, cameras, images_per_camera, distractors, junk, seed, size)
+    plan = list(_plan(identities, cameras, images_per_camera, distractors, junk, seed))
+    _prepare(out, seed, len(plan))
+    people = draw_people(identities + distractors + junk, seed)
+    places = make_places(cameras, seed)
+    for done, shot in enumerate(plan, 1):
+        rng = np.random.default_rng([seed, 4, shot.person, shot.camera, shot.index])
+        misplaced = shot.name.startswith(f"{JUNK_IDENTITY}_")
+        data = photograph(people[shot.person], places[shot.camera], rng, size, misplaced=misplaced)
+        _write(out / shot.folder / shot.name, data)
+        if progress is not None:
+            progress(done, len(plan))
+    names = [f"{number:04d}" for number in range(1, identities + 1)]
+    return DemoSet(out / "gallery", out / "queries", names, len(plan))
+
+
+def _plan(
+    identities: int, cameras: int, per_camera: int, distractors: int, junk: int, seed: int
+) -> Iterator[_Shot]:
+    rng = np.random.default_rng([seed, 5])
+    for person in range(identities):
+        query = int(rng.integers(cameras))
+        frame = 100 + int(rng.integers(20_000))
+        for camera in range(cameras):
+            shots = 1 if camera == query else per_camera
+            for index in range(shots):
+                frame += 25 + int(rng.integers(200))
+                name = f"{person + 1:04d}_c{camera + 1}s1_{frame:06d}_{index + 1:02d}.jpg"
+                yield _Shot("queries" if camera == query else "gallery", name, person, camera, index)
+    for extra in range(distractors + junk):
+        camera = extra % cameras
+        identity = DISTRACTOR_IDENTITY if extra < distractors else JUNK_IDENTITY
+        name = f"{identity}_c{camera + 1}s1_{30_000 + 25 * extra:06d}_01.jpg"
+        yield _Shot("gallery", name, identities + extra, camera, 0)
+
+
+def _check(
+    identities: int,
+    cameras: int,
+    per_camera: int,
+    distractors: int,
+    junk: int,
+    seed: int,
+    size: tuple[int, int],
+) -> None:
+    limits = {
+        "identities": (identities, 2, 9999),
+        "cameras": (cameras, 2, 99),
+        "images per camera": (per_camera, 1, 99),
+        "distractors": (distractors, 0, 100_000),
+        "junk": (junk, 0, 100_000),
+        "seed": (seed, 0, 2**31 - 1),
+        "height": (size[0], 32, 512),
+        "width": (size[1], 16, 256),
+    }
+    for what, (value, low, high) in limits.items():
+        if not low <= value <= high:
+            raise UsageError(f"demo set: {what} = {value} is out of range; give {low} to {high}")
+
+
+def _prepare(out: Path, seed: int, images: int) -> None:
+    """Make the directories; empty those of an earlier demo set; refuse anybody else's."""
+    if out.exists() and not out.is_dir():
+        raise DataError(f"{printable(out)}: is a file; give a directory for the demo set")
+    marker = out / MARKER
+    if out.is_dir() and any(out.iterdir()) and not marker.is_file():
+        raise DataError(f"{printable(out)}: not empty and not a demo set; give a new or empty directory")
+    try:
+        for folder in ("gallery", "queries"):
+            (out / folder).mkdir(parents=True, exist_ok=True)
+            for old in (out / folder).iterdir():
+                if is_market_name(old.name):  # only what we may have written ourselves
+                    old.unlink()
+        atomic_write_text(marker, json.dumps({"made_by": "sss demo", "seed": seed, "images": images}) + "\n")
+    except OSError as error:
+        raise DataError(f"{printable(out)}: cannot be written ({error.strerror or error})") from None
+
+
+def _write(path: Path, data: bytes) -> None:
+    # Not fsynced: a demo set that a power loss damages is made again, and hundreds of fsyncs take seconds.
+    aside = path.with_name(f".{path.name}.part")
+    aside.write_bytes(data)
+    os.replace(aside, path)  # noqa: PTH105
