@@ -1,0 +1,34 @@
+"""Fixtures that several packages' tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from siamese_search.model.bundle import Bundle
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The real data sets: ``SSS_TEST_DATA``, or ``../shared/data`` beside the checkout."""
+    named = os.environ.get("SSS_TEST_DATA")
+    path = Path(named) if named else PROJECT.parent / "shared" / "data"
+    if not (path / "market1501" / "train").is_dir():
+        pytest.skip(f"real data is not at {path} (set SSS_TEST_DATA)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A real bundle of a very small untrained network: 32-D, 64×32 input."""
+    torch = pytest.importorskip("torch")
+    from siamese_search.model.network import APNNetwork, NetworkSpec
+    from siamese_search.model.weights_file import save_bundle
+
+    torch.manual_seed(7)
+    spec = NetworkSpec(backbone="test_efficientnet", dim=32, height=64, width=32)
+    return save_bundle(APNNetwork(spec), tmp_path_factory.mktemp("tiny") / "bundle", {})

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from siamese_search.errors import TrainingError, UsageError  # noqa: E402
+from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
+from siamese_search.model.weights_file import (  # noqa: E402
+    fingerprint_of,
+    load_network,
+    save_bundle,
+    stored_state,
+    transfer,
+)
+
+SMALL = NetworkSpec(backbone="test_efficientnet", dim=16, height=64, width=32)
+
+
+def test_the_default_is_efficientnet_b0_with_512_dimensions() -> None:
+    network = APNNetwork(NetworkSpec()).eval()
+    with torch.inference_mode():
+        features, necked = network(torch.zeros(1, 3, 128, 64))
+    assert features.shape == (1, 512)
+    assert torch.equal(features, necked)
+    assert network.embedding.in_features == 1280
+
+
+def test_normalise_matches_the_formula() -> None:
+    network = APNNetwork(SMALL)
+    image = torch.arange(64 * 32 * 3, dtype=torch.int64).remainder(256).to(torch.uint8).view(1, 64, 32, 3)
+    out = network.normalise(image)
+    y, x = 10, 20
+    for channel in range(3):
+        expected = (float(image[0, y, x, channel]) / 255 - SMALL.mean[channel]) / SMALL.std[channel]
+        assert float(out[0, channel, y, x]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_last_stride_1_doubles_the_final_map_and_dilates_nothing() -> None:
+    wide = APNNetwork(NetworkSpec(backbone="efficientnet_b0", last_stride=1)).eval()
+    plain = APNNetwork(NetworkSpec(backbone="efficientnet_b0")).eval()
+    x = torch.zeros(1, 3, 128, 64)
+    with torch.inference_mode():
+        assert plain.backbone.forward_features(x).shape[2:] == (4, 2)
+        assert wide.backbone.forward_features(x).shape[2:] == (8, 4)
+    assert all(m.dilation == (1, 1) for m in wide.modules() if isinstance(m, torch.nn.Conv2d))
+
+
+def test_gem_with_p_1_is_the_average() -> None:
+    network = APNNetwork(NetworkSpec(backbone="test_efficientnet", dim=8, height=64, width=32, pool="gem"))
+    features = torch.rand(2, 5, 3, 2) + 0.1
+    network.pool.p.data.fill_(1.0)
+    assert torch.allclose(network.pool(features), features.mean(dim=(2, 3)), atol=1e-5)
+
+
+def test_unknown_backbone_names_near_ones() -> None:
+    with pytest.raises(UsageError, match="efficientnet_b"):
+        APNNetwork(NetworkSpec(backbone="efficientnet_b99"))
+
+
+def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HOME", "/nonexistent")
+    with pytest.raises(TrainingError, match="--init bundled") as caught:
+        APNNetwork(NetworkSpec(backbone="efficientnet_b4"), pretrained=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_survive_the_bundle(tmp_path) -> None:
+    torch.manual_seed(1)
+    network = APNNetwork(SMALL).eval()
+    bundle = save_bundle(network, tmp_path / "b", {"heldout_identities": ["7"]})
+    again = load_network(bundle).eval()
+    x = torch.randn(3, 3, 64, 32)
+    with torch.inference_mode():
+        similarity = (network.embed(x) * again.embed(x)).sum(1)
+    assert float(similarity.min()) > 0.9999
+    assert bundle.heldout_identities == ["7"]
+
+
+def test_the_fingerprint_covers_weights_and_preprocessing() -> None:
+    torch.manual_seed(1)
+    network = APNNetwork(SMALL)
+    state = stored_state(network)
+    first = fingerprint_of(state, SMALL)
+    assert first == fingerprint_of(dict(reversed(state.items())), SMALL)
+    other = {name: value.clone() for name, value in state.items()}
+    other["embedding.bias"][0] += 1
+    assert fingerprint_of(other, SMALL) != first
+    moved = NetworkSpec(**{**SMALL.to_json(), "mean": (0.5, 0.5, 0.5)})
+    assert fingerprint_of(state, moved) != first
+
+
+def test_transfer_takes_what_fits(tmp_path) -> None:
+    bundle = save_bundle(APNNetwork(SMALL), tmp_path / "b", {})
+    wider = APNNetwork(NetworkSpec(backbone="test_efficientnet", dim=24, height=96, width=32))
+    fresh = transfer(wider, bundle)
+    assert fresh == ["embedding.bias", "embedding.weight"]
+    source, target = load_network(bundle).state_dict(), wider.state_dict()
+    name = "backbone.conv_stem.weight"
+    assert torch.equal(source[name], target[name])
+    other = APNNetwork(NetworkSpec(backbone="test_resnet", dim=16, height=64, width=32))
+    with pytest.raises(Exception, match="its backbone is 'test_efficientnet'"):
+        transfer(other, bundle)
