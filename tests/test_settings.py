@@ -1,0 +1,157 @@
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from siamese_search.errors import EXIT_USAGE, SettingsError
+from siamese_search.settings import Settings, load_settings
+
+VALUES = {
+    "store": st.sampled_from(["s1", "s2", "/a b/c", "http://host:6334"]),
+    "gallery": st.sampled_from(["one", "two"]),
+    "model": st.sampled_from(["", "runs/x"]),
+    "threads": st.integers(0, 64),
+    "batch_size": st.integers(1, 512),
+    "data": st.sampled_from(["d1", "d2"]),
+}
+
+
+def source():
+    return st.fixed_dictionaries({}, optional=VALUES)
+
+
+def toml(values):
+    return "".join(f"{k} = {v!r}\n" if isinstance(v, int) else f'{k} = "{v}"\n' for k, v in values.items())
+
+
+def load(tmp_path, text=None, env=None, user=None):
+    if text is not None:
+        (tmp_path / "sss.toml").write_text(text)
+    if user is not None:
+        (tmp_path / "xdg" / "sss").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "xdg" / "sss" / "sss.toml").write_text(user)
+    return load_settings(tmp_path, {"XDG_CONFIG_HOME": str(tmp_path / "xdg"), **(env or {})})
+
+
+def test_without_any_source_the_defaults_hold(tmp_path):
+    settings = load_settings(tmp_path, {})
+    assert settings == Settings()
+    assert (settings.store, settings.gallery, settings.model, settings.threads) == (".sss", "default", "", 0)
+    assert settings.origin("store") == "default"
+
+
+@given(user=source(), project=source(), env=source())
+def test_the_later_source_wins_key_by_key(user, project, env):
+    # An empty variable counts as unset; an empty value in a file counts.
+    variables = {f"SSS_{k.upper()}": str(v) for k, v in env.items()}
+    effective_env = {k: v for k, v in env.items() if str(v)}
+    with tempfile.TemporaryDirectory() as name:
+        settings = load(Path(name), toml(project), variables, toml(user))
+        expected = {
+            k: getattr(Settings(), k) for k in VALUES
+        } | user | project | effective_env
+        assert {k: getattr(settings, k) for k in VALUES} == expected
+        for key in VALUES:
+            if key in effective_env:
+                assert settings.origin(key) == f"SSS_{key.upper()}"
+            elif key in project:
+                assert settings.origin(key) == str(Path(name) / "sss.toml")
+            elif key in user:
+                assert settings.origin(key) == str(Path(name) / "xdg/sss/sss.toml")
+            else:
+                assert settings.origin(key) == "default"
+
+
+def test_command_tables_are_merged_key_by_key_and_dashes_are_underscores(tmp_path):
+    settings = load(
+        tmp_path,
+        "batch-size = 8\n[train]\nepochs = 3\n[search]\nexclude-self = true\n",
+        user="[train]\nepochs = 9\nlearning-rate = 0.1\n",
+    )
+    assert settings.batch_size == 8
+    assert settings.commands == {
+        "train": {"epochs": 3, "learning_rate": 0.1},
+        "search": {"exclude_self": True},
+    }
+    assert settings.origin("train.epochs") == str(tmp_path / "sss.toml")
+    assert settings.origin("train.learning_rate") == str(tmp_path / "xdg/sss/sss.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("stor = 'x'", ["unknown key 'stor'", "did you mean 'store'", "batch_size, data, gallery"]),
+        ("zzz = 1", ["unknown key 'zzz'", "known: batch_size"]),
+        ("threads = 'two'", ["threads must be a whole number", "a string ('two')"]),
+        ("threads = true", ["threads must be a whole number", "true or false"]),
+        ("threads = 1.5", ["threads must be a whole number", "a fraction (1.5)"]),
+        ("threads = -1", ["threads must be from 0 to"]),
+        ("batch_size = 0", ["batch_size must be from 1 to"]),
+        ("store = 3", ["store must be a string", "a whole number (3)"]),
+        ("store = ''", ["store must not be empty"]),
+        ("store = ['a']", ["store must be a string", "a list"]),
+        ("[store]\npath = 'x'", ["store must be a string", "a table"]),
+        ('store = "a\\u0000b"', ["NUL"]),
+        ("store = ", ["not valid TOML"]),
+    ],
+)
+def test_a_mistake_names_the_file_the_key_and_what_would_be_right(tmp_path, text, parts):
+    with pytest.raises(SettingsError) as caught:
+        load(tmp_path, text)
+    message = str(caught.value)
+    assert message.startswith(str(tmp_path / "sss.toml"))
+    assert "\n" not in message
+    assert all(part in message for part in parts), message
+    assert caught.value.exit_code == EXIT_USAGE
+
+
+def test_a_variable_of_the_wrong_type_is_named(tmp_path):
+    with pytest.raises(SettingsError, match="^SSS_THREADS must be a whole number, not 'many'$"):
+        load_settings(tmp_path, {"SSS_THREADS": "many"})
+    with pytest.raises(SettingsError, match="^SSS_BATCH_SIZE must be from 1"):
+        load_settings(tmp_path, {"SSS_BATCH_SIZE": "0"})
+
+
+def test_files_that_are_no_text_or_cannot_be_read(tmp_path):
+    (tmp_path / "sss.toml").write_bytes(b"store = '\xff'")
+    with pytest.raises(SettingsError, match="UTF-8"):
+        load_settings(tmp_path, {})
+    (tmp_path / "sss.toml").write_bytes(b"#" * (1 << 21))
+    with pytest.raises(SettingsError, match="no settings file"):
+        load_settings(tmp_path, {})
+    (tmp_path / "sss.toml").unlink()
+    (tmp_path / "sss.toml").mkdir()
+    with pytest.raises(SettingsError, match="cannot be read"):
+        load_settings(tmp_path, {})
+
+
+def test_where_the_users_file_is(tmp_path):
+    (tmp_path / ".config/sss").mkdir(parents=True)
+    (tmp_path / ".config/sss/sss.toml").write_text("gallery = 'mine'")
+    work = tmp_path / "work"
+    work.mkdir()
+    assert load_settings(work, {"HOME": str(tmp_path)}).gallery == "mine"
+    assert load_settings(work, {"HOME": str(tmp_path), "XDG_CONFIG_HOME": "relative"}).gallery == "mine"
+    assert load_settings(work, {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(work)}).gallery == "default"
+    assert load_settings(work, {}).gallery == "default"
+
+
+def test_a_tilde_is_the_home_directory_in_paths_only(tmp_path):
+    settings = load(tmp_path, "store = '~/s'\nmodel = '~'\ndata = '~x'\ngallery = '~g'")
+    assert settings.store == str(Path("~/s").expanduser())
+    assert settings.model == str(Path.home())
+    assert (settings.data, settings.gallery) == ("~x", "~g")
+
+
+def test_command_tables_are_checked_against_the_options_there_are(tmp_path):
+    known = {"train": ["epochs", "learning-rate"], "search": ["k"]}
+    load(tmp_path, "[train]\nlearning-rate = 1\n").check_commands(known)
+    with pytest.raises(SettingsError, match="unknown section 'trian'; did you mean 'train'") as caught:
+        load(tmp_path, "[trian]\nepochs = 1\n").check_commands(known)
+    assert str(caught.value).startswith(str(tmp_path / "sss.toml"))
+    with pytest.raises(SettingsError, match=r"unknown key in \[train\] 'epoch'; did you mean 'epochs'"):
+        load(tmp_path, "[train]\nepoch = 1\n").check_commands(known)
+    with pytest.raises(SettingsError, match="unknown section 'empty'"):
+        load(tmp_path, "[empty]\n").check_commands(known)
