@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 from siamese_search.errors import DataError, GalleryNotFoundError, UsageError, printable
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ingest.summary import IngestSummary, Progress
+    from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.gallery.base import Gallery, ModelRef
     from siamese_search.model.bundle import Bundle
-    from siamese_search.model.embedder import Device
+    from siamese_search.model.embedder import Device, Embedder
     from siamese_search.retrieval.results import QueryResult
     from siamese_search.settings import Settings
+    from siamese_search.training.run import Reporter, TrainResult
 
 StrPath = str | os.PathLike[str]
 Notify = Callable[[str], None]
@@ -59,7 +62,6 @@ def ingest(
     Raises DataError (no such directory, no images), StoreError, ModelMismatchError, BundleError.
     """
     from ingest import run_ingest
-    from siamese_search.model.embedder import load_embedder
 
     settings = _settings()
     roots = [Path(directory) for directory in directories]
@@ -72,7 +74,7 @@ def ingest(
         return run_ingest(
             roots,
             opened,
-            load_embedder(bundle, device=device, threads=threads),
+            _LazyEmbedder(bundle, device, threads),
             layout=layout,
             source=source,
             batch_size=settings.batch_size if batch_size is None else batch_size,
@@ -127,6 +129,150 @@ def search(
         )
 
 
+def train(
+    data: StrPath | None = None,
+    *,
+    preset: str = "reid",
+    out: StrPath | None = None,
+    layout: str = "auto",
+    holdout: float | None = None,
+    holdout_ids: StrPath | Sequence[str] | None = None,
+    init: StrPath = "imagenet",
+    teacher: StrPath | None = None,
+    resume: StrPath | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+    **hyperparameters: Any,
+) -> TrainResult:
+    """Train an embedding on the identities in ``data``; the run directory ``out`` becomes a model bundle.
+
+    preset: ``reid`` or ``apn``; ``hyperparameters`` are fields of
+    :class:`~siamese_search.training.presets.TrainConfig` (``epochs=5, margin=0.5``).
+    holdout: identities that training must not see, as a share (0.15), a number (20) or 0 for none
+    (default 0.1); holdout_ids: a file of them, or the identities themselves.
+    init: ``imagenet``, ``bundled``, ``none`` or a bundle's directory. resume: a run directory to continue.
+    stop: set it to end after the batch in hand (KeyboardInterrupt is raised, a checkpoint kept).
+
+    Needs the ``[torch]`` extra (else MissingExtraError). Raises DataError, TrainingError, UsageError.
+    """
+    from siamese_search.training.presets import preset as find_preset
+
+    settings = _settings()
+    threads = settings.threads if threads is None else threads
+    config = find_preset(preset)
+    unknown = set(hyperparameters) - set(config.__slots__)
+    if unknown:
+        raise UsageError(f"unknown hyperparameter {sorted(unknown)[0]!r}; see `sss train --help`")
+    config = config.with_options(**hyperparameters)
+    run = _training()
+    if resume is not None:
+        resumed: TrainResult = run.resume(Path(resume), reporter, stop, device, threads)
+        return resumed
+    if holdout is not None and holdout_ids is not None:
+        raise UsageError("give either a number of identities to hold out or a list of them, not both")
+    ids = tuple(holdout_ids) if isinstance(holdout_ids, (list, tuple, set, frozenset)) else None
+    request = run.TrainRequest(
+        data=Path(settings.data if data is None else data),
+        out=Path(new_run_directory(preset) if out is None else out),
+        config=config,
+        layout=layout,
+        holdout=run.HoldOut(
+            ids_file=Path(holdout_ids) if isinstance(holdout_ids, (str, os.PathLike)) else None,
+            ids=ids,
+            amount=0.1 if holdout is None else holdout,
+            seed=config.seed,
+        ),
+        init=os.fspath(init),
+        teacher=None if teacher is None else Path(teacher),
+        device=device,
+        threads=threads,
+    )
+    trained: TrainResult = run.train(request, reporter, stop)
+    return trained
+
+
+def evaluate(
+    data: StrPath | None = None,
+    *,
+    queries: StrPath | None = None,
+    model: StrPath | None = None,
+    identities: StrPath | Sequence[str] | None = None,
+    layout: str = "auto",
+    use_cameras: bool = True,
+    depth: int | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    device: Device = "auto",
+    progress: Callable[[str, int, int], None] | None = None,
+    notify: Notify | None = None,
+) -> EvaluationReport:
+    """Measure how well a model finds the right identity among labelled images, through a gallery of their own.
+
+    Every image is a query against all the others, or those of ``queries`` against those of ``data``; matches
+    from the query's own camera do not count unless ``use_cameras`` is False.
+    model: a bundle. identities: ``"heldout"`` (those that its training never saw), ``"all"``, a file of them,
+    or a list; by default the held-out ones where ``data`` is what the model was trained on, else all.
+    Without ``data`` the newest run under ``runs/`` is measured on the data set that it was trained on.
+    depth: results fetched per query, ``None`` for all (exact mAP).
+
+    Raises DataError (no identity, nobody to find, an identity that is not there), BundleError, UsageError.
+    """
+    from siamese_search.datasets.layouts import load_dataset
+    from siamese_search.evaluation.evaluate import evaluate as measure
+    from siamese_search.evaluation.subject import choose_subject, select_identities
+    from siamese_search.model.embedder import load_embedder
+
+    settings = _settings()
+    named = settings.model if model is None else os.fspath(model)
+    subject = choose_subject(data, named)
+    dataset = load_dataset(subject.data, layout)
+    asked = None if queries is None else load_dataset(Path(queries), layout)
+    chosen, reason = select_identities(subject, dataset, asked, identities)
+    if notify is not None:
+        notify(f"model {subject.bundle.name}, data {subject.data} ({dataset.layout}: {dataset.reason})")
+        notify(reason)
+    records, query_records = dataset.records, None if asked is None else asked.records
+    if chosen is not None:
+        records = [record for record in records if record.identity in chosen]
+        query_records = None if query_records is None else [r for r in query_records if r.identity in chosen]
+    threads = settings.threads if threads is None else threads
+    return measure(
+        records,
+        load_embedder(subject.bundle, device=device, threads=threads),
+        queries=query_records,
+        use_cameras=use_cameras,
+        depth=depth,
+        model_name=subject.bundle.name,
+        data=str(subject.data),
+        batch_size=settings.batch_size if batch_size is None else batch_size,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def new_run_directory(preset: str) -> str:
+    """``runs/reid-20260131-235959``: sorts by time, and is new."""
+    import time
+
+    return f"runs/{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _training() -> ModuleType:
+    """The training module, or MissingExtraError where torch and its company are not installed."""
+    from importlib import import_module
+
+    from siamese_search.errors import MissingExtraError
+
+    try:
+        return import_module("siamese_search.training.run")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("siamese_search", "ingest"):
+            raise
+        raise MissingExtraError("training", "torch") from None
+
+
 def describe(
     *, store: StrPath | None = None, gallery: str | None = None, model: StrPath | None = None
 ) -> dict[str, Any]:
@@ -135,7 +281,7 @@ def describe(
     Without ``gallery`` all galleries of the store are described; a store that does not exist has none.
     Raises StoreError, GalleryNotFoundError (a gallery that was named), BundleError.
     """
-    from siamese_search.gallery.open import list_galleries, open_gallery
+    from siamese_search.gallery.opening import list_galleries, open_gallery
     from siamese_search.model.bundle import load_bundle
 
     settings = _settings()
@@ -147,7 +293,7 @@ def describe(
         with open_gallery(place, name) as opened:
             galleries.append(asdict(opened.info()))
     named = settings.model if model is None else os.fspath(model)
-    bundle = load_bundle(Path(named) if named else None)
+    bundle = load_bundle(named or None)
     return {
         "store": place,
         "galleries": galleries,
@@ -161,6 +307,28 @@ def describe(
             "metrics": dict(bundle.meta.get("metrics") or {}),
         },
     }
+
+
+class _LazyEmbedder:
+    """An embedder that is loaded by its first image: an ingest with nothing new should not pay for it."""
+
+    def __init__(self, bundle: Bundle, device: Device, threads: int) -> None:
+        self.dim = bundle.dim
+        self.input_size = bundle.input_size
+        self.fingerprint = bundle.fingerprint
+        self._load = lambda: _load(bundle, device, threads)
+        self._embedder: Embedder | None = None
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if self._embedder is None:
+            self._embedder = self._load()
+        return self._embedder.embed(images)
+
+
+def _load(bundle: Bundle, device: Device, threads: int) -> Embedder:
+    from siamese_search.model.embedder import load_embedder
+
+    return load_embedder(bundle, device=device, threads=threads)
 
 
 def model_of(gallery: ModelRef) -> Bundle:
@@ -193,13 +361,13 @@ def model_of(gallery: ModelRef) -> Bundle:
 def _open_to_read(
     settings: Settings, store: StrPath | None, gallery: str | None, model: StrPath | None
 ) -> Iterator[tuple[Gallery, Bundle]]:
-    from siamese_search.gallery.open import open_gallery
+    from siamese_search.gallery.opening import open_gallery
     from siamese_search.model.bundle import load_bundle
 
     place, name = _place(settings, store, gallery)
     named = settings.model if model is None else os.fspath(model)
     if named:
-        bundle = load_bundle(Path(named))
+        bundle = load_bundle(named)
         with open_gallery(place, name, model=_reference(bundle)) as opened:
             yield opened, bundle
     else:
@@ -212,13 +380,13 @@ def _open_to_write(
     settings: Settings, store: StrPath | None, gallery: str | None, model: StrPath | None
 ) -> Iterator[tuple[Gallery, Bundle]]:
     """The gallery, made if need be, with the model that is named, else its own, else the bundled one."""
-    from siamese_search.gallery.open import open_gallery
+    from siamese_search.gallery.opening import open_gallery
     from siamese_search.model.bundle import load_bundle
 
     place, name = _place(settings, store, gallery)
     named = settings.model if model is None else os.fspath(model)
     if named:
-        bundle = load_bundle(Path(named))
+        bundle = load_bundle(named)
     else:
         try:
             with open_gallery(place, name) as existing:

@@ -18,19 +18,20 @@ Examples:
 
 @click.command("demo", epilog=EPILOG, short_help="Draw a small synthetic data set to try things on.")
 @click.argument("directory", metavar="[DIR]", default="demo", type=click.Path(path_type=Path))
-@click.option("--identities", type=click.IntRange(min=2), default=24, metavar="N", help="People to draw.")
-@click.option("--cameras", type=click.IntRange(1, 6), default=3, metavar="N", help="Cameras that see them.")
-@click.option(
-    "--images-per-camera",
-    type=click.IntRange(1, 100),
-    default=2,
-    metavar="N",
-    help="Images of each in a camera.",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, metavar="N", help="Same seed, same images.")
+@click.option("--identities", type=int, default=24, metavar="N", help="People to draw.")
+@click.option("--cameras", type=int, default=4, metavar="N", help="Cameras that see them.")
+@click.option("--images-per-camera", type=int, default=2, metavar="N", help="Images of each, per camera.")
+@click.option("--distractors", type=int, default=24, metavar="N", help="Images of people who are no answer.")
+@click.option("--seed", type=int, default=0, metavar="N", help="Same seed, same images.")
 @json_option
 def command(
-    directory: Path, identities: int, cameras: int, images_per_camera: int, seed: int, as_json: bool
+    directory: Path,
+    identities: int,
+    cameras: int,
+    images_per_camera: int,
+    distractors: int,
+    seed: int,
+    as_json: bool,
 ) -> None:
     """Draw synthetic people, seen by several cameras, as JPEG files with Market-1501 names.
 
@@ -43,16 +44,24 @@ def command(
         made = generate_demo(
             directory,
             identities=identities,
-            images_per_camera=images_per_camera,
             cameras=cameras,
+            images_per_camera=images_per_camera,
+            distractors=distractors,
             seed=seed,
             progress=bar.update,
         )
     if as_json:
-        write_json({"gallery": made.gallery, "queries": made.queries, "identities": identities})
+        write_json(
+            {
+                "gallery": made.gallery,
+                "queries": made.queries,
+                "identities": made.identities,
+                "images": made.images,
+            }
+        )
         return
     write_text(
-        f"{identities} people, {cameras} cameras\n"
+        f"{made.images} images of {identities} people and {distractors} strangers, {cameras} cameras\n"
         f"gallery  {safe(made.gallery)}\n"
         f"queries  {safe(made.queries)}"
     )

@@ -9,6 +9,9 @@ import click
 from siamese_search.cli.options import json_option, store_options
 from siamese_search.cli.output import safe, write_json, write_pairs, write_table, write_text
 
+#: Payload fields that serve the ingest; people filter by the others.
+INTERNAL = frozenset({"source", "key", "path", "size", "mtime_ns", "crc"})
+
 EPILOG = """\b
 Examples:
   sss info                     the store in use
@@ -40,7 +43,7 @@ def _print(facts: dict[str, Any]) -> None:
     write_pairs([("store", facts["store"] if galleries else f"{facts['store']}  (empty)")])
     if galleries:
         columns = [("gallery", "text"), ("images", "number"), ("size", "number"), ("model", "text")]
-        columns += [("fields", "path")]
+        columns += [("filter by", "text")]
         write_table(
             columns,
             [
@@ -49,7 +52,7 @@ def _print(facts: dict[str, Any]) -> None:
                     f"{item['points']:,}",
                     _size(item["size_bytes"]),
                     item["model"]["fingerprint"][:12],
-                    " ".join(item["fields"]),
+                    " ".join(sorted(set(item["fields"]) - INTERNAL)),
                 ]
                 for item in galleries
             ],

@@ -8,10 +8,11 @@ import click
 
 from siamese_search.cli.options import Positive, device_option, json_option, layout_option, store_options
 from siamese_search.cli.output import note, warn, write_json, write_text
-from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PARTIAL
+from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL
 
 if TYPE_CHECKING:
     from ingest.summary import IngestSummary, Progress
+    from siamese_search.model.embedder import Device
 
 EPILOG = """\b
 Examples:
@@ -43,7 +44,7 @@ def command(
     source: str | None,
     batch_size: int | None,
     threads: int | None,
-    device: str,
+    device: Device,
     reembed: bool,
     as_json: bool,
 ) -> int:
@@ -110,7 +111,4 @@ def _exit_code(summary: IngestSummary) -> int:
     if summary.interrupted:
         note("sss: interrupted; what was finished is kept, and the same command goes on from there")
         return EXIT_INTERRUPTED
-    if summary.failed and summary.failed == summary.seen:
-        note("sss: error: none of the images could be read")
-        return EXIT_FAILED
     return EXIT_PARTIAL if summary.failed else EXIT_DONE

@@ -185,6 +185,6 @@ def shorten_path(text: str, width: int) -> str:
 
 def write_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     """Aligned ``label  value`` lines on stdout."""
-    listed = [(label, safe(value)) for label, value in pairs]
+    listed = [(label, safe(value)) for label, value in pairs if label or value is not None]
     width = max((len(label) for label, _ in listed), default=0)
     write_text("\n".join(f"{label:<{width}}  {value}".rstrip() for label, value in listed))

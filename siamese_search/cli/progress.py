@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from siamese_search.cli.output import note
+from siamese_search.errors import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -24,8 +25,10 @@ class Bar:
     is the answer.
     """
 
-    def __init__(self, title: str, unit: str) -> None:
+    def __init__(self, title: str, unit: str, *, start: int = 0) -> None:
+        """start: what was done before this bar began; it does not count for the rate."""
         self._title = title
+        self._start = start
         self._unit = unit
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
@@ -38,8 +41,20 @@ class Bar:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take the bar off the screen."""
         if self._bar is not None:
             self._bar.stop()
+            self._bar = None
+
+    def note(self, message: str) -> None:
+        """One line that stays, above the bar where there is one."""
+        if self._bar is None:
+            note(message)
+        else:
+            self._bar.console.print(printable(message), soft_wrap=True)
 
     def update(self, done: int, total: int | None, *, extra: str = "") -> None:
         """Show ``done`` of ``total`` (``None`` while it is unknown), and a few words more."""
@@ -49,7 +64,7 @@ class Bar:
         now = time.monotonic()
         if now - self._spoke >= LINE_SECONDS:
             self._spoke = now
-            rate = done / (now - self._started)
+            rate = (done - self._start) / (now - self._started)
             of = "" if total is None else f" of {total}"
             note(f"{self._title}: {done}{of} {self._unit}, {rate:.0f}/s{', ' if extra else ''}{extra}")
 
@@ -75,5 +90,9 @@ class Bar:
         assert self._task is not None
         elapsed = max(time.monotonic() - self._started, 1e-3)
         self._bar.update(
-            self._task, completed=done, total=total, rate=f"{done / elapsed:.0f} {self._unit}/s", extra=extra
+            self._task,
+            completed=done,
+            total=total,
+            rate=f"{(done - self._start) / elapsed:.0f} {self._unit}/s",
+            extra=extra,
         )

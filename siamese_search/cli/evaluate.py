@@ -1,0 +1,141 @@
+"""``sss evaluate``: how far to trust the answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from siamese_search.cli.options import Positive, device_option, json_option, layout_option
+from siamese_search.cli.output import note, safe, warn, write_json, write_pairs, write_text
+from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
+
+if TYPE_CHECKING:
+    from siamese_search.evaluation.report import EvaluationReport
+    from siamese_search.model.embedder import Device
+
+EPILOG = """\b
+Examples:
+  sss evaluate                                      the newest run, on the identities it held out
+  sss evaluate photos/ --model runs/first           a model, on any labelled images
+  sss evaluate gallery/ --queries queries/          two sets, as in Market-1501
+  sss evaluate faces/ --no-cameras --plot roc.png   no cameras known, and the curves as a picture
+
+Matches from the query's own camera do not count, unless --no-cameras says so.
+"""
+
+
+@click.command("evaluate", epilog=EPILOG, short_help="Measure a model on identities it has never seen.")
+@click.argument("data", required=False, metavar="[DATA]")
+@click.option("--model", metavar="BUNDLE", help="Model to measure; 'bundled' for the one that comes along.")
+@click.option("--queries", metavar="DIR", help="Images to ask for; without it every image of DATA is asked.")
+@click.option(
+    "--identities",
+    metavar="WHICH",
+    help="heldout, all, or a file of identities.  [default: heldout where DATA is the training data]",
+)
+@click.option("--all", "everyone", is_flag=True, help="The same as --identities all.")
+@click.option("--no-cameras", is_flag=True, help="Count matches from the query's own camera too.")
+@click.option("--depth", type=Positive(), metavar="N", help="Results fetched per query.  [default: all]")
+@layout_option
+@click.option("--batch-size", type=Positive(), metavar="N", help="Images per forward pass.  [default: 64]")
+@click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
+@device_option
+@click.option(
+    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Also draw the curves (.png, .svg)."
+)
+@json_option
+def command(
+    data: str | None,
+    model: str | None,
+    queries: str | None,
+    identities: str | None,
+    everyone: bool,
+    no_cameras: bool,
+    depth: int | None,
+    layout: str,
+    batch_size: int | None,
+    threads: int | None,
+    device: Device,
+    plot: Path | None,
+    as_json: bool,
+) -> int:
+    """Embed the labelled images in DATA, search for each among the others, and count the right answers.
+
+    Without DATA: the newest model under runs/, on the identities that its training held out.
+    """
+    from siamese_search import api
+    from siamese_search.cli.progress import Bar
+
+    if everyone and identities not in (None, "all"):
+        raise UsageError("give either --all or --identities, not both")
+    if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
+        raise UsageError(f"{safe(plot)}: curves are drawn as .png or .svg; name the file so")
+    with Bar("embed", "images") as embedding, Bar("rank", "queries") as ranking:
+
+        def show(stage: str, done: int, total: int) -> None:
+            if stage != "embed":
+                embedding.close()
+            (embedding if stage == "embed" else ranking).update(done, total)
+
+        report = api.evaluate(
+            data,
+            queries=queries,
+            model=model,
+            identities="all" if everyone else identities,
+            layout=layout,
+            use_cameras=not no_cameras,
+            depth=depth,
+            batch_size=batch_size,
+            threads=threads,
+            device=device,
+            progress=show,
+            notify=note,
+        )
+    if plot is not None:
+        from siamese_search.evaluation.plots import draw_curves
+
+        draw_curves(report, plot)
+        note(f"wrote {safe(plot)}")
+    for failure in report.failed:
+        warn(f"skipped {safe(failure.path)}: {failure.reason}")
+    if as_json:
+        write_json(report.to_json())
+    else:
+        _print(report)
+    return EXIT_PARTIAL if report.failed else EXIT_DONE
+
+
+def _print(report: EvaluationReport) -> None:
+    ranking, verification = report.ranking, report.verification
+    rates = "  ".join(f"{far}: {_rate(tar)}" for far, tar in verification.tar_at_far.items())
+    threshold = "n/a"
+    if verification.threshold is not None:
+        threshold = f"{verification.threshold:.4f} (false matches {_rate(verification.false_match_rate)})"
+    cut = f"@{report.depth}" if report.depth is not None else ""
+    write_pairs(
+        [
+            ("queries", f"{ranking.queries:,} against {ranking.gallery:,} images"),
+            ("", f"{ranking.invalid_queries:,} of them invalid") if ranking.invalid_queries else ("", None),
+            ("rank-1", _rate(ranking.rank1)),
+            ("rank-5", _rate(ranking.rank5)),
+            ("rank-10", _rate(ranking.rank10)),
+            (f"mAP{cut}", f"{_rate(ranking.mAP)}  (trapezoidal {_rate(ranking.mAP_trapezoid)})"),
+            ("mINP", _rate(ranking.mINP)),
+            ("same or not", f"AUC {_number(verification.auc)}, equal error rate {_rate(verification.eer)}"),
+            ("TAR at FAR", rates),
+            ("threshold", threshold),
+            ("index recall", _rate(report.ann_recall)),
+        ]
+    )
+    for line in report.notes():
+        write_text(f"- {line}")
+
+
+def _rate(value: float | None) -> str:
+    return "n/a" if value is None or value != value else f"{value:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return "n/a" if value is None or value != value else f"{value:.4f}"

@@ -1,0 +1,129 @@
+"""What is evaluated: which model, on which data, over which identities, when the user does not say all of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from siamese_search.datasets.layouts import Dataset
+from siamese_search.datasets.splits import RESERVED_IDENTITIES, read_identity_list
+from siamese_search.errors import BundleError, DataError, UsageError, printable
+from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
+
+RUNS = "runs"
+_RUN_NAME = "run.json"  # written by training beside the bundle
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A model and the data to measure it on. ``trained_on`` is where its run says it learned from, if known."""
+
+    bundle: Bundle
+    data: Path
+    trained_on: Path | None
+
+
+def choose_subject(data: str | os.PathLike[str] | None, model: str, runs: Path = Path(RUNS)) -> Subject:
+    """The model (as named, else the newest run's if no data is given, else the bundled one) and its data.
+
+    Raises UsageError, saying what to give, where there is nothing to choose from; BundleError.
+    """
+    if model:
+        bundle = load_bundle(model)
+    elif data is None:
+        bundle = newest_bundle(runs)
+    else:
+        bundle = load_bundle(None)
+    trained_on = _trained_on(bundle)
+    if data is not None:
+        return Subject(bundle, Path(data), trained_on)
+    if trained_on is None:
+        raise UsageError(
+            f"{printable(bundle.name)} does not say what it was trained on: name the data (sss evaluate photos/)"
+        )
+    return Subject(bundle, trained_on, trained_on)
+
+
+def newest_bundle(runs: Path) -> Bundle:
+    """The bundle under ``runs/`` that was finished last; unfinished and damaged ones are passed over."""
+    finished: list[tuple[int, str, Bundle]] = []
+    for meta in sorted(runs.glob(f"*/{META_NAME}")):
+        try:
+            finished.append((meta.stat().st_mtime_ns, str(meta), load_bundle(meta.parent)))
+        except (BundleError, OSError):
+            continue
+    if not finished:
+        raise UsageError(
+            f"nothing to evaluate: no finished run under {printable(runs)}/; name the data (sss evaluate photos/)"
+            " or train first (sss train photos/)"
+        )
+    return max(finished, key=lambda item: item[:2])[2]
+
+
+def _trained_on(bundle: Bundle) -> Path | None:
+    try:
+        saved = json.loads((bundle.path / _RUN_NAME).read_text(encoding="utf-8"))
+        return Path(saved["data"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def select_identities(
+    subject: Subject,
+    dataset: Dataset,
+    queries: Dataset | None,
+    wanted: str | os.PathLike[str] | Sequence[str] | None,
+) -> tuple[frozenset[str] | None, str]:
+    """Which identities to measure (``None``: all), and why, in one line.
+
+    wanted: ``"heldout"``, ``"all"``, a file, a list, or ``None`` to choose: the held-out identities where the
+    data is what the model was trained on, for on identities that it has seen the figures would flatter it.
+    The reserved identities (junk, distractors) are always part of the answer.
+    Raises DataError where an identity that was asked for has no image.
+    """
+    known = set(dataset.identities) | set(queries.identities if queries is not None else ())
+    held = set(subject.bundle.heldout_identities)
+    everyone = f"all {len(known)} identities"
+    if wanted is None:
+        if not held:
+            return None, everyone
+        if not _same_data(subject, held, known):
+            return None, f"{everyone} (data that the model was not trained on)"
+        wanted = "heldout"
+    if wanted == "all":
+        return None, everyone
+    if wanted == "heldout":
+        if not held:
+            raise DataError(
+                f"{printable(subject.bundle.name)} held no identities out of its training; use --all"
+            )
+        return _checked(held, known, dataset), f"the {len(held)} identities that training held out"
+    if isinstance(wanted, (str, os.PathLike)):
+        listed = read_identity_list(Path(wanted))
+        return _checked(listed, known, dataset), f"the {len(listed)} identities listed in {printable(wanted)}"
+    return _checked(wanted, known, dataset), f"{len(set(wanted))} identities"
+
+
+def _same_data(subject: Subject, held: set[str], known: set[str]) -> bool:
+    """Whether the data is what the model was trained on.
+
+    A run remembers the place. A bundle that was moved away from it does not: then every held-out identity,
+    and others too, must be in the data.
+    """
+    if subject.trained_on is not None:
+        return subject.trained_on.resolve() == subject.data.resolve()
+    return held < known
+
+
+def _checked(ids: Sequence[str] | set[str], known: set[str], dataset: Dataset) -> frozenset[str]:
+    absent = sorted(set(ids) - known)
+    if absent:
+        shown = ", ".join(printable(name) for name in absent[:3]) + (", …" if len(absent) > 3 else "")
+        raise DataError(
+            f"{len(absent)} of {len(set(ids))} identities have no images in {printable(dataset.root)}: {shown};"
+            " mend the list, or evaluate all with --all"
+        )
+    return frozenset(ids) | RESERVED_IDENTITIES

@@ -1,0 +1,63 @@
+"""Run ``sss`` as a user does: a process of its own, with a clean environment."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def sss(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """``sss("search", "q.jpg", cwd=..., env={...})`` → the finished process, stdout and stderr as text."""
+    home = tmp_path_factory.mktemp("home")
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+
+    def run(
+        *args: object, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("SSS_", "XDG_")) and name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")
+        }
+        return subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "siamese_search",
+                *[os.fspath(a) if isinstance(a, Path) else str(a) for a in args],
+            ],
+            cwd=cwd or elsewhere,
+            env={**clean, "HOME": str(home), "SSS_THREADS": "2", **(env or {})},
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def refused(sss: Run) -> Callable[..., str]:
+    """Run ``sss`` with what must fail: one error line on stderr, nothing on stdout. Returns the line."""
+
+    def check(*args: object, code: int = 1, **how: object) -> str:
+        done = sss(*args, **how)
+        errors = [line for line in done.stderr.splitlines() if line.startswith("sss: error: ")]
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+        assert len(errors) == 1, done.stderr
+        assert done.stderr.splitlines()[-1] == errors[0]
+        assert done.stdout == ""
+        return errors[0]
+
+    return check

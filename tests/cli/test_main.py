@@ -1,0 +1,258 @@
+"""The frame of ``sss``: start-up, errors, exit codes, settings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+
+from siamese_search import __version__
+from siamese_search.cli import main as frame
+from siamese_search.errors import DataError, UsageError
+
+HEAVY = (
+    "numpy",
+    "torch",
+    "timm",
+    "pandas",
+    "sklearn",
+    "qdrant_client",
+    "qdrant_edge",
+    "matplotlib",
+    "onnxruntime",
+)
+HEAVY += ("PIL", "rich")
+
+
+def imported_by(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\nprint('\\n'.join(sys.modules))"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
+
+
+def test_every_command_module_is_light() -> None:
+    modules = ", ".join(module for module, _ in frame.COMMANDS.values())
+    loaded = imported_by(f"import siamese_search.__main__, {modules}")
+    assert "siamese_search.cli.search" in loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_help_loads_no_command() -> None:
+    loaded = imported_by("from siamese_search.cli.main import main\nmain(['--help'])")
+    assert not {module for module, _ in frame.COMMANDS.values()} & loaded
+
+
+def test_help_names_every_command_and_each_has_help_with_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert frame.main(["--help"]) == 0
+    listed = capsys.readouterr().out
+    for name, (_, line) in frame.COMMANDS.items():
+        assert f"  {name} " in listed
+        assert line in listed
+        assert frame.main([name, "--help"]) == 0
+        text = capsys.readouterr().out
+        assert text.startswith(f"Usage: sss {name} ")
+        assert "Examples:" in text
+        assert max(len(row) for row in text.splitlines()) <= 100
+
+
+def test_every_option_has_help() -> None:
+    context = click.Context(frame.cli)
+    for name in frame.COMMANDS:
+        command = frame.cli.get_command(context, name)
+        assert command is not None
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{name} {parameter.opts}"
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert frame.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"sss, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["serach"], "did you mean 'search'?"),
+        (["frobnicate"], "commands: demo, ingest"),
+        (["search"], "missing argument"),
+        (["search", "--bad", "x"], "no such option"),
+        (["search", "x", "-k", "many"], "is not a valid integer"),
+        (["search", "x", "--min-score", "2"], "2.0 is not in the range"),
+        (["--frobnicate"], "no such option"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_code_2(
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert frame.main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("sss: error: ")
+    assert err.count("\n") == 1
+    assert words in err
+    assert "--help')" in err
+
+
+def test_no_arguments_show_the_help_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert frame.main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("Usage: sss ")
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
+    """``sss info`` raises what the test puts into the list."""
+    raised: list[BaseException] = []
+
+    @click.command()
+    def command() -> None:
+        raise raised[0]
+
+    monkeypatch.setattr("siamese_search.cli.info.command", command)
+    return raised
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (DataError("a: no images in it"), 1, "sss: error: a: no images in it"),
+        (UsageError("k is 0"), 2, "sss: error: k is 0"),
+        (KeyboardInterrupt(), 130, "sss: interrupted"),
+        (
+            ZeroDivisionError("division\nby zero"),
+            1,
+            "sss: error: unexpected ZeroDivisionError: division by zero"
+            " (run again with --debug for the traceback)",
+        ),
+        (DataError("evil\x1b[31m\nname"), 1, "sss: error: evil\\x1b[31m name"),
+    ],
+)
+def test_errors_are_one_line_with_their_exit_code(
+    error: BaseException,
+    code: int,
+    line: str,
+    failing: list[BaseException],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    failing.append(error)
+    assert frame.main(["info"]) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"{line}\n"
+
+
+@pytest.mark.parametrize("argv", [["--debug", "info"], ["info", "--debug"]])
+def test_debug_shows_the_traceback_and_keeps_the_code(
+    argv: list[str], failing: list[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing.append(UsageError("k is 0"))
+    assert frame.main(argv) == 2
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in err
+    assert err.endswith("sss: error: k is 0\n")
+
+
+def test_debug_from_the_environment(
+    failing: list[BaseException], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSS_DEBUG", "1")
+    failing.append(ValueError("x"))
+    assert frame.main(["info"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    done = subprocess.run(
+        ["bash", "-c", 'set -o pipefail; "$0" -c "$1" | true', sys.executable, _WRITES_MUCH],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr == ""
+    assert done.returncode == frame.EXIT_BROKEN_PIPE
+
+
+_WRITES_MUCH = """
+import sys, time, click
+import siamese_search.cli.info as info
+from siamese_search.cli.main import main
+
+@click.command()
+def command():
+    for _ in range(100):
+        time.sleep(0.01)
+        sys.stdout.write("x" * 100_000)
+
+info.command = command
+sys.exit(main(["info"]))
+"""
+
+
+@pytest.fixture
+def seen(
+    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, object]]:
+    """What ``api.search`` is called with; it answers nothing. Runs in a directory without settings."""
+    calls: list[dict[str, object]] = []
+
+    def search(*_queries: str, **options: object) -> list[object]:
+        calls.append(options)
+        return []
+
+    monkeypatch.setattr("siamese_search.api.search", search)
+    monkeypatch.chdir(tmp_path_factory.mktemp("work"))
+    monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    return calls
+
+
+def write_settings(text: str) -> None:
+    from pathlib import Path
+
+    Path("sss.toml").write_text(text)
+
+
+def test_a_table_in_the_settings_file_sets_a_commands_defaults(seen: list[dict[str, object]]) -> None:
+    write_settings('[search]\nk = 3\nmin-score = 0.5\nwhere = ["camera=1", "camera=2"]\n')
+    assert frame.main(["search", "x.jpg"]) == 0
+    assert (seen[0]["k"], seen[0]["min_score"]) == (3, 0.5)
+    assert seen[0]["where"] == ("camera=1", "camera=2")
+
+
+def test_variables_beat_files_and_options_beat_variables(
+    seen: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_settings("[search]\nk = 3\n")
+    monkeypatch.setenv("SSS_SEARCH_K", "4")
+    assert frame.main(["search", "x.jpg"]) == 0
+    assert frame.main(["search", "x.jpg", "-k", "5"]) == 0
+    assert [call["k"] for call in seen] == [4, 5]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[search]\nkk = 3\n", "unknown key in [search] 'kk'"),
+        ("[serch]\nk = 3\n", "unknown section 'serch'; did you mean 'search'"),
+        ("stor = 3\n", "did you mean 'store'"),
+        ("[search\n", "not valid TOML"),
+        ('[search]\nk = "many"\n', "is not a valid integer"),
+    ],
+)
+def test_a_wrong_settings_file_is_one_line_and_code_2(
+    text: str, words: str, seen: list[dict[str, object]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_settings(text)
+    assert frame.main(["search", "x.jpg"]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.count("\n") == 1
+    assert not seen

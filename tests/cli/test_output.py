@@ -1,0 +1,118 @@
+"""What reaches the terminal, the pipe and the spreadsheet."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from siamese_search.cli import output
+
+
+def test_json_has_no_nan_and_takes_numpy_and_paths(capsys: pytest.CaptureFixture[str]) -> None:
+    output.write_json(
+        {
+            "a": float("nan"),
+            "b": [np.float32(0.5), np.int64(3)],
+            "c": Path("x/y"),
+            "d": (True, None),
+            "é": "ü",
+        }
+    )
+    text = capsys.readouterr().out
+    assert json.loads(text) == {"a": None, "b": [0.5, 3], "c": "x/y", "d": [True, None], "é": "ü"}
+    assert "ü" in text
+
+
+def test_json_survives_undecodable_names() -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    assert json.loads(output.to_json({"path": name})) == {"path": name}
+
+
+def test_json_lines_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    output.write_json({"a": "x\ny"}, lines=True)
+    assert capsys.readouterr().out == '{"a": "x\\ny"}\n'
+
+
+def test_unknown_types_have_no_place_in_json() -> None:
+    with pytest.raises(TypeError, match="object"):
+        output.to_json(object())
+
+
+@pytest.mark.parametrize(
+    ("value", "cell"),
+    [
+        ("=1+2", "'=1+2"),
+        ("@cmd", "'@cmd"),
+        ("+1-555", "'+1-555"),
+        ("-x", "'-x"),
+        ("-1", "-1"),
+        (-0.5, "-0.5"),
+        (None, ""),
+        (True, "True"),
+        ("plain", "plain"),
+        ("\t=1", "\\t=1"),
+    ],
+)
+def test_csv_cells_hold_no_formulas(value: object, cell: str) -> None:
+    assert output.csv_cell(value) == cell
+
+
+def test_csv_is_quoted(capsys: pytest.CaptureFixture[str]) -> None:
+    output.write_csv(["a", "b"], [['x,"y"', 1], [None, "z"]])
+    text = capsys.readouterr().out
+    assert list(csv.reader(io.StringIO(text))) == [["a", "b"], ['x,"y"', "1"], ["", "z"]]
+
+
+def test_table_shows_markup_and_control_characters_as_text(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    output.write_table([("name", "text")], [["[red]x[/red]"], ["a\x1b[31mb"], [":smile:"]])
+    text = capsys.readouterr().out
+    assert "[red]x[/red]" in text
+    assert "a\\x1b[31mb" in text
+    assert ":smile:" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_table_fits_the_terminal_and_keeps_file_names(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    path = "/a/very/long/directory" * 8 + "/0001_c1s1_000001_00.jpg"
+    output.write_table([("#", "number"), ("identity", "text"), ("image", "path")], [[1, "0001", path]])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines) <= width
+    assert any(line.rstrip().endswith("0001_c1s1_000001_00.jpg") for line in lines)
+
+
+def test_table_is_never_cut_in_a_pipe(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    path = "/long" * 60 + "/x.jpg"
+    output.write_table([("image", "path")], [[path]])
+    assert path in capsys.readouterr().out
+
+
+def test_paths_keep_their_bytes_in_a_pipe(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    output.write_paths([os.fsdecode(b"caf\xe9.jpg"), "x.jpg"])
+    assert capfdbinary.readouterr().out == b"caf\xe9.jpg\nx.jpg\n"
+
+
+def test_pairs_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
+    output.write_pairs([("a", 1), ("long", "x\n"), ("none", None)])
+    assert capsys.readouterr().out == "a     1\nlong  x\\n\nnone\n"
+
+
+def test_notes_are_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    output.warn("two\nlines\x1b")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == "sss: warning: two lines\\x1b\n"
