@@ -316,12 +316,12 @@ class _LazyEmbedder:
         self.dim = bundle.dim
         self.input_size = bundle.input_size
         self.fingerprint = bundle.fingerprint
-        self._load = lambda: _load(bundle, device, threads)
+        self._options = (bundle, device, threads)
         self._embedder: Embedder | None = None
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         if self._embedder is None:
-            self._embedder = self._load()
+            self._embedder = _load(*self._options)
         return self._embedder.embed(images)
 
 

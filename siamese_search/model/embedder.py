@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -103,6 +105,9 @@ def available_cpus() -> int:
 
 
 def _cuda_is_there() -> bool:
+    # Importing torch takes seconds; without NVIDIA's driver the answer is known.
+    if sys.platform == "linux" and not any(Path(p).exists() for p in ("/dev/nvidiactl", "/dev/dxg")):
+        return False
     try:
         import torch
     except ModuleNotFoundError:
