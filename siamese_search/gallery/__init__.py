@@ -1,1 +1,26 @@
-"""The vector store: one contract, several engines. Nothing here knows about images."""
+"""The vector store: one contract, several engines. Nothing here knows about images.
+
+The names below load on first use, so that importing this package imports no engine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from siamese_search.gallery.checksums import VerifyReport, verify_vectors
+    from siamese_search.gallery.opening import list_galleries, open_gallery, rebuild_gallery
+
+__all__ = ["VerifyReport", "list_galleries", "open_gallery", "rebuild_gallery", "verify_vectors"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("list_galleries", "open_gallery", "rebuild_gallery"):
+        from siamese_search.gallery import opening
+
+        return getattr(opening, name)
+    if name in ("VerifyReport", "verify_vectors"):
+        from siamese_search.gallery import checksums
+
+        return getattr(checksums, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

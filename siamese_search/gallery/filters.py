@@ -1,12 +1,42 @@
-"""Filters: ``--where "camera=2"`` as conditions, typed by the stored value, independent of any engine."""
+"""Filters: ``--where "camera=2"`` as conditions, typed by the stored value, independent of any engine.
+
+The grammar of one expression::
+
+    FIELD OPERATOR VALUE[,VALUE...]        operators: = (or ==)  !=  <  <=  >  >=
+    FIELD = *                              the field is present
+
+Spaces around the field and around each value are ignored. A comma means "any of" (with ``!=``: none of).
+A value or a field in double quotes is taken as it stands (``note="a, b"``), and a backslash takes the next
+character as it stands, inside quotes and out (``note=a\\,b``, ``note=\\*``). Empty text is ``note=""``.
+
+Several expressions are joined by AND. The pipeline is :func:`parse_where` (text to :class:`RawCondition`,
+untyped), then :func:`bind` (to :class:`Condition`, typed by the gallery's fields). :func:`matches` is the
+reference semantics that every engine must reproduce.
+"""
 
 from __future__ import annotations
 
+import difflib
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
+
+from siamese_search.errors import FilterError
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "present"]
 FilterValue = str | int | float | bool
+
+ORDERINGS: frozenset[Operator] = frozenset({"<", "<=", ">", ">="})
+
+#: Stored integers are signed 64-bit in every engine.
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+
+_BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
+_OPERATOR = re.compile(r"!=|<=|>=|==|=|<|>")
+_PLAIN = re.compile(r"[^\s\"\\,*=!<>]+(?: [^\s\"\\,*=!<>]+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,3 +50,245 @@ class Condition:
     field: str
     operator: Operator
     values: tuple[FilterValue, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RawCondition:
+    """A parsed expression whose values are still text: their types are the gallery's to say.
+
+    ``str(raw)`` is an expression that parses to the same condition again.
+    """
+
+    field: str
+    operator: Operator
+    values: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.operator == "present":
+            return f"{_quoted(self.field)}=*"
+        return f"{_quoted(self.field)}{self.operator}{','.join(map(_quoted, self.values))}"
+
+
+def parse_where(expressions: Sequence[str]) -> list[RawCondition]:
+    """Parse ``--where`` expressions; raises FilterError that quotes the expression and shows the right form."""
+    return [_parse_one(expression) for expression in expressions]
+
+
+def bind(raw: Iterable[RawCondition], fields: Mapping[str, str]) -> list[Condition]:
+    """Give each value the type under which its field is stored.
+
+    fields: payload field -> ``str``, ``int``, ``float`` or ``bool`` (:meth:`Gallery.fields`). A camera stored
+    as the text ``2`` is compared as text; an ``int`` field wants an integer. Raises FilterError for an unknown
+    field (listing the known ones), a value of the wrong type, and an ordering on text or truth values.
+    """
+    return [
+        check(Condition(one.field, one.operator, tuple(_typed(v, one, fields) for v in one.values)), fields)
+        for one in raw
+    ]
+
+
+def check(condition: Condition, fields: Mapping[str, str]) -> Condition:
+    """The condition, if it can be asked of these fields; an int value for a float field becomes a float.
+
+    Raises FilterError otherwise. Engines call this first, so that a condition built by hand fails loudly
+    instead of matching nothing.
+    """
+    kind = _kind_of(condition.field, fields)
+    name, operator, values = condition.field, condition.operator, condition.values
+    if operator == "present":
+        if values:
+            raise FilterError(f"'present' takes no value, but {name!r} was given {len(values)}")
+        return condition
+    if operator in ORDERINGS:
+        if kind not in ("int", "float"):
+            raise FilterError(f"{name!r} holds {_PEOPLE[kind]}, which {operator} cannot order: use = or !=")
+        if len(values) != 1:
+            raise FilterError(f"{name!r} {operator} takes one value, not {len(values)}")
+    elif not values:
+        raise FilterError(f"{name!r} {operator} needs a value")
+    return Condition(name, operator, tuple(_checked(v, kind, name) for v in values))
+
+
+def matches(payload: Mapping[str, Any], condition: Condition) -> bool:
+    """Whether a payload meets a condition: the reference semantics, slow and obvious.
+
+    Types count: ``True`` is not ``1`` and ``"2"`` is not ``2``, but ``2 == 2.0``. None is "not there".
+    """
+    stored = payload.get(condition.field)
+    if condition.operator == "present":
+        return stored is not None
+    if condition.operator == "!=":
+        return stored is None or not any(_equal(stored, v) for v in condition.values)
+    if stored is None:
+        return False
+    if condition.operator == "=":
+        return any(_equal(stored, v) for v in condition.values)
+    wanted = condition.values[0]
+    if not (_is_number(stored) and _is_number(wanted)):
+        return False
+    orderings: dict[str, bool] = {
+        "<": stored < wanted,
+        "<=": stored <= wanted,
+        ">": stored > wanted,
+        ">=": stored >= wanted,
+    }
+    return orderings[condition.operator]
+
+
+def matches_all(payload: Mapping[str, Any], conditions: Iterable[Condition]) -> bool:
+    """Whether a payload meets every condition (true for none)."""
+    return all(matches(payload, condition) for condition in conditions)
+
+
+_PEOPLE = {"str": "text", "int": "whole numbers", "float": "numbers", "bool": "true or false"}
+
+
+def _equal(stored: Any, wanted: FilterValue) -> bool:
+    if _is_number(stored) and _is_number(wanted):
+        return bool(stored == wanted)
+    return type(stored) is type(wanted) and bool(stored == wanted)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _kind_of(name: str, fields: Mapping[str, str]) -> str:
+    if name in fields:
+        return fields[name]
+    if not fields:
+        raise FilterError(f"unknown field {name!r}: the gallery is empty and has no fields yet")
+    close = difflib.get_close_matches(name, fields, n=1)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    raise FilterError(f"unknown field {name!r}{hint}; known fields: {', '.join(sorted(fields))}")
+
+
+def _checked(value: FilterValue, kind: str, name: str) -> FilterValue:
+    if kind == "float" and type(value) is int:
+        value = float(value)
+    if type(value).__name__ != kind:
+        raise FilterError(f"{name!r} holds {_PEOPLE[kind]}, and {value!r} is not that")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise FilterError(f"{name!r} cannot be compared with {value!r}: it is not finite")
+    if type(value) is int and not INT_MIN <= value <= INT_MAX:
+        raise FilterError(f"{name!r} cannot be compared with {value}: it does not fit 64 bits")
+    return value
+
+
+def _typed(text: str, raw: RawCondition, fields: Mapping[str, str]) -> FilterValue:
+    kind = _kind_of(raw.field, fields)
+    if kind == "str":
+        return text
+    if kind == "bool":
+        if text.lower() in _BOOLS:
+            return _BOOLS[text.lower()]
+        raise FilterError(f"{raw.field!r} holds true or false, and {text!r} is neither")
+    if kind == "int":
+        # Bounded before int(): a megabyte of digits would take minutes to convert.
+        if _INTEGER.fullmatch(text) and len(text) <= 40:
+            return int(text)
+        raise FilterError(f"{raw.field!r} holds whole numbers, and {text[:60]!r} is not one")
+    try:
+        return float(text)
+    except ValueError:
+        raise FilterError(f"{raw.field!r} holds numbers, and {text[:60]!r} is not one") from None
+
+
+def _parse_one(expression: str) -> RawCondition:
+    field, rest = _read_field(expression)
+    symbol = _OPERATOR.match(rest)
+    if symbol is None:
+        raise _malformed(expression, "there is no operator after the field")
+    operator = cast(Operator, "=" if symbol[0] == "==" else symbol[0])
+    values = _split_values(rest[symbol.end() :], expression)
+    if any(value is None for value in values):
+        if len(values) == 1 and operator == "=":
+            return RawCondition(field, "present")
+        raise _malformed(expression, 'a bare * stands alone after "=" (the text * is written "*")')
+    if operator in ORDERINGS and len(values) > 1:
+        raise _malformed(expression, f"{operator} takes one value")
+    return RawCondition(field, operator, tuple(v for v in values if v is not None))
+
+
+def _read_field(expression: str) -> tuple[str, str]:
+    text = expression.lstrip()
+    if text.startswith('"'):
+        field, used = _read_quoted(text, expression)
+        rest = text[used:].lstrip()
+    else:
+        symbol = _OPERATOR.search(text)
+        if symbol is None:
+            raise _malformed(expression, "there is no operator")
+        field, rest = text[: symbol.start()].rstrip(), text[symbol.start() :]
+    if not field:
+        raise _malformed(expression, "there is no field before the operator")
+    return field, rest
+
+
+def _read_quoted(text: str, expression: str) -> tuple[str, int]:
+    """The quoted text that starts at text[0], and how many characters it took."""
+    out: list[str] = []
+    i = 1
+    while i < len(text):
+        if text[i] == '"':
+            return "".join(out), i + 1
+        if text[i] == "\\" and i + 1 < len(text):
+            i += 1
+        out.append(text[i])
+        i += 1
+    raise _malformed(expression, "a double quote is not closed")
+
+
+def _split_values(text: str, expression: str) -> list[str | None]:
+    """The values between commas; None stands for a bare ``*``."""
+    values: list[str | None] = []
+    i = 0
+    while True:
+        value, i = _read_value(text, i, expression)
+        values.append(value)
+        if i >= len(text):
+            return values
+        i += 1  # the comma
+
+
+def _read_value(text: str, i: int, expression: str) -> tuple[str | None, int]:
+    while i < len(text) and text[i].isspace():
+        i += 1
+    if i < len(text) and text[i] == '"':
+        value, used = _read_quoted(text[i:], expression)
+        i += used
+        while i < len(text) and text[i].isspace():
+            i += 1
+        if i < len(text) and text[i] != ",":
+            raise _malformed(expression, "there is text after a closing quote")
+        return value, i
+    out: list[str] = []
+    kept = 0  # everything up to here is wanted; later trailing spaces are not
+    escaped = False
+    while i < len(text) and text[i] != ",":
+        if text[i] == "\\" and i + 1 < len(text):
+            i += 1
+            escaped = True
+            kept = len(out) + 1
+        elif not text[i].isspace():
+            kept = len(out) + 1
+        out.append(text[i])
+        i += 1
+    value = "".join(out[:kept])
+    if not value:
+        raise _malformed(expression, 'a value is missing (empty text is written "")')
+    return (None if value == "*" and not escaped else value), i
+
+
+def _malformed(expression: str, reason: str) -> FilterError:
+    shown = expression if len(expression) <= 80 else expression[:77] + "..."
+    return FilterError(
+        f"cannot read the filter {shown!r}: {reason}; write FIELD=VALUE, with = != < <= > >=, "
+        "a comma for any of, * for present"
+    )
+
+
+def _quoted(text: str) -> str:
+    if _PLAIN.fullmatch(text):
+        return text
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'

@@ -1,0 +1,123 @@
+"""The payload schema: which fields a gallery has, of which type, and how mixed types are settled.
+
+A field has one type, so that a filter means the same for every point. When values of different types meet,
+the field is widened, and values are stored in the wider type:
+
+    int + float -> float        anything else mixed -> str (``True`` as ``true``, numbers as Python prints them)
+
+Pure Python, independent of any engine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from siamese_search.gallery.filters import INT_MAX, INT_MIN
+
+_TYPES = {str: "str", int: "int", float: "float", bool: "bool"}
+
+
+def widen(one: str, other: str) -> str:
+    """The type that holds values of both types."""
+    if one == other:
+        return one
+    return "float" if {one, other} == {"int", "float"} else "str"
+
+
+def coerce(value: Any, kind: str) -> Any:
+    """A str, int, float or bool value as ``kind``, which must be its own type or a wider one."""
+    if type(value) is bool and kind == "str":
+        return "true" if value else "false"
+    if kind == "str":
+        return str(value)
+    return float(value) if kind == "float" else value
+
+
+def settle(
+    payloads: Sequence[Mapping[str, Any]], known: Mapping[str, str], row_offset: int = 0
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Validated payloads with every value in its field's type, and the fields that are new or wider.
+
+    None values are dropped; numpy scalars become Python's. Raises ValueError naming the row and the field
+    for what cannot be stored: other types, NaN and infinities, integers beyond 64 bits, text that is not
+    valid Unicode, and field names that are empty or hold a double quote or backslash.
+    """
+    cleaned = [_clean(payload, row) for row, payload in enumerate(payloads, row_offset)]
+    seen: dict[str, set[type]] = {}
+    for payload in cleaned:
+        for name, value in payload.items():
+            kinds = seen.get(name)
+            if kinds is None:
+                seen[name] = {type(value)}
+            else:
+                kinds.add(type(value))
+    changed: dict[str, str] = {}
+    for name, kinds in seen.items():
+        final = _widest(([known[name]] if name in known else []) + [_TYPES[kind] for kind in kinds])
+        if known.get(name) != final:
+            if name not in known:
+                _check_name(name)
+            changed[name] = final
+        if any(_TYPES[kind] != final for kind in kinds):
+            for payload in cleaned:
+                if name in payload:
+                    payload[name] = coerce(payload[name], final)
+    return cleaned, changed
+
+
+def _widest(kinds: Iterable[str]) -> str:
+    distinct = set(kinds)
+    # Not a pairwise fold: bool + int + float must be str in any order.
+    if len(distinct) == 1:
+        return distinct.pop()
+    return "float" if distinct == {"int", "float"} else "str"
+
+
+def _clean(payload: Mapping[str, Any], row: int) -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for name, value in payload.items():
+        if value is None:
+            continue
+        if type(value) not in _TYPES:
+            value = _plain(value, name, row)
+        if type(value) is str:
+            if not value.isascii():
+                _check_text(value, name, row)
+        elif type(value) is int:
+            if not INT_MIN <= value <= INT_MAX:
+                raise ValueError(f"row {row}: field {name!r} is {value}, which does not fit 64 bits")
+        elif type(value) is float and not math.isfinite(value):
+            raise ValueError(f"row {row}: field {name!r} is {value}; leave it out instead")
+        out[name] = value
+    return out
+
+
+def _plain(value: Any, name: str, row: int) -> Any:
+    """A numpy scalar or a subclass of a plain type (an enum, np.str_) as the plain type itself."""
+    item = getattr(value, "item", None)
+    if callable(item) and getattr(value, "ndim", 0) == 0:
+        value = item()
+    for plain in (bool, int, float, str):
+        if isinstance(value, plain):
+            return plain(value)
+    raise ValueError(
+        f"row {row}: field {name!r} is a {type(value).__name__}; a payload holds str, int, float and bool only"
+    )
+
+
+def _check_text(text: str, name: str, row: int) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"row {row}: field {name!r} is not valid Unicode ({text[:80]!r}); encode file names with encode_key"
+        ) from None
+
+
+def _check_name(name: object) -> None:
+    if not isinstance(name, str) or not name or '"' in name or "\\" in name or not name.isprintable():
+        raise ValueError(
+            f"{name!r} cannot name a payload field: use printable text without quotes or backslashes"
+        )

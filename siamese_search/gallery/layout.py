@@ -1,0 +1,230 @@
+"""Where an embedded store keeps its galleries on disk.
+
+    STORE/store.json                      marks the directory as a store
+    STORE/galleries/NAME/CURRENT          the name of the generation in use, swapped by atomic rename
+    STORE/galleries/NAME/g-XXXXXXXX/      a generation:
+        gallery.json                      format version, name, model (fingerprint, dimension, name)
+        fields.json                       the payload schema
+        shard/                            the engine's files
+        turnstile.lock, shard.lock        see locks.py
+
+Model and vectors live in one generation, so that one rename swaps both. Everything is made aside and
+renamed into place: no half-made store, gallery or generation is ever seen under its name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from siamese_search.errors import GalleryNotFoundError, StoreError, UsageError, printable
+from siamese_search.files import atomic_write_text, fsync_directory
+from siamese_search.gallery.base import ModelRef
+
+FORMAT_VERSION = 1
+SHARD = "shard"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_GENERATION = re.compile(r"g-[0-9a-f]{8}")
+_MAX_JSON_BYTES = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryHeader:
+    """What gallery.json says."""
+
+    name: str
+    model: ModelRef
+
+
+def check_name(name: str) -> str:
+    """The gallery name, if it may be one; raises UsageError otherwise."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot name a gallery: use letters, digits, '.', '_' and '-', at most 64, "
+            "starting with a letter or digit"
+        )
+    return name
+
+
+def is_store(store: Path) -> bool:
+    """True for a store, False where there is nothing yet (missing or empty); StoreError for anything else."""
+    with _os_errors("read", store):
+        if not store.exists() and not store.is_symlink():
+            return False
+        if not store.is_dir():
+            raise StoreError(
+                f"{printable(store)} is not a store: it is not a directory; choose another --store"
+            )
+        if (store / "store.json").is_file():
+            read_json(store / "store.json")
+            return True
+        if any(True for _ in store.iterdir()):
+            raise StoreError(
+                f"{printable(store)} is not a store: it holds other files; choose an empty or new directory"
+            )
+    return False
+
+
+def make_store(store: Path) -> None:
+    """Make the directory a store where it is not one yet."""
+    if is_store(store):
+        return
+    with _os_errors("write", store):
+        document = {"format": FORMAT_VERSION, "kind": "siamese-search store"}
+        atomic_write_text(store / "store.json", json.dumps(document) + "\n")
+
+
+def gallery_names(store: Path) -> list[str]:
+    """The galleries of a store, sorted; none where there is no store yet."""
+    if not is_store(store):
+        return []
+    home = store / "galleries"
+    with _os_errors("read", store):
+        if not home.is_dir():
+            return []
+        return sorted(
+            entry.name
+            for entry in home.iterdir()
+            if _NAME.fullmatch(entry.name) and (entry / "CURRENT").exists()
+        )
+
+
+def gallery_directory(store: Path, name: str) -> Path:
+    return store / "galleries" / check_name(name)
+
+
+def find_gallery(store: Path, name: str) -> Path:
+    """The directory of an existing gallery; GalleryNotFoundError says which there are and what to run."""
+    directory = gallery_directory(store, name)
+    if not is_store(store):
+        raise GalleryNotFoundError(f"there is no store at {printable(store)}: make one with `sss ingest DIR`")
+    if not (directory / "CURRENT").is_file():
+        there = gallery_names(store)
+        known = f"it has {', '.join(there)}" if there else "it is empty"
+        raise GalleryNotFoundError(
+            f"no gallery {name!r} in store {printable(store)} ({known}): make it with `sss ingest DIR`"
+        )
+    return directory
+
+
+def current_generation(gallery: Path) -> Path:
+    """The generation that CURRENT points to. Raises StoreError when the pointer or its target is damaged."""
+    pointer = gallery / "CURRENT"
+    try:
+        text = pointer.read_bytes()[:100].decode("ascii", "replace").strip()
+    except OSError as error:
+        raise StoreError(f"cannot read {printable(pointer)}: {error.strerror}") from error
+    if not _GENERATION.fullmatch(text) or not (gallery / text).is_dir():
+        raise StoreError(
+            f"{printable(pointer)} is damaged (it points to {text!r}): delete {printable(gallery)} and ingest again"
+        )
+    return gallery / text
+
+
+def new_generation(parent: Path, header: GalleryHeader) -> Path:
+    """Make an empty generation directory (header and empty schema, no shard yet) and return it."""
+    path = parent / f"g-{uuid.uuid4().hex[:8]}"
+    with _os_errors("write", parent):
+        path.mkdir(parents=True)
+        model = header.model
+        document = {
+            "format": FORMAT_VERSION,
+            "name": header.name,
+            "model": {"fingerprint": model.fingerprint, "dim": model.dim, "name": model.name},
+        }
+        atomic_write_text(path / "gallery.json", json.dumps(document, indent=2) + "\n")
+    return path
+
+
+def point_to(gallery: Path, generation: Path) -> None:
+    """Make ``generation`` the current one, atomically."""
+    with _os_errors("write", gallery):
+        atomic_write_text(gallery / "CURRENT", generation.name + "\n")
+
+
+def publish_gallery(aside: Path, gallery: Path) -> bool:
+    """Rename a finished gallery directory to its name; False when another process was first (ours is removed)."""
+    with _os_errors("write", gallery):
+        gallery.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            aside.rename(gallery)
+        except OSError:
+            if not (gallery / "CURRENT").is_file():
+                raise
+            shutil.rmtree(aside, ignore_errors=True)
+            return False
+        fsync_directory(gallery.parent)
+    return True
+
+
+def read_header(generation: Path) -> GalleryHeader:
+    """gallery.json, checked. Raises StoreError naming the file when damaged or of a later format."""
+    path = generation / "gallery.json"
+    document = read_json(path)
+    try:
+        model = document["model"]
+        name, fingerprint, dim = document["name"], model["fingerprint"], model["dim"]
+        label = model.get("name", "")
+        sound = (
+            isinstance(name, str) and isinstance(fingerprint, str) and type(dim) is int and 0 < dim <= 65536
+        )
+        if not sound or not isinstance(label, str):
+            raise ValueError
+    except (KeyError, TypeError, AttributeError, ValueError):
+        raise StoreError(
+            f"{printable(path)} is damaged: name or model is missing; delete the gallery's directory and ingest again"
+        ) from None
+    return GalleryHeader(name, ModelRef(fingerprint, dim, label))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of this release's format. Raises StoreError naming the file otherwise."""
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise StoreError(f"{printable(path)} is damaged: {path.stat().st_size} bytes cannot be a header")
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise StoreError(f"cannot read {printable(path)}: {error.strerror}") from error
+    except (ValueError, RecursionError):
+        raise StoreError(
+            f"{printable(path)} is damaged: it is not JSON; delete the gallery's directory and ingest again"
+        ) from None
+    version = document.get("format") if isinstance(document, dict) else None
+    if type(version) is not int or version < 1:
+        raise StoreError(f"{printable(path)} is damaged: it states no format version")
+    if version > FORMAT_VERSION:
+        raise StoreError(
+            f"{printable(path)} has format {version}, made by a later release (this one reads up to "
+            f"{FORMAT_VERSION}): upgrade siamese-search"
+        )
+    return document  # type: ignore[no-any-return]
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a directory as well as possible; leftovers are harmless and never read."""
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def disk_bytes(path: Path) -> int:
+    """The space a directory takes on disk (sparse files count what they hold)."""
+    total = 0
+    for file in path.rglob("*"):
+        with suppress(OSError):  # the engine may delete a file meanwhile
+            if file.is_file() and not file.is_symlink():
+                total += file.stat().st_blocks * 512
+    return total
+
+
+@contextmanager
+def _os_errors(doing: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"cannot {doing} store {printable(path)}: {error.strerror or error}") from error

@@ -1,0 +1,136 @@
+"""The turnstile: one holder at a time, waiters queue, and the holder can tell that somebody waits.
+
+Two lock files beside the data, both ``flock``\\ ed, so that the kernel cleans up after a killed process:
+
+``turnstile.lock``
+    Held by whoever is next in line, until it has the data. The holder of the data probes it to learn that
+    somebody waits; having given way, it must pass the turnstile itself and so cannot barge in again.
+``shard.lock``
+    Held while the data is open. Its text says who holds it, for the people who are kept waiting.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from siamese_search.errors import StoreBusyError, StoreError, printable
+
+_POLL_SECONDS = 0.003
+
+
+class Turnstile:
+    """A queueing exclusive lock on a directory, between processes and between objects of one process.
+
+    Not reentrant and not thread-safe: its owner holds a mutex. ``what`` names the guarded thing in errors.
+    """
+
+    def __init__(self, directory: Path, what: str) -> None:
+        self.directory = directory
+        self._what = what
+        self._gate: int | None = None
+        self._hold: int | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._hold is not None
+
+    def acquire(self, wait: float) -> None:
+        """Queue for the lock for at most ``wait`` seconds.
+
+        Raises StoreBusyError naming the holder when the time is up, FileNotFoundError when the directory is
+        gone, StoreError when the lock files cannot be written.
+        """
+        assert self._hold is None
+        deadline = time.monotonic() + wait
+        gate = self._open("turnstile.lock")
+        try:
+            hold = self._open("shard.lock")
+            try:
+                self._lock(gate, deadline, wait)
+                self._lock(hold, deadline, wait)
+                fcntl.flock(gate, fcntl.LOCK_UN)
+                _sign(hold)
+            except BaseException:
+                os.close(hold)
+                raise
+        except BaseException:
+            os.close(gate)
+            raise
+        self._gate, self._hold = gate, hold
+
+    def release(self) -> None:
+        """Let the next one in. Harmless when nothing is held."""
+        gate, hold, self._gate, self._hold = self._gate, self._hold, None, None
+        for descriptor in (hold, gate):
+            if descriptor is not None:
+                # Unlock, do not merely close: a child forked meanwhile still shares the open file.
+                with suppress(OSError):
+                    fcntl.flock(descriptor, fcntl.LOCK_UN)
+                os.close(descriptor)
+
+    def wanted(self) -> bool:
+        """Whether somebody queues behind the holder. Costs two system calls."""
+        if self._gate is None:
+            return False
+        try:
+            fcntl.flock(self._gate, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self._gate, fcntl.LOCK_UN)
+        return False
+
+    def holder(self) -> str:
+        """Who holds the lock, for people: ``process 123 (sss ingest ...) for 12 s``."""
+        try:
+            text = (self.directory / "shard.lock").read_bytes()[:4096].decode("utf-8", "replace")
+            note = json.loads(text)
+            host = "" if note["host"] == socket.gethostname() else f" on {printable(str(note['host']))}"
+            seconds = max(0, round(time.time() - float(note["since"])))
+            return f"process {int(note['pid'])} ({printable(str(note['command']))}){host} for {seconds} s"
+        except (OSError, ValueError, KeyError, TypeError):
+            return "another process"
+
+    def _open(self, name: str) -> int:
+        path = self.directory / name
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise StoreError(
+                f"cannot write {printable(path)}: {error.strerror}; the store must be writable, even to search"
+            ) from error
+
+    def _lock(self, descriptor: int, deadline: float, wait: float) -> None:
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise StoreBusyError(
+                        f"{self._what} is busy: held by {self.holder()}; gave up after {wait:.3g} s, try again later"
+                    ) from None
+            # Polled rather than blocking: flock(2) has no timeout, and a blocked call would swallow Ctrl-C.
+            time.sleep(_POLL_SECONDS)
+
+
+def _sign(descriptor: int) -> None:
+    command = " ".join([Path(sys.argv[0]).name or "python", *sys.argv[1:]]) if sys.argv else "python"
+    note = {
+        "pid": os.getpid(),
+        "command": printable(command)[:200],
+        "host": socket.gethostname(),
+        "since": time.time(),
+    }
+    # Only a courtesy to those who wait: a full disk must not keep anyone from searching.
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(note).encode(), 0)
