@@ -16,8 +16,9 @@ from PIL import Image, ImageOps
 
 from siamese_search.errors import ImageError
 
-#: Pillow's decoders that may see a stranger's bytes.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+#: Pillow's decoders that may see a stranger's bytes. (Its JPEG decoder takes MPO, the format of stereo cameras,
+#: too; naming MPO here would raise KeyError for every other format, because Pillow registers no opener for it.)
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".gif"}
 )
