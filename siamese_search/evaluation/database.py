@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,7 +110,7 @@ class _Rules:
         # Places of each identity, so that a query's matches need no pass over the gallery.
         order = np.argsort(self.gallery_codes, kind="stable")
         starts = np.searchsorted(self.gallery_codes[order], np.arange(len(codes) + 1))
-        self._members = [order[a:b] for a, b in zip(starts[:-1], starts[1:])]
+        self._members = [order[a:b] for a, b in pairwise(starts)]
 
     def excluded(self, query: int, answer: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which places of an answer leave the ranking of this query, bool [n]."""

@@ -98,9 +98,7 @@ class Protocol:
         """Raise DataError, saying what to do, where no query has a match that it could find."""
         counts, total = self.excluded, len(self.queries)
         if total == 0:
-            raise DataError(
-                "nothing to evaluate: no image has an identity (junk and distractors do not count)"
-            )
+            raise DataError("nothing to evaluate: no image of a named identity (junk and distractors aside)")
         if counts.no_match + counts.same_camera_only < total:
             return
         if counts.same_camera_only == 0:

@@ -1,0 +1,350 @@
+"""How far to trust the answers: evaluation through the gallery itself.
+
+:func:`evaluate` embeds labelled images into a gallery and ranks them with the database's own queries, so that
+whatever search does (its index, its quantisation) is part of what is measured. :func:`evaluate_gallery` does
+the same with a gallery that is already there, from the vectors it holds.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol as Structure
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.datasets.records import ImageRecord
+from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError, printable
+from siamese_search.evaluation.database import rank_through
+from siamese_search.evaluation.embedding import Embedded, embed_records
+from siamese_search.evaluation.protocol import ALL_VS_ALL, Protocol, all_vs_all, market
+from siamese_search.evaluation.ranking import retrieval_metrics
+from siamese_search.evaluation.report import EvaluationReport, FailedImage
+from siamese_search.evaluation.verification import PairScores, cross_pair_scores, pair_scores
+from siamese_search.gallery.base import Gallery, ModelRef
+from siamese_search.gallery.filters import Condition
+from siamese_search.model.embedder import Embedder
+
+#: Called with a stage (``embed`` or ``rank``), what is done of it, and all there is to do.
+Progress = Callable[[str, int, int], None]
+
+_UPSERT_BATCH = 1000
+
+
+class Records(Structure):
+    """What has labelled images: a :class:`~siamese_search.datasets.layouts.Dataset`, for one."""
+
+    @property
+    def root(self) -> Path: ...
+
+    @property
+    def records(self) -> list[ImageRecord]: ...
+
+
+def evaluate(
+    images: Records | Sequence[ImageRecord],
+    embedder: Embedder,
+    gallery: Gallery | None = None,
+    *,
+    queries: Records | Sequence[ImageRecord] | None = None,
+    use_cameras: bool = True,
+    depth: int | None = None,
+    false_match_rate: float = 1e-2,
+    model_name: str = "",
+    data: str | None = None,
+    batch_size: int = 64,
+    threads: int = 0,
+    progress: Progress | None = None,
+) -> EvaluationReport:
+    """Embed labelled images, rank them through a gallery, measure.
+
+    images: the gallery side. queries: a separate query side (Market-1501's protocol); without it every image
+    of an identity is a query against all the others. gallery: an *empty* gallery of this model to use, left
+    filled; by default a temporary embedded one. use_cameras: leave out matches from the query's own camera.
+    depth: results fetched per query, ``None`` for all, which makes mAP exact. false_match_rate: what the
+    report's verification threshold is for. data, model_name: names for the report.
+
+    Images that cannot be read are named in the report and never stop it. Raises DataError where no query has
+    a match to find or no image can be read; UsageError for a depth below 1 or a rate outside (0, 1];
+    StoreError for a gallery that is not empty; ModelMismatchError where it was made by another model.
+    """
+    began = time.monotonic()
+    _check_options(depth, false_match_rate)
+    records = _records_of(images)
+    query_records = None if queries is None else _records_of(queries)
+    # Before an hour of embedding, not after it: is there anything to measure?
+    plan = _plan(records, query_records, use_cameras)
+    plan.require_valid_query()
+
+    embedded = embed_records(
+        plan.gallery if query_records is None else [*plan.gallery, *plan.queries],
+        embedder,
+        batch_size=batch_size,
+        threads=threads,
+        progress=None if progress is None else lambda done, total: progress("embed", done, total),
+    )
+    if not len(embedded.vectors):
+        first = embedded.failed[0]
+        raise DataError(
+            f"none of the {len(embedded.failed)} images can be read; {printable(first.path)}: {first.reason}"
+        )
+    plan, query_vectors, gallery_vectors = _plan_of_survivors(
+        plan, records, query_records, embedded, use_cameras
+    )
+    plan.require_valid_query()
+
+    # Ids that ascend with the place make the database's order of ties the order of the exact ranking.
+    ids = [str(uuid.UUID(int=place + 1)) for place in range(len(plan.gallery))]
+    with _gallery_for(gallery, embedder, model_name) as opened:
+        for start in range(0, len(ids), _UPSERT_BATCH):
+            part = slice(start, start + _UPSERT_BATCH)
+            opened.upsert(ids[part], gallery_vectors[part], [_payload(r) for r in plan.gallery[part]])
+        return _measure(
+            opened,
+            plan,
+            query_vectors,
+            gallery_vectors,
+            {point: place for place, point in enumerate(ids)},
+            where=(),
+            depth=depth,
+            false_match_rate=false_match_rate,
+            model=embedder.fingerprint,
+            model_name=model_name,
+            data=_data_name(images) if data is None else data,
+            failed=embedded.failed,
+            began=began,
+            progress=progress,
+        )
+
+
+def evaluate_gallery(
+    gallery: Gallery,
+    *,
+    where: Sequence[Condition] = (),
+    use_cameras: bool = True,
+    depth: int | None = None,
+    false_match_rate: float = 1e-2,
+    data: str | None = None,
+    progress: Progress | None = None,
+) -> EvaluationReport:
+    """Measure a gallery that is already there, from its stored vectors: nothing is embedded or written.
+
+    Every stored image of an identity that meets ``where`` is a query against all the others that do. Labels
+    are the payload's ``identity`` and ``camera``. All vectors are read into memory, ``4 · d`` bytes each.
+    Raises DataError where no query has a match to find, FilterError for an unknown field, and UsageError for
+    a depth below 1 or a rate outside (0, 1].
+    """
+    began = time.monotonic()
+    _check_options(depth, false_match_rate)
+    points: list[str] = []
+    records: list[ImageRecord] = []
+    vectors: list[NDArray[np.float32]] = []
+    fields = ("identity", "camera", "key", "path")
+    for point in gallery.scroll(where, with_vectors=True, fields=fields):
+        if point.vector is None:
+            raise StoreError(f"{gallery.name}: point {point.id} has no vector; ingest its image again")
+        points.append(point.id)
+        records.append(_record_of(point.payload))
+        vectors.append(point.vector)
+    plan = all_vs_all(records, use_cameras=use_cameras)
+    plan.require_valid_query()
+    gallery_vectors = np.stack([vectors[row] for row in plan.gallery_rows])
+    return _measure(
+        gallery,
+        plan,
+        gallery_vectors[plan.same_image],
+        gallery_vectors,
+        {points[row]: place for place, row in enumerate(plan.gallery_rows.tolist())},
+        where=where,
+        depth=depth,
+        false_match_rate=false_match_rate,
+        model=gallery.model.fingerprint,
+        model_name=gallery.model.name,
+        data=f"{gallery.store}/{gallery.name}" if data is None else data,
+        failed=[],
+        began=began,
+        progress=progress,
+    )
+
+
+def _measure(
+    gallery: Gallery,
+    plan: Protocol,
+    query_vectors: NDArray[np.float32],
+    gallery_vectors: NDArray[np.float32],
+    places: Mapping[str, int],
+    *,
+    where: Sequence[Condition],
+    depth: int | None,
+    false_match_rate: float,
+    model: str,
+    model_name: str,
+    data: str,
+    failed: list[FailedImage],
+    began: float,
+    progress: Progress | None,
+) -> EvaluationReport:
+    """All figures of a plan whose vectors stand in ``gallery``. query_vectors [q, d]; gallery_vectors [g, d]."""
+    ranking = rank_through(
+        gallery,
+        plan,
+        query_vectors,
+        gallery_vectors,
+        places,
+        where=where,
+        depth=depth,
+        progress=None if progress is None else lambda done, total: progress("rank", done, total),
+    )
+    exact = retrieval_metrics(
+        query_vectors,
+        gallery_vectors,
+        plan.query_ids,
+        plan.gallery_ids,
+        plan.query_cameras,
+        plan.gallery_cameras,
+        same_image=plan.same_image,
+    )
+    pairs = _pairs(plan, query_vectors, gallery_vectors)
+    return EvaluationReport(
+        plan=plan,
+        ranking=ranking.metrics,
+        exact=exact,
+        verification=pairs.metrics(false_match_rate),
+        pairs=pairs,
+        ann_recall=ranking.recall,
+        depth=depth,
+        top=ranking.top,
+        model=model,
+        model_name=model_name,
+        data=data,
+        failed=failed,
+        seconds=time.monotonic() - began,
+    )
+
+
+def _plan(
+    records: Sequence[ImageRecord], queries: Sequence[ImageRecord] | None, use_cameras: bool
+) -> Protocol:
+    if queries is None:
+        return all_vs_all(records, use_cameras=use_cameras)
+    return market(queries, records, use_cameras=use_cameras)
+
+
+def _plan_of_survivors(
+    plan: Protocol,
+    records: Sequence[ImageRecord],
+    queries: Sequence[ImageRecord] | None,
+    embedded: Embedded,
+    use_cameras: bool,
+) -> tuple[Protocol, NDArray[np.float32], NDArray[np.float32]]:
+    """The plan again, without the images that failed, with the vectors of its queries and of its gallery.
+
+    Planning anew from *all* records less the failures keeps the counts of junk and unlabelled images.
+    """
+    ranked = len(plan.gallery)
+    vector_of = np.full(ranked + (0 if queries is None else len(plan.queries)), -1, np.int64)
+    vector_of[embedded.rows] = np.arange(len(embedded.rows))
+    survivors, gallery_vector = _survivors(records, plan.gallery_rows, vector_of[:ranked])
+    if queries is None:
+        again = all_vs_all(survivors, use_cameras=use_cameras)
+        gallery_vectors = embedded.vectors[gallery_vector[again.gallery_rows]]
+        return again, gallery_vectors[again.same_image], gallery_vectors
+    asked, query_vector = _survivors(queries, plan.query_rows, vector_of[ranked:])
+    again = market(asked, survivors, use_cameras=use_cameras)
+    return (
+        again,
+        embedded.vectors[query_vector[again.query_rows]],
+        embedded.vectors[gallery_vector[again.gallery_rows]],
+    )
+
+
+def _survivors(
+    records: Sequence[ImageRecord], planned: NDArray[np.int64], vector_of: NDArray[np.int64]
+) -> tuple[list[ImageRecord], NDArray[np.int64]]:
+    """The records less those that failed, and the row of each one's vector.
+
+    planned: rows of the records that were to be embedded; vector_of: for each of these its vector's row, -1
+    where it failed. A record that was never to be embedded stays, with a row that no plan will ask for.
+    """
+    never = -2
+    rows = np.full(len(records), never, np.int64)
+    rows[planned] = vector_of
+    kept: list[int] = np.flatnonzero(rows != -1).tolist()
+    return [records[row] for row in kept], rows[kept]
+
+
+def _pairs(
+    plan: Protocol, query_vectors: NDArray[np.float32], gallery_vectors: NDArray[np.float32]
+) -> PairScores:
+    """All pairs of the plan: within the one set, or between the two."""
+    if plan.name == ALL_VS_ALL:
+        return pair_scores(gallery_vectors, plan.gallery_ids, plan.gallery_cameras)
+    return cross_pair_scores(
+        query_vectors,
+        plan.query_ids,
+        plan.query_cameras,
+        gallery_vectors,
+        plan.gallery_ids,
+        plan.gallery_cameras,
+    )
+
+
+@contextmanager
+def _gallery_for(gallery: Gallery | None, embedder: Embedder, model_name: str) -> Iterator[Gallery]:
+    """The given gallery if it is empty, or a temporary embedded one that is gone afterwards."""
+    if gallery is not None:
+        if gallery.model.fingerprint != embedder.fingerprint:
+            raise ModelMismatchError(
+                f"{gallery.name} was made by model {gallery.model.fingerprint}, not {embedder.fingerprint}: "
+                "evaluate with its own model"
+            )
+        if gallery.count():
+            raise StoreError(
+                f"{gallery.name}: evaluation needs an empty gallery; measure a filled one as it is instead"
+            )
+        yield gallery
+        return
+    from siamese_search.gallery.opening import open_gallery
+
+    model = ModelRef(embedder.fingerprint, embedder.dim, model_name)
+    with (
+        tempfile.TemporaryDirectory(prefix="sss-evaluate-") as store,
+        open_gallery(store, "evaluation", model=model, create=True, mode="w") as opened,
+    ):
+        yield opened
+
+
+def _records_of(images: Records | Sequence[ImageRecord]) -> list[ImageRecord]:
+    return list(images) if isinstance(images, Sequence) else images.records
+
+
+def _data_name(images: Records | Sequence[ImageRecord]) -> str:
+    return "" if isinstance(images, Sequence) else printable(images.root)
+
+
+def _payload(record: ImageRecord) -> dict[str, str | None]:
+    return {"identity": record.identity, "camera": record.camera, "key": record.key}
+
+
+def _record_of(payload: Mapping[str, object]) -> ImageRecord:
+    """A stored point's labels. A label ingested as a number is text here: only equality matters."""
+
+    def text(field: str) -> str | None:
+        value = payload.get(field)
+        return None if value is None else str(value)
+
+    return ImageRecord(
+        key=text("key") or "", path=Path(text("path") or ""), identity=text("identity"), camera=text("camera")
+    )
+
+
+def _check_options(depth: int | None, false_match_rate: float) -> None:
+    if depth is not None and depth < 1:
+        raise UsageError(f"depth is {depth}; fetch at least 1 result per query")
+    if not 0 < false_match_rate <= 1:
+        raise UsageError(f"a false match rate lies between 0 and 1, not {false_match_rate}")

@@ -1,0 +1,188 @@
+"""One picture of an evaluation: CMC curve, ROC curve, score histograms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from siamese_search.errors import UsageError, printable
+from siamese_search.files import atomic_path
+
+if TYPE_CHECKING:
+    from siamese_search.evaluation.report import EvaluationReport
+
+_INK, _GRID = "#1f2933", "#e4e7eb"
+_SAME, _DIFFERENT, _MARK = "#1769aa", "#d9822b", "#c23030"
+_TOP = 50  # ranks shown by the CMC curve
+
+
+def draw_curves(report: EvaluationReport, out: Path) -> None:
+    """Write the three curves of ``report`` to ``out``: a PNG or an SVG, by its suffix.
+
+    Raises UsageError for another suffix. A curve without data (no impostor pairs, say) says so instead.
+    """
+    kind = out.suffix.lower()
+    if kind not in (".png", ".svg"):
+        raise UsageError(f"{printable(out)}: curves are drawn as .png or .svg")
+    # Figure and canvas without pyplot: no global state, no window system, safe in any thread.
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    style = {
+        "font.size": 10,
+        "text.color": _INK,
+        "axes.labelcolor": _INK,
+        "axes.edgecolor": "#9aa5b1",
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+        "axes.titlesize": 12,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": _GRID,
+        "figure.constrained_layout.w_pad": 0.12,
+        "figure.constrained_layout.h_pad": 0.1,
+        "svg.hashsalt": "siamese-search",  # the same report gives the same file
+    }
+    with rc_context(style):
+        figure = Figure(figsize=(15, 4.9), layout="constrained")
+        FigureCanvasAgg(figure)
+        cmc, roc, scores = figure.subplots(1, 3)
+        _draw_cmc(cmc, report)
+        _draw_roc(roc, report)
+        _draw_scores(scores, report)
+        figure.suptitle(_headline(report), x=0.01, ha="left", fontsize=10.5, parse_math=False)
+        with atomic_path(out) as aside:
+            metadata = {"Date": None} if kind == ".svg" else {"Software": None}
+            figure.savefig(aside, format=kind[1:], dpi=120, metadata=metadata)
+
+
+def _headline(report: EvaluationReport) -> str:
+    ranking = report.ranking
+    data = report.data if len(report.data) <= 60 else "…" + report.data[-59:]
+    parts = [
+        data,
+        report.model_name or report.model[:12],
+        f"{ranking.valid_queries:,} queries, {ranking.gallery:,} images in the gallery",
+        "same identity and camera excluded" if report.plan.use_cameras else "no cameras",
+    ]
+    return "   ·   ".join(part for part in parts if part)
+
+
+def _draw_cmc(axes: Any, report: EvaluationReport) -> None:
+    top = max(2, min(_TOP, report.ranking.gallery))
+    curve = report.ranking.cmc_curve(top)
+    axes.set_title("CMC: a match among the first k")
+    axes.set_xlabel("rank k")
+    if np.isnan(curve).all():
+        _say(axes, "no valid query")
+        return
+    ranks = np.arange(1, top + 1)
+    axes.plot(ranks, 100 * curve, color=_SAME, linewidth=2)
+    shown = [k for k in (1, 5, 10) if k <= top]
+    axes.plot(shown, [100 * curve[k - 1] for k in shown], "o", color=_SAME, markersize=5)
+    axes.set_xlim(0, top + 0.5)
+    lowest = 100 * float(curve[0])
+    axes.set_ylim(max(0.0, np.floor((lowest - 8) / 10) * 10), 101.5)
+    axes.set_ylabel("queries, %")
+    lines = [f"rank-{k:<3}{100 * curve[k - 1]:6.1f} %" for k in shown]
+    metrics = report.ranking
+    lines += [f"mAP    {100 * metrics.mAP:6.1f} %", f"mINP   {100 * metrics.mINP:6.1f} %"]
+    _box(axes, lines)
+
+
+def _draw_roc(axes: Any, report: EvaluationReport) -> None:
+    axes.set_title("ROC: same or different?")
+    axes.set_xlabel("false accept rate")
+    curve = report.pairs.roc()
+    if not curve.threshold.size:
+        _say(axes, "no pairs of the same or of different identities")
+        return
+    verification = report.verification
+    # Left of one impostor pair there is nothing to draw.
+    left = 10.0 ** np.floor(np.log10(max(1 / verification.impostor, 1e-6)))
+    seen = curve.false_accept_rate > 0
+    axes.step(
+        curve.false_accept_rate[seen],
+        100 * curve.true_accept_rate[seen],
+        where="post",
+        color=_SAME,
+        linewidth=2,
+    )
+    chance = np.geomspace(left, 1, 200)
+    axes.plot(chance, 100 * chance, color="#9aa5b1", linewidth=1, linestyle=":", label="chance")
+    axes.set_xscale("log")
+    axes.set_xlim(left, 1)
+    axes.set_ylim(0, 101.5)
+    axes.set_ylabel("true accept rate, %")
+    lines = [f"AUC        {_decimal(verification.auc)}", f"EER        {_percent(verification.eer)}"]
+    lines += [f"TAR@{name}  {_percent(value)}" for name, value in verification.tar_at_far.items()]
+    _box(axes, lines, low=verification.auc is not None and verification.auc > 0.8)
+
+
+def _draw_scores(axes: Any, report: EvaluationReport) -> None:
+    axes.set_title("Scores of pairs")
+    axes.set_xlabel("cosine similarity")
+    edges, same, different = report.pairs.binned(128)
+    occupied = np.flatnonzero(same + different)
+    if not occupied.size:
+        _say(axes, "no pairs")
+        return
+    for counts, colour, name in ((different, _DIFFERENT, "different"), (same, _SAME, "same")):
+        total = int(counts.sum())
+        if total:
+            share = 100 * counts / total
+            axes.stairs(share, edges, fill=True, color=colour, alpha=0.35)
+            axes.stairs(share, edges, color=colour, linewidth=1.4, label=f"{name} ({total:,} pairs)")
+    verification = report.verification
+    if verification.threshold is not None and verification.false_match_rate is not None:
+        axes.axvline(
+            verification.threshold,
+            color=_MARK,
+            linewidth=1.3,
+            linestyle="--",
+            label=f"threshold {verification.threshold:.3f}: {100 * verification.false_match_rate:.2g} % "
+            "false matches",
+        )
+    axes.set_xlim(edges[occupied[0]] - 0.02, edges[occupied[-1] + 1] + 0.02)
+    axes.set_ylabel("share of pairs, % per bin")
+    low, high = axes.get_ylim()
+    axes.set_ylim(low, high * 1.28)  # room for the legend above the peaks
+    axes.legend(loc="upper left", frameon=False, fontsize=9)
+
+
+def _box(axes: Any, lines: list[str], *, low: bool = True) -> None:
+    """Figures in a corner that the curve leaves free."""
+    x, y, horizontal, vertical = (0.97, 0.05, "right", "bottom") if low else (0.04, 0.96, "left", "top")
+    axes.text(
+        x,
+        y,
+        "\n".join(lines),
+        transform=axes.transAxes,
+        ha=horizontal,
+        va=vertical,
+        family="monospace",
+        fontsize=9,
+        linespacing=1.4,
+        bbox={"facecolor": "white", "edgecolor": _GRID, "boxstyle": "round,pad=0.5"},
+    )
+
+
+def _say(axes: Any, text: str) -> None:
+    axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#7b8794")
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _percent(value: float | None) -> str:
+    return "   n/a" if value is None else f"{100 * value:5.1f} %"
+
+
+def _decimal(value: float | None) -> str:
+    return "   n/a" if value is None else f"{value:7.4f}"

@@ -1,0 +1,238 @@
+"""evaluate() end to end: real image files, the embedded database, figures checked against the exact ranking."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from siamese_search.datasets.records import ImageRecord
+from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError
+from siamese_search.evaluation.evaluate import evaluate, evaluate_gallery
+from siamese_search.evaluation.ranking import retrieval_metrics
+from siamese_search.gallery.base import ModelRef
+from siamese_search.images import read_image
+
+CONTRACT = {
+    "protocol", "queries", "gallery", "invalid_queries", "rank1", "rank5", "rank10", "mAP", "mAP_trapezoid",
+    "mINP", "verification", "ann_recall", "model", "data",
+}  # fmt: skip
+
+
+def test_planted_identities_are_found_through_the_embedded_database(make_images, embedder):
+    records = make_images([str(i) for i in range(1, 13)], ("1", "2", "3"), each=2, noise=25)
+    report = evaluate(records, embedder)
+    assert report.ranking.queries == report.ranking.gallery == 72
+    assert report.ranking.invalid_queries == 0
+    assert report.rank1 > 0.9
+    assert report.ann_recall == 1.0
+    for figure in ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP"):
+        assert getattr(report.ranking, figure) == pytest.approx(getattr(report.exact, figure), abs=1e-3)
+    assert report.verification.auc > 0.9
+    # Six images of each identity form 15 pairs, 3 of them within a camera.
+    assert report.verification.genuine == 12 * 12
+    assert report.plan.excluded.same_camera == 72
+
+
+def test_figures_are_those_of_the_images_by_the_slow_way(make_images, embedder, memory_gallery):
+    records = make_images(["1", "2", "3", "0000", "-1", None], ("1", "2"), each=2, noise=500)
+    report = evaluate(records, embedder, memory_gallery())
+    kept = [r for r in records if r.identity not in (None, "-1")]
+    vectors = embedder.embed(np.stack([read_image(r.path, embedder.input_size) for r in kept]))
+    queries = [i for i, r in enumerate(kept) if r.identity != "0000"]
+    expected = retrieval_metrics(
+        vectors[queries],
+        vectors,
+        [kept[i].identity for i in queries],
+        [r.identity for r in kept],
+        [kept[i].camera for i in queries],
+        [r.camera for r in kept],
+        same_image=np.array(queries),
+    )
+    assert 0.2 < expected.mAP < 0.999  # noisy enough to tell rankings apart
+    assert report.ranking.mAP == report.exact.mAP == pytest.approx(expected.mAP, abs=1e-12)
+    np.testing.assert_array_equal(report.ranking.first_hit_rank, expected.first_hit_rank)
+    assert (report.plan.excluded.junk, report.plan.excluded.unlabelled) == (4, 4)
+
+
+def test_the_json_has_the_contract_keys_and_is_strict(make_images, embedder, memory_gallery):
+    records = make_images()
+    report = evaluate(
+        SimpleNamespace(root=records[0].path.parent, records=records), embedder, memory_gallery()
+    )
+    shape = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert shape.keys() >= CONTRACT
+    assert shape["verification"].keys() >= {"auc", "eer", "tar_at_far", "threshold", "false_match_rate"}
+    assert list(shape["verification"]["tar_at_far"]) == ["1e-1", "1e-2", "1e-3", "1e-4"]
+    assert shape["protocol"] == "all_vs_all"
+    assert shape["model"] == "colour-blocks"
+    assert shape["data"] == str(records[0].path.parent)
+    assert shape["failed"] == []
+    assert shape["verification"]["tar_at_far"]["1e-4"] is None  # 48 impostor pairs cannot tell
+
+
+def test_separate_queries_follow_the_market_protocol(make_images, embedder, memory_gallery):
+    gallery = make_images(["1", "2", "0000"], ("1", "2"), each=1, folder="gallery")
+    queries = make_images(["1", "2", "9"], ("3",), each=1, folder="query", seed=5)
+    # The third identity of the queries has the stripes of the distractor, and no match.
+    report = evaluate(gallery, embedder, memory_gallery(), queries=queries)
+    assert report.to_json()["protocol"] == "market"
+    assert (report.ranking.queries, report.ranking.gallery, report.ranking.invalid_queries) == (3, 6, 1)
+    assert report.rank1 == report.mAP == 1.0
+    assert report.verification.genuine == 4
+    assert [report.plan.gallery[i].identity for i in report.top[0][:2]] == ["1", "1"]
+
+
+def test_corrupt_images_are_named_and_survived(make_images, embedder, memory_gallery):
+    records = make_images(["1", "2", "3", "-1"])
+    records[1].path.write_bytes(b"\x89PNG nothing more")
+    records[6].path.unlink()
+    report = evaluate(records, embedder, memory_gallery(), batch_size=5)
+    assert report.ranking.queries == report.ranking.gallery == 10
+    shape = report.to_json()
+    assert [entry["path"] for entry in shape["failed"]] == [str(records[1].path), str(records[6].path)]
+    assert shape["failed"][1]["reason"] == "no such file"
+    assert shape["excluded"]["junk"] == 4
+    assert any("2 images could not be read" in line for line in report.notes())
+    assert report.rank1 == 1.0
+
+
+def test_corrupt_queries_are_named_and_survived(make_images, embedder, memory_gallery):
+    gallery = make_images(["-1", "1", "2"], folder="gallery")
+    queries = make_images(["-1", "1", "2"], ("3",), folder="query", seed=5)
+    gallery[5].path.write_bytes(b"")
+    queries[2].path.write_bytes(b"")
+    report = evaluate(gallery, embedder, memory_gallery(), queries=queries)
+    assert (report.ranking.queries, report.ranking.gallery) == (3, 7)
+    assert [failure.path for failure in report.failed] == [str(gallery[5].path), str(queries[2].path)]
+    assert [record.identity for record in report.plan.queries] == ["1", "2", "2"]
+    assert report.rank1 == 1.0
+
+
+def test_nothing_but_corrupt_images(make_images, embedder, memory_gallery):
+    records = make_images()
+    for record in records:
+        record.path.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"none of the 12 images can be read; .*1_0_c1_0.png: not an image"):
+        evaluate(records, embedder, memory_gallery())
+
+
+def test_single_camera_data_fails_before_anything_is_embedded(make_images, memory_gallery):
+    records = make_images(cameras=("1",))
+    blind = SimpleNamespace(fingerprint="colour-blocks", dim=32, input_size=(32, 16), embed=None)
+    with pytest.raises(
+        DataError, match="every query lost its matches to the same-camera rule: use --no-cameras"
+    ):
+        evaluate(records, blind, memory_gallery())
+
+
+def test_single_camera_data_without_the_rule(make_images, embedder, memory_gallery):
+    report = evaluate(make_images(cameras=("1",)), embedder, memory_gallery(), use_cameras=False)
+    assert report.rank1 == 1.0
+    assert report.to_json()["cameras"] is False
+    assert report.to_json()["excluded"]["itself"] == 6
+
+
+def test_a_lossy_database_shows_in_the_figures(make_images, embedder, memory_gallery):
+    records = make_images(["1", "2"], ("1", "2"), each=1)
+    # The second image of identity 1 (place 1, id 2) never comes back: its partner misses its only match.
+    gallery = memory_gallery(forget=["00000000-0000-0000-0000-000000000002"])
+    report = evaluate(records, embedder, gallery)
+    assert report.exact.mAP == 1.0
+    assert report.mAP == 0.75
+    assert report.rank1 == 0.75
+    assert report.ann_recall == 0.75  # three of four results, for each of four queries
+    assert report.ranking.invalid_queries == 0
+
+
+def test_a_depth_cuts_the_ranking_and_is_labelled(make_images, embedder, memory_gallery):
+    records = make_images(["1", "2", "3"], ("1", "2"), each=3)
+    gallery = memory_gallery()
+    report = evaluate(records, embedder, gallery, depth=6)
+    assert {k for _, k in gallery.asked} == {6}
+    assert report.to_json()["depth"] == 6
+    assert report.notes()[-1] == "rankings cut off at 6: mAP is mAP@6"
+    # Six results are the identity's own images, of which three are matches from the other camera: nothing lost.
+    assert report.mAP == 1.0
+    assert evaluate(records, embedder, memory_gallery(), depth=3).mAP < 1.0
+
+
+def test_queries_are_asked_in_bounded_groups(make_images, embedder, memory_gallery, monkeypatch):
+    monkeypatch.setattr("siamese_search.evaluation.database._HITS_AT_ONCE", 30)
+    gallery = memory_gallery()
+    report = evaluate(make_images(), embedder, gallery)
+    assert gallery.asked == [(2, 12)] * 6
+    assert report.rank1 == 1.0
+
+
+def test_progress_covers_both_stages(make_images, embedder, memory_gallery):
+    seen = []
+    evaluate(
+        make_images(), embedder, memory_gallery(), batch_size=5, progress=lambda *step: seen.append(step)
+    )
+    assert seen == [("embed", 5, 12), ("embed", 10, 12), ("embed", 12, 12), ("rank", 12, 12)]
+
+
+def test_a_stored_gallery_is_measured_from_its_vectors(make_images, embedder, memory_gallery):
+    records = make_images(["1", "2", "3", "0000", "-1", None], noise=500)
+    images = np.stack([read_image(r.path, embedder.input_size) for r in records])
+    gallery = memory_gallery()
+    # Ids in another order than the records, and a numeric camera, as a CSV would have given it.
+    ids = [f"{i * 37 % 100:032x}" for i in range(len(records))]
+    gallery.upsert(ids, embedder.embed(images), [_payload(r) for r in records])
+    stored, fresh = evaluate_gallery(gallery), evaluate(records, embedder, memory_gallery())
+    assert stored.mAP == pytest.approx(fresh.mAP, abs=1e-9)
+    assert stored.ranking.queries == 12
+    assert stored.plan.excluded == fresh.plan.excluded
+    assert stored.verification == fresh.verification
+    assert stored.ann_recall == 1.0
+    assert stored.data == "nowhere/memory"
+
+
+def _payload(record: ImageRecord) -> dict[str, object]:
+    camera = None if record.camera is None else int(record.camera)
+    return {"identity": record.identity, "camera": camera, "key": record.key, "path": str(record.path)}
+
+
+def test_a_stored_gallery_of_the_embedded_database(make_images, embedder, tmp_path):
+    from siamese_search.gallery.opening import open_gallery
+
+    records = make_images(["1", "2", "3"], noise=60)
+    images = np.stack([read_image(r.path, embedder.input_size) for r in records])
+    ids = [f"00000000-0000-0000-0000-{i:012d}" for i in range(len(records))]
+    model = ModelRef(embedder.fingerprint, embedder.dim)
+    with open_gallery(str(tmp_path / "store"), "people", model=model, create=True, mode="w") as gallery:
+        gallery.upsert(ids, embedder.embed(images), [_payload(r) for r in records])
+        stored = evaluate_gallery(gallery)
+    assert stored.mAP == pytest.approx(stored.exact.mAP, abs=1e-6)
+    assert stored.ranking.queries == 12
+
+
+def test_a_gallery_that_holds_something_is_left_alone(make_images, embedder, memory_gallery):
+    gallery = memory_gallery()
+    gallery.upsert(["x"], np.ones((1, 32), np.float32), [{}])
+    with pytest.raises(StoreError, match="needs an empty gallery"):
+        evaluate(make_images(), embedder, gallery)
+    assert gallery.count() == 1
+
+
+def test_a_gallery_of_another_model_is_refused(make_images, embedder, memory_gallery):
+    gallery = memory_gallery()
+    gallery.model = ModelRef("another", 32)
+    with pytest.raises(ModelMismatchError, match="by model another, not colour-blocks"):
+        evaluate(make_images(), embedder, gallery)
+
+
+@pytest.mark.parametrize("wrong", [{"depth": 0}, {"false_match_rate": 0}, {"false_match_rate": 1.5}])
+def test_options_that_cannot_work(make_images, embedder, memory_gallery, wrong):
+    with pytest.raises(UsageError):
+        evaluate([], embedder, memory_gallery(), **wrong)
+
+
+def test_nan_becomes_null(make_images, embedder, memory_gallery):
+    shape = evaluate(make_images(["1"], ("1", "2"), each=1), embedder, memory_gallery()).to_json()
+    assert shape["verification"]["auc"] is None  # no impostor pair
+    assert math.isfinite(shape["mAP"])

@@ -1,0 +1,94 @@
+"""Which images are queries, which are the gallery, and what each rule leaves out: all counted by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from siamese_search.datasets.records import ImageRecord
+from siamese_search.errors import DataError
+from siamese_search.evaluation.protocol import all_vs_all, market
+
+
+def images(*labels: tuple[str | None, str | None], folder: str = "set") -> list[ImageRecord]:
+    """One record per (identity, camera)."""
+    return [
+        ImageRecord(f"{i}.jpg", Path(folder, f"{i}.jpg"), identity, camera)
+        for i, (identity, camera) in enumerate(labels)
+    ]
+
+
+MIXED = (
+    ("-1", "1"),  # 0 junk
+    ("A", "1"),  # 1
+    ("A", "1"),  # 2 same camera as 1
+    ("A", "2"),  # 3
+    (None, "1"),  # 4 unlabelled
+    ("0000", "2"),  # 5 distractor
+    ("B", "1"),  # 6 alone
+    ("C", "2"),  # 7 two of one camera
+    ("C", "2"),  # 8
+)
+
+
+def test_all_vs_all_with_cameras():
+    plan = all_vs_all(images(*MIXED))
+    assert plan.use_cameras
+    assert plan.query_rows.tolist() == [1, 2, 3, 6, 7, 8]
+    assert plan.gallery_rows.tolist() == [1, 2, 3, 5, 6, 7, 8]
+    assert plan.same_image.tolist() == [0, 1, 2, 4, 5, 6]
+    assert plan.query_ids == ["A", "A", "A", "B", "C", "C"]
+    counts = plan.excluded
+    assert (counts.unlabelled, counts.junk, counts.distractors, counts.itself) == (1, 1, 1, 6)
+    assert counts.same_camera == 4  # 1-2, 2-1, 7-8, 8-7
+    assert counts.no_match == 1  # B
+    assert counts.same_camera_only == 2  # both of C
+    assert len(plan.explain()) == 7
+    plan.require_valid_query()
+
+
+def test_all_vs_all_without_cameras():
+    plan = all_vs_all(images(*MIXED), use_cameras=False)
+    assert plan.query_cameras is plan.gallery_cameras is None
+    assert (plan.excluded.same_camera, plan.excluded.same_camera_only, plan.excluded.no_match) == (0, 0, 1)
+
+
+def test_cameras_that_nobody_knows_switch_the_rule_off():
+    assert not all_vs_all(images(("A", None), ("A", None))).use_cameras
+
+
+def test_market_keeps_the_sets_apart_and_a_shared_file_from_finding_itself():
+    gallery = images(("A", "1"), ("A", "2"), ("-1", "1"), ("0000", "3"))
+    queries = [gallery[1], *images(("A", "3"), ("B", "1"), ("0000", "1"), (None, None), folder="query")]
+    plan = market(queries, gallery)
+    assert plan.query_rows.tolist() == [0, 1, 2]
+    assert plan.gallery_rows.tolist() == [0, 1, 3]
+    assert plan.same_image.tolist() == [1, -1, -1]
+    counts = plan.excluded
+    assert (counts.unlabelled, counts.junk, counts.distractors) == (1, 1, 1)
+    # The first query's only same-camera image is itself, which has left already.
+    assert (counts.itself, counts.same_camera, counts.no_match, counts.same_camera_only) == (1, 0, 1, 0)
+
+
+def test_single_camera_data_is_explained():
+    plan = all_vs_all(images(("A", "1"), ("A", "1"), ("B", "1"), ("B", "1")))
+    with pytest.raises(DataError) as caught:
+        plan.require_valid_query()
+    assert str(caught.value) == "every query lost its matches to the same-camera rule: use --no-cameras"
+    all_vs_all(images(("A", "1"), ("A", "1")), use_cameras=False).require_valid_query()
+
+
+def test_single_camera_data_with_lonely_identities_is_explained():
+    with pytest.raises(DataError, match="every query that had a match lost its matches to the same-camera"):
+        all_vs_all(images(("A", "1"), ("A", "1"), ("B", "2"))).require_valid_query()
+
+
+def test_lonely_identities_are_explained():
+    with pytest.raises(DataError, match="none of the 2 queries has another image of its identity"):
+        all_vs_all(images(("A", "1"), ("B", "2"))).require_valid_query()
+
+
+def test_nothing_labelled_is_explained():
+    with pytest.raises(DataError, match="no image of a named identity"):
+        all_vs_all(images((None, "1"), ("-1", "1"), ("0000", "1"))).require_valid_query()
