@@ -168,7 +168,7 @@ class _Figure:
     def torso(self) -> None:
         person, bob = self.person, self.bob
         if person.bottom == "skirt":
-            flare = self.hip * 1.35 + 0.02
+            flare = self.hip * (1.15 if self.person.top == "coat" else 1.35) + 0.012
             self.shape(
                 [(-self.hip, 0.54), (self.hip, 0.54), (flare, 0.3), (-flare, 0.3)], person.bottom_colour
             )

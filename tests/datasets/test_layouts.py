@@ -1,0 +1,346 @@
+"""Layouts: detection, scanning and human errors, on real directories and CSV files."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from pathlib import Path
+
+import pytest
+
+from siamese_search.datasets.layouts import detect_layout, load_dataset, scan_records
+from siamese_search.datasets.market1501 import parse_market_name
+from siamese_search.datasets.records import decode_key
+from siamese_search.errors import DataError, UsageError
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return root
+
+
+def keys(root: Path, **options) -> list[str]:
+    return [record.key for record in scan_records(root, **options)]
+
+
+def table(root: Path, text: str, name: str = "data.csv") -> Path:
+    path = root / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def fails(root: Path, *parts: str, **options) -> str:
+    with pytest.raises(DataError) as caught:
+        load_dataset(root, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+    return message
+
+
+MARKET = ("0002_c1s1_000451_03.jpg", "0002_c2s1_000451_03.jpg", "0007_c3s2_000001_00.jpg", "-1_c1s1_000401_03.jpg",
+          "0000_c4s1_000001_01.jpg")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("0002_c1s1_000451_03.jpg", ("0002", "1", {"sequence": 1, "frame": 451, "detection": 3})),
+        ("-1_c1s1_000401_03.jpg", ("-1", "1", {"sequence": 1, "frame": 401, "detection": 3})),
+        ("0000_c6s4_002893_04.jpg", ("0000", "6", {"sequence": 4, "frame": 2893, "detection": 4})),
+        ("1501_c6s4_002893_04.jpg.jpg", ("1501", "6", {"sequence": 4, "frame": 2893, "detection": 4})),
+        ("0002_c1s1_000451_03_bbox.png", ("0002", "1", {"sequence": 1, "frame": 451, "detection": 3})),
+        ("0005_c2_f0046985.jpg", ("0005", "2", {"frame": 46985})),
+        ("0001_c001_00016450_0.jpg", ("0001", "1", {"frame": 16450, "detection": 0})),
+        ("0002_c1s1.jpg", None),
+        ("x0002_c1s1_000451_03.jpg", None),
+        ("-2_c1s1_000451_03.jpg", None),
+        ("0002_c1s1_000451_03", None),
+        ("\u0660\u0661_c1s1_000451_03.jpg", None),  # digits, but not ASCII ones
+        ("0002_c1s1_000451_03.jpg\n", None),
+    ],
+)
+def test_market_names(name, expected):
+    assert parse_market_name(name) == expected
+
+
+def test_market_directory_is_recognised_and_says_why(tmp_path):
+    dataset = load_dataset(touch(tmp_path, *MARKET))
+    assert dataset.layout == "market1501"
+    assert dataset.reason == "names like -1_c1s1_000401_03.jpg (5 of 5 images)"
+    assert dataset.identities == ["0002", "0007"]  # neither junk nor distractors
+    assert [r.identity for r in dataset.records] == ["-1", "0000", "0002", "0002", "0007"]
+
+
+def test_market_names_win_over_the_folders_they_are_in(tmp_path):
+    root = touch(tmp_path, *(f"train/{name}" for name in MARKET), *(f"query/{name}" for name in MARKET))
+    assert detect_layout(root).layout == "market1501"
+
+
+def test_folders_give_the_first_folder_as_the_identity(tmp_path):
+    root = touch(tmp_path, "ann/1.jpg", "ann/deep/er/2.png", "bob/1.JPEG", "README", "bob/notes.txt")
+    dataset = load_dataset(root)
+    assert dataset.layout == "folders"
+    assert "2 folders" in dataset.reason
+    assert [(r.key, r.identity) for r in dataset.records] == [
+        ("ann/1.jpg", "ann"),
+        ("ann/deep/er/2.png", "ann"),
+        ("bob/1.JPEG", "bob"),
+    ]
+    assert all(r.path.is_file() and r.camera is None for r in dataset.records)
+
+
+def test_flat_directories_have_no_identities(tmp_path):
+    dataset = load_dataset(touch(tmp_path, "a.jpg", "b.png"))
+    assert (dataset.layout, dataset.identities) == ("flat", [])
+
+
+def test_one_folder_alone_is_no_identity_unless_asked_for(tmp_path):
+    root = touch(tmp_path, "photos/a.jpg", "photos/b.jpg")
+    assert detect_layout(root).layout == "flat"
+    assert [r.identity for r in scan_records(root, "folders")] == ["photos", "photos"]
+
+
+def test_split_folders_are_not_taken_for_identities(tmp_path):
+    fails(touch(tmp_path, "train/ann/1.jpg", "test/bob/1.jpg"), "test, train", "not identities")
+
+
+@pytest.mark.parametrize(
+    ("layout", "names", "offenders"),
+    [
+        ("market1501", ("a.jpg", "b.jpg", "c.jpg", "d.jpg", MARKET[0]), "4 images: a.jpg, b.jpg, c.jpg, …"),
+        ("folders", ("a.jpg", "b.jpg", "ann/1.jpg"), "2 images: a.jpg, b.jpg;"),
+    ],
+)
+def test_a_layout_that_does_not_fit_shows_the_first_three(tmp_path, layout, names, offenders):
+    root = touch(tmp_path, *names)
+    fails(root, layout, offenders, layout=layout)
+    with pytest.raises(DataError):
+        scan_records(root, layout)  # on the call, before anything is ingested
+
+
+def test_auto_with_a_few_misfits_names_them(tmp_path):
+    fails(touch(tmp_path, *MARKET, "thumb.jpg"), "names like", "1 image: thumb.jpg", "another layout")
+
+
+def test_order_depends_on_names_alone(tmp_path):
+    names = ["b/2.jpg", "a.jpg", "c/1.jpg", "b/10.jpg", "B/1.jpg", "b.jpg"]
+    one, two = touch(tmp_path / "1", *names), touch(tmp_path / "2", *reversed(names))
+    assert keys(one, layout="flat") == keys(two, layout="flat")
+    assert sorted(keys(one, layout="flat")) == sorted(names)
+
+
+def test_hidden_special_and_foreign_files_are_skipped(tmp_path):
+    root = touch(tmp_path, "a.jpg", ".hidden.jpg", ".cache/b.jpg", "c.txt", "d.jpg.part")
+    os.mkfifo(root / "pipe.jpg")
+    (root / "gone.jpg").symlink_to(root / "nowhere.jpg")
+    (root / "dir.jpg").mkdir()
+    assert keys(root) == ["a.jpg"]
+
+
+def test_linked_files_count_and_linked_directories_do_not(tmp_path):
+    root = touch(tmp_path / "root", "a.jpg", "sub/b.jpg")
+    touch(tmp_path / "outside", "x.jpg")
+    (root / "link.jpg").symlink_to(tmp_path / "outside" / "x.jpg")
+    (root / "out").symlink_to(tmp_path / "outside")
+    (root / "sub" / "loop").symlink_to(root)
+    assert keys(root, layout="flat") == ["a.jpg", "link.jpg", "sub/b.jpg"]
+
+
+def test_following_links_ends_in_spite_of_loops(tmp_path):
+    root = touch(tmp_path / "root", "a.jpg", "sub/b.jpg")
+    touch(tmp_path / "outside", "x.jpg")
+    (root / "out").symlink_to(tmp_path / "outside")
+    (root / "sub" / "loop").symlink_to(root)
+    (tmp_path / "outside" / "back").symlink_to(root)
+    assert keys(root, layout="flat", follow_links=True) == ["a.jpg", "out/x.jpg", "sub/b.jpg"]
+
+
+def test_a_root_that_is_a_link_is_walked(tmp_path):
+    touch(tmp_path / "real", "a.jpg")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    assert keys(tmp_path / "link") == ["a.jpg"]
+
+
+def test_names_that_are_not_utf8_survive(tmp_path):
+    raw = b"caf\xe9%.jpg"
+    (tmp_path / os.fsdecode(raw)).write_bytes(b"x")
+    (record,) = scan_records(tmp_path)
+    record.key.encode("utf-8")
+    assert os.fsencode(decode_key(record.key)) == raw
+    assert record.path.read_bytes() == b"x"
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    for folder in range(40):
+        touch(tmp_path, *(f"p{folder:02d}/{image:03d}.jpg" for image in range(100)))
+
+    def peak(root: Path) -> int:
+        tracemalloc.start()
+        count = sum(1 for _ in scan_records(root, "flat"))
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert count % 100 == 0
+        return found
+
+    one = peak(tmp_path / "p00")
+    assert peak(tmp_path) < 3 * one  # 40 times the images; the tree adds its top directory only
+
+
+def test_missing_empty_and_wrong_roots(tmp_path):
+    fails(tmp_path / "nowhere", "no such file or directory")
+    fails(tmp_path, "no images")
+    fails(touch(tmp_path, "note.md") / "note.md", "neither a directory of images nor a CSV")
+    with pytest.raises(UsageError, match="market1501"):
+        load_dataset(tmp_path, "market")
+    touch(tmp_path, "a.jpg")
+    fails(table(tmp_path, "path\na.jpg\n"), "needs a directory", layout="flat")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_an_unreadable_folder_is_named(tmp_path):
+    root = touch(tmp_path, "a/1.jpg", "b/1.jpg")
+    (root / "b").chmod(0)
+    try:
+        fails(root, "/b", "permissions")
+    finally:
+        (root / "b").chmod(0o755)
+
+
+def test_csv_columns_become_typed_metadata(tmp_path):
+    touch(tmp_path, "img/a.jpg", "img/b.jpg", "img/c.jpg")
+    path = table(
+        tmp_path,
+        "\ufeffIdentity;Image;camera;age;weight;lost;site;mixed;zip;;big\n"
+        'x1;img/a.jpg;1;41;70.5;true;"north; gate";true;0123;0;9\n'
+        "x2;img/b.jpg;2;-3;1e1;False;;3;4567;1;99999999999999999999\n"
+        ";img/c.jpg;;;;;;;;2;\n",
+    )
+    dataset = load_dataset(path)
+    assert (dataset.layout, dataset.root) == ("csv", tmp_path)
+    a, b, c = dataset.records
+    assert (a.key, a.identity, a.camera) == ("img/a.jpg", "x1", "1")
+    assert dict(a.metadata) == {
+        "age": 41, "weight": 70.5, "lost": True, "site": "north; gate", "mixed": "true", "zip": "0123", "big": 9.0,
+    }  # fmt: skip
+    assert [type(v) for v in a.metadata.values()] == [int, float, bool, str, str, str, float]
+    assert b.metadata["age"] == -3
+    assert b.metadata["lost"] is False
+    assert b.metadata["mixed"] == "3"  # one type for a column: no value fits both
+    assert (c.identity, c.camera, dict(c.metadata)) == (None, None, {})
+
+
+@pytest.mark.parametrize("column", ["path", "FILE", "filename", "Image"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_csv_path_columns_and_delimiters(tmp_path, column, delimiter):
+    touch(tmp_path, "a.jpg")
+    (record,) = scan_records(table(tmp_path, f"{column}{delimiter}identity\r\na.jpg{delimiter}7\r\n"))
+    assert (record.key, record.identity) == ("a.jpg", "7")
+
+
+def test_csv_names_are_found_beside_below_or_where_told(tmp_path):
+    touch(tmp_path, "train/a.jpg", "data/a.jpg", "elsewhere/deep/a.jpg")
+    path = table(tmp_path, "path\na.jpg\n")
+    assert load_dataset(path).root == tmp_path / "data"  # named like the CSV
+    assert load_dataset(table(tmp_path, "path\na.jpg\n", "x.csv")).root == tmp_path / "data"
+    assert (
+        load_dataset(path, images_root=tmp_path / "elsewhere" / "deep").root
+        == tmp_path / "elsewhere" / "deep"
+    )
+    fails(path, "no such directory", images_root=tmp_path / "nowhere")
+
+
+def test_csv_absolute_paths_are_kept_inside(tmp_path):
+    touch(tmp_path / "in", "a.jpg")
+    touch(tmp_path, "secret.jpg")
+    assert keys(table(tmp_path / "in", f"path\n{tmp_path / 'in' / 'a.jpg'}\n")) == ["a.jpg"]
+    for name in (str(tmp_path / "secret.jpg"), "../secret.jpg", "x/../../secret.jpg", "..", "."):
+        fails(table(tmp_path / "in", f"path\n{name}\n"), "line 2", "leaves")
+
+
+def test_csv_missing_files_are_counted(tmp_path):
+    touch(tmp_path, "a.jpg")
+    path = table(tmp_path, "path\na.jpg\n" + "".join(f"no{i}.jpg\n" for i in range(5)))
+    fails(path, "5 images it names cannot be found", "no0.jpg, no1.jpg, no2.jpg, …")
+    with pytest.raises(DataError):
+        scan_records(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "empty"),
+        ("path,identity\n", "no rows"),
+        ("identity,camera\n1,2\n", "no path column"),
+        ("path,Age,age\na.jpg,1,2\n", "twice"),
+        ("path,mtime_ns\na.jpg,1\n", "reserved"),
+        ("path,x\na.jpg\n", "line 2 has 1 fields"),
+        ("path\na.jpg\na.jpg\n", "repeat an image: a.jpg"),
+        ("path,x\n,1\n", "name is empty"),
+        ("path,x\na.jpg," + "y" * 40_000 + "\n", "32768"),
+        ('path,x\na.jpg,"' + "y" * 200_000 + "\n", "field larger"),
+        ("path\x00,x\na.jpg,1\n", "not a text file"),
+    ],
+)
+def test_csv_faults_are_one_line(tmp_path, text, part):
+    touch(tmp_path, "a.jpg")
+    fails(table(tmp_path, text), part)
+
+
+def test_csv_in_utf16_is_named(tmp_path):
+    (tmp_path / "data.csv").write_bytes("path\na.jpg\n".encode("utf-16"))
+    fails(tmp_path / "data.csv", "UTF-16")
+
+
+def test_csv_may_name_files_that_are_not_utf8(tmp_path):
+    name = b"caf\xe9.jpg"
+    (tmp_path / os.fsdecode(name)).write_bytes(b"x")
+    (tmp_path / "data.csv").write_bytes(b"path,who\n" + name + b",Ren\xe9\n")
+    (record,) = scan_records(tmp_path / "data.csv")
+    assert os.fsencode(decode_key(record.key)) == name
+    assert record.metadata["who"] == "Ren%E9"
+
+
+def test_csv_layout_in_a_directory_needs_exactly_one(tmp_path):
+    touch(tmp_path, "a.jpg")
+    fails(tmp_path, "has 0", layout="csv")
+    table(tmp_path, "path\na.jpg\n")
+    assert load_dataset(tmp_path, "csv").layout == "csv"
+    table(tmp_path, "path\na.jpg\n", "other.csv")
+    fails(tmp_path, "has 2 (data.csv, other.csv)", layout="triplets")
+
+
+def test_triplets_from_market_names(tmp_path):
+    a, p, n = MARKET[:3]
+    touch(tmp_path, *(f"train/{name}" for name in MARKET))
+    dataset = load_dataset(table(tmp_path, f"Anchor,Negative,Positive\n{a},{n},{p}\n"))
+    assert (dataset.layout, dataset.root, dataset.triplets) == ("triplets", tmp_path / "train", [(a, p, n)])
+    assert {r.key: r.identity for r in dataset.records} == {a: "0002", p: "0002", n: "0007"}
+
+
+def test_triplets_from_folders_and_without_identities(tmp_path):
+    touch(tmp_path, "x/1.jpg", "x/2.jpg", "y/1.jpg", "1.jpg", "2.jpg", "3.jpg")
+    header = "anchor,positive,negative\n"
+    folders = load_dataset(table(tmp_path, header + "x/1.jpg,x/2.jpg,y/1.jpg\n"))
+    assert folders.identities == ["x", "y"]
+    assert load_dataset(table(tmp_path, header + "1.jpg,2.jpg,3.jpg\n")).identities == []
+    fails(table(tmp_path, header + "x/1.jpg,y/1.jpg,x/2.jpg\n"), "1 of 1 triplets contradict", "line 2")
+    fails(table(tmp_path, header + "1.jpg,2.jpg,9.jpg\n"), "1 image it names cannot be found", "9.jpg")
+    fails(table(tmp_path, header), "no rows")
+    fails(table(tmp_path, "path\n1.jpg\n"), "must name the columns", layout="triplets")
+
+
+@pytest.mark.data
+def test_the_real_data_sets(data_dir):
+    market = load_dataset(data_dir / "market1501" / "train")
+    assert (market.layout, len(market.records), len(market.identities)) == ("market1501", 12936, 751)
+    assert {r.camera for r in market.records} == set("123456")
+    triplets = load_dataset(data_dir / "market1501" / "train.csv")
+    assert (triplets.layout, len(triplets.triplets)) == ("triplets", 4000)
+    assert {r.key for r in triplets.records} <= {r.key for r in market.records}
+    faces = load_dataset(data_dir / "orl_faces")
+    assert (faces.layout, len(faces.records), len(faces.identities)) == ("folders", 400, 40)

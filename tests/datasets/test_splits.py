@@ -1,0 +1,209 @@
+"""Splits: disjoint, deterministic, independent of order, and honest about what cannot work."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from siamese_search.datasets.layouts import Dataset, load_dataset
+from siamese_search.datasets.records import ImageRecord
+from siamese_search.datasets.splits import hold_out, query_gallery_split, read_identity_list, split_identities
+from siamese_search.errors import DataError, UsageError
+
+PEOPLE = [f"p{i:03d}" for i in range(50)]
+
+
+def record(identity: str | None, camera: str | None, number: int) -> ImageRecord:
+    key = f"{identity}/{camera}/{number}.jpg"
+    return ImageRecord(key, Path(key), identity, camera)
+
+
+def dataset(records: list[ImageRecord], layout: str = "folders", triplets=()) -> Dataset:
+    return Dataset(Path("somewhere"), layout, "test", records, list(triplets))
+
+
+def test_splits_are_disjoint_and_complete():
+    train, held = split_identities(PEOPLE, count=7)
+    assert (len(train), len(held), train & held, train | held) == (43, 7, set(), set(PEOPLE))
+
+
+def test_splits_do_not_depend_on_order_repeats_or_reserved_names():
+    shuffled = [*PEOPLE * 2, None, "-1", "0000"]
+    random.Random(1).shuffle(shuffled)
+    assert split_identities(shuffled, fraction=0.2, seed=3) == split_identities(PEOPLE, fraction=0.2, seed=3)
+
+
+def test_splits_depend_on_the_seed():
+    assert split_identities(PEOPLE, count=10, seed=0) != split_identities(PEOPLE, count=10, seed=1)
+
+
+def test_a_split_is_the_same_on_every_machine():
+    # Golden: a change would silently move people between training and evaluation of existing projects.
+    assert sorted(split_identities(PEOPLE, count=3, seed=0)[1]) == ["p014", "p028", "p031"]
+
+
+def test_a_new_identity_replaces_at_most_one_held_out():
+    before = split_identities(PEOPLE, count=10)[1]
+    after = split_identities([*PEOPLE, "newcomer"], count=10)[1]
+    assert len(before & after) >= 9
+
+
+@given(st.sets(st.text(min_size=1), min_size=3), st.floats(0.01, 0.99), st.integers(0, 9))
+def test_fractions(names, fraction, seed):
+    names -= {"-1", "0000"}
+    held = max(1, round(fraction * len(names)))
+    if len(names) - held < 2:
+        with pytest.raises(DataError):
+            split_identities(names, fraction=fraction, seed=seed)
+    else:
+        assert len(split_identities(names, fraction=fraction, seed=seed)[1]) == held
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"count": 1, "fraction": 0.5},
+        {"count": 0},
+        {"fraction": 0.0},
+        {"fraction": 1.0},
+        {"fraction": float("nan")},
+    ],
+)
+def test_wrong_amounts_are_usage_errors(options):
+    with pytest.raises(UsageError):
+        split_identities(PEOPLE, **options)
+
+
+def test_two_must_stay_to_train_on():
+    with pytest.raises(DataError, match="cannot hold out 49 of 50"):
+        split_identities(PEOPLE, count=49)
+
+
+def test_identity_lists(tmp_path):
+    path = tmp_path / "ids.txt"
+    path.write_bytes(b"\xef\xbb\xbf# held out\r\n0002\r\n\r\n  0023  # why\r\n0002\nA#1\n")
+    assert read_identity_list(path) == ["0002", "0023", "A#1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (b"", "names no identity"),
+        (b"# only\n", "names no identity"),
+        (b"\xff\xfe0\x00", "not UTF-8"),
+        (b"a\x00b\n", "line 1 holds control"),
+        (b"x" * ((16 << 20) + 1), "over 16777216"),
+    ],
+)
+def test_bad_identity_lists(tmp_path, content, part):
+    path = tmp_path / "ids.txt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=part):
+        read_identity_list(path)
+
+
+def test_missing_identity_lists(tmp_path):
+    for path in (tmp_path / "nowhere.txt", tmp_path):
+        with pytest.raises(DataError, match="no such file of identities"):
+            read_identity_list(path)
+
+
+def test_hold_out_parts():
+    records = [record(who, "1", n) for who in ("a", "b", "c", "-1", "0000", None) for n in range(2)]
+    train, held = hold_out(dataset(records), ["c"])
+    assert (train.identities, held.identities) == (["a", "b"], ["c"])
+    assert {r.identity for r in train.records} == {"a", "b"}
+    assert {r.identity for r in held.records} == {"c", "-1", "0000"}
+
+
+def test_hold_out_triplets_touch_one_side_only():
+    records = [record(who, "1", n) for who in "abcd" for n in range(2)]
+    key = {(r.identity, n): f"{r.identity}/1/{n}.jpg" for r in records for n in range(2)}
+    triplets = [
+        (key["a", 0], key["a", 1], key["b", 0]),
+        (key["a", 0], key["a", 1], key["c", 0]),  # a held-out negative
+        (key["c", 0], key["c", 1], key["a", 0]),  # a held-out anchor
+        (key["c", 0], key["c", 1], key["d", 0]),
+    ]
+    train, held = hold_out(dataset(records, "triplets", triplets), ["c", "d"])
+    assert (train.triplets, held.triplets) == (triplets[:1], triplets[3:])
+
+
+def test_hold_out_names_absent_identities():
+    data = dataset([record(who, "1", 0) for who in "abcd"])
+    with pytest.raises(DataError, match=r"4 of 5 .*: v, x, y, …; it has 4 identities such as a;"):
+        hold_out(data, ["a", "x", "y", "z", "v"])
+    # A triplet CSV samples the images: whom it never names is held out already. A list that fits nobody is wrong.
+    assert hold_out(dataset(data.records, "triplets"), ["a", "x"])[1].identities == ["a"]
+    with pytest.raises(DataError, match="1 of 1"):
+        hold_out(dataset(data.records, "triplets"), ["x"])
+
+
+def test_hold_out_needs_somebody_on_both_sides():
+    data = dataset([record(who, "1", 0) for who in "abc"])
+    with pytest.raises(DataError, match="leaves 1 to train on"):
+        hold_out(data, ["a", "b"])
+    with pytest.raises(DataError, match="were named"):
+        hold_out(data, [])
+    with pytest.raises(DataError, match="knows no identities"):
+        hold_out(dataset([record(None, None, 0)], "flat"), ["a"])
+
+
+def groups(records) -> Counter:
+    return Counter((r.identity, r.camera) for r in records)
+
+
+def test_one_query_for_each_identity_and_camera():
+    records = [record(who, camera, n) for who in "ab" for camera in "123" for n in range(4)]
+    queries, gallery = query_gallery_split(records)
+    assert set(groups(queries).values()) == {1}
+    assert len(groups(queries)) == 6
+    assert [r for r in records if r in queries or r in gallery] == records
+    assert len(queries) + len(gallery) == len(records)
+
+
+def test_query_choice_does_not_depend_on_order_but_on_the_seed():
+    records = [record("a", "1", n) for n in range(40)]
+    chosen = query_gallery_split(records)[0]
+    assert query_gallery_split(records[::-1])[0] == chosen
+    assert any(query_gallery_split(records, seed=s)[0] != chosen for s in range(1, 5))
+
+
+def test_each_camera_keeps_something_to_be_found():
+    records = [record("a", "1", 0), record("a", "2", 0), record("a", "2", 1)]
+    queries, gallery = query_gallery_split(records, per_camera=5)
+    assert groups(queries) == {("a", "2"): 1}
+    assert groups(gallery) == {("a", "1"): 1, ("a", "2"): 1}
+    # Single images everywhere: one of them still becomes a query.
+    assert len(query_gallery_split([record("a", c, 0) for c in "123"])[0]) == 1
+    assert query_gallery_split([record("a", "1", 0)])[0] == []
+
+
+def test_reserved_and_unknown_identities_are_gallery_only():
+    records = [record(who, "1", n) for who in ("-1", "0000", None) for n in range(3)]
+    assert query_gallery_split(records) == ([], records)
+
+
+def test_no_cameras_count_as_one():
+    assert len(query_gallery_split([record("a", None, n) for n in range(5)])[0]) == 1
+
+
+def test_at_least_one_query():
+    with pytest.raises(UsageError):
+        query_gallery_split([], per_camera=0)
+
+
+@pytest.mark.data
+def test_the_real_held_out_list(data_dir):
+    ids = read_identity_list(data_dir / "market1501" / "heldout_ids.txt")
+    train, held = hold_out(load_dataset(data_dir / "market1501" / "train"), ids)
+    assert (len(train.identities), len(held.identities), len(held.records)) == (643, 108, 1970)
+    train, _ = hold_out(load_dataset(data_dir / "market1501" / "train.csv"), ids)
+    assert len(train.triplets) == 2883
+    assert not set(train.identities) & set(ids)
