@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -28,8 +27,9 @@ from ingest.plan import PlannedFile, plan_files
 from ingest.prefetch import prefetch
 from ingest.scan import ScannedFile, check_roots, scan_files
 from ingest.summary import IngestSummary, Progress
-from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError, printable
-from siamese_search.gallery.base import Gallery, Payload, Vectors
+from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
+from siamese_search.gallery.base import Gallery, Vectors
+from siamese_search.gallery.checksums import vector_crc
 
 if TYPE_CHECKING:
     from siamese_search.model.embedder import Embedder
@@ -131,7 +131,7 @@ class _Run:
                     relabelled.append(planned)
                 else:
                     yield planned
-            self._relabel(relabelled)
+            yield from self._relabel(relabelled)
             self.report()
             if self.stop.is_set():
                 return
@@ -181,8 +181,7 @@ class _Run:
         """Write what is embedded, durably; only now does it count."""
         if self._files:
             vectors = np.concatenate(self._vectors)
-            crcs = [vector_crc(vector) for vector in vectors]
-            self._write(self._files, vectors, crcs)
+            self._write(self._files, vectors)
             for file in self._files:
                 if file.action == "new":
                     self.summary.new += 1
@@ -191,28 +190,25 @@ class _Run:
         self._files, self._vectors = [], []
         self._last_commit = time.monotonic()
 
-    def _relabel(self, files: Sequence[PlannedFile]) -> None:
-        """Replace payloads; the vectors stay as they are."""
+    def _relabel(self, files: Sequence[PlannedFile]) -> Iterator[PlannedFile]:
+        """Replace payloads and keep the vectors; yields the files whose vector is damaged, to be embedded."""
         if not files:
             return
+        kept, vectors = [], []
         stored = self.gallery.retrieve([file.id for file in files], with_vectors=True)
-        vectors, crcs = [], []
         for file, point in zip(files, stored, strict=True):
-            if point is None or point.vector is None:
-                raise StoreError(
-                    f"gallery {self.gallery.name!r} lost point {file.id} during the ingest; run it again"
-                )
-            vectors.append(point.vector)
-            # The old CRC, not a new one: a vector that the disk has damaged must stay detectable.
-            crcs.append(int(point.payload["crc"]))
-        self._write(files, np.stack(vectors), crcs)
-        self.summary.changed += len(files)
+            # Written back, a damaged vector would get a new checksum and pass for sound.
+            if point is None or point.vector is None or vector_crc(point.vector) != point.payload.get("crc"):
+                yield file
+            else:
+                kept.append(file)
+                vectors.append(point.vector)
+        if kept:
+            self._write(kept, np.stack(vectors))
+            self.summary.changed += len(kept)
 
-    def _write(self, files: Sequence[PlannedFile], vectors: Vectors, crcs: Sequence[int]) -> None:
-        payloads: list[Payload] = [
-            {**file.payload, "crc": crc} for file, crc in zip(files, crcs, strict=True)
-        ]
-        self.gallery.upsert([file.id for file in files], vectors, payloads)
+    def _write(self, files: Sequence[PlannedFile], vectors: Vectors) -> None:
+        self.gallery.upsert([file.id for file in files], vectors, [file.payload for file in files])
         self.gallery.flush()
 
     def report(self) -> None:
@@ -222,11 +218,6 @@ class _Run:
             self.progress(
                 Progress(done, self.summary.seen, self.scanned, self.summary.embedded, self.summary.failed)
             )
-
-
-def vector_crc(vector: Vectors) -> int:
-    """CRC-32 of the vector's float32 little-endian bytes: what ``sss verify`` compares."""
-    return zlib.crc32(np.ascontiguousarray(vector, dtype="<f4").tobytes())
 
 
 def _batches(files: Iterator[PlannedFile], size: int) -> Iterator[list[PlannedFile]]:

@@ -5,16 +5,18 @@ The gallery's payload is the only record of what has been ingested: no second da
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ingest.scan import ScannedFile
-from siamese_search.datasets.records import MetadataValue, point_id
+from siamese_search.datasets.records import point_id
 from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.fields import coerce
 
-#: Payload fields that ingest itself writes.
+#: Payload fields that are not metadata: ingest writes them, and the gallery its ``crc`` of the vector.
 RESERVED = frozenset({"identity", "camera", "source", "key", "path", "size", "mtime_ns", "crc"})
 
 Action = Literal["new", "changed", "relabelled", "unchanged"]
@@ -26,7 +28,7 @@ class PlannedFile:
 
     new, changed: decode and embed (``changed`` replaces a point). relabelled: the same pixels, but identity,
     camera, metadata or path differ from what is stored: the payload is replaced, the vector kept. unchanged:
-    nothing. payload: the whole payload to store, less ``crc``, which only the vector can tell.
+    nothing. payload: the whole payload to store, less ``crc``, which the gallery adds.
     """
 
     action: Action
@@ -61,14 +63,20 @@ def _compare(payload: Mapping[str, Any], stored: Mapping[str, Any], reembed: boo
         return "changed"
     if len(payload) + 1 != len(stored):  # the stored payload has its crc besides
         return "relabelled"
-    return "unchanged" if all(stored.get(key) == value for key, value in payload.items()) else "relabelled"
+    for name, value in payload.items():
+        there = stored.get(name)
+        # A field in which types were mixed is stored as text: there, 1 and "1" are the same value.
+        if there != value and not (isinstance(there, str) and there == coerce(value, "str")):
+            return "relabelled"
+    return "unchanged"
 
 
 def payload_of(scanned: ScannedFile) -> dict[str, Any]:
     """The payload of one file, less ``crc``; unknown identity or camera are left out.
 
-    Metadata whose name is one of :data:`RESERVED` gets a ``_`` behind it (``size`` → ``size_``). NaN and
-    infinite values are left out: no filter could find them, and NaN would differ from itself at every run.
+    Metadata whose name is one of :data:`RESERVED` gets a ``_`` behind it (``size`` → ``size_``), and what no
+    field may be called becomes ``_`` (quotes, backslashes, control characters). NaN and infinite values are
+    left out: no filter could find them, and NaN would differ from itself at every run.
     """
     record = scanned.record
     payload: dict[str, Any] = {
@@ -84,13 +92,14 @@ def payload_of(scanned: ScannedFile) -> dict[str, Any]:
         payload["camera"] = record.camera
     for name, value in record.metadata.items():
         if not (isinstance(value, float) and not math.isfinite(value)):
-            payload[_free_name(name, record.metadata)] = value
+            name = _field_name(name)
+            while name in payload or name in RESERVED:
+                name += "_"
+            payload[name] = value
     return payload
 
 
-def _free_name(name: str, metadata: Mapping[str, MetadataValue]) -> str:
-    if name in RESERVED:
-        name += "_"
-        while name in metadata:
-            name += "_"
-    return name
+@functools.lru_cache(maxsize=1024)
+def _field_name(name: str) -> str:
+    """The name as the gallery takes it."""
+    return "".join(c if c.isprintable() and c not in '"\\' else "_" for c in name) or "_"

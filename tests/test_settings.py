@@ -49,9 +49,7 @@ def test_the_later_source_wins_key_by_key(user, project, env):
     effective_env = {k: v for k, v in env.items() if str(v)}
     with tempfile.TemporaryDirectory() as name:
         settings = load(Path(name), toml(project), variables, toml(user))
-        expected = {
-            k: getattr(Settings(), k) for k in VALUES
-        } | user | project | effective_env
+        expected = {k: getattr(Settings(), k) for k in VALUES} | user | project | effective_env
         assert {k: getattr(settings, k) for k in VALUES} == expected
         for key in VALUES:
             if key in effective_env:
@@ -108,9 +106,9 @@ def test_a_mistake_names_the_file_the_key_and_what_would_be_right(tmp_path, text
 
 
 def test_a_variable_of_the_wrong_type_is_named(tmp_path):
-    with pytest.raises(SettingsError, match="^SSS_THREADS must be a whole number, not 'many'$"):
+    with pytest.raises(SettingsError, match=r"^SSS_THREADS must be a whole number, not 'many'$"):
         load_settings(tmp_path, {"SSS_THREADS": "many"})
-    with pytest.raises(SettingsError, match="^SSS_BATCH_SIZE must be from 1"):
+    with pytest.raises(SettingsError, match=r"^SSS_BATCH_SIZE must be from 1"):
         load_settings(tmp_path, {"SSS_BATCH_SIZE": "0"})
 
 

@@ -191,11 +191,11 @@ class _Page:
         below = top + self.tile_height + 5
         score = f"{result.score:.3f}"
         score_width = int(self.pen.textlength(score, self.fonts[13]))
-        self._text((left + _TILE_WIDTH - score_width, below + 2), score, 13, _GREY)
+        self._text((left + _TILE_WIDTH - score_width, below + 20), score, 13, _INK)
         name = result.identity if result.identity is not None else "no identity"
         colour = _INK if result.identity is not None else _GREY
-        self._text((left, below), f"{result.rank}. {name}", 15, colour, _TILE_WIDTH - score_width - 6)
-        self._text((left, below + 20), _where_seen(result), 13, _GREY, _TILE_WIDTH)
+        self._text((left, below), f"{result.rank}. {name}", 15, colour, _TILE_WIDTH)
+        self._text((left, below + 20), _where_seen(result), 13, _GREY, _TILE_WIDTH - score_width - 8)
 
     def _tile(self, path: Path | None, left: int, top: int, colour: Colour) -> None:
         """One picture, whole, centred in its frame."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections import Counter
 from pathlib import Path
 
@@ -76,7 +77,8 @@ class MemoryGallery(Gallery):
             raise ValueError("not of unit length")
         self.upserts.append(len(ids))
         for identifier, vector, payload in zip(ids, vectors, payloads, strict=True):
-            self.points[identifier] = (vector.copy(), {k: v for k, v in payload.items() if v is not None})
+            kept = {k: v for k, v in payload.items() if v is not None}
+            self.points[identifier] = (vector.copy(), {**kept, "crc": zlib.crc32(vector.tobytes())})
 
     def delete(self, ids):
         for identifier in ids:
@@ -85,7 +87,7 @@ class MemoryGallery(Gallery):
     def _matching(self, where):
         return sorted(i for i, (_, payload) in self.points.items() if all(meets(payload, c) for c in where))
 
-    def query_batch(self, vectors, k, where=(), *, with_vectors=False, exact=False):
+    def query_batch(self, vectors, k, where=(), *, with_vectors=False, exact=False):  # noqa: ARG002
         assert k >= 1
         ids = self._matching(where)
         answer = []
@@ -103,7 +105,7 @@ class MemoryGallery(Gallery):
         vector, payload = self.points[identifier]
         return StoredPoint(identifier, dict(payload), vector.copy() if with_vectors else None)
 
-    def scroll(self, where=(), *, with_vectors=False, fields=None, batch=1000):
+    def scroll(self, where=(), *, with_vectors=False, fields=None, batch=1000):  # noqa: ARG002
         for identifier in self._matching(where):
             point = self._stored(identifier, with_vectors)
             payload = {k: v for k, v in point.payload.items() if fields is None or k in fields}
