@@ -12,7 +12,7 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from siamese_search.errors import ImageError
 
@@ -67,7 +67,7 @@ def read_image(
         raise ImageError(path, "no such file") from None
     except PermissionError:
         raise ImageError(path, "permission denied") from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise ImageError(path, f"not an image in one of {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError:
         raise ImageError(path, f"too many pixels (limit {max_pixels})") from None
@@ -81,12 +81,8 @@ def read_image(
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Load the first frame as RGB, keeping its EXIF for the orientation."""
     exif = image.getexif()
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        # Pillow's own conversion clips at 255; 16-bit sensors need their high byte.
-        values = np.asarray(image, dtype=np.float64)
-        top = 65535.0 if values.max(initial=0.0) > 255.0 else 255.0
-        grey = np.clip(np.nan_to_num(values) * (255.0 / top), 0, 255).astype(np.uint8)
-        rgb = Image.fromarray(grey).convert("RGB")
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        rgb = Image.fromarray(_deep_grey(image)).convert("RGB")
     elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         rgb = Image.new("RGB", rgba.size, (255, 255, 255))
@@ -98,3 +94,22 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if exif.get(0x0112, 1) != 1:
         rgb.getexif()[0x0112] = exif[0x0112]
     return rgb
+
+
+def _deep_grey(image: Image.Image) -> NDArray[np.uint8]:
+    """Grey of more than 8 bits as uint8 [H, W]; Pillow's own conversion clips at 255.
+
+    16-bit files keep their high byte, so that a dark frame stays dark. Modes I and F do not say how deep the
+    file is: Pillow scales PGM to 16 bits, anything else counts as 16-bit where it exceeds 255, and as 0–1
+    where it is float and does not exceed 1.
+    """
+    if image.mode.startswith("I;16"):
+        high: NDArray[np.uint8] = (np.asarray(image) >> 8).astype(np.uint8)
+        return high
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
+    highest = values.max(initial=0.0)
+    if image.format == "PPM" or highest > 255.0:
+        top = 65535.0
+    else:
+        top = 1.0 if image.mode == "F" and highest <= 1.0 else 255.0
+    return np.clip(values * np.float32(255.0 / top), 0, 255).astype(np.uint8)
