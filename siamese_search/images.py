@@ -112,4 +112,5 @@ def _deep_grey(image: Image.Image) -> NDArray[np.uint8]:
         top = 65535.0
     else:
         top = 1.0 if image.mode == "F" and highest <= 1.0 else 255.0
-    return np.clip(values * np.float32(255.0 / top), 0, 255).astype(np.uint8)
+    grey: NDArray[np.uint8] = np.clip(values * np.float32(255.0 / top), 0, 255).astype(np.uint8)
+    return grey
