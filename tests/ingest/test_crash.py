@@ -16,7 +16,7 @@ from ingest.pipeline import run_ingest
 from siamese_search.gallery import open_gallery, verify_vectors
 
 TESTS = Path(__file__).resolve().parents[1]
-IMAGES = 600
+IMAGES = 400
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,36 @@
+import json
+import os
+from pathlib import Path
+
+from siamese_search.retrieval.results import QueryResult, SearchResult
+
+
+def test_json_has_exactly_the_fields_of_the_contract():
+    result = SearchResult(1, 0.123456789, None, None, Path("/a.jpg"), "a.jpg", {"frame": 3})
+    assert QueryResult("q.jpg", (result,)).to_json() == {
+        "query": "q.jpg",
+        "results": [
+            {
+                "rank": 1, "score": 0.123457, "identity": None, "camera": None, "path": "/a.jpg",
+                "key": "a.jpg", "metadata": {"frame": 3}, "match": None,
+            }
+        ],
+    }  # fmt: skip
+
+
+def test_groups_and_errors_add_their_fields():
+    result = SearchResult(1, 1.0, "ann", "1", Path("a"), "a", sightings=3, cameras=("1", "2"))
+    answer = result.to_json()
+    assert (answer["sightings"], answer["cameras"]) == (3, ["1", "2"])
+    assert QueryResult("q", error="empty file").to_json() == {
+        "query": "q",
+        "results": [],
+        "error": "empty file",
+    }
+
+
+def test_names_that_are_not_utf8_can_be_written_by_any_json_writer():
+    path = Path(os.fsdecode(b"/caf\xe9.jpg"))
+    result = SearchResult(1, 1.0, None, None, path, "k")
+    text = json.dumps(QueryResult(str(path), (result,)).to_json(), ensure_ascii=False)
+    assert text.encode("utf-8").count(b"caf\\\\xe9.jpg") == 2
