@@ -106,7 +106,6 @@ def search(
     Raises UsageError (k < 1), FilterError, GalleryNotFoundError, StoreError, ModelMismatchError.
     """
     from siamese_search.gallery.filters import bind, parse_where
-    from siamese_search.model.embedder import load_embedder
     from siamese_search.retrieval.search import Searcher
 
     if k < 1:
@@ -116,9 +115,13 @@ def search(
     if not images:
         raise UsageError("nothing to search for; give at least one query image")
     settings = _settings()
-    with _open_to_read(settings, store, gallery, model) as (opened, bundle):
+    place, name = _place(settings, store, gallery)
+    threads = settings.threads if threads is None else threads
+    with _open_to_read(place, name, settings.model if model is None else model, threads) as (
+        opened,
+        embedder,
+    ):
         bound = bind(conditions, opened.fields()) if conditions else []
-        embedder = load_embedder(bundle, threads=settings.threads if threads is None else threads)
         return Searcher(opened, embedder).search(
             images,
             k,
@@ -166,6 +169,9 @@ def train(
     if unknown:
         raise UsageError(f"unknown hyperparameter {sorted(unknown)[0]!r}; see `sss train --help`")
     config = config.with_options(**hyperparameters)
+    source = Path(settings.data if data is None else data)
+    if resume is None:
+        _check_images(source, layout, None)  # before torch is imported, which takes seconds
     run = _training()
     if resume is not None:
         resumed: TrainResult = run.resume(Path(resume), reporter, stop, device, threads)
@@ -174,7 +180,7 @@ def train(
         raise UsageError("give either a number of identities to hold out or a list of them, not both")
     ids = tuple(holdout_ids) if isinstance(holdout_ids, (list, tuple, set, frozenset)) else None
     request = run.TrainRequest(
-        data=Path(settings.data if data is None else data),
+        data=source,
         out=Path(new_run_directory(preset) if out is None else out),
         config=config,
         layout=layout,
@@ -358,21 +364,25 @@ def model_of(gallery: ModelRef) -> Bundle:
 
 
 @contextmanager
-def _open_to_read(
-    settings: Settings, store: StrPath | None, gallery: str | None, model: StrPath | None
-) -> Iterator[tuple[Gallery, Bundle]]:
+def _open_to_read(store: str, name: str, model: StrPath, threads: int) -> Iterator[tuple[Gallery, Embedder]]:
+    """A gallery with the embedder for its queries: of ``model``, or of the gallery's own model if that is "".
+
+    The network is loaded in a second thread while the gallery is opened: each takes about as long, and a
+    cold search is mostly waiting for the two.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
     from siamese_search.gallery.opening import open_gallery
     from siamese_search.model.bundle import load_bundle
 
-    place, name = _place(settings, store, gallery)
-    named = settings.model if model is None else os.fspath(model)
-    if named:
-        bundle = load_bundle(named)
-        with open_gallery(place, name, model=_reference(bundle)) as opened:
-            yield opened, bundle
-    else:
-        with open_gallery(place, name) as opened:
-            yield opened, model_of(opened.model)
+    bundle = load_bundle(os.fspath(model) or None)
+    with ThreadPoolExecutor(1, thread_name_prefix="sss-model") as pool:
+        loading = pool.submit(_load, bundle, "cpu", threads)
+        with open_gallery(store, name, model=_reference(bundle) if model else None) as opened:
+            if opened.model.fingerprint == bundle.fingerprint:
+                yield opened, loading.result()
+            else:
+                yield opened, _load(model_of(opened.model), "cpu", threads)
 
 
 @contextmanager

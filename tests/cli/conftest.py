@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from siamese_search.datasets.demo import generate_demo
+from siamese_search.model.bundle import Bundle
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -61,3 +64,26 @@ def refused(sss: Run) -> Callable[..., str]:
         return errors[0]
 
     return check
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A demo set of six people before three cameras: 32 images in ``gallery`` and ``queries``."""
+    out = tmp_path_factory.mktemp("data") / "demo"
+    generate_demo(out, identities=6, cameras=3, distractors=2)
+    return out
+
+
+@pytest.fixture(scope="session")
+def query(demo: Path) -> Path:
+    """The first query image; its identity is 0001."""
+    return min((demo / "queries").iterdir())
+
+
+@pytest.fixture(scope="session")
+def demo_store(sss: Run, demo: Path, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store whose gallery ``default`` holds the demo images, as the tiny model sees them. Do not write to it."""
+    store = tmp_path_factory.mktemp("store") / "store"
+    done = sss("ingest", demo / "gallery", "--store", store, "--model", tiny_bundle.path)
+    assert done.returncode == 0, done.stderr
+    return store

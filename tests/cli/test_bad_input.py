@@ -1,0 +1,192 @@
+"""Every kind of wrong input that a user is likely to give: one line on stderr, the right exit code, no traceback."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from siamese_search.model.bundle import META_NAME, ONNX_NAME, Bundle
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Path:
+    directory = tmp_path / "empty"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def corrupt(tmp_path: Path) -> Path:
+    directory = tmp_path / "corrupt"
+    directory.mkdir()
+    (directory / "a.jpg").write_bytes(b"\xff\xd8\xff not really")
+    (directory / "b.png").write_bytes(b"")
+    return directory
+
+
+def test_no_such_directory(refused: Refused, tmp_path: Path) -> None:
+    assert "nowhere: no such file or directory" in refused("ingest", tmp_path / "nowhere")
+
+
+def test_no_images(refused: Refused, empty: Path) -> None:
+    assert "no images in it" in refused("ingest", empty)
+    assert "no images in it" in refused("search", empty)
+    assert "no images in it" in refused("evaluate", empty)
+
+
+def test_all_images_corrupt(refused: Refused, corrupt: Path, tmp_path: Path) -> None:
+    line = refused("ingest", corrupt, "--store", tmp_path / "store")
+    assert "none of the 2 images can be used" in line
+    assert "a.jpg" in line
+
+
+def test_a_csv_that_names_missing_files(refused: Refused, tmp_path: Path) -> None:
+    table = tmp_path / "people.csv"
+    table.write_text("path,identity\ngone/1.jpg,7\n")
+    line = refused("ingest", table)
+    assert "gone/1.jpg" in line
+    assert "cannot be found" in line
+
+
+def test_a_query_that_is_no_image(refused: Refused, corrupt: Path, demo_store: Path) -> None:
+    assert "a.jpg: " in refused("search", corrupt / "a.jpg", "--store", demo_store)
+    assert "none of the 2 queries could be read" in refused("search", corrupt, "--store", demo_store)
+    assert "no such file" in refused("search", corrupt / "x.jpg", "--store", demo_store)
+
+
+def test_an_unknown_filter_field_lists_the_known_ones(
+    refused: Refused, query: Path, demo_store: Path
+) -> None:
+    line = refused("search", query, "--store", demo_store, "--where", "colour=red", code=2)
+    assert "unknown field 'colour'" in line
+    assert "camera" in line
+    assert "identity" in line
+
+
+@pytest.mark.parametrize("expression", ["camera", "=1", "camera~1"])
+def test_a_filter_that_is_none(refused: Refused, query: Path, demo_store: Path, expression: str) -> None:
+    refused("search", query, "--store", demo_store, "--where", expression, code=2)
+
+
+def test_a_gallery_of_another_model(
+    refused: Refused, query: Path, demo_store: Path, tiny_bundle: Bundle, demo: Path
+) -> None:
+    """The demo gallery is the tiny model's; the bundled one is asked for."""
+    line = refused("search", query, "--store", demo_store, "--model", "bundled")
+    assert tiny_bundle.fingerprint[:12] in line
+    assert "sss reindex" in line
+    assert "sss reindex" in refused("ingest", demo / "gallery", "--store", demo_store, "--model", "bundled")
+
+
+def test_a_gallery_whose_model_has_gone(
+    refused: Refused, query: Path, demo_store: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(demo_store, store)
+    header = next(store.rglob("gallery.json"))
+    text = json.loads(header.read_text())
+    header.write_text(json.dumps(_with_model_name(text, str(tmp_path / "gone"))))
+    line = refused("search", query, "--store", store)
+    assert "--model" in line
+    assert "sss reindex" in line
+
+
+def _with_model_name(value: object, name: str) -> object:
+    if isinstance(value, dict):
+        return {key: name if key == "name" and "fingerprint" in value else _with_model_name(item, name)
+                for key, item in value.items()}  # fmt: skip
+    return value
+
+
+def test_a_truncated_bundle(refused: Refused, tiny_bundle: Bundle, demo: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(tiny_bundle.path, broken)
+    whole = (broken / ONNX_NAME).read_bytes()
+    (broken / ONNX_NAME).write_bytes(whole[: len(whole) // 2])
+    line = refused("ingest", demo / "gallery", "--model", broken, "--store", tmp_path / "s")
+    assert "truncated" in line
+    (broken / META_NAME).write_text('{"format": 1')
+    assert META_NAME in refused("evaluate", demo / "gallery", "--model", broken)
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_store_that_is_not_one(refused: Refused, query: Path, empty: Path) -> None:
+    assert "no store at" in refused("search", query, "--store", empty / "nowhere")
+    (empty / "a.txt").write_text("mine")
+    refused("search", query, "--store", empty)
+    assert "is not a store" in refused("search", query, "--store", empty / "a.txt")
+    assert "URL" in refused("search", query, "--store", "http://localhost:6333")
+
+
+def test_ingest_never_writes_into_a_directory_of_something_else(
+    refused: Refused, demo: Path, empty: Path
+) -> None:
+    (empty / "thesis.tex").write_text("mine")
+    refused("ingest", demo / "gallery", "--store", empty)
+    assert [path.name for path in empty.iterdir()] == ["thesis.tex"]
+
+
+def test_a_store_that_cannot_be_written(refused: Refused, demo: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert "cannot write store" in refused("ingest", demo / "gallery", "--store", tmp_path / "file" / "store")
+
+
+def test_an_unknown_gallery_lists_the_known_ones(refused: Refused, query: Path, demo_store: Path) -> None:
+    line = refused("search", query, "--store", demo_store, "--gallery", "other")
+    assert "no gallery 'other'" in line
+    assert "default" in line
+    refused("search", query, "--store", demo_store, "--gallery", "../default", code=2)
+
+
+@pytest.mark.parametrize("k", ["0", "-1"])
+def test_k_below_one(refused: Refused, query: Path, demo_store: Path, k: str) -> None:
+    assert "k is" in refused("search", query, "--store", demo_store, "-k", k, code=2)
+
+
+def test_a_sheet_that_is_no_png_is_refused_before_the_search(refused: Refused, query: Path) -> None:
+    assert ".png" in refused("search", query, "--save", "sheet.jpg", code=2)
+
+
+def test_an_identity_that_does_not_exist(refused: Refused, demo: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "ids.txt"
+    listed.write_text("0001\n9999\n")
+    assert "9999" in refused("evaluate", demo / "gallery", "--identities", listed)
+    pytest.importorskip("torch")
+    assert "9999" in refused("train", demo / "gallery", "--holdout-ids", listed, "--init", "none")
+
+
+def test_evaluation_of_nothing(refused: Refused, demo: Path, tmp_path: Path) -> None:
+    assert "no finished run under runs/" in refused("evaluate", cwd=tmp_path, code=2)
+    one = tmp_path / "one"
+    one.mkdir()
+    shutil.copy(next((demo / "gallery").glob("0001_*")), one)
+    assert "nothing to evaluate" in refused("evaluate", one)
+    refused("evaluate", one, "--all", "--identities", "heldout", code=2)
+
+
+def test_training_without_data_explains_itself_in_two_lines(
+    refused: Refused, tmp_path: Path, sss: Callable[..., object]
+) -> None:
+    assert "name a directory" in refused("train", cwd=tmp_path, code=2)
+    done = sss("train", cwd=tmp_path)
+    assert len(done.stderr.splitlines()) == 2  # type: ignore[attr-defined]
+
+
+def test_training_on_what_is_not_there(refused: Refused, tmp_path: Path) -> None:
+    assert "no such file or directory" in refused("train", tmp_path / "nowhere")
+    assert "--resume continues a run with its own options" in refused(
+        "train", "--resume", tmp_path, "--epochs", "3", code=2
+    )
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_demo_set_over_somebodys_files(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    assert "not a demo set" in refused("demo", tmp_path)
+    assert "out of range" in refused("demo", tmp_path / "new", "--identities", "1", code=2)
