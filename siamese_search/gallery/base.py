@@ -98,11 +98,13 @@ class Gallery(ABC):
         where: Sequence[Condition] = (),
         *,
         with_vectors: bool = False,
+        with_payload: bool = True,
         exact: bool = False,
     ) -> list[list[Hit]]:
         """The k nearest points to each row of vectors [n, d] that meet all conditions.
 
-        Lists are shorter than k when the gallery is. ``exact`` bypasses any approximate index.
+        Lists are shorter than k when the gallery is. ``exact`` bypasses any approximate index. Without
+        payloads (empty in each hit) long lists come several times faster.
         Raises FilterError for an unknown field, UsageError for k < 1.
         """
 

@@ -104,6 +104,7 @@ class EmbeddedGallery(Gallery):
         where: Sequence[Condition] = (),
         *,
         with_vectors: bool = False,
+        with_payload: bool = True,
         exact: bool = False,
     ) -> list[list[Hit]]:
         if k < 1:
@@ -113,7 +114,8 @@ class EmbeddedGallery(Gallery):
         out: list[list[Hit]] = []
         for start in range(0, len(rows), _QUERY_CHUNK):
             with self._lease.use() as shard:
-                ask = _Ask(self._filter(where), with_vectors, edge.SearchParams(exact=exact), self._bools())
+                params = edge.SearchParams(exact=exact)
+                ask = _Ask(self._filter(where), with_vectors, with_payload, params, self._bools())
                 out.extend(_nearest(shard, rows[start : start + _QUERY_CHUNK], k, ask))
         return out
 
@@ -267,9 +269,15 @@ class _Ask:
     """What is the same for all queries of a batch."""
 
     def __init__(
-        self, where: edge.Filter | None, with_vectors: bool, params: edge.SearchParams, bools: list[str]
+        self,
+        where: edge.Filter | None,
+        with_vectors: bool,
+        with_payload: bool,
+        params: edge.SearchParams,
+        bools: list[str],
     ) -> None:
-        self.where, self.with_vectors, self.params, self.bools = where, with_vectors, params, bools
+        self.where, self.params, self.bools = where, params, bools
+        self.with_vectors, self.with_payload = with_vectors, with_payload
 
     def request(self, row: Vectors, limit: int, *, bare: bool = False) -> edge.QueryRequest:
         return edge.QueryRequest(
@@ -277,7 +285,7 @@ class _Ask:
             query=edge.Query.Nearest(cast(Any, row)),  # an array: taken as it is, without a list of floats
             filter=self.where,
             params=self.params,
-            with_payload=not bare,
+            with_payload=self.with_payload and not bare,
             with_vector=self.with_vectors and not bare,
         )
 
@@ -325,7 +333,10 @@ def _ranked(found: Sequence[edge.ScoredPoint], bools: Sequence[str]) -> list[Hit
 
 
 def _filled(shard: edge.EdgeShard, hits: Sequence[Hit], ask: _Ask) -> list[Hit]:
-    records = {str(r.id): r for r in shard.retrieve([hit.id for hit in hits], True, ask.with_vectors)}
+    if not (ask.with_payload or ask.with_vectors):
+        return list(hits)
+    wanted = shard.retrieve([hit.id for hit in hits], ask.with_payload, ask.with_vectors)
+    records = {str(r.id): r for r in wanted}
     out = []
     for hit in hits:
         stored = _stored(records[hit.id], ask.bools)

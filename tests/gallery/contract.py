@@ -1,14 +1,8 @@
 """The gallery contract as tests: any engine must pass them word for word.
 
-A test module runs an engine through the suite by importing it and providing one fixture::
-
-    from contract import *          (tests/gallery is on the path of its own modules: see test_contract.py)
-
-    @pytest.fixture
-    def open_engine(tmp_path):
-        def open_(model, mode="w"):    # opens the same gallery again on every call, made on the first
-            ...
-        return open_
+A test module runs an engine through the suite by subclassing :class:`GalleryContract` and giving it one
+fixture, ``open_engine``: a function ``(model, mode="w") -> Gallery`` that opens the same gallery on every
+call and makes it on the first. See test_contract.py.
 
 The oracle is brute force in numpy and the reference semantics of filters.
 """
@@ -59,9 +53,7 @@ def make_payloads(n: int) -> list[dict]:
 def brute_force(query, ids, vectors, payloads, k, where=()):
     """[(id, score)] by score descending, id ascending, over the points that meet the conditions."""
     scored = [
-        (i, float(np.dot(query, v)))
-        for i, v, p in zip(ids, vectors, payloads)
-        if matches_all(p, where)
+        (i, float(np.dot(query, v))) for i, v, p in zip(ids, vectors, payloads) if matches_all(p, where)
     ]
     return sorted(scored, key=lambda one: (-one[1], one[0]))[:k]
 
@@ -132,7 +124,7 @@ class GalleryContract:
 
     def test_upsert_replaces_vector_and_whole_payload(self, open_engine: OpenEngine):
         with open_engine(MODEL) as gallery:
-            ids, vectors, _ = fill(gallery, 6)
+            ids, _, _ = fill(gallery, 6)
             new = unit(np.random.default_rng(5), 1)
             gallery.upsert([ids[2]], new, [{"camera": "9"}])
             point = gallery.retrieve([ids[2]], with_vectors=True)[0]
@@ -261,7 +253,9 @@ class GalleryContract:
             assert [p.id for p in gallery.scroll(where)] == sorted(wanted)
             query = unit(np.random.default_rng(8), 1)[0]
             hits = gallery.query(query, 12, where)
-            assert [h.id for h in hits] == [i for i, _ in brute_force(query, ids, vectors, payloads, 12, where)]
+            assert [h.id for h in hits] == [
+                i for i, _ in brute_force(query, ids, vectors, payloads, 12, where)
+            ]
 
     def test_conditions_that_cannot_be_asked(self, open_engine: OpenEngine):
         with open_engine(MODEL) as gallery:
@@ -356,7 +350,9 @@ class GalleryContract:
         ],
     )
     @pytest.mark.parametrize("together", [True, False])
-    def test_mixed_types_widen_the_field(self, open_engine: OpenEngine, first, second, kind, stored, together):
+    def test_mixed_types_widen_the_field(
+        self, open_engine: OpenEngine, first, second, kind, stored, together
+    ):
         with open_engine(MODEL) as gallery:
             ids, rows = make_ids(2), unit(np.random.default_rng(0), 2)
             payloads = [{"field": first, "other": 1}, {"field": second}]
@@ -416,7 +412,9 @@ class GalleryContract:
             gallery.upsert(ids, unit(np.random.default_rng(0), 2), [{name: "x"}, {"a": "x"}])
             assert gallery.count([Condition(name, "=", ("x",))]) == 1
             assert gallery.facet(name) == {"x": 1}
-            assert [p.payload for p in gallery.scroll([Condition(name, "present")], fields=[name])] == [{name: "x"}]
+            assert [p.payload for p in gallery.scroll([Condition(name, "present")], fields=[name])] == [
+                {name: "x"}
+            ]
 
     @pytest.mark.parametrize("name", ["", 'a"b', "a\\b", "a\nb"])
     def test_field_names_that_cannot_be(self, open_engine: OpenEngine, name: str):
