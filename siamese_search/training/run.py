@@ -237,6 +237,7 @@ class _Loop:
             self.reporter.epoch(row)
 
     def save(self) -> None:
+        self.trainer.check_finite()
         state = {"progress": asdict(self.trainer.progress), "rows": self.rows}
         save_checkpoint(
             self.request.out / CHECKPOINT_NAME, self.trainer.modules, self.trainer.optimizer, state

@@ -145,10 +145,7 @@ class Trainer:
                 group["lr"] = lr
             loss, accuracy = self._step(batch)
             if not math.isfinite(loss):
-                raise TrainingError(
-                    f"the loss became {loss} at step {state.global_step} (epoch {state.epoch + 1}): lower --lr or "
-                    "check the data; the last checkpoint before it is kept"
-                )
+                raise self._diverged(f"the loss became {loss}")
             state.step += 1
             state.global_step += 1
             state.loss_sum += loss
@@ -166,6 +163,18 @@ class Trainer:
                 checkpoint()
                 saved = time.monotonic()
         return True
+
+    def check_finite(self) -> None:
+        """Raise TrainingError if a weight is no longer finite: such weights must never replace a checkpoint."""
+        if not all(bool(torch.isfinite(p).all()) for p in self._parameters):
+            raise self._diverged("the weights stopped being finite")
+
+    def _diverged(self, what: str) -> TrainingError:
+        state = self.progress
+        return TrainingError(
+            f"{what} at step {state.global_step} (epoch {state.epoch + 1}): the last checkpoint before it is kept; "
+            "start again with a lower --lr, or check the data"
+        )
 
     def learning_rate(self, epoch: float) -> float:
         """The learning rate at a fractional epoch: linear warm-up, then constant or half a cosine to zero."""

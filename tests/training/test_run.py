@@ -1,0 +1,265 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+torch = pytest.importorskip("torch")
+
+from safetensors import safe_open  # noqa: E402
+
+from siamese_search.errors import DataError, TrainingError  # noqa: E402
+from siamese_search.model.bundle import Bundle, load_bundle  # noqa: E402
+from siamese_search.model.embedder import load_embedder  # noqa: E402
+from siamese_search.training.checkpoint import save_checkpoint  # noqa: E402
+from siamese_search.training.data import HoldOut  # noqa: E402
+from siamese_search.training.presets import PRESETS, TrainConfig  # noqa: E402
+from siamese_search.training.run import Silent, TrainRequest, resume, train  # noqa: E402
+from siamese_search.training.trainer import Trainer  # noqa: E402
+
+SMALL = {"backbone": "test_efficientnet", "dim": 16, "height": 32, "width": 16}
+REID = PRESETS["reid"].with_options(
+    **SMALL, batch_size=8, images_per_identity=2, epochs=3, warmup_epochs=0.5, checkpoint_minutes=0.0
+)
+APN = PRESETS["apn"].with_options(**SMALL, batch_size=8, epochs=2)
+
+
+def request(people: Path, out: Path, config: TrainConfig = REID, **options: object) -> TrainRequest:
+    options.setdefault("holdout", HoldOut(amount=2))
+    return TrainRequest(data=people, out=out, config=config, init="none", device="cpu", threads=1, **options)  # type: ignore[arg-type]
+
+
+class StopAfter(Silent):
+    """Asks the run to stop after some batches, as Ctrl-C does."""
+
+    def __init__(self, steps: int) -> None:
+        self.stop = threading.Event()
+        self.left = steps
+
+    def step(self, report: object) -> None:  # noqa: ARG002
+        self.left -= 1
+        if self.left == 0:
+            self.stop.set()
+
+
+@pytest.mark.parametrize("config", [REID, APN], ids=["reid", "apn"])
+def test_a_finished_run_is_a_bundle(people: Path, tmp_path: Path, config: TrainConfig) -> None:
+    result = train(request(people, tmp_path / "run", config))
+    bundle = load_bundle(tmp_path / "run")
+    assert bundle.fingerprint == result.bundle.fingerprint
+    assert bundle.dim == 16
+    assert len(bundle.heldout_identities) == 2
+    assert set(result.metrics) == {"rank1", "mAP", "epoch"}
+    rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == list(range(1, config.epochs + 1))
+    assert all(0 <= row["triplet_accuracy"] <= 1 and row["loss"] > 0 for row in rows)
+    with Image.open(tmp_path / "run" / "curves.png") as picture:
+        assert picture.width > 600
+    out = load_embedder(bundle, threads=1).embed(np.zeros((2, 32, 16, 3), np.uint8))
+    assert out.shape == (2, 16)
+    json.dumps(result.to_json())
+
+
+def test_training_learns(people: Path, tmp_path: Path) -> None:
+    result = train(request(people, tmp_path / "run", REID.with_options(epochs=10, lr=3e-3, erase=0.0)))
+    assert result.history[-1]["loss"] < 0.8 * result.history[0]["loss"]
+
+
+def test_heldout_identities_never_reach_the_trainer(people: Path, tmp_path: Path) -> None:
+    ids = tmp_path / "ids.txt"
+    ids.write_text("0003\n0005\n")
+    result = train(
+        request(people, tmp_path / "run", REID.with_options(epochs=1), holdout=HoldOut(ids_file=ids))
+    )
+    assert result.bundle.heldout_identities == ["0003", "0005"]
+    assert result.bundle.meta["training"]["identities"] == 4
+    assert result.bundle.meta["training"]["images"] == 4 * 6
+
+
+def test_an_unknown_heldout_identity_is_named(people: Path, tmp_path: Path) -> None:
+    ids = tmp_path / "ids.txt"
+    ids.write_text("0003\n9999\n")
+    with pytest.raises(DataError, match="9999"):
+        train(request(people, tmp_path / "run", holdout=HoldOut(ids_file=ids)))
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.parametrize("steps", [1, 4, 5])
+@pytest.mark.parametrize("config", [REID, APN], ids=["reid", "apn"])
+def test_a_resumed_run_is_bit_equal(people: Path, tmp_path: Path, config: TrainConfig, steps: int) -> None:
+    whole = train(request(people, tmp_path / "whole", config))
+    reporter = StopAfter(steps)
+    with pytest.raises(KeyboardInterrupt):
+        train(request(people, tmp_path / "cut", config), reporter, reporter.stop)
+    assert not (tmp_path / "cut" / "model.json").exists()
+    again = resume(tmp_path / "cut", device="cpu", threads=1)
+    assert again.bundle.fingerprint == whole.bundle.fingerprint
+    for a, b in zip(whole.history, again.history, strict=True):
+        assert (a["loss"], a["triplet_accuracy"], a.get("mAP")) == (
+            b["loss"],
+            b["triplet_accuracy"],
+            b.get("mAP"),
+        )
+
+
+def test_a_killed_run_resumes_bit_equal(people: Path, tmp_path: Path) -> None:
+    config = REID.with_options(epochs=4)
+    whole = train(request(people, tmp_path / "whole", config))
+    script = (
+        "import sys\nfrom pathlib import Path\n"
+        "from siamese_search.training.run import *\nfrom siamese_search.training.presets import *\n"
+        "c = PRESETS['reid'].with_options(backbone='test_efficientnet', dim=16, height=32, width=16, batch_size=8,"
+        " images_per_identity=2, epochs=4, warmup_epochs=0.5, checkpoint_minutes=0.0)\n"
+        "train(TrainRequest(Path(sys.argv[1]), Path(sys.argv[2]), c, init='none', device='cpu', threads=1,"
+        " holdout=HoldOut(amount=2)))\n"
+    )
+    out = tmp_path / "cut"
+    process = subprocess.Popen([sys.executable, "-c", script, str(people), str(out)], env={**os.environ})
+    deadline = time.monotonic() + 120
+    while not (out / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before its first checkpoint"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    if (out / "model.json").exists():
+        pytest.skip("the run finished before the signal")
+    again = resume(out, device="cpu", threads=1)
+    assert again.bundle.fingerprint == whole.bundle.fingerprint
+
+
+def test_finished_and_foreign_directories_are_not_overwritten(people: Path, tmp_path: Path) -> None:
+    config = REID.with_options(epochs=1)
+    train(request(people, tmp_path / "run", config))
+    with pytest.raises(TrainingError, match="already holds a run"):
+        train(request(people, tmp_path / "run", config))
+    with pytest.raises(TrainingError, match="finished"):
+        resume(tmp_path / "run")
+    with pytest.raises(TrainingError, match="no run to resume"):
+        resume(tmp_path)
+
+
+def test_a_damaged_checkpoint_is_one_line(people: Path, tmp_path: Path) -> None:
+    reporter = StopAfter(2)
+    with pytest.raises(KeyboardInterrupt):
+        train(request(people, tmp_path / "run"), reporter, reporter.stop)
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(TrainingError, match="checkpoint cannot be read") as caught:
+        resume(tmp_path / "run", device="cpu", threads=1)
+    assert "\n" not in str(caught.value)
+
+
+def test_training_starts_from_a_bundle(people: Path, tmp_path: Path) -> None:
+    first = train(request(people, tmp_path / "first", REID.with_options(epochs=2)))
+    asked = TrainRequest(
+        data=people, out=tmp_path / "second", config=REID.with_options(epochs=1, lr=1e-9, warmup_epochs=0.0),
+        init=str(first.bundle.path), holdout=HoldOut(amount=2), device="cpu", threads=1,
+    )  # fmt: skip
+    second = train(asked)
+    name = "backbone.conv_stem.weight"
+    from siamese_search.model.weights_file import load_network
+
+    a, b = (load_network(r.bundle).state_dict()[name] for r in (first, second))
+    assert torch.allclose(a, b, atol=1e-3)
+
+
+def test_a_loss_that_is_not_finite_stops_at_once(people: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="the loss became inf at step 0"):
+        train(request(people, tmp_path / "run", REID.with_options(margin=1e30, triplet_weight=1e30)))
+
+
+def test_weights_that_explode_never_replace_a_good_checkpoint(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Trainer.learning_rate
+    monkeypatch.setattr(
+        Trainer, "learning_rate", lambda self, epoch: original(self, epoch) if epoch < 1.2 else float("inf")
+    )
+    with pytest.raises(TrainingError, match=r"at step \d+ \(epoch 2\)"):
+        train(request(people, tmp_path / "run"))
+    with safe_open(str(tmp_path / "run" / "checkpoint.safetensors"), framework="pt") as archive:
+        assert all(torch.isfinite(archive.get_tensor(key)).all() for key in archive.keys())  # noqa: SIM118
+    monkeypatch.undo()
+    assert resume(tmp_path / "run", device="cpu", threads=1).epochs == 3
+
+
+def test_collapsed_triplets_stop_the_run(
+    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from siamese_search.training import run as module
+
+    def constant(*args: object, **kwargs: object):
+        network = original(*args, **kwargs)
+        torch.nn.init.zeros_(network.embedding.weight)
+        torch.nn.init.ones_(network.embedding.bias)
+        return network
+
+    original = module._initial_network
+    monkeypatch.setattr(module, "_initial_network", constant)
+    with pytest.raises(TrainingError, match="collapsed"):
+        train(request(people, tmp_path / "run", APN.with_options(lr=1e-9)))
+
+
+def test_unreadable_images_are_left_out_and_named(people: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    for path in people.iterdir():
+        (data / path.name).write_bytes(path.read_bytes())
+    bad = data / "0001_c1s1_000000_00.jpg"
+    bad.write_bytes(bad.read_bytes()[:80])
+    result = train(request(data, tmp_path / "run", REID.with_options(epochs=1), holdout=HoldOut(amount=0)))
+    assert [path for path, _ in result.failed] == [str(bad)]
+    assert result.metrics == {}
+    for path in data.iterdir():
+        path.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"none of \d+ training images can be read"):
+        train(request(data, tmp_path / "other", REID))
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    module = torch.nn.Linear(2, 2)
+    save_checkpoint(path, {"m": module}, None, {"epoch": 1})
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("siamese_search.files.os.fsync", full)
+    with pytest.raises(TrainingError, match="No space left"):
+        save_checkpoint(path, {"m": module}, None, {"epoch": 2})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_teacher_archive_drives_the_student(people: Path, tmp_path: Path) -> None:
+    names = sorted(path.name for path in people.iterdir())
+    vectors = np.random.default_rng(0).normal(size=(len(names), 8)).astype(np.float32)
+    archive = tmp_path / "teacher.npz"
+    np.savez(archive, keys=np.array(names), vectors=vectors)
+    config = REID.with_options(epochs=2)
+    taught = train(request(people, tmp_path / "a", config, teacher=archive))
+    plain = train(request(people, tmp_path / "b", config))
+    assert taught.bundle.fingerprint != plain.bundle.fingerprint
+    assert taught.bundle.meta["training"]["teacher"] == "teacher.npz"
+    np.savez(archive, keys=np.array(names[1:]), vectors=vectors[1:])
+    with pytest.raises(DataError, match=f"no teacher vector for 1 images, the first is {names[0]}"):
+        train(request(people, tmp_path / "c", config, teacher=archive, holdout=HoldOut(amount=0)))
+
+
+def test_a_trained_bundle_says_nothing_of_this_machine(
+    people: Path, tmp_path: Path, tiny_bundle: Bundle
+) -> None:
+    for name in ("model.json", "model.onnx"):
+        data = (tiny_bundle.path / name).read_bytes()
+        assert str(Path(__file__).resolve().parents[2]).encode() not in data
+        assert b"site-packages" not in data
