@@ -1,0 +1,126 @@
+"""docs/cli-json.md shows what the commands print: the same keys, the same types, key by key."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pytest
+
+from siamese_search.model.bundle import Bundle
+
+Run = Callable[..., CompletedProcess[str]]
+DOCUMENT = Path(__file__).parents[2] / "docs" / "cli-json.md"
+
+#: Objects whose keys are data, not contract.
+FREE = {"metadata", "fields", "metrics"}
+
+
+def documented(heading: str) -> Any:
+    text = DOCUMENT.read_text(encoding="utf-8")
+    found = re.search(rf"^## {re.escape(heading)}\n.*?^```json\n(.*?)^```", text, re.S | re.M)
+    assert found, heading
+    return json.loads(found[1])
+
+
+def same_shape(shown: Any, real: Any, where: str = "$") -> None:
+    """``real`` has the keys and types of ``shown``; ``null`` on either side fits anything."""
+    if shown is None or real is None:
+        return
+    if isinstance(shown, bool) or not isinstance(shown, (int, float)):
+        assert type(shown) is type(real), where
+    else:
+        assert isinstance(real, (int, float)), where
+        assert not isinstance(real, bool), where
+    if isinstance(shown, dict) and where.rpartition(".")[2] not in FREE:
+        assert list(shown) == list(real), where
+        for key in shown:
+            same_shape(shown[key], real[key], f"{where}.{key}")
+    if isinstance(shown, list) and shown:
+        for item in real:
+            same_shape(shown[0], item, f"{where}[]")
+
+
+def answer(done: CompletedProcess[str], code: int = 0) -> Any:
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+def test_demo(sss: Run, tmp_path: Path) -> None:
+    made = answer(sss("demo", tmp_path / "d", "--identities", "2", "--distractors", "0", "--json"))
+    same_shape(documented("sss demo --json"), made)
+    assert made["images"] == len(list((tmp_path / "d").rglob("*.jpg")))
+    assert made["identities"] == ["0001", "0002"]
+
+
+def test_ingest_and_its_failures(sss: Run, query: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "good.jpg").write_bytes(query.read_bytes())
+    (photos / "broken.jpg").write_bytes(query.read_bytes()[:300])
+    options = ("--store", tmp_path / "store", "--model", tiny_bundle.path, "--json")
+    done = sss("ingest", photos, *options)
+    made = answer(done, code=3)
+    same_shape(documented("sss ingest --json"), made)
+    assert (made["seen"], made["new"], made["unchanged"]) == (2, 1, 0)
+    assert [Path(failure["path"]).name for failure in made["failed"]] == ["broken.jpg"]
+    assert "sss: warning: skipped" in done.stderr
+    assert "broken.jpg" in done.stderr
+    again = answer(sss("ingest", photos, *options), code=3)
+    assert (again["new"], again["unchanged"], again["images_per_second"]) == (0, 1, 0)
+
+
+def test_search_and_its_failures(sss: Run, query: Path, demo_store: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"")
+    done = sss("search", query, broken, "--store", demo_store, "-k", "3", "--format", "json")
+    answers = answer(done, code=3)
+    same_shape(documented("sss search --format json"), answers[:1])
+    assert [entry["query"] for entry in answers] == [str(query), str(broken)]
+    assert [result["rank"] for result in answers[0]["results"]] == [1, 2, 3]
+    scores = [result["score"] for result in answers[0]["results"]]
+    assert scores == sorted(scores, reverse=True)
+    assert (answers[1]["results"], answers[1]["error"]) == ([], "empty file")
+    assert Path(answers[0]["results"][0]["path"]).is_file()
+
+
+def test_grouped_search_lines(sss: Run, demo: Path, demo_store: Path) -> None:
+    done = sss(
+        "search", demo / "queries", "--store", demo_store, "--group-by", "identity", "--format", "jsonl"
+    )
+    assert done.returncode == 0
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(lines) == 6
+    for line in lines:
+        identities = [result["identity"] for result in line["results"] if result["identity"] != "0000"]
+        assert len(identities) == len(set(identities))
+        assert line["results"][0]["sightings"] >= 1
+        assert isinstance(line["results"][0]["cameras"], list)
+
+
+def test_evaluate(sss: Run, demo: Path, tiny_bundle: Bundle) -> None:
+    done = sss(
+        "evaluate", demo / "gallery", "--queries", demo / "queries", "--model", tiny_bundle.path, "--json"
+    )
+    report = answer(done)
+    same_shape(documented("sss evaluate --json"), report)
+    assert (report["queries"], report["gallery"], report["protocol"]) == (6, 26, "market")
+
+
+def test_info(sss: Run, demo_store: Path, tmp_path: Path) -> None:
+    facts = answer(sss("info", "--store", demo_store, "--json"))
+    same_shape(documented("sss info --json"), facts)
+    assert facts["galleries"][0]["points"] == 26
+    assert answer(sss("info", "--store", tmp_path / "none", "--json"))["galleries"] == []
+
+
+def test_every_command_with_json_is_documented() -> None:
+    from siamese_search.cli.main import COMMANDS
+
+    text = DOCUMENT.read_text(encoding="utf-8")
+    for name in COMMANDS:
+        assert f"## sss {name} --" in text
