@@ -1,4 +1,4 @@
-"""Rankings as the database gives them: full result lists, exclusions applied after fetching, then figures."""
+"""Rankings as the database gives them: fetched deep enough, excluded from after fetching, measured."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from siamese_search.evaluation.ranking import HitMetrics, RankingMetrics, metric
 from siamese_search.gallery.base import Gallery
 from siamese_search.gallery.filters import Condition
 
-#: Results held at once: queries are asked in groups of _HITS_AT_ONCE / depth.
-_HITS_AT_ONCE = 250_000
+#: Results held at once: queries are asked in groups of _HITS_AT_ONCE / results per query.
+_HITS_AT_ONCE = 100_000
+#: Results first fetched per query, and how many times more where a match is still missing.
+_FIRST_FETCH = 128
+_FETCH_GROWTH = 4
 #: Results per query that recall compares, and that a report keeps to show.
 TOP = 10
 #: Scores closer than this are ties: engines add up a dot product in different orders.
@@ -46,44 +49,56 @@ def rank_through(
 
     query_vectors: float32 [q, d], rows as ``plan.queries``; gallery_vectors: float32 [g, d], rows as
     ``plan.gallery``, for the exact answer that recall needs. places: point id → place in ``plan.gallery``; a
-    point that is not in it (junk, unlabelled) leaves the ranking. depth: results fetched per query before any
-    exclusion, ``None`` for the whole gallery. progress: called with queries done and their number.
+    point that is not in it (junk, unlabelled) leaves the ranking. depth: most results fetched per query,
+    counted before any exclusion; ``None`` goes on until every match has come, through the whole gallery if
+    need be, so that the figures are those of full rankings. progress: called with queries done and in all.
     """
-    fetched = max(1, gallery.count(where) if depth is None else depth)
-    group = max(1, _HITS_AT_ONCE // fetched)
+    everything = max(1, gallery.count(where))
+    most = everything if depth is None else min(depth, everything)
     rules = _Rules(plan)
-    per_query: list[HitMetrics | None] = []
-    positives: list[int] = []
-    top: list[NDArray[np.int64]] = []
-    found = wanted = 0
-    for start in range(0, len(query_vectors), group):
-        vectors = query_vectors[start : start + group]
-        exact = vectors @ gallery_vectors.T  # [group, g]
-        answers = gallery.query_batch(vectors, fetched, where)
-        for offset, hits in enumerate(answers):
-            query = start + offset
-            answer = np.fromiter((places.get(hit.id, -1) for hit in hits), np.int64, len(hits))
-            answer = answer[answer >= 0]
-            found_here, wanted_here = _recalled(answer, exact[offset])
-            found, wanted = found + found_here, wanted + wanted_here
-            ranked = answer[~rules.excluded(query, answer)]
-            ranks = np.flatnonzero(rules.gallery_codes[ranked] == rules.query_codes[query]) + 1
-            matches = rules.matches(query)
-            positives.append(matches)
-            per_query.append(metrics_from_hit_ranks(ranks.astype(np.int64), matches) if matches else None)
-            top.append(ranked[:TOP])
-        if progress is not None:
-            progress(min(start + group, len(query_vectors)), len(query_vectors))
-    metrics = summarise(per_query, positives, gallery=len(plan.gallery))
+    count = len(plan.queries)
+    matches = [rules.matches(query) for query in range(count)]
+    per_query: list[HitMetrics | None] = [None] * count
+    top: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * count
+    found = wanted = done = 0
+    unsettled = list(range(count))
+    fetched = min(_FIRST_FETCH, most)
+    while unsettled:
+        group = max(1, _HITS_AT_ONCE // fetched)
+        again: list[int] = []
+        for start in range(0, len(unsettled), group):
+            queries = unsettled[start : start + group]
+            vectors = query_vectors[queries]
+            answers = gallery.query_batch(vectors, fetched, where, with_payload=False)
+            exact = vectors @ gallery_vectors.T  # [group, g]
+            for query, hits, scores in zip(queries, answers, exact):
+                answer = np.fromiter((places.get(hit.id, -1) for hit in hits), np.int64, len(hits))
+                answer = answer[answer >= 0]
+                ranked = answer[~rules.excluded(query, answer)]
+                ranks = np.flatnonzero(rules.gallery_codes[ranked] == rules.query_codes[query]) + 1
+                # Behind the last match the order changes no figure; until there, fetch on.
+                if fetched < most and (ranks.size < matches[query] or ranked.size < TOP):
+                    again.append(query)
+                    continue
+                if matches[query]:
+                    per_query[query] = metrics_from_hit_ranks(ranks.astype(np.int64), matches[query])
+                top[query] = ranked[:TOP]
+                found_here, wanted_here = _recalled(answer, scores, most)
+                found, wanted, done = found + found_here, wanted + wanted_here, done + 1
+            if progress is not None:
+                progress(done, count)
+        unsettled = again
+        fetched = min(fetched * _FETCH_GROWTH, most)
+    metrics = summarise(per_query, matches, gallery=len(plan.gallery))
     return DatabaseRanking(metrics, top, found / wanted if wanted else float("nan"))
 
 
-def _recalled(answer: NDArray[np.int64], exact: NDArray[np.float32]) -> tuple[int, int]:
+def _recalled(answer: NDArray[np.int64], exact: NDArray[np.float32], most: int) -> tuple[int, int]:
     """How many of the exact nearest are among the first answers, and how many there are to find.
 
     Any answer as close as the last of the exact nearest counts, so that ties cost nothing.
     """
-    wanted = min(TOP, exact.size)
+    wanted = min(TOP, exact.size, most)
     if wanted == 0:
         return 0, 0
     bound = np.partition(exact, exact.size - wanted)[exact.size - wanted] - _TIE

@@ -48,7 +48,7 @@ class MemoryGallery(Gallery):
         for point in ids:
             self.points.pop(point, None)
 
-    def query_batch(self, vectors, k, where=(), *, with_vectors=False, exact=False, with_payload=True):
+    def query_batch(self, vectors, k, where=(), *, with_vectors=False, with_payload=True, exact=False):
         assert not where
         self.asked.append((len(vectors), k))
         ids = sorted(set(self.points) - self.forget)

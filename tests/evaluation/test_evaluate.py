@@ -168,6 +168,25 @@ def test_queries_are_asked_in_bounded_groups(make_images, embedder, memory_galle
     assert report.rank1 == 1.0
 
 
+@pytest.mark.parametrize("noise", [10, 500])
+def test_fetching_in_steps_gives_the_figures_of_full_rankings(
+    make_images, embedder, memory_gallery, monkeypatch, noise
+):
+    records = make_images(["1", "2", "3", "0000", "-1", "4", "5"], ("1", "2", "3"), each=2, noise=noise)
+    whole = evaluate(records, embedder, memory_gallery())
+    monkeypatch.setattr("siamese_search.evaluation.database._FIRST_FETCH", 2)
+    monkeypatch.setattr("siamese_search.evaluation.database._FETCH_GROWTH", 2)
+    gallery = memory_gallery()
+    steps = evaluate(records, embedder, gallery)
+    assert [k for _, k in gallery.asked][:4] == [2, 4, 8, 16]
+    assert max(k for _, k in gallery.asked) <= 36
+    for figure in ("average_precision", "average_precision_trapezoid", "inverse_negative_penalty"):
+        np.testing.assert_array_equal(getattr(steps.ranking, figure), getattr(whole.ranking, figure))
+    np.testing.assert_array_equal(steps.ranking.first_hit_rank, whole.ranking.first_hit_rank)
+    np.testing.assert_array_equal(np.stack(steps.top), np.stack(whole.top))
+    assert steps.ann_recall == whole.ann_recall == 1.0
+
+
 def test_progress_covers_both_stages(make_images, embedder, memory_gallery):
     seen = []
     evaluate(
