@@ -5,11 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from siamese_search.model.bundle import Bundle
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+# A busy machine must not fail a test: no deadlines, and the same examples in every run.
+hypothesis.settings.register_profile("project", deadline=None, derandomize=True, database=None)
+hypothesis.settings.load_profile("project")
 
 
 @pytest.fixture(scope="session")

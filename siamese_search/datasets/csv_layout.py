@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from siamese_search.datasets.records import ImageRecord, MetadataValue, encode_key
+from siamese_search.datasets.records import ImageRecord, MetadataValue, encode_key, label_text
 from siamese_search.datasets.table import PATH_COLUMNS, Table, image_base, resolve_names
 from siamese_search.datasets.triplets import missing_files
 from siamese_search.errors import DataError, printable
@@ -64,7 +64,7 @@ class CsvLayout:
             )
 
     def _label(self, row: list[str], column: int | None) -> str | None:
-        return clean_text(row[column]) or None if column is not None else None
+        return label_text(row[column]) or None if column is not None else None
 
     def _survey(self, images_root: Path | None) -> tuple[Path, int, dict[str, str]]:
         """Read every row once: (image directory, number of rows, kind of each metadata column)."""
@@ -100,13 +100,9 @@ class CsvLayout:
         )
 
 
-def clean_text(text: str) -> str:
-    """Text that every store can hold: undecodable bytes become percent escapes, as in keys."""
-    return text if text.isascii() else encode_key(text) if _has_surrogates(text) else text
-
-
-def _has_surrogates(text: str) -> bool:
-    return any("\ud800" <= c <= "\udfff" for c in text)
+def _storable(text: str) -> str:
+    """Text that every store can hold: where bytes could not be decoded, percent escapes as in keys."""
+    return encode_key(text) if any("\ud800" <= c <= "\udfff" for c in text) else text
 
 
 def _fits(value: str, kind: str) -> bool:
@@ -135,4 +131,4 @@ def _typed(value: str, kind: str) -> MetadataValue:
         return int(value)
     if kind == "float":
         return float(value)
-    return clean_text(value)
+    return _storable(value)

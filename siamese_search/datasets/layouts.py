@@ -8,7 +8,13 @@ from pathlib import Path
 
 from siamese_search.datasets.csv_layout import CsvLayout
 from siamese_search.datasets.market1501 import is_market_name, market_record
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, ImageRecord, encode_key
+from siamese_search.datasets.records import (
+    DISTRACTOR_IDENTITY,
+    JUNK_IDENTITY,
+    ImageRecord,
+    encode_key,
+    label_text,
+)
 from siamese_search.datasets.table import Table, read_header
 from siamese_search.datasets.triplets import Triplet, read_triplets
 from siamese_search.datasets.walk import walk_images
@@ -131,7 +137,7 @@ class _Examined:
             elif layout == "folders":
                 top, inside, _ = relative.partition("/")
                 record = (
-                    ImageRecord(encode_key(relative), base / relative, encode_key(top)) if inside else None
+                    ImageRecord(encode_key(relative), base / relative, label_text(top)) if inside else None
                 )
             else:
                 record = ImageRecord(encode_key(relative), base / relative)
@@ -143,6 +149,13 @@ def _examine(root: Path, layout: str, images_root: Path | None, follow_links: bo
     root = Path(root)
     if layout not in ("auto", *LAYOUTS):
         raise UsageError(f"unknown layout {layout!r}; choose from auto, {', '.join(LAYOUTS)}")
+    try:
+        return _examine_path(root, layout, images_root, follow_links)
+    except OSError as error:  # a parent that may not be entered, a disk that fails
+        raise DataError(f"{printable(root)}: cannot be read ({error.strerror or error})") from None
+
+
+def _examine_path(root: Path, layout: str, images_root: Path | None, follow_links: bool) -> _Examined:
     if root.is_dir():
         if layout not in ("csv", "triplets"):
             return _examine_directory(root, layout, follow_links)

@@ -59,3 +59,8 @@ def encode_key(relative: str | os.PathLike[str]) -> str:
 def decode_key(key: str) -> str:
     """The relative path (with surrogate escapes where needed) that :func:`encode_key` encoded."""
     return os.fsdecode(unquote_to_bytes(key))
+
+
+def label_text(name: str) -> str:
+    """An identity or camera as text that can be stored and printed: itself, or as a key where it cannot."""
+    return name if name.isprintable() else encode_key(name)

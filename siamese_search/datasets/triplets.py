@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from siamese_search.datasets.market1501 import is_market_name, market_record
-from siamese_search.datasets.records import ImageRecord, encode_key
+from siamese_search.datasets.records import ImageRecord, encode_key, label_text
 from siamese_search.datasets.table import TRIPLET_COLUMNS, Table, image_base, resolve_names
 from siamese_search.errors import DataError, printable
 
@@ -72,7 +72,7 @@ def _records(base: Path, names: list[str]) -> dict[str, ImageRecord]:
     in_folders = all("/" in name for name in names)
     return {
         name: ImageRecord(
-            encode_key(name), base / name, encode_key(name.partition("/")[0]) if in_folders else None
+            encode_key(name), base / name, label_text(name.partition("/")[0]) if in_folders else None
         )
         for name in names
     }

@@ -7,6 +7,8 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from siamese_search.datasets.layouts import detect_layout, load_dataset, scan_records
 from siamese_search.datasets.market1501 import parse_market_name
@@ -303,6 +305,26 @@ def test_csv_may_name_files_that_are_not_utf8(tmp_path):
     (record,) = scan_records(tmp_path / "data.csv")
     assert os.fsencode(decode_key(record.key)) == name
     assert record.metadata["who"] == "Ren%E9"
+
+
+@given(
+    st.binary(max_size=300)
+    | st.text('path,;|\t\n\r"a.jpg12 \x00é').map(lambda text: f"path,x\n{text}".encode())
+)
+def test_no_csv_raises_anything_but_a_data_error(tmp_path_factory, content):
+    root = touch(tmp_path_factory.getbasetemp() / "fuzz", "a.jpg")
+    (root / "data.csv").write_bytes(content)
+    try:
+        records = load_dataset(root / "data.csv").records
+    except DataError:
+        fails(root / "data.csv", "data.csv")  # one line that names the file
+    else:
+        assert {record.key for record in records} == {"a.jpg"}
+
+
+def test_identities_keep_their_names_where_they_can(tmp_path):
+    touch(tmp_path, "100%/a.jpg", "new\nline/a.jpg", os.fsdecode(b"\xe9/a.jpg"))
+    assert load_dataset(tmp_path).identities == ["%E9", "100%", "new%0Aline"]
 
 
 def test_csv_layout_in_a_directory_needs_exactly_one(tmp_path):
