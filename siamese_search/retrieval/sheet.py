@@ -47,6 +47,7 @@ _BORDER = 5
 _GAP = 14
 _MARGIN = 28
 _CAPTION = 54
+_CAPTION_LINE = 18
 _TITLE = 64
 
 
@@ -136,7 +137,9 @@ class _Page:
         self.fonts = {size: ImageFont.load_default(size) for size in (13, 15, 24)}
 
     def draw(self) -> Image.Image:
-        cell_width, cell_height = _TILE_WIDTH + _GAP, self.tile_height + _CAPTION
+        grouped = any(found.sightings is not None for result in self.results for found in result.results)
+        caption = _CAPTION + _CAPTION_LINE * grouped
+        cell_width, cell_height = _TILE_WIDTH + _GAP, self.tile_height + caption
         lines = [max(1, -(-len(result.results) // self.columns)) for result in self.results]
         # The query stands apart from its results by one more gap on each side of a rule.
         width = 2 * _MARGIN + (self.columns + 1) * cell_width + 2 * _GAP
@@ -195,7 +198,11 @@ class _Page:
         name = result.identity if result.identity is not None else "no identity"
         colour = _INK if result.identity is not None else _GREY
         self._text((left, below), f"{result.rank}. {name}", 15, colour, _TILE_WIDTH)
-        self._text((left, below + 20), _where_seen(result), 13, _GREY, _TILE_WIDTH - score_width - 8)
+        if result.camera is not None:
+            camera_room = _TILE_WIDTH - score_width - 8
+            self._text((left, below + 20), f"camera {result.camera}", 13, _GREY, camera_room)
+        if result.sightings is not None:
+            self._text((left, below + 38), _sightings(result), 13, _GREY, _TILE_WIDTH)
 
     def _tile(self, path: Path | None, left: int, top: int, colour: Colour) -> None:
         """One picture, whole, centred in its frame."""
@@ -254,12 +261,11 @@ def _shortened(text: str, keep: int) -> str:
     return text[: keep - tail] + "…" + text[len(text) - tail :]
 
 
-def _where_seen(result: SearchResult) -> str:
-    """``camera 2``, or for a group ``7 images, cameras 1, 2``; empty where nothing is known."""
-    if result.sightings is None:
-        return "" if result.camera is None else f"camera {result.camera}"
-    count = f"{result.sightings} image{'s' * (result.sightings != 1)}"
-    return f"{count}, cam {', '.join(result.cameras)}" if result.cameras else count
+def _sightings(result: SearchResult) -> str:
+    """``7× cam 1, 2``: how often and where the identity was seen."""
+    if result.cameras:
+        return f"{result.sightings}× cam {', '.join(result.cameras)}"
+    return f"{result.sightings} image{'s' * (result.sightings != 1)}"
 
 
 def _tile_height(results: Sequence[QueryResult]) -> int:
