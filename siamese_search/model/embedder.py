@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from siamese_search.errors import BundleError, MissingExtraError, UsageError, printable
 from siamese_search.model.bundle import ONNX_NAME, Bundle
+from siamese_search.model.inputs import check_images
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -89,12 +90,6 @@ class OnnxEmbedder:
             block = np.ascontiguousarray(images[start : start + self.chunk])
             out[start : start + len(block)] = self._session.run(None, {self._input: block})[0]
         return out
-
-
-def check_images(images: NDArray[np.uint8], size: tuple[int, int]) -> None:
-    """Raise ValueError unless ``images`` is uint8 [N, H, W, 3] of this (H, W)."""
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (*size, 3):
-        raise ValueError(f"expected uint8 [N, {size[0]}, {size[1]}, 3], got {images.dtype} {images.shape}")
 
 
 def available_cpus() -> int:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from siamese_search.errors import UsageError
 from siamese_search.model.bundle import Bundle
-from siamese_search.model.embedder import check_images
+from siamese_search.model.inputs import check_images
 from siamese_search.model.weights_file import load_network
 
 
