@@ -116,7 +116,7 @@ def _draw_roc(axes: Any, report: EvaluationReport) -> None:
         linewidth=2,
     )
     chance = np.geomspace(left, 1, 200)
-    axes.plot(chance, 100 * chance, color="#9aa5b1", linewidth=1, linestyle=":", label="chance")
+    axes.plot(chance, 100 * chance, color="#9aa5b1", linewidth=1, linestyle=":")
     axes.set_xscale("log")
     axes.set_xlim(left, 1)
     axes.set_ylim(0, 101.5)
@@ -154,7 +154,7 @@ def _draw_scores(axes: Any, report: EvaluationReport) -> None:
     axes.set_ylabel("share of pairs, % per bin")
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * 1.28)  # room for the legend above the peaks
-    axes.legend(loc="upper left", frameon=False, fontsize=9)
+    axes.legend(loc="upper left", framealpha=1, edgecolor=_GRID, fontsize=9)
 
 
 def _box(axes: Any, lines: list[str], *, low: bool = True) -> None:
@@ -167,6 +167,7 @@ def _box(axes: Any, lines: list[str], *, low: bool = True) -> None:
         transform=axes.transAxes,
         ha=horizontal,
         va=vertical,
+        ma="left",
         family="monospace",
         fontsize=9,
         linespacing=1.4,
