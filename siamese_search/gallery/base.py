@@ -68,7 +68,10 @@ class Gallery(ABC):
 
     Vectors are float32 and must be finite and of unit length (to 1e-3): anything else raises
     ``ValueError`` naming the row, because the engines would store it silently.
-    Payload values are str, int, float, bool or None (a None value is not stored).
+    Payload values are str, int (64 bits), float (finite), bool or None (a None value is not stored). A field
+    has one type: int and float mixed become float, any other mixture becomes str, stored values included.
+    Engines add ``crc``, the CRC-32 of the stored vector's bytes, to every payload.
+    Any call may raise StoreBusyError while another process has its turn, and StoreError for damage.
     """
 
     name: str
@@ -83,7 +86,9 @@ class Gallery(ABC):
     def upsert(self, ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload]) -> None:
         """Insert or replace points, whole payload included. On return the points survive a process crash.
 
-        ids: n uuid strings; vectors: float32 [n, d]; payloads: n flat mappings. n may be 0.
+        ids: n uuid strings; vectors: float32 [n, d]; payloads: n flat mappings. n may be 0. Where an id
+        occurs twice, the last one wins. Vectors are stored to the bit. Raises ValueError for what cannot be
+        stored; large calls are written in parts, so that an earlier part may then be stored already.
         """
 
     @abstractmethod
@@ -105,7 +110,7 @@ class Gallery(ABC):
 
         Lists are shorter than k when the gallery is. ``exact`` bypasses any approximate index. Without
         payloads (empty in each hit) long lists come several times faster.
-        Raises FilterError for an unknown field, UsageError for k < 1.
+        Raises FilterError for an unknown field (as do all methods that take conditions), UsageError for k < 1.
         """
 
     def query(
@@ -146,7 +151,7 @@ class Gallery(ABC):
 
     @abstractmethod
     def facet(self, field: str, where: Sequence[Condition] = (), limit: int = 100) -> dict[Any, int]:
-        """The most frequent values of a payload field with their counts, most frequent first."""
+        """The most frequent values of a payload field with their counts: by count descending, then value."""
 
     @abstractmethod
     def fields(self) -> dict[str, str]:
