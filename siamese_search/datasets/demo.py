@@ -67,22 +67,25 @@ def generate_demo(
     distractors, junk: how many images of strangers, and of misplaced boxes (identity -1), join the gallery.
     size: (height, width) of the images. progress: called with (images done, images in all).
 
-    A second run writes the same files again; with other arguments it replaces them. Raises DataError where
+    A second run changes nothing; with other arguments it replaces the set. Raises DataError where
     ``out`` is a file, or a directory with content that is not a demo set; UsageError for numbers that cannot
     work.
     """
     _check(identities, cameras, images_per_camera, distractors, junk, seed, size)
     plan = list(_plan(identities, cameras, images_per_camera, distractors, junk, seed))
-    _prepare(out, seed, len(plan))
     people = draw_people(identities + distractors + junk, seed)
     places = make_places(cameras, seed)
-    for done, shot in enumerate(plan, 1):
-        rng = np.random.default_rng([seed, 4, shot.person, shot.camera, shot.index])
-        misplaced = shot.name.startswith(f"{JUNK_IDENTITY}_")
-        data = photograph(people[shot.person], places[shot.camera], rng, size, misplaced=misplaced)
-        _write(out / shot.folder / shot.name, data)
-        if progress is not None:
-            progress(done, len(plan))
+    try:
+        _prepare(out, plan, seed)
+        for done, shot in enumerate(plan, 1):
+            rng = np.random.default_rng([seed, 4, shot.person, shot.camera, shot.index])
+            misplaced = shot.name.startswith(f"{JUNK_IDENTITY}_")
+            data = photograph(people[shot.person], places[shot.camera], rng, size, misplaced=misplaced)
+            _write(out / shot.folder / shot.name, data)
+            if progress is not None:
+                progress(done, len(plan))
+    except OSError as error:
+        raise DataError(f"{printable(out)}: cannot be written ({error.strerror or error})") from None
     names = [f"{number:04d}" for number in range(1, identities + 1)]
     return DemoSet(out / "gallery", out / "queries", names, len(plan))
 
@@ -131,25 +134,28 @@ def _check(
             raise UsageError(f"demo set: {what} = {value} is out of range; give {low} to {high}")
 
 
-def _prepare(out: Path, seed: int, images: int) -> None:
-    """Make the directories; empty those of an earlier demo set; refuse anybody else's."""
+def _prepare(out: Path, plan: list[_Shot], seed: int) -> None:
+    """Make the directories; remove what an earlier demo set had and this one has not; refuse anybody else's."""
     if out.exists() and not out.is_dir():
         raise DataError(f"{printable(out)}: is a file; give a directory for the demo set")
     marker = out / MARKER
     if out.is_dir() and any(out.iterdir()) and not marker.is_file():
         raise DataError(f"{printable(out)}: not empty and not a demo set; give a new or empty directory")
-    try:
-        for folder in ("gallery", "queries"):
-            (out / folder).mkdir(parents=True, exist_ok=True)
-            for old in (out / folder).iterdir():
-                if is_market_name(old.name):  # only what we may have written ourselves
-                    old.unlink()
-        atomic_write_text(marker, json.dumps({"made_by": "sss demo", "seed": seed, "images": images}) + "\n")
-    except OSError as error:
-        raise DataError(f"{printable(out)}: cannot be written ({error.strerror or error})") from None
+    # The marker comes first: a run that is killed right after it can be repeated.
+    atomic_write_text(marker, json.dumps({"made_by": "sss demo", "seed": seed, "images": len(plan)}) + "\n")
+    planned = {(shot.folder, shot.name) for shot in plan}
+    for folder in ("gallery", "queries"):
+        (out / folder).mkdir(exist_ok=True)
+        for old in (out / folder).iterdir():
+            written = old.name[1:-5] if old.name.startswith(".") and old.name.endswith(".part") else old.name
+            if is_market_name(written) and (folder, old.name) not in planned:  # only what we may have written
+                old.unlink()
 
 
 def _write(path: Path, data: bytes) -> None:
+    """Write ``data`` unless the file has it: an unchanged image keeps its time, and is not ingested again."""
+    if path.is_file() and path.read_bytes() == data:
+        return
     # Not fsynced: a demo set that a power loss damages is made again, and hundreds of fsyncs take seconds.
     aside = path.with_name(f".{path.name}.part")
     aside.write_bytes(data)

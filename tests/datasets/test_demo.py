@@ -68,8 +68,14 @@ def test_repeating_changes_nothing_and_other_arguments_replace(tmp_path):
     options = {"identities": 3, "cameras": 2, "distractors": 1}
     generate_demo(out, **options)
     first = contents(out)
+    times = {p.name: p.stat().st_mtime_ns for p in (out / "gallery").iterdir()}
+    (out / "queries" / ".0001_c1s1_000001_01.jpg.part").write_bytes(b"left by a crash")
+    (out / "gallery" / "0009_c1s1_000001_01.jpg").write_bytes(b"of an earlier set")
+    damaged = sorted((out / "queries").glob("*.jpg"))[0]
+    damaged.write_bytes(b"torn")
     generate_demo(out, **options)
     assert contents(out) == first
+    assert {p.name: p.stat().st_mtime_ns for p in (out / "gallery").iterdir()} == times
     generate_demo(out, **options, seed=1)
     second = contents(out)
     assert not set(first.values()) & {data for name, data in second.items() if name.endswith(".jpg")}
@@ -148,6 +154,10 @@ def test_other_peoples_directories_are_left_alone(tmp_path):
     with pytest.raises(DataError, match="is a file"):
         generate_demo(tmp_path / "thesis.txt", **SMALL)
     assert contents(tmp_path) == {"thesis.txt": b"mine"}
+    with pytest.raises(DataError, match="cannot be written"):
+        generate_demo(tmp_path / "thesis.txt" / "below", **SMALL)
+    with pytest.raises(DataError, match="cannot be written"):
+        generate_demo(tmp_path / ("x" * 300), **SMALL)
 
 
 def test_foreign_files_in_a_demo_set_survive(tmp_path):

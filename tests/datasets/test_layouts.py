@@ -197,6 +197,7 @@ def test_missing_empty_and_wrong_roots(tmp_path):
     fails(tmp_path / "nowhere", "no such file or directory")
     fails(tmp_path, "no images")
     fails(touch(tmp_path, "note.md") / "note.md", "neither a directory of images nor a CSV")
+    fails(tmp_path / ("x" * 300), "cannot be read (File name too long)")
     with pytest.raises(UsageError, match="market1501"):
         load_dataset(tmp_path, "market")
     touch(tmp_path, "a.jpg")
