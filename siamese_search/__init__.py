@@ -1,8 +1,86 @@
-"""Siamese Search: re-identification retrieval (train, ingest, search, evaluate).
+"""Siamese Search: re-identification retrieval. The four verbs are here::
+
+    import siamese_search as sss
+
+    sss.ingest("photos/")
+    for hit in sss.search("query.jpg", k=5)[0].results:
+        print(hit.rank, hit.identity, hit.score, hit.path)
 
 The public names are loaded on first use, so that ``import siamese_search`` costs nothing.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ingest.summary import Failure, IngestSummary
+    from siamese_search.api import evaluate, ingest, search, train
+    from siamese_search.errors import SiameseSearchError
+    from siamese_search.evaluation.report import EvaluationReport
+    from siamese_search.gallery.opening import list_galleries, open_gallery
+    from siamese_search.images import read_image
+    from siamese_search.model.bundle import Bundle, load_bundle
+    from siamese_search.model.embedder import load_embedder
+    from siamese_search.retrieval.results import QueryResult, SearchResult
+    from siamese_search.retrieval.sheet import draw_sheet
+    from siamese_search.training.run import TrainResult
+
 __version__ = "0.1.0"
+
+_HOMES = {
+    "ingest": "siamese_search.api",
+    "search": "siamese_search.api",
+    "train": "siamese_search.api",
+    "evaluate": "siamese_search.api",
+    "IngestSummary": "ingest.summary",
+    "Failure": "ingest.summary",
+    "QueryResult": "siamese_search.retrieval.results",
+    "SearchResult": "siamese_search.retrieval.results",
+    "EvaluationReport": "siamese_search.evaluation.report",
+    "TrainResult": "siamese_search.training.run",
+    "SiameseSearchError": "siamese_search.errors",
+    "Bundle": "siamese_search.model.bundle",
+    "load_bundle": "siamese_search.model.bundle",
+    "load_embedder": "siamese_search.model.embedder",
+    "open_gallery": "siamese_search.gallery.opening",
+    "list_galleries": "siamese_search.gallery.opening",
+    "read_image": "siamese_search.images",
+    "draw_sheet": "siamese_search.retrieval.sheet",
+}
+
+__all__ = [
+    "Bundle",
+    "EvaluationReport",
+    "Failure",
+    "IngestSummary",
+    "QueryResult",
+    "SearchResult",
+    "SiameseSearchError",
+    "TrainResult",
+    "__version__",
+    "draw_sheet",
+    "evaluate",
+    "ingest",
+    "list_galleries",
+    "load_bundle",
+    "load_embedder",
+    "open_gallery",
+    "read_image",
+    "search",
+    "train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        value = getattr(import_module(_HOMES[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

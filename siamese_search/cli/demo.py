@@ -31,7 +31,7 @@ def command(
     images_per_camera: int,
     distractors: int,
     seed: int,
-    as_json: bool,
+    json: bool,
 ) -> None:
     """Draw synthetic people, seen by several cameras, as JPEG files with Market-1501 names.
 
@@ -50,7 +50,7 @@ def command(
             seed=seed,
             progress=bar.update,
         )
-    if as_json:
+    if json:
         write_json(
             {
                 "gallery": made.gallery,

@@ -35,7 +35,7 @@ Matches from the query's own camera do not count, unless --no-cameras says so.
     metavar="WHICH",
     help="heldout, all, or a file of identities.  [default: heldout where DATA is the training data]",
 )
-@click.option("--all", "everyone", is_flag=True, help="The same as --identities all.")
+@click.option("--all", is_flag=True, help="The same as --identities all.")
 @click.option("--no-cameras", is_flag=True, help="Count matches from the query's own camera too.")
 @click.option("--depth", type=Positive(), metavar="N", help="Results fetched per query.  [default: all]")
 @layout_option
@@ -51,7 +51,7 @@ def command(
     model: str | None,
     queries: str | None,
     identities: str | None,
-    everyone: bool,
+    all: bool,
     no_cameras: bool,
     depth: int | None,
     layout: str,
@@ -59,7 +59,7 @@ def command(
     threads: int | None,
     device: Device,
     plot: Path | None,
-    as_json: bool,
+    json: bool,
 ) -> int:
     """Embed the labelled images in DATA, search for each among the others, and count the right answers.
 
@@ -68,7 +68,7 @@ def command(
     from siamese_search import api
     from siamese_search.cli.progress import Bar
 
-    if everyone and identities not in (None, "all"):
+    if all and identities not in (None, "all"):
         raise UsageError("give either --all or --identities, not both")
     if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"{safe(plot)}: curves are drawn as .png or .svg; name the file so")
@@ -83,7 +83,7 @@ def command(
             data,
             queries=queries,
             model=model,
-            identities="all" if everyone else identities,
+            identities="all" if all else identities,
             layout=layout,
             use_cameras=not no_cameras,
             depth=depth,
@@ -100,7 +100,7 @@ def command(
         note(f"wrote {safe(plot)}")
     for failure in report.failed:
         warn(f"skipped {safe(failure.path)}: {failure.reason}")
-    if as_json:
+    if json:
         write_json(report.to_json())
     else:
         _print(report)

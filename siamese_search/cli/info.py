@@ -23,7 +23,7 @@ Examples:
 @click.command("info", epilog=EPILOG, short_help="Show a store, its galleries and the model in use.")
 @store_options
 @json_option
-def command(store: str | None, gallery: str | None, model: str | None, as_json: bool) -> None:
+def command(store: str | None, gallery: str | None, model: str | None, json: bool) -> None:
     """Show the galleries of a store (or only --gallery), and the model that the settings name.
 
     A store that does not exist yet is shown as empty.
@@ -31,7 +31,7 @@ def command(store: str | None, gallery: str | None, model: str | None, as_json: 
     from siamese_search import api
 
     facts = api.describe(store=store, gallery=gallery, model=model)
-    if as_json:
+    if json:
         write_json(facts)
     else:
         _print(facts)

@@ -46,7 +46,7 @@ def command(
     threads: int | None,
     device: Device,
     reembed: bool,
-    as_json: bool,
+    json: bool,
 ) -> int:
     """Embed the images under each DIR (a directory or a .csv file) into a gallery.
 
@@ -83,7 +83,7 @@ def command(
         )
     for failure in summary.failures:
         warn(f"skipped {failure.path}: {failure.reason}")
-    if as_json:
+    if json:
         write_json(summary.to_json())
     else:
         write_text(describe(summary))

@@ -46,7 +46,7 @@ def device_option(command: F) -> F:
 
 def json_option(command: F) -> F:
     """``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Answer as JSON on stdout.")(command)
+    return click.option("--json", is_flag=True, help="Answer as JSON on stdout.")(command)
 
 
 class Positive(click.IntRange):

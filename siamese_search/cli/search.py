@@ -48,9 +48,7 @@ Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --wher
 @click.option(
     "--min-score", type=click.FloatRange(-1, 1), metavar="S", help="Least cosine similarity to show."
 )
-@click.option(
-    "--format", "form", type=click.Choice(LIST_FORMATS), default="table", help="Form of the answer."
-)
+@click.option("--format", type=click.Choice(LIST_FORMATS), default="table", help="Form of the answer.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw the results.")
 @store_options
 @click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
@@ -61,7 +59,7 @@ def command(
     group_by: Literal["identity"] | None,
     exclude_self: bool,
     min_score: float | None,
-    form: str,
+    format: str,
     save: Path | None,
     store: str | None,
     gallery: str | None,
@@ -90,7 +88,7 @@ def command(
     )
     failed = [answer for answer in answers if answer.error is not None]
     if len(failed) < len(answers):
-        _print(answers, form)
+        _print(answers, format)
     if save is not None and len(failed) < len(answers):
         from siamese_search.retrieval.sheet import draw_sheet
 
@@ -113,15 +111,15 @@ def _report_failures(failed: Sequence[QueryResult], total: int) -> int:
     return EXIT_PARTIAL
 
 
-def _print(answers: Sequence[QueryResult], form: str) -> None:
-    if form == "json":
+def _print(answers: Sequence[QueryResult], format: str) -> None:
+    if format == "json":
         write_json([answer.to_json() for answer in answers])
-    elif form == "jsonl":
+    elif format == "jsonl":
         for answer in answers:
             write_json(answer.to_json(), lines=True)
-    elif form == "csv":
+    elif format == "csv":
         _print_csv(answers)
-    elif form == "paths":
+    elif format == "paths":
         write_paths(dict.fromkeys(str(result.path) for answer in answers for result in answer.results))
     else:
         for index, answer in enumerate(answers):

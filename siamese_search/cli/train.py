@@ -61,7 +61,7 @@ def command(
     layout: str,
     device: str,
     threads: int | None,
-    as_json: bool,
+    json: bool,
     **hyperparameters: Any,
 ) -> int:
     """Train an embedding on the identities in DATA (default: data in sss.toml, else ./data).
@@ -100,7 +100,7 @@ def command(
             )
         except KeyboardInterrupt:
             return _interrupted(Path(str(resume or out)))
-    if as_json:
+    if json:
         write_json(result.to_json())
     else:
         figures = result.metrics
@@ -136,7 +136,7 @@ def _refuse_with_resume(ctx: click.Context) -> None:
     """A resumed run has its options already; one given again would silently mean nothing."""
     from click.core import ParameterSource
 
-    allowed = {"resume", "device", "threads", "as_json", "debug"}
+    allowed = {"resume", "device", "threads", "json", "debug"}
     for parameter in ctx.command.params:
         name = str(parameter.name)
         if name not in allowed and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:

@@ -71,6 +71,17 @@ def test_every_option_has_help() -> None:
                 assert parameter.help, f"{name} {parameter.opts}"
 
 
+def test_keys_and_variables_are_spelled_like_the_options() -> None:
+    """``format = "json"`` in sss.toml and SSS_SEARCH_FORMAT are what ``--format`` promises."""
+    context = click.Context(frame.cli)
+    for name in frame.COMMANDS:
+        command = frame.cli.get_command(context, name)
+        assert command is not None
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.name in {flag.lstrip("-").replace("-", "_") for flag in parameter.opts}
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert frame.main(["--version"]) == 0
     assert capsys.readouterr().out == f"sss, version {__version__}\n"

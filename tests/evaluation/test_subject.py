@@ -1,0 +1,111 @@
+"""What is evaluated when the user does not say: the newest run, on the identities that it held out."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from siamese_search.datasets.layouts import Dataset
+from siamese_search.datasets.records import ImageRecord
+from siamese_search.errors import DataError, UsageError
+from siamese_search.evaluation.subject import Subject, choose_subject, newest_bundle, select_identities
+from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
+
+
+def copy_run(
+    bundle: Bundle, out: Path, *, when: int, heldout: list[str] | None = None, data: str = ""
+) -> Path:
+    """A finished run in ``out``: the bundle, its held-out identities, and where it learned from."""
+    shutil.copytree(bundle.path, out)
+    meta = json.loads((out / META_NAME).read_text())
+    meta["heldout_identities"] = heldout or []
+    (out / META_NAME).write_text(json.dumps(meta))
+    os.utime(out / META_NAME, (when, when))
+    if data:
+        (out / "run.json").write_text(json.dumps({"data": data}))
+    return out
+
+
+def dataset(root: Path, *identities: str) -> Dataset:
+    records = [ImageRecord(f"{name}.jpg", root / f"{name}.jpg", name) for name in identities]
+    return Dataset(root, "market1501", "", records)
+
+
+def test_the_newest_finished_run_is_taken(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    copy_run(tiny_bundle, tmp_path / "b", when=100)
+    copy_run(tiny_bundle, tmp_path / "a", when=200, data="photos")
+    (tmp_path / "unfinished").mkdir()
+    broken = copy_run(tiny_bundle, tmp_path / "broken", when=300)
+    (broken / META_NAME).write_text("{")
+    assert newest_bundle(tmp_path).path == tmp_path / "a"
+    subject = choose_subject(None, "", tmp_path)
+    assert (subject.bundle.path, subject.data) == (tmp_path / "a", Path("photos"))
+
+
+def test_nothing_to_choose_from(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="no finished run"):
+        choose_subject(None, "", tmp_path / "runs")
+    with pytest.raises(UsageError, match="name the data"):
+        choose_subject(None, str(tiny_bundle.path), tmp_path)
+
+
+def test_data_without_a_model_is_measured_with_the_bundled_one(tmp_path: Path) -> None:
+    assert choose_subject("photos", "", tmp_path).bundle.name == "bundled"
+
+
+@pytest.fixture
+def trained(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
+    run = copy_run(tiny_bundle, tmp_path / "run", when=1, heldout=["b", "c"], data=str(tmp_path / "photos"))
+    return load_bundle(run)
+
+
+def test_on_the_training_data_only_what_was_held_out(trained: Bundle, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    chosen, reason = select_identities(
+        Subject(trained, photos, photos), dataset(photos, "a", "b", "c"), None, None
+    )
+    assert chosen == {"b", "c", "-1", "0000"}
+    assert reason == "the 2 identities that training held out"
+
+
+def test_on_other_data_everybody(trained: Bundle, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    chosen, reason = select_identities(
+        Subject(trained, other, tmp_path / "photos"), dataset(other, "a", "b", "c", "d"), None, None
+    )
+    assert chosen is None
+    assert "not trained on" in reason
+
+
+def test_a_bundle_without_its_run_knows_its_data_by_the_identities(trained: Bundle, tmp_path: Path) -> None:
+    def chosen(*identities: str) -> frozenset[str] | None:
+        subject = Subject(trained, tmp_path, None)
+        return select_identities(subject, dataset(tmp_path, *identities), None, None)[0]
+
+    assert chosen("a", "b", "c") == {"b", "c", "-1", "0000"}
+    assert chosen("a", "b") is None
+    assert chosen("b", "c") is None  # nothing was trained on here
+
+
+def test_asked_for(trained: Bundle, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    subject = Subject(trained, tmp_path, None)
+    people = dataset(tmp_path, "a", "b", "c")
+    listed = tmp_path / "ids.txt"
+    listed.write_text("a\n")
+    assert select_identities(subject, people, None, "all")[0] is None
+    assert select_identities(subject, people, None, ["a"])[0] == {"a", "-1", "0000"}
+    assert select_identities(subject, people, None, str(listed))[0] == {"a", "-1", "0000"}
+    with pytest.raises(DataError, match="z"):
+        select_identities(subject, people, None, ["a", "z"])
+    with pytest.raises(DataError, match="held no identities out"):
+        select_identities(Subject(tiny_bundle, tmp_path, None), people, None, "heldout")
+
+
+def test_identities_may_stand_among_the_queries_only(trained: Bundle, tmp_path: Path) -> None:
+    subject = Subject(trained, tmp_path, None)
+    chosen, _ = select_identities(subject, dataset(tmp_path, "a", "b"), dataset(tmp_path, "c"), "heldout")
+    assert chosen == {"b", "c", "-1", "0000"}

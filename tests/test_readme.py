@@ -1,0 +1,161 @@
+"""The README is true: its commands run, in order, and print what it shows; its Python runs too.
+
+Numbers and times differ between machines, so lines are compared with every number masked. Training runs with the
+options of ``TRAINING``, given as variables: the commands are the README's own.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+#: A network and a run of the smallest size; what the README says stays what is run.
+TRAINING = {
+    "SSS_TRAIN_EPOCHS": "1",
+    "SSS_TRAIN_BACKBONE": "test_efficientnet",
+    "SSS_TRAIN_HEIGHT": "64",
+    "SSS_TRAIN_WIDTH": "32",
+    "SSS_TRAIN_HOLDOUT": "4",
+    "SSS_TRAIN_DEVICE": "cpu",
+}
+
+
+def sessions() -> list[tuple[str, list[str]]]:
+    """(command, the output shown below it) of all console blocks, in order."""
+    found: list[tuple[str, list[str]]] = []
+    for block in re.findall(r"^```console\n(.*?)^```", README, re.S | re.M):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            else:
+                found[-1][1].append(line)
+    return found
+
+
+def masked(line: str) -> str:
+    """A line without its numbers, white space and drawing: what must be the same everywhere."""
+    line = re.sub(r"\d+([.,]\d+)*", "N", line)
+    line = re.sub(r"[─\s]+", " ", line).strip()
+    return re.sub(r"\bN(,N)*\b", "N", line)
+
+
+def is_run_here(command: str) -> bool:
+    return command.startswith("sss ")
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+    """An empty directory, and an environment in which ``sss`` and ``python`` are the ones under test."""
+    directory = tmp_path_factory.mktemp("readme")
+    programs = tmp_path_factory.mktemp("bin")
+    (programs / "sss").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m siamese_search "$@"\n')
+    (programs / "sss").chmod(0o755)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SSS_", "XDG_"))}
+    path = f"{programs}:{Path(sys.executable).parent}:{clean['PATH']}"
+    return directory, {**clean, **TRAINING, "PATH": path, "HOME": str(programs), "SSS_THREADS": "2"}
+
+
+@pytest.mark.slow
+def test_the_commands_run_and_print_what_is_shown(workplace: tuple[Path, dict[str, str]]) -> None:
+    directory, env = workplace
+    commands = [(command, shown) for command, shown in sessions() if is_run_here(command)]
+    assert {command.split()[1] for command, _ in commands} == {
+        "demo",
+        "ingest",
+        "search",
+        "evaluate",
+        "train",
+    }
+    for command, shown in commands:
+        if command.startswith("sss train"):
+            pytest.importorskip("torch")
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=directory,
+            env=env,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}"
+        printed = {masked(line) for line in done.stdout.splitlines()}
+        for line in shown:
+            if line.strip() not in ("", "…"):
+                assert masked(line) in printed, f"{command}\nREADME: {line}\n{done.stdout}"
+    assert (directory / "sheet.png").is_file()
+
+
+@pytest.mark.slow
+def test_the_python_example_runs(workplace: tuple[Path, dict[str, str]]) -> None:
+    pytest.importorskip("torch")
+    directory, env = workplace
+    if not (directory / "demo").exists():
+        subprocess.run(["sss", "demo", "demo"], cwd=directory, env=env, check=True)
+    (example,) = re.findall(r"^```python\n(.*?)^```", README, re.S | re.M)
+    assert len([line for line in example.splitlines() if line.strip()]) < 15
+    # SSS_TRAIN_* are the command line's; the API takes the same values as arguments.
+    small = 'epochs=1, backbone="test_efficientnet", height=64, width=32, holdout=4, device="cpu", '
+    assert "sss.train(" in example
+    code = example.replace('preset="apn", ', f'preset="apn", {small}')
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=directory, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^1 \d{4} 0\.\d{3} ", done.stdout, re.M)
+    assert re.search(r"^rank-1 [\d.]+%, mAP [\d.]+%$", done.stdout, re.M)
+
+
+def test_the_first_commands_are_a_clone_and_one_make_target() -> None:
+    first = [command for command, _ in sessions()][:2]
+    assert first[0].startswith("git clone ")
+    assert first[1] == "make demo"
+    assert re.search(r"^demo:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    for command, _ in sessions()[2:]:
+        assert is_run_here(command), command
+
+
+def test_the_install_that_is_named_exists() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for extra in re.findall(r"pip install '\.\[(\w+)\]'", README):
+        assert extra in project["optional-dependencies"]
+    assert project["scripts"]["sss"] == "siamese_search.cli.main:main"
+
+
+def test_the_options_and_settings_that_are_named_exist(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import click
+
+    from siamese_search.cli.config import command_defaults
+    from siamese_search.cli.main import COMMANDS, cli
+
+    context = click.Context(cli)
+    options = {"--help", "--version"}
+    for name in COMMANDS:
+        command = cli.get_command(context, name)
+        assert command is not None
+        options |= {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= options
+    (settings,) = re.findall(r"^```toml\n(.*?)^```", README, re.S | re.M)
+    (tmp_path / "sss.toml").write_text(settings)
+    monkeypatch.chdir(tmp_path)
+    assert command_defaults("search") == {"k": 20}
+
+
+def test_the_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("https://"):
+            assert (ROOT / target).exists(), target
