@@ -1,6 +1,6 @@
 """The batch-ingest worker: scan, plan, decode, embed, commit.
 
-``run_ingest`` is the pipeline over an open gallery; ``ingest_images`` opens and closes everything around it.
+``run_ingest`` is the pipeline over an open gallery; ``stop_on_signals`` lets Ctrl-C end it between batches.
 Names are loaded on first use.
 """
 
