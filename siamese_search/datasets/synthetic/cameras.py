@@ -219,7 +219,7 @@ def _occlude(scene: Floats, rng: np.random.Generator) -> Floats:
         middle = float(rng.uniform(0.0, 1.0)) * w
         for _ in range(26):
             cx, cy = middle + float(rng.normal(0, 0.13)) * w, h - abs(float(rng.normal(0, 0.14))) * h
-            r = float(rng.uniform(6, 15))
+            r = float(rng.uniform(6, 15)) * h / 384
             green = int(rng.integers(50, 110))
             ink.ellipse((cx - r, cy - r, cx + r, cy + r), fill=(green - 25, green, green - 30, 255))
     cover = np.asarray(large.resize((width, height), Image.Resampling.BOX), dtype=np.float32)
