@@ -91,9 +91,9 @@ def _draw_cmc(axes: Any, report: EvaluationReport) -> None:
     lowest = 100 * float(curve[0])
     axes.set_ylim(max(0.0, np.floor((lowest - 8) / 10) * 10), 101.5)
     axes.set_ylabel("queries, %")
-    lines = [f"rank-{k:<3}{100 * curve[k - 1]:6.1f} %" for k in shown]
+    lines = [_line(f"rank-{k}", float(curve[k - 1])) for k in shown]
     metrics = report.ranking
-    lines += [f"mAP    {100 * metrics.mAP:6.1f} %", f"mINP   {100 * metrics.mINP:6.1f} %"]
+    lines += [_line("mAP", metrics.mAP), _line("mINP", metrics.mINP)]
     _box(axes, lines)
 
 
@@ -121,8 +121,9 @@ def _draw_roc(axes: Any, report: EvaluationReport) -> None:
     axes.set_xlim(left, 1)
     axes.set_ylim(0, 101.5)
     axes.set_ylabel("true accept rate, %")
-    lines = [f"AUC        {_decimal(verification.auc)}", f"EER        {_percent(verification.eer)}"]
-    lines += [f"TAR@{name}  {_percent(value)}" for name, value in verification.tar_at_far.items()]
+    auc = "n/a" if verification.auc is None else f"{verification.auc:.4f}"
+    lines = [f"{'AUC':<10}{auc:>8}", _line("EER", verification.eer)]
+    lines += [_line(f"TAR@{name}", value) for name, value in verification.tar_at_far.items()]
     _box(axes, lines, low=verification.auc is not None and verification.auc > 0.8)
 
 
@@ -181,9 +182,7 @@ def _say(axes: Any, text: str) -> None:
     axes.set_yticks([])
 
 
-def _percent(value: float | None) -> str:
-    return "   n/a" if value is None else f"{100 * value:5.1f} %"
-
-
-def _decimal(value: float | None) -> str:
-    return "   n/a" if value is None else f"{value:7.4f}"
+def _line(name: str, share: float | None) -> str:
+    """A name and a percentage, in columns."""
+    value = "n/a" if share is None else f"{100 * share:.1f} %"
+    return f"{name:<10}{value:>8}"
