@@ -70,3 +70,20 @@ def load_checkpoint(
             f"{printable(path)}: the checkpoint cannot be read ({reason}): start again in another --out"
         ) from None
     return state
+
+
+def load_heads(path: Path, heads: torch.nn.Module) -> list[str]:
+    """Take the training heads of another run's checkpoint where names and shapes agree; returns their names.
+
+    A file that is missing or cannot be read gives nothing: the heads are a head start, not a necessity.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as archive:
+            names = [key for key in archive.keys() if key.startswith("heads/")]  # noqa: SIM118 - not a dict
+            found = {key.removeprefix("heads/"): archive.get_tensor(key) for key in names}
+    except (OSError, SafetensorError):
+        return []
+    state = heads.state_dict()
+    taken = {key: value for key, value in found.items() if key in state and state[key].shape == value.shape}
+    heads.load_state_dict({**state, **taken})
+    return sorted(taken)

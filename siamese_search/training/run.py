@@ -21,7 +21,7 @@ from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import available_cpus
 from siamese_search.model.network import APNNetwork, NetworkSpec
 from siamese_search.model.weights_file import save_bundle, transfer
-from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_heads, save_checkpoint
 from siamese_search.training.data import HoldOut, LabelledImages, Split, label_images, load_split
 from siamese_search.training.history import plot_history, read_history, write_history
 from siamese_search.training.pixels import PixelSource
@@ -186,6 +186,8 @@ def _run(request: TrainRequest, reporter: Reporter, stop: threading.Event, *, re
     trainer = Trainer(
         network, config, images, images.labels, triplets=triplets, teacher=teacher, device=device
     )
+    if not resumed:
+        _adopt_heads(trainer, request, split, reporter)
     rows = _restore(trainer, out, reporter) if resumed else []
     run = _Loop(request, trainer, reporter, stop, rows, split, held, device)
     run.epochs()
@@ -290,6 +292,24 @@ def _initial_network(request: TrainRequest, reporter: Reporter, *, weights: bool
     text = f"initial weights: {bundle.name}"
     reporter.message(text + (f", new: {', '.join(fresh[:4])}" if fresh else ""))
     return network
+
+
+def _adopt_heads(trainer: Trainer, request: TrainRequest, split: Split, reporter: Reporter) -> None:
+    """Starting from a run on the same data, take its classifier and projection too.
+
+    Training small and finishing large (progressive resizing) is two runs; without their heads the second
+    would spend its first epoch learning the identities again.
+    """
+    first = Path(request.init)
+    try:
+        saved = json.loads((first / RUN_NAME).read_text(encoding="utf-8"))
+        same = saved["data"] == str(request.data.resolve()) and saved["layout"] == request.layout
+        same = same and saved["heldout_identities"] == split.heldout_identities
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    taken = load_heads(first / CHECKPOINT_NAME, trainer.heads) if same else []
+    if taken:
+        reporter.message(f"training heads of the same run: {', '.join(taken)}")
 
 
 def _start_directory(request: TrainRequest, split: Split, resumed: bool) -> None:

@@ -172,6 +172,27 @@ def test_training_starts_from_a_bundle(people: Path, tmp_path: Path) -> None:
     assert torch.allclose(a, b, atol=1e-3)
 
 
+class Recorder(Silent):
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def message(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_run_from_a_run_on_the_same_data_takes_its_heads(people: Path, tmp_path: Path) -> None:
+    config = REID.with_options(epochs=1)
+    train(request(people, tmp_path / "first", config))
+    for name, holdout, expected in (("same", HoldOut(amount=2), 1), ("other", HoldOut(amount=1), 0)):
+        recorder = Recorder()
+        asked = TrainRequest(
+            data=people, out=tmp_path / name, config=config.with_options(height=64, width=32),
+            init=str(tmp_path / "first"), holdout=holdout, device="cpu", threads=1,
+        )  # fmt: skip
+        train(asked, recorder)
+        assert sum("classifier.weight" in text for text in recorder.said) == expected
+
+
 def test_a_loss_that_is_not_finite_stops_at_once(people: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="the loss became inf at step 0"):
         train(request(people, tmp_path / "run", REID.with_options(margin=1e30, triplet_weight=1e30)))
