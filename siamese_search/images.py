@@ -28,6 +28,11 @@ MAX_PIXELS = 178_956_970
 MAX_BYTES = 1 << 30
 
 
+# Pillow warns of bombs and odd EXIF; the bounds below decide. Set once, for good: catch_warnings() would change
+# the filters of the whole process from several decoding threads at once.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
 def is_image_name(name: str) -> bool:
     """Whether a file name has the suffix of an allow-listed format."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES  # noqa: PTH122 - hot in scans
@@ -50,16 +55,14 @@ def read_image(
             raise ImageError(path, "empty file")
         if status.st_size > MAX_BYTES:
             raise ImageError(path, f"file of {status.st_size} bytes is over the limit of {MAX_BYTES}")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow warns of bombs and odd EXIF; the bound below decides
-            with Image.open(path, formats=FORMATS) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    raise ImageError(path, f"{width}x{height} pixels is over the limit of {max_pixels}")
-                rgb = _to_rgb(image)
-            rgb = ImageOps.exif_transpose(rgb)
-            if size is not None and (rgb.height, rgb.width) != tuple(size):
-                rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ImageError(path, f"{width}x{height} pixels is over the limit of {max_pixels}")
+            rgb = _to_rgb(image)
+        rgb = ImageOps.exif_transpose(rgb)
+        if size is not None and (rgb.height, rgb.width) != tuple(size):
+            rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
         return np.asarray(rgb, dtype=np.uint8)
     except ImageError:
         raise
