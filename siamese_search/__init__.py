@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ingest.summary import Failure, IngestSummary
-    from siamese_search.api import evaluate, ingest, search, train
+    from siamese_search.api import evaluate, ingest, reindex, search, train
     from siamese_search.errors import SiameseSearchError
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.gallery.opening import list_galleries, open_gallery
@@ -33,6 +33,7 @@ _HOMES = {
     "search": "siamese_search.api",
     "train": "siamese_search.api",
     "evaluate": "siamese_search.api",
+    "reindex": "siamese_search.api",
     "IngestSummary": "ingest.summary",
     "Failure": "ingest.summary",
     "QueryResult": "siamese_search.retrieval.results",
@@ -67,6 +68,7 @@ __all__ = [
     "load_embedder",
     "open_gallery",
     "read_image",
+    "reindex",
     "search",
     "train",
 ]

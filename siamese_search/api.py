@@ -9,29 +9,35 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from siamese_search.errors import DataError, GalleryNotFoundError, UsageError, printable
+from siamese_search.errors import DataError, UsageError, printable
+from siamese_search.workspace import (
+    LazyEmbedder,
+    StrPath,
+    load,
+    open_to_read,
+    open_to_write,
+    place_of,
+    reference,
+)
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ingest.reindex import ReindexSummary
     from ingest.summary import IngestSummary, Progress
     from siamese_search.evaluation.report import EvaluationReport
-    from siamese_search.gallery.base import Gallery, ModelRef
-    from siamese_search.model.bundle import Bundle
-    from siamese_search.model.embedder import Device, Embedder
+    from siamese_search.model.embedder import Device
     from siamese_search.retrieval.results import QueryResult
     from siamese_search.settings import Settings
     from siamese_search.training.run import Reporter, TrainResult
 
-StrPath = str | os.PathLike[str]
 Notify = Callable[[str], None]
 
 
@@ -70,11 +76,11 @@ def ingest(
     for root in roots:
         _check_images(root, layout, notify)
     threads = settings.threads if threads is None else threads
-    with _open_to_write(settings, store, gallery, model) as (opened, bundle):
+    with open_to_write(settings, store, gallery, model) as (opened, bundle):
         return run_ingest(
             roots,
             opened,
-            _LazyEmbedder(bundle, device, threads),
+            LazyEmbedder(bundle, device, threads),
             layout=layout,
             source=source,
             batch_size=settings.batch_size if batch_size is None else batch_size,
@@ -115,9 +121,9 @@ def search(
     if not images:
         raise UsageError("nothing to search for; give at least one query image")
     settings = _settings()
-    place, name = _place(settings, store, gallery)
+    place, name = place_of(settings, store, gallery)
     threads = settings.threads if threads is None else threads
-    with _open_to_read(place, name, settings.model if model is None else model, threads) as (
+    with open_to_read(place, name, settings.model if model is None else model, threads) as (
         opened,
         embedder,
     ):
@@ -228,7 +234,6 @@ def evaluate(
     from siamese_search.datasets.layouts import load_dataset
     from siamese_search.evaluation.evaluate import evaluate as measure
     from siamese_search.evaluation.subject import choose_subject, select_identities
-    from siamese_search.model.embedder import load_embedder
 
     settings = _settings()
     named = settings.model if model is None else os.fspath(model)
@@ -246,7 +251,7 @@ def evaluate(
     threads = settings.threads if threads is None else threads
     return measure(
         records,
-        load_embedder(subject.bundle, device=device, threads=threads),
+        load(subject.bundle, device, threads),
         queries=query_records,
         use_cameras=use_cameras,
         depth=depth,
@@ -256,6 +261,50 @@ def evaluate(
         threads=threads,
         progress=progress,
     )
+
+
+def reindex(
+    model: StrPath | None = None,
+    *,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    drop_missing: bool = False,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    device: Device = "auto",
+    progress: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> ReindexSummary:
+    """Embed a gallery's images again with ``model`` (default: the settings', else the bundled one).
+
+    The new vectors replace the old ones in one step when all are there; until then, and after a failure or an
+    interruption, the gallery is as it was. drop_missing: leave out images that cannot be read any more.
+    Raises DataError (an image that has gone), UsageError (the gallery is this model's already), StoreError.
+    """
+    from ingest.reindex import run_reindex
+    from siamese_search.gallery.opening import open_gallery, rebuild_gallery
+    from siamese_search.model.bundle import load_bundle
+
+    settings = _settings()
+    place, name = place_of(settings, store, gallery)
+    bundle = load_bundle(os.fspath(settings.model if model is None else model) or None)
+    with open_gallery(place, name) as existing:
+        if existing.model.fingerprint == bundle.fingerprint:
+            raise UsageError(
+                f"gallery {name!r} in {printable(place)} is by this model already: nothing to do"
+            )
+    embedder = load(bundle, device, settings.threads if threads is None else threads)
+    # The old generation is closed before the new one takes its place.
+    with rebuild_gallery(place, name, reference(bundle)) as fresh, open_gallery(place, name) as old:
+        return run_reindex(
+            old,
+            fresh,
+            embedder,
+            batch_size=settings.batch_size if batch_size is None else batch_size,
+            drop_missing=drop_missing,
+            progress=progress,
+            stop=stop,
+        )
 
 
 def new_run_directory(preset: str) -> str:
@@ -291,7 +340,7 @@ def describe(
     from siamese_search.model.bundle import load_bundle
 
     settings = _settings()
-    place, _ = _place(settings, store, gallery)
+    place, _ = place_of(settings, store, gallery)
     everything = list_galleries(place) if gallery is None and Path(place).exists() else []
     names = everything if gallery is None else [gallery]
     galleries = []
@@ -313,109 +362,6 @@ def describe(
             "metrics": dict(bundle.meta.get("metrics") or {}),
         },
     }
-
-
-class _LazyEmbedder:
-    """An embedder that is loaded by its first image: an ingest with nothing new should not pay for it."""
-
-    def __init__(self, bundle: Bundle, device: Device, threads: int) -> None:
-        self.dim = bundle.dim
-        self.input_size = bundle.input_size
-        self.fingerprint = bundle.fingerprint
-        self._options = (bundle, device, threads)
-        self._embedder: Embedder | None = None
-
-    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        if self._embedder is None:
-            self._embedder = _load(*self._options)
-        return self._embedder.embed(images)
-
-
-def _load(bundle: Bundle, device: Device, threads: int) -> Embedder:
-    from siamese_search.model.embedder import load_embedder
-
-    return load_embedder(bundle, device=device, threads=threads)
-
-
-def model_of(gallery: ModelRef) -> Bundle:
-    """The bundle on this machine that made a gallery: where the gallery remembers it, or the bundled one.
-
-    Raises ModelMismatchError naming both fingerprints where neither is it.
-    """
-    from siamese_search.errors import BundleError, ModelMismatchError
-    from siamese_search.model.bundle import load_bundle
-
-    if gallery.name not in ("", "bundled"):
-        try:
-            remembered = load_bundle(Path(gallery.name))
-        except BundleError:
-            remembered = None
-        if remembered is not None and remembered.fingerprint == gallery.fingerprint:
-            return remembered
-    bundled = load_bundle(None)
-    if bundled.fingerprint != gallery.fingerprint:
-        origin = f" ({printable(gallery.name)})" if gallery.name else ""
-        raise ModelMismatchError(
-            f"the gallery was made by model {gallery.fingerprint[:12]}{origin}, and the bundled model is"
-            f" {bundled.fingerprint[:12]}; name its bundle with --model, or embed the images again with"
-            " `sss reindex`"
-        )
-    return bundled
-
-
-@contextmanager
-def _open_to_read(store: str, name: str, model: StrPath, threads: int) -> Iterator[tuple[Gallery, Embedder]]:
-    """A gallery with the embedder for its queries: of ``model``, or of the gallery's own model if that is "".
-
-    The network is loaded in a second thread while the gallery is opened: each takes about as long, and a
-    cold search is mostly waiting for the two.
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    from siamese_search.gallery.opening import open_gallery
-    from siamese_search.model.bundle import load_bundle
-
-    bundle = load_bundle(os.fspath(model) or None)
-    with ThreadPoolExecutor(1, thread_name_prefix="sss-model") as pool:
-        loading = pool.submit(_load, bundle, "cpu", threads)
-        with open_gallery(store, name, model=_reference(bundle) if model else None) as opened:
-            if opened.model.fingerprint == bundle.fingerprint:
-                yield opened, loading.result()
-            else:
-                yield opened, _load(model_of(opened.model), "cpu", threads)
-
-
-@contextmanager
-def _open_to_write(
-    settings: Settings, store: StrPath | None, gallery: str | None, model: StrPath | None
-) -> Iterator[tuple[Gallery, Bundle]]:
-    """The gallery, made if need be, with the model that is named, else its own, else the bundled one."""
-    from siamese_search.gallery.opening import open_gallery
-    from siamese_search.model.bundle import load_bundle
-
-    place, name = _place(settings, store, gallery)
-    named = settings.model if model is None else os.fspath(model)
-    if named:
-        bundle = load_bundle(named)
-    else:
-        try:
-            with open_gallery(place, name) as existing:
-                bundle = model_of(existing.model)
-        except GalleryNotFoundError:
-            bundle = load_bundle(None)
-    with open_gallery(place, name, model=_reference(bundle), create=True, mode="w") as opened:
-        yield opened, bundle
-
-
-def _reference(bundle: Bundle) -> ModelRef:
-    from siamese_search.gallery.base import ModelRef
-
-    return ModelRef(bundle.fingerprint, bundle.dim, bundle.name)
-
-
-def _place(settings: Settings, store: StrPath | None, gallery: str | None) -> tuple[str, str]:
-    place = settings.store if store is None else os.fspath(store)
-    return place, settings.gallery if gallery is None else gallery
 
 
 def _settings() -> Settings:

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "search": ("siamese_search.cli.search", "Find who is in an image, and where else they were seen."),
     "train": ("siamese_search.cli.train", "Train a model on your own identities."),
     "evaluate": ("siamese_search.cli.evaluate", "Measure a model on identities it has never seen."),
+    "reindex": ("siamese_search.cli.reindex", "Embed a gallery's images again, with another model."),
     "info": ("siamese_search.cli.info", "Show a store, its galleries and the model in use."),
 }
 

@@ -1,0 +1,128 @@
+"""A gallery and the model that belongs to it, opened together, for the functions of :mod:`siamese_search.api`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from siamese_search.errors import GalleryNotFoundError, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from siamese_search.gallery.base import Gallery, ModelRef
+    from siamese_search.model.bundle import Bundle
+    from siamese_search.model.embedder import Device, Embedder
+    from siamese_search.settings import Settings
+
+StrPath = str | os.PathLike[str]
+
+
+class LazyEmbedder:
+    """An embedder that is loaded by its first image: an ingest with nothing new should not pay for it."""
+
+    def __init__(self, bundle: Bundle, device: Device, threads: int) -> None:
+        self.dim = bundle.dim
+        self.input_size = bundle.input_size
+        self.fingerprint = bundle.fingerprint
+        self._options = (bundle, device, threads)
+        self._embedder: Embedder | None = None
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        if self._embedder is None:
+            self._embedder = load(*self._options)
+        return self._embedder.embed(images)
+
+
+def load(bundle: Bundle, device: Device, threads: int) -> Embedder:
+    """The bundle's network, ready to run. threads: 0 takes all."""
+    from siamese_search.model.embedder import load_embedder
+
+    return load_embedder(bundle, device=device, threads=threads)
+
+
+def model_of(gallery: ModelRef) -> Bundle:
+    """The bundle on this machine that made a gallery: where the gallery remembers it, or the bundled one.
+
+    Raises ModelMismatchError naming both fingerprints where neither is it.
+    """
+    from siamese_search.errors import BundleError, ModelMismatchError
+    from siamese_search.model.bundle import load_bundle
+
+    if gallery.name not in ("", "bundled"):
+        try:
+            remembered = load_bundle(Path(gallery.name))
+        except BundleError:
+            remembered = None
+        if remembered is not None and remembered.fingerprint == gallery.fingerprint:
+            return remembered
+    bundled = load_bundle(None)
+    if bundled.fingerprint != gallery.fingerprint:
+        origin = f" ({printable(gallery.name)})" if gallery.name else ""
+        raise ModelMismatchError(
+            f"the gallery was made by model {gallery.fingerprint[:12]}{origin}, and the bundled model is"
+            f" {bundled.fingerprint[:12]}; name its bundle with --model, or embed the images again with"
+            " `sss reindex`"
+        )
+    return bundled
+
+
+@contextmanager
+def open_to_read(store: str, name: str, model: StrPath, threads: int) -> Iterator[tuple[Gallery, Embedder]]:
+    """A gallery with the embedder for its queries: of ``model``, or of the gallery's own model if that is "".
+
+    The network is loaded in a second thread while the gallery is opened: each takes about as long, and a
+    cold search is mostly waiting for the two.
+    """
+    from concurrent.futures import ThreadPoolExecutor
+
+    from siamese_search.gallery.opening import open_gallery
+    from siamese_search.model.bundle import load_bundle
+
+    bundle = load_bundle(os.fspath(model) or None)
+    with ThreadPoolExecutor(1, thread_name_prefix="sss-model") as pool:
+        loading = pool.submit(load, bundle, "cpu", threads)
+        with open_gallery(store, name, model=reference(bundle) if model else None) as opened:
+            if opened.model.fingerprint == bundle.fingerprint:
+                yield opened, loading.result()
+            else:
+                yield opened, load(model_of(opened.model), "cpu", threads)
+
+
+@contextmanager
+def open_to_write(
+    settings: Settings, store: StrPath | None, gallery: str | None, model: StrPath | None
+) -> Iterator[tuple[Gallery, Bundle]]:
+    """The gallery, made if need be, with the model that is named, else its own, else the bundled one."""
+    from siamese_search.gallery.opening import open_gallery
+    from siamese_search.model.bundle import load_bundle
+
+    place, name = place_of(settings, store, gallery)
+    named = settings.model if model is None else os.fspath(model)
+    if named:
+        bundle = load_bundle(named)
+    else:
+        try:
+            with open_gallery(place, name) as existing:
+                bundle = model_of(existing.model)
+        except GalleryNotFoundError:
+            bundle = load_bundle(None)
+    with open_gallery(place, name, model=reference(bundle), create=True, mode="w") as opened:
+        yield opened, bundle
+
+
+def reference(bundle: Bundle) -> ModelRef:
+    """What a gallery remembers of a bundle."""
+    from siamese_search.gallery.base import ModelRef
+
+    return ModelRef(bundle.fingerprint, bundle.dim, bundle.name)
+
+
+def place_of(settings: Settings, store: StrPath | None, gallery: str | None) -> tuple[str, str]:
+    """(store, gallery name): as given, else as the settings say."""
+    place = settings.store if store is None else os.fspath(store)
+    return place, settings.gallery if gallery is None else gallery
