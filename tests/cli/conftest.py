@@ -23,7 +23,7 @@ def sss(tmp_path_factory: pytest.TempPathFactory) -> Run:
     elsewhere = tmp_path_factory.mktemp("elsewhere")
 
     def run(
-        *args: object, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 120
+        *args: object, cwd: Path | None = None, env: dict[str, str] | None = None, timeout: float = 600
     ) -> subprocess.CompletedProcess[str]:
         clean = {
             name: value
