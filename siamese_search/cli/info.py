@@ -43,7 +43,7 @@ def _print(facts: dict[str, Any]) -> None:
     write_pairs([("store", facts["store"] if galleries else f"{facts['store']}  (empty)")])
     if galleries:
         columns = [("gallery", "text"), ("images", "number"), ("size", "number"), ("model", "text")]
-        columns += [("filter by", "text")]
+        columns += [("filter by", "words")]
         write_table(
             columns,
             [

@@ -134,34 +134,36 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, markup=False, highlight=False, emoji=False, width=width, soft_wrap=False)
 
 
-def table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[object]], *, title: str = "") -> Table:
-    """A plain table. columns: (heading, kind) with kind ``text``, ``number`` or ``path``.
+#: A column of text or numbers keeps at least this much of its content on a narrow terminal.
+MOST_KEPT = 24
 
-    A path column gives way first on a narrow terminal and is cut at its start, so that the file name stays.
+
+def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]]) -> Table:
+    """A plain table. columns: (heading, kind) with kind ``text``, ``number``, ``words`` or ``path``.
+
+    On a narrow terminal ``words`` and ``path`` columns give way, cut at their end; the others stay whole.
     """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    result = Table(
-        box=box.SIMPLE_HEAD, title=Text(title) if title else None, title_justify="left", pad_edge=False
-    )
-    for heading, kind in columns:
+    result = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, (heading, kind) in enumerate(columns):
+        longest = max([len(heading), *(len(safe(row[index])) for row in rows)])
         result.add_column(
             heading,
             justify="right" if kind == "number" else "left",
             no_wrap=True,
             overflow="ellipsis",
+            min_width=min(longest, MOST_KEPT) if kind in ("text", "number") else None,
         )
     for row in rows:
         result.add_row(*[Text(safe(value)) for value in row])
     return result
 
 
-def write_table(
-    columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[object]], *, title: str = ""
-) -> None:
-    """:func:`table`, printed on stdout."""
+def write_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[object]]) -> None:
+    """:func:`table` on stdout. Paths are cut at their start, so that the file name stays."""
     screen = console()
     cells = [[safe(value) for value in row] for row in rows]
     paths = [index for index, (_, kind) in enumerate(columns) if kind == "path"]
@@ -175,7 +177,7 @@ def write_table(
         for row in cells:
             for index in paths:
                 row[index] = shorten_path(row[index], max(room, 12))
-    screen.print(table(columns, cells, title=title))
+    screen.print(table(columns, cells))
 
 
 def shorten_path(text: str, width: int) -> str:

@@ -12,6 +12,7 @@ from siamese_search.cli.options import device_option, json_option, layout_option
 from siamese_search.cli.output import note, safe, write_json, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError, printable
 from siamese_search.training.presets import PRESETS
+from siamese_search.training.presets import preset as find_preset
 
 EPILOG = """\b
 Examples:
@@ -78,9 +79,11 @@ def command(
         data = _data(data)
         out = out or api.new_run_directory(preset)
         note(f"training on {safe(data)} into {safe(out)}")
+        epochs: int | None = find_preset(preset).with_options(**changes).epochs
     else:
         _refuse_with_resume(click.get_current_context())
-    with stop_on_signals() as stop, TrainScreen(stop) as screen:
+        epochs = _epochs_of(Path(resume))
+    with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
         try:
             result = api.train(
                 data,
@@ -142,6 +145,16 @@ def _refuse_with_resume(ctx: click.Context) -> None:
         if name not in allowed and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             given = parameter.opts[0] if isinstance(parameter, click.Option) else "DATA"
             raise UsageError(f"--resume continues a run with its own options; leave out {given}")
+
+
+def _epochs_of(run: Path) -> int | None:
+    """How many epochs a run was started for, for the progress display; the trainer checks the file itself."""
+    import json
+
+    try:
+        return int(json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]["epochs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _interrupted(directory: Path) -> int:

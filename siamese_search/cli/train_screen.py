@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 class TrainScreen:
     """The reporter that ``sss train`` hands to the trainer (:class:`siamese_search.training.run.Reporter`)."""
 
-    def __init__(self, stop: threading.Event) -> None:
+    def __init__(self, stop: threading.Event, epochs: int | None) -> None:
+        """stop: raises KeyboardInterrupt while images are read. epochs: how many there will be, if known."""
         self._stop = stop
         self._stage = ""
         self._bar: Bar | None = None
-        self._epochs = 0
+        self._epochs = epochs or 0
 
     def __enter__(self) -> Self:
         return self
@@ -28,10 +29,6 @@ class TrainScreen:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._close()
-
-    def begin(self, epochs: int) -> None:
-        """How many epochs there will be."""
-        self._epochs = epochs
 
     def message(self, text: str) -> None:
         self._close()
