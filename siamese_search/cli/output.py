@@ -28,7 +28,7 @@ LIST_FORMATS = ("table", "json", "jsonl", "csv", "paths")
 
 def note(message: str) -> None:
     """One line on stderr: what was chosen, what was skipped, where a file went."""
-    sys.stderr.write(f"{printable(' '.join(message.split()))}\n")
+    sys.stderr.write(f"{printable(' '.join(message.splitlines()))}\n")
     sys.stderr.flush()
 
 

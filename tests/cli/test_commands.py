@@ -179,7 +179,7 @@ def test_training_end_to_end(sss: Run, demo: Path, tmp_path: Path) -> None:
     result = json.loads(done.stdout)
     assert (result["epochs"], result["heldout_identities"], result["failed"]) == (1, 2, [])
     assert set(result["metrics"]) == {"rank1", "mAP", "epoch"}
-    assert "epoch   1/1" in done.stderr
+    assert "epoch   1/1  loss" in done.stderr
     # Without arguments: that run, on the two identities which it held out.
     report = sss("evaluate", "--json", cwd=tmp_path)
     assert report.returncode == 0, report.stderr
