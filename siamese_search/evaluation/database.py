@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,9 +17,11 @@ from siamese_search.gallery.filters import Condition
 
 #: Results held at once: queries are asked in groups of _HITS_AT_ONCE / results per query.
 _HITS_AT_ONCE = 100_000
-#: Results first fetched per query, and how many times more where a match is still missing.
+#: Fewest results fetched per query, and how many times more where a match is still missing.
 _FIRST_FETCH = 128
 _FETCH_GROWTH = 4
+#: Exact scores held at once, in float32.
+_SCORES_AT_ONCE = 8_000_000
 #: Results per query that recall compares, and that a report keeps to show.
 TOP = 10
 #: Scores closer than this are ties: engines add up a dot product in different orders.
@@ -58,27 +61,31 @@ def rank_through(
     rules = _Rules(plan)
     count = len(plan.queries)
     matches = [rules.matches(query) for query in range(count)]
+    by_number = {uuid.UUID(point).int: place for point, place in places.items()}
+    # The gallery may hold points that are not ranked; they come in between.
+    share = len(plan.gallery) / everything
+    depths = np.ceil(_depths(rules, query_vectors, gallery_vectors) / max(share, 1e-9))
+    depths = np.minimum(np.maximum(depths, _FIRST_FETCH), most).astype(np.int64)
     per_query: list[HitMetrics | None] = [None] * count
     top: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * count
     found = wanted = done = 0
-    unsettled = list(range(count))
-    fetched = min(_FIRST_FETCH, most)
+    unsettled: list[int] = list(range(count))
     while unsettled:
-        group = max(1, _HITS_AT_ONCE // fetched)
         again: list[int] = []
-        for start in range(0, len(unsettled), group):
-            queries = unsettled[start : start + group]
+        for queries in _groups(unsettled, depths):
+            fetched = int(depths[queries[-1]])
             vectors = query_vectors[queries]
-            answers = gallery.query_batch(vectors, fetched, where, with_payload=False)
+            answers = gallery.query_ids(vectors, fetched, where)
             exact = vectors @ gallery_vectors.T  # [group, g]
-            for query, hits, scores in zip(queries, answers, exact):
-                answer = np.fromiter((places.get(hit.id, -1) for hit in hits), np.int64, len(hits))
+            for query, ids, scores in zip(queries, answers, exact):
+                answer = np.array([by_number.get(one, -1) for one in ids], np.int64)
                 answer = answer[answer >= 0]
                 ranked = answer[~rules.excluded(query, answer)]
                 ranks = np.flatnonzero(rules.gallery_codes[ranked] == rules.query_codes[query]) + 1
                 # Behind the last match the order changes no figure; until there, fetch on.
                 if fetched < most and (ranks.size < matches[query] or ranked.size < TOP):
                     again.append(query)
+                    depths[query] = min(fetched * _FETCH_GROWTH, most)
                     continue
                 if matches[query]:
                     per_query[query] = metrics_from_hit_ranks(ranks.astype(np.int64), matches[query])
@@ -88,9 +95,44 @@ def rank_through(
             if progress is not None:
                 progress(done, count)
         unsettled = again
-        fetched = min(fetched * _FETCH_GROWTH, most)
     metrics = summarise(per_query, matches, gallery=len(plan.gallery))
     return DatabaseRanking(metrics, top, found / wanted if wanted else float("nan"))
+
+
+def _groups(queries: Sequence[int], depths: NDArray[np.int64]) -> Iterator[list[int]]:
+    """The queries by ascending depth, in groups that fetch at most :data:`_HITS_AT_ONCE` results together.
+
+    A group is fetched as deep as its last query needs.
+    """
+    group: list[int] = []
+    for query in sorted(queries, key=lambda one: int(depths[one])):
+        if group and (len(group) + 1) * int(depths[query]) > _HITS_AT_ONCE:
+            yield group
+            group = []
+        group.append(query)
+    if group:
+        yield group
+
+
+def _depths(
+    rules: _Rules, query_vectors: NDArray[np.float32], gallery_vectors: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """How deep each query's last match and tenth result lie in the exact ranking of the gallery, int64 [q].
+
+    Only a forecast of how much to fetch: what counts is what the database answers, and where that holds
+    fewer matches, more is fetched.
+    """
+    depths = np.empty(len(query_vectors), np.int64)
+    block = max(1, _SCORES_AT_ONCE // max(1, len(gallery_vectors)))
+    for start in range(0, len(query_vectors), block):
+        exact = query_vectors[start : start + block] @ gallery_vectors.T  # [block, g]
+        for query, scores in enumerate(exact, start):
+            members = rules.members(query)
+            leaves = rules.excluded(query, members)
+            matches = scores[members[~leaves]]
+            deepest = int((scores >= matches.min() - _TIE).sum()) if matches.size else 0
+            depths[query] = max(deepest, TOP) + leaves.sum()
+    return depths
 
 
 def _recalled(answer: NDArray[np.int64], exact: NDArray[np.float32], most: int) -> tuple[int, int]:
@@ -136,7 +178,11 @@ class _Rules:
             )
         return np.asarray(leaves, dtype=bool)
 
+    def members(self, query: int) -> NDArray[np.int64]:
+        """The places of this query's identity, int64 [n]."""
+        return self._members[self.query_codes[query]]
+
     def matches(self, query: int) -> int:
         """How many places match this query after the exclusions."""
-        members = self._members[self.query_codes[query]]
+        members = self.members(query)
         return int(members.size - self.excluded(query, members).sum())

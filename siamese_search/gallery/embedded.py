@@ -7,12 +7,14 @@ on: below, an exact search takes under 10 ms. Vectors are stored as sent (Dot di
 from __future__ import annotations
 
 import os
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import qdrant_edge as edge
 
 from siamese_search.errors import ModelMismatchError, StoreError, UsageError, printable
@@ -107,17 +109,35 @@ class EmbeddedGallery(Gallery):
         with_payload: bool = True,
         exact: bool = False,
     ) -> list[list[Hit]]:
-        if k < 1:
-            raise UsageError(f"k must be at least 1, not {k}")
-        k = min(k, _MAX_K)
-        rows = unit_rows(vectors, self.dim, "query vector")
         out: list[list[Hit]] = []
-        for start in range(0, len(rows), _QUERY_CHUNK):
+        for rows in self._query_chunks(vectors, k):
             with self._lease.use() as shard:
                 params = edge.SearchParams(exact=exact)
-                ask = _Ask(self._filter(where), with_vectors, with_payload, params, self._bools())
-                out.extend(_nearest(shard, rows[start : start + _QUERY_CHUNK], k, ask))
+                ask = _Ask(self._filter(where), with_vectors, with_payload, params)
+                bools = self._bools()
+                for points, scores, bare in _nearest(shard, rows, min(k, _MAX_K), ask):
+                    out.append(_hits(_filled(shard, points, ask) if bare else points, scores, bools))
         return out
+
+    def query_ids(
+        self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
+    ) -> list[list[int]]:
+        out: list[list[int]] = []
+        for rows in self._query_chunks(vectors, k):
+            with self._lease.use() as shard:
+                ask = _Ask(self._filter(where), False, False, edge.SearchParams(exact=exact))
+                for points, _, _ in _nearest(shard, rows, min(k, _MAX_K), ask):
+                    ids: list[Any] = [point.id for point in points]
+                    out.append([one.int for one in ids])
+        return out
+
+    def _query_chunks(self, vectors: Vectors, k: int) -> Iterator[Vectors]:
+        """The query vectors, checked, a few at a time."""
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}")
+        rows = unit_rows(vectors, self.dim, "query vector")
+        for start in range(0, len(rows), _QUERY_CHUNK):
+            yield rows[start : start + _QUERY_CHUNK]
 
     def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[StoredPoint | None]:
         names = canonical_ids(ids)
@@ -274,9 +294,8 @@ class _Ask:
         with_vectors: bool,
         with_payload: bool,
         params: edge.SearchParams,
-        bools: list[str],
     ) -> None:
-        self.where, self.params, self.bools = where, params, bools
+        self.where, self.params = where, params
         self.with_vectors, self.with_payload = with_vectors, with_payload
 
     def request(self, row: Vectors, limit: int, *, bare: bool = False) -> edge.QueryRequest:
@@ -290,7 +309,11 @@ class _Ask:
         )
 
 
-def _nearest(shard: edge.EdgeShard, rows: Vectors, k: int, ask: _Ask) -> list[list[Hit]]:
+#: Points in order, the score of each, and whether their payload and vector are still to be fetched.
+_Ranking = tuple[list[edge.ScoredPoint], list[float], bool]
+
+
+def _nearest(shard: edge.EdgeShard, rows: Vectors, k: int, ask: _Ask) -> Iterator[_Ranking]:
     """The k nearest to each row [n, d], by score descending, then id ascending.
 
     The engine breaks ties as it likes, at the k-th place too. So one more is asked for, and where the score
@@ -302,46 +325,47 @@ def _nearest(shard: edge.EdgeShard, rows: Vectors, k: int, ask: _Ask) -> list[li
         if len(requests) > 1
         else [shard.query(requests[0])]
     )
-    out = []
     for row, found in zip(rows, results):
         limit = k + 1
-        hits = _ranked(found, ask.bools)
-        tied = len(hits) == limit and hits[k - 1].score == hits[-1].score
-        if tied:
-            while tied:
-                limit *= 8
-                hits = _ranked(shard.query(ask.request(row, limit, bare=True)), ())
-                tied = len(hits) == limit and hits[k - 1].score == hits[-1].score
-            hits = _filled(shard, hits[:k], ask)
-        out.append(hits[:k])
-    return out
+        points, scores = _ranked(found)
+        bare = False
+        while len(points) == limit and scores[k - 1] == scores[-1]:
+            limit *= 8
+            points, scores = _ranked(shard.query(ask.request(row, limit, bare=True)))
+            bare = ask.with_payload or ask.with_vectors
+        yield points[:k], scores[:k], bare
 
 
-def _ranked(found: Sequence[edge.ScoredPoint], bools: Sequence[str]) -> list[Hit]:
+def _ranked(found: Sequence[edge.ScoredPoint]) -> tuple[list[edge.ScoredPoint], list[float]]:
+    """Points by score descending, then id ascending, and their scores."""
     # Clipped before sorting: rounding puts equal vectors at 1.0000001, and a cosine ends at 1.
-    hits = [
+    scores = np.clip([point.score for point in found], -1.0, 1.0)
+    if not (scores[1:] < scores[:-1]).all():  # an id costs more than all the rest: only ties ask for it
+        keys = scores.tolist()
+        order = sorted(range(len(keys)), key=lambda i: (-keys[i], cast(uuid.UUID, found[i].id).int))
+        return [found[i] for i in order], scores[order].tolist()
+    return list(found), scores.tolist()
+
+
+def _hits(
+    points: Sequence[edge.ScoredPoint | edge.Record], scores: Sequence[float], bools: Sequence[str]
+) -> list[Hit]:
+    return [
         Hit(
             str(point.id),
-            min(1.0, max(-1.0, point.score)),
+            score,
             decode_bools(point.payload, bools),
             None if point.vector is None else to_vector(point.vector),
         )
-        for point in found
+        for point, score in zip(points, scores)
     ]
-    hits.sort(key=lambda hit: (-hit.score, hit.id))
-    return hits
 
 
-def _filled(shard: edge.EdgeShard, hits: Sequence[Hit], ask: _Ask) -> list[Hit]:
-    if not (ask.with_payload or ask.with_vectors):
-        return list(hits)
-    wanted = shard.retrieve([hit.id for hit in hits], ask.with_payload, ask.with_vectors)
-    records = {str(r.id): r for r in wanted}
-    out = []
-    for hit in hits:
-        stored = _stored(records[hit.id], ask.bools)
-        out.append(Hit(hit.id, hit.score, stored.payload, stored.vector))
-    return out
+def _filled(shard: edge.EdgeShard, points: Sequence[edge.ScoredPoint], ask: _Ask) -> list[edge.Record]:
+    """The same points with what was asked for, in the same order."""
+    wanted = shard.retrieve([point.id for point in points], ask.with_payload, ask.with_vectors)
+    records = {record.id: record for record in wanted}
+    return [records[point.id] for point in points]
 
 
 def _stored(record: edge.Record, bools: Sequence[str]) -> StoredPoint:

@@ -176,6 +176,8 @@ def test_fetching_in_steps_gives_the_figures_of_full_rankings(
     whole = evaluate(records, embedder, memory_gallery())
     monkeypatch.setattr("siamese_search.evaluation.database._FIRST_FETCH", 2)
     monkeypatch.setattr("siamese_search.evaluation.database._FETCH_GROWTH", 2)
+    # A forecast that is always too short, as with an index that loses points.
+    monkeypatch.setattr("siamese_search.evaluation.database._depths", lambda _, rows, __: np.zeros(len(rows)))
     gallery = memory_gallery()
     steps = evaluate(records, embedder, gallery)
     assert [k for _, k in gallery.asked][:4] == [2, 4, 8, 16]
@@ -185,6 +187,17 @@ def test_fetching_in_steps_gives_the_figures_of_full_rankings(
     np.testing.assert_array_equal(steps.ranking.first_hit_rank, whole.ranking.first_hit_rank)
     np.testing.assert_array_equal(np.stack(steps.top), np.stack(whole.top))
     assert steps.ann_recall == whole.ann_recall == 1.0
+
+
+def test_no_query_is_asked_twice_where_the_database_is_exact(
+    make_images, embedder, memory_gallery, monkeypatch
+):
+    records = make_images(["1", "2", "3", "0000", "-1", "4", "5"], ("1", "2", "3"), each=2, noise=500)
+    monkeypatch.setattr("siamese_search.evaluation.database._FIRST_FETCH", 1)
+    gallery = memory_gallery()
+    report = evaluate(records, embedder, gallery)
+    assert sum(queries for queries, _ in gallery.asked) == report.ranking.queries == 30
+    assert report.mAP == pytest.approx(report.exact.mAP)
 
 
 def test_progress_covers_both_stages(make_images, embedder, memory_gallery):

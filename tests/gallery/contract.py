@@ -190,6 +190,22 @@ class GalleryContract:
             where = [Condition("size", "<", (40,))]
             assert [hit.id for hit in gallery.query(twin[0], k, where)] == sorted(ids[:40])[:k]
 
+            assert gallery.query_ids(twin, k) == [[uuid.UUID(one).int for one in wanted]]
+
+    def test_ids_alone_are_those_of_the_hits(self, open_engine: OpenEngine):
+        with open_engine(MODEL) as gallery:
+            fill(gallery, 200)
+            queries = unit(np.random.default_rng(5), 70)
+            where = [Condition("camera", "=", ("1",))]
+            for conditions in ((), where):
+                for k in (1, 10, 500):
+                    hits = gallery.query_batch(queries, k, conditions)
+                    wanted = [[uuid.UUID(hit.id).int for hit in answer] for answer in hits]
+                    assert gallery.query_ids(queries, k, conditions) == wanted
+            assert gallery.query_ids(np.empty((0, DIM), np.float32), 5) == []
+            with pytest.raises(UsageError):
+                gallery.query_ids(queries, 0)
+
     @pytest.mark.parametrize("k", [0, -1])
     def test_k_below_one_is_a_usage_error(self, open_engine: OpenEngine, k: int):
         with open_engine(MODEL) as gallery, pytest.raises(UsageError, match=str(k)):
