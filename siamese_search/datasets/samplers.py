@@ -98,7 +98,7 @@ class TripletSampler:
     def epoch(self, epoch: int) -> Iterator[Indices]:
         """The batches of one epoch: int64 [B, 3], columns anchor, positive, negative. The last may be short."""
         rng = np.random.default_rng((self.seed, epoch, 2))
-        triplets = rng.permutation(self.given) if len(self.given) else self._draw(rng)
+        triplets = self.all_of_epoch(rng)
         for start in range(0, len(triplets), self.batch):
             block = triplets[start : start + self.batch]
             if len(block) > 1 or len(triplets) == 1:  # one triplet alone is too few for batch statistics
@@ -106,21 +106,70 @@ class TripletSampler:
 
     def steps(self, epoch: int) -> int:  # noqa: ARG002 - the samplers share one shape
         """How many batches :meth:`epoch` yields."""
-        total = len(self.given) or sum(len(group) for group in self.groups if len(group) > 1)
-        rest = total % self.batch
-        return total // self.batch + (1 if rest > 1 or total == 1 else 0)
+        rest = self.total % self.batch
+        return self.total // self.batch + (1 if rest > 1 or self.total == 1 else 0)
 
-    def _draw(self, rng: np.random.Generator) -> Indices:
-        rows: list[tuple[int, int, int]] = []
-        total = len(self.labels)
-        for label, group in enumerate(self.groups):
-            if len(group) < 2:
-                continue
-            for position, anchor in enumerate(group):
-                other = int(rng.integers(len(group) - 1))
-                positive = group[other + (other >= position)]
+    @property
+    def total(self) -> int:
+        """Triplets in an epoch."""
+        return len(self.given) or sum(len(group) for group in self.groups if len(group) > 1)
+
+    def all_of_epoch(self, rng: np.random.Generator) -> Indices:
+        """All triplets of one epoch in random order: int64 [total, 3]."""
+        if len(self.given):
+            return rng.permutation(self.given)
+        return _draw_triplets(self.labels, self.groups, rng)
+
+
+class PairSampler:
+    """Batches of pairs, half of the same identity and half of different ones.
+
+    The pairs are those of triplets, given or drawn anew each epoch as :class:`TripletSampler` does:
+    (anchor, positive) and (anchor, negative), shuffled apart. So every image of an identity with at least two
+    is once the first of a same pair and once the first of a different pair.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int],
+        batch: int,
+        triplets: Sequence[tuple[int, int, int]] = (),
+        seed: int = 0,
+    ) -> None:
+        self.half = max(1, batch // 2)
+        self.seed = seed
+        self._triplets = TripletSampler(labels, batch, triplets, seed)
+
+    def epoch(self, epoch: int) -> Iterator[Indices]:
+        """The batches of one epoch: int64 [B, 2]; the first B/2 pairs are of the same identity.
+
+        The last batch may be short; even one pair of each kind is enough for batch statistics.
+        """
+        rng = np.random.default_rng((self.seed, epoch, 3))
+        triplets = self._triplets.all_of_epoch(rng)
+        same = triplets[:, [0, 1]]
+        different = rng.permutation(triplets[:, [0, 2]])
+        for start in range(0, len(same), self.half):
+            stop = start + self.half
+            yield np.concatenate([same[start:stop], different[start:stop]])
+
+    def steps(self, epoch: int) -> int:  # noqa: ARG002 - the samplers share one shape
+        """How many batches :meth:`epoch` yields."""
+        return -(-self._triplets.total // self.half)
+
+
+def _draw_triplets(labels: Indices, groups: list[Indices], rng: np.random.Generator) -> Indices:
+    """One triplet [anchor, positive, negative] for every image that has a partner, shuffled: int64 [t, 3]."""
+    rows: list[tuple[int, int, int]] = []
+    total = len(labels)
+    for label, group in enumerate(groups):
+        if len(group) < 2:
+            continue
+        for position, anchor in enumerate(group):
+            other = int(rng.integers(len(group) - 1))
+            positive = group[other + (other >= position)]
+            negative = int(rng.integers(total))
+            while labels[negative] == label:
                 negative = int(rng.integers(total))
-                while self.labels[negative] == label:
-                    negative = int(rng.integers(total))
-                rows.append((int(anchor), int(positive), negative))
-        return rng.permutation(np.asarray(rows, np.int64))
+            rows.append((int(anchor), int(positive), negative))
+    return rng.permutation(np.asarray(rows, np.int64))

@@ -1,4 +1,4 @@
-"""The APN network: a timm backbone with shared weights, pooled, and a 512-D embedding.
+"""The APN network: a backbone (timm's, or the small ``simple_cnn``), pooled, and a linear embedding.
 
 One network embeds anchor, positive and negative alike ("Siamese"): there is a single set of weights.
 """
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamese_search.errors import TrainingError, UsageError
+from siamese_search.model import simple_cnn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -40,6 +41,13 @@ class NetworkSpec:
     def from_json(cls, data: dict[str, Any]) -> NetworkSpec:
         fields: Any = {key: tuple(v) if isinstance(v, list) else v for key, v in data.items()}
         return cls(**fields)
+
+
+def normalisation(backbone: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
+    """(mean, std) of RGB in 0–1 that a new network of this backbone is built with."""
+    if backbone == simple_cnn.NAME:
+        return simple_cnn.MEAN, simple_cnn.STD
+    return IMAGENET_MEAN, IMAGENET_STD
 
 
 class GeMPool(nn.Module):
@@ -77,7 +85,7 @@ class APNNetwork(nn.Module):
         self.backbone = _create_backbone(spec, pretrained)
         if spec.last_stride == 1:
             _undo_last_stride(self.backbone)
-        self.pool: nn.Module = GeMPool() if spec.pool == "gem" else AvgPool()
+        self.pool = _create_pool(spec)
         channels = int(getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features)
         self.embedding = nn.Linear(channels, spec.dim, bias=spec.neck == "none")
         self.neck: nn.Module = nn.Identity()
@@ -112,7 +120,21 @@ class DeployNetwork(nn.Module):
         return self.network.embed(self.network.normalise(images))
 
 
+def _create_pool(spec: NetworkSpec) -> nn.Module:
+    if spec.backbone == simple_cnn.NAME:
+        if spec.pool != "avg":
+            raise UsageError(
+                f"--pool {spec.pool}: {spec.backbone} ends in fully connected layers, leave out --pool"
+            )
+        return nn.Identity()
+    return GeMPool() if spec.pool == "gem" else AvgPool()
+
+
 def _create_backbone(spec: NetworkSpec, pretrained: bool) -> Any:
+    if spec.backbone == simple_cnn.NAME:
+        if pretrained:
+            raise UsageError(f"{spec.backbone} has no ImageNet weights: start with --init none or a bundle")
+        return simple_cnn.SimpleCNN(spec.height, spec.width)
     if not timm.is_model(spec.backbone):
         near = ", ".join(timm.list_models(f"*{spec.backbone[:6]}*")[:5]) or "efficientnet_b0"
         raise UsageError(f"unknown backbone {spec.backbone!r}: timm has no such model; near it: {near}")

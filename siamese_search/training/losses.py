@@ -13,7 +13,10 @@ _EPS = 1e-12
 
 
 class TripletLoss(NamedTuple):
-    """A scalar loss, and the share of triplets whose positive is closer than the negative (no gradient)."""
+    """A scalar loss, and the share of triplets whose positive is closer than the negative (no gradient).
+
+    Pairs count as triplets too: see :func:`contrastive`.
+    """
 
     loss: Tensor
     accuracy: Tensor
@@ -57,6 +60,21 @@ def batch_hard_triplet(
         closer = distances[:, :, None] < distances[:, None, :]
         accuracy = (closer & triplets).sum() / triplets.sum().clamp(min=1)
     return TripletLoss(loss, accuracy)
+
+
+def contrastive(first: Tensor, second: Tensor, different: Tensor, margin: float) -> TripletLoss:
+    """mean of ½(1 - Y)D² + ½Y·max(0, margin - D)² over pairs, Y = 1 for different (Hadsell et al., CVPR 2006).
+
+    first, second [n, d]; different: bool [n]. There are no triplets here, so the accuracy is the share of
+    (same pair, different pair) combinations in which the same pair is closer: the area under the ROC curve
+    of the batch, and 0 where one kind is missing.
+    """
+    distance = (first - second).pow(2).sum(1).clamp(min=_EPS).sqrt()
+    per_pair = torch.where(different, F.relu(margin - distance).pow(2), distance.pow(2))
+    with torch.no_grad():
+        closer = distance[~different][:, None] < distance[different][None, :]
+        accuracy = closer.sum() / max(1, closer.numel())
+    return TripletLoss(0.5 * per_pair.mean(), accuracy)
 
 
 def cosine_regression(student: Tensor, teacher: Tensor) -> Tensor:

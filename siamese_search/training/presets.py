@@ -19,7 +19,7 @@ class TrainConfig:
     preset: str = _option("reid", "name of the recipe these values come from")
 
     # network
-    backbone: str = _option("efficientnet_b0", "any timm model name")
+    backbone: str = _option("efficientnet_b0", "any timm model name, or simple_cnn (then 100×100, 5-D)")
     dim: int = _option(512, "embedding dimension")
     height: int = _option(256, "input height in pixels")
     width: int = _option(128, "input width in pixels")
@@ -30,16 +30,18 @@ class TrainConfig:
     )
 
     # batches
-    batches: Literal["pk", "apn"] = _option("pk", "P×K identities, or anchor-positive-negative triplets")
-    batch_size: int = _option(64, "images per P×K batch, or triplets per APN batch")
+    batches: Literal["pk", "apn", "pairs"] = _option(
+        "pk", "P×K identities, anchor-positive-negative triplets, or pairs with the contrastive loss"
+    )
+    batch_size: int = _option(64, "images per P×K batch, or triplets, or pairs")
     images_per_identity: int = _option(4, "K of P×K")
     epochs: int = _option(60, "passes over the training images")
 
     # losses
-    margin: float = _option(0.3, "margin of the triplet loss, in Euclidean distance")
+    margin: float = _option(0.3, "margin of the triplet or contrastive loss, in Euclidean distance")
     soft_margin: bool = _option(False, "softplus instead of a hinge in the batch-hard triplet loss")
-    unit_triplets: bool = _option(False, "triplet distances between L2-normalised embeddings")
-    triplet_weight: float = _option(1.0, "weight of the triplet loss")
+    unit_triplets: bool = _option(False, "triplet or pair distances between L2-normalised embeddings")
+    triplet_weight: float = _option(1.0, "weight of the triplet or contrastive loss")
     identity_weight: float = _option(1.0, "weight of the identity classification loss; 0 switches it off")
     label_smoothing: float = _option(0.1, "label smoothing of the identity loss")
     teacher_weight: float = _option(10.0, "weight of the cosine regression onto the teacher's embedding")
@@ -68,8 +70,14 @@ class TrainConfig:
     checkpoint_minutes: float = _option(5.0, "minutes between checkpoints inside an epoch")
 
     def with_options(self, **changes: Any) -> TrainConfig:
-        """A copy with these fields changed, checked. Raises UsageError naming the option."""
-        config = replace(self, **{name: value for name, value in changes.items() if value is not None})
+        """A copy with these fields changed, checked. Raises UsageError naming the option.
+
+        Another backbone brings its own size along (``BACKBONE_DEFAULTS``) where none is asked for.
+        """
+        given = {name: value for name, value in changes.items() if value is not None}
+        backbone = given.get("backbone", self.backbone)
+        usual = BACKBONE_DEFAULTS.get(backbone, {}) if backbone != self.backbone else {}
+        config = replace(self, **{**usual, **given})
         config.check()
         return config
 
@@ -101,6 +109,9 @@ def _flag(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
+#: Input size and dimension that belong to a backbone rather than to a recipe.
+BACKBONE_DEFAULTS: dict[str, dict[str, int]] = {"simple_cnn": {"height": 100, "width": 100, "dim": 5}}
+
 #: The classic recipe: anchor-positive-negative triplets, plain triplet margin loss, no augmentation.
 APN = TrainConfig(
     preset="apn", height=128, width=64, neck="none", batches="apn", batch_size=32, epochs=15, margin=1.0,
@@ -109,10 +120,16 @@ APN = TrainConfig(
     jitter=0.0,
 )  # fmt: skip
 
+#: The other classic: pairs and the contrastive loss; small with ``--backbone simple_cnn``.
+CONTRASTIVE = APN.with_options(
+    preset="contrastive", batches="pairs", epochs=30, margin=2.0, unit_triplets=False, schedule="cosine",
+    warmup_epochs=1.0,
+)  # fmt: skip
+
 #: The modern baseline: P×K batches, batch-hard triplets and identities behind a BNNeck.
 REID = TrainConfig()
 
-PRESETS: dict[str, TrainConfig] = {"reid": REID, "apn": APN}
+PRESETS: dict[str, TrainConfig] = {"reid": REID, "apn": APN, "contrastive": CONTRASTIVE}
 
 
 def preset(name: str) -> TrainConfig:

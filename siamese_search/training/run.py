@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import threading
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,9 +17,10 @@ from siamese_search import __version__
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import TrainingError, UsageError, printable
 from siamese_search.files import atomic_write_text
+from siamese_search.model import simple_cnn
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import available_cpus
-from siamese_search.model.network import APNNetwork, NetworkSpec
+from siamese_search.model.network import APNNetwork, NetworkSpec, normalisation
 from siamese_search.model.weights_file import save_bundle, transfer
 from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_heads, save_checkpoint
 from siamese_search.training.data import HoldOut, LabelledImages, Split, label_images, load_split
@@ -113,7 +114,11 @@ def train(
             raise TrainingError(
                 f"{printable(request.out)}: already holds a run: {advice}, or choose another --out"
             )
-    return _run(request, reporter or Silent(), stop or threading.Event(), resumed=False)
+    reporter = reporter or Silent()
+    if request.init == "imagenet" and request.config.backbone == simple_cnn.NAME:
+        reporter.message(f"initial weights: random, {simple_cnn.NAME} has none from ImageNet")
+        request = replace(request, init="none")
+    return _run(request, reporter, stop or threading.Event(), resumed=False)
 
 
 def resume(
@@ -182,7 +187,7 @@ def _run(request: TrainRequest, reporter: Reporter, stop: threading.Event, *, re
 
     _start_directory(request, split, resumed)
     teacher = _teacher(request, images, reporter)
-    triplets = images.triplets if config.batches == "apn" else None
+    triplets = images.triplets if config.batches != "pk" else None
     trainer = Trainer(
         network, config, images, images.labels, triplets=triplets, teacher=teacher, device=device
     )
@@ -279,7 +284,8 @@ def _device(name: str) -> str:
 
 def _initial_network(request: TrainRequest, reporter: Reporter, *, weights: bool) -> APNNetwork:
     c = request.config
-    spec = NetworkSpec(c.backbone, c.dim, c.height, c.width, c.pool, c.neck, c.last_stride)
+    mean, std = normalisation(c.backbone)
+    spec = NetworkSpec(c.backbone, c.dim, c.height, c.width, c.pool, c.neck, c.last_stride, mean, std)
     torch.manual_seed(c.seed)
     if not weights or request.init == "none":
         return APNNetwork(spec)

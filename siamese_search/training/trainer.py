@@ -14,17 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamese_search.datasets.samplers import PKSampler, TripletSampler
 from siamese_search.errors import TrainingError
 from siamese_search.model.network import APNNetwork
 from siamese_search.training.augment import augment
-from siamese_search.training.losses import (
-    TripletLoss,
-    batch_hard_triplet,
-    cosine_regression,
-    similarity_matching,
-    triplet_margin,
-)
+from siamese_search.training.losses import TripletLoss, cosine_regression, similarity_matching
+from siamese_search.training.objective import collapsed_loss, make_sampler, triplet_objective
 from siamese_search.training.presets import TrainConfig
 
 
@@ -42,6 +36,7 @@ class Progress:
     step: int = 0  # batches done in this epoch
     global_step: int = 0
     loss_sum: float = 0.0
+    triplet_sum: float = 0.0  # of the triplet or contrastive part alone, not weighted
     accuracy_sum: float = 0.0
     images: int = 0  # in this epoch
     seconds: float = 0.0  # in this epoch, validation not counted
@@ -86,21 +81,7 @@ class Trainer:
         self.teacher = teacher
         self.progress = Progress()
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.sampler: PKSampler | TripletSampler = (
-            TripletSampler(
-                labels.tolist(),
-                config.batch_size,
-                triplets.tolist() if triplets is not None else (),
-                config.seed,
-            )
-            if config.batches == "apn"
-            else PKSampler(
-                labels.tolist(),
-                config.batch_size // config.images_per_identity,
-                config.images_per_identity,
-                config.seed,
-            )
-        )
+        self.sampler = make_sampler(config, labels, triplets.tolist() if triplets is not None else ())
         torch.manual_seed(config.seed)
         self.heads = nn.ModuleDict()
         if config.identity_weight > 0:
@@ -143,12 +124,13 @@ class Trainer:
             lr = self.learning_rate(state.epoch + number / steps)
             for group in self.optimizer.param_groups:
                 group["lr"] = lr
-            loss, accuracy = self._step(batch)
+            loss, triplet_loss, accuracy = self._step(batch)
             if not math.isfinite(loss):
                 raise self._diverged(f"the loss became {loss}")
             state.step += 1
             state.global_step += 1
             state.loss_sum += loss
+            state.triplet_sum += triplet_loss
             state.accuracy_sum += accuracy
             state.images += batch.size
             state.seconds += time.monotonic() - started
@@ -187,7 +169,8 @@ class Trainer:
         done = (epoch - warmup) / max(config.epochs - warmup, 1e-9)
         return config.lr * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
 
-    def _step(self, batch: NDArray[np.int64]) -> tuple[float, float]:
+    def _step(self, batch: NDArray[np.int64]) -> tuple[float, float, float]:
+        """One optimiser step; returns the loss, its triplet part and the triplet accuracy."""
         config, state = self.config, self.progress
         indices = batch.reshape(-1)
         torch.manual_seed(
@@ -199,30 +182,24 @@ class Trainer:
         half = self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             features, necked = self.network(inputs)
-        loss, accuracy = self._loss(features.float(), necked.float(), indices, batch.shape)
+        loss, triplet = self._loss(features.float(), necked.float(), indices, batch.shape)
         value = float(loss.detach())
         if not math.isfinite(value):
-            return value, 0.0
+            return value, 0.0, 0.0
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if config.grad_clip > 0:
             nn.utils.clip_grad_norm_(self._parameters, config.grad_clip)
         self.optimizer.step()
-        return value, float(accuracy)
+        return value, float(triplet.loss.detach()), float(triplet.accuracy)
 
     def _loss(
         self, features: Tensor, necked: Tensor, indices: NDArray[np.int64], shape: tuple[int, ...]
-    ) -> tuple[Tensor, Tensor]:
-        """features, necked: float32 [n, dim] of the batch; shape: [n] for P×K, [b, 3] for triplets."""
+    ) -> tuple[Tensor, TripletLoss]:
+        """features, necked: float32 [n, dim] of the batch; shape: [n] for P×K, [b, 3] or [b, 2] else."""
         config = self.config
         labels = torch.from_numpy(self.labels[indices]).to(self.device)
-        metric = F.normalize(features, dim=1) if config.unit_triplets else features
-        triplet: TripletLoss
-        if config.batches == "apn":
-            anchor, positive, negative = metric.view(*shape, -1).unbind(1)
-            triplet = triplet_margin(anchor, positive, negative, config.margin)
-        else:
-            triplet = batch_hard_triplet(metric, labels, config.margin, soft=config.soft_margin)
+        triplet = triplet_objective(config, features, labels, shape)
         loss = config.triplet_weight * triplet.loss
         if "classifier" in self.heads:
             logits = self.heads["classifier"](necked)
@@ -233,7 +210,7 @@ class Trainer:
             target = torch.from_numpy(self.teacher[indices]).to(self.device)
             loss = loss + config.teacher_weight * cosine_regression(self.heads["projection"](necked), target)
             loss = loss + config.similarity_weight * similarity_matching(necked, target)
-        return loss, triplet.accuracy
+        return loss, triplet
 
     def finish_epoch(self) -> dict[str, float]:
         """Close the epoch: its means, and the counters set for the next one. Raises TrainingError on collapse."""
@@ -241,24 +218,23 @@ class Trainer:
         row = {
             "epoch": float(state.epoch + 1),
             "loss": state.loss_sum / max(1, state.step),
+            "triplet_loss": state.triplet_sum / max(1, state.step),
             "triplet_accuracy": state.accuracy_sum / max(1, state.step),
             "lr": self.learning_rate(state.epoch + 1.0),
             "images_per_second": state.images / max(state.seconds, 1e-9),
             "seconds": state.seconds,
         }
-        only_triplets = "classifier" not in self.heads and self.teacher is None and not config.soft_margin
-        if (
-            only_triplets
-            and config.margin > 0
-            and abs(row["loss"] - config.margin * config.triplet_weight) < (1e-3 * config.margin)
-        ):
+        only_triplets = not self.heads and self.teacher is None
+        level = collapsed_loss(config)
+        # All embeddings alike give this loss exactly; so close to it, no epoch of a learning network comes.
+        if only_triplets and level is not None and abs(row["triplet_loss"] - level) < 1e-3 * level:
             raise TrainingError(
-                f"the triplets have collapsed: after epoch {state.epoch + 1} the loss stands at the margin "
-                f"({row['loss']:.4f}), all embeddings are the same; lower --lr or start from --init bundled"
+                f"the triplets have collapsed: after epoch {state.epoch + 1} the loss stands at {level:g} "
+                f"({row['triplet_loss']:.4f}), all embeddings are the same; lower --lr or start from --init bundled"
             )
         state.epoch += 1
         state.step = state.images = 0
-        state.loss_sum = state.accuracy_sum = state.seconds = 0.0
+        state.loss_sum = state.triplet_sum = state.accuracy_sum = state.seconds = 0.0
         return row
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siamese_search.datasets.samplers import PKSampler, TripletSampler, group_by_label
+from siamese_search.datasets.samplers import PairSampler, PKSampler, TripletSampler, group_by_label
 from siamese_search.errors import DataError
 
 label_lists = st.lists(st.integers(1, 9), min_size=2, max_size=12).map(
@@ -80,8 +80,47 @@ def test_given_triplets_are_shuffled_and_complete() -> None:
     assert [tuple(r) for r in rows.tolist()] != triplets
 
 
+@given(labels=label_lists, batch=st.integers(2, 9), seed=st.integers(0, 5))
+@settings(max_examples=60, deadline=None)
+def test_pairs_are_half_same_half_different(labels: list[int], batch: int, seed: int) -> None:
+    if max(Counter(labels).values()) < 2:
+        labels = [*labels, labels[-1]]
+    sampler = PairSampler(labels, batch, seed=seed)
+    array = np.asarray(labels)
+    batches = list(sampler.epoch(2))
+    assert len(batches) == sampler.steps(2) > 0
+    for block in batches:
+        assert block.shape[1] == 2
+        assert len(block) <= batch
+        same = array[block[:, 0]] == array[block[:, 1]]
+        assert same.sum() == len(block) / 2
+        assert (block[same, 0] != block[same, 1]).all()
+    rows = np.concatenate(batches)
+    same = array[rows[:, 0]] == array[rows[:, 1]]
+    counts = Counter(labels)
+    anchors = [i for i, label in enumerate(labels) if counts[label] > 1]
+    assert sorted(rows[same, 0].tolist()) == sorted(rows[~same, 0].tolist()) == anchors
+    again = list(PairSampler(labels, batch, seed=seed).epoch(2))
+    assert all(np.array_equal(a, b) for a, b in zip(batches, again, strict=True))
+
+
+def test_pairs_change_between_epochs_and_come_from_given_triplets() -> None:
+    sampler = PairSampler([0] * 20 + [1] * 20, 8)
+    first, second = (np.concatenate(list(sampler.epoch(e))) for e in (0, 1))
+    assert {tuple(pair) for pair in first.tolist()} != {tuple(pair) for pair in second.tolist()}
+    triplets = [(i, i + 20, i + 40) for i in range(20)]
+    rows = np.concatenate(list(PairSampler(list(range(60)), 6, triplets).epoch(0)))
+    assert sorted(map(tuple, rows.tolist())) == sorted(
+        [(a, p) for a, p, _ in triplets] + [(a, n) for a, _, n in triplets]
+    )
+
+
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]])
 def test_data_without_pairs_is_refused(labels: list[int]) -> None:
-    for make in (lambda: PKSampler(labels, 2, 2), lambda: TripletSampler(labels, 2)):
+    for make in (
+        lambda: PKSampler(labels, 2, 2),
+        lambda: TripletSampler(labels, 2),
+        lambda: PairSampler(labels, 2),
+    ):
         with pytest.raises(DataError, match="at least 2"):
             make()

@@ -94,6 +94,26 @@ def test_the_fingerprint_covers_weights_and_preprocessing() -> None:
     assert fingerprint_of(state, moved) != first
 
 
+def test_fingerprints_of_existing_bundles_never_change() -> None:
+    """Galleries hold these values: a new field of NetworkSpec must not enter the digest of old networks."""
+    values = {"w": torch.arange(6, dtype=torch.float32).reshape(2, 3)}
+    reid = NetworkSpec(
+        backbone="test_efficientnet", dim=16, height=64, width=32, pool="gem", neck="bn", last_stride=1
+    )
+    assert fingerprint_of(values, NetworkSpec()) == (
+        "a8e07813e602cf78ed1dc1ff02c7ccbb7d3660e694bf64353f6fb5a62a62f1d6"
+    )
+    assert fingerprint_of(values, reid) == "2c944acbef75aded5595e8babbfcd52ecaea18d85dd4cc595768449b77dabe78"
+    network = APNNetwork(SMALL)
+    state = network.state_dict()
+    for name, tensor in state.items():
+        state[name] = torch.arange(tensor.numel()).reshape(tensor.shape).remainder(97).to(tensor.dtype)
+    network.load_state_dict(state)
+    assert fingerprint_of(stored_state(network), SMALL) == (
+        "246ccd94d4fddd15f4f9eb14748b3399e6bd40240f53462f5ddaffe0bb7a3633"
+    )
+
+
 def test_transfer_takes_what_fits(tmp_path) -> None:
     bundle = save_bundle(APNNetwork(SMALL), tmp_path / "b", {})
     wider = APNNetwork(NetworkSpec(backbone="test_efficientnet", dim=24, height=96, width=32))

@@ -7,6 +7,7 @@ torch = pytest.importorskip("torch")
 
 from siamese_search.training.losses import (  # noqa: E402
     batch_hard_triplet,
+    contrastive,
     cosine_regression,
     pairwise_distances,
     similarity_matching,
@@ -83,6 +84,62 @@ def test_triplet_margin_is_torchs_and_counts_right_triplets() -> None:
     assert float(ours.loss) == pytest.approx(float(theirs), abs=1e-5)
     expected = np.mean([np.linalg.norm(a[i] - p[i]) < np.linalg.norm(a[i] - n[i]) for i in range(20)])
     assert float(ours.accuracy) == pytest.approx(float(expected))
+
+
+def random_pairs(seed: int, n: int = 14):
+    generator = torch.Generator().manual_seed(seed)
+    first, second = torch.randn(2, n, 4, generator=generator, dtype=torch.float64).unbind(0)
+    return first, second, torch.rand(n, generator=generator) < 0.5
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_contrastive_equals_the_oracle(seed: int) -> None:
+    first, second, different = random_pairs(seed)
+    margin = 2.5
+    distances = [float(np.linalg.norm(a - b)) for a, b in zip(first.numpy(), second.numpy(), strict=True)]
+    losses, right, total = [], 0, 0
+    for d, y in zip(distances, different.tolist(), strict=True):
+        losses.append(0.5 * (1 - y) * d**2 + 0.5 * y * max(0.0, margin - d) ** 2)
+    for near, y in zip(distances, different.tolist(), strict=True):
+        for far, z in zip(distances, different.tolist(), strict=True):
+            if not y and z:
+                right += near < far
+                total += 1
+    loss, accuracy = contrastive(first, second, different, margin)
+    assert float(loss) == pytest.approx(np.mean(losses), abs=1e-9)
+    assert float(accuracy) == pytest.approx(right / total, abs=1e-6)
+
+
+def test_contrastive_by_hand() -> None:
+    first = torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    second = torch.tensor([[3.0, 4.0], [0.6, 0.8], [3.0, 0.0]])  # distances 5, 1, 3
+    loss, accuracy = contrastive(first, second, torch.tensor([False, True, True]), 2.0)
+    assert float(loss) == pytest.approx((12.5 + 0.5 + 0.0) / 3)
+    assert float(accuracy) == 0.0
+    one_kind = contrastive(first, second, torch.tensor([True, True, True]), 2.0)
+    assert float(one_kind.accuracy) == 0.0
+    points = torch.zeros(2, 3, requires_grad=True)
+    contrastive(points, points.detach(), torch.tensor([False, True]), 2.0).loss.backward()
+    assert torch.isfinite(points.grad).all()
+
+
+def test_contrastive_agrees_with_pytorch_metric_learning() -> None:
+    """Its loss is neither squared nor halved and it averages the two kinds apart: taken per pair, they agree."""
+    losses = pytest.importorskip("pytorch_metric_learning.losses")
+    distances = pytest.importorskip("pytorch_metric_learning.distances")
+    reducers = pytest.importorskip("pytorch_metric_learning.reducers")
+    first, second, different = random_pairs(3)
+    n, margin = len(first), 2.5
+    plain = distances.LpDistance(normalize_embeddings=False)
+    theirs = losses.ContrastiveLoss(0.0, margin, distance=plain, reducer=reducers.DoNothingReducer())
+    anchors, others = torch.arange(n), torch.arange(n, 2 * n)
+    same, apart = ~different, different
+    tuples = (anchors[same], others[same], anchors[apart], others[apart])
+    parts = theirs(torch.cat([first, second]), indices_tuple=tuples)
+    squares = torch.cat([parts[kind]["losses"].pow(2) for kind in ("pos_loss", "neg_loss")])
+    assert len(squares) == n
+    ours = contrastive(first, second, different, margin).loss
+    assert float(ours) == pytest.approx(float(0.5 * squares.mean()), abs=1e-6)
 
 
 def test_pairwise_distances() -> None:

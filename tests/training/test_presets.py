@@ -15,6 +15,22 @@ def test_the_classic_recipe() -> None:
     assert (apn.optimizer, apn.schedule, apn.batches, apn.neck) == ("adam", "constant", "apn", "none")
 
 
+def test_the_contrastive_recipe() -> None:
+    config = PRESETS["contrastive"]
+    assert (config.batches, config.margin, config.unit_triplets) == ("pairs", 2.0, False)
+    assert config.schedule != "constant"
+    assert config.backbone == "efficientnet_b0"
+
+
+def test_simple_cnn_brings_its_size_along_unless_another_is_asked_for() -> None:
+    config = PRESETS["contrastive"].with_options(backbone="simple_cnn")
+    assert (config.height, config.width, config.dim) == (100, 100, 5)
+    other = PRESETS["contrastive"].with_options(backbone="simple_cnn", height=60, dim=16)
+    assert (other.height, other.width, other.dim) == (60, 100, 16)
+    assert (config.with_options(width=80).height, config.with_options(width=80).width) == (100, 80)
+    assert other.with_options(backbone="simple_cnn").height == 60  # it already was
+
+
 def test_presets_are_valid_frozen_and_explained() -> None:
     for name, config in PRESETS.items():
         config.check()
@@ -37,5 +53,5 @@ def test_values_that_cannot_work_name_their_option(option: str, value: float) ->
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="reid, apn"):
+    with pytest.raises(UsageError, match="reid, apn, contrastive"):
         preset("magic")

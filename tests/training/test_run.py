@@ -31,6 +31,8 @@ REID = PRESETS["reid"].with_options(
     **SMALL, batch_size=8, images_per_identity=2, epochs=3, warmup_epochs=0.5, checkpoint_minutes=0.0
 )
 APN = PRESETS["apn"].with_options(**SMALL, batch_size=8, epochs=2)
+PAIRS = PRESETS["contrastive"].with_options(**SMALL, batch_size=8, epochs=2)
+SIMPLE = PAIRS.with_options(backbone="simple_cnn", dim=16, height=32, width=16)
 
 
 def request(people: Path, out: Path, config: TrainConfig = REID, **options: object) -> TrainRequest:
@@ -51,7 +53,7 @@ class StopAfter(Silent):
             self.stop.set()
 
 
-@pytest.mark.parametrize("config", [REID, APN], ids=["reid", "apn"])
+@pytest.mark.parametrize("config", [REID, APN, PAIRS, SIMPLE], ids=["reid", "apn", "pairs", "simple_cnn"])
 def test_a_finished_run_is_a_bundle(people: Path, tmp_path: Path, config: TrainConfig) -> None:
     result = train(request(people, tmp_path / "run", config))
     bundle = load_bundle(tmp_path / "run")
@@ -94,7 +96,7 @@ def test_an_unknown_heldout_identity_is_named(people: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("steps", [1, 4, 5])
-@pytest.mark.parametrize("config", [REID, APN], ids=["reid", "apn"])
+@pytest.mark.parametrize("config", [REID, APN, SIMPLE], ids=["reid", "apn", "pairs"])
 def test_a_resumed_run_is_bit_equal(people: Path, tmp_path: Path, config: TrainConfig, steps: int) -> None:
     whole = train(request(people, tmp_path / "whole", config))
     reporter = StopAfter(steps)
@@ -172,6 +174,20 @@ def test_training_starts_from_a_bundle(people: Path, tmp_path: Path) -> None:
     assert torch.allclose(a, b, atol=1e-3)
 
 
+def test_simple_cnn_from_the_default_weights_starts_at_random_and_says_so(
+    people: Path, tmp_path: Path
+) -> None:
+    recorder = Recorder()
+    asked = TrainRequest(
+        data=people, out=tmp_path / "run", config=SIMPLE.with_options(epochs=1), holdout=HoldOut(amount=2),
+        device="cpu", threads=1,
+    )  # fmt: skip
+    result = train(asked, recorder)
+    assert any("simple_cnn has none from ImageNet" in text for text in recorder.said)
+    assert result.bundle.meta["training"]["init"] == "none"
+    assert result.bundle.meta["network"]["mean"] == [0.0, 0.0, 0.0]
+
+
 class Recorder(Silent):
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -226,8 +242,9 @@ def test_collapsed_triplets_stop_the_run(
 
     original = module._initial_network
     monkeypatch.setattr(module, "_initial_network", constant)
-    with pytest.raises(TrainingError, match="collapsed"):
-        train(request(people, tmp_path / "run", APN.with_options(lr=1e-9)))
+    for name, config in (("apn", APN), ("pairs", PAIRS)):
+        with pytest.raises(TrainingError, match="collapsed"):
+            train(request(people, tmp_path / name, config.with_options(lr=1e-9)))
 
 
 def test_unreadable_images_are_left_out_and_named(people: Path, tmp_path: Path) -> None:
