@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import uuid
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ DISTRACTOR_IDENTITY = "0000"
 
 #: Namespace of all point ids; changing it would orphan every existing gallery.
 _POINT_NAMESPACE = uuid.UUID("6f1d5a0e-5a55-5c0d-9b0e-51a3e5e5ea2c")
+#: A hex digit with its two upper bits set to 10, the variant of RFC 4122.
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,10 @@ class ImageRecord:
 
 def point_id(source: str, key: str) -> str:
     """The uuid5 of (source, key): the same file is the same point, from any machine."""
-    return str(uuid.uuid5(_POINT_NAMESPACE, f"{source}\x00{key}"))
+    # As uuid.uuid5() does it (RFC 4122, 4.3), without the object: a scan makes one id per file.
+    name = f"{source}\x00{key}".encode()
+    h = hashlib.sha1(_POINT_NAMESPACE.bytes + name, usedforsecurity=False).hexdigest()
+    return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}"
 
 
 def encode_key(relative: str | os.PathLike[str]) -> str:

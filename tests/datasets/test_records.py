@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamese_search.datasets.records import decode_key, encode_key, point_id
+from siamese_search.datasets.records import _POINT_NAMESPACE, decode_key, encode_key, point_id
 
 # What a POSIX path can hold: any byte but NUL.
 raw_names = st.binary(min_size=1).map(lambda raw: raw.replace(b"\x00", b"\x01"))
@@ -62,6 +62,9 @@ def test_point_ids_are_stable():
     # Golden: a change here orphans every existing gallery.
     assert point_id("/data", "a/b.jpg") == "1028b9e9-d913-588b-aed2-a50f06c8de3d"
     assert uuid.UUID(point_id("", "")).version == 5
+    for number in range(64):
+        wanted = uuid.uuid5(_POINT_NAMESPACE, f"quelle ü\x00{number}")
+        assert point_id("quelle ü", str(number)) == str(wanted)
 
 
 @given(st.text(), st.text(), st.text(), st.text())
