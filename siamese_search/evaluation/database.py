@@ -180,7 +180,8 @@ class _Rules:
 
     def members(self, query: int) -> NDArray[np.int64]:
         """The places of this query's identity, int64 [n]."""
-        return self._members[self.query_codes[query]]
+        found: NDArray[np.int64] = self._members[self.query_codes[query]]
+        return found
 
     def matches(self, query: int) -> int:
         """How many places match this query after the exclusions."""

@@ -144,8 +144,10 @@ class EmbeddedGallery(Gallery):
         found: dict[str, StoredPoint] = {}
         for start in range(0, len(names), _CHUNK):
             with self._lease.use() as shard:
-                for record in shard.retrieve(list(names[start : start + _CHUNK]), True, with_vectors):
-                    found[str(record.id)] = _stored(record, self._bools())
+                bools = self._bools()
+                for record in shard.retrieve(names[start : start + _CHUNK], True, with_vectors):
+                    point = _stored(record, bools)
+                    found[point.id] = point
         return [found.get(name) for name in names]
 
     def scroll(
