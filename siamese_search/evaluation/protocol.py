@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,7 +131,10 @@ def all_vs_all(records: Sequence[ImageRecord], *, use_cameras: bool = True) -> P
 def market(
     queries: Sequence[ImageRecord], gallery: Sequence[ImageRecord], *, use_cameras: bool = True
 ) -> Protocol:
-    """Two sets: queries against a gallery. A query whose file is in the gallery too does not find itself."""
+    """Two sets: queries against a gallery. A query whose file is in the gallery too does not find itself.
+
+    Files are compared as files: a link, or another spelling of the path, does not make a second image.
+    """
     query_rows, query_left_out = _rankable(queries)
     gallery_rows, gallery_left_out = _rankable(gallery)
     asked_rows = np.array(
@@ -138,8 +142,8 @@ def market(
     )
     asked = [queries[row] for row in asked_rows]
     ranked = [gallery[row] for row in gallery_rows]
-    places = {record.path: place for place, record in enumerate(ranked)}
-    same_image = np.array([places.get(record.path, -1) for record in asked], dtype=np.int64)
+    places = {_file(record): place for place, record in enumerate(ranked)}
+    same_image = np.array([places.get(_file(record), -1) for record in asked], dtype=np.int64)
     return _protocol(
         MARKET,
         use_cameras,
@@ -150,6 +154,15 @@ def market(
         same_image,
         query_left_out + gallery_left_out,
     )
+
+
+def _file(record: ImageRecord) -> tuple[int, int] | Path:
+    """What makes a file the same file: device and inode, or its path where it is not on this machine."""
+    try:
+        status = record.path.stat()
+    except (OSError, ValueError):
+        return record.path
+    return status.st_dev, status.st_ino
 
 
 def _rankable(records: Sequence[ImageRecord]) -> tuple[NDArray[np.int64], Counter[str]]:

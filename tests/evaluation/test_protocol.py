@@ -71,6 +71,20 @@ def test_market_keeps_the_sets_apart_and_a_shared_file_from_finding_itself():
     assert (counts.itself, counts.same_camera, counts.no_match, counts.same_camera_only) == (1, 0, 1, 0)
 
 
+def test_a_file_by_another_name_does_not_find_itself(tmp_path, monkeypatch):
+    for name in ("0.jpg", "1.jpg"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "link.jpg").symlink_to("1.jpg")
+    monkeypatch.chdir(tmp_path)
+    gallery = images(("A", "1"), ("A", "2"), folder=str(tmp_path))
+    queries = [
+        ImageRecord("0.jpg", Path("0.jpg"), "A", "1"),
+        ImageRecord("link.jpg", tmp_path / "link.jpg", "A", "2"),
+        ImageRecord("2.jpg", tmp_path / "2.jpg", "A", "1"),
+    ]
+    assert market(queries, gallery).same_image.tolist() == [0, 1, -1]
+
+
 def test_single_camera_data_is_explained():
     plan = all_vs_all(images(("A", "1"), ("A", "1"), ("B", "1"), ("B", "1")))
     with pytest.raises(DataError) as caught:
