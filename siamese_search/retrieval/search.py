@@ -1,6 +1,6 @@
 """Searcher: query images become ranked results.
 
-One search is: embed all queries in one go, ask the gallery for more than k, drop the query itself, group, and
+One search is: embed the queries, ask the gallery for more than k, drop the query itself, group, and
 ask for more where too little is left; cut by score last. What a database returns is a prefix of the true
 ranking, so each step keeps the order, and the answer is the one that ranking the whole gallery would give.
 """
@@ -36,6 +36,8 @@ Query = Path | str | NDArray[np.uint8]
 #: Payload fields with a place of their own in a result; everything else is metadata.
 _RESERVED = frozenset({"identity", "camera", "source", "key", "path", "size", "mtime_ns", "crc"})
 
+#: Query images in memory at once: a directory of thousands must not be.
+_IMAGES_AT_ONCE = 64
 #: Results fetched beyond k when some may be dropped: the query itself and a few copies of it.
 _SPARE = 8
 #: Results fetched per group wanted, at first: identities have several images each.
@@ -91,12 +93,9 @@ class Searcher:
             raise UsageError(f"the minimum score is a cosine similarity from -1 to 1, not {min_score}")
         if self.gallery.count() == 0:
             raise StoreError(f"gallery {self.gallery.name!r} is empty; fill it with: sss ingest DIR")
-        pixels, errors = self._read(queries)
+        vectors, errors = self._embed(queries)
         paths = [None if isinstance(query, np.ndarray) else Path(query) for query in queries]
         judges = [SameImage(path) for path, error in zip(paths, errors, strict=True) if error is None]
-        vectors = (
-            self.embedder.embed(np.stack(pixels)) if pixels else np.empty((0, self.gallery.dim), np.float32)
-        )
         rules = _Rules(exclude_self, min_score, group_by)
         answered = zip(self._rank(vectors, judges, k, where, rules), judges, strict=True)
         answers = []
@@ -110,22 +109,26 @@ class Searcher:
             answers.append(QueryResult(name, results, path, judge.identity))
         return answers
 
-    def _read(self, queries: Sequence[Query]) -> tuple[list[NDArray[np.uint8]], list[str | None]]:
-        """The readable queries' pixels at the model's size; per query, why it is not among them."""
-        pixels: list[NDArray[np.uint8]] = []
+    def _embed(self, queries: Sequence[Query]) -> tuple[NDArray[np.float32], list[str | None]]:
+        """The readable queries' vectors, float32 [n, d]; per query, why it is not among them."""
+        vectors = [np.empty((0, self.gallery.dim), np.float32)]
         errors: list[str | None] = []
         size = self.embedder.input_size
-        for query in queries:
-            try:
-                pixels.append(
-                    _resized(query, size) if isinstance(query, np.ndarray) else read_image(query, size)
-                )
-                errors.append(None)
-            except ImageError as error:
-                if len(queries) == 1:
-                    raise
-                errors.append(error.reason)
-        return pixels, errors
+        for start in range(0, len(queries), _IMAGES_AT_ONCE):
+            pixels: list[NDArray[np.uint8]] = []
+            for query in queries[start : start + _IMAGES_AT_ONCE]:
+                try:
+                    pixels.append(
+                        _resized(query, size) if isinstance(query, np.ndarray) else read_image(query, size)
+                    )
+                    errors.append(None)
+                except ImageError as error:
+                    if len(queries) == 1:
+                        raise
+                    errors.append(error.reason)
+            if pixels:
+                vectors.append(self.embedder.embed(np.stack(pixels)))
+        return np.concatenate(vectors), errors
 
     def _rank(
         self,

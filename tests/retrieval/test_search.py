@@ -110,6 +110,17 @@ def test_several_queries_get_what_each_gets_alone(crowd):
     assert together == [searcher.search([query], **options)[0] for query in queries]
 
 
+def test_queries_are_embedded_a_few_at_a_time(crowd):
+    root, gallery = crowd
+    query = next(root.rglob("*.png"))
+    embedder = ColourEmbedder()
+    answers = Searcher(gallery, embedder).search([query] * 150, 1)
+    assert len(answers) == 150
+    assert all(answer.results == answers[0].results != () for answer in answers)
+    assert sum(embedder.batches) == 150
+    assert max(embedder.batches) <= 64
+
+
 def test_a_result_carries_what_is_stored(crowd):
     root, gallery = crowd
     (answer,) = Searcher(gallery, ColourEmbedder()).search([root / "p5" / "2-1.png"], k=1)
