@@ -93,17 +93,17 @@ def command(
             progress=show,
             notify=note,
         )
-    if plot is not None:
-        from siamese_search.evaluation.plots import draw_curves
-
-        draw_curves(report, plot)
-        note(f"wrote {safe(plot)}")
     for failure in report.failed:
         warn(f"skipped {safe(failure.path)}: {failure.reason}")
     if json:
         write_json(report.to_json())
     else:
         _print(report)
+    if plot is not None:  # last: the figures must not be lost to a directory that cannot be written
+        from siamese_search.evaluation.plots import draw_curves
+
+        draw_curves(report, plot)
+        note(f"wrote {safe(plot)}")
     return EXIT_PARTIAL if report.failed else EXIT_DONE
 
 

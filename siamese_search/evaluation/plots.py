@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from siamese_search.errors import UsageError, printable
+from siamese_search.errors import SiameseSearchError, UsageError, printable
 from siamese_search.files import atomic_path
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ _TOP = 50  # ranks shown by the CMC curve
 def draw_curves(report: EvaluationReport, out: Path) -> None:
     """Write the three curves of ``report`` to ``out``: a PNG or an SVG, by its suffix.
 
-    Raises UsageError for another suffix. A curve without data (no impostor pairs, say) says so instead.
+    Raises UsageError for another suffix, SiameseSearchError where the file cannot be written. A curve without data
+    (no impostor pairs, say) says so instead.
     """
     kind = out.suffix.lower()
     if kind not in (".png", ".svg"):
@@ -58,9 +59,13 @@ def draw_curves(report: EvaluationReport, out: Path) -> None:
         _draw_roc(roc, report)
         _draw_scores(scores, report)
         figure.suptitle(_headline(report), x=0.01, ha="left", fontsize=10.5, parse_math=False)
-        with atomic_path(out) as aside:
-            metadata = {"Date": None} if kind == ".svg" else {"Software": None}
-            figure.savefig(aside, format=kind[1:], dpi=120, metadata=metadata)
+        metadata = {"Date": None} if kind == ".svg" else {"Software": None}
+        try:
+            with atomic_path(out) as aside:
+                figure.savefig(aside, format=kind[1:], dpi=120, metadata=metadata)
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+            raise SiameseSearchError(f"{printable(out)}: the curves cannot be written: {reason}") from None
 
 
 def _headline(report: EvaluationReport) -> str:

@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 import numpy as np
 import pytest
 
-from siamese_search.errors import UsageError
+from siamese_search.errors import SiameseSearchError, UsageError
 from siamese_search.evaluation.evaluate import evaluate
 from siamese_search.evaluation.plots import draw_curves
 from siamese_search.images import read_image
@@ -41,6 +41,13 @@ def test_figures_that_do_not_exist_are_said_to_be_missing(make_images, embedder,
     out = tmp_path / "curves.svg"
     draw_curves(report, out)
     assert "no pairs of the same or of different identities" in out.read_text()
+
+
+def test_a_place_that_cannot_be_written_is_named(make_images, embedder, memory_gallery, tmp_path):
+    report = evaluate(make_images(), embedder, memory_gallery())
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(SiameseSearchError, match=r"file/curves\.svg: the curves cannot be written: "):
+        draw_curves(report, tmp_path / "file" / "curves.svg")
 
 
 def test_another_suffix_is_refused(make_images, embedder, memory_gallery, tmp_path):
