@@ -145,7 +145,7 @@ class EmbeddedGallery(Gallery):
         for start in range(0, len(names), _CHUNK):
             with self._lease.use() as shard:
                 bools = self._bools()
-                for record in shard.retrieve(names[start : start + _CHUNK], True, with_vectors):
+                for record in shard.retrieve(list(names[start : start + _CHUNK]), True, with_vectors):
                     point = _stored(record, bools)
                     found[point.id] = point
         return [found.get(name) for name in names]
