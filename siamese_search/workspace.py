@@ -75,22 +75,23 @@ def model_of(gallery: ModelRef) -> Bundle:
 def open_to_read(store: str, name: str, model: StrPath, threads: int) -> Iterator[tuple[Gallery, Embedder]]:
     """A gallery with the embedder for its queries: of ``model``, or of the gallery's own model if that is "".
 
-    The network is loaded in a second thread while the gallery is opened: each takes about as long, and a
-    cold search is mostly waiting for the two.
+    The network is loaded in a second thread while the vectors are: each takes about as long, and a cold
+    search is mostly waiting for the two.
     """
     from concurrent.futures import ThreadPoolExecutor
 
     from siamese_search.gallery.opening import open_gallery
     from siamese_search.model.bundle import load_bundle
 
-    bundle = load_bundle(os.fspath(model) or None)
-    with ThreadPoolExecutor(1, thread_name_prefix="sss-model") as pool:
-        loading = pool.submit(load, bundle, "cpu", threads)
-        with open_gallery(store, name, model=reference(bundle) if model else None) as opened:
-            if opened.model.fingerprint == bundle.fingerprint:
-                yield opened, loading.result()
-            else:
-                yield opened, load(model_of(opened.model), "cpu", threads)
+    named = load_bundle(os.fspath(model)) if model else None
+    with (
+        open_gallery(store, name, model=None if named is None else reference(named)) as opened,
+        ThreadPoolExecutor(1, thread_name_prefix="sss-model") as pool,
+    ):
+        # Opening read the header only; the first call, here a count, loads the vectors.
+        loading = pool.submit(load, named or model_of(opened.model), "cpu", threads)
+        opened.count()
+        yield opened, loading.result()
 
 
 @contextmanager
