@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 from ingest.decode import DecodedBatch, Decoder, PendingBatch
 from ingest.plan import PlannedFile, plan_files
 from ingest.prefetch import prefetch
-from ingest.scan import ScannedFile, check_roots, scan_files
+from ingest.scan import ScannedFile, scan_files, survey_roots
 from ingest.summary import IngestSummary, Progress
 from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
 from siamese_search.gallery.base import Gallery, Vectors
 from siamese_search.gallery.checksums import vector_crc
 
 if TYPE_CHECKING:
+    from siamese_search.datasets.layouts import Survey
     from siamese_search.model.embedder import Embedder
 
 _SCAN_AHEAD = 2  # chunks
@@ -42,7 +43,7 @@ _COMMIT_SECONDS = 1.0
 
 
 def run_ingest(
-    roots: Sequence[Path],
+    roots: Sequence[Path | Survey],
     gallery: Gallery,
     embedder: Embedder,
     *,
@@ -54,12 +55,13 @@ def run_ingest(
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> IngestSummary:
-    """Bring the gallery up to date with the images under ``roots`` (directories or CSV files).
+    """Bring the gallery up to date with the images under ``roots``: directories, CSV files, or their surveys.
 
     Unchanged files (size, modification time, labels) are skipped; changed ones replace their point; where
     only labels or metadata changed, the stored vector is kept. An image that cannot be read is named in
-    ``failures`` and never stops the rest; if it was good before, its old point stays, because a file that is
-    being written or a disk that fails for a moment must not cost what was known.
+    ``failures`` and never stops the rest, and so is a directory that cannot be read; an image that was good
+    before keeps its old point, because a file that is being written or a disk that fails for a moment must
+    not cost what was known.
 
     source: name of the source instead of each root's directory, for mounts that differ between hosts.
     batch_size: images per forward pass. decode_threads: 0 chooses. reembed: embed unchanged files too.
@@ -75,20 +77,20 @@ def run_ingest(
     if decode_threads < 0:
         raise UsageError(f"the number of decode threads must be at least 0, not {decode_threads}")
     _check_model(gallery, embedder)
-    roots = check_roots(roots)
-    run = _Run(gallery, embedder, reembed, progress, stop or threading.Event())
     started = time.monotonic()
+    surveys = survey_roots(roots, layout)
+    run = _Run(gallery, embedder, reembed, progress, stop or threading.Event())
     height, width = embedder.input_size
     threads = decode_threads or min(2, os.cpu_count() or 1)
     with (
         Decoder((height, width), threads) as decoder,
-        closing(prefetch(scan_files(roots, layout, source), _SCAN_AHEAD)) as chunks,
+        closing(prefetch(scan_files(surveys, source), _SCAN_AHEAD)) as chunks,
     ):
         run.embed_all(_batches(run.to_embed(chunks), batch_size), decoder)
     summary = run.summary
     summary.seconds = time.monotonic() - started
     if not summary.interrupted:
-        _check_outcome(summary, roots)
+        _check_outcome(summary, [survey.root for survey in surveys])
     return summary
 
 

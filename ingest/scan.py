@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from siamese_search.datasets.layouts import scan_records
+from siamese_search.datasets.layouts import Survey, survey
 from siamese_search.datasets.records import ImageRecord, decode_key, encode_key
 from siamese_search.errors import DataError, UsageError, printable
 
@@ -46,7 +46,7 @@ def check_roots(roots: Sequence[Path]) -> list[Path]:
         try:
             resolved[root.resolve(strict=True)] = None
         except (FileNotFoundError, NotADirectoryError):
-            raise DataError(f"{printable(root)}: no such directory; check the path") from None
+            raise DataError(f"{printable(root)}: no such file or directory; check the path") from None
         except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
             reason = getattr(error, "strerror", None) or "symbolic links in a loop"
             raise DataError(f"{printable(root)}: cannot be read: {reason}") from None
@@ -58,49 +58,63 @@ def check_roots(roots: Sequence[Path]) -> list[Path]:
     return list(resolved)
 
 
-def scan_files(
-    roots: Sequence[Path], layout: str = "auto", source: str | None = None
-) -> Iterator[list[ScannedFile]]:
+def survey_roots(roots: Sequence[Path | Survey], layout: str = "auto") -> list[Survey]:
+    """The roots with their layouts, checked; those that are surveyed already are taken as they are.
+
+    A directory below a root that cannot be read is no error here: the scan will name it.
+    Raises DataError as :func:`check_roots`, for no images, and for a layout that does not fit.
+    """
+    known = [root for root in roots if isinstance(root, Survey)]
+    paths = [root for root in roots if not isinstance(root, Survey)]
+    if known and paths:
+        raise TypeError("roots are either all paths or all surveys")
+    return known or [survey(root, layout, skipped=lambda *_: None) for root in check_roots(paths)]
+
+
+def scan_files(roots: Sequence[Survey], source: str | None = None) -> Iterator[list[ScannedFile]]:
     """Chunks of at most :data:`CHUNK` files, root by root, in the deterministic order of ``scan_records``.
 
-    roots: absolute paths (:func:`check_roots`). source: the name that keys belong to, for all roots; by
-    default each root's own directory (of a CSV: the one that its paths are relative to). Memory: one chunk
-    (and of a CSV, whose rows have no order to rely on, a hash per row).
+    roots: from :func:`survey_roots`. source: the name that keys belong to, for all roots; by default each
+    root's own directory (of a CSV: the one that its paths are relative to). Memory: one chunk (and of a CSV,
+    whose rows have no order to rely on, a hash per row). A directory that cannot be read comes as a file
+    with a reason, and the scan goes on.
     Raises DataError when two files of one source have the same key, or a CSV lists a file twice: they would
     be the same point.
     """
     earlier: list[str] = []
     for root in roots:
-        base = ""
+        base = os.path.realpath(root.detection.base)
+        own_source = source or encode_key(base)
         chunk: list[ScannedFile] = []
-        own_source = source or ""
-        listed: set[int] | None = set() if layout == "csv" or not root.is_dir() else None
-        for record in scan_records(root, layout):
+        listed: set[int] | None = set() if root.detection.layout == "csv" else None
+
+        def skip(
+            directory: str,
+            reason: str,
+            base: str = base,
+            own_source: str = own_source,
+            chunk: list[ScannedFile] = chunk,
+        ) -> None:
+            record = ImageRecord(encode_key(directory), Path(base, directory))
+            chunk.append(ScannedFile(record, own_source, encode_key(record.path), 0, 0, reason))
+
+        for record in root.stream(skip):
             path = os.fspath(record.path)
-            if not base:
-                base = _base(path, record.key)
-                own_source = source or encode_key(base)
             if listed is not None:
                 if (digest := hash(record.key)) in listed:
-                    raise DataError(f"{printable(root)}: lists {record.key!r} twice; keep one row per image")
+                    raise DataError(
+                        f"{printable(root.root)}: lists {record.key!r} twice; keep one row per image"
+                    )
                 listed.add(digest)
             if source is not None and earlier:
                 _check_unique(record, path, earlier, source)
             chunk.append(_scanned(record, own_source, path))
             if len(chunk) >= CHUNK:
-                yield chunk
-                chunk = []
+                yield chunk.copy()
+                chunk.clear()
         if chunk:
             yield chunk
-        if base:
-            earlier.append(base)
-
-
-def _base(path: str, key: str) -> str:
-    """The directory that ``key`` is relative to."""
-    relative = decode_key(key)
-    base = path[: -len(relative)] if path.endswith(relative) else os.path.dirname(path)  # noqa: PTH120
-    return os.path.realpath(base)
+        earlier.append(base)
 
 
 def _scanned(record: ImageRecord, source: str, path: str) -> ScannedFile:

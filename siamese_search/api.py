@@ -68,13 +68,16 @@ def ingest(
     Raises DataError (no such directory, no images), StoreError, ModelMismatchError, BundleError.
     """
     from ingest import run_ingest
+    from ingest.scan import survey_roots
 
     settings = _settings()
-    roots = [Path(directory) for directory in directories]
-    if not roots:
+    if not directories:
         raise UsageError("nothing to ingest; name at least one directory of images")
-    for root in roots:
-        _check_images(root, layout, notify)
+    # Before a gallery is made; and only once, for the names of a large tree take a while.
+    roots = survey_roots([Path(directory) for directory in directories], layout)
+    if notify is not None and layout == "auto":
+        for root in roots:
+            notify(f"{root.root}: layout {root.detection.layout}: {root.detection.reason}")
     threads = settings.threads if threads is None else threads
     with open_to_write(settings, store, gallery, model) as (opened, bundle):
         return run_ingest(
@@ -157,7 +160,7 @@ def train(
 ) -> TrainResult:
     """Train an embedding on the identities in ``data``; the run directory ``out`` becomes a model bundle.
 
-    preset: ``reid`` or ``apn``; ``hyperparameters`` are fields of
+    preset: ``reid``, ``apn`` or ``contrastive``; ``hyperparameters`` are fields of
     :class:`~siamese_search.training.presets.TrainConfig` (``epochs=5, margin=0.5``).
     holdout: identities that training must not see, as a share (0.15), a number (20) or 0 for none
     (default 0.1); holdout_ids: a file of them, or the identities themselves.
@@ -166,6 +169,7 @@ def train(
 
     Needs the ``[torch]`` extra (else MissingExtraError). Raises DataError, TrainingError, UsageError.
     """
+    from siamese_search.datasets.layouts import detect_layout
     from siamese_search.training.presets import preset as find_preset
 
     settings = _settings()
@@ -177,7 +181,7 @@ def train(
     config = config.with_options(**hyperparameters)
     source = Path(settings.data if data is None else data)
     if resume is None:
-        _check_images(source, layout, None)  # before torch is imported, which takes seconds
+        detect_layout(source, layout)  # fails before torch is imported, which takes seconds
     run = _training()
     if resume is not None:
         resumed: TrainResult = run.resume(Path(resume), reporter, stop, device, threads)
@@ -238,7 +242,7 @@ def evaluate(
     settings = _settings()
     named = settings.model if model is None else os.fspath(model)
     subject = choose_subject(data, named)
-    dataset = load_dataset(subject.data, layout)
+    dataset = load_dataset(subject.data, subject.layout if layout == "auto" else layout)
     asked = None if queries is None else load_dataset(Path(queries), layout)
     chosen, reason = select_identities(subject, dataset, asked, identities)
     if notify is not None:
@@ -368,15 +372,6 @@ def _settings() -> Settings:
     from siamese_search.settings import load_settings
 
     return load_settings()
-
-
-def _check_images(root: Path, layout: str, notify: Notify | None) -> None:
-    """Fail before a model is loaded or a gallery made; say which layout was recognised."""
-    from siamese_search.datasets.layouts import detect_layout
-
-    found = detect_layout(root, layout)
-    if notify is not None and layout == "auto":
-        notify(f"{root}: layout {found.layout}: {found.reason}")
 
 
 def _query_images(query: StrPath | NDArray[np.uint8]) -> list[Path | NDArray[np.uint8]]:

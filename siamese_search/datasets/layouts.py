@@ -17,7 +17,7 @@ from siamese_search.datasets.records import (
 )
 from siamese_search.datasets.table import Table, read_header
 from siamese_search.datasets.triplets import Triplet, read_triplets
-from siamese_search.datasets.walk import walk_images
+from siamese_search.datasets.walk import Skipped, walk_images
 from siamese_search.errors import DataError, UsageError, printable
 
 LAYOUTS = ("folders", "market1501", "csv", "triplets", "flat")
@@ -75,7 +75,7 @@ def detect_layout(
     Raises DataError where there are no images or the layout does not fit, with the first three offending
     paths; UsageError for an unknown layout.
     """
-    return _examine(root, layout, images_root, follow_links).detection
+    return survey(root, layout, images_root=images_root, follow_links=follow_links).detection
 
 
 def scan_records(
@@ -90,19 +90,19 @@ def scan_records(
     images_root: the directory that a CSV's names are relative to (see :func:`table.image_base`).
     follow_links: whether links to directories are walked (loops end; default: skipped).
     """
-    return _examine(root, layout, images_root, follow_links).stream()
+    return survey(root, layout, images_root=images_root, follow_links=follow_links).stream()
 
 
 def load_dataset(
     root: Path, layout: str = "auto", *, images_root: Path | None = None, follow_links: bool = False
 ) -> Dataset:
     """Read a whole data set into memory. Raises DataError as :func:`scan_records` and for repeated images."""
-    examined = _examine(root, layout, images_root, follow_links)
-    found = examined.detection
-    records = list(examined.stream())
+    surveyed = survey(root, layout, images_root=images_root, follow_links=follow_links)
+    found = surveyed.detection
+    records = list(surveyed.stream())
     if found.layout == "csv":
         _refuse_repeats(root, records)
-    return Dataset(found.base, found.layout, found.reason, records, examined.triplets)
+    return Dataset(found.base, found.layout, found.reason, records, surveyed.triplets)
 
 
 def _refuse_repeats(path: Path, records: list[ImageRecord]) -> None:
@@ -116,22 +116,27 @@ def _refuse_repeats(path: Path, records: list[ImageRecord]) -> None:
 
 
 @dataclass
-class _Examined:
-    """A root whose layout is known and checked; ``rows`` is what a CSV has already been read into."""
+class Survey:
+    """A root whose layout is known and checked; ``rows`` is what a CSV has already been read into.
 
+    Made by :func:`survey`.
+    """
+
+    root: Path
     detection: Detection
     follow_links: bool = False
     rows: CsvLayout | list[ImageRecord] | None = None
     triplets: list[Triplet] = field(default_factory=list)
 
-    def stream(self) -> Iterator[ImageRecord]:
+    def stream(self, skipped: Skipped | None = None) -> Iterator[ImageRecord]:
+        """The records, as :func:`scan_records` gives them; ``skipped`` as in :func:`walk_images`."""
         if self.rows is not None:
             return iter(self.rows)
-        return self._walk()
+        return self._walk(skipped)
 
-    def _walk(self) -> Iterator[ImageRecord]:
+    def _walk(self, skipped: Skipped | None) -> Iterator[ImageRecord]:
         base, layout = self.detection.base, self.detection.layout
-        for relative in walk_images(base, follow_links=self.follow_links):
+        for relative in walk_images(base, follow_links=self.follow_links, skipped=skipped):
             if layout == "market1501":
                 record = market_record(base, relative)
             elif layout == "folders":
@@ -145,20 +150,34 @@ class _Examined:
                 yield record
 
 
-def _examine(root: Path, layout: str, images_root: Path | None, follow_links: bool) -> _Examined:
+def survey(
+    root: Path,
+    layout: str = "auto",
+    *,
+    images_root: Path | None = None,
+    follow_links: bool = False,
+    skipped: Skipped | None = None,
+) -> Survey:
+    """Decide and check the layout of a root in one pass over its names; then stream it, in a second.
+
+    Parameters and errors as for :func:`scan_records`. skipped: called with each directory that cannot be
+    read, which otherwise is an error (:func:`walk_images`).
+    """
     root = Path(root)
     if layout not in ("auto", *LAYOUTS):
         raise UsageError(f"unknown layout {layout!r}; choose from auto, {', '.join(LAYOUTS)}")
     try:
-        return _examine_path(root, layout, images_root, follow_links)
+        return _survey_path(root, layout, images_root, follow_links, skipped)
     except OSError as error:  # a parent that may not be entered, a disk that fails
         raise DataError(f"{printable(root)}: cannot be read ({error.strerror or error})") from None
 
 
-def _examine_path(root: Path, layout: str, images_root: Path | None, follow_links: bool) -> _Examined:
+def _survey_path(
+    root: Path, layout: str, images_root: Path | None, follow_links: bool, skipped: Skipped | None
+) -> Survey:
     if root.is_dir():
         if layout not in ("csv", "triplets"):
-            return _examine_directory(root, layout, follow_links)
+            return _survey_directory(root, layout, follow_links, skipped)
         root = _only_csv(root, layout)
     if not root.exists():
         raise DataError(f"{printable(root)}: no such file or directory; check the path")
@@ -166,7 +185,7 @@ def _examine_path(root: Path, layout: str, images_root: Path | None, follow_link
         raise DataError(f"{printable(root)}: neither a directory of images nor a CSV file; give one of them")
     if layout in ("folders", "market1501", "flat"):
         raise DataError(f"{printable(root)}: layout {layout} needs a directory; give one, or use csv or auto")
-    return _examine_table(read_header(root), layout, images_root)
+    return _survey_table(read_header(root), layout, images_root)
 
 
 def _only_csv(root: Path, layout: str) -> Path:
@@ -180,7 +199,7 @@ def _only_csv(root: Path, layout: str) -> Path:
     return found[0]
 
 
-def _examine_table(table: Table, layout: str, images_root: Path | None) -> _Examined:
+def _survey_table(table: Table, layout: str, images_root: Path | None) -> Survey:
     header = ",".join(printable(column) for column in table.columns)
     header = header if len(header) <= 80 else header[:77] + "..."
     if layout == "auto":
@@ -188,14 +207,14 @@ def _examine_table(table: Table, layout: str, images_root: Path | None) -> _Exam
     if layout == "triplets":
         base, records, triplets = read_triplets(table, images_root)
         reason = f"a CSV of triplets with the header {header} ({len(triplets)} rows, {len(records)} images)"
-        return _Examined(Detection(layout, reason, base), rows=records, triplets=triplets)
+        return Survey(table.path, Detection(layout, reason, base), rows=records, triplets=triplets)
     rows = CsvLayout(table, images_root)
     reason = f"a CSV with the header {header} ({rows.rows} rows)"
-    return _Examined(Detection(layout, reason, rows.root), rows=rows)
+    return Survey(table.path, Detection(layout, reason, rows.root), rows=rows)
 
 
 @dataclass
-class _Survey:
+class _Names:
     """What one pass over the names of a directory found."""
 
     images: int = 0
@@ -208,83 +227,83 @@ class _Survey:
     not_in_folders: list[str] = field(default_factory=list)
 
 
-def _survey(root: Path, follow_links: bool) -> _Survey:
-    survey = _Survey()
+def _read_names(root: Path, follow_links: bool, skipped: Skipped | None) -> _Names:
+    names = _Names()
     last_top = None
-    for relative in walk_images(root, follow_links=follow_links):
-        survey.images += 1
+    for relative in walk_images(root, follow_links=follow_links, skipped=skipped):
+        names.images += 1
         name = relative.rpartition("/")[2]
         if is_market_name(name):
-            survey.market += 1
-            survey.first_market = survey.first_market or name
-        elif len(survey.not_market) < _SHOWN:
-            survey.not_market.append(relative)
+            names.market += 1
+            names.first_market = names.first_market or name
+        elif len(names.not_market) < _SHOWN:
+            names.not_market.append(relative)
         top, inside, _ = relative.partition("/")
         if inside:
-            survey.in_folders += 1
+            names.in_folders += 1
             if top != last_top:  # the walk leaves a folder for good before it enters the next
-                survey.folders += 1
+                names.folders += 1
                 last_top = top
-                if len(survey.top_names) < 16:
-                    survey.top_names.append(top)
-        elif len(survey.not_in_folders) < _SHOWN:
-            survey.not_in_folders.append(relative)
-    return survey
+                if len(names.top_names) < 16:
+                    names.top_names.append(top)
+        elif len(names.not_in_folders) < _SHOWN:
+            names.not_in_folders.append(relative)
+    return names
 
 
-def _examine_directory(root: Path, layout: str, follow_links: bool) -> _Examined:
-    survey = _survey(root, follow_links)
-    if survey.images == 0:
+def _survey_directory(root: Path, layout: str, follow_links: bool, skipped: Skipped | None) -> Survey:
+    names = _read_names(root, follow_links, skipped)
+    if names.images == 0:
         raise DataError(
             f"{printable(root)}: no images in it (looked for .jpg, .png, .webp, .bmp, .tif, .ppm, .gif, also"
             " in folders; hidden files and linked folders are skipped); check the path"
         )
     if layout == "auto":
-        layout, reason = _choose(survey)
+        layout, reason = _choose(names)
     else:
         reason = "asked for"
-    if layout == "market1501" and survey.market < survey.images:
+    if layout == "market1501" and names.market < names.images:
         raise _misfit(
             root,
             layout,
             reason,
-            survey.images - survey.market,
-            survey.not_market,
+            names.images - names.market,
+            names.not_market,
             "rename them like 0002_c1s1_000451_03.jpg, move them out, or choose another layout",
         )
-    if layout == "folders" and survey.in_folders < survey.images:
+    if layout == "folders" and names.in_folders < names.images:
         raise _misfit(
             root,
             layout,
             reason,
-            survey.images - survey.in_folders,
-            survey.not_in_folders,
+            names.images - names.in_folders,
+            names.not_in_folders,
             "move them into the folder of their identity, or choose layout flat",
         )
-    if layout == "folders" and all(name.lower() in _SPLIT_NAMES for name in survey.top_names):
+    if layout == "folders" and all(name.lower() in _SPLIT_NAMES for name in names.top_names):
         raise DataError(
-            f"{printable(root)}: its folders ({_listed(survey.top_names)}) are parts of a data set, not"
+            f"{printable(root)}: its folders ({_listed(names.top_names)}) are parts of a data set, not"
             " identities; give one of them, or choose layout flat"
         )
-    return _Examined(Detection(layout, reason, root), follow_links)
+    return Survey(root, Detection(layout, reason, root), follow_links)
 
 
-def _choose(survey: _Survey) -> tuple[str, str]:
-    images = survey.images
-    if 2 * survey.market >= images:
+def _choose(names: _Names) -> tuple[str, str]:
+    images = names.images
+    if 2 * names.market >= images:
         return (
             "market1501",
-            f"names like {printable(survey.first_market)} ({survey.market} of {images} images)",
+            f"names like {printable(names.first_market)} ({names.market} of {images} images)",
         )
-    if 2 * survey.in_folders >= images and survey.folders >= 2:
+    if 2 * names.in_folders >= images and names.folders >= 2:
         return (
             "folders",
-            f"one folder per identity ({survey.folders} folders, {survey.in_folders} of {images} images)",
+            f"one folder per identity ({names.folders} folders, {names.in_folders} of {images} images)",
         )
-    if survey.folders:
+    if names.folders:
         return (
             "flat",
-            f"{survey.folders} folder{'s' * (survey.folders != 1)} are no identities ({images} images)",
+            f"{names.folders} folder{'s' * (names.folders != 1)} are no identities ({images} images)",
         )
     return "flat", f"no folders and no names like 0002_c1s1_000451_03.jpg ({images} images)"
 

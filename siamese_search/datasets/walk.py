@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from siamese_search.errors import DataError, printable
@@ -11,8 +11,11 @@ from siamese_search.images import is_image_name
 
 MAX_DEPTH = 64
 
+#: Called with a directory below the root that is passed over (relative, as images are), and why.
+Skipped = Callable[[str, str], None]
 
-def walk_images(root: Path, *, follow_links: bool = False) -> Iterator[str]:
+
+def walk_images(root: Path, *, follow_links: bool = False, skipped: Skipped | None = None) -> Iterator[str]:
     """Yield the image files below ``root`` as ``/``-joined relative paths (undecodable bytes as surrogates).
 
     Entries are sorted by name within each directory, and a directory's images come where its name sorts:
@@ -21,12 +24,15 @@ def walk_images(root: Path, *, follow_links: bool = False) -> Iterator[str]:
     Names that start with a dot and names without an image suffix are skipped, and so is whatever is not a
     regular file (FIFOs, sockets, devices, broken links). Links to files count as files; links to directories
     are followed only with ``follow_links``, and never into a directory that is already open above them, so a
-    loop ends. Raises DataError for a directory that cannot be read.
+    loop ends.
+
+    A directory that cannot be read, or is nested deeper than :data:`MAX_DEPTH`, raises DataError; with
+    ``skipped`` one below the root is handed to it instead, and the walk goes on.
     """
     base = os.fspath(root)
     status = os.stat(base)  # noqa: PTH116 - also takes surrogate-escaped names
     above = [(status.st_dev, status.st_ino)]  # identities of the open directories, for loops
-    stack = [("", iter(_entries(base, "")))]
+    stack = [("", iter(_entries(base, "", None)))]
     while stack:
         prefix, entries = stack[-1]
         entry = next(entries, None)
@@ -44,10 +50,12 @@ def walk_images(root: Path, *, follow_links: bool = False) -> Iterator[str]:
                 if here in above:
                     continue
                 if len(stack) >= MAX_DEPTH:
-                    raise DataError(
-                        f"{printable(relative)}: folders nested deeper than {MAX_DEPTH}; flatten them"
-                    )
-                stack.append((relative + "/", iter(_entries(base, relative))))
+                    reason = f"folders nested deeper than {MAX_DEPTH}"
+                    if skipped is None:
+                        raise DataError(f"{printable(relative)}: {reason}; flatten them")
+                    skipped(relative, reason)
+                    continue
+                stack.append((relative + "/", iter(_entries(base, relative, skipped))))
                 above.append(here)
             elif is_image_name(entry.name) and entry.is_file():
                 yield relative
@@ -55,17 +63,20 @@ def walk_images(root: Path, *, follow_links: bool = False) -> Iterator[str]:
             continue  # it vanished, or is a link that leads nowhere
 
 
-def _entries(base: str, relative: str) -> list[os.DirEntry[str]]:
+def _entries(base: str, relative: str, skipped: Skipped | None) -> list[os.DirEntry[str]]:
     directory = os.path.join(base, relative)  # noqa: PTH118 - hot in scans
     try:
         with os.scandir(directory) as found:
             return sorted(found, key=lambda entry: entry.name)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if relative:
-            return []  # removed while we walked
+            return []  # removed or replaced while we walked
         raise DataError(f"{printable(directory)}: no such directory; check the path") from None
     except OSError as error:
         reason = error.strerror or str(error)
+        if skipped is not None and relative:
+            skipped(relative, f"the directory cannot be read ({reason.lower()})")
+            return []
         raise DataError(
             f"{printable(directory)}: cannot be read ({reason}); fix its permissions or move it away"
         ) from None

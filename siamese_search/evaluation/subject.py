@@ -19,11 +19,16 @@ _RUN_NAME = "run.json"  # written by training beside the bundle
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """A model and the data to measure it on. ``trained_on`` is where its run says it learned from, if known."""
+    """A model and the data to measure it on.
+
+    ``trained_on`` is where its run says it learned from, if known. ``layout`` is how the run read that place
+    if ``data`` is the same, else ``auto``: read in another way, its identities would be others.
+    """
 
     bundle: Bundle
     data: Path
     trained_on: Path | None
+    layout: str = "auto"
 
 
 def choose_subject(data: str | os.PathLike[str] | None, model: str, runs: Path = Path(RUNS)) -> Subject:
@@ -37,14 +42,15 @@ def choose_subject(data: str | os.PathLike[str] | None, model: str, runs: Path =
         bundle = newest_bundle(runs)
     else:
         bundle = load_bundle(None)
-    trained_on = _trained_on(bundle)
+    trained_on, layout = _trained_on(bundle)
     if data is not None:
-        return Subject(bundle, Path(data), trained_on)
+        same = trained_on is not None and trained_on.resolve() == Path(data).resolve()
+        return Subject(bundle, Path(data), trained_on, layout if same else "auto")
     if trained_on is None:
         raise UsageError(
             f"{printable(bundle.name)} does not say what it was trained on: name the data (sss evaluate photos/)"
         )
-    return Subject(bundle, trained_on, trained_on)
+    return Subject(bundle, trained_on, trained_on, layout)
 
 
 def newest_bundle(runs: Path) -> Bundle:
@@ -63,12 +69,13 @@ def newest_bundle(runs: Path) -> Bundle:
     return max(finished, key=lambda item: item[:2])[2]
 
 
-def _trained_on(bundle: Bundle) -> Path | None:
+def _trained_on(bundle: Bundle) -> tuple[Path | None, str]:
+    """Where the bundle's run says it learned from, and in which layout."""
     try:
         saved = json.loads((bundle.path / _RUN_NAME).read_text(encoding="utf-8"))
-        return Path(saved["data"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return Path(saved["data"]), str(saved.get("layout", "auto"))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None, "auto"
 
 
 def select_identities(

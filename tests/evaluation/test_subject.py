@@ -17,7 +17,13 @@ from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 
 
 def copy_run(
-    bundle: Bundle, out: Path, *, when: int, heldout: list[str] | None = None, data: str = ""
+    bundle: Bundle,
+    out: Path,
+    *,
+    when: int,
+    heldout: list[str] | None = None,
+    data: str = "",
+    layout: str = "auto",
 ) -> Path:
     """A finished run in ``out``: the bundle, its held-out identities, and where it learned from."""
     shutil.copytree(bundle.path, out)
@@ -26,7 +32,7 @@ def copy_run(
     (out / META_NAME).write_text(json.dumps(meta))
     os.utime(out / META_NAME, (when, when))
     if data:
-        (out / "run.json").write_text(json.dumps({"data": data}))
+        (out / "run.json").write_text(json.dumps({"data": data, "layout": layout}))
     return out
 
 
@@ -44,6 +50,13 @@ def test_the_newest_finished_run_is_taken(tiny_bundle: Bundle, tmp_path: Path) -
     assert newest_bundle(tmp_path).path == tmp_path / "a"
     subject = choose_subject(None, "", tmp_path)
     assert (subject.bundle.path, subject.data) == (tmp_path / "a", Path("photos"))
+
+
+def test_a_run_is_measured_in_the_layout_that_it_was_trained_in(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    run = copy_run(tiny_bundle, tmp_path / "a", when=1, data=str(tmp_path / "photos"), layout="folders")
+    assert choose_subject(None, "", tmp_path).layout == "folders"
+    assert choose_subject(tmp_path / "x" / ".." / "photos", str(run)).layout == "folders"
+    assert choose_subject(tmp_path / "others", str(run)).layout == "auto"
 
 
 def test_nothing_to_choose_from(tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 from fakes import ColourEmbedder, MemoryGallery, write_image, write_market
 
 from ingest.pipeline import run_ingest
+from ingest.scan import survey_roots
+from ingest.summary import Failure
 from siamese_search.datasets.records import decode_key, point_id
 from siamese_search.errors import DataError, ModelMismatchError, UsageError
 from siamese_search.gallery.base import ModelRef
@@ -215,7 +217,7 @@ def test_roots_that_cannot_be_used(tmp_path, gallery, embedder):
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.doc").write_text("x")
     for root, message in [
-        (tmp_path / "nowhere", "no such directory"),
+        (tmp_path / "nowhere", "no such file or directory"),
         (tmp_path / "notes.doc", "neither a directory nor a CSV"),
         (tmp_path / "empty", "no images"),
     ]:
@@ -306,6 +308,35 @@ def test_a_file_that_vanishes_after_the_scan_is_named(tmp_path, gallery):
     summary = run_ingest([tmp_path], gallery, Slow(), batch_size=1, decode_threads=1)
     assert counts(summary) == expect(12, new=11, failed=1)
     assert summary.failures[0].reason == "no such file"
+
+
+def test_a_directory_that_cannot_be_read_is_named_and_the_rest_is_stored(
+    tmp_path, gallery, embedder, monkeypatch
+):
+    for name in ("a/1.png", "b/1.png", "c/1.png"):
+        write_image(tmp_path / name)
+    real = os.scandir
+
+    def scandir(path):
+        if os.fspath(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied")
+        return real(path)
+
+    monkeypatch.setattr("siamese_search.datasets.walk.os.scandir", scandir)
+    summary = run_ingest([tmp_path], gallery, embedder)
+    assert (summary.seen, summary.new, summary.failed) == (3, 2, 1)
+    assert summary.failures == [
+        Failure(str(tmp_path / "b"), "the directory cannot be read (permission denied)")
+    ]
+    monkeypatch.undo()
+    assert run_ingest([tmp_path], gallery, embedder).new == 1
+
+
+def test_a_survey_stands_for_its_root(tmp_path, gallery, embedder):
+    for name in ("a/1.png", "b/1.png"):
+        write_image(tmp_path / name)
+    assert run_ingest(survey_roots([tmp_path]), gallery, embedder).new == 2
+    assert run_ingest([tmp_path], gallery, embedder).unchanged == 2
 
 
 def test_stop_keeps_what_is_done_and_the_next_run_goes_on(tmp_path, gallery):
