@@ -177,7 +177,10 @@ def write_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[obje
         for row in cells:
             for index in paths:
                 row[index] = shorten_path(row[index], max(room, 12))
-    screen.print(table(columns, cells))
+    # Captured, because Rich itself ends the process with code 1 when the reader of a pipe has gone.
+    with screen.capture() as captured:
+        screen.print(table(columns, cells))
+    sys.stdout.write(captured.get())
 
 
 def shorten_path(text: str, width: int) -> str:

@@ -116,3 +116,17 @@ def test_notes_are_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> Non
     out, err = capsys.readouterr()
     assert out == ""
     assert err == "sss: warning: two lines\\x1b\n"
+
+
+def test_a_reader_that_has_gone_is_a_broken_pipe_and_not_an_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = os.fdopen(writer, "w")
+    monkeypatch.setattr("sys.stdout", stream)
+    output.write_table([("identity", "text")], [["7"]])
+    with pytest.raises(BrokenPipeError):
+        stream.flush()
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, writer)  # what is still buffered can leave
+    os.close(null)
+    stream.close()
