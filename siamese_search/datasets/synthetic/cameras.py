@@ -39,20 +39,20 @@ class Camera:
 #: One camera for each kind of scene, in the order of ``SCENES``.
 _PRESETS = (
     Camera(
-        yaw=0.25, elevation=0.35, gains=(1.04, 1.0, 0.94), gamma=0.92, saturation=1.05, contrast=1.02, haze=0.0,
-        blur=0.45, noise=3.0, quality=88, occlusion=0.10, light_side=-0.7, fill=0.92,
+        yaw=0.25, elevation=0.30, gains=(1.03, 1.0, 0.96), gamma=0.95, saturation=1.03, contrast=1.02, haze=0.0,
+        blur=0.40, noise=2.5, quality=90, occlusion=0.06, light_side=-0.7, fill=0.95,
     ),
     Camera(
-        yaw=math.pi, elevation=0.75, gains=(1.10, 1.01, 0.80), gamma=1.18, saturation=0.88, contrast=0.90, haze=0.04,
-        blur=0.80, noise=6.0, quality=72, occlusion=0.14, light_side=0.2, fill=0.88,
+        yaw=math.pi, elevation=0.55, gains=(1.05, 1.01, 0.91), gamma=1.08, saturation=0.95, contrast=0.95, haze=0.02,
+        blur=0.60, noise=4.0, quality=82, occlusion=0.08, light_side=0.2, fill=0.94,
     ),
     Camera(
-        yaw=1.45, elevation=0.55, gains=(0.98, 1.02, 1.05), gamma=0.74, saturation=0.90, contrast=1.05, haze=0.10,
-        blur=0.60, noise=3.5, quality=84, occlusion=0.12, light_side=0.9, fill=0.85,
+        yaw=1.25, elevation=0.45, gains=(0.99, 1.01, 1.03), gamma=0.88, saturation=0.95, contrast=1.03, haze=0.04,
+        blur=0.50, noise=3.0, quality=86, occlusion=0.08, light_side=0.9, fill=0.93,
     ),
     Camera(
-        yaw=-1.2, elevation=0.90, gains=(0.86, 0.97, 1.14), gamma=1.30, saturation=0.72, contrast=0.86, haze=0.05,
-        blur=0.95, noise=9.0, quality=64, occlusion=0.20, light_side=-0.3, fill=0.90,
+        yaw=-0.8, elevation=0.65, gains=(0.94, 0.99, 1.06), gamma=1.14, saturation=0.87, contrast=0.93, haze=0.03,
+        blur=0.70, noise=5.0, quality=76, occlusion=0.12, light_side=-0.3, fill=0.95,
     ),
 )  # fmt: skip
 _YAW_SPREAD = 0.45  # standard deviation of where people walk, around the camera's usual way

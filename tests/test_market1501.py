@@ -1,0 +1,92 @@
+"""The whole way on real images: every Market-1501 training crop, ten searches, the held-out identities."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from siamese_search.model.bundle import load_bundle
+
+pytestmark = pytest.mark.data
+
+
+def sss(*arguments: object, cwd: Path) -> Any:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("SSS_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "siamese_search", *map(str, arguments)],
+        cwd=cwd, env=environment, capture_output=True, text=True, check=False, timeout=1200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def workplace(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory whose ``.sss`` holds all 12,936 crops."""
+    cwd = tmp_path_factory.mktemp("market")
+    summary = sss("ingest", data_dir / "market1501" / "train", "--json", cwd=cwd)
+    assert (summary["seen"], summary["new"], summary["failed"]) == (12_936, 12_936, [])
+    return cwd
+
+
+def heldout_images(data_dir: Path, count: int) -> list[Path]:
+    ids = (data_dir / "market1501" / "heldout_ids.txt").read_text().split()
+    chosen = ids[:: max(1, len(ids) // count)][:count]
+    return [sorted((data_dir / "market1501" / "train").glob(f"{identity}_*"))[0] for identity in chosen]
+
+
+def test_the_bundled_model_never_saw_the_heldout_identities(data_dir: Path) -> None:
+    ids = (data_dir / "market1501" / "heldout_ids.txt").read_text().split()
+    assert sorted(load_bundle().heldout_identities) == sorted(ids)
+
+
+def test_a_second_ingest_embeds_nothing(workplace: Path, data_dir: Path) -> None:
+    summary = sss("ingest", data_dir / "market1501" / "train", "--json", cwd=workplace)
+    assert (summary["new"], summary["changed"], summary["unchanged"]) == (0, 0, 12_936)
+
+
+def test_ten_searches_find_the_right_identity(workplace: Path, data_dir: Path) -> None:
+    queries = heldout_images(data_dir, 10)
+    answers = sss("search", *queries, "-k", 5, "--exclude-self", "--format", "json", cwd=workplace)
+    assert [Path(answer["query"]).name for answer in answers] == [query.name for query in queries]
+    for answer, query in zip(answers, queries):
+        assert len(answer["results"]) == 5
+        assert query.name not in {hit["key"] for hit in answer["results"]}
+        scores = [hit["score"] for hit in answer["results"]]
+        assert scores == sorted(scores, reverse=True)
+    right = sum(
+        answer["results"][0]["identity"] == query.name.split("_")[0]
+        for answer, query in zip(answers, queries)
+    )
+    assert right >= 9  # images of the query's own camera count here: easier than the protocol of evaluate
+
+
+def test_other_cameras_only_by_filter(workplace: Path, data_dir: Path) -> None:
+    query = heldout_images(data_dir, 10)[0]
+    camera = query.name.split("_c")[1][0]
+    answers = sss(
+        "search", query, "-k", 20, "--where", f"camera!={camera}", "--format", "json", cwd=workplace
+    )
+    assert len(answers[0]["results"]) == 20
+    assert camera not in {hit["camera"] for hit in answers[0]["results"]}
+
+
+def test_evaluation_on_the_heldout_identities(workplace: Path, data_dir: Path) -> None:
+    """The figures of the model card, less what rounding may move; exact and database rankings agree."""
+    market = data_dir / "market1501"
+    report = sss(
+        "evaluate", market / "train", "--identities", market / "heldout_ids.txt", "--json", cwd=workplace
+    )
+    card = load_bundle().meta["metrics"]["heldout"]
+    assert (report["queries"], report["gallery"]) == (1970, 1970)
+    assert report["rank1"] == pytest.approx(card["rank1"], abs=0.005)
+    assert report["mAP"] == pytest.approx(card["mAP"], abs=0.005)
+    assert report["rank1"] == pytest.approx(report["exact"]["rank1"], abs=1e-9)
+    assert report["mAP"] == pytest.approx(report["exact"]["mAP"], abs=1e-3)
+    assert report["verification"]["auc"] > 0.95
