@@ -34,7 +34,9 @@ def untrained(like: Path, directory: Path) -> Path:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", type=Path)
     parser.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE")
     parser.add_argument("--heldout", type=Path, required=True, help="file of identities")
@@ -56,7 +58,10 @@ def main() -> None:
                     "teacher": training.get("teacher"),
                     "fingerprint": meta["fingerprint"],
                     **{key: figures[key] for key in ("queries", "gallery", "invalid_queries", "ann_recall")},
-                    **{key: figures[key] for key in ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP")},
+                    **{
+                        key: figures[key]
+                        for key in ("rank1", "rank5", "rank10", "mAP", "mAP_trapezoid", "mINP")
+                    },
                     "auc": figures["verification"]["auc"],
                     "eer": figures["verification"]["eer"],
                 }

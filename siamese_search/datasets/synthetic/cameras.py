@@ -39,22 +39,24 @@ class Camera:
 #: One camera for each kind of scene, in the order of ``SCENES``.
 _PRESETS = (
     Camera(
-        yaw=0.25, elevation=0.30, gains=(1.03, 1.0, 0.96), gamma=0.95, saturation=1.03, contrast=1.02, haze=0.0,
-        blur=0.40, noise=2.5, quality=90, occlusion=0.06, light_side=-0.7, fill=0.95,
+        yaw=0.25, elevation=0.32, gains=(1.03, 1.0, 0.95), gamma=0.94, saturation=1.04, contrast=1.02, haze=0.0,
+        blur=0.42, noise=2.8, quality=89, occlusion=0.08, light_side=-0.7, fill=0.94,
     ),
     Camera(
-        yaw=math.pi, elevation=0.55, gains=(1.05, 1.01, 0.91), gamma=1.08, saturation=0.95, contrast=0.95, haze=0.02,
-        blur=0.60, noise=4.0, quality=82, occlusion=0.08, light_side=0.2, fill=0.94,
+        yaw=math.pi, elevation=0.62, gains=(1.08, 1.01, 0.85), gamma=1.13, saturation=0.91, contrast=0.92, haze=0.03,
+        blur=0.70, noise=5.0, quality=78, occlusion=0.10, light_side=0.2, fill=0.92,
     ),
     Camera(
-        yaw=1.25, elevation=0.45, gains=(0.99, 1.01, 1.03), gamma=0.88, saturation=0.95, contrast=1.03, haze=0.04,
-        blur=0.50, noise=3.0, quality=86, occlusion=0.08, light_side=0.9, fill=0.93,
+        yaw=1.35, elevation=0.50, gains=(0.98, 1.02, 1.04), gamma=0.82, saturation=0.92, contrast=1.04, haze=0.06,
+        blur=0.55, noise=3.2, quality=85, occlusion=0.10, light_side=0.9, fill=0.90,
     ),
     Camera(
-        yaw=-0.8, elevation=0.65, gains=(0.94, 0.99, 1.06), gamma=1.14, saturation=0.87, contrast=0.93, haze=0.03,
-        blur=0.70, noise=5.0, quality=76, occlusion=0.12, light_side=-0.3, fill=0.95,
+        yaw=-1.0, elevation=0.75, gains=(0.90, 0.98, 1.10), gamma=1.21, saturation=0.80, contrast=0.90, haze=0.04,
+        blur=0.80, noise=6.5, quality=72, occlusion=0.15, light_side=-0.3, fill=0.93,
     ),
 )  # fmt: skip
+_SCENE_BLUR = 3.0  # pixels of the drawing canvas
+_SCENE_PALE, _SCENE_GREY = 0.55, 140.0  # how far the background goes towards which grey
 _YAW_SPREAD = 0.45  # standard deviation of where people walk, around the camera's usual way
 
 
@@ -132,7 +134,11 @@ def _background(place: Place, rng: np.random.Generator) -> Image.Image:
     left = int(rng.integers(0, SCENE_SIZE[0] - wide))
     top = HORIZON - int(tall * (0.42 - 0.3 * place.camera.elevation) + rng.uniform(-14, 14))
     top = max(0, min(top, SCENE_SIZE[1] - tall))
-    return place.scene.resize(CANVAS, Image.Resampling.BILINEAR, box=(left, top, left + wide, top + tall))
+    window = place.scene.resize(CANVAS, Image.Resampling.BILINEAR, box=(left, top, left + wide, top + tall))
+    # Out of focus and paler than the person in front, as a lens renders what is behind its subject.
+    window = window.filter(ImageFilter.GaussianBlur(_SCENE_BLUR))
+    pale = np.asarray(window, dtype=np.float32)
+    return Image.fromarray((pale + _SCENE_PALE * (_SCENE_GREY - pale)).clip(0, 255).astype(np.uint8))
 
 
 def _cast_shadow(canvas: Image.Image, pose: Pose, camera: Camera) -> None:
