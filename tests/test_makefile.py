@@ -13,12 +13,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
+#: What a make around the tests hands down: it would print directories and take options.
+INHERITED = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "PYTHON")
+
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
 
 def make(*args: str, cwd: Path = ROOT, path: str | None = None) -> subprocess.CompletedProcess[str]:
     """Run make without the variables of a make around us, nor a PYTHON from outside."""
-    clean = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "PYTHON")}
+    clean = {name: value for name, value in os.environ.items() if name not in INHERITED}
     return subprocess.run(
         ["make", *args],
         cwd=cwd,
