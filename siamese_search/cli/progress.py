@@ -66,7 +66,7 @@ class Bar:
             self._spoke = now
             rate = (done - self._start) / (now - self._started)
             of = "" if total is None else f" of {total}"
-            note(f"{self._title}: {done}{of} {self._unit}, {rate:.0f}/s{', ' if extra else ''}{extra}")
+            note(f"{self._title}: {done}{of} {self._unit}, {_rate(rate)}/s{', ' if extra else ''}{extra}")
 
     def _draw(self, done: int, total: int | None, extra: str) -> None:
         if self._bar is None:
@@ -93,6 +93,11 @@ class Bar:
             self._task,
             completed=done,
             total=total,
-            rate=f"{(done - self._start) / elapsed:.0f} {self._unit}/s",
+            rate=f"{_rate((done - self._start) / elapsed)} {self._unit}/s",
             extra=extra,
         )
+
+
+def _rate(per_second: float) -> str:
+    """Whole numbers, but a decimal where a batch takes long: 0.4, not 0."""
+    return f"{per_second:.1f}" if per_second < 10 else f"{per_second:,.0f}"

@@ -88,12 +88,15 @@ def command(
     )
     failed = [answer for answer in answers if answer.error is not None]
     if len(failed) < len(answers):
-        _print(answers, format)
-    if save is not None and len(failed) < len(answers):
-        from siamese_search.retrieval.sheet import draw_sheet
+        # The picture first: a reader such as `head` may close stdout before all results are printed.
+        try:
+            if save is not None:
+                from siamese_search.retrieval.sheet import draw_sheet
 
-        draw_sheet(answers, save)
-        note(f"wrote {safe(save)}")
+                draw_sheet(answers, save)
+                note(f"wrote {safe(save)}")
+        finally:
+            _print(answers, format)  # an unwritable picture must not cost the answer
     return _report_failures(failed, len(answers))
 
 
