@@ -65,7 +65,11 @@ def is_store(store: Path) -> bool:
         if (store / "store.json").is_file():
             read_json(store / "store.json")
             return True
-        if any(True for _ in store.iterdir()):
+        # Another process may be making the store just now: its unfinished store.json is no foreign file.
+        foreign = any(not entry.name.startswith(".store.json.") for entry in store.iterdir())
+        if foreign and (store / "store.json").is_file():
+            return True  # made between our two looks
+        if foreign:
             raise StoreError(
                 f"{printable(store)} is not a store: it holds other files; choose an empty or new directory"
             )

@@ -186,6 +186,17 @@ def test_a_damaged_pointer(store: Path, text: str):
     one_line(caught)
 
 
+def test_a_store_that_another_process_is_just_making_is_no_foreign_directory(scratch: Path):
+    (scratch / "store").mkdir()
+    (scratch / "store" / ".store.json.x1.part").touch()
+    with open_gallery(scratch / "store", model=MODEL, create=True, mode="w") as gallery:
+        assert gallery.count() == 0
+    (scratch / "other").mkdir()
+    (scratch / "other" / "notes.txt").touch()
+    with pytest.raises(StoreError, match="holds other files"):
+        open_gallery(scratch / "other", model=MODEL, create=True, mode="w")
+
+
 def test_two_creators_get_one_gallery(scratch: Path):
     failures: list[BaseException] = []
 
