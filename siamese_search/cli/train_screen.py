@@ -52,7 +52,10 @@ class TrainScreen:
         line = f"epoch {row['epoch']:>3}" + (f"/{self._epochs}" if self._epochs else "")
         line += f"  loss {row['loss']:.4f}  triplet accuracy {row['triplet_accuracy']:6.1%}"
         if "mAP" in row:
-            line += f"  held out: rank-1 {row['rank1']:6.1%}  mAP {row['mAP']:6.1%}"
+            line += "  held out:"
+            if "val_loss" in row:
+                line += f" loss {row['val_loss']:.4f}  triplet accuracy {row['val_triplet_accuracy']:6.1%} "
+            line += f" rank-1 {row['rank1']:6.1%}  mAP {row['mAP']:6.1%}"
         line += f"  {row['images_per_second']:.0f} images/s"
         (self._bar or Bar("", "")).note(line)
 

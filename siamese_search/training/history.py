@@ -35,16 +35,20 @@ def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Pat
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
     left.plot(epochs, [row["loss"] for row in rows], color="#b5432e", label="training loss")
+    _part(left, rows, "triplet_loss", "triplet or pair part", "#d9a08f")
+    _part(left, rows, "val_loss", "the same, held out", "#1f6f8b")
     left.set_xlabel("epoch")
     left.set_ylabel("loss")
     left.set_ylim(bottom=0)
     right.plot(
         epochs, [100 * row["triplet_accuracy"] for row in rows], color="#888888", label="triplet accuracy"
     )
-    for key, label, colour in (("rank1", "held-out rank-1", "#1f6f8b"), ("mAP", "held-out mAP", "#3a9a5c")):
-        points = [(row["epoch"], 100 * row[key]) for row in rows if row.get(key) is not None]
-        if points:
-            right.plot(*zip(*points), marker="o", markersize=3, color=colour, label=label)
+    for key, label, colour in (
+        ("val_triplet_accuracy", "held-out triplet accuracy", "#c9a227"),
+        ("rank1", "held-out rank-1", "#1f6f8b"),
+        ("mAP", "held-out mAP", "#3a9a5c"),
+    ):
+        _part(right, rows, key, label, colour, scale=100)
     right.set_xlabel("epoch")
     right.set_ylabel("%")
     right.set_ylim(0, 101)
@@ -58,3 +62,10 @@ def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Pat
     with atomic_path(path) as aside:
         figure.savefig(aside, format="png", dpi=130)
     return path
+
+
+def _part(axes: Any, rows: list[dict[str, Any]], key: str, label: str, colour: str, scale: float = 1) -> None:
+    """One curve of the epochs that have this figure; none where no epoch has it."""
+    points = [(row["epoch"], scale * row[key]) for row in rows if row.get(key) is not None]
+    if points:
+        axes.plot(*zip(*points), marker="o", markersize=3, color=colour, label=label)

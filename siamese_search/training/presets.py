@@ -55,6 +55,10 @@ class TrainConfig:
     warmup_epochs: float = _option(2.0, "epochs of linear warm-up")
     grad_clip: float = _option(5.0, "largest gradient norm; 0 switches clipping off")
 
+    ema: float = _option(
+        0.0, "decay of the moving average of the weights that is validated and kept; 0: none"
+    )
+
     # augmentation
     flip: float = _option(0.5, "probability of a horizontal flip")
     crop: float = _option(0.06, "random crop after padding by this share of the height")
@@ -87,9 +91,17 @@ class TrainConfig:
             "dim": 2, "height": 8, "width": 8, "batch_size": 2, "images_per_identity": 2, "epochs": 1,
             "margin": 0, "triplet_weight": 0, "identity_weight": 0, "label_smoothing": 0, "teacher_weight": 0,
             "similarity_weight": 0, "weight_decay": 0, "warmup_epochs": 0, "grad_clip": 0, "flip": 0, "crop": 0,
-            "erase": 0, "jitter": 0, "validate_every": 0, "checkpoint_minutes": 0, "seed": 0,
+            "erase": 0, "jitter": 0, "ema": 0, "validate_every": 0, "checkpoint_minutes": 0, "seed": 0,
         }  # fmt: skip
-        at_most = {"flip": 1, "erase": 1, "crop": 0.5, "jitter": 0.9, "label_smoothing": 0.9, "dim": 65_536}
+        at_most = {
+            "flip": 1,
+            "erase": 1,
+            "crop": 0.5,
+            "jitter": 0.9,
+            "label_smoothing": 0.9,
+            "dim": 65_536,
+            "ema": 0.99999,
+        }
         for name, low in at_least.items():
             if not getattr(self, name) >= low:  # also catches NaN
                 raise UsageError(f"{_flag(name)}: {getattr(self, name)} is too small, the least is {low}")

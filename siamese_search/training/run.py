@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 import threading
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,18 +21,19 @@ from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import available_cpus
 from siamese_search.model.network import APNNetwork, NetworkSpec, normalisation
 from siamese_search.model.weights_file import save_bundle, transfer
-from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_heads, save_checkpoint
+from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_heads
 from siamese_search.training.data import HoldOut, LabelledImages, Split, label_images, load_split
 from siamese_search.training.history import plot_history, read_history, write_history
+from siamese_search.training.loop import Loop, Reporter, Silent
 from siamese_search.training.pixels import PixelSource
 from siamese_search.training.presets import PRESETS, TrainConfig
 from siamese_search.training.teacher import save_vectors, teacher_vectors
-from siamese_search.training.trainer import Progress, StepReport, Trainer
-from siamese_search.training.validate import validate
+from siamese_search.training.trainer import Progress, Trainer
 
 RUN_NAME = "run.json"
-BEST_NAME = "best.safetensors"
 TEACHER_NAME = "teacher.npz"
+
+__all__ = ["HoldOut", "Reporter", "Silent", "TrainRequest", "TrainResult", "resume", "train"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,30 +70,6 @@ class TrainResult:
             "heldout_identities": len(self.bundle.heldout_identities),
             "failed": [{"path": path, "reason": reason} for path, reason in self.failed],
         }
-
-
-class Reporter(Protocol):
-    """How a run tells what it does. Every method may be called often; none may block."""
-
-    def message(self, text: str) -> None: ...
-
-    def decoding(self, done: int, total: int, what: str) -> None: ...
-
-    def step(self, report: StepReport) -> None: ...
-
-    def epoch(self, row: dict[str, Any]) -> None: ...
-
-
-class Silent:
-    """A reporter that says nothing."""
-
-    def message(self, text: str) -> None: ...
-
-    def decoding(self, done: int, total: int, what: str) -> None: ...
-
-    def step(self, report: StepReport) -> None: ...
-
-    def epoch(self, row: dict[str, Any]) -> None: ...
 
 
 def train(
@@ -194,10 +170,10 @@ def _run(request: TrainRequest, reporter: Reporter, stop: threading.Event, *, re
     if not resumed:
         _adopt_heads(trainer, request, split, reporter)
     rows = _restore(trainer, out, reporter) if resumed else []
-    run = _Loop(request, trainer, reporter, stop, rows, split, held, device)
+    run = Loop(out, config, trainer, reporter, stop, rows, split.held, held)
     run.epochs()
     metrics = run.final_metrics()
-    bundle = save_bundle(trainer.network, out, _summary(request, split, images, rows, metrics))
+    bundle = save_bundle(trainer.result, out, _summary(request, split, images, rows, metrics))
     plot_history(
         out, rows, f"{config.preset}: {classes} identities, {config.backbone} {config.height}×{config.width}"
     )
@@ -205,71 +181,6 @@ def _run(request: TrainRequest, reporter: Reporter, stop: threading.Event, *, re
         if source:
             source.close()
     return TrainResult(bundle, trainer.progress.epoch, metrics, rows, failed)
-
-
-@dataclass
-class _Loop:
-    request: TrainRequest
-    trainer: Trainer
-    reporter: Reporter
-    stop: threading.Event
-    rows: list[dict[str, Any]]
-    split: Split
-    held: PixelSource | None
-    device: str
-
-    def epochs(self) -> None:
-        config, trainer = self.request.config, self.trainer
-        while trainer.progress.epoch < config.epochs:
-            if not trainer.train_epoch(self.reporter.step, self.stop.is_set, self.save):
-                self.save()
-                raise KeyboardInterrupt
-            row: dict[str, Any] = {**trainer.finish_epoch()}
-            row["epoch"] = int(row["epoch"])
-            last = row["epoch"] == config.epochs
-            if self.held and (last or (config.validate_every and row["epoch"] % config.validate_every == 0)):
-                row.update(self.validate())
-                if row["mAP"] > trainer.progress.best.get("mAP", -1.0):
-                    trainer.progress.best = {key: row[key] for key in ("epoch", "rank1", "mAP")}
-                    save_checkpoint(
-                        self.request.out / BEST_NAME,
-                        {"network": trainer.network},
-                        None,
-                        trainer.progress.best,
-                    )
-            self.rows.append(row)
-            # The checkpoint first: a history that runs ahead of it would be cut back by a resume.
-            self.save()
-            write_history(self.request.out, self.rows)
-            self.reporter.epoch(row)
-
-    def save(self) -> None:
-        self.trainer.check_finite()
-        state = {"progress": asdict(self.trainer.progress), "rows": self.rows}
-        save_checkpoint(
-            self.request.out / CHECKPOINT_NAME, self.trainer.modules, self.trainer.optimizer, state
-        )
-
-    def validate(self) -> dict[str, float]:
-        assert self.held is not None
-        metrics = validate(self.trainer.network, self.split.held, self.held, self.device)
-        return {"rank1": _clean(metrics.rank1), "mAP": _clean(metrics.mAP)}
-
-    def final_metrics(self) -> dict[str, float]:
-        """The figures of the weights that are kept, after loading the best where ``keep`` says so."""
-        if not self.held:
-            return {}
-        best = self.trainer.progress.best
-        if self.request.config.keep == "best" and best:
-            load_checkpoint(self.request.out / BEST_NAME, {"network": self.trainer.network}, None)
-            return {"rank1": best["rank1"], "mAP": best["mAP"], "epoch": best["epoch"]}
-        if not self.rows or "mAP" not in self.rows[-1]:
-            return {}
-        return {key: self.rows[-1][key] for key in ("rank1", "mAP", "epoch")}
-
-
-def _clean(value: float) -> float:
-    return float(value) if math.isfinite(value) else 0.0
 
 
 def _device(name: str) -> str:

@@ -6,11 +6,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -95,11 +96,19 @@ class Trainer:
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
         self.optimizer = kind(parameters, lr=config.lr, weight_decay=config.weight_decay)
         self._parameters = parameters
+        # Its decay is warmed up: a short run would otherwise keep its initial weights. It draws nothing random.
+        self._ema = ModelEmaV3(self.network, decay=config.ema, use_warmup=True) if config.ema > 0 else None
+
+    @property
+    def result(self) -> APNNetwork:
+        """The network that is validated and kept: the moving average where there is one."""
+        return self.network if self._ema is None else cast(APNNetwork, self._ema.module)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
         """What a checkpoint saves beside the optimiser."""
-        return {"network": self.network, "heads": self.heads}
+        saved: dict[str, nn.Module] = {"network": self.network, "heads": self.heads}
+        return saved if self._ema is None else {**saved, "ema": self._ema.module}
 
     def train_epoch(
         self,
@@ -191,6 +200,8 @@ class Trainer:
         if config.grad_clip > 0:
             nn.utils.clip_grad_norm_(self._parameters, config.grad_clip)
         self.optimizer.step()
+        if self._ema is not None:
+            self._ema.update(self.network, step=state.global_step)
         return value, float(triplet.loss.detach()), float(triplet.accuracy)
 
     def _loss(
