@@ -44,6 +44,10 @@ class TrainConfig:
     triplet_weight: float = _option(1.0, "weight of the triplet or contrastive loss")
     identity_weight: float = _option(1.0, "weight of the identity classification loss; 0 switches it off")
     label_smoothing: float = _option(0.1, "label smoothing of the identity loss")
+    metric_loss: str = _option(
+        "", "more losses, by their names in pytorch-metric-learning: MultiSimilarityLoss+CircleLoss"
+    )
+    metric_weight: float = _option(1.0, "weight of the losses of --metric-loss")
     teacher_weight: float = _option(10.0, "weight of the cosine regression onto the teacher's embedding")
     similarity_weight: float = _option(10.0, "weight of matching the teacher's in-batch similarity matrix")
 
@@ -89,8 +93,8 @@ class TrainConfig:
         """Raise UsageError for a value that cannot work."""
         at_least = {
             "dim": 2, "height": 8, "width": 8, "batch_size": 2, "images_per_identity": 2, "epochs": 1,
-            "margin": 0, "triplet_weight": 0, "identity_weight": 0, "label_smoothing": 0, "teacher_weight": 0,
-            "similarity_weight": 0, "weight_decay": 0, "warmup_epochs": 0, "grad_clip": 0, "flip": 0, "crop": 0,
+            "margin": 0, "triplet_weight": 0, "identity_weight": 0, "label_smoothing": 0, "metric_weight": 0,
+            "teacher_weight": 0, "similarity_weight": 0, "weight_decay": 0, "warmup_epochs": 0, "grad_clip": 0, "flip": 0, "crop": 0,
             "erase": 0, "jitter": 0, "ema": 0, "validate_every": 0, "checkpoint_minutes": 0, "seed": 0,
         }  # fmt: skip
         at_most = {

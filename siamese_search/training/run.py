@@ -25,6 +25,7 @@ from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint,
 from siamese_search.training.data import HoldOut, LabelledImages, Split, label_images, load_split
 from siamese_search.training.history import plot_history, read_history, write_history
 from siamese_search.training.loop import Loop, Reporter, Silent
+from siamese_search.training.metric_losses import make_metric_losses
 from siamese_search.training.pixels import PixelSource
 from siamese_search.training.presets import PRESETS, TrainConfig
 from siamese_search.training.teacher import save_vectors, teacher_vectors
@@ -82,6 +83,7 @@ def train(
     Raises TrainingError if the directory already holds a run, DataError and UsageError for what was asked.
     """
     request.config.check()
+    make_metric_losses(request.config.metric_loss, 2, request.config.dim)  # a wrong name is said at once
     for name, advice in (
         (RUN_NAME, f"continue it with --resume {printable(request.out)}"),
         (META_NAME, "keep it"),

@@ -19,6 +19,7 @@ from siamese_search.errors import TrainingError
 from siamese_search.model.network import APNNetwork
 from siamese_search.training.augment import augment
 from siamese_search.training.losses import TripletLoss, cosine_regression, similarity_matching
+from siamese_search.training.metric_losses import make_metric_losses, metric_loss
 from siamese_search.training.objective import collapsed_loss, make_sampler, triplet_objective
 from siamese_search.training.presets import TrainConfig
 
@@ -89,6 +90,10 @@ class Trainer:
             classifier = nn.Linear(network.spec.dim, int(labels.max()) + 1, bias=False)
             nn.init.normal_(classifier.weight, std=0.001)
             self.heads["classifier"] = classifier
+        if config.metric_loss and config.metric_weight > 0:
+            self.heads["metric"] = make_metric_losses(
+                config.metric_loss, int(labels.max()) + 1, network.spec.dim
+            )
         if teacher is not None:
             self.heads["projection"] = nn.Linear(network.spec.dim, teacher.shape[1])
         self.heads.to(self.device)
@@ -217,6 +222,9 @@ class Trainer:
             loss = loss + config.identity_weight * F.cross_entropy(
                 logits, labels, label_smoothing=config.label_smoothing
             )
+        if "metric" in self.heads:
+            metric = metric_loss(cast(nn.ModuleDict, self.heads["metric"]), necked, labels)
+            loss = loss + config.metric_weight * metric
         if self.teacher is not None:
             target = torch.from_numpy(self.teacher[indices]).to(self.device)
             loss = loss + config.teacher_weight * cosine_regression(self.heads["projection"](necked), target)
