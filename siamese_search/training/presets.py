@@ -94,8 +94,9 @@ class TrainConfig:
         at_least = {
             "dim": 2, "height": 8, "width": 8, "batch_size": 2, "images_per_identity": 2, "epochs": 1,
             "margin": 0, "triplet_weight": 0, "identity_weight": 0, "label_smoothing": 0, "metric_weight": 0,
-            "teacher_weight": 0, "similarity_weight": 0, "weight_decay": 0, "warmup_epochs": 0, "grad_clip": 0, "flip": 0, "crop": 0,
-            "erase": 0, "jitter": 0, "ema": 0, "validate_every": 0, "checkpoint_minutes": 0, "seed": 0,
+            "teacher_weight": 0, "similarity_weight": 0, "weight_decay": 0, "warmup_epochs": 0, "grad_clip": 0,
+            "flip": 0, "crop": 0, "erase": 0, "jitter": 0, "ema": 0, "validate_every": 0, "checkpoint_minutes": 0,
+            "seed": 0,
         }  # fmt: skip
         at_most = {
             "flip": 1,
