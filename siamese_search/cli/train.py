@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ Examples:
   sss train photos/ --holdout 0.2 --init bundled   a fifth of the identities for validation
   sss train market/ --holdout-ids ids.txt          exactly these identities held out
   sss train --resume runs/reid-20260101-120000     go on after Ctrl-C or a crash
+  torchrun --nproc-per-node 4 -m siamese_search train photos/    on four GPUs (--batch-size is of each)
 
 The run directory is a model bundle: sss ingest --model runs/NAME, sss evaluate --model runs/NAME.
 """
@@ -75,10 +77,12 @@ def command(
     from siamese_search.cli.train_screen import TrainScreen
 
     changes = {name: value for name, value in hyperparameters.items() if value is not None}
+    speaks = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun, the first
     if resume is None:
         data = _data(data)
         out = out or api.new_run_directory(preset)
-        note(f"training on {safe(data)} into {safe(out)}")
+        if speaks:
+            note(f"training on {safe(data)} into {safe(out)}")
         epochs: int | None = find_preset(preset).with_options(**changes).epochs
     else:
         _refuse_with_resume(click.get_current_context())
@@ -97,12 +101,14 @@ def command(
                 resume=resume,
                 device=device,
                 threads=threads,
-                reporter=screen,
+                reporter=screen if speaks else None,
                 stop=stop,
                 **changes,
             )
         except KeyboardInterrupt:
-            return _interrupted(Path(str(resume or out)))
+            return _interrupted(Path(str(resume or out))) if speaks else EXIT_INTERRUPTED
+    if not speaks:
+        return EXIT_DONE
     if json:
         write_json(result.to_json())
     else:

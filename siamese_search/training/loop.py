@@ -67,23 +67,27 @@ class Loop:
             row["epoch"] = int(row["epoch"])
             last = row["epoch"] == config.epochs
             if self.held and (last or (config.validate_every and row["epoch"] % config.validate_every == 0)):
-                row.update(self.validate())
+                row.update(trainer.ranks.agree(self.validate() if trainer.ranks.first else {}))
                 if row["mAP"] > trainer.progress.best.get("mAP", -1.0):
                     trainer.progress.best = {key: row[key] for key in ("epoch", "rank1", "mAP")}
-                    save_checkpoint(
-                        self.out / BEST_NAME,
-                        {"network": trainer.result},
-                        None,
-                        trainer.progress.best,
-                    )
+                    if trainer.ranks.first:
+                        save_checkpoint(
+                            self.out / BEST_NAME,
+                            {"network": trainer.result},
+                            None,
+                            trainer.progress.best,
+                        )
             self.rows.append(row)
             # The checkpoint first: a history that runs ahead of it would be cut back by a resume.
             self.save()
-            write_history(self.out, self.rows)
+            if trainer.ranks.first:
+                write_history(self.out, self.rows)
             self.reporter.epoch(row)
 
     def save(self) -> None:
         self.trainer.check_finite()
+        if not self.trainer.ranks.first:
+            return
         state = {"progress": asdict(self.trainer.progress), "rows": self.rows}
         save_checkpoint(self.out / CHECKPOINT_NAME, self.trainer.modules, self.trainer.optimizer, state)
 

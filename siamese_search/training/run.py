@@ -22,7 +22,17 @@ from siamese_search.model.embedder import available_cpus
 from siamese_search.model.network import APNNetwork, NetworkSpec, normalisation
 from siamese_search.model.weights_file import save_bundle, transfer
 from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_heads
-from siamese_search.training.data import HoldOut, LabelledImages, Split, label_images, load_split
+from siamese_search.training.data import (
+    DataPaths,
+    HoldOut,
+    LabelledImages,
+    Split,
+    label_images,
+    load_split,
+    read_paths,
+    written_paths,
+)
+from siamese_search.training.distributed import Ranks, joined
 from siamese_search.training.history import plot_history, read_history, write_history
 from siamese_search.training.loop import Loop, Reporter, Silent
 from siamese_search.training.metric_losses import make_metric_losses
@@ -41,7 +51,7 @@ __all__ = ["HoldOut", "Reporter", "Silent", "TrainRequest", "TrainResult", "resu
 class TrainRequest:
     """What to train, on what, into which directory."""
 
-    data: Path
+    data: DataPaths
     out: Path
     config: TrainConfig = PRESETS["reid"]
     layout: str = "auto"
@@ -84,19 +94,11 @@ def train(
     """
     request.config.check()
     make_metric_losses(request.config.metric_loss, 2, request.config.dim)  # a wrong name is said at once
-    for name, advice in (
-        (RUN_NAME, f"continue it with --resume {printable(request.out)}"),
-        (META_NAME, "keep it"),
-    ):
-        if (request.out / name).exists():
-            raise TrainingError(
-                f"{printable(request.out)}: already holds a run: {advice}, or choose another --out"
-            )
     reporter = reporter or Silent()
     if request.init == "imagenet" and request.config.backbone == simple_cnn.NAME:
         reporter.message(f"initial weights: random, {simple_cnn.NAME} has none from ImageNet")
         request = replace(request, init="none")
-    return _run(request, reporter, stop or threading.Event(), resumed=False)
+    return _joined(request, reporter, stop or threading.Event(), resumed=False)
 
 
 def resume(
@@ -111,7 +113,7 @@ def resume(
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
         request = TrainRequest(
-            data=Path(saved["data"]),
+            data=read_paths(saved["data"]),
             out=out,
             config=TrainConfig(**saved["config"]),
             layout=saved["layout"],
@@ -131,16 +133,49 @@ def resume(
         ) from None
     if (out / META_NAME).exists():
         raise TrainingError(f"{printable(out)}: this run is finished: use it with --model {printable(out)}")
-    return _run(request, reporter or Silent(), stop or threading.Event(), resumed=True)
+    return _joined(request, reporter or Silent(), stop or threading.Event(), resumed=True)
 
 
-def _run(request: TrainRequest, reporter: Reporter, stop: threading.Event, *, resumed: bool) -> TrainResult:
-    config, out = request.config, request.out
+def _joined(
+    request: TrainRequest, reporter: Reporter, stop: threading.Event, *, resumed: bool
+) -> TrainResult:
+    """The run, with the other processes of a ``torchrun`` where there are any."""
     device = _device(request.device)
-    threads = request.threads or available_cpus()
+    with joined(device) as ranks:
+        if ranks.first and not resumed:
+            _refuse_used(request.out)
+        request = replace(request, out=Path(ranks.agree(str(request.out))))
+        if ranks.world > 1 and device == "cuda":
+            device = f"cuda:{ranks.local}"
+        if not ranks.first:
+            reporter = Silent()
+        return _run(request, reporter, stop, ranks, device, resumed=resumed)
+
+
+def _refuse_used(out: Path) -> None:
+    for name, advice in (
+        (RUN_NAME, f"continue it with --resume {printable(out)}"),
+        (META_NAME, "keep it"),
+    ):
+        if (out / name).exists():
+            raise TrainingError(f"{printable(out)}: already holds a run: {advice}, or choose another --out")
+
+
+def _run(
+    request: TrainRequest,
+    reporter: Reporter,
+    stop: threading.Event,
+    ranks: Ranks,
+    device: str,
+    *,
+    resumed: bool,
+) -> TrainResult:
+    config, out = request.config, request.out
+    threads = request.threads or max(1, available_cpus() // ranks.local_world)
     torch.set_num_threads(threads)
     split = load_split(request.data, request.layout, request.holdout)
-    reporter.message(f"layout {split.layout}: {split.reason}")
+    for note in split.notes:
+        reporter.message(note)
     network = _initial_network(request, reporter, weights=not resumed)
     size = (config.height, config.width)
 
@@ -163,22 +198,30 @@ def _run(request: TrainRequest, reporter: Reporter, stop: threading.Event, *, re
         text += f", {len(split.held)} of {len(split.heldout_identities)} held out"
     reporter.message(f"{text}; preset {config.preset}, {config.height}×{config.width}, {device}")
 
-    _start_directory(request, split, resumed)
-    teacher = _teacher(request, images, reporter)
+    if ranks.first:
+        _start_directory(request, split, resumed)
+        teacher = _teacher(request, images, reporter)
+        ranks.wait()
+    else:
+        ranks.wait()  # until the first has asked the teacher and kept the answer
+        teacher = _teacher(request, images, reporter)
     triplets = images.triplets if config.batches != "pk" else None
     trainer = Trainer(
-        network, config, images, images.labels, triplets=triplets, teacher=teacher, device=device
-    )
+        network, config, images, images.labels,
+        triplets=triplets, sources=images.sources, teacher=teacher, device=device, ranks=ranks,
+    )  # fmt: skip
     if not resumed:
         _adopt_heads(trainer, request, split, reporter)
     rows = _restore(trainer, out, reporter) if resumed else []
     run = Loop(out, config, trainer, reporter, stop, rows, split.held, held)
     run.epochs()
-    metrics = run.final_metrics()
-    bundle = save_bundle(trainer.result, out, _summary(request, split, images, rows, metrics))
-    plot_history(
-        out, rows, f"{config.preset}: {classes} identities, {config.backbone} {config.height}×{config.width}"
-    )
+    metrics = ranks.agree(run.final_metrics() if ranks.first else {})
+    if ranks.first:
+        save_bundle(trainer.result, out, _summary(request, split, images, rows, metrics))
+        title = f"{config.preset}: {classes} identities, {config.backbone} {config.height}×{config.width}"
+        plot_history(out, rows, title)
+    ranks.wait()
+    bundle = load_bundle(out)
     for source in (images.pixels, held):
         if source:
             source.close()
@@ -222,7 +265,7 @@ def _adopt_heads(trainer: Trainer, request: TrainRequest, split: Split, reporter
     first = Path(request.init)
     try:
         saved = json.loads((first / RUN_NAME).read_text(encoding="utf-8"))
-        same = saved["data"] == str(request.data.resolve()) and saved["layout"] == request.layout
+        same = saved["data"] == written_paths(request.data) and saved["layout"] == request.layout
         same = same and saved["heldout_identities"] == split.heldout_identities
     except (OSError, ValueError, KeyError, TypeError):
         return
@@ -238,7 +281,8 @@ def _start_directory(request: TrainRequest, split: Split, resumed: bool) -> None
     request.out.mkdir(parents=True, exist_ok=True)
     saved = {
         "version": __version__,
-        "data": str(request.data.resolve()),
+        "data": written_paths(request.data),
+        **({"sources": list(split.sources)} if split.sources else {}),
         "layout": request.layout,
         "init": str(Path(request.init).resolve()) if Path(request.init).is_dir() else request.init,
         "teacher": str(request.teacher.resolve()) if request.teacher else None,
@@ -272,7 +316,7 @@ def _restore(trainer: Trainer, out: Path, reporter: Reporter) -> list[dict[str, 
         )
     state = load_checkpoint(path, trainer.modules, trainer.optimizer)
     trainer.progress = Progress(**state["progress"])
-    if len(read_history(out)) != len(state["rows"]):
+    if trainer.ranks.first and len(read_history(out)) != len(state["rows"]):
         write_history(out, state["rows"])
     reporter.message(f"resuming at epoch {trainer.progress.epoch + 1}, step {trainer.progress.step}")
     rows: list[dict[str, Any]] = state["rows"]
@@ -294,6 +338,7 @@ def _summary(
             "init": request.init if not Path(request.init).is_dir() else "bundle",
             "teacher": request.teacher.name if request.teacher else None,
             "images": len(images.records),
+            **({"sources": images.by_source()} if split.sources else {}),
             "identities": int(images.labels.max()) + 1,
             "epochs": len(rows),
             "seconds": round(sum(row["seconds"] for row in rows), 1),

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from siamese_search.errors import TrainingError
 from siamese_search.model.network import APNNetwork
 from siamese_search.training.augment import augment
+from siamese_search.training.distributed import SINGLE, Ranks
 from siamese_search.training.losses import TripletLoss, cosine_regression, similarity_matching
 from siamese_search.training.metric_losses import make_metric_losses, metric_loss
 from siamese_search.training.objective import collapsed_loss, make_sampler, triplet_objective
@@ -61,8 +62,10 @@ class StepReport:
 class Trainer:
     """Trains ``network`` on images with integer labels.
 
-    labels: int64 [n], 0 … classes-1. teacher: float32 [n, t] unit rows, or None. Every random draw depends
-    only on (seed, epoch, step), so a run resumed from a checkpoint repeats the one never interrupted.
+    labels: int64 [n], 0 … classes-1; sources: int64 [n], the data set of each image where there are several.
+    teacher: float32 [n, t] unit rows, or None. Every random draw depends only on (seed, epoch, step, rank), so a
+    run resumed from a checkpoint repeats the one never interrupted.
+    ranks: the processes that train together; each sees the whole data set and takes its share of the batches.
     """
 
     def __init__(
@@ -73,17 +76,22 @@ class Trainer:
         labels: NDArray[np.int64],
         *,
         triplets: NDArray[np.int64] | None = None,
+        sources: NDArray[np.int64] | None = None,
         teacher: NDArray[np.float32] | None = None,
         device: str = "cpu",
+        ranks: Ranks = SINGLE,
     ) -> None:
         self.config = config
+        self.ranks = ranks
         self.images = images
         self.labels = labels
         self.device = torch.device(device)
         self.teacher = teacher
         self.progress = Progress()
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.sampler = make_sampler(config, labels, triplets.tolist() if triplets is not None else ())
+        self.sampler = make_sampler(
+            config, labels, triplets.tolist() if triplets is not None else (), sources
+        )
         torch.manual_seed(config.seed)
         self.heads = nn.ModuleDict()
         if config.identity_weight > 0:
@@ -126,12 +134,13 @@ class Trainer:
         ``checkpoint`` is called between steps every ``config.checkpoint_minutes``.
         Raises TrainingError on a loss that is not finite; the weights of that step are never saved.
         """
-        config, state = self.config, self.progress
+        config, state, ranks = self.config, self.progress, self.ranks
         self.network.train()
         self.heads.train()
-        steps = self.sampler.steps(state.epoch)
+        total = self.sampler.steps(state.epoch)
+        steps = ranks.steps(total)
         saved = time.monotonic()
-        for number, batch in enumerate(self.sampler.epoch(state.epoch)):
+        for number, batch in enumerate(ranks.shard(self.sampler.epoch(state.epoch), total)):
             if number < state.step:
                 continue
             started = time.monotonic()
@@ -146,14 +155,14 @@ class Trainer:
             state.loss_sum += loss
             state.triplet_sum += triplet_loss
             state.accuracy_sum += accuracy
-            state.images += batch.size
+            state.images += batch.size * ranks.world
             state.seconds += time.monotonic() - started
             if on_step:
                 rate = state.images / max(state.seconds, 1e-9)
                 mean = state.loss_sum / state.step
                 share = state.accuracy_sum / state.step
                 on_step(StepReport(state.epoch, state.step, steps, mean, share, rate, lr))
-            if should_stop():
+            if ranks.any(should_stop()):
                 return False
             if checkpoint and time.monotonic() - saved > 60 * config.checkpoint_minutes:
                 checkpoint()
@@ -185,29 +194,36 @@ class Trainer:
 
     def _step(self, batch: NDArray[np.int64]) -> tuple[float, float, float]:
         """One optimiser step; returns the loss, its triplet part and the triplet accuracy."""
-        config, state = self.config, self.progress
+        config = self.config
         indices = batch.reshape(-1)
-        torch.manual_seed(
-            _mix(config.seed, state.global_step)
-        )  # dropout and drop-path, where a backbone has them
-        generator = torch.Generator().manual_seed(_mix(config.seed + 1, state.global_step))
+        # Dropout and drop-path draw from the global generator, where a backbone has them.
+        torch.manual_seed(self._seed(0))
+        generator = torch.Generator().manual_seed(self._seed(1))
         pixels = torch.from_numpy(self.images.get(indices)).to(self.device, non_blocking=True)
         inputs = self.network.normalise(augment(pixels, config, generator))
         half = self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             features, necked = self.network(inputs)
         loss, triplet = self._loss(features.float(), necked.float(), indices, batch.shape)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            return value, 0.0, 0.0
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        # The only wait for the device in a step, and before the weights change: a loss that is not finite must
+        # never reach them.
+        report = torch.stack([loss.detach(), triplet.loss.detach(), triplet.accuracy])
+        value, part, accuracy = self.ranks.mean(report).tolist()
+        if not math.isfinite(value):
+            return value, 0.0, 0.0
+        self.ranks.average(self._parameters, self.network)
         if config.grad_clip > 0:
             nn.utils.clip_grad_norm_(self._parameters, config.grad_clip)
         self.optimizer.step()
         if self._ema is not None:
-            self._ema.update(self.network, step=state.global_step)
-        return value, float(triplet.loss.detach()), float(triplet.accuracy)
+            self._ema.update(self.network, step=self.progress.global_step)
+        return value, part, accuracy
+
+    def _seed(self, use: int) -> int:
+        """The seed of this step and process for one use of random numbers."""
+        return _mix(self.config.seed + use + 7919 * self.ranks.rank, self.progress.global_step)
 
     def _loss(
         self, features: Tensor, necked: Tensor, indices: NDArray[np.int64], shape: tuple[int, ...]
