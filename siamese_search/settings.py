@@ -6,7 +6,10 @@ name it.
 
 A file may also hold one table per command (``[train]`` with ``epochs = 3``): those become the defaults of
 that command's options. They are checked by :meth:`Settings.check_commands`, because only the command line
-knows which options there are.
+knows which options there are. The table ``[server]`` is :class:`ServerSettings`.
+
+``./sss.toml`` may come with somebody else's data. It can therefore not say what weakens the care taken of
+the API key (``insecure``, ``trusted_hosts``, ``server.grpc_port``): only the user's own file and variables can.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from siamese_search.errors import SettingsError, printable
+from siamese_search.server_settings import KEYS as SERVER_KEYS
+from siamese_search.server_settings import ServerSettings, check_server_value
 
 FILE_NAME = "sss.toml"
 ENV_PREFIX = "SSS_"
@@ -36,14 +41,19 @@ _BOUNDS = {"threads": (0, 1024), "batch_size": (1, 65536)}
 class Settings:
     """What every command shares.
 
-    store: directory of the vector store (``~`` is expanded; relative to the working directory).
+    store: directory of the vector store (``~`` is expanded; relative to the working directory), or the URL of a
+        Qdrant server.
     gallery: name of the gallery inside the store.
     model: directory of a model bundle; empty for the bundled one.
     threads: CPU threads of the model; 0 chooses by the machine.
     batch_size: images per forward pass.
     data: directory of the training images when ``sss train`` gets none.
+    insecure: plain HTTP may be spoken to hosts other than this machine.
+    trusted_hosts: ``host`` or ``host:port`` that get the API key though their URL stands in ``./sss.toml``.
+    server: the table ``[server]``.
     commands: per command, its options' defaults, with ``_`` in the names: ``{"train": {"epochs": 3}}``.
     origins: key (``store``, ``train.epochs``) -> where its value came from: a file or a variable's name.
+    user_file: the user's own file, whether it exists or not; empty where no home is known.
     """
 
     store: str = ".sss"
@@ -52,12 +62,30 @@ class Settings:
     threads: int = 0
     batch_size: int = 64
     data: str = "data"
+    insecure: bool = False
+    trusted_hosts: tuple[str, ...] = ()
+    server: ServerSettings = field(default_factory=ServerSettings)
     commands: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
+    user_file: str = ""
 
     def origin(self, key: str) -> str:
         """Where the value of ``key`` came from; ``default`` for one that nobody set."""
         return self.origins.get(key, DEFAULT_ORIGIN)
+
+    def project_values(self) -> list[str]:
+        """Texts in force that came from ``./sss.toml``, not from the user: stores, models, options."""
+        values: dict[str, Any] = {key: getattr(self, key) for key in _TYPES}
+        for command, options in self.commands.items():
+            values |= {f"{command}.{key}": value for key, value in options.items()}
+        ours = (DEFAULT_ORIGIN, self.user_file)
+        return [
+            value
+            for key, value in values.items()
+            if isinstance(value, str)
+            and self.origin(key) not in ours
+            and not self.origin(key).startswith(ENV_PREFIX)
+        ]
 
     def check_commands(self, known: Mapping[str, Collection[str]]) -> None:
         """Check the command tables against the options there are.
@@ -76,15 +104,26 @@ class Settings:
                     raise SettingsError(_unknown(origin, f"key in [{command}]", key, commands[command]))
 
 
-_TYPES: dict[str, type[str] | type[int]] = {
+_TYPES: dict[str, type[str] | type[int] | type[bool] | type[list[str]]] = {
     "store": str,
     "gallery": str,
     "model": str,
     "threads": int,
     "batch_size": int,
     "data": str,
+    "insecure": bool,
+    "trusted_hosts": list,
 }
-_TYPE_NAMES: dict[type, str] = {str: "a string", int: "a whole number"}
+_TYPE_NAMES: dict[type, str] = {
+    str: "a string",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list of strings",
+}
+
+#: What ``./sss.toml`` cannot say.
+_USER_ONLY = frozenset({"insecure", "trusted_hosts", "server.grpc_port"})
+_TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 def load_settings(cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:
@@ -100,16 +139,25 @@ def load_settings(cwd: Path | None = None, env: Mapping[str, str] | None = None)
     values: dict[str, Any] = {}
     commands: dict[str, dict[str, Any]] = {}
     origins: dict[str, str] = {}
-    for path in (_user_file(env), cwd / FILE_NAME):
-        if path is not None:
-            _merge_file(path, values, commands, origins)
+    server: dict[str, Any] = {}
+    own = _user_file(env)
+    if own is not None:
+        _merge_file(own, values, commands, server, origins, own=True)
+    if own is None or not _same_file(own, cwd / FILE_NAME):
+        _merge_file(cwd / FILE_NAME, values, commands, server, origins, own=False)
     for key in _TYPES:
         variable = ENV_PREFIX + key.upper()
         text = env.get(variable, "")
         if text:
             values[key] = _checked(variable, key, _from_text(variable, key, text))
             origins[key] = variable
-    return Settings(**values, commands=commands, origins=origins)
+    return Settings(
+        **values,
+        server=ServerSettings().merged(server),
+        commands=commands,
+        origins=origins,
+        user_file="" if own is None else printable(own),
+    )
 
 
 def _user_file(env: Mapping[str, str]) -> Path | None:
@@ -121,23 +169,53 @@ def _user_file(env: Mapping[str, str]) -> Path | None:
     return Path(home) / ".config" / "sss" / FILE_NAME if home else None
 
 
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
 def _merge_file(
-    path: Path, values: dict[str, Any], commands: dict[str, dict[str, Any]], origins: dict[str, str]
+    path: Path,
+    values: dict[str, Any],
+    commands: dict[str, dict[str, Any]],
+    server: dict[str, Any],
+    origins: dict[str, str],
+    *,
+    own: bool,
 ) -> None:
-    """Lay one file's values over those of the sources before it."""
+    """Lay one file's values over those of the sources before it. own: it is the user's, not the project's."""
     name = printable(path)
     for raw_key, value in _read_toml(path).items():
         key = _plain(raw_key)
-        if isinstance(value, dict) and key not in _TYPES:
+        if key == "server" and isinstance(value, dict):
+            for option, setting in value.items():
+                plain = _plain(option)
+                if plain not in SERVER_KEYS:
+                    raise SettingsError(_unknown(name, "key in [server]", option, SERVER_KEYS))
+                _check_owner(name, f"server.{plain}", own)
+                server[plain] = check_server_value(f"{name}: server.{plain}", plain, setting)
+                origins[f"server.{plain}"] = name
+        elif isinstance(value, dict) and key not in _TYPES:
             section = commands.setdefault(key, {})
             for option, setting in value.items():
                 section[_plain(option)] = setting
                 origins[f"{key}.{_plain(option)}"] = name
         elif key in _TYPES:
+            _check_owner(name, key, own)
             values[key] = _checked(f"{name}: {key}", key, value)
             origins[key] = name
         else:
             raise SettingsError(_unknown(name, "key", raw_key, _TYPES))
+
+
+def _check_owner(name: str, key: str, own: bool) -> None:
+    if key in _USER_ONLY and not own:
+        raise SettingsError(
+            f"{name}: {key} can be set in your own settings only (~/.config/sss/sss.toml), because it weakens"
+            " the care taken of the API key"
+        )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -159,10 +237,16 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{printable(path)}: not valid TOML: {error}") from None
 
 
-def _from_text(variable: str, key: str, text: str) -> str | int:
+def _from_text(variable: str, key: str, text: str) -> str | int | list[str]:
     """The value of an environment variable, in the type of its key."""
     if _TYPES[key] is str:
         return text
+    if _TYPES[key] is list:
+        return [one.strip() for one in text.split(",") if one.strip()]
+    if _TYPES[key] is bool:
+        if text.lower() not in _TRUTH:
+            raise SettingsError(f"{variable} must be 1 or 0, not {text[:80]!r}")
+        return _TRUTH[text.lower()]
     try:
         return int(text)
     except ValueError:
@@ -173,8 +257,14 @@ def _checked(where: str, key: str, value: Any) -> Any:
     """The value, of the right type and in range; strings that are paths have ``~`` expanded."""
     kind = _TYPES[key]
     # bool is an int to Python, but `threads = true` is a mistake.
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise SettingsError(f"{where} must be {_TYPE_NAMES[kind]}, not {_toml_name(value)}")
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, list):
+        if not all(isinstance(one, str) and one for one in value):
+            raise SettingsError(f"{where} must be a list of strings")
+        return tuple(value)
     if not isinstance(value, str):
         low, high = _BOUNDS[key]
         if not low <= value <= high:

@@ -24,19 +24,17 @@ from siamese_search.gallery.checksums import vector_crc
 from siamese_search.gallery.convert import (
     INDEX_FROM,
     bool_fields,
-    canonical_ids,
     decode_bools,
     encode_bools,
-    json_path,
     to_filter,
     to_points,
     to_vector,
-    unit_rows,
 )
-from siamese_search.gallery.fields import settle
+from siamese_search.gallery.fields import UNINDEXED, settle
 from siamese_search.gallery.filters import Condition, check
-from siamese_search.gallery.lease import UNINDEXED, ShardLease
+from siamese_search.gallery.lease import ShardLease
 from siamese_search.gallery.optimiser import run_in_child
+from siamese_search.gallery.rows import canonical_ids, json_path, unit_rows
 
 #: Points per engine call: large enough to be fast, small enough to let a waiting search in soon.
 _CHUNK = 1000

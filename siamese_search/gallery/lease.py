@@ -21,18 +21,16 @@ import qdrant_edge as edge
 from siamese_search.errors import StoreBusyError, StoreError, printable
 from siamese_search.files import atomic_write_text
 from siamese_search.gallery import layout
-from siamese_search.gallery.convert import index_type, json_path, translated
-from siamese_search.gallery.fields import coerce
+from siamese_search.gallery.convert import index_type, translated
+from siamese_search.gallery.fields import UNINDEXED, coerce
 from siamese_search.gallery.locks import Turnstile
+from siamese_search.gallery.rows import json_path
 
 #: The shortest time a holder keeps the shard, so that two busy processes do not spend their time opening it.
 _SLICE_SECONDS = 0.1
 _WATCH_SECONDS = 0.02
 #: Having given way, we wait at least this long to get back in: an ingest must not fail because others search.
 _RETURN_SECONDS = 120.0
-
-#: Unique per point and never worth an index: ``=`` on them scans, which is 2 ms per 10,000 points.
-UNINDEXED = frozenset({"key", "path", "crc", "mtime_ns"})
 
 
 class ShardLease:
