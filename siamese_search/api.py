@@ -218,6 +218,8 @@ def evaluate(
     layout: str = "auto",
     use_cameras: bool = True,
     depth: int | None = None,
+    flip: bool = False,
+    rerank: bool = False,
     batch_size: int | None = None,
     threads: int | None = None,
     device: Device = "auto",
@@ -231,12 +233,14 @@ def evaluate(
     model: a bundle. identities: ``"heldout"`` (those that its training never saw), ``"all"``, a file of them,
     or a list; by default the held-out ones where ``data`` is what the model was trained on, else all.
     Without ``data`` the newest run under ``runs/`` is measured on the data set that it was trained on.
-    depth: results fetched per query, ``None`` for all (exact mAP).
+    depth: results fetched per query, ``None`` for all (exact mAP). flip: embed each image together with its
+    mirror image. rerank: also give the figures after k-reciprocal re-ranking (``report.reranked``).
 
     Raises DataError (no identity, nobody to find, an identity that is not there), BundleError, UsageError.
     """
     from siamese_search.datasets.layouts import load_dataset
     from siamese_search.evaluation.evaluate import evaluate as measure
+    from siamese_search.evaluation.rerank import KReciprocal
     from siamese_search.evaluation.subject import choose_subject, select_identities
 
     settings = _settings()
@@ -259,6 +263,8 @@ def evaluate(
         queries=query_records,
         use_cameras=use_cameras,
         depth=depth,
+        flip=flip,
+        rerank=KReciprocal() if rerank else None,
         model_name=subject.bundle.name,
         data=str(subject.data),
         batch_size=settings.batch_size if batch_size is None else batch_size,

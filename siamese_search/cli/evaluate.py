@@ -21,6 +21,7 @@ Examples:
   sss evaluate photos/ --model runs/first           a model, on any labelled images
   sss evaluate gallery/ --queries queries/          two sets, as in Market-1501
   sss evaluate faces/ --no-cameras --plot roc.png   no cameras known, and the curves as a picture
+  sss evaluate --flip --rerank                      what the two usual extras of test time add
 
 Matches from the query's own camera do not count, unless --no-cameras says so.
 """
@@ -37,6 +38,8 @@ Matches from the query's own camera do not count, unless --no-cameras says so.
 )
 @click.option("--all", is_flag=True, help="The same as --identities all.")
 @click.option("--no-cameras", is_flag=True, help="Count matches from the query's own camera too.")
+@click.option("--flip", is_flag=True, help="Embed each image together with its mirror image.")
+@click.option("--rerank", is_flag=True, help="Also give the figures after k-reciprocal re-ranking.")
 @click.option("--depth", type=Positive(), metavar="N", help="Results fetched per query.  [default: all]")
 @layout_option
 @click.option("--batch-size", type=Positive(), metavar="N", help="Images per forward pass.  [default: 64]")
@@ -53,6 +56,8 @@ def command(
     identities: str | None,
     all: bool,
     no_cameras: bool,
+    flip: bool,
+    rerank: bool,
     depth: int | None,
     layout: str,
     batch_size: int | None,
@@ -87,6 +92,8 @@ def command(
             layout=layout,
             use_cameras=not no_cameras,
             depth=depth,
+            flip=flip,
+            rerank=rerank,
             batch_size=batch_size,
             threads=threads,
             device=device,
@@ -114,6 +121,7 @@ def _print(report: EvaluationReport) -> None:
     if verification.threshold is not None:
         threshold = f"{verification.threshold:.4f} (false matches {_rate(verification.false_match_rate)})"
     cut = f"@{report.depth}" if report.depth is not None else ""
+    again = None if report.reranked is None else report.reranked.metrics
     write_pairs(
         [
             ("queries", f"{ranking.queries:,} against {ranking.gallery:,} images"),
@@ -123,6 +131,7 @@ def _print(report: EvaluationReport) -> None:
             ("rank-10", _rate(ranking.rank10)),
             (f"mAP{cut}", f"{_rate(ranking.mAP)}  (trapezoidal {_rate(ranking.mAP_trapezoid)})"),
             ("mINP", _rate(ranking.mINP)),
+            ("re-ranked", f"rank-1 {_rate(again.rank1)}, mAP {_rate(again.mAP)}") if again else ("", None),
             ("same or not", f"AUC {_number(verification.auc)}, equal error rate {_rate(verification.eer)}"),
             ("TAR at FAR", rates),
             ("threshold", threshold),

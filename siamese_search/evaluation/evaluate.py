@@ -23,12 +23,14 @@ from siamese_search.errors import DataError, ModelMismatchError, StoreError, Usa
 from siamese_search.evaluation.database import rank_through
 from siamese_search.evaluation.embedding import Embedded, embed_records
 from siamese_search.evaluation.protocol import ALL_VS_ALL, Protocol, all_vs_all, market
-from siamese_search.evaluation.ranking import retrieval_metrics
-from siamese_search.evaluation.report import EvaluationReport, FailedImage
+from siamese_search.evaluation.ranking import metrics_from_scores, retrieval_metrics
+from siamese_search.evaluation.report import EvaluationReport, FailedImage, Reranked
+from siamese_search.evaluation.rerank import KReciprocal, reranked_blocks
 from siamese_search.evaluation.verification import PairScores, cross_pair_scores, pair_scores
 from siamese_search.gallery.base import Gallery, ModelRef
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.embedder import Embedder
+from siamese_search.model.flip import FlipEmbedder
 
 #: Called with a stage (``embed`` or ``rank``), what is done of it, and all there is to do.
 Progress = Callable[[str, int, int], None]
@@ -54,6 +56,8 @@ def evaluate(
     queries: Records | Sequence[ImageRecord] | None = None,
     use_cameras: bool = True,
     depth: int | None = None,
+    flip: bool = False,
+    rerank: KReciprocal | None = None,
     false_match_rate: float = 1e-2,
     model_name: str = "",
     data: str | None = None,
@@ -66,8 +70,11 @@ def evaluate(
     images: the gallery side. queries: a separate query side (Market-1501's protocol); without it every image
     of an identity is a query against all the others. gallery: an *empty* gallery of this model to use, left
     filled; by default a temporary embedded one. use_cameras: leave out matches from the query's own camera.
-    depth: results fetched per query, ``None`` for all, which makes mAP exact. false_match_rate: what the
-    report's verification threshold is for. data, model_name: names for the report.
+    depth: results fetched per query, ``None`` for all, which makes mAP exact. flip: embed each image together
+    with its mirror image (:class:`~siamese_search.model.flip.FlipEmbedder`, whose fingerprint a given gallery
+    must then have); holds for every figure. rerank: also re-rank the exact similarities of all images, as
+    figures of their own. false_match_rate: what the report's verification threshold is for. data, model_name:
+    names for the report.
 
     Images that cannot be read are named in the report and never stop it. Raises DataError where no query has
     a match to find or no image can be read; UsageError for a depth below 1 or a rate outside (0, 1];
@@ -81,9 +88,10 @@ def evaluate(
     plan = _plan(records, query_records, use_cameras)
     plan.require_valid_query()
 
+    eyes: Embedder = FlipEmbedder(embedder) if flip else embedder
     embedded = embed_records(
         plan.gallery if query_records is None else [*plan.gallery, *plan.queries],
-        embedder,
+        eyes,
         batch_size=batch_size,
         threads=threads,
         progress=None if progress is None else lambda done, total: progress("embed", done, total),
@@ -100,7 +108,7 @@ def evaluate(
 
     # Ids that ascend with the place make the database's order of ties the order of the exact ranking.
     ids = [str(uuid.UUID(int=place + 1)) for place in range(len(plan.gallery))]
-    with _gallery_for(gallery, embedder, model_name) as opened:
+    with _gallery_for(gallery, eyes, model_name) as opened:
         for start in range(0, len(ids), _UPSERT_BATCH):
             part = slice(start, start + _UPSERT_BATCH)
             opened.upsert(ids[part], gallery_vectors[part], [_payload(r) for r in plan.gallery[part]])
@@ -112,6 +120,8 @@ def evaluate(
             {point: place for place, point in enumerate(ids)},
             where=(),
             depth=depth,
+            flip=flip,
+            rerank=rerank,
             false_match_rate=false_match_rate,
             model=embedder.fingerprint,
             model_name=model_name,
@@ -128,6 +138,7 @@ def evaluate_gallery(
     where: Sequence[Condition] = (),
     use_cameras: bool = True,
     depth: int | None = None,
+    rerank: KReciprocal | None = None,
     false_match_rate: float = 1e-2,
     data: str | None = None,
     progress: Progress | None = None,
@@ -136,6 +147,7 @@ def evaluate_gallery(
 
     Every stored image of an identity that meets ``where`` is a query against all the others that do. Labels
     are the payload's ``identity`` and ``camera``. All vectors are read into memory, ``4 · d`` bytes each.
+    rerank: also re-rank their exact similarities, as figures of their own.
     Raises DataError where no query has a match to find, FilterError for an unknown field, and UsageError for
     a depth below 1 or a rate outside (0, 1].
     """
@@ -162,6 +174,8 @@ def evaluate_gallery(
         {points[row]: place for place, row in enumerate(plan.gallery_rows.tolist())},
         where=where,
         depth=depth,
+        flip=False,
+        rerank=rerank,
         false_match_rate=false_match_rate,
         model=gallery.model.fingerprint,
         model_name=gallery.model.name,
@@ -181,6 +195,8 @@ def _measure(
     *,
     where: Sequence[Condition],
     depth: int | None,
+    flip: bool,
+    rerank: KReciprocal | None,
     false_match_rate: float,
     model: str,
     model_name: str,
@@ -214,6 +230,8 @@ def _measure(
         plan=plan,
         ranking=ranking.metrics,
         exact=exact,
+        reranked=None if rerank is None else _reranked(rerank, plan, query_vectors, gallery_vectors),
+        flip=flip,
         verification=pairs.metrics(false_match_rate),
         pairs=pairs,
         ann_recall=ranking.recall,
@@ -225,6 +243,21 @@ def _measure(
         failed=failed,
         seconds=time.monotonic() - began,
     )
+
+
+def _reranked(
+    how: KReciprocal, plan: Protocol, query_vectors: NDArray[np.float32], gallery_vectors: NDArray[np.float32]
+) -> Reranked:
+    """Figures of the re-ranked exact similarities. query_vectors [q, d]; gallery_vectors [g, d]."""
+    metrics = metrics_from_scores(
+        reranked_blocks(query_vectors, gallery_vectors, how, same_image=plan.same_image),
+        plan.query_ids,
+        plan.gallery_ids,
+        plan.query_cameras,
+        plan.gallery_cameras,
+        same_image=plan.same_image,
+    )
+    return Reranked(how, metrics)
 
 
 def _plan(

@@ -21,7 +21,7 @@ With hit ranks ``r_1 < … < r_n`` (1-based, among the items that stayed):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -182,13 +182,39 @@ def retrieval_metrics(
     """
     queries = _checked(query_embeddings, "query_embeddings")
     gallery = _checked(gallery_embeddings, "gallery_embeddings")
-    count, size = len(queries), len(gallery)
     if queries.shape[1] != gallery.shape[1]:
         raise ValueError(f"queries have {queries.shape[1]} dimensions, the gallery has {gallery.shape[1]}")
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, not {chunk}")
-    _check_length(query_ids, count, "query_ids")
-    _check_length(gallery_ids, size, "gallery_ids")
+    _check_length(query_ids, len(queries), "query_ids")
+    _check_length(gallery_ids, len(gallery), "gallery_ids")
+    return metrics_from_scores(
+        (queries[start : start + chunk] @ gallery.T for start in range(0, len(queries), chunk)),
+        query_ids,
+        gallery_ids,
+        query_cameras,
+        gallery_cameras,
+        same_image=same_image,
+        ranks=ranks,
+    )
+
+
+def metrics_from_scores(
+    scores: Iterable[NDArray[np.float32]],
+    query_ids: Sequence[str],
+    gallery_ids: Sequence[str],
+    query_cameras: Sequence[str | None] | None = None,
+    gallery_cameras: Sequence[str | None] | None = None,
+    *,
+    same_image: NDArray[np.int64] | None = None,
+    ranks: Sequence[int] = (1, 5, 10),
+) -> RankingMetrics:
+    """The figures of scores that are already there, higher is closer; otherwise as :func:`retrieval_metrics`.
+
+    scores: float32 [b, g] blocks, whose rows are all the queries in order. They are overwritten.
+    Raises ValueError for blocks that do not add up to the queries and for an index outside the gallery.
+    """
+    count, size = len(query_ids), len(gallery_ids)
     query_camera, gallery_camera = _camera_codes(query_cameras, gallery_cameras, count, size)
     own = np.full(count, -1, np.int64) if same_image is None else np.asarray(same_image, np.int64)
     _check_length(own, count, "same_image")
@@ -200,11 +226,11 @@ def retrieval_metrics(
     nobody = np.empty(0, np.int64)
     per_query: list[HitMetrics | None] = []
     positive_counts: list[int] = []
-    for start in range(0, count, chunk):
-        scores = queries[start : start + chunk] @ gallery.T  # [chunk, g]
-        scores[:, junk] = -np.inf
-        for offset, row in enumerate(scores):
-            query = start + offset
+    for block in scores:
+        if block.shape[1] != size or len(per_query) + len(block) > count:
+            raise ValueError(f"scores must be [{count}, {size}] in blocks of rows")
+        block[:, junk] = -np.inf
+        for query, row in enumerate(block, len(per_query)):
             same = members.get(query_ids[query], nobody)
             shared_camera = (gallery_camera[same] == query_camera[query]) & (query_camera[query] >= 0)
             leave = shared_camera | (same == own[query])
@@ -214,6 +240,8 @@ def retrieval_metrics(
             hits = same[~leave]
             positive_counts.append(int(hits.size))
             per_query.append(metrics_from_hit_ranks(_ranks_of(row, hits)) if hits.size else None)
+    if len(per_query) < count:
+        raise ValueError(f"scores of {len(per_query)} queries for {count}")
     return summarise(per_query, positive_counts, gallery=size, ranks=ranks)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from siamese_search.errors import printable
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.ranking import RankingMetrics
+from siamese_search.evaluation.rerank import KReciprocal
 from siamese_search.evaluation.verification import PairScores, VerificationMetrics
 
 
@@ -25,6 +26,28 @@ class FailedImage:
 
 
 @dataclass(frozen=True)
+class Reranked:
+    """The ranking figures after k-reciprocal re-ranking, and its parameters."""
+
+    how: KReciprocal
+    metrics: RankingMetrics
+
+    def to_json(self) -> dict[str, Any]:
+        metrics = self.metrics
+        return {
+            "k1": self.how.k1,
+            "k2": self.how.k2,
+            "lambda": self.how.weight,
+            "rank1": metrics.rank1,
+            "rank5": metrics.rank5,
+            "rank10": metrics.rank10,
+            "mAP": metrics.mAP,
+            "mAP_trapezoid": metrics.mAP_trapezoid,
+            "mINP": metrics.mINP,
+        }
+
+
+@dataclass(frozen=True)
 class EvaluationReport:
     """The figures of one evaluation. Rates are fractions; NaN and ``None`` become ``null`` in the JSON.
 
@@ -32,12 +55,17 @@ class EvaluationReport:
     equal figures show that the index loses nothing. ``ann_recall`` is the share of each query's exact ten
     nearest that the database returned. ``depth`` is how many results per query were asked for, ``None`` for
     the whole gallery; with a depth, matches beyond it count as missed and mAP is mAP@depth.
+    ``reranked``, where it was asked for, re-ranks the exact similarities of the whole gallery: no database has
+    part in it, neither ``depth`` nor ``ann_recall`` concerns it, and verification knows no re-ranking.
+    ``flip`` says that all vectors are means over an image and its mirror image.
     ``top`` holds each query's first ranked places in ``plan.gallery`` after the exclusions, int64 [≤ 10].
     """
 
     plan: Protocol
     ranking: RankingMetrics
     exact: RankingMetrics
+    reranked: Reranked | None
+    flip: bool
     verification: VerificationMetrics
     pairs: PairScores
     ann_recall: float
@@ -76,6 +104,14 @@ class EvaluationReport:
             lines.append(f"{len(self.failed):,} images could not be read and took no part")
         if self.depth is not None:
             lines.append(f"rankings cut off at {self.depth:,}: mAP is mAP@{self.depth}")
+        if self.flip:
+            lines.append("flip at test time: every embedding is the mean over the image and its mirror image")
+        if self.reranked is not None:
+            how = self.reranked.how
+            lines.append(
+                f"re-ranked figures (k-reciprocal, k1 {how.k1}, k2 {how.k2}, lambda {how.weight:g}) come from exact "
+                "similarities of all images, queries included, not from the database; all others are without it"
+            )
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -84,6 +120,7 @@ class EvaluationReport:
         shape = {
             "protocol": self.plan.name,
             "cameras": self.plan.use_cameras,
+            "flip": self.flip,
             "queries": ranking.queries,
             "gallery": ranking.gallery,
             "invalid_queries": ranking.invalid_queries,
@@ -104,6 +141,7 @@ class EvaluationReport:
             },
             "ann_recall": self.ann_recall,
             "exact": {"rank1": self.exact.rank1, "mAP": self.exact.mAP},
+            "reranked": None if self.reranked is None else self.reranked.to_json(),
             "depth": self.depth,
             "model": self.model,
             "model_name": self.model_name,

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -114,7 +115,11 @@ def test_evaluate_prints_its_figures_and_draws_the_curves(
     assert done.returncode == 0
     for label in ("rank-1", "mAP", "AUC", "TAR at FAR", "index recall"):
         assert label in done.stdout
+    assert "re-ranked" not in done.stdout
     assert "all 6 identities" in done.stderr
+    extras = sss("evaluate", demo / "gallery", "--model", tiny_bundle.path, "--flip", "--rerank")
+    assert re.search(r"re-ranked +rank-1 [\d.]+%, mAP [\d.]+%", extras.stdout)
+    assert "flip at test time" in extras.stdout
     with Image.open(tmp_path / "c.png") as curves:
         assert curves.width > 600
 

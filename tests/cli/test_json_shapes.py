@@ -109,6 +109,17 @@ def test_evaluate(sss: Run, demo: Path, tiny_bundle: Bundle) -> None:
     report = answer(done)
     same_shape(documented("sss evaluate --json"), report)
     assert (report["queries"], report["gallery"], report["protocol"]) == (6, 26, "market")
+    assert (report["flip"], report["reranked"]) == (False, None)
+
+
+def test_evaluate_with_the_extras_of_test_time(sss: Run, demo: Path, tiny_bundle: Bundle) -> None:
+    report = answer(
+        sss("evaluate", demo / "gallery", "--model", tiny_bundle.path, "--flip", "--rerank", "--json")
+    )
+    same_shape(documented("sss evaluate --json"), report)
+    assert report["flip"] is True
+    assert (report["reranked"]["k1"], report["reranked"]["lambda"]) == (20, 0.3)
+    assert [note.split(" ")[0] for note in report["notes"][-2:]] == ["flip", "re-ranked"]
 
 
 def test_info(sss: Run, demo_store: Path, tmp_path: Path) -> None:

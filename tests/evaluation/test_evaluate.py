@@ -13,8 +13,10 @@ from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError
 from siamese_search.evaluation.evaluate import evaluate, evaluate_gallery
 from siamese_search.evaluation.ranking import retrieval_metrics
+from siamese_search.evaluation.rerank import KReciprocal, rerank
 from siamese_search.gallery.base import ModelRef
 from siamese_search.images import read_image
+from siamese_search.model.flip import FlipEmbedder
 
 CONTRACT = {
     "protocol", "queries", "gallery", "invalid_queries", "rank1", "rank5", "rank10", "mAP", "mAP_trapezoid",
@@ -160,6 +162,64 @@ def test_a_depth_cuts_the_ranking_and_is_labelled(make_images, embedder, memory_
     assert evaluate(records, embedder, memory_gallery(), depth=3).mAP < 1.0
 
 
+@pytest.mark.parametrize("separate", [False, True])
+def test_reranked_figures_stand_beside_those_of_the_database(make_images, embedder, memory_gallery, separate):
+    records = make_images(["1", "2", "3", "4", "0000", "-1"], ("1", "2", "3"), each=2, noise=500)
+    asked = (
+        make_images(["1", "2", "3", "4"], ("3",), noise=500, folder="queries", seed=5) if separate else None
+    )
+    how = KReciprocal(4, 2)
+    plain = evaluate(records, embedder, memory_gallery(), queries=asked)
+    report = evaluate(records, embedder, memory_gallery(), queries=asked, rerank=how, depth=40)
+    # What it means, the direct way: junk leaves before the neighbourhoods are formed.
+    plan = plain.plan
+    queries, gallery = (
+        embedder.embed(np.stack([read_image(r.path, embedder.input_size) for r in side]))
+        for side in (plan.queries, plan.gallery)
+    )
+    scores = rerank(queries, gallery, how, same_image=plan.same_image)
+    precisions = []
+    for query, row, own in zip(plan.queries, scores, plan.same_image):
+        order = [
+            plan.gallery[place].identity == query.identity
+            for place in np.argsort(-row, kind="stable")
+            if place != own
+            and (plan.gallery[place].identity, plan.gallery[place].camera) != (query.identity, query.camera)
+        ]
+        ranks = np.flatnonzero(order) + 1
+        precisions.append(np.mean(np.arange(1, len(ranks) + 1) / ranks))
+    assert report.reranked.metrics.mAP == pytest.approx(np.mean(precisions))
+    assert report.reranked.metrics.mAP != plain.mAP
+    # Nothing else changes.
+    assert (report.mAP, report.rank1, report.ann_recall) == (plain.mAP, plain.rank1, plain.ann_recall)
+    assert report.verification == plain.verification
+    shape = report.to_json()
+    assert {key: shape["reranked"][key] for key in ("k1", "k2", "lambda")} == {
+        "k1": 4,
+        "k2": 2,
+        "lambda": 0.3,
+    }
+    assert "k1 4, k2 2, lambda 0.3" in report.notes()[-1]
+    assert "not from the database" in report.notes()[-1]
+    assert plain.to_json()["reranked"] is None
+
+
+def test_flip_holds_for_every_figure_and_is_named(make_images, embedder, memory_gallery):
+    records = make_images(["1", "2", "3"], ("1", "2"), noise=500)
+    plain = evaluate(records, embedder, memory_gallery())
+    report = evaluate(records, embedder, flip=True)
+    by_hand = evaluate(records, FlipEmbedder(embedder))
+    assert report.flip
+    assert report.to_json()["flip"] is True
+    assert report.model == embedder.fingerprint
+    assert any("mirror image" in note for note in report.notes())
+    assert report.mAP == by_hand.mAP != plain.mAP
+    assert report.exact.mAP == pytest.approx(report.mAP)
+    assert report.verification == by_hand.verification != plain.verification
+    with pytest.raises(ModelMismatchError, match=r"by model colour-blocks, not colour-blocks\+flip"):
+        evaluate(records, embedder, memory_gallery(), flip=True)
+
+
 def test_queries_are_asked_in_bounded_groups(make_images, embedder, memory_gallery, monkeypatch):
     monkeypatch.setattr("siamese_search.evaluation.database._HITS_AT_ONCE", 30)
     gallery = memory_gallery()
@@ -222,6 +282,10 @@ def test_a_stored_gallery_is_measured_from_its_vectors(make_images, embedder, me
     assert stored.verification == fresh.verification
     assert stored.ann_recall == 1.0
     assert stored.data == "nowhere/memory"
+    again = evaluate_gallery(gallery, rerank=KReciprocal(4, 2)).reranked
+    assert again.metrics.mAP == pytest.approx(
+        evaluate(records, embedder, memory_gallery(), rerank=KReciprocal(4, 2)).reranked.metrics.mAP, abs=1e-9
+    )
 
 
 def _payload(record: ImageRecord) -> dict[str, object]:

@@ -9,7 +9,11 @@ import pytest
 
 from siamese_search.datasets import records
 from siamese_search.evaluation import ranking
-from siamese_search.evaluation.ranking import metrics_from_ranked_hits, retrieval_metrics
+from siamese_search.evaluation.ranking import (
+    metrics_from_ranked_hits,
+    metrics_from_scores,
+    retrieval_metrics,
+)
 
 
 def ranked(*hit_ranks: int, length: int = 10) -> list[bool]:
@@ -257,3 +261,23 @@ def test_what_cannot_be_measured_is_refused(change, message):
 def test_reserved_identities_are_those_of_the_records():
     assert ranking.JUNK == records.JUNK_IDENTITY
     assert ranking.DISTRACTOR == records.DISTRACTOR_IDENTITY
+
+
+def test_scores_that_are_there_give_the_figures_of_their_embeddings():
+    rng = np.random.default_rng(3)
+    vectors = rng.normal(size=(30, 4)).astype(np.float32)
+    ids = [str(i) for i in rng.integers(1, 6, size=30)]
+    cameras = [str(i) for i in rng.integers(1, 3, size=30)]
+    same = np.arange(30)
+    whole = retrieval_metrics(vectors, vectors, ids, ids, cameras, cameras, same_image=same)
+    blocks = np.split(vectors @ vectors.T, [7, 21])
+    split = metrics_from_scores(blocks, ids, ids, cameras, cameras, same_image=same)
+    np.testing.assert_array_equal(split.average_precision, whole.average_precision)
+    np.testing.assert_array_equal(split.first_hit_rank, whole.first_hit_rank)
+    assert split.invalid_queries == whole.invalid_queries
+
+
+@pytest.mark.parametrize("shapes", [[(2, 4)], [(2, 4), (2, 4)], [(3, 5)]])
+def test_scores_that_do_not_fit_are_refused(shapes):
+    with pytest.raises(ValueError, match="scores"):
+        metrics_from_scores([np.zeros(shape, np.float32) for shape in shapes], list("abc"), list("abcd"))
