@@ -28,7 +28,8 @@ class ImageRecord:
 
     ``key`` is the POSIX path relative to the source root, encoded losslessly as UTF-8 text by
     :func:`encode_key`; ``path`` is where the file is on this machine. ``identity`` and ``camera`` are
-    ``None`` where unknown. ``metadata`` is flat: str, int, float or bool values.
+    ``None`` where unknown. ``metadata`` is flat: str, int, float or bool values. ``source`` names the data
+    set where several are read as one (:mod:`siamese_search.datasets.joining`), else it is ``None``.
     """
 
     key: str
@@ -36,6 +37,7 @@ class ImageRecord:
     identity: str | None = None
     camera: str | None = None
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
+    source: str | None = None
 
 
 def point_id(source: str, key: str) -> str:

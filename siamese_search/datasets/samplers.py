@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -73,6 +74,11 @@ class TripletSampler:
 
     Drawn: every image of an identity with at least two is once an anchor; its positive is another image
     of the same identity, its negative any image of another one.
+
+    sources: the data set of each image, [n]; by default all are of one. With several, each is drawn from by
+    itself, for an image of another data set would be too easy a negative; a data set without triplets gives
+    none. They take turns, so each has an equal share of every batch, and an epoch lasts until the largest is
+    through: the smaller ones are drawn again meanwhile.
     """
 
     def __init__(
@@ -81,19 +87,12 @@ class TripletSampler:
         batch: int,
         triplets: Sequence[tuple[int, int, int]] = (),
         seed: int = 0,
+        sources: Sequence[int] = (),
     ) -> None:
-        self.labels = np.asarray(labels, np.int64)
-        self.groups = group_by_label(labels)
-        self.given = np.asarray(triplets, np.int64).reshape(-1, 3)
         self.batch = batch
         self.seed = seed
-        if not len(self.given):
-            if len(self.groups) < 2:
-                raise DataError("triplets need at least 2 identities: there is no negative to draw")
-            if all(len(group) < 2 for group in self.groups):
-                raise DataError(
-                    "triplets need an identity with at least 2 images: every identity has only one"
-                )
+        given = np.asarray(triplets, np.int64).reshape(-1, 3)
+        self._parts = _parts(np.asarray(labels, np.int64), given, np.asarray(sources, np.int64))
 
     def epoch(self, epoch: int) -> Iterator[Indices]:
         """The batches of one epoch: int64 [B, 3], columns anchor, positive, negative. The last may be short."""
@@ -112,13 +111,18 @@ class TripletSampler:
     @property
     def total(self) -> int:
         """Triplets in an epoch."""
-        return len(self.given) or sum(len(group) for group in self.groups if len(group) > 1)
+        return len(self._parts) * max(part.total for part in self._parts)
 
     def all_of_epoch(self, rng: np.random.Generator) -> Indices:
-        """All triplets of one epoch in random order: int64 [total, 3]."""
-        if len(self.given):
-            return rng.permutation(self.given)
-        return _draw_triplets(self.labels, self.groups, rng)
+        """All triplets of one epoch in random order, the sources by turns: int64 [total, 3]."""
+        longest = max(part.total for part in self._parts)
+        return np.stack([part.draw(longest, rng) for part in self._parts], axis=1).reshape(-1, 3)
+
+    def shuffled(self, triplets: Indices, rng: np.random.Generator) -> Indices:
+        """The triplets of :meth:`all_of_epoch` in another random order, the sources by turns as before."""
+        count = len(self._parts)
+        columns = [rng.permutation(triplets[turn::count]) for turn in range(count)]
+        return np.stack(columns, axis=1).reshape(-1, 3)
 
 
 class PairSampler:
@@ -126,7 +130,7 @@ class PairSampler:
 
     The pairs are those of triplets, given or drawn anew each epoch as :class:`TripletSampler` does:
     (anchor, positive) and (anchor, negative), shuffled apart. So every image of an identity with at least two
-    is once the first of a same pair and once the first of a different pair.
+    is once the first of a same pair and once the first of a different pair. Several sources as there.
     """
 
     def __init__(
@@ -135,10 +139,11 @@ class PairSampler:
         batch: int,
         triplets: Sequence[tuple[int, int, int]] = (),
         seed: int = 0,
+        sources: Sequence[int] = (),
     ) -> None:
         self.half = max(1, batch // 2)
         self.seed = seed
-        self._triplets = TripletSampler(labels, batch, triplets, seed)
+        self._triplets = TripletSampler(labels, batch, triplets, seed, sources)
 
     def epoch(self, epoch: int) -> Iterator[Indices]:
         """The batches of one epoch: int64 [B, 2]; the first B/2 pairs are of the same identity.
@@ -148,7 +153,7 @@ class PairSampler:
         rng = np.random.default_rng((self.seed, epoch, 3))
         triplets = self._triplets.all_of_epoch(rng)
         same = triplets[:, [0, 1]]
-        different = rng.permutation(triplets[:, [0, 2]])
+        different = self._triplets.shuffled(triplets, rng)[:, [0, 2]]
         for start in range(0, len(same), self.half):
             stop = start + self.half
             yield np.concatenate([same[start:stop], different[start:stop]])
@@ -156,6 +161,60 @@ class PairSampler:
     def steps(self, epoch: int) -> int:  # noqa: ARG002 - the samplers share one shape
         """How many batches :meth:`epoch` yields."""
         return -(-self._triplets.total // self.half)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """The triplets of one data set: the given ones, or else drawn from its own images.
+
+    images: indices of its images, int64 [m]; labels: theirs, [m]; groups: positions in ``images`` by label.
+    """
+
+    images: Indices
+    labels: Indices
+    groups: list[Indices]
+    given: Indices
+
+    @property
+    def total(self) -> int:
+        """Triplets before one has to come again."""
+        return len(self.given) or sum(len(group) for group in self.groups if len(group) > 1)
+
+    def draw(self, count: int, rng: np.random.Generator) -> Indices:
+        """So many triplets of image indices, int64 [count, 3], drawn afresh as often as it takes."""
+        rounds = [self._round(rng) for _ in range(-(-count // self.total))]
+        return np.concatenate(rounds)[:count]
+
+    def _round(self, rng: np.random.Generator) -> Indices:
+        if len(self.given):
+            return rng.permutation(self.given)
+        return self.images[_draw_triplets(self.labels, self.groups, rng)]
+
+
+def _parts(labels: Indices, given: Indices, sources: Indices) -> list[_Part]:
+    """The data sets that have triplets. Raises DataError, with the first one's reason, where none has."""
+    names = np.unique(sources)
+    if len(names) < 2:
+        sources, names = np.zeros(len(labels), np.int64), np.zeros(1, np.int64)
+        owners = np.zeros(len(given), np.int64)
+    else:
+        owners = sources[given[:, 0]]
+    parts: list[_Part] = []
+    reasons: list[str] = []
+    for name in names:
+        images = np.flatnonzero(sources == name).astype(np.int64)
+        found, own = np.unique(labels[images], return_inverse=True)
+        groups = group_by_label(own.astype(np.int64))
+        part = _Part(images, own.astype(np.int64), groups, given[owners == name])
+        if not len(part.given) and len(found) < 2:
+            reasons.append("triplets need at least 2 identities: there is no negative to draw")
+        elif not part.total:
+            reasons.append("triplets need an identity with at least 2 images: every identity has only one")
+        else:
+            parts.append(part)
+    if not parts:
+        raise DataError(reasons[0])
+    return parts
 
 
 def _draw_triplets(labels: Indices, groups: list[Indices], rng: np.random.Generator) -> Indices:

@@ -126,8 +126,9 @@ def hold_out(dataset: Dataset, identities: Iterable[str]) -> tuple[Dataset, Data
         )
     if len(known - held) < MIN_TRAIN_IDENTITIES:
         raise DataError(
-            f"holding out {len(held)} of {len(known)} identities leaves {len(known - held)} to train on;"
-            f" at least {MIN_TRAIN_IDENTITIES} must stay: hold out fewer, or give more data"
+            f"{printable(dataset.root)}: holding out {len(held)} of {len(known)} identities leaves"
+            f" {len(known - held)} to train on; at least {MIN_TRAIN_IDENTITIES} must stay: hold out fewer, or"
+            " give more data"
         )
     return _part(dataset, known - held), _part(dataset, held | RESERVED_IDENTITIES)
 

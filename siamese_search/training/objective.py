@@ -9,25 +9,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from siamese_search.datasets.balance import BalancedPKSampler
 from siamese_search.datasets.samplers import PairSampler, PKSampler, TripletSampler
 from siamese_search.training.losses import TripletLoss, batch_hard_triplet, contrastive, triplet_margin
 from siamese_search.training.presets import TrainConfig
 
-Sampler = PKSampler | TripletSampler | PairSampler
+Sampler = PKSampler | BalancedPKSampler | TripletSampler | PairSampler
 
 
 def make_sampler(
-    config: TrainConfig, labels: NDArray[np.int64], triplets: Sequence[tuple[int, int, int]] = ()
+    config: TrainConfig,
+    labels: NDArray[np.int64],
+    triplets: Sequence[tuple[int, int, int]] = (),
+    sources: NDArray[np.int64] | None = None,
 ) -> Sampler:
     """The sampler of ``config.batches``. Raises DataError where the labels allow no such batch.
 
+    labels, sources: of each image, int64 [n]; without sources all images are of one data set.
     Its batches are image indices int64 [P·K], [B, 3] (anchor, positive, negative) or [B, 2] (pairs).
     """
     if config.batches == "pk":
         k = config.images_per_identity
+        if sources is not None and len(np.unique(sources)) > 1:
+            return BalancedPKSampler(
+                labels.tolist(), sources.tolist(), config.batch_size // k, k, config.seed
+            )
         return PKSampler(labels.tolist(), config.batch_size // k, k, config.seed)
     kind = TripletSampler if config.batches == "apn" else PairSampler
-    return kind(labels.tolist(), config.batch_size, triplets, config.seed)
+    of = () if sources is None else sources.tolist()
+    return kind(labels.tolist(), config.batch_size, triplets, config.seed, of)
 
 
 def triplet_objective(

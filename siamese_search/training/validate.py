@@ -62,15 +62,22 @@ def embed_all(
 
 
 def held_out_loss(
-    config: TrainConfig, features: NDArray[np.float32], identities: Sequence[str]
+    config: TrainConfig,
+    features: NDArray[np.float32],
+    identities: Sequence[str],
+    sources: Sequence[str | None] = (),
 ) -> HeldOutLoss | None:
     """The recipe's triplet or contrastive loss over one fixed epoch of its batches from these images.
 
     The batches depend only on ``config.seed`` and the images, so epochs can be compared; features [n, d].
+    sources: the data set of each image where there are several; triplets and pairs stay within one.
     """
     labels = np.unique(np.asarray(identities, dtype=str), return_inverse=True)[1].astype(np.int64)
+    places = (
+        np.unique([str(s) for s in sources], return_inverse=True)[1].astype(np.int64) if sources else None
+    )
     try:
-        sampler = make_sampler(config, labels)
+        sampler = make_sampler(config, labels, sources=places)
     except DataError:
         return None
     losses, accuracies = [], []
@@ -103,4 +110,4 @@ def validate(
     metrics = retrieval_metrics(embeddings, embeddings, ids, ids, cameras, cameras, same_image=itself)
     if metrics.invalid_queries == metrics.queries:
         metrics = retrieval_metrics(embeddings, embeddings, ids, ids, same_image=itself)
-    return Validation(metrics, held_out_loss(config, features, ids))
+    return Validation(metrics, held_out_loss(config, features, ids, [record.source for record in used]))
