@@ -21,6 +21,7 @@ Examples:
   sss train photos/ --preset apn --margin 0.5      the classic triplet recipe, another margin
   sss train photos/ --holdout 0.2 --init bundled   a fifth of the identities for validation
   sss train market/ --holdout-ids ids.txt          exactly these identities held out
+  sss train market/ faces/                         two data sets, with an equal share of every batch
   sss train --resume runs/reid-20260101-120000     go on after Ctrl-C or a crash
   torchrun --nproc-per-node 4 -m siamese_search train photos/    on four GPUs (--batch-size is of each)
 
@@ -29,7 +30,7 @@ The run directory is a model bundle: sss ingest --model runs/NAME, sss evaluate 
 
 
 @click.command("train", cls=TrainCommand, epilog=EPILOG, short_help="Train a model on your own identities.")
-@click.argument("data", required=False, metavar="[DATA]")
+@click.argument("data", nargs=-1, metavar="[DATA]...")
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="reid", help="Recipe to start from.")
 @click.option("--out", metavar="DIR", help="Run directory.  [default: runs/PRESET-DATE-TIME]")
 @click.option("--resume", metavar="DIR", help="Continue the run in DIR, with its own options.")
@@ -39,12 +40,16 @@ The run directory is a model bundle: sss ingest --model runs/NAME, sss evaluate 
     default="imagenet",
     help="Initial weights: imagenet (through timm), bundled, none, or a bundle's directory.",
 )
-@click.option("--holdout-ids", metavar="FILE", help="Identities that training must not see, one per line.")
+@click.option(
+    "--holdout-ids",
+    metavar="FILE",
+    help="Identities that training must not see, one per line; SOURCE/ID for those of one data set only.",
+)
 @click.option(
     "--holdout",
     type=float,
     metavar="X",
-    help="Identities to hold out: a share (0.15), a number (20), or 0.  [default: 0.1]",
+    help="Identities of each data set to hold out: a share (0.15), a number (20), or 0.  [default: 0.1]",
 )
 @click.option("--teacher", metavar="FILE", help="Network (.xml, .onnx) or vectors (.npz) to distil from.")
 @layout_option
@@ -53,7 +58,7 @@ The run directory is a model bundle: sss ingest --model runs/NAME, sss evaluate 
 @json_option
 @hyperparameter_options
 def command(
-    data: str | None,
+    data: tuple[str, ...],
     preset: str,
     out: str | None,
     resume: str | None,
@@ -69,6 +74,7 @@ def command(
 ) -> int:
     """Train an embedding on the identities in DATA (default: data in sss.toml, else ./data).
 
+    Identities of different data sets are different people, and each data set has an equal share of every batch.
     Some identities are held out; after every epoch, retrieval among them shows how good the model is.
     Ctrl-C writes a checkpoint, and --resume goes on from there to the same curve.
     """
@@ -82,7 +88,7 @@ def command(
         data = _data(data)
         out = out or api.new_run_directory(preset)
         if speaks:
-            note(f"training on {safe(data)} into {safe(out)}")
+            note(f"training on {', '.join(safe(path) for path in data)} into {safe(out)}")
         epochs: int | None = find_preset(preset).with_options(**changes).epochs
     else:
         _refuse_with_resume(click.get_current_context())
@@ -123,17 +129,17 @@ def command(
     return EXIT_PARTIAL if result.failed else EXIT_DONE
 
 
-def _data(named: str | None) -> str:
-    """The data set to train on: as named, else as the settings say; what was chosen is said."""
+def _data(named: tuple[str, ...]) -> tuple[str, ...]:
+    """The data sets to train on: as named, else the one in the settings; what was chosen is said."""
     from siamese_search.settings import load_settings
 
-    if named is not None:
+    if named:
         return named
     settings = load_settings()
     origin = settings.origin("data")
     if Path(settings.data).exists():
         note(f"no DATA given: taking {safe(settings.data)} ({safe(origin)})")
-        return settings.data
+        return (settings.data,)
     note("sss train learns from labelled images: one folder per identity, Market-1501 names, or a CSV")
     raise UsageError(
         f"no DATA given, and {printable(settings.data)} ({printable(origin)}) does not exist: name a directory"

@@ -20,15 +20,15 @@ def shares(total: int, sizes: Sequence[int], turn: int) -> list[int]:
     holds fewer than two of every source, the sources themselves take turns.
     """
     present = min(len(sizes), max(1, total // 2))
-    active = [(turn * present + i) % len(sizes) for i in range(present)]
+    active = [(turn + i) % len(sizes) for i in range(present)]
     given = [0] * len(sizes)
     left = min(total, sum(sizes[source] for source in active))
     while left:
         able = [source for source in active if given[source] < sizes[source]]
         each = left // len(able)
         if each == 0:
-            for i in range(left):
-                given[able[(turn + i) % len(able)]] += 1
+            for source in able[:left]:  # another one is the first in every turn
+                given[source] += 1
             break
         for source in able:
             taken = min(each, sizes[source] - given[source])

@@ -23,17 +23,33 @@ class Subject:
 
     ``trained_on`` is where its run says it learned from, if known. ``layout`` is how the run read that place
     if ``data`` is the same, else ``auto``: read in another way, its identities would be others.
+
+    A run over several data sets: ``source`` is the run's name for ``data`` if it is one of them; ``others``
+    are the rest where all of them are to be measured together.
     """
 
     bundle: Bundle
     data: Path
     trained_on: Path | None
     layout: str = "auto"
+    source: str | None = None
+    others: tuple[Path, ...] = ()
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Everything that is measured."""
+        return (self.data, *self.others)
+
+    @property
+    def place(self) -> str:
+        """For people: the paths."""
+        return ", ".join(str(path) for path in self.paths)
 
 
 def choose_subject(data: str | os.PathLike[str] | None, model: str, runs: Path = Path(RUNS)) -> Subject:
     """The model (as named, else the newest run's if no data is given, else the bundled one) and its data.
 
+    Without data: all that the model was trained on.
     Raises UsageError, saying what to give, where there is nothing to choose from; BundleError.
     """
     if model:
@@ -42,15 +58,17 @@ def choose_subject(data: str | os.PathLike[str] | None, model: str, runs: Path =
         bundle = newest_bundle(runs)
     else:
         bundle = load_bundle(None)
-    trained_on, layout = _trained_on(bundle)
+    places, sources, layout = _trained_on(bundle)
     if data is not None:
-        same = trained_on is not None and trained_on.resolve() == Path(data).resolve()
-        return Subject(bundle, Path(data), trained_on, layout if same else "auto")
-    if trained_on is None:
+        for place, source in zip(places, sources, strict=True):
+            if place.resolve() == Path(data).resolve():
+                return Subject(bundle, Path(data), place, layout, source)
+        return Subject(bundle, Path(data), places[0] if places else None)
+    if not places:
         raise UsageError(
             f"{printable(bundle.name)} does not say what it was trained on: name the data (sss evaluate photos/)"
         )
-    return Subject(bundle, trained_on, trained_on, layout)
+    return Subject(bundle, places[0], places[0], layout, others=tuple(places[1:]))
 
 
 def newest_bundle(runs: Path) -> Bundle:
@@ -69,13 +87,17 @@ def newest_bundle(runs: Path) -> Bundle:
     return max(finished, key=lambda item: item[:2])[2]
 
 
-def _trained_on(bundle: Bundle) -> tuple[Path | None, str]:
-    """Where the bundle's run says it learned from, and in which layout."""
+def _trained_on(bundle: Bundle) -> tuple[list[Path], list[str | None], str]:
+    """Where the bundle's run says it learned from, its names for several data sets, and in which layout."""
     try:
         saved = json.loads((bundle.path / _RUN_NAME).read_text(encoding="utf-8"))
-        return Path(saved["data"]), str(saved.get("layout", "auto"))
+        layout = str(saved.get("layout", "auto"))
+        if isinstance(saved["data"], str):
+            return [Path(saved["data"])], [None], layout
+        places, sources = [Path(place) for place in saved["data"]], [str(name) for name in saved["sources"]]
+        return (places, [*sources], layout) if len(places) == len(sources) else ([], [], "auto")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None, "auto"
+        return [], [], "auto"
 
 
 def select_identities(
@@ -92,7 +114,7 @@ def select_identities(
     Raises DataError where an identity that was asked for has no image.
     """
     known = set(dataset.identities) | set(queries.identities if queries is not None else ())
-    held = set(subject.bundle.heldout_identities)
+    held = _held_out(subject, known)
     everyone = f"all {len(known)} identities"
     if wanted is None:
         if not held:
@@ -112,6 +134,34 @@ def select_identities(
         listed = read_identity_list(Path(wanted))
         return _checked(listed, known, dataset), f"the {len(listed)} identities listed in {printable(wanted)}"
     return _checked(wanted, known, dataset), f"{len(set(wanted))} identities"
+
+
+def _held_out(subject: Subject, known: set[str]) -> set[str]:
+    """The held-out identities as the data calls them.
+
+    A run over several data sets calls them ``SOURCE/ID``. One of those data sets alone knows plain names; where
+    the run that would tell which one it is has gone, it is the one whose held-out identities are all known.
+    """
+    held = set(subject.bundle.heldout_identities)
+    if subject.source is not None:
+        return _within(subject.source, held)
+    if subject.trained_on is None:
+        for name in _source_names(subject.bundle):
+            if (own := _within(name, held)) and own < known:
+                return own
+    return held
+
+
+def _within(source: str, held: set[str]) -> set[str]:
+    return {name.removeprefix(f"{source}/") for name in held if name.startswith(f"{source}/")}
+
+
+def _source_names(bundle: Bundle) -> list[str]:
+    """The several data sets that a bundle was trained on, by name; none where there was one."""
+    try:
+        return [str(source["name"]) for source in bundle.meta["training"].get("sources", [])]
+    except (KeyError, TypeError, AttributeError):
+        return []
 
 
 def _same_data(subject: Subject, held: set[str], known: set[str]) -> bool:
