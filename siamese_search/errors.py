@@ -73,6 +73,10 @@ class GalleryNotFoundError(StoreError):
     """The named gallery does not exist in the store."""
 
 
+class GalleryReplacedError(StoreError):
+    """The generation that an open gallery stood for is no longer the one to use: open the gallery again."""
+
+
 class ModelMismatchError(StoreError):
     """The gallery's vectors come from another model than the one in hand."""
 

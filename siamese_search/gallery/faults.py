@@ -1,0 +1,140 @@
+"""What went wrong between us and a server: the client's many exceptions as one :class:`Fault`."""
+
+from __future__ import annotations
+
+import json
+import ssl
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import grpc
+import httpx
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+#: gone: no answer; busy: come again later; key: refused; missing, exists: a collection; disk: the server's is
+#: full; tls: no safe connection; foreign: what answers is no Qdrant; refused: everything else that the server says.
+Kind = Literal["gone", "busy", "key", "missing", "exists", "disk", "tls", "foreign", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """``reason`` is one line. ``retry_after``: seconds that the server asks for before the next try, or 0."""
+
+    kind: Kind
+    reason: str
+    retry_after: float = 0.0
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same request may succeed later."""
+        return self.kind in ("gone", "busy")
+
+
+def fault_of(error: Exception) -> Fault | None:
+    """What an exception of the client means; None for one that is not about the server."""
+    if isinstance(error, ResourceExhaustedResponse):
+        return Fault("busy", _line(str(error)), max(0.0, float(error.retry_after_s)))
+    if isinstance(error, grpc.RpcError):
+        return _grpc_fault(error)
+    if isinstance(error, UnexpectedResponse):
+        return _http_fault(error)
+    if isinstance(error, ResponseHandlingException):
+        return _handling_fault(error.source)
+    return None
+
+
+def _grpc_fault(error: Any) -> Fault:
+    code: grpc.StatusCode | None = error.code() if callable(getattr(error, "code", None)) else None
+    text = _line(str(error.details() or "")) if callable(getattr(error, "details", None)) else ""
+    status = grpc.StatusCode
+    if code == status.DEADLINE_EXCEEDED:
+        return Fault("gone", "it did not answer in time")
+    if code == status.UNAVAILABLE or (code is status.INTERNAL and "RST_STREAM" in text):
+        return Fault("gone", text or "no connection")
+    if code in (status.CANCELLED, status.UNKNOWN) and not text.startswith("Service"):
+        return Fault("gone", text or "the connection was cut")
+    if code == status.RESOURCE_EXHAUSTED:
+        return Fault("busy", text)
+    if code in (status.UNAUTHENTICATED, status.PERMISSION_DENIED):
+        return Fault("key", text)
+    if code == status.NOT_FOUND:
+        return Fault("missing", text)
+    if code == status.ALREADY_EXISTS:
+        return Fault("exists", text)
+    return _said(text or str(code))
+
+
+def _http_fault(error: UnexpectedResponse) -> Fault:
+    status = error.status_code or 0
+    try:
+        answer = json.loads(error.content)
+        stated = answer["status"]["error"] if isinstance(answer["status"], dict) else answer["status"]
+        text = _line(str(stated))
+    except (ValueError, KeyError, TypeError, RecursionError):
+        text = ""
+    if status in (429, 502, 503, 504):
+        return Fault("busy" if status == 429 else "gone", text or f"HTTP {status}", _retry_after(error))
+    if status in (401, 403):
+        return Fault("key", text)
+    if not text:
+        return Fault("foreign", f"HTTP {status} without a word that Qdrant would say")
+    if status == 404:
+        return Fault("missing", text)
+    if status == 409:
+        return Fault("exists", text)
+    if status == 408:
+        return Fault("gone", text)
+    return _said(text)
+
+
+def _handling_fault(source: Exception) -> Fault | None:
+    if isinstance(source, httpx.TransportError):
+        text = _line(str(source)) or type(source).__name__
+        if _about_tls(source):
+            return Fault("tls", text)
+        if isinstance(source, httpx.TimeoutException):
+            return Fault("gone", "it did not answer in time")
+        if isinstance(source, httpx.RemoteProtocolError) and "illegal" in text.lower():
+            return Fault("foreign", text)
+        if isinstance(source, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
+            return Fault("refused", text)
+        return Fault("gone", text)
+    if isinstance(
+        source, ValueError
+    ):  # pydantic's ValidationError and json's error: an answer in no form of Qdrant's
+        return Fault("foreign", "its answer has not the form of Qdrant's")
+    return None
+
+
+def _about_tls(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _said(text: str) -> Fault:
+    """A refusal, sorted by its words where the status is too coarse."""
+    lower = text.lower()
+    if "no space left" in lower or "out of disk" in lower:
+        return Fault("disk", text)
+    if "already exists" in lower:
+        return Fault("exists", text)
+    # A cluster that misses a node says so with the status of an internal error.
+    if "temporarily unavailable" in lower or "replica" in lower or "transport error" in lower:
+        return Fault("gone", text)
+    return Fault("refused", text)
+
+
+def _retry_after(error: UnexpectedResponse) -> float:
+    try:
+        return max(0.0, float(error.headers.get("retry-after", 0)))
+    except (TypeError, ValueError, AttributeError):
+        return 0.0
+
+
+def _line(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 300 else text[:297] + "..."

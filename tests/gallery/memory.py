@@ -1,0 +1,59 @@
+"""qdrant-client's in-memory mode in place of a server, behind our connection.
+
+It differs from a server in one thing that matters here: an unknown collection or one that exists already is a bare
+ValueError. The shim says it as the client does over REST. Answers are the engine's own.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+
+import httpx
+from qdrant_client import QdrantClient
+from qdrant_client.http.exceptions import UnexpectedResponse
+from qdrant_client.local.qdrant_local import QdrantLocal
+
+from siamese_search.gallery.connection import Connection
+from siamese_search.gallery.server_store import ServerStore
+
+
+class _Local(QdrantLocal):
+    def _get_collection(self, collection_name):
+        try:
+            return super()._get_collection(collection_name)
+        except ValueError as error:
+            raise refusal(404, str(error)) from None
+
+    def create_collection(self, collection_name, *args, **kwargs):
+        try:
+            return super().create_collection(collection_name, *args, **kwargs)
+        except ValueError as error:
+            raise refusal(409 if "already exists" in str(error) else 400, str(error)) from None
+
+    def update_collection_aliases(self, change_aliases_operations, **kwargs):
+        try:
+            return super().update_collection_aliases(change_aliases_operations, **kwargs)
+        except ValueError as error:
+            raise refusal(400, str(error)) from None
+
+
+def refusal(status, text):
+    content = json.dumps({"status": {"error": text}}).encode()
+    return UnexpectedResponse(status, "", content, httpx.Headers())
+
+
+def memory_client() -> QdrantClient:
+    client = QdrantClient(":memory:")
+    client._client = _Local(":memory:")
+    return client
+
+
+def memory_store(client: QdrantClient | None = None, **settings) -> ServerStore:
+    """A store on an in-memory "server"; give the same client to open the same one again."""
+    from siamese_search.server_settings import ServerSettings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # payload indexes have no effect there
+        connection = Connection.around(memory_client() if client is None else client)
+    return ServerStore(connection, ServerSettings(**settings))
