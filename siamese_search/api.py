@@ -142,7 +142,7 @@ def search(
 
 
 def train(
-    data: StrPath | None = None,
+    data: StrPath | Sequence[StrPath] | None = None,
     *,
     preset: str = "reid",
     out: StrPath | None = None,
@@ -160,10 +160,12 @@ def train(
 ) -> TrainResult:
     """Train an embedding on the identities in ``data``; the run directory ``out`` becomes a model bundle.
 
+    data: a data set, or several: identities of different data sets are different people whatever their names,
+    each data set has an equal share of every batch, and identities and keys become ``SOURCE/ID``, ``SOURCE/KEY``.
     preset: ``reid``, ``apn`` or ``contrastive``; ``hyperparameters`` are fields of
     :class:`~siamese_search.training.presets.TrainConfig` (``epochs=5, margin=0.5``).
-    holdout: identities that training must not see, as a share (0.15), a number (20) or 0 for none
-    (default 0.1); holdout_ids: a file of them, or the identities themselves.
+    holdout: identities of each data set that training must not see, as a share (0.15; at least 2), a number
+    (20) or 0 for none (default 0.1); holdout_ids: a file of them, or the identities themselves.
     init: ``imagenet``, ``bundled``, ``none`` or a bundle's directory. resume: a run directory to continue.
     stop: set it to end after the batch in hand (KeyboardInterrupt is raised, a checkpoint kept).
 
@@ -179,9 +181,13 @@ def train(
     if unknown:
         raise UsageError(f"unknown hyperparameter {sorted(unknown)[0]!r}; see `sss train --help`")
     config = config.with_options(**hyperparameters)
-    source = Path(settings.data if data is None else data)
+    data = settings.data if data is None else data
+    sources = (Path(data),) if isinstance(data, (str, os.PathLike)) else tuple(Path(path) for path in data)
     if resume is None:
-        detect_layout(source, layout)  # fails before torch is imported, which takes seconds
+        if not sources:
+            raise UsageError("nothing to train on; name at least one data set")
+        for source in sources:
+            detect_layout(source, layout)  # fails before torch is imported, which takes seconds
     run = _training()
     if resume is not None:
         resumed: TrainResult = run.resume(Path(resume), reporter, stop, device, threads)
@@ -190,7 +196,7 @@ def train(
         raise UsageError("give either a number of identities to hold out or a list of them, not both")
     ids = tuple(holdout_ids) if isinstance(holdout_ids, (list, tuple, set, frozenset)) else None
     request = run.TrainRequest(
-        data=source,
+        data=sources[0] if len(sources) == 1 else sources,
         out=Path(new_run_directory(preset) if out is None else out),
         config=config,
         layout=layout,
@@ -238,6 +244,7 @@ def evaluate(
 
     Raises DataError (no identity, nobody to find, an identity that is not there), BundleError, UsageError.
     """
+    from siamese_search.datasets.joining import load_joined
     from siamese_search.datasets.layouts import load_dataset
     from siamese_search.evaluation.evaluate import evaluate as measure
     from siamese_search.evaluation.rerank import KReciprocal
@@ -246,11 +253,13 @@ def evaluate(
     settings = _settings()
     named = settings.model if model is None else os.fspath(model)
     subject = choose_subject(data, named)
-    dataset = load_dataset(subject.data, subject.layout if layout == "auto" else layout)
+    if queries is not None and subject.others:
+        raise UsageError("queries are searched in one data set; name it too (sss evaluate photos/ --queries …)")
+    dataset = load_joined(subject.paths, subject.layout if layout == "auto" else layout)
     asked = None if queries is None else load_dataset(Path(queries), layout)
     chosen, reason = select_identities(subject, dataset, asked, identities)
     if notify is not None:
-        notify(f"model {subject.bundle.name}, data {subject.data} ({dataset.layout}: {dataset.reason})")
+        notify(f"model {subject.bundle.name}, data {subject.place} ({dataset.layout}: {dataset.reason})")
         notify(reason)
     records, query_records = dataset.records, None if asked is None else asked.records
     if chosen is not None:
@@ -266,7 +275,7 @@ def evaluate(
         flip=flip,
         rerank=KReciprocal() if rerank else None,
         model_name=subject.bundle.name,
-        data=str(subject.data),
+        data=subject.place,
         batch_size=settings.batch_size if batch_size is None else batch_size,
         threads=threads,
         progress=progress,
