@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from siamese_search.model.embedder import load_embedder
     from siamese_search.retrieval.results import QueryResult, SearchResult
     from siamese_search.retrieval.sheet import draw_sheet
+    from siamese_search.sweeps import sweep
     from siamese_search.training.run import TrainResult
 
 __version__ = "0.1.0"
@@ -34,6 +35,7 @@ _HOMES = {
     "train": "siamese_search.api",
     "evaluate": "siamese_search.api",
     "reindex": "siamese_search.api",
+    "sweep": "siamese_search.sweeps",
     "IngestSummary": "ingest.summary",
     "Failure": "ingest.summary",
     "QueryResult": "siamese_search.retrieval.results",
@@ -70,6 +72,7 @@ __all__ = [
     "read_image",
     "reindex",
     "search",
+    "sweep",
     "train",
 ]
 

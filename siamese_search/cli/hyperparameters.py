@@ -61,6 +61,34 @@ def hyperparameter_options(command: F) -> F:
     return command
 
 
+class ValueList(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """Values with commas between them, as text; a list in ``sss.toml`` will do. They are parsed with the grid."""
+
+    name = "values"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        return ",".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)
+
+
+def value_list_options(command: F) -> F:
+    """Add one option per field of TrainConfig that takes several values; one that is not given is ``None``."""
+    kinds = get_type_hints(TrainConfig)
+    for name, _, text in reversed(option_fields()):
+        kind = kinds[name]
+        values = "|".join(map(str, get_args(kind))) or {bool: "true|false"}.get(kind) or _metavar(kind)
+        command = click.option(
+            "--" + name.replace("_", "-"),
+            name,
+            cls=HyperparameterOption,
+            default=None,
+            show_default=False,
+            type=ValueList(),
+            metavar=f"{values},...",
+            help=f"{text[:1].upper()}{text[1:]}.  {_defaults(name)}",
+        )(command)
+    return command
+
+
 def _click_type(kind: Any) -> Any:
     if get_origin(kind) is Literal:
         values = get_args(kind)

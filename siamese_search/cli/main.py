@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ingest": ("siamese_search.cli.ingest", "Embed directories of images into a gallery."),
     "search": ("siamese_search.cli.search", "Find who is in an image, and where else they were seen."),
     "train": ("siamese_search.cli.train", "Train a model on your own identities."),
+    "sweep": ("siamese_search.cli.sweep", "Train with several values of an option and compare them."),
     "evaluate": ("siamese_search.cli.evaluate", "Measure a model on identities it has never seen."),
     "reindex": ("siamese_search.cli.reindex", "Embed a gallery's images again, with another model."),
     "info": ("siamese_search.cli.info", "Show a store, its galleries and the model in use."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,18 +13,42 @@ from siamese_search.errors import SiameseSearchError, UsageError, printable
 from siamese_search.files import atomic_path
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from siamese_search.evaluation.report import EvaluationReport
 
-_INK, _GRID = "#1f2933", "#e4e7eb"
+INK, GRID = "#1f2933", "#e4e7eb"
 _SAME, _DIFFERENT, _MARK = "#1769aa", "#d9822b", "#c23030"
 _TOP = 50  # ranks shown by the CMC curve
 
 
-def draw_curves(report: EvaluationReport, out: Path) -> None:
-    """Write the three curves of ``report`` to ``out``: a PNG or an SVG, by its suffix.
+#: How every picture of figures looks.
+_STYLE = {
+    "font.size": 10,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": "#9aa5b1",
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.titlesize": 12,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "figure.constrained_layout.w_pad": 0.12,
+    "figure.constrained_layout.h_pad": 0.1,
+    "svg.hashsalt": "siamese-search",  # the same report gives the same file
+}
 
-    Raises UsageError for another suffix, SiameseSearchError where the file cannot be written. A curve without data
-    (no impostor pairs, say) says so instead.
+
+@contextmanager
+def picture(out: Path, size: tuple[float, float]) -> Iterator[Figure]:
+    """A figure of ``size`` inches to draw on, written to ``out`` at the end: a PNG or an SVG, by its suffix.
+
+    Raises UsageError for another suffix, SiameseSearchError where the file cannot be written.
     """
     kind = out.suffix.lower()
     if kind not in (".png", ".svg"):
@@ -32,33 +58,10 @@ def draw_curves(report: EvaluationReport, out: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    style = {
-        "font.size": 10,
-        "text.color": _INK,
-        "axes.labelcolor": _INK,
-        "axes.edgecolor": "#9aa5b1",
-        "xtick.color": _INK,
-        "ytick.color": _INK,
-        "axes.titlesize": 12,
-        "axes.titleweight": "bold",
-        "axes.titlelocation": "left",
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "axes.axisbelow": True,
-        "grid.color": _GRID,
-        "figure.constrained_layout.w_pad": 0.12,
-        "figure.constrained_layout.h_pad": 0.1,
-        "svg.hashsalt": "siamese-search",  # the same report gives the same file
-    }
-    with rc_context(style):
-        figure = Figure(figsize=(15, 4.9), layout="constrained")
+    with rc_context(_STYLE):
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
-        cmc, roc, scores = figure.subplots(1, 3)
-        _draw_cmc(cmc, report)
-        _draw_roc(roc, report)
-        _draw_scores(scores, report)
-        figure.suptitle(_headline(report), x=0.01, ha="left", fontsize=10.5, parse_math=False)
+        yield figure
         metadata = {"Date": None} if kind == ".svg" else {"Software": None}
         try:
             with atomic_path(out) as aside:
@@ -66,6 +69,19 @@ def draw_curves(report: EvaluationReport, out: Path) -> None:
         except OSError as error:
             reason = error.strerror or type(error).__name__
             raise SiameseSearchError(f"{printable(out)}: the curves cannot be written: {reason}") from None
+
+
+def draw_curves(report: EvaluationReport, out: Path) -> None:
+    """Write the three curves of ``report`` to ``out``, as :func:`picture` does.
+
+    A curve without data (no impostor pairs, say) says so instead.
+    """
+    with picture(out, (15, 4.9)) as figure:
+        cmc, roc, scores = figure.subplots(1, 3)
+        _draw_cmc(cmc, report)
+        _draw_roc(roc, report)
+        _draw_scores(scores, report)
+        figure.suptitle(_headline(report), x=0.01, ha="left", fontsize=10.5, parse_math=False)
 
 
 def _headline(report: EvaluationReport) -> str:
@@ -86,7 +102,7 @@ def _draw_cmc(axes: Any, report: EvaluationReport) -> None:
     axes.set_title("CMC: a match among the first k")
     axes.set_xlabel("rank k")
     if np.isnan(curve).all():
-        _say(axes, "no valid query")
+        say(axes, "no valid query")
         return
     ranks = np.arange(1, top + 1)
     axes.plot(ranks, 100 * curve, color=_SAME, linewidth=2)
@@ -107,7 +123,7 @@ def _draw_roc(axes: Any, report: EvaluationReport) -> None:
     axes.set_xlabel("false accept rate")
     curve = report.pairs.roc()
     if not curve.threshold.size:
-        _say(axes, "no pairs of the same or of different identities")
+        say(axes, "no pairs of the same or of different identities")
         return
     verification = report.verification
     # Left of one impostor pair there is nothing to draw.
@@ -138,7 +154,7 @@ def _draw_scores(axes: Any, report: EvaluationReport) -> None:
     edges, same, different = report.pairs.binned(128)
     occupied = np.flatnonzero(same + different)
     if not occupied.size:
-        _say(axes, "no pairs")
+        say(axes, "no pairs")
         return
     for counts, colour, name in ((different, _DIFFERENT, "different"), (same, _SAME, "same")):
         total = int(counts.sum())
@@ -160,7 +176,7 @@ def _draw_scores(axes: Any, report: EvaluationReport) -> None:
     axes.set_ylabel("share of pairs, % per bin")
     low, high = axes.get_ylim()
     axes.set_ylim(low, high * 1.28)  # room for the legend above the peaks
-    axes.legend(loc="upper left", framealpha=1, edgecolor=_GRID, fontsize=9)
+    axes.legend(loc="upper left", framealpha=1, edgecolor=GRID, fontsize=9)
 
 
 def _box(axes: Any, lines: list[str], *, low: bool = True) -> None:
@@ -177,11 +193,12 @@ def _box(axes: Any, lines: list[str], *, low: bool = True) -> None:
         family="monospace",
         fontsize=9,
         linespacing=1.4,
-        bbox={"facecolor": "white", "edgecolor": _GRID, "boxstyle": "round,pad=0.5"},
+        bbox={"facecolor": "white", "edgecolor": GRID, "boxstyle": "round,pad=0.5"},
     )
 
 
-def _say(axes: Any, text: str) -> None:
+def say(axes: Any, text: str) -> None:
+    """Words in the place of a curve that has no data."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color="#7b8794")
     axes.set_xticks([])
     axes.set_yticks([])

@@ -17,7 +17,7 @@ Run = Callable[..., CompletedProcess[str]]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "cli-json.md"
 
 #: Objects whose keys are data, not contract.
-FREE = {"metadata", "fields", "metrics"}
+FREE = {"metadata", "fields", "metrics", "grid", "values"}
 
 
 def documented(heading: str) -> Any:
@@ -120,6 +120,27 @@ def test_evaluate_with_the_extras_of_test_time(sss: Run, demo: Path, tiny_bundle
     assert report["flip"] is True
     assert (report["reranked"]["k1"], report["reranked"]["lambda"]) == (20, 0.3)
     assert [note.split(" ")[0] for note in report["notes"][-2:]] == ["flip", "re-ranked"]
+
+
+def test_sweep(sss: Run, demo: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    done = sss(
+        "sweep", demo / "gallery", "--preset", "apn", "--backbone", "test_efficientnet", "--dim", "8", "--epochs", "1",
+        "--height", "32", "--width", "16", "--init", "none", "--holdout", "2", "--margin", "0.2,0.5", "--json",
+        cwd=tmp_path,
+    )  # fmt: skip
+    made = answer(done)
+    same_shape(documented("sss sweep --json"), made)
+    assert [(run["values"], run["state"]) for run in made["runs"]] == [
+        ({"margin": 0.2}, "done"),
+        ({"margin": 0.5}, "done"),
+    ]
+    assert made["grid"]["margin"] == [0.2, 0.5]
+    planned = answer(
+        sss("sweep", demo / "gallery", "--margin", "1,2", "--holdout", "2", "--dry-run", "--json")
+    )
+    same_shape(documented("sss sweep --json"), planned)
+    assert [run["mAP"] for run in planned["runs"]] == [None, None]
 
 
 def test_info(sss: Run, demo_store: Path, tmp_path: Path) -> None:
