@@ -200,6 +200,8 @@ def _merge_file(
         elif isinstance(value, dict) and key not in _TYPES:
             section = commands.setdefault(key, {})
             for option, setting in value.items():
+                if _plain(option) in _USER_ONLY:  # [search] insecure = true is --insecure
+                    _check_owner(name, _plain(option), own)
                 section[_plain(option)] = setting
                 origins[f"{key}.{_plain(option)}"] = name
         elif key in _TYPES:

@@ -70,7 +70,14 @@ class ServerStore(Store):
         answer = self._connection.call(lambda client: client.get_aliases(), wait=_READ_WAIT)
         pairs = [(one.alias_name, one.collection_name) for one in answer.aliases]
         ours = [alias for alias, collection in pairs if gallery_of(collection) == alias]
-        return sorted(name for name in ours if self._find(name, _READ_WAIT) is not None)
+        return sorted(name for name in ours if self._is_gallery(name))
+
+    def _is_gallery(self, name: str) -> bool:
+        try:
+            found = self._read(name, _READ_WAIT)
+        except StoreError:
+            return True  # damaged, or of a later release: opening it says so
+        return found is not None and found.gallery == name and found.state != "dropped"
 
     def open(
         self,
