@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -65,3 +67,51 @@ def test_erase_paints_one_rectangle_of_one_colour() -> None:
         assert block.all()
         assert 0.0 < block.numel() / changed.numel() <= 0.45
         assert len(torch.unique(image[changed], dim=0)) == 1
+
+
+def test_each_step_is_what_it_says_image_by_image() -> None:
+    """The whole recipe against the plain operations, in order, with the same random numbers."""
+    config = PRESETS["reid"].with_options(crop=0.1, jitter=0.4)
+    draw = generator(3)
+    n, height, width = 12, 32, 16
+    flips, shifts = torch.rand(n, generator=draw), torch.rand(n, 2, generator=draw)
+    factors, erased = torch.rand(n, 3, generator=draw), torch.rand(n, generator=draw)
+    boxes, colours = torch.rand(n, 4, generator=draw), torch.rand(n, 1, 1, 3, generator=draw)
+    source = images(n)
+    out = augment(source, config, generator(3))
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    for i, image in enumerate(source.float()):
+        if flips[i] < config.flip:
+            image = image.flip(1)
+        pad = 3
+        padded = torch.nn.functional.pad(image.permute(2, 0, 1)[None], (pad,) * 4, mode="replicate")[0]
+        down, right = int(shifts[i, 0] * 7), int(shifts[i, 1] * 7)
+        image = padded[:, down : down + height, right : right + width].permute(1, 2, 0)
+        brightness, contrast, saturation = (1 + 0.4 * (2 * factors[i] - 1)).tolist()
+        image = image * brightness
+        mean = (image @ luma).mean()
+        image = (image - mean) * contrast + mean
+        grey = (image @ luma)[..., None]
+        image = ((image - grey) * saturation + grey).clamp(0, 255)
+        if erased[i] < config.erase:
+            area = (0.02 + 0.28 * float(boxes[i, 0])) * height * width
+            aspect = math.exp((2 * float(boxes[i, 1]) - 1) * 1.2)
+            tall, wide = (
+                min(math.sqrt(area * aspect), 0.8 * height),
+                min(math.sqrt(area / aspect), 0.8 * width),
+            )
+            top, left = float(boxes[i, 2]) * (height - tall), float(boxes[i, 3]) * (width - wide)
+            image = image.clone()
+            for y in range(height):
+                for x in range(width):
+                    if top <= y < top + tall and left <= x < left + wide:
+                        image[y, x] = colours[i, 0, 0] * 255
+        assert torch.allclose(out[i], image, atol=1e-3), i
+
+
+def test_the_source_is_left_as_it_was() -> None:
+    for source in (images(), images().float()):
+        before = source.clone()
+        for config in (PRESETS["reid"], NONE, NONE.with_options(erase=1.0), NONE.with_options(flip=1.0)):
+            augment(source, config, generator())
+            assert torch.equal(source, before)
