@@ -109,9 +109,14 @@ def main() -> None:
     names = [bundle.path.name if bundle.name != "bundled" else bundle.name for bundle in bundles]
     rows: list[dict[str, Any]] = []
 
-    def measure(name: str, bundle: Bundle, **extras: bool) -> None:
+    def measure(name: str, bundle: Bundle, extras: bool = False) -> None:
         report = sss.evaluate(
-            arguments.data, model=bundle.path, identities=arguments.heldout, device="cpu", **extras
+            arguments.data,
+            model=bundle.path,
+            identities=arguments.heldout,
+            device="cpu",
+            flip=extras,
+            rerank=extras,
         )
         rows.extend(rows_of(name, bundle, report))
 
@@ -119,7 +124,7 @@ def main() -> None:
         measure("untrained", untrained(bundles[0], Path(scratch) / "untrained"))
     for name, bundle in zip(names, bundles, strict=True):
         measure(name, bundle)
-    measure(f"{names[-1]} + flip", bundles[-1], flip=True, rerank=True)
+    measure(f"{names[-1]} + flip", bundles[-1], extras=True)
     print_table(rows)
     result = {"device": f"CPU, {platform.machine()}", "data": arguments.data.name, "rows": rows}
     atomic_write_text(arguments.out, json.dumps(result, indent=1) + "\n")
