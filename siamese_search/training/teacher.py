@@ -22,8 +22,9 @@ def teacher_vectors(
 ) -> NDArray[np.float32]:
     """The teacher's embedding of every record, float32 [n, t], unit rows, in the order of ``records``.
 
-    path: ``.npz`` with arrays ``keys`` (text) and ``vectors`` [m, t]; or an OpenVINO IR ``.xml`` (its ``.bin``
-    beside it) or ``.onnx`` whose input is BGR 0–255, float [N, 3, H, W].
+    path: ``.npz`` with arrays ``keys`` (text; ``SOURCE/KEY`` where a run has several data sets) and ``vectors``
+    [m, t]; or an OpenVINO IR ``.xml`` (its ``.bin`` beside it) or ``.onnx`` whose input is BGR 0–255, float
+    [N, 3, H, W].
     Raises DataError for a missing key or a vector that is not finite, UsageError for another kind of file.
     """
     if not path.is_file():

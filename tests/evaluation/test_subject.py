@@ -122,3 +122,58 @@ def test_identities_may_stand_among_the_queries_only(trained: Bundle, tmp_path: 
     subject = Subject(trained, tmp_path, None)
     chosen, _ = select_identities(subject, dataset(tmp_path, "a", "b"), dataset(tmp_path, "c"), "heldout")
     assert chosen == {"b", "c", "-1", "0000"}
+
+
+@pytest.fixture
+def of_two(tiny_bundle: Bundle, tmp_path: Path) -> Path:
+    """A run over ``photos`` and ``faces``."""
+    run = copy_run(tiny_bundle, tmp_path / "run", when=1, heldout=["faces/a", "photos/b", "photos/c"])
+    meta = json.loads((run / META_NAME).read_text())
+    meta["training"] = {"sources": [{"name": "photos"}, {"name": "faces"}]}
+    (run / META_NAME).write_text(json.dumps(meta))
+    places = [str(tmp_path / name) for name in ("photos", "faces")]
+    (run / "run.json").write_text(
+        json.dumps({"data": places, "sources": ["photos", "faces"], "layout": "auto"})
+    )
+    return run
+
+
+def test_each_data_set_of_several_knows_its_own(of_two: Path, tmp_path: Path) -> None:
+    def chosen(name: str, *identities: str) -> frozenset[str] | None:
+        subject = choose_subject(tmp_path / name, str(of_two))
+        return select_identities(subject, dataset(tmp_path / name, *identities), None, None)[0]
+
+    assert chosen("photos", "a", "b", "c") == {"b", "c", "-1", "0000"}
+    assert chosen("faces", "a", "b", "c") == {"a", "-1", "0000"}
+    assert chosen("others", "a", "b", "c") is None
+
+
+def test_without_data_all_that_a_run_over_several_learned_from(of_two: Path, tmp_path: Path) -> None:
+    subject = choose_subject(None, str(of_two))
+    assert subject.paths == (tmp_path / "photos", tmp_path / "faces")
+    joined = dataset(tmp_path, "faces/a", "faces/b", "photos/a", "photos/b", "photos/c")
+    assert select_identities(subject, joined, None, None)[0] == {
+        "faces/a", "photos/b", "photos/c", "-1", "0000"
+    }  # fmt: skip
+
+
+def test_a_bundle_over_several_without_its_run_knows_each_by_the_identities(
+    of_two: Path, tmp_path: Path
+) -> None:
+    (of_two / "run.json").unlink()
+    bundle = load_bundle(of_two)
+
+    def chosen(*identities: str) -> frozenset[str] | None:
+        subject = Subject(bundle, tmp_path, None)
+        return select_identities(subject, dataset(tmp_path, *identities), None, None)[0]
+
+    assert chosen("a", "b", "c") == {"b", "c", "-1", "0000"}
+    assert chosen("a", "d") == {"a", "-1", "0000"}
+    assert chosen("x", "y") is None
+
+
+@pytest.mark.parametrize("saved", ["[]", '{"data": ["a"]}', '{"data": ["a"], "sources": []}', '{"data": 3}'])
+def test_a_damaged_run_tells_nothing(of_two: Path, saved: str) -> None:
+    (of_two / "run.json").write_text(saved)
+    with pytest.raises(UsageError, match="name the data"):
+        choose_subject(None, str(of_two))

@@ -69,6 +69,16 @@ def test_one_identity_teaches_nothing(tmp_path: Path) -> None:
         images_of(tmp_path)
 
 
+def test_two_identities_leave_nobody_to_hold_out(tmp_path: Path) -> None:
+    for name in ("anna", "ben"):
+        for shot in range(3):
+            draw(tmp_path / name / f"{shot}.png", seed=shot)
+    with pytest.raises(DataError, match=r"2 identities found \(anna, ben\).* --holdout 0") as caught:
+        load_split(tmp_path, "auto", HoldOut())
+    assert str(caught.value).startswith(str(tmp_path))
+    assert len(load_split(tmp_path, "auto", HoldOut(amount=0)).train.identities) == 2
+
+
 def test_images_of_mixed_sizes_and_modes_train_together(tmp_path: Path) -> None:
     kinds = [
         ("rgb.jpg", "RGB", (64, 128)), ("grey.png", "L", (7, 300)), ("palette.png", "P", (40, 40)),
