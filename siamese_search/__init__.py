@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ingest.summary import Failure, IngestSummary
-    from siamese_search.api import evaluate, ingest, reindex, search, train
+    from siamese_search.api import evaluate, ingest, search, train
     from siamese_search.errors import SiameseSearchError
     from siamese_search.evaluation.report import EvaluationReport
-    from siamese_search.gallery.opening import list_galleries, open_gallery
+    from siamese_search.gallery.opening import list_galleries, open_gallery, open_store
     from siamese_search.images import read_image
     from siamese_search.model.bundle import Bundle, load_bundle
     from siamese_search.model.embedder import load_embedder
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from siamese_search.retrieval.sheet import draw_sheet
     from siamese_search.sweeps import sweep
     from siamese_search.training.run import TrainResult
+    from siamese_search.upkeep import describe, drop, drop_old, galleries, pull, push, reindex, rollback
 
 __version__ = "0.1.0"
 
@@ -34,7 +35,14 @@ _HOMES = {
     "search": "siamese_search.api",
     "train": "siamese_search.api",
     "evaluate": "siamese_search.api",
-    "reindex": "siamese_search.api",
+    "describe": "siamese_search.upkeep",
+    "drop": "siamese_search.upkeep",
+    "drop_old": "siamese_search.upkeep",
+    "galleries": "siamese_search.upkeep",
+    "pull": "siamese_search.upkeep",
+    "push": "siamese_search.upkeep",
+    "reindex": "siamese_search.upkeep",
+    "rollback": "siamese_search.upkeep",
     "sweep": "siamese_search.sweeps",
     "IngestSummary": "ingest.summary",
     "Failure": "ingest.summary",
@@ -48,6 +56,7 @@ _HOMES = {
     "load_embedder": "siamese_search.model.embedder",
     "open_gallery": "siamese_search.gallery.opening",
     "list_galleries": "siamese_search.gallery.opening",
+    "open_store": "siamese_search.gallery.opening",
     "read_image": "siamese_search.images",
     "draw_sheet": "siamese_search.retrieval.sheet",
 }
@@ -62,15 +71,23 @@ __all__ = [
     "SiameseSearchError",
     "TrainResult",
     "__version__",
+    "describe",
     "draw_sheet",
+    "drop",
+    "drop_old",
     "evaluate",
+    "galleries",
     "ingest",
     "list_galleries",
     "load_bundle",
     "load_embedder",
     "open_gallery",
+    "open_store",
+    "pull",
+    "push",
     "read_image",
     "reindex",
+    "rollback",
     "search",
     "sweep",
     "train",

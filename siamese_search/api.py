@@ -10,12 +10,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from siamese_search.errors import DataError, UsageError, printable
+from siamese_search.errors import DataError, GalleryReplacedError, UsageError, printable
 from siamese_search.workspace import (
     LazyEmbedder,
     StrPath,
@@ -23,14 +22,12 @@ from siamese_search.workspace import (
     open_to_read,
     open_to_write,
     place_of,
-    reference,
 )
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from ingest.reindex import ReindexSummary
     from ingest.summary import IngestSummary, Progress
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.model.embedder import Device
@@ -126,19 +123,26 @@ def search(
     settings = _settings()
     place, name = place_of(settings, store, gallery)
     threads = settings.threads if threads is None else threads
-    with open_to_read(place, name, settings.model if model is None else model, threads) as (
-        opened,
-        embedder,
-    ):
-        bound = bind(conditions, opened.fields()) if conditions else []
-        return Searcher(opened, embedder).search(
-            images,
-            k,
-            bound,
-            exclude_self=exclude_self,
-            min_score=min_score,
-            group_by=group_by,
-        )
+
+    def ask() -> list[QueryResult]:
+        with open_to_read(place, name, settings.model if model is None else model, threads) as found:
+            opened, embedder = found
+            bound = bind(conditions, opened.fields()) if conditions else []
+            return Searcher(opened, embedder).search(
+                images,
+                k,
+                bound,
+                exclude_self=exclude_self,
+                min_score=min_score,
+                group_by=group_by,
+            )
+
+    try:
+        return ask()
+    except (
+        GalleryReplacedError
+    ):  # its generation was replaced and deleted meanwhile: all from the new one then
+        return ask()
 
 
 def train(
@@ -254,7 +258,9 @@ def evaluate(
     named = settings.model if model is None else os.fspath(model)
     subject = choose_subject(data, named)
     if queries is not None and subject.others:
-        raise UsageError("queries are searched in one data set; name it too (sss evaluate photos/ --queries …)")
+        raise UsageError(
+            "queries are searched in one data set; name it too (sss evaluate photos/ --queries …)"
+        )
     dataset = load_joined(subject.paths, subject.layout if layout == "auto" else layout)
     asked = None if queries is None else load_dataset(Path(queries), layout)
     chosen, reason = select_identities(subject, dataset, asked, identities)
@@ -282,50 +288,6 @@ def evaluate(
     )
 
 
-def reindex(
-    model: StrPath | None = None,
-    *,
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    drop_missing: bool = False,
-    batch_size: int | None = None,
-    threads: int | None = None,
-    device: Device = "auto",
-    progress: Callable[[int, int], None] | None = None,
-    stop: threading.Event | None = None,
-) -> ReindexSummary:
-    """Embed a gallery's images again with ``model`` (default: the settings', else the bundled one).
-
-    The new vectors replace the old ones in one step when all are there; until then, and after a failure or an
-    interruption, the gallery is as it was. drop_missing: leave out images that cannot be read any more.
-    Raises DataError (an image that has gone), UsageError (the gallery is this model's already), StoreError.
-    """
-    from ingest.reindex import run_reindex
-    from siamese_search.gallery.opening import open_gallery, rebuild_gallery
-    from siamese_search.model.bundle import load_bundle
-
-    settings = _settings()
-    place, name = place_of(settings, store, gallery)
-    bundle = load_bundle(os.fspath(settings.model if model is None else model) or None)
-    with open_gallery(place, name) as existing:
-        if existing.model.fingerprint == bundle.fingerprint:
-            raise UsageError(
-                f"gallery {name!r} in {printable(place)} is by this model already: nothing to do"
-            )
-    embedder = load(bundle, device, settings.threads if threads is None else threads)
-    # The old generation is closed before the new one takes its place.
-    with rebuild_gallery(place, name, reference(bundle)) as fresh, open_gallery(place, name) as old:
-        return run_reindex(
-            old,
-            fresh,
-            embedder,
-            batch_size=settings.batch_size if batch_size is None else batch_size,
-            drop_missing=drop_missing,
-            progress=progress,
-            stop=stop,
-        )
-
-
 def new_run_directory(preset: str) -> str:
     """``runs/reid-20260131-235959``: sorts by time, and is new."""
     import time
@@ -345,42 +307,6 @@ def _training() -> ModuleType:
         if (error.name or "").partition(".")[0] in ("siamese_search", "ingest"):
             raise
         raise MissingExtraError("training", "torch") from None
-
-
-def describe(
-    *, store: StrPath | None = None, gallery: str | None = None, model: StrPath | None = None
-) -> dict[str, Any]:
-    """What a store holds and which model would be used, as plain values (the JSON of ``sss info``).
-
-    Without ``gallery`` all galleries of the store are described; a store that does not exist has none.
-    Raises StoreError, GalleryNotFoundError (a gallery that was named), BundleError.
-    """
-    from siamese_search.gallery.opening import list_galleries, open_gallery
-    from siamese_search.model.bundle import load_bundle
-
-    settings = _settings()
-    place, _ = place_of(settings, store, gallery)
-    everything = list_galleries(place) if gallery is None and Path(place).exists() else []
-    names = everything if gallery is None else [gallery]
-    galleries = []
-    for name in names:
-        with open_gallery(place, name) as opened:
-            galleries.append(asdict(opened.info()))
-    named = settings.model if model is None else os.fspath(model)
-    bundle = load_bundle(named or None)
-    return {
-        "store": place,
-        "galleries": galleries,
-        "model": {
-            "name": bundle.name,
-            "fingerprint": bundle.fingerprint,
-            "dim": bundle.dim,
-            "input_size": list(bundle.input_size),
-            "backbone": bundle.meta.get("backbone"),
-            "heldout_identities": len(bundle.heldout_identities),
-            "metrics": dict(bundle.meta.get("metrics") or {}),
-        },
-    }
 
 
 def _settings() -> Settings:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siamese_search.errors import GalleryNotFoundError, printable
+from siamese_search.errors import GalleryNotFoundError, ModelMismatchError, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,7 +50,7 @@ def model_of(gallery: ModelRef) -> Bundle:
 
     Raises ModelMismatchError naming both fingerprints where neither is it.
     """
-    from siamese_search.errors import BundleError, ModelMismatchError
+    from siamese_search.errors import BundleError
     from siamese_search.model.bundle import load_bundle
 
     if gallery.name not in ("", "bundled"):
@@ -104,16 +104,26 @@ def open_to_write(
 
     place, name = place_of(settings, store, gallery)
     named = settings.model if model is None else os.fspath(model)
-    if named:
-        bundle = load_bundle(named)
-    else:
-        try:
-            with open_gallery(place, name) as existing:
-                bundle = model_of(existing.model)
-        except GalleryNotFoundError:
-            bundle = load_bundle(None)
-    with open_gallery(place, name, model=reference(bundle), create=True, mode="w") as opened:
-        yield opened, bundle
+
+    def open_() -> tuple[Gallery, Bundle]:
+        if named:
+            bundle = load_bundle(named)
+        else:
+            try:
+                with open_gallery(place, name) as existing:
+                    bundle = model_of(existing.model)
+            except GalleryNotFoundError:
+                bundle = load_bundle(None)
+        return open_gallery(place, name, model=reference(bundle), create=True, mode="w"), bundle
+
+    try:
+        found = open_()
+    except ModelMismatchError:
+        if named:
+            raise
+        found = open_()  # re-indexed between our two looks
+    with found[0]:
+        yield found
 
 
 def reference(bundle: Bundle) -> ModelRef:

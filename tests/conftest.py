@@ -37,3 +37,15 @@ def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     torch.manual_seed(7)
     spec = NetworkSpec(backbone="test_efficientnet", dim=32, height=64, width=32)
     return save_bundle(APNNetwork(spec), tmp_path_factory.mktemp("tiny") / "bundle", {})
+
+
+@pytest.fixture(scope="session")
+def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """As ``tiny_bundle``, with other random weights: another model of the same shape."""
+    torch = pytest.importorskip("torch")
+    from siamese_search.model.network import APNNetwork, NetworkSpec
+    from siamese_search.model.weights_file import save_bundle
+
+    torch.manual_seed(8)
+    spec = NetworkSpec(backbone="test_efficientnet", dim=32, height=64, width=32)
+    return save_bundle(APNNetwork(spec), tmp_path_factory.mktemp("other") / "bundle", {})

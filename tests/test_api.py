@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import threading
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 import siamese_search as sss
-from siamese_search import api
 from siamese_search.datasets.demo import generate_demo
 from siamese_search.errors import (
     BundleError,
@@ -45,18 +42,6 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("api") / "demo"
     generate_demo(out, identities=4, cameras=3, distractors=1)
     return out
-
-
-@pytest.fixture(scope="module")
-def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """As ``tiny_bundle``, with other random weights: another model of the same shape."""
-    torch = pytest.importorskip("torch")
-    from siamese_search.model.network import APNNetwork, NetworkSpec
-    from siamese_search.model.weights_file import save_bundle
-
-    torch.manual_seed(8)
-    spec = NetworkSpec(backbone="test_efficientnet", dim=32, height=64, width=32)
-    return save_bundle(APNNetwork(spec), tmp_path_factory.mktemp("other") / "bundle", {})
 
 
 @pytest.fixture
@@ -160,61 +145,3 @@ def test_evaluate_chooses_the_identities(demo: Path, tiny_bundle: Bundle) -> Non
     assert np.isfinite(two.mAP)
     with pytest.raises(DataError, match="held no identities out"):
         sss.evaluate(demo / "gallery", model=tiny_bundle.path, identities="heldout")
-
-
-def test_describe_lists_galleries_and_the_model(filled: str, tiny_bundle: Bundle) -> None:
-    facts = api.describe()
-    (gallery,) = facts["galleries"]
-    assert (gallery["name"], gallery["points"]) == ("default", 17)
-    assert gallery["model"]["fingerprint"] == tiny_bundle.fingerprint
-    assert facts["model"]["name"] == "bundled"
-    with pytest.raises(GalleryNotFoundError):
-        api.describe(gallery="other")
-
-
-def test_reindex_replaces_the_vectors_and_keeps_the_rest(
-    filled: str, demo: Path, tiny_bundle: Bundle, other_bundle: Bundle
-) -> None:
-    with sss.open_gallery(filled) as gallery:
-        before = {point.id: point.payload for point in gallery.scroll()}
-    summary = sss.reindex(other_bundle.path)
-    assert (summary.images, summary.dropped) == (17, [])
-    assert (summary.model, summary.former_model) == (other_bundle.name, tiny_bundle.name)
-    with sss.open_gallery(filled) as gallery:
-        assert gallery.model.fingerprint == other_bundle.fingerprint
-        after = {point.id: point.payload for point in gallery.scroll()}
-    assert _without_crc(after) == _without_crc(before)
-    assert all(after[point]["crc"] != before[point]["crc"] for point in after)
-    # A point is found by its own image again, in the new model's space.
-    member = min((demo / "gallery").glob("0001_*"))
-    assert sss.search(member, k=1)[0].results[0].score == pytest.approx(1.0, abs=1e-4)
-    with pytest.raises(UsageError, match="already"):
-        sss.reindex(other_bundle.path)
-
-
-def test_a_reindex_that_cannot_finish_changes_nothing(
-    demo: Path, tiny_bundle: Bundle, other_bundle: Bundle, tmp_path: Path
-) -> None:
-    photos = tmp_path / "photos"
-    shutil.copytree(demo / "gallery", photos)
-    sss.ingest(photos, model=tiny_bundle.path)
-    gone = min(photos.iterdir())
-    gone.unlink()
-    with pytest.raises(DataError, match=f"{gone.name}.*nothing was changed.*--drop-missing"):
-        sss.reindex(other_bundle.path)
-    stop = threading.Event()
-    stop.set()
-    with pytest.raises(KeyboardInterrupt):
-        sss.reindex(other_bundle.path, stop=stop)
-    with sss.open_gallery(".sss") as gallery:
-        assert (gallery.model.fingerprint, gallery.count()) == (tiny_bundle.fingerprint, 17)
-    summary = sss.reindex(other_bundle.path, drop_missing=True)
-    assert (summary.images, [Path(failure.path).name for failure in summary.dropped]) == (16, [gone.name])
-    assert summary.to_json()["dropped"][0]["reason"] == "no such file"
-
-
-def _without_crc(points: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {
-        point: {name: value for name, value in payload.items() if name != "crc"}
-        for point, payload in points.items()
-    }

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from siamese_search.cli.options import json_option, store_options
-from siamese_search.cli.output import safe, write_json, write_pairs, write_table, write_text
+from siamese_search.cli.output import file_size, safe, write_json, write_pairs, write_table, write_text
 
 #: Payload fields that serve the ingest; people filter by the others.
 INTERNAL = frozenset({"source", "key", "path", "size", "mtime_ns", "crc"})
@@ -16,6 +16,7 @@ EPILOG = """\b
 Examples:
   sss info                     the store in use
   sss info --store demo/.sss   another one
+  sss info --gallery station   all about one gallery
   sss info --model runs/first  a model bundle
 """
 
@@ -28,20 +29,22 @@ def command(store: str | None, gallery: str | None, model: str | None, json: boo
 
     A store that does not exist yet is shown as empty.
     """
-    from siamese_search import api
+    from siamese_search import upkeep
 
-    facts = api.describe(store=store, gallery=gallery, model=model)
+    facts = upkeep.describe(store=store, gallery=gallery, model=model)
     if json:
         write_json(facts)
     else:
-        _print(facts)
+        _print(facts, alone=gallery is not None)
 
 
-def _print(facts: dict[str, Any]) -> None:
+def _print(facts: dict[str, Any], *, alone: bool) -> None:
     galleries = facts["galleries"]
     model = facts["model"]
     write_pairs([("store", facts["store"] if galleries else f"{facts['store']}  (empty)")])
-    if galleries:
+    if alone:
+        _print_gallery(galleries[0])
+    elif galleries:
         columns = [("gallery", "text"), ("images", "number"), ("size", "number"), ("model", "text")]
         columns += [("filter by", "words")]
         write_table(
@@ -50,7 +53,7 @@ def _print(facts: dict[str, Any]) -> None:
                 [
                     item["name"],
                     f"{item['points']:,}",
-                    _size(item["size_bytes"]),
+                    file_size(item["size_bytes"]),
                     item["model"]["fingerprint"][:12],
                     " ".join(sorted(set(item["fields"]) - INTERNAL)),
                 ]
@@ -71,13 +74,31 @@ def _print(facts: dict[str, Any]) -> None:
     )
 
 
+def _print_gallery(item: dict[str, Any]) -> None:
+    """All about one."""
+    indexed = f", {item['indexed_points']:,} of them in an index" if item["indexed_points"] else ""
+    pairs = [
+        ("gallery", item["name"]),
+        ("engine", item["engine"]),
+        ("images", f"{item['points']:,}{indexed}"),
+        ("identities", f"{item['identities']:,}"),
+        ("cameras", f"{item['cameras']:,}"),
+        ("size", file_size(item["size_bytes"])),
+        ("made by", _model(item["model"])),
+    ]
+    if item["previous"]:
+        pairs.append(("previous", f"{_model(item['previous'])}; sss rollback goes back to it"))
+    if item["building"]:
+        pairs.append(("building", f"{_model(item['building'])}; sss reindex goes on with it"))
+    fields = [f"{name} ({kind})" for name, kind in sorted(item["fields"].items()) if name not in INTERNAL]
+    write_pairs([*pairs, ("filter by", ", ".join(fields))])
+    write_text("")
+
+
+def _model(model: dict[str, Any]) -> str:
+    short = f"{model['fingerprint'][:12]}, {model['dim']}-D"
+    return f"{model['name']} ({short})" if model["name"] else short
+
+
 def _figure(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else safe(value)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"

@@ -36,7 +36,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "sweep": ("siamese_search.cli.sweep", "Train with several values of an option and compare them."),
     "evaluate": ("siamese_search.cli.evaluate", "Measure a model on identities it has never seen."),
     "reindex": ("siamese_search.cli.reindex", "Embed a gallery's images again, with another model."),
+    "rollback": ("siamese_search.cli.rollback", "Go back to the vectors from before a reindex."),
+    "galleries": ("siamese_search.cli.galleries", "List what a store holds."),
     "info": ("siamese_search.cli.info", "Show a store, its galleries and the model in use."),
+    "push": ("siamese_search.cli.push", "Copy a gallery into another store."),
+    "pull": ("siamese_search.cli.pull", "Copy a gallery out of another store."),
+    "drop": ("siamese_search.cli.drop", "Delete a gallery."),
 }
 
 EPILOG = """\b

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,17 +11,42 @@ import click
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def store_options(command: F) -> F:
-    """``--store``, ``--gallery`` and ``--model``; ``None`` means: what the settings say."""
+def store_option(command: F) -> F:
+    """``--store`` and ``--insecure``; ``None`` means: what the settings say, here and below."""
     command = click.option(
-        "--model", metavar="BUNDLE", help="Model bundle.  [default: the gallery's own, else the bundled one]"
+        "--insecure",
+        is_flag=True,
+        expose_value=False,
+        callback=_allow_insecure,
+        help="Speak plain HTTP to a server that is not this machine.",
     )(command)
+    return click.option(
+        "--store", metavar="DIR|URL", help="Directory or URL of the vector store.  [default: .sss; SSS_STORE]"
+    )(command)
+
+
+def _allow_insecure(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    """``--insecure`` is ``SSS_INSECURE=1`` for this command: the settings, far below, are where it is asked for."""
+    if value:
+        before = os.environ.get("SSS_INSECURE", "")  # an empty variable counts as unset
+        os.environ["SSS_INSECURE"] = "1"
+        ctx.call_on_close(lambda: os.environ.update(SSS_INSECURE=before))
+
+
+def place_options(command: F) -> F:
+    """``--store`` and ``--gallery``."""
     command = click.option(
         "--gallery", metavar="NAME", help="Gallery inside the store.  [default: default; SSS_GALLERY]"
     )(command)
-    return click.option(
-        "--store", metavar="DIR", help="Directory of the vector store.  [default: .sss; SSS_STORE]"
+    return store_option(command)
+
+
+def store_options(command: F) -> F:
+    """``--store``, ``--gallery`` and ``--model``."""
+    command = click.option(
+        "--model", metavar="BUNDLE", help="Model bundle.  [default: the gallery's own, else the bundled one]"
     )(command)
+    return place_options(command)
 
 
 def layout_option(command: F) -> F:

@@ -188,6 +188,15 @@ def shorten_path(text: str, width: int) -> str:
     return text if len(text) <= width else f"…{text[-(width - 1) :]}"
 
 
+def file_size(count: float) -> str:
+    """Bytes for people: ``1.3 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def write_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     """Aligned ``label  value`` lines on stdout."""
     listed = [(label, safe(value)) for label, value in pairs if label or value is not None]

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import Positive, device_option, json_option
+from siamese_search.cli.options import Positive, device_option, json_option, place_options
 from siamese_search.cli.output import note, safe, warn, write_json, write_text
-from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL
+from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
     from siamese_search.model.embedder import Device
@@ -17,6 +17,9 @@ EPILOG = """\b
 Examples:
   sss reindex --model runs/first      embed the gallery's images again, with your own model
   sss reindex --model bundled         back to the model that comes along
+  sss rollback                        back to the vectors from before, at once
+  sss reindex --drop-old              delete the vectors from before: no way back
+  sss reindex --keep-vectors          only new storage settings; no image is read
 """
 
 
@@ -24,8 +27,13 @@ Examples:
 @click.option(
     "--model", metavar="BUNDLE", help="The new model.  [default: the settings', else the bundled one]"
 )
-@click.option("--store", metavar="DIR", help="Directory of the vector store.  [default: .sss; SSS_STORE]")
-@click.option("--gallery", metavar="NAME", help="Gallery inside the store.  [default: default; SSS_GALLERY]")
+@place_options
+@click.option("--keep-vectors", is_flag=True, help="Copy the vectors; only the storage settings are new.")
+@click.option(
+    "--drop-old",
+    is_flag=True,
+    help="Delete the former vectors in the end; without --model and --keep-vectors do nothing else.",
+)
 @click.option("--drop-missing", is_flag=True, help="Leave out images that cannot be read any more.")
 @click.option("--batch-size", type=Positive(), metavar="N", help="Images per forward pass.  [default: 64]")
 @click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
@@ -35,6 +43,8 @@ def command(
     model: str | None,
     store: str | None,
     gallery: str | None,
+    keep_vectors: bool,
+    drop_old: bool,
     drop_missing: bool,
     batch_size: int | None,
     threads: int | None,
@@ -43,19 +53,25 @@ def command(
 ) -> int:
     """Read a gallery's images again from their files and embed them with another model.
 
-    Searches go on in the old vectors until all new ones are there; then the new ones take their place in one
-    step. Interrupted or failed, the gallery is as it was. What is ingested meanwhile, ingest again afterwards.
+    Searches go on in the old vectors until all new ones are there and checked; then those take their place in one
+    step. The old ones are kept for `sss rollback`. Interrupted or failed, the gallery is as it was, and the same
+    command goes on. What is ingested or removed meanwhile is brought over.
     """
     from ingest import stop_on_signals
-    from siamese_search import api
+    from siamese_search import upkeep
     from siamese_search.cli.progress import Bar
 
+    if drop_old and model is None and not keep_vectors:
+        return _drop_old(store, gallery, json)
+    if keep_vectors and model is not None:
+        raise UsageError("--keep-vectors takes no --model: the vectors stay those of the gallery's own")
     try:
         with Bar("reindex", "images") as bar, stop_on_signals() as stop:
-            summary = api.reindex(
+            summary = upkeep.reindex(
                 model,
                 store=store,
                 gallery=gallery,
+                keep_vectors=keep_vectors,
                 drop_missing=drop_missing,
                 batch_size=batch_size,
                 threads=threads,
@@ -64,16 +80,31 @@ def command(
                 stop=stop,
             )
     except KeyboardInterrupt:
-        note("sss: interrupted; the gallery is as it was")
+        note("sss: interrupted; the gallery is as it was, and the same command goes on from here")
         return EXIT_INTERRUPTED
     for failure in summary.dropped:
         warn(f"dropped {failure.path}: {failure.reason}")
+    if drop_old:
+        upkeep.drop_old(store=store, gallery=gallery)
     if json:
         write_json(summary.to_json())
     else:
+        before = "deleted" if drop_old else "kept for `sss rollback` until `sss reindex --drop-old`"
         write_text(
-            f"{summary.images} images embedded again ({summary.seconds:.1f} s)\n"
+            f"{summary.images} images, {summary.embedded} of them embedded now ({summary.seconds:.1f} s)\n"
             f"gallery '{summary.collection}' in {safe(summary.store)}: now by {safe(summary.model)},"
-            f" was by {safe(summary.former_model)}"
+            f" was by {safe(summary.former_model)}\n"
+            f"the former vectors are {before}"
         )
     return EXIT_PARTIAL if summary.dropped else EXIT_DONE
+
+
+def _drop_old(store: str | None, gallery: str | None, json: bool) -> int:
+    from siamese_search import upkeep
+
+    count = upkeep.drop_old(store=store, gallery=gallery)
+    if json:
+        write_json({"generations_dropped": count})
+    else:
+        write_text(f"{count} former generation{'s' if count != 1 else ''} deleted")
+    return EXIT_DONE

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from siamese_search.gallery.checksums import VerifyReport, verify_vectors
-    from siamese_search.gallery.opening import list_galleries, open_gallery, rebuild_gallery
+    from siamese_search.gallery.opening import list_galleries, open_gallery, open_store
 
-__all__ = ["VerifyReport", "list_galleries", "open_gallery", "rebuild_gallery", "verify_vectors"]
+__all__ = ["VerifyReport", "list_galleries", "open_gallery", "open_store", "verify_vectors"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("list_galleries", "open_gallery", "rebuild_gallery"):
+    if name in ("list_galleries", "open_gallery", "open_store"):
         from siamese_search.gallery import opening
 
         return getattr(opening, name)

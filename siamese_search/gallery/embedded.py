@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 import qdrant_edge as edge
 
-from siamese_search.errors import ModelMismatchError, StoreError, UsageError, printable
+from siamese_search.errors import GalleryReplacedError, StoreError, UsageError, printable
 from siamese_search.gallery import layout
 from siamese_search.gallery.base import Gallery, GalleryInfo, Hit, Payload, StoredPoint, Vectors
 from siamese_search.gallery.checksums import vector_crc
@@ -47,6 +47,10 @@ class EmbeddedGallery(Gallery):
 
     Thread-safe. Several processes may have it open: each takes its turn (:mod:`.lease`), so calls may wait
     and raise StoreBusyError naming the holder. ``mode`` "r" refuses writes.
+
+    It stands for one generation until it is closed. After another was published, a reader goes on in its own
+    (as long as that is kept), so that no answer mixes two; a writer's next call raises GalleryReplacedError, so
+    that nothing is written where nobody looks. A reader's does too once its generation has been deleted.
     """
 
     #: From this many points on, :meth:`optimise` builds an HNSW index.
@@ -55,19 +59,21 @@ class EmbeddedGallery(Gallery):
     def __init__(
         self,
         store: Path,
-        directory: Path,
+        generation: Path,
         *,
         mode: str = "r",
         wait: float = 10.0,
-        generation: Path | None = None,
+        building: bool = False,
+        on_close: Callable[[], None] = lambda: None,
     ) -> None:
-        """``generation`` pins an unpublished generation; otherwise CURRENT decides, each time anew."""
-        self._directory, self._mode, self._wait, self._pinned = directory, mode, wait, generation
-        header = layout.read_header(self._locate())
+        """building: the generation is not to be the current one, even for writing."""
+        self.generation, self._mode, self._wait = generation, mode, wait
+        self._building, self._on_close = building, on_close
+        header = layout.read_header(generation)
         self.name, self.model = header.name, header.model
         self.store = os.fspath(store)
         self._what = f"gallery {self.name!r} in {printable(self.store)}"
-        self._lease = ShardLease(self._locate, self._what, wait, self._admit)
+        self._lease = ShardLease(self._locate, self._what, wait)
 
     def upsert(self, ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload]) -> None:
         self._writable()
@@ -243,7 +249,6 @@ class EmbeddedGallery(Gallery):
     def info(self) -> GalleryInfo:
         with self._lease.use() as shard:
             state = shard.info()
-            assert self._lease.generation is not None
             return GalleryInfo(
                 name=self.name,
                 store=self.store,
@@ -251,12 +256,15 @@ class EmbeddedGallery(Gallery):
                 points=shard.count(edge.CountRequest(exact=True)),
                 indexed_points=state.indexed_vectors_count,
                 model=self.model,
-                size_bytes=layout.disk_bytes(self._lease.generation),
+                size_bytes=layout.disk_bytes(self.generation),
                 fields=dict(self._lease.types),
             )
 
     def close(self) -> None:
-        self._lease.close()
+        try:
+            self._lease.close()
+        finally:
+            self._on_close()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -265,14 +273,13 @@ class EmbeddedGallery(Gallery):
             yield
 
     def _locate(self) -> Path:
-        return self._pinned or layout.current_generation(self._directory)
-
-    def _admit(self, generation: Path) -> None:
-        now = layout.read_header(generation).model
-        if now.fingerprint != self.model.fingerprint or now.dim != self.model.dim:
-            raise ModelMismatchError(
-                f"{self._what} was re-indexed with another model meanwhile: run the command again"
-            )
+        """The generation, while it may be used. Asked under its lock: who deletes or replaces it holds that."""
+        if (self._mode == "r" or self._building) and self.generation.is_dir():
+            return self.generation
+        # Raises by itself where the whole gallery has gone.
+        if layout.current_generation(self.generation.parent) != self.generation:
+            raise GalleryReplacedError(f"{self._what} was re-indexed meanwhile: run the command again")
+        return self.generation
 
     def _bools(self) -> list[str]:
         return bool_fields(self._lease.types)

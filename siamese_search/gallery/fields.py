@@ -11,7 +11,7 @@ Pure Python, independent of any engine.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from siamese_search.gallery.filters import INT_MAX, INT_MIN
@@ -68,6 +68,18 @@ def settle(
                 if name in payload:
                     payload[name] = coerce(payload[name], final)
     return cleaned, changed
+
+
+def same_payload(sent: Mapping[str, Any], stored: Mapping[str, Any], ignore: Collection[str] = ()) -> bool:
+    """Whether ``stored`` is what ``sent`` becomes when it is stored: in a field widened to str, 1 is ``"1"``."""
+    names = [name for name in sent if name not in ignore]
+    if len(names) != sum(name not in ignore for name in stored):
+        return False
+    for name in names:
+        value, there = sent[name], stored.get(name)
+        if there != value and not (isinstance(there, str) and there == coerce(value, "str")):
+            return False
+    return True
 
 
 def _widest(kinds: Iterable[str]) -> str:

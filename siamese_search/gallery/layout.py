@@ -1,7 +1,9 @@
 """Where an embedded store keeps its galleries on disk.
 
     STORE/store.json                      marks the directory as a store
-    STORE/galleries/NAME/CURRENT          the name of the generation in use, swapped by atomic rename
+    STORE/galleries/NAME/CURRENT          the generation in use and, on a second line, the former one
+    STORE/galleries/NAME/BUILDING         the generation that is being filled, while there is one
+    STORE/galleries/NAME/build.lock       held by whoever fills it (see locks.py; its turnstile is beside it)
     STORE/galleries/NAME/g-XXXXXXXX/      a generation:
         gallery.json                      format version, name, model (fingerprint, dimension, name)
         fields.json                       the payload schema
@@ -10,6 +12,10 @@
 
 Model and vectors live in one generation, so that one rename swaps both. Everything is made aside and
 renamed into place: no half-made store, gallery or generation is ever seen under its name.
+
+Publishing takes two steps: CURRENT is replaced (old and new in one document, so no moment has two currents or
+forgets the former), then BUILDING is removed. A crash in between leaves a BUILDING that names the current
+generation: it counts as none. A generation that no pointer names is debris, and the next builder deletes it.
 """
 
 from __future__ import annotations
@@ -119,17 +125,72 @@ def find_gallery(store: Path, name: str) -> Path:
 
 
 def current_generation(gallery: Path) -> Path:
-    """The generation that CURRENT points to. Raises StoreError when the pointer or its target is damaged."""
+    """The generation that CURRENT points to. Raises as :func:`generation_pointers`."""
+    return generation_pointers(gallery)[0]
+
+
+def generation_pointers(gallery: Path) -> tuple[Path, Path | None]:
+    """The current and the previous generation, as CURRENT names them in one reading.
+
+    Raises StoreError when the pointer or its target is damaged, GalleryNotFoundError when there is none.
+    """
     pointer = gallery / "CURRENT"
-    try:
-        text = pointer.read_bytes()[:100].decode("ascii", "replace").strip()
-    except OSError as error:
-        raise StoreError(f"cannot read {printable(pointer)}: {error.strerror}") from error
-    if not _GENERATION.fullmatch(text) or not (gallery / text).is_dir():
+    text = _pointer_text(pointer)
+    while True:
+        names = text.split()
+        if 1 <= len(names) <= 2 and all(_GENERATION.fullmatch(name) for name in names):
+            if (gallery / names[0]).is_dir():
+                previous = gallery / names[1] if len(names) == 2 else None
+                return gallery / names[0], previous if previous is not None and previous.is_dir() else None
+            again = _pointer_text(pointer)
+            if again != text:  # swapped, and the former generation deleted, since we looked
+                text = again
+                continue
         raise StoreError(
             f"{printable(pointer)} is damaged (it points to {text!r}): delete {printable(gallery)} and ingest again"
         )
-    return gallery / text
+
+
+def _pointer_text(pointer: Path) -> str:
+    try:
+        return pointer.read_bytes()[:100].decode("ascii", "replace").strip()
+    except FileNotFoundError:
+        raise GalleryNotFoundError(
+            f"gallery {pointer.parent.name!r} in {printable(pointer.parents[2])} was deleted meanwhile"
+        ) from None
+    except OSError as error:
+        raise StoreError(f"cannot read {printable(pointer)}: {error.strerror}") from error
+
+
+def building_generation(gallery: Path) -> Path | None:
+    """The generation that BUILDING points to; None where there is none, or it was published already."""
+    try:
+        text = _pointer_text(gallery / "BUILDING")
+    except GalleryNotFoundError:
+        return None
+    path = gallery / text
+    if not _GENERATION.fullmatch(text) or not path.is_dir() or path in generation_pointers(gallery):
+        return None
+    return path
+
+
+def mark_building(gallery: Path, generation: Path | None) -> None:
+    """Make ``generation`` the one that is being filled, atomically; None: nothing is."""
+    with _os_errors("write", gallery):
+        if generation is None:
+            (gallery / "BUILDING").unlink(missing_ok=True)
+            fsync_directory(gallery)
+        else:
+            atomic_write_text(gallery / "BUILDING", generation.name + "\n")
+
+
+def stray_generations(gallery: Path) -> list[Path]:
+    """Generations that no pointer names: of builders that died, and former ones nobody wants any more."""
+    named = {*generation_pointers(gallery), building_generation(gallery)}
+    with _os_errors("read", gallery):
+        return sorted(
+            path for path in gallery.iterdir() if _GENERATION.fullmatch(path.name) and path not in named
+        )
 
 
 def new_generation(parent: Path, header: GalleryHeader) -> Path:
@@ -147,10 +208,11 @@ def new_generation(parent: Path, header: GalleryHeader) -> Path:
     return path
 
 
-def point_to(gallery: Path, generation: Path) -> None:
-    """Make ``generation`` the current one, atomically."""
+def point_to(gallery: Path, current: Path, previous: Path | None = None) -> None:
+    """Make these the current and the previous generation, atomically."""
+    names = [current.name] if previous is None else [current.name, previous.name]
     with _os_errors("write", gallery):
-        atomic_write_text(gallery / "CURRENT", generation.name + "\n")
+        atomic_write_text(gallery / "CURRENT", "\n".join(names) + "\n")
 
 
 def publish_gallery(aside: Path, gallery: Path) -> bool:
@@ -209,6 +271,21 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{FORMAT_VERSION}): upgrade siamese-search"
         )
     return document  # type: ignore[no-any-return]
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a directory so that nobody finds it any more; returns its new place, to be removed."""
+    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.dropped")
+    with _os_errors("write", path.parent):
+        path.rename(aside)
+        fsync_directory(path.parent)
+    return aside
+
+
+def remove_dropped(parent: Path) -> None:
+    """Delete what was set aside in a directory, by us or by a process that died before it could."""
+    for path in parent.glob(".*.dropped"):
+        remove_tree(path)
 
 
 def remove_tree(path: Path) -> None:

@@ -36,18 +36,12 @@ _RETURN_SECONDS = 120.0
 class ShardLease:
     """Shared access to the shard of the generation that ``locate()`` names.
 
-    ``locate`` is asked again each time the shard is opened; ``admit(generation)`` may raise to refuse a
-    generation that took the place of the first one (another model's). Thread-safe.
+    ``locate`` is asked again each time the shard is opened, and raises where that generation may no longer
+    be used. Thread-safe.
     """
 
-    def __init__(
-        self,
-        locate: Callable[[], Path],
-        what: str,
-        wait: float,
-        admit: Callable[[Path], None] = lambda _generation: None,
-    ) -> None:
-        self._locate, self._what, self._wait, self._admit = locate, what, wait, admit
+    def __init__(self, locate: Callable[[], Path], what: str, wait: float) -> None:
+        self._locate, self._what, self._wait = locate, what, wait
         self._mutex = threading.RLock()
         self._shard: edge.EdgeShard | None = None
         self._lock: Turnstile | None = None
@@ -152,7 +146,6 @@ class ShardLease:
         deadline = time.monotonic() + wait
         lock, generation = self._enter(deadline)
         try:
-            self._admit(generation)
             started = time.monotonic()
             shard = self._load(generation / layout.SHARD, deadline)
             self.generation = generation

@@ -7,6 +7,7 @@ Two lock files beside the data, both ``flock``\\ ed, so that the kernel cleans u
     somebody waits; having given way, it must pass the turnstile itself and so cannot barge in again.
 ``shard.lock``
     Held while the data is open. Its text says who holds it, for the people who are kept waiting.
+    (``build.lock`` for the right to fill a new generation.)
 """
 
 from __future__ import annotations
@@ -28,12 +29,14 @@ _POLL_SECONDS = 0.003
 class Turnstile:
     """A queueing exclusive lock on a directory, between processes and between objects of one process.
 
-    Not reentrant and not thread-safe: its owner holds a mutex. ``what`` names the guarded thing in errors.
+    Not reentrant and not thread-safe: its owner holds a mutex. ``what`` names the guarded thing in errors,
+    ``name`` is the file that is held.
     """
 
-    def __init__(self, directory: Path, what: str) -> None:
+    def __init__(self, directory: Path, what: str, name: str = "shard.lock") -> None:
         self.directory = directory
         self._what = what
+        self._name = name
         self._gate: int | None = None
         self._hold: int | None = None
 
@@ -51,7 +54,7 @@ class Turnstile:
         deadline = time.monotonic() + wait
         gate = self._open("turnstile.lock")
         try:
-            hold = self._open("shard.lock")
+            hold = self._open(self._name)
             try:
                 self._lock(gate, deadline, wait)
                 self._lock(hold, deadline, wait)
@@ -75,6 +78,15 @@ class Turnstile:
                     fcntl.flock(descriptor, fcntl.LOCK_UN)
                 os.close(descriptor)
 
+    def in_place(self) -> bool:
+        """Whether what we hold is still the lock that others find: not where its directory was replaced."""
+        assert self._hold is not None
+        try:
+            there = (self.directory / self._name).stat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(there, os.fstat(self._hold))
+
     def wanted(self) -> bool:
         """Whether somebody queues behind the holder. Costs two system calls."""
         if self._gate is None:
@@ -89,7 +101,7 @@ class Turnstile:
     def holder(self) -> str:
         """Who holds the lock, for people: ``process 123 (sss ingest ...) for 12 s``."""
         try:
-            text = (self.directory / "shard.lock").read_bytes()[:4096].decode("utf-8", "replace")
+            text = (self.directory / self._name).read_bytes()[:4096].decode("utf-8", "replace")
             note = json.loads(text)
             host = "" if note["host"] == socket.gethostname() else f" on {printable(str(note['host']))}"
             seconds = max(0, round(time.time() - float(note["since"])))

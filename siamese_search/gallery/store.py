@@ -7,6 +7,7 @@ publishes it in one atomic step, and keeps the former one (*previous*) to roll b
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
@@ -46,7 +47,12 @@ class Store(ABC):
         mode: Literal["r", "w"] = "r",
         wait: float = 10.0,
     ) -> Gallery:
-        """Open the current generation. See :func:`siamese_search.gallery.opening.open_gallery`."""
+        """Open the current generation. See :func:`siamese_search.gallery.opening.open_gallery`.
+
+        The gallery stands for that generation until it is closed. When another has become current, a reader
+        goes on in its own; a writer's next call raises GalleryReplacedError, as does a reader's once its
+        generation has been deleted.
+        """
 
     @abstractmethod
     def generations(self, name: str) -> Generations:
@@ -67,6 +73,16 @@ class Store(ABC):
         An older previous one is deleted. The built gallery must be closed. A search that has begun in the
         former generation ends there. StoreError where nothing is being built.
         """
+
+    def publish_settled(self, name: str, settle: Callable[[Gallery], None], *, wait: float = 10.0) -> None:
+        """:meth:`publish` after a last look at the current generation, with which ``settle`` is called.
+
+        As far as the engine can, nobody else writes to it from then until the swap; searches may have to
+        wait. ``settle`` may still write to the built gallery, and closes it. What it raises publishes nothing.
+        """
+        with self.open(name, wait=wait) as current:
+            settle(current)
+        self.publish(name, wait=wait)
 
     @abstractmethod
     def rollback(self, name: str, *, wait: float = 10.0) -> ModelRef:

@@ -16,7 +16,7 @@ from siamese_search.errors import (
     StoreError,
     UsageError,
 )
-from siamese_search.gallery import layout, list_galleries, open_gallery, rebuild_gallery
+from siamese_search.gallery import layout, list_galleries, open_gallery, open_store
 from siamese_search.gallery.base import ModelRef
 
 MODEL = ModelRef("a1b2c3d4e5f6" + "0" * 52, 4, "bundled")
@@ -103,12 +103,12 @@ def test_names_that_cannot_be(store: Path, name: str):
         open_gallery(store, name)
 
 
-@pytest.mark.parametrize("url", ["http://localhost:6333", "https://user:secret@host/x", "grpc://h:1"])
-def test_urls_are_refused(url: str):
-    for ask in (open_gallery, list_galleries):
-        with pytest.raises(StoreError, match="directory") as caught:
-            ask(url)
-        assert "secret" not in one_line(caught)
+def test_a_location_is_a_directory_or_a_url(store: Path):
+    with open_store(store) as opened:
+        assert opened.location == os.fspath(store)
+        assert opened.names() == ["default"]
+    with pytest.raises(UsageError, match="a directory or a URL"):
+        open_store("")
 
 
 def test_what_is_not_a_store(scratch: Path):
@@ -216,42 +216,6 @@ def test_two_creators_get_one_gallery(scratch: Path):
     with open_gallery(scratch / "store") as gallery:
         assert gallery.count() == 3
     assert [p.name for p in (scratch / "store" / "galleries").iterdir()] == ["default"]
-
-
-def test_rebuilding_swaps_model_and_points_at_once(store: Path):
-    home = store / "galleries" / "default"
-    before = layout.current_generation(home)
-    with open_gallery(store) as reader, open_gallery(store, mode="w") as writer:
-        with rebuild_gallery(store, "default", OTHER) as fresh:
-            assert fresh.model == OTHER
-            fresh.upsert(IDS[:2], ROWS[:2], [{}, {}])
-            assert reader.count() == 4  # the old one answers until the end
-        for stale in (reader, writer):
-            with pytest.raises(ModelMismatchError, match="re-indexed"):
-                stale.count()
-    with open_gallery(store, model=OTHER) as gallery:
-        assert gallery.count() == 2
-    assert not before.exists()
-    assert sorted(p.name for p in home.iterdir()) == ["CURRENT", layout.current_generation(home).name]
-
-
-def test_rebuilding_with_the_same_model_is_seen_by_open_galleries(store: Path):
-    with open_gallery(store) as reader:
-        assert reader.count() == 4
-        with rebuild_gallery(store, "default", MODEL) as fresh:
-            fresh.upsert(IDS[:1], ROWS[:1], [{}])
-        assert reader.count() == 1
-
-
-def test_a_failed_rebuild_changes_nothing(store: Path):
-    home = store / "galleries" / "default"
-    before = sorted(p.name for p in home.iterdir())
-    with pytest.raises(KeyboardInterrupt), rebuild_gallery(store, "default", OTHER) as fresh:  # noqa: PT012
-        fresh.upsert(IDS[:2], ROWS[:2], [{}, {}])
-        raise KeyboardInterrupt
-    assert sorted(p.name for p in home.iterdir()) == before
-    with open_gallery(store, model=MODEL) as gallery:
-        assert gallery.count() == 4
 
 
 def test_gallery_json_says_what_the_design_says(store: Path):
