@@ -1,4 +1,4 @@
-"""The verb :func:`sweep` (shown by :mod:`siamese_search.api`), in its two halves: plan, then run."""
+"""The verb :func:`sweep` (``siamese_search.sweep``), in its two halves: plan, then run."""
 
 from __future__ import annotations
 

@@ -122,25 +122,35 @@ def test_evaluate_with_the_extras_of_test_time(sss: Run, demo: Path, tiny_bundle
     assert [note.split(" ")[0] for note in report["notes"][-2:]] == ["flip", "re-ranked"]
 
 
-def test_sweep(sss: Run, demo: Path, tmp_path: Path) -> None:
+def test_sweep_and_its_failures(sss: Run, demo: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    done = sss(
-        "sweep", demo / "gallery", "--preset", "apn", "--backbone", "test_efficientnet", "--dim", "8", "--epochs", "1",
-        "--height", "32", "--width", "16", "--init", "none", "--holdout", "2", "--margin", "0.2,0.5", "--json",
-        cwd=tmp_path,
+    options = (
+        "--preset", "apn", "--backbone", "test_efficientnet", "--dim", "8", "--epochs", "1", "--height", "32",
+        "--width", "16", "--init", "none", "--holdout", "2", "--out", "s", "--margin",
+        "0.5,1e39",
     )  # fmt: skip
-    made = answer(done)
-    same_shape(documented("sss sweep --json"), made)
-    assert [(run["values"], run["state"]) for run in made["runs"]] == [
-        ({"margin": 0.2}, "done"),
-        ({"margin": 0.5}, "done"),
-    ]
-    assert made["grid"]["margin"] == [0.2, 0.5]
-    planned = answer(
-        sss("sweep", demo / "gallery", "--margin", "1,2", "--holdout", "2", "--dry-run", "--json")
-    )
-    same_shape(documented("sss sweep --json"), planned)
-    assert [run["mAP"] for run in planned["runs"]] == [None, None]
+    shape = documented("sss sweep --json")
+    planned = answer(sss("sweep", demo / "gallery", *options, "--dry-run", "--json", cwd=tmp_path))
+    same_shape(shape, planned)
+    assert [run["state"] for run in planned["runs"]] == ["planned", "planned"]
+    done = sss("sweep", demo / "gallery", *options, "--json", cwd=tmp_path)
+    made = answer(done, code=3)
+    same_shape(shape, made)
+    good, bad = made["runs"]
+    assert (good["values"], good["state"], good["reason"]) == ({"margin": 0.5}, "done", None)
+    assert (bad["state"], bad["mAP"]) == ("failed", None)
+    assert "the loss became inf" in bad["reason"]
+    assert "sss: warning: margin=1e+39 failed: the loss became inf" in done.stderr
+    # Each run is a bundle, and evaluate finds in it what the sweep found.
+    report = answer(sss("evaluate", "--model", good["bundle"], "--json", cwd=tmp_path))
+    assert report["exact"]["mAP"] == pytest.approx(good["mAP"], abs=1e-6)
+    assert report["verification"]["auc"] == pytest.approx(good["auc"], abs=1e-6)
+    shown = sss("sweep", "--resume", "s", cwd=tmp_path)
+    assert shown.returncode == 3
+    heading, first, second = (line for line in shown.stdout.splitlines() if re.search(r"\w", line))
+    assert " ".join(heading.split()) == "margin AUC TPR@FPR 1 % TPR@FPR 10 % rank-1 mAP"
+    assert first.split()[0] == "0.5"
+    assert "failed: the loss became inf" in second
 
 
 def test_info(sss: Run, demo_store: Path, tmp_path: Path) -> None:

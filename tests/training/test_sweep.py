@@ -5,11 +5,10 @@ from __future__ import annotations
 import csv
 import fcntl
 import json
+import shutil
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -22,7 +21,7 @@ from siamese_search.evaluation.evaluate import evaluate  # noqa: E402
 from siamese_search.model.bundle import load_bundle  # noqa: E402
 from siamese_search.model.embedder import load_embedder  # noqa: E402
 from siamese_search.training import sweep as module  # noqa: E402
-from siamese_search.training.run import Silent  # noqa: E402
+from siamese_search.training.run import Silent, TrainRequest  # noqa: E402
 from siamese_search.training.sweep_record import Sweep, SweepRun, load_sweep  # noqa: E402
 
 SMALL = {
@@ -122,65 +121,67 @@ def test_the_same_sweep_again_trains_nothing(
     assert table(whole) == before
 
 
-@pytest.mark.parametrize(("at", "steps"), [(1, 1), (2, 3)])
-def test_a_stopped_sweep_goes_on_to_the_same_table(
-    whole: Path, people: Path, tmp_path: Path, at: int, steps: int
-) -> None:
-    stopper = Stopper(at, steps)
-    with pytest.raises(KeyboardInterrupt):
-        sweep(people, tmp_path / "cut", margin=MARGINS, reporter=stopper, stop=stopper.stop)
-    assert [run.state for run in load_sweep(tmp_path / "cut").runs].count("done") == at - 1
-    again = Stopper()
-    done = sweep(people, tmp_path / "cut", margin=MARGINS, reporter=again)
-    assert again.begun == list(range(at, 3))
-    assert table(tmp_path / "cut") == table(whole)
-    assert [run.fingerprint for run in done.runs] == [run.fingerprint for run in load_sweep(whole).runs]
+def without_the_second(whole: Path, out: Path) -> Path:
+    """A copy of the finished sweep as it was before its second run."""
+    shutil.copytree(whole, out)
+    shutil.rmtree(out / "margin=1.0")
+    return planned_again(out)
 
 
-def test_a_run_that_was_killed_before_its_checkpoint_is_begun_again(
-    whole: Path, people: Path, tmp_path: Path
-) -> None:
-    planned = sweeps.plan(people, out=tmp_path / "s", **{**SMALL, "margin": MARGINS})  # type: ignore[arg-type]
-    for name in (
-        "margin=0.2",
-        "margin=1.0",
-    ):  # as a kill between run.json and the first checkpoint leaves them
-        (tmp_path / "s" / name).mkdir(parents=True)
-        (tmp_path / "s" / name / "run.json").write_bytes((whole / name / "run.json").read_bytes())
-    sweeps.run(planned, device="cpu", threads=1)
-    assert table(tmp_path / "s") == table(whole)
-
-
-def test_a_run_that_was_killed_before_it_was_measured_is_only_measured(
-    whole: Path, people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import shutil
-
-    shutil.copytree(whole, tmp_path / "s")
-    record = tmp_path / "s" / "sweep.json"
+def planned_again(out: Path) -> Path:
+    record = out / "sweep.json"
     saved = json.loads(record.read_text())
     saved["runs"][1].update(state="planned", figures=None, fingerprint=None, epochs=None)
     record.write_text(json.dumps(saved))
+    return out
+
+
+def test_a_stopped_sweep_goes_on_to_the_same_table(whole: Path, people: Path, tmp_path: Path) -> None:
+    cut = without_the_second(whole, tmp_path / "cut")
+    stopper = Stopper(at=2, steps=3)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(people, cut, margin=MARGINS, reporter=stopper, stop=stopper.stop)
+    assert stopper.begun == [2]
+    assert [run.state for run in load_sweep(cut).runs] == ["done", "planned"]
+    assert table(cut) != table(whole)
+    done = sweep(people, cut, margin=MARGINS)
+    assert table(cut) == table(whole)
+    assert [run.fingerprint for run in done.runs] == [run.fingerprint for run in load_sweep(whole).runs]
+
+
+def test_a_run_that_was_killed_before_its_checkpoint_is_begun_again(whole: Path, tmp_path: Path) -> None:
+    cut = without_the_second(whole, tmp_path / "cut")
+    (cut / "margin=1.0").mkdir()
+    (cut / "margin=1.0" / "run.json").write_bytes((whole / "margin=1.0" / "run.json").read_bytes())
+    sweeps.sweep(resume=cut, device="cpu", threads=1)
+    assert table(cut) == table(whole)
+
+
+def test_a_run_that_was_killed_before_it_was_measured_is_only_measured(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = planned_again(Path(shutil.copytree(whole, tmp_path / "cut")))
     for name in ("train", "resume"):
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("trained again"))
-    sweeps.sweep(resume=tmp_path / "s", device="cpu", threads=1)
-    assert table(tmp_path / "s") == table(whole)
+    sweeps.sweep(resume=cut, device="cpu", threads=1)
+    assert table(cut) == table(whole)
 
 
-def test_a_run_that_fails_says_why_and_stops_no_other(people: Path, tmp_path: Path) -> None:
-    done = sweep(people, tmp_path / "s", margin=1e10, triplet_weight=[1e30, 1.0], epochs=1)
-    assert [run.state for run in done.runs] == ["failed", "done"]
-    reason = done.runs[0].reason or ""
-    assert "the loss became inf at step 0" in reason
-    rows = table(tmp_path / "s")
-    assert rows[0]["reason"] == reason
-    assert (rows[0]["mAP"], rows[1]["reason"]) == ("", "")
-    assert rows[1]["mAP"] != ""
-    assert done.to_json()["runs"][0]["bundle"] is None
-    # Run again, only the failed one is tried again.
+def test_a_run_that_fails_says_why_and_stops_no_other(whole: Path, people: Path, tmp_path: Path) -> None:
+    out = tmp_path / "s"
+    shutil.copytree(whole / "margin=0.2", out / "margin=0.2")  # has only to be measured
+    done = sweep(people, out, margin=[1e10, 1e39, 0.2])
+    assert [run.state for run in done.runs] == ["failed", "failed", "done"]
+    collapsed, diverged, good = table(out)
+    assert "the triplets have collapsed" in collapsed["reason"]
+    assert "the loss became inf at step 0" in diverged["reason"]
+    assert (collapsed["mAP"], good["reason"]) == ("", "")
+    assert good["mAP"] == table(whole)[0]["mAP"]
+    assert [run["bundle"] is None for run in done.to_json()["runs"]] == [True, True, False]
+    # Run again, only the failed ones are tried again.
     again = Stopper()
-    sweeps.sweep(resume=tmp_path / "s", reporter=again, device="cpu", threads=1)
-    assert again.begun == [1]
+    sweeps.sweep(resume=out, reporter=again, device="cpu", threads=1)
+    assert again.begun == [1, 2]
 
 
 def test_an_error_that_nobody_foresaw_is_recorded_too(
@@ -205,38 +206,37 @@ def test_swept_seeds_share_one_split(people: Path, tmp_path: Path) -> None:
 
 
 def test_the_teacher_is_asked_once(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = sorted(path.name for path in people.iterdir())
-    vectors = np.random.default_rng(0).normal(size=(len(names), 8)).astype(np.float32)
-    archive = tmp_path / "teacher.npz"
-    np.savez(archive, keys=np.array(names), vectors=vectors)
-    asked: list[Path] = []
-    from siamese_search.training import run as running
+    found: list[bytes | None] = []
 
-    original: Callable[..., object] = running.teacher_vectors
+    def train(request: TrainRequest, *_: object) -> None:
+        """Asks the teacher where its vectors are not there yet, and then fails."""
+        kept = request.out / "teacher.npz"
+        found.append(kept.read_bytes() if kept.exists() else None)
+        request.out.mkdir(exist_ok=True)
+        kept.write_bytes(b"vectors")
+        raise TrainingError("enough")
 
-    def recorded(path: Path, *args: object, **options: object) -> object:
-        asked.append(path)
-        return original(path, *args, **options)
-
-    monkeypatch.setattr(running, "teacher_vectors", recorded)
-    done = sweep(people, tmp_path / "s", teacher=archive, teacher_weight=[1.0, 5.0], epochs=1)
-    assert [run.state for run in done.runs] == ["done", "done"]
-    assert asked == [archive.resolve(), tmp_path / "s" / "teacher-weight=5.0" / "teacher.npz"]
-    assert done.runs[0].fingerprint != done.runs[1].fingerprint
+    monkeypatch.setattr(module, "train", train)
+    sweep(people, tmp_path / "s", margin=[1.0, 2.0, 3.0], teacher=tmp_path / "teacher.xml")
+    assert found == [None, b"vectors", b"vectors"]
+    found.clear()
+    sweep(people, tmp_path / "plain", margin=[1.0, 2.0])
+    assert found == [None, None]
 
 
 def test_an_unreadable_held_out_image_is_named(whole: Path, people: Path, tmp_path: Path) -> None:
-    import shutil
-
-    held = load_sweep(whole).heldout_identities
-    data = tmp_path / "data"
-    shutil.copytree(people, data)
-    bad = min(path for path in data.iterdir() if path.name.startswith(held[0]))
+    data = Path(shutil.copytree(people, tmp_path / "data"))
+    out = tmp_path / "s"
+    for name in ("margin=0.2", "margin=1.0"):  # bundles that have only to be measured
+        shutil.copytree(whole / name, out / name)
+    bad = min(
+        path for path in data.iterdir() if path.name.startswith(load_sweep(whole).heldout_identities[0])
+    )
     bad.write_bytes(bad.read_bytes()[:80])
-    done = sweep(data, tmp_path / "s", margin=MARGINS, epochs=1)
+    done = sweep(data, out, margin=MARGINS)
     assert list(done.failed) == [str(bad)]
     assert [run.state for run in done.runs] == ["done", "done"]
-    assert load_sweep(tmp_path / "s").failed == done.failed
+    assert load_sweep(out).failed == done.failed
 
 
 def test_a_sweep_without_anybody_held_out_is_refused_before_it_begins(people: Path, tmp_path: Path) -> None:
