@@ -32,6 +32,8 @@ T = TypeVar("T")
 OLDEST_VERSION = (1, 16)
 #: Seconds for one request. The client's own 5 is too short for a batch into a busy cluster.
 TIMEOUT = 60
+#: Seconds for the first word, which costs a server nothing.
+_HELLO_TIMEOUT = 5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 #: A hiccup shorter than this is not worth telling.
 _WORTH_TELLING = 1.0
@@ -66,7 +68,7 @@ class Connection:
         self.location = address.url
         self._address, self._key, self._grpc_port = address, key, grpc_port or GRPC_PORT
         self._withheld, self._notice = withheld, notice
-        self._lock = threading.Lock()
+        self._lock, self._contacting = threading.Lock(), threading.Lock()
         self._client: QdrantClient | None = None
         self._closed = False
         self._told = False
@@ -147,22 +149,21 @@ class Connection:
         """Find out, once, who answers there, of which version, and whether it speaks gRPC."""
         if self._client is not None or self._closed:
             return
-        with self._lock:
+        with self._contacting:
             if self._client is not None or self._closed:
                 return
-            client = self._make(grpc=False)
-        try:
-            info = self._patiently(client.info, wait, first=True)
-            if self._speaks_grpc():
+            client = self._make(grpc=False, timeout=_HELLO_TIMEOUT)
+            try:
+                info = self._patiently(client.info, wait, first=True)
+                self.grpc = self._speaks_grpc()
                 _quietly(client.close)
-                client = self._make(grpc=True)
-                self.grpc = True
-            if not self.grpc:
-                _log.info("%s does not answer gRPC at port %d; speaking REST", self.location, self._grpc_port)
-            self._adopt(client, info)
-        except BaseException:
-            _quietly(client.close)
-            raise
+                client = self._make(grpc=self.grpc, timeout=TIMEOUT)
+                if not self.grpc:
+                    _log.info("%s: no gRPC at port %d; speaking REST", self.location, self._grpc_port)
+                self._adopt(client, info)
+            except BaseException:
+                _quietly(client.close)
+                raise
 
     def _adopt(self, client: QdrantClient, info: Any) -> None:
         numbers = str(info.version).split(".")
@@ -183,7 +184,7 @@ class Connection:
             socket.create_connection((self._address.host, self._grpc_port), timeout=3).close()
         except OSError:
             return False
-        client = self._make(grpc=True, timeout=5)
+        client = self._make(grpc=True, timeout=_HELLO_TIMEOUT)
         try:
             client.info()
             return True
@@ -194,7 +195,7 @@ class Connection:
         finally:
             _quietly(client.close)
 
-    def _make(self, *, grpc: bool, timeout: int = TIMEOUT) -> QdrantClient:
+    def _make(self, *, grpc: bool, timeout: int) -> QdrantClient:
         options: dict[str, Any] = {
             # gRPC's own pauses between attempts to connect grow to two minutes: ours decide.
             "grpc.initial_reconnect_backoff_ms": 200,

@@ -16,6 +16,8 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 #: full; tls: no safe connection; foreign: what answers is no Qdrant; refused: everything else that the server says.
 Kind = Literal["gone", "busy", "key", "missing", "exists", "disk", "tls", "foreign", "refused"]
 
+_EMPTY = "its answer has not the form of Qdrant's"
+
 
 @dataclass(frozen=True, slots=True)
 class Fault:
@@ -41,6 +43,8 @@ def fault_of(error: Exception) -> Fault | None:
         return _http_fault(error)
     if isinstance(error, ResponseHandlingException):
         return _handling_fault(error.source)
+    if isinstance(error, AssertionError) and str(error).endswith("returned None"):
+        return Fault("foreign", _EMPTY)  # the client's word for an answer without a result
     return None
 
 
@@ -103,7 +107,7 @@ def _handling_fault(source: Exception) -> Fault | None:
     if isinstance(
         source, ValueError
     ):  # pydantic's ValidationError and json's error: an answer in no form of Qdrant's
-        return Fault("foreign", "its answer has not the form of Qdrant's")
+        return Fault("foreign", _EMPTY)
     return None
 
 
