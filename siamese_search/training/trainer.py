@@ -40,6 +40,7 @@ class Progress:
     global_step: int = 0
     loss_sum: float = 0.0
     triplet_sum: float = 0.0  # of the triplet or contrastive part alone, not weighted
+    triplet_last: float = 0.0  # the same of the last batch
     accuracy_sum: float = 0.0
     images: int = 0  # in this epoch
     seconds: float = 0.0  # in this epoch, validation not counted
@@ -154,6 +155,7 @@ class Trainer:
             state.global_step += 1
             state.loss_sum += loss
             state.triplet_sum += triplet_loss
+            state.triplet_last = triplet_loss
             state.accuracy_sum += accuracy
             state.images += batch.size * ranks.world
             state.seconds += time.monotonic() - started
@@ -261,8 +263,9 @@ class Trainer:
         }
         only_triplets = not self.heads and self.teacher is None
         level = collapsed_loss(config)
-        # All embeddings alike give this loss exactly; so close to it, no epoch of a learning network comes.
-        if only_triplets and level is not None and abs(row["triplet_loss"] - level) < 1e-3 * level:
+        # All embeddings alike give this loss exactly, in every batch. A mean alone may pass by it while learning.
+        stuck = (row["triplet_loss"], state.triplet_last)
+        if only_triplets and level and all(abs(loss - level) < 1e-3 * level for loss in stuck):
             raise TrainingError(
                 f"the triplets have collapsed: after epoch {state.epoch + 1} the loss stands at {level:g} "
                 f"({row['triplet_loss']:.4f}), all embeddings are the same; lower --lr or start from --init bundled"

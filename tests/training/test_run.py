@@ -20,6 +20,7 @@ from safetensors import safe_open  # noqa: E402
 from siamese_search.errors import DataError, TrainingError  # noqa: E402
 from siamese_search.model.bundle import Bundle, load_bundle  # noqa: E402
 from siamese_search.model.embedder import load_embedder  # noqa: E402
+from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.training.checkpoint import save_checkpoint  # noqa: E402
 from siamese_search.training.data import HoldOut  # noqa: E402
 from siamese_search.training.presets import PRESETS, TrainConfig  # noqa: E402
@@ -243,6 +244,19 @@ def test_collapsed_triplets_stop_the_run(
     for name, config in (("apn", APN), ("pairs", PAIRS)):
         with pytest.raises(TrainingError, match="collapsed"):
             train(request(people, tmp_path / name, config.with_options(lr=1e-9)))
+
+
+def test_a_mean_loss_that_passes_by_the_collapsed_one_is_no_collapse() -> None:
+    from siamese_search.training.trainer import Progress, Trainer
+
+    config = PAIRS.with_options(margin=2.0)  # collapsed: 1.0
+    network = APNNetwork(NetworkSpec(config.backbone, config.dim, config.height, config.width))
+    trainer = Trainer(network, config, None, np.repeat(np.arange(4), 4))  # type: ignore[arg-type]
+    trainer.progress = Progress(step=2, triplet_sum=2.0, triplet_last=0.8)
+    trainer.finish_epoch()
+    trainer.progress = Progress(step=2, triplet_sum=2.0, triplet_last=1.0)
+    with pytest.raises(TrainingError, match="collapsed"):
+        trainer.finish_epoch()
 
 
 def test_unreadable_images_are_left_out_and_named(people: Path, tmp_path: Path) -> None:
