@@ -1,17 +1,24 @@
 """qdrant-client's in-memory mode in place of a server, behind our connection.
 
-It differs from a server in one thing that matters here: an unknown collection or one that exists already is a bare
-ValueError. The shim says it as the client does over REST. Answers are the engine's own.
+It differs from a server in three things that matter here, which the shim makes up for; answers are its own.
+
+- An unknown collection, or one that exists already, is a bare ValueError: said as the client says it over REST.
+- Closing a client would close the "server".
+- Scores come from one matrix product, in which equal vectors can differ in the last bit, by their place in the
+  matrix. A server scores each vector by itself, so that equal ones tie.
 """
 
 from __future__ import annotations
 
 import json
 import warnings
+from unittest import mock
 
 import httpx
+import numpy as np
 from qdrant_client import QdrantClient
 from qdrant_client.http.exceptions import UnexpectedResponse
+from qdrant_client.local import distances
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from siamese_search.gallery.connection import Connection
@@ -19,11 +26,18 @@ from siamese_search.gallery.server_store import ServerStore
 
 
 class _Local(QdrantLocal):
+    def close(self, **kwargs):
+        """A server stays when one of its clients goes."""
+
     def _get_collection(self, collection_name):
         try:
             return super()._get_collection(collection_name)
         except ValueError as error:
             raise refusal(404, str(error)) from None
+
+    def query_batch_points(self, collection_name, requests, **kwargs):
+        with mock.patch.object(distances, "dot_product", _each_by_itself):
+            return super().query_batch_points(collection_name, requests, **kwargs)
 
     def create_collection(self, collection_name, *args, **kwargs):
         try:
@@ -36,6 +50,10 @@ class _Local(QdrantLocal):
             return super().update_collection_aliases(change_aliases_operations, **kwargs)
         except ValueError as error:
             raise refusal(400, str(error)) from None
+
+
+def _each_by_itself(query, vectors):
+    return np.einsum("nd,d->n", vectors, query)
 
 
 def refusal(status, text):
