@@ -245,9 +245,10 @@ class ServerGallery(Gallery):
             # The server counts neither floats nor what has no index.
             points = self.scroll([*where, Condition(field, "present")], fields=[field])
             return _top(Counter(point.payload[field] for point in points), limit)
+        # Of several shards each sends its own most frequent values only, so then all are asked for.
         sharded = (self._collection_info().config.params.shard_number or 1) > 1
-        # Each shard sends its own most frequent values only, so of several shards all are asked for.
-        asked = max(1, self.count(where)) if sharded else limit + 1
+        everything = sharded or limit > _LARGE_K
+        asked = max(1, self.count(where)) if everything else limit + 1
         while True:
             hits = self._run(
                 QdrantClient.facet,
@@ -258,7 +259,7 @@ class ServerGallery(Gallery):
                 exact=True,
             ).hits
             counts = sorted((hit.count for hit in hits), reverse=True)
-            if len(counts) < asked or counts[limit - 1] != counts[-1]:
+            if everything or len(counts) < asked or counts[limit - 1] != counts[-1]:
                 return _top({hit.value: hit.count for hit in hits if hit.count}, limit)
             asked *= 8  # a tie at the last place, which the server breaks as it likes
 
