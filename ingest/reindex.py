@@ -117,7 +117,9 @@ def run_reindex(
 
         def settle(current: Gallery) -> None:
             run.progress = run.stop = None
-            run.bring_over(current)
+            # Searches wait meanwhile, so nothing is compared that nobody can have changed.
+            if run.seen is None or current.write_mark() != run.seen:
+                run.bring_over(current)
             fresh.flush()
             run.check_count(current)
             fresh.close()
@@ -143,11 +145,13 @@ class _Reindex:
         self.fresh, self.embedder = fresh, embedder
         self.batch_size, self.drop_missing, self.summary = batch_size, drop_missing, summary
         self.progress, self.stop = progress, stop
+        self.seen: str | None = None
         self._dropped: dict[str, dict[str, Any]] = {}
         self._absent = 0
 
     def bring_over(self, source: Gallery) -> int:
         """One pass: make the new generation hold what ``source`` holds; how many points differed."""
+        self.seen = source.write_mark()
         changed = 0
         pending: deque[tuple[Sequence[StoredPoint], list[Future[_Read]]]] = deque()
         with ThreadPoolExecutor(min(2, os.cpu_count() or 1), thread_name_prefix="decode") as pool:

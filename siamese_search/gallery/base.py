@@ -180,6 +180,13 @@ class Gallery(ABC):
     def info(self) -> GalleryInfo:
         """Counts, size, model, fields."""
 
+    def write_mark(self) -> str | None:
+        """A text that changes whenever anybody writes to this generation; None where the engine cannot tell.
+
+        Equal marks before and after mean that nothing was written in between.
+        """
+        return None
+
     @abstractmethod
     def close(self) -> None:
         """Flush and release. Safe to call twice."""

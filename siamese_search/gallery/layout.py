@@ -7,6 +7,7 @@
     STORE/galleries/NAME/g-XXXXXXXX/      a generation:
         gallery.json                      format version, name, model (fingerprint, dimension, name)
         fields.json                       the payload schema
+        written                           another random text with every turn in which somebody writes
         shard/                            the engine's files
         turnstile.lock, shard.lock        see locks.py
 
@@ -271,6 +272,22 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{FORMAT_VERSION}): upgrade siamese-search"
         )
     return document  # type: ignore[no-any-return]
+
+
+def mark_written(generation: Path) -> None:
+    """Change the generation's mark. Call it with the generation's lock, before the write that it announces."""
+    with _os_errors("write", generation):
+        (generation / "written").write_text(uuid.uuid4().hex)
+
+
+def read_mark(generation: Path) -> str:
+    """The mark of the last write; empty where there was none. Call it with the generation's lock."""
+    try:
+        return (generation / "written").read_bytes()[:100].decode("ascii", "replace")
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        raise StoreError(f"cannot read {printable(generation / 'written')}: {error.strerror}") from error
 
 
 def set_aside(path: Path) -> Path:

@@ -63,7 +63,9 @@ class ShardLease:
             shard = self._open()
             self._depth += 1
             try:
-                if writing:
+                if writing and not self._dirty:
+                    assert self.generation is not None
+                    layout.mark_written(self.generation)
                     self._dirty = True
                 with translated(self._what):
                     yield shard

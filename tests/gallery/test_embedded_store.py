@@ -325,3 +325,31 @@ def test_a_gallery_that_vanishes_under_its_writer_is_told_so(store: EmbeddedStor
         store.drop("default")
         with pytest.raises(GalleryNotFoundError, match=r"'default'.*deleted meanwhile"):
             put(writer, 11)
+
+
+def test_a_write_by_anybody_changes_the_mark_and_nothing_else_does(store: EmbeddedStore):
+    with (
+        store.open("default") as reader,
+        store.open("default", mode="w") as one,
+        EmbeddedStore(store.path).open("default", mode="w") as two,
+    ):
+        marks = [reader.write_mark()]
+        for writer in (one, two, one, one):
+            put(writer, 11)
+            marks.append(reader.write_mark())
+        one.delete([contract.point_id(11)])
+        marks.append(reader.write_mark())
+        put(two, 12)
+        two.flush()
+        put(two, 13)
+        marks.append(reader.write_mark())
+        assert len(set(marks)) == len(marks)
+        assert None not in marks
+        assert finds(one)
+        one.flush()
+        one.optimise()
+        two.close()
+        assert reader.write_mark() == one.write_mark() == marks[-1]
+    renew(store, model=OLD)
+    with store.open("default") as reader:
+        assert reader.write_mark() not in marks

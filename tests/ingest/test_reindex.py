@@ -334,3 +334,14 @@ def test_stopped_between_two_batches(store):
         reindex(store, During(stop.set), batch_size=16, stop=stop)
     with open_store(store) as opened, opened.build("default", MIRRORED) as fresh:
         assert 0 < fresh.count() < IMAGES
+
+
+def test_searches_wait_for_no_comparison_where_nobody_wrote(store, monkeypatch):
+    passes = []
+    bring_over = module._Reindex.bring_over
+    monkeypatch.setattr(
+        module._Reindex, "bring_over", lambda run, source: passes.append(1) or bring_over(run, source)
+    )
+    reindex(store)
+    assert len(passes) == 2  # the work, and a look whether anything was written meanwhile
+    assert len(stored(store)[1]) == IMAGES
