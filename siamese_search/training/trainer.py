@@ -108,7 +108,9 @@ class Trainer:
         self.heads.to(self.device)
         parameters = [p for p in (*self.network.parameters(), *self.heads.parameters()) if p.requires_grad]
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-        self.optimizer = kind(parameters, lr=config.lr, weight_decay=config.weight_decay)
+        # One kernel for all parameters instead of hundreds; on the CPU the plain step is as fast.
+        fused = self.device.type == "cuda"
+        self.optimizer = kind(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
         self._parameters = parameters
         # Its decay is warmed up: a short run would otherwise keep its initial weights. It draws nothing random.
         self._ema = ModelEmaV3(self.network, decay=config.ema, use_warmup=True) if config.ema > 0 else None
@@ -201,7 +203,9 @@ class Trainer:
         # Dropout and drop-path draw from the global generator, where a backbone has them.
         torch.manual_seed(self._seed(0))
         generator = torch.Generator().manual_seed(self._seed(1))
-        pixels = torch.from_numpy(self.images.get(indices)).to(self.device, non_blocking=True)
+        pixels = torch.from_numpy(self.images.get(indices))
+        if self.device.type == "cuda":  # only pinned memory is copied while the CPU goes on
+            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         inputs = self.network.normalise(augment(pixels, config, generator))
         half = self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
