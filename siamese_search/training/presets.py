@@ -60,7 +60,7 @@ class TrainConfig:
     grad_clip: float = _option(5.0, "largest gradient norm; 0 switches clipping off")
 
     ema: float = _option(
-        0.0, "decay of the moving average of the weights that is validated and kept; 0: none"
+        0.999, "decay of the moving average of the weights that is validated and kept, warmed up; 0: none"
     )
 
     # augmentation
@@ -133,7 +133,7 @@ BACKBONE_DEFAULTS: dict[str, dict[str, int]] = {"simple_cnn": {"height": 100, "w
 APN = TrainConfig(
     preset="apn", height=128, width=64, neck="none", batches="apn", batch_size=32, epochs=15, margin=1.0,
     unit_triplets=True, identity_weight=0.0, teacher_weight=0.0, similarity_weight=0.0, optimizer="adam", lr=1e-3,
-    weight_decay=0.0, schedule="constant", warmup_epochs=0.0, grad_clip=0.0, flip=0.0, crop=0.0, erase=0.0,
+    weight_decay=0.0, schedule="constant", warmup_epochs=0.0, grad_clip=0.0, ema=0.0, flip=0.0, crop=0.0, erase=0.0,
     jitter=0.0,
 )  # fmt: skip
 

@@ -115,7 +115,7 @@ def resume(
         request = TrainRequest(
             data=read_paths(saved["data"]),
             out=out,
-            config=TrainConfig(**saved["config"]),
+            config=TrainConfig(**{"ema": 0.0, **saved["config"]}),  # a run from before --ema has none
             layout=saved["layout"],
             holdout=HoldOut(ids=tuple(saved["heldout_identities"])),
             init=saved["init"],
