@@ -56,11 +56,11 @@ def answer(result, code=0):
     return json.loads(result.stdout)
 
 
-def test_every_verb_takes_a_url(sss, demo, env, server, tmp_path):
+def test_every_verb_takes_a_url(sss, demo, tiny_bundle, env, server, tmp_path):
     def run(*args):
         return sss(*args, env=env, cwd=tmp_path)
 
-    first = answer(run("ingest", demo / "gallery", "--json"))
+    first = answer(run("ingest", demo / "gallery", "--model", tiny_bundle.path, "--json"))
     assert first["new"] == first["seen"] > 0
     assert first["store"] == env["SSS_STORE"]
     again = answer(run("ingest", demo / "gallery", "--json"))
@@ -69,7 +69,7 @@ def test_every_verb_takes_a_url(sss, demo, env, server, tmp_path):
     query = sorted((demo / "queries").glob("*.jpg"))[0]
     there = answer(run("search", query, "-k", "3", "--format", "json"))
     local = tmp_path / "local"
-    answer(run("ingest", demo / "gallery", "--store", local, "--json"))
+    answer(run("ingest", demo / "gallery", "--model", tiny_bundle.path, "--store", local, "--json"))
     here = answer(run("search", query, "-k", "3", "--format", "json", "--store", local))
     assert [one["key"] for one in there[0]["results"]] == [one["key"] for one in here[0]["results"]]
 
