@@ -69,7 +69,7 @@ def _print(facts: dict[str, Any], *, alone: bool) -> None:
             ("network", f"{model['backbone']}, {model['dim']}-D"),
             ("input", f"{model['input_size'][0]}x{model['input_size'][1]} (height x width)"),
             ("held out", f"{model['heldout_identities']} identities"),
-            *((safe(name), _figure(value)) for name, value in model["metrics"].items()),
+            *((safe(name), _figures(value)) for name, value in model["metrics"].items()),
         ]
     )
 
@@ -98,6 +98,13 @@ def _print_gallery(item: dict[str, Any]) -> None:
 def _model(model: dict[str, Any]) -> str:
     short = f"{model['fingerprint'][:12]}, {model['dim']}-D"
     return f"{model['name']} ({short})" if model["name"] else short
+
+
+def _figures(value: object) -> str:
+    """A figure, or those of one data set: ``rank1 0.8624, mAP 0.6660``."""
+    if not isinstance(value, dict):
+        return _figure(value)
+    return ", ".join(f"{safe(name)} {_figure(figure)}" for name, figure in value.items())
 
 
 def _figure(value: object) -> str:

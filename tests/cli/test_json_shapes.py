@@ -160,6 +160,30 @@ def test_info(sss: Run, demo_store: Path, tmp_path: Path) -> None:
     assert answer(sss("info", "--store", tmp_path / "none", "--json"))["galleries"] == []
 
 
+def test_upkeep(
+    sss: Run, demo_store: Path, tiny_bundle: Bundle, other_bundle: Bundle, tmp_path: Path
+) -> None:
+    store, far = tmp_path / "store", tmp_path / "far"
+    pulled = answer(sss("pull", demo_store, "--store", store, "--json"))
+    assert (pulled["from"], pulled["to"], pulled["copied"]) == (str(demo_store), str(store), 26)
+    pushed = answer(sss("push", far, "--store", store, "--json"))
+    assert list(pulled) == list(pushed)
+    same_shape(documented("sss push --json"), pushed)
+    made = answer(sss("reindex", "--model", other_bundle.path, "--store", store, "--json"))
+    same_shape(documented("sss reindex --json"), made)
+    assert (made["images"], made["embedded"], made["recall"]) == (26, 26, 1.0)
+    held = answer(sss("galleries", "--store", store, "--json"))
+    same_shape(documented("sss galleries --json"), held)
+    assert held["galleries"][0]["previous"]["fingerprint"] == tiny_bundle.fingerprint
+    back = answer(sss("rollback", "--store", store, "--json"))
+    assert back == {"model": tiny_bundle.name, "former_model": other_bundle.name}
+    same_shape(documented("sss rollback --json"), back)
+    assert answer(sss("reindex", "--drop-old", "--store", store, "--json")) == {"generations_dropped": 1}
+    dropped = answer(sss("drop", "default", "--yes", "--store", store, "--json"))
+    same_shape(documented("sss drop --json"), dropped)
+    assert answer(sss("galleries", "--store", store, "--json"))["galleries"] == []
+
+
 def test_every_command_with_json_is_documented() -> None:
     from siamese_search.cli.main import COMMANDS
 
