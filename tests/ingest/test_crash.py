@@ -94,17 +94,17 @@ def test_a_signal_keeps_what_is_done_and_the_next_run_goes_on(images, expected, 
 
 
 def test_a_search_is_answered_while_an_ingest_runs(images, expected, tmp_path):
-    process = start(images, tmp_path / "store", 0.05)
+    process = start(images, tmp_path / "store", 0.3)
     process.stdout.readline()
     answered = 0
-    while process.poll() is None and answered < 5:
+    while process.poll() is None and answered < 3:
         with open_gallery(tmp_path / "store", model=MODEL, wait=30) as gallery:
             if gallery.count():
                 gallery.query(ColourEmbedder().embed(_one_image())[0], 3)
                 answered += 1
         time.sleep(0.05)
     summary = finish(process)
-    assert answered == 5
+    assert answered == 3
     assert summary["new"] == IMAGES
     assert stored(tmp_path / "store") == expected
 
