@@ -21,9 +21,9 @@ Examples:
   sss train photos/ --preset apn --margin 0.5      the classic triplet recipe, another margin
   sss train photos/ --holdout 0.2 --init bundled   a fifth of the identities for validation
   sss train market/ --holdout-ids ids.txt          exactly these identities held out
-  sss train market/ faces/                         two data sets, with an equal share of every batch
+  sss train market/ faces/                         two data sets, equal shares of every batch
   sss train --resume runs/reid-20260101-120000     go on after Ctrl-C or a crash
-  torchrun --nproc-per-node 4 -m siamese_search train photos/    on four GPUs (--batch-size is of each)
+  torchrun --nproc-per-node 4 -m siamese_search train photos/    four GPUs, each --batch-size
 
 The run directory is a model bundle: sss ingest --model runs/NAME, sss evaluate --model runs/NAME.
 """
