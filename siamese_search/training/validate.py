@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from siamese_search.datasets.records import ImageRecord
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, ImageRecord
 from siamese_search.errors import DataError
 from siamese_search.evaluation.ranking import RankingMetrics, retrieval_metrics
 from siamese_search.model.network import APNNetwork
@@ -72,6 +72,13 @@ def held_out_loss(
     The batches depend only on ``config.seed`` and the images, so epochs can be compared; features [n, d].
     sources: the data set of each image where there are several; triplets and pairs stay within one.
     """
+    # Distractors and junk are many people under one name: nothing to pull together.
+    known = [
+        row for row, name in enumerate(identities) if name not in ("", JUNK_IDENTITY, DISTRACTOR_IDENTITY)
+    ]
+    features = features[known]
+    identities = [identities[row] for row in known]
+    sources = [sources[row] for row in known] if sources else sources
     labels = np.unique(np.asarray(identities, dtype=str), return_inverse=True)[1].astype(np.int64)
     places = (
         np.unique([str(s) for s in sources], return_inverse=True)[1].astype(np.int64) if sources else None
