@@ -4,8 +4,9 @@
 
 prints a table and writes benchmarks/results/accuracy.json. ``untrained`` is the network of the first bundle
 with random weights (seed 0). The last bundle is also measured with flip at test time, without and with k-reciprocal
-re-ranking: of exact similarities, for the database has no part in it. ``seen`` is epochs × images of the run that
-made the bundle; a ``+`` says that it began with weights of another bundle, whose images are not counted.
+re-ranking: of exact similarities, for the database has no part in it. ``seen`` is the images that went through
+the network in the run that made the bundle (three for each triplet); a ``+`` says that it began with weights of another
+bundle, whose images are not counted.
 """
 
 from __future__ import annotations
@@ -37,6 +38,16 @@ def untrained(like: Bundle, directory: Path) -> Bundle:
     return save_bundle(APNNetwork(NetworkSpec.from_json(like.meta["network"])), directory, {})
 
 
+def images_seen(bundle: Bundle) -> int:
+    """Of the run's history where it lies beside the bundle, else epochs × images of its data set."""
+    training = bundle.meta.get("training", {})
+    history = bundle.path / "history.jsonl"
+    if not history.exists():
+        return int(training.get("epochs", 0) * training.get("images", 0))
+    rows = [json.loads(line) for line in history.read_text(encoding="utf-8").splitlines()]
+    return sum(round(row["images_per_second"] * row["seconds"]) for row in rows)
+
+
 def rows_of(name: str, bundle: Bundle, report: EvaluationReport) -> list[dict[str, Any]]:
     """The row of one evaluation, and that of its re-ranked figures where there are any."""
     figures = report.to_json()
@@ -45,7 +56,7 @@ def rows_of(name: str, bundle: Bundle, report: EvaluationReport) -> list[dict[st
         "preset": training.get("preset"),
         "input": list(bundle.input_size),
         "epochs": training.get("epochs"),
-        "images_seen": training.get("epochs", 0) * training.get("images", 0),
+        "images_seen": images_seen(bundle),
         "init": training.get("init"),
         "teacher": training.get("teacher"),
         "fingerprint": bundle.fingerprint,

@@ -121,7 +121,6 @@ def test_a_store_that_is_not_one(refused: Refused, query: Path, empty: Path) -> 
     (empty / "a.txt").write_text("mine")
     refused("search", query, "--store", empty)
     assert "is not a store" in refused("search", query, "--store", empty / "a.txt")
-    assert "URL" in refused("search", query, "--store", "http://localhost:6333")
 
 
 def test_ingest_never_writes_into_a_directory_of_something_else(
