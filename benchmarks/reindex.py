@@ -20,6 +20,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).resolve().parent]
+# ruff: noqa: E402 - benchmarks/ingest.py must not hide the package of that name
+
 import siamese_search as sss
 from siamese_search.files import atomic_write_text
 
@@ -130,7 +133,8 @@ def main() -> None:
         "search_seconds": {"median": seconds[len(seconds) // 2], "longest": seconds[-1]},
         "second_run": summary,
     }
-    result["second_run"].pop("store", None)
+    summary.pop("store")
+    summary["model"], summary["former_model"] = arguments.model.name, Path(arguments.former).name
     print(json.dumps(result, indent=1))
     atomic_write_text(arguments.out, json.dumps(result, indent=1) + "\n")
 
