@@ -14,7 +14,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +52,7 @@ def run_ingest(
     batch_size: int = 64,
     decode_threads: int = 0,
     reembed: bool = False,
+    checksum: bool = False,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> IngestSummary:
@@ -65,6 +66,7 @@ def run_ingest(
 
     source: name of the source instead of each root's directory, for mounts that differ between hosts.
     batch_size: images per forward pass. decode_threads: 0 chooses. reembed: embed unchanged files too.
+    checksum: compare by content.
     progress: called from this thread after every step. stop: when set, the batch in hand is finished and
     committed, and the summary says ``interrupted``; the next run goes on from there. So it does after a
     crash: point ids depend on (source, key) alone, and what was committed is found unchanged.
@@ -72,26 +74,55 @@ def run_ingest(
     Raises DataError for a missing root, when there are no images, or when none of them can be used (naming
     three), and ModelMismatchError when the gallery's vectors come from another model.
     """
-    if batch_size < 1:
-        raise UsageError(f"the batch size must be at least 1, not {batch_size}")
-    if decode_threads < 0:
-        raise UsageError(f"the number of decode threads must be at least 0, not {decode_threads}")
-    _check_model(gallery, embedder)
+    _check(gallery, embedder, batch_size, decode_threads)
     started = time.monotonic()
     surveys = survey_roots(roots, layout)
-    run = _Run(gallery, embedder, reembed, progress, stop or threading.Event())
-    height, width = embedder.input_size
-    threads = decode_threads or min(2, os.cpu_count() or 1)
-    with (
-        Decoder((height, width), threads) as decoder,
-        closing(prefetch(scan_files(surveys, source), _SCAN_AHEAD)) as chunks,
-    ):
-        run.embed_all(_batches(run.to_embed(chunks), batch_size), decoder)
-    summary = run.summary
+    summary = ingest_files(
+        scan_files(surveys, source),
+        gallery,
+        embedder,
+        batch_size=batch_size,
+        decode_threads=decode_threads,
+        reembed=reembed,
+        checksum=checksum,
+        progress=progress,
+        stop=stop,
+    )
     summary.seconds = time.monotonic() - started
     if not summary.interrupted:
         _check_outcome(summary, [survey.root for survey in surveys])
     return summary
+
+
+def ingest_files(
+    chunks: Iterable[list[ScannedFile]],
+    gallery: Gallery,
+    embedder: Embedder,
+    *,
+    batch_size: int = 64,
+    decode_threads: int = 0,
+    reembed: bool = False,
+    checksum: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
+) -> IngestSummary:
+    """The pipeline below the scan: bring the gallery up to date with these files, chunk by chunk.
+
+    chunks: from :func:`scan_files`, or any lists of at most some thousand files; computed in a thread of its
+    own, two chunks ahead. The rest is as :func:`run_ingest` says, but no files at all, or none that can be
+    used, is no error here.
+    """
+    _check(gallery, embedder, batch_size, decode_threads)
+    started = time.monotonic()
+    run = _Run(gallery, embedder, reembed, checksum, progress, stop or threading.Event())
+    threads = decode_threads or min(2, os.cpu_count() or 1)
+    with (
+        Decoder(embedder.input_size, threads) as decoder,
+        closing(prefetch(chunks, _SCAN_AHEAD)) as ahead,
+    ):
+        run.embed_all(_batches(run.to_embed(ahead), batch_size), decoder)
+    run.summary.seconds = time.monotonic() - started
+    return run.summary
 
 
 class _Run:
@@ -102,12 +133,13 @@ class _Run:
         gallery: Gallery,
         embedder: Embedder,
         reembed: bool,
+        checksum: bool,
         progress: Callable[[Progress], None] | None,
         stop: threading.Event,
     ) -> None:
         self.gallery = gallery
         self.embedder = embedder
-        self.reembed = reembed
+        self.plan_options = {"reembed": reembed, **({"checksum": True} if checksum else {})}
         self.progress = progress
         self.stop = stop
         self.scanned = False
@@ -126,7 +158,7 @@ class _Run:
                     self.summary.fail(scanned.record.path, scanned.reason)
             usable = [scanned for scanned in chunk if scanned.reason is None]
             relabelled = []
-            for planned in plan_files(usable, self.gallery, reembed=self.reembed):
+            for planned in plan_files(usable, self.gallery, **self.plan_options):
                 if planned.action == "unchanged":
                     self.summary.unchanged += 1
                 elif planned.action == "relabelled":
@@ -233,8 +265,15 @@ def _batches(files: Iterator[PlannedFile], size: int) -> Iterator[list[PlannedFi
         yield batch
 
 
-def _check_model(gallery: Gallery, embedder: Embedder) -> None:
-    """The gallery is opened with the model's fingerprint; this catches a caller who mixed up two of them."""
+def _check(gallery: Gallery, embedder: Embedder, batch_size: int, decode_threads: int) -> None:
+    """Refuse what cannot work before anything is read.
+
+    The gallery is opened with the model's fingerprint; this catches a caller who mixed up two of them.
+    """
+    if batch_size < 1:
+        raise UsageError(f"the batch size must be at least 1, not {batch_size}")
+    if decode_threads < 0:
+        raise UsageError(f"the number of decode threads must be at least 0, not {decode_threads}")
     if gallery.model.fingerprint != embedder.fingerprint or gallery.dim != embedder.dim:
         raise ModelMismatchError(
             f"gallery {gallery.name!r} holds vectors of model {gallery.model.fingerprint[:12]}"
