@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint,
 from siamese_search.training.history import write_history
 from siamese_search.training.pixels import PixelSource
 from siamese_search.training.presets import TrainConfig
+from siamese_search.training.stages import stage_at
 from siamese_search.training.trainer import StepReport, Trainer
 from siamese_search.training.validate import validate
 
@@ -56,10 +57,12 @@ class Loop:
     rows: list[dict[str, Any]]
     held_records: Sequence[ImageRecord]
     held: PixelSource | None  # the pixels of held_records
+    pixels: PixelSource  # the training images
 
     def epochs(self) -> None:
         config, trainer = self.config, self.trainer
         while trainer.progress.epoch < config.epochs:
+            self._enter_stage()
             if not trainer.train_epoch(self.reporter.step, self.stop.is_set, self.save):
                 self.save()
                 raise KeyboardInterrupt
@@ -83,6 +86,24 @@ class Loop:
             if trainer.ranks.first:
                 write_history(self.out, self.rows)
             self.reporter.epoch(row)
+
+    def _enter_stage(self) -> None:
+        """At the first step of a stage of another size: its pixels, and an optimiser without the former's moments."""
+        progress = self.trainer.progress
+        stage = stage_at(self.config, progress.epoch)
+        if progress.epoch == stage.first > 0 and progress.step == 0:
+            self.trainer.forget_moments()
+        if stage.size == self.pixels.size:
+            return
+        self.reporter.message(
+            f"epochs {stage.first + 1} to {stage.last} at {stage.height}×{stage.width}, peak learning rate {stage.lr:g}"
+        )
+        self.pixels.resize(stage.size, progress=self._reading("reading training images"))
+        if self.held:
+            self.held.resize(stage.size, progress=self._reading("reading held-out images"))
+
+    def _reading(self, what: str) -> Callable[[int, int], None]:
+        return lambda done, total: self.reporter.decoding(done, total, what)
 
     def save(self) -> None:
         self.trainer.check_finite()

@@ -36,23 +36,39 @@ class PixelSource:
     ) -> None:
         self.paths = list(paths)
         self.size = size
-        self.failed: list[ImageError] = []
+        self._resident_bytes = resident_bytes
         self._pool = ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="decode")
-        fits = len(self.paths) * size[0] * size[1] * 3 <= resident_bytes
-        self._resident = np.zeros((len(self.paths), *size, 3), np.uint8) if fits else None
-        good = np.ones(len(self.paths), bool)
-        for done, error in enumerate(self._pool.map(self._load, range(len(self.paths))), start=1):
-            if error is not None:
-                good[done - 1] = False
-                self.failed.append(error)
-            if progress and (done % 64 == 0 or done == len(self.paths)):
-                progress(done, len(self.paths))
-        self.usable = np.flatnonzero(good)
+        self.failed = self._read(progress)
+        bad = {error.path for error in self.failed}
+        self.usable = np.array([i for i, path in enumerate(self.paths) if path not in bad], np.int64)
         if not len(self.usable):
             reasons = "; ".join(f"{e.path.name}: {e.reason}" for e in self.failed[:3])
             raise DataError(
                 f"none of {len(self.paths)} training images can be read ({reasons}): check the files"
             )
+
+    def resize(self, size: tuple[int, int], *, progress: Progress | None = None) -> None:
+        """Read the images again at another size. Raises ImageError if one has become unreadable since the start."""
+        if size == self.size:
+            return
+        self.size = size
+        known = {error.path for error in self.failed}
+        for error in self._read(progress):
+            if error.path not in known:
+                raise error
+
+    def _read(self, progress: Progress | None) -> list[ImageError]:
+        """Decode every image at ``self.size``; those that cannot be."""
+        fits = len(self.paths) * self.size[0] * self.size[1] * 3 <= self._resident_bytes
+        self._resident: NDArray[np.uint8] | None = None  # the former pixels go before the new ones come
+        self._resident = np.zeros((len(self.paths), *self.size, 3), np.uint8) if fits else None
+        failed: list[ImageError] = []
+        for done, error in enumerate(self._pool.map(self._load, range(len(self.paths))), start=1):
+            if error is not None:
+                failed.append(error)
+            if progress and (done % 64 == 0 or done == len(self.paths)):
+                progress(done, len(self.paths))
+        return failed
 
     def _load(self, index: int) -> ImageError | None:
         try:

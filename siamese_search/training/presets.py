@@ -36,6 +36,10 @@ class TrainConfig:
     batch_size: int = _option(64, "images per P×K batch, or triplets, or pairs")
     images_per_identity: int = _option(4, "K of P×K")
     epochs: int = _option(60, "passes over the training images")
+    sizes: str = _option(
+        "",
+        "smaller sizes to begin at, with their epochs, as in 128x64:20,192x96:2; the other epochs are at full size",
+    )
 
     # losses
     margin: float = _option(0.3, "margin of the triplet or contrastive loss, in Euclidean distance")
@@ -57,6 +61,9 @@ class TrainConfig:
     weight_decay: float = _option(0.02, "weight decay (adamw: decoupled)")
     schedule: Literal["constant", "cosine"] = _option("cosine", "learning-rate schedule after the warm-up")
     warmup_epochs: float = _option(2.0, "epochs of linear warm-up")
+    restart: float = _option(
+        0.4, "peak learning rate of every size of --sizes after the first, as a share of --lr"
+    )
     grad_clip: float = _option(5.0, "largest gradient norm; 0 switches clipping off")
 
     ema: float = _option(
@@ -95,10 +102,11 @@ class TrainConfig:
             "dim": 2, "height": 8, "width": 8, "batch_size": 2, "images_per_identity": 2, "epochs": 1,
             "margin": 0, "triplet_weight": 0, "identity_weight": 0, "label_smoothing": 0, "metric_weight": 0,
             "teacher_weight": 0, "similarity_weight": 0, "weight_decay": 0, "warmup_epochs": 0, "grad_clip": 0,
-            "flip": 0, "crop": 0, "erase": 0, "jitter": 0, "ema": 0, "validate_every": 0, "checkpoint_minutes": 0,
-            "seed": 0,
+            "restart": 0, "flip": 0, "crop": 0, "erase": 0, "jitter": 0, "ema": 0, "validate_every": 0,
+            "checkpoint_minutes": 0, "seed": 0,
         }  # fmt: skip
         at_most = {
+            "restart": 1,
             "flip": 1,
             "erase": 1,
             "crop": 0.5,
@@ -146,7 +154,19 @@ CONTRASTIVE = APN.with_options(
 #: The modern baseline: P×K batches, batch-hard triplets and identities behind a BNNeck.
 REID = TrainConfig()
 
-PRESETS: dict[str, TrainConfig] = {"reid": REID, "apn": APN, "contrastive": CONTRASTIVE}
+#: The same for a machine without a GPU: nearly all epochs at half the size, the last few at the full one. It made
+#: the bundled model, with a teacher. So short a run at full size would keep too old an average of the weights.
+REID_CPU = REID.with_options(
+    preset="reid-cpu",
+    epochs=23,
+    sizes="128x64:20,192x96:2",
+    warmup_epochs=1.0,
+    ema=0.0,
+    erase=0.25,
+    jitter=0.1,
+)
+
+PRESETS: dict[str, TrainConfig] = {"reid": REID, "reid-cpu": REID_CPU, "apn": APN, "contrastive": CONTRASTIVE}
 
 
 def preset(name: str) -> TrainConfig:

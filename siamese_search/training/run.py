@@ -38,6 +38,7 @@ from siamese_search.training.loop import Loop, Reporter, Silent
 from siamese_search.training.metric_losses import make_metric_losses
 from siamese_search.training.pixels import PixelSource
 from siamese_search.training.presets import PRESETS, TrainConfig
+from siamese_search.training.stages import stages
 from siamese_search.training.teacher import save_vectors, teacher_vectors
 from siamese_search.training.trainer import Progress, Trainer
 
@@ -93,6 +94,7 @@ def train(
     Raises TrainingError if the directory already holds a run, DataError and UsageError for what was asked.
     """
     request.config.check()
+    stages(request.config)  # and so are sizes that cannot be
     make_metric_losses(request.config.metric_loss, 2, request.config.dim)  # a wrong name is said at once
     reporter = reporter or Silent()
     if request.init == "imagenet" and request.config.backbone == simple_cnn.NAME:
@@ -177,7 +179,7 @@ def _run(
     for note in split.notes:
         reporter.message(note)
     network = _initial_network(request, reporter, weights=not resumed)
-    size = (config.height, config.width)
+    size = stages(config)[0].size
 
     def read(records: list[ImageRecord], what: str) -> PixelSource:
         return PixelSource(
@@ -213,7 +215,7 @@ def _run(
     if not resumed:
         _adopt_heads(trainer, request, split, reporter)
     rows = _restore(trainer, out, reporter) if resumed else []
-    run = Loop(out, config, trainer, reporter, stop, rows, split.held, held)
+    run = Loop(out, config, trainer, reporter, stop, rows, split.held, held, images.pixels)
     run.epochs()
     metrics = ranks.agree(run.final_metrics() if ranks.first else {})
     if ranks.first:

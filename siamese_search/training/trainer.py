@@ -23,6 +23,7 @@ from siamese_search.training.losses import TripletLoss, cosine_regression, simil
 from siamese_search.training.metric_losses import make_metric_losses, metric_loss
 from siamese_search.training.objective import collapsed_loss, make_sampler, triplet_objective
 from siamese_search.training.presets import TrainConfig
+from siamese_search.training.stages import stage_at
 
 
 class Images(Protocol):
@@ -186,15 +187,12 @@ class Trainer:
         )
 
     def learning_rate(self, epoch: float) -> float:
-        """The learning rate at a fractional epoch: linear warm-up, then constant or half a cosine to zero."""
-        config = self.config
-        warmup = min(config.warmup_epochs, config.epochs / 2)
-        if epoch < warmup:
-            return config.lr * (0.01 + 0.99 * epoch / warmup)
-        if config.schedule == "constant":
-            return config.lr
-        done = (epoch - warmup) / max(config.epochs - warmup, 1e-9)
-        return config.lr * 0.5 * (1.0 + math.cos(math.pi * min(done, 1.0)))
+        """The learning rate at a fractional epoch, of the stage that it is in."""
+        return stage_at(self.config, epoch).learning_rate(epoch, self.config.schedule)
+
+    def forget_moments(self) -> None:
+        """Start the optimiser afresh: images of another size have gradients of another scale."""
+        self.optimizer.state.clear()
 
     def _step(self, batch: NDArray[np.int64]) -> tuple[float, float, float]:
         """One optimiser step; returns the loss, its triplet part and the triplet accuracy."""
@@ -261,7 +259,7 @@ class Trainer:
             "loss": state.loss_sum / max(1, state.step),
             "triplet_loss": state.triplet_sum / max(1, state.step),
             "triplet_accuracy": state.accuracy_sum / max(1, state.step),
-            "lr": self.learning_rate(state.epoch + 1.0),
+            "lr": stage_at(config, state.epoch).learning_rate(state.epoch + 1.0, config.schedule),
             "images_per_second": state.images / max(state.seconds, 1e-9),
             "seconds": state.seconds,
         }

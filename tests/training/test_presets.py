@@ -53,5 +53,5 @@ def test_values_that_cannot_work_name_their_option(option: str, value: float) ->
 
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
-    with pytest.raises(UsageError, match="reid, apn, contrastive"):
+    with pytest.raises(UsageError, match="reid, reid-cpu, apn, contrastive"):
         preset("magic")

@@ -34,6 +34,7 @@ REID = PRESETS["reid"].with_options(
 APN = PRESETS["apn"].with_options(**SMALL, batch_size=8, epochs=2)
 PAIRS = PRESETS["contrastive"].with_options(**SMALL, batch_size=8, epochs=2)
 EMA = REID.with_options(ema=0.9)
+SIZES = REID.with_options(sizes="16x8:1,24x12:1")
 SIMPLE = PAIRS.with_options(backbone="simple_cnn", dim=16, height=32, width=16)
 
 
@@ -98,7 +99,9 @@ def test_an_unknown_heldout_identity_is_named(people: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("steps", [1, 4, 5])
-@pytest.mark.parametrize("config", [REID, APN, SIMPLE, EMA], ids=["reid", "apn", "pairs", "ema"])
+@pytest.mark.parametrize(
+    "config", [REID, APN, SIMPLE, EMA, SIZES], ids=["reid", "apn", "pairs", "ema", "sizes"]
+)
 def test_a_resumed_run_is_bit_equal(people: Path, tmp_path: Path, config: TrainConfig, steps: int) -> None:
     whole = train(request(people, tmp_path / "whole", config))
     reporter = StopAfter(steps)
