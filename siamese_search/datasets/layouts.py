@@ -119,7 +119,7 @@ def _refuse_repeats(path: Path, records: list[ImageRecord]) -> None:
 class Survey:
     """A root whose layout is known and checked; ``rows`` is what a CSV has already been read into.
 
-    Made by :func:`survey`.
+    Made by :func:`survey`. images: how many there were.
     """
 
     root: Path
@@ -127,6 +127,7 @@ class Survey:
     follow_links: bool = False
     rows: CsvLayout | list[ImageRecord] | None = None
     triplets: list[Triplet] = field(default_factory=list)
+    images: int | None = None
 
     def stream(self, skipped: Skipped | None = None) -> Iterator[ImageRecord]:
         """The records, as :func:`scan_records` gives them; ``skipped`` as in :func:`walk_images`."""
@@ -135,19 +136,23 @@ class Survey:
         return self._walk(skipped)
 
     def _walk(self, skipped: Skipped | None) -> Iterator[ImageRecord]:
-        base, layout = self.detection.base, self.detection.layout
-        for relative in walk_images(base, follow_links=self.follow_links, skipped=skipped):
-            if layout == "market1501":
-                record = market_record(base, relative)
-            elif layout == "folders":
-                top, inside, _ = relative.partition("/")
-                record = (
-                    ImageRecord(encode_key(relative), base / relative, label_text(top)) if inside else None
-                )
-            else:
-                record = ImageRecord(encode_key(relative), base / relative)
+        for relative in walk_images(self.detection.base, follow_links=self.follow_links, skipped=skipped):
+            record = self.record_of(relative)
             if record is not None:  # a file that came since the check and does not fit: the next scan says so
                 yield record
+
+    def record_of(self, relative: str) -> ImageRecord | None:
+        """The record of one image of a directory (``relative`` as :func:`walk_images` yields it).
+
+        ``None`` where its name does not fit the layout. The images of a CSV are in its rows, not here.
+        """
+        base, layout = self.detection.base, self.detection.layout
+        if layout == "market1501":
+            return market_record(base, relative)
+        if layout == "folders":
+            top, inside, _ = relative.partition("/")
+            return ImageRecord(encode_key(relative), base / relative, label_text(top)) if inside else None
+        return ImageRecord(encode_key(relative), base / relative)
 
 
 def survey(
@@ -207,10 +212,11 @@ def _survey_table(table: Table, layout: str, images_root: Path | None) -> Survey
     if layout == "triplets":
         base, records, triplets = read_triplets(table, images_root)
         reason = f"a CSV of triplets with the header {header} ({len(triplets)} rows, {len(records)} images)"
-        return Survey(table.path, Detection(layout, reason, base), rows=records, triplets=triplets)
+        detection = Detection(layout, reason, base)
+        return Survey(table.path, detection, rows=records, triplets=triplets, images=len(records))
     rows = CsvLayout(table, images_root)
     reason = f"a CSV with the header {header} ({rows.rows} rows)"
-    return Survey(table.path, Detection(layout, reason, rows.root), rows=rows)
+    return Survey(table.path, Detection(layout, reason, rows.root), rows=rows, images=rows.rows)
 
 
 @dataclass
@@ -285,7 +291,7 @@ def _survey_directory(root: Path, layout: str, follow_links: bool, skipped: Skip
             f"{printable(root)}: its folders ({_listed(names.top_names)}) are parts of a data set, not"
             " identities; give one of them, or choose layout flat"
         )
-    return Survey(root, Detection(layout, reason, root), follow_links)
+    return Survey(root, Detection(layout, reason, root), follow_links, images=names.images)
 
 
 def _choose(names: _Names) -> tuple[str, str]:
