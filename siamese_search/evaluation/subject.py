@@ -115,7 +115,7 @@ def select_identities(
     """
     known = set(dataset.identities) | set(queries.identities if queries is not None else ())
     held = _held_out(subject, known)
-    everyone = f"all {len(known)} identities"
+    everyone = f"all {len(known)} identities{_seen(subject.bundle, known)}"
     if wanted is None:
         if not held:
             return None, everyone
@@ -134,6 +134,18 @@ def select_identities(
         listed = read_identity_list(Path(wanted))
         return _checked(listed, known, dataset), f"the {len(listed)} identities listed in {printable(wanted)}"
     return _checked(wanted, known, dataset), f"{len(set(wanted))} identities"
+
+
+def _seen(bundle: Bundle, known: set[str]) -> str:
+    """A warning where most of the identities have the names of those that the model learned from."""
+    try:
+        names = {str(name) for name in bundle.meta["training"].get("identity_names", [])}
+    except (KeyError, TypeError, AttributeError):
+        return ""
+    same = len(known & names)
+    if 2 * same <= len(known):
+        return ""
+    return f" (the model learned from {same} of these names: if they are the same identities, the figures flatter it)"
 
 
 def _held_out(subject: Subject, known: set[str]) -> set[str]:

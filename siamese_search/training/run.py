@@ -44,6 +44,8 @@ from siamese_search.training.trainer import Progress, Trainer
 
 RUN_NAME = "run.json"
 TEACHER_NAME = "teacher.npz"
+#: Up to this many, a bundle says by name whom it learned from, so that an evaluation on them can warn.
+_NAMED_IDENTITIES = 20_000
 
 __all__ = ["HoldOut", "Reporter", "Silent", "TrainRequest", "TrainResult", "resume", "train"]
 
@@ -332,6 +334,7 @@ def _summary(
     rows: list[dict[str, Any]],
     metrics: dict[str, float],
 ) -> dict[str, Any]:
+    names = sorted({str(record.identity) for record in images.records})
     return {
         "created_by": f"siamese-search {__version__}",
         "training": {
@@ -341,7 +344,8 @@ def _summary(
             "teacher": request.teacher.name if request.teacher else None,
             "images": len(images.records),
             **({"sources": images.by_source()} if split.sources else {}),
-            "identities": int(images.labels.max()) + 1,
+            "identities": len(names),
+            **({"identity_names": names} if len(names) <= _NAMED_IDENTITIES else {}),
             "epochs": len(rows),
             "seconds": round(sum(row["seconds"] for row in rows), 1),
         },

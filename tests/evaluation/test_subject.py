@@ -177,3 +177,17 @@ def test_a_damaged_run_tells_nothing(of_two: Path, saved: str) -> None:
     (of_two / "run.json").write_text(saved)
     with pytest.raises(UsageError, match="name the data"):
         choose_subject(None, str(of_two))
+
+
+def test_figures_on_identities_that_the_model_learned_from_come_with_a_warning(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    run = copy_run(tiny_bundle, tmp_path / "run", when=1)
+    meta = json.loads((run / META_NAME).read_text())
+    meta["training"] = {**meta.get("training", {}), "identity_names": ["a", "b", "c"]}
+    (run / META_NAME).write_text(json.dumps(meta))
+    subject = Subject(load_bundle(run), tmp_path, None)
+    _, reason = select_identities(subject, dataset(tmp_path, "b", "c", "d"), None, None)
+    assert reason.startswith("all 3 identities (the model learned from 2 of these names")
+    _, reason = select_identities(subject, dataset(tmp_path, "c", "d"), None, None)
+    assert reason == "all 2 identities"  # half of them: names may agree by chance

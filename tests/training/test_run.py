@@ -87,6 +87,7 @@ def test_heldout_identities_never_reach_the_trainer(people: Path, tmp_path: Path
     )
     assert result.bundle.heldout_identities == ["0003", "0005"]
     assert result.bundle.meta["training"]["identities"] == 4
+    assert result.bundle.meta["training"]["identity_names"] == ["0001", "0002", "0004", "0006"]
     assert result.bundle.meta["training"]["images"] == 4 * 6
 
 
