@@ -1,16 +1,17 @@
 """run_ingest(): scan → plan → decode → embed → commit, overlapped, in bounded memory.
 
-    thread "prefetch"     scan: walk and stat, at most 2 chunks of 1,000 files ahead
-    the calling thread    plan (one gallery look-up per chunk), embed, commit
+    thread "scan"         walk and stat, at most 2 chunks of 1,000 files ahead
+    thread "plan"         one gallery look-up per chunk, at most 4 batches ahead
     threads "decode"      decode, at most 2 batches ahead of the embedder
+    the calling thread    embed
+    thread "commit"       upsert and flush, at most 4 batches behind
 
-The model's own threads do nearly all the work and hold no GIL; decoding fills the gaps. All gallery calls
-come from the calling thread, because engines need not be thread-safe.
+The model's own threads do nearly all the work and hold no GIL; decoding fills the gaps. Each stage waits for the
+next one, never for two, and an error of any of them is raised in the calling thread and ends them all.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
@@ -19,27 +20,24 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
+from ingest.commit import Committer, one_at_a_time
 from ingest.decode import DecodedBatch, Decoder, PendingBatch
-from ingest.plan import PlannedFile, plan_files
+from ingest.plan import PlannedFile
+from ingest.planner import Planner
 from ingest.prefetch import prefetch
 from ingest.scan import ScannedFile, scan_files, survey_roots
+from ingest.stages import Clock, Tally
 from ingest.summary import IngestSummary, Progress
 from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
-from siamese_search.gallery.base import Gallery, Vectors
-from siamese_search.gallery.checksums import vector_crc
+from siamese_search.gallery.base import Gallery
+from siamese_search.model.embedder import available_cpus
 
 if TYPE_CHECKING:
     from siamese_search.datasets.layouts import Survey
     from siamese_search.model.embedder import Embedder
 
-_SCAN_AHEAD = 2  # chunks
+_PLAN_AHEAD = 4  # batches
 _DECODE_AHEAD = 2  # batches
-#: Points per commit, and seconds after which a smaller one is made, so that a waiting search gets its turn.
-_COMMIT_POINTS = 256
-_COMMIT_SECONDS = 1.0
 
 
 def run_ingest(
@@ -85,6 +83,7 @@ def run_ingest(
         decode_threads=decode_threads,
         reembed=reembed,
         checksum=checksum,
+        total=_total(surveys),
         progress=progress,
         stop=stop,
     )
@@ -103,166 +102,73 @@ def ingest_files(
     decode_threads: int = 0,
     reembed: bool = False,
     checksum: bool = False,
+    total: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> IngestSummary:
     """The pipeline below the scan: bring the gallery up to date with these files, chunk by chunk.
 
     chunks: from :func:`scan_files`, or any lists of at most some thousand files; computed in a thread of its
-    own, two chunks ahead. The rest is as :func:`run_ingest` says, but no files at all, or none that can be
-    used, is no error here.
+    own, two chunks ahead. total: how many files there will be, where that is known, for the progress display.
+    The rest is as :func:`run_ingest` says, but no files at all, or none that can be used, is no error here.
     """
     _check(gallery, embedder, batch_size, decode_threads)
-    started = time.monotonic()
-    run = _Run(gallery, embedder, reembed, checksum, progress, stop or threading.Event())
-    threads = decode_threads or min(2, os.cpu_count() or 1)
+    stop = stop or threading.Event()
+    threads = decode_threads or min(2, available_cpus())
+    clock = Clock({"decode": threads})
+    model = gallery.model
+    summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint)
+    tally = Tally(summary, clock, total, progress)
+    shared = one_at_a_time(gallery)
+    planner = Planner(shared, tally, clock, reembed=reembed, checksum=checksum)
     with (
         Decoder(embedder.input_size, threads) as decoder,
-        closing(prefetch(chunks, _SCAN_AHEAD)) as ahead,
+        closing(prefetch(planner.batches(chunks, batch_size), _PLAN_AHEAD)) as batches,
+        Committer(shared, tally, clock) as committer,
     ):
-        run.embed_all(_batches(run.to_embed(ahead), batch_size), decoder)
-    run.summary.seconds = time.monotonic() - started
-    return run.summary
+        stage = _EmbedStage(embedder, decoder, committer, tally)
+        summary.interrupted = not stage.run(batches, stop)
+    tally.report()
+    return tally.finish()
 
 
-class _Run:
-    """The state of one ingest: counts, and the points embedded but not yet committed."""
+class _EmbedStage:
+    """What the calling thread does: begin to decode what was planned, embed what is decoded, pass it on."""
 
-    def __init__(
-        self,
-        gallery: Gallery,
-        embedder: Embedder,
-        reembed: bool,
-        checksum: bool,
-        progress: Callable[[Progress], None] | None,
-        stop: threading.Event,
-    ) -> None:
-        self.gallery = gallery
-        self.embedder = embedder
-        self.plan_options = {"reembed": reembed, **({"checksum": True} if checksum else {})}
-        self.progress = progress
-        self.stop = stop
-        self.scanned = False
-        model = gallery.model
-        self.summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint)
-        self._files: list[PlannedFile] = []
-        self._vectors: list[Vectors] = []
-        self._last_commit = time.monotonic()
+    def __init__(self, embedder: Embedder, decoder: Decoder, committer: Committer, tally: Tally) -> None:
+        self._embedder, self._decoder, self._committer, self._tally = embedder, decoder, committer, tally
 
-    def to_embed(self, chunks: Iterator[list[ScannedFile]]) -> Iterator[PlannedFile]:
-        """Plan chunk by chunk; settle what needs no embedding, yield what does."""
-        for chunk in chunks:
-            self.summary.seen += len(chunk)
-            for scanned in chunk:
-                if scanned.reason is not None:
-                    self.summary.fail(scanned.record.path, scanned.reason)
-            usable = [scanned for scanned in chunk if scanned.reason is None]
-            relabelled = []
-            for planned in plan_files(usable, self.gallery, **self.plan_options):
-                if planned.action == "unchanged":
-                    self.summary.unchanged += 1
-                elif planned.action == "relabelled":
-                    relabelled.append(planned)
-                else:
-                    yield planned
-            yield from self._relabel(relabelled)
-            self.report()
-            if self.stop.is_set():
-                return
-        self.scanned = True
-
-    def embed_all(self, batches: Iterator[list[PlannedFile]], decoder: Decoder) -> None:
-        """Decode ahead, embed in order, commit; stop between two batches."""
+    def run(self, batches: Iterator[list[PlannedFile]], stop: threading.Event) -> bool:
+        """Embed all batches, in order; False when ``stop`` came first. It is looked at between two batches."""
         pending: deque[PendingBatch] = deque()
-        try:
-            for files in batches:
-                pending.append(decoder.submit(files))
-                if len(pending) > _DECODE_AHEAD:
-                    self._embed(pending.popleft().result())
-                if self.stop.is_set():
-                    break
-        except DataError:  # of the scan: what was embedded before it is paid for
-            self._commit()
-            raise
-        while pending and not self.stop.is_set():
-            self._embed(pending.popleft().result())
+        for files in batches:
+            if stop.is_set():
+                break
+            if files:
+                pending.append(self._decoder.submit(files))
+            if len(pending) > _DECODE_AHEAD:
+                self._embed(pending.popleft().result())
+            self._tally.report()
+            if stop.is_set():
+                break
+        else:
+            while pending and not stop.is_set():
+                self._embed(pending.popleft().result())
+                self._tally.report()
+            if not pending:
+                return True
         for batch in pending:
             batch.cancel()
-        self.summary.interrupted = bool(pending) or not self.scanned
-        self._commit()
-        self.report()
+        return False
 
     def _embed(self, batch: DecodedBatch) -> None:
         for file, reason in batch.failures:
-            self.summary.fail(file.scanned.record.path, reason)
+            self._tally.fail(file.scanned.record.path, reason)
         if batch.files:
-            vectors = self.embedder.embed(batch.pixels)
-            self.summary.embedded += len(vectors)
-            finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
-            if not finite.all():  # one bad row must not cost the batch
-                for index in np.flatnonzero(~finite):
-                    self.summary.fail(
-                        batch.files[index].scanned.record.path, "the model gave a vector that is not finite"
-                    )
-            self._files += [file for file, good in zip(batch.files, finite, strict=True) if good]
-            self._vectors.append(vectors[finite])
-        overdue = time.monotonic() - self._last_commit > _COMMIT_SECONDS
-        if len(self._files) >= _COMMIT_POINTS or overdue:
-            self._commit()
-        self.report()
-
-    def _commit(self) -> None:
-        """Write what is embedded, durably; only now does it count."""
-        if self._files:
-            vectors = np.concatenate(self._vectors)
-            self._write(self._files, vectors)
-            for file in self._files:
-                if file.action == "new":
-                    self.summary.new += 1
-                else:
-                    self.summary.changed += 1
-        self._files, self._vectors = [], []
-        self._last_commit = time.monotonic()
-
-    def _relabel(self, files: Sequence[PlannedFile]) -> Iterator[PlannedFile]:
-        """Replace payloads and keep the vectors; yields the files whose vector is damaged, to be embedded."""
-        if not files:
-            return
-        kept, vectors = [], []
-        stored = self.gallery.retrieve([file.id for file in files], with_vectors=True)
-        for file, point in zip(files, stored, strict=True):
-            # Written back, a damaged vector would get a new checksum and pass for sound.
-            if point is None or point.vector is None or vector_crc(point.vector) != point.payload.get("crc"):
-                yield file
-            else:
-                kept.append(file)
-                vectors.append(point.vector)
-        if kept:
-            self._write(kept, np.stack(vectors))
-            self.summary.changed += len(kept)
-
-    def _write(self, files: Sequence[PlannedFile], vectors: Vectors) -> None:
-        self.gallery.upsert([file.id for file in files], vectors, [file.payload for file in files])
-        self.gallery.flush()
-
-    def report(self) -> None:
-        """Tell the progress display where we are."""
-        if self.progress is not None:
-            done = self.summary.new + self.summary.changed + self.summary.unchanged + self.summary.failed
-            self.progress(
-                Progress(done, self.summary.seen, self.scanned, self.summary.embedded, self.summary.failed)
-            )
-
-
-def _batches(files: Iterator[PlannedFile], size: int) -> Iterator[list[PlannedFile]]:
-    batch: list[PlannedFile] = []
-    for file in files:
-        batch.append(file)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+            with self._tally.clock.busy("embed"):
+                vectors = self._embedder.embed(batch.pixels)
+            self._tally.add(embedded=len(vectors))
+            self._committer.put(batch.files, vectors)
 
 
 def _check(gallery: Gallery, embedder: Embedder, batch_size: int, decode_threads: int) -> None:
@@ -280,6 +186,12 @@ def _check(gallery: Gallery, embedder: Embedder, batch_size: int, decode_threads
             f" ({gallery.dim}-D), this model is {embedder.fingerprint[:12]} ({embedder.dim}-D);"
             " use the gallery's own model or rebuild it with: sss reindex"
         )
+
+
+def _total(surveys: Sequence[Survey]) -> int | None:
+    """How many images the surveys found; ``None`` where one of them did not count."""
+    counts = [survey.images for survey in surveys]
+    return None if None in counts else sum(count or 0 for count in counts)
 
 
 def _check_outcome(summary: IngestSummary, roots: Sequence[Path]) -> None:

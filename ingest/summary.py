@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from siamese_search.errors import printable
 
 #: Failures kept with their reason; beyond it they are only counted, so that memory stays bounded.
 MAX_FAILURES = 10_000
+
+
+Stage = Literal["scan", "plan", "decode", "embed", "commit"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+
+def bottleneck(stages: Mapping[Stage, float]) -> Stage | None:
+    """The stage that held up the others: the one that was busy longest; ``None`` before any was.
+
+    They run side by side with bounded queues between them, so the others waited for it, and a faster one of the
+    others would change nothing.
+    """
+    slowest = max(stages, key=lambda stage: stages[stage], default=None)
+    return slowest if slowest is not None and stages[slowest] > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +42,8 @@ class IngestSummary:
     new: embedded for the first time. changed: file or metadata differ from what was stored, and the point was
     replaced. unchanged: already stored. removed: points whose file has gone (0 until pruning is asked for).
     failures: the first :data:`MAX_FAILURES`; ``failed`` counts them all. seconds: wall-clock time.
-    embedded: forward passes paid for, in images (metadata-only changes cost none).
+    embedded: forward passes paid for, in images (metadata-only changes cost none). stages: seconds that each
+    stage was busy (of decode, per thread); they overlap.
     """
 
     collection: str
@@ -43,6 +59,12 @@ class IngestSummary:
     seconds: float = 0.0
     interrupted: bool = False
     failures: list[Failure] = field(default_factory=list)
+    stages: dict[Stage, float] = field(default_factory=dict)
+
+    @property
+    def bottleneck(self) -> Stage | None:
+        """The stage that the others waited for."""
+        return bottleneck(self.stages)
 
     @property
     def images_per_second(self) -> float:
@@ -69,6 +91,8 @@ class IngestSummary:
             "failed": [{"path": failure.path, "reason": failure.reason} for failure in self.failures],
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 1),
+            "stages": {stage: round(seconds, 3) for stage, seconds in self.stages.items()},
+            "bottleneck": self.bottleneck,
             "collection": self.collection,
             "store": self.store,
             "model": self.model,
@@ -83,7 +107,8 @@ class Progress:
     """A moment of a running ingest, for a progress display. All counts are images so far.
 
     done: decided for good (committed, unchanged or failed). seen: found by the scan so far; it is the total
-    once ``scanned`` is True. embedded: forward passes so far.
+    once ``scanned`` is True. embedded: forward passes so far. total: of images, ``None`` while it is unknown.
+    images_per_second: images done per second of late. stages: busy seconds of each stage so far.
     """
 
     done: int
@@ -91,3 +116,18 @@ class Progress:
     scanned: bool
     embedded: int
     failed: int
+    total: int | None = None
+    images_per_second: float = 0.0
+    stages: Mapping[Stage, float] = field(default_factory=dict)
+
+    @property
+    def bottleneck(self) -> Stage | None:
+        """The stage that the others wait for."""
+        return bottleneck(self.stages)
+
+    @property
+    def seconds_left(self) -> float | None:
+        """At the rate of late; ``None`` while the rate or the total is unknown."""
+        if self.total is None or self.images_per_second <= 0:
+            return None
+        return (self.total - self.done) / self.images_per_second

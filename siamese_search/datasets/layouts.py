@@ -129,14 +129,18 @@ class Survey:
     triplets: list[Triplet] = field(default_factory=list)
     images: int | None = None
 
-    def stream(self, skipped: Skipped | None = None) -> Iterator[ImageRecord]:
-        """The records, as :func:`scan_records` gives them; ``skipped`` as in :func:`walk_images`."""
+    def stream(self, skipped: Skipped | None = None, *, inside: bool = False) -> Iterator[ImageRecord]:
+        """The records, as :func:`scan_records` gives them; ``skipped`` and ``inside`` as in :func:`walk_images`.
+
+        The files that a CSV lists are not looked at here, links or not.
+        """
         if self.rows is not None:
             return iter(self.rows)
-        return self._walk(skipped)
+        return self._walk(skipped, inside)
 
-    def _walk(self, skipped: Skipped | None) -> Iterator[ImageRecord]:
-        for relative in walk_images(self.detection.base, follow_links=self.follow_links, skipped=skipped):
+    def _walk(self, skipped: Skipped | None, inside: bool) -> Iterator[ImageRecord]:
+        base, links = self.detection.base, self.follow_links
+        for relative in walk_images(base, follow_links=links, inside=inside, skipped=skipped):
             record = self.record_of(relative)
             if record is not None:  # a file that came since the check and does not fit: the next scan says so
                 yield record

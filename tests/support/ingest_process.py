@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fakes import MODEL, ColourEmbedder
 
-from ingest import pipeline
+from ingest import commit, pipeline
 from ingest.worker import stop_on_signals
 from siamese_search.gallery import open_gallery
 
@@ -31,7 +31,7 @@ class SlowEmbedder(ColourEmbedder):
 
 
 def main() -> int:
-    pipeline._COMMIT_POINTS = 48  # many commits in a short run, so that kills fall between and into them
+    commit.COMMIT_POINTS = 48  # many commits in a short run, so that kills fall between and into them
     root, store, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
     with stop_on_signals() as stop, open_gallery(store, model=MODEL, create=True, mode="w") as gallery:
         summary = pipeline.run_ingest([root], gallery, SlowEmbedder(seconds), batch_size=16, stop=stop)

@@ -1,0 +1,134 @@
+"""The stages of an ingest: how long each was busy, what they count together, and which of them holds up the rest."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+from ingest.summary import STAGES, IngestSummary, Progress, Stage
+
+T = TypeVar("T")
+
+#: Seconds that the rate in the progress display looks back, and between two of its samples.
+_RATE_SECONDS = 10.0
+_SAMPLE_SECONDS = 0.25
+
+
+class Clock:
+    """Busy seconds per stage, added by each stage's own threads.
+
+    workers: threads of a stage where it has more than one; its busy time is divided by them, so that a stage
+    that is busy all the time has been busy for as long as the ingest runs.
+    """
+
+    def __init__(self, workers: Mapping[Stage, int]) -> None:
+        self._workers = workers
+        self._busy: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
+        self._lock = threading.Lock()
+
+    def add(self, stage: Stage, seconds: float) -> None:
+        with self._lock:
+            self._busy[stage] += seconds / self._workers.get(stage, 1)
+
+    @contextmanager
+    def busy(self, stage: Stage) -> Iterator[None]:
+        """The block is work of this stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(stage, time.perf_counter() - started)
+
+    def timed(self, stage: Stage, items: Iterable[T]) -> Iterator[T]:
+        """``items``; making each of them is work of this stage."""
+        iterator = iter(items)
+        while True:
+            with self.busy(stage):
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+            yield item
+
+    def seconds(self) -> dict[Stage, float]:
+        with self._lock:
+            return dict(self._busy)
+
+
+class Tally:
+    """The counts of a running ingest. Its threads add to them; the calling one reports them.
+
+    total: number of images, where it is known before the scan ends.
+    """
+
+    def __init__(
+        self,
+        summary: IngestSummary,
+        clock: Clock,
+        total: int | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self.summary, self.clock = summary, clock
+        self.scanned = False
+        self._total = total
+        self._progress = progress
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._samples: deque[tuple[float, int]] = deque([(self._started, 0)])
+
+    def add(
+        self, *, seen: int = 0, new: int = 0, changed: int = 0, unchanged: int = 0, embedded: int = 0
+    ) -> None:
+        with self._lock:
+            self.summary.seen += seen
+            self.summary.new += new
+            self.summary.changed += changed
+            self.summary.unchanged += unchanged
+            self.summary.embedded += embedded
+
+    def fail(self, path: str | os.PathLike[str], reason: str) -> None:
+        with self._lock:
+            self.summary.fail(path, reason)
+
+    def report(self) -> None:
+        """Tell the progress display where we are."""
+        if self._progress is not None:
+            self._progress(self._moment())
+
+    def finish(self) -> IngestSummary:
+        """The summary, complete but for what happens after the pipeline."""
+        self.summary.seconds = time.monotonic() - self._started
+        self.summary.stages = self.clock.seconds()
+        return self.summary
+
+    def _moment(self) -> Progress:
+        with self._lock:
+            one = self.summary
+            seen, embedded, failed = one.seen, one.embedded, one.failed
+            done = one.new + one.changed + one.unchanged + failed
+        return Progress(
+            done,
+            seen,
+            self.scanned,
+            embedded,
+            failed,
+            total=seen if self.scanned else None if self._total is None else max(self._total, seen),
+            images_per_second=self._rate(done),
+            stages=self.clock.seconds(),
+        )
+
+    def _rate(self, done: int) -> float:
+        """Images settled per second, of late: what the first files took says little about the last ones."""
+        now = time.monotonic()
+        samples = self._samples
+        if now - samples[-1][0] >= _SAMPLE_SECONDS:
+            samples.append((now, done))
+        while len(samples) > 2 and now - samples[1][0] > _RATE_SECONDS:
+            samples.popleft()
+        since, before = samples[0]
+        return (done - before) / max(now - since, 1e-3)
