@@ -1,0 +1,74 @@
+"""Watching as a function: :func:`watch` keeps a gallery in step with directories until it is told to stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from siamese_search.workspace import LazyEmbedder, StrPath, open_to_write
+
+if TYPE_CHECKING:
+    from ingest.watch import Observer, WatchOptions
+    from siamese_search.gallery.base import Gallery
+    from siamese_search.model.embedder import Device, Embedder
+    from siamese_search.settings import Settings
+
+
+def watch(
+    directories: Sequence[StrPath],
+    options: WatchOptions,
+    observer: Observer,
+    stop: threading.Event,
+    *,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    model: StrPath | None = None,
+    threads: int | None = None,
+    device: Device = "auto",
+    around: Callable[[Embedder], Embedder] = lambda embedder: embedder,
+) -> bool:
+    """Ingest all images under ``directories``, then what changes there, until ``stop`` is set.
+
+    options: see :class:`~ingest.watch.WatchOptions`. observer: told of everything that happens. The rest is as
+    for :func:`siamese_search.api.ingest`. around: what to put around an embedder that has been loaded.
+
+    Returns whether the first full ingest came to its end. Raises what :meth:`ingest.watch.Watcher.run` raises.
+    """
+    from ingest.watch import Watcher
+    from siamese_search.settings import load_settings
+
+    settings = load_settings()
+    opener = _Opener(
+        settings, store, gallery, model, device, settings.threads if threads is None else threads, around
+    )
+    watcher = Watcher([Path(one) for one in directories], opener.open, options, observer, stop)
+    watcher.run()
+    return watcher.first_done
+
+
+class _Opener:
+    """Opens the gallery anew each time, and keeps the model loaded until the gallery has another one."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: StrPath | None,
+        gallery: str | None,
+        model: StrPath | None,
+        device: Device,
+        threads: int,
+        around: Callable[[Embedder], Embedder],
+    ) -> None:
+        self._place = (settings, store, gallery, model)
+        self._device, self._threads, self._around = device, threads, around
+        self._embedder: Embedder | None = None
+
+    @contextmanager
+    def open(self) -> Iterator[tuple[Gallery, Embedder]]:
+        with open_to_write(*self._place) as (opened, bundle):
+            if self._embedder is None or self._embedder.fingerprint != bundle.fingerprint:
+                self._embedder = self._around(LazyEmbedder(bundle, self._device, self._threads))
+            yield opened, self._embedder
