@@ -1,11 +1,12 @@
 """walk_images(): what is walked, what is passed over, and what ends the walk."""
 
 import os
+import socket
 
 import pytest
 
 from siamese_search.datasets import walk
-from siamese_search.datasets.walk import MAX_DEPTH, walk_images
+from siamese_search.datasets.walk import MAX_DEPTH, link_leads_out, walk_images
 from siamese_search.errors import DataError
 
 
@@ -73,3 +74,80 @@ def test_folders_that_are_nested_too_deep_are_named_and_passed_over(tree):
     ((directory, reason),) = skipped
     assert directory.startswith("b/d/d")
     assert reason == f"folders nested deeper than {MAX_DEPTH}"
+
+
+@pytest.fixture
+def dirt(tmp_path):
+    """A root with everything that is no plain file, and what links to it from inside and outside."""
+    root = tmp_path / "root"
+    (root / "sub").mkdir(parents=True)
+    (root / "sub" / "good.jpg").write_bytes(b"x")
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.jpg").write_bytes(b"x")
+    os.mkfifo(root / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.fspath(root / "socket.jpg"))
+    os.mkfifo(root / "no-image")
+    (root / "dir.jpg").mkdir()
+    for name, target in {
+        "within.jpg": "sub/good.jpg",
+        "out.jpg": "../outside/secret.jpg",
+        "twice.jpg": "out.jpg",
+        "broken.jpg": "nowhere.jpg",
+        "self.jpg": "self.jpg",
+        "topipe.jpg": "pipe.jpg",
+        "device.jpg": "/dev/null",
+        "notes.txt": "nowhere",
+        "sub/up": "..",
+        "elsewhere": "../outside",
+    }.items():
+        (root / name).symlink_to(target)
+    return root
+
+
+PLAIN = {
+    "broken.jpg": "a link that leads nowhere",
+    "device.jpg": "not a regular file",
+    "elsewhere": "a link to a directory, which is not followed",
+    "pipe.jpg": "not a regular file",
+    "self.jpg": "a loop of symbolic links",
+    "socket.jpg": "not a regular file",
+    "sub/up": "a link to a directory, which is not followed",
+    "topipe.jpg": "not a regular file",
+}
+OUT = "a link that leads out of the directory, which is not followed"
+
+
+@pytest.mark.parametrize(
+    ("options", "images", "refused"),
+    [
+        ({}, ["out.jpg", "sub/good.jpg", "twice.jpg", "within.jpg"], PLAIN),
+        ({"inside": True}, ["sub/good.jpg", "within.jpg"], {**PLAIN, "out.jpg": OUT, "twice.jpg": OUT}),
+        (
+            {"follow_links": True},
+            ["elsewhere/secret.jpg", "out.jpg", "sub/good.jpg", "twice.jpg", "within.jpg"],
+            {
+                **{name: why for name, why in PLAIN.items() if "directory" not in why},
+                "sub/up": "a link back to a directory above it",
+            },
+        ),
+    ],
+)
+def test_dirt_is_passed_over_and_named(dirt, options, images, refused):
+    skipped = []
+    assert list(walk_images(dirt, skipped=lambda *what: skipped.append(what), **options)) == images
+    assert len(skipped) == len(refused)
+    assert dict(skipped) == refused
+    assert list(walk_images(dirt, **options)) == images  # nothing of it ends a walk that names nothing
+
+
+def test_a_root_that_is_a_link_is_the_inside_of_its_links(dirt):
+    (dirt.parent / "alias").symlink_to(dirt)
+    assert list(walk_images(dirt.parent / "alias", inside=True)) == ["sub/good.jpg", "within.jpg"]
+    assert link_leads_out(dirt.parent / "alias", "out.jpg")
+    assert not link_leads_out(dirt.parent / "alias", "within.jpg")
+    # A directory whose name begins like the root's is not in it.
+    (dirt.parent / "root2").mkdir()
+    (dirt.parent / "root2" / "x.jpg").write_bytes(b"x")
+    (dirt / "near.jpg").symlink_to("../root2/x.jpg")
+    assert link_leads_out(dirt, "near.jpg")
