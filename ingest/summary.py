@@ -66,6 +66,10 @@ class IngestSummary:
         """The stage that the others waited for."""
         return bottleneck(self.stages)
 
+    def busy(self, stage: Stage) -> float:
+        """The share of the ingest's time in which this stage was at work, 0 to 1."""
+        return min(1.0, self.stages.get(stage, 0.0) / self.seconds) if self.seconds > 0 else 0.0
+
     @property
     def images_per_second(self) -> float:
         """Images embedded per second of wall-clock time; 0.0 when nothing was embedded."""

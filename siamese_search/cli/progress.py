@@ -56,19 +56,24 @@ class Bar:
         else:
             self._bar.console.print(printable(message), soft_wrap=True)
 
-    def update(self, done: int, total: int | None, *, extra: str = "") -> None:
-        """Show ``done`` of ``total`` (``None`` while it is unknown), and a few words more."""
-        if sys.stderr.isatty():
-            self._draw(done, total, extra)
-            return
-        now = time.monotonic()
-        if now - self._spoke >= LINE_SECONDS:
-            self._spoke = now
-            rate = (done - self._start) / (now - self._started)
-            of = "" if total is None else f" of {total}"
-            note(f"{self._title}: {done}{of} {self._unit}, {_rate(rate)}/s{', ' if extra else ''}{extra}")
+    def update(self, done: int, total: int | None, *, rate: float | None = None, extra: str = "") -> None:
+        """Show ``done`` of ``total`` (``None`` while it is unknown), and a few words more.
 
-    def _draw(self, done: int, total: int | None, extra: str) -> None:
+        rate: per second; by default the mean since the beginning.
+        """
+        now = time.monotonic()
+        if rate is None:
+            rate = (done - self._start) / max(now - self._started, 1e-3)
+        if sys.stderr.isatty():
+            self._draw(done, total, rate, extra)
+        elif now - self._spoke >= LINE_SECONDS:
+            self._spoke = now
+            words = [f"{done}{'' if total is None else f' of {total}'} {self._unit}", f"{_rate(rate)}/s"]
+            if total is not None and total > done and rate > 0:
+                words.append(f"{_duration((total - done) / rate)} left")
+            note(f"{self._title}: {', '.join(words + [extra] * bool(extra))}")
+
+    def _draw(self, done: int, total: int | None, rate: float, extra: str) -> None:
         if self._bar is None:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -88,12 +93,11 @@ class Bar:
             self._bar.start()
             self._task = self._bar.add_task(self._title, total=total, rate="", extra="")
         assert self._task is not None
-        elapsed = max(time.monotonic() - self._started, 1e-3)
         self._bar.update(
             self._task,
             completed=done,
             total=total,
-            rate=f"{_rate((done - self._start) / elapsed)} {self._unit}/s",
+            rate=f"{_rate(rate)} {self._unit}/s",
             extra=extra,
         )
 
@@ -101,3 +105,11 @@ class Bar:
 def _rate(per_second: float) -> str:
     """Whole numbers, but a decimal where a batch takes long: 0.4, not 0."""
     return f"{per_second:.1f}" if per_second < 10 else f"{per_second:,.0f}"
+
+
+def _duration(seconds: float) -> str:
+    """``45 s``, ``12 min``, ``3 h 20 min``: as precise as an estimate deserves."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
