@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,13 +27,15 @@ def watch(
     store: StrPath | None = None,
     gallery: str | None = None,
     model: StrPath | None = None,
+    batch_size: int | None = None,
     threads: int | None = None,
     device: Device = "auto",
     around: Callable[[Embedder], Embedder] = lambda embedder: embedder,
 ) -> bool:
     """Ingest all images under ``directories``, then what changes there, until ``stop`` is set.
 
-    options: see :class:`~ingest.watch.WatchOptions`. observer: told of everything that happens. The rest is as
+    options: see :class:`~ingest.watch.WatchOptions` (its batch size is the settings' where ``batch_size`` is not
+    given). observer: told of everything that happens. The rest is as
     for :func:`siamese_search.api.ingest`. around: what to put around an embedder that has been loaded.
 
     Returns whether the first full ingest came to its end. Raises what :meth:`ingest.watch.Watcher.run` raises.
@@ -44,6 +47,7 @@ def watch(
     opener = _Opener(
         settings, store, gallery, model, device, settings.threads if threads is None else threads, around
     )
+    options = replace(options, batch_size=settings.batch_size if batch_size is None else batch_size)
     watcher = Watcher([Path(one) for one in directories], opener.open, options, observer, stop)
     watcher.run()
     return watcher.first_done

@@ -20,6 +20,7 @@ Examples:
   sss ingest cam1/ cam2/ --gallery station  two directories into a gallery of their own
   sss ingest people.csv                     paths, identities and metadata from a CSV
   sss ingest /mnt/a --source nas            the same images wherever they are mounted
+  sss ingest inbox/ --watch                 go on: what changes in inbox/ is in the gallery a moment later
 
 Run it again at any time: unchanged files are skipped, changed ones replaced.
 """
@@ -34,6 +35,15 @@ Run it again at any time: unchanged files are skipped, changed ones replaced.
 @click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
 @device_option
 @click.option("--reembed", is_flag=True, help="Embed everything again, unchanged files too.")
+@click.option("--watch", is_flag=True, help="Go on: ingest what is new or changed, remove what is deleted.")
+@click.option(
+    "--rescan-minutes",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    metavar="N",
+    help="With --watch: time between full scans, which find what was missed; 0 for never.",
+)
+@click.option("--poll", is_flag=True, help="With --watch: for network shares, which tell nobody of changes.")
 @json_option
 def command(
     directories: tuple[str, ...],
@@ -46,13 +56,36 @@ def command(
     threads: int | None,
     device: Device,
     reembed: bool,
+    watch: bool,
+    rescan_minutes: float,
+    poll: bool,
     json: bool,
 ) -> int:
     """Embed the images under each DIR (a directory or a .csv file) into a gallery.
 
     What is there already is kept: only new and changed files are embedded. Files that cannot be read are
     named, counted and skipped (exit code 3). Ctrl-C finishes the batch in hand; the same command goes on.
+
+    With --watch a signal is how it ends, with exit code 0 once the first ingest is complete.
     """
+    if watch:
+        from ingest.watch import WatchOptions
+        from siamese_search.cli.watch_screen import run_watch
+
+        options = WatchOptions(
+            layout=layout, source=source, reembed=reembed, rescan_minutes=rescan_minutes, poll=poll
+        )
+        return run_watch(
+            directories,
+            options,
+            json=json,
+            store=store,
+            gallery=gallery,
+            model=model,
+            batch_size=batch_size,
+            threads=threads,
+            device=device,
+        )
     from ingest import stop_on_signals
     from siamese_search import api
     from siamese_search.cli.progress import Bar
@@ -60,11 +93,9 @@ def command(
     with Bar("ingest", "images") as bar, stop_on_signals() as stop:
 
         def show(moment: Progress) -> None:
-            bar.update(
-                moment.done,
-                moment.seen if moment.scanned else None,
-                extra=f"{moment.failed} failed" if moment.failed else "",
-            )
+            extra = f"{moment.failed} failed, " if moment.failed else ""
+            extra += f"bottleneck: {moment.bottleneck}" if moment.bottleneck else ""
+            bar.update(moment.done, moment.total, rate=moment.images_per_second, extra=extra)
 
         summary = api.ingest(
             *directories,
@@ -101,6 +132,8 @@ def describe(summary: IngestSummary) -> str:
     if summary.removed:
         counts.insert(3, f"{summary.removed} removed")
     speed = f", {summary.images_per_second:.0f} images/s" if summary.embedded else ", nothing to embed"
+    if summary.bottleneck is not None:
+        speed += f"; bottleneck: {summary.bottleneck}, busy {summary.busy(summary.bottleneck):.0%} of the time"
     return (
         f"{summary.seen} images: {', '.join(counts)} ({summary.seconds:.1f} s{speed})\n"
         f"gallery '{summary.collection}' in {summary.store}"
