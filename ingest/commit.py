@@ -70,7 +70,8 @@ def write(gallery: Gallery, files: Sequence[PlannedFile], vectors: Vectors, tall
         ]
     gallery.flush()
     new = sum(file.action == "new" for file in stored)
-    tally.add(new=new, changed=len(stored) - new)
+    same = sum(file.action == "refreshed" for file in stored)
+    tally.add(new=new, unchanged=same, changed=len(stored) - new - same)
 
 
 def _stored(gallery: Gallery, file: PlannedFile, row: Vectors, tally: Tally) -> bool:

@@ -12,7 +12,7 @@ from ingest.plan import PlannedFile, plan_files
 from ingest.prefetch import prefetch
 from ingest.scan import ScannedFile
 from ingest.stages import Clock, Tally
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.base import Gallery, Vectors
 from siamese_search.gallery.checksums import vector_crc
 
 _SCAN_AHEAD = 2  # chunks
@@ -59,25 +59,56 @@ class Planner:
                 self._tally.fail(scanned.record.path, scanned.reason)
         with self._clock.busy("plan"):
             planned = plan_files(usable, self._gallery, **self._options)
-            to_embed = [one for one in planned if one.action in ("new", "changed")]
-            relabelled = [one for one in planned if one.action == "relabelled"]
-            self._tally.add(unchanged=len(planned) - len(to_embed) - len(relabelled))
-        if relabelled:
+            groups: dict[str, list[PlannedFile]] = {}
+            for one in planned:
+                groups.setdefault(one.action, []).append(one)
+        self._tally.add(unchanged=len(groups.pop("unchanged", ())))
+        moved = groups.pop("moved", [])
+        relabelled = groups.pop("relabelled", []) + groups.pop("refreshed", [])
+        to_embed = [one for one in planned if one.action in groups]
+        if moved or relabelled:
             with self._clock.busy("commit"):
                 to_embed += self._relabel(relabelled)
+                to_embed += self._move(moved)
         return to_embed
 
     def _relabel(self, files: Sequence[PlannedFile]) -> list[PlannedFile]:
         """Replace payloads and keep the vectors; returns the files whose vector is damaged, to be embedded."""
+        if not files:
+            return []
+        kept, vectors, damaged = self._sound(files, [file.id for file in files])
+        if kept:
+            write(self._gallery, kept, vectors, self._tally)
+        return damaged
+
+    def _move(self, files: Sequence[PlannedFile]) -> list[PlannedFile]:
+        """The same for files whose vector lies at the point that they come from, which ends."""
+        if not files:
+            return []
+        from ingest.moves import settle_moves
+
+        kept, vectors, damaged = self._sound(files, [file.origin or file.id for file in files])
+        if kept:
+            settle_moves(self._gallery, kept, vectors)
+            self._tally.add(changed=len(kept))
+        for (
+            file
+        ) in damaged:  # embedded, it is as good as moved; the next run with checksums ends the old point
+            file.action = "new"
+        return damaged
+
+    def _sound(
+        self, files: Sequence[PlannedFile], ids: Sequence[str]
+    ) -> tuple[list[PlannedFile], Vectors, list[PlannedFile]]:
+        """The files whose stored vector (of the point in ``ids``) is sound, with these, float32 [n, d]; the others.
+
+        Written back, a damaged vector would get a new checksum and pass for sound.
+        """
         kept, vectors, damaged = [], [], []
-        stored = self._gallery.retrieve([file.id for file in files], with_vectors=True)
-        for file, point in zip(files, stored, strict=True):
-            # Written back, a damaged vector would get a new checksum and pass for sound.
+        for file, point in zip(files, self._gallery.retrieve(ids, with_vectors=True), strict=True):
             if point is None or point.vector is None or vector_crc(point.vector) != point.payload.get("crc"):
                 damaged.append(file)
             else:
                 kept.append(file)
                 vectors.append(point.vector)
-        if kept:
-            write(self._gallery, kept, np.stack(vectors), self._tally)
-        return damaged
+        return kept, np.stack(vectors) if vectors else np.empty((0, 0), np.float32), damaged
