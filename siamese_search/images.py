@@ -1,32 +1,66 @@
 """read_image(): the one decoder for training, ingest, search and evaluation.
 
-Files come from strangers: only allow-listed formats are opened, only regular files, and only up to a
-bound of pixels. Whatever the mode (grey, palette, RGBA, CMYK, 16-bit), RGB uint8 comes out, upright.
+Files come from strangers: only allow-listed formats are opened, only regular files, and only up to bounds of
+pixels and of work. Whatever the mode (grey, palette, RGBA, CMYK, 16-bit), RGB uint8 comes out, upright.
+
+Of a JPEG much larger than what is asked for, libjpeg-turbo (which Pillow's wheels bring) computes only every
+2nd, 4th or 8th pixel, as the mean of the block around it: 12 megapixels to 256×128 cost a quarter of the time.
 """
 
 from __future__ import annotations
 
+import io
 import os
-import stat
+import threading
 import warnings
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from siamese_search.errors import ImageError
+from siamese_search.errors import ImageError, MissingExtraError
+from siamese_search.image_bytes import FileStamp, read_bytes
 
 #: Pillow's decoders that may see a stranger's bytes. (Its JPEG decoder takes MPO, the format of stereo cameras,
 #: too; naming MPO here would raise KeyError for every other format, because Pillow registers no opener for it.)
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".gif"}
-)
+#: HEIC counts as an image with and without its decoder, so that no telephone's pictures are passed over in
+#: silence: without it each is named, and what to install.
+HEIC_SUFFIXES = frozenset({".heic", ".heif"})
+IMAGE_SUFFIXES = HEIC_SUFFIXES | {
+    ".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".gif",
+}  # fmt: skip
 
 #: About 178 megapixels: above any camera, below what would exhaust memory.
 MAX_PIXELS = 178_956_970
-MAX_BYTES = 1 << 30
+#: A JPEG is decoded at 1/s of its size while that is at least this many times the size asked for. Means of s×s
+#: pixels then blur the triangle of the bilinear filter: an ideal edge of contrast C moves by at most
+#: C / (8 · 2.9²) = C / 67 (in general C / (8 g²) at g decoded pixels per pixel of the result).
+_DECODED_PER_PIXEL = 2.9
+#: Images of more pixels, and files of more bytes, are decoded one at a time, so that memory does not grow with threads.
+_LARGE_PIXELS = 40_000_000
+_LARGE_BYTES = 64 << 20
+#: Pillow's decoders that are written in Python (a second per megapixel, under the GIL), and the pixels they may have.
+_SLOW_DECODERS = frozenset({"ppm_plain", "ppm", "bmp_rle"})
+_SLOW_PIXELS = 4_000_000
+#: Pixels times scans of a JPEG: each of the scans of a progressive one passes over the whole picture (10 is usual).
+_MAX_SCANNED = 4_000_000_000
 
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+#: ISO/IEC 23008-12, annex B: brands of files whose pictures are HEVC.
+_HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
+
+_one_large = threading.RLock()
 
 # Pillow warns of bombs and odd EXIF; the bounds below decide. Set once, for good: catch_warnings() would change
 # the filters of the whole process from several decoding threads at once.
@@ -39,37 +73,27 @@ def is_image_name(name: str) -> bool:
 
 
 def read_image(
-    path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, max_pixels: int = MAX_PIXELS
+    path: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    expected: FileStamp | None = None,
 ) -> NDArray[np.uint8]:
     """Decode one image to RGB uint8 [H, W, 3], upright by its EXIF orientation.
 
-    size: (height, width) to resize to, bilinear with antialiasing; ``None`` keeps the image's own size.
-    Transparency is laid over white; of an animation the first frame counts; 16-bit grey keeps its high byte.
+    size: (height, width) to resize to, bilinear with antialiasing; ``None`` keeps the image's own size. The
+    result is that of a full decode, except that a JPEG of at least 5.8 times the size (in both directions) is
+    decoded reduced: nearly all values within 2 grey levels of it, more only at the hardest edges.
+    expected: the state of the file that a scan saw; in another one it counts as changed.
+    The content decides the format, not the name. Transparency is laid over white; of an animation the first
+    frame counts; 16-bit grey keeps its high byte.
     Raises ImageError with a reason that can stand in a list of failures.
     """
     try:
-        status = os.stat(path)  # noqa: PTH116 - also takes surrogate-escaped names
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(path, "not a regular file")
-        if status.st_size == 0:
-            raise ImageError(path, "empty file")
-        if status.st_size > MAX_BYTES:
-            raise ImageError(path, f"file of {status.st_size} bytes is over the limit of {MAX_BYTES}")
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ImageError(path, f"{width}x{height} pixels is over the limit of {max_pixels}")
-            rgb = _to_rgb(image)
-        rgb = ImageOps.exif_transpose(rgb)
-        if size is not None and (rgb.height, rgb.width) != tuple(size):
-            rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        return np.asarray(rgb, dtype=np.uint8)
+        with _turn(_file_size(path) > _LARGE_BYTES):
+            return _decode(path, read_bytes(path, expected), size, max_pixels)
     except ImageError:
         raise
-    except FileNotFoundError:
-        raise ImageError(path, "no such file") from None
-    except PermissionError:
-        raise ImageError(path, "permission denied") from None
     except UnidentifiedImageError:
         raise ImageError(path, f"not an image in one of {', '.join(FORMATS)}") from None
     except Image.DecompressionBombError:
@@ -81,22 +105,104 @@ def read_image(
         raise ImageError(path, f"cannot be decoded: {text[:160]}") from None
 
 
+def _file_size(path: str | os.PathLike[str]) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 - also takes surrogate-escaped names
+    except (OSError, ValueError):
+        return 0  # read_bytes() will say why
+
+
+def _turn(large: bool) -> AbstractContextManager[object]:
+    return _one_large if large else nullcontext()
+
+
+def _decode(
+    path: str | os.PathLike[str], data: bytes, size: tuple[int, int] | None, max_pixels: int
+) -> NDArray[np.uint8]:
+    formats = _heic_formats(path) if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS else FORMATS
+    with Image.open(io.BytesIO(data), formats=formats) as image:
+        width, height = image.size
+        pixels = width * height
+        if pixels > max_pixels:
+            raise ImageError(path, f"{width}x{height} pixels is over the limit of {max_pixels}")
+        if pixels > _SLOW_PIXELS and image.tile and image.tile[0][0] in _SLOW_DECODERS:
+            raise ImageError(
+                path,
+                f"{width}x{height} pixels is over the limit of {_SLOW_PIXELS} for this kind of {image.format}",
+            )
+        if image.format in ("JPEG", "MPO") and pixels * (scans := data.count(b"\xff\xda")) > _MAX_SCANNED:
+            raise ImageError(
+                path, f"a JPEG of {scans} scans of {width}x{height} pixels takes too long to decode"
+            )
+        with _turn(pixels > _LARGE_PIXELS):
+            return _upright(image, size)
+
+
+def _heic_formats(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """The format of HEIC, once its decoder is there."""
+    if "HEIF" not in Image.OPEN:
+        try:
+            import pillow_heif
+        except ImportError:
+            raise ImageError(path, str(MissingExtraError("HEIC", "heic"))) from None
+        pillow_heif.register_heif_opener(
+            thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
+        )
+    return ("HEIF",)
+
+
+def _upright(image: Image.Image, size: tuple[int, int] | None) -> NDArray[np.uint8]:
+    """The first frame as RGB, turned upright, at ``size``."""
+    factor = 1
+    if size is not None and image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
+        turned = _orientation(image) >= 5
+        factor = _reduction(image.size, size[::-1] if turned else size)
+    width, height = image.size[0] / factor, image.size[1] / factor
+    if factor > 1:
+        image.draft(image.mode, (int(width), int(height)))
+    image.load()
+    rgb = _to_rgb(image)
+    transpose = _UPRIGHT.get(_orientation(image))
+    if factor > 1:
+        assert size is not None
+        # The last decoded row and column may stand for less than a whole block: the box ends where the image does.
+        target = size if transpose in _SIDEWAYS else size[::-1]
+        rgb = rgb.resize(target, Image.Resampling.BILINEAR, box=(0, 0, width, height))
+    if transpose is not None:
+        rgb = rgb.transpose(transpose)
+    if size is not None and (rgb.height, rgb.width) != tuple(size):
+        rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(rgb, dtype=np.uint8)
+
+
+_SIDEWAYS = frozenset(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8; 1 where there is none, or where the EXIF data are damaged."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Pillow's parser raises whatever the damage provokes; the picture itself may be sound
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _reduction(stored: tuple[int, int], size: tuple[int, int]) -> int:
+    """By how much libjpeg may reduce a picture of ``stored`` (width, height) for a ``size`` of (height, width)."""
+    ratio = min(stored[0] / size[1], stored[1] / size[0]) / _DECODED_PER_PIXEL
+    return next(factor for factor in (8, 4, 2, 1) if factor <= max(ratio, 1.0))
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
-    """Load the first frame as RGB, keeping its EXIF for the orientation."""
-    exif = image.getexif()
+    """The loaded image as RGB."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        rgb = Image.fromarray(_deep_grey(image)).convert("RGB")
-    elif image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        return Image.fromarray(_deep_grey(image)).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         rgb = Image.new("RGB", rgba.size, (255, 255, 255))
         rgb.paste(rgba, mask=rgba.getchannel("A"))
-    else:
-        rgb = image.convert("RGB")
-        if rgb is image:
-            rgb = image.copy()
-    if exif.get(0x0112, 1) != 1:
-        rgb.getexif()[0x0112] = exif[0x0112]
-    return rgb
+        return rgb
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _deep_grey(image: Image.Image) -> NDArray[np.uint8]:
