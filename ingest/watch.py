@@ -77,8 +77,11 @@ class Observer:
     def said(self, level: Literal["info", "warning"], event: str, message: str) -> None:
         """A line for people; ``event`` is its name for programs."""
 
-    def worked(self, summary: IngestSummary, first: bool) -> None:
-        """Some work is done: the first full ingest as one, then every burst of changes and every scan."""
+    def worked(self, summary: IngestSummary) -> None:
+        """A piece of work is done: a burst of changes, a scan, or some seconds of a long one."""
+
+    def complete(self, summary: IngestSummary) -> None:
+        """The first full ingest came to its end; ``summary`` is all of it."""
 
     def moment(self, state: State, waiting: int, progress: Progress | None = None) -> None:
         """Where it stands; ``waiting``: paths that changed and are not in the gallery yet."""
@@ -265,14 +268,12 @@ class Watcher:
             root.failed(now)
 
     def _tell(self, summary: IngestSummary) -> None:
-        if self._first_done and not (summary.seen or summary.removed or summary.failed):
-            return
-        if self._first_done:
-            self._observer.worked(summary, False)
-        elif self._first is None:
-            self._first = summary
-        else:
+        if not self._first_done:
+            if self._first is None:
+                self._first = IngestSummary(summary.collection, summary.store, summary.model)
             _add(self._first, summary)
+        if summary.seen or summary.removed or summary.failed:
+            self._observer.worked(summary)
 
     def _end_first(self) -> None:
         """The first ingest is complete when every root was scanned and nothing is left to do."""
@@ -281,7 +282,7 @@ class Watcher:
         if all(root.settled_first for root in self._roots):
             self._first_done = True
             if self._first is not None:
-                self._observer.worked(self._first, True)
+                self._observer.complete(self._first)
 
     def _say(self, level: Literal["info", "warning"], event: str, message: str) -> None:
         self._observer.said(level, event, message)
@@ -320,6 +321,8 @@ def _add(total: IngestSummary, part: IngestSummary) -> None:
         setattr(total, name, getattr(total, name) + getattr(part, name))
     total.seconds += part.seconds
     total.interrupted = total.interrupted or part.interrupted
+    for stage, seconds in part.stages.items():
+        total.stages[stage] = total.stages.get(stage, 0.0) + seconds
     for failure in part.failures:
         total.fail(failure.path, failure.reason)
     total.failed += part.failed - len(part.failures)

@@ -67,23 +67,24 @@ class Screen(Observer):
         text = message if level == "info" else f"sss: warning: {message}"
         self._bar.note(text)
 
-    def worked(self, summary: IngestSummary, first: bool) -> None:
-        if first:
-            self._bar.close()
-            self._first = False
-        elif not _counts(summary):
-            return
+    def worked(self, summary: IngestSummary) -> None:
+        if not self._first and _counts(summary):
+            self._write(summary, f"{time.strftime('%H:%M:%S')} {_counts(summary)} ({summary.seconds:.1f} s)")
+
+    def complete(self, summary: IngestSummary) -> None:
+        self._bar.close()
+        self._first = False
+        self._write(summary, describe(summary))
+        note("sss: watching; Ctrl-C ends it")
+
+    def _write(self, summary: IngestSummary, text: str) -> None:
         for failure in summary.failures:
             warn(f"skipped {failure.path}: {failure.reason}")
         if self._json:
             write_json(summary.to_json(), lines=True)
-        elif first:
-            write_text(describe(summary))
         else:
-            write_text(f"{time.strftime('%H:%M:%S')} {_counts(summary)} ({summary.seconds:.1f} s)")
+            write_text(text)
         sys.stdout.flush()
-        if first:
-            note("sss: watching; Ctrl-C ends it")
 
     def moment(self, state: State, waiting: int, progress: Progress | None = None) -> None:  # noqa: ARG002
         if not self._first or progress is None:
