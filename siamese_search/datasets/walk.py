@@ -68,7 +68,7 @@ def walk_images(
                 stack.append((relative + "/", iter(_entries(base, relative, skipped))))
                 above.append(here)
             elif entry.is_symlink():
-                refused = _refused_link(base, relative, name, inside)
+                refused = refused_link(base, relative, name, inside)
                 if refused is None:
                     yield relative
                 elif refused and skipped is not None:
@@ -89,7 +89,7 @@ def link_leads_out(base: str | os.PathLike[str], relative: str) -> bool:
     return not os.path.realpath(os.path.join(base, relative)).startswith(inside)  # noqa: PTH118
 
 
-def _refused_link(base: str, relative: str, name: str, inside: bool) -> str | None:
+def refused_link(base: str, relative: str, name: str, inside: bool) -> str | None:
     """Why a link that is not entered as a directory is passed over; ``None`` for one to an image, "" for no image."""
     path = os.path.join(base, relative)  # noqa: PTH118
     if os.path.isdir(path):  # noqa: PTH112
