@@ -18,13 +18,16 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from ingest.checksum import with_digests
 from ingest.commit import Committer, one_at_a_time
 from ingest.decode import DecodedBatch, Decoder, PendingBatch
 from ingest.plan import PlannedFile
 from ingest.planner import Planner
 from ingest.prefetch import prefetch
+from ingest.prune import places_of
+from ingest.prune import prune as prune_points
 from ingest.scan import ScannedFile, scan_files, survey_roots
 from ingest.stages import Clock, Tally
 from ingest.summary import IngestSummary, Progress
@@ -33,8 +36,11 @@ from siamese_search.gallery.base import Gallery
 from siamese_search.model.embedder import available_cpus
 
 if TYPE_CHECKING:
+    from ingest.failures import FailureLog
     from siamese_search.datasets.layouts import Survey
     from siamese_search.model.embedder import Embedder
+
+Prune = Literal["no", "safe", "anyway"]
 
 _PLAN_AHEAD = 4  # batches
 _DECODE_AHEAD = 2  # batches
@@ -51,6 +57,9 @@ def run_ingest(
     decode_threads: int = 0,
     reembed: bool = False,
     checksum: bool = False,
+    follow_links: bool = False,
+    prune: Prune = "no",
+    failures: FailureLog | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> IngestSummary:
@@ -64,7 +73,10 @@ def run_ingest(
 
     source: name of the source instead of each root's directory, for mounts that differ between hosts.
     batch_size: images per forward pass. decode_threads: 0 chooses. reembed: embed unchanged files too.
-    checksum: compare by content.
+    checksum: compare by content instead of by modification time, and recognise moved files (:mod:`ingest.plan`).
+    follow_links: enter links to directories, and take links to files outside a root. prune: ``safe`` removes the
+    points of files that have gone, after a complete scan, unless that looks wrong (:mod:`ingest.prune`, and so
+    does ``anyway``). failures: gets every failure, however many there are.
     progress: called from this thread after every step. stop: when set, the batch in hand is finished and
     committed, and the summary says ``interrupted``; the next run goes on from there. So it does after a
     crash: point ids depend on (source, key) alone, and what was committed is found unchanged.
@@ -74,9 +86,11 @@ def run_ingest(
     """
     _check(gallery, embedder, batch_size, decode_threads)
     started = time.monotonic()
-    surveys = survey_roots(roots, layout)
+    surveys = survey_roots(roots, layout, follow_links=follow_links)
+    places = places_of(surveys, source)
+    chunks = scan_files(surveys, source)
     summary = ingest_files(
-        scan_files(surveys, source),
+        map(with_digests, chunks) if checksum else chunks,
         gallery,
         embedder,
         batch_size=batch_size,
@@ -84,12 +98,16 @@ def run_ingest(
         reembed=reembed,
         checksum=checksum,
         total=_total(surveys),
+        failures=failures,
         progress=progress,
         stop=stop,
     )
-    summary.seconds = time.monotonic() - started
     if not summary.interrupted:
         _check_outcome(summary, [survey.root for survey in surveys])
+        if prune != "no":
+            pruned = prune_points(gallery, places, anyway=prune == "anyway")
+            summary.removed, summary.prune_refused = pruned.removed, pruned.refused
+    summary.seconds = time.monotonic() - started
     return summary
 
 
@@ -103,6 +121,7 @@ def ingest_files(
     reembed: bool = False,
     checksum: bool = False,
     total: int | None = None,
+    failures: FailureLog | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> IngestSummary:
@@ -117,7 +136,7 @@ def ingest_files(
     threads = decode_threads or min(2, available_cpus())
     clock = Clock({"decode": threads})
     model = gallery.model
-    summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint)
+    summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=failures)
     tally = Tally(summary, clock, total, progress)
     shared = one_at_a_time(gallery)
     planner = Planner(shared, tally, clock, reembed=reembed, checksum=checksum)
@@ -162,12 +181,15 @@ class _EmbedStage:
         return False
 
     def _embed(self, batch: DecodedBatch) -> None:
+        self._tally.clock.add("decode", batch.seconds)
         for file, reason in batch.failures:
             self._tally.fail(file.scanned.record.path, reason)
         if batch.files:
             with self._tally.clock.busy("embed"):
                 vectors = self._embedder.embed(batch.pixels)
             self._tally.add(embedded=len(vectors))
+        batch.release()
+        if batch.files:
             self._committer.put(batch.files, vectors)
 
 

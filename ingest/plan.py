@@ -1,4 +1,4 @@
-"""Plan: which scanned files are new, changed, or already stored as they are.
+"""Plan: which scanned files are new, changed, moved, or already stored as they are.
 
 The gallery's payload is the only record of what has been ingested: no second database to fall out of step.
 """
@@ -7,72 +7,110 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from ingest.carried import keep_carried
+from ingest.checksum import with_digests
+from ingest.moves import find_moves
 from ingest.scan import ScannedFile
 from siamese_search.datasets.records import point_id
 from siamese_search.gallery.base import Gallery
 from siamese_search.gallery.fields import coerce
 
 #: Payload fields that are not metadata: ingest writes them, and the gallery its ``crc`` of the vector.
-RESERVED = frozenset({"identity", "camera", "source", "key", "path", "size", "mtime_ns", "crc"})
+RESERVED = frozenset(
+    {"identity", "camera", "source", "key", "path", "size", "mtime_ns", "crc", "digest", "carried"}
+)
+#: What a payload says of the file's state, and not of what the picture shows.
+_STATE = frozenset({"size", "mtime_ns", "digest"})
 
-Action = Literal["new", "changed", "relabelled", "unchanged"]
+Action = Literal["new", "changed", "relabelled", "refreshed", "moved", "unchanged"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one per file is made, and that would double its cost
 class PlannedFile:
     """What to do with one file.
 
     new, changed: decode and embed (``changed`` replaces a point). relabelled: the same pixels, but identity,
-    camera, metadata or path differ from what is stored: the payload is replaced, the vector kept. unchanged:
-    nothing. payload: the whole payload to store, less ``crc``, which the gallery adds.
+    camera, metadata or path differ from what is stored: the payload is replaced, the vector kept. refreshed: as
+    relabelled, but only the modification time or the digest differ, and it counts as unchanged. moved: the file of
+    the point ``origin`` has become this one: its vector is kept under this id, and ``origin`` is deleted (``None``:
+    it is already). unchanged: nothing. payload: the whole payload to store, less ``crc``, which the gallery adds.
     """
 
     action: Action
     id: str
     scanned: ScannedFile
     payload: dict[str, Any]
+    origin: str | None = None
+    holder: str | None = None
+
+    @property
+    def vector_id(self) -> str:
+        """The point whose vector is kept: its own, unless another ``holder`` is named."""
+        return self.holder or self.id
 
 
-def plan_files(chunk: Sequence[ScannedFile], gallery: Gallery, *, reembed: bool = False) -> list[PlannedFile]:
+def plan_files(
+    chunk: Sequence[ScannedFile], gallery: Gallery, *, reembed: bool = False, checksum: bool = False
+) -> list[PlannedFile]:
     """Compare files (all with ``reason`` None) against the gallery, in one look-up.
 
-    A file is the same when its size and modification time are; content is not read. ``reembed`` plans all
-    stored files as changed.
+    A file is the same when its size and modification time are; content is not read. With ``checksum`` it is the
+    same when its content is, by the digest in the payload (:mod:`ingest.checksum`); a point without a digest gains
+    one, by size and modification time alone. Then a new file with the content of a stored one that has gone is
+    ``moved`` (:mod:`ingest.moves`). ``reembed`` plans all stored files as changed.
     """
+    if checksum:
+        chunk = with_digests(chunk)
     ids = [point_id(scanned.source, scanned.record.key) for scanned in chunk]
     stored = gallery.retrieve(ids)
     planned = []
     for scanned, identifier, point in zip(chunk, ids, stored, strict=True):
         payload = payload_of(scanned)
-        action = "new" if point is None else _compare(payload, point.payload, reembed)
+        action = "new" if point is None else _compare(payload, point.payload, reembed, checksum)
         planned.append(PlannedFile(action, identifier, scanned, payload))
+    if checksum:
+        find_moves(planned, gallery)
     return planned
 
 
-def _compare(payload: Mapping[str, Any], stored: Mapping[str, Any], reembed: bool) -> Action:
-    if (
-        reembed
-        or payload["size"] != stored.get("size")
-        or payload["mtime_ns"] != stored.get("mtime_ns")
-        or "crc" not in stored
-    ):
+def _compare(payload: dict[str, Any], stored: dict[str, Any], reembed: bool, checksum: bool) -> Action:
+    """What to do; ``payload`` gains what it takes over from ``stored``, which is used up."""
+    crc = stored.pop("crc", None)
+    if payload == stored and crc is not None and not reembed:
+        return "unchanged"
+    if "carried" in stored:
+        keep_carried(payload, stored)
+    same_state = payload["size"] == stored.get("size") and payload["mtime_ns"] == stored.get("mtime_ns")
+    before, now = stored.get("digest"), payload.get("digest")
+    same = same_state if before is None or now is None else before == now
+    if not checksum and same and before is not None:
+        payload["digest"] = before  # nobody has looked, so it is as true as before
+    if reembed or crc is None or not same:
         return "changed"
-    if len(payload) + 1 != len(stored):  # the stored payload has its crc besides
+    if not _alike(payload, stored):
         return "relabelled"
-    for name, value in payload.items():
-        there = stored.get(name)
+    return "unchanged" if same_state and payload.get("digest") == before else "refreshed"
+
+
+def _alike(payload: dict[str, Any], stored: dict[str, Any]) -> bool:
+    """Whether all fields but those of the file's state are the same."""
+    names = payload.keys() - _STATE
+    if names != stored.keys() - _STATE:
+        return False
+    for name in names:
+        value, there = payload[name], stored[name]
         # A field in which types were mixed is stored as text: there, 1 and "1" are the same value.
         if there != value and not (isinstance(there, str) and there == coerce(value, "str")):
-            return "relabelled"
-    return "unchanged"
+            return False
+    return True
 
 
 def payload_of(scanned: ScannedFile) -> dict[str, Any]:
-    """The payload of one file, less ``crc``; unknown identity or camera are left out.
+    """The payload of one file, less ``crc``; unknown identity or camera are left out, and so is no digest.
 
     Metadata whose name is one of :data:`RESERVED` gets a ``_`` behind it (``size`` → ``size_``), and what no
     field may be called becomes ``_`` (quotes, backslashes, control characters). NaN and infinite values are
@@ -86,6 +124,8 @@ def payload_of(scanned: ScannedFile) -> dict[str, Any]:
         "size": scanned.size,
         "mtime_ns": scanned.mtime_ns,
     }
+    if scanned.digest is not None:
+        payload["digest"] = scanned.digest
     if record.identity is not None:
         payload["identity"] = record.identity
     if record.camera is not None:

@@ -8,6 +8,7 @@ from contextlib import closing
 import numpy as np
 
 from ingest.commit import write
+from ingest.moves import settle_moves
 from ingest.plan import PlannedFile, plan_files
 from ingest.prefetch import prefetch
 from ingest.scan import ScannedFile
@@ -85,15 +86,14 @@ class Planner:
         """The same for files whose vector lies at the point that they come from, which ends."""
         if not files:
             return []
-        from ingest.moves import settle_moves
-
-        kept, vectors, damaged = self._sound(files, [file.origin or file.id for file in files])
+        kept, vectors, damaged = self._sound(files, [file.vector_id for file in files])
         if kept:
-            settle_moves(self._gallery, kept, vectors)
-            self._tally.add(changed=len(kept))
-        for (
-            file
-        ) in damaged:  # embedded, it is as good as moved; the next run with checksums ends the old point
+            refused = settle_moves(self._gallery, kept, vectors)
+            self._tally.add(moved=len(kept) - len(refused))
+            for file, reason in refused:
+                self._tally.fail(file.scanned.record.path, reason)
+        # Embedded, it is as good as moved; the next run with checksums ends the old point.
+        for file in damaged:
             file.action = "new"
         return damaged
 

@@ -22,11 +22,12 @@ CHUNK = 1000
 _TABLES = (".csv", ".tsv", ".txt")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one per file is made, and that would double its cost
 class ScannedFile:
     """One file of one root. ``path`` is encoded as keys are (:func:`decode_key` gives the real one).
 
-    size: bytes. reason: why the file cannot be used (it vanished, it is a pipe), else ``None``.
+    size: bytes. reason: why the file cannot be used (it vanished, it is a pipe), else ``None``. digest: of its
+    content (:mod:`ingest.checksum`), ``None`` while nobody has read it.
     """
 
     record: ImageRecord
@@ -35,6 +36,7 @@ class ScannedFile:
     size: int
     mtime_ns: int
     reason: str | None = None
+    digest: str | None = None
 
 
 def check_roots(roots: Sequence[Path]) -> list[Path]:
@@ -58,8 +60,12 @@ def check_roots(roots: Sequence[Path]) -> list[Path]:
     return list(resolved)
 
 
-def survey_roots(roots: Sequence[Path | Survey], layout: str = "auto") -> list[Survey]:
+def survey_roots(
+    roots: Sequence[Path | Survey], layout: str = "auto", *, follow_links: bool = False
+) -> list[Survey]:
     """The roots with their layouts, checked; those that are surveyed already are taken as they are.
+
+    follow_links: also enter links to directories, and take links to files outside the root.
 
     A directory below a root that cannot be read is no error here: the scan will name it.
     Raises DataError as :func:`check_roots`, for no images, and for a layout that does not fit.
@@ -68,7 +74,10 @@ def survey_roots(roots: Sequence[Path | Survey], layout: str = "auto") -> list[S
     paths = [root for root in roots if not isinstance(root, Survey)]
     if known and paths:
         raise TypeError("roots are either all paths or all surveys")
-    return known or [survey(root, layout, skipped=lambda *_: None) for root in check_roots(paths)]
+    return known or [
+        survey(root, layout, follow_links=follow_links, skipped=lambda *_: None)
+        for root in check_roots(paths)
+    ]
 
 
 def scan_files(roots: Sequence[Survey], source: str | None = None) -> Iterator[list[ScannedFile]]:
@@ -76,8 +85,9 @@ def scan_files(roots: Sequence[Survey], source: str | None = None) -> Iterator[l
 
     roots: from :func:`survey_roots`. source: the name that keys belong to, for all roots; by default each
     root's own directory (of a CSV: the one that its paths are relative to). Memory: one chunk (and of a CSV,
-    whose rows have no order to rely on, a hash per row). A directory that cannot be read comes as a file
-    with a reason, and the scan goes on.
+    whose rows have no order to rely on, a hash per row). A directory that cannot be read, a pipe, a device, a
+    link to a directory or out of the root comes as a file with a reason, and the scan goes on; links are followed
+    where the survey was made so, and the files that a CSV names are taken wherever they lie.
     Raises DataError when two files of one source have the same key, or a CSV lists a file twice: they would
     be the same point.
     """
@@ -98,7 +108,7 @@ def scan_files(roots: Sequence[Survey], source: str | None = None) -> Iterator[l
             record = ImageRecord(encode_key(directory), Path(base, directory))
             chunk.append(ScannedFile(record, own_source, encode_key(record.path), 0, 0, reason))
 
-        for record in root.stream(skip):
+        for record in root.stream(skip, inside=not root.follow_links):
             path = os.fspath(record.path)
             if listed is not None:
                 if (digest := hash(record.key)) in listed:

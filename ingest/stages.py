@@ -82,12 +82,20 @@ class Tally:
         self._samples: deque[tuple[float, int]] = deque([(self._started, 0)])
 
     def add(
-        self, *, seen: int = 0, new: int = 0, changed: int = 0, unchanged: int = 0, embedded: int = 0
+        self,
+        *,
+        seen: int = 0,
+        new: int = 0,
+        changed: int = 0,
+        moved: int = 0,
+        unchanged: int = 0,
+        embedded: int = 0,
     ) -> None:
         with self._lock:
             self.summary.seen += seen
             self.summary.new += new
             self.summary.changed += changed
+            self.summary.moved += moved
             self.summary.unchanged += unchanged
             self.summary.embedded += embedded
 
@@ -110,7 +118,7 @@ class Tally:
         with self._lock:
             one = self.summary
             seen, embedded, failed = one.seen, one.embedded, one.failed
-            done = one.new + one.changed + one.unchanged + failed
+            done = one.new + one.changed + one.moved + one.unchanged + failed
         return Progress(
             done,
             seen,

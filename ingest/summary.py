@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from siamese_search.errors import printable
 
-#: Failures kept with their reason; beyond it they are only counted, so that memory stays bounded.
-MAX_FAILURES = 10_000
+if TYPE_CHECKING:
+    from ingest.failures import FailureLog
+
+#: Failures kept with their reason; beyond it they are only counted, so that memory stays bounded. A
+#: :class:`~ingest.failures.FailureLog` lists them all.
+MAX_FAILURES = 1_000
 
 
 Stage = Literal["scan", "plan", "decode", "embed", "commit"]
@@ -37,11 +41,13 @@ class Failure:
 
 @dataclass(slots=True)
 class IngestSummary:
-    """Counts of images. ``seen`` = new + changed + unchanged + failed, unless the ingest was interrupted.
+    """Counts of images. ``seen`` = new + changed + moved + unchanged + failed, unless the ingest was interrupted.
 
     new: embedded for the first time. changed: file or metadata differ from what was stored, and the point was
-    replaced. unchanged: already stored. removed: points whose file has gone (0 until pruning is asked for).
-    failures: the first :data:`MAX_FAILURES`; ``failed`` counts them all. seconds: wall-clock time.
+    replaced. moved: the same content as a stored file that has gone (with checksums): its point was taken over.
+    unchanged: already stored. removed: points whose file has gone (0 until pruning is asked for); prune_refused:
+    why none were removed, or no more. failures: the first :data:`MAX_FAILURES`; ``failed`` counts them all.
+    log: gets each failure, with its real path. seconds: wall-clock time.
     embedded: forward passes paid for, in images (metadata-only changes cost none). stages: seconds that each
     stage was busy (of decode, per thread); they overlap.
     """
@@ -52,13 +58,16 @@ class IngestSummary:
     seen: int = 0
     new: int = 0
     changed: int = 0
+    moved: int = 0
     unchanged: int = 0
     removed: int = 0
     failed: int = 0
     embedded: int = 0
     seconds: float = 0.0
     interrupted: bool = False
+    prune_refused: str | None = None
     failures: list[Failure] = field(default_factory=list)
+    log: FailureLog | None = field(default=None, repr=False, compare=False)
     stages: dict[Stage, float] = field(default_factory=dict)
 
     @property
@@ -80,16 +89,20 @@ class IngestSummary:
         self.failed += 1
         if len(self.failures) < MAX_FAILURES:
             self.failures.append(Failure(printable(path), reason))
+        if self.log is not None:
+            self.log.write(path, reason)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss ingest --json``.
 
-        ``failed`` lists at most :data:`MAX_FAILURES`; only when there were more is ``failed_total`` added.
+        ``failed`` lists at most :data:`MAX_FAILURES`; only when there were more is ``failed_total`` added, and
+        ``prune_refused`` only when pruning was asked for and refused.
         """
         answer: dict[str, Any] = {
             "seen": self.seen,
             "new": self.new,
             "changed": self.changed,
+            "moved": self.moved,
             "unchanged": self.unchanged,
             "removed": self.removed,
             "failed": [{"path": failure.path, "reason": failure.reason} for failure in self.failures],
@@ -103,6 +116,8 @@ class IngestSummary:
         }
         if self.failed > len(self.failures):
             answer["failed_total"] = self.failed
+        if self.prune_refused is not None:
+            answer["prune_refused"] = self.prune_refused
         return answer
 
 

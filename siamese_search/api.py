@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ingest.pipeline import Prune
     from ingest.summary import IngestSummary, Progress
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.model.embedder import Device
@@ -49,6 +51,10 @@ def ingest(
     threads: int | None = None,
     device: Device = "auto",
     reembed: bool = False,
+    checksum: bool = False,
+    follow_links: bool = False,
+    prune: Prune = "no",
+    failures: StrPath | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
     notify: Notify | None = None,
@@ -58,25 +64,36 @@ def ingest(
     The gallery is made where there is none, with ``model`` (default: the settings', else the bundled one); an
     existing gallery keeps the model that it was made with. Unchanged files are not embedded again.
     source: name of the source, where the same images have different paths on different machines.
-    reembed: embed unchanged files too. stop: set it to end after the batch in hand.
+    reembed: embed unchanged files too. checksum: compare files by content instead of by modification time, so that
+    a file that was only touched is not embedded again, an edited one is noticed whatever its time, and one that was
+    moved keeps its point and metadata. follow_links: enter links to directories, take links out of a directory.
+    prune: ``"safe"`` removes the points of files under ``directories`` that have gone, unless the disk seems to be
+    missing or more than a fifth of them would go; ``"anyway"`` removes them even then (not for a missing disk).
+    failures: a file that gets every failure as a line of JSON. stop: set it to end after the batch in hand.
     progress, notify: called with each moment of progress, and with lines for people.
 
     Returns the counts and the failures: an image that cannot be read never stops the rest.
     Raises DataError (no such directory, no images), StoreError, ModelMismatchError, BundleError.
     """
     from ingest import run_ingest
+    from ingest.failures import FailureLog
     from ingest.scan import survey_roots
 
     settings = _settings()
     if not directories:
         raise UsageError("nothing to ingest; name at least one directory of images")
+    if prune not in ("no", "safe", "anyway"):
+        raise UsageError(f"prune is {prune!r}; choose from no, safe, anyway")
     # Before a gallery is made; and only once, for the names of a large tree take a while.
-    roots = survey_roots([Path(directory) for directory in directories], layout)
+    roots = survey_roots([Path(directory) for directory in directories], layout, follow_links=follow_links)
     if notify is not None and layout == "auto":
         for root in roots:
             notify(f"{root.root}: layout {root.detection.layout}: {root.detection.reason}")
     threads = settings.threads if threads is None else threads
-    with open_to_write(settings, store, gallery, model) as (opened, bundle):
+    with (
+        nullcontext() if failures is None else FailureLog(failures) as log,
+        open_to_write(settings, store, gallery, model) as (opened, bundle),
+    ):
         return run_ingest(
             roots,
             opened,
@@ -85,6 +102,9 @@ def ingest(
             source=source,
             batch_size=settings.batch_size if batch_size is None else batch_size,
             reembed=reembed,
+            checksum=checksum,
+            prune=prune,
+            failures=log,
             progress=progress,
             stop=stop,
         )

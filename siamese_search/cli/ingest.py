@@ -8,9 +8,10 @@ import click
 
 from siamese_search.cli.options import Positive, device_option, json_option, layout_option, store_options
 from siamese_search.cli.output import note, warn, write_json, write_text
-from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL
+from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
+    from ingest.pipeline import Prune
     from ingest.summary import IngestSummary, Progress
     from siamese_search.model.embedder import Device
 
@@ -20,9 +21,11 @@ Examples:
   sss ingest cam1/ cam2/ --gallery station  two directories into a gallery of their own
   sss ingest people.csv                     paths, identities and metadata from a CSV
   sss ingest /mnt/a --source nas            the same images wherever they are mounted
+  sss ingest photos/ --checksum --prune     after files were moved and deleted
   sss ingest inbox/ --watch                 go on: what changes in inbox/ is in the gallery a moment later
 
-Run it again at any time: unchanged files are skipped, changed ones replaced.
+Run it again at any time: unchanged files are skipped, changed ones replaced. A file is unchanged
+while its size and time are; with --checksum, while its content is.
 """
 
 
@@ -35,6 +38,19 @@ Run it again at any time: unchanged files are skipped, changed ones replaced.
 @click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
 @device_option
 @click.option("--reembed", is_flag=True, help="Embed everything again, unchanged files too.")
+@click.option(
+    "--checksum",
+    is_flag=True,
+    help="Compare files by content, not by time; moved ones keep their point. Reads every file.",
+)
+@click.option("--prune", is_flag=True, help="Remove images whose file under DIR has gone.")
+@click.option(
+    "--prune-anyway",
+    is_flag=True,
+    help="The same, even where it is over a fifth of them or some cannot be looked for.",
+)
+@click.option("--follow-links", is_flag=True, help="Follow symbolic links to folders, and out of DIR.")
+@click.option("--failures", metavar="FILE", help="List every skipped file there, as lines of JSON.")
 @click.option("--watch", is_flag=True, help="Go on: ingest what is new or changed, remove what is deleted.")
 @click.option(
     "--rescan-minutes",
@@ -56,6 +72,11 @@ def command(
     threads: int | None,
     device: Device,
     reembed: bool,
+    checksum: bool,
+    prune: bool,
+    prune_anyway: bool,
+    follow_links: bool,
+    failures: str | None,
     watch: bool,
     rescan_minutes: float,
     poll: bool,
@@ -64,16 +85,27 @@ def command(
     """Embed the images under each DIR (a directory or a .csv file) into a gallery.
 
     What is there already is kept: only new and changed files are embedded. Files that cannot be read are
-    named, counted and skipped (exit code 3). Ctrl-C finishes the batch in hand; the same command goes on.
+    named, counted and skipped (exit code 3), and so are pipes, devices, and links to folders and out of DIR.
+    Ctrl-C finishes the batch in hand; the same command goes on.
 
     With --watch a signal is how it ends, with exit code 0 once the first ingest is complete.
     """
+    pruning: Prune = "anyway" if prune_anyway else "safe" if prune else "no"
     if watch:
+        for given, option in ((failures is not None, "--failures"), (follow_links, "--follow-links")):
+            if given:
+                raise UsageError(f"{option} does not go with --watch; leave one of them out")
         from ingest.watch import WatchOptions
         from siamese_search.cli.watch_screen import run_watch
 
         options = WatchOptions(
-            layout=layout, source=source, reembed=reembed, rescan_minutes=rescan_minutes, poll=poll
+            layout=layout,
+            source=source,
+            reembed=reembed,
+            checksum=checksum,
+            prune=pruning,
+            rescan_minutes=rescan_minutes,
+            poll=poll,
         )
         return run_watch(
             directories,
@@ -108,12 +140,25 @@ def command(
             threads=threads,
             device=device,
             reembed=reembed,
+            checksum=checksum,
+            follow_links=follow_links,
+            prune=pruning,
+            failures=failures,
             progress=show,
             stop=stop,
             notify=note,
         )
     for failure in summary.failures:
         warn(f"skipped {failure.path}: {failure.reason}")
+    if summary.failed > len(summary.failures):
+        more = summary.failed - len(summary.failures)
+        warn(
+            f"skipped {more} more; --failures FILE lists them all"
+            if failures is None
+            else f"skipped {more} more"
+        )
+    if summary.prune_refused is not None:
+        warn(f"{summary.removed or 'nothing'} removed: {summary.prune_refused}")
     if json:
         write_json(summary.to_json())
     else:
@@ -131,9 +176,13 @@ def describe(summary: IngestSummary) -> str:
     ]
     if summary.removed:
         counts.insert(3, f"{summary.removed} removed")
+    if summary.moved:
+        counts.insert(2, f"{summary.moved} moved")
     speed = f", {summary.images_per_second:.0f} images/s" if summary.embedded else ", nothing to embed"
     if summary.bottleneck is not None:
-        speed += f"; bottleneck: {summary.bottleneck}, busy {summary.busy(summary.bottleneck):.0%} of the time"
+        speed += (
+            f"; bottleneck: {summary.bottleneck}, busy {summary.busy(summary.bottleneck):.0%} of the time"
+        )
     return (
         f"{summary.seen} images: {', '.join(counts)} ({summary.seconds:.1f} s{speed})\n"
         f"gallery '{summary.collection}' in {summary.store}"
@@ -144,4 +193,4 @@ def _exit_code(summary: IngestSummary) -> int:
     if summary.interrupted:
         note("sss: interrupted; what was finished is kept, and the same command goes on from there")
         return EXIT_INTERRUPTED
-    return EXIT_PARTIAL if summary.failed else EXIT_DONE
+    return EXIT_PARTIAL if summary.failed or summary.prune_refused is not None else EXIT_DONE

@@ -14,7 +14,7 @@ from siamese_search.datasets.triplets import missing_files
 from siamese_search.errors import DataError, printable
 
 #: Payload fields of the gallery: a metadata column must not overwrite them.
-RESERVED = frozenset({"source", "key", "size", "mtime_ns", "crc"})
+RESERVED = frozenset({"source", "key", "size", "mtime_ns", "crc", "digest", "carried"})
 
 _INT = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")  # "007" is a name, not a number; 18 digits fit int64
 _BOOLS = {"true": True, "false": False}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import uuid
@@ -43,9 +44,16 @@ class ImageRecord:
 def point_id(source: str, key: str) -> str:
     """The uuid5 of (source, key): the same file is the same point, from any machine."""
     # As uuid.uuid5() does it (RFC 4122, 4.3), without the object: a scan makes one id per file.
-    name = f"{source}\x00{key}".encode()
-    h = hashlib.sha1(_POINT_NAMESPACE.bytes + name, usedforsecurity=False).hexdigest()
+    state = _source_state(source).copy()
+    state.update(key.encode())
+    h = state.hexdigest()
     return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}"
+
+
+@functools.lru_cache(maxsize=64)
+def _source_state(source: str) -> hashlib._Hash:
+    """SHA-1 of what all names of a source begin with; to be copied, never updated."""
+    return hashlib.sha1(_POINT_NAMESPACE.bytes + f"{source}\x00".encode(), usedforsecurity=False)
 
 
 def encode_key(relative: str | os.PathLike[str]) -> str:

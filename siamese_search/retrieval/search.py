@@ -34,7 +34,9 @@ GroupBy = Literal["identity"]
 Query = Path | str | NDArray[np.uint8]
 
 #: Payload fields with a place of their own in a result; everything else is metadata.
-_RESERVED = frozenset({"identity", "camera", "source", "key", "path", "size", "mtime_ns", "crc"})
+_RESERVED = frozenset(
+    {"identity", "camera", "source", "key", "path", "size", "mtime_ns", "crc", "digest", "carried"}
+)
 
 #: Query images in memory at once: a directory of thousands must not be.
 _IMAGES_AT_ONCE = 64
