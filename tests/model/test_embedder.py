@@ -25,11 +25,13 @@ def test_shapes_and_unit_rows(tiny_bundle: Bundle, n: int) -> None:
 
 
 def test_a_batch_gives_what_single_images_give(tiny_bundle: Bundle) -> None:
+    """To the bit, however many threads: a run that goes on after a crash has other batches."""
     embedder = OnnxEmbedder(tiny_bundle, threads=1)
-    images = pictures(40, embedder.input_size)
-    together = embedder.embed(images)
-    alone = np.concatenate([embedder.embed(images[i : i + 1]) for i in range(40)])
-    np.testing.assert_allclose(together, alone, atol=1e-5)
+    images = pictures(41, embedder.input_size)
+    alone = np.concatenate([embedder.embed(images[i : i + 1]) for i in range(41)])
+    for threads in (1, 2, 3, 64):
+        together = OnnxEmbedder(tiny_bundle, threads=threads).embed(images)
+        assert together.tobytes() == alone.tobytes(), threads
 
 
 def test_different_images_differ(tiny_bundle: Bundle) -> None:
