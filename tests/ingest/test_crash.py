@@ -34,9 +34,9 @@ def expected(images):
     return {i: (vector.tobytes(), payload) for i, (vector, payload) in gallery.points.items()}
 
 
-def start(root, store, seconds_per_batch):
+def start(root, store, seconds_per_batch, wait=60):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS / "support"), str(TESTS.parent)])}
-    command = [sys.executable, str(TESTS / "support/ingest_process.py"), root, store, str(seconds_per_batch)]
+    command = [sys.executable, str(TESTS / "support/ingest_process.py"), root, store, seconds_per_batch, wait]
     return subprocess.Popen(
         list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -107,6 +107,26 @@ def test_a_search_is_answered_while_an_ingest_runs(images, expected, tmp_path):
     assert answered == 3
     assert summary["new"] == IMAGES
     assert stored(tmp_path / "store") == expected
+
+
+def test_two_ingests_into_one_gallery_take_turns(images, expected, tmp_path):
+    """They do the same work twice, and what is there in the end is what one would have made."""
+    processes = [start(images, tmp_path / "store", 0.02) for _ in range(2)]
+    summaries = [finish(process) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    for summary in summaries:
+        assert summary["new"] + summary["unchanged"] + summary["changed"] == IMAGES
+    assert stored(tmp_path / "store") == expected
+
+
+def test_an_ingest_that_cannot_have_its_turn_says_who_holds_the_gallery(images, tmp_path):
+    with open_gallery(tmp_path / "store", model=MODEL, create=True, mode="w") as gallery, gallery.alone():
+        process = start(images, tmp_path / "store", 0, wait=0.5)
+        _, complaint = process.communicate(timeout=60)
+    assert process.returncode == 1
+    message = complaint.splitlines()[-1]
+    assert "is busy: held by process" in message
+    assert str(os.getpid()) in message
 
 
 def _one_image():

@@ -1,5 +1,6 @@
 """run_ingest over a gallery that is a dict: what is embedded, stored, counted and named."""
 
+import importlib
 import os
 import threading
 import zlib
@@ -13,7 +14,7 @@ from ingest.pipeline import run_ingest
 from ingest.scan import survey_roots
 from ingest.summary import Failure
 from siamese_search.datasets.records import decode_key, point_id
-from siamese_search.errors import DataError, ModelMismatchError, UsageError
+from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError
 from siamese_search.gallery.base import ModelRef
 from siamese_search.images import read_image
 
@@ -402,3 +403,66 @@ def test_the_failure_list_is_bounded_and_the_count_is_not(tmp_path, gallery, emb
     summary = run_ingest([tmp_path], gallery, embedder)
     assert (summary.failed, len(summary.failures)) == (5, 3)
     assert summary.to_json()["failed_total"] == 5
+
+
+@pytest.mark.parametrize("stage", ["scan", "plan", "decode", "embed", "commit", "flush"])
+def test_an_error_of_any_stage_is_raised_as_it_is_and_ends_all_threads(
+    tmp_path, gallery, embedder, stage, monkeypatch
+):
+    monkeypatch.setattr("ingest.scan.CHUNK", 8)
+    monkeypatch.setattr("ingest.commit.COMMIT_POINTS", 8)
+    write_market(tmp_path, identities=50)
+    error = StoreError(f"{stage} is broken; mend it")
+
+    def broken(after):
+        calls = []
+
+        def fail(real):
+            def call(*arguments, **options):
+                calls.append(1)
+                if len(calls) > after:
+                    raise error
+                return real(*arguments, **options)
+
+            return call
+
+        return fail
+
+    target = {
+        "scan": ("ingest.scan._scanned", 60),
+        "plan": ("ingest.planner.plan_files", 10),
+        "decode": ("siamese_search.decoding.read_image", 60),
+    }
+    if stage in target:
+        name, after = target[stage]
+        module, _, attribute = name.rpartition(".")
+        monkeypatch.setattr(name, broken(after)(getattr(importlib.import_module(module), attribute)))
+    elif stage == "embed":
+        embedder.embed = broken(10)(embedder.embed)
+    else:
+        method = {"commit": "upsert", "flush": "flush"}[stage]
+        setattr(gallery, method, broken(3)(getattr(gallery, method)))
+    before = threading.active_count()
+    raised = []
+
+    def run():
+        try:
+            run_ingest([tmp_path], gallery, embedder, batch_size=4)
+        except StoreError as caught:
+            raised.append(caught)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive(), "deadlock"
+    assert raised == [error]
+    assert threading.active_count() == before
+    # What was embedded before is kept, and the next run goes on from there.
+    assert 0 < len(gallery.points) < 200
+    monkeypatch.undo()
+    for method in ("upsert", "flush"):
+        vars(gallery).pop(method, None)
+    kept = len(gallery.points)
+    assert counts(run_ingest([tmp_path], gallery, ColourEmbedder())) == expect(
+        200, new=200 - kept, unchanged=kept
+    )

@@ -1,4 +1,4 @@
-"""One ingest in a process of its own: ``ingest_process.py ROOT STORE SECONDS_PER_BATCH``.
+"""One ingest in a process of its own: ``ingest_process.py ROOT STORE SECONDS_PER_BATCH WAIT``.
 
 Prints ``started`` once the first batch is being embedded, and the summary as JSON at the end; exits with 130 when it
 was interrupted. Takes the model of ``fakes``, slowed down, and the real store.
@@ -33,7 +33,8 @@ class SlowEmbedder(ColourEmbedder):
 def main() -> int:
     commit.COMMIT_POINTS = 48  # many commits in a short run, so that kills fall between and into them
     root, store, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
-    with stop_on_signals() as stop, open_gallery(store, model=MODEL, create=True, mode="w") as gallery:
+    opened = open_gallery(store, model=MODEL, create=True, mode="w", wait=float(sys.argv[4]))
+    with stop_on_signals() as stop, opened as gallery:
         summary = pipeline.run_ingest([root], gallery, SlowEmbedder(seconds), batch_size=16, stop=stop)
     print(json.dumps({**summary.to_json(), "interrupted": summary.interrupted}))
     return 130 if summary.interrupted else 0
