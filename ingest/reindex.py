@@ -30,6 +30,7 @@ from siamese_search.images import read_image
 
 if TYPE_CHECKING:
     from siamese_search.gallery.base import Gallery, ModelRef, StoredPoint
+    from siamese_search.gallery.storage import Storage
     from siamese_search.gallery.store import Store
     from siamese_search.model.embedder import Embedder
 
@@ -85,6 +86,7 @@ def run_reindex(
     *,
     batch_size: int = 64,
     drop_missing: bool = False,
+    storage: Storage | None = None,
     wait: float = 10.0,
     progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
@@ -93,7 +95,8 @@ def run_reindex(
 
     embedder: of that model; None copies the vectors instead (the same model, new storage settings).
     drop_missing: leave out images that cannot be read any more; without it the first of them raises DataError,
-    so that nobody loses points by an unmounted disk. wait: seconds to queue for a store in use.
+    so that nobody loses points by an unmounted disk. storage: of the new generation; None keeps what there is.
+    wait: seconds to queue for a store in use.
     progress: called with images done and their number. stop: when set, KeyboardInterrupt is raised after the
     batch in hand. Whatever is raised, the gallery is as it was, and the next call goes on.
 
@@ -105,7 +108,7 @@ def run_reindex(
     summary = ReindexSummary(
         name, store.location, model.name or model.fingerprint, former.name or former.fingerprint
     )
-    with store.build(name, model, wait=wait) as fresh:
+    with store.build(name, model, storage=storage, wait=wait) as fresh:
         run = _Reindex(fresh, embedder, batch_size, drop_missing, summary, progress, stop)
         with store.open(name, wait=wait) as old:
             for _ in range(_MOST_PASSES):
@@ -206,7 +209,7 @@ class _Reindex:
         total = source.count() if self.progress is not None else 0
         done = self._absent = 0
         surplus: list[str] = []
-        for ours, theirs in paired(source, self.fresh):
+        for ours, theirs in paired(source, self.fresh, vectors=self.embedder is None):
             if ours is None:
                 assert theirs is not None
                 surplus.append(theirs.id)

@@ -251,7 +251,9 @@ def _copy(
             )
         with (
             giver.open(name) as ours,
-            taker.open(name, model=ours.model, create=True, mode="w") as theirs,
+            taker.open(
+                name, model=ours.model, create=True, mode="w", storage=taker.default_storage(ours.storage)
+            ) as theirs,
         ):
             model = ours.model.name or ours.model.fingerprint
             report = copy_gallery(ours, theirs, progress=progress, stop=stop)

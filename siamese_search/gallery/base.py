@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
@@ -17,9 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 
 Payload = Mapping[str, Any]
 Vectors = NDArray[np.float32]
+
+#: Called some five times a second with what is being done, in a word or two, and the seconds passed.
+OptimiseProgress = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,11 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class GalleryInfo:
-    """What a person wants to know about a gallery. ``size_bytes`` is the space on disk (0 if unknown)."""
+    """What a person wants to know about a gallery.
+
+    indexed_points: those in an HNSW index. size_bytes: the space on disk. resident_bytes: an estimate of the memory
+    that a search needs for this gallery, over and above what the program itself takes. Either is 0 if unknown.
+    """
 
     name: str
     store: str
@@ -62,6 +70,8 @@ class GalleryInfo:
     model: ModelRef
     size_bytes: int
     fields: dict[str, str] = field(default_factory=dict)  # payload field -> str | int | float | bool
+    storage: Storage = DEFAULT_STORAGE
+    resident_bytes: int = 0
 
 
 class Gallery(ABC):
@@ -71,13 +81,15 @@ class Gallery(ABC):
     ``ValueError`` naming the row, because the engines would store it silently.
     Payload values are str, int (64 bits), float (finite), bool or None (a None value is not stored). A field
     has one type: int and float mixed become float, any other mixture becomes str, stored values included.
-    Engines add ``crc``, the CRC-32 of the stored vector's bytes, to every payload.
+    Engines add ``crc``, the CRC-32 of the stored vector's bytes, to every payload; what is stored is
+    ``storage.rounded(sent)``.
     Any call may raise StoreBusyError while another process has its turn, and StoreError for damage.
     """
 
     name: str
     store: str
     model: ModelRef
+    storage: Storage = DEFAULT_STORAGE
 
     @property
     def dim(self) -> int:
@@ -88,8 +100,9 @@ class Gallery(ABC):
         """Insert or replace points, whole payload included. On return the points survive a process crash.
 
         ids: n uuid strings; vectors: float32 [n, d]; payloads: n flat mappings. n may be 0. Where an id
-        occurs twice, the last one wins. Vectors are stored to the bit. Raises ValueError for what cannot be
-        stored; large calls are written in parts, so that an earlier part may then be stored already.
+        occurs twice, the last one wins. Vectors are stored to the bit (float16: those of their rounding). Raises
+        ValueError for what cannot be stored; large calls are written in parts, so that an earlier part may then be
+        stored already.
         """
 
     @abstractmethod
@@ -173,8 +186,12 @@ class Gallery(ABC):
         """Make everything written so far survive a power loss."""
 
     @abstractmethod
-    def optimise(self) -> bool:
-        """Build or tidy indexes where it pays; True if something changed. May take minutes."""
+    def optimise(self, *, index: bool | None = None, progress: OptimiseProgress | None = None) -> bool:
+        """Tidy up, and build or drop an HNSW index; True if something changed. May take minutes.
+
+        index: None builds one where it pays and keeps one that is there; a server decides by itself. Searches
+        and writes go on meanwhile.
+        """
 
     @abstractmethod
     def info(self) -> GalleryInfo:

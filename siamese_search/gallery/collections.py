@@ -10,11 +10,16 @@ from siamese_search.errors import StoreError
 from siamese_search.gallery.base import ModelRef
 from siamese_search.gallery.connection import Connection
 from siamese_search.gallery.generation import State, metadata_of
+from siamese_search.gallery.storage import OVERSAMPLING, Storage
 from siamese_search.server_settings import ServerSettings
 
 _INT4_VERSION = (1, 18)
 #: How many more candidates the quantised search hands over for rescoring with the full vectors.
-_OVERSAMPLING = {"scalar": 1.5, "turbo": 2.0, "binary": 3.0}
+_OVERSAMPLING = {
+    "scalar": OVERSAMPLING["int8"],
+    "turbo": OVERSAMPLING["int4"],
+    "binary": OVERSAMPLING["binary"],
+}
 
 
 def create_collection(
@@ -24,6 +29,7 @@ def create_collection(
     model: ModelRef,
     state: State,
     settings: ServerSettings,
+    storage: Storage,
     *,
     builder: dict[str, Any] | None = None,
     wait: float,
@@ -32,16 +38,19 @@ def create_collection(
 
     Raises CollectionExistsError where it exists, StoreError where the server cannot do what the settings ask.
     """
-    quantisation = _quantisation(connection, settings)
+    quantisation = _quantisation(connection, storage.quantisation)
     hnsw = models.HnswConfigDiff(m=settings.m or None, ef_construct=settings.ef_construct or None)
-    metadata = metadata_of(gallery, collection, model, state)
+    metadata = metadata_of(gallery, collection, model, state, storage)
     metadata["builder"] = builder or {}
     connection.call(
         lambda client: client.create_collection(
             collection,
             # Dot on unit vectors is the cosine, and unlike Cosine it stores what was sent.
             vectors_config=models.VectorParams(
-                size=model.dim, distance=models.Distance.DOT, on_disk=settings.on_disk or None
+                size=model.dim,
+                distance=models.Distance.DOT,
+                on_disk=settings.on_disk or None,
+                datatype=models.Datatype.FLOAT16 if storage.vectors == "float16" else None,
             ),
             shard_number=settings.shards or None,
             replication_factor=settings.replicas or None,
@@ -105,9 +114,8 @@ def _set_threshold(connection: Connection, collection: str, threshold: int, wait
     connection.call(lambda client: client.update_collection(collection, optimizers_config=diff), wait=wait)
 
 
-def _quantisation(connection: Connection, settings: ServerSettings) -> Any:
-    """The client's model of the quantisation that the settings name; None for none."""
-    wanted = settings.quantisation
+def _quantisation(connection: Connection, wanted: str) -> Any:
+    """The client's model of a quantisation; None for none."""
     if wanted == "int8":
         return models.ScalarQuantization(
             scalar=models.ScalarQuantizationConfig(

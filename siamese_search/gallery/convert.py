@@ -13,26 +13,96 @@ from siamese_search.errors import SiameseSearchError, StoreError
 from siamese_search.gallery.base import Vectors
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.rows import json_path
+from siamese_search.gallery.storage import OVERSAMPLING, Storage
 
-#: Below this many points an exact search takes under 10 ms and an index is not worth building.
-INDEX_FROM = 100_000
+#: Points from which an index pays, by the format that is searched without one, at 512-D. There a search takes about
+#: 40 ms, and building the index as long as some 10,000 searches (benchmarks/million.py).
+_INDEX_FROM = {
+    "float32": 400_000,
+    "float16": 500_000,
+    "int8": 1_000_000,
+    "int4": 2_000_000,
+    "binary": 4_000_000,
+}
+#: Points from which a compact segment pays: it opens three times as fast, in a third of the memory.
+COMPACT_FROM = 20_000
+
+#: Larger than any segment, in kB: build nothing.
+_NEVER = 2**40
+_M, _EF_CONSTRUCT, _EF_SEARCH = 16, 128, 128
+#: Scoring several times as many candidates again, each read from its own place, takes longer than an exact search.
+_MOST_RESCORED = 10_000
 
 _BOOL_TEXT = {True: "true", False: "false"}
 
-_INDEXES = {
-    "str": edge.PayloadSchemaType.Keyword,
-    "int": edge.PayloadSchemaType.Integer,
-    "float": edge.PayloadSchemaType.Float,
-    "bool": edge.PayloadSchemaType.Keyword,  # see encode_bools
+#: Cold: an optimised segment's payload indexes stay on disk, mapped, where a million points' would take 500 MB.
+_COLD = edge.Memory.Cold
+_INDEXES: dict[str, Any] = {
+    "str": edge.KeywordIndexParams(memory=_COLD),
+    "int": edge.IntegerIndexParams(lookup=True, range=True, memory=_COLD),
+    "float": edge.FloatIndexParams(memory=_COLD),
+    "bool": edge.KeywordIndexParams(memory=_COLD),  # see encode_bools
+}
+
+#: Cached: mapped and read in when it is opened. (Pinned would copy it, and make the system forget the file.)
+_QUANTISED: dict[str, Any] = {
+    "none": None,
+    "int8": edge.TurboQuantQuantizationConfig(bits=edge.TurboQuantBitSize.Bits8, memory=edge.Memory.Cached),
+    "int4": edge.TurboQuantQuantizationConfig(bits=edge.TurboQuantBitSize.Bits4, memory=edge.Memory.Cached),
+    "binary": edge.BinaryQuantizationConfig(memory=edge.Memory.Cached),
 }
 
 
-def shard_config(dim: int, index_from: int = INDEX_FROM) -> edge.EdgeConfig:
-    """The configuration of a shard. ``index_from``: points from which ``optimize`` builds an HNSW index."""
-    kilobytes = max(1, index_from * dim * 4 // 1024)
+def pays_index(points: int, dim: int, storage: Storage) -> bool:
+    """Whether a gallery is large enough for an HNSW index."""
+    return points * dim >= _INDEX_FROM[storage.searched] * 512
+
+
+def shard_config(
+    dim: int, storage: Storage, *, compact: bool = False, index: bool = False
+) -> edge.EdgeConfig:
+    """The configuration of a shard. What ``optimize`` does with it:
+
+    compact: make one read-only segment of all points, searched exactly. index: with an HNSW graph. Neither: nothing.
+    """
+    quantised = _QUANTISED[storage.quantisation]
     return edge.EdgeConfig(
-        vectors=edge.EdgeVectorParams(size=dim, distance=edge.Distance.Dot),
-        optimizers=edge.EdgeOptimizersConfig(default_segment_number=1, indexing_threshold=kilobytes),
+        vectors=edge.EdgeVectorParams(
+            size=dim,
+            distance=edge.Distance.Dot,
+            datatype=edge.VectorStorageDatatype.Float16 if storage.vectors == "float16" else None,
+            quantization_config=quantised,
+            # Beside a quantised copy the vectors are read for a few candidates only, and stay on disk.
+            memory=None if quantised is None else edge.Memory.Cold,
+        ),
+        # Without edges there is no graph: the segment is read-only and searched from end to end.
+        hnsw_config=edge.HnswIndexConfig(
+            m=_M if index else 0, ef_construct=_EF_CONSTRUCT, full_scan_threshold=10_000
+        ),
+        id_tracker_memory=edge.Memory.Cold,
+        optimizers=edge.EdgeOptimizersConfig(
+            default_segment_number=1, indexing_threshold=1 if compact or index else _NEVER
+        ),
+    )
+
+
+def search_params(storage: Storage, k: int, *, exact: bool, filtered: bool) -> edge.SearchParams:
+    """How to search for k points: exactly, or in the quantised copy (rescored) and the index where there are any.
+
+    filtered: in a graph, neighbours of neighbours are looked at too (ACORN, L. Patel et al., SIGMOD 2024), without
+    which a filter that one point in six passes leaves a recall of 0.5. It changes nothing where there is no graph.
+    """
+    oversampling = OVERSAMPLING.get(storage.quantisation)
+    exact = exact or (oversampling is not None and k * oversampling > _MOST_RESCORED)
+    return edge.SearchParams(
+        exact=exact,
+        hnsw_ef=None if exact else _EF_SEARCH,
+        acorn=edge.AcornSearchParams(enable=True) if filtered and not exact else None,
+        quantization=None
+        if oversampling is None
+        else edge.QuantizationSearchParams(
+            ignore=exact, rescore=not exact, oversampling=None if exact else oversampling
+        ),
     )
 
 
@@ -46,7 +116,8 @@ def to_vector(stored: Any) -> Vectors:
     return np.array(stored, dtype=np.float32)
 
 
-def index_type(kind: str) -> edge.PayloadSchemaType:
+def index_type(kind: str) -> Any:
+    """The payload index of a field of this type."""
     return _INDEXES[kind]
 
 

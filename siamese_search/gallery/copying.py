@@ -16,6 +16,7 @@ import numpy as np
 from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.base import Gallery, StoredPoint
 from siamese_search.gallery.checks import check_same_vectors, sound_points
+from siamese_search.gallery.checksums import vector_crc
 from siamese_search.gallery.fields import same_payload
 
 #: Points per read and write.
@@ -61,7 +62,7 @@ def copy_gallery(
         points = extra = 0
         missing: list[str] = []
         sent = 0
-        for ours, theirs in paired(source, target):
+        for ours, theirs in paired(source, target, vectors=True):
             if ours is None:
                 extra += 1
                 continue
@@ -104,13 +105,20 @@ def copy_gallery(
     return report
 
 
-def paired(source: Gallery, target: Gallery) -> Iterator[tuple[StoredPoint | None, StoredPoint | None]]:
+def paired(
+    source: Gallery, target: Gallery, *, vectors: bool
+) -> Iterator[tuple[StoredPoint | None, StoredPoint | None]]:
     """All points of both galleries by ascending id: those of one id together, without vectors.
+
+    vectors: those of the source are what the target is to hold. Where it rounds them, so that its checksums are
+    others, the source's points have the checksums of the rounding.
 
     Points up to the pair in hand may be written or deleted meanwhile: neither scroll looks back, and a point
     of the pair in hand stays the one that it was.
     """
-    ours, theirs = source.scroll(), target.scroll()
+    rounds = vectors and source.storage.vectors != target.storage.vectors == "float16"
+    ours = _rounded(source, target) if rounds else source.scroll()
+    theirs = target.scroll()
     left, right = next(ours, None), next(theirs, None)
     while left is not None or right is not None:
         if right is None or (left is not None and left.id < right.id):
@@ -122,6 +130,15 @@ def paired(source: Gallery, target: Gallery) -> Iterator[tuple[StoredPoint | Non
         else:
             yield left, right
             left, right = next(ours, None), next(theirs, None)
+
+
+def _rounded(source: Gallery, target: Gallery) -> Iterator[StoredPoint]:
+    """The source's points with the checksums that they have in the target."""
+    for point in source.scroll(with_vectors=True):
+        payload = dict(point.payload)
+        if point.vector is not None and vector_crc(point.vector) == payload.get("crc"):
+            payload["crc"] = vector_crc(target.storage.rounded(point.vector))
+        yield StoredPoint(point.id, payload)
 
 
 def _send(source: Gallery, target: Gallery, ids: list[str]) -> int:

@@ -1,39 +1,48 @@
 """The embedded engine: a gallery in a directory, on Qdrant Edge.
 
-Search is exact until :meth:`EmbeddedGallery.optimise` builds an HNSW index, which it does from 100,000 points
-on: below, an exact search takes under 10 ms. Vectors are stored as sent (Dot distance on unit vectors).
+Search is exact, or goes through a quantised copy first (:mod:`.storage`), until :meth:`EmbeddedGallery.optimise`
+builds an HNSW index, which pays only for large galleries (:func:`.convert.pays_index`). Vectors are stored as
+sent (Dot distance on unit vectors), in float32 or rounded to float16.
 """
 
 from __future__ import annotations
 
 import os
-import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import qdrant_edge as edge
 
 from siamese_search.errors import GalleryReplacedError, StoreError, UsageError, printable
-from siamese_search.gallery import layout
-from siamese_search.gallery.base import Gallery, GalleryInfo, Hit, Payload, StoredPoint, Vectors
+from siamese_search.gallery import journal, layout
+from siamese_search.gallery.base import (
+    Gallery,
+    GalleryInfo,
+    Hit,
+    OptimiseProgress,
+    Payload,
+    StoredPoint,
+    Vectors,
+)
 from siamese_search.gallery.checksums import vector_crc
 from siamese_search.gallery.convert import (
-    INDEX_FROM,
     bool_fields,
     decode_bools,
     encode_bools,
+    search_params,
     to_filter,
     to_points,
     to_vector,
 )
 from siamese_search.gallery.fields import UNINDEXED, settle
 from siamese_search.gallery.filters import Condition, check
+from siamese_search.gallery.footprint import has_index, measure
 from siamese_search.gallery.lease import ShardLease
 from siamese_search.gallery.optimiser import run_in_child
+from siamese_search.gallery.ranking import Ask, filled, hits, nearest
 from siamese_search.gallery.rows import canonical_ids, json_path, unit_rows
 
 #: Points per engine call: large enough to be fast, small enough to let a waiting search in soon.
@@ -53,9 +62,6 @@ class EmbeddedGallery(Gallery):
     that nothing is written where nobody looks. A reader's does too once its generation has been deleted.
     """
 
-    #: From this many points on, :meth:`optimise` builds an HNSW index.
-    index_from = INDEX_FROM
-
     def __init__(
         self,
         store: Path,
@@ -70,14 +76,14 @@ class EmbeddedGallery(Gallery):
         self.generation, self._mode, self._wait = generation, mode, wait
         self._building, self._on_close = building, on_close
         header = layout.read_header(generation)
-        self.name, self.model = header.name, header.model
+        self.name, self.model, self.storage = header.name, header.model, header.storage
         self.store = os.fspath(store)
         self._what = f"gallery {self.name!r} in {printable(self.store)}"
         self._lease = ShardLease(self._locate, self._what, wait)
 
     def upsert(self, ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload]) -> None:
         self._writable()
-        rows = unit_rows(vectors, self.dim)
+        rows = self.storage.rounded(unit_rows(vectors, self.dim))
         if not len(ids) == len(rows) == len(payloads):
             raise ValueError(f"{len(ids)} ids, {len(rows)} vectors and {len(payloads)} payloads do not match")
         names = canonical_ids(ids)
@@ -94,14 +100,17 @@ class EmbeddedGallery(Gallery):
                     changed["crc"] = "int"
                 if changed:
                     self._lease.add_fields(shard, changed)
+                journal.note(self.generation, names[part])
                 shard.update(edge.UpdateOperation.upsert_points(to_points(names[part], rows[part], settled)))
 
     def delete(self, ids: Sequence[str]) -> None:
         self._writable()
         names = canonical_ids(ids)
         for start in range(0, len(names), _CHUNK):
+            part = names[start : start + _CHUNK]
             with self._lease.use(writing=True) as shard:
-                shard.update(edge.UpdateOperation.delete_points(list(names[start : start + _CHUNK])))
+                journal.note(self.generation, part)
+                shard.update(edge.UpdateOperation.delete_points(list(part)))
 
     def query_batch(
         self,
@@ -114,23 +123,24 @@ class EmbeddedGallery(Gallery):
         exact: bool = False,
     ) -> list[list[Hit]]:
         out: list[list[Hit]] = []
+        params = search_params(self.storage, k, exact=exact, filtered=bool(where))
         for rows in self._query_chunks(vectors, k):
             with self._lease.use() as shard:
-                params = edge.SearchParams(exact=exact)
-                ask = _Ask(self._filter(where), with_vectors, with_payload, params)
+                ask = Ask(self._filter(where), with_vectors, with_payload, params)
                 bools = self._bools()
-                for points, scores, bare in _nearest(shard, rows, min(k, _MAX_K), ask):
-                    out.append(_hits(_filled(shard, points, ask) if bare else points, scores, bools))
+                for points, scores, bare in nearest(shard, rows, min(k, _MAX_K), ask):
+                    out.append(hits(filled(shard, points, ask) if bare else points, scores, bools))
         return out
 
     def query_ids(
         self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
     ) -> list[list[int]]:
         out: list[list[int]] = []
+        params = search_params(self.storage, k, exact=exact, filtered=bool(where))
         for rows in self._query_chunks(vectors, k):
             with self._lease.use() as shard:
-                ask = _Ask(self._filter(where), False, False, edge.SearchParams(exact=exact))
-                for points, _, _ in _nearest(shard, rows, min(k, _MAX_K), ask):
+                ask = Ask(self._filter(where), False, False, params)
+                for points, _, _ in nearest(shard, rows, min(k, _MAX_K), ask):
                     ids: list[Any] = [point.id for point in points]
                     out.append([one.int for one in ids])
         return out
@@ -226,38 +236,34 @@ class EmbeddedGallery(Gallery):
     def flush(self) -> None:
         self._lease.flush()
 
-    def optimise(self, progress: Callable[[float], None] | None = None) -> bool:
-        """As the contract; in a child process, because the engine freezes the process that it optimises in.
+    def optimise(self, *, index: bool | None = None, progress: OptimiseProgress | None = None) -> bool:
+        """As the contract; in a child process, on a copy of the shard (:mod:`.rebuild`).
 
-        ``progress`` is called some five times a second with the seconds passed. Interrupting (Ctrl-C) kills
-        the child and leaves the gallery as usable as before. Others wait meanwhile, and are told for whom.
+        Searches and writes of others go on in the shard as it is, and wait only while it is copied and swapped.
+        Interrupting (Ctrl-C) kills the child and leaves the gallery as it was.
         """
         self._writable()
         with self._lease.use():
             pass  # opens, so that pending work and errors come up here
         self._lease.release()
-        generation = self._locate()
-        return run_in_child(
-            generation,
-            self._what,
-            dim=self.dim,
-            index_from=self.index_from,
-            wait=self._wait,
-            progress=progress,
-        )
+        return run_in_child(self._locate(), self._what, index=index, wait=self._wait, progress=progress)
 
     def info(self) -> GalleryInfo:
         with self._lease.use() as shard:
             state = shard.info()
+            disk, resident = measure(self.generation, self.storage)
             return GalleryInfo(
                 name=self.name,
                 store=self.store,
                 engine="qdrant-edge",
                 points=shard.count(edge.CountRequest(exact=True)),
-                indexed_points=state.indexed_vectors_count,
+                # A segment without a graph counts as indexed too: its configuration tells.
+                indexed_points=state.indexed_vectors_count if has_index(self.generation) else 0,
                 model=self.model,
-                size_bytes=layout.disk_bytes(self.generation),
+                size_bytes=disk,
                 fields=dict(self._lease.types),
+                storage=self.storage,
+                resident_bytes=resident,
             )
 
     def write_mark(self) -> str | None:
@@ -294,89 +300,6 @@ class EmbeddedGallery(Gallery):
 
     def _filter(self, where: Sequence[Condition]) -> edge.Filter | None:
         return to_filter([check(one, self._lease.types) for one in where]) if where else None
-
-
-class _Ask:
-    """What is the same for all queries of a batch."""
-
-    def __init__(
-        self,
-        where: edge.Filter | None,
-        with_vectors: bool,
-        with_payload: bool,
-        params: edge.SearchParams,
-    ) -> None:
-        self.where, self.params = where, params
-        self.with_vectors, self.with_payload = with_vectors, with_payload
-
-    def request(self, row: Vectors, limit: int, *, bare: bool = False) -> edge.QueryRequest:
-        return edge.QueryRequest(
-            limit=limit,
-            query=edge.Query.Nearest(cast(Any, row)),  # an array: taken as it is, without a list of floats
-            filter=self.where,
-            params=self.params,
-            with_payload=self.with_payload and not bare,
-            with_vector=self.with_vectors and not bare,
-        )
-
-
-#: Points in order, the score of each, and whether their payload and vector are still to be fetched.
-_Ranking = tuple[list[edge.ScoredPoint], list[float], bool]
-
-
-def _nearest(shard: edge.EdgeShard, rows: Vectors, k: int, ask: _Ask) -> Iterator[_Ranking]:
-    """The k nearest to each row [n, d], by score descending, then id ascending.
-
-    The engine breaks ties as it likes, at the k-th place too. So one more is asked for, and where the score
-    at the k-th place goes on to the last one fetched, more and more, until the tie ends or the points do.
-    """
-    requests = [ask.request(row, k + 1) for row in rows]
-    results = (
-        shard.query_batch(edge.QueryBatchRequest(requests))
-        if len(requests) > 1
-        else [shard.query(requests[0])]
-    )
-    for row, found in zip(rows, results):
-        limit = k + 1
-        points, scores = _ranked(found)
-        bare = False
-        while len(points) == limit and scores[k - 1] == scores[-1]:
-            limit *= 8
-            points, scores = _ranked(shard.query(ask.request(row, limit, bare=True)))
-            bare = ask.with_payload or ask.with_vectors
-        yield points[:k], scores[:k], bare
-
-
-def _ranked(found: Sequence[edge.ScoredPoint]) -> tuple[list[edge.ScoredPoint], list[float]]:
-    """Points by score descending, then id ascending, and their scores."""
-    # Clipped before sorting: rounding puts equal vectors at 1.0000001, and a cosine ends at 1.
-    scores = np.clip([point.score for point in found], -1.0, 1.0)
-    if not (scores[1:] < scores[:-1]).all():  # an id costs more than all the rest: only ties ask for it
-        keys = scores.tolist()
-        order = sorted(range(len(keys)), key=lambda i: (-keys[i], cast(uuid.UUID, found[i].id).int))
-        return [found[i] for i in order], scores[order].tolist()
-    return list(found), scores.tolist()
-
-
-def _hits(
-    points: Sequence[edge.ScoredPoint | edge.Record], scores: Sequence[float], bools: Sequence[str]
-) -> list[Hit]:
-    return [
-        Hit(
-            str(point.id),
-            score,
-            decode_bools(point.payload, bools),
-            None if point.vector is None else to_vector(point.vector),
-        )
-        for point, score in zip(points, scores)
-    ]
-
-
-def _filled(shard: edge.EdgeShard, points: Sequence[edge.ScoredPoint], ask: _Ask) -> list[edge.Record]:
-    """The same points with what was asked for, in the same order."""
-    wanted = shard.retrieve([point.id for point in points], ask.with_payload, ask.with_vectors)
-    records = {record.id: record for record in wanted}
-    return [records[point.id] for point in points]
 
 
 def _stored(record: edge.Record, bools: Sequence[str]) -> StoredPoint:

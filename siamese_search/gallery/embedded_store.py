@@ -27,6 +27,7 @@ from siamese_search.errors import (
 from siamese_search.gallery import layout
 from siamese_search.gallery.base import Gallery, ModelRef
 from siamese_search.gallery.locks import Turnstile
+from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 from siamese_search.gallery.store import Generations, Store
 
 if TYPE_CHECKING:
@@ -52,13 +53,14 @@ class EmbeddedStore(Store):
         model: ModelRef | None = None,
         create: bool = False,
         mode: Literal["r", "w"] = "r",
+        storage: Storage | None = None,
         wait: float = _WAIT,
     ) -> Gallery:
         layout.check_name(name)
         if create:
             if model is None or mode != "w":
                 raise ValueError('create needs a model and mode "w"')
-            _create(self.path, name, model)
+            _create(self.path, layout.GalleryHeader(name, model, storage or self.default_storage()))
         return self._open(name, model, mode, wait)
 
     def _open(
@@ -100,17 +102,22 @@ class EmbeddedStore(Store):
                 None if building is None else models[building],
             )
 
-    def build(self, name: str, model: ModelRef, *, wait: float = _WAIT) -> Gallery:
+    def build(
+        self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = _WAIT
+    ) -> Gallery:
         lock, directory = self._lock_builder(name, wait)
         try:
+            if storage is None:
+                current = layout.read_header(layout.current_generation(directory))
+                storage = self.default_storage(current.storage)
             fresh = layout.building_generation(directory)
-            if fresh is not None and not _continues(fresh, model):
+            if fresh is not None and not _continues(fresh, model, storage):
                 fresh = None
             if fresh is None:
                 layout.mark_building(directory, None)
             self._sweep(directory, name)
             if fresh is None:
-                fresh = _build_generation(directory, layout.GalleryHeader(name, model))
+                fresh = _build_generation(directory, layout.GalleryHeader(name, model, storage))
                 layout.mark_building(directory, fresh)
             from siamese_search.gallery.embedded import EmbeddedGallery
 
@@ -149,6 +156,7 @@ class EmbeddedStore(Store):
             if previous is None:
                 raise StoreError(f"{self._what(name)} has no former generation to go back to")
             model = layout.read_header(previous).model
+            layout.finish_swap(previous)
             if not (previous / layout.SHARD).is_dir():
                 raise StoreError(
                     f"{printable(previous)} is damaged: it holds no vectors; nothing was changed"
@@ -173,6 +181,9 @@ class EmbeddedStore(Store):
                 turns.enter_context(_held(generation, self._what(name), _WAIT))
             layout.set_aside(directory)
         layout.remove_dropped(directory.parent)
+
+    def default_storage(self, like: Storage = DEFAULT_STORAGE) -> Storage:
+        return like
 
     def close(self) -> None:
         pass
@@ -251,10 +262,11 @@ def _held(generation: Path, what: str, wait: float) -> Iterator[bool]:
         lock.release()
 
 
-def _continues(generation: Path, model: ModelRef) -> bool:
-    """Whether an unfinished generation is sound as far as its header goes, and this model's."""
+def _continues(generation: Path, model: ModelRef, storage: Storage) -> bool:
+    """Whether an unfinished generation is sound as far as its header goes, this model's, and so stored."""
     try:
-        return _same(layout.read_header(generation).model, model)
+        header = layout.read_header(generation)
+        return _same(header.model, model) and header.storage == storage
     except StoreError:
         return False
 
@@ -263,14 +275,15 @@ def _same(one: ModelRef, other: ModelRef) -> bool:
     return (one.fingerprint, one.dim) == (other.fingerprint, other.dim)
 
 
-def _create(store: Path, name: str, model: ModelRef) -> None:
+def _create(store: Path, header: layout.GalleryHeader) -> None:
     layout.make_store(store)
+    name = header.name
     gallery = layout.gallery_directory(store, name)
     if (gallery / "CURRENT").is_file():
         return
     aside = store / "galleries" / f".{name}.{uuid.uuid4().hex[:8]}.part"
     try:
-        layout.point_to(aside, _build_generation(aside, layout.GalleryHeader(name, model)))
+        layout.point_to(aside, _build_generation(aside, header))
         layout.publish_gallery(aside, gallery)
     except BaseException:
         layout.remove_tree(aside)
@@ -285,7 +298,7 @@ def _build_generation(parent: Path, header: layout.GalleryHeader) -> Path:
     generation = layout.new_generation(parent, header)
     try:
         with translated(f"making gallery {header.name!r}"):
-            config = shard_config(header.model.dim)
+            config = shard_config(header.model.dim, header.storage)
             edge.EdgeShard.create(os.fspath(generation / layout.SHARD), config).close()
     except BaseException:
         layout.remove_tree(generation)

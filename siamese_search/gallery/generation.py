@@ -7,6 +7,7 @@ metadata, a flat mapping whose keys the server replaces one by one:
     kind, format        that it is ours, and in which version
     gallery, collection the gallery's name, and the collection's own (seen through the alias, that is news)
     model               {fingerprint, dim, name}
+    storage             {vectors, quantisation}
     state               "published" (current, or was or will be), "building", or "dropped" (deletion has begun)
     previous            the collection to roll back to, or ""
     deferred            the indexing threshold to restore when a bulk load ends; 0 when there is none
@@ -23,9 +24,12 @@ from typing import Any, Literal, cast
 
 from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage, read_storage
 
 KIND = "siamese-search gallery"
 FORMAT_VERSION = 1
+#: Of float16 collections, to which the first release would write wrong checksums.
+_FLOAT16_VERSION = 2
 State = Literal["published", "building", "dropped"]
 _FIELD = "field:"
 _COLLECTION = re.compile(r"(.+)\.g-[0-9a-f]{8}")
@@ -45,6 +49,7 @@ class Generation:
     builder: Mapping[str, Any]
     fields: Mapping[str, str]
     pending: tuple[str, ...]
+    storage: Storage = DEFAULT_STORAGE
 
 
 def collection_name(gallery: str, suffix: str) -> str:
@@ -58,14 +63,17 @@ def gallery_of(collection: str) -> str | None:
     return found[1] if found else None
 
 
-def metadata_of(gallery: str, collection: str, model: ModelRef, state: State) -> dict[str, Any]:
+def metadata_of(
+    gallery: str, collection: str, model: ModelRef, state: State, storage: Storage = DEFAULT_STORAGE
+) -> dict[str, Any]:
     """The metadata of a new collection."""
     return {
         "kind": KIND,
-        "format": FORMAT_VERSION,
+        "format": FORMAT_VERSION if storage.vectors == "float32" else _FLOAT16_VERSION,
         "gallery": gallery,
         "collection": collection,
         "model": {"fingerprint": model.fingerprint, "dim": model.dim, "name": model.name},
+        "storage": storage.to_json(),
         "state": state,
         "previous": "",
         "deferred": 0,
@@ -86,9 +94,9 @@ def read_generation(metadata: Mapping[str, Any] | None, where: str) -> Generatio
     if not metadata or metadata.get("kind") != KIND:
         return None
     version = metadata.get("format")
-    if type(version) is int and version > FORMAT_VERSION:
+    if type(version) is int and version > _FLOAT16_VERSION:
         raise StoreError(
-            f"{where} has format {version}, made by a later release (this one reads up to {FORMAT_VERSION}): upgrade"
+            f"{where} has format {version}, made by a later release (this one reads up to {_FLOAT16_VERSION}): upgrade"
             " siamese-search"
         )
     try:
@@ -102,9 +110,10 @@ def read_generation(metadata: Mapping[str, Any] | None, where: str) -> Generatio
         gallery, collection, state = metadata["gallery"], metadata["collection"], metadata["state"]
         previous, deferred = metadata.get("previous", ""), metadata.get("deferred", 0)
         builder = metadata.get("builder") or {}
+        storage = read_storage(metadata.get("storage"))
         texts = (gallery, collection, reference.fingerprint, reference.name, previous)
         sound = (
-            version == FORMAT_VERSION
+            version in (FORMAT_VERSION, _FLOAT16_VERSION)
             and all(isinstance(one, str) for one in texts)
             and all(type(one) is int for one in (reference.dim, deferred))
             and state in ("published", "building", "dropped")
@@ -112,10 +121,19 @@ def read_generation(metadata: Mapping[str, Any] | None, where: str) -> Generatio
             and isinstance(builder, dict)
             and gallery_of(collection) == gallery
         )
-    except (KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError, ValueError):
         sound = False
     if not sound:
         raise StoreError(f"{printable(where)}: its metadata are damaged; drop the gallery and ingest again")
     return Generation(
-        gallery, collection, reference, cast(State, state), previous, deferred, builder, types, pending
+        gallery,
+        collection,
+        reference,
+        cast(State, state),
+        previous,
+        deferred,
+        builder,
+        types,
+        pending,
+        storage,
     )

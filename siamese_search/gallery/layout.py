@@ -5,10 +5,12 @@
     STORE/galleries/NAME/BUILDING         the generation that is being filled, while there is one
     STORE/galleries/NAME/build.lock       held by whoever fills it (see locks.py; its turnstile is beside it)
     STORE/galleries/NAME/g-XXXXXXXX/      a generation:
-        gallery.json                      format version, name, model (fingerprint, dimension, name)
+        gallery.json                      format version, name, model (fingerprint, dimension, name), storage
         fields.json                       the payload schema
         written                           another random text with every turn in which somebody writes
         shard/                            the engine's files
+        shard.next/, shard.old/, journal, optimised, optimise.lock
+                                          of an optimisation (see rebuild.py)
         turnstile.lock, shard.lock        see locks.py
 
 Model and vectors live in one generation, so that one rename swaps both. Everything is made aside and
@@ -26,7 +28,7 @@ import re
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,13 @@ from typing import Any
 from siamese_search.errors import GalleryNotFoundError, StoreError, UsageError, printable
 from siamese_search.files import atomic_write_text, fsync_directory
 from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage, read_storage
 
 FORMAT_VERSION = 1
+#: Of a gallery.json with a storage that the first release would write to wrongly.
+_STORAGE_VERSION = 2
 SHARD = "shard"
+NEXT_SHARD = "shard.next"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _GENERATION = re.compile(r"g-[0-9a-f]{8}")
 _MAX_JSON_BYTES = 16 * 1024 * 1024
@@ -48,6 +54,7 @@ class GalleryHeader:
 
     name: str
     model: ModelRef
+    storage: Storage = DEFAULT_STORAGE
 
 
 def check_name(name: str) -> str:
@@ -201,9 +208,10 @@ def new_generation(parent: Path, header: GalleryHeader) -> Path:
         path.mkdir(parents=True)
         model = header.model
         document = {
-            "format": FORMAT_VERSION,
+            "format": FORMAT_VERSION if header.storage == DEFAULT_STORAGE else _STORAGE_VERSION,
             "name": header.name,
             "model": {"fingerprint": model.fingerprint, "dim": model.dim, "name": model.name},
+            "storage": header.storage.to_json(),
         }
         atomic_write_text(path / "gallery.json", json.dumps(document, indent=2) + "\n")
     return path
@@ -234,7 +242,7 @@ def publish_gallery(aside: Path, gallery: Path) -> bool:
 def read_header(generation: Path) -> GalleryHeader:
     """gallery.json, checked. Raises StoreError naming the file when damaged or of a later format."""
     path = generation / "gallery.json"
-    document = read_json(path)
+    document = read_json(path, newest=_STORAGE_VERSION)
     try:
         model = document["model"]
         name, fingerprint, dim = document["name"], model["fingerprint"], model["dim"]
@@ -244,14 +252,16 @@ def read_header(generation: Path) -> GalleryHeader:
         )
         if not sound or not isinstance(label, str):
             raise ValueError
+        storage = read_storage(document.get("storage"))
     except (KeyError, TypeError, AttributeError, ValueError):
         raise StoreError(
-            f"{printable(path)} is damaged: name or model is missing; delete the gallery's directory and ingest again"
+            f"{printable(path)} is damaged: it lacks name, model or storage; delete the gallery's directory and ingest"
+            " again"
         ) from None
-    return GalleryHeader(name, ModelRef(fingerprint, dim, label))
+    return GalleryHeader(name, ModelRef(fingerprint, dim, label), storage)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, newest: int = FORMAT_VERSION) -> dict[str, Any]:
     """A JSON object of this release's format. Raises StoreError naming the file otherwise."""
     try:
         if path.stat().st_size > _MAX_JSON_BYTES:
@@ -266,10 +276,10 @@ def read_json(path: Path) -> dict[str, Any]:
     version = document.get("format") if isinstance(document, dict) else None
     if type(version) is not int or version < 1:
         raise StoreError(f"{printable(path)} is damaged: it states no format version")
-    if version > FORMAT_VERSION:
+    if version > newest:
         raise StoreError(
             f"{printable(path)} has format {version}, made by a later release (this one reads up to "
-            f"{FORMAT_VERSION}): upgrade siamese-search"
+            f"{newest}): upgrade siamese-search"
         )
     return document  # type: ignore[no-any-return]
 
@@ -310,14 +320,12 @@ def remove_tree(path: Path) -> None:
     shutil.rmtree(path, ignore_errors=True)
 
 
-def disk_bytes(path: Path) -> int:
-    """The space a directory takes on disk (sparse files count what they hold)."""
-    total = 0
-    for file in path.rglob("*"):
-        with suppress(OSError):  # the engine may delete a file meanwhile
-            if file.is_file() and not file.is_symlink():
-                total += file.stat().st_blocks * 512
-    return total
+def finish_swap(generation: Path) -> None:
+    """Give an optimised shard its name where its swap was cut short between two renames. Call it with the lock."""
+    if not (generation / SHARD).exists() and (generation / NEXT_SHARD).is_dir():
+        with _os_errors("write", generation):
+            (generation / NEXT_SHARD).rename(generation / SHARD)
+            fsync_directory(generation)
 
 
 @contextmanager

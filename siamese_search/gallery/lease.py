@@ -23,6 +23,7 @@ from siamese_search.files import atomic_write_text
 from siamese_search.gallery import layout
 from siamese_search.gallery.convert import index_type, translated
 from siamese_search.gallery.fields import UNINDEXED, coerce
+from siamese_search.gallery.footprint import read_ahead
 from siamese_search.gallery.locks import Turnstile
 from siamese_search.gallery.rows import json_path
 
@@ -149,6 +150,8 @@ class ShardLease:
         lock, generation = self._enter(deadline)
         try:
             started = time.monotonic()
+            layout.finish_swap(generation)
+            read_ahead(generation / layout.SHARD, layout.read_header(generation).storage)
             shard = self._load(generation / layout.SHARD, deadline)
             self.generation = generation
             try:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from siamese_search.errors import UsageError
 from siamese_search.gallery.base import Gallery, ModelRef
+from siamese_search.gallery.storage import Storage
 from siamese_search.gallery.store import Store
 
 Location = str | os.PathLike[str]
@@ -39,19 +40,20 @@ def open_gallery(
     model: ModelRef | None = None,
     create: bool = False,
     mode: Literal["r", "w"] = "r",
+    storage: Storage | None = None,
     wait: float = 10.0,
 ) -> Gallery:
     """Open a gallery of a store; use the result as a context manager.
 
     store: a directory or a URL. model: the model in hand; a gallery of another one is refused. create: make
-    store and gallery where they do not exist (needs ``model`` and ``mode="w"``). wait: seconds to queue while
-    another process has its turn.
+    store and gallery where they do not exist (needs ``model`` and ``mode="w"``). storage: how a gallery that is
+    made keeps its vectors; one that exists keeps its own. wait: seconds to queue while another process has its turn.
 
     Raises GalleryNotFoundError (naming the galleries that there are), ModelMismatchError (naming both
     fingerprints), StoreBusyError (naming the holder; also from later calls on the gallery), StoreError for
     what is not a store or cannot be written, UsageError for a name that cannot be one.
     """
-    return open_store(store).open(name, model=model, create=create, mode=mode, wait=wait)
+    return open_store(store).open(name, model=model, create=create, mode=mode, storage=storage, wait=wait)
 
 
 def list_galleries(store: Location) -> list[str]:

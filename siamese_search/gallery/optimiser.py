@@ -1,7 +1,8 @@
 """Optimising an embedded gallery in a child process.
 
-The engine's ``optimize`` holds the interpreter lock for its whole run (minutes at 100,000 points), so nothing
-else in the process would move, Ctrl-C included. ``python -m siamese_search.gallery.optimiser`` is the child.
+The engine's ``optimize`` holds the interpreter lock for its whole run (minutes), so nothing else in the process would
+move, Ctrl-C included. ``python -m siamese_search.gallery.optimiser`` is the child; what it does is in rebuild.py. It
+says each stage on a line of its stdout, and in the end whether something changed.
 """
 
 from __future__ import annotations
@@ -9,38 +10,39 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import selectors
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import IO, Any
 
 import siamese_search
 from siamese_search.errors import SiameseSearchError, StoreBusyError, StoreError
+from siamese_search.gallery.base import OptimiseProgress
 
 _BUSY = 75  # EX_TEMPFAIL
+_TICK_SECONDS = 0.2
 
 
 def run_in_child(
-    generation: Path,
-    what: str,
-    *,
-    dim: int,
-    index_from: int,
-    wait: float,
-    progress: Callable[[float], None] | None = None,
+    generation: Path, what: str, *, index: bool | None, wait: float, progress: OptimiseProgress | None = None
 ) -> bool:
     """Optimise the shard of a generation that nobody in this process holds; True if something changed.
 
     Raises StoreBusyError or StoreError with the child's message. On any exception here (Ctrl-C above all) the
-    child is killed: the engine survives that, and removes the half-made segment when it opens next.
+    child is killed, and the gallery is as it was.
     """
     # The child must find this package even when it runs from a source tree.
     root = os.fspath(Path(siamese_search.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "siamese_search.gallery.optimiser", os.fspath(generation)]
-    command += ["--what", what, "--dim", str(dim), "--index-from", str(index_from), "--wait", str(wait)]
+    command += ["--what", what, "--wait", str(wait)]
+    if index is not None:
+        command += ["--index", "yes" if index else "no"]
     with subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
@@ -48,19 +50,20 @@ def run_in_child(
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": path},
     ) as child:
-        started = time.monotonic()
+        assert child.stdout is not None
+        assert child.stderr is not None
         try:
-            while True:
-                try:
-                    # The child says one line at most on each stream, so the pipes cannot fill up.
-                    out, err = child.communicate(timeout=0.2)
-                    break
-                except subprocess.TimeoutExpired:
-                    if progress is not None:
-                        progress(time.monotonic() - started)
+            last = _follow(child.stdout, progress)
+            # One line at most, so the pipe cannot have filled up.
+            err = child.stderr.read()
+            child.wait()
         except BaseException:
             child.kill()
+            child.wait()
+            _tidy(generation)
             raise
+    if child.returncode != 0:
+        _tidy(generation)
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         raise StoreError(f"{what}: optimising was interrupted ({name}); the gallery is usable as before")
@@ -68,7 +71,34 @@ def run_in_child(
         lines = err.decode("utf-8", "replace").strip().splitlines()
         message = lines[-1] if lines else f"optimising failed with exit code {child.returncode}"
         raise (StoreBusyError if child.returncode == _BUSY else StoreError)(message)
-    return bool(json.loads(out)["changed"])
+    return bool(last["changed"])
+
+
+def _follow(lines: IO[bytes], progress: OptimiseProgress | None) -> dict[str, Any]:
+    """Read what the child says until it says no more, reporting progress; its last words."""
+    started, stage, rest = time.monotonic(), "opening", b""
+    last: dict[str, Any] = {"changed": False}
+    with selectors.DefaultSelector() as selector:
+        selector.register(lines, selectors.EVENT_READ)
+        while True:
+            if selector.select(_TICK_SECONDS):
+                data = os.read(lines.fileno(), 65536)
+                if not data:
+                    return last
+                *whole, rest = (rest + data).split(b"\n")
+                for line in whole:
+                    last = json.loads(line)
+                    stage = str(last.get("stage", stage))
+            if progress is not None:
+                progress(stage, time.monotonic() - started)
+
+
+def _tidy(generation: Path) -> None:
+    """Delete what a child that was killed has left, unless another one is at work by now."""
+    from siamese_search.gallery.rebuild import tidy
+
+    with suppress(SiameseSearchError, OSError):
+        tidy(generation)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,44 +107,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Optimise one generation of an embedded gallery.")
     parser.add_argument("generation", type=Path)
     parser.add_argument("--what", required=True)
-    parser.add_argument("--dim", type=int, required=True)
     parser.add_argument(
-        "--index-from", type=int, required=True, help="build an HNSW index from this many points"
+        "--index", choices=["yes", "no"], help="build an HNSW index; by default where it pays"
     )
     parser.add_argument("--wait", type=float, required=True)
     options = parser.parse_args(arguments)
+    index = None if options.index is None else options.index == "yes"
+    from siamese_search.gallery.rebuild import optimise
+
     try:
-        changed = _optimise(options.generation, options.what, options.dim, options.index_from, options.wait)
+        changed = optimise(
+            options.generation,
+            options.what,
+            index=index,
+            wait=options.wait,
+            say=lambda stage: _say({"stage": stage}),
+        )
     except SiameseSearchError as error:
         print(error, file=sys.stderr)
         return _BUSY if isinstance(error, StoreBusyError) else 1
-    print(json.dumps({"changed": changed}))
+    _say({"changed": changed})
     return 0
 
 
-def _optimise(generation: Path, what: str, dim: int, index_from: int, wait: float) -> bool:
-    import qdrant_edge as edge
-
-    from siamese_search.gallery import layout
-    from siamese_search.gallery.convert import shard_config, translated
-    from siamese_search.gallery.locks import Turnstile
-
-    lock = Turnstile(generation, what)
-    try:
-        lock.acquire(wait)
-    except FileNotFoundError:
-        raise StoreError(f"{what} was replaced meanwhile: run the command again") from None
-    try:
-        with translated(what):
-            shard = edge.EdgeShard.load(os.fspath(generation / layout.SHARD), shard_config(dim, index_from))
-            try:
-                changed = shard.optimize()
-                shard.flush()
-            finally:
-                shard.close()
-        return changed
-    finally:
-        lock.release()
+def _say(words: dict[str, Any]) -> None:
+    """A line for the parent. Should that have gone, BrokenPipeError ends the child before it changes anything."""
+    print(json.dumps(words), flush=True)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,15 @@ from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as messages
 
 from siamese_search.errors import FilterError, GalleryReplacedError, StoreError, UsageError
-from siamese_search.gallery.base import Gallery, GalleryInfo, Hit, Payload, StoredPoint, Vectors
+from siamese_search.gallery.base import (
+    Gallery,
+    GalleryInfo,
+    Hit,
+    OptimiseProgress,
+    Payload,
+    StoredPoint,
+    Vectors,
+)
 from siamese_search.gallery.checksums import vector_crc
 from siamese_search.gallery.collections import restore_indexing, search_params
 from siamese_search.gallery.connection import TIMEOUT, Connection, MissingCollectionError
@@ -69,14 +77,14 @@ class ServerGallery(Gallery):
         self._info: models.CollectionInfo | None = None
         self._closed = False
         self.name, self.model, self.store = generation.gallery, generation.model, connection.location
-        self._collection = generation.collection
+        self.storage, self._collection = generation.storage, generation.collection
         self._what = f"gallery {self.name!r} in {self.store}"
         if mode == "w":
             finish_fields(self._run, self._refresh())
 
     def upsert(self, ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload]) -> None:
         self._writable()
-        rows = unit_rows(vectors, self.dim)
+        rows = self.storage.rounded(unit_rows(vectors, self.dim))
         if not len(ids) == len(rows) == len(payloads):
             raise ValueError(f"{len(ids)} ids, {len(rows)} vectors and {len(payloads)} payloads do not match")
         names = canonical_ids(ids)
@@ -270,11 +278,8 @@ class ServerGallery(Gallery):
         """Nothing to do: the server has written an acknowledged batch to its log, and syncs that by itself."""
         self._open()
 
-    def optimise(self, progress: Callable[[float], None] | None = None) -> bool:
-        """As the contract. The server indexes by itself; this lets it begin after a bulk load, and waits for it.
-
-        ``progress`` is called some five times a second with the seconds passed.
-        """
+    def optimise(self, *, index: bool | None = None, progress: OptimiseProgress | None = None) -> bool:  # noqa: ARG002
+        """As the contract. The server indexes by itself; this lets it begin after a bulk load, and waits for it."""
         self._writable()
         held_back = self._refresh().deferred
         if held_back:
@@ -288,7 +293,7 @@ class ServerGallery(Gallery):
             if quiet < (3 if held_back else 1):
                 time.sleep(0.2)
                 if progress is not None:
-                    progress(time.monotonic() - started)
+                    progress("indexing", time.monotonic() - started)
         return worked
 
     def info(self) -> GalleryInfo:
@@ -303,6 +308,7 @@ class ServerGallery(Gallery):
             model=self.model,
             size_bytes=0,
             fields=dict(self._generation.fields),
+            storage=self.storage,
         )
 
     def close(self) -> None:

@@ -31,6 +31,7 @@ from siamese_search.gallery.keys import read_key
 from siamese_search.gallery.layout import check_name
 from siamese_search.gallery.server import ServerGallery
 from siamese_search.gallery.server_lease import RENEW_SECONDS, check_mine, holder, lease
+from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 from siamese_search.gallery.store import Generations, Store
 from siamese_search.server_settings import ServerSettings
 from siamese_search.settings import Settings, load_settings
@@ -86,6 +87,7 @@ class ServerStore(Store):
         model: ModelRef | None = None,
         create: bool = False,
         mode: Literal["r", "w"] = "r",
+        storage: Storage | None = None,
         wait: float = _READ_WAIT,
     ) -> Gallery:
         check_name(name)
@@ -94,7 +96,7 @@ class ServerStore(Store):
         if create:
             if model is None or not writing:
                 raise ValueError('create needs a model and mode "w"')
-            self._create(name, model, patience)
+            self._create(name, model, storage or self.default_storage(), patience)
         current = self._current(name, patience)
         if model is not None and (model.fingerprint, model.dim) != (
             current.model.fingerprint,
@@ -127,11 +129,13 @@ class ServerStore(Store):
             building[0].model if building else None,
         )
 
-    def build(self, name: str, model: ModelRef, *, wait: float = _READ_WAIT) -> Gallery:
+    def build(
+        self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = _READ_WAIT
+    ) -> Gallery:
         patience = max(wait, float(self._settings.wait))
         current = self._current(name, patience)
         self._heal(current, patience)
-        fresh = self._claim(current, model, wait, patience)
+        fresh = self._claim(current, model, storage or self.default_storage(current.storage), wait, patience)
         self._sweep(current, patience)
         renewed = time.monotonic()
 
@@ -148,7 +152,9 @@ class ServerStore(Store):
 
         return ServerGallery(self._connection, fresh, mode="w", wait=patience, watch=watch, on_close=release)
 
-    def _claim(self, current: Generation, model: ModelRef, wait: float, patience: float) -> Generation:
+    def _claim(
+        self, current: Generation, model: ModelRef, storage: Storage, wait: float, patience: float
+    ) -> Generation:
         """The building generation with our lease on it, made if need be."""
         deadline = time.monotonic() + wait
         while True:
@@ -160,8 +166,9 @@ class ServerStore(Store):
                 raise StoreBusyError(f"{self._what(current.gallery)} is being re-indexed by {held}")
             time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
         fresh = None
+        wanted = (model.fingerprint, model.dim, storage)
         for one in building:
-            if fresh is None and (one.model.fingerprint, one.model.dim) == (model.fingerprint, model.dim):
+            if fresh is None and (one.model.fingerprint, one.model.dim, one.storage) == wanted:
                 fresh = one
             else:
                 self._delete(one.collection, patience)
@@ -174,6 +181,7 @@ class ServerStore(Store):
                 model,
                 "building",
                 self._settings,
+                storage,
                 builder=lease(),
                 wait=patience,
             )
@@ -250,10 +258,13 @@ class ServerStore(Store):
         for one in generations:
             self._delete(one.collection, wait)
 
+    def default_storage(self, like: Storage = DEFAULT_STORAGE) -> Storage:
+        return Storage(like.vectors, self._settings.quantisation)
+
     def close(self) -> None:
         self._connection.close()
 
-    def _create(self, name: str, model: ModelRef, wait: float) -> None:
+    def _create(self, name: str, model: ModelRef, storage: Storage, wait: float) -> None:
         target = self._target(name, wait)
         if target is not None and target.state != "dropped":
             return
@@ -261,7 +272,9 @@ class ServerStore(Store):
         if any(one.state == "dropped" for one in self._of(name, wait)):
             self.drop(name)  # which somebody began
         try:
-            create_collection(self._connection, name, first, model, "published", self._settings, wait=wait)
+            create_collection(
+                self._connection, name, first, model, "published", self._settings, storage, wait=wait
+            )
         except CollectionExistsError:
             if self._read(first, wait) is None:
                 raise StoreError(

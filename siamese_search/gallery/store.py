@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from siamese_search.gallery.base import Gallery, ModelRef
+from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,13 @@ class Store(ABC):
         model: ModelRef | None = None,
         create: bool = False,
         mode: Literal["r", "w"] = "r",
+        storage: Storage | None = None,
         wait: float = 10.0,
     ) -> Gallery:
         """Open the current generation. See :func:`siamese_search.gallery.opening.open_gallery`.
+
+        storage: of a gallery that is made by this call (default: :meth:`default_storage`); one that exists keeps
+        its own.
 
         The gallery stands for that generation until it is closed. When another has become current, a reader
         goes on in its own; a writer's next call raises GalleryReplacedError, as does a reader's once its
@@ -59,9 +64,13 @@ class Store(ABC):
         """The generations of a gallery."""
 
     @abstractmethod
-    def build(self, name: str, model: ModelRef, *, wait: float = 10.0) -> Gallery:
+    def build(
+        self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = 10.0
+    ) -> Gallery:
         """The building generation, open for writing: the one left unfinished by an earlier call with the same
-        model (its points kept), else a new, empty one; an unfinished one of another model is deleted.
+        model and storage (its points kept), else a new, empty one; an unfinished one of others is deleted.
+
+        storage: None is :meth:`default_storage` like that of the current generation.
 
         Nobody else sees it before :meth:`publish`. One process builds at a time: StoreBusyError otherwise.
         """
@@ -98,6 +107,10 @@ class Store(ABC):
     @abstractmethod
     def drop(self, name: str) -> None:
         """Delete a gallery with all its generations."""
+
+    @abstractmethod
+    def default_storage(self, like: Storage = DEFAULT_STORAGE) -> Storage:
+        """The storage where nothing else is said: of a new gallery, or of a copy of one stored ``like`` this."""
 
     @abstractmethod
     def close(self) -> None:

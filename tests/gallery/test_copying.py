@@ -59,11 +59,14 @@ def counts(report: module.CopyReport) -> tuple[int, ...]:
 
 def test_pairs_are_those_of_equal_ids_in_order(source: Gallery, target: Gallery):
     put(target, 3, 49, 50, 99)
-    pairs = [(a and int(a.payload["key"]), b and int(b.payload["key"])) for a, b in paired(source, target)]
+    pairs = [
+        (a and int(a.payload["key"]), b and int(b.payload["key"]))
+        for a, b in paired(source, target, vectors=True)
+    ]
     expected = {i: (i, None) for i in range(50)} | {3: (3, 3), 49: (49, 49), 50: (None, 50), 99: (None, 99)}
     assert pairs == [expected[i] for i in sorted(expected)]
     target.delete([point_id(i) for i in range(100)])
-    assert list(paired(target, target)) == []
+    assert list(paired(target, target, vectors=True)) == []
 
 
 def test_a_copy_is_the_same_to_the_bit(source: Gallery, target: Gallery):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -12,7 +11,6 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import qdrant_edge as edge
 
@@ -242,64 +240,6 @@ def test_the_turnstile_lets_no_one_barge_in(scratch: Path):
     first.release()
     thread.join()
     assert order == ["second", "first"]
-
-
-def test_optimising_builds_an_index_and_frees_the_process(store: Path):
-    with open_gallery(store, mode="w") as gallery:
-        upsert(gallery, 50, 600)  # noqa: F821
-        gallery.index_from = 100  # type: ignore[attr-defined]
-        assert gallery.info().indexed_points == 0
-        calls: list[float] = []
-        assert gallery.optimise(progress=calls.append) is True  # type: ignore[call-arg]
-        assert gallery.info().indexed_points > 0
-        assert gallery.count() == 600
-        assert calls == sorted(calls)
-        _, row = point(5)  # noqa: F821
-        assert gallery.query(row, 1)[0].payload["size"] == 5
-        assert gallery.optimise() is False
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_optimising_leaves_the_gallery_usable(scratch: Path, how: signal.Signals):
-    path = scratch / "store"
-    rng = np.random.default_rng(0)
-    n, model = 12_000, ModelRef("f" * 64, 64)
-    rows = rng.standard_normal((n, 64)).astype(np.float32)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    ids = [f"00000000-0000-0000-0000-{i:012d}" for i in range(n)]
-    with open_gallery(path, model=model, create=True, mode="w") as gallery:
-        gallery.upsert(ids, rows, [{"size": i} for i in range(n)])
-        gallery.index_from = 1  # type: ignore[attr-defined]
-        shot: list[int] = []
-
-        def shoot(seconds: float) -> None:
-            """Once the child holds the shard, which it says in the lock file, it is at work."""
-            note = (generation(path) / "shard.lock").read_text()
-            pid = json.loads(note)["pid"] if note else os.getpid()
-            if pid != os.getpid() and not shot:
-                shot.append(pid)
-                os.kill(pid, how)
-
-        with pytest.raises(StoreError, match=how.name):
-            gallery.optimise(progress=shoot)  # type: ignore[call-arg]
-        assert shot
-        assert gallery.count() == n
-        assert gallery.query(rows[11], 1)[0].id == ids[11]
-        gallery.upsert(ids[:1], rows[:1], [{"size": -1}])
-        assert gallery.count([Condition("size", "<", (0,))]) == 1
-
-
-def test_an_interrupt_in_the_parent_kills_the_optimising_child(store: Path):
-    with open_gallery(store, mode="w") as gallery:
-        upsert(gallery, 50, 3000)  # noqa: F821
-        gallery.index_from = 1  # type: ignore[attr-defined]
-
-        def interrupt(seconds: float) -> None:
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            gallery.optimise(progress=interrupt)  # type: ignore[call-arg]
-        assert gallery.count() == 3000  # at once: nobody holds it
 
 
 def test_a_crash_between_schema_and_points_is_mended(store: Path):

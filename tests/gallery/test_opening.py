@@ -18,6 +18,7 @@ from siamese_search.errors import (
 )
 from siamese_search.gallery import layout, list_galleries, open_gallery, open_store
 from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.storage import Storage
 
 MODEL = ModelRef("a1b2c3d4e5f6" + "0" * 52, 4, "bundled")
 OTHER = ModelRef("999888777666" + "0" * 52, 4)
@@ -163,7 +164,12 @@ def test_a_store_without_write_permission(store: Path):
         ('{"format": "1"}', "damaged"),
         ('{"format": 1, "name": "x", "model": {"fingerprint": "f", "dim": -1}}', "damaged"),
         ('{"format": 1, "name": "x", "model": {"fingerprint": 3, "dim": 4}}', "damaged"),
-        ('{"format": 2, "what": "ever"}', "later release.*upgrade"),
+        ('{"format": 1, "name": "x", "model": {"fingerprint": "f", "dim": 4}, "storage": 1}', "damaged"),
+        (
+            '{"format": 1, "name": "x", "model": {"fingerprint": "f", "dim": 4}, "storage": {"vectors": "x"}}',
+            "damaged",
+        ),
+        ('{"format": 3, "what": "ever"}', "later release.*upgrade"),
     ],
 )
 @pytest.mark.parametrize("name", ["gallery.json", "fields.json", "store.json"])
@@ -226,4 +232,24 @@ def test_gallery_json_says_what_the_design_says(store: Path):
         "format": 1,
         "name": "default",
         "model": {"fingerprint": MODEL.fingerprint, "dim": 4, "name": "bundled"},
+        "storage": {"vectors": "float32", "quantisation": "none"},
     }
+
+
+def test_a_gallery_from_before_there_was_a_choice_opens(store: Path):
+    path = layout.current_generation(store / "galleries" / "default") / "gallery.json"
+    document = json.loads(path.read_text())
+    del document["storage"]
+    path.write_text(json.dumps(document))
+    with open_gallery(store) as gallery:
+        assert str(gallery.storage) == "float32"
+
+
+def test_a_release_that_knows_no_float16_refuses_such_a_gallery(tmp_path: Path):
+    """It would write checksums of vectors that are not stored so."""
+    with open_gallery(
+        tmp_path / "s", model=MODEL, create=True, mode="w", storage=Storage("float16")
+    ) as gallery:
+        gallery.flush()
+    path = layout.current_generation(tmp_path / "s" / "galleries" / "default") / "gallery.json"
+    assert json.loads(path.read_text())["format"] == 2

@@ -296,7 +296,12 @@ def test_indexing_is_held_back_until_the_first_writer_closes(store, client, monk
 
 @pytest.mark.parametrize(
     ("metadata", "words"),
-    [({"format": 2}, "later release"), ({"model": None}, "damaged"), ({"state": "strange"}, "damaged")],
+    [
+        ({"format": 3}, "later release"),
+        ({"model": None}, "damaged"),
+        ({"state": "strange"}, "damaged"),
+        ({"storage": {"vectors": "float8"}}, "damaged"),
+    ],
 )
 def test_metadata_of_a_later_release_or_damaged_are_one_line(filled, client, metadata, words):
     client.update_collection("people.g-00000000", metadata=metadata)

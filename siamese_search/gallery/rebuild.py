@@ -1,0 +1,248 @@
+"""An embedded gallery's shard, optimised on a copy beside it while everybody goes on using it.
+
+    1. copy       under the lock of the shard: the journal begins, the files are copied to ``shard.next``
+    2. optimise   without the lock: searches and writes go on in ``shard``; writers enter points in the journal
+    3. catch up   in turns with everybody: points in the journal are brought over to ``shard.next``
+    4. swap       under the lock: the last of them, then ``shard`` becomes ``shard.old``, ``shard.next`` ``shard``
+
+A crash at any moment leaves a whole ``shard``, except between the two renames, where whoever opens the gallery next
+makes the second one (:func:`.layout.finish_swap`). What else it leaves behind, the next optimisation deletes.
+``optimised`` holds the write mark of the last one, so that nothing is done twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import qdrant_edge as edge
+
+from siamese_search.errors import StoreBusyError, StoreError, printable
+from siamese_search.files import atomic_write_text, fsync_directory
+from siamese_search.gallery import journal, layout
+from siamese_search.gallery.convert import (
+    COMPACT_FROM,
+    index_type,
+    pays_index,
+    shard_config,
+    translated,
+)
+from siamese_search.gallery.fields import UNINDEXED
+from siamese_search.gallery.footprint import has_index
+from siamese_search.gallery.locks import Turnstile
+from siamese_search.gallery.rows import json_path
+
+_OLD = "shard.old"
+_STAMP = "optimised"
+#: Points brought over per turn: a tenth of a second.
+_TURN = 1000
+#: The swap is for everybody's good: it may wait longer than who wants an answer.
+_SWAP_WAIT = 120.0
+_ATTEMPTS = 3
+
+
+def optimise(
+    generation: Path, what: str, *, index: bool | None, wait: float, say: Callable[[str], None]
+) -> bool:
+    """Optimise the shard of a generation; True if something changed. Holds the interpreter lock for minutes.
+
+    say: called with each stage. Raises StoreBusyError (somebody else is at it, or holds the shard), StoreError.
+    """
+    header = layout.read_header(generation)
+    with _sole(generation, what):
+        discard(generation)
+        for _ in range(_ATTEMPTS):
+            job = _Job(generation, what, header, wait)
+            try:
+                if not job.copy(index, say):
+                    return False
+                say("building the index" if job.index else "compacting")
+                if not job.optimise():
+                    job.stamp()
+                    return False
+                say("swapping")
+                if job.swap():
+                    return True
+            finally:
+                discard(generation)
+    raise StoreError(
+        f"{what} is written to faster than it can be optimised; run it again when less is ingested"
+    )
+
+
+def discard(generation: Path) -> None:
+    """Delete what an optimisation leaves behind. Not while one is running."""
+    journal.end(generation)
+    if (generation / layout.SHARD).exists():  # else shard.next is about to take its name
+        for name in (layout.NEXT_SHARD, _OLD):
+            layout.remove_tree(generation / name)
+
+
+def tidy(generation: Path) -> None:
+    """:func:`discard`, unless an optimisation is running: StoreBusyError then."""
+    with _sole(generation, "the gallery"):
+        discard(generation)
+
+
+class _Job:
+    """One attempt. What was copied, and how far the journal has been brought over."""
+
+    def __init__(self, generation: Path, what: str, header: layout.GalleryHeader, wait: float) -> None:
+        self.generation, self.what, self.header, self.wait = generation, what, header, wait
+        self.next = generation / layout.NEXT_SHARD
+        self.index = False
+        self._types: dict[str, str] = {}
+        self._mark = ""
+        self._done = 0
+
+    def copy(self, index: bool | None, say: Callable[[str], None]) -> bool:
+        """Copy the shard; False where there is nothing to do."""
+        storage, dim = self.header.storage, self.header.model.dim
+        with self._turn(self.wait), translated(self.what):
+            shard = self._load(layout.SHARD)
+            points = shard.count(edge.CountRequest(exact=True))
+            shard.flush()
+            shard.close()
+            indexed = has_index(self.generation)
+            self.index = (indexed or pays_index(points, dim, storage)) if index is None else index
+            self._mark = layout.read_mark(self.generation)
+            small = points < COMPACT_FROM and not self.index and not indexed
+            if small or self._stamp() == _read(self.generation / _STAMP):
+                return False
+            say("copying")
+            self._types = _types(self.generation)
+            journal.begin(self.generation)
+            try:
+                shutil.copytree(self.generation / layout.SHARD, self.next)
+            except (OSError, shutil.Error) as error:
+                raise StoreError(f"cannot copy {self.what} to optimise it: {_reason(error)}") from error
+        return True
+
+    def optimise(self) -> bool:
+        """Let the engine work on the copy; False where it finds nothing to do."""
+        config = shard_config(
+            self.header.model.dim, self.header.storage, compact=not self.index, index=self.index
+        )
+        with translated(self.what):
+            shard = edge.EdgeShard.load(os.fspath(self.next), config)
+            try:
+                changed = shard.optimize()
+                shard.flush()
+            finally:
+                shard.close()
+        return changed
+
+    def swap(self) -> bool:
+        """Bring the copy up to date and let it take the place; False where that cannot be done any more."""
+        while True:
+            with self._turn(_SWAP_WAIT), translated(self.what):
+                entries = journal.read(self.generation, self._done)
+                types = _types(self.generation)
+                if entries is None or any(types.get(name) != kind for name, kind in self._types.items()):
+                    return False  # lost track, or stored values were converted to another type
+                last = len(entries) <= _TURN
+                new = types.keys() - self._types.keys() if last else set()
+                self._bring_over(entries[:_TURN], {name: types[name] for name in new - UNINDEXED})
+                if last:
+                    self._rename()
+                    return True
+            time.sleep(0.01)
+
+    def _bring_over(self, entries: Sequence[str], new_fields: Mapping[str, str]) -> None:
+        """Make these points in the copy what they are in the original, and index these fields there."""
+        self._done += len(entries)
+        ids: list[Any] = list(dict.fromkeys(entries))
+        if not ids and not new_fields:
+            return
+        shard = self._load(layout.SHARD)
+        try:
+            records = shard.retrieve(ids, True, True)
+        finally:
+            shard.close()
+        fresh = self._load(layout.NEXT_SHARD)
+        try:
+            for name, kind in new_fields.items():
+                fresh.update(edge.UpdateOperation.create_field_index(json_path(name), index_type(kind)))
+            fresh.update(edge.UpdateOperation.delete_points(ids))
+            point: Any = edge.Point
+            points = [point(record.id, record.vector, record.payload) for record in records]
+            if points:
+                fresh.update(edge.UpdateOperation.upsert_points(points))
+            fresh.flush()
+        finally:
+            fresh.close()
+
+    def _rename(self) -> None:
+        try:
+            (self.generation / layout.SHARD).rename(self.generation / _OLD)
+            self.next.rename(self.generation / layout.SHARD)
+            fsync_directory(self.generation)
+        except OSError as error:
+            raise StoreError(f"{self.what} was replaced meanwhile: {_reason(error)}") from error
+        self.stamp()
+
+    def stamp(self) -> None:
+        """Remember what has been optimised. It holds the mark from before the copy, which a later write changes."""
+        with suppress(OSError):  # costs a second optimisation at most
+            atomic_write_text(self.generation / _STAMP, self._stamp())
+
+    def _stamp(self) -> str:
+        return json.dumps({"mark": self._mark, "index": self.index})
+
+    def _load(self, name: str) -> edge.EdgeShard:
+        return edge.EdgeShard.load(os.fspath(self.generation / name))
+
+    @contextmanager
+    def _turn(self, wait: float) -> Iterator[None]:
+        lock = Turnstile(self.generation, self.what)
+        try:
+            lock.acquire(wait)
+        except FileNotFoundError:
+            raise StoreError(f"{self.what} was replaced meanwhile: run the command again") from None
+        try:
+            layout.finish_swap(self.generation)
+            yield
+        finally:
+            lock.release()
+
+
+@contextmanager
+def _sole(generation: Path, what: str) -> Iterator[None]:
+    """One optimisation at a time. The kernel drops the lock of a process that dies."""
+    try:
+        with (generation / "optimise.lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreBusyError(f"{what} is being optimised by another process") from None
+            yield
+    except FileNotFoundError:
+        raise StoreError(f"{what} was replaced meanwhile: run the command again") from None
+
+
+def _types(generation: Path) -> dict[str, str]:
+    """The payload schema; empty before the first point."""
+    path = generation / "fields.json"
+    types = layout.read_json(path).get("fields") if path.exists() else {}
+    return types if isinstance(types, dict) else {}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""
+
+
+def _reason(error: Exception) -> str:
+    """One line: the first of the errors of shutil.copytree, or the system's words."""
+    if isinstance(error, shutil.Error) and error.args and error.args[0]:
+        return printable(str(error.args[0][0][-1]))
+    return getattr(error, "strerror", None) or printable(str(error))

@@ -1,0 +1,77 @@
+"""How a gallery keeps its vectors: their number format, and a quantised copy of them to search in.
+
+Float16 halves the space. What is stored then is the rounding of what was sent, and the checksum (``crc``) is that
+of the rounding: of the float32 values that are read back, in every format. Rounding twice changes nothing, so that
+a copy of a copy is the same.
+
+A quantised copy (8, 4 or 1 bits a number) is what a search reads first; it hands more candidates over than were
+asked for, and those are scored again with the stored vectors. The scores that come out are exact, and only a
+neighbour that is no candidate can be missed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+VECTORS = ("float32", "float16")
+QUANTISATIONS = ("none", "int8", "int4", "binary")
+
+#: Candidates per result asked for that are scored again with the stored vectors.
+OVERSAMPLING = {"int8": 2.0, "int4": 4.0, "binary": 16.0}
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The storage of a gallery, chosen when it (or a new generation of it) is made.
+
+    vectors: ``float32`` or ``float16``. quantisation: ``none``, ``int8``, ``int4`` or ``binary``.
+    """
+
+    vectors: str = "float32"
+    quantisation: str = "none"
+
+    def __post_init__(self) -> None:
+        if self.vectors not in VECTORS:
+            raise ValueError(f"vectors are stored as one of {', '.join(VECTORS)}, not {self.vectors!r}")
+        if self.quantisation not in QUANTISATIONS:
+            raise ValueError(f"quantisation is one of {', '.join(QUANTISATIONS)}, not {self.quantisation!r}")
+
+    def rounded(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The rows, float32 of any shape, as they will be read back."""
+        return rows if self.vectors == "float32" else rows.astype(np.float16).astype(np.float32)
+
+    @property
+    def searched(self) -> str:
+        """The format that a search reads first: the quantised copy's, or else the vectors' own."""
+        return self.vectors if self.quantisation == "none" else self.quantisation
+
+    def to_json(self) -> dict[str, str]:
+        return {"vectors": self.vectors, "quantisation": self.quantisation}
+
+    def __str__(self) -> str:
+        """For people: ``float16, searched in int4``."""
+        return (
+            self.vectors
+            if self.quantisation == "none"
+            else f"{self.vectors}, searched in {self.quantisation}"
+        )
+
+
+DEFAULT_STORAGE = Storage()
+
+
+def read_storage(document: Any) -> Storage:
+    """The storage in a gallery's own description; a description without one is of the first kind there was.
+
+    Raises ValueError for what is no storage.
+    """
+    if document is None:
+        return DEFAULT_STORAGE
+    if not isinstance(document, Mapping):
+        raise ValueError("the storage is not an object")
+    return Storage(document.get("vectors", "float32"), document.get("quantisation", "none"))
