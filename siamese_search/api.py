@@ -55,6 +55,8 @@ def ingest(
     follow_links: bool = False,
     prune: Prune = "no",
     failures: StrPath | None = None,
+    storage: str | None = None,
+    quantise: str | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
     notify: Notify | None = None,
@@ -69,7 +71,9 @@ def ingest(
     moved keeps its point and metadata. follow_links: enter links to directories, take links out of a directory.
     prune: ``"safe"`` removes the points of files under ``directories`` that have gone, unless the disk seems to be
     missing or more than a fifth of them would go; ``"anyway"`` removes them even then (not for a missing disk).
-    failures: a file that gets every failure as a line of JSON. stop: set it to end after the batch in hand.
+    failures: a file that gets every failure as a line of JSON. storage (``float32``, ``float16``), quantise (``none``,
+    ``int8``, ``int4``, ``binary``): how a gallery that is made keeps its vectors. stop: set it to end after the batch
+    in hand.
     progress, notify: called with each moment of progress, and with lines for people.
 
     Returns the counts and the failures: an image that cannot be read never stops the rest.
@@ -92,7 +96,10 @@ def ingest(
     threads = settings.threads if threads is None else threads
     with (
         nullcontext() if failures is None else FailureLog(failures) as log,
-        open_to_write(settings, store, gallery, model) as (opened, bundle),
+        open_to_write(settings, store, gallery, model, storage=storage, quantise=quantise) as (
+            opened,
+            bundle,
+        ),
     ):
         return run_ingest(
             roots,

@@ -15,12 +15,13 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from siamese_search.errors import UsageError, printable
-from siamese_search.workspace import StrPath, load, place_of, reference
+from siamese_search.workspace import StrPath, load, open_to_write, place_of, reference
 
 if TYPE_CHECKING:
     from ingest.reindex import ReindexSummary
     from siamese_search.gallery.base import Gallery, ModelRef
     from siamese_search.gallery.copying import CopyReport
+    from siamese_search.gallery.storage import Storage
     from siamese_search.gallery.store import Store
     from siamese_search.model.embedder import Device
     from siamese_search.settings import Settings
@@ -33,6 +34,8 @@ def reindex(
     gallery: str | None = None,
     keep_vectors: bool = False,
     drop_missing: bool = False,
+    storage: str | None = None,
+    quantise: str | None = None,
     batch_size: int | None = None,
     threads: int | None = None,
     device: Device = "auto",
@@ -46,7 +49,8 @@ def reindex(
     :func:`rollback` until :func:`drop_old`.
 
     keep_vectors: copy the gallery's own vectors into a new generation instead, with the storage settings of now.
-    drop_missing: leave out images that cannot be read any more.
+    drop_missing: leave out images that cannot be read any more. storage (``float32``, ``float16``), quantise (``none``,
+    ``int8``, ``int4``, ``binary``): how the vectors are kept from now on; by default as they are.
     Raises DataError (an image that has gone), UsageError (the gallery is this model's already), StoreError.
     """
     from ingest.reindex import run_reindex
@@ -75,9 +79,31 @@ def reindex(
             embedder,
             batch_size=settings.batch_size if batch_size is None else batch_size,
             drop_missing=drop_missing,
+            storage=_changed_storage(opened, name, storage, quantise),
             progress=progress,
             stop=stop,
         )
+
+
+def _changed_storage(store: Store, name: str, storage: str | None, quantise: str | None) -> Storage | None:
+    """The storage of a new generation; None: what the store makes of the present one."""
+    if storage is None and quantise is None:
+        return None
+    with store.open(name) as current:
+        return store.default_storage(current.storage).changed(storage, quantise)
+
+
+def make_gallery(
+    *,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    model: StrPath | None = None,
+    storage: str | None = None,
+    quantise: str | None = None,
+) -> None:
+    """Make an empty gallery, where it is not there yet: see :func:`siamese_search.api.ingest`."""
+    with open_to_write(_settings(), store, gallery, model, storage=storage, quantise=quantise):
+        pass
 
 
 def rollback(*, store: StrPath | None = None, gallery: str | None = None) -> tuple[ModelRef, ModelRef]:

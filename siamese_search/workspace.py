@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siamese_search.errors import GalleryNotFoundError, ModelMismatchError, printable
+from siamese_search.errors import GalleryNotFoundError, ModelMismatchError, UsageError, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,10 +96,20 @@ def open_to_read(store: str, name: str, model: StrPath, threads: int) -> Iterato
 
 @contextmanager
 def open_to_write(
-    settings: Settings, store: StrPath | None, gallery: str | None, model: StrPath | None
+    settings: Settings,
+    store: StrPath | None,
+    gallery: str | None,
+    model: StrPath | None,
+    *,
+    storage: str | None = None,
+    quantise: str | None = None,
 ) -> Iterator[tuple[Gallery, Bundle]]:
-    """The gallery, made if need be, with the model that is named, else its own, else the bundled one."""
-    from siamese_search.gallery.opening import open_gallery
+    """The gallery, made if need be, with the model that is named, else its own, else the bundled one.
+
+    storage, quantise: how one that is made keeps its vectors; UsageError for one that exists and keeps them in
+    another way.
+    """
+    from siamese_search.gallery.opening import open_gallery, open_store
     from siamese_search.model.bundle import load_bundle
 
     place, name = place_of(settings, store, gallery)
@@ -114,7 +124,19 @@ def open_to_write(
                     bundle = model_of(existing.model)
             except GalleryNotFoundError:
                 bundle = load_bundle(None)
-        return open_gallery(place, name, model=reference(bundle), create=True, mode="w"), bundle
+        opener = open_store(place)
+        wanted = opener.default_storage().changed(storage, quantise)
+        found = opener.open(name, model=reference(bundle), create=True, mode="w", storage=wanted)
+        if found.storage.changed(storage, quantise) != found.storage:
+            has = found.storage
+            found.close()
+            raise UsageError(
+                f"gallery {name!r} in {printable(place)} keeps its vectors as {has}: leave the option out, or change"
+                " them all with: sss reindex --keep-vectors"
+                + (f" --storage {storage}" if storage else "")
+                + (f" --quantise {quantise}" if quantise else "")
+            )
+        return found, bundle
 
     try:
         found = open_()

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import Positive, device_option, json_option, layout_option, store_options
+from siamese_search.cli.options import (
+    Positive,
+    device_option,
+    json_option,
+    layout_option,
+    storage_options,
+    store_options,
+)
 from siamese_search.cli.output import note, warn, write_json, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
 
@@ -50,6 +57,7 @@ while its size and time are; with --checksum, while its content is.
     help="The same, even where it is over a fifth of them or some cannot be looked for.",
 )
 @click.option("--follow-links", is_flag=True, help="Follow symbolic links to folders, and out of DIR.")
+@storage_options
 @click.option("--failures", metavar="FILE", help="List every skipped file there, as lines of JSON.")
 @click.option("--watch", is_flag=True, help="Go on: ingest what is new or changed, remove what is deleted.")
 @click.option(
@@ -76,6 +84,8 @@ def command(
     prune: bool,
     prune_anyway: bool,
     follow_links: bool,
+    storage: str | None,
+    quantise: str | None,
     failures: str | None,
     watch: bool,
     rescan_minutes: float,
@@ -95,6 +105,10 @@ def command(
         for given, option in ((failures is not None, "--failures"), (follow_links, "--follow-links")):
             if given:
                 raise UsageError(f"{option} does not go with --watch; leave one of them out")
+        if storage is not None or quantise is not None:
+            from siamese_search import upkeep
+
+            upkeep.make_gallery(store=store, gallery=gallery, model=model, storage=storage, quantise=quantise)
         from ingest.watch import WatchOptions
         from siamese_search.cli.watch_screen import run_watch
 
@@ -144,6 +158,8 @@ def command(
             follow_links=follow_links,
             prune=pruning,
             failures=failures,
+            storage=storage,
+            quantise=quantise,
             progress=show,
             stop=stop,
             notify=note,

@@ -49,6 +49,20 @@ def store_options(command: F) -> F:
     return place_options(command)
 
 
+def storage_options(command: F) -> F:
+    """``--storage`` and ``--quantise``, named as in :mod:`siamese_search.gallery.storage`."""
+    command = click.option(
+        "--quantise",
+        type=click.Choice(["none", "int8", "int4", "binary"]),
+        help="Search in a copy of the vectors of 8, 4 or 1 bits a number; results are scored exactly.",
+    )(command)
+    return click.option(
+        "--storage",
+        type=click.Choice(["float32", "float16"]),
+        help="How a new gallery stores its vectors; float16 takes half the space.",
+    )(command)
+
+
 def layout_option(command: F) -> F:
     """``--layout``, named as in :mod:`siamese_search.datasets.layouts`."""
     return click.option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import Positive, device_option, json_option, place_options
+from siamese_search.cli.options import Positive, device_option, json_option, place_options, storage_options
 from siamese_search.cli.output import note, safe, warn, write_json, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
 
@@ -19,7 +19,8 @@ Examples:
   sss reindex --model bundled         back to the model that comes along
   sss rollback                        back to the vectors from before, at once
   sss reindex --drop-old              delete the vectors from before: no way back
-  sss reindex --keep-vectors          only new storage settings; no image is read
+  sss reindex --keep-vectors --storage float16 --quantise int4
+                                      the same vectors in less space; no image is read
 """
 
 
@@ -34,6 +35,7 @@ Examples:
     is_flag=True,
     help="Delete the former vectors in the end; without --model and --keep-vectors do nothing else.",
 )
+@storage_options
 @click.option("--drop-missing", is_flag=True, help="Leave out images that cannot be read any more.")
 @click.option("--batch-size", type=Positive(), metavar="N", help="Images per forward pass.  [default: 64]")
 @click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
@@ -46,6 +48,8 @@ def command(
     keep_vectors: bool,
     drop_old: bool,
     drop_missing: bool,
+    storage: str | None,
+    quantise: str | None,
     batch_size: int | None,
     threads: int | None,
     device: Device,
@@ -73,6 +77,8 @@ def command(
                 gallery=gallery,
                 keep_vectors=keep_vectors,
                 drop_missing=drop_missing,
+                storage=storage,
+                quantise=quantise,
                 batch_size=batch_size,
                 threads=threads,
                 device=device,

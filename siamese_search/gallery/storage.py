@@ -50,6 +50,10 @@ class Storage:
         """The format that a search reads first: the quantised copy's, or else the vectors' own."""
         return self.vectors if self.quantisation == "none" else self.quantisation
 
+    def changed(self, vectors: str | None, quantisation: str | None) -> Storage:
+        """With these in the place of its own; None keeps one."""
+        return Storage(vectors or self.vectors, quantisation or self.quantisation)
+
     def to_json(self) -> dict[str, str]:
         return {"vectors": self.vectors, "quantisation": self.quantisation}
 
