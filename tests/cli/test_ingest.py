@@ -1,0 +1,127 @@
+"""``sss ingest``: files compared by content, pruned, listed; links and their options."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from siamese_search.model.bundle import Bundle
+
+Run = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def photos(demo: Path, tmp_path: Path) -> Path:
+    """Six images under ``photos``, with a table of who is who."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    rows = ["path,identity"]
+    for number, image in enumerate(sorted((demo / "gallery").iterdir())[:6]):
+        shutil.copyfile(image, root / f"{number}.jpg")
+        rows.append(f"{number}.jpg,person{number}")
+    (root / "labels.csv").write_text("\n".join(rows) + "\n")
+    return root
+
+
+@pytest.fixture
+def ingest(sss: Run, tiny_bundle: Bundle, tmp_path: Path) -> Run:
+    def run(*args: object, **how: object) -> CompletedProcess[str]:
+        return sss(
+            "ingest", "--store", tmp_path / "store", "--model", tiny_bundle.path, "--json", *args, **how
+        )
+
+    return run
+
+
+def counts(done: CompletedProcess[str], code: int = 0) -> dict[str, int]:
+    assert done.returncode == code, done.stderr
+    answer = json.loads(done.stdout)
+    return {
+        name: answer[name] for name in ("new", "changed", "moved", "unchanged", "removed") if answer[name]
+    }
+
+
+def test_touched_moved_and_deleted_files(ingest: Run, sss: Run, photos: Path, tmp_path: Path) -> None:
+    assert counts(ingest(photos / "labels.csv", "--checksum")) == {"new": 6}
+    (photos / "labels.csv").unlink()
+    os.utime(photos / "0.jpg", ns=(1, 10**18))
+    (photos / "sub").mkdir()
+    (photos / "1.jpg").rename(photos / "sub" / "renamed.jpg")
+    (photos / "2.jpg").unlink()
+    done = ingest(photos, "--layout", "flat", env={"SSS_INGEST_CHECKSUM": "1", "SSS_INGEST_PRUNE": "1"})
+    # The table has gone, and with it the labels of the files that stayed; the one that moved keeps its own.
+    assert counts(done) == {"changed": 4, "moved": 1, "removed": 1}
+    found = sss(
+        "search", photos / "sub" / "renamed.jpg", "--store", tmp_path / "store", "--format", "json", "-k", 1
+    )
+    (result,) = json.loads(found.stdout)[0]["results"]
+    assert (result["key"], result["identity"], result["metadata"]) == ("sub/renamed.jpg", "person1", {})
+    again = sss("ingest", photos, "--layout", "flat", "--checksum", "--store", tmp_path / "store")
+    assert again.stdout.startswith("5 images: 0 new, 0 changed, 5 unchanged, 0 failed")
+
+
+def test_pruning_refuses_a_fifth_and_says_what_would_do_it(ingest: Run, photos: Path) -> None:
+    assert counts(ingest(photos, "--layout", "flat")) == {"new": 6}
+    for number in (0, 1):
+        (photos / f"{number}.jpg").unlink()
+    done = ingest(photos, "--layout", "flat", "--prune")
+    assert counts(done, code=3) == {"unchanged": 4}
+    assert "2 of the 6 images" in json.loads(done.stdout)["prune_refused"]
+    assert "sss: warning: nothing removed: 2 of the 6 images" in done.stderr
+    done = ingest(photos, "--layout", "flat", "--prune-anyway")
+    assert counts(done) == {"unchanged": 4, "removed": 2}
+    assert "prune_refused" not in json.loads(done.stdout)
+
+
+def test_failures_go_to_a_file(
+    ingest: Run, photos: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    name = b"bro\nken\xff.jpg"
+    (photos / os.fsdecode(name)).write_bytes(b"junk")
+    os.mkfifo(photos / "pipe.jpg")
+    listed = tmp_path / "failures.jsonl"
+    done = ingest(photos, "--layout", "flat", "--failures", listed)
+    assert counts(done, code=3) == {"new": 6}
+    failures = [json.loads(line) for line in listed.read_text().splitlines()]
+    assert {os.fsencode(one["path"]) for one in failures} == {
+        os.fsencode(photos) + b"/" + name,
+        os.fsencode(photos / "pipe.jpg"),
+    }
+    assert {one["path"] for one in json.loads(done.stdout)["failed"]} == {
+        f"{photos}/bro\\nken\\xff.jpg",
+        f"{photos}/pipe.jpg",
+    }
+    size = (photos / "0.jpg").stat().st_size
+    message = refused("ingest", photos, "--store", tmp_path / "other", "--failures", photos / "0.jpg", code=2)
+    assert "has the name of an image" in message
+    assert (photos / "0.jpg").stat().st_size == size
+    assert not (tmp_path / "other").exists()
+
+
+def test_links_are_followed_only_on_request(ingest: Run, photos: Path, tmp_path: Path) -> None:
+    farm = tmp_path / "farm"
+    farm.mkdir()
+    shutil.copyfile(photos / "0.jpg", farm / "own.jpg")
+    (farm / "link.jpg").symlink_to(photos / "1.jpg")
+    (farm / "folder").symlink_to(photos)
+    done = ingest(farm, "--layout", "flat")
+    assert counts(done, code=3) == {"new": 1}
+    assert {Path(one["path"]).name: one["reason"] for one in json.loads(done.stdout)["failed"]} == {
+        "link.jpg": "a link that leads out of the directory, which is not followed",
+        "folder": "a link to a directory, which is not followed",
+    }
+    assert counts(ingest(farm, "--layout", "flat", "--follow-links")) == {"new": 7, "unchanged": 1}
+
+
+@pytest.mark.parametrize("option", [("--failures", "x.jsonl"), ("--follow-links",)])
+def test_options_that_do_not_go_with_watching(
+    photos: Path, tmp_path: Path, refused: Callable[..., str], option: tuple[str, ...]
+) -> None:
+    message = refused("ingest", photos, "--watch", "--store", tmp_path / "store", *option, code=2)
+    assert f"{option[0]} does not go with --watch" in message
