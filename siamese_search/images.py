@@ -18,8 +18,9 @@ from contextlib import AbstractContextManager, nullcontext
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
-from siamese_search.errors import ImageError, MissingExtraError
+from siamese_search.errors import ImageError, MissingExtraError, printable
 from siamese_search.image_bytes import FileStamp, read_bytes
 
 #: Pillow's decoders that may see a stranger's bytes. (Its JPEG decoder takes MPO, the format of stereo cameras,
@@ -41,6 +42,8 @@ _DECODED_PER_PIXEL = 2.9
 #: Images of more pixels, and files of more bytes, are decoded one at a time, so that memory does not grow with threads.
 _LARGE_PIXELS = 40_000_000
 _LARGE_BYTES = 64 << 20
+#: Pixels per byte of a large image. Real ones have at most about 20, a blank PNG of 24 bits has 340.
+_MOST_PIXELS_PER_BYTE = 1000
 #: Pillow's decoders that are written in Python (a second per megapixel, under the GIL), and the pixels they may have.
 _SLOW_DECODERS = frozenset({"ppm_plain", "ppm", "bmp_rle"})
 _SLOW_PIXELS = 4_000_000
@@ -95,13 +98,13 @@ def read_image(
     except ImageError:
         raise
     except UnidentifiedImageError:
-        raise ImageError(path, f"not an image in one of {', '.join(FORMATS)}") from None
+        raise ImageError(path, f"not an image in one of {', '.join(FORMATS)}, HEIC") from None
     except Image.DecompressionBombError:
         raise ImageError(path, f"too many pixels (limit {max_pixels})") from None
     except MemoryError:
         raise ImageError(path, "not enough memory to decode it") from None
     except Exception as error:  # Pillow's decoders raise whatever the damage provokes
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = printable(" ".join(str(error).split())) or type(error).__name__
         raise ImageError(path, f"cannot be decoded: {text[:160]}") from None
 
 
@@ -125,17 +128,31 @@ def _decode(
         pixels = width * height
         if pixels > max_pixels:
             raise ImageError(path, f"{width}x{height} pixels is over the limit of {max_pixels}")
+        if pixels > _LARGE_PIXELS and pixels > _MOST_PIXELS_PER_BYTE * len(data):
+            raise ImageError(path, f"{width}x{height} pixels in {len(data)} bytes: a decompression bomb")
         if pixels > _SLOW_PIXELS and image.tile and image.tile[0][0] in _SLOW_DECODERS:
             raise ImageError(
                 path,
                 f"{width}x{height} pixels is over the limit of {_SLOW_PIXELS} for this kind of {image.format}",
             )
-        if image.format in ("JPEG", "MPO") and pixels * (scans := data.count(b"\xff\xda")) > _MAX_SCANNED:
+        if isinstance(image, JpegImageFile) and pixels * (scans := _scans(image, data)) > _MAX_SCANNED:
             raise ImageError(
                 path, f"a JPEG of {scans} scans of {width}x{height} pixels takes too long to decode"
             )
         with _turn(pixels > _LARGE_PIXELS):
             return _upright(image, size)
+
+
+def _scans(image: JpegImageFile, data: bytes) -> int:
+    """At most how many times a JPEG's data pass over the picture."""
+    # A sequential JPEG whose first scan has all components ends with it; only others are searched for more scans.
+    assert image.fp is not None
+    layers = image.layers
+    first = b"\xff\xda" + (6 + 2 * layers).to_bytes(2, "big") + bytes([layers])  # ISO/IEC 10918-1, B.2.3
+    at = image.fp.tell() - 8 - 2 * layers  # Pillow has read up to the end of the first scan's header
+    if "progressive" not in image.info and data.startswith(first, max(at, 0)):
+        return 1
+    return data.count(first[:2])
 
 
 def _heic_formats(path: str | os.PathLike[str]) -> tuple[str, ...]:
@@ -154,7 +171,7 @@ def _heic_formats(path: str | os.PathLike[str]) -> tuple[str, ...]:
 def _upright(image: Image.Image, size: tuple[int, int] | None) -> NDArray[np.uint8]:
     """The first frame as RGB, turned upright, at ``size``."""
     factor = 1
-    if size is not None and image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
+    if size is not None and isinstance(image, JpegImageFile) and image.mode in ("L", "RGB"):
         turned = _orientation(image) >= 5
         factor = _reduction(image.size, size[::-1] if turned else size)
     width, height = image.size[0] / factor, image.size[1] / factor
@@ -221,5 +238,6 @@ def _deep_grey(image: Image.Image) -> NDArray[np.uint8]:
         top = 65535.0
     else:
         top = 1.0 if image.mode == "F" and highest <= 1.0 else 255.0
+    values = np.clip(values, -top, 2 * top)  # so that the next line cannot overflow
     grey: NDArray[np.uint8] = np.clip(values * np.float32(255.0 / top), 0, 255).astype(np.uint8)
     return grey

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -11,6 +12,7 @@ import pytest
 from siamese_search.model.bundle import Bundle
 
 PROJECT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(PROJECT / "tests" / "support"))
 
 # A busy machine must not fail a test: no deadlines, and the same examples in every run.
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True, database=None)
