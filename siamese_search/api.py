@@ -11,6 +11,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -124,6 +125,7 @@ def search(
     group_by: Literal["identity"] | None = None,
     exclude_self: bool = False,
     min_score: float | None = None,
+    fmr: float | None = None,
     store: StrPath | None = None,
     gallery: str | None = None,
     model: StrPath | None = None,
@@ -133,12 +135,15 @@ def search(
 
     Arrays are RGB uint8 [H, W, 3]. k: results per query. where: filters such as ``"camera=2"``, all of which
     must hold. group_by: ``"identity"`` keeps the best image of each. exclude_self: leave out the query file
-    itself. min_score: lowest cosine similarity. The model is the gallery's own unless ``model`` names one.
+    itself. min_score: lowest cosine similarity. fmr: false match rate at which results count as matches (0.01 by
+    default), for a model that was calibrated (``evaluate(calibrate=True)``). The model is the gallery's own unless
+    ``model`` names one.
 
     Returns one QueryResult per query image, in order; one that cannot be read has its ``error`` set.
     Raises UsageError (k < 1), FilterError, GalleryNotFoundError, StoreError, ModelMismatchError.
     """
     from siamese_search.gallery.filters import bind, parse_where
+    from siamese_search.retrieval.matching import check_fmr, mark
     from siamese_search.retrieval.search import Searcher
 
     if k < 1:
@@ -153,9 +158,10 @@ def search(
 
     def ask() -> list[QueryResult]:
         with open_to_read(place, name, settings.model if model is None else model, threads) as found:
-            opened, embedder = found
+            opened, embedder, bundle = found
+            check_fmr(bundle.calibration, fmr, printable(bundle.name))
             bound = bind(conditions, opened.fields()) if conditions else []
-            return Searcher(opened, embedder).search(
+            answers = Searcher(opened, embedder).search(
                 images,
                 k,
                 bound,
@@ -163,6 +169,9 @@ def search(
                 min_score=min_score,
                 group_by=group_by,
             )
+            if bundle.calibration is None:
+                return answers
+            return mark(answers, bundle.calibration, fmr, opened.count(bound))
 
     try:
         return ask()
@@ -257,6 +266,7 @@ def evaluate(
     depth: int | None = None,
     flip: bool = False,
     rerank: bool = False,
+    calibrate: bool = False,
     batch_size: int | None = None,
     threads: int | None = None,
     device: Device = "auto",
@@ -272,6 +282,8 @@ def evaluate(
     Without ``data`` the newest run under ``runs/`` is measured on the data set that it was trained on.
     depth: results fetched per query, ``None`` for all (exact mAP). flip: embed each image together with its
     mirror image. rerank: also give the figures after k-reciprocal re-ranking (``report.reranked``).
+    calibrate: fit thresholds and probabilities to these pairs, and keep them in the bundle (``report.calibration``):
+    from then on searches with it say match or no match.
 
     Raises DataError (no identity, nobody to find, an identity that is not there), BundleError, UsageError.
     """
@@ -281,6 +293,8 @@ def evaluate(
     from siamese_search.evaluation.rerank import KReciprocal
     from siamese_search.evaluation.subject import choose_subject, select_identities
 
+    if calibrate and flip:
+        raise UsageError("a search embeds no mirror images, so calibrate without flip")
     settings = _settings()
     named = settings.model if model is None else os.fspath(model)
     subject = choose_subject(data, named)
@@ -299,7 +313,7 @@ def evaluate(
         records = [record for record in records if record.identity in chosen]
         query_records = None if query_records is None else [r for r in query_records if r.identity in chosen]
     threads = settings.threads if threads is None else threads
-    return measure(
+    report = measure(
         records,
         load(subject.bundle, device, threads),
         queries=query_records,
@@ -313,6 +327,14 @@ def evaluate(
         threads=threads,
         progress=progress,
     )
+    if calibrate:
+        from siamese_search.evaluation.calibrate import calibrate as fit
+        from siamese_search.evaluation.calibrate import save_calibration
+
+        report = replace(report, calibration=fit(report.pairs, f"{subject.place}: {reason}"))
+        assert report.calibration is not None
+        save_calibration(subject.bundle, report.calibration)
+    return report
 
 
 def new_run_directory(preset: str) -> str:

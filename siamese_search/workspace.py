@@ -72,8 +72,10 @@ def model_of(gallery: ModelRef) -> Bundle:
 
 
 @contextmanager
-def open_to_read(store: str, name: str, model: StrPath, threads: int) -> Iterator[tuple[Gallery, Embedder]]:
-    """A gallery with the embedder for its queries: of ``model``, or of the gallery's own model if that is "".
+def open_to_read(
+    store: str, name: str, model: StrPath, threads: int
+) -> Iterator[tuple[Gallery, Embedder, Bundle]]:
+    """A gallery with the embedder for its queries and its bundle: ``model``, or the gallery's own model if that is "".
 
     The network is loaded in a second thread while the vectors are: each takes about as long, and a cold
     search is mostly waiting for the two.
@@ -89,9 +91,10 @@ def open_to_read(store: str, name: str, model: StrPath, threads: int) -> Iterato
         ThreadPoolExecutor(1, thread_name_prefix="sss-model") as pool,
     ):
         # Opening read the header only; the first call, here a count, loads the vectors.
-        loading = pool.submit(load, named or model_of(opened.model), "cpu", threads)
+        bundle = named or model_of(opened.model)
+        loading = pool.submit(load, bundle, "cpu", threads)
         opened.count()
-        yield opened, loading.result()
+        yield opened, loading.result(), bundle
 
 
 @contextmanager

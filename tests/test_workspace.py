@@ -46,8 +46,8 @@ def test_only_the_gallery_s_own_model_is_loaded(tmp_path: Path, loaded: list[str
     with open_gallery(store, "g", model=model, create=True, mode="w"):
         pass
     for named in ("", own):
-        with workspace.open_to_read(store, "g", named, 1) as (gallery, embedder):
-            assert embedder.fingerprint == gallery.model.fingerprint == "a" * 64
+        with workspace.open_to_read(store, "g", named, 1) as (gallery, embedder, bundle):
+            assert embedder.fingerprint == gallery.model.fingerprint == bundle.fingerprint == "a" * 64
     assert loaded == ["a" * 64] * 2
     with pytest.raises(ModelMismatchError), workspace.open_to_read(store, "g", other, 1):
         pass

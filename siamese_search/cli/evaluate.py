@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.model.embedder import Device
 
+_CALIBRATED_RATES = (0.1, 0.01, 0.001)
+
 EPILOG = """\b
 Examples:
   sss evaluate                                      the newest run, on the identities it held out
@@ -22,6 +24,7 @@ Examples:
   sss evaluate gallery/ --queries queries/          two sets, as in Market-1501
   sss evaluate faces/ --no-cameras --plot roc.png   no cameras known, and the curves as a picture
   sss evaluate --flip --rerank                      what the two usual extras of test time add
+  sss evaluate --calibrate                          from then on sss search says match or no match
 
 Matches from the query's own camera do not count, unless --no-cameras says so.
 """
@@ -40,6 +43,11 @@ Matches from the query's own camera do not count, unless --no-cameras says so.
 @click.option("--no-cameras", is_flag=True, help="Count matches from the query's own camera too.")
 @click.option("--flip", is_flag=True, help="Embed each image together with its mirror image.")
 @click.option("--rerank", is_flag=True, help="Also give the figures after k-reciprocal re-ranking.")
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Keep thresholds and probabilities in the model: searches then say match or no match.",
+)
 @click.option("--depth", type=Positive(), metavar="N", help="Results fetched per query.  [default: all]")
 @layout_option
 @click.option("--batch-size", type=Positive(), metavar="N", help="Images per forward pass.  [default: 64]")
@@ -58,6 +66,7 @@ def command(
     no_cameras: bool,
     flip: bool,
     rerank: bool,
+    calibrate: bool,
     depth: int | None,
     layout: str,
     batch_size: int | None,
@@ -94,6 +103,7 @@ def command(
             depth=depth,
             flip=flip,
             rerank=rerank,
+            calibrate=calibrate,
             batch_size=batch_size,
             threads=threads,
             device=device,
@@ -136,10 +146,25 @@ def _print(report: EvaluationReport) -> None:
             ("TAR at FAR", rates),
             ("threshold", threshold),
             ("index recall", _rate(report.ann_recall)),
+            *_calibrated(report),
         ]
     )
     for line in report.notes():
         write_text(f"- {line}")
+
+
+def _calibrated(report: EvaluationReport) -> list[tuple[str, str | None]]:
+    """The thresholds that the model now has."""
+    found = report.calibration
+    if found is None:
+        return []
+    points = []
+    for rate in _CALIBRATED_RATES:
+        try:
+            points.append(f"{rate:g}: {found.threshold(rate):.4f}")
+        except UsageError:
+            points.append(f"{rate:g}: n/a")
+    return [("calibrated", f"least score at a false match rate of  {'  '.join(points)}")]
 
 
 def _rate(value: float | None) -> str:

@@ -48,6 +48,12 @@ Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --wher
 @click.option(
     "--min-score", type=click.FloatRange(-1, 1), metavar="S", help="Least cosine similarity to show."
 )
+@click.option(
+    "--fmr",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="X",
+    help="False match rate at which results count as matches, for a calibrated model.  [default: 0.01]",
+)
 @click.option("--format", type=click.Choice(LIST_FORMATS), default="table", help="Form of the answer.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw the results.")
 @store_options
@@ -59,6 +65,7 @@ def command(
     group_by: Literal["identity"] | None,
     exclude_self: bool,
     min_score: float | None,
+    fmr: float | None,
     format: str,
     save: Path | None,
     store: str | None,
@@ -68,7 +75,8 @@ def command(
 ) -> int:
     """Rank the gallery's images by likeness to each QUERY (an image, or a directory of images).
 
-    Scores are cosine similarities: higher is closer, 1 is the same image.
+    Scores are cosine similarities: higher is closer, 1 is the same image. A model that was calibrated (sss evaluate
+    --calibrate) also says which results are matches, and when the query is not in the gallery.
     """
     from siamese_search import api
 
@@ -81,6 +89,7 @@ def command(
         group_by=group_by,
         exclude_self=exclude_self,
         min_score=min_score,
+        fmr=fmr,
         store=store,
         gallery=gallery,
         model=model,
@@ -135,21 +144,42 @@ def _print_table(answer: QueryResult, *, first: bool) -> None:
     write_text(title if first else f"\n{title}")
     if not answer.results:
         write_text("  no results")
+        _print_verdict(answer)
         return
     grouped = answer.results[0].sightings is not None
     marked = any(result.match is not None for result in answer.results)
     columns = [("#", "number"), ("score", "number"), ("identity", "text"), ("camera", "text")]
-    columns += [("match", "text")] if marked else []
+    columns += [("match", "text"), ("probability", "number")] if marked else []
     columns += [("seen", "number"), ("by cameras", "text")] if grouped else []
     columns += [("image", "path")]
 
     def row(result: SearchResult) -> list[object]:
         cells: list[object] = [result.rank, f"{result.score:.4f}", result.identity, result.camera]
-        cells += [{True: "yes", False: "no", None: ""}[result.match]] if marked else []
+        if marked:
+            cells += [{True: "yes", False: "no", None: ""}[result.match], _percent(result.probability)]
         cells += [result.sightings, " ".join(result.cameras)] if grouped else []
         return [*cells, _shown_path(result.path)]
 
     write_table(columns, [row(result) for result in answer.results])
+    _print_verdict(answer)
+
+
+def _print_verdict(answer: QueryResult) -> None:
+    """What "match" means here, and whether there is one."""
+    verdict = answer.verdict
+    if verdict is None:
+        return
+    found = "" if answer.in_gallery else "not in the gallery: "
+    write_text(
+        f"{found}a match scores {verdict.threshold:.4f} or more (false match rate {verdict.false_match_rate:g});"
+        f" the chance of any false match among {verdict.compared:,} images is {_percent(verdict.any_false_match)}"
+    )
+
+
+def _percent(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "> 99.9%" if 0.999 < value < 1 else f"{value:.1%}"
 
 
 def _shown_path(path: Path) -> str:

@@ -15,6 +15,7 @@ from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.ranking import RankingMetrics
 from siamese_search.evaluation.rerank import KReciprocal
 from siamese_search.evaluation.verification import PairScores, VerificationMetrics
+from siamese_search.model.calibration import Calibration
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class EvaluationReport:
     the whole gallery; with a depth, matches beyond it count as missed and mAP is mAP@depth.
     ``reranked``, where it was asked for, re-ranks the exact similarities of the whole gallery: no database has
     part in it, neither ``depth`` nor ``ann_recall`` concerns it, and verification knows no re-ranking.
+    ``calibration``, where it was asked for, was fitted to ``pairs``.
     ``flip`` says that all vectors are means over an image and its mirror image.
     ``top`` holds each query's first ranked places in ``plan.gallery`` after the exclusions, int64 [≤ 10].
     """
@@ -76,6 +78,7 @@ class EvaluationReport:
     data: str
     failed: Sequence[FailedImage]
     seconds: float
+    calibration: Calibration | None = None
 
     @property
     def rank1(self) -> float:
@@ -142,6 +145,7 @@ class EvaluationReport:
             "ann_recall": self.ann_recall,
             "exact": {"rank1": self.exact.rank1, "mAP": self.exact.mAP},
             "reranked": None if self.reranked is None else self.reranked.to_json(),
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
             "depth": self.depth,
             "model": self.model,
             "model_name": self.model_name,

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from siamese_search.errors import BundleError, printable
+from siamese_search.model.calibration import Calibration
 
 FORMAT_VERSION = 1
 META_NAME = "model.json"
@@ -52,6 +53,19 @@ class Bundle:
     def heldout_identities(self) -> list[str]:
         """Identities that training never saw; empty when it saw all."""
         return [str(identity) for identity in self.meta.get("heldout_identities", [])]
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What its scores mean (``sss evaluate --calibrate``); ``None`` until then. Raises BundleError."""
+        saved = self.meta.get("calibration")
+        if saved is None:
+            return None
+        try:
+            return Calibration.from_json(saved)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise BundleError(
+                f"{printable(self.path)}: the calibration in {META_NAME} is damaged: run `sss evaluate --calibrate`"
+            ) from None
 
     @property
     def onnx_path(self) -> Path:

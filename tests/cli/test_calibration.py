@@ -1,0 +1,74 @@
+"""``sss evaluate --calibrate`` and what searches say from then on, as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from siamese_search.model.bundle import Bundle, load_bundle
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def calibrated(sss: Run, demo: Path, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with ``model``, calibrated on the demo gallery, and ``.sss`` filled by it."""
+    cwd = tmp_path_factory.mktemp("calibrated")
+    shutil.copytree(tiny_bundle.path, cwd / "model")
+    done = sss("evaluate", demo / "gallery", "--model", "model", "--no-cameras", "--calibrate", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("calibrated")]
+    found = load_bundle(cwd / "model").calibration
+    assert found is not None
+    assert f"0.1: {found.threshold(0.1):.4f}" in line
+    assert load_bundle(cwd / "model").fingerprint == tiny_bundle.fingerprint
+    assert sss("ingest", demo / "gallery", "--model", "model", cwd=cwd).returncode == 0
+    return cwd
+
+
+def test_searches_say_match_or_no_match(sss: Run, demo: Path, calibrated: Path) -> None:
+    query = sorted((demo / "gallery").glob("0001_*.jpg"))[0]
+    done = sss("search", query, "-k", "30", "--fmr", "0.1", "--format", "json", cwd=calibrated)
+    (answer,) = json.loads(done.stdout)
+    threshold = answer["verdict"]["threshold"]
+    assert answer["in_gallery"] is True
+    assert (answer["verdict"]["false_match_rate"], answer["verdict"]["compared"]) == (0.1, 26)
+    assert [hit["match"] for hit in answer["results"]] == [
+        hit["score"] >= threshold for hit in answer["results"]
+    ]
+    assert {hit["match"] for hit in answer["results"]} == {True, False}
+    chances = [hit["probability"] for hit in answer["results"]]
+    assert chances == sorted(chances, reverse=True)
+    shown = sss("search", query, "--fmr", "0.1", "--where", "camera=1", cwd=calibrated).stdout
+    assert "match" in shown
+    assert "the chance of any false match among 1" in shown.splitlines()[-1]
+
+
+def test_a_stranger_is_not_in_the_gallery(sss: Run, calibrated: Path, tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    done = sss("search", tmp_path / "noise.png", "--min-score", "1", "--fmr", "0.1", cwd=calibrated)
+    assert done.returncode == 0
+    assert "no results" in done.stdout
+    assert "not in the gallery: a match scores" in done.stdout
+
+
+def test_what_cannot_be_calibrated_is_said(
+    refused: Callable[..., str], demo: Path, calibrated: Path, tiny_bundle: Bundle
+) -> None:
+    line = refused("search", demo / "queries", "--fmr", "1e-9", cwd=calibrated, code=2)
+    assert "below what this model's calibration" in line
+    both = ("evaluate", demo / "gallery", "--model", tiny_bundle.path, "--flip", "--calibrate")
+    assert "calibrate without flip" in refused(*both, code=2)
+
+
+def test_a_rate_needs_a_calibrated_model(refused: Callable[..., str], query: Path, demo_store: Path) -> None:
+    line = refused("search", query, "--store", demo_store, "--fmr", "0.01", code=2)
+    assert "--calibrate" in line
