@@ -20,6 +20,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from ingest import collector
 from ingest.checksum import with_digests
 from ingest.commit import Committer, one_at_a_time
 from ingest.decode import DecodedBatch, Decoder, PendingBatch
@@ -141,6 +142,7 @@ def ingest_files(
     shared = one_at_a_time(gallery)
     planner = Planner(shared, tally, clock, reembed=reembed, checksum=checksum)
     with (
+        collector.rarely(),
         Decoder(embedder.input_size, threads) as decoder,
         closing(prefetch(planner.batches(chunks, batch_size), _PLAN_AHEAD)) as batches,
         Committer(shared, tally, clock) as committer,
