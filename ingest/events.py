@@ -94,6 +94,8 @@ class Events:
                 if not self.polling and is_limit(loss):
                     self.polling = True
                     self._deliver(Delivery("polling", reason=loss))
+                # Told at once as well: errors may come faster than a new watch stands.
+                self._deliver(Delivery("lost", reason=loss))
                 self._stop.wait(_RETRY_SECONDS)
 
     def _changes(self) -> Iterator[frozenset[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import threading
 from contextlib import suppress
@@ -35,6 +36,18 @@ class JsonLog:
         with self._lock, suppress(OSError, ValueError):  # ValueError: the stream is closed
             self._stream.write(line + "\n")
             self._stream.flush()
+
+
+class LogHandler(logging.Handler):
+    """What libraries say through :mod:`logging` (the store that does not answer) becomes lines of the same log."""
+
+    def __init__(self, log: JsonLog) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "error" if record.levelno >= logging.ERROR else "warning"
+        self._log.write(level, "log", message=record.getMessage(), logger=record.name)
 
 
 def _plain(value: object) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from ingest.scan import ScannedFile, _scanned
 from siamese_search.datasets.layouts import Survey
 from siamese_search.datasets.records import ImageRecord, encode_key, point_id
-from siamese_search.datasets.walk import MAX_DEPTH, walk_images
+from siamese_search.datasets.walk import MAX_DEPTH, refused_link, walk_images
 from siamese_search.images import is_image_name
 
 
@@ -62,11 +62,7 @@ class Locator:
             if directory not in walkable:
                 walkable[directory] = self.walkable(directory)
             if walkable[directory]:
-                record = self.survey.record_of(path)
-                if record is None:
-                    located.misfits.append(path)
-                else:
-                    self._add(record, located)
+                self._place(path, name, located)
         return located
 
     def below(self, directory: str) -> Iterator[str]:
@@ -92,9 +88,9 @@ class Locator:
         links = self.survey.follow_links
         here, above = self.base, set()
         for part in parts:
-            above.add(_identity(here, links))
+            above.add(directory_identity(here, links))
             here = os.path.join(here, part)  # noqa: PTH118
-            identity = _identity(here, links)
+            identity = directory_identity(here, links)
             if identity is None or identity in above:
                 return False
         return True
@@ -111,9 +107,39 @@ class Locator:
         """Whether another root has a file of this name: with one source for both, they are the same point."""
         return any(os.path.lexists(os.path.join(other, path)) for other in self._others)  # noqa: PTH118
 
+    def _place(self, path: str, name: str, located: Located) -> None:
+        """One image name in a directory that a scan enters."""
+        refused = self._refused(path, name)
+        if refused:
+            located.files.append(self._failure(path, refused))
+        elif refused is None:
+            record = self.survey.record_of(path)
+            if record is None:
+                located.misfits.append(path)
+            else:
+                self._add(record, located)
+
+    def _refused(self, path: str, name: str) -> str | None:
+        """Why a scan would not take it for an image; "" where it would not even mention it, ``None``: it would."""
+        full = os.path.join(self.base, path)  # noqa: PTH118
+        links = self.survey.follow_links
+        try:
+            mode = os.stat(full, follow_symlinks=False).st_mode  # noqa: PTH116 - takes surrogates
+        except OSError:
+            return ""
+        if stat.S_ISLNK(mode):
+            return "" if links and os.path.isdir(full) else refused_link(self.base, path, name, not links)  # noqa: PTH112
+        if stat.S_ISDIR(mode):
+            return ""
+        return None if stat.S_ISREG(mode) else "not a regular file"
+
+    def _failure(self, path: str, reason: str) -> ScannedFile:
+        record = ImageRecord(encode_key(path), Path(self.base, path))
+        return ScannedFile(record, self.source, encode_key(record.path), 0, 0, reason)
+
     def _add(self, record: ImageRecord, located: Located) -> None:
         scanned = _scanned(record, self.source, os.fspath(record.path))
-        if scanned.reason in ("no such file", "not a regular file"):
+        if scanned.reason == "no such file":
             return
         if self._others and self.shared(self.relative(record.path)):
             reason = f"another directory has a file of this name under the same source {self.source!r}"
@@ -121,7 +147,7 @@ class Locator:
         located.files.append(scanned)
 
 
-def _identity(directory: str, follow_links: bool) -> tuple[int, int] | None:
+def directory_identity(directory: str, follow_links: bool = True) -> tuple[int, int] | None:
     """(device, inode) of a directory; ``None`` for everything else, links too unless they are followed."""
     try:
         status = os.stat(directory, follow_symlinks=follow_links)  # noqa: PTH116 - takes surrogates

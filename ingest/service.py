@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ingest.health import HealthFile, forget
-from ingest.jsonlog import JsonLog
+from ingest.jsonlog import JsonLog, LogHandler
 from ingest.summary import IngestSummary, Progress
 from ingest.watch import Observer, State, WatchOptions
 from ingest.worker import stop_on_signals
@@ -61,6 +62,7 @@ def run_service(options: ServiceOptions, log: JsonLog) -> int:
     if options.health_file is not None:
         forget(options.health_file)
     reporter = Reporter(log, metrics, options.health_file)
+    logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(log)], force=True)
     log.write("info", "started", roots=list(options.roots), watch=options.watch)
     with stop_on_signals() as stop:
         code = (_watch if options.watch else _once)(options, reporter, stop)

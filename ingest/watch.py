@@ -21,6 +21,7 @@ from typing import Literal
 import numpy as np
 
 from ingest.pipeline import ingest_files
+from ingest.prune import prune
 from ingest.removal import remove_below, remove_files
 from ingest.scan import ScannedFile, check_roots
 from ingest.summary import IngestSummary, Progress
@@ -55,7 +56,7 @@ class WatchOptions:
     scans, which find what events did not tell; 0 for never. poll: read the directories again and again instead
     of waiting for events, which network file systems do not send. prune: what full scans do with points whose
     file is not there: keep them ("no"), remove them unless they are suspiciously many ("safe"), or "anyway".
-    patient: wait for a store that is away from the start.
+    follow_links: enter links to directories. patient: wait for a store that is away from the start.
     """
 
     layout: str = "auto"
@@ -68,6 +69,7 @@ class WatchOptions:
     rescan_minutes: float = 60.0
     poll: bool = False
     prune: Literal["no", "safe", "anyway"] = "no"
+    follow_links: bool = False
     patient: bool = False
 
 
@@ -248,8 +250,13 @@ class Watcher:
         return files > _BELIEVED_SHARE * points
 
     def _prune(self, gallery: Gallery, root: WatchedRoot, summary: IngestSummary) -> None:
-        """Remove what a full scan did not find."""
-        raise NotImplementedError
+        """Remove what a full scan did not find; of roots that share a source, all of them vouch for it."""
+        sources = {place.source for place in root.places}
+        places = [place for one in self._roots for place in one.places if place.source in sources]
+        pruned = prune(gallery, places, anyway=self._options.prune == "anyway")
+        summary.removed += pruned.removed
+        if pruned.refused is not None:
+            self._say("warning", "prune_refused", f"nothing is pruned: {pruned.refused}")
 
     # Telling.
 
@@ -312,6 +319,7 @@ class Watcher:
             settle=options.settle_seconds,
             rescan=60 * options.rescan_minutes,
             poll=options.poll,
+            follow_links=options.follow_links,
         )
 
 

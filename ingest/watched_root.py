@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,8 @@ from pathlib import Path
 from typing import Literal
 
 from ingest.events import Delivery, Events
-from ingest.locate import Locator
+from ingest.locate import Locator, directory_identity
+from ingest.prune import Place, places_of
 from ingest.removal import absent, parents
 from ingest.scan import CHUNK, ScannedFile, scan_files
 from ingest.settling import Settling, signature_of
@@ -44,6 +44,7 @@ class RootOptions:
     settle: float = 0.5
     rescan: float = 3600.0
     poll: bool = False
+    follow_links: bool = False
 
 
 class WatchedRoot:
@@ -57,7 +58,7 @@ class WatchedRoot:
         self.path, self._options, self._say, self._wake = path, options, say, wake
         self.table = not path.is_dir()
         self.locator: Locator | None = None
-        if self.table or next(walk_images(path, skipped=lambda *_: None), None) is not None:
+        if self.table or self._has_images():
             self.locator = self._survey()
         self.base = os.fspath(path) if self.locator is None else self.locator.base
         self._prefix = os.path.join(self.base, "")  # noqa: PTH118
@@ -67,14 +68,19 @@ class WatchedRoot:
         self.removed_files: set[str] = set()
         self.removed_directories: set[str] = set()
         self._taken: list[str] = []
+        self._handed: set[str] = (
+            set()
+        )  # out since the last done(): a point must not be written twice at a time
         self._scans: deque[Iterator[list[ScannedFile]]] = deque()
         self._scan_wanted, self._scan_not_before, self._scan_began = True, 0.0, 0.0
         self._full = False
+        self._loss = ""  # the last reason for a scan that was told
+        self.places: list[Place] = []
         self.scanned = self.scan_ended = False  # ever; since the last call of take_scan_ended()
         self._next_rescan = float("inf")
         self._next_look = 0.0
         self._table_signature = self._table_seen = signature_of(os.fspath(path)) if self.table else None
-        self._identity = _identity(self.base)
+        self._identity = directory_identity(self.base)
         self.present = self._identity is not None
         self._events = self._watch()
 
@@ -132,6 +138,7 @@ class WatchedRoot:
                 self._first_images()
             if self.locator is not None and self._events.ready:
                 self._scan_wanted, self._full, self._scan_began = False, True, now
+                self.places = places_of([self.locator.survey], self._options.source)
                 self._scans.append(self._full_scan(self.locator))
 
     def next_chunk(self, now: float) -> list[ScannedFile]:
@@ -160,12 +167,14 @@ class WatchedRoot:
     def done(self) -> None:
         """Everything that was handed out has been ingested."""
         self._taken.clear()
+        self._handed.clear()
 
     def failed(self, now: float) -> None:
         """Nothing is known of what was handed out: it comes again."""
         for path in self._taken:
             self.settling.touch(path, now)
         self._taken.clear()
+        self._handed.clear()
         if self._scans or self.scan_ended:
             self._scans.clear()
             self._full = self.scan_ended = False
@@ -182,7 +191,7 @@ class WatchedRoot:
 
     def still_there(self) -> bool:
         """Whether the root is the directory that it was: not gone, not unmounted, not another of its name."""
-        return self.present and _identity(self.base) == self._identity
+        return self.present and directory_identity(self.base) == self._identity
 
     def close(self) -> None:
         self._events.close()
@@ -212,8 +221,9 @@ class WatchedRoot:
                     " again every few seconds instead; raise fs.inotify.max_user_watches and _instances",
                 )
             elif delivery.kind == "lost":
-                self._say("info", "events_lost", f"{name}: is scanned again: {delivery.reason}")
-                self._scan_wanted = True
+                if not self._scan_wanted and delivery.reason != self._loss:
+                    self._say("info", "events_lost", f"{name}: is scanned again: {delivery.reason}")
+                self._scan_wanted, self._loss = True, delivery.reason
             elif self.present:
                 for path in delivery.paths:
                     self._touch(path, now)
@@ -259,9 +269,16 @@ class WatchedRoot:
             self._say(
                 "warning", "misfit", f"{printable(self._prefix + path)}: does not fit the layout {layout}"
             )
+        files = []
         for file in located.files:
-            self._learn(self.locator.relative(file.record.path))
-        return located.files
+            path = self.locator.relative(file.record.path)
+            self._learn(path)
+            if path in self._handed:
+                self.settling.touch(path, now)
+            else:
+                self._handed.add(path)
+                files.append(file)
+        return files
 
     def _stable(self, chunk: list[ScannedFile], now: float) -> list[ScannedFile]:
         """The files of a scan that are not being written this moment; those wait until they have settled."""
@@ -274,7 +291,8 @@ class WatchedRoot:
                 self._learn(path)
             if file.mtime_ns > written_since and len(self.settling) < MAX_WAITING:
                 self.settling.touch(path, now)
-            else:
+            elif path not in self._handed:
+                self._handed.add(path)
                 files.append(file)
         return files
 
@@ -308,7 +326,9 @@ class WatchedRoot:
 
     def _survey(self) -> Locator:
         options = self._options
-        found: Survey = survey(self.path, options.layout, skipped=lambda *_: None)
+        found: Survey = survey(
+            self.path, options.layout, follow_links=options.follow_links, skipped=lambda *_: None
+        )
         self._say(
             "info",
             "layout",
@@ -316,10 +336,15 @@ class WatchedRoot:
         )
         return Locator(found, options.source, options.others)
 
+    def _has_images(self) -> bool:
+        links = self._options.follow_links
+        found = walk_images(self.path, follow_links=links, inside=not links, skipped=lambda *_: None)
+        return next(found, None) is not None
+
     def _first_images(self) -> None:
         """Decide the layout of a root that was empty, if images have come."""
         try:
-            if next(walk_images(self.path, skipped=lambda *_: None), None) is not None:
+            if self._has_images():
                 self.locator = self._survey()
                 return
         except DataError as error:
@@ -327,7 +352,7 @@ class WatchedRoot:
         self._scan_wanted = False  # until something happens in it
 
     def _look_at_root(self) -> None:
-        identity = _identity(self.base)
+        identity = directory_identity(self.base)
         if identity == self._identity:
             return
         name = printable(self.base)
@@ -364,16 +389,8 @@ class WatchedRoot:
         self._events.close()
         self.base = self.locator.base
         self._prefix = os.path.join(self.base, "")  # noqa: PTH118
-        self._identity = _identity(self.base)
+        self._identity = directory_identity(self.base)
         self._events = self._watch()
         self._scans.clear()
         self._full = False
         self._scan_wanted, self._scan_not_before = True, 0.0
-
-
-def _identity(directory: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(directory)  # noqa: PTH116
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
