@@ -243,10 +243,11 @@ class EmbeddedGallery(Gallery):
         Interrupting (Ctrl-C) kills the child and leaves the gallery as it was.
         """
         self._writable()
-        with self._lease.use():
-            pass  # opens, so that pending work and errors come up here
+        points = self.count()  # opens, so that pending work and errors come up here
         self._lease.release()
-        return run_in_child(self._locate(), self._what, index=index, wait=self._wait, progress=progress)
+        return run_in_child(
+            self._locate(), self._what, points=points, index=index, wait=self._wait, progress=progress
+        )
 
     def info(self) -> GalleryInfo:
         with self._lease.use() as shard:

@@ -29,7 +29,13 @@ _TICK_SECONDS = 0.2
 
 
 def run_in_child(
-    generation: Path, what: str, *, index: bool | None, wait: float, progress: OptimiseProgress | None = None
+    generation: Path,
+    what: str,
+    *,
+    points: int,
+    index: bool | None,
+    wait: float,
+    progress: OptimiseProgress | None = None,
 ) -> bool:
     """Optimise the shard of a generation that nobody in this process holds; True if something changed.
 
@@ -40,7 +46,7 @@ def run_in_child(
     root = os.fspath(Path(siamese_search.__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "siamese_search.gallery.optimiser", os.fspath(generation)]
-    command += ["--what", what, "--wait", str(wait)]
+    command += ["--what", what, "--points", str(points), "--wait", str(wait)]
     if index is not None:
         command += ["--index", "yes" if index else "no"]
     with subprocess.Popen(
@@ -110,6 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--index", choices=["yes", "no"], help="build an HNSW index; by default where it pays"
     )
+    parser.add_argument("--points", type=int, required=True)
     parser.add_argument("--wait", type=float, required=True)
     options = parser.parse_args(arguments)
     index = None if options.index is None else options.index == "yes"
@@ -119,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         changed = optimise(
             options.generation,
             options.what,
+            points=options.points,
             index=index,
             wait=options.wait,
             say=lambda stage: _say({"stage": stage}),

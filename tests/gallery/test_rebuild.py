@@ -86,7 +86,7 @@ class Stages:
 
     def __init__(self, store: Path, **actions) -> None:
         self.actions, self.seen = actions, []
-        self.changed = rebuild.optimise(generation(store), "it", index=True, wait=5, say=self.say)
+        self.changed = rebuild.optimise(generation(store), "it", points=N, index=True, wait=5, say=self.say)
 
     def say(self, stage: str) -> None:
         self.seen.append(stage)
@@ -122,7 +122,7 @@ def test_compacting_leaves_every_answer_as_it_was(store: Path, monkeypatch: pyte
         before = [gallery.query(row(i), 20, conditions) for i in (3, 700) for conditions in ((), where)]
         facets = gallery.facet("camera")
     monkeypatch.setattr(rebuild, "COMPACT_FROM", 100)
-    assert rebuild.optimise(generation(store), "it", index=None, wait=5, say=lambda _: None)
+    assert rebuild.optimise(generation(store), "it", points=N, index=None, wait=5, say=lambda _: None)
     with open_gallery(store, mode="w") as gallery:
         assert [
             gallery.query(row(i), 20, conditions) for i in (3, 700) for conditions in ((), where)
@@ -291,7 +291,12 @@ def test_a_gallery_dropped_meanwhile_is_an_error(store: Path):
     place = generation(store)
     with pytest.raises(StoreError, match="replaced meanwhile"):
         rebuild.optimise(
-            place, "it", index=True, wait=5, say=lambda stage: drop() if stage == "swapping" else None
+            place,
+            "it",
+            points=N,
+            index=True,
+            wait=5,
+            say=lambda stage: drop() if stage == "swapping" else None,
         )
     assert not place.exists()
 
