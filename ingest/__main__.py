@@ -52,6 +52,11 @@ options from SSS_INGEST_* and the table [ingest] of sss.toml. Exit codes: 0 done
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the network runs."
 )
 @click.option("--reembed", is_flag=True, help="Embed everything again at first, unchanged files too.")
+@click.option("--checksum", is_flag=True, help="Compare files by content; moved ones keep their point.")
+@click.option("--prune", is_flag=True, help="Full scans remove images whose file has gone.")
+@click.option("--prune-anyway", is_flag=True, help="The same, even where it is over a fifth of them.")
+@click.option("--follow-links", is_flag=True, help="Follow symbolic links to folders, and out of ROOT.")
+@click.option("--failures", metavar="FILE", help="List every skipped file there, as lines of JSON.")
 @click.option(
     "--rescan-minutes",
     type=click.FloatRange(min=0),
@@ -99,6 +104,11 @@ def command(
     threads: int | None,
     device: Any,
     reembed: bool,
+    checksum: bool,
+    prune: bool,
+    prune_anyway: bool,
+    follow_links: bool,
+    failures: str | None,
     rescan_minutes: float,
     poll: bool,
     metrics_port: int | None,
@@ -119,7 +129,15 @@ def command(
     from ingest.watch import WatchOptions
 
     watching = WatchOptions(
-        layout=layout, source=source, reembed=reembed, rescan_minutes=rescan_minutes, poll=poll, patient=True
+        layout=layout,
+        source=source,
+        reembed=reembed,
+        checksum=checksum,
+        prune="anyway" if prune_anyway else "safe" if prune else "no",
+        follow_links=follow_links,
+        rescan_minutes=rescan_minutes,
+        poll=poll,
+        patient=True,
     )
     options = ServiceOptions(
         roots=roots,
@@ -131,6 +149,7 @@ def command(
         batch_size=batch_size,
         threads=threads,
         device=device,
+        failures=failures,
         metrics_port=metrics_port,
         metrics_host=metrics_host,
         health_file=health_file,

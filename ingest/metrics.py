@@ -27,7 +27,7 @@ try:
 except ModuleNotFoundError:
     raise MissingExtraError("--metrics-port", "service") from None
 
-RESULTS = ("new", "changed", "unchanged", "failed", "removed")
+RESULTS = ("new", "changed", "moved", "unchanged", "failed", "removed")
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 
 

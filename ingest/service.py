@@ -41,6 +41,7 @@ class ServiceOptions:
     batch_size: int | None = None
     threads: int | None = None
     device: Device = "auto"
+    failures: str | None = None
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
     health_file: Path | None = None
@@ -84,6 +85,7 @@ def _watch(options: ServiceOptions, reporter: Reporter, stop: threading.Event) -
         batch_size=options.batch_size,
         threads=options.threads,
         device=options.device,
+        failures=options.failures,
         around=reporter.timed,
     )
     return EXIT_DONE if complete else EXIT_INTERRUPTED
@@ -105,6 +107,10 @@ def _once(options: ServiceOptions, reporter: Reporter, stop: threading.Event) ->
         threads=options.threads,
         device=options.device,
         reembed=asked.reembed,
+        checksum=asked.checksum,
+        follow_links=asked.follow_links,
+        prune=asked.prune,
+        failures=options.failures,
         progress=lambda progress: reporter.moment("ingesting", 0, progress),
         stop=stop,
         notify=lambda message: reporter.said("info", "layout", message),
@@ -164,5 +170,5 @@ class Reporter(Observer):
 
 
 def _counts(summary: IngestSummary) -> dict[str, Any]:
-    names = ("seen", "new", "changed", "unchanged", "removed", "failed", "seconds")
+    names = ("seen", "new", "changed", "moved", "unchanged", "removed", "failed", "seconds")
     return {**{name: getattr(summary, name) for name in names}, "bottleneck": summary.bottleneck}

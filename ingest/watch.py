@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ingest.pipeline import ingest_files
+from ingest.pipeline import Prune, ingest_files
 from ingest.prune import prune
 from ingest.removal import remove_below, remove_files
 from ingest.scan import ScannedFile, check_roots
@@ -30,6 +30,9 @@ from siamese_search.errors import GalleryReplacedError, ModelMismatchError, Stor
 from siamese_search.gallery.base import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.embedder import Embedder
+
+if TYPE_CHECKING:
+    from ingest.failures import FailureLog
 
 #: Opens the gallery together with the embedder of its model; the embedder outlives the block.
 Open = Callable[[], AbstractContextManager[tuple[Gallery, Embedder]]]
@@ -46,6 +49,7 @@ _BACKOFF_SECONDS = (0.5, 60.0)
 #: Without events (polling), files of a disk that was unmounted below the root look deleted: no more than this
 #: share of a source's points is believed at once, beyond a handful.
 _BELIEVED_SHARE, _BELIEVED_FILES = 0.2, 20
+_COUNTS = ("seen", "new", "changed", "moved", "unchanged", "removed", "embedded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,7 @@ class WatchOptions:
     settle_seconds: float = 0.5
     rescan_minutes: float = 60.0
     poll: bool = False
-    prune: Literal["no", "safe", "anyway"] = "no"
+    prune: Prune = "no"
     follow_links: bool = False
     patient: bool = False
 
@@ -99,8 +103,11 @@ class Watcher:
         options: WatchOptions,
         observer: Observer,
         stop: threading.Event,
+        failures: FailureLog | None = None,
     ) -> None:
+        """failures: gets every image that cannot be used."""
         self._open, self._options, self._observer, self._stop = open_gallery, options, observer, stop
+        self._failures = failures
         self._wake = threading.Event()
         self._roots: list[WatchedRoot] = []
         self._paths = check_roots(roots)
@@ -193,6 +200,7 @@ class Watcher:
             decode_threads=self._options.decode_threads,
             reembed=self._options.reembed and not self._first_done,
             checksum=self._options.checksum,
+            failures=self._failures,
             progress=self._progress,
             stop=self._stop,
         )
@@ -325,7 +333,7 @@ class Watcher:
 
 def _add(total: IngestSummary, part: IngestSummary) -> None:
     """Add the counts of a part; the first failures are kept."""
-    for name in ("seen", "new", "changed", "unchanged", "removed", "embedded"):
+    for name in _COUNTS:
         setattr(total, name, getattr(total, name) + getattr(part, name))
     total.seconds += part.seconds
     total.interrupted = total.interrupted or part.interrupted

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +30,7 @@ def watch(
     batch_size: int | None = None,
     threads: int | None = None,
     device: Device = "auto",
+    failures: StrPath | None = None,
     around: Callable[[Embedder], Embedder] = lambda embedder: embedder,
 ) -> bool:
     """Ingest all images under ``directories``, then what changes there, until ``stop`` is set.
@@ -40,6 +41,7 @@ def watch(
 
     Returns whether the first full ingest came to its end. Raises what :meth:`ingest.watch.Watcher.run` raises.
     """
+    from ingest.failures import FailureLog
     from ingest.watch import Watcher
     from siamese_search.settings import load_settings
 
@@ -48,8 +50,9 @@ def watch(
         settings, store, gallery, model, device, settings.threads if threads is None else threads, around
     )
     options = replace(options, batch_size=settings.batch_size if batch_size is None else batch_size)
-    watcher = Watcher([Path(one) for one in directories], opener.open, options, observer, stop)
-    watcher.run()
+    with nullcontext() if failures is None else FailureLog(failures) as log:
+        watcher = Watcher([Path(one) for one in directories], opener.open, options, observer, stop, log)
+        watcher.run()
     return watcher.first_done
 
 

@@ -15,7 +15,7 @@ from siamese_search.cli.options import (
     store_options,
 )
 from siamese_search.cli.output import note, warn, write_json, write_text
-from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
+from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL
 
 if TYPE_CHECKING:
     from ingest.pipeline import Prune
@@ -102,9 +102,6 @@ def command(
     """
     pruning: Prune = "anyway" if prune_anyway else "safe" if prune else "no"
     if watch:
-        for given, option in ((failures is not None, "--failures"), (follow_links, "--follow-links")):
-            if given:
-                raise UsageError(f"{option} does not go with --watch; leave one of them out")
         if storage is not None or quantise is not None:
             from siamese_search import upkeep
 
@@ -118,6 +115,7 @@ def command(
             reembed=reembed,
             checksum=checksum,
             prune=pruning,
+            follow_links=follow_links,
             rescan_minutes=rescan_minutes,
             poll=poll,
         )
@@ -131,6 +129,7 @@ def command(
             batch_size=batch_size,
             threads=threads,
             device=device,
+            failures=failures,
         )
     from ingest import stop_on_signals
     from siamese_search import api

@@ -29,6 +29,7 @@ def run_watch(
     batch_size: int | None,
     threads: int | None,
     device: Device,
+    failures: str | None,
 ) -> int:
     """Watch until a signal comes. That is how a watch ends, so the exit code is 0; 130 before the first full
     ingest was complete."""
@@ -47,6 +48,7 @@ def run_watch(
             batch_size=batch_size,
             threads=threads,
             device=device,
+            failures=failures,
         )
     if complete:
         return EXIT_DONE
@@ -99,5 +101,5 @@ class Screen(Observer):
 
 def _counts(summary: IngestSummary) -> str:
     """``2 new, 1 removed``: only what there is."""
-    names = ("new", "changed", "unchanged", "removed", "failed")
+    names = ("new", "changed", "moved", "removed", "failed")
     return ", ".join(f"{getattr(summary, name)} {name}" for name in names if getattr(summary, name))

@@ -117,11 +117,3 @@ def test_links_are_followed_only_on_request(ingest: Run, photos: Path, tmp_path:
         "folder": "a link to a directory, which is not followed",
     }
     assert counts(ingest(farm, "--layout", "flat", "--follow-links")) == {"new": 7, "unchanged": 1}
-
-
-@pytest.mark.parametrize("option", [("--failures", "x.jsonl"), ("--follow-links",)])
-def test_options_that_do_not_go_with_watching(
-    photos: Path, tmp_path: Path, refused: Callable[..., str], option: tuple[str, ...]
-) -> None:
-    message = refused("ingest", photos, "--watch", "--store", tmp_path / "store", *option, code=2)
-    assert f"{option[0]} does not go with --watch" in message
