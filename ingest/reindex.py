@@ -7,12 +7,11 @@ brought over by the next pass; the last one runs while nobody else writes, right
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -22,11 +21,12 @@ from numpy.typing import NDArray
 
 from ingest.summary import Failure
 from siamese_search.datasets.records import decode_key
+from siamese_search.decoding import BatchDecoder, DecodedPixels, PendingPixels
 from siamese_search.errors import DataError, ImageError, StoreError, printable
 from siamese_search.gallery.checks import LEAST_RECALL, sampled_recall, sound_points
 from siamese_search.gallery.copying import paired
 from siamese_search.gallery.fields import same_payload
-from siamese_search.images import read_image
+from siamese_search.model.embedder import available_cpus
 
 if TYPE_CHECKING:
     from siamese_search.gallery.base import Gallery, ModelRef, StoredPoint
@@ -38,10 +38,10 @@ if TYPE_CHECKING:
 _MOST_PASSES = 8
 #: Points deleted per call.
 _DELETE = 1000
+#: Threads that decode; more only fight the model for the cores.
+_DECODE_THREADS = 2
 #: The swap waits for the users of the former generation at least this long.
 _SWAP_WAIT = 60.0
-
-_Read = NDArray[np.uint8] | ImageError
 
 
 @dataclass(slots=True)
@@ -156,20 +156,17 @@ class _Reindex:
         """One pass: make the new generation hold what ``source`` holds; how many points differed."""
         self.seen = source.write_mark()
         changed = 0
-        pending: deque[tuple[Sequence[StoredPoint], list[Future[_Read]]]] = deque()
-        with ThreadPoolExecutor(min(2, os.cpu_count() or 1), thread_name_prefix="decode") as pool:
-            try:
-                for points in _batches(self._lacking(source), self.batch_size):
-                    changed += len(points)
-                    pending.append((points, self._decode(points, pool)))
-                    if len(pending) > 1:  # one batch is decoded while the one before is embedded
-                        self._write(source, *pending.popleft())
-                    self._look_for_stop()
-                while pending:
+        pending: deque[tuple[Sequence[StoredPoint], PendingPixels | None]] = deque()
+        with self._decoder() as decoder:
+            for points in _batches(self._lacking(source), self.batch_size):
+                changed += len(points)
+                paths = [_path(point) for point in points]
+                pending.append((points, None if decoder is None else decoder.submit(paths)))
+                if len(pending) > 1:  # one batch is decoded while the one before is embedded
                     self._write(source, *pending.popleft())
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+                self._look_for_stop()
+            while pending:
+                self._write(source, *pending.popleft())
         return changed
 
     def check(self) -> None:
@@ -233,44 +230,41 @@ class _Reindex:
         if self.progress is not None:
             self.progress(done, max(total, done))
 
-    def _decode(self, points: Sequence[StoredPoint], pool: ThreadPoolExecutor) -> list[Future[_Read]]:
+    def _decoder(self) -> BatchDecoder | nullcontext[None]:
         if self.embedder is None:
-            return []
-        size = self.embedder.input_size
-        return [pool.submit(_read, point, size) for point in points]
+            return nullcontext()
+        return BatchDecoder(self.embedder.input_size, min(_DECODE_THREADS, available_cpus()))
 
-    def _write(self, source: Gallery, points: Sequence[StoredPoint], images: list[Future[_Read]]) -> None:
-        if self.embedder is None:
+    def _write(self, source: Gallery, points: Sequence[StoredPoint], images: PendingPixels | None) -> None:
+        if self.embedder is None or images is None:
             kept, rows = [], []
             for point, row in sound_points(source, [point.id for point in points]):
                 kept.append(point)
                 rows.append(row)
         else:
-            kept, rows = self._embed(self.embedder, points, [image.result() for image in images])
+            with images.result() as decoded:
+                kept, rows = self._embed(self.embedder, points, decoded)
         if kept:
             payloads = [{name: v for name, v in point.payload.items() if name != "crc"} for point in kept]
             self.fresh.upsert([point.id for point in kept], np.stack(rows), payloads)
             self.summary.embedded += len(kept)
 
     def _embed(
-        self, embedder: Embedder, points: Sequence[StoredPoint], images: Sequence[_Read]
+        self, embedder: Embedder, points: Sequence[StoredPoint], images: DecodedPixels
     ) -> tuple[list[StoredPoint], list[NDArray[np.float32]]]:
-        readable: list[StoredPoint] = []
-        pixels: list[NDArray[np.uint8]] = []
-        for point, image in zip(points, images, strict=True):
-            if isinstance(image, ImageError):
-                self._drop(point, image)
-            else:
-                readable.append(point)
-                pixels.append(image)
+        for index, error in images.failures:
+            self._drop(points[index], error)
+        if not images.rows:
+            return [], []
+        vectors = embedder.embed(images.pixels)
         kept, rows = [], []
-        for point, row in zip(readable, embedder.embed(np.stack(pixels)) if pixels else [], strict=True):
+        for index, row in zip(images.rows, vectors, strict=True):
             if np.isfinite(row).all():
-                kept.append(point)
+                kept.append(points[index])
                 rows.append(row)
             else:
-                path = decode_key(str(point.payload.get("path", "")))
-                self._drop(point, ImageError(path, "the model gave a vector that is not finite"))
+                error = ImageError(_path(points[index]), "the model gave a vector that is not finite")
+                self._drop(points[index], error)
         return kept, rows
 
     def _drop(self, point: StoredPoint, error: ImageError) -> None:
@@ -294,9 +288,5 @@ def _batches(points: Iterator[StoredPoint], size: int) -> Iterator[Sequence[Stor
         yield batch
 
 
-def _read(point: StoredPoint, size: tuple[int, int]) -> _Read:
-    path = decode_key(str(point.payload.get("path", "")))
-    try:
-        return read_image(path, size)
-    except ImageError as error:
-        return error
+def _path(point: StoredPoint) -> str:
+    return decode_key(str(point.payload.get("path", "")))

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import ImageRecord
-from siamese_search.errors import ImageError
+from siamese_search.decoding import BatchDecoder, DecodedPixels, PendingPixels
 from siamese_search.evaluation.report import FailedImage
-from siamese_search.images import read_image
 from siamese_search.model.embedder import Embedder, available_cpus
 
 #: Threads that decode; more only fight the model for the cores.
 _MOST_THREADS = 4
-
-_Decoded = NDArray[np.uint8] | ImageError
 
 
 @dataclass(frozen=True)
@@ -47,17 +44,15 @@ def embed_records(
     rows: list[int] = []
     failed: list[FailedImage] = []
     done = 0
-    for batch in _decoded(records, embedder.input_size, batch_size, threads):
-        images: list[NDArray[np.uint8]] = []
-        for row, decoded in enumerate(batch, start=done):
-            if isinstance(decoded, ImageError):
-                failed.append(FailedImage(str(records[row].path), decoded.reason))
-            else:
-                images.append(decoded)
-                rows.append(row)
-        if images:
-            vectors.append(embedder.embed(np.stack(images)))
-        done += len(batch)
+    for batch, count in _decoded(records, embedder.input_size, batch_size, threads):
+        with batch:
+            rows += [done + row for row in batch.rows]
+            failed += [
+                FailedImage(str(records[done + row].path), error.reason) for row, error in batch.failures
+            ]
+            if batch.rows:
+                vectors.append(embedder.embed(batch.pixels))
+        done += count
         if progress is not None:
             progress(done, len(records))
     return Embedded(np.concatenate(vectors), np.array(rows, dtype=np.int64), failed)
@@ -65,26 +60,15 @@ def embed_records(
 
 def _decoded(
     records: Sequence[ImageRecord], size: tuple[int, int], batch_size: int, threads: int
-) -> Iterator[list[_Decoded]]:
-    """Batches of images or of the errors in their stead; the next batch is decoded while one is in use."""
-
-    def decode(record: ImageRecord) -> _Decoded:
-        try:
-            return read_image(record.path, size)
-        except ImageError as error:
-            return error
-
-    workers = threads or min(_MOST_THREADS, available_cpus())
-    starts = range(0, len(records), batch_size)
-    with ThreadPoolExecutor(workers, thread_name_prefix="sss-decode") as pool:
-        try:
-            waiting: list[Future[_Decoded]] = []
-            for start in starts:
-                ahead = [pool.submit(decode, record) for record in records[start : start + batch_size]]
-                if waiting:
-                    yield [future.result() for future in waiting]
-                waiting = ahead
-            if waiting:
-                yield [future.result() for future in waiting]
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)  # on Ctrl-C nobody waits for a queue of images
+) -> Iterator[tuple[DecodedPixels, int]]:
+    """Batches, and of how many records each is; the next one is decoded while one is in use."""
+    with BatchDecoder(size, threads or min(_MOST_THREADS, available_cpus())) as decoder:
+        waiting: deque[tuple[PendingPixels, int]] = deque()
+        for start in range(0, len(records), batch_size):
+            paths = [record.path for record in records[start : start + batch_size]]
+            waiting.append((decoder.submit(paths), len(paths)))
+            if len(waiting) > 1:
+                batch, count = waiting.popleft()
+                yield batch.result(), count
+        for batch, count in waiting:
+            yield batch.result(), count

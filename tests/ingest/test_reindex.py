@@ -22,6 +22,7 @@ from ingest.reindex import run_reindex
 from siamese_search.errors import DataError, GalleryReplacedError, StoreBusyError, StoreError
 from siamese_search.gallery import open_gallery, open_store, verify_vectors
 from siamese_search.gallery.store import Generations
+from siamese_search.images import read_image
 
 TESTS = Path(__file__).resolve().parents[1]
 IMAGES = 240
@@ -86,7 +87,7 @@ def stored(store):
         model.fingerprint
     ]
     paths = [Path(point.payload["path"]) for point in points]
-    expected = embedder.embed(np.stack([module.read_image(path, (16, 8)) for path in paths]))
+    expected = embedder.embed(np.stack([read_image(path, (16, 8)) for path in paths]))
     assert np.array_equal(expected, np.stack([point.vector for point in points]))
     return model, {p.id: {k: v for k, v in p.payload.items() if k != "crc"} for p in points}
 
