@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ingest.summary import Failure, IngestSummary
-    from siamese_search.api import evaluate, ingest, search, train
+    from siamese_search.api import compare, evaluate, ingest, search, train
     from siamese_search.errors import SiameseSearchError
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.gallery.opening import list_galleries, open_gallery, open_store
@@ -26,23 +26,37 @@ if TYPE_CHECKING:
     from siamese_search.retrieval.sheet import draw_sheet
     from siamese_search.sweeps import sweep
     from siamese_search.training.run import TrainResult
-    from siamese_search.upkeep import describe, drop, drop_old, galleries, pull, push, reindex, rollback
+    from siamese_search.upkeep import (
+        describe,
+        drop,
+        drop_old,
+        galleries,
+        optimise,
+        pull,
+        push,
+        reindex,
+        rollback,
+        verify,
+    )
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ingest": "siamese_search.api",
     "search": "siamese_search.api",
+    "compare": "siamese_search.api",
     "train": "siamese_search.api",
     "evaluate": "siamese_search.api",
     "describe": "siamese_search.upkeep",
     "drop": "siamese_search.upkeep",
     "drop_old": "siamese_search.upkeep",
     "galleries": "siamese_search.upkeep",
+    "optimise": "siamese_search.upkeep",
     "pull": "siamese_search.upkeep",
     "push": "siamese_search.upkeep",
     "reindex": "siamese_search.upkeep",
     "rollback": "siamese_search.upkeep",
+    "verify": "siamese_search.upkeep",
     "sweep": "siamese_search.sweeps",
     "IngestSummary": "ingest.summary",
     "Failure": "ingest.summary",
@@ -71,6 +85,7 @@ __all__ = [
     "SiameseSearchError",
     "TrainResult",
     "__version__",
+    "compare",
     "describe",
     "draw_sheet",
     "drop",
@@ -83,6 +98,7 @@ __all__ = [
     "load_embedder",
     "open_gallery",
     "open_store",
+    "optimise",
     "pull",
     "push",
     "read_image",
@@ -91,6 +107,7 @@ __all__ = [
     "search",
     "sweep",
     "train",
+    "verify",
 ]
 
 

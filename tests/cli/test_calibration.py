@@ -72,3 +72,42 @@ def test_what_cannot_be_calibrated_is_said(
 def test_a_rate_needs_a_calibrated_model(refused: Callable[..., str], query: Path, demo_store: Path) -> None:
     line = refused("search", query, "--store", demo_store, "--fmr", "0.01", code=2)
     assert "--calibrate" in line
+
+
+def test_compare_says_same_or_different_by_its_exit_code(
+    sss: Run, refused: Callable[..., str], demo: Path, calibrated: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    one, *others = sorted((demo / "gallery").glob("*.jpg"))
+    done = sss("compare", one, one, "--model", "model", "--fmr", "0.1", cwd=calibrated)
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[0].split() == ["verdict", "same"]
+    noise = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    done = sss(
+        "compare", one, tmp_path / "noise.png", "--threshold", "0.9999", "--model", "model", cwd=calibrated
+    )
+    assert (done.returncode, done.stdout.splitlines()[0].split()) == (1, ["verdict", "different"])
+    # What could not be told is never "different".
+    undecided = sss("compare", one, others[0], "--model", tiny_bundle.path)
+    assert undecided.returncode == 2
+    assert "score" in undecided.stdout
+    assert "--threshold" in undecided.stderr
+    (tmp_path / "broken.jpg").write_bytes(b"")
+    assert "empty file" in refused("compare", one, tmp_path / "broken.jpg", "--threshold", "0", code=2)
+    both = ("compare", one, one, "--model", "model", "--fmr", "0.1", "--threshold", "0")
+    assert "not both" in refused(*both, cwd=calibrated, code=2)
+
+
+def test_compare_of_directories_is_a_matrix(sss: Run, demo: Path, calibrated: Path) -> None:
+    a, b = demo / "queries", demo / "gallery"
+    how = ("--model", "model", "--fmr", "0.1", "--save", "pairs.png")
+    done = sss("compare", a, b, *how, "--format", "json", cwd=calibrated)
+    answer = json.loads(done.stdout)
+    assert len(answer["pairs"]) == 6 * 26
+    assert answer["same"] is (done.returncode == 0)
+    with Image.open(calibrated / "pairs.png") as picture:
+        assert picture.format == "PNG"
+    shown = sss("compare", a, b, *how, cwd=calibrated)
+    assert "the first 12 of 26 columns" in shown.stderr
+    rows = [line for line in shown.stdout.splitlines() if ".jpg" in line and "0." in line]
+    assert [row.split()[0] for row in rows] == sorted(path.name for path in a.glob("*.jpg"))

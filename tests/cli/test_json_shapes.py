@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from siamese_search.gallery import open_gallery
 from siamese_search.model.bundle import Bundle
 
 Run = Callable[..., CompletedProcess[str]]
@@ -102,6 +104,13 @@ def test_grouped_search_lines(sss: Run, demo: Path, demo_store: Path) -> None:
         assert isinstance(line["results"][0]["cameras"], list)
 
 
+def test_compare(sss: Run, query: Path, tiny_bundle: Bundle) -> None:
+    done = sss("compare", query, query, "--threshold", "0.5", "--model", tiny_bundle.path, "--format", "json")
+    compared = answer(done)
+    same_shape(documented("sss compare --format json"), compared)
+    assert (compared["same"], compared["threshold"], compared["false_match_rate"]) == (True, 0.5, None)
+
+
 def test_evaluate(sss: Run, demo: Path, tiny_bundle: Bundle) -> None:
     done = sss(
         "evaluate", demo / "gallery", "--queries", demo / "queries", "--model", tiny_bundle.path, "--json"
@@ -158,6 +167,26 @@ def test_info(sss: Run, demo_store: Path, tmp_path: Path) -> None:
     same_shape(documented("sss info --json"), facts)
     assert facts["galleries"][0]["points"] == 26
     assert answer(sss("info", "--store", tmp_path / "none", "--json"))["galleries"] == []
+
+
+def test_optimise_and_verify(sss: Run, demo_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(demo_store, store)
+    done = answer(sss("optimise", "--index", "yes", "--store", store, "--json"))
+    same_shape(documented("sss optimise --json"), done)
+    assert (done["changed"], done["indexed_points"]) == (True, 26)
+    assert answer(sss("optimise", "--store", store, "--json"))["changed"] is False
+    sound = answer(sss("verify", "--store", store, "--json"))
+    assert (sound["points"], sound["problems"]) == (26, [])
+    with open_gallery(store, mode="w") as gallery:
+        point = next(gallery.scroll(with_vectors=True))
+        gallery.upsert([point.id], point.vector[None], [{**point.payload, "path": "/nowhere/x.jpg"}])
+    found = sss("verify", "--store", store, "--json")
+    wrong = answer(found, code=3)
+    same_shape(documented("sss verify --json"), wrong)
+    assert (wrong["missing"], wrong["problems"][0]["path"]) == (1, "/nowhere/x.jpg")
+    assert "warning: missing /nowhere/x.jpg: no such file" in found.stderr
+    assert answer(sss("verify", "--store", store, "--vectors-only", "--json"))["problems"] == []
 
 
 def test_upkeep(

@@ -8,10 +8,10 @@ from PIL import Image
 from siamese_search.errors import SiameseSearchError, UsageError
 from siamese_search.retrieval import sheet
 from siamese_search.retrieval.results import QueryResult, SearchResult
-from siamese_search.retrieval.sheet import draw_sheet, elide, verdict
+from siamese_search.retrieval.sheet import draw_sheet, verdict
+from siamese_search.retrieval.tiles import BLUE, TILE_WIDTH, elide
 
 GREEN, RED, GREY = (sheet._COLOURS[kind] for kind in ("same", "different", "unknown"))
-BLUE = sheet._QUERY
 
 
 def result(rank, identity, path, **more):
@@ -26,7 +26,7 @@ def borders(png, height):
     """Per drawn row of tiles, the border colours from left to right, read from the picture itself."""
     with Image.open(png) as image:
         pixels = image.convert("RGB")
-    step = sheet._TILE_WIDTH + sheet._GAP
+    step = TILE_WIDTH + sheet._GAP
     rows = []
     y = sheet._MARGIN + sheet._TITLE + height // 2
     while y < pixels.height:
