@@ -116,7 +116,9 @@ def compare(
     chances = None
     if calibration is not None:
         chances = np.array([[calibration.probability(float(s)) for s in row] for row in scores])
-    return Comparison(*sides, scores, threshold, rate, chances, list(failed.items()), embedder.fingerprint)
+    return Comparison(
+        sides[0], sides[1], scores, threshold, rate, chances, list(failed.items()), embedder.fingerprint
+    )
 
 
 def _embed(
