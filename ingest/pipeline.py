@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -33,8 +33,8 @@ from ingest.scan import ScannedFile, scan_files, survey_roots
 from ingest.stages import Clock, Tally
 from ingest.summary import IngestSummary, Progress
 from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
-from siamese_search.gallery.base import Gallery
-from siamese_search.model.embedder import available_cpus
+from siamese_search.gallery.base import Gallery, Vectors
+from siamese_search.model.embedder import available_cpus, begin
 
 if TYPE_CHECKING:
     from ingest.failures import FailureLog
@@ -45,6 +45,8 @@ Prune = Literal["no", "safe", "anyway"]
 
 _PLAN_AHEAD = 4  # batches
 _DECODE_AHEAD = 2  # batches
+#: Each may hold a large photo. More than this many images in progress, a batch does not have tasks for anyway.
+_MOST_DECODE_THREADS = 16
 
 
 def run_ingest(
@@ -134,7 +136,7 @@ def ingest_files(
     """
     _check(gallery, embedder, batch_size, decode_threads)
     stop = stop or threading.Event()
-    threads = decode_threads or min(2, available_cpus())
+    threads = decode_threads or min(_MOST_DECODE_THREADS, available_cpus())
     clock = Clock({"decode": threads})
     model = gallery.model
     summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=failures)
@@ -158,9 +160,20 @@ class _EmbedStage:
 
     def __init__(self, embedder: Embedder, decoder: Decoder, committer: Committer, tally: Tally) -> None:
         self._embedder, self._decoder, self._committer, self._tally = embedder, decoder, committer, tally
+        self._running: tuple[list[PlannedFile], Callable[[], Vectors]] | None = None
 
     def run(self, batches: Iterator[list[PlannedFile]], stop: threading.Event) -> bool:
         """Embed all batches, in order; False when ``stop`` came first. It is looked at between two batches."""
+        try:
+            complete = self._run(batches, stop)
+        except Exception:
+            with suppress(Exception):  # the first error is the one to report
+                self._collect()
+            raise
+        self._collect()
+        return complete
+
+    def _run(self, batches: Iterator[list[PlannedFile]], stop: threading.Event) -> bool:
         pending: deque[PendingBatch] = deque()
         for files in batches:
             if stop.is_set():
@@ -183,16 +196,34 @@ class _EmbedStage:
         return False
 
     def _embed(self, batch: DecodedBatch) -> None:
-        self._tally.clock.add("decode", batch.seconds)
+        """Embed a batch, or start to, where a device does it by itself: then the one before it is fetched."""
+        clock = self._tally.clock
+        clock.add("decode", batch.seconds)
         for file, reason in batch.failures:
             self._tally.fail(file.scanned.record.path, reason)
-        if batch.files:
-            with self._tally.clock.busy("embed"):
-                vectors = self._embedder.embed(batch.pixels)
-            self._tally.add(embedded=len(vectors))
+        if not batch.files:
+            batch.release()
+            return
+        with clock.busy("embed"):
+            vectors = begin(self._embedder, batch.pixels)
         batch.release()
-        if batch.files:
-            self._committer.put(batch.files, vectors)
+        self._collect()
+        if callable(vectors):
+            self._running = batch.files, vectors
+        else:
+            self._pass_on(batch.files, vectors)
+
+    def _collect(self) -> None:
+        """Wait for the batch that was started."""
+        if self._running is not None:
+            (files, result), self._running = self._running, None
+            with self._tally.clock.busy("embed"):
+                vectors = result()
+            self._pass_on(files, vectors)
+
+    def _pass_on(self, files: list[PlannedFile], vectors: Vectors) -> None:
+        self._tally.add(embedded=len(files))
+        self._committer.put(files, vectors)
 
 
 def _check(gallery: Gallery, embedder: Embedder, batch_size: int, decode_threads: int) -> None:

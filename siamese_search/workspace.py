@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from siamese_search.gallery.base import Gallery, ModelRef
     from siamese_search.model.bundle import Bundle
-    from siamese_search.model.embedder import Device, Embedder
+    from siamese_search.model.embedder import Device, Embedder, Started
     from siamese_search.settings import Settings
 
 StrPath = str | os.PathLike[str]
@@ -33,9 +33,18 @@ class LazyEmbedder:
         self._embedder: Embedder | None = None
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        return self._loaded().embed(images)
+
+    def begin(self, images: NDArray[np.uint8]) -> Started:
+        """As :func:`siamese_search.model.embedder.begin`."""
+        from siamese_search.model.embedder import begin
+
+        return begin(self._loaded(), images)
+
+    def _loaded(self) -> Embedder:
         if self._embedder is None:
             self._embedder = load(*self._options)
-        return self._embedder.embed(images)
+        return self._embedder
 
 
 def load(bundle: Bundle, device: Device, threads: int) -> Embedder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -35,6 +36,19 @@ class Embedder(Protocol):
     def fingerprint(self) -> str: ...
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+
+
+#: The vectors, float32 [N, dim], or what waits for them.
+Started = NDArray[np.float32] | Callable[[], NDArray[np.float32]]
+
+
+def begin(embedder: Embedder, images: NDArray[np.uint8]) -> Started:
+    """Start to embed a batch; the vectors come later where another device computes them, else at once.
+
+    ``images`` may be overwritten as soon as this returns.
+    """
+    start: Callable[[NDArray[np.uint8]], Started] = getattr(embedder, "begin", embedder.embed)
+    return start(images)
 
 
 def load_embedder(bundle: Bundle, *, device: Device = "cpu", threads: int = 0) -> Embedder:

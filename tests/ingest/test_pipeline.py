@@ -466,3 +466,27 @@ def test_an_error_of_any_stage_is_raised_as_it_is_and_ends_all_threads(
     assert counts(run_ingest([tmp_path], gallery, ColourEmbedder())) == expect(
         200, new=200 - kept, unchanged=kept
     )
+
+
+def test_a_device_that_works_by_itself_has_its_next_batch_before_the_last_is_fetched(tmp_path, gallery):
+    paths = write_market(tmp_path, identities=5)
+    events = []
+
+    class Device(ColourEmbedder):
+        def begin(self, images):
+            number = len(self.batches)
+            vectors = self.embed(images)
+            events.append(("begin", number))
+
+            def fetch():
+                events.append(("fetch", number))
+                return vectors
+
+            return fetch
+
+    device = Device()
+    assert run_ingest([tmp_path], gallery, device, batch_size=8).new == 20
+    assert events == [
+        ("begin", 0), ("begin", 1), ("fetch", 0), ("begin", 2), ("fetch", 1), ("fetch", 2)
+    ]  # fmt: skip
+    assert state(gallery) == oracle(paths, tmp_path, ColourEmbedder())
