@@ -9,15 +9,17 @@ Of a JPEG much larger than what is asked for, libjpeg-turbo (which Pillow's whee
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import io
 import os
 import threading
 import warnings
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, _imaging
 from PIL.JpegImagePlugin import JpegImageFile
 
 from siamese_search.errors import ImageError, MissingExtraError, printable
@@ -123,6 +125,8 @@ def _decode(
     path: str | os.PathLike[str], data: bytes, size: tuple[int, int] | None, max_pixels: int
 ) -> NDArray[np.uint8]:
     formats = _heic_formats(path) if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS else FORMATS
+    if data.startswith((b"II", b"MM")):
+        _silence_libtiff()
     with Image.open(io.BytesIO(data), formats=formats) as image:
         width, height = image.size
         pixels = width * height
@@ -153,6 +157,16 @@ def _scans(image: JpegImageFile, data: bytes) -> int:
     if "progressive" not in image.info and data.startswith(first, max(at, 0)):
         return 1
     return data.count(first[:2])
+
+
+@functools.cache
+def _silence_libtiff() -> None:
+    """libtiff prints each error on stderr, without the name of the file; we have Pillow's exception."""
+    with suppress(Exception):  # a Pillow that keeps the function to itself goes on printing
+        handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
+        handler.argtypes = [ctypes.c_void_p]
+        handler.restype = ctypes.c_void_p
+        handler(None)
 
 
 def _heic_formats(path: str | os.PathLike[str]) -> tuple[str, ...]:

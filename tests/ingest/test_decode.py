@@ -154,7 +154,7 @@ def test_a_corpus_of_damaged_files_is_ingested_without_a_crash_and_every_failure
         cwd=SUPPORT.parents[1],
     )
     assert result.returncode == 0, result.stderr[-2000:]
-    assert "Traceback" not in result.stderr
+    assert result.stderr == ""  # libtiff would print, and Pillow would warn
     answer = json.loads(result.stdout)
     total = len(written) + len(sound) + len(named)
     points, failures = answer["points"], dict(answer["failures"])
