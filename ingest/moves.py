@@ -48,7 +48,7 @@ def find_moves(planned: Sequence[PlannedFile], gallery: Gallery) -> None:
     wanted = [Condition("digest", "=", tuple(new))]
     for point in islice(gallery.scroll(wanted), MAX_CANDIDATES):
         digest = point.payload["digest"]
-        if len(gone.get(digest, ())) < MAX_CANDIDATES and _has_left(point, new[digest][0], local, unmounted):
+        if _has_left(point, new[digest][0], local, unmounted):
             gone.setdefault(digest, []).append(point)
     for digest, points in gone.items():
         _match(new[digest], points)

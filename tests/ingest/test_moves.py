@@ -124,6 +124,24 @@ def test_of_several_alike_the_one_of_that_name_moves_and_each_but_once(tmp_path,
     assert here == {"a.jpg": "ann", "b.jpg": "bob", "c.jpg": None}
 
 
+def test_of_several_of_one_name_the_lowest_id_moves(tmp_path, gallery):
+    root = tmp_path / "root"
+    folders = [str(number) for number in range(5)]
+    for folder in folders:
+        write_image(root / folder / "a.jpg", seed="the same")
+    table = root / "labels.csv"
+    table.write_text("path,identity\n" + "".join(f"{folder}/a.jpg,who{folder}\n" for folder in folders))
+    run(table, gallery)
+    (root / "new").mkdir()
+    (root / "0" / "a.jpg").rename(root / "new" / "a.jpg")
+    for folder in folders[1:]:
+        (root / folder / "a.jpg").unlink()
+    one = run(root, gallery, layout="flat")
+    assert one.moved == 1
+    first = min(folders, key=lambda folder: point_id(str(root), f"{folder}/a.jpg"))
+    assert by_key(gallery)["new/a.jpg"]["identity"] == f"who{first}"
+
+
 def test_a_renamed_root_moves_as_a_whole_in_a_store_of_this_machine_only(tmp_path, gallery):
     for store, moved in (("a directory", 2), ("http://server:6333", 0)):
         here = MemoryGallery()
