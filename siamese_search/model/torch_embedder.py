@@ -54,7 +54,7 @@ class TorchEmbedder:
         self._network = network
         self._mean = torch.tensor(network.spec.mean, device=self.device) * 255.0
         self._std = torch.tensor(network.spec.std, device=self.device) * 255.0
-        self._copies = torch.cuda.Stream(self.device) if self._cuda else None
+        self._copies: Any = torch.cuda.Stream(self.device) if self._cuda else None  # type: ignore[no-untyped-call]
         self._size = 0
         self._slots: list[_Slot] = []
         self._turn = 0
@@ -112,13 +112,14 @@ class TorchEmbedder:
         the host, which a graph cannot record."""
         images = ((pixels.float() - self._mean) / self._std).permute(0, 3, 1, 2)
         with torch.autocast(self.device.type, self._dtype, enabled=self._half):
-            return self._network.embed(images)
+            vectors: Tensor = self._network.embed(images)
+        return vectors
 
     def _recorded(self) -> Callable[[Tensor], Tensor]:
         """The forward pass of a full batch as a CUDA graph; as it is where that cannot be recorded."""
         pixels = torch.zeros((self._size, *self.input_size, 3), dtype=torch.uint8, device=self.device)
         try:
-            warm = torch.cuda.Stream(self.device)
+            warm: Any = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
             warm.wait_stream(torch.cuda.current_stream(self.device))
             # The search for the fastest kernels must be over before the recording begins.
             with torch.cuda.stream(warm), torch.backends.cudnn.flags(enabled=True, benchmark=True):
