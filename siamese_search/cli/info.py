@@ -76,14 +76,18 @@ def _print(facts: dict[str, Any], *, alone: bool) -> None:
 
 def _print_gallery(item: dict[str, Any]) -> None:
     """All about one."""
-    indexed = f", {item['indexed_points']:,} of them in an index" if item["indexed_points"] else ""
+    storage = item["storage"]
+    quantised = "" if storage["quantisation"] == "none" else f", searched in {storage['quantisation']}"
+    indexed = item["indexed_points"]
     pairs = [
         ("gallery", item["name"]),
         ("engine", item["engine"]),
-        ("images", f"{item['points']:,}{indexed}"),
+        ("images", f"{item['points']:,}"),
         ("identities", f"{item['identities']:,}"),
         ("cameras", f"{item['cameras']:,}"),
-        ("size", file_size(item["size_bytes"])),
+        ("vectors", f"{storage['vectors']}{quantised}"),
+        ("index", f"HNSW, {indexed:,} images" if indexed else "none: exact search"),
+        ("size", f"{file_size(item['size_bytes'])}{_memory(item['resident_bytes'])}"),
         ("made by", _model(item["model"])),
     ]
     if item["previous"]:
@@ -93,6 +97,10 @@ def _print_gallery(item: dict[str, Any]) -> None:
     fields = [f"{name} ({kind})" for name, kind in sorted(item["fields"].items()) if name not in INTERNAL]
     write_pairs([*pairs, ("filter by", ", ".join(fields))])
     write_text("")
+
+
+def _memory(count: int) -> str:
+    return f", about {file_size(count)} of it in memory to search" if count else ""
 
 
 def _model(model: dict[str, Any]) -> str:

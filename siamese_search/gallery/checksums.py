@@ -10,12 +10,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from siamese_search.gallery.base import Gallery, Vectors
+from siamese_search.gallery.base import Gallery, StoredPoint, Vectors
 
 
 def vector_crc(row: Vectors) -> int:
     """CRC-32 of a vector's float32 little-endian bytes, float32 [d]: what the payload's ``crc`` holds."""
     return zlib.crc32(np.ascontiguousarray(row, "<f4").data)
+
+
+def is_sound(point: StoredPoint, dim: int) -> bool:
+    """Whether a point's vector is the one that was stored."""
+    vector = point.vector
+    return (
+        vector is not None
+        and vector.shape == (dim,)
+        and bool(np.isfinite(vector).all())
+        and vector_crc(vector) == point.payload.get("crc")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +42,6 @@ def verify_vectors(gallery: Gallery) -> VerifyReport:
     points, damaged = 0, []
     for point in gallery.scroll(with_vectors=True, fields=["crc"]):
         points += 1
-        vector = point.vector
-        sound = vector is not None and vector.shape == (gallery.dim,) and bool(np.isfinite(vector).all())
-        if not sound or vector is None or vector_crc(vector) != point.payload.get("crc"):
+        if not is_sound(point, gallery.dim):
             damaged.append(point.id)
     return VerifyReport(points, tuple(damaged))

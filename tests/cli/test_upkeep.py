@@ -146,3 +146,43 @@ def test_searches_go_on_during_a_reindex(
     assert new[0] == pytest.approx(1.0, abs=1e-4)
     changes = [one for one, before in zip([*answers, new], [None, *answers]) if one != before]
     assert changes in ([old, new], [new])
+
+
+def test_a_gallery_keeps_the_storage_that_it_was_made_with(
+    sss: Run, refused: Refused, demo: Path, tiny_bundle: Bundle, query: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    ingest = ("ingest", demo / "gallery", "--store", store, "--model", tiny_bundle.path)
+    assert sss(*ingest, "--storage", "float16", "--quantise", "int4").returncode == 0
+    again = sss(*ingest)
+    assert again.returncode == 0, again.stderr
+    assert " 26 unchanged" in again.stdout
+    shown = sss("info", "--store", store, "--gallery", "default").stdout
+    facts = dict(line.split(maxsplit=1) for line in shown.splitlines() if " " in line)
+    assert facts["vectors"] == "float16, searched in int4"
+    assert facts["index"] == "none: exact search"
+    assert len(scores(sss("search", query, "--store", store, "--format", "json"))) == 10
+    told = refused(*ingest, "--storage", "float32", code=2)
+    assert "sss reindex --keep-vectors --storage float32" in told
+    changed = sss("reindex", "--keep-vectors", "--quantise", "int8", "--store", store, "--json")
+    assert changed.returncode == 0, changed.stderr
+    listed = json.loads(sss("galleries", "--store", store, "--json").stdout)["galleries"][0]
+    assert listed["storage"] == {"vectors": "float16", "quantisation": "int8"}
+    assert sss("verify", "--store", store).returncode == 0
+    # A copy is stored as its original is.
+    assert sss("push", tmp_path / "copy", "--store", store).returncode == 0
+    listed = json.loads(sss("galleries", "--store", tmp_path / "copy", "--json").stdout)["galleries"][0]
+    assert listed["storage"] == {"vectors": "float16", "quantisation": "int8"}
+
+
+def test_verify_and_optimise_for_people(sss: Run, refused: Refused, store: Path, tmp_path: Path) -> None:
+    done = sss("verify", "--store", store)
+    assert (done.returncode, done.stdout.splitlines()[0][:22]) == (0, "26 images: all sound (")
+    assert "give one of the two" in refused(
+        "verify", "--checksum", "--vectors-only", "--store", store, code=2
+    )
+    assert "26 images, nothing to do" in sss("optimise", "--store", store).stdout
+    indexed = sss("optimise", "--index", "yes", "--store", store)
+    assert "26 images optimised, 26 of them in an index" in indexed.stdout
+    assert "optimise: " in indexed.stderr
+    assert "no store" in refused("optimise", "--store", tmp_path / "none")
