@@ -63,8 +63,9 @@ def sampled_recall(gallery: Gallery, n: int = SAMPLE, seed: int = 0) -> float | 
     found = gallery.query_batch(rows, DEPTH, with_payload=False)
     wanted = hits = 0
     for (point, row), best, ranked in zip(sampled, exact, found, strict=True):
-        # Not 1: a vector that was rounded to float16 is a little longer or shorter.
-        near = [hit for hit in best if hit.score >= float(row @ row) - _ROUNDING]
+        # Not simply 1: a vector that was rounded to float16 is a little longer or shorter.
+        itself = min(1.0, float(row @ row))
+        near = [hit for hit in best if hit.score >= itself - _ROUNDING]
         # Among many copies of one image it may be none of the first ten.
         if not near or (point.id not in [hit.id for hit in near] and len(near) < len(best)):
             raise StoreError(

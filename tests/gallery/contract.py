@@ -1,8 +1,9 @@
 """The gallery contract as tests: any engine must pass them word for word.
 
-A test module runs an engine through the suite by subclassing :class:`GalleryContract` and giving it one
-fixture, ``open_engine``: a function ``(model, mode="w") -> Gallery`` that opens the same gallery on every
-call and makes it on the first. See test_contract.py.
+A test module runs an engine through the suite by subclassing :class:`GalleryContract`, ``FilterContract``
+(contract_filters.py) and ``StorageContract`` (contract_storage.py), and giving it one fixture, ``open_engine``: a
+function ``(model, mode="w") -> Gallery`` that opens the same gallery on every call and makes it on the first. See
+test_contract.py.
 
 The oracle is brute force in numpy and the reference semantics of filters.
 """
@@ -10,16 +11,15 @@ The oracle is brute force in numpy and the reference semantics of filters.
 from __future__ import annotations
 
 import uuid
-from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
-from siamese_search.errors import FilterError, StoreError, UsageError
+from siamese_search.errors import StoreError, UsageError
 from siamese_search.gallery.base import Gallery, ModelRef
 from siamese_search.gallery.checksums import vector_crc, verify_vectors
-from siamese_search.gallery.filters import Condition, bind, matches_all, parse_where
+from siamese_search.gallery.filters import Condition, matches_all
 
 OpenEngine = Callable[..., Gallery]
 
@@ -238,60 +238,6 @@ class GalleryContract:
             gallery.upsert(make_ids(2), wide, [{}, {}])
             assert gallery.query(rows[1], 1)[0].id == make_ids(2)[1]
 
-    @pytest.mark.parametrize(
-        "expressions",
-        [
-            ["camera=1"],
-            ["camera=0,2"],
-            ["camera!=1"],
-            ["size<100"],
-            ["size>=100", "size<=300"],
-            ["size=10,30,31"],
-            ["size!=10,20"],
-            ["sharpness>2.25"],
-            ["sharpness=0.25,1.25"],
-            ["sharpness!=0.25"],
-            ["sharpness=*"],
-            ["night=true"],
-            ["night=true,false"],
-            ["night!=true"],
-            ["key=dir/3.jpg,dir/4.jpg"],
-            ["identity=0003", "camera!=0", "night=*", "size>50"],
-            ["camera=77"],
-        ],
-    )
-    def test_filters(self, open_engine: OpenEngine, expressions: list[str]):
-        with open_engine(MODEL) as gallery:
-            ids, vectors, payloads = fill(gallery, 80)
-            where = bind(parse_where(expressions), gallery.fields())
-            wanted = {i for i, p in zip(ids, payloads) if matches_all(p, where)}
-            assert gallery.count(where) == len(wanted)
-            assert [p.id for p in gallery.scroll(where)] == sorted(wanted)
-            query = unit(np.random.default_rng(8), 1)[0]
-            hits = gallery.query(query, 12, where)
-            assert [h.id for h in hits] == [
-                i for i, _ in brute_force(query, ids, vectors, payloads, 12, where)
-            ]
-
-    def test_conditions_that_cannot_be_asked(self, open_engine: OpenEngine):
-        with open_engine(MODEL) as gallery:
-            fill(gallery, 10)
-            query = unit(np.random.default_rng(0), 1)[0]
-            unknown = [Condition("colour", "=", ("red",))]
-            for ask in (
-                lambda: gallery.query(query, 1, unknown),
-                lambda: gallery.count(unknown),
-                lambda: gallery.scroll(unknown),  # at once, not at the first next()
-                lambda: gallery.facet("camera", unknown),
-                lambda: gallery.facet("colour"),
-            ):
-                with pytest.raises(FilterError, match=r"colour.*camera.*identity"):
-                    ask()
-            with pytest.raises(FilterError, match="camera"):
-                gallery.count([Condition("camera", "=", (1,))])  # stored as text: would match nothing
-            with pytest.raises(FilterError, match="order"):
-                gallery.count([Condition("camera", "<", ("2",))])
-
     @pytest.mark.parametrize("batch", [1, 7, 25, 1000])
     def test_scroll_is_ordered_and_complete(self, open_engine: OpenEngine, batch: int):
         with open_engine(MODEL) as gallery:
@@ -317,125 +263,6 @@ class GalleryContract:
                 gallery.delete([point.id])
             assert seen == sorted(ids)
             assert gallery.count() == 0
-
-    def test_facet_counts_every_type(self, open_engine: OpenEngine):
-        with open_engine(MODEL) as gallery:
-            _, _, payloads = fill(gallery, 60)
-            where = [Condition("size", "<", (400,))]
-            for name in ("identity", "camera", "size", "sharpness", "night", "key"):
-                for conditions in ([], where):
-                    counts = Counter(p[name] for p in payloads if name in p and matches_all(p, conditions))
-                    wanted = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
-                    assert list(gallery.facet(name, conditions).items()) == wanted[:100]
-                    assert list(gallery.facet(name, conditions, limit=3).items()) == wanted[:3]
-                    assert {type(v) for v in gallery.facet(name)} == {type(v) for v in counts}
-
-    def test_fields_and_their_types(self, open_engine: OpenEngine):
-        with open_engine(MODEL) as gallery:
-            fill(gallery, 10)
-            wanted = {
-                "identity": "str",
-                "camera": "str",
-                "size": "int",
-                "key": "str",
-                "sharpness": "float",
-                "night": "bool",
-                "crc": "int",
-            }
-            assert gallery.fields() == wanted
-        with open_engine(MODEL, mode="r") as gallery:
-            assert gallery.fields() == wanted
-            assert gallery.info().fields == wanted
-
-    def test_none_is_not_stored(self, open_engine: OpenEngine):
-        with open_engine(MODEL) as gallery:
-            vector = unit(np.random.default_rng(0), 1)
-            gallery.upsert(make_ids(1), vector, [{"camera": None, "identity": "a"}])
-            assert gallery.fields() == {"identity": "str", "crc": "int"}
-
-    @pytest.mark.parametrize(
-        ("first", "second", "kind", "stored"),
-        [
-            (3, 2.5, "float", [3.0, 2.5]),
-            (2.5, 3, "float", [2.5, 3.0]),
-            (3, "x", "str", ["3", "x"]),
-            ("x", 3, "str", ["x", "3"]),
-            (True, 3, "str", ["true", "3"]),
-            (False, "x", "str", ["false", "x"]),
-            (2.5, "x", "str", ["2.5", "x"]),
-        ],
-    )
-    @pytest.mark.parametrize("together", [True, False])
-    def test_mixed_types_widen_the_field(
-        self, open_engine: OpenEngine, first, second, kind, stored, together
-    ):
-        with open_engine(MODEL) as gallery:
-            ids, rows = make_ids(2), unit(np.random.default_rng(0), 2)
-            payloads = [{"field": first, "other": 1}, {"field": second}]
-            if together:
-                gallery.upsert(ids, rows, payloads)
-            else:
-                gallery.upsert(ids[:1], rows[:1], payloads[:1])
-                gallery.upsert(ids[1:], rows[1:], payloads[1:])
-            assert gallery.fields()["field"] == kind
-            got = [p.payload["field"] for p in gallery.retrieve(ids) if p is not None]
-            assert got == stored
-            assert {type(v).__name__ for v in got} == {kind}
-            for one, value in zip(ids, stored):
-                assert [p.id for p in gallery.scroll([Condition("field", "=", (value,))])] == [one]
-            assert gallery.facet("field") == dict.fromkeys(stored, 1)
-            assert [p.payload.get("other") for p in gallery.retrieve(ids) if p is not None] == [1, None]
-
-    @pytest.mark.parametrize(
-        "value", [[1], {"a": 1}, b"x", float("nan"), float("inf"), 2**63, "\udcff", object(), 1j]
-    )
-    def test_payload_values_that_cannot_be_stored(self, open_engine: OpenEngine, value):
-        with open_engine(MODEL) as gallery:
-            with pytest.raises(ValueError, match=r"row 1.*field"):
-                gallery.upsert(make_ids(2), unit(np.random.default_rng(0), 2), [{}, {"field": value}])
-            assert gallery.count() == 0
-            assert "field" not in gallery.fields()
-
-    def test_numpy_scalars_and_extreme_values(self, open_engine: OpenEngine):
-        with open_engine(MODEL) as gallery:
-            payload = {
-                "a": np.int64(5),
-                "b": np.float32(0.5),
-                "c": np.bool_(True),
-                "d": np.str_("text"),
-                "big": 2**63 - 1,
-                "small": -(2**63),
-                "tiny": 5e-324,
-                "empty": "",
-                "unicode": "Zoë 北 \U0001f600\x00\n",
-            }
-            gallery.upsert(make_ids(1), unit(np.random.default_rng(0), 1), [payload])
-            point = gallery.retrieve(make_ids(1))[0]
-            assert point is not None
-            del point.payload["crc"]
-            assert point.payload == payload
-            assert {type(v) for v in point.payload.values()} == {int, float, bool, str}
-            assert gallery.count([Condition("big", "=", (2**63 - 1,))]) == 1
-            assert gallery.count([Condition("big", "=", (2**63 - 2,))]) == 0
-            assert gallery.count([Condition("empty", "=", ("",))]) == 1
-            assert gallery.count([Condition("empty", "present")]) == 1
-            assert gallery.count([Condition("unicode", "=", (payload["unicode"],))]) == 1
-
-    @pytest.mark.parametrize("name", ["a.b", "c[0]", "[]", "two words", "Größe", "a-b", "x:y", "1", "$"])
-    def test_field_names_mean_themselves(self, open_engine: OpenEngine, name: str):
-        with open_engine(MODEL) as gallery:
-            ids = make_ids(2)
-            gallery.upsert(ids, unit(np.random.default_rng(0), 2), [{name: "x"}, {"a": "x"}])
-            assert gallery.count([Condition(name, "=", ("x",))]) == 1
-            assert gallery.facet(name) == {"x": 1}
-            assert [p.payload for p in gallery.scroll([Condition(name, "present")], fields=[name])] == [
-                {name: "x"}
-            ]
-
-    @pytest.mark.parametrize("name", ["", 'a"b', "a\\b", "a\nb"])
-    def test_field_names_that_cannot_be(self, open_engine: OpenEngine, name: str):
-        with open_engine(MODEL) as gallery, pytest.raises(ValueError, match="payload field"):
-            gallery.upsert(make_ids(1), unit(np.random.default_rng(0), 1), [{name: 1}])
 
     def test_crc_is_the_engines_own(self, open_engine: OpenEngine):
         with open_engine(MODEL) as gallery:

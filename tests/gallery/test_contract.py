@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import pytest
 
 from siamese_search.gallery import open_gallery
 
-# importlib import mode keeps test directories off sys.path, so the suite is loaded by its file.
-_spec = importlib.util.spec_from_file_location("gallery_contract", Path(__file__).with_name("contract.py"))
-assert _spec is not None
-assert _spec.loader is not None
-contract = importlib.util.module_from_spec(_spec)
-sys.modules["gallery_contract"] = contract
-_spec.loader.exec_module(contract)
+from .contract import GalleryContract
+from .contract_filters import FilterContract
+from .contract_storage import StorageContract
 
 
-class TestEmbedded(contract.GalleryContract):
+class TestEmbedded(GalleryContract, FilterContract, StorageContract):
     @pytest.fixture
     def open_engine(self, scratch):
-        def open_(model, mode="w"):
-            return open_gallery(scratch / "store", model=model, create=mode == "w", mode=mode)
+        def open_(model, mode="w", storage=None):
+            return open_gallery(
+                scratch / "store", model=model, create=mode == "w", mode=mode, storage=storage
+            )
 
         return open_

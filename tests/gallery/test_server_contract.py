@@ -16,27 +16,34 @@ from siamese_search.gallery.server_store import connect
 from siamese_search.server_settings import ServerSettings
 from siamese_search.settings import Settings
 
-from . import contract, memory
+from . import memory
+from .contract import GalleryContract
+from .contract_filters import FilterContract
+from .contract_storage import StorageContract
 
 URL = os.environ.get("QDRANT_URL", "")
 
 
-class TestInMemory(contract.GalleryContract):
+class TestInMemory(GalleryContract, FilterContract, StorageContract):
     @pytest.fixture
     def open_engine(self):
         warnings.simplefilter("ignore")
         store = memory.memory_store()
-        yield lambda model, mode="w": store.open("default", model=model, create=mode == "w", mode=mode)
+        yield lambda model, mode="w", storage=None: store.open(
+            "default", model=model, create=mode == "w", mode=mode, storage=storage
+        )
         store.close()
 
 
 @pytest.mark.skipif(not URL, reason="QDRANT_URL names no Qdrant server to test against")
-class TestRealServer(contract.GalleryContract):
+class TestRealServer(GalleryContract, FilterContract, StorageContract):
     @pytest.fixture
     def open_engine(self):
         name = f"sss-test-{uuid.uuid4().hex[:8]}"
         store = connect(URL, settings=Settings(insecure=True, server=ServerSettings(wait=30)))
-        yield lambda model, mode="w": store.open(name, model=model, create=mode == "w", mode=mode)
+        yield lambda model, mode="w", storage=None: store.open(
+            name, model=model, create=mode == "w", mode=mode, storage=storage
+        )
         if name in store.names():
             store.drop(name)
         store.close()
