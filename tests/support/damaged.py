@@ -70,7 +70,7 @@ def good_images() -> dict[str, bytes]:
         "large.jpg": _saved(rgb.resize((400, 480)), "JPEG", quality=80),
         "grey.jpg": _saved(rgb.convert("L"), "JPEG"),
         "cmyk.jpg": _saved(rgb.convert("CMYK"), "JPEG"),
-        "stereo.jpg": _saved(rgb, "MPO", frames),
+        "stereo.jpg": _saved(rgb, "MPO", frames[:1], quality=95),
         "rgb.png": _saved(rgb, "PNG", exif=exif),
         "rgba.png": _saved(rgba, "PNG"),
         "palette.png": _saved(rgb.quantize(16), "PNG", transparency=3),
