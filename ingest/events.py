@@ -54,6 +54,8 @@ class Events:
         self._prefix = os.path.join(base, "")  # noqa: PTH118
         self._directories = directories
         self.polling = poll or bool(os.environ.get("WATCHFILES_FORCE_POLLING"))
+        # Not from the start: with it, watchfiles also passes over directories for which no watches are left.
+        self._pass_over_denied = False
         self._stop = threading.Event()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
@@ -88,6 +90,9 @@ class Events:
                 if not loss:
                     return
             except (OSError, RuntimeError) as error:  # watchfiles' own error is a RuntimeError
+                if isinstance(error, PermissionError) and not self._pass_over_denied:
+                    self._pass_over_denied = True
+                    continue
                 if not os.path.isdir(self._base):  # noqa: PTH112
                     return  # the root's owner looks after that
                 loss = " ".join(str(error).split())
@@ -116,7 +121,7 @@ class Events:
             force_polling=self.polling,
             poll_delay_ms=POLL_MILLISECONDS,
             recursive=self._directories is None,
-            ignore_permission_denied=True,
+            ignore_permission_denied=self._pass_over_denied,
         ):
             yield frozenset(
                 path[len(self._prefix) :]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siamese_search.workspace import LazyEmbedder, StrPath, open_to_write
+from siamese_search.errors import GalleryNotFoundError
+from siamese_search.workspace import LazyEmbedder, StrPath, open_to_write, place_of
 
 if TYPE_CHECKING:
     from ingest.watch import Observer, WatchOptions
@@ -75,6 +76,12 @@ class _Opener:
 
     @contextmanager
     def open(self) -> Iterator[tuple[Gallery, Embedder]]:
+        from siamese_search.gallery.opening import open_gallery
+
+        # A writer waits minutes for a server that is away, in silence; a reader is back after seconds, and whoever
+        # watches waits by itself, says so, and can be stopped.
+        with suppress(GalleryNotFoundError), open_gallery(*place_of(*self._place[:3])):
+            pass
         with open_to_write(*self._place) as (opened, bundle):
             if self._embedder is None or self._embedder.fingerprint != bundle.fingerprint:
                 self._embedder = self._around(LazyEmbedder(bundle, self._device, self._threads))

@@ -1,0 +1,199 @@
+"""``python -m ingest`` as a process: its log, metrics and health file, and how it ends."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import urllib.request
+
+import pytest
+from fakes import write_image
+from prometheus_client.parser import text_string_to_metric_families
+from watching import wait_until
+
+from siamese_search.gallery import open_gallery
+
+
+class Worker:
+    """A worker in a process of its own; ``lines`` are those of its log so far."""
+
+    def __init__(self, *arguments, env=None, cwd=None):
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("SSS_", "XDG_"))}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "ingest", *map(str, arguments)],
+            env={**clean, "HOME": str(cwd), "SSS_THREADS": "1", **(env or {})},
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines, self.stray = [], []
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
+
+    def _read(self):
+        for line in self.process.stderr:
+            try:
+                self.lines.append(json.loads(line))
+            except ValueError:
+                self.stray.append(line)
+
+    def wait_event(self, event):
+        def told():
+            assert self.process.poll() is None or event in self.events(), (self.lines, self.stray)
+            return event in self.events()
+
+        wait_until(told, f"the event {event}")
+        return next(line for line in self.lines if line["event"] == event)
+
+    def events(self):
+        return [line["event"] for line in self.lines]
+
+    def metrics(self):
+        port = self.wait_event("metrics")["port"]
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            text = answer.read().decode()
+        return {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def end(self, number=None):
+        """The exit code, after a signal if one is given."""
+        if number is not None:
+            self.process.send_signal(number)
+        code = self.process.wait(120)
+        self.thread.join(30)
+        assert self.process.stdout.read() == ""
+        assert self.stray == []
+        return code
+
+
+@pytest.fixture
+def start(tmp_path, tiny_bundle):
+    workers = []
+
+    def run(*arguments, **options):
+        options = {"cwd": tmp_path, **options}
+        workers.append(Worker(*arguments, "--model", tiny_bundle.path, **options))
+        return workers[-1]
+
+    yield run
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.process.kill()
+            worker.process.wait(60)
+
+
+@pytest.fixture
+def root(tmp_path):
+    for name in ["ann/1.jpg", "ann/2.jpg", "bob/1.jpg"]:
+        write_image(tmp_path / "images" / name)
+    return tmp_path / "images"
+
+
+def healthy(path):
+    command = [sys.executable, "-m", "ingest", "--check", str(path), "--max-age", "600"]
+    return subprocess.run(command, capture_output=True, timeout=120).returncode == 0
+
+
+def keys(store):
+    with open_gallery(store, wait=30) as gallery:
+        return {point.payload["key"] for point in gallery.scroll()}
+
+
+def test_a_watch_with_metrics_and_health_until_it_is_told_to_stop(start, root, tmp_path):
+    other, health, store = tmp_path / "other", tmp_path / "run/health.json", tmp_path / "store"
+    write_image(other / "flat.jpg")
+    worker = start(
+        root, other, "--watch", "--metrics-port", 0, "--health-file", health, "--store", store,
+        "--failures", tmp_path / "failures.jsonl",
+    )  # fmt: skip
+    assert worker.wait_event("complete")["new"] == 4
+    wait_until(lambda: json.loads(health.read_text())["state"] == "watching")
+    assert healthy(health)
+    found = worker.metrics()
+    assert found["sss_ingest_images_total", "new"] == 4
+    assert found["sss_ingest_batch_seconds_count",] >= 1
+    assert found["sss_ingest_store_up",] == found["sss_ingest_roots_up",] == 1
+
+    write_image(root / "ann/3.jpg")
+    (root / "ann/bad\n.jpg").write_bytes(b"no image")
+    (other / "flat.jpg").unlink()
+    wait_until(
+        lambda: (
+            [worker.metrics()["sss_ingest_images_total", name] for name in ("new", "failed", "removed")]
+            == [5, 1, 1]
+        )
+    )
+    # The watch is idle, and others have the gallery while it goes on.
+    assert keys(store) == {"ann/1.jpg", "ann/2.jpg", "ann/3.jpg", "bob/1.jpg"}
+    failed = worker.wait_event("image_failed")
+    assert failed["path"] == str(root / "ann") + "/bad\\n.jpg"
+    assert failed["reason"]
+    listed = json.loads((tmp_path / "failures.jsonl").read_text().splitlines()[0])
+    assert listed["path"] == str(root / "ann/bad\n.jpg")
+
+    assert worker.end(signal.SIGTERM) == 0
+    assert worker.lines[-1]["event"] == "stopped"
+    assert worker.lines[-1]["exit_code"] == 0
+    assert not healthy(health)
+    assert json.loads(health.read_text())["state"] == "stopped"
+
+
+def test_one_ingest_and_its_exit_codes(start, root, tmp_path):
+    store = tmp_path / "store"
+    done = start(root, "--store", store, "--health-file", tmp_path / "health.json")
+    assert done.end() == 0
+    assert done.wait_event("complete")["new"] == 3
+    (root / "ann/1.jpg").unlink()
+    (root / "ann/4.jpg").write_bytes(b"no image")
+    done = start(root, "--store", store, "--prune-anyway")
+    assert done.end() == 3
+    complete = done.wait_event("complete")
+    assert (complete["removed"], complete["failed"], complete["unchanged"]) == (1, 1, 2)
+    assert keys(store) == {"ann/2.jpg", "bob/1.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        ((), 2, "nothing to ingest"),
+        (("nowhere",), 1, "no such file or directory"),
+        (("images", "--layout", "csv"), 1, "csv"),
+        (("images", "--batch-size", "none"), 2, "batch-size"),
+        (("images", "--store", "images/ann/1.jpg"), 1, "images"),
+    ],
+)
+def test_what_cannot_work_is_one_line_of_the_log(start, root, arguments, code, word):
+    worker = start(*arguments)
+    assert worker.end() == code
+    last = worker.lines[-1]
+    assert (last["level"], last["event"], last["exit_code"]) == ("error", "failed", code)
+    assert word in last["message"]
+
+
+def test_settings_are_those_of_sss(start, root, tmp_path):
+    (tmp_path / "sss.toml").write_text('gallery = "station"\n[ingest]\nwatch = true\nsource = "nas"\n')
+    worker = start(root, env={"SSS_STORE": str(tmp_path / "there"), "SSS_INGEST_RESCAN_MINUTES": "0"})
+    complete = worker.wait_event("complete")
+    assert (complete["gallery"], complete["store"]) == ("station", str(tmp_path / "there"))
+    assert worker.end(signal.SIGINT) == 0
+    with open_gallery(tmp_path / "there", "station") as gallery:
+        assert {point.payload["source"] for point in gallery.scroll()} == {"nas"}
+
+
+def test_a_server_that_is_away_is_waited_for(start, root, tmp_path):
+    health = tmp_path / "health.json"
+    worker = start(
+        root, "--watch", "--store", "http://127.0.0.1:1", "--metrics-port", 0, "--health-file", health
+    )
+    line = worker.wait_event("store_away")
+    assert "does not answer" in line["message"]
+    wait_until(lambda: json.loads(health.read_text())["state"] == "store away")
+    assert worker.metrics()["sss_ingest_store_up",] == 0
+    assert not healthy(health)
+    assert worker.end(signal.SIGTERM) == 130  # the first ingest is not complete
