@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from siamese_search.datasets.layouts import Survey, survey
 from siamese_search.datasets.records import ImageRecord, decode_key, encode_key
+from siamese_search.datasets.walk import PassedOver
 from siamese_search.errors import DataError, UsageError, printable
 
 #: Files per chunk: large enough that one look-up in the gallery serves many, small enough to stay in cache.
@@ -92,43 +94,53 @@ def scan_files(roots: Sequence[Survey], source: str | None = None) -> Iterator[l
     be the same point.
     """
     earlier: list[str] = []
+    chunk: list[ScannedFile] = []
     for root in roots:
         base = os.path.realpath(root.detection.base)
         own_source = source or encode_key(base)
-        chunk: list[ScannedFile] = []
         listed: set[int] | None = set() if root.detection.layout == "csv" else None
-
-        def skip(
-            directory: str,
-            reason: str,
-            base: str = base,
-            own_source: str = own_source,
-            chunk: list[ScannedFile] = chunk,
-        ) -> None:
-            record = ImageRecord(encode_key(directory), Path(base, directory))
-            chunk.append(ScannedFile(record, own_source, encode_key(record.path), 0, 0, reason))
-
-        for record in root.stream(skip, inside=not root.follow_links):
-            path = os.fspath(record.path)
-            if listed is not None:
-                if (digest := hash(record.key)) in listed:
-                    raise DataError(
-                        f"{printable(root.root)}: lists {record.key!r} twice; keep one row per image"
-                    )
-                listed.add(digest)
-            if source is not None and earlier:
-                _check_unique(record, path, earlier, source)
-            chunk.append(_scanned(record, own_source, path))
+        prefix = _plain_prefix(root.detection.base)
+        for one in root.stream_all(inside=not root.follow_links):
+            if isinstance(one, PassedOver):
+                record = ImageRecord(encode_key(one.relative), Path(base, one.relative))
+                chunk.append(ScannedFile(record, own_source, encode_key(record.path), 0, 0, one.reason))
+            else:
+                if listed is not None:
+                    if (digest := hash(one.key)) in listed:
+                        raise DataError(
+                            f"{printable(root.root)}: lists {one.key!r} twice; keep one row per image"
+                        )
+                    listed.add(digest)
+                if prefix is not None and "%" not in one.key:  # nothing in it is escaped
+                    path = encoded = prefix + one.key
+                else:
+                    path = os.fspath(one.path)
+                    encoded = encode_key(path)
+                if source is not None and earlier:
+                    _check_unique(one, path, earlier, source)
+                chunk.append(_scanned(one, own_source, path, encoded))
             if len(chunk) >= CHUNK:
-                yield chunk.copy()
-                chunk.clear()
+                yield chunk
+                chunk = []
+        earlier.append(base)
         if chunk:
             yield chunk
-        earlier.append(base)
+            chunk = []
 
 
-def _scanned(record: ImageRecord, source: str, path: str) -> ScannedFile:
-    encoded = encode_key(path)
+def _plain_prefix(base: Path) -> str | None:
+    """What stands before a key in the path of its file, where all of that needs no escapes: then key and path need
+    not be worked out from one another file by file, which is a good part of a scan's time.
+    """
+    prefix = os.path.join(base, "")  # noqa: PTH118
+    plain = prefix.isascii() and encode_key(prefix) == prefix and base.is_absolute()
+    return prefix if plain and sys.getfilesystemencoding() == "utf-8" else None
+
+
+def _scanned(record: ImageRecord, source: str, path: str, encoded: str | None = None) -> ScannedFile:
+    """The file with what stat says of it. encoded: the path as keys are, where that is known."""
+    if encoded is None:
+        encoded = encode_key(path)
     try:
         status = os.stat(path)  # noqa: PTH116 - hot: 20,000 files a second
     except OSError as error:

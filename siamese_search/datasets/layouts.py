@@ -17,7 +17,7 @@ from siamese_search.datasets.records import (
 )
 from siamese_search.datasets.table import Table, read_header
 from siamese_search.datasets.triplets import Triplet, read_triplets
-from siamese_search.datasets.walk import Skipped, walk_images
+from siamese_search.datasets.walk import PassedOver, Skipped, walk, walk_images
 from siamese_search.errors import DataError, UsageError, printable
 
 LAYOUTS = ("folders", "market1501", "csv", "triplets", "flat")
@@ -129,19 +129,24 @@ class Survey:
     triplets: list[Triplet] = field(default_factory=list)
     images: int | None = None
 
-    def stream(self, skipped: Skipped | None = None, *, inside: bool = False) -> Iterator[ImageRecord]:
-        """The records, as :func:`scan_records` gives them; ``skipped`` and ``inside`` as in :func:`walk_images`.
+    def stream(self) -> Iterator[ImageRecord]:
+        """The records, as :func:`scan_records` gives them."""
+        for one in self.stream_all():
+            if isinstance(one, ImageRecord):
+                yield one
+            elif one.error is not None:
+                raise one.error
+
+    def stream_all(self, *, inside: bool = False) -> Iterator[ImageRecord | PassedOver]:
+        """The records, and what is passed over on the way to them; ``inside`` as in :func:`walk`.
 
         The files that a CSV lists are not looked at here, links or not.
         """
         if self.rows is not None:
-            return iter(self.rows)
-        return self._walk(skipped, inside)
-
-    def _walk(self, skipped: Skipped | None, inside: bool) -> Iterator[ImageRecord]:
-        base, links = self.detection.base, self.follow_links
-        for relative in walk_images(base, follow_links=links, inside=inside, skipped=skipped):
-            record = self.record_of(relative)
+            yield from self.rows
+            return
+        for one in walk(self.detection.base, follow_links=self.follow_links, inside=inside):
+            record = self.record_of(one) if isinstance(one, str) else one
             if record is not None:  # a file that came since the check and does not fit: the next scan says so
                 yield record
 

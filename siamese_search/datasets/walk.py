@@ -6,7 +6,9 @@ import errno
 import operator
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, overload
 
 from siamese_search.errors import DataError, printable
 from siamese_search.images import IMAGE_SUFFIXES
@@ -19,27 +21,52 @@ Skipped = Callable[[str, str], None]
 _SUFFIXES = tuple(IMAGE_SUFFIXES)
 
 
+@dataclass(frozen=True, slots=True)
+class PassedOver:
+    """What a walk passes over: a path relative to the root, as images are, and why.
+
+    error: what a walk that must miss nothing raises instead; ``None`` for what is no image of the root anyway.
+    """
+
+    relative: str
+    reason: str
+    error: DataError | None = None
+
+
 def walk_images(
     root: Path, *, follow_links: bool = False, inside: bool = False, skipped: Skipped | None = None
 ) -> Iterator[str]:
-    """Yield the image files below ``root`` as ``/``-joined relative paths (undecodable bytes as surrogates).
+    """Yield the image files below ``root`` as ``/``-joined relative paths, in the order of :func:`walk`.
+
+    skipped: handed what is passed over; the walk goes on. Without it FIFOs, sockets, devices and links are passed
+    over silently, and a directory that cannot be read or is nested deeper than :data:`MAX_DEPTH` raises DataError,
+    as ``root`` itself always does.
+    """
+    for one in walk(root, follow_links=follow_links, inside=inside):
+        if isinstance(one, str):
+            yield one
+        elif skipped is not None:
+            skipped(one.relative, one.reason)
+        elif one.error is not None:
+            raise one.error
+
+
+def walk(root: Path, *, follow_links: bool = False, inside: bool = False) -> Iterator[str | PassedOver]:
+    """Yield the image files below ``root`` (undecodable bytes as surrogates), and what is passed over there.
 
     Entries are sorted by name within each directory, and a directory's images come where its name sorts:
     the order depends on names alone. Memory is bounded by the largest single directory.
 
-    Names that start with a dot and names without an image suffix are skipped, and so is whatever is not a
-    regular file (FIFOs, sockets, devices, broken links). Links to files count as files, with ``inside`` only
-    where they lead to a file below ``root``; links to directories are followed only with ``follow_links``, and
-    never into a directory that is already open above them, so a loop ends.
-
-    skipped: handed each FIFO, socket, device and link that is passed over, and each directory that cannot be
-    read or is nested deeper than :data:`MAX_DEPTH`; the walk goes on. Without it the former are passed over
-    silently, and such a directory raises DataError, as ``root`` itself always does.
+    Names that start with a dot and names without an image suffix do not count; of the others, whatever is not a
+    regular file is passed over (FIFOs, sockets, devices, broken links). Links to files count as files, with
+    ``inside`` only where they lead to a file below ``root``; links to directories are followed only with
+    ``follow_links``, and never into a directory that is already open above them, so a loop ends.
+    Raises DataError where ``root`` itself cannot be read.
     """
     base = os.fspath(root)
     status = os.stat(base)  # noqa: PTH116 - also takes surrogate-escaped names
     above = [(status.st_dev, status.st_ino)]  # identities of the open directories, for loops
-    stack = [("", iter(_entries(base, "", None)))]
+    stack = [("", iter(_entries(base, "")))]
     while stack:
         prefix, entries = stack[-1]
         entry = next(entries, None)
@@ -56,31 +83,28 @@ def walk_images(
                 status = entry.stat()
                 here = (status.st_dev, status.st_ino)
                 if here in above:
-                    if skipped is not None:
-                        skipped(relative, "a link back to a directory above it")
-                    continue
-                if len(stack) >= MAX_DEPTH:
+                    yield PassedOver(relative, "a link back to a directory above it")
+                elif len(stack) >= MAX_DEPTH:
                     reason = f"folders nested deeper than {MAX_DEPTH}"
-                    if skipped is None:
-                        raise DataError(f"{printable(relative)}: {reason}; flatten them")
-                    skipped(relative, reason)
-                    continue
-                stack.append((relative + "/", iter(_entries(base, relative, skipped))))
-                above.append(here)
+                    yield PassedOver(
+                        relative, reason, DataError(f"{printable(relative)}: {reason}; flatten them")
+                    )
+                elif isinstance(found := _entries(base, relative), PassedOver):
+                    yield found
+                else:
+                    stack.append((relative + "/", iter(found)))
+                    above.append(here)
             elif entry.is_symlink():
                 refused = refused_link(base, relative, name, inside)
                 if refused is None:
                     yield relative
-                elif refused and skipped is not None:
-                    skipped(relative, refused)
+                elif refused:
+                    yield PassedOver(relative, refused)
             elif name.lower().endswith(_SUFFIXES):
-                if entry.is_file():
-                    yield relative
-                elif skipped is not None:
-                    skipped(relative, "not a regular file")
+                yield relative if entry.is_file() else PassedOver(relative, "not a regular file")
         except OSError as error:  # it vanished, or is a link to itself
-            if error.errno == errno.ELOOP and skipped is not None:
-                skipped(relative, "a loop of symbolic links")
+            if error.errno == errno.ELOOP:
+                yield PassedOver(relative, "a loop of symbolic links")
 
 
 def link_leads_out(base: str | os.PathLike[str], relative: str) -> bool:
@@ -109,7 +133,12 @@ def refused_link(base: str, relative: str, name: str, inside: bool) -> str | Non
     return None
 
 
-def _entries(base: str, relative: str, skipped: Skipped | None) -> list[os.DirEntry[str]]:
+@overload
+def _entries(base: str, relative: Literal[""]) -> list[os.DirEntry[str]]: ...
+@overload
+def _entries(base: str, relative: str) -> list[os.DirEntry[str]] | PassedOver: ...
+def _entries(base: str, relative: str) -> list[os.DirEntry[str]] | PassedOver:
+    """A directory's entries, sorted by name. Of the root, DataError where it cannot be read."""
     directory = os.path.join(base, relative)  # noqa: PTH118 - hot in scans
     try:
         with os.scandir(directory) as found:
@@ -120,9 +149,9 @@ def _entries(base: str, relative: str, skipped: Skipped | None) -> list[os.DirEn
         raise DataError(f"{printable(directory)}: no such directory; check the path") from None
     except OSError as error:
         reason = error.strerror or str(error)
-        if skipped is not None and relative:
-            skipped(relative, f"the directory cannot be read ({reason.lower()})")
-            return []
-        raise DataError(
+        failed = DataError(
             f"{printable(directory)}: cannot be read ({reason}); fix its permissions or move it away"
-        ) from None
+        )
+        if not relative:
+            raise failed from None
+        return PassedOver(relative, f"the directory cannot be read ({reason.lower()})", failed)
