@@ -127,6 +127,10 @@ def search(
     exclude_self: bool = False,
     min_score: float | None = None,
     fmr: float | None = None,
+    like: str | Sequence[str] = (),
+    unlike: StrPath | Sequence[StrPath | NDArray[np.uint8]] = (),
+    together: bool = False,
+    flip: bool = False,
     store: StrPath | None = None,
     gallery: str | None = None,
     model: StrPath | None = None,
@@ -140,6 +144,10 @@ def search(
     default), for a model that was calibrated (``evaluate(calibrate=True)``). The model is the gallery's own unless
     ``model`` names one.
 
+    like: keys of items of the gallery, as further queries. together: all queries show one target: one answer, by mean
+    similarity. unlike: images that the results shall not resemble (half of the mean similarity to them is taken off).
+    flip: embed each query image together with its mirror image.
+
     Returns one QueryResult per query image, in order; one that cannot be read has its ``error`` set.
     Raises UsageError (k < 1), FilterError, GalleryNotFoundError, StoreError, ModelMismatchError.
     """
@@ -151,8 +159,11 @@ def search(
         raise UsageError(f"k is {k}; ask for at least 1 result")
     conditions = parse_where([where] if isinstance(where, str) else list(where))
     images = [image for query in queries for image in _query_images(query)]
-    if not images:
+    keys = [like] if isinstance(like, str) else list(like)
+    if not images and not keys:
         raise UsageError("nothing to search for; give at least one query image")
+    others = [unlike] if isinstance(unlike, (str, os.PathLike)) else list(unlike)
+    away = [image for other in others for image in _query_images(other)]
     settings = _settings()
     place, name = place_of(settings, store, gallery)
     threads = settings.threads if threads is None else threads
@@ -169,6 +180,10 @@ def search(
                 exclude_self=exclude_self,
                 min_score=min_score,
                 group_by=group_by,
+                like=keys,
+                unlike=away,
+                together=together,
+                flip=flip,
             )
             if bundle.calibration is None:
                 return answers

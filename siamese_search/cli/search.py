@@ -30,6 +30,9 @@ Examples:
   sss search query.jpg                          the ten nearest images
   sss search query.jpg --group-by identity -k 3 the three likeliest identities
   sss search query.jpg --where camera=1,3       seen by camera 1 or 3
+  sss search front.jpg back.jpg --together      several images of one person, one answer
+  sss search query.jpg --not stranger.jpg       nearer to the one, away from the other
+  sss search --like 0002_c1s1_000451_03.jpg     others like an image of the gallery, by its key
   sss search a.jpg b.jpg --save sheet.png       many at once, and a picture of the answer
   sss search query.jpg --format paths | xargs -d '\\n' ls -l
 
@@ -38,8 +41,19 @@ Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --wher
 
 
 @click.command("search", epilog=EPILOG, short_help="Find who is in an image, and where else they were seen.")
-@click.argument("queries", metavar="QUERY...", nargs=-1, required=True)
+@click.argument("queries", metavar="QUERY...", nargs=-1)
 @click.option("-k", "--top", "k", type=int, default=10, metavar="N", help="Results per query.")
+@click.option("--together", is_flag=True, help="All queries show one target: one answer, by mean similarity.")
+@click.option(
+    "--not",
+    "--unlike",
+    "unlike",
+    multiple=True,
+    metavar="IMAGE",
+    help="Away from what this shows; may be repeated.",
+)
+@click.option("--like", multiple=True, metavar="KEY", help="Search for others like this item of the gallery.")
+@click.option("--flip", is_flag=True, help="Embed each query together with its mirror image.")
 @click.option("--where", multiple=True, metavar="FILTER", help='Such as "camera=2"; may be repeated.')
 @click.option("--group-by", type=click.Choice(["identity"]), help="One result per identity, its best image.")
 @click.option(
@@ -61,6 +75,10 @@ Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --wher
 def command(
     queries: tuple[str, ...],
     k: int,
+    together: bool,
+    unlike: tuple[str, ...],
+    like: tuple[str, ...],
+    flip: bool,
     where: tuple[str, ...],
     group_by: Literal["identity"] | None,
     exclude_self: bool,
@@ -80,6 +98,9 @@ def command(
     """
     from siamese_search import api
 
+    if not queries and not like:
+        text = "missing QUERY: give an image, a directory of images, or --like KEY"
+        raise click.UsageError(text, click.get_current_context())
     if save is not None and save.suffix.lower() != ".png":
         raise UsageError(f"{safe(save)}: --save draws a PNG; name the file with .png")
     answers = api.search(
@@ -90,6 +111,10 @@ def command(
         exclude_self=exclude_self,
         min_score=min_score,
         fmr=fmr,
+        like=like,
+        unlike=unlike,
+        together=together,
+        flip=flip,
         store=store,
         gallery=gallery,
         model=model,

@@ -41,9 +41,11 @@ def mark(
         rate, threshold, compared, any_false_match(calibration.false_match_rate(threshold), compared)
     )
     return [
-        replace(
+        answer
+        if answer.error is not None or not answer.pairwise
+        else replace(
             answer,
-            verdict=None if answer.error is not None else verdict,
+            verdict=verdict,
             results=tuple(
                 replace(
                     result,

@@ -88,7 +88,8 @@ class QueryResult:
     query: the path as given, or ``image 3`` for an array. path: ``None`` for an array.
     identity: the query's own identity where the gallery knows that very file, else ``None``.
     error: why the query could not be read, else ``None`` (no results is not an error).
-    verdict: how ``match`` was decided, ``None`` while the model has no calibration.
+    verdict: how ``match`` was decided, ``None`` while the model has no calibration. pairwise: whether scores are
+    similarities of images, or means of such; no calibration knows about others.
     """
 
     query: str
@@ -97,6 +98,7 @@ class QueryResult:
     identity: str | None = None
     error: str | None = None
     verdict: Verdict | None = None
+    pairwise: bool = True
 
     @property
     def in_gallery(self) -> bool | None:

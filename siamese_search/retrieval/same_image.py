@@ -28,10 +28,13 @@ class SameImage:
     Similarity alone does not decide where there are files: a weak model gives different images nearly the
     same vector, and neighbouring frames of a video are distinct sightings.
 
+    any_score: the hits' scores are not similarities to this image (it is one of several): sizes and bytes decide.
+
     ``copies`` holds the hits so judged, by point id; ``identity`` is that of the first which has one.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None) -> None:
+    def __init__(self, path: str | os.PathLike[str] | None, *, any_score: bool = False) -> None:
+        self._any_score = any_score
         self._path: str | None = None
         self._size = -1
         if path is not None:
@@ -59,15 +62,18 @@ class SameImage:
 
     def _examine(self, hit: Hit) -> bool:
         if self._path is None:
-            return hit.score >= _BLIND_SCORE
+            return not self._any_score and hit.score >= _BLIND_SCORE
         stored = decode_key(str(hit.payload.get("path", "")))
         if stored == self._path:
             return True  # whatever the score: the file may have changed since it was ingested
-        if hit.score < _COPY_SCORE:
+        if self._any_score:
+            if hit.payload.get("size") != self._size:
+                return False
+        elif hit.score < _COPY_SCORE:
             return False
         try:
             if os.path.samefile(stored, self._path):  # noqa: PTH121 - also takes surrogate-escaped names
                 return True
             return hit.payload.get("size") == self._size and filecmp.cmp(stored, self._path, shallow=False)
         except (OSError, ValueError):
-            return hit.score >= _BLIND_SCORE and hit.payload.get("size") == self._size
+            return not self._any_score and hit.score >= _BLIND_SCORE and hit.payload.get("size") == self._size

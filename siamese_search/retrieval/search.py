@@ -21,7 +21,9 @@ from siamese_search.errors import ImageError, ModelMismatchError, StoreError, Us
 from siamese_search.gallery.base import Gallery, Hit
 from siamese_search.gallery.filters import Condition
 from siamese_search.images import read_image
+from siamese_search.model.flip import FlipEmbedder
 from siamese_search.retrieval.grouping import Group, count_sightings, rank_groups
+from siamese_search.retrieval.probe import Probe, fuse, item_probe, push_away
 from siamese_search.retrieval.results import QueryResult, SearchResult
 from siamese_search.retrieval.same_image import SameImage
 
@@ -73,10 +75,18 @@ class Searcher:
         exclude_self: bool = False,
         min_score: float | None = None,
         group_by: GroupBy | None = None,
+        like: Sequence[str] = (),
+        unlike: Sequence[Query] = (),
+        together: bool = False,
+        flip: bool = False,
     ) -> list[QueryResult]:
         """The k closest images (or identities) of each query; one QueryResult per query, in order.
 
-        queries: image files, or RGB arrays uint8 [H, W, 3] of any size.
+        queries: image files, or RGB arrays uint8 [H, W, 3] of any size. like: keys of items of the gallery, as
+        further queries after these; such an item is not among its own results. together: all of them show one target,
+        and one answer comes for it, before those of queries that cannot be read; scores are mean similarities. unlike:
+        images that the results shall not resemble; scores lose half of the mean similarity to them. flip: embed each
+        image together with its mirror image.
         k: results per query; fewer come only when the gallery has no more that qualify.
         where: conditions on the payload, joined by AND.
         exclude_self: leave out the query's own file and copies of it (:class:`SameImage` says which).
@@ -95,24 +105,39 @@ class Searcher:
             raise UsageError(f"the minimum score is a cosine similarity from -1 to 1, not {min_score}")
         if self.gallery.count() == 0:
             raise StoreError(f"gallery {self.gallery.name!r} is empty; fill it with: sss ingest DIR")
-        vectors, errors = self._embed(queries)
-        paths = [None if isinstance(query, np.ndarray) else Path(query) for query in queries]
-        judges = [SameImage(path) for path, error in zip(paths, errors, strict=True) if error is None]
+        away, reasons = self._embed(unlike, flip)
+        for image, reason in zip(unlike, reasons, strict=True):
+            if reason is not None:
+                raise ImageError(str(image) if not isinstance(image, np.ndarray) else "image", reason)
+        asked: list[Probe | QueryResult] = self._probes(queries, flip, fused=together)
+        asked += [item_probe(self.gallery, key) for key in like]
+        if together and (probes := [one for one in asked if isinstance(one, Probe)]):
+            asked = [fuse(probes), *(one for one in asked if not isinstance(one, Probe))]
+        asked = [push_away(one, away) if isinstance(one, Probe) else one for one in asked]
+        probes = [one for one in asked if isinstance(one, Probe)]
         rules = _Rules(exclude_self, min_score, group_by)
-        answered = zip(self._rank(vectors, judges, k, where, rules), judges, strict=True)
-        answers = []
-        for number, (path, error) in enumerate(zip(paths, errors, strict=True), start=1):
-            name = f"image {number}" if path is None else str(path)
-            if error is not None:
-                answers.append(QueryResult(name, path=path, error=error))
-                continue
-            groups, judge = next(answered)
-            results = tuple(_result(rank, group) for rank, group in enumerate(groups, start=1))
-            answers.append(QueryResult(name, results, path, judge.identity))
-        return answers
+        answered = zip(self._rank(probes, k, where, rules), probes, strict=True)
+        return [_answer(*next(answered)) if isinstance(one, Probe) else one for one in asked]
 
-    def _embed(self, queries: Sequence[Query]) -> tuple[NDArray[np.float32], list[str | None]]:
+    def _probes(self, queries: Sequence[Query], flip: bool, *, fused: bool) -> list[Probe | QueryResult]:
+        """A probe per query, or the answer of one that cannot be read."""
+        vectors, errors = self._embed(queries, flip)
+        rows = iter(vectors)
+        probes: list[Probe | QueryResult] = []
+        for number, (query, error) in enumerate(zip(queries, errors, strict=True), start=1):
+            path = None if isinstance(query, np.ndarray) else Path(query)
+            name = f"image {number}" if path is None else str(path)
+            if error is None:
+                probes.append(
+                    Probe(name, path, next(rows), SameImage(path, any_score=fused and len(queries) > 1))
+                )
+            else:
+                probes.append(QueryResult(name, path=path, error=error))
+        return probes
+
+    def _embed(self, queries: Sequence[Query], flip: bool) -> tuple[NDArray[np.float32], list[str | None]]:
         """The readable queries' vectors, float32 [n, d]; per query, why it is not among them."""
+        embedder = FlipEmbedder(self.embedder) if flip else self.embedder
         vectors = [np.empty((0, self.gallery.dim), np.float32)]
         errors: list[str | None] = []
         size = self.embedder.input_size
@@ -129,22 +154,18 @@ class Searcher:
                         raise
                     errors.append(error.reason)
             if pixels:
-                vectors.append(self.embedder.embed(np.stack(pixels)))
+                vectors.append(embedder.embed(np.stack(pixels)))
         return np.concatenate(vectors), errors
 
     def _rank(
-        self,
-        vectors: NDArray[np.float32],
-        judges: Sequence[SameImage],
-        k: int,
-        where: Sequence[Condition],
-        rules: _Rules,
+        self, probes: Sequence[Probe], k: int, where: Sequence[Condition], rules: _Rules
     ) -> list[list[Group]]:
-        """Per row of ``vectors`` [n, d] at most k groups; without grouping each holds one hit."""
+        """Per probe at most k groups; without grouping each holds one hit."""
         size = self.gallery.count()
-        ranked: list[list[Group]] = [[] for _ in vectors]
-        unfinished = list(range(len(vectors)))
-        fetch = k + _SPARE if rules.exclude_self else k
+        vectors = np.stack([probe.vector for probe in probes]) if probes else np.empty((0, 0), np.float32)
+        ranked: list[list[Group]] = [[] for _ in probes]
+        unfinished = list(range(len(probes)))
+        fetch = k + _SPARE if any(rules.leaves_out(probe) for probe in probes) else k
         if rules.group_by:
             fetch = max(_GROUP_FETCH * k, fetch)
         while unfinished:
@@ -152,18 +173,27 @@ class Searcher:
             found = self.gallery.query_batch(vectors[unfinished], fetch, where)
             short = []
             for row, hits in zip(unfinished, found, strict=True):
-                keep = rules.keep(judges[row])
+                keep = rules.keep(probes[row])
                 if rules.group_by:
                     ranked[row] = rank_groups(self.gallery, vectors[row], hits, fetch, k, where, keep)
                     continue
                 ranked[row] = [Group(hit) for hit in hits if keep(hit)][:k]
-                if len(ranked[row]) < k and len(hits) == fetch < size and not rules.below(hits[-1]):
+                if (
+                    len(ranked[row]) < k
+                    and len(hits) == fetch < size
+                    and not rules.below(hits[-1], probes[row])
+                ):
                     short.append(row)
             unfinished = short
             fetch *= _GROWTH
-        ranked = [[group for group in groups if not rules.below(group.best)] for groups in ranked]
+        ranked = [
+            [group for group in groups if not rules.below(group.best, probe)]
+            for groups, probe in zip(ranked, probes, strict=True)
+        ]
         if rules.group_by:
-            left_out = [list(judge.copies.values()) if rules.exclude_self else [] for judge in judges]
+            left_out = [
+                list(probe.judge.copies.values()) if rules.leaves_out(probe) else [] for probe in probes
+            ]
             count_sightings(self.gallery, where, ranked, left_out)
         return ranked
 
@@ -176,12 +206,20 @@ class _Rules:
     min_score: float | None
     group_by: GroupBy | None
 
-    def keep(self, judge: SameImage) -> Callable[[Hit], bool]:
-        # The judge is asked even where nothing is excluded: it learns the query's own identity.
-        return lambda hit: not (judge.is_copy(hit) and self.exclude_self)
+    def leaves_out(self, probe: Probe) -> bool:
+        return self.exclude_self or probe.never
 
-    def below(self, hit: Hit) -> bool:
-        return self.min_score is not None and hit.score < self.min_score
+    def keep(self, probe: Probe) -> Callable[[Hit], bool]:
+        # The judge is asked even where nothing is excluded: it learns the query's own identity.
+        return lambda hit: not (probe.judge.is_copy(hit) and self.leaves_out(probe))
+
+    def below(self, hit: Hit, probe: Probe) -> bool:
+        return self.min_score is not None and probe.scale * hit.score < self.min_score
+
+
+def _answer(groups: Sequence[Group], probe: Probe) -> QueryResult:
+    results = tuple(_result(rank, group, probe.scale) for rank, group in enumerate(groups, start=1))
+    return QueryResult(probe.name, results, probe.path, probe.judge.identity, pairwise=probe.pairwise)
 
 
 def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -194,12 +232,12 @@ def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
     return np.asarray(resized, np.uint8)
 
 
-def _result(rank: int, group: Group) -> SearchResult:
+def _result(rank: int, group: Group, scale: float) -> SearchResult:
     payload = group.best.payload
     identity, camera = payload.get("identity"), payload.get("camera")
     return SearchResult(
         rank=rank,
-        score=float(group.best.score),
+        score=float(scale * group.best.score),
         identity=None if identity is None else str(identity),
         camera=None if camera is None else str(camera),
         path=Path(decode_key(str(payload.get("path", "")))),

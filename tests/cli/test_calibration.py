@@ -111,3 +111,16 @@ def test_compare_of_directories_is_a_matrix(sss: Run, demo: Path, calibrated: Pa
     assert "the first 12 of 26 columns" in shown.stderr
     rows = [line for line in shown.stdout.splitlines() if ".jpg" in line and "0." in line]
     assert [row.split()[0] for row in rows] == sorted(path.name for path in a.glob("*.jpg"))
+
+
+def test_fused_queries_are_judged_and_pushed_ones_are_not(sss: Run, demo: Path, calibrated: Path) -> None:
+    one, other, *_ = sorted((demo / "gallery").glob("0001_*.jpg"))
+    how = ("--fmr", "0.1", "--format", "json")
+    (fused,) = json.loads(sss("search", one, other, "--together", *how, cwd=calibrated).stdout)
+    assert fused["query"].endswith(" and 1 more")
+    assert fused["in_gallery"] is True
+    (pushed,) = json.loads(sss("search", one, "--not", other, *how, cwd=calibrated).stdout)
+    assert "verdict" not in pushed
+    (liked,) = json.loads(sss("search", "--like", one.name, *how, cwd=calibrated).stdout)
+    assert one.name not in {hit["key"] for hit in liked["results"]}
+    assert sss("search", cwd=calibrated).returncode == 2

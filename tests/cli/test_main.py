@@ -92,7 +92,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["serach"], "did you mean 'search'?"),
         (["frobnicate"], "commands: demo, ingest"),
-        (["search"], "missing argument"),
+        (["search"], "missing QUERY"),
         (["search", "--bad", "x"], "no such option"),
         (["search", "x", "-k", "many"], "is not a valid integer"),
         (["search", "x", "--min-score", "2"], "2.0 is not in the range"),
