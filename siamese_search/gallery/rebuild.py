@@ -1,9 +1,12 @@
 """An embedded gallery's shard, optimised on a copy beside it while everybody goes on using it.
 
-    1. copy       under the lock of the shard: the journal begins, the files are copied to ``shard.next``
+    1. copy       in turns with everybody: the journal begins, all points are read and written to ``shard.next``
     2. optimise   without the lock: searches and writes go on in ``shard``; writers enter points in the journal
     3. catch up   in turns with everybody: points in the journal are brought over to ``shard.next``
     4. swap       under the lock: the last of them, then ``shard`` becomes ``shard.old``, ``shard.next`` ``shard``
+
+Nobody waits for longer than a turn, whatever the size; copying the files would be faster, but they hold still only
+under the lock. (Its log cannot be left out either: the engine ignores writes whose numbers begin again.)
 
 A crash at any moment leaves a whole ``shard``, except between the two renames, where whoever opens the gallery next
 makes the second one (:func:`.layout.finish_swap`). What else it leaves behind, the next optimisation deletes.
@@ -12,16 +15,14 @@ makes the second one (:func:`.layout.finish_swap`). What else it leaves behind, 
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import qdrant_edge as edge
 
@@ -33,10 +34,12 @@ from siamese_search.gallery.convert import (
     index_type,
     pays_index,
     shard_config,
+    to_vector,
     translated,
 )
 from siamese_search.gallery.fields import UNINDEXED
 from siamese_search.gallery.footprint import has_index
+from siamese_search.gallery.lease import ShardLease
 from siamese_search.gallery.locks import Turnstile
 from siamese_search.gallery.rows import json_path
 
@@ -114,14 +117,29 @@ class _Job:
             small = points < COMPACT_FROM and not self.index and not indexed
             if small or self._stamp() == _read(self.generation / _STAMP):
                 return False
-            say("copying")
             self._types = _types(self.generation)
             journal.begin(self.generation)
+        say("copying")
+        lease = ShardLease(self._locate, self.what, _SWAP_WAIT)
+        with translated(self.what):
+            fresh = edge.EdgeShard.create(os.fspath(self.next), shard_config(dim, storage))
             try:
-                # Whoever had it open has closed it, or died: its log is copied too, and makes up for that.
-                shutil.copytree(self.generation / layout.SHARD, self.next, copy_function=_copy_file)
-            except (OSError, shutil.Error) as error:
-                raise StoreError(f"cannot copy {self.what} to optimise it: {_reason(error)}") from error
+                for name in self._types.keys() - UNINDEXED:
+                    _index(fresh, name, self._types[name])
+                offset: Any = None
+                while True:
+                    request = edge.ScrollRequest(
+                        offset=offset, limit=_TURN, with_payload=True, with_vector=True
+                    )
+                    with lease.use() as shard:
+                        records, offset = shard.scroll(request)
+                    _put(fresh, records)
+                    if offset is None:
+                        break
+                fresh.flush()
+            finally:
+                lease.close()
+                fresh.close()
         return True
 
     def optimise(self) -> bool:
@@ -168,12 +186,9 @@ class _Job:
         fresh = self._load(layout.NEXT_SHARD)
         try:
             for name, kind in new_fields.items():
-                fresh.update(edge.UpdateOperation.create_field_index(json_path(name), index_type(kind)))
+                _index(fresh, name, kind)
             fresh.update(edge.UpdateOperation.delete_points(ids))
-            point: Any = edge.Point
-            points = [point(record.id, record.vector, record.payload) for record in records]
-            if points:
-                fresh.update(edge.UpdateOperation.upsert_points(points))
+            _put(fresh, records)
             fresh.flush()
         finally:
             fresh.close()
@@ -184,7 +199,8 @@ class _Job:
             self.next.rename(self.generation / layout.SHARD)
             fsync_directory(self.generation)
         except OSError as error:
-            raise StoreError(f"{self.what} was replaced meanwhile: {_reason(error)}") from error
+            reason = error.strerror or printable(str(error))
+            raise StoreError(f"{self.what} was replaced meanwhile: {reason}") from error
         self.stamp()
 
     def stamp(self) -> None:
@@ -194,6 +210,11 @@ class _Job:
 
     def _stamp(self) -> str:
         return json.dumps({"mark": self._mark, "index": self.index})
+
+    def _locate(self) -> Path:
+        if not self.generation.is_dir():
+            raise StoreError(f"{self.what} was replaced meanwhile: run the command again")
+        return self.generation
 
     def _load(self, name: str) -> edge.EdgeShard:
         return edge.EdgeShard.load(os.fspath(self.generation / name))
@@ -226,20 +247,18 @@ def _sole(generation: Path, what: str) -> Iterator[None]:
         raise StoreError(f"{what} was replaced meanwhile: run the command again") from None
 
 
-def _copy_file(source: str, target: str) -> str:
-    """Copy inside the kernel; some file systems (XFS, Btrfs) then share the blocks, which takes no time."""
-    with open(source, "rb") as one, open(target, "wb") as other:  # noqa: PTH123 - called with str
-        left = os.fstat(one.fileno()).st_size
-        try:
-            while left and (count := os.copy_file_range(one.fileno(), other.fileno(), left)):
-                left -= count
-        except OSError as error:
-            if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            one.seek(0)
-            other.seek(0)
-            shutil.copyfileobj(one, other, 1 << 20)
-    return target
+def _put(shard: edge.EdgeShard, records: Sequence[edge.Record]) -> None:
+    """Store points as they came from another shard, with vector and payload."""
+    points = [
+        cast(Any, edge.Point)(record.id, memoryview(cast(Any, to_vector(record.vector))), record.payload)
+        for record in records
+    ]
+    if points:
+        shard.update(edge.UpdateOperation.upsert_points(points))
+
+
+def _index(shard: edge.EdgeShard, name: str, kind: str) -> None:
+    shard.update(edge.UpdateOperation.create_field_index(json_path(name), index_type(kind)))
 
 
 def _types(generation: Path) -> dict[str, str]:
@@ -254,10 +273,3 @@ def _read(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
-
-
-def _reason(error: Exception) -> str:
-    """One line: the first of the errors of shutil.copytree, or the system's words."""
-    if isinstance(error, shutil.Error) and error.args and error.args[0]:
-        return printable(str(error.args[0][0][-1]))
-    return getattr(error, "strerror", None) or printable(str(error))
