@@ -29,7 +29,7 @@ Examples:
   sss ingest people.csv                     paths, identities and metadata from a CSV
   sss ingest /mnt/a --source nas            the same images wherever they are mounted
   sss ingest photos/ --checksum --prune     after files were moved and deleted
-  sss ingest inbox/ --watch                 go on: what changes in inbox/ is in the gallery a moment later
+  sss ingest inbox/ --watch                 go on, as files come and go
 
 Run it again at any time: unchanged files are skipped, changed ones replaced. A file is unchanged
 while its size and time are; with --checksum, while its content is.
