@@ -1,4 +1,4 @@
-"""What the tests of the deployment files share: the files, and whether ``sss`` takes a command line."""
+"""What the tests of the deployment files share: the files, and whether ``sss`` and the worker take a command line."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 import pytest
 import yaml
 
+from ingest.__main__ import command as worker
 from siamese_search.cli.main import cli
 
 #: What deploy/.env says, as step 1 of deploy/README.md writes it.
@@ -32,6 +33,18 @@ def sss_accepts() -> Callable[[list[str]], None]:
         command = cli.get_command(context, arguments[0])
         assert command is not None, arguments
         command.make_context(arguments[0], list(arguments[1:]), parent=context).close()
+
+    return accept
+
+
+@pytest.fixture(scope="session")
+def worker_accepts() -> Callable[[list[str]], None]:
+    """The same for ``python -m ingest``."""
+
+    def accept(arguments: list[str]) -> None:
+        context = worker.make_context("python -m ingest", list(arguments))
+        assert context.params["roots"] or context.params["check"], arguments
+        context.close()
 
     return accept
 

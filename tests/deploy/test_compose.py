@@ -131,19 +131,25 @@ def test_ports_are_bound_to_loopback_and_collide_with_no_other(load_compose: Com
         assert [one[3] for one in bound if one] == ["6333", "6334"]  # the peers' 6335 stays inside
         published += node["ports"]
     assert len(published) == len(set(published))
-    assert "ports" not in load_compose(name)["services"]["worker"]
+    # The worker's metrics, at the port that it serves them at; inside the container on all addresses.
+    worker = load_compose(name)["services"]["worker"]
+    assert worker["ports"] == ["127.0.0.1:9464:9464"]
+    assert {"--metrics-port=9464", "--metrics-host=0.0.0.0"} < set(worker["command"])
 
 
 @pytest.mark.parametrize("name", STACKS)
-def test_the_worker_waits_for_healthy_nodes_and_calls_a_command_that_exists(
-    load_compose: Compose, name: str, sss_accepts: Callable[[list[str]], None]
+def test_the_worker_waits_for_healthy_nodes_and_watches_what_is_mounted(
+    load_compose: Compose, name: str, worker_accepts: Callable[[list[str]], None]
 ) -> None:
     stack = load_compose(name)
     worker = stack["services"]["worker"]
     assert worker["depends_on"] == {node: {"condition": "service_healthy"} for node in nodes(stack)}
-    assert "entrypoint" not in worker
-    sss_accepts(worker["command"])
-    assert worker["command"][1] == worker["volumes"][0]["target"]
+    assert not {"entrypoint", "healthcheck", "profiles"} & set(worker)  # the image's own; it runs with `up`
+    worker_accepts(worker["command"])
+    assert worker["command"][0] == worker["volumes"][0]["target"]
+    assert "--watch" in worker["command"]
+    assert worker["restart"] == "unless-stopped"
+    assert worker["tmpfs"] == ["/tmp"]  # of its read-only file system the place of the health file
 
 
 @pytest.mark.parametrize("name", STACKS)

@@ -77,29 +77,33 @@ def test_every_copied_stage_exists(stages: dict[str, Stage]) -> None:
     assert set(sources) <= set(stages)
 
 
-def test_cpu_is_the_base_install_and_cuda_has_torch_from_one_pip_command(stages: dict[str, Stage]) -> None:
+def test_both_have_the_service_and_cuda_has_torch_from_one_pip_command(stages: dict[str, Stage]) -> None:
     installed = {}
     for target in ("cpu", "cuda"):
         [source] = [rest for word, rest in stages[target] if word == "COPY"]
         build = stages[re.findall(r"--from=(\S+)", source)[0]]
         [installed[target]] = [rest for word, rest in build if word == "RUN" and "pip" in rest]
-    assert installed["cpu"].split()[-1] == "."
-    assert installed["cuda"].split()[-1] == '".[torch]"'
+    assert installed["cpu"].split()[-1] == '".[service]"'
+    assert installed["cuda"].split()[-1] == '".[torch,service]"'
     assert list(stages)[-1] == "cpu"  # of a build that names no target
 
 
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
 def test_a_target_runs_as_nobody_special_and_calls_commands_that_exist(
-    stages: dict[str, Stage], target: str, sss_accepts: Callable[[list[str]], None]
+    stages: dict[str, Stage], target: str, worker_accepts: Callable[[list[str]], None]
 ) -> None:
     found = whole(stages, target)
     assert [rest for word, rest in found if word == "USER"] == ["10001:10001"]
     last = dict(found)
-    assert json.loads(last["ENTRYPOINT"]) == ["sss"]
-    sss_accepts(json.loads(last["CMD"]))
+    run = ["python", "-m", "ingest"]
+    assert json.loads(last["ENTRYPOINT"]) == run
+    worker_accepts(json.loads(last["CMD"]))
     check = json.loads(last["HEALTHCHECK"].split("CMD", 1)[1])
-    assert check[0] == "sss"
-    sss_accepts(check[1:])
+    assert check[:3] == run
+    worker_accepts(check[3:])
+    # The probe reads the file that the worker is told to write.
+    environment = " ".join(rest for word, rest in found if word == "ENV").split()
+    assert f"SSS_INGEST_HEALTH_FILE={check[check.index('--check') + 1]}" in environment
 
 
 def test_what_the_package_is_built_from_is_copied_and_enters_the_build(

@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import generate_latest
 
+from ingest.__main__ import command as worker
+from ingest.metrics import Metrics
 from siamese_search.gallery.keys import FILE_VARIABLE, KEY_VARIABLE
 from siamese_search.settings import ENV_PREFIX, Settings, load_settings
 
@@ -59,16 +62,33 @@ def test_sss_takes_every_command(readme: str, sss_accepts: Accepts) -> None:
     assert count > 10
 
 
-def test_the_worker_takes_every_command(readme: str, sss_accepts: Accepts) -> None:
+def test_the_worker_takes_every_command(readme: str, sss_accepts: Accepts, worker_accepts: Accepts) -> None:
     seen = set()
     for words in commands(readme):
         found = composed(words)
         if found and found[1] == "run":
-            arguments = found[2][found[2].index("worker") + 1 :]
-            if arguments:
+            options, arguments = (
+                found[2][: found[2].index("worker")],
+                found[2][found[2].index("worker") + 1 :],
+            )
+            if "--entrypoint" in options:
+                assert options[options.index("--entrypoint") + 1] == "sss"
                 sss_accepts(arguments)
                 seen.add(arguments[0])
+            else:
+                worker_accepts(arguments)
+                seen.add("ingest")
     assert {"ingest", "reindex", "info"} <= seen
+
+
+def test_metrics_that_the_text_explains_exist(readme: str) -> None:
+    named = set(re.findall(r"`(sss_ingest_\w+)", readme))
+    metrics = Metrics()
+    metrics.warned("any")
+    text = generate_latest(metrics.registry).decode()
+    samples = re.findall(r"^(sss_ingest_\w+?)(_bucket|_sum|_count|_created)?[{ ]", text, re.M)
+    served = {name for name, ending in samples if ending != "_created"}
+    assert named == served
 
 
 def test_what_the_text_names_in_passing_exists(readme: str, sss_accepts: Accepts) -> None:
@@ -122,6 +142,7 @@ def test_settings_in_the_text_load_and_are_those_of_the_file(
 
 def test_variables_of_sss_are_known(deploy: Path) -> None:
     known = {ENV_PREFIX + field.name.upper() for field in fields(Settings)} | {KEY_VARIABLE, FILE_VARIABLE}
+    known |= {f"{ENV_PREFIX}INGEST_{parameter.name.upper()}" for parameter in worker.params if parameter.name}
     for path in deploy.iterdir():
         if path.name not in ("api_key", ".env"):
             used = set(re.findall(r"\bSSS_[A-Z_]+", path.read_text(encoding="utf-8")))
