@@ -307,7 +307,9 @@ def test_on_the_real_store(tmp_path):
 NAMES = [f"{folder}{name}.ppm" for folder in ("", "x/", "y/") for name in "abc"]
 OPERATIONS = st.lists(
     st.tuples(
-        st.sampled_from(["add", "edit", "quiet edit", "touch", "move", "copy", "delete", "in", "ingest"]),
+        st.sampled_from(
+            ["add", "edit", "quiet edit", "touch", "move", "move", "copy", "delete", "in", "ingest", "ingest"]
+        ),
         st.sampled_from(NAMES),
         st.sampled_from(NAMES),
         st.integers(0, 2),
@@ -338,7 +340,12 @@ class Story:
 
     def do(self, what, one, other, seed):
         path, target = self.here / one, self.here / other
-        if what == "add" or (what in ("edit", "quiet edit") and path in self.files):
+        mine = sorted(path for path in self.files if self.here in path.parents)
+        if what not in ("add", "in") and path not in mine:
+            path = mine[(NAMES.index(one)) % len(mine)]  # else most operations would meet nothing
+        if path == self.here / "always.ppm" and what in ("move", "delete"):
+            return
+        if what in ("add", "edit", "quiet edit"):
             before = path.stat().st_mtime_ns if path in self.files else None
             write_image(path, seed=seed)
             self.tick(path, before if what == "quiet edit" else None)
@@ -347,8 +354,6 @@ class Story:
             source = self.there / f"{Path(one).stem}{seed}.ppm"
             if source in self.files:
                 self.rename(source, path)
-        elif path not in self.files:
-            return
         elif what == "touch":
             self.tick(path)
         elif what == "move" and path != target:
