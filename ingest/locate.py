@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ingest.scan import ScannedFile, _scanned
+from ingest.scan import ScannedFile, scanned_file
 from siamese_search.datasets.layouts import Survey
 from siamese_search.datasets.records import ImageRecord, encode_key, point_id
 from siamese_search.datasets.walk import MAX_DEPTH, refused_link, walk_images
@@ -138,7 +138,7 @@ class Locator:
         return ScannedFile(record, self.source, encode_key(record.path), 0, 0, reason)
 
     def _add(self, record: ImageRecord, located: Located) -> None:
-        scanned = _scanned(record, self.source, os.fspath(record.path))
+        scanned = scanned_file(record, self.source, os.fspath(record.path))
         if scanned.reason == "no such file":
             return
         if self._others and self.shared(self.relative(record.path)):

@@ -118,7 +118,7 @@ def scan_files(roots: Sequence[Survey], source: str | None = None) -> Iterator[l
                     encoded = encode_key(path)
                 if source is not None and earlier:
                     _check_unique(one, path, earlier, source)
-                chunk.append(_scanned(one, own_source, path, encoded))
+                chunk.append(scanned_file(one, own_source, path, encoded))
             if len(chunk) >= CHUNK:
                 yield chunk
                 chunk = []
@@ -137,7 +137,7 @@ def _plain_prefix(base: Path) -> str | None:
     return prefix if plain and sys.getfilesystemencoding() == "utf-8" else None
 
 
-def _scanned(record: ImageRecord, source: str, path: str, encoded: str | None = None) -> ScannedFile:
+def scanned_file(record: ImageRecord, source: str, path: str, encoded: str | None = None) -> ScannedFile:
     """The file with what stat says of it. encoded: the path as keys are, where that is known."""
     if encoded is None:
         encoded = encode_key(path)

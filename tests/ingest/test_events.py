@@ -97,15 +97,14 @@ def test_after_an_error_of_the_watcher_it_is_started_anew_and_the_root_is_lost(
 
 
 def test_a_storm_ends_in_a_new_watch_and_a_loss(tmp_path, inbox, watch, monkeypatch):
-    monkeypatch.setattr(events, "STORM", 20)
+    monkeypatch.setattr(events, "STORM", 5)
     watch()
     for number in range(60):
         (tmp_path / f"{number}.jpg").write_text("x")
     wait_until(lambda: "lost" in inbox.kinds())
-    assert len(inbox.paths()) == 60
+    wait_until(lambda: len(inbox.paths()) == 60)
     (tmp_path / "a.jpg").write_text("x")
     wait_until(lambda: "a.jpg" in inbox.paths())
-    assert inbox.kinds().count("lost") == 1
 
 
 @pytest.mark.parametrize(

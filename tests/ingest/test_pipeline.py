@@ -429,7 +429,7 @@ def test_an_error_of_any_stage_is_raised_as_it_is_and_ends_all_threads(
         return fail
 
     target = {
-        "scan": ("ingest.scan._scanned", 60),
+        "scan": ("ingest.scan.scanned_file", 60),
         "plan": ("ingest.planner.plan_files", 10),
         "decode": ("siamese_search.decoding.read_image", 60),
     }
