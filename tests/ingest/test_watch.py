@@ -438,3 +438,13 @@ def test_roots_that_cannot_be_watched(tmp_path, name):
     options = WatchOptions(layout="market1501")
     with pytest.raises(DataError, match=name):
         Watcher([tmp_path / name], Store(0).open, options, Record(), threading.Event()).run()
+
+
+def test_a_file_that_moves_keeps_its_vector_where_content_is_compared(root):
+    with watching(root, checksum=True) as watch:
+        embedded = sum(watch.embedder.batches)
+        (root / "ann/1.jpg").rename(root / "bob/moved.jpg")
+        wait_until(lambda: watch.record.total("moved") == 1)
+        keys = {payload["key"] for _, payload in contents(watch.gallery).values()}
+        assert keys == {"ann/2.jpg", "bob/1.jpg", "bob/moved.jpg", "bob/old/2.jpg"}
+        assert sum(watch.embedder.batches) == embedded
