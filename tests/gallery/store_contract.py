@@ -21,6 +21,7 @@ from siamese_search.errors import (
     UsageError,
 )
 from siamese_search.gallery.base import Gallery, ModelRef
+from siamese_search.gallery.storage import Storage
 from siamese_search.gallery.store import Generations, Store
 
 OpenPlace = Callable[[], Store]
@@ -183,6 +184,23 @@ class StoreContract:
                 put(fresh, 5)
                 assert finds(fresh, 5)
             assert store.generations("default") == Generations(OLD, None, NEWER)
+
+    def test_a_generation_may_be_stored_in_another_way(self, open_place: OpenPlace):
+        half = Storage("float16", "int8")
+        with open_place() as store:
+            fill(store)
+            with store.build("default", OLD, storage=half) as fresh:
+                assert fresh.storage == half
+                put(fresh, 0, 1)
+            with store.build("default", OLD, storage=Storage("float16")) as fresh:
+                assert fresh.count() == 0  # what was begun is stored otherwise
+            with store.build("default", OLD, storage=half) as fresh:
+                put(fresh, 0)
+            store.publish("default")
+            with store.open("default") as gallery:
+                assert gallery.storage == half
+            with store.build("default", NEW) as fresh:  # nothing is said: rounded as before
+                assert fresh.storage.vectors == "float16"
 
     def test_one_builds_at_a_time_and_publishes_when_done(self, open_place: OpenPlace):
         with open_place() as store, open_place() as other:

@@ -16,6 +16,7 @@ from siamese_search.gallery.base import Gallery, ModelRef
 from siamese_search.gallery.checks import sample_ids, sampled_recall
 from siamese_search.gallery.copying import copy_gallery, paired
 from siamese_search.gallery.embedded import EmbeddedGallery
+from siamese_search.gallery.storage import Storage
 
 DIM = 8
 MODEL = ModelRef("f" * 64, DIM, "tests")
@@ -208,3 +209,21 @@ def test_an_index_that_finds_the_wrong_ones_has_a_low_recall(source: Gallery, mo
 
     monkeypatch.setattr(EmbeddedGallery, "query_batch", poor)
     assert sampled_recall(source) == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_copy_into_float16_is_made_once_and_verified(scratch: Path, source: Gallery):
+    """The checksums there are those of the rounded vectors: they must not pass for other vectors every time."""
+    storage = Storage("float16", "int4")
+    with open_gallery(scratch / "half", model=MODEL, create=True, mode="w", storage=storage) as half:
+        assert counts(copy_gallery(source, half)) == (50, 50, 0, 0, 50)
+        assert counts(copy_gallery(source, half)) == (50, 0, 50, 0, 50)
+        for point in source.scroll(with_vectors=True):
+            there = half.retrieve([point.id], with_vectors=True)[0]
+            assert there is not None
+            assert np.array_equal(there.vector, storage.rounded(point.vector))
+        put(source, 3, seed=1)
+        assert counts(copy_gallery(source, half))[:3] == (50, 1, 49)
+        # And from there into a gallery that could hold more.
+        with open_gallery(scratch / "wide", model=MODEL, create=True, mode="w") as wide:
+            assert counts(copy_gallery(half, wide)) == (50, 50, 0, 0, 50)
+            assert counts(copy_gallery(half, wide)) == (50, 0, 50, 0, 50)
