@@ -145,6 +145,7 @@ def _print(report: EvaluationReport) -> None:
             ("same or not", f"AUC {_number(verification.auc)}, equal error rate {_rate(verification.eer)}"),
             ("TAR at FAR", rates),
             ("threshold", threshold),
+            ("open set", _open_set(report)),
             ("index recall", _rate(report.ann_recall)),
             *_calibrated(report),
         ]
@@ -165,6 +166,13 @@ def _calibrated(report: EvaluationReport) -> list[tuple[str, str | None]]:
         except UsageError:
             points.append(f"{rate:g}: n/a")
     return [("calibrated", f"least score at a false match rate of  {'  '.join(points)}")]
+
+
+def _open_set(report: EvaluationReport) -> str:
+    points = report.open_set_points()
+    return "missed where strangers raise a false alarm at  " + "  ".join(
+        f"{far}: {_rate(None if point is None else point.fnir)}" for far, point in points.items()
+    )
 
 
 def _rate(value: float | None) -> str:

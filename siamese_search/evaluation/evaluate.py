@@ -22,6 +22,7 @@ from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError, printable
 from siamese_search.evaluation.database import rank_through
 from siamese_search.evaluation.embedding import Embedded, embed_records
+from siamese_search.evaluation.open_set import open_set
 from siamese_search.evaluation.protocol import ALL_VS_ALL, Protocol, all_vs_all, market
 from siamese_search.evaluation.ranking import metrics_from_scores, retrieval_metrics
 from siamese_search.evaluation.report import EvaluationReport, FailedImage, Reranked
@@ -234,6 +235,15 @@ def _measure(
         flip=flip,
         verification=pairs.metrics(false_match_rate),
         pairs=pairs,
+        open_set=open_set(
+            query_vectors,
+            gallery_vectors,
+            plan.query_ids,
+            plan.gallery_ids,
+            plan.query_cameras,
+            plan.gallery_cameras,
+            same_image=plan.same_image,
+        ),
         ann_recall=ranking.recall,
         depth=depth,
         top=ranking.top,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import printable
+from siamese_search.evaluation.open_set import RATES, OpenSet, OpenSetPoint
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.ranking import RankingMetrics
 from siamese_search.evaluation.rerank import KReciprocal
@@ -70,6 +71,7 @@ class EvaluationReport:
     flip: bool
     verification: VerificationMetrics
     pairs: PairScores
+    open_set: OpenSet
     ann_recall: float
     depth: int | None
     top: Sequence[NDArray[np.int64]]
@@ -99,6 +101,10 @@ class EvaluationReport:
     @property
     def mINP(self) -> float:  # noqa: N802
         return self.ranking.mINP
+
+    def open_set_points(self) -> dict[str, OpenSetPoint | None]:
+        """What searches for identities that are in the gallery, and for ones that are not, would say."""
+        return {name: self.open_set.at_fpir(rate) for name, rate in RATES.items()}
 
     def notes(self) -> list[str]:
         """Lines for people: what the rules left out, what could not be read, how far the figures reach."""
@@ -141,6 +147,13 @@ class EvaluationReport:
                 "false_match_rate": verification.false_match_rate,
                 "genuine_pairs": verification.genuine,
                 "impostor_pairs": verification.impostor,
+            },
+            "open_set": {
+                "searches": self.open_set.searches,
+                "at_fpir": {
+                    name: None if point is None else asdict(point)
+                    for name, point in self.open_set_points().items()
+                },
             },
             "ann_recall": self.ann_recall,
             "exact": {"rank1": self.exact.rank1, "mAP": self.exact.mAP},
