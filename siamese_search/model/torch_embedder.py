@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from siamese_search.errors import UsageError
+from siamese_search.errors import UsageError, printable
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.inputs import check_images
 from siamese_search.model.weights_file import load_network
@@ -39,6 +39,10 @@ class TorchEmbedder:
         """half: compute in 16 bits; by default on CUDA only."""
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu")
+        if bundle.meta.get("precision", "float32") != "float32":
+            raise UsageError(
+                f"{printable(bundle.path)} is an int8 model, which runs on the CPU; use --device cpu"
+            )
         self.device = torch.device(device)
         self._cuda = self.device.type == "cuda"
         self._half = self._cuda if half is None else half
