@@ -16,7 +16,7 @@ from siamese_search.gallery.rows import json_path
 from siamese_search.gallery.storage import OVERSAMPLING, Storage
 
 #: Points from which an index pays, by the format that is searched without one, at 512-D: where a search takes some
-#: 40 to 60 ms of one core (measured at 20,000 and 100,000; it grows in proportion). At 100,000 points in int4 an index cost
+#: 40 to 60 ms of one core (measured at 20,000 and 100,000; it grows in proportion). At 100,000 in int4 an index cost
 #: 140 s of processor time, as much as 50,000 searches, and a search by camera took five times as long with it.
 _INDEX_FROM = {
     "float32": 400_000,
