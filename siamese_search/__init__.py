@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from siamese_search.images import read_image
     from siamese_search.model.bundle import Bundle, load_bundle
     from siamese_search.model.embedder import load_embedder
+    from siamese_search.model_comparison import compare_models
     from siamese_search.retrieval.results import QueryResult, SearchResult
     from siamese_search.retrieval.sheet import draw_sheet
     from siamese_search.sweeps import sweep
@@ -58,6 +59,7 @@ _HOMES = {
     "rollback": "siamese_search.upkeep",
     "verify": "siamese_search.upkeep",
     "sweep": "siamese_search.sweeps",
+    "compare_models": "siamese_search.model_comparison",
     "IngestSummary": "ingest.summary",
     "Failure": "ingest.summary",
     "QueryResult": "siamese_search.retrieval.results",
@@ -86,6 +88,7 @@ __all__ = [
     "TrainResult",
     "__version__",
     "compare",
+    "compare_models",
     "describe",
     "draw_sheet",
     "drop",

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from siamese_search.cli.options import Positive, device_option, json_option, layout_option
-from siamese_search.cli.output import note, safe, warn, write_json, write_pairs, write_text
+from siamese_search.cli.output import note, safe, warn, write_json, write_pairs, write_table, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
+    from siamese_search.evaluation.paired import PairedReport
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.model.embedder import Device
 
@@ -24,6 +25,7 @@ Examples:
   sss evaluate gallery/ --queries queries/          two sets, as in Market-1501
   sss evaluate faces/ --no-cameras --plot roc.png   no cameras known, and the curves as a picture
   sss evaluate --flip --rerank                      what the two usual extras of test time add
+  sss evaluate photos/ --compare runs/a runs/b      which is better, and is it more than luck?
   sss evaluate --calibrate                          from then on sss search says match or no match
 
 Matches from the query's own camera do not count, unless --no-cameras says so.
@@ -48,6 +50,12 @@ Matches from the query's own camera do not count, unless --no-cameras says so.
     is_flag=True,
     help="Keep thresholds and probabilities in the model: searches then say match or no match.",
 )
+@click.option(
+    "--compare",
+    nargs=2,
+    metavar="RUN_A RUN_B",
+    help="Measure two models on the same queries, and how sure the difference is.",
+)
 @click.option("--depth", type=Positive(), metavar="N", help="Results fetched per query.  [default: all]")
 @layout_option
 @click.option("--batch-size", type=Positive(), metavar="N", help="Images per forward pass.  [default: 64]")
@@ -67,6 +75,7 @@ def command(
     flip: bool,
     rerank: bool,
     calibrate: bool,
+    compare: tuple[str, str] | None,
     depth: int | None,
     layout: str,
     batch_size: int | None,
@@ -84,6 +93,10 @@ def command(
 
     if all and identities not in (None, "all"):
         raise UsageError("give either --all or --identities, not both")
+    if compare is not None and (model is not None or plot is not None):
+        raise UsageError(
+            "--compare names its two models itself and draws nothing: leave out --model and --plot"
+        )
     if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"{safe(plot)}: curves are drawn as .png or .svg; name the file so")
     with Bar("embed", "images") as embedding, Bar("rank", "queries") as ranking:
@@ -93,23 +106,27 @@ def command(
                 embedding.close()
             (embedding if stage == "embed" else ranking).update(done, total)
 
-        report = api.evaluate(
-            data,
-            queries=queries,
-            model=model,
-            identities="all" if all else identities,
-            layout=layout,
-            use_cameras=not no_cameras,
-            depth=depth,
-            flip=flip,
-            rerank=rerank,
-            calibrate=calibrate,
-            batch_size=batch_size,
-            threads=threads,
-            device=device,
-            progress=show,
-            notify=note,
-        )
+        how: dict[str, Any] = {
+            "queries": queries,
+            "identities": "all" if all else identities,
+            "layout": layout,
+            "use_cameras": not no_cameras,
+            "depth": depth,
+            "flip": flip,
+            "rerank": rerank,
+            "calibrate": calibrate,
+            "batch_size": batch_size,
+            "threads": threads,
+            "device": device,
+            "progress": show,
+            "notify": note,
+        }
+        if compare is not None:
+            from siamese_search.model_comparison import compare_models
+
+            pair = compare_models(*compare, data, **how)
+            return _compared(pair, json=json)
+        report = api.evaluate(data, model=model, **how)
     for failure in report.failed:
         warn(f"skipped {safe(failure.path)}: {failure.reason}")
     if json:
@@ -122,6 +139,39 @@ def command(
         draw_curves(report, plot)
         note(f"wrote {safe(plot)}")
     return EXIT_PARTIAL if report.failed else EXIT_DONE
+
+
+def _compared(pair: PairedReport, *, json: bool) -> int:
+    """Print two models side by side."""
+    for failure in pair.a.failed:
+        warn(f"skipped {safe(failure.path)}: {failure.reason}")
+    if json:
+        write_json(pair.to_json())
+    else:
+        write_text(f"A  {safe(pair.a.model_name)}\nB  {safe(pair.b.model_name)}")
+        columns = [
+            ("", "text"),
+            ("A", "number"),
+            ("B", "number"),
+            ("B - A", "number"),
+            ("95% interval", "number"),
+        ]
+        names = {"rank1": "rank-1", "mAP": "mAP", "mINP": "mINP"}
+        write_table(
+            [*columns, ("B ahead", "number")],
+            [
+                [
+                    names[name], _rate(one.a), _rate(one.b), f"{one.difference:+.1%}",
+                    f"{one.low:+.1%} to {one.high:+.1%}", _rate(one.better),
+                ]
+                for name, one in pair.differences.items()
+            ],
+        )  # fmt: skip
+        identities = len(set(pair.a.plan.query_ids))
+        write_text(
+            f"{pair.a.ranking.queries:,} queries of {identities:,} identities; intervals by bootstrap over identities"
+        )
+    return EXIT_PARTIAL if pair.a.failed else EXIT_DONE
 
 
 def _print(report: EvaluationReport) -> None:

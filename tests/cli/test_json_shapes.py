@@ -121,6 +121,18 @@ def test_evaluate(sss: Run, demo: Path, tiny_bundle: Bundle) -> None:
     assert (report["flip"], report["reranked"]) == (False, None)
 
 
+def test_evaluate_two_models(sss: Run, demo: Path, tiny_bundle: Bundle) -> None:
+    both = ("evaluate", demo / "gallery", "--compare", tiny_bundle.path, tiny_bundle.path)
+    pair = answer(sss(*both, "--json"))
+    for side in ("a", "b"):
+        same_shape(documented("sss evaluate --json"), pair[side])
+    assert set(pair["differences"]) == {"rank1", "mAP", "mINP"}
+    assert set(pair["differences"]["mAP"]) == {"a", "b", "difference", "low", "high", "better"}
+    shown = sss(*both).stdout
+    assert "95% interval" in shown
+    assert "intervals by bootstrap over identities" in shown
+
+
 def test_evaluate_with_the_extras_of_test_time(sss: Run, demo: Path, tiny_bundle: Bundle) -> None:
     report = answer(
         sss("evaluate", demo / "gallery", "--model", tiny_bundle.path, "--flip", "--rerank", "--json")
