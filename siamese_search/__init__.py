@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ingest.summary import Failure, IngestSummary
-    from siamese_search.api import compare, evaluate, ingest, search, train
+    from siamese_search.api import evaluate, ingest, search, train
     from siamese_search.errors import SiameseSearchError
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.gallery.opening import list_galleries, open_gallery, open_store
+    from siamese_search.image_comparison import compare
     from siamese_search.images import read_image
     from siamese_search.model.bundle import Bundle, load_bundle
     from siamese_search.model.embedder import load_embedder
@@ -45,7 +46,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "ingest": "siamese_search.api",
     "search": "siamese_search.api",
-    "compare": "siamese_search.api",
+    "compare": "siamese_search.image_comparison",
     "train": "siamese_search.api",
     "evaluate": "siamese_search.api",
     "describe": "siamese_search.upkeep",

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from siamese_search.errors import DataError, GalleryReplacedError, UsageError, printable
+from siamese_search.errors import GalleryReplacedError, UsageError, printable
 from siamese_search.workspace import (
     LazyEmbedder,
     StrPath,
@@ -24,6 +24,7 @@ from siamese_search.workspace import (
     open_to_read,
     open_to_write,
     place_of,
+    query_images,
 )
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from ingest.summary import IngestSummary, Progress
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.model.embedder import Device
-    from siamese_search.retrieval.comparison import Comparison
     from siamese_search.retrieval.results import QueryResult
     from siamese_search.settings import Settings
     from siamese_search.training.run import Reporter, TrainResult
@@ -158,12 +158,12 @@ def search(
     if k < 1:
         raise UsageError(f"k is {k}; ask for at least 1 result")
     conditions = parse_where([where] if isinstance(where, str) else list(where))
-    images = [image for query in queries for image in _query_images(query)]
+    images = [image for query in queries for image in query_images(query)]
     keys = [like] if isinstance(like, str) else list(like)
     if not images and not keys:
         raise UsageError("nothing to search for; give at least one query image")
     others = [unlike] if isinstance(unlike, (str, os.PathLike)) else list(unlike)
-    away = [image for other in others for image in _query_images(other)]
+    away = [image for other in others for image in query_images(other)]
     settings = _settings()
     place, name = place_of(settings, store, gallery)
     threads = settings.threads if threads is None else threads
@@ -195,41 +195,6 @@ def search(
         GalleryReplacedError
     ):  # its generation was replaced and deleted meanwhile: all from the new one then
         return ask()
-
-
-def compare(
-    a: StrPath,
-    b: StrPath,
-    *,
-    model: StrPath | None = None,
-    fmr: float | None = None,
-    threshold: float | None = None,
-    threads: int | None = None,
-) -> Comparison:
-    """Score every pair of an image of ``a`` and one of ``b``: image files, or directories of them.
-
-    model: a bundle (default: the settings', else the bundled one). fmr: false match rate of the threshold (0.01), for
-    a calibrated model; threshold: a cosine similarity instead. Without either the scores come undecided.
-    Raises UsageError (both given, or a rate that the model cannot give), ImageError, DataError, BundleError.
-    """
-    from siamese_search.model.bundle import load_bundle
-    from siamese_search.retrieval.comparison import compare as score
-    from siamese_search.retrieval.matching import check_fmr
-
-    if fmr is not None and threshold is not None:
-        raise UsageError("give either a false match rate or a threshold, not both")
-    settings = _settings()
-    bundle = load_bundle((settings.model if model is None else os.fspath(model)) or None)
-    check_fmr(bundle.calibration, fmr, printable(bundle.name))
-    left, right = ([path for path in _query_images(side) if isinstance(path, Path)] for side in (a, b))
-    return score(
-        left,
-        right,
-        load(bundle, "cpu", settings.threads if threads is None else threads),
-        bundle.calibration,
-        threshold=threshold,
-        false_match_rate=fmr,
-    )
 
 
 def train(
@@ -413,18 +378,3 @@ def _settings() -> Settings:
     from siamese_search.settings import load_settings
 
     return load_settings()
-
-
-def _query_images(query: StrPath | NDArray[np.uint8]) -> list[Path | NDArray[np.uint8]]:
-    """A query as images: a directory stands for the images in it, sorted by path."""
-    if not isinstance(query, (str, os.PathLike)):
-        return [query]
-    path = Path(query)
-    if not path.is_dir():
-        return [path]
-    from siamese_search.datasets.walk import walk_images
-
-    images: list[Path | NDArray[np.uint8]] = [path / relative for relative in walk_images(path)]
-    if not images:
-        raise DataError(f"{printable(path)}: no images in it to search for; check the path")
-    return images

@@ -171,3 +171,18 @@ def place_of(settings: Settings, store: StrPath | None, gallery: str | None) -> 
     """(store, gallery name): as given, else as the settings say."""
     place = settings.store if store is None else os.fspath(store)
     return place, settings.gallery if gallery is None else gallery
+
+
+def query_images(query: StrPath | NDArray[np.uint8]) -> list[Path | NDArray[np.uint8]]:
+    """A query as images: a directory stands for the images in it, sorted by path."""
+    if not isinstance(query, (str, os.PathLike)):
+        return [query]
+    path = Path(query)
+    if not path.is_dir():
+        return [path]
+    from siamese_search.datasets.walk import walk_images
+
+    images: list[Path | NDArray[np.uint8]] = [path / relative for relative in walk_images(path)]
+    if not images:
+        raise DataError(f"{printable(path)}: no images in it to search for; check the path")
+    return images

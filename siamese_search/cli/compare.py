@@ -77,12 +77,12 @@ def command(
     threads: int | None,
 ) -> int:
     """Compare image A with image B. A directory on either side stands for all images in it: then every pair."""
-    from siamese_search import api
+    from siamese_search.image_comparison import compare
 
     try:
         if save is not None and save.suffix.lower() != ".png":
             raise UsageError(f"{safe(save)}: --save draws a PNG; name the file with .png")
-        found = api.compare(a, b, model=model, fmr=fmr, threshold=threshold, threads=threads)
+        found = compare(a, b, model=model, fmr=fmr, threshold=threshold, threads=threads)
         for path, reason in found.failed:
             warn(f"skipped {safe(path)}: {reason}")
         _print(found, format)
