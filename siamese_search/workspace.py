@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siamese_search.errors import GalleryNotFoundError, ModelMismatchError, UsageError, printable
+from siamese_search.errors import DataError, GalleryNotFoundError, ModelMismatchError, UsageError, printable
 
 if TYPE_CHECKING:
     import numpy as np
