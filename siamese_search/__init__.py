@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from siamese_search.model.bundle import Bundle, load_bundle
     from siamese_search.model.embedder import load_embedder
     from siamese_search.model_comparison import compare_models
+    from siamese_search.quantising import quantise_model
     from siamese_search.retrieval.results import QueryResult, SearchResult
     from siamese_search.retrieval.sheet import draw_sheet
     from siamese_search.sweeps import sweep
@@ -59,6 +60,7 @@ _HOMES = {
     "reindex": "siamese_search.upkeep",
     "rollback": "siamese_search.upkeep",
     "verify": "siamese_search.upkeep",
+    "quantise_model": "siamese_search.quantising",
     "sweep": "siamese_search.sweeps",
     "compare_models": "siamese_search.model_comparison",
     "IngestSummary": "ingest.summary",
@@ -105,6 +107,7 @@ __all__ = [
     "optimise",
     "pull",
     "push",
+    "quantise_model",
     "read_image",
     "reindex",
     "rollback",

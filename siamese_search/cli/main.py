@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("siamese_search.cli.train", "Train a model on your own identities."),
     "sweep": ("siamese_search.cli.sweep", "Train with several values of an option and compare them."),
     "evaluate": ("siamese_search.cli.evaluate", "Measure a model on identities it has never seen."),
+    "quantise": ("siamese_search.cli.quantise", "Make an int8 copy of a model."),
     "reindex": ("siamese_search.cli.reindex", "Embed a gallery's images again, with another model."),
     "rollback": ("siamese_search.cli.rollback", "Go back to the vectors from before a reindex."),
     "galleries": ("siamese_search.cli.galleries", "List what a store holds."),

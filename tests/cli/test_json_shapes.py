@@ -111,6 +111,30 @@ def test_compare(sss: Run, query: Path, tiny_bundle: Bundle) -> None:
     assert (compared["same"], compared["threshold"], compared["false_match_rate"]) == (True, 0.5, None)
 
 
+def test_quantise(sss: Run, demo: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    made = answer(
+        sss(
+            "quantise",
+            demo / "gallery",
+            "--model",
+            tiny_bundle.path,
+            "--out",
+            tmp_path / "small",
+            "--count",
+            "8",
+            "--json",
+        )
+    )
+    same_shape(documented("sss quantise --json"), made)
+    assert (made["calibrated_on"], made["measured_on"]) == (8, 8)
+    assert 0.5 < made["least_cosine"] <= made["mean_cosine"] <= 1.0
+    assert made["fingerprint"] != tiny_bundle.fingerprint
+    again = sss("quantise", demo / "gallery", "--model", tmp_path / "small", "--out", tmp_path / "smaller")
+    assert again.returncode == 2
+    assert "int8 model already" in again.stderr
+
+
 def test_evaluate(sss: Run, demo: Path, tiny_bundle: Bundle) -> None:
     done = sss(
         "evaluate", demo / "gallery", "--queries", demo / "queries", "--model", tiny_bundle.path, "--json"
