@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +66,12 @@ Matches from the query's own camera do not count, unless --no-cameras says so.
 @click.option(
     "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Also draw the curves (.png, .svg)."
 )
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Also write report.json and report.html, a page with curves, cameras and the worst queries.",
+)
 @json_option
 def command(
     data: str | None,
@@ -82,6 +90,7 @@ def command(
     threads: int | None,
     device: Device,
     plot: Path | None,
+    report: Path | None,
     json: bool,
 ) -> int:
     """Embed the labelled images in DATA, search for each among the others, and count the right answers.
@@ -93,9 +102,9 @@ def command(
 
     if all and identities not in (None, "all"):
         raise UsageError("give either --all or --identities, not both")
-    if compare is not None and (model is not None or plot is not None):
+    if compare is not None and (model is not None or plot is not None or report is not None):
         raise UsageError(
-            "--compare names its two models itself and draws nothing: leave out --model and --plot"
+            "--compare names its two models itself and draws nothing: leave out --model, --plot and --report"
         )
     if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"{safe(plot)}: curves are drawn as .png or .svg; name the file so")
@@ -126,19 +135,24 @@ def command(
 
             pair = compare_models(*compare, data, **how)
             return _compared(pair, json=json)
-        report = api.evaluate(data, model=model, **how)
-    for failure in report.failed:
+        found = api.evaluate(data, model=model, **how)
+    for failure in found.failed:
         warn(f"skipped {safe(failure.path)}: {failure.reason}")
     if json:
-        write_json(report.to_json())
+        write_json(found.to_json())
     else:
-        _print(report)
+        _print(found)
     if plot is not None:  # last: the figures must not be lost to a directory that cannot be written
         from siamese_search.evaluation.plots import draw_curves
 
-        draw_curves(report, plot)
+        draw_curves(found, plot)
         note(f"wrote {safe(plot)}")
-    return EXIT_PARTIAL if report.failed else EXIT_DONE
+    if report is not None:
+        from siamese_search.evaluation.html_report import write_report
+
+        page = write_report(found, report, shlex.join(["sss", *sys.argv[1:]]))
+        note(f"wrote {safe(page)}")
+    return EXIT_PARTIAL if found.failed else EXIT_DONE
 
 
 def _compared(pair: PairedReport, *, json: bool) -> int:

@@ -252,6 +252,8 @@ def _measure(
         data=data,
         failed=failed,
         seconds=time.monotonic() - began,
+        query_vectors=query_vectors,
+        gallery_vectors=gallery_vectors,
     )
 
 

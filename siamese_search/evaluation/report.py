@@ -61,6 +61,7 @@ class EvaluationReport:
     part in it, neither ``depth`` nor ``ann_recall`` concerns it, and verification knows no re-ranking.
     ``calibration``, where it was asked for, was fitted to ``pairs``.
     ``flip`` says that all vectors are means over an image and its mirror image.
+    ``query_vectors`` [q, d] and ``gallery_vectors`` [g, d] are what was measured, in the plan's order.
     ``top`` holds each query's first ranked places in ``plan.gallery`` after the exclusions, int64 [≤ 10].
     """
 
@@ -80,6 +81,8 @@ class EvaluationReport:
     data: str
     failed: Sequence[FailedImage]
     seconds: float
+    query_vectors: NDArray[np.float32]
+    gallery_vectors: NDArray[np.float32]
     calibration: Calibration | None = None
 
     @property

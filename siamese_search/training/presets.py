@@ -38,7 +38,7 @@ class TrainConfig:
     epochs: int = _option(60, "passes over the training images")
     sizes: str = _option(
         "",
-        "smaller sizes to begin at, with their epochs, as in 128x64:20,192x96:2; the other epochs are at full size",
+        "smaller sizes to begin at, with their epochs, as in 128x64:20+192x96:2; the other epochs are at full size",
     )
 
     # losses
@@ -159,7 +159,7 @@ REID = TrainConfig()
 REID_CPU = REID.with_options(
     preset="reid-cpu",
     epochs=23,
-    sizes="128x64:20,192x96:2",
+    sizes="128x64:20+192x96:2",
     warmup_epochs=1.0,
     ema=0.0,
     erase=0.25,

@@ -56,10 +56,10 @@ def stages(config: TrainConfig) -> list[Stage]:
         raise UsageError(f"--sizes: {simple_cnn.NAME} is made for one size, leave it out")
     found: list[Stage] = []
     first = 0
-    for text in filter(None, (part.strip() for part in config.sizes.split(","))):
+    for text in filter(None, (part.strip() for part in re.split("[+,]", config.sizes))):
         match = _STAGE.fullmatch(text)
         if not match:
-            raise UsageError(f"--sizes: {text!r} is not HEIGHTxWIDTH:EPOCHS, as in 128x64:20")
+            raise UsageError(f"--sizes: {text!r} is not HEIGHTxWIDTH:EPOCHS, as in 128x64:20+192x96:2")
         height, width, epochs = (int(number) for number in match.groups())
         if height < 8 or width < 8 or epochs < 1:
             raise UsageError(f"--sizes: {text!r}: at least 8x8 pixels and 1 epoch")

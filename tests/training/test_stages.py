@@ -40,7 +40,7 @@ def test_the_recipe_of_the_bundled_model_begins_at_half_the_size() -> None:
 )
 def test_every_epoch_is_in_one_stage(small: list[tuple[int, int, int]], rest: int) -> None:
     config = PRESETS["reid"].with_options(
-        sizes=", ".join(f"{h}x{w}:{n}" for h, w, n in small), epochs=sum(n for _, _, n in small) + rest
+        sizes="+".join(f"{h}x{w}:{n}" for h, w, n in small), epochs=sum(n for _, _, n in small) + rest
     )
     expected = [(h, w) for h, w, n in small for _ in range(n)] + [(256, 128)] * rest
     assert [stage_at(config, epoch).size for epoch in range(config.epochs)] == expected
