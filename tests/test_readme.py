@@ -43,6 +43,7 @@ def sessions() -> list[tuple[str, list[str]]]:
 def masked(line: str) -> str:
     """A line without its numbers, white space and drawing: what must be the same everywhere."""
     line = re.sub(r"\b[0-9a-f]{12}\b", "FINGERPRINT", line)  # of a model trained just now
+    line = re.sub(r"bottleneck: \w+", "bottleneck: STAGE", line)  # another machine, another one
     line = re.sub(r"\d+([.,]\d+)*", "N", line)
     line = re.sub(r"[─\s]+", " ", line).strip()
     return re.sub(r"\bN(,N)*\b", "N", line)
