@@ -100,7 +100,9 @@ def main() -> None:
             f"  {row['peak_megabytes']:>5.0f} MB at most, {row['own_megabytes']:.0f} MB its own,"
             f" {row['growth_megabytes']:+.1f} MB by the ingest"
         )
-    print(f"target: {TARGET:,} files/s, peak memory within {MEMORY_TARGET - 1:.0%}: {result['memory_ratio']:.3f}")
+    print(
+        f"target: {TARGET:,} files/s, peak memory within {MEMORY_TARGET - 1:.0%}: {result['memory_ratio']:.3f}"
+    )
 
 
 def make_files(root: Path, count: int, names: str) -> None:
