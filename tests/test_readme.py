@@ -89,6 +89,9 @@ def test_the_commands_run_and_print_what_is_shown(workplace: tuple[Path, dict[st
         "reindex",
         "rollback",
         "push",
+        "compare",
+        "verify",
+        "optimise",
     }
     for command, shown in commands:
         if command.startswith("sss train"):
@@ -154,6 +157,7 @@ def test_the_options_and_settings_that_are_named_exist(
 ) -> None:
     import click
 
+    from ingest.__main__ import command as service
     from siamese_search.cli.config import command_defaults
     from siamese_search.cli.main import COMMANDS, cli
 
@@ -164,6 +168,7 @@ def test_the_options_and_settings_that_are_named_exist(
         assert command is not None
         options |= {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)}
     options.add("--nproc-per-node")  # torchrun's
+    options |= {opt for p in service.params for opt in p.opts}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= options
     (settings,) = re.findall(r"^```toml\n(.*?)^```", README, re.S | re.M)
     (tmp_path / "sss.toml").write_text(settings)
