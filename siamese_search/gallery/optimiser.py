@@ -82,7 +82,7 @@ def run_in_child(
 
 def _follow(lines: IO[bytes], progress: OptimiseProgress | None) -> dict[str, Any]:
     """Read what the child says until it says no more, reporting progress; its last words."""
-    started, stage, rest = time.monotonic(), "opening", b""
+    started, stage, rest = time.monotonic(), "starting", b""
     last: dict[str, Any] = {"changed": False}
     with selectors.DefaultSelector() as selector:
         selector.register(lines, selectors.EVENT_READ)
@@ -120,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--wait", type=float, required=True)
     options = parser.parse_args(arguments)
     index = None if options.index is None else options.index == "yes"
+    _say({"stage": "opening"})  # from here on a signal ends it, whatever the parent ignores
     from siamese_search.gallery.rebuild import optimise
 
     try:
