@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from siamese_search.evaluation.ranking import camera_codes
+
 #: False positive identification rates of the report, with the names that they have in its JSON.
 RATES = {"1e-1": 1e-1, "1e-2": 1e-2}
 
@@ -85,12 +87,7 @@ def open_set(
     names = {name: code for code, name in enumerate(dict.fromkeys((*query_ids, *gallery_ids)))}
     query_code = np.array([names[name] for name in query_ids], np.int64)
     gallery_code = np.array([names[name] for name in gallery_ids], np.int64)
-    cameras = {
-        name: code
-        for code, name in enumerate(dict.fromkeys((*(query_cameras or ()), *(gallery_cameras or ()))))
-    }
-    own = _codes(query_cameras, cameras, len(query_ids))
-    theirs = _codes(gallery_cameras, cameras, len(gallery_ids))
+    own, theirs = camera_codes(query_cameras, gallery_cameras, len(query_ids), len(gallery_ids))
     best_match = np.full(len(queries), np.nan, np.float32)
     best_other = np.full(len(queries), -np.inf, np.float32)
     rows = max(1, block // max(1, len(gallery)))
@@ -109,12 +106,3 @@ def open_set(
         best = np.where(valid, scores, -np.inf).max(axis=1, initial=-np.inf)
         best_match[part] = np.where(found, best, np.nan)
     return OpenSet(best_match, best_other)
-
-
-def _codes(
-    cameras: Sequence[str | None] | None, codes: dict[str | None, int], count: int
-) -> NDArray[np.int64]:
-    """Cameras as numbers, -1 where none is known."""
-    if cameras is None:
-        return np.full(count, -1, np.int64)
-    return np.array([-1 if camera is None else codes[camera] for camera in cameras], np.int64)

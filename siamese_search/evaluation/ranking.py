@@ -215,7 +215,7 @@ def metrics_from_scores(
     Raises ValueError for blocks that do not add up to the queries and for an index outside the gallery.
     """
     count, size = len(query_ids), len(gallery_ids)
-    query_camera, gallery_camera = _camera_codes(query_cameras, gallery_cameras, count, size)
+    query_camera, gallery_camera = camera_codes(query_cameras, gallery_cameras, count, size)
     own = np.full(count, -1, np.int64) if same_image is None else np.asarray(same_image, np.int64)
     _check_length(own, count, "same_image")
     if own.size and (own.min() < -1 or own.max() >= size):
@@ -269,7 +269,7 @@ def _members(identities: Sequence[str]) -> dict[str, NDArray[np.int64]]:
     return {identity: np.array(indices, np.int64) for identity, indices in lists.items()}
 
 
-def _camera_codes(
+def camera_codes(
     query_cameras: Sequence[str | None] | None,
     gallery_cameras: Sequence[str | None] | None,
     queries: int,
