@@ -81,6 +81,7 @@ def read_image(
     path: str | os.PathLike[str],
     size: tuple[int, int] | None = None,
     *,
+    fit: bool = False,
     max_pixels: int = MAX_PIXELS,
     expected: FileStamp | None = None,
 ) -> NDArray[np.uint8]:
@@ -89,6 +90,7 @@ def read_image(
     size: (height, width) to resize to, bilinear with antialiasing; ``None`` keeps the image's own size. The
     result is that of a full decode, except that a JPEG of at least 5.8 times the size (in both directions) is
     decoded reduced: nearly all values within 2 grey levels of it, more only at the hardest edges.
+    fit: keep the image's shape instead: as large as goes into ``size``, and never enlarged (for thumbnails).
     expected: the state of the file that a scan saw; in another one it counts as changed.
     The content decides the format, not the name. Transparency is laid over white; of an animation the first
     frame counts; 16-bit grey keeps its high byte.
@@ -96,7 +98,7 @@ def read_image(
     """
     try:
         with _turn(_file_size(path) > _LARGE_BYTES):
-            return _decode(path, read_bytes(path, expected), size, max_pixels)
+            return _decode(path, read_bytes(path, expected), size, max_pixels, fit)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -122,7 +124,7 @@ def _turn(large: bool) -> AbstractContextManager[object]:
 
 
 def _decode(
-    path: str | os.PathLike[str], data: bytes, size: tuple[int, int] | None, max_pixels: int
+    path: str | os.PathLike[str], data: bytes, size: tuple[int, int] | None, max_pixels: int, fit: bool
 ) -> NDArray[np.uint8]:
     formats = _heic_formats(path) if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS else FORMATS
     if data.startswith((b"II", b"MM")):
@@ -143,6 +145,8 @@ def _decode(
             raise ImageError(
                 path, f"a JPEG of {scans} scans of {width}x{height} pixels takes too long to decode"
             )
+        if fit and size is not None:
+            size = _fitted(image, size)
         with _turn(pixels > _LARGE_PIXELS):
             return _upright(image, size)
 
@@ -204,6 +208,13 @@ def _upright(image: Image.Image, size: tuple[int, int] | None) -> NDArray[np.uin
     if size is not None and (rgb.height, rgb.width) != tuple(size):
         rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(rgb, dtype=np.uint8)
+
+
+def _fitted(image: Image.Image, room: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the upright image within ``room``; its own where it is no larger."""
+    width, height = image.size if _UPRIGHT.get(_orientation(image)) not in _SIDEWAYS else image.size[::-1]
+    scale = min(room[0] / height, room[1] / width, 1.0)
+    return max(1, round(height * scale)), max(1, round(width * scale))
 
 
 _SIDEWAYS = frozenset(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))

@@ -144,3 +144,28 @@ def test_pillow_reduces_by_what_is_asked(stored, factor):
     width, height = stored
     derived = min(width // (width // factor), height // (height // factor))
     assert next(scale for scale in (8, 4, 2, 1) if derived >= scale) == factor
+
+
+@pytest.mark.parametrize(
+    ("stored", "room", "expected"),
+    [
+        ((768, 1024), (96, 96), (72, 96)),  # as large as goes in, of the same shape
+        ((1024, 768), (96, 96), (96, 72)),
+        ((40, 30), (96, 96), (40, 30)),  # never enlarged
+        ((3, 900), (50, 50), (1, 50)),  # never of no height
+    ],
+)
+def test_a_thumbnail_keeps_its_shape(tmp_path, stored, room, expected):
+    path = tmp_path / "a.jpg"
+    draw_photo(1, stored).save(path, quality=95)
+    thumbnail = read_image(path, room, fit=True)
+    assert thumbnail.shape == (*expected, 3)
+    np.testing.assert_array_equal(thumbnail, read_image(path, expected))
+
+
+def test_a_thumbnail_of_a_photograph_on_its_side_is_upright(tmp_path):
+    path = tmp_path / "a.jpg"
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    draw_photo(1, (768, 1024)).save(path, quality=95, exif=exif)
+    assert read_image(path, (96, 96), fit=True).shape == (96, 72, 3)

@@ -5,34 +5,27 @@ The page has no script and asks nobody for anything; names from files are escape
 
 from __future__ import annotations
 
-import base64
-import io
 import json
-from collections.abc import Sequence
-from html import escape
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
 from siamese_search import __version__
 from siamese_search.datasets.records import ImageRecord
-from siamese_search.errors import ImageError, SiameseSearchError, printable
-from siamese_search.evaluation.embedding_map import pca, tsne
+from siamese_search.errors import SiameseSearchError, printable
 from siamese_search.evaluation.findings import camera_pairs, worst_identities, worst_queries
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.svg import Series, line_chart
 from siamese_search.files import atomic_write_text
-from siamese_search.images import read_image
+from siamese_search.page import escaped, page, picture_url, scatter, table, write_page
+from siamese_search.projection import pca, tsne
 
 #: Points of the embedding map, and results shown beside a bad query.
 MAP_POINTS = 1200
 _SHOWN = 6
 _THUMB = (96, 48)
 _SMALL = (44, 28)
-_QUALITY = 70
 
 
 def write_report(report: EvaluationReport, directory: Path, command: str = "") -> Path:
@@ -40,34 +33,24 @@ def write_report(report: EvaluationReport, directory: Path, command: str = "") -
 
     command: what was typed, for the page's foot. Raises SiameseSearchError where they cannot be written.
     """
-    page = directory / "report.html"
     try:
         directory.mkdir(parents=True, exist_ok=True)
         text = json.dumps(report.to_json(), indent=1, ensure_ascii=False)
         atomic_write_text(directory / "report.json", text.encode("utf-8", "backslashreplace").decode() + "\n")
-        atomic_write_text(page, html_page(report, command).encode("utf-8", "backslashreplace").decode())
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise SiameseSearchError(f"{printable(directory)}: the report cannot be written: {reason}") from None
-    return page
+    return write_page(html_page(report, command), directory / "report.html", "report")
 
 
 def html_page(report: EvaluationReport, command: str = "") -> str:
     """The whole page."""
-    title = escape(printable(f"{report.model_name or 'model'} on {report.data}"))
     sections = [
         _figures(report), _charts(report), _cameras(report), _identities(report), _queries(report), _map(report),
         _counts(report), _foot(report, command),
     ]  # fmt: skip
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f'<link rel="icon" href="data:,"><title>{title}</title><style>{_style()}</style></head><body>'
-        f"<h1>{title}</h1>{''.join(sections)}</body></html>\n"
-    )
-
-
-def _style() -> str:
-    return (resources.files(__package__) / "report.css").read_text(encoding="utf-8")
+    style = (resources.files(__package__) / "report.css").read_text(encoding="utf-8")
+    return page(f"{report.model_name or 'model'} on {report.data}", "".join(sections), style)
 
 
 def _figures(report: EvaluationReport) -> str:
@@ -104,7 +87,7 @@ def _charts(report: EvaluationReport) -> str:
 
 
 def _figure(name: str, text: str, drawing: str) -> str:
-    return f"<figure><figcaption><b>{escape(name)}</b> {escape(text)}</figcaption>{drawing}</figure>"
+    return f"<figure><figcaption><b>{escaped(name)}</b> {escaped(text)}</figcaption>{drawing}</figure>"
 
 
 def _pair_charts(report: EvaluationReport) -> str:
@@ -176,7 +159,7 @@ def _cameras(report: EvaluationReport) -> str:
     ]
     head = ("query camera", "gallery camera", "queries", "rank-1", "mAP")
     text = "Each query against the images of one other camera only, hardest first."
-    return f"<section><h2>Cameras</h2><p>{text}</p>{_table(head, rows)}</section>"
+    return f"<section><h2>Cameras</h2><p>{text}</p>{table(head, rows)}</section>"
 
 
 def _identities(report: EvaluationReport) -> str:
@@ -185,7 +168,7 @@ def _identities(report: EvaluationReport) -> str:
         for one in worst_identities(report)
     ]
     head = ("identity", "queries", "rank-1", "mAP")
-    return f"<section><h2>Hardest identities</h2>{_table(head, rows)}</section>"
+    return f"<section><h2>Hardest identities</h2>{table(head, rows)}</section>"
 
 
 def _queries(report: EvaluationReport) -> str:
@@ -198,7 +181,7 @@ def _queries(report: EvaluationReport) -> str:
             text = f"identity {found.identity}, camera {found.camera}"
             cells.append(_picture(found, _THUMB, "right" if correct else "wrong", text))
         first = f"first match at rank {bad.first_hit_rank}" if bad.first_hit_rank else "no match found"
-        name = escape(printable(query.key))
+        name = escaped(query.key)
         caption = f"{name}: {first}, AP {bad.average_precision:.3f}"
         rows.append(f'<div class="bad"><div class="row">{"".join(cells)}</div><p>{caption}</p></div>')
     text = "Lowest average precision first. Blue: the query. Then its first results: green its identity, red another."
@@ -211,28 +194,21 @@ def _map(report: EvaluationReport) -> str:
         return ""
     chosen = np.unique(np.linspace(0, len(records) - 1, min(MAP_POINTS, len(records))).astype(int))
     kept = [records[place] for place in chosen]
-    thumbs = [_data_url(record, _SMALL) for record in kept]
+    thumbs = [picture_url(record.path, _SMALL) for record in kept]
+    captions = [f"{record.identity}, camera {record.camera}" for record in kept]
+    codes: dict[str | None, int] = {}
+    colours = [_hue(codes.setdefault(record.identity, len(codes))) for record in kept]
     maps = [("PCA", pca(vectors[chosen]))]
     if (second := tsne(vectors[chosen])) is not None:
         maps.append(("t-SNE", second))
-    body = "".join(_figure(name, "", _scatter(points, kept, thumbs)) for name, points in maps)
+    body = "".join(_figure(name, "", scatter(points, colours, captions, thumbs)) for name, points in maps)
     text = f"{len(kept):,} of {len(records):,} images, coloured by identity; point at one to see it."
     return f'<section><h2>Embedding map</h2><p>{text}</p><div class="maps">{body}</div></section>'
 
 
-def _scatter(points: NDArray[np.float64], records: Sequence[ImageRecord], thumbs: Sequence[str]) -> str:
-    low, high = points.min(axis=0), points.max(axis=0)
-    placed = (points - low) / np.where(high > low, high - low, 1.0) * 96 + 2
-    codes: dict[str | None, int] = {}
-    dots = []
-    for (x, y), record, thumb in zip(placed, records, thumbs, strict=True):
-        code = codes.setdefault(record.identity, len(codes))
-        hue = (code * 137.508) % 360  # the golden angle: neighbours in number differ in colour
-        text = escape(printable(f"{record.identity}, camera {record.camera}"))
-        picture = f'<img src="{thumb}" alt="" loading="lazy">' if thumb else ""
-        style = f"left:{x:.1f}%;bottom:{y:.1f}%;background:hsl({hue:.0f} 60% 50%)"
-        dots.append(f'<i style="{style}"><span>{picture}{text}</span></i>')
-    return f'<div class="map">{"".join(dots)}</div>'
+def _hue(code: int) -> str:
+    """A colour per identity, by the golden angle: neighbours in number differ."""
+    return f"hsl({code * 137.508 % 360:.0f} 60% 50%)"
 
 
 def _counts(report: EvaluationReport) -> str:
@@ -241,7 +217,7 @@ def _counts(report: EvaluationReport) -> str:
         *report.notes(),
     ]
     lines += [f"{printable(failure.path)}: {failure.reason}" for failure in list(report.failed)[:50]]
-    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    items = "".join(f"<li>{escaped(line)}</li>" for line in lines)
     return f"<section><h2>What was counted</h2><ul>{items}</ul></section>"
 
 
@@ -250,33 +226,13 @@ def _foot(report: EvaluationReport, command: str) -> str:
         ("model", report.model_name), ("fingerprint", report.model), ("data", report.data),
         ("protocol", report.plan.name), ("made by", f"siamese-search {__version__}"), ("command", command),
     ]  # fmt: skip
-    return "<footer>" + _table((), [(name, printable(value)) for name, value in rows if value]) + "</footer>"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    top = "<tr>" + "".join(f"<th>{escape(name)}</th>" for name in head) + "</tr>" if head else ""
-    body = "".join(
-        "<tr>" + "".join(f"<td>{escape(printable(cell))}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table>{top}{body}</table>"
+    return "<footer>" + table((), [(name, printable(value)) for name, value in rows if value]) + "</footer>"
 
 
 def _picture(record: ImageRecord, size: tuple[int, int], kind: str, text: str) -> str:
-    url = _data_url(record, size)
+    url = picture_url(record.path, size)
     inside = f'<img src="{url}" alt="">' if url else "<em>unreadable</em>"
-    return f'<span class="tile {kind}" title="{escape(printable(text))}">{inside}</span>'
-
-
-def _data_url(record: ImageRecord, size: tuple[int, int]) -> str:
-    """The image, no larger than ``size`` (height, width) and encoded anew; empty where it cannot be read."""
-    try:
-        picture = Image.fromarray(read_image(record.path))
-    except ImageError:
-        return ""
-    picture.thumbnail((2 * size[1], 2 * size[0]))  # twice, for dense screens
-    held = io.BytesIO()
-    picture.save(held, format="JPEG", quality=_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode("ascii")
+    return f'<span class="tile {kind}" title="{escaped(text)}">{inside}</span>'
 
 
 def _rate(value: float | None) -> str:

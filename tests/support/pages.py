@@ -1,0 +1,75 @@
+"""Judges of pages: a parser that fails where tags do not close, and a browser that must not complain."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+VOID = {"meta", "link", "img", "br"}
+
+
+class Balanced(HTMLParser):
+    """Fails where tags do not close in order; notes the tags and what they point to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.handlers: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+        self.tags.add(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def check_page(text: str) -> Balanced:
+    """The page's tags close, it runs nothing and asks nobody for anything."""
+    parser = Balanced()
+    parser.feed(text)
+    assert parser.open == []
+    assert "script" not in parser.tags
+    assert parser.handlers == []
+    assert all(link.startswith("data:") for link in parser.links)
+    assert not re.search(r"https?://|url\(|@import", text)
+    return parser
+
+
+def screenshot(
+    page: Path, out: Path, size: tuple[int, int] = (1100, 1800), *, dark: bool = False
+) -> Image.Image:
+    """The page as Chromium shows it, once it has nothing to complain of; skips where there is no Chromium."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here")
+    done = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={size[0]},{size[1]}",
+            "--hide-scrollbars", "--enable-logging=stderr", f"--user-data-dir={out.with_suffix('.profile')}",
+            *(["--blink-settings=preferredColorScheme=0"] if dark else []),
+            "--disable-background-networking", "--disable-component-update", "--no-first-run",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--screenshot={out}", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    # A request to elsewhere, or a script, is against the page's own policy: Chromium says so on the console.
+    assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
+    with Image.open(out) as picture:
+        picture.load()
+        return picture.convert("RGB")
