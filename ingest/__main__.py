@@ -15,6 +15,7 @@ from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, Siam
 EPILOG = """\b
 Examples:
   python -m ingest /images --store http://qdrant:6333
+  python -m ingest /images --shard auto/4        in a Kubernetes job with completionMode: Indexed
   python -m ingest /cam1 /cam2 --watch --metrics-port 9464 --health-file /tmp/health.json
   python -m ingest --check /tmp/health.json --max-age 300
 
@@ -56,6 +57,21 @@ options from SSS_INGEST_* and the table [ingest] of sss.toml. Exit codes: 0 done
 @click.option("--prune", is_flag=True, help="Full scans remove images whose file has gone.")
 @click.option("--prune-anyway", is_flag=True, help="The same, even where it is over a fifth of them.")
 @click.option("--follow-links", is_flag=True, help="Follow symbolic links to folders, and out of ROOT.")
+@click.option(
+    "--storage",
+    type=click.Choice(["float32", "float16"]),
+    help="How a new gallery stores its vectors; float16 takes half the space.",
+)
+@click.option(
+    "--quantise",
+    type=click.Choice(["none", "int8", "int4", "binary"]),
+    help="Search in a copy of the vectors of 8, 4 or 1 bits a number; results are scored exactly.",
+)
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Only part I (from 0) of N, by a hash of each file's name; auto/N in an indexed Kubernetes job.",
+)
 @click.option("--failures", metavar="FILE", help="List every skipped file there, as lines of JSON.")
 @click.option(
     "--rescan-minutes",
@@ -108,6 +124,9 @@ def command(
     prune: bool,
     prune_anyway: bool,
     follow_links: bool,
+    storage: str | None,
+    quantise: str | None,
+    shard: str | None,
     failures: str | None,
     rescan_minutes: float,
     poll: bool,
@@ -126,6 +145,7 @@ def command(
     if not roots:
         raise click.UsageError("nothing to ingest: name a directory of images or a CSV file")
     from ingest.service import ServiceOptions, run_service
+    from ingest.shards import parse_shard
     from ingest.watch import WatchOptions
 
     watching = WatchOptions(
@@ -149,6 +169,9 @@ def command(
         batch_size=batch_size,
         threads=threads,
         device=device,
+        storage=storage,
+        quantise=quantise,
+        shard=None if shard is None else parse_shard(shard),
         failures=failures,
         metrics_port=metrics_port,
         metrics_host=metrics_host,

@@ -30,6 +30,7 @@ from ingest.prefetch import prefetch
 from ingest.prune import places_of
 from ingest.prune import prune as prune_points
 from ingest.scan import ScannedFile, scan_files, survey_roots
+from ingest.shards import Shard, check_combination
 from ingest.stages import Clock, Tally
 from ingest.summary import IngestSummary, Progress
 from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
@@ -62,6 +63,7 @@ def run_ingest(
     checksum: bool = False,
     follow_links: bool = False,
     prune: Prune = "no",
+    shard: Shard | None = None,
     failures: FailureLog | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
@@ -79,19 +81,23 @@ def run_ingest(
     checksum: compare by content instead of by modification time, and recognise moved files (:mod:`ingest.plan`).
     follow_links: enter links to directories, and take links to files outside a root. prune: ``safe`` removes the
     points of files that have gone, after a complete scan, unless that looks wrong (:mod:`ingest.prune`, and so
-    does ``anyway``). failures: gets every failure, however many there are.
+    does ``anyway``). shard: only its part of the files (:mod:`ingest.shards`); others do the rest.
+    failures: gets every failure, however many there are.
     progress: called from this thread after every step. stop: when set, the batch in hand is finished and
     committed, and the summary says ``interrupted``; the next run goes on from there. So it does after a
     crash: point ids depend on (source, key) alone, and what was committed is found unchanged.
 
     Raises DataError for a missing root, when there are no images, or when none of them can be used (naming
-    three), and ModelMismatchError when the gallery's vectors come from another model.
+    three), ModelMismatchError when the gallery's vectors come from another model, and UsageError for pruning with
+    checksums in a shard. A shard may be empty, and one none of whose files can be used is no error: it cannot tell
+    whether the others fare better.
     """
+    check_combination(shard, checksum=checksum, prune=prune != "no")
     _check(gallery, embedder, batch_size, decode_threads)
     started = time.monotonic()
     surveys = survey_roots(roots, layout, follow_links=follow_links)
     places = places_of(surveys, source)
-    chunks = scan_files(surveys, source)
+    chunks = scan_files(surveys, source, shard)
     summary = ingest_files(
         map(with_digests, chunks) if checksum else chunks,
         gallery,
@@ -100,15 +106,16 @@ def run_ingest(
         decode_threads=decode_threads,
         reembed=reembed,
         checksum=checksum,
-        total=_total(surveys),
+        total=_total(surveys, shard),
         failures=failures,
         progress=progress,
         stop=stop,
     )
     if not summary.interrupted:
-        _check_outcome(summary, [survey.root for survey in surveys])
+        if shard is None:
+            _check_outcome(summary, [survey.root for survey in surveys])
         if prune != "no":
-            pruned = prune_points(gallery, places, anyway=prune == "anyway")
+            pruned = prune_points(gallery, places, anyway=prune == "anyway", shard=shard)
             summary.removed, summary.prune_refused = pruned.removed, pruned.refused
     summary.seconds = time.monotonic() - started
     return summary
@@ -243,10 +250,12 @@ def _check(gallery: Gallery, embedder: Embedder, batch_size: int, decode_threads
         )
 
 
-def _total(surveys: Sequence[Survey]) -> int | None:
-    """How many images the surveys found; ``None`` where one of them did not count."""
+def _total(surveys: Sequence[Survey], shard: Shard | None) -> int | None:
+    """How many images the surveys found (of a shard: about); ``None`` where one of them did not count."""
     counts = [survey.images for survey in surveys]
-    return None if None in counts else sum(count or 0 for count in counts)
+    if None in counts:
+        return None
+    return round(sum(count or 0 for count in counts) / (1 if shard is None else shard.count))
 
 
 def _check_outcome(summary: IngestSummary, roots: Sequence[Path]) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import IO
 
+from ingest.shards import Shard
 from ingest.whereabouts import find, unmounted_places
 from siamese_search.datasets.layouts import Survey
 from siamese_search.datasets.records import encode_key
@@ -63,7 +64,9 @@ def places_of(surveys: Sequence[Survey], source: str | None = None) -> list[Plac
     return places
 
 
-def prune(gallery: Gallery, places: Sequence[Place], *, anyway: bool = False) -> Pruned:
+def prune(
+    gallery: Gallery, places: Sequence[Place], *, anyway: bool = False, shard: Shard | None = None
+) -> Pruned:
     """Remove the points of these places' sources whose file has gone. Points of other sources are not touched.
 
     Nothing is removed when a place is missing, empty or not the directory that it was (its disk was unmounted
@@ -73,6 +76,10 @@ def prune(gallery: Gallery, places: Sequence[Place], *, anyway: bool = False) ->
 
     anyway: remove what has gone in spite of the last rule, what was last seen under a directory that is not there,
     and leave out (instead of refusing) what cannot be looked for. A missing or empty place is refused all the same.
+
+    shard: remove only its points; the others are another worker's to remove. Whether to remove any is asked of all
+    points of the source nevertheless, as one run would: of a few files a fifth soon goes by chance, and what others
+    have pruned or added meanwhile only makes the share that has gone smaller.
 
     Memory: bounded; the ids wait in a temporary file. A kill on the way leaves the rest to the next call.
     """
@@ -85,15 +92,22 @@ def prune(gallery: Gallery, places: Sequence[Place], *, anyway: bool = False) ->
         bases.setdefault(place.source, []).append(place.base)
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, "w+", encoding="ascii") as spool:
         for source, directories in bases.items():
-            count = _gather(gallery, source, directories, spool, anyway)
+            count = _gather(gallery, source, directories, spool, anyway, shard)
             if not anyway and (reason := _doubt(source, count)) is not None:
                 return Pruned(refused=reason)
         spool.seek(0)
         return _remove(gallery, places, (line.rstrip() for line in spool))
 
 
-def _gather(gallery: Gallery, source: str, bases: Sequence[str], spool: IO[str], anyway: bool) -> _Count:
-    """Write the ids of the points of ``source`` whose file has gone, a line each."""
+def _gather(
+    gallery: Gallery,
+    source: str,
+    bases: Sequence[str],
+    spool: IO[str],
+    anyway: bool,
+    shard: Shard | None,
+) -> _Count:
+    """Write the ids of the points of ``source`` whose file has gone, a line each; of a shard only its own."""
     count = _Count()
     unmounted = unmounted_places()
     where = [Condition("source", "=", (source,))]
@@ -102,7 +116,8 @@ def _gather(gallery: Gallery, source: str, bases: Sequence[str], spool: IO[str],
         found = find(point.payload, bases, unmounted)
         if found.state == "gone" or (anyway and found.elsewhere):
             count.gone += 1
-            spool.write(f"{point.id}\n")
+            if shard is None or shard.has(str(point.payload.get("key"))):
+                spool.write(f"{point.id}\n")
         elif found.state == "unknown":
             count.unknown += 1
             count.first = (

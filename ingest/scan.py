@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ingest.shards import Shard
 from siamese_search.datasets.layouts import Survey, survey
 from siamese_search.datasets.records import ImageRecord, decode_key, encode_key
 from siamese_search.datasets.walk import PassedOver
@@ -82,11 +83,14 @@ def survey_roots(
     ]
 
 
-def scan_files(roots: Sequence[Survey], source: str | None = None) -> Iterator[list[ScannedFile]]:
+def scan_files(
+    roots: Sequence[Survey], source: str | None = None, shard: Shard | None = None
+) -> Iterator[list[ScannedFile]]:
     """Chunks of at most :data:`CHUNK` files, root by root, in the deterministic order of ``scan_records``.
 
     roots: from :func:`survey_roots`. source: the name that keys belong to, for all roots; by default each
-    root's own directory (of a CSV: the one that its paths are relative to). Memory: one chunk (and of a CSV,
+    root's own directory (of a CSV: the one that its paths are relative to). shard: only its files, and of
+    what is passed over its share, so that all shards together tell of each once. Memory: one chunk (and of a CSV,
     whose rows have no order to rely on, a hash per row). A directory that cannot be read, a pipe, a device, a
     link to a directory or out of the root comes as a file with a reason, and the scan goes on; links are followed
     where the survey was made so, and the files that a CSV names are taken wherever they lie.
@@ -103,6 +107,8 @@ def scan_files(roots: Sequence[Survey], source: str | None = None) -> Iterator[l
         for one in root.stream_all(inside=not root.follow_links):
             if isinstance(one, PassedOver):
                 record = ImageRecord(encode_key(one.relative), Path(base, one.relative))
+                if shard is not None and not shard.has(record.key):
+                    continue
                 chunk.append(ScannedFile(record, own_source, encode_key(record.path), 0, 0, one.reason))
             else:
                 if listed is not None:
@@ -111,6 +117,8 @@ def scan_files(roots: Sequence[Survey], source: str | None = None) -> Iterator[l
                             f"{printable(root.root)}: lists {one.key!r} twice; keep one row per image"
                         )
                     listed.add(digest)
+                if shard is not None and not shard.has(one.key):
+                    continue
                 if prefix is not None and "%" not in one.key:  # nothing in it is escaped
                     path = encoded = prefix + one.key
                 else:

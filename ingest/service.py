@@ -19,6 +19,7 @@ from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, Usa
 
 if TYPE_CHECKING:
     from ingest.metrics import Metrics
+    from ingest.shards import Shard
     from siamese_search.model.embedder import Device, Embedder
 
 #: Seconds between two updates of the gauges while nothing changes.
@@ -41,6 +42,9 @@ class ServiceOptions:
     batch_size: int | None = None
     threads: int | None = None
     device: Device = "auto"
+    storage: str | None = None
+    quantise: str | None = None
+    shard: Shard | None = None
     failures: str | None = None
     metrics_port: int | None = None
     metrics_host: str = "127.0.0.1"
@@ -53,6 +57,8 @@ def run_service(options: ServiceOptions, log: JsonLog) -> int:
     0: done, or stopped while watching. 3: done, but some images failed. 130: stopped before the (first) ingest
     was complete. Everything else is an exception.
     """
+    if options.watch and options.shard is not None:
+        raise UsageError("a watch has all files: leave --shard out, or watch one directory in each process")
     metrics = None
     if options.metrics_port is not None:
         from ingest.metrics import Metrics
@@ -86,6 +92,8 @@ def _watch(options: ServiceOptions, reporter: Reporter, stop: threading.Event) -
         threads=options.threads,
         device=options.device,
         failures=options.failures,
+        storage=options.storage,
+        quantise=options.quantise,
         around=reporter.timed,
     )
     return EXIT_DONE if complete else EXIT_INTERRUPTED
@@ -110,7 +118,10 @@ def _once(options: ServiceOptions, reporter: Reporter, stop: threading.Event) ->
         checksum=asked.checksum,
         follow_links=asked.follow_links,
         prune=asked.prune,
+        shard=options.shard,
         failures=options.failures,
+        storage=options.storage,
+        quantise=options.quantise,
         progress=lambda progress: reporter.moment("ingesting", 0, progress),
         stop=stop,
         notify=lambda message: reporter.said("info", "layout", message),
@@ -118,8 +129,10 @@ def _once(options: ServiceOptions, reporter: Reporter, stop: threading.Event) ->
     reporter.worked(summary)
     if summary.interrupted:
         return EXIT_INTERRUPTED
+    if summary.prune_refused is not None:
+        reporter.said("warning", "prune_refused", f"nothing more is pruned: {summary.prune_refused}")
     reporter.complete(summary)
-    return EXIT_PARTIAL if summary.failed else EXIT_DONE
+    return EXIT_PARTIAL if summary.failed or summary.prune_refused is not None else EXIT_DONE
 
 
 class Reporter(Observer):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ingest.pipeline import Prune
+    from ingest.shards import Shard
     from ingest.summary import IngestSummary, Progress
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.model.embedder import Device
@@ -56,6 +57,7 @@ def ingest(
     checksum: bool = False,
     follow_links: bool = False,
     prune: Prune = "no",
+    shard: str | Shard | None = None,
     failures: StrPath | None = None,
     storage: str | None = None,
     quantise: str | None = None,
@@ -73,7 +75,9 @@ def ingest(
     moved keeps its point and metadata. follow_links: enter links to directories, take links out of a directory.
     prune: ``"safe"`` removes the points of files under ``directories`` that have gone, unless the disk seems to be
     missing or more than a fifth of them would go; ``"anyway"`` removes them even then (not for a missing disk).
-    failures: a file that gets every failure as a line of JSON. storage (``float32``, ``float16``), quantise (``none``,
+    shard: ``"0/4"`` … ``"3/4"``: only that part of the files, by a hash of their key, so that four processes, on one
+    machine or on several, do what one would (:mod:`ingest.shards`). failures: a file that gets every failure as a line
+    of JSON. storage (``float32``, ``float16``), quantise (``none``,
     ``int8``, ``int4``, ``binary``): how a gallery that is made keeps its vectors. stop: set it to end after the batch
     in hand.
     progress, notify: called with each moment of progress, and with lines for people.
@@ -84,12 +88,15 @@ def ingest(
     from ingest import run_ingest
     from ingest.failures import FailureLog
     from ingest.scan import survey_roots
+    from ingest.shards import check_combination, parse_shard
 
     settings = _settings()
     if not directories:
         raise UsageError("nothing to ingest; name at least one directory of images")
     if prune not in ("no", "safe", "anyway"):
         raise UsageError(f"prune is {prune!r}; choose from no, safe, anyway")
+    part = parse_shard(shard) if isinstance(shard, str) else shard
+    check_combination(part, checksum=checksum, prune=prune != "no")
     # Before a gallery is made; and only once, for the names of a large tree take a while.
     roots = survey_roots([Path(directory) for directory in directories], layout, follow_links=follow_links)
     if notify is not None and layout == "auto":
@@ -113,6 +120,7 @@ def ingest(
             reembed=reembed,
             checksum=checksum,
             prune=prune,
+            shard=part,
             failures=log,
             progress=progress,
             stop=stop,

@@ -32,13 +32,16 @@ def watch(
     threads: int | None = None,
     device: Device = "auto",
     failures: StrPath | None = None,
+    storage: str | None = None,
+    quantise: str | None = None,
     around: Callable[[Embedder], Embedder] = lambda embedder: embedder,
 ) -> bool:
     """Ingest all images under ``directories``, then what changes there, until ``stop`` is set.
 
     options: see :class:`~ingest.watch.WatchOptions` (its batch size is the settings' where ``batch_size`` is not
-    given). observer: told of everything that happens. The rest is as
-    for :func:`siamese_search.api.ingest`. around: what to put around an embedder that has been loaded.
+    given). observer: told of everything that happens. storage, quantise: how a gallery that is made keeps its vectors;
+    asked of an existing one at the first opening only, for it may be re-indexed. The rest is as for
+    :func:`siamese_search.api.ingest`. around: what to put around an embedder that has been loaded.
 
     Returns whether the first full ingest came to its end. Raises what :meth:`ingest.watch.Watcher.run` raises.
     """
@@ -50,6 +53,7 @@ def watch(
     opener = _Opener(
         settings, store, gallery, model, device, settings.threads if threads is None else threads, around
     )
+    opener.storage = (storage, quantise)
     options = replace(options, batch_size=settings.batch_size if batch_size is None else batch_size)
     with nullcontext() if failures is None else FailureLog(failures) as log:
         watcher = Watcher([Path(one) for one in directories], opener.open, options, observer, stop, log)
@@ -73,6 +77,7 @@ class _Opener:
         self._place = (settings, store, gallery, model)
         self._device, self._threads, self._around = device, threads, around
         self._embedder: Embedder | None = None
+        self.storage: tuple[str | None, str | None] = (None, None)  # asked for at the first opening only
 
     @contextmanager
     def open(self) -> Iterator[tuple[Gallery, Embedder]]:
@@ -82,7 +87,9 @@ class _Opener:
         # watches waits by itself, says so, and can be stopped.
         with suppress(GalleryNotFoundError), open_gallery(*place_of(*self._place[:3])):
             pass
-        with open_to_write(*self._place) as (opened, bundle):
+        storage, quantise = self.storage
+        with open_to_write(*self._place, storage=storage, quantise=quantise) as (opened, bundle):
+            self.storage = (None, None)
             if self._embedder is None or self._embedder.fingerprint != bundle.fingerprint:
                 self._embedder = self._around(LazyEmbedder(bundle, self._device, self._threads))
             yield opened, self._embedder

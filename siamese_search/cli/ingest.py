@@ -15,7 +15,7 @@ from siamese_search.cli.options import (
     store_options,
 )
 from siamese_search.cli.output import note, warn, write_json, write_text
-from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL
+from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
     from ingest.pipeline import Prune
@@ -29,6 +29,7 @@ Examples:
   sss ingest people.csv                     paths, identities and metadata from a CSV
   sss ingest /mnt/a --source nas            the same images wherever they are mounted
   sss ingest photos/ --checksum --prune     after files were moved and deleted
+  sss ingest photos/ --shard 0/4            the first quarter; 1/4 to 3/4 on other machines
   sss ingest inbox/ --watch                 go on, as files come and go
 
 Run it again at any time: unchanged files are skipped, changed ones replaced. A file is unchanged
@@ -58,6 +59,11 @@ while its size and time are; with --checksum, while its content is.
 )
 @click.option("--follow-links", is_flag=True, help="Follow symbolic links to folders, and out of DIR.")
 @storage_options
+@click.option(
+    "--shard",
+    metavar="I/N",
+    help="Only part I (from 0) of N, by a hash of each file's name; auto/N in an indexed Kubernetes job.",
+)
 @click.option("--failures", metavar="FILE", help="List every skipped file there, as lines of JSON.")
 @click.option("--watch", is_flag=True, help="Go on: ingest what is new or changed, remove what is deleted.")
 @click.option(
@@ -86,6 +92,7 @@ def command(
     follow_links: bool,
     storage: str | None,
     quantise: str | None,
+    shard: str | None,
     failures: str | None,
     watch: bool,
     rescan_minutes: float,
@@ -102,6 +109,10 @@ def command(
     """
     pruning: Prune = "anyway" if prune_anyway else "safe" if prune else "no"
     if watch:
+        if shard is not None:
+            raise UsageError(
+                "a watch has all files: leave --shard out, or watch one directory in each process"
+            )
         if storage is not None or quantise is not None:
             from siamese_search import upkeep
 
@@ -156,6 +167,7 @@ def command(
             checksum=checksum,
             follow_links=follow_links,
             prune=pruning,
+            shard=shard,
             failures=failures,
             storage=storage,
             quantise=quantise,

@@ -117,3 +117,18 @@ def test_links_are_followed_only_on_request(ingest: Run, photos: Path, tmp_path:
         "folder": "a link to a directory, which is not followed",
     }
     assert counts(ingest(farm, "--layout", "flat", "--follow-links")) == {"new": 7, "unchanged": 1}
+
+
+@pytest.mark.parametrize("shard", ["4/4", "-1/2", "a/b", "0/0", "auto/4", "1"])
+def test_what_is_no_shard_is_refused_before_anything_is_made(
+    refused: Callable[..., str], photos: Path, tmp_path: Path, shard: str
+) -> None:
+    line = refused("ingest", photos, "--store", tmp_path / "store", "--shard", shard, code=2)
+    assert f"shard {shard}" in line or f"shard '{shard}'" in line
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_watch_is_not_split(refused: Callable[..., str], photos: Path, tmp_path: Path) -> None:
+    line = refused("ingest", photos, "--store", tmp_path / "store", "--watch", "--shard", "0/2", code=2)
+    assert "leave --shard out" in line
+    assert not (tmp_path / "store").exists()

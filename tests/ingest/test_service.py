@@ -166,6 +166,9 @@ def test_one_ingest_and_its_exit_codes(start, root, tmp_path):
         (("images", "--layout", "csv"), 1, "csv"),
         (("images", "--batch-size", "none"), 2, "batch-size"),
         (("images", "--store", "images/ann/1.jpg"), 1, "images"),
+        (("images", "--shard", "4/4"), 2, "shard 4/4"),
+        (("images", "--shard", "0/4", "--watch"), 2, "leave --shard out"),
+        (("images", "--quantise", "int3"), 2, "quantise"),
     ],
 )
 def test_what_cannot_work_is_one_line_of_the_log(start, root, arguments, code, word):
@@ -184,6 +187,28 @@ def test_settings_are_those_of_sss(start, root, tmp_path):
     assert worker.end(signal.SIGINT) == 0
     with open_gallery(tmp_path / "there", "station") as gallery:
         assert {point.payload["source"] for point in gallery.scroll()} == {"nas"}
+
+
+@pytest.mark.parametrize("watch", [(), ("--watch",)])
+def test_how_vectors_are_stored_is_chosen_as_by_sss(start, root, tmp_path, watch):
+    store = tmp_path / "store"
+    worker = start(root, "--store", store, "--storage", "float16", "--quantise", "int8", *watch)
+    assert worker.wait_event("complete")["new"] == 3
+    assert worker.end(*[signal.SIGTERM] * len(watch)) == 0
+    with open_gallery(store) as gallery:
+        assert (gallery.storage.vectors, gallery.storage.quantisation) == ("float16", "int8")
+    other = start(root, "--store", store, "--quantise", "binary", *watch)
+    assert other.end() == 2
+    assert "keeps its vectors as" in other.lines[-1]["message"]
+
+
+def test_pruning_that_is_refused_is_said_and_is_no_success(start, root, tmp_path):
+    store = tmp_path / "store"
+    assert start(root, "--store", store).end() == 0
+    (root / "ann/1.jpg").unlink()
+    worker = start(root, "--store", store, "--prune")
+    assert worker.end() == 3
+    assert "1 of the 3 images" in worker.wait_event("prune_refused")["message"]
 
 
 def test_a_server_that_is_away_is_waited_for(start, root, tmp_path):
