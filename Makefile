@@ -13,6 +13,9 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 SSS := $(VENV)/bin/sss
 DEMO := demo
 
+# Test workers: one per core, up to four, for each may hold torch. Override it: make test WORKERS=0 is one process
+WORKERS ?= logical
+
 # The first Python that is new enough and can make environments. Override it: make demo PYTHON=/path/to/python3
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	"$$p" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; \
@@ -49,7 +52,7 @@ demo: $(VENV)/.installed-base
 	@echo "The results as a picture: $(CURDIR)/$(DEMO)/results.png"
 
 test: lint
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal
 
 lint: $(VENV)/.installed-full
 	$(VENV)/bin/ruff check .

@@ -6,10 +6,15 @@ import os
 import sys
 from pathlib import Path
 
-import hypothesis
-import pytest
+# Several workers share the cores (pytest-xdist): two libraries with two threads each wait for one another at every
+# barrier. Before numpy and torch are imported; children inherit it.
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")
 
-from siamese_search.model.bundle import Bundle
+import hypothesis  # noqa: E402
+import pytest  # noqa: E402
+
+from siamese_search.model.bundle import Bundle  # noqa: E402
 
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "tests" / "support"))
@@ -17,6 +22,11 @@ sys.path.insert(0, str(PROJECT / "tests" / "support"))
 # A busy machine must not fail a test: no deadlines, and the same examples in every run.
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("project")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The slow ones first: with several workers, a long test that begins last keeps everybody waiting."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 #: What a make around the tests hands down: it would print directories and take options.
-INHERITED = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "PYTHON")
+INHERITED = ("MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS", "PYTHON", "WORKERS")
 
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
@@ -40,8 +40,8 @@ def checkout(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def recipe(target: str, cwd: Path) -> str:
-    done = make("--dry-run", target, cwd=cwd)
+def recipe(target: str, cwd: Path, *variables: str) -> str:
+    done = make("--dry-run", target, *variables, cwd=cwd)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -68,6 +68,8 @@ def test_test_runs_every_check(checkout: Path) -> None:
     assert "[torch,dev]" in text
     order = [text.index(part) for part in ("ruff check", "ruff format --check", "mypy", "-m pytest")]
     assert order == sorted(order)
+    assert "--numprocesses logical --maxprocesses 4 --dist worksteal" in text
+    assert "--numprocesses 0 " in recipe("test", checkout, "WORKERS=0")
 
 
 def test_an_environment_that_is_up_to_date_is_reused(checkout: Path) -> None:
