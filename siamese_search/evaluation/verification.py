@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +84,7 @@ class PairScores:
     def impostor_pairs(self) -> int:
         return int(self.impostor.sum())
 
+    @cached_property
     def _accepted(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Genuine and impostor pairs at or above each bin edge, int64 [BINS + 1]; the last accepts none."""
         return _tail(self.genuine), _tail(self.impostor)
@@ -121,7 +123,7 @@ class PairScores:
         allowed = int(rate * impostor * (1 + 1e-12))  # 0.07 · 100 must be 7, whatever its last bit says
         if not genuine or allowed < 1:
             return None
-        accepted_genuine, accepted_impostor = self._accepted()
+        accepted_genuine, accepted_impostor = self._accepted
         edge = int(np.argmax(accepted_impostor <= allowed))  # counts fall, so this is the lowest edge
         return OperatingPoint(
             threshold=_edge(edge),
@@ -135,7 +137,7 @@ class PairScores:
         if not genuine or not impostor:
             return None
         edge = int(np.clip(np.ceil(threshold * SCALE) + SCALE, 0, BINS))
-        accepted_genuine, accepted_impostor = self._accepted()
+        accepted_genuine, accepted_impostor = self._accepted
         return OperatingPoint(
             _edge(edge), float(accepted_impostor[edge] / impostor), float(accepted_genuine[edge] / genuine)
         )
@@ -150,7 +152,7 @@ class PairScores:
         if not genuine or not impostor:
             empty = np.empty(0)
             return RocCurve(empty, empty, empty)
-        accepted_genuine, accepted_impostor = self._accepted()
+        accepted_genuine, accepted_impostor = self._accepted
         occupied = np.flatnonzero(self.genuine + self.impostor)[::-1]
         edges = np.concatenate(([BINS], occupied))
         far = accepted_impostor[edges] / impostor
