@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from siamese_search.model.embedder import load_embedder
     from siamese_search.model_comparison import compare_models
     from siamese_search.quantising import quantise_model
+    from siamese_search.retrieval.html_sheet import write_html_sheet
     from siamese_search.retrieval.results import QueryResult, SearchResult
     from siamese_search.retrieval.sheet import draw_sheet
+    from siamese_search.retrieval.star import draw_star
     from siamese_search.sweeps import sweep
     from siamese_search.training.run import TrainResult
     from siamese_search.upkeep import (
@@ -78,6 +80,8 @@ _HOMES = {
     "open_store": "siamese_search.gallery.opening",
     "read_image": "siamese_search.images",
     "draw_sheet": "siamese_search.retrieval.sheet",
+    "draw_star": "siamese_search.retrieval.star",
+    "write_html_sheet": "siamese_search.retrieval.html_sheet",
 }
 
 __all__ = [
@@ -94,6 +98,7 @@ __all__ = [
     "compare_models",
     "describe",
     "draw_sheet",
+    "draw_star",
     "drop",
     "drop_old",
     "evaluate",
@@ -115,6 +120,7 @@ __all__ = [
     "sweep",
     "train",
     "verify",
+    "write_html_sheet",
 ]
 
 

@@ -44,16 +44,19 @@ def escaped(value: object) -> str:
 
 
 def picture_url(path: Path | None, size: tuple[int, int]) -> str:
-    """A data URI of the image, shape kept, for ``size`` (height, width) in CSS pixels; empty if it cannot be read.
-
-    It has twice those pixels, for dense screens, and never more than the file.
-    """
-    if path is None:
-        return ""
+    """:func:`encoded`, and "" where the image cannot be read."""
     try:
-        picture = Image.fromarray(read_image(path, (2 * size[0], 2 * size[1]), fit=True))
+        return "" if path is None else encoded(path, size)
     except ImageError:
         return ""
+
+
+def encoded(path: Path, size: tuple[int, int]) -> str:
+    """A data URI of the image, shape kept, for ``size`` (height, width) in CSS pixels.
+
+    It has twice those pixels, for dense screens, and never more than the file. Raises ImageError.
+    """
+    picture = Image.fromarray(read_image(path, (2 * size[0], 2 * size[1]), fit=True))
     held = io.BytesIO()
     picture.save(held, format="JPEG", quality=_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode("ascii")

@@ -23,6 +23,7 @@ from siamese_search.cli.output import (
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
+    from siamese_search.cli.terminal_pictures import Terminal
     from siamese_search.retrieval.results import QueryResult, SearchResult
 
 EPILOG = """\b
@@ -33,7 +34,8 @@ Examples:
   sss search front.jpg back.jpg --together      several images of one person, one answer
   sss search query.jpg --not stranger.jpg       nearer to the one, away from the other
   sss search --like 0002_c1s1_000451_03.jpg     others like an image of the gallery, by its key
-  sss search a.jpg b.jpg --save sheet.png       many at once, and a picture of the answer
+  sss search a.jpg b.jpg --save sheet.png       many at once, and a picture of the answer (or a page: sheet.html)
+  sss search query.jpg --show                   the images in the terminal
   sss search query.jpg --format paths | xargs -d '\\n' ls -l
 
 Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --where must all hold.
@@ -69,7 +71,19 @@ Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --wher
     help="False match rate at which results count as matches, for a calibrated model.  [default: 0.01]",
 )
 @click.option("--format", type=click.Choice(LIST_FORMATS), default="table", help="Form of the answer.")
-@click.option("--save", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw the results.")
+@click.option("--show", is_flag=True, help="Also show the images, in the terminal (SSS_GRAPHICS: how).")
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Also draw the results: as a picture (.png) or as a page (.html).",
+)
+@click.option(
+    "--star",
+    type=click.Path(path_type=Path),
+    metavar="FILE.png",
+    help="Also draw each query with its results around it, the farther the less alike.",
+)
 @store_options
 @click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
 def command(
@@ -85,7 +99,9 @@ def command(
     min_score: float | None,
     fmr: float | None,
     format: str,
+    show: bool,
     save: Path | None,
+    star: Path | None,
     store: str | None,
     gallery: str | None,
     model: str | None,
@@ -101,8 +117,12 @@ def command(
     if not queries and not like:
         text = "missing QUERY: give an image, a directory of images, or --like KEY"
         raise click.UsageError(text, click.get_current_context())
-    if save is not None and save.suffix.lower() != ".png":
-        raise UsageError(f"{safe(save)}: --save draws a PNG; name the file with .png")
+    if save is not None and save.suffix.lower() not in (".png", ".html", ".htm"):
+        raise UsageError(
+            f"{safe(save)}: --save draws a picture or writes a page; name the file with .png or .html"
+        )
+    if star is not None and star.suffix.lower() != ".png":
+        raise UsageError(f"{safe(star)}: --star draws a PNG; name the file with .png")
     answers = api.search(
         *queries,
         k=k,
@@ -124,13 +144,9 @@ def command(
     if len(failed) < len(answers):
         # The picture first: a reader such as `head` may close stdout before all results are printed.
         try:
-            if save is not None:
-                from siamese_search.retrieval.sheet import draw_sheet
-
-                draw_sheet(answers, save)
-                note(f"wrote {safe(save)}")
+            _draw(answers, save, star)
         finally:
-            _print(answers, format)  # an unwritable picture must not cost the answer
+            _print(answers, format, show=show)  # an unwritable picture must not cost the answer
     return _report_failures(failed, len(answers))
 
 
@@ -148,7 +164,37 @@ def _report_failures(failed: Sequence[QueryResult], total: int) -> int:
     return EXIT_PARTIAL
 
 
-def _print(answers: Sequence[QueryResult], format: str) -> None:
+def _draw(answers: Sequence[QueryResult], save: Path | None, star: Path | None) -> None:
+    if save is not None:
+        if save.suffix.lower() == ".png":
+            from siamese_search.retrieval.sheet import draw_sheet
+
+            draw_sheet(answers, save)
+        else:
+            from siamese_search.retrieval.html_sheet import write_html_sheet
+
+            write_html_sheet(answers, save)
+        note(f"wrote {safe(save)}")
+    if star is not None:
+        from siamese_search.retrieval.star import draw_star
+
+        draw_star(answers, star)
+        note(f"wrote {safe(star)}")
+
+
+def _terminal(format: str) -> Terminal | None:
+    """How to show pictures; ``None``, with a note, where that cannot be."""
+    from siamese_search.cli.terminal_pictures import terminal, why_not
+
+    reason = why_not() if format == "table" else f"they go with --format table, not {format}"
+    if reason is not None:
+        note(f"no pictures: {reason} (--save x.png or x.html writes them to a file)")
+        return None
+    return terminal()
+
+
+def _print(answers: Sequence[QueryResult], format: str, *, show: bool = False) -> None:
+    terminal = _terminal(format) if show else None
     if format == "json":
         write_json([answer.to_json() for answer in answers])
     elif format == "jsonl":
@@ -161,6 +207,12 @@ def _print(answers: Sequence[QueryResult], format: str) -> None:
     else:
         for index, answer in enumerate(answers):
             if answer.error is None:
+                if terminal is not None:
+                    from siamese_search.cli.search_screen import show_pictures
+
+                    if index > 0:
+                        write_text("")
+                    show_pictures(answer, terminal)
                 _print_table(answer, first=index == 0)
 
 
@@ -171,6 +223,8 @@ def _print_table(answer: QueryResult, *, first: bool) -> None:
         write_text("  no results")
         _print_verdict(answer)
         return
+    from siamese_search.retrieval.marks import percent
+
     grouped = answer.results[0].sightings is not None
     marked = any(result.match is not None for result in answer.results)
     columns = [("#", "number"), ("score", "number"), ("identity", "text"), ("camera", "text")]
@@ -181,7 +235,7 @@ def _print_table(answer: QueryResult, *, first: bool) -> None:
     def row(result: SearchResult) -> list[object]:
         cells: list[object] = [result.rank, f"{result.score:.4f}", result.identity, result.camera]
         if marked:
-            cells += [{True: "yes", False: "no", None: ""}[result.match], _percent(result.probability)]
+            cells += [{True: "yes", False: "no", None: ""}[result.match], percent(result.probability)]
         cells += [result.sightings, " ".join(result.cameras)] if grouped else []
         return [*cells, _shown_path(result.path)]
 
@@ -190,21 +244,10 @@ def _print_table(answer: QueryResult, *, first: bool) -> None:
 
 
 def _print_verdict(answer: QueryResult) -> None:
-    """What "match" means here, and whether there is one."""
-    verdict = answer.verdict
-    if verdict is None:
-        return
-    found = "" if answer.in_gallery else "not in the gallery: "
-    write_text(
-        f"{found}a match scores {verdict.threshold:.4f} or more (false match rate {verdict.false_match_rate:g});"
-        f" the chance of any false match among {verdict.compared:,} images is {_percent(verdict.any_false_match)}"
-    )
+    from siamese_search.retrieval.marks import verdict_sentence
 
-
-def _percent(value: float | None) -> str:
-    if value is None:
-        return ""
-    return "> 99.9%" if 0.999 < value < 1 else f"{value:.1%}"
+    if sentence := verdict_sentence(answer):
+        write_text(sentence)
 
 
 def _shown_path(path: Path) -> str:

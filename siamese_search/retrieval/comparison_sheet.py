@@ -7,7 +7,6 @@ from pathlib import Path
 from PIL import Image
 
 from siamese_search.errors import printable
-from siamese_search.images import FORMATS
 from siamese_search.retrieval.comparison import Comparison
 from siamese_search.retrieval.tiles import (
     BLUE,
@@ -20,6 +19,7 @@ from siamese_search.retrieval.tiles import (
     Canvas,
     Colour,
     save_png,
+    usual_aspect,
 )
 
 #: Images drawn of each side; the sheet says how many it leaves out.
@@ -66,7 +66,7 @@ def _rule(comparison: Comparison) -> str:
 def _pair(comparison: Comparison) -> Image.Image:
     width = 208
     paths = (comparison.left[0], comparison.right[0])
-    height = max(round(width * min(max(_aspect(path), 0.5), 2.2)) for path in paths)
+    height = max(round(width * min(max(usual_aspect([path]), 0.5), 2.2)) for path in paths)
     middle = 190
     canvas = Canvas(2 * _MARGIN + 2 * width + middle, 2 * _MARGIN + height + 50)
     colour = _colour(comparison, 0, 0)
@@ -120,12 +120,3 @@ def _table(comparison: Comparison) -> Image.Image:
             reach = canvas.width_of(text, 15)
             canvas.text((x + (_CELL[0] - reach) / 2, y + _CELL[1] / 2 - 9), text, 15, (255, 255, 255))
     return canvas.image
-
-
-def _aspect(path: Path) -> float:
-    """Height / width of a picture, 1 where it cannot be read: the tile will say what is wrong."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.height / image.width
-    except Exception:  # whatever damage provokes
-        return 1.0

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 
-from siamese_search.datasets.market1501 import parse_market_name
-from siamese_search.datasets.records import JUNK_IDENTITY
 from siamese_search.errors import UsageError, printable
-from siamese_search.images import FORMATS
+from siamese_search.retrieval.marks import Truth, known_identities, paths_of, sightings, verdict
 from siamese_search.retrieval.results import QueryResult, SearchResult
 from siamese_search.retrieval.tiles import (
     BLUE,
@@ -28,20 +23,21 @@ from siamese_search.retrieval.tiles import (
     Canvas,
     Colour,
     save_png,
+    usual_aspect,
 )
-
-Verdict = Literal["same", "different", "unknown"]
 
 #: Queries drawn; a PNG of more would be too tall to look at. The sheet says how many it leaves out.
 MAX_QUERIES = 100
 
 #: Green and red of the Okabe–Ito kind: told apart with red-green blindness by their lightness.
-_COLOURS: dict[Verdict, Colour] = {"same": GREEN, "different": RED, "unknown": PALE}
-_MEANING: dict[Verdict, str] = {
+_COLOURS: dict[Truth, Colour] = {"same": GREEN, "different": RED, "unknown": PALE}
+_MEANING: dict[Truth, str] = {
     "same": "same identity",
     "different": "another identity",
     "unknown": "not known",
 }
+#: Added where some query's identity is not known, so that the model's verdict stands in for it.
+_JUDGED: dict[Truth, str] = {"same": " or match", "different": " or no match", "unknown": ""}
 
 _TILE_HEIGHT = (96, 256)
 _GAP = 14
@@ -65,7 +61,7 @@ def draw_sheet(
     truth: colour borders by whether a result has the query's identity: green the same, red another, grey not
     known. A query's identity is what ``query_identities`` says (by ``QueryResult.query``, or one per result in
     order), else what the gallery knows of that file, else what a Market-1501 file name says. Where it is not
-    known, and without ``truth``, borders are grey.
+    known, a calibrated model's match or no match is shown in its place. Without ``truth``, borders are grey.
 
     An image that cannot be read becomes a tile that says so. At most :data:`MAX_QUERIES` queries are drawn.
     Returns ``out``. Raises UsageError for columns < 1 or nothing to draw, SiameseSearchError where ``out``
@@ -77,35 +73,8 @@ def draw_sheet(
         raise UsageError("there are no results to draw")
     shown = results[:MAX_QUERIES]
     columns = max(1, min(columns, max(len(result.results) for result in shown)))
-    page = _Page(shown, columns, truth, _identities(results, query_identities), title, len(results))
+    page = _Page(shown, columns, truth, known_identities(results, query_identities), title, len(results))
     return save_png(page.draw(), out, "contact sheet")
-
-
-def _identities(
-    results: Sequence[QueryResult], given: Mapping[str, str] | Sequence[str | None] | None
-) -> list[str | None]:
-    """The known identity of each query."""
-    identities: list[str | None] = []
-    for index, result in enumerate(results):
-        identity = None
-        if isinstance(given, Mapping):
-            identity = given.get(result.query)
-        elif given is not None and index < len(given):
-            identity = given[index]
-        if identity is None:
-            identity = result.identity
-        if identity is None and result.path is not None:
-            parsed = parse_market_name(result.path.name)
-            identity = parsed[0] if parsed else None
-        identities.append(identity)
-    return identities
-
-
-def verdict(query_identity: str | None, result: SearchResult) -> Verdict:
-    """Whether a result shows the query's identity; junk and unlabelled images are ``unknown``."""
-    if query_identity in (None, JUNK_IDENTITY) or result.identity in (None, JUNK_IDENTITY):
-        return "unknown"
-    return "same" if result.identity == query_identity else "different"
 
 
 class _Page:
@@ -163,8 +132,13 @@ class _Page:
         if not self.truth:
             return
         right = self.canvas.image.width - _MARGIN
+        judged = any(
+            identity is None and found.match is not None
+            for identity, result in zip(self.identities, self.results, strict=False)
+            for found in result.results
+        )
         for kind in reversed(_MEANING):
-            label = _MEANING[kind]
+            label = _MEANING[kind] + _JUDGED[kind] * judged
             right -= self.canvas.width_of(label, 13)
             self.canvas.text((right, _MARGIN - 2), label, 13, GREY)
             right -= 20
@@ -179,8 +153,15 @@ class _Page:
         name = result.query if result.path is None else result.path.name
         self.canvas.text((_MARGIN, below + 20), printable(name), 13, GREY, TILE_WIDTH)
 
+    def _kind(self, identity: str | None, result: SearchResult) -> Truth:
+        if not self.truth:
+            return "unknown"
+        if identity is None and result.match is not None:
+            return "same" if result.match else "different"
+        return verdict(identity, result)
+
     def _result(self, result: SearchResult, identity: str | None, left: int, top: int) -> None:
-        kind: Verdict = verdict(identity, result) if self.truth else "unknown"
+        kind = self._kind(identity, result)
         self.canvas.tile(result.path, (left, top), self.tile_height, _COLOURS[kind])
         below = top + self.tile_height + 5
         score = f"{result.score:.3f}"
@@ -193,26 +174,11 @@ class _Page:
             camera_room = TILE_WIDTH - score_width - 8
             self.canvas.text((left, below + 20), f"camera {result.camera}", 13, GREY, camera_room)
         if result.sightings is not None:
-            self.canvas.text((left, below + 38), _sightings(result), 13, GREY, TILE_WIDTH)
-
-
-def _sightings(result: SearchResult) -> str:
-    """``7x cam 1, 2``: how often and where the identity was seen."""
-    if result.cameras:
-        return f"{result.sightings}x cam {', '.join(result.cameras)}"
-    return f"{result.sightings} image{'s' * (result.sightings != 1)}"
+            self.canvas.text((left, below + 38), sightings(result), 13, GREY, TILE_WIDTH)
 
 
 def _tile_height(results: Sequence[QueryResult]) -> int:
-    """Height for the usual shape of these images, in bounds: people are tall, cars are wide."""
-    aspects = []
-    paths = [path for r in results for path in (r.path, *(found.path for found in r.results[:3])) if path]
-    for path in paths[:24]:
-        with (
-            suppress(Exception),
-            Image.open(path, formats=FORMATS) as image,
-        ):  # the tile will name what is wrong
-            aspects.append(image.height / image.width)
-    aspect = statistics.median(aspects) if aspects else 1.0
+    """Height for the usual shape of these images, in bounds."""
     low, high = _TILE_HEIGHT
-    return round(min(high, max(low, (TILE_WIDTH - 2 * BORDER) * aspect + 2 * BORDER)))
+    inside = TILE_WIDTH - 2 * BORDER
+    return round(min(high, max(low, inside * usual_aspect(paths_of(results)) + 2 * BORDER)))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
 from siamese_search.errors import ImageError, SiameseSearchError, printable
 from siamese_search.files import atomic_path
-from siamese_search.images import read_image
+from siamese_search.images import FORMATS, read_image
 
 Colour = tuple[int, int, int]
 
@@ -56,7 +58,7 @@ class Canvas:
         except ImageError as error:
             self.pen.line([(inner[0], inner[1]), (inner[2], inner[3])], fill=LINE, width=2)
             self.pen.line([(inner[0], inner[3]), (inner[2], inner[1])], fill=LINE, width=2)
-            reason = error.reason if error.reason in ("no such file", "no file") else "unreadable"
+            reason = short_reason(error)
             reach = self.pen.textlength(reason, self.fonts[13])
             middle = (top + bottom) // 2
             place = (left + (width - reach) / 2, middle - 9)
@@ -76,6 +78,23 @@ class Canvas:
         if room is not None:
             text = elide(text, lambda part: self.pen.textlength(part, font) <= room)
         self.pen.text(at, text, fill=colour, font=font)
+
+
+def short_reason(error: ImageError) -> str:
+    """Why there is no picture, in the room of a tile."""
+    return error.reason if error.reason in ("no such file", "no file") else "unreadable"
+
+
+def usual_aspect(paths: Sequence[Path]) -> float:
+    """Height / width that is usual among these images (the first 24 are looked at): people are tall, cars are wide."""
+    aspects = []
+    for path in paths[:24]:
+        # Whatever is wrong with one, its tile will say so. Only files: a pipe would be waited for.
+        with suppress(Exception):
+            if path.is_file():
+                with Image.open(path, formats=FORMATS) as image:
+                    aspects.append(image.height / image.width)
+    return statistics.median(aspects) if aspects else 1.0
 
 
 def elide(text: str, fits: Callable[[str], bool]) -> str:

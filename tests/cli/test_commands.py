@@ -22,7 +22,17 @@ from siamese_search.model.bundle import Bundle
 Run = Callable[..., CompletedProcess[str]]
 
 #: What a cold search must never pay for.
-FORBIDDEN = ("torch", "timm", "pandas", "sklearn", "qdrant_client", "matplotlib", "scipy")
+FORBIDDEN = (
+    "torch",
+    "timm",
+    "pandas",
+    "sklearn",
+    "qdrant_client",
+    "matplotlib",
+    "scipy",
+    "textual_image",
+    "umap",
+)
 
 
 def test_search_prints_a_table_and_saves_a_sheet(

@@ -7,8 +7,9 @@ from PIL import Image
 
 from siamese_search.errors import SiameseSearchError, UsageError
 from siamese_search.retrieval import sheet
+from siamese_search.retrieval.marks import verdict
 from siamese_search.retrieval.results import QueryResult, SearchResult
-from siamese_search.retrieval.sheet import draw_sheet, verdict
+from siamese_search.retrieval.sheet import draw_sheet
 from siamese_search.retrieval.tiles import BLUE, TILE_WIDTH, elide
 
 GREEN, RED, GREY = (sheet._COLOURS[kind] for kind in ("same", "different", "unknown"))

@@ -1,0 +1,143 @@
+"""``sss search --show``: the query and its results as pictures in the terminal, in rows as wide as it is."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from rich.cells import cell_len
+from rich.segment import Segment, Segments
+from rich.style import Style
+
+from siamese_search.cli.output import note, safe
+from siamese_search.cli.terminal_pictures import Terminal, picture_lines
+from siamese_search.errors import ImageError
+from siamese_search.images import read_image
+from siamese_search.retrieval.marks import known_identities, mark, paths_of, percent, sightings
+from siamese_search.retrieval.results import QueryResult, SearchResult
+from siamese_search.retrieval.tiles import elide, short_reason, usual_aspect
+
+#: Pictures of results shown of one query; a note says how many are left out.
+MAX_RESULTS = 100
+
+#: Character cells of one picture, about, and the bounds of its width.
+_CELLS = 240
+_WIDTH = (16, 30)
+_MOST_ROWS = 18
+_GAP = 1
+#: Corners and sides: light for results, heavy for the query, so that it stands apart without colours too.
+_LIGHT, _HEAVY = tuple("╭─╮│╰╯"), tuple("┏━┓┃┗┛")
+#: The terminal's own green and red, which its owner can read whether it is dark or light.
+_STYLES = {"good": Style(color="green"), "bad": Style(color="red"), "unknown": Style(dim=True)}
+
+
+@dataclass(frozen=True)
+class _Tile:
+    label: str
+    path: Path | None
+    captions: Sequence[tuple[str, str]]
+    style: Style
+    box: tuple[str, ...] = _LIGHT
+
+
+def show_pictures(answer: QueryResult, terminal: Terminal, width: int | None = None) -> None:
+    """Write the pictures of one answer on stdout. width: of the terminal in cells; by default it is asked."""
+    console = terminal.console(width)
+    shown = answer.results[:MAX_RESULTS]
+    (identity,) = known_identities([answer])
+    tiles = [_query_tile(answer, identity), *(_result_tile(result, identity) for result in shown)]
+    if os.environ.get("NO_COLOR"):
+        tiles = [_Tile(t.label, t.path, t.captions, Style(), t.box) for t in tiles]
+    room = picture_room(usual_aspect(paths_of([answer])), terminal.cell, console.width)
+    lines = max(len(tile.captions) for tile in tiles)
+    across = max(1, (console.width + _GAP) // (room[0] + 2 + _GAP))
+    for start in range(0, len(tiles), across):
+        row = [_drawn(console, terminal, tile, room, lines) for tile in tiles[start : start + across]]
+        with console.capture() as captured:
+            console.print(Segments(_beside(row)), end="", crop=False, no_wrap=True, overflow="ignore")
+        sys.stdout.write(captured.get())
+    if len(answer.results) > len(shown):
+        note(f"the first {len(shown)} of {len(answer.results):,} results shown as pictures")
+
+
+def picture_room(aspect: float, cell: tuple[int, int], width: int) -> tuple[int, int]:
+    """(columns, rows) of each picture: about the same area whatever the shape. aspect: height / width that is usual."""
+    ratio = aspect * cell[0] / cell[1]  # rows per column
+    low, high = _WIDTH
+    columns = min(max(round(math.sqrt(_CELLS / ratio)), low), high, max(width - 2, 1))
+    return columns, min(max(round(columns * ratio), 4), _MOST_ROWS)
+
+
+def _query_tile(answer: QueryResult, identity: str | None) -> _Tile:
+    name = answer.query if answer.path is None else answer.path.name
+    return _Tile("query", answer.path, [(safe(identity), ""), (safe(name), "")], Style(bold=True), _HEAVY)
+
+
+def _result_tile(result: SearchResult, identity: str | None) -> _Tile:
+    judged = mark(result, identity)
+    name = "no identity" if result.identity is None else safe(result.identity)
+    camera = "" if result.camera is None else f"camera {safe(result.camera)}"
+    captions = [(name, f"{result.score:.4f}"), (camera, percent(result.probability))]
+    if result.sightings is not None:
+        captions.append((safe(sightings(result)), ""))
+    label = f"{result.rank} {judged.word}".rstrip()
+    return _Tile(label, result.path, captions, _STYLES[judged.kind])
+
+
+def _drawn(
+    console: Any, terminal: Terminal, tile: _Tile, room: tuple[int, int], captions: int
+) -> list[list[Segment]]:
+    """The tile as lines of segments, all as wide as the others."""
+    width = room[0]
+    left_top, flat, right_top, side, left_low, right_low = tile.box
+    label = _cut(tile.label, width - 3)
+    top = f"{left_top}{flat} {label} {flat * (width - 3 - cell_len(label))}{right_top}"
+    edge = Segment(side, tile.style)
+    try:
+        if tile.path is None:
+            raise ImageError("", "no file")
+        pixels = (room[1] * terminal.cell[1], width * terminal.cell[0])
+        picture = Image.fromarray(read_image(tile.path, pixels, fit=True))
+        lines, after = picture_lines(console, terminal, picture, room)
+    except ImageError as error:
+        lines, after = _placeholder(short_reason(error), room), []
+    drawn = [[Segment(top, tile.style)], *([edge, *line, edge] for line in lines)]
+    texts = [*tile.captions, *[("", "")] * (captions - len(tile.captions))]
+    for place, (left, right) in enumerate(texts):
+        controls = after if place == 0 else []
+        left = _cut(left, width - cell_len(right) - 1 if right else width)
+        space = " " * (width - cell_len(left) - cell_len(right))
+        drawn.append([edge, *controls, Segment(f"{left}{space}{right}"), edge])
+    return [*drawn, [Segment(f"{left_low}{flat * width}{right_low}", tile.style)]]
+
+
+def _placeholder(reason: str, room: tuple[int, int]) -> list[list[Segment]]:
+    """A cross of dots with the reason why there is no picture."""
+    columns, rows = room
+    lines = []
+    for row in range(rows):
+        at = round((columns - 1) * row / max(rows - 1, 1))
+        cells = ["·" if column in (at, columns - 1 - at) else " " for column in range(columns)]
+        lines.append("".join(cells))
+    lines[rows // 2] = _cut(reason, columns).center(columns)
+    return [[Segment(line)] for line in lines]
+
+
+def _beside(tiles: Sequence[Sequence[Sequence[Segment]]]) -> list[Segment]:
+    segments: list[Segment] = []
+    for line in zip(*tiles, strict=True):
+        for place, part in enumerate(line):
+            segments += [Segment(" " * _GAP)] * (place > 0)
+            segments += part
+        segments.append(Segment.line())
+    return segments
+
+
+def _cut(text: str, room: int) -> str:
+    return elide(text, lambda part: cell_len(part) <= room)

@@ -1,0 +1,94 @@
+"""What a picture says of a result, in one word and one of three colours, and of an answer, in one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from siamese_search.datasets.market1501 import parse_market_name
+from siamese_search.datasets.records import JUNK_IDENTITY
+from siamese_search.retrieval.results import QueryResult, SearchResult
+
+Truth = Literal["same", "different", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """kind: what the frame's colour says, ``good`` (green), ``bad`` (red) or ``unknown`` (grey). word: the same for
+    those who cannot tell the colours; empty where nothing is known."""
+
+    kind: Literal["good", "bad", "unknown"]
+    word: str
+
+
+def mark(result: SearchResult, query_identity: str | None) -> Mark:
+    """Match or no match, where the model is calibrated; else whether it is the query's identity, if that is known."""
+    if result.match is not None:
+        return Mark("good", "match") if result.match else Mark("bad", "no match")
+    truth = verdict(query_identity, result)
+    if truth == "unknown":
+        return Mark("unknown", "")
+    return Mark("good", "same") if truth == "same" else Mark("bad", "another")
+
+
+def verdict(query_identity: str | None, result: SearchResult) -> Truth:
+    """Whether a result shows the query's identity; junk and unlabelled images are ``unknown``."""
+    if query_identity in (None, JUNK_IDENTITY) or result.identity in (None, JUNK_IDENTITY):
+        return "unknown"
+    return "same" if result.identity == query_identity else "different"
+
+
+def known_identities(
+    answers: Sequence[QueryResult], given: Mapping[str, str] | Sequence[str | None] | None = None
+) -> list[str | None]:
+    """The identity of each query where it is known: as ``given`` (by name, or one per answer in order), else what the
+    gallery knows of that file, else what a Market-1501 file name says."""
+    identities: list[str | None] = []
+    for index, answer in enumerate(answers):
+        identity = None
+        if isinstance(given, Mapping):
+            identity = given.get(answer.query)
+        elif given is not None and index < len(given):
+            identity = given[index]
+        if identity is None:
+            identity = answer.identity
+        if identity is None and answer.path is not None:
+            parsed = parse_market_name(answer.path.name)
+            identity = parsed[0] if parsed else None
+        identities.append(identity)
+    return identities
+
+
+def paths_of(answers: Sequence[QueryResult]) -> list[Path]:
+    """Some of the images of these answers, to see what shape they usually have."""
+    return [path for a in answers for path in (a.path, *(found.path for found in a.results[:3])) if path]
+
+
+def verdict_sentence(answer: QueryResult) -> str:
+    """What "match" means in this answer, and whether there is one; empty while the model has no calibration."""
+    verdict = answer.verdict
+    if verdict is None:
+        return ""
+    found = "" if answer.in_gallery else "not in the gallery: "
+    return (
+        f"{found}a match scores {verdict.threshold:.4f} or more (false match rate {verdict.false_match_rate:g});"
+        f" the chance of any false match among {verdict.compared:,} images is {percent(verdict.any_false_match)}"
+    )
+
+
+def percent(value: float | None) -> str:
+    """A probability for people; never 100 % where it is less."""
+    if value is None:
+        return ""
+    return "> 99.9%" if 0.999 < value < 1 else f"{value:.1%}"
+
+
+def sightings(result: SearchResult) -> str:
+    """``7x cam 1, 2``: how often and where a grouped result's identity was seen; empty for others."""
+    if result.sightings is None:
+        return ""
+    if result.cameras:
+        return f"{result.sightings}x cam {', '.join(result.cameras)}"
+    return f"{result.sightings} image{'s' * (result.sightings != 1)}"
