@@ -107,6 +107,11 @@ options from SSS_INGEST_* and the table [ingest] of sss.toml. Exit codes: 0 done
     metavar="SECONDS",
     help="With --check: how old the file may be.",
 )
+@click.option(
+    "--alive",
+    is_flag=True,
+    help="With --check: only whether it lives; it may be waiting for its store or a directory.",
+)
 @click.version_option(__version__, "-V", "--version", prog_name="siamese-search ingest worker")
 def command(
     roots: tuple[str, ...],
@@ -135,13 +140,14 @@ def command(
     health_file: Path | None,
     check: Path | None,
     max_age: float,
+    alive: bool,
 ) -> int:
     """Ingest the images under each ROOT (a directory or a .csv file) into a gallery, as a service.
 
     Log lines on stderr are JSON objects. SIGTERM finishes the batch in hand and commits it.
     """
     if check is not None:
-        return _check(check, max_age)
+        return _check(check, max_age, alive)
     if not roots:
         raise click.UsageError("nothing to ingest: name a directory of images or a CSV file")
     from ingest.service import ServiceOptions, run_service
@@ -210,10 +216,10 @@ def _defaults(argv: Sequence[str]) -> Mapping[str, Any]:
     return {name: value for name, value in load_settings().commands.get("ingest", {}).items() if name in mine}
 
 
-def _check(path: Path, max_age: float) -> int:
+def _check(path: Path, max_age: float, alive: bool) -> int:
     from ingest.health import trouble
 
-    reason = trouble(path, max_age)
+    reason = trouble(path, max_age, alive=alive)
     click.echo("healthy" if reason is None else f"unhealthy: {reason}")
     return EXIT_DONE if reason is None else EXIT_FAILED
 

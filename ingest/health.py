@@ -36,11 +36,12 @@ class HealthFile:
         self._written, self._state = now, state
 
 
-def trouble(path: Path, max_age: float) -> str | None:
+def trouble(path: Path, max_age: float, *, alive: bool = False) -> str | None:
     """Why the worker that writes this file is not healthy; ``None`` if it is.
 
     It is not where the file is missing or damaged, was written more than ``max_age`` seconds ago, or names a
-    state other than :data:`HEALTHY`.
+    state other than :data:`HEALTHY`. alive: only whether the worker lives: one that waits for its store is not
+    healthy, but nothing is won by starting it again.
     """
     name = printable(path)
     try:
@@ -56,7 +57,7 @@ def trouble(path: Path, max_age: float) -> str | None:
     # A file from the future is no proof either: somebody has set the clock back.
     if not -max_age <= age <= max_age:
         return f"{name}: written {age:.0f} s ago, more than {max_age:g} s"
-    if state not in HEALTHY:
+    if state == "stopped" if alive else state not in HEALTHY:
         return f"{name}: {printable(state)}"
     return None
 

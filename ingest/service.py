@@ -20,6 +20,7 @@ from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, Usa
 if TYPE_CHECKING:
     from ingest.metrics import Metrics
     from ingest.shards import Shard
+    from siamese_search.gallery.base import Gallery
     from siamese_search.model.embedder import Device, Embedder
 
 #: Seconds between two updates of the gauges while nothing changes.
@@ -95,6 +96,7 @@ def _watch(options: ServiceOptions, reporter: Reporter, stop: threading.Event) -
         storage=options.storage,
         quantise=options.quantise,
         around=reporter.timed,
+        around_store=reporter.timed_store,
     )
     return EXIT_DONE if complete else EXIT_INTERRUPTED
 
@@ -122,6 +124,7 @@ def _once(options: ServiceOptions, reporter: Reporter, stop: threading.Event) ->
         failures=options.failures,
         storage=options.storage,
         quantise=options.quantise,
+        around=lambda gallery, embedder: (reporter.timed_store(gallery), reporter.timed(embedder)),
         progress=lambda progress: reporter.moment("ingesting", 0, progress),
         stop=stop,
         notify=lambda message: reporter.said("info", "layout", message),
@@ -180,6 +183,10 @@ class Reporter(Observer):
     def timed(self, embedder: Embedder) -> Embedder:
         """The embedder, with its batches timed where there are metrics."""
         return embedder if self._metrics is None else self._metrics.timed(embedder)
+
+    def timed_store(self, gallery: Gallery) -> Gallery:
+        """The same for the gallery's calls."""
+        return gallery if self._metrics is None else self._metrics.timed_store(gallery)
 
 
 def _counts(summary: IngestSummary) -> dict[str, Any]:

@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from ingest.shards import Shard
     from ingest.summary import IngestSummary, Progress
     from siamese_search.evaluation.report import EvaluationReport
-    from siamese_search.model.embedder import Device
+    from siamese_search.gallery.base import Gallery
+    from siamese_search.model.embedder import Device, Embedder
     from siamese_search.retrieval.results import QueryResult
     from siamese_search.settings import Settings
     from siamese_search.training.run import Reporter, TrainResult
@@ -61,6 +62,7 @@ def ingest(
     failures: StrPath | None = None,
     storage: str | None = None,
     quantise: str | None = None,
+    around: Callable[[Gallery, Embedder], tuple[Gallery, Embedder]] | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
     notify: Notify | None = None,
@@ -79,7 +81,7 @@ def ingest(
     machine or on several, do what one would (:mod:`ingest.shards`). failures: a file that gets every failure as a line
     of JSON. storage (``float32``, ``float16``), quantise (``none``,
     ``int8``, ``int4``, ``binary``): how a gallery that is made keeps its vectors. stop: set it to end after the batch
-    in hand.
+    in hand. around: what to put around the gallery and the embedder, to measure them.
     progress, notify: called with each moment of progress, and with lines for people.
 
     Returns the counts and the failures: an image that cannot be read never stops the rest.
@@ -110,10 +112,13 @@ def ingest(
             bundle,
         ),
     ):
+        embedder: Embedder = LazyEmbedder(bundle, device, threads)
+        if around is not None:
+            opened, embedder = around(opened, embedder)
         return run_ingest(
             roots,
             opened,
-            LazyEmbedder(bundle, device, threads),
+            embedder,
             layout=layout,
             source=source,
             batch_size=settings.batch_size if batch_size is None else batch_size,

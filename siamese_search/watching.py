@@ -35,6 +35,7 @@ def watch(
     storage: str | None = None,
     quantise: str | None = None,
     around: Callable[[Embedder], Embedder] = lambda embedder: embedder,
+    around_store: Callable[[Gallery], Gallery] = lambda gallery: gallery,
 ) -> bool:
     """Ingest all images under ``directories``, then what changes there, until ``stop`` is set.
 
@@ -42,6 +43,7 @@ def watch(
     given). observer: told of everything that happens. storage, quantise: how a gallery that is made keeps its vectors;
     asked of an existing one at the first opening only, for it may be re-indexed. The rest is as for
     :func:`siamese_search.api.ingest`. around: what to put around an embedder that has been loaded.
+    around_store: the same for the gallery, each time it is opened.
 
     Returns whether the first full ingest came to its end. Raises what :meth:`ingest.watch.Watcher.run` raises.
     """
@@ -53,7 +55,7 @@ def watch(
     opener = _Opener(
         settings, store, gallery, model, device, settings.threads if threads is None else threads, around
     )
-    opener.storage = (storage, quantise)
+    opener.storage, opener.around_store = (storage, quantise), around_store
     options = replace(options, batch_size=settings.batch_size if batch_size is None else batch_size)
     with nullcontext() if failures is None else FailureLog(failures) as log:
         watcher = Watcher([Path(one) for one in directories], opener.open, options, observer, stop, log)
@@ -78,6 +80,7 @@ class _Opener:
         self._device, self._threads, self._around = device, threads, around
         self._embedder: Embedder | None = None
         self.storage: tuple[str | None, str | None] = (None, None)  # asked for at the first opening only
+        self.around_store: Callable[[Gallery], Gallery] = lambda gallery: gallery
 
     @contextmanager
     def open(self) -> Iterator[tuple[Gallery, Embedder]]:
@@ -92,4 +95,4 @@ class _Opener:
             self.storage = (None, None)
             if self._embedder is None or self._embedder.fingerprint != bundle.fingerprint:
                 self._embedder = self._around(LazyEmbedder(bundle, self._device, self._threads))
-            yield opened, self._embedder
+            yield self.around_store(opened), self._embedder

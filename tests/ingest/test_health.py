@@ -102,3 +102,15 @@ def test_the_probe_loads_nothing_that_it_does_not_need(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout.split()) == (0, ["healthy", "[]"]), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("state", "age", "lives"),
+    [("store away", 0, True), ("root away", 0, True), ("watching", 0, True), ("store away", 70, False),
+     ("watching", 70, False), ("stopped", 0, False)],
+)  # fmt: skip
+def test_a_worker_that_waits_lives_though_it_is_not_healthy(tmp_path, state, age, lives):
+    path = write(tmp_path / "health.json", time=time.time() - age, state=state)
+    assert (trouble(path, 60, alive=True) is None) == lives
+    command = [sys.executable, "-m", "ingest", "--check", str(path), "--max-age", "60", "--alive"]
+    assert (subprocess.run(command, capture_output=True, timeout=120).returncode == 0) == lives

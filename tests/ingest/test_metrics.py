@@ -3,12 +3,13 @@ import urllib.request
 
 import numpy as np
 import pytest
-from fakes import ColourEmbedder
+from fakes import ColourEmbedder, MemoryGallery
 from prometheus_client.parser import text_string_to_metric_families
 
-from ingest.metrics import RESULTS, Metrics
+from ingest.metrics import RESULTS, STORE_CALLS, Metrics
 from ingest.summary import IngestSummary, Progress
 from siamese_search.errors import UsageError
+from siamese_search.model.embedder import begin
 
 
 def scrape(port):
@@ -91,3 +92,48 @@ def test_a_port_that_is_taken_is_named(metrics):
         port = taken.getsockname()[1]
         with pytest.raises(UsageError, match=str(port)):
             metrics.serve(port, "127.0.0.1")
+
+
+def test_embedded_images_are_counted_while_the_work_goes_on(metrics):
+    port = metrics.serve(0, "127.0.0.1")
+    for seen, embedded in ((9, 4), (20, 12)):
+        metrics.moment("ingesting", 0, Progress(0, seen, False, embedded, 0))
+        assert scrape(port)["sss_ingest_embedded_images_total",] == embedded
+    metrics.worked(IngestSummary("g", "s", "m", embedded=20))
+    assert scrape(port)["sss_ingest_embedded_images_total",] == 20
+    metrics.moment("ingesting", 0, Progress(0, 5, False, 5, 0))  # the next piece of work counts from 0
+    metrics.worked(IngestSummary("g", "s", "m", embedded=5))
+    assert scrape(port)["sss_ingest_embedded_images_total",] == 25
+
+
+def test_calls_of_the_store_are_timed_and_answer_as_before(metrics):
+    port = metrics.serve(0, "127.0.0.1")
+    plain = MemoryGallery()
+    timed = metrics.timed_store(plain)
+    assert {("sss_ingest_store_seconds_count", call) for call in STORE_CALLS} <= scrape(port).keys()
+    vectors = np.eye(48, dtype=np.float32)[:2]
+    timed.upsert(["a", "b"], vectors, [{"key": "a"}, {"key": "b"}])
+    timed.flush()
+    assert [point.payload["key"] for point in timed.retrieve(["b"])] == ["b"]
+    with pytest.raises(ValueError, match="unit length"):
+        timed.upsert(["c"], 2 * vectors[:1], [{}])
+    timed.delete(["a"])
+    assert (timed.count(), timed.name, timed.model) == (1, plain.name, plain.model)
+    assert [point.id for point in timed.scroll()] == ["b"]
+    counted = {call: scrape(port)["sss_ingest_store_seconds_count", call] for call in STORE_CALLS}
+    assert counted == {"retrieve": 1, "upsert": 2, "delete": 1, "flush": 1}
+
+
+def test_a_batch_that_another_device_computes_is_timed_until_it_is_fetched(metrics):
+    class Device(ColourEmbedder):
+        def begin(self, images):
+            return lambda: self.embed(images)
+
+    port = metrics.serve(0, "127.0.0.1")
+    images = np.random.default_rng(0).integers(0, 256, (3, 16, 8, 3), dtype=np.uint8)
+    fetch = begin(metrics.timed(Device()), images)
+    assert scrape(port)["sss_ingest_batch_seconds_count",] == 0
+    assert (fetch() == ColourEmbedder().embed(images)).all()
+    assert scrape(port)["sss_ingest_batch_seconds_count",] == 1
+    assert (begin(metrics.timed(ColourEmbedder()), images) == ColourEmbedder().embed(images)).all()
+    assert scrape(port)["sss_ingest_batch_seconds_count",] == 2

@@ -118,6 +118,8 @@ def test_a_watch_with_metrics_and_health_until_it_is_told_to_stop(start, root, t
     found = worker.metrics()
     assert found["sss_ingest_images_total", "new"] == 4
     assert found["sss_ingest_batch_seconds_count",] >= 1
+    assert found["sss_ingest_embedded_images_total",] == 4
+    assert found["sss_ingest_store_seconds_count", "upsert"] >= 1
     assert found["sss_ingest_store_up",] == found["sss_ingest_roots_up",] == 1
 
     write_image(root / "ann/3.jpg")
