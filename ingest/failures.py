@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import stat
@@ -23,9 +24,9 @@ class FailureLog:
     what was listed; :meth:`close` makes it survive a power loss. All of it is ASCII: line breaks in names are
     ``\\n``, bytes that are not UTF-8 are ``\\udcXX``, which ``os.fsencode`` makes the real name of again.
 
-    Raises UsageError for a file that is not such a list (an image named by mistake must not be emptied), DataError
-    where it cannot be written: on the call itself when it cannot be made, else in :meth:`close`, because a full
-    disk must not end the ingest. Not thread-safe.
+    Raises UsageError for a file that is not such a list (an image named by mistake must not be emptied) or that another
+    run has open, as shards do that were given the same name; DataError where it cannot be written: on the call itself
+    when it cannot be made, else in :meth:`close`, because a full disk must not end the ingest. Not thread-safe.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -33,9 +34,25 @@ class FailureLog:
         self._error: OSError | None = None
         _check_ours(self.path)
         try:
-            self._file: IO[str] = self.path.open("w", buffering=1, encoding="ascii", newline="\n")
+            # Emptied only once it is ours: of two runs that are given the same file one would lose its list.
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._file: IO[str] = os.fdopen(descriptor, "w", buffering=1, encoding="ascii", newline="\n")
+            if stat.S_ISREG(os.fstat(descriptor).st_mode):
+                self._lock()
+                os.ftruncate(descriptor, 0)
         except OSError as error:
             raise self._failed(error) from None
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._file.close()
+            raise UsageError(
+                f"{printable(self.path)}: another run is listing its failures there; give each its own file"
+            ) from None
+        except OSError:  # a file system without locks
+            return
 
     def write(self, path: str | os.PathLike[str], reason: str) -> None:
         """Add one failure. ``path``: the real one, not printable text."""

@@ -206,3 +206,16 @@ def test_files_that_vanish_between_the_scan_and_the_reading_are_named(tmp_path):
         ("2.ppm", "no such file"),
         ("4.ppm", "not a regular file"),
     ]
+
+
+def test_two_runs_do_not_share_a_list(tmp_path):
+    path = tmp_path / "failures.jsonl"
+    with FailureLog(path) as first:
+        first.write("a.jpg", "broken")
+        with pytest.raises(UsageError, match="give each its own file"):
+            FailureLog(path)
+        first.write("b.jpg", "broken")
+    assert [json.loads(line)["path"] for line in path.read_text().splitlines()] == ["a.jpg", "b.jpg"]
+    with FailureLog(path):
+        pass
+    assert path.read_text() == ""
