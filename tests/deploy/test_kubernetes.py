@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +142,20 @@ def test_helm_values_have_the_charts_names(values: dict[str, Any], good: str, ba
     assert good in text
     with pytest.raises(jsonschema.ValidationError):
         follow("qdrant-values", yaml.safe_load(text.replace(good, bad)))
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_kustomize_makes_what_is_tested_here(name: str) -> None:
+    done = subprocess.run(
+        ["kubectl", "kustomize", str(KUBERNETES / name)], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+    def by_name(made: list[Manifest]) -> dict[tuple[str, str], Manifest]:
+        return {(one["kind"], one["metadata"]["name"]): one for one in made}
+
+    assert by_name(list(yaml.safe_load_all(done.stdout))) == by_name(build(KUBERNETES / name))
 
 
 # Commands.

@@ -5,11 +5,15 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import promql_parser
 import pytest
+import yaml
 
 from ingest.metrics import RESULTS, STORE_CALLS, Metrics
 from ingest.summary import STAGES
@@ -195,3 +199,19 @@ def test_two_sides_of_an_alert_have_the_same_labels(rules: list[dict[str, Any]])
         for left, right in re.findall(r"^(.*?)\band\b(?! ignoring)(.*)$", rule["expr"]):
             labels = [set(re.findall(r"\b(stage|result|call|event)=", side)) for side in (left, right)]
             assert labels[0] == labels[1], rule["alert"]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool, of Prometheus")
+def test_alerts_fire_in_trouble_and_only_then(tmp_path: Path) -> None:
+    """``alerts.test.yaml`` beside this file says when."""
+    [alerts] = documents(KUBERNETES / "alerts.yaml")
+    (tmp_path / "rules.yaml").write_text(yaml.safe_dump(alerts["spec"]))
+    shutil.copy(Path(__file__).parent / "alerts.test.yaml", tmp_path)
+    done = subprocess.run(
+        ["promtool", "test", "rules", "alerts.test.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
