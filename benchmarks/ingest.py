@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("--limit", type=int, default=2000, help="images used (default: 2000; 0 for all)")
     parser.add_argument("--model", type=Path, help="bundle (default: the bundled one)")
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--device", default="cpu", choices=("cpu", "openvino", "cuda"))
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--decode-threads", type=int, default=0)
     parser.add_argument("--batch-size", type=int, default=64)

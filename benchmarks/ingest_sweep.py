@@ -5,14 +5,14 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from siamese_search.errors import MissingExtraError
 from siamese_search.model.bundle import Bundle
-from siamese_search.model.embedder import Embedder, OnnxEmbedder, available_cpus
+from siamese_search.model.embedder import Embedder, OnnxEmbedder, available_cpus, load_embedder
 
 Pixels = NDArray[np.uint8]
 Run = Callable[[Pixels], NDArray[np.float32]]
@@ -34,40 +34,6 @@ class LayerParallel(OnnxEmbedder):
         self.chunk = chunk
 
 
-class OpenVino(OnnxEmbedder):
-    """OpenVINO on the same graph, a request per thread: what --engine openvino would be."""
-
-    def __init__(self, bundle: Bundle, *, threads: int, precision: str) -> None:
-        import openvino
-
-        super().__init__(bundle, threads=threads)
-        core = openvino.Core()
-        self._compiled = core.compile_model(
-            core.read_model(bundle.onnx_path),
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": precision,
-                "INFERENCE_NUM_THREADS": threads,
-                "NUM_STREAMS": str(threads),
-                "PERFORMANCE_HINT": "THROUGHPUT",
-            },
-        )
-        self._requests = [self._compiled.create_infer_request() for _ in range(threads)]
-        self._workers = ThreadPoolExecutor(threads)
-
-    def embed(self, images: Pixels) -> NDArray[np.float32]:
-        out = np.empty((len(images), self.dim), np.float32)
-        starts = range(0, len(images), self.chunk)
-
-        def work(which: int) -> None:
-            for start in starts[which :: len(self._requests)]:
-                block = images[start : start + self.chunk]
-                out[start : start + len(block)] = next(iter(self._requests[which].infer([block]).values()))
-
-        list(self._workers.map(work, range(len(self._requests))))
-        return out
-
-
 def sweep(
     bundle: Bundle,
     pixels: Pixels,
@@ -87,9 +53,8 @@ def sweep(
     engines[f"1 x {cpus} threads, chunk 32"] = LayerParallel(bundle, threads=cpus, spinning=True, chunk=32)
     engines[f"1 x {cpus} threads, no spin"] = LayerParallel(bundle, threads=cpus, spinning=False, chunk=32)
     try:
-        for precision in ("f32", "bf16"):
-            engines[f"openvino {precision}"] = OpenVino(bundle, threads=cpus, precision=precision)
-    except ModuleNotFoundError:
+        engines["openvino"] = load_embedder(bundle, device="openvino")
+    except MissingExtraError:
         print("openvino is not installed")
     ours = engines[f"{cpus} x 1 thread"]
     reference = ours.embed(pixels[:64])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_search.cli.options import Positive, device_option, json_option, layout_option
+from siamese_search.cli.options import Positive, embedding_device_option, json_option, layout_option
 from siamese_search.cli.output import note, safe, warn, write_json, write_pairs, write_table, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 
@@ -62,7 +62,7 @@ Matches from the query's own camera do not count, unless --no-cameras says so.
 @layout_option
 @click.option("--batch-size", type=Positive(), metavar="N", help="Images per forward pass.  [default: 64]")
 @click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
-@device_option
+@embedding_device_option
 @click.option(
     "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Also draw the curves (.png, .svg)."
 )

@@ -8,7 +8,7 @@ import click
 
 from siamese_search.cli.options import (
     Positive,
-    device_option,
+    embedding_device_option,
     json_option,
     layout_option,
     storage_options,
@@ -44,7 +44,7 @@ while its size and time are; with --checksum, while its content is.
 @click.option("--source", metavar="NAME", help="Name of the source.  [default: the directory's full path]")
 @click.option("--batch-size", type=Positive(), metavar="N", help="Images per forward pass.  [default: 64]")
 @click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
-@device_option
+@embedding_device_option
 @click.option("--reembed", is_flag=True, help="Embed everything again, unchanged files too.")
 @click.option(
     "--checksum",

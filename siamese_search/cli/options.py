@@ -75,12 +75,23 @@ def layout_option(command: F) -> F:
 
 
 def device_option(command: F) -> F:
-    """``--device``."""
+    """``--device`` where a network is trained."""
     return click.option(
         "--device",
         type=click.Choice(["auto", "cpu", "cuda"]),
         default="auto",
         help="Where the network runs; auto takes a CUDA GPU if torch is installed and sees one.",
+    )(command)
+
+
+def embedding_device_option(command: F) -> F:
+    """``--device`` where a network only embeds."""
+    return click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "openvino", "cuda"]),
+        default="auto",
+        help="Where the network runs: auto takes a CUDA GPU if torch is installed and sees one, else the CPU."
+        " openvino: the CPU in bfloat16, faster where the processor has instructions for it.",
     )(command)
 
 

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import Positive, device_option, json_option, place_options, storage_options
+from siamese_search.cli.options import (
+    Positive,
+    embedding_device_option,
+    json_option,
+    place_options,
+    storage_options,
+)
 from siamese_search.cli.output import note, safe, warn, write_json, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
 
@@ -39,7 +45,7 @@ Examples:
 @click.option("--drop-missing", is_flag=True, help="Leave out images that cannot be read any more.")
 @click.option("--batch-size", type=Positive(), metavar="N", help="Images per forward pass.  [default: 64]")
 @click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
-@device_option
+@embedding_device_option
 @json_option
 def command(
     model: str | None,

@@ -73,7 +73,7 @@ def _run_network(
     try:
         import openvino
     except ModuleNotFoundError:
-        raise MissingExtraError("a teacher network (.xml or .onnx)", "dev") from None
+        raise MissingExtraError("a teacher network (.xml or .onnx)", "openvino") from None
     try:
         core: Any = openvino.Core()
         model = core.read_model(str(path))

@@ -1,11 +1,24 @@
 from __future__ import annotations
 
+import sys
+from typing import Literal
+
 import numpy as np
 import pytest
 
-from siamese_search.errors import UsageError
+from siamese_search.errors import MissingExtraError, UsageError
 from siamese_search.model.bundle import Bundle, load_bundle
-from siamese_search.model.embedder import OnnxEmbedder, load_embedder
+from siamese_search.model.embedder import Embedder, OnnxEmbedder, load_embedder
+
+Engine = Literal["cpu", "openvino"]
+
+
+@pytest.fixture(params=["cpu", "openvino"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Each engine on CPU; what follows holds for all of them."""
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    return request.param
 
 
 def pictures(n: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -16,27 +29,44 @@ def pictures(n: int, size: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("n", [0, 1, 33])
-def test_shapes_and_unit_rows(tiny_bundle: Bundle, n: int) -> None:
-    embedder = load_embedder(tiny_bundle, device="cpu", threads=1)
+def test_shapes_and_unit_rows(tiny_bundle: Bundle, engine: Engine, n: int) -> None:
+    embedder = load_embedder(tiny_bundle, device=engine, threads=1)
     out = embedder.embed(pictures(n, embedder.input_size))
     assert out.shape == (n, 32)
     assert out.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(out, axis=1), 1.0, atol=1e-5)
+    assert (embedder.fingerprint, embedder.dim) == (tiny_bundle.fingerprint, tiny_bundle.dim)
 
 
-def test_a_batch_gives_what_single_images_give(tiny_bundle: Bundle) -> None:
+def test_a_batch_gives_what_single_images_give(tiny_bundle: Bundle, engine: Engine) -> None:
     """To the bit, however many threads: a run that goes on after a crash has other batches."""
-    embedder = OnnxEmbedder(tiny_bundle, threads=1)
+    embedder = load_embedder(tiny_bundle, device=engine, threads=1)
     images = pictures(41, embedder.input_size)
     alone = np.concatenate([embedder.embed(images[i : i + 1]) for i in range(41)])
     for threads in (1, 2, 3, 64):
-        together = OnnxEmbedder(tiny_bundle, threads=threads).embed(images)
+        together = load_embedder(tiny_bundle, device=engine, threads=threads).embed(images)
         assert together.tobytes() == alone.tobytes(), threads
 
 
-def test_different_images_differ(tiny_bundle: Bundle) -> None:
-    out = OnnxEmbedder(tiny_bundle, threads=1).embed(pictures(2, tiny_bundle.input_size))
+def test_different_images_differ(tiny_bundle: Bundle, engine: Engine) -> None:
+    out = load_embedder(tiny_bundle, device=engine, threads=1).embed(pictures(2, tiny_bundle.input_size))
     assert float(out[0] @ out[1]) < 0.99999
+
+
+def test_the_pixels_may_be_overwritten_afterwards(tiny_bundle: Bundle, engine: Engine) -> None:
+    """A decoder uses its buffer again at once; the rows of a part of an array need not lie together."""
+    embedder = load_embedder(tiny_bundle, device=engine, threads=2)
+    images = pictures(20, embedder.input_size, seed=5)
+    expected = [embedder.embed(images[start : start + 5]) for start in range(0, 20, 5)]
+    buffer = np.empty_like(images[:5])
+    found = []
+    for start in range(0, 20, 5):
+        buffer[:] = images[start : start + 5]
+        found.append(embedder.embed(buffer))
+        buffer[:] = 0
+    assert np.concatenate(found).tobytes() == np.concatenate(expected).tobytes()
+    mirrored = embedder.embed(images[:, :, ::-1])
+    assert mirrored.tobytes() == embedder.embed(np.ascontiguousarray(images[:, :, ::-1])).tobytes()
 
 
 @pytest.mark.parametrize("which", ["tiny", "bundled"])
@@ -51,8 +81,36 @@ def test_onnx_and_torch_agree(which: str, tiny_bundle: Bundle) -> None:
     assert float((a * b).sum(axis=1).min()) >= 0.999
 
 
-def test_wrong_input_is_refused(tiny_bundle: Bundle) -> None:
-    embedder = OnnxEmbedder(tiny_bundle, threads=1)
+@pytest.mark.parametrize("which", ["tiny", "bundled"])
+def test_openvino_agrees_with_onnx_runtime(which: str, tiny_bundle: Bundle) -> None:
+    """In whichever precision this processor computes: their vectors may stand in one gallery."""
+    pytest.importorskip("openvino")
+    bundle = tiny_bundle if which == "tiny" else load_bundle()
+    images = pictures(10, bundle.input_size, seed=3)
+    a = OnnxEmbedder(bundle, threads=2).embed(images)
+    b = load_embedder(bundle, device="openvino", threads=2).embed(images)
+    assert float((a * b).sum(axis=1).min()) >= 0.999
+
+
+def test_openvino_does_not_run_int8_models(tiny_bundle: Bundle) -> None:
+    pytest.importorskip("openvino")
+    small = Bundle(tiny_bundle.path, {**tiny_bundle.meta, "precision": "int8"})
+    with pytest.raises(UsageError, match="use --device cpu"):
+        load_embedder(small, device="openvino")
+
+
+def test_openvino_that_is_not_installed_is_named(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    monkeypatch.delitem(sys.modules, "siamese_search.model.openvino_embedder", raising=False)
+    with pytest.raises(MissingExtraError, match=r"--device openvino needs the \[openvino\] extra"):
+        load_embedder(tiny_bundle, device="openvino")
+    assert isinstance(load_embedder(tiny_bundle, device="cpu"), OnnxEmbedder)
+
+
+def test_wrong_input_is_refused(tiny_bundle: Bundle, engine: Engine) -> None:
+    embedder: Embedder = load_embedder(tiny_bundle, device=engine, threads=1)
     with pytest.raises(ValueError, match="expected uint8"):
         embedder.embed(np.zeros((1, 32, 64, 3), np.uint8))
     with pytest.raises(ValueError, match="expected uint8"):
