@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from siamese_search.errors import GalleryReplacedError, UsageError, printable
+from siamese_search.errors import BundleError, GalleryReplacedError, UsageError, printable
 from siamese_search.workspace import (
     LazyEmbedder,
     StrPath,
@@ -295,6 +295,7 @@ def evaluate(
     depth: int | None = None,
     flip: bool = False,
     rerank: bool = False,
+    quantise: Sequence[str] = (),
     calibrate: bool = False,
     batch_size: int | None = None,
     threads: int | None = None,
@@ -311,6 +312,7 @@ def evaluate(
     Without ``data`` the newest run under ``runs/`` is measured on the data set that it was trained on.
     depth: results fetched per query, ``None`` for all (exact mAP). flip: embed each image together with its
     mirror image. rerank: also give the figures after k-reciprocal re-ranking (``report.reranked``).
+    quantise: also measure searches in copies of fewer bits, ``int8``, ``int4`` or ``binary`` (``report.quantised``).
     calibrate: fit thresholds and probabilities to these pairs, and keep them in the bundle (``report.calibration``):
     from then on searches with it say match or no match.
 
@@ -350,12 +352,16 @@ def evaluate(
         depth=depth,
         flip=flip,
         rerank=KReciprocal() if rerank else None,
+        quantise=quantise,
         model_name=subject.bundle.name,
         data=subject.place,
         batch_size=settings.batch_size if batch_size is None else batch_size,
         threads=threads,
         progress=progress,
     )
+    if not flip:  # a search embeds no mirror images, and so a calibration knows none
+        with suppress(BundleError):  # a damaged one is for --calibrate to replace
+            report = replace(report, kept=subject.bundle.calibration)
     if calibrate:
         from siamese_search.evaluation.calibrate import calibrate as fit
         from siamese_search.evaluation.calibrate import save_calibration

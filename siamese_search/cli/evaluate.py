@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.model.embedder import Device
 
-_CALIBRATED_RATES = (0.1, 0.01, 0.001)
-
 EPILOG = """\b
 Examples:
   sss evaluate                                      the newest run, on the identities it held out
@@ -27,6 +25,7 @@ Examples:
   sss evaluate gallery/ --queries queries/          two sets, as in Market-1501
   sss evaluate faces/ --no-cameras --plot roc.png   no cameras known, and the curves as a picture
   sss evaluate --flip --rerank                      what the two usual extras of test time add
+  sss evaluate --quantise int8 --quantise binary    what searching in fewer bits loses
   sss evaluate photos/ --compare runs/a runs/b      which is better, and is it more than luck?
   sss evaluate --calibrate                          from then on sss search says match or no match
 
@@ -47,6 +46,12 @@ Matches from the query's own camera do not count, unless --no-cameras says so.
 @click.option("--no-cameras", is_flag=True, help="Count matches from the query's own camera too.")
 @click.option("--flip", is_flag=True, help="Embed each image together with its mirror image.")
 @click.option("--rerank", is_flag=True, help="Also give the figures after k-reciprocal re-ranking.")
+@click.option(
+    "--quantise",
+    type=click.Choice(["int8", "int4", "binary"]),
+    multiple=True,
+    help="Also measure what searching in 8, 4 or 1 bits a number loses; can be repeated.",
+)
 @click.option(
     "--calibrate",
     is_flag=True,
@@ -82,6 +87,7 @@ def command(
     no_cameras: bool,
     flip: bool,
     rerank: bool,
+    quantise: tuple[str, ...],
     calibrate: bool,
     compare: tuple[str, str] | None,
     depth: int | None,
@@ -123,6 +129,7 @@ def command(
             "depth": depth,
             "flip": flip,
             "rerank": rerank,
+            "quantise": quantise,
             "calibrate": calibrate,
             "batch_size": batch_size,
             "threads": threads,
@@ -191,6 +198,10 @@ def _compared(pair: PairedReport, *, json: bool) -> int:
 def _print(report: EvaluationReport) -> None:
     ranking, verification = report.ranking, report.verification
     rates = "  ".join(f"{far}: {_rate(tar)}" for far, tar in verification.tar_at_far.items())
+    behind = "  ".join(
+        f"{far}: {'n/a' if point is None else f'{point.false_accepts:,}'}"
+        for far, point in verification.at_far.items()
+    )
     threshold = "n/a"
     if verification.threshold is not None:
         threshold = f"{verification.threshold:.4f} (false matches {_rate(verification.false_match_rate)})"
@@ -207,10 +218,16 @@ def _print(report: EvaluationReport) -> None:
             ("mINP", _rate(ranking.mINP)),
             ("re-ranked", f"rank-1 {_rate(again.rank1)}, mAP {_rate(again.mAP)}") if again else ("", None),
             ("same or not", f"AUC {_number(verification.auc)}, equal error rate {_rate(verification.eer)}"),
+            (
+                "pairs",
+                f"{verification.genuine:,} of the same identity, {verification.impostor:,} of different ones",
+            ),
             ("TAR at FAR", rates),
+            ("resting on", f"{behind}  false pairs" if verification.impostor else None),
             ("threshold", threshold),
             ("open set", _open_set(report)),
             ("index recall", _rate(report.ann_recall)),
+            *_quantised(report),
             *_calibrated(report),
         ]
     )
@@ -218,13 +235,30 @@ def _print(report: EvaluationReport) -> None:
         write_text(f"- {line}")
 
 
+def _quantised(report: EvaluationReport) -> list[tuple[str, str]]:
+    """What searching in fewer bits loses."""
+    return [
+        (
+            f"in {one.quantisation}",
+            f"rank-1 {_rate(one.rank1)} ({one.rank1 - one.exact_rank1:+.1%}), mAP@{one.depth} {_rate(one.mAP)}"
+            f" ({one.mAP - one.exact_mAP:+.1%}), of the nearest ten found {_rate(one.recall)}",
+        )
+        for one in report.quantised
+    ]
+
+
 def _calibrated(report: EvaluationReport) -> list[tuple[str, str | None]]:
-    """The thresholds that the model now has."""
+    """The thresholds that the model now has, or how those that it came with hold here."""
+    from siamese_search.evaluation.report import CALIBRATED_RATES
+
     found = report.calibration
     if found is None:
-        return []
+        kept = "  ".join(
+            f"{rate:g}: {point.false_accept_rate:.2%}" for rate, point in report.kept_points().items()
+        )
+        return [("calibration", f"pairs that the model's thresholds let pass  {kept}")] if kept else []
     points = []
-    for rate in _CALIBRATED_RATES:
+    for rate in CALIBRATED_RATES:
         try:
             points.append(f"{rate:g}: {found.threshold(rate):.4f}")
         except UsageError:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.decoding import BatchDecoder, DecodedPixels, PendingPixels
+from siamese_search.errors import ImageError
 from siamese_search.evaluation.report import FailedImage
+from siamese_search.image_bytes import read_bytes
 from siamese_search.model.embedder import Embedder, available_cpus
 
 #: Threads that decode; more only fight the model for the cores.
@@ -20,11 +24,15 @@ _MOST_THREADS = 4
 
 @dataclass(frozen=True)
 class Embedded:
-    """``vectors`` float32 [n, d] of the records that could be read, ``rows`` int64 [n] of where those stand."""
+    """``vectors`` float32 [n, d] of the records that could be read, ``rows`` int64 [n] of where those stand.
+
+    ``digests``: SHA-256 of each of their files, [n].
+    """
 
     vectors: NDArray[np.float32]
     rows: NDArray[np.int64]
     failed: list[FailedImage]
+    digests: list[bytes]
 
 
 def embed_records(
@@ -43,6 +51,7 @@ def embed_records(
     vectors: list[NDArray[np.float32]] = [np.empty((0, embedder.dim), np.float32)]
     rows: list[int] = []
     failed: list[FailedImage] = []
+    digests: list[bytes] = []
     done = 0
     for batch, count in _decoded(records, embedder.input_size, batch_size, threads):
         with batch:
@@ -50,12 +59,46 @@ def embed_records(
             failed += [
                 FailedImage(str(records[done + row].path), error.reason) for row, error in batch.failures
             ]
+            digests += [
+                _digest(records[done + row].path) for row in batch.rows
+            ]  # read a moment ago: from memory
             if batch.rows:
                 vectors.append(embedder.embed(batch.pixels))
         done += count
         if progress is not None:
             progress(done, len(records))
-    return Embedded(np.concatenate(vectors), np.array(rows, dtype=np.int64), failed)
+    return Embedded(np.concatenate(vectors), np.array(rows, dtype=np.int64), failed, digests)
+
+
+def data_fingerprint(parts: Sequence[tuple[str, ImageRecord, bytes]]) -> str:
+    """What was measured, as 64 hexadecimal digits: the same for the same images and labels on any machine.
+
+    parts: of each image its side (``gallery`` or ``queries``), record and digest; in any order. SHA-256 over the
+    sorted sides, keys, identities, cameras and digests, each with its length before it. Metadata, paths and
+    times have no part.
+    """
+    whole = hashlib.sha256()
+    for part in sorted((side, *_labels(record), digest) for side, record, digest in parts):
+        for value in part:
+            data = value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
+            whole.update(len(data).to_bytes(8, "big") + data)
+    return whole.hexdigest()
+
+
+def _labels(record: ImageRecord) -> tuple[str, str, str]:
+    """Key, identity and camera; one that is not known differs from one that is named ``""``."""
+    identity, camera = (
+        "unknown" if label is None else f"named {label}" for label in (record.identity, record.camera)
+    )
+    return record.key, identity, camera
+
+
+def _digest(path: Path) -> bytes:
+    """SHA-256 of a file; nothing where it has gone since it was decoded."""
+    try:
+        return hashlib.sha256(read_bytes(path)).digest()
+    except ImageError:
+        return b""
 
 
 def _decoded(

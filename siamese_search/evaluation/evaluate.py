@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol as Structure
 
@@ -21,12 +22,14 @@ from numpy.typing import NDArray
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError, printable
 from siamese_search.evaluation.database import rank_through
-from siamese_search.evaluation.embedding import Embedded, embed_records
+from siamese_search.evaluation.embedding import data_fingerprint, embed_records
 from siamese_search.evaluation.open_set import open_set
-from siamese_search.evaluation.protocol import ALL_VS_ALL, Protocol, all_vs_all, market
+from siamese_search.evaluation.protocol import ALL_VS_ALL, Protocol, all_vs_all
+from siamese_search.evaluation.quantised import measure_quantised
 from siamese_search.evaluation.ranking import metrics_from_scores, retrieval_metrics
 from siamese_search.evaluation.report import EvaluationReport, FailedImage, Reranked
 from siamese_search.evaluation.rerank import KReciprocal, reranked_blocks
+from siamese_search.evaluation.survivors import plan_of, plan_of_survivors
 from siamese_search.evaluation.verification import PairScores, cross_pair_scores, pair_scores
 from siamese_search.gallery.base import Gallery, ModelRef
 from siamese_search.gallery.filters import Condition
@@ -59,6 +62,7 @@ def evaluate(
     depth: int | None = None,
     flip: bool = False,
     rerank: KReciprocal | None = None,
+    quantise: Sequence[str] = (),
     false_match_rate: float = 1e-2,
     model_name: str = "",
     data: str | None = None,
@@ -74,8 +78,9 @@ def evaluate(
     depth: results fetched per query, ``None`` for all, which makes mAP exact. flip: embed each image together
     with its mirror image (:class:`~siamese_search.model.flip.FlipEmbedder`, whose fingerprint a given gallery
     must then have); holds for every figure. rerank: also re-rank the exact similarities of all images, as
-    figures of their own. false_match_rate: what the report's verification threshold is for. data, model_name:
-    names for the report.
+    figures of their own. quantise: also rank through galleries that are searched in copies of so many bits (``int8``,
+    ``int4``, ``binary``), as figures of their own. false_match_rate: what the report's verification threshold is for.
+    data, model_name: names for the report.
 
     Images that cannot be read are named in the report and never stop it. Raises DataError where no query has
     a match to find or no image can be read; UsageError for a depth below 1 or a rate outside (0, 1];
@@ -86,12 +91,14 @@ def evaluate(
     records = _records_of(images)
     query_records = None if queries is None else _records_of(queries)
     # Before an hour of embedding, not after it: is there anything to measure?
-    plan = _plan(records, query_records, use_cameras)
+    plan = plan_of(records, query_records, use_cameras)
     plan.require_valid_query()
 
     eyes: Embedder = FlipEmbedder(embedder) if flip else embedder
+    shown = plan.gallery if query_records is None else [*plan.gallery, *plan.queries]
+    ranked = len(plan.gallery)
     embedded = embed_records(
-        plan.gallery if query_records is None else [*plan.gallery, *plan.queries],
+        shown,
         eyes,
         batch_size=batch_size,
         threads=threads,
@@ -102,7 +109,13 @@ def evaluate(
         raise DataError(
             f"none of the {len(embedded.failed)} images can be read; {printable(first.path)}: {first.reason}"
         )
-    plan, query_vectors, gallery_vectors = _plan_of_survivors(
+    fingerprint = data_fingerprint(
+        [
+            ("gallery" if row < ranked else "queries", shown[row], digest)
+            for row, digest in zip(embedded.rows.tolist(), embedded.digests, strict=True)
+        ]
+    )
+    plan, query_vectors, gallery_vectors = plan_of_survivors(
         plan, records, query_records, embedded, use_cameras
     )
     plan.require_valid_query()
@@ -113,7 +126,7 @@ def evaluate(
         for start in range(0, len(ids), _UPSERT_BATCH):
             part = slice(start, start + _UPSERT_BATCH)
             opened.upsert(ids[part], gallery_vectors[part], [_payload(r) for r in plan.gallery[part]])
-        return _measure(
+        report = _measure(
             opened,
             plan,
             query_vectors,
@@ -127,10 +140,13 @@ def evaluate(
             model=embedder.fingerprint,
             model_name=model_name,
             data=_data_name(images) if data is None else data,
+            data_fingerprint=fingerprint,
             failed=embedded.failed,
             began=began,
             progress=progress,
         )
+    lossy = measure_quantised(quantise, plan, query_vectors, gallery_vectors, depth)
+    return replace(report, quantised=lossy, seconds=time.monotonic() - began) if lossy else report
 
 
 def evaluate_gallery(
@@ -181,6 +197,7 @@ def evaluate_gallery(
         model=gallery.model.fingerprint,
         model_name=gallery.model.name,
         data=f"{gallery.store}/{gallery.name}" if data is None else data,
+        data_fingerprint=None,
         failed=[],
         began=began,
         progress=progress,
@@ -202,6 +219,7 @@ def _measure(
     model: str,
     model_name: str,
     data: str,
+    data_fingerprint: str | None,
     failed: list[FailedImage],
     began: float,
     progress: Progress | None,
@@ -250,6 +268,7 @@ def _measure(
         model=model,
         model_name=model_name,
         data=data,
+        data_fingerprint=data_fingerprint,
         failed=failed,
         seconds=time.monotonic() - began,
         query_vectors=query_vectors,
@@ -270,57 +289,6 @@ def _reranked(
         same_image=plan.same_image,
     )
     return Reranked(how, metrics)
-
-
-def _plan(
-    records: Sequence[ImageRecord], queries: Sequence[ImageRecord] | None, use_cameras: bool
-) -> Protocol:
-    if queries is None:
-        return all_vs_all(records, use_cameras=use_cameras)
-    return market(queries, records, use_cameras=use_cameras)
-
-
-def _plan_of_survivors(
-    plan: Protocol,
-    records: Sequence[ImageRecord],
-    queries: Sequence[ImageRecord] | None,
-    embedded: Embedded,
-    use_cameras: bool,
-) -> tuple[Protocol, NDArray[np.float32], NDArray[np.float32]]:
-    """The plan again, without the images that failed, with the vectors of its queries and of its gallery.
-
-    Planning anew from *all* records less the failures keeps the counts of junk and unlabelled images.
-    """
-    ranked = len(plan.gallery)
-    vector_of = np.full(ranked + (0 if queries is None else len(plan.queries)), -1, np.int64)
-    vector_of[embedded.rows] = np.arange(len(embedded.rows))
-    survivors, gallery_vector = _survivors(records, plan.gallery_rows, vector_of[:ranked])
-    if queries is None:
-        again = all_vs_all(survivors, use_cameras=use_cameras)
-        gallery_vectors = embedded.vectors[gallery_vector[again.gallery_rows]]
-        return again, gallery_vectors[again.same_image], gallery_vectors
-    asked, query_vector = _survivors(queries, plan.query_rows, vector_of[ranked:])
-    again = market(asked, survivors, use_cameras=use_cameras)
-    return (
-        again,
-        embedded.vectors[query_vector[again.query_rows]],
-        embedded.vectors[gallery_vector[again.gallery_rows]],
-    )
-
-
-def _survivors(
-    records: Sequence[ImageRecord], planned: NDArray[np.int64], vector_of: NDArray[np.int64]
-) -> tuple[list[ImageRecord], NDArray[np.int64]]:
-    """The records less those that failed, and the row of each one's vector.
-
-    planned: rows of the records that were to be embedded; vector_of: for each of these its vector's row, -1
-    where it failed. A record that was never to be embedded stays, with a row that no plan will ask for.
-    """
-    never = -2
-    rows = np.full(len(records), never, np.int64)
-    rows[planned] = vector_of
-    kept: list[int] = np.flatnonzero(rows != -1).tolist()
-    return [records[row] for row in kept], rows[kept]
 
 
 def _pairs(

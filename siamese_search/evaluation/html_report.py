@@ -6,6 +6,7 @@ The page has no script and asks nobody for anything; names from files are escape
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -15,6 +16,13 @@ from siamese_search import __version__
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import SiameseSearchError, printable
 from siamese_search.evaluation.findings import camera_pairs, worst_identities, worst_queries
+from siamese_search.evaluation.html_thresholds import (
+    kept_calibration,
+    open_set_points,
+    operating_points,
+    quantised,
+    round_scores,
+)
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.svg import Series, line_chart
 from siamese_search.files import atomic_write_text
@@ -46,7 +54,7 @@ def write_report(report: EvaluationReport, directory: Path, command: str = "") -
 def html_page(report: EvaluationReport, command: str = "") -> str:
     """The whole page."""
     sections = [
-        _figures(report), _charts(report), _cameras(report), _identities(report), _queries(report), _map(report),
+        _figures(report), _charts(report), _where(report), _queries(report), _map(report),
         _counts(report), _foot(report, command),
     ]  # fmt: skip
     style = (resources.files(__package__) / "report.css").read_text(encoding="utf-8")
@@ -55,16 +63,26 @@ def html_page(report: EvaluationReport, command: str = "") -> str:
 
 def _figures(report: EvaluationReport) -> str:
     ranking, pairs = report.ranking, report.verification
-    far = pairs.tar_at_far
-    cells = [
+    far, alarm = pairs.tar_at_far, report.open_set_points()["1e-1"]
+    cut = f"@{report.depth}" if report.depth is not None else ""
+    found = [
         ("rank-1", _rate(ranking.rank1)), ("rank-5", _rate(ranking.rank5)), ("rank-10", _rate(ranking.rank10)),
-        ("mAP", _rate(ranking.mAP)), ("mINP", _rate(ranking.mINP)),
-        ("AUC", "n/a" if pairs.auc is None else f"{pairs.auc:.4f}"), ("equal error rate", _rate(pairs.eer)),
-        ("TAR at FAR 1 %", _rate(far["1e-2"])), ("TAR at FAR 0.1 %", _rate(far["1e-3"])),
+        (f"mAP{cut}", _rate(ranking.mAP)), ("mINP", _rate(ranking.mINP)),
     ]  # fmt: skip
-    boxes = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in cells)
+    told = [
+        ("AUC", "n/a" if pairs.auc is None else f"{pairs.auc:.4f}"), ("equal error rate", _rate(pairs.eer)),
+        ("TAR at FAR 1%", _rate(far["1e-2"])), ("TAR at FAR 0.1%", _rate(far["1e-3"])),
+        ("missed at 10% false alarms", _rate(alarm.fnir if alarm else None)),
+    ]  # fmt: skip
     text = f"{ranking.queries:,} queries against {ranking.gallery:,} images"
-    return f'<p class="lead">{text}</p><div class="figures">{boxes}</div>'
+    if pairs.auc is not None:
+        text += f"; {pairs.genuine:,} pairs of the same identity and {pairs.impostor:,} of different ones"
+    return f'<p class="lead">{text}</p>' + _boxes(found) + _boxes(told)
+
+
+def _boxes(cells: Sequence[tuple[str, str]]) -> str:
+    inside = "".join(f"<div><b>{value}</b><span>{name}</span></div>" for name, value in cells)
+    return f'<div class="figures">{inside}</div>'
 
 
 def _charts(report: EvaluationReport) -> str:
@@ -83,7 +101,30 @@ def _charts(report: EvaluationReport) -> str:
     if report.open_set.searches:
         text = "Missed targets, against strangers who raise a false alarm."
         body += _figure("Is the target in the gallery at all?", text, _open_set(report))
-    return f'<section class="charts">{body}</section>'
+    return f'<section class="charts">{body}</section>{_thresholds(report)}'
+
+
+def _thresholds(report: EvaluationReport) -> str:
+    """The cards of tables below the charts."""
+    body = ""
+    if report.verification.auc is not None:
+        text = "The lowest threshold that keeps each rate. Few false pairs make for unsure rates."
+        body += _figure("Pairs: thresholds by false accept rate", text, operating_points(report))
+    if report.open_set.searches:
+        text = f"{report.open_set.searches:,} searches, each with its target in the gallery and without."
+        body += _figure("Searches: thresholds by false alarms", text, open_set_points(report))
+    if report.verification.auc is not None:
+        text = "Shares of the pairs that are accepted from a score on."
+        body += _figure("Pairs: rates at round scores", text, round_scores(report))
+    if report.kept_points():
+        text = "The thresholds that this model came with, on these images."
+        body += _figure("Does the calibration hold?", text, kept_calibration(report))
+    if report.quantised:
+        text = "Against the vectors as they are; both from the database."
+        body += _figure("What searching in fewer bits loses", text, quantised(report))
+    if not body:
+        return ""
+    return f'<section><h2>Thresholds</h2><div class="charts cards">{body}</div></section>'
 
 
 def _figure(name: str, text: str, drawing: str) -> str:
@@ -127,11 +168,13 @@ def _histogram(report: EvaluationReport) -> str:
     used = np.flatnonzero(shares[0] + shares[1])
     left, right = float(edges[used[0]]), float(edges[used[-1] + 1])
     marks = [] if report.verification.threshold is None else [(report.verification.threshold, "FAR 1 %")]
+    highest = float(max(shares[0].max(), shares[1].max()))
+    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if highest <= 5 * step)  # five round ticks
     return line_chart(
         [Series("different", middle, shares[0].tolist(), "c1", filled=True),
          Series("same", middle, shares[1].tolist(), "c0", filled=True)],
         "score", "share of pairs", x_range=(left, right), x_marks=marks,
-        y_range=(0.0, float(max(shares[0].max(), shares[1].max())) * 1.05),
+        y_range=(0.0, 5 * step),
     )  # fmt: skip
 
 
@@ -147,6 +190,11 @@ def _open_set(report: EvaluationReport) -> str:
         [Series("open set", alarms.tolist(), misses.tolist(), "c0")], "false alarms (FPIR)", "missed (FNIR)",
         x_range=(0.0, 1.0), y_range=(0.0, 1.0),
     )  # fmt: skip
+
+
+def _where(report: EvaluationReport) -> str:
+    """Where it fails: cameras and identities, side by side where there is room."""
+    return f'<div class="sides">{_cameras(report)}{_identities(report)}</div>'
 
 
 def _cameras(report: EvaluationReport) -> str:
@@ -168,7 +216,8 @@ def _identities(report: EvaluationReport) -> str:
         for one in worst_identities(report)
     ]
     head = ("identity", "queries", "rank-1", "mAP")
-    return f"<section><h2>Hardest identities</h2>{table(head, rows)}</section>"
+    text = "The lowest mAP over an identity's queries first."
+    return f"<section><h2>Hardest identities</h2><p>{text}</p>{table(head, rows)}</section>"
 
 
 def _queries(report: EvaluationReport) -> str:
@@ -223,8 +272,9 @@ def _counts(report: EvaluationReport) -> str:
 
 def _foot(report: EvaluationReport, command: str) -> str:
     rows = [
-        ("model", report.model_name), ("fingerprint", report.model), ("data", report.data),
-        ("protocol", report.plan.name), ("made by", f"siamese-search {__version__}"), ("command", command),
+        ("model", report.model_name), ("model fingerprint", report.model), ("data", report.data),
+        ("data fingerprint", report.data_fingerprint or ""), ("protocol", report.plan.name),
+        ("made by", f"siamese-search {__version__}"), ("command", command),
     ]  # fmt: skip
     return "<footer>" + table((), [(name, printable(value)) for name, value in rows if value]) + "</footer>"
 

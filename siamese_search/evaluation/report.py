@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.errors import printable
+from siamese_search.errors import UsageError, printable
 from siamese_search.evaluation.open_set import RATES, OpenSet, OpenSetPoint
 from siamese_search.evaluation.protocol import Protocol
+from siamese_search.evaluation.quantised import Quantised
 from siamese_search.evaluation.ranking import RankingMetrics
 from siamese_search.evaluation.rerank import KReciprocal
-from siamese_search.evaluation.verification import PairScores, VerificationMetrics
+from siamese_search.evaluation.verification import OperatingPoint, PairScores, VerificationMetrics
 from siamese_search.model.calibration import Calibration
+
+#: False match rates whose calibrated thresholds are shown.
+CALIBRATED_RATES = (0.1, 0.01, 0.001)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +63,12 @@ class EvaluationReport:
     the whole gallery; with a depth, matches beyond it count as missed and mAP is mAP@depth.
     ``reranked``, where it was asked for, re-ranks the exact similarities of the whole gallery: no database has
     part in it, neither ``depth`` nor ``ann_recall`` concerns it, and verification knows no re-ranking.
-    ``calibration``, where it was asked for, was fitted to ``pairs``.
+    ``quantised``, where it was asked for, says what searching in fewer bits costs; no other figure is touched by it.
+    ``calibration``, where it was asked for, was fitted to ``pairs``; ``kept`` is the one that the model came with.
     ``flip`` says that all vectors are means over an image and its mirror image.
     ``query_vectors`` [q, d] and ``gallery_vectors`` [g, d] are what was measured, in the plan's order.
+    ``data_fingerprint`` covers content and labels of the images (:func:`..embedding.data_fingerprint`); ``None`` where
+    only vectors were seen.
     ``top`` holds each query's first ranked places in ``plan.gallery`` after the exclusions, int64 [≤ 10].
     """
 
@@ -79,11 +86,14 @@ class EvaluationReport:
     model: str
     model_name: str
     data: str
+    data_fingerprint: str | None
     failed: Sequence[FailedImage]
     seconds: float
     query_vectors: NDArray[np.float32]
     gallery_vectors: NDArray[np.float32]
     calibration: Calibration | None = None
+    quantised: Sequence[Quantised] = ()
+    kept: Calibration | None = None
 
     @property
     def rank1(self) -> float:
@@ -108,6 +118,18 @@ class EvaluationReport:
     def open_set_points(self) -> dict[str, OpenSetPoint | None]:
         """What searches for identities that are in the gallery, and for ones that are not, would say."""
         return {name: self.open_set.at_fpir(rate) for name, rate in RATES.items()}
+
+    def kept_points(self) -> dict[float, OperatingPoint]:
+        """What the thresholds that the model came with do here, by the false match rates that they are meant for."""
+        found: dict[float, OperatingPoint] = {}
+        for rate in CALIBRATED_RATES:
+            try:
+                point = None if self.kept is None else self.pairs.at_threshold(self.kept.threshold(rate))
+            except UsageError:  # below what it was fitted on can tell
+                continue
+            if point is not None:
+                found[rate] = point
+        return found
 
     def notes(self) -> list[str]:
         """Lines for people: what the rules left out, what could not be read, how far the figures reach."""
@@ -145,7 +167,11 @@ class EvaluationReport:
             "verification": {
                 "auc": verification.auc,
                 "eer": verification.eer,
-                "tar_at_far": dict(verification.tar_at_far),
+                "tar_at_far": verification.tar_at_far,
+                "at_far": {
+                    name: None if point is None else asdict(point)
+                    for name, point in verification.at_far.items()
+                },
                 "threshold": verification.threshold,
                 "false_match_rate": verification.false_match_rate,
                 "genuine_pairs": verification.genuine,
@@ -161,11 +187,14 @@ class EvaluationReport:
             "ann_recall": self.ann_recall,
             "exact": {"rank1": self.exact.rank1, "mAP": self.exact.mAP},
             "reranked": None if self.reranked is None else self.reranked.to_json(),
+            "quantised": [one.to_json() for one in self.quantised],
             "calibration": None if self.calibration is None else self.calibration.to_json(),
+            "kept_calibration": None if self.kept is None else _by_rate(self.kept_points()),
             "depth": self.depth,
             "model": self.model,
             "model_name": self.model_name,
             "data": self.data,
+            "data_fingerprint": self.data_fingerprint,
             "excluded": asdict(self.plan.excluded),
             "failed": [{"path": printable(f.path), "reason": f.reason} for f in self.failed],
             "notes": self.notes(),
@@ -173,6 +202,11 @@ class EvaluationReport:
         }
         without_nan: dict[str, Any] = _without_nan(shape)
         return without_nan
+
+
+def _by_rate(points: dict[float, OperatingPoint]) -> dict[str, Any]:
+    """A point, or null, for each of the rates that are shown."""
+    return {f"{rate:g}": asdict(points[rate]) if rate in points else None for rate in CALIBRATED_RATES}
 
 
 def _without_nan(value: Any) -> Any:

@@ -33,11 +33,16 @@ _BLOCK = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """What a threshold does: pairs with ``score >= threshold`` are accepted. Rates are exact counts."""
+    """What a threshold does: pairs with ``score >= threshold`` are accepted. Rates are exact counts.
+
+    ``false_accepts``: the impostor pairs accepted. They are what the false accept rate rests on, and with few of them
+    neither it nor the true accept rate beside it is sure of more than its first digit.
+    """
 
     threshold: float
     false_accept_rate: float
     true_accept_rate: float
+    false_accepts: int
 
 
 @dataclass(frozen=True)
@@ -53,17 +58,22 @@ class RocCurve:
 class VerificationMetrics:
     """Rates as fractions; ``None`` where there are too few pairs to say (``n/a`` in reports).
 
-    ``threshold`` is the lowest one whose false accept rate is at most the one asked for;
-    ``false_match_rate`` is the rate measured there, never above it.
+    ``at_far`` has the operating point for each of :data:`FALSE_ACCEPT_RATES`. ``threshold`` is the lowest one whose
+    false accept rate is at most the one asked for; ``false_match_rate`` is the rate measured there, never above it.
     """
 
     genuine: int
     impostor: int
     auc: float | None
     eer: float | None
-    tar_at_far: dict[str, float | None]
+    at_far: dict[str, OperatingPoint | None]
     threshold: float | None
     false_match_rate: float | None
+
+    @property
+    def tar_at_far(self) -> dict[str, float | None]:
+        """The true accept rate at each false accept rate."""
+        return {name: point.true_accept_rate if point else None for name, point in self.at_far.items()}
 
 
 @dataclass(frozen=True)
@@ -129,6 +139,7 @@ class PairScores:
             threshold=_edge(edge),
             false_accept_rate=float(accepted_impostor[edge] / impostor),
             true_accept_rate=float(accepted_genuine[edge] / genuine),
+            false_accepts=int(accepted_impostor[edge]),
         )
 
     def at_threshold(self, threshold: float) -> OperatingPoint | None:
@@ -139,7 +150,10 @@ class PairScores:
         edge = int(np.clip(np.ceil(threshold * SCALE) + SCALE, 0, BINS))
         accepted_genuine, accepted_impostor = self._accepted
         return OperatingPoint(
-            _edge(edge), float(accepted_impostor[edge] / impostor), float(accepted_genuine[edge] / genuine)
+            _edge(edge),
+            float(accepted_impostor[edge] / impostor),
+            float(accepted_genuine[edge] / genuine),
+            int(accepted_impostor[edge]),
         )
 
     def roc(self, points: int | None = 1000) -> RocCurve:
@@ -179,14 +193,13 @@ class PairScores:
 
     def metrics(self, false_match_rate: float = 1e-2) -> VerificationMetrics:
         """All figures of the report, with the threshold for ``false_match_rate``."""
-        points = {name: self.at_false_accept_rate(rate) for name, rate in FALSE_ACCEPT_RATES.items()}
         chosen = self.at_false_accept_rate(false_match_rate)
         return VerificationMetrics(
             genuine=self.genuine_pairs,
             impostor=self.impostor_pairs,
             auc=self.auc(),
             eer=self.eer(),
-            tar_at_far={name: p.true_accept_rate if p else None for name, p in points.items()},
+            at_far={name: self.at_false_accept_rate(rate) for name, rate in FALSE_ACCEPT_RATES.items()},
             threshold=chosen.threshold if chosen else None,
             false_match_rate=chosen.false_accept_rate if chosen else None,
         )

@@ -142,7 +142,8 @@ def test_evaluate(sss: Run, demo: Path, tiny_bundle: Bundle) -> None:
     report = answer(done)
     same_shape(documented("sss evaluate --json"), report)
     assert (report["queries"], report["gallery"], report["protocol"]) == (6, 26, "market")
-    assert (report["flip"], report["reranked"]) == (False, None)
+    assert (report["flip"], report["reranked"], report["quantised"]) == (False, None, [])
+    assert report["kept_calibration"] is None  # the tiny model has none
 
 
 def test_evaluate_two_models(sss: Run, demo: Path, tiny_bundle: Bundle) -> None:
@@ -159,10 +160,21 @@ def test_evaluate_two_models(sss: Run, demo: Path, tiny_bundle: Bundle) -> None:
 
 def test_evaluate_with_the_extras_of_test_time(sss: Run, demo: Path, tiny_bundle: Bundle) -> None:
     report = answer(
-        sss("evaluate", demo / "gallery", "--model", tiny_bundle.path, "--flip", "--rerank", "--json")
+        sss(
+            "evaluate",
+            demo / "gallery",
+            "--model",
+            tiny_bundle.path,
+            "--flip",
+            "--rerank",
+            "--quantise",
+            "int8",
+            "--json",
+        )
     )
     same_shape(documented("sss evaluate --json"), report)
     assert report["flip"] is True
+    assert [one["quantisation"] for one in report["quantised"]] == ["int8"]
     assert (report["reranked"]["k1"], report["reranked"]["lambda"]) == (20, 0.3)
     assert [note.split(" ")[0] for note in report["notes"][-2:]] == ["flip", "re-ranked"]
 

@@ -67,6 +67,7 @@ def test_brute_force_over_all_pairs_agrees(seed):
             continue
         assert point.false_accept_rate == (impostor >= point.threshold).mean() <= rate + 1e-12
         assert point.true_accept_rate == (genuine >= point.threshold).mean()
+        assert point.false_accepts == (impostor >= point.threshold).sum()
         # No lower threshold keeps the rate: accepting the next impostor score down breaks it.
         lower = impostor[impostor < point.threshold]
         if lower.size:
