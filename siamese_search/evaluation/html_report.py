@@ -101,15 +101,15 @@ def _charts(report: EvaluationReport) -> str:
     if report.open_set.searches:
         text = "Missed targets, against strangers who raise a false alarm."
         body += _figure("Is the target in the gallery at all?", text, _open_set(report))
+    if report.verification.auc is not None:
+        text = "The lowest threshold that keeps each rate. Few false pairs make for unsure rates."
+        body += _figure("Pairs: thresholds by false accept rate", text, operating_points(report))
     return f'<section class="charts">{body}</section>{_thresholds(report)}'
 
 
 def _thresholds(report: EvaluationReport) -> str:
     """The cards of tables below the charts."""
     body = ""
-    if report.verification.auc is not None:
-        text = "The lowest threshold that keeps each rate. Few false pairs make for unsure rates."
-        body += _figure("Pairs: thresholds by false accept rate", text, operating_points(report))
     if report.open_set.searches:
         text = f"{report.open_set.searches:,} searches, each with its target in the gallery and without."
         body += _figure("Searches: thresholds by false alarms", text, open_set_points(report))
@@ -124,7 +124,7 @@ def _thresholds(report: EvaluationReport) -> str:
         body += _figure("What searching in fewer bits loses", text, quantised(report))
     if not body:
         return ""
-    return f'<section><h2>Thresholds</h2><div class="charts cards">{body}</div></section>'
+    return f'<section><h2>Thresholds</h2><div class="charts">{body}</div></section>'
 
 
 def _figure(name: str, text: str, drawing: str) -> str:
@@ -234,7 +234,7 @@ def _queries(report: EvaluationReport) -> str:
         caption = f"{name}: {first}, AP {bad.average_precision:.3f}"
         rows.append(f'<div class="bad"><div class="row">{"".join(cells)}</div><p>{caption}</p></div>')
     text = "Lowest average precision first. Blue: the query. Then its first results: green its identity, red another."
-    return f"<section><h2>Hardest queries</h2><p>{text}</p>{''.join(rows)}</section>"
+    return f'<section><h2>Hardest queries</h2><p>{text}</p><div class="bads">{"".join(rows)}</div></section>'
 
 
 def _map(report: EvaluationReport) -> str:

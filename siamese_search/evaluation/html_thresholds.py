@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from siamese_search.evaluation.open_set import RATES
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.verification import FALSE_ACCEPT_RATES
 from siamese_search.page import table
@@ -59,9 +60,9 @@ def round_scores(report: EvaluationReport) -> str:
 def open_set_points(report: EvaluationReport) -> str:
     """The thresholds at which strangers seldom raise an alarm, and the targets missed there."""
     rows = [
-        (name, "n/a", "n/a", "n/a")
+        (percent(RATES[name]), "n/a", "n/a", "n/a")
         if point is None
-        else (name, f"{point.threshold:.4f}", percent(point.fpir), percent(point.fnir))
+        else (percent(RATES[name]), f"{point.threshold:.4f}", percent(point.fpir), percent(point.fnir))
         for name, point in report.open_set_points().items()
     ]
     return table(("asked for", "threshold", "false alarms (FPIR)", "missed (FNIR)"), rows)
