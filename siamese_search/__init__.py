@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from siamese_search.errors import SiameseSearchError
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.gallery.opening import list_galleries, open_gallery, open_store
+    from siamese_search.gallery_map import map_gallery
     from siamese_search.image_comparison import compare
     from siamese_search.images import read_image
     from siamese_search.model.bundle import Bundle, load_bundle
@@ -62,6 +63,7 @@ _HOMES = {
     "reindex": "siamese_search.upkeep",
     "rollback": "siamese_search.upkeep",
     "verify": "siamese_search.upkeep",
+    "map_gallery": "siamese_search.gallery_map",
     "quantise_model": "siamese_search.quantising",
     "sweep": "siamese_search.sweeps",
     "compare_models": "siamese_search.model_comparison",
@@ -107,6 +109,7 @@ __all__ = [
     "list_galleries",
     "load_bundle",
     "load_embedder",
+    "map_gallery",
     "open_gallery",
     "open_store",
     "optimise",

@@ -67,16 +67,19 @@ def scatter(
 ) -> str:
     """Dots on a square, each with its picture and caption while it is pointed at.
 
-    points: float64 [n, 2], any scale; both axes fill the square. colours: n of CSS. captions: n plain texts.
+    points: float64 [n, 2], on one scale, so that distances compare. colours: n of CSS. captions: n plain texts.
     pictures: n data URIs, "" for none.
     """
     low, high = points.min(axis=0), points.max(axis=0)
-    placed = (points - low) / np.where(high > low, high - low, 1.0) * 96 + 2
+    placed = ((points - (low + high) / 2) / (float((high - low).max()) or 1.0) + 0.5) * 96 + 2
     dots = []
     for (x, y), colour, caption, picture in zip(placed, colours, captions, pictures, strict=True):
         image = f'<img src="{picture}" alt="" loading="lazy">' if picture else ""
         style = f"left:{x:.1f}%;bottom:{y:.1f}%;background:{colour}"
-        dots.append(f'<i style="{style}"><span>{image}{escaped(caption)}</span></i>')
+        # Near an edge the card opens inwards.
+        sides = " ".join(name for name, near in (("l", x < 10), ("r", x > 90), ("t", y > 80)) if near)
+        edge = f' class="{sides}"' if sides else ""
+        dots.append(f'<i{edge} style="{style}"><span>{image}{escaped(caption)}</span></i>')
     return f'<div class="map">{"".join(dots)}</div>'
 
 

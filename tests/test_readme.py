@@ -83,6 +83,7 @@ def test_the_commands_run_and_print_what_is_shown(workplace: tuple[Path, dict[st
         "demo",
         "ingest",
         "search",
+        "plot",
         "evaluate",
         "train",
         "galleries",

@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("siamese_search.cli.demo", "Draw a small synthetic data set to try things on."),
     "ingest": ("siamese_search.cli.ingest", "Embed directories of images into a gallery."),
     "search": ("siamese_search.cli.search", "Find who is in an image, and where else they were seen."),
+    "plot": ("siamese_search.cli.plot", "Draw a gallery as a map: similar images near each other."),
     "compare": ("siamese_search.cli.compare", "Tell whether two images show the same identity."),
     "train": ("siamese_search.cli.train", "Train a model on your own identities."),
     "sweep": ("siamese_search.cli.sweep", "Train with several values of an option and compare them."),

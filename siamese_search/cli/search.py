@@ -34,7 +34,8 @@ Examples:
   sss search front.jpg back.jpg --together      several images of one person, one answer
   sss search query.jpg --not stranger.jpg       nearer to the one, away from the other
   sss search --like 0002_c1s1_000451_03.jpg     others like an image of the gallery, by its key
-  sss search a.jpg b.jpg --save sheet.png       many at once, and a picture of the answer (or a page: sheet.html)
+  sss search a.jpg b.jpg --save sheet.png       many at once, and a picture of the answer
+  sss search a.jpg b.jpg --save sheet.html      … or a page
   sss search query.jpg --show                   the images in the terminal
   sss search query.jpg --format paths | xargs -d '\\n' ls -l
 

@@ -104,6 +104,12 @@ def test_grouped_search_lines(sss: Run, demo: Path, demo_store: Path) -> None:
         assert isinstance(line["results"][0]["cameras"], list)
 
 
+def test_plot(sss: Run, demo_store: Path) -> None:
+    plotted = answer(sss("plot", "--store", demo_store, "--method", "pca", "--json"))
+    same_shape(documented("sss plot --json"), plotted)
+    assert plotted["total"] == len(plotted["points"]) > 0
+
+
 def test_compare(sss: Run, query: Path, tiny_bundle: Bundle) -> None:
     done = sss("compare", query, query, "--threshold", "0.5", "--model", tiny_bundle.path, "--format", "json")
     compared = answer(done)
