@@ -214,7 +214,7 @@ def _print(answers: Sequence[QueryResult], format: str, *, show: bool = False) -
                     if index > 0:
                         write_text("")
                     show_pictures(answer, terminal)
-                _print_table(answer, first=index == 0)
+                _print_table(answer, first=index == 0 or terminal is not None)
 
 
 def _print_table(answer: QueryResult, *, first: bool) -> None:

@@ -74,6 +74,17 @@ def test_where_the_query_identity_comes_from(picture, tmp_path):
         assert borders(out, height_of([answer])) == [[BLUE, *expected]]
 
 
+def test_without_a_known_identity_the_model_judges(picture, tmp_path):
+    anonymous = write_image(tmp_path / "who.jpg", size=(128, 64))
+    found = [result(1, "ann", picture, match=True), result(2, None, picture, match=False)]
+    for answer, expected in [
+        (query(anonymous, *found), [GREEN, RED]),
+        (query(anonymous, *found, identity="bob"), [RED, GREY]),  # the truth is better than the model's word
+    ]:
+        out = draw_sheet([answer], tmp_path / "sheet.png")
+        assert borders(out, height_of([answer])) == [[BLUE, *expected]]
+
+
 @pytest.mark.parametrize(
     ("mine", "theirs", "expected"),
     [
