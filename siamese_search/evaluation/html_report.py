@@ -14,6 +14,7 @@ import numpy as np
 
 from siamese_search import __version__
 from siamese_search.datasets.records import ImageRecord
+from siamese_search.datasets.splits import RESERVED_IDENTITIES
 from siamese_search.errors import SiameseSearchError, printable
 from siamese_search.evaluation.findings import camera_pairs, worst_identities, worst_queries
 from siamese_search.evaluation.html_thresholds import (
@@ -261,8 +262,13 @@ def _hue(code: int) -> str:
 
 
 def _counts(report: EvaluationReport) -> str:
+    plan, invalid = report.plan, report.ranking.invalid_queries
+    people = len({name for name in plan.query_ids if name not in RESERVED_IDENTITIES})
+    cameras = {record.camera for record in (*plan.queries, *plan.gallery)} - {None}
     lines = [
-        f"{report.ranking.queries:,} queries, {report.ranking.invalid_queries:,} of them invalid",
+        f"{report.ranking.queries:,} queries of {people:,} identities, {invalid:,} of them invalid",
+        f"{report.ranking.gallery:,} images to find them among"
+        + (f", of {len(cameras):,} cameras" if cameras else ", of no known camera"),
         *report.notes(),
     ]
     lines += [f"{printable(failure.path)}: {failure.reason}" for failure in list(report.failed)[:50]]

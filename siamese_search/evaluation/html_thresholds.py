@@ -97,7 +97,7 @@ def quantised(report: EvaluationReport) -> str:
     ]
     depth = report.quantised[0].depth
     return table(
-        ("searched in", "rank-1", "change", f"mAP@{depth}", "change", "of the nearest ten found"), rows
+        ("searched in", "rank\u20111", "change", f"mAP@{depth}", "change", "of the nearest ten found"), rows
     )
 
 

@@ -35,6 +35,9 @@ def test_the_page_is_whole_and_asks_nobody(report) -> None:
         "Cameras",
         "sss evaluate photos",
         report.model,
+        report.data_fingerprint,
+        "24 queries of 4 identities, 0 of them invalid",
+        "30 images to find them among, of 3 cameras",
     ):
         assert text in page
 
