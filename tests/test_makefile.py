@@ -117,7 +117,7 @@ def test_no_registry_is_named() -> None:
         ROOT / "Makefile",
         ROOT / ".ci" / "run",
         ROOT / "pyproject.toml",
-        *(ROOT / "deploy").iterdir(),
+        *(path for path in (ROOT / "deploy").rglob("*") if path.is_file()),
     ):
         text = path.read_text(encoding="utf-8")
         assert not re.search(r"index-url|://[^/\s]*(pypi|mirror|proxy)", text), path
