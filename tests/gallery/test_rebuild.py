@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 import uuid
 from pathlib import Path
 
@@ -237,6 +240,40 @@ def test_an_interrupt_in_the_parent_kills_the_child(store: Path):
             gallery.optimise(index=True, progress=at("building the index", interrupt))  # type: ignore[arg-type]
         assert gallery.count() == 6000
         assert gallery.info().indexed_points == 0
+    assert debris(store) == []
+
+
+_PARENT = """
+import os, signal, sys
+from siamese_search.gallery import open_gallery
+
+def die(stage, seconds):
+    if stage == sys.argv[2]:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with open_gallery(sys.argv[1], mode="w") as gallery:
+    gallery.optimise(index=True, progress=die)
+"""
+
+
+@pytest.mark.parametrize("stage", ["opening", "building the index"])
+def test_a_parent_that_is_killed_leaves_the_gallery_whole(store: Path, stage: str):
+    """Its child ends at its next words, or has swapped; both are as good, and the next one goes through."""
+    with open_gallery(store, mode="w") as gallery:
+        put(gallery, N, 3000)
+    dead = subprocess.run([sys.executable, "-c", _PARENT, os.fspath(store), stage], timeout=120)
+    assert dead.returncode == -signal.SIGKILL
+    with open_gallery(store, mode="w", wait=60) as gallery:
+        sound(gallery, set(range(3000)))
+        put(gallery, 3000, 3010)
+        for _ in range(300):  # the orphan may still be at work
+            try:
+                gallery.optimise(index=True)
+                break
+            except StoreBusyError:
+                time.sleep(0.2)
+        sound(gallery, set(range(3010)))
+        assert gallery.info().indexed_points >= 3000
     assert debris(store) == []
 
 
