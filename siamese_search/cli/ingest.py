@@ -190,6 +190,9 @@ def command(
         write_json(summary.to_json())
     else:
         write_text(describe(summary))
+    advice = advise(summary)
+    if advice is not None:
+        note(advice)
     return _exit_code(summary)
 
 
@@ -213,6 +216,19 @@ def describe(summary: IngestSummary) -> str:
     return (
         f"{summary.seen} images: {', '.join(counts)} ({summary.seconds:.1f} s{speed})\n"
         f"gallery '{summary.collection}' in {summary.store}"
+    )
+
+
+def advise(summary: IngestSummary) -> str | None:
+    """What to do after an ingest so large that tidying the gallery up pays; a server does that by itself."""
+    if summary.interrupted or "://" in summary.store:
+        return None
+    from siamese_search.gallery.convert import COMPACT_FROM
+
+    if summary.new + summary.changed < COMPACT_FROM:
+        return None
+    return (
+        "sss: a gallery of this size opens three times as fast, in a third of the memory, after: sss optimise"
     )
 
 

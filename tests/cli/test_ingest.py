@@ -132,3 +132,21 @@ def test_a_watch_is_not_split(refused: Callable[..., str], photos: Path, tmp_pat
     line = refused("ingest", photos, "--store", tmp_path / "store", "--watch", "--shard", "0/2", code=2)
     assert "leave --shard out" in line
     assert not (tmp_path / "store").exists()
+
+
+def test_a_large_ingest_says_how_to_tidy_up() -> None:
+    from ingest.summary import IngestSummary
+    from siamese_search.cli.ingest import advise
+
+    def after(
+        new: int, changed: int = 0, store: str = "/data/store", interrupted: bool = False
+    ) -> str | None:
+        summary = IngestSummary("default", store, "bundled")
+        summary.new, summary.changed, summary.interrupted = new, changed, interrupted
+        return advise(summary)
+
+    assert "sss optimise" in (after(20_000) or "")
+    assert "sss optimise" in (after(12_000, changed=8_000) or "")
+    assert after(19_999) is None
+    assert after(20_000, interrupted=True) is None
+    assert after(20_000, store="https://host:6333") is None
