@@ -11,7 +11,8 @@ entropy     Pillow at 1/8 of the size: what is left when nothing but the entropy
             No decoder that reads the whole file with libjpeg-turbo can be faster than that
 
 The three take turns on the same photographs, and medians of their rates are compared, so that a busy or a throttled
-machine slows all of them. The difference is that of the results of "full" and "here", in grey levels.
+machine slows all of them; "cpu" is the same ratio of processor times, which other programs disturb least. The
+difference is that of the results of "full" and "here", in grey levels.
 """
 
 from __future__ import annotations
@@ -122,6 +123,7 @@ def _measure(paths: Sequence[Path], quality: int, options: argparse.Namespace) -
 
     per_turn = max(options.threads, options.photos // options.repeats)
     rates: dict[str, list[float]] = {"full": [], "here": [], "entropy": []}
+    spent: dict[str, list[float]] = {name: [] for name in rates}
     with (
         ThreadPoolExecutor(options.threads) as pool,
         BatchDecoder((height, width), options.threads) as decoder,
@@ -132,19 +134,24 @@ def _measure(paths: Sequence[Path], quality: int, options: argparse.Namespace) -
         for turn in range(options.repeats):
             batch = list(itertools.islice(itertools.cycle(paths), turn, turn + per_turn))
             for name, method in methods.items():
-                started = time.perf_counter()
+                before, started = time.process_time(), time.perf_counter()
                 method(batch)
                 rates[name].append(per_turn / (time.perf_counter() - started))
+                spent[name].append((time.process_time() - before) / per_turn * 1000)
     difference = np.abs(
         np.stack([full(path).astype(int) - read_image(path, (height, width)) for path in paths])
     )
     medians = {name: statistics.median(values) for name, values in rates.items()}
+    cpu = {name: statistics.median(values) for name, values in spent.items()}
     return {
         "quality": quality,
         "megabytes": round(statistics.mean(path.stat().st_size for path in paths) / 1e6, 2),
         "photos_per_second": {name: round(value, 2) for name, value in medians.items()},
         "ratio": round(medians["here"] / medians["full"], 2),
         "ratio_of_entropy_alone": round(medians["entropy"] / medians["full"], 2),
+        "cpu_ms": {name: round(value, 2) for name, value in cpu.items()},
+        "cpu_ratio": round(cpu["full"] / cpu["here"], 2),
+        "cpu_ratio_of_entropy_alone": round(cpu["full"] / cpu["entropy"], 2),
         "difference": {
             "mean": round(float(difference.mean()), 3),
             "share_over_2": round(float((difference > 2).mean()), 6),
@@ -161,13 +168,14 @@ def _print(result: dict[str, Any]) -> None:
         f" {options['size'][0]}x{options['size'][1]}, {options['threads']} threads; photos/s; target {TARGET:g}x"
     )
     print(
-        f"{'quality':>7} {'MB':>5} {'full':>7} {'here':>7} {'ratio':>6} {'entropy':>8} {'mean':>6} {'>2':>8} {'max':>4}"
+        f"{'quality':>7} {'MB':>5} {'full':>7} {'here':>7} {'ratio':>6} {'cpu':>5} {'entropy':>8}"
+        f" {'mean':>6} {'>2':>8} {'max':>4}"
     )
     for row in result["rows"]:
         rates, difference = row["photos_per_second"], row["difference"]
         print(
             f"{row['quality']:>7} {row['megabytes']:>5.2f} {rates['full']:>7.1f} {rates['here']:>7.1f}"
-            f" {row['ratio']:>6.2f} {rates['entropy']:>8.1f} {difference['mean']:>6.3f}"
+            f" {row['ratio']:>6.2f} {row['cpu_ratio']:>5.2f} {rates['entropy']:>8.1f} {difference['mean']:>6.3f}"
             f" {difference['share_over_2']:>8.4%} {difference['max']:>4}"
         )
 
