@@ -321,7 +321,7 @@ def evaluate(
     from siamese_search.datasets.joining import load_joined
     from siamese_search.datasets.layouts import load_dataset
     from siamese_search.evaluation.evaluate import evaluate as measure
-    from siamese_search.evaluation.rerank import KReciprocal
+    from siamese_search.k_reciprocal import KReciprocal
     from siamese_search.evaluation.subject import choose_subject, select_identities
 
     if calibrate and flip:

@@ -28,11 +28,11 @@ from siamese_search.evaluation.protocol import ALL_VS_ALL, Protocol, all_vs_all
 from siamese_search.evaluation.quantised import measure_quantised
 from siamese_search.evaluation.ranking import metrics_from_scores, retrieval_metrics
 from siamese_search.evaluation.report import EvaluationReport, FailedImage, Reranked
-from siamese_search.evaluation.rerank import KReciprocal, reranked_blocks
 from siamese_search.evaluation.survivors import plan_of, plan_of_survivors
 from siamese_search.evaluation.verification import PairScores, cross_pair_scores, pair_scores
 from siamese_search.gallery.base import Gallery, ModelRef
 from siamese_search.gallery.filters import Condition
+from siamese_search.k_reciprocal import KReciprocal, reranked_blocks
 from siamese_search.model.embedder import Embedder
 from siamese_search.model.flip import FlipEmbedder
 

@@ -15,8 +15,8 @@ from siamese_search.evaluation.open_set import RATES, OpenSet, OpenSetPoint
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.quantised import Quantised
 from siamese_search.evaluation.ranking import RankingMetrics
-from siamese_search.evaluation.rerank import KReciprocal
 from siamese_search.evaluation.verification import OperatingPoint, PairScores, VerificationMetrics
+from siamese_search.k_reciprocal import KReciprocal
 from siamese_search.model.calibration import Calibration
 
 #: False match rates whose calibrated thresholds are shown.

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
+from siamese_search import k_reciprocal as module
 from siamese_search.errors import UsageError
-from siamese_search.evaluation import rerank as module
-from siamese_search.evaluation.rerank import KReciprocal, rerank
+from siamese_search.k_reciprocal import KReciprocal, rerank
 
 PAPER = KReciprocal()
 
