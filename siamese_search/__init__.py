@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ingest.summary import Failure, IngestSummary
-    from siamese_search.api import evaluate, ingest, search, train
+    from siamese_search.api import evaluate, ingest, train
     from siamese_search.errors import SiameseSearchError
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.gallery.opening import list_galleries, open_gallery, open_store
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from siamese_search.retrieval.results import QueryResult, SearchResult
     from siamese_search.retrieval.sheet import draw_sheet
     from siamese_search.retrieval.star import draw_star
+    from siamese_search.searching import search, timeline
     from siamese_search.sweeps import sweep
     from siamese_search.training.run import TrainResult
     from siamese_search.upkeep import (
@@ -49,7 +50,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "ingest": "siamese_search.api",
-    "search": "siamese_search.api",
+    "search": "siamese_search.searching",
+    "timeline": "siamese_search.searching",
     "compare": "siamese_search.image_comparison",
     "train": "siamese_search.api",
     "evaluate": "siamese_search.api",
@@ -121,6 +123,7 @@ __all__ = [
     "rollback",
     "search",
     "sweep",
+    "timeline",
     "train",
     "verify",
     "write_html_sheet",

@@ -14,32 +14,28 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from siamese_search.errors import BundleError, GalleryReplacedError, UsageError, printable
+from siamese_search.errors import BundleError, UsageError
+from siamese_search.searching import search
 from siamese_search.workspace import (
     LazyEmbedder,
     StrPath,
     load,
-    open_to_read,
     open_to_write,
-    place_of,
-    query_images,
 )
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from ingest.pipeline import Prune
     from ingest.shards import Shard
     from ingest.summary import IngestSummary, Progress
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.gallery.base import Gallery
     from siamese_search.model.embedder import Device, Embedder
-    from siamese_search.retrieval.results import QueryResult
     from siamese_search.settings import Settings
     from siamese_search.training.run import Reporter, TrainResult
+
+__all__ = ["evaluate", "ingest", "search", "train"]
 
 Notify = Callable[[str], None]
 
@@ -130,84 +126,6 @@ def ingest(
             progress=progress,
             stop=stop,
         )
-
-
-def search(
-    *queries: StrPath | NDArray[np.uint8],
-    k: int = 10,
-    where: str | Sequence[str] = (),
-    group_by: Literal["identity"] | None = None,
-    exclude_self: bool = False,
-    min_score: float | None = None,
-    fmr: float | None = None,
-    like: str | Sequence[str] = (),
-    unlike: StrPath | Sequence[StrPath | NDArray[np.uint8]] = (),
-    together: bool = False,
-    flip: bool = False,
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    model: StrPath | None = None,
-    threads: int | None = None,
-) -> list[QueryResult]:
-    """Rank a gallery's images by likeness to each query: an image file, a directory of them, or an array.
-
-    Arrays are RGB uint8 [H, W, 3]. k: results per query. where: filters such as ``"camera=2"``, all of which
-    must hold. group_by: ``"identity"`` keeps the best image of each. exclude_self: leave out the query file
-    itself. min_score: lowest cosine similarity. fmr: false match rate at which results count as matches (0.01 by
-    default), for a model that was calibrated (``evaluate(calibrate=True)``). The model is the gallery's own unless
-    ``model`` names one.
-
-    like: keys of items of the gallery, as further queries. together: all queries show one target: one answer, by mean
-    similarity. unlike: images that the results shall not resemble (half of the mean similarity to them is taken off).
-    flip: embed each query image together with its mirror image.
-
-    Returns one QueryResult per query image, in order; one that cannot be read has its ``error`` set.
-    Raises UsageError (k < 1), FilterError, GalleryNotFoundError, StoreError, ModelMismatchError.
-    """
-    from siamese_search.gallery.filters import bind, parse_where
-    from siamese_search.retrieval.matching import check_fmr, mark
-    from siamese_search.retrieval.search import Searcher
-
-    if k < 1:
-        raise UsageError(f"k is {k}; ask for at least 1 result")
-    conditions = parse_where([where] if isinstance(where, str) else list(where))
-    images = [image for query in queries for image in query_images(query)]
-    keys = [like] if isinstance(like, str) else list(like)
-    if not images and not keys:
-        raise UsageError("nothing to search for; give at least one query image")
-    others = [unlike] if isinstance(unlike, (str, os.PathLike)) else list(unlike)
-    away = [image for other in others for image in query_images(other)]
-    settings = _settings()
-    place, name = place_of(settings, store, gallery)
-    threads = settings.threads if threads is None else threads
-
-    def ask() -> list[QueryResult]:
-        with open_to_read(place, name, settings.model if model is None else model, threads) as found:
-            opened, embedder, bundle = found
-            check_fmr(bundle.calibration, fmr, printable(bundle.name))
-            bound = bind(conditions, opened.fields()) if conditions else []
-            answers = Searcher(opened, embedder).search(
-                images,
-                k,
-                bound,
-                exclude_self=exclude_self,
-                min_score=min_score,
-                group_by=group_by,
-                like=keys,
-                unlike=away,
-                together=together,
-                flip=flip,
-            )
-            if bundle.calibration is None:
-                return answers
-            return mark(answers, bundle.calibration, fmr, opened.count(bound))
-
-    try:
-        return ask()
-    except (
-        GalleryReplacedError
-    ):  # its generation was replaced and deleted meanwhile: all from the new one then
-        return ask()
 
 
 def train(
@@ -321,8 +239,8 @@ def evaluate(
     from siamese_search.datasets.joining import load_joined
     from siamese_search.datasets.layouts import load_dataset
     from siamese_search.evaluation.evaluate import evaluate as measure
-    from siamese_search.k_reciprocal import KReciprocal
     from siamese_search.evaluation.subject import choose_subject, select_identities
+    from siamese_search.k_reciprocal import KReciprocal
 
     if calibrate and flip:
         raise UsageError("a search embeds no mirror images, so calibrate without flip")

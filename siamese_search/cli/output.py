@@ -183,6 +183,14 @@ def write_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[obje
     sys.stdout.write(captured.get())
 
 
+def shown_path(path: Path) -> str:
+    """Relative to the working directory where the image is below it: what a person would type."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
 def shorten_path(text: str, width: int) -> str:
     """The last ``width`` characters of a path, with ``…`` for what was cut."""
     return text if len(text) <= width else f"…{text[-(width - 1) :]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -13,6 +13,7 @@ from siamese_search.cli.output import (
     LIST_FORMATS,
     note,
     safe,
+    shown_path,
     warn,
     write_csv,
     write_json,
@@ -20,11 +21,13 @@ from siamese_search.cli.output import (
     write_table,
     write_text,
 )
+from siamese_search.cli.timeline_screen import print_timelines
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
     from siamese_search.cli.terminal_pictures import Terminal
     from siamese_search.retrieval.results import QueryResult, SearchResult
+    from siamese_search.retrieval.timeline import Timeline
 
 EPILOG = """\b
 Examples:
@@ -33,6 +36,8 @@ Examples:
   sss search query.jpg --where camera=1,3       seen by camera 1 or 3
   sss search front.jpg back.jpg --together      several images of one person, one answer
   sss search query.jpg --not stranger.jpg       nearer to the one, away from the other
+  sss search query.jpg --rerank                 a better order of the nearest 200
+  sss search query.jpg --timeline               when and where the likeliest identity was seen
   sss search --like 0002_c1s1_000451_03.jpg     others like an image of the gallery, by its key
   sss search a.jpg b.jpg --save sheet.png       many at once, and a picture of the answer
   sss search a.jpg b.jpg --save sheet.html      … or a page
@@ -57,6 +62,19 @@ Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --wher
 )
 @click.option("--like", multiple=True, metavar="KEY", help="Search for others like this item of the gallery.")
 @click.option("--flip", is_flag=True, help="Embed each query together with its mirror image.")
+@click.option("--rerank", is_flag=True, help="Re-rank the nearest images by their k-reciprocal neighbours.")
+@click.option(
+    "--candidates",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    help="Images that --rerank re-ranks.  [default: 200]",
+)
+@click.option("--timeline", is_flag=True, help="All sightings of the likeliest identity, in order of time.")
+@click.option(
+    "--time-field",
+    metavar="FIELD",
+    help="Field that --timeline orders by.  [default: the first of time, timestamp, datetime, date, frame]",
+)
 @click.option("--where", multiple=True, metavar="FILTER", help='Such as "camera=2"; may be repeated.')
 @click.option("--group-by", type=click.Choice(["identity"]), help="One result per identity, its best image.")
 @click.option(
@@ -69,7 +87,7 @@ Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --wher
     "--fmr",
     type=click.FloatRange(0, 1, min_open=True),
     metavar="X",
-    help="False match rate at which results count as matches, for a calibrated model.  [default: 0.01]",
+    help="Count as matches what passes at this false match rate.  [default: what is likelier right than wrong]",
 )
 @click.option("--format", type=click.Choice(LIST_FORMATS), default="table", help="Form of the answer.")
 @click.option("--show", is_flag=True, help="Also show the images, in the terminal (SSS_GRAPHICS: how).")
@@ -94,6 +112,10 @@ def command(
     unlike: tuple[str, ...],
     like: tuple[str, ...],
     flip: bool,
+    rerank: bool,
+    candidates: int | None,
+    timeline: bool,
+    time_field: str | None,
     where: tuple[str, ...],
     group_by: Literal["identity"] | None,
     exclude_self: bool,
@@ -113,41 +135,55 @@ def command(
     Scores are cosine similarities: higher is closer, 1 is the same image. A model that was calibrated (sss evaluate
     --calibrate) also says which results are matches, and when the query is not in the gallery.
     """
-    from siamese_search import api
+    from siamese_search import searching
 
+    context = click.get_current_context()
     if not queries and not like:
-        text = "missing QUERY: give an image, a directory of images, or --like KEY"
-        raise click.UsageError(text, click.get_current_context())
+        raise click.UsageError("missing QUERY: give an image, a directory of images, or --like KEY", context)
     if save is not None and save.suffix.lower() not in (".png", ".html", ".htm"):
         raise UsageError(
             f"{safe(save)}: --save draws a picture or writes a page; name the file with .png or .html"
         )
     if star is not None and star.suffix.lower() != ".png":
         raise UsageError(f"{safe(star)}: --star draws a PNG; name the file with .png")
-    answers = api.search(
-        *queries,
-        k=k,
-        where=where,
-        group_by=group_by,
-        exclude_self=exclude_self,
-        min_score=min_score,
-        fmr=fmr,
-        like=like,
-        unlike=unlike,
-        together=together,
-        flip=flip,
-        store=store,
-        gallery=gallery,
-        model=model,
-        threads=threads,
-    )
+    if candidates is not None and not rerank:
+        raise click.UsageError("--candidates is how many images --rerank re-ranks; give both", context)
+    if time_field is not None and not timeline:
+        raise click.UsageError("--time-field is what --timeline orders by; give both", context)
+    if timeline and group_by is not None:
+        raise click.UsageError("--timeline follows one identity; leave --group-by out", context)
+    asked: dict[str, Any] = {
+        "where": where,
+        "exclude_self": exclude_self,
+        "min_score": min_score,
+        "fmr": fmr,
+        "like": like,
+        "unlike": unlike,
+        "together": together,
+        "flip": flip,
+        "rerank": rerank,
+        "candidates": candidates or 200,
+        "store": store,
+        "gallery": gallery,
+        "model": model,
+        "threads": threads,
+    }
+    timelines: list[Timeline] | None = None
+    if timeline:
+        # The usual number of results is no limit of a timeline; one that was asked for is.
+        typed = context.get_parameter_source("k") is click.core.ParameterSource.COMMANDLINE
+        timelines = searching.timeline(*queries, k=k if typed else None, time_field=time_field, **asked)
+        answers = [one.answer for one in timelines]
+    else:
+        answers = searching.search(*queries, k=k, group_by=group_by, **asked)
     failed = [answer for answer in answers if answer.error is not None]
     if len(failed) < len(answers):
         # The picture first: a reader such as `head` may close stdout before all results are printed.
         try:
             _draw(answers, save, star)
         finally:
-            _print(answers, format, show=show)  # an unwritable picture must not cost the answer
+            # an unwritable picture must not cost the answer
+            _print(answers, format, show=show, timelines=timelines)
     return _report_failures(failed, len(answers))
 
 
@@ -194,9 +230,23 @@ def _terminal(format: str) -> Terminal | None:
     return terminal()
 
 
-def _print(answers: Sequence[QueryResult], format: str, *, show: bool = False) -> None:
+def _print(
+    answers: Sequence[QueryResult],
+    format: str,
+    *,
+    show: bool = False,
+    timelines: list[Timeline] | None = None,
+) -> None:
     terminal = _terminal(format) if show else None
-    if format == "json":
+    if timelines is not None:
+        if terminal is not None:
+            from siamese_search.cli.search_screen import show_pictures
+
+            for answer in answers:
+                if answer.error is None:
+                    show_pictures(answer, terminal)
+        print_timelines(timelines, format)
+    elif format == "json":
         write_json([answer.to_json() for answer in answers])
     elif format == "jsonl":
         for answer in answers:
@@ -224,39 +274,38 @@ def _print_table(answer: QueryResult, *, first: bool) -> None:
         write_text("  no results")
         _print_verdict(answer)
         return
-    from siamese_search.retrieval.marks import percent
+    from siamese_search.retrieval.marks import match_heading, percent
 
     grouped = answer.results[0].sightings is not None
     marked = any(result.match is not None for result in answer.results)
-    columns = [("#", "number"), ("score", "number"), ("identity", "text"), ("camera", "text")]
-    columns += [("match", "text"), ("probability", "number")] if marked else []
+    reranked = answer.candidates is not None
+    columns = [("#", "number")] + ([("re-ranked", "number")] if reranked else [])
+    columns += [("score", "number"), ("identity", "text"), ("camera", "text")]
+    columns += [(match_heading(answer), "text"), ("probability", "number")] if marked else []
     columns += [("seen", "number"), ("by cameras", "text")] if grouped else []
     columns += [("image", "path")]
 
     def row(result: SearchResult) -> list[object]:
-        cells: list[object] = [result.rank, f"{result.score:.4f}", result.identity, result.camera]
+        cells: list[object] = [result.rank]
+        if reranked:
+            cells.append("" if result.reranked is None else f"{result.reranked:.4f}")
+        cells += [f"{result.score:.4f}", result.identity, result.camera]
         if marked:
             cells += [{True: "yes", False: "no", None: ""}[result.match], percent(result.probability)]
         cells += [result.sightings, " ".join(result.cameras)] if grouped else []
-        return [*cells, _shown_path(result.path)]
+        return [*cells, shown_path(result.path)]
 
     write_table(columns, [row(result) for result in answer.results])
     _print_verdict(answer)
 
 
 def _print_verdict(answer: QueryResult) -> None:
-    from siamese_search.retrieval.marks import verdict_sentence
+    """What the order is and what "match" means here, and whether there is one."""
+    from siamese_search.retrieval.marks import reranking_sentence, verdict_sentence
 
-    if sentence := verdict_sentence(answer):
-        write_text(sentence)
-
-
-def _shown_path(path: Path) -> str:
-    """Relative to the working directory where the image is below it: what a person would type."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
+    for sentence in (reranking_sentence(answer), verdict_sentence(answer)):
+        if sentence:
+            write_text(sentence)
 
 
 def _print_csv(answers: Sequence[QueryResult]) -> None:
@@ -264,6 +313,8 @@ def _print_csv(answers: Sequence[QueryResult]) -> None:
     header = ["query", "rank", "score", "identity", "camera", "path", "key", "match"]
     grouped = any(result.sightings is not None for answer in answers for result in answer.results)
     header += ["sightings", "cameras"] if grouped else []
+    reranked = any(answer.candidates is not None for answer in answers)
+    header += ["reranked"] if reranked else []
     write_csv(
         [*header, *extra],
         (
@@ -277,6 +328,7 @@ def _print_csv(answers: Sequence[QueryResult]) -> None:
                 result.key,
                 result.match,
                 *([result.sightings, " ".join(result.cameras)] if grouped else []),
+                *([result.reranked] if reranked else []),
                 *(result.metadata.get(name) for name in extra),
             ]
             for answer in answers

@@ -84,8 +84,8 @@ def _result_tile(result: SearchResult, identity: str | None) -> _Tile:
     name = "no identity" if result.identity is None else safe(result.identity)
     camera = "" if result.camera is None else f"camera {safe(result.camera)}"
     captions = [(name, f"{result.score:.4f}"), (camera, percent(result.probability))]
-    if result.sightings is not None:
-        captions.append((safe(sightings(result)), ""))
+    if seen := sightings(result):
+        captions.append((safe(seen), ""))
     label = f"{result.rank} {judged.word}".rstrip()
     return _Tile(label, result.path, captions, _STYLES[judged.kind])
 

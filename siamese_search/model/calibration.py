@@ -14,7 +14,7 @@ from typing import Any
 
 from siamese_search.errors import UsageError
 
-#: False match rate at which a search marks its results where nobody asks for another one.
+#: False match rate at which two images are told apart where nobody asks for another one.
 DEFAULT_FMR = 0.01
 
 
@@ -63,9 +63,14 @@ class Calibration:
             return self.rates[at]
         return self.rates[at - 1] if at else 1.0
 
-    def probability(self, score: float) -> float:
-        """P(same identity | score), same and different being equally likely beforehand."""
-        return 1.0 / (1.0 + math.exp(min(-(self.slope * score + self.offset), 700.0)))
+    def probability(self, score: float, prior: float = 0.5) -> float:
+        """P(same identity | score) by Bayes' rule, where it is ``prior`` in (0, 1) before the score is known."""
+        log_odds = self.slope * score + self.offset + _logit(prior)
+        return 1.0 / (1.0 + math.exp(min(-log_odds, 700.0)))
+
+    def even_score(self, prior: float = 0.5) -> float:
+        """The score at which :meth:`probability` is one half; it may lie outside [-1, 1]."""
+        return -(self.offset + _logit(prior)) / self.slope
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -98,6 +103,10 @@ class Calibration:
         if not all(map(math.isfinite, numbers)) or found.slope <= 0:
             raise ValueError("not finite numbers, or a slope that is not positive")
         return found
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability) - math.log1p(-probability)
 
 
 def any_false_match(false_match_rate: float, comparisons: int) -> float:

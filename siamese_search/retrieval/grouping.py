@@ -9,17 +9,22 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.gallery.base import Gallery, Hit
 from siamese_search.gallery.filters import Condition
 
 
 @dataclass(slots=True)
 class Group:
-    """One identity's best hit. sightings: its images in the gallery; ``None`` where not counted."""
+    """One identity's best hit. sightings: its images in the gallery; ``None`` where not counted.
+
+    reranked: the best hit's re-ranked similarity, where it was re-ranked.
+    """
 
     best: Hit
     sightings: int | None = None
     cameras: tuple[str, ...] = ()
+    reranked: float | None = None
 
 
 def rank_groups(
@@ -37,7 +42,8 @@ def rank_groups(
 
     Where the hits hold fewer than k identities, the gallery is asked again without those already found:
     each round finds at least one more or the end, so that an identity with a million images costs no more
-    than one with ten. An image without identity is a group of its own.
+    than one with ten. An image without identity is a group of its own, and so is each of the reserved identities
+    of Market-1501 (``-1`` junk, ``0000`` distractors): they are many people, not one.
     """
     groups: dict[str, Group] = {}
     dropped: set[str] = set()
@@ -46,7 +52,7 @@ def rank_groups(
             if not keep(hit):
                 dropped.add(hit.id)
             else:
-                groups.setdefault(_group_key(hit), Group(hit))
+                groups.setdefault(group_key(hit), Group(hit))
         if len(groups) >= k or len(hits) < fetched:
             return list(groups.values())[:k]
         named = sorted(
@@ -87,14 +93,20 @@ def count_sightings(
                 cameras = Counter([_camera(group.best.payload)])
             cameras = +cameras
             group.sightings = cameras.total()
-            group.cameras = tuple(sorted((c for c in cameras if c is not None), key=_natural))
+            group.cameras = tuple(sorted((c for c in cameras if c is not None), key=natural))
 
 
 def _named(hit: Hit) -> bool:
-    return hit.payload.get("identity") is not None
+    return is_somebody(hit.payload.get("identity"))
 
 
-def _group_key(hit: Hit) -> str:
+def is_somebody(identity: object) -> bool:
+    """Whether an identity is one of its own: not unknown, and not one that stands for many."""
+    return identity is not None and identity not in (JUNK_IDENTITY, DISTRACTOR_IDENTITY)
+
+
+def group_key(hit: Hit) -> str:
+    """What the hits of one identity have in common, and no others."""
     # Point ids are uuids and identities are anything, so the two need different first characters.
     return f"={hit.payload['identity']}" if _named(hit) else f"#{hit.id}"
 
@@ -104,6 +116,6 @@ def _camera(payload: dict[str, object]) -> str | None:
     return None if camera is None else str(camera)
 
 
-def _natural(camera: str) -> tuple[int, int, str]:
+def natural(camera: str) -> tuple[int, int, str]:
     """Camera 10 after camera 9, names after numbers."""
     return (0, int(camera), camera) if camera.isdecimal() and len(camera) < 10 else (1, 0, camera)

@@ -72,21 +72,47 @@ def verdict_sentence(answer: QueryResult) -> str:
     if verdict is None:
         return ""
     found = "" if answer.in_gallery else "not in the gallery: "
+    people = f"{verdict.identities:,} {'identity' if verdict.identities == 1 else 'identities'}"
+    if not verdict.reachable:
+        return (
+            f"{found}among {people} no score of this calibration makes a match likelier than not; --fmr sets a"
+            " threshold of your own"
+        )
+    rate = f"false match rate {verdict.false_match_rate:.2g}"
+    why = rate if verdict.asked is not None else f"likelier right than wrong among {people}; {rate}"
     return (
-        f"{found}a match scores {verdict.threshold:.4f} or more (false match rate {verdict.false_match_rate:g});"
-        f" the chance of any false match among {verdict.compared:,} images is {percent(verdict.any_false_match)}"
+        f"{found}a match scores {verdict.threshold:.4f} or more ({why}); the chance of any false match among"
+        f" {verdict.compared:,} images is {percent(verdict.any_false_match)}"
     )
 
 
+def match_heading(answer: QueryResult) -> str:
+    """What heads the column of yes and no: a threshold of the caller's own goes its own way, so it is named there."""
+    if answer.verdict is None or answer.verdict.asked is None:
+        return "match"
+    return f"at fmr {answer.verdict.asked:g}"
+
+
+def reranking_sentence(answer: QueryResult) -> str:
+    """What the order is, where it is not that of the scores; else empty."""
+    if answer.candidates is None:
+        return ""
+    return f"ordered by k-reciprocal re-ranking of the nearest {answer.candidates:,}; scores are cosine similarities"
+
+
 def percent(value: float | None) -> str:
-    """A probability for people; never 100 % where it is less."""
+    """A probability for people; never 100 % where it is less, never 0 % where it is more."""
     if value is None:
         return ""
+    if 0 < value < 0.001:
+        return "< 0.1%"
     return "> 99.9%" if 0.999 < value < 1 else f"{value:.1%}"
 
 
 def sightings(result: SearchResult) -> str:
-    """``7x cam 1, 2``: how often and where a grouped result's identity was seen; empty for others."""
+    """``7x cam 1, 2``: how often and where a grouped identity was seen, in a timeline when; empty for others."""
+    if result.when is not None:
+        return result.when
     if result.sightings is None:
         return ""
     if result.cameras:

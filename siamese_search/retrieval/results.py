@@ -14,11 +14,14 @@ from siamese_search.datasets.records import MetadataValue
 class SearchResult:
     """One ranked image of the gallery.
 
-    rank: from 1. score: cosine similarity in [-1, 1], higher is closer. match: whether the score reaches the
-    model's calibrated threshold; probability: that it is the same identity, where same and different are equally
-    likely beforehand; both ``None`` while the model has no calibration. sightings, cameras: only when grouped by
-    identity: how many images of this identity the gallery holds under the same filter (the query itself not
-    counted when it is excluded), and the cameras that saw them.
+    rank: from 1. score: cosine similarity in [-1, 1], higher is closer. match: whether the score reaches the threshold
+    of the answer's :class:`Verdict`; probability: that it is the same identity, given its score and the size of the
+    gallery (:mod:`siamese_search.retrieval.matching` says how); both ``None`` while the model has no calibration.
+    sightings, cameras: only when grouped by identity: how many images of this identity the gallery holds under the
+    same filter (the query itself not counted when it is excluded), and the cameras that saw them. reranked: the
+    re-ranked similarity in [0, 1] that ranks were given by, good for nothing but the order of this answer; ``None``
+    without re-ranking and behind its candidates. itself: whether this is the query's own image or a copy of it.
+    when: in a timeline, its time for people; not part of the JSON, where the sighting has it.
     """
 
     rank: int
@@ -34,11 +37,15 @@ class SearchResult:
     source: str = ""
     sightings: int | None = None
     cameras: tuple[str, ...] = ()
+    reranked: float | None = None
+    itself: bool = False
+    when: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss search``.
 
-        ``probability`` only from a calibrated model, ``sightings`` and ``cameras`` only when grouped.
+        ``probability`` only from a calibrated model, ``sightings`` and ``cameras`` only when grouped, ``reranked`` only
+        of what was re-ranked.
         """
         answer: dict[str, Any] = {
             "rank": self.rank,
@@ -52,6 +59,8 @@ class SearchResult:
         }
         if self.probability is not None:
             answer["probability"] = round(self.probability, 6)
+        if self.reranked is not None:
+            answer["reranked"] = round(self.reranked, 6)
         if self.sightings is not None:
             answer["sightings"] = self.sightings
             answer["cameras"] = list(self.cameras)
@@ -62,23 +71,41 @@ class SearchResult:
 class Verdict:
     """How the matches of one answer were judged.
 
-    false_match_rate: asked for, per comparison. threshold: the score that it takes. compared: images that the query
-    was ranked against. any_false_match: the chance that at least one of them would reach the threshold although
-    nobody there is the query's identity.
+    threshold: the score from which on a result is a match. asked: the false match rate that it was asked to have;
+    ``None`` where the threshold is the score at which same and different are equally likely. false_match_rate: the
+    one asked for, else that of the threshold as measured, per comparison. compared: images that the query was ranked
+    against. any_false_match: the chance that at least one of them would reach the threshold although nobody there is
+    the query's identity. identities: how many the gallery holds under the same filters (an image without one counts
+    as one; estimated in large galleries). prior: the probability of each image before its score is known.
     """
 
     false_match_rate: float
     threshold: float
     compared: int
     any_false_match: float
+    identities: int
+    prior: float
+    asked: float | None = None
+
+    @property
+    def reachable(self) -> bool:
+        """Whether any score is a match: among very many identities no similarity of two images may suffice."""
+        return self.threshold <= 1.0
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "false_match_rate": self.false_match_rate,
-            "threshold": round(self.threshold, 6),
+            "false_match_rate": _digits(self.false_match_rate),
+            "threshold": round(self.threshold, 6) if self.reachable else None,
             "compared": self.compared,
-            "any_false_match": round(self.any_false_match, 6),
+            "any_false_match": _digits(self.any_false_match),
+            "identities": self.identities,
+            "prior": _digits(self.prior),
         }
+
+
+def _digits(value: float) -> float:
+    """Six significant digits: rates and priors may be far below a millionth."""
+    return float(f"{value:.6g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +116,8 @@ class QueryResult:
     identity: the query's own identity where the gallery knows that very file, else ``None``.
     error: why the query could not be read, else ``None`` (no results is not an error).
     verdict: how ``match`` was decided, ``None`` while the model has no calibration. pairwise: whether scores are
-    similarities of images, or means of such; no calibration knows about others.
+    similarities of images, or means of such; no calibration knows about others. best_score: the highest in the
+    ranking, shown or not. candidates: how many images were to be re-ranked, ``None`` without re-ranking.
     """
 
     query: str
@@ -99,22 +127,30 @@ class QueryResult:
     error: str | None = None
     verdict: Verdict | None = None
     pairwise: bool = True
+    best_score: float | None = None
+    candidates: int | None = None
 
     @property
     def in_gallery(self) -> bool | None:
-        """Whether any result shown is a match; ``None`` while the model has no calibration."""
+        """Whether there is a match, among the results or, re-ranked out of them, with the highest score of all.
+
+        ``None`` while the model has no calibration.
+        """
         if self.verdict is None:
             return None
-        return any(result.match for result in self.results)
+        best = self.best_score is not None and self.best_score >= self.verdict.threshold
+        return best or any(result.match for result in self.results)
 
     def to_json(self) -> dict[str, Any]:
         """``{"query", "results"}``; ``error`` is added for a query that could not be read, ``in_gallery`` and
-        ``verdict`` by a calibrated model.
+        ``verdict`` by a calibrated model, ``candidates`` by re-ranking.
         """
         answer: dict[str, Any] = {
             "query": json_path(self.query),
             "results": [result.to_json() for result in self.results],
         }
+        if self.candidates is not None:
+            answer["candidates"] = self.candidates
         if self.verdict is not None:
             answer["in_gallery"] = self.in_gallery
             answer["verdict"] = self.verdict.to_json()

@@ -3,6 +3,7 @@
 One search is: embed the queries, ask the gallery for more than k, drop the query itself, group, and
 ask for more where too little is left; cut by score last. What a database returns is a prefix of the true
 ranking, so each step keeps the order, and the answer is the one that ranking the whole gallery would give.
+Re-ranking puts the first images of that ranking into another order, before grouping and cutting.
 """
 
 from __future__ import annotations
@@ -22,8 +23,14 @@ from siamese_search.gallery.base import Gallery, Hit
 from siamese_search.gallery.filters import Condition
 from siamese_search.images import read_image
 from siamese_search.model.flip import FlipEmbedder
-from siamese_search.retrieval.grouping import Group, count_sightings, rank_groups
+from siamese_search.retrieval.grouping import Group, count_sightings, group_key, rank_groups
 from siamese_search.retrieval.probe import Probe, fuse, item_probe, push_away
+from siamese_search.retrieval.reranking import (
+    DEFAULT_CANDIDATES,
+    Reranked,
+    check_candidates,
+    rerank_top,
+)
 from siamese_search.retrieval.results import QueryResult, SearchResult
 from siamese_search.retrieval.same_image import SameImage
 
@@ -79,6 +86,8 @@ class Searcher:
         unlike: Sequence[Query] = (),
         together: bool = False,
         flip: bool = False,
+        rerank: bool = False,
+        candidates: int = DEFAULT_CANDIDATES,
     ) -> list[QueryResult]:
         """The k closest images (or identities) of each query; one QueryResult per query, in order.
 
@@ -92,6 +101,10 @@ class Searcher:
         exclude_self: leave out the query's own file and copies of it (:class:`SameImage` says which).
         min_score: leave out results below this cosine similarity, after ranking.
         group_by: ``identity`` keeps the best image per identity; an image without one is its own group.
+        rerank: put the first ``candidates`` images of each ranking (under ``where``, without what ``exclude_self``
+        leaves out) into the order of k-reciprocal re-ranking; what comes behind them stays as it was. Scores remain
+        cosine similarities, so they no longer fall with the rank; ``min_score`` leaves out by them, and an identity's
+        best image is the one that re-ranking puts first.
 
         Equal scores are ordered by point id. Raises UsageError for k < 1, FilterError for an unknown field,
         StoreError when the gallery is empty, ImageError when the only query cannot be read; among several,
@@ -103,24 +116,42 @@ class Searcher:
             raise UsageError(f"results can be grouped by 'identity' only, not by {group_by!r}")
         if min_score is not None and not -1.0 <= min_score <= 1.0:
             raise UsageError(f"the minimum score is a cosine similarity from -1 to 1, not {min_score}")
+        if rerank:
+            check_candidates(candidates)
+        asked = self.probes(queries, like, unlike, together=together, flip=flip)
+        probes = [one for one in asked if isinstance(one, Probe)]
+        rules = Rules(exclude_self, min_score, group_by, candidates if rerank else 0)
+        answered = zip(self.rank(probes, k, where, rules), probes, strict=True)
+        return [answer(*next(answered), rules) if isinstance(one, Probe) else one for one in asked]
+
+    def probes(
+        self,
+        queries: Sequence[Query],
+        like: Sequence[str] = (),
+        unlike: Sequence[Query] = (),
+        *,
+        together: bool = False,
+        flip: bool = False,
+    ) -> list[Probe | QueryResult]:
+        """What :meth:`search` searches for, in its order; for a query that cannot be read, the answer that says so.
+
+        Raises StoreError when the gallery is empty.
+        """
         if self.gallery.count() == 0:
             raise StoreError(f"gallery {self.gallery.name!r} is empty; fill it with: sss ingest DIR")
         away, reasons = self._embed(unlike, flip)
         for image, reason in zip(unlike, reasons, strict=True):
             if reason is not None:
                 raise ImageError(str(image) if not isinstance(image, np.ndarray) else "image", reason)
-        asked: list[Probe | QueryResult] = self._probes(queries, flip, fused=together)
+        mixed = len(unlike) > 0 or (together and len(queries) + len(like) > 1)
+        asked = self._embedded(queries, flip, mixed=mixed)
         asked += [item_probe(self.gallery, key) for key in like]
         if together and (probes := [one for one in asked if isinstance(one, Probe)]):
             asked = [fuse(probes), *(one for one in asked if not isinstance(one, Probe))]
-        asked = [push_away(one, away) if isinstance(one, Probe) else one for one in asked]
-        probes = [one for one in asked if isinstance(one, Probe)]
-        rules = _Rules(exclude_self, min_score, group_by)
-        answered = zip(self._rank(probes, k, where, rules), probes, strict=True)
-        return [_answer(*next(answered)) if isinstance(one, Probe) else one for one in asked]
+        return [push_away(one, away) if isinstance(one, Probe) else one for one in asked]
 
-    def _probes(self, queries: Sequence[Query], flip: bool, *, fused: bool) -> list[Probe | QueryResult]:
-        """A probe per query, or the answer of one that cannot be read."""
+    def _embedded(self, queries: Sequence[Query], flip: bool, *, mixed: bool) -> list[Probe | QueryResult]:
+        """A probe per query, or the answer of one that cannot be read. mixed: scores are not similarities to it."""
         vectors, errors = self._embed(queries, flip)
         rows = iter(vectors)
         probes: list[Probe | QueryResult] = []
@@ -128,9 +159,7 @@ class Searcher:
             path = None if isinstance(query, np.ndarray) else Path(query)
             name = f"image {number}" if path is None else str(path)
             if error is None:
-                probes.append(
-                    Probe(name, path, next(rows), SameImage(path, any_score=fused and len(queries) > 1))
-                )
+                probes.append(Probe(name, path, next(rows), SameImage(path, any_score=mixed)))
             else:
                 probes.append(QueryResult(name, path=path, error=error))
         return probes
@@ -157,9 +186,7 @@ class Searcher:
                 vectors.append(embedder.embed(np.stack(pixels)))
         return np.concatenate(vectors), errors
 
-    def _rank(
-        self, probes: Sequence[Probe], k: int, where: Sequence[Condition], rules: _Rules
-    ) -> list[list[Group]]:
+    def rank(self, probes: Sequence[Probe], k: int, where: Sequence[Condition], rules: Rules) -> list[Ranked]:
         """Per probe at most k groups; without grouping each holds one hit."""
         size = self.gallery.count()
         vectors = np.stack([probe.vector for probe in probes]) if probes else np.empty((0, 0), np.float32)
@@ -190,21 +217,37 @@ class Searcher:
             [group for group in groups if not rules.below(group.best, probe)]
             for groups, probe in zip(ranked, probes, strict=True)
         ]
+        best = [groups[0].best.score if groups else None for groups in ranked]
+        if rules.candidates:
+            reordered = rerank_top(self.gallery, probes, rules.candidates, where, rules.keep)
+            ranked = [
+                rules.merged(top, groups, probe)[:k]
+                for top, groups, probe in zip(reordered, ranked, probes, strict=True)
+            ]
         if rules.group_by:
             left_out = [
                 list(probe.judge.copies.values()) if rules.leaves_out(probe) else [] for probe in probes
             ]
             count_sightings(self.gallery, where, ranked, left_out)
-        return ranked
+        return [Ranked(groups, score) for groups, score in zip(ranked, best, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
-class _Rules:
-    """Which hits may appear."""
+class Ranked:
+    """What is shown of a ranking, and the highest score in it: re-ranking may put it further down than is shown."""
+
+    groups: list[Group]
+    best: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Which hits may appear. candidates: how many are re-ranked, 0 for none."""
 
     exclude_self: bool
     min_score: float | None
     group_by: GroupBy | None
+    candidates: int = 0
 
     def leaves_out(self, probe: Probe) -> bool:
         return self.exclude_self or probe.never
@@ -216,10 +259,30 @@ class _Rules:
     def below(self, hit: Hit, probe: Probe) -> bool:
         return self.min_score is not None and probe.scale * hit.score < self.min_score
 
+    def merged(self, top: Reranked, plain: Sequence[Group], probe: Probe) -> list[Group]:
+        """Re-ranked hits, grouped if that is asked for, and behind them what the plain ranking has besides."""
+        groups: dict[str, Group] = {}
+        key = group_key if self.group_by else (lambda hit: hit.id)
+        for hit, value in top:
+            if not self.below(hit, probe):
+                groups.setdefault(key(hit), Group(hit, reranked=value))
+        for group in plain:
+            groups.setdefault(key(group.best), group)
+        return list(groups.values())
 
-def _answer(groups: Sequence[Group], probe: Probe) -> QueryResult:
-    results = tuple(_result(rank, group, probe.scale) for rank, group in enumerate(groups, start=1))
-    return QueryResult(probe.name, results, probe.path, probe.judge.identity, pairwise=probe.pairwise)
+
+def answer(ranked: Ranked, probe: Probe, rules: Rules) -> QueryResult:
+    """What a probe's ranking is to whoever asked."""
+    results = tuple(_result(rank, group, probe) for rank, group in enumerate(ranked.groups, start=1))
+    return QueryResult(
+        probe.name,
+        results,
+        probe.path,
+        probe.judge.identity,
+        pairwise=probe.pairwise,
+        best_score=None if ranked.best is None else float(probe.scale * ranked.best),
+        candidates=rules.candidates or None,
+    )
 
 
 def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -232,12 +295,12 @@ def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
     return np.asarray(resized, np.uint8)
 
 
-def _result(rank: int, group: Group, scale: float) -> SearchResult:
+def _result(rank: int, group: Group, probe: Probe) -> SearchResult:
     payload = group.best.payload
     identity, camera = payload.get("identity"), payload.get("camera")
     return SearchResult(
         rank=rank,
-        score=float(scale * group.best.score),
+        score=float(probe.scale * group.best.score),
         identity=None if identity is None else str(identity),
         camera=None if camera is None else str(camera),
         path=Path(decode_key(str(payload.get("path", "")))),
@@ -247,4 +310,6 @@ def _result(rank: int, group: Group, scale: float) -> SearchResult:
         source=str(payload.get("source", "")),
         sightings=group.sightings,
         cameras=group.cameras,
+        reranked=group.reranked,
+        itself=group.best.id in probe.judge.copies,
     )

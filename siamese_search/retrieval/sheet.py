@@ -98,7 +98,7 @@ class _Page:
         self.tile_height = _tile_height(results)
 
     def draw(self) -> Image.Image:
-        grouped = any(found.sightings is not None for result in self.results for found in result.results)
+        grouped = any(sightings(found) for result in self.results for found in result.results)
         caption = _CAPTION + _CAPTION_LINE * grouped
         cell_width, cell_height = TILE_WIDTH + _GAP, self.tile_height + caption
         lines = [max(1, -(-len(result.results) // self.columns)) for result in self.results]
@@ -173,8 +173,8 @@ class _Page:
         if result.camera is not None:
             camera_room = TILE_WIDTH - score_width - 8
             self.canvas.text((left, below + 20), f"camera {result.camera}", 13, GREY, camera_room)
-        if result.sightings is not None:
-            self.canvas.text((left, below + 38), sightings(result), 13, GREY, TILE_WIDTH)
+        if seen := sightings(result):
+            self.canvas.text((left, below + 38), seen, 13, GREY, TILE_WIDTH)
 
 
 def _tile_height(results: Sequence[QueryResult]) -> int:

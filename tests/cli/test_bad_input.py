@@ -189,3 +189,20 @@ def test_a_demo_set_over_somebodys_files(refused: Refused, tmp_path: Path) -> No
     (tmp_path / "thesis.tex").write_text("mine")
     assert "not a demo set" in refused("demo", tmp_path)
     assert "out of range" in refused("demo", tmp_path / "new", "--identities", "1", code=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (("--candidates", "5"), "--rerank"),
+        (("--rerank", "--candidates", "0"), "1<=x<=10000"),
+        (("--time-field", "frame"), "--timeline"),
+        (("--timeline", "--group-by", "identity"), "--group-by"),
+        (("--timeline", "--time-field", "when"), "no field 'when'"),
+        (("--timeline", "-k", "0"), "k is 0"),
+    ],
+)
+def test_options_of_a_search_that_do_not_fit(
+    refused: Refused, query: Path, demo_store: Path, options: tuple[str, ...], reason: str
+) -> None:
+    assert reason in refused("search", query, "--store", demo_store, *options, code=2)

@@ -49,6 +49,27 @@ def test_searches_say_match_or_no_match(sss: Run, demo: Path, calibrated: Path) 
     shown = sss("search", query, "--fmr", "0.1", "--where", "camera=1", cwd=calibrated).stdout
     assert "match" in shown
     assert "the chance of any false match among 1" in shown.splitlines()[-1]
+    assert "at fmr 0.1" in shown
+    # Without a rate of one's own, match and probability say the same.
+    (usual,) = json.loads(sss("search", query, "-k", "30", "--format", "json", cwd=calibrated).stdout)
+    assert [hit["match"] for hit in usual["results"]] == [
+        hit["probability"] >= 0.5 for hit in usual["results"]
+    ]
+    assert usual["verdict"]["identities"] == 6 + 2  # each distractor is somebody of their own
+    assert usual["verdict"]["prior"] == pytest.approx(1 / 16)
+    assert "among 8 identities" in sss("search", query, cwd=calibrated).stdout
+
+
+def test_a_timeline_marks_every_sighting(sss: Run, demo: Path, calibrated: Path) -> None:
+    query = sorted((demo / "gallery").glob("0001_*.jpg"))[0]
+    how = ("--timeline", "--fmr", "0.1", "--exclude-self")
+    (found,) = json.loads(sss("search", query, *how, "--format", "json", cwd=calibrated).stdout)
+    threshold = found["verdict"]["threshold"]
+    assert [hit["match"] for hit in found["sightings"]] == [
+        hit["score"] >= threshold for hit in found["sightings"]
+    ]
+    assert query.name not in {hit["key"] for hit in found["sightings"]}
+    assert "at fmr 0.1" in sss("search", query, *how, cwd=calibrated).stdout
 
 
 def test_a_stranger_is_not_in_the_gallery(sss: Run, calibrated: Path, tmp_path: Path) -> None:

@@ -90,6 +90,52 @@ def test_search_and_its_failures(sss: Run, query: Path, demo_store: Path, tmp_pa
     assert Path(answers[0]["results"][0]["path"]).is_file()
 
 
+def test_reranked_search(sss: Run, query: Path, demo_store: Path) -> None:
+    how = ("--store", demo_store, "-k", "6", "--rerank", "--candidates", "5")
+    (plain,) = answer(sss("search", query, "--store", demo_store, "-k", "6", "--format", "json"))
+    (found,) = answer(sss("search", query, *how, "--format", "json"))
+    assert found["candidates"] == 5
+    assert {hit["key"] for hit in found["results"][:5]} == {hit["key"] for hit in plain["results"][:5]}
+    assert ["reranked" in hit for hit in found["results"]] == [True] * 5 + [False]
+    assert all(0 <= hit["reranked"] <= 1 for hit in found["results"][:5])
+    scores = {hit["key"]: hit["score"] for hit in plain["results"]}
+    assert all(hit["score"] == scores[hit["key"]] for hit in found["results"])
+    shown = sss("search", query, *how).stdout
+    assert "re-ranked" in shown.splitlines()[2]
+    assert "ordered by k-reciprocal re-ranking of the nearest 5;" in shown
+    header, *rows = sss("search", query, *how, "--format", "csv").stdout.splitlines()
+    assert header.split(",")[8] == "reranked"
+    assert [row.split(",")[8] == "" for row in rows] == [False] * 5 + [True]
+
+
+def test_timeline(sss: Run, demo: Path, query: Path, demo_store: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"")
+    how = ("--store", demo_store, "--timeline")
+    lines = answer(sss("search", query, broken, *how, "--format", "json"), code=3)
+    same_shape(documented("sss search --timeline --format json"), lines[:1])
+    found, unreadable = lines
+    assert unreadable["error"] == "empty file"
+    assert found["time_field"] == "frame"
+    assert {hit["identity"] for hit in found["sightings"]} == {found["identity"]}
+    files = {path.name for path in (demo / "gallery").glob(f"{found['identity']}_*.jpg")}
+    assert {hit["key"] for hit in found["sightings"]} == files
+    assert found["total"] == len(files)
+    places = [(hit["metadata"]["sequence"], hit["time"]) for hit in found["sightings"]]
+    assert places == sorted(places)
+    table = sss("search", query, *how).stdout
+    assert f"identity {found['identity']}, {len(files)} sightings" in table.splitlines()[0]
+    assert "only there do order and gaps mean time" in table
+    paths = sss("search", query, *how, "--format", "paths").stdout.splitlines()
+    assert [Path(path).name for path in paths] == [hit["key"] for hit in found["sightings"]]
+    header, *rows = sss("search", query, *how, "-k", "2", "--format", "csv").stdout.splitlines()
+    assert header.startswith("query,time,gap,came_from,rank,")
+    assert len(rows) == 2
+    (line,) = sss("search", query, *how, "--time-field", "camera", "--format", "jsonl").stdout.splitlines()
+    cameras = [hit["camera"] for hit in json.loads(line)["sightings"]]
+    assert cameras == sorted(cameras)
+
+
 def test_grouped_search_lines(sss: Run, demo: Path, demo_store: Path) -> None:
     done = sss(
         "search", demo / "queries", "--store", demo_store, "--group-by", "identity", "--format", "jsonl"

@@ -39,7 +39,7 @@ def hostile(tmp_path, picture):
         for rank, path in enumerate(paths, start=1)
     ]  # fmt: skip
     return [
-        QueryResult(str(paths[0]), tuple(found), paths[0], verdict=Verdict(0.01, 0.5, 10, 0.1)),
+        QueryResult(str(paths[0]), tuple(found), paths[0], verdict=Verdict(0.01, 0.5, 10, 0.1, 10, 0.05)),
         QueryResult(EVIL, path=Path(EVIL), error=f"no such file {EVIL}"),
         QueryResult("image 3", (result(1, None, tmp_path / "gone.jpg", sightings=2, cameras=(EVIL,)),)),
     ]
@@ -71,7 +71,7 @@ def test_a_browser_shows_it_without_a_complaint(hostile, tmp_path, dark):
 def test_frames_and_words_say_match_or_else_same(picture):
     calibrated = QueryResult(
         "q", (result(1, "a", picture, match=True, probability=0.97), result(2, "b", picture, match=False)),
-        verdict=Verdict(0.01, 0.5, 10, 0.1),
+        verdict=Verdict(0.01, 0.5, 10, 0.1, 10, 0.05),
     )  # fmt: skip
     page = html_sheet([calibrated])
     assert re.findall(r'class="tile (\w*)"', page) == ["query", "right", "wrong"]

@@ -39,7 +39,7 @@ def test_where_an_identity_is_known_from():
 
 
 def test_the_sentence_of_a_verdict():
-    verdict = Verdict(0.01, 0.5, 168, 0.815)
+    verdict = Verdict(0.01, 0.5, 168, 0.815, 48, 1 / 96)
     assert verdict_sentence(QueryResult("q")) == ""
     assert verdict_sentence(QueryResult("q", verdict=verdict)).startswith(
         "not in the gallery: a match scores"

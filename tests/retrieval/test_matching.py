@@ -1,12 +1,20 @@
 from __future__ import annotations
 
+import math
+import uuid
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from fakes import MemoryGallery
 
 from siamese_search.errors import UsageError
+from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
-from siamese_search.retrieval.matching import check_fmr, mark
+from siamese_search.retrieval import matching
+from siamese_search.retrieval.marks import match_heading, percent, verdict_sentence
+from siamese_search.retrieval.matching import Population, check_fmr, mark, population
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
 #: Half of the pairs of different identities score 0.2 or more, a tenth 0.4, a hundredth 0.6.
@@ -21,37 +29,125 @@ def answer(*scores: float, error: str | None = None) -> QueryResult:
     return QueryResult("q.jpg", results, error=error)
 
 
+#: 100 images of 20 people.
+CROWD = Population(100, 20)
+
+
 @pytest.mark.parametrize(
     ("fmr", "threshold", "matches"),
     [
-        (None, 0.6, [True, False, False]),
         (0.01, 0.6, [True, False, False]),
         (0.05, 0.6, [True, False, False]),  # between two rates the stricter threshold
         (0.1, 0.4, [True, True, False]),
         (0.9, 0.2, [True, True, True]),
     ],
 )
-def test_results_at_or_above_the_threshold_match(
-    fmr: float | None, threshold: float, matches: list[bool]
-) -> None:
-    (marked,) = mark([answer(0.6, 0.59, 0.2)], KNOWN, fmr, 100)
+def test_results_at_or_above_the_threshold_match(fmr: float, threshold: float, matches: list[bool]) -> None:
+    (marked,) = mark([answer(0.6, 0.59, 0.2)], KNOWN, fmr, CROWD)
     assert [result.match for result in marked.results] == matches
     assert marked.verdict is not None
     assert (marked.verdict.threshold, marked.verdict.compared) == (threshold, 100)
+    assert (marked.verdict.asked, marked.verdict.false_match_rate) == (fmr, fmr)
     assert marked.in_gallery is True
-    assert [result.probability for result in marked.results] == [
-        pytest.approx(p, abs=1e-4) for p in (0.7311, 0.7109, 0.0474)
-    ]
+
+
+def by_bayes(score: float, identities: int) -> float:
+    """P(same | score) from the two likelihoods, where the query is there as likely as not and may be anybody."""
+    ratio = math.exp(KNOWN.slope * score + KNOWN.offset)  # of P(score | same) to P(score | different)
+    prior = 0.5 * (1 / identities)
+    return prior * ratio / (prior * ratio + (1 - prior) * 1.0)
+
+
+@pytest.mark.parametrize("identities", [1, 2, 20, 100, 5_000, 10_000_000])
+def test_the_probability_knows_how_many_people_there_are(identities: int) -> None:
+    scores = (0.99, 0.9, 0.75, 0.5, 0.0, -1.0)
+    (marked,) = mark([answer(*scores)], KNOWN, None, Population(max(100, identities), identities))
+    assert marked.verdict is not None
+    assert marked.verdict.identities == identities
+    for result in marked.results:
+        assert result.probability == pytest.approx(by_bayes(result.score, identities))
+        # Never "no" beside 99 % or "yes" beside 1 %.
+        assert result.match is (result.probability is not None and result.probability >= 0.5)
+        assert result.match is (result.score >= marked.verdict.threshold)
+    assert marked.in_gallery is any(result.match for result in marked.results)
+
+
+def test_two_images_alone_are_as_likely_the_same_as_not() -> None:
+    assert KNOWN.probability(0.5) == pytest.approx(0.5)
+    assert KNOWN.even_score(0.5) == pytest.approx(0.5)
+    for prior in (1e-6, 0.01, 0.3, 0.5, 0.9):
+        assert KNOWN.probability(KNOWN.even_score(prior), prior) == pytest.approx(0.5)
+
+
+def test_among_too_many_no_score_is_enough() -> None:
+    (marked,) = mark([answer(1.0)], KNOWN, None, Population(10**6, 10**6))
+    assert marked.verdict is not None
+    assert not marked.verdict.reachable
+    assert marked.in_gallery is False
+    verdict = marked.to_json()["verdict"]
+    assert (verdict["threshold"], verdict["any_false_match"], verdict["prior"]) == (None, 0.0, 5e-7)
+    assert "--fmr" in verdict_sentence(marked)
+    same = replace(marked, results=(replace(marked.results[0], itself=True),))
+    (own,) = mark([same], KNOWN, None, Population(10**6, 10**6))
+    assert (own.results[0].match, own.results[0].probability, own.in_gallery) == (True, 1.0, True)
+
+
+def test_a_match_that_reranking_moved_out_of_sight_still_counts() -> None:
+    (marked,) = mark([replace(answer(0.1), best_score=0.7)], KNOWN, 0.01, CROWD)
+    assert [result.match for result in marked.results] == [False]
+    assert marked.in_gallery is True
+
+
+def test_the_column_of_a_threshold_of_ones_own_says_so() -> None:
+    (usual,) = mark([answer(0.6)], KNOWN, None, CROWD)
+    (own,) = mark([answer(0.6)], KNOWN, 0.01, CROWD)
+    assert (match_heading(usual), match_heading(own)) == ("match", "at fmr 0.01")
+    assert "likelier right than wrong among 20 identities" in verdict_sentence(usual)
+    assert "(false match rate 0.01)" in verdict_sentence(own)
+    assert [percent(p) for p in (None, 0.0, 1e-5, 0.5, 0.9999, 1.0)] == [
+        "", "0.0%", "< 0.1%", "50.0%", "> 99.9%", "100.0%",
+    ]  # fmt: skip
+
+
+def filled(identities: list[str | None], cameras: int = 2) -> MemoryGallery:
+    gallery = MemoryGallery()
+    vectors = np.tile(np.eye(48, dtype=np.float32)[0], (len(identities), 1))
+    ids = [str(uuid.uuid5(uuid.NAMESPACE_URL, str(n))) for n in range(len(identities))]
+    payloads = [{"identity": one, "camera": str(n % cameras)} for n, one in enumerate(identities)]
+    gallery.upsert(ids, vectors, payloads)
+    return gallery
+
+
+def test_an_image_without_identity_counts_as_one() -> None:
+    gallery = filled(["a", "b", "a", None, "0000", "0000", "-1", "a"])
+    assert population(gallery) == Population(8, 6)
+    assert population(gallery, [Condition("identity", "=", ("a",))]) == Population(3, 1)
+    assert population(gallery, [Condition("camera", "=", ("9",))]) == Population(0, 0)
+    assert population(filled([None] * 4)) == Population(4, 4)
+    assert Population(0, 0).prior == 0.5
+
+
+def test_many_identities_are_estimated_from_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A third of the images is of one person, a third of 40 people, a third of nobody known.
+    gallery = filled(["crowd"] * 400 + [str(n % 40 + 1) for n in range(400)] + [None] * 400)
+    assert population(gallery) == Population(1200, 441)
+    monkeypatch.setattr(matching, "_COUNTED", 100)
+    found = population(gallery)
+    assert found.images == 1200
+    assert found.identities == pytest.approx(441, rel=0.25)
+    assert population(filled([None] * 300)) == Population(300, 300)
 
 
 def test_the_chance_of_a_false_match_is_that_of_the_threshold_in_force() -> None:
-    (marked,) = mark([answer(0.9)], KNOWN, 0.05, 100)
+    (marked,) = mark([answer(0.9)], KNOWN, 0.05, CROWD)
     assert marked.verdict is not None
     assert marked.verdict.any_false_match == pytest.approx(1 - 0.99**100)  # 0.6 lets through 0.01, not 0.05
 
 
 def test_nobody_there() -> None:
-    low, none, unreadable = mark([answer(0.5, 0.1), answer(), answer(error="empty file")], KNOWN, None, 10)
+    low, none, unreadable = mark(
+        [answer(0.5, 0.1), answer(), answer(error="empty file")], KNOWN, None, Population(10, 10)
+    )
     assert (low.in_gallery, none.in_gallery) == (False, False)
     assert (unreadable.in_gallery, unreadable.verdict) == (None, None)
     assert low.to_json()["in_gallery"] is False
@@ -60,7 +156,7 @@ def test_nobody_there() -> None:
 
 def test_without_a_calibration_nothing_is_said() -> None:
     plain = answer(0.9)
-    assert mark([plain], None, None, 10) == [plain]
+    assert mark([plain], None, None, CROWD) == [plain]
     assert plain.in_gallery is None
     check_fmr(None, None, "m")
     with pytest.raises(UsageError, match="sss evaluate DATA --model m --calibrate"):

@@ -142,3 +142,20 @@ def test_opposite_vectors_leave_nothing() -> None:
         fuse([one, other])
     with pytest.raises(UsageError, match="unlike"):
         push_away(one, np.array([[2.0, 0.0]], np.float32))
+
+
+def test_copies_of_the_query_are_known_whatever_is_done_to_the_scores(people, tmp_path: Path) -> None:
+    """A copy elsewhere scores far below 1 when pushed away from something, or fused with an item of the gallery."""
+    root, gallery, _ = people
+    shutil.copy(root / "p1" / "0.png", tmp_path / "copy.png")
+    searcher = Searcher(gallery, ColourEmbedder())
+    away = [root / "p3" / "0.png"]
+    (pushed,) = searcher.search([tmp_path / "copy.png"], 30, unlike=away, exclude_self=True)
+    assert "p1/0.png" not in {hit.key for hit in pushed.results}
+    assert (len(pushed.results), pushed.identity) == (29, "p1")
+    (kept,) = searcher.search([tmp_path / "copy.png"], 30, unlike=away)
+    assert [hit.key for hit in kept.results if hit.itself] == ["p1/0.png"]
+    (fused,) = searcher.search(
+        [tmp_path / "copy.png"], 30, like=["p4/0.png"], together=True, exclude_self=True
+    )
+    assert not {"p1/0.png", "p4/0.png"} & {hit.key for hit in fused.results}

@@ -234,6 +234,17 @@ def test_a_gallery_without_identities_can_be_grouped(tmp_path, gallery, embedder
     assert [(r.sightings, r.cameras) for r in answer.results] == [(1, ())] * 5
 
 
+def test_distractors_are_many_people(tmp_path, gallery, embedder):
+    paths = write_market(tmp_path, identities=2)
+    paths += [write_image(tmp_path / f"0000_c1s1_{n:06d}_01.jpg", seed=f"stranger {n}") for n in range(5)]
+    paths += [write_image(tmp_path / f"-1_c1s1_{n:06d}_01.jpg", seed=f"junk {n}") for n in range(2)]
+    run_ingest([tmp_path], gallery, embedder)
+    (answer,) = Searcher(gallery, embedder).search([paths[0]], k=20, group_by="identity")
+    assert sorted((r.identity, r.sightings) for r in answer.results) == [
+        *[("-1", 1)] * 2, *[("0000", 1)] * 5, ("0001", 4), ("0002", 4),
+    ]  # fmt: skip
+
+
 def test_a_bad_query_among_several_is_named_and_the_others_answered(crowd, tmp_path):
     root, gallery = crowd
     (tmp_path / "text.jpg").write_text("no picture")

@@ -95,7 +95,8 @@ class MemoryGallery(Gallery):
             self.asked.append(k)
             scores = {i: float(np.dot(self.points[i][0], vector)) for i in ids}
             ranked = sorted(ids, key=lambda i: (-scores[i], i))[:k]
-            answer.append([Hit(i, scores[i], dict(self.points[i][1])) for i in ranked])
+            stored = [self._stored(i, with_vectors) for i in ranked]
+            answer.append([Hit(point.id, scores[point.id], point.payload, point.vector) for point in stored])
         return answer
 
     def retrieve(self, ids, *, with_vectors=False):

@@ -1,0 +1,181 @@
+"""Timeline: sightings in the order of time, as far as their times can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from siamese_search.datasets.records import MetadataValue
+from siamese_search.errors import UsageError, printable
+from siamese_search.retrieval.grouping import natural
+from siamese_search.retrieval.results import QueryResult, SearchResult
+
+#: Fields that hold a time, by their usual names; the first that a gallery has is taken.
+TIME_FIELDS = ("time", "timestamp", "datetime", "date", "frame")
+#: A frame number counts from the start of one camera's recording, whose parts Market-1501 calls sequences.
+_FRAME = "frame"
+_COUNTED_WITHIN = ("camera", "sequence")
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One image of a timeline.
+
+    time: as stored; ``None`` where the image has none (such images are last). gap: since the previous sighting whose
+    time can be compared with this one, in seconds or in the field's own units. came_from: the camera of the previous
+    sighting, where that was another one and times of both cameras can be compared.
+    """
+
+    result: SearchResult
+    time: MetadataValue | None
+    gap: float | None = None
+    came_from: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        gap = None if self.gap is None else round(self.gap, 6)
+        return {"time": self.time, "gap": gap, "came_from": self.came_from, **self.result.to_json()}
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """What one query's identity did: its sightings in the order of time.
+
+    answer: the query's answer, its results in the same order, each with its rank by score. identity: the one followed;
+    ``None`` where the images have no identity and are taken for the query's own by their score. field: where the
+    time comes from. unit: ``seconds`` where it is dates and times, ``None`` where it is numbers of unknown unit, or
+    text that only its alphabetical order orders. within: fields that must be equal for two times to be comparable; the
+    order across them means nothing. total: how many sightings there are, listed or not.
+    """
+
+    answer: QueryResult
+    identity: str | None
+    field: str
+    unit: str | None = None
+    within: tuple[str, ...] = ()
+    sightings: tuple[Sighting, ...] = ()
+    total: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON contract of ``sss search --timeline``."""
+        answer = self.answer.to_json()
+        del answer["results"]
+        return {
+            "query": answer.pop("query"),
+            "identity": self.identity,
+            "time_field": self.field,
+            "unit": self.unit,
+            "within": list(self.within),
+            "total": self.total,
+            "sightings": [sighting.to_json() for sighting in self.sightings],
+            **answer,
+        }
+
+
+def choose_field(fields: Mapping[str, str], named: str | None) -> str:
+    """The field of the time: the one named, else the first of :data:`TIME_FIELDS`, in upper or lower case.
+
+    fields: those of the gallery. Raises UsageError where there is none.
+    """
+    if named is not None:
+        if named in fields:
+            return named
+        known = ", ".join(sorted(map(printable, fields)))
+        raise UsageError(f"the gallery has no field {printable(named)!r} to take times from; it has {known}")
+    for wanted in TIME_FIELDS:
+        for field in sorted(fields):
+            if field.casefold() == wanted:
+                return field
+    raise UsageError(
+        f"no field of the gallery is called {', '.join(TIME_FIELDS[:-1])} or {TIME_FIELDS[-1]}: name the one that holds"
+        f" the time with --time-field; there are {', '.join(sorted(map(printable, fields)))}"
+    )
+
+
+def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -> Timeline:
+    """The results of an answer in the order of the time in ``field``; equal times by score.
+
+    Dates and times are ISO 8601, those without a time zone taken as UTC where others have one. Numbers are ordered as
+    numbers, other text as text. Frame numbers are comparable within one camera and sequence only: they are
+    ordered by sequence, then frame, and gaps are to the previous image of the same camera and sequence.
+    """
+    answer = replace(
+        answer, results=tuple(replace(hit, when=_shown(field, _value(hit, field))) for hit in answer.results)
+    )
+    times = {id(result): _value(result, field) for result in answer.results}
+    read, unit = _readings([time for time in times.values() if time is not None], field)
+    within: tuple[str, ...] = ()
+    if field.casefold() == _FRAME:
+        within = tuple(
+            name for name in _COUNTED_WITHIN if len({_value(result, name) for result in answer.results}) > 1
+        )
+
+    def key(result: SearchResult) -> tuple[Any, ...]:
+        time = times[id(result)]
+        sequence = natural(str(_value(result, "sequence"))) if "sequence" in within else ()
+        camera = natural(str(result.camera))
+        return (time is None, sequence, (0,) if time is None else (read[time],), camera, result.rank)
+
+    ordered = sorted(answer.results, key=key)
+    sightings = []
+    last: dict[tuple[Any, ...], SearchResult] = {}
+    for result in ordered:
+        time = times[id(result)]
+        if time is None:
+            sightings.append(Sighting(result, None))
+            continue
+        group = tuple(_value(result, name) for name in within)
+        previous = last.get(group)
+        gap = came_from = None
+        if previous is not None:
+            before = times[id(previous)]
+            if not isinstance(read[time], str) and before is not None:
+                gap = read[time] - read[before]
+            if not within and previous.camera != result.camera:
+                came_from = previous.camera
+        last[group] = result
+        sightings.append(Sighting(result, time, gap, came_from))
+    return Timeline(
+        replace(answer, results=tuple(ordered)), identity, field, unit, within, tuple(sightings), total
+    )
+
+
+def _shown(field: str, time: MetadataValue | None) -> str:
+    """What stands below a picture: a date speaks for itself, a number needs its name."""
+    if time is None:
+        return "time not known"
+    return printable(time if isinstance(time, str) else f"{field} {time}")
+
+
+def _value(result: SearchResult, field: str) -> MetadataValue | None:
+    if field == "camera":
+        return result.camera
+    return result.metadata.get(field)
+
+
+def _readings(values: Sequence[MetadataValue], field: str) -> tuple[dict[MetadataValue, Any], str | None]:
+    """What each value is as a time: seconds (the unit is said then), a number, or as text."""
+    if field.casefold() == "date":
+        dates = _seconds([str(value) for value in values])  # 20240131 is a date, not a number
+        if dates is not None:
+            return dict(zip(values, dates, strict=True)), "seconds"
+    if all(isinstance(value, (int, float)) for value in values):
+        return {value: float(value) for value in values}, None
+    texts = [str(value) for value in values]
+    seconds = _seconds(texts)
+    if seconds is not None:
+        return dict(zip(values, seconds, strict=True)), "seconds"
+    try:
+        return {value: float(text) for value, text in zip(values, texts, strict=True)}, None
+    except ValueError:
+        return dict(zip(values, texts, strict=True)), None
+
+
+def _seconds(texts: Sequence[str]) -> list[float] | None:
+    """ISO dates and times as seconds since 1970, ``None`` where any of them is something else."""
+    try:
+        moments = [datetime.fromisoformat(text.strip()) for text in texts]
+    except ValueError:
+        return None
+    return [(moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() for moment in moments]
