@@ -106,6 +106,16 @@ class Gallery(ABC):
         """
 
     @abstractmethod
+    def set_payload(self, ids: Sequence[str], payloads: Sequence[Payload]) -> None:
+        """Change some fields of points in place; their vectors and other fields stay. Durable as :meth:`upsert`.
+
+        payloads: one per id. A value of None takes the field away. Ids that are not there are ignored; where an id
+        occurs twice, fields of the later one win. Types are settled as by upsert, stored values included. The same
+        call may be repeated without harm. Raises ValueError for what cannot be stored and for ``crc``; large
+        calls are written in parts, so that an earlier part may then be stored already.
+        """
+
+    @abstractmethod
     def delete(self, ids: Sequence[str]) -> None:
         """Remove points; ids that are not there are ignored."""
 

@@ -27,6 +27,7 @@ from siamese_search.gallery.base import (
     StoredPoint,
     Vectors,
 )
+from siamese_search.gallery.changes import gather, one_per_id
 from siamese_search.gallery.checksums import vector_crc
 from siamese_search.gallery.convert import (
     bool_fields,
@@ -102,6 +103,28 @@ class EmbeddedGallery(Gallery):
                     self._lease.add_fields(shard, changed)
                 journal.note(self.generation, names[part])
                 shard.update(edge.UpdateOperation.upsert_points(to_points(names[part], rows[part], settled)))
+
+    def set_payload(self, ids: Sequence[str], payloads: Sequence[Payload]) -> None:
+        self._writable()
+        wanted = list(one_per_id(canonical_ids(ids), payloads).items())
+        for start in range(0, len(wanted), _CHUNK):
+            part = dict(wanted[start : start + _CHUNK])
+            with self._lease.use(writing=True) as shard:
+                # The engine refuses ids that are not there.
+                there = [str(record.id) for record in shard.retrieve(list(part), False, False)]
+                changes, changed = gather({one: part[one] for one in there}, self._lease.types)
+                bools = bool_fields({**self._lease.types, **changed})
+                if changed:
+                    self._lease.add_fields(shard, changed)
+                journal.note(self.generation, there)
+                for change in changes:
+                    encode_bools(change.written, bools)
+                    targets: list[Any] = list(change.ids)
+                    if change.written:
+                        shard.update(edge.UpdateOperation.set_payload(targets, change.written))
+                    if change.removed:
+                        paths = [json_path(name) for name in change.removed]
+                        shard.update(edge.UpdateOperation.delete_payload(targets, paths))
 
     def delete(self, ids: Sequence[str]) -> None:
         self._writable()

@@ -18,7 +18,7 @@ from siamese_search.gallery.filters import INT_MAX, INT_MIN
 
 #: (Nearly) unique per point and never worth an index, of which an ingest holds all in memory until the gallery is
 #: optimised (``size``: 16 MB per 100,000 points). A filter on them scans, which is 2 ms per 10,000 points.
-UNINDEXED = frozenset({"key", "path", "crc", "mtime_ns", "size", "carried"})
+UNINDEXED = frozenset({"key", "path", "crc", "mtime_ns", "size", "carried", "labelled"})
 
 _TYPES = {str: "str", int: "int", float: "float", bool: "bool"}
 

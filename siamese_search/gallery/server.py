@@ -30,6 +30,7 @@ from siamese_search.gallery.base import (
     StoredPoint,
     Vectors,
 )
+from siamese_search.gallery.changes import gather, one_per_id
 from siamese_search.gallery.checksums import vector_crc
 from siamese_search.gallery.collections import restore_indexing, search_params
 from siamese_search.gallery.connection import TIMEOUT, Connection, MissingCollectionError
@@ -39,7 +40,13 @@ from siamese_search.gallery.generation import Generation, read_generation
 from siamese_search.gallery.rows import canonical_ids, json_path, unit_rows
 from siamese_search.gallery.server_fields import add_fields, finish_fields
 from siamese_search.gallery.server_filters import to_filter
-from siamese_search.gallery.server_points import point_structs, to_payload, to_vector, upsert_requests
+from siamese_search.gallery.server_points import (
+    payload_operations,
+    point_structs,
+    to_payload,
+    to_vector,
+    upsert_requests,
+)
 
 T = TypeVar("T")
 
@@ -117,6 +124,28 @@ class ServerGallery(Gallery):
         else:
             for batch in point_structs(ids, rows, payloads):
                 self._run(QdrantClient.upsert, self._collection, batch, wait=True)
+
+    def set_payload(self, ids: Sequence[str], payloads: Sequence[Payload]) -> None:
+        self._writable()
+        wanted = list(one_per_id(canonical_ids(ids), payloads).items())
+        for start in range(0, len(wanted), _CHUNK):
+            self._set_payload(dict(wanted[start : start + _CHUNK]))
+
+    def _set_payload(self, part: dict[str, dict[str, Any]]) -> None:
+        for _ in range(_WRITE_ATTEMPTS):
+            known = dict(self._generation.fields)
+            changes, changed = gather(part, known)
+            if changed:
+                add_fields(self._run, self._generation, changed)
+            operations = payload_operations(changes)
+            if operations:
+                self._run(QdrantClient.batch_update_points, self._collection, operations, wait=True)
+            written = {name: {**known, **changed}[name] for change in changes for name in change.written}
+            now = self._refresh().fields
+            self._watch(self._generation)
+            if all(now.get(name) == kind for name, kind in written.items()):
+                return
+        raise StoreError(f"{self._what}: others keep changing the types of its fields; run the command again")
 
     def delete(self, ids: Sequence[str]) -> None:
         self._writable()

@@ -15,6 +15,8 @@ from qdrant_client import grpc as messages
 from qdrant_client import models
 
 from siamese_search.gallery.base import Vectors
+from siamese_search.gallery.changes import Change
+from siamese_search.gallery.rows import json_path
 
 #: One request stays far below the server's limit of 32 MB, and below what proxies like.
 MAX_REQUEST_BYTES = 5_000_000
@@ -69,6 +71,20 @@ def point_structs(
         size += added
     if batch:
         yield batch
+
+
+def payload_operations(changes: Sequence[Change]) -> list[models.UpdateOperation]:
+    """Changes of payload fields as one batch. By filter, because a server refuses ids that are not there."""
+    operations: list[Any] = []
+    for change in changes:
+        these = models.Filter(must=[models.HasIdCondition(has_id=list(change.ids))])
+        if change.written:
+            written = models.SetPayload(payload=change.written, filter=these)
+            operations.append(models.SetPayloadOperation(set_payload=written))
+        if change.removed:
+            removed = models.DeletePayload(keys=[json_path(name) for name in change.removed], filter=these)
+            operations.append(models.DeletePayloadOperation(delete_payload=removed))
+    return operations
 
 
 def to_values(payload: Mapping[str, Any]) -> dict[str, messages.Value]:

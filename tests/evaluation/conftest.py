@@ -44,6 +44,9 @@ class MemoryGallery(Gallery):
         for point, vector, payload in zip(ids, vectors, payloads):
             self.points[point] = (vector, {k: v for k, v in payload.items() if v is not None})
 
+    def set_payload(self, ids, payloads):
+        raise NotImplementedError
+
     def delete(self, ids):
         for point in ids:
             self.points.pop(point, None)

@@ -1,9 +1,9 @@
 """The gallery contract as tests: any engine must pass them word for word.
 
 A test module runs an engine through the suite by subclassing :class:`GalleryContract`, ``FilterContract``
-(contract_filters.py) and ``StorageContract`` (contract_storage.py), and giving it one fixture, ``open_engine``: a
-function ``(model, mode="w") -> Gallery`` that opens the same gallery on every call and makes it on the first. See
-test_contract.py.
+(contract_filters.py), ``PayloadContract`` (contract_payload.py) and ``StorageContract`` (contract_storage.py), and
+giving it one fixture, ``open_engine``: a function ``(model, mode="w") -> Gallery`` that opens the same gallery on
+every call and makes it on the first. See test_contract.py.
 
 The oracle is brute force in numpy and the reference semantics of filters.
 """

@@ -8,10 +8,11 @@ from siamese_search.gallery import open_gallery
 
 from .contract import GalleryContract
 from .contract_filters import FilterContract
+from .contract_payload import PayloadContract
 from .contract_storage import StorageContract
 
 
-class TestEmbedded(GalleryContract, FilterContract, StorageContract):
+class TestEmbedded(GalleryContract, FilterContract, PayloadContract, StorageContract):
     @pytest.fixture
     def open_engine(self, scratch):
         def open_(model, mode="w", storage=None):

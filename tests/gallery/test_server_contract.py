@@ -19,12 +19,13 @@ from siamese_search.settings import Settings
 from . import memory
 from .contract import GalleryContract
 from .contract_filters import FilterContract
+from .contract_payload import PayloadContract
 from .contract_storage import StorageContract
 
 URL = os.environ.get("QDRANT_URL", "")
 
 
-class TestInMemory(GalleryContract, FilterContract, StorageContract):
+class TestInMemory(GalleryContract, FilterContract, PayloadContract, StorageContract):
     @pytest.fixture
     def open_engine(self):
         warnings.simplefilter("ignore")
@@ -36,7 +37,7 @@ class TestInMemory(GalleryContract, FilterContract, StorageContract):
 
 
 @pytest.mark.skipif(not URL, reason="QDRANT_URL names no Qdrant server to test against")
-class TestRealServer(GalleryContract, FilterContract, StorageContract):
+class TestRealServer(GalleryContract, FilterContract, PayloadContract, StorageContract):
     @pytest.fixture
     def open_engine(self):
         name = f"sss-test-{uuid.uuid4().hex[:8]}"

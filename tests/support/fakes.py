@@ -80,6 +80,14 @@ class MemoryGallery(Gallery):
             kept = {k: v for k, v in payload.items() if v is not None}
             self.points[identifier] = (vector.copy(), {**kept, "crc": zlib.crc32(vector.tobytes())})
 
+    def set_payload(self, ids, payloads):
+        for identifier, changes in zip(ids, payloads, strict=True):
+            assert "crc" not in changes
+            if identifier in self.points:
+                vector, payload = self.points[identifier]
+                changed = {**payload, **changes}
+                self.points[identifier] = (vector, {k: v for k, v in changed.items() if v is not None})
+
     def delete(self, ids):
         for identifier in ids:
             self.points.pop(identifier, None)
