@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from siamese_search.csv_cells import csv_cell
 from siamese_search.errors import printable
 
 if TYPE_CHECKING:
@@ -87,29 +88,6 @@ def write_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for row in rows:
         writer.writerow([csv_cell(value) for value in row])
     sys.stdout.write(buffer.getvalue())
-
-
-def csv_cell(value: object) -> str:
-    """A value for a CSV cell. Text that a spreadsheet would run as a formula gets a leading ``'``.
-
-    Numbers stay as they are, so the identity ``-1`` is still ``-1``; JSON is the lossless format.
-    """
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        return str(value)
-    text = printable(value)
-    if text[:1] in ("=", "+", "-", "@") and not _is_number(text):
-        return f"'{text}"
-    return text
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
 
 
 def write_paths(paths: Iterable[str]) -> None:

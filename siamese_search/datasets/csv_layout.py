@@ -14,12 +14,12 @@ from siamese_search.datasets.triplets import missing_files
 from siamese_search.errors import DataError, printable
 
 #: Payload fields of the gallery: a metadata column must not overwrite them.
-RESERVED = frozenset({"source", "key", "size", "mtime_ns", "crc", "digest", "carried"})
+RESERVED = frozenset({"source", "key", "size", "mtime_ns", "crc", "digest", "carried", "labelled"})
 
 _INT = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")  # "007" is a name, not a number; 18 digits fit int64
 _BOOLS = {"true": True, "false": False}
 #: Kinds of column in order of preference: a column has the first kind that all its values fit.
-_KINDS = ("bool", "int", "float", "str")
+KINDS = ("bool", "int", "float", "str")
 
 
 class CsvLayout:
@@ -53,7 +53,9 @@ class CsvLayout:
         for line, row in self.table.rows():
             (relative,) = resolve_names(self.table, self.root, [row[self._path]], line)
             metadata = {
-                name: _typed(row[i], self.kinds[name]) for i, name in self._metadata.items() if row[i] != ""
+                name: typed_value(row[i], self.kinds[name])
+                for i, name in self._metadata.items()
+                if row[i] != ""
             }
             yield ImageRecord(
                 encode_key(relative),
@@ -72,7 +74,7 @@ class CsvLayout:
         prefix = ""
         rows, missing_count = 0, 0
         missing: list[str] = []
-        possible = {index: list(_KINDS) for index in self._metadata}
+        possible = {index: list(KINDS) for index in self._metadata}
         seen: set[int] = set()
         for line, row in self.table.rows():
             if base is None:
@@ -88,7 +90,7 @@ class CsvLayout:
                 value = row[index]
                 if value != "":
                     seen.add(index)
-                    possible[index] = [kind for kind in possible[index] if _fits(value, kind)]
+                    possible[index] = [kind for kind in possible[index] if fits_kind(value, kind)]
         if base is None:
             raise DataError(f"{printable(self.table.path)}: no rows below the header; nothing to read")
         if missing_count:
@@ -105,7 +107,8 @@ def _storable(text: str) -> str:
     return encode_key(text) if any("\ud800" <= c <= "\udfff" for c in text) else text
 
 
-def _fits(value: str, kind: str) -> bool:
+def fits_kind(value: str, kind: str) -> bool:
+    """Whether the text of a cell is a value of this kind, one of :data:`KINDS`."""
     if kind == "bool":
         return value.lower() in _BOOLS
     if kind == "int":
@@ -124,7 +127,8 @@ def _is_float(value: str) -> bool:
         return False
 
 
-def _typed(value: str, kind: str) -> MetadataValue:
+def typed_value(value: str, kind: str) -> MetadataValue:
+    """The value of a cell that :func:`fits_kind`."""
     if kind == "bool":
         return _BOOLS[value.lower()]
     if kind == "int":

@@ -37,8 +37,8 @@ class Table:
         """Whether the header names an anchor, a positive and a negative."""
         return all(self.find(name) is not None for name in TRIPLET_COLUMNS)
 
-    def rows(self) -> Iterator[tuple[int, list[str]]]:
-        """Yield (line number, stripped fields), as many fields as columns; blank lines are skipped."""
+    def rows(self, *, strip: bool = True) -> Iterator[tuple[int, list[str]]]:
+        """Yield (line number, fields, stripped unless told), as many as columns; blank lines are skipped."""
         wanted = len(self.columns)
         with _opened(self.path) as handle:
             reader = csv.reader(handle, delimiter=self.delimiter)
@@ -59,7 +59,7 @@ class Table:
                         raise DataError(
                             f"{printable(self.path)}: line {line} has a field over {MAX_FIELD} characters"
                         )
-                    yield line, [field.strip() for field in row]
+                    yield line, [field.strip() for field in row] if strip else row
             except csv.Error as error:
                 raise DataError(
                     f"{printable(self.path)}: line {reader.line_num}: {error}; mend the line"

@@ -1,0 +1,69 @@
+"""Cells of CSV files that people open in a spreadsheet: nothing in them may run as a formula.
+
+:func:`csv_cell` is for the screen and for other programs. :func:`write_cell` and :func:`read_cell` are for files
+that come back: each value returns as it was, an absent one too.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from siamese_search.errors import printable
+
+#: The cell of a value that is not there, where an empty cell means "leave it as it is".
+NONE = "<none>"
+
+#: What a spreadsheet may take for a formula when it begins a cell (OWASP, "CSV Injection").
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def csv_cell(value: object) -> str:
+    """A value for a CSV cell. Text that a spreadsheet would run as a formula gets a leading ``'``.
+
+    Numbers stay as they are, so the identity ``-1`` is still ``-1``; JSON is the lossless format.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return str(value)
+    text = printable(value)
+    if text[:1] in ("=", "+", "-", "@") and not _is_number(text):
+        return f"'{text}"
+    return text
+
+
+def write_cell(value: Any, *, none: str = "") -> str:
+    """A str, int, float, bool or None as a cell that :func:`read_cell` gives back; ``none`` stands for None.
+
+    Text that begins like a formula, has white space around it or could be mistaken for something else gets a
+    leading ``'``. Truth values are ``true`` and ``false``.
+    """
+    if value is None:
+        return none
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if not isinstance(value, str):
+        return repr(value)
+    risky = value[:1] in _FORMULA and not _is_number(value)
+    return f"'{value}" if risky or value in ("", NONE) or value != value.strip() or _quoted(value) else value
+
+
+def read_cell(cell: str) -> str:
+    """The text that :func:`write_cell` wrote, of a cell as the CSV reader gives it; other cells are stripped."""
+    return cell[1:] if _quoted(cell) else cell.strip()
+
+
+def _quoted(cell: str) -> bool:
+    """Whether a cell begins with a ``'`` that is not part of the text (``'tis`` is a word)."""
+    rest = cell[1:]
+    return cell[:1] == "'" and (
+        rest in ("", NONE) or rest[0] in (*_FORMULA, "'") or rest != rest.strip() or _quoted(rest)
+    )
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
