@@ -16,8 +16,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from siamese_search.curation.by_hand import keep_labels
+
 #: Fields that belong to a place or a file, and stay behind.
-_LOCAL = frozenset({"source", "key", "path", "size", "mtime_ns", "crc", "digest", "carried"})
+_LOCAL = frozenset({"source", "key", "path", "size", "mtime_ns", "crc", "digest", "carried", "labelled"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +57,8 @@ def keep_carried(payload: dict[str, Any], stored: Mapping[str, Any]) -> None:
 
 
 def take_along(payload: dict[str, Any], origin: Mapping[str, Any], identifier: str) -> None:
-    """Give ``payload`` all that the point it moves from knows and its new place does not state."""
+    """Give ``payload`` all that the point it moves from knows and its new place does not state, or a person did."""
+    keep_labels(payload, origin)
     _carry(payload, origin, [name for name in origin if name not in _LOCAL], identifier)
 
 

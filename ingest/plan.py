@@ -15,13 +15,26 @@ from ingest.carried import keep_carried
 from ingest.checksum import with_digests
 from ingest.moves import find_moves
 from ingest.scan import ScannedFile
+from siamese_search.curation.by_hand import LABELLED, keep_labels
 from siamese_search.datasets.records import point_id
 from siamese_search.gallery.base import Gallery
 from siamese_search.gallery.fields import coerce
 
 #: Payload fields that are not metadata: ingest writes them, and the gallery its ``crc`` of the vector.
 RESERVED = frozenset(
-    {"identity", "camera", "source", "key", "path", "size", "mtime_ns", "crc", "digest", "carried"}
+    {
+        "identity",
+        "camera",
+        "source",
+        "key",
+        "path",
+        "size",
+        "mtime_ns",
+        "crc",
+        "digest",
+        "carried",
+        "labelled",
+    }
 )
 #: What a payload says of the file's state, and not of what the picture shows.
 _STATE = frozenset({"size", "mtime_ns", "digest"})
@@ -82,6 +95,8 @@ def _compare(payload: dict[str, Any], stored: dict[str, Any], reembed: bool, che
     crc = stored.pop("crc", None)
     if payload == stored and crc is not None and not reembed:
         return "unchanged"
+    if LABELLED in stored:
+        keep_labels(payload, stored)
     if "carried" in stored:
         keep_carried(payload, stored)
     same_state = payload["size"] == stored.get("size") and payload["mtime_ns"] == stored.get("mtime_ns")

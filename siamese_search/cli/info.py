@@ -10,7 +10,7 @@ from siamese_search.cli.options import json_option, store_options
 from siamese_search.cli.output import file_size, safe, write_json, write_pairs, write_table, write_text
 
 #: Payload fields that serve the ingest; people filter by the others.
-INTERNAL = frozenset({"source", "key", "path", "size", "mtime_ns", "crc", "digest", "carried"})
+INTERNAL = frozenset({"source", "key", "path", "size", "mtime_ns", "crc", "digest", "carried", "labelled"})
 
 EPILOG = """\b
 Examples:

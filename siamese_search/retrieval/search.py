@@ -44,7 +44,19 @@ Query = Path | str | NDArray[np.uint8]
 
 #: Payload fields with a place of their own in a result; everything else is metadata.
 _RESERVED = frozenset(
-    {"identity", "camera", "source", "key", "path", "size", "mtime_ns", "crc", "digest", "carried"}
+    {
+        "identity",
+        "camera",
+        "source",
+        "key",
+        "path",
+        "size",
+        "mtime_ns",
+        "crc",
+        "digest",
+        "carried",
+        "labelled",
+    }
 )
 
 #: Query images in memory at once: a directory of thousands must not be.

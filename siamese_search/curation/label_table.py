@@ -1,0 +1,177 @@
+"""The CSV of a label run, read and checked by itself: which columns are labels, and what their cells say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from siamese_search.csv_cells import NONE, read_cell
+from siamese_search.curation.by_hand import NOT_LABELS, parse_labelled
+from siamese_search.datasets.csv_layout import KINDS, fits_kind, typed_value
+from siamese_search.datasets.table import Table, read_header
+from siamese_search.errors import DataError, printable
+from siamese_search.gallery.filters import INT_MAX, INT_MIN
+
+#: The column of ``sss cluster`` that holds identities; a file with it is a review, whose other columns are notes.
+PROPOSED = "proposed identity"
+#: The column of an undo file that says which fields counted as set by hand, as a JSON list.
+FORMERLY = "formerly set by hand"
+REVIEW_COLUMNS = frozenset({"confidence", "cluster size", "existing identity", "cluster", "note"})
+#: Columns of ``sss export`` and of people's tables that are no labels, beside what ingest keeps for itself.
+_PASSED_OVER = NOT_LABELS | {"id", "vector"}
+#: Labels of these two are text whatever they look like.
+_TEXT = frozenset({"identity", "camera"})
+#: Nineteen digits reach the ends of 64 bits.
+_INT = re.compile(r"[+-]?[0-9]{1,19}")
+_PEOPLE = {"int": "a whole number", "float": "a number", "bool": "true or false"}
+
+
+@dataclass(slots=True)
+class LabelRow:
+    """One row: the image that it names (as text, "" where it does not say), and the fields that it sets.
+
+    values: field -> value, None to take it away. labelled: the names that shall count as set by hand afterwards, None
+    for those of before and the ones that change.
+    """
+
+    line: int
+    source: str
+    key: str
+    path: str
+    values: dict[str, Any]
+    labelled: tuple[str, ...] | None = None
+
+
+@dataclass(slots=True)
+class LabelTable:
+    """columns: the fields that are applied. problems: (line, reason) of rows that cannot be."""
+
+    columns: tuple[str, ...]
+    rows: list[LabelRow] = field(default_factory=list)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def read_label_table(path: Path, fields: Mapping[str, str], only: Sequence[str] = ()) -> LabelTable:
+    """Read a CSV. fields: those of the gallery with their types; a new one gets the type that all its cells fit.
+
+    only: the columns to apply. Raises DataError for a file without a column that names images, or without labels.
+    """
+    header = read_header(path)
+    places = {name: header.find(name) for name in ("source", "key", "path", FORMERLY)}
+    if places["key"] is None and places["path"] is None:
+        raise DataError(f"{printable(path)}: no column names the images: give 'key' and 'source', or 'path'")
+    labels, notes = _label_columns(header, fields, only)
+    table = LabelTable(tuple(labels), notes=notes)
+    raw: list[tuple[LabelRow, dict[str, str]]] = []
+    for line, cells in header.rows(strip=False):
+        text = {
+            name: "" if at is None else read_cell(cells[at])
+            for name, at in places.items()
+            if name != FORMERLY
+        }
+        row = LabelRow(line, text["source"], text["key"], text["path"], {})
+        raw.append((row, {name: cells[at] for name, at in labels.items()}))
+        table.rows.append(row)
+        at = places[FORMERLY]
+        if at is not None and (cell := read_cell(cells[at])):
+            try:
+                row.labelled = () if cells[at].strip() == NONE else parse_labelled(cell)
+            except ValueError:
+                table.problems.append((line, f"'{FORMERLY}' holds no list of field names"))
+    kinds = {name: _kind(name, fields, [cells[name] for _, cells in raw]) for name in labels}
+    for row, cells_of in raw:
+        for name, cell in cells_of.items():
+            if not cell.strip():
+                continue
+            value = None if cell.strip() == NONE else read_cell(cell)
+            reason = None if value is None else _fault(name, value, kinds[name], fields)
+            if reason is not None:
+                table.problems.append((row.line, reason))
+            else:
+                row.values[name] = None if value is None else _typed(value, kinds[name])
+    table.problems.sort()
+    if not table.rows:
+        raise DataError(f"{printable(path)}: no rows below the header; nothing to apply")
+    return table
+
+
+def _label_columns(
+    header: Table, fields: Mapping[str, str], only: Sequence[str]
+) -> tuple[dict[str, int], list[str]]:
+    """Field -> column, in the file's order; and what to say of the others."""
+    review = header.find(PROPOSED)
+    found: dict[str, int] = {}
+    passed: list[str] = []
+    for at, column in enumerate(header.columns):
+        name = read_cell(column)
+        low = name.lower()
+        if not name or low in ("source", "key", "path", FORMERLY):
+            continue
+        if at == review:
+            name = "identity"
+        elif low in _TEXT:
+            name = low
+        elif name in ("id_", "vector_") and name not in fields and name[:-1] in fields:
+            name = name[:-1]  # as `sss export` calls it
+        elif low in _PASSED_OVER or (review is not None and low in REVIEW_COLUMNS):
+            passed += [name] if review is None else []
+            continue
+        if name in found:
+            raise DataError(
+                f"{printable(header.path)}: '{PROPOSED}' and 'identity' both say who it is; take one column out"
+            )
+        if '"' in name or "\\" in name or not name.isprintable():
+            raise DataError(
+                f"{printable(header.path)}: '{printable(name)}' cannot name a field; rename the column"
+            )
+        found[name] = at
+    if only:
+        missing = [name for name in only if name not in found]
+        if missing:
+            there = ", ".join(map(printable, found)) or "none"
+            raise DataError(
+                f"{printable(header.path)}: no column '{printable(missing[0])}' of labels; there are: {there}"
+            )
+        found = {name: found[name] for name in only}
+    if not found and header.find(FORMERLY) is None:
+        raise DataError(f"{printable(header.path)}: no column of labels, such as 'identity' or 'camera'")
+    notes = [f"columns left alone, they belong to the files: {', '.join(passed)}"] if passed else []
+    return found, notes
+
+
+def _kind(name: str, fields: Mapping[str, str], cells: Sequence[str]) -> str:
+    if name in _TEXT:
+        return "str"
+    if name in fields:
+        return fields[name]
+    values = [read_cell(cell) for cell in cells if cell.strip() and cell.strip() != NONE]
+    return next((kind for kind in KINDS if values and all(fits_kind(v, kind) for v in values)), "str")
+
+
+def _fault(name: str, text: str, kind: str, fields: Mapping[str, str]) -> str | None:
+    """Why a cell cannot be this field's value."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return f"the {printable(name)} is not UTF-8 text"
+    if name in _TEXT and not (text and text.isprintable()):
+        what = "holds control characters" if text else f"is empty text; {NONE} takes it away"
+        return f"the {name} '{printable(text)}' {what}"
+    fits = _fits_int(text) if kind == "int" and name in fields else fits_kind(text, kind)
+    if not fits and not (kind == "float" and _fits_int(text)):
+        wanted = "holds" if name in fields else "would hold"
+        return f"'{printable(text)}' is not {_PEOPLE[kind]}, which '{printable(name)}' {wanted}"
+    return None
+
+
+def _fits_int(text: str) -> bool:
+    return _INT.fullmatch(text) is not None and INT_MIN <= int(text) <= INT_MAX
+
+
+def _typed(text: str, kind: str) -> Any:
+    """The value as the gallery is to store it."""
+    return float(text) if kind == "float" else typed_value(text, kind)

@@ -1,0 +1,199 @@
+"""Labels from a reviewed CSV: which points of a gallery it means, what it would change, and the change itself.
+
+Nothing is written before every row has been checked. What is written is named in the payload as set by hand
+(:mod:`.by_hand`), so that no later ingest takes it away, and each step may be repeated without harm.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from siamese_search.csv_cells import NONE, write_cell
+from siamese_search.curation.by_hand import LABELLED, labelled_text, read_labelled
+from siamese_search.curation.label_table import FORMERLY, LabelRow, read_label_table
+from siamese_search.curation.places import Finder
+from siamese_search.datasets.records import decode_key
+from siamese_search.errors import DataError, UsageError, printable
+from siamese_search.files import atomic_path
+from siamese_search.gallery.base import Gallery, StoredPoint
+
+#: Points per look-up and per write.
+_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happens to one point: the fields that change, as they were and as they will be (None: not there).
+
+    labelled: the names of all fields of the point that count as set by hand, before and after.
+    """
+
+    id: str
+    source: str
+    key: str
+    path: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+    labelled: tuple[tuple[str, ...], tuple[str, ...]]
+
+
+@dataclass(slots=True)
+class LabelPlan:
+    """What a CSV would do. rows: read. changes: points that change. unchanged: points that are so already.
+
+    problems: why nothing can be applied, one line each. notes: what a person should look at first.
+    """
+
+    file: Path
+    columns: tuple[str, ...]
+    rows: int = 0
+    unchanged: int = 0
+    changes: list[Change] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def plan_labels(gallery: Gallery, path: Path, columns: Sequence[str] = ()) -> LabelPlan:
+    """Read and check a CSV against a gallery. columns: apply these only; by default all that are labels.
+
+    Rows name their image by ``key`` and ``source``, by a ``key`` that is the only one of its kind, or by ``path``.
+    A cell that is empty leaves the field as it is, ``<none>`` takes it away. Memory grows with the rows, not with
+    the gallery. Raises DataError for a file that is no such table; what is wrong with rows is in ``problems``.
+    """
+    table = read_label_table(path, gallery.fields(), columns)
+    plan = LabelPlan(path, table.columns, len(table.rows), notes=list(table.notes))
+    plan.problems += [f"line {line}: {reason}" for line, reason in table.problems]
+    finder = Finder(gallery, table.rows)
+    wanted: dict[str, tuple[LabelRow, str]] = {}
+    for row in table.rows:
+        identifier, reason = finder.find(row)
+        if identifier is None:
+            plan.problems.append(f"line {row.line}: {reason}")
+            continue
+        former = wanted.setdefault(identifier, (row, identifier))[0]
+        if former is not row and (former.values, former.labelled) != (row.values, row.labelled):
+            plan.problems.append(f"line {row.line}: another label for the image of line {former.line}")
+    known: set[str] = set()
+    for batch in _batches(list(wanted.items())):
+        points = gallery.retrieve([identifier for identifier, _ in batch])
+        for (_, (row, _)), point in zip(batch, points, strict=True):
+            if point is None:
+                plan.problems.append(f"line {row.line}: {finder.missing(row)}")
+                continue
+            change = _change(point, row)
+            if change is None:
+                plan.unchanged += 1
+            else:
+                plan.changes.append(change)
+                known.add(str(change.after.get("identity") or ""))
+    if "identity" in table.columns and gallery.fields().get("identity") == "str":
+        plan.notes += _lost_zeros(gallery, known - {""})
+    return plan
+
+
+def _change(point: StoredPoint, row: LabelRow) -> Change | None:
+    payload = point.payload
+    after = {name: value for name, value in row.values.items() if value != payload.get(name)}
+    # Equal and of another type (1 and True) cannot be: a value has its field's type.
+    before = {name: payload.get(name) for name in after}
+    was = read_labelled(payload)
+    now = tuple(sorted({*was, *after})) if row.labelled is None else row.labelled
+    if not after and set(was) == set(now):
+        return None
+    source, key, path = (str(payload.get(name, "")) for name in ("source", "key", "path"))
+    return Change(point.id, source, key, path, before, after, (was, now))
+
+
+def _lost_zeros(gallery: Gallery, names: set[str]) -> list[str]:
+    """A spreadsheet makes the number 2 of the identity 0002: say so where that seems to have happened."""
+    bare = {name for name in names if name.isdecimal() and not name.startswith("0")}
+    if not bare:
+        return []
+    there = gallery.facet("identity", limit=2**31 - 1)
+    padded = {one.lstrip("0"): one for one in there if one.isdecimal() and one.startswith("0")}
+    hits = sorted(name for name in bare if name in padded and name not in there)
+    return [
+        f"identity {name} is new, but the gallery knows {padded[name]}: did a spreadsheet take zeros away?"
+        for name in hits[:3]
+    ]
+
+
+def check_plan(plan: LabelPlan) -> None:
+    """Raise DataError for a plan with problems."""
+    if plan.problems:
+        rows = "row" if len(plan.problems) == 1 else "rows"
+        raise DataError(
+            f"{printable(plan.file)}: {len(plan.problems):,} {rows} cannot be applied, so nothing was changed;"
+            " mend them and run the command again"
+        )
+
+
+def write_undo(plan: LabelPlan, out: Path) -> None:
+    """The former values as a CSV that :func:`plan_labels` reads: applying it undoes the plan.
+
+    Raises UsageError where the file exists: it may hold what an interrupted run changed first.
+    """
+    if os.path.lexists(out):
+        raise UsageError(
+            f"{printable(out)} exists and may hold the values of an earlier run: name another undo file"
+        )
+    names = sorted({name for change in plan.changes for name in change.before})
+    try:
+        with atomic_path(out) as aside, aside.open("w", encoding="utf-8", newline="") as handle:
+            writer = csv.writer(handle)
+            writer.writerow(["source", "key", "path", *names, FORMERLY])
+            for change in plan.changes:
+                writer.writerow(
+                    [
+                        *map(write_cell, (change.source, change.key, change.path)),
+                        *(
+                            write_cell(change.before[name], none=NONE) if name in change.before else ""
+                            for name in names
+                        ),
+                        labelled_text(change.labelled[0]) or NONE,
+                    ]
+                )
+    except OSError as error:
+        raise DataError(f"{printable(out)}: cannot be written: {error.strerror or error}") from None
+
+
+def apply_labels(
+    gallery: Gallery,
+    plan: LabelPlan,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Write a plan without problems. stop: when set, KeyboardInterrupt is raised after the points in hand; what is
+    written stays, and the same plan may be applied again.
+    """
+    check_plan(plan)
+    done = 0
+    for batch in _batches(plan.changes):
+        if stop is not None and stop.is_set():
+            gallery.flush()
+            raise KeyboardInterrupt
+        gallery.set_payload(
+            [change.id for change in batch],
+            [{**change.after, LABELLED: labelled_text(change.labelled[1])} for change in batch],
+        )
+        done += len(batch)
+        if progress is not None:
+            progress(done, len(plan.changes))
+    gallery.flush()
+
+
+def shown_path(change: Change) -> str:
+    """Where the image is, or its key where the gallery does not say."""
+    return decode_key(change.path) if change.path else change.key
+
+
+def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]
