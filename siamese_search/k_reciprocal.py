@@ -111,6 +111,29 @@ def reranked_blocks(
         yield scores
 
 
+def jaccard_rows(
+    images: _Vectors, how: KReciprocal = KReciprocal(), *, least: float = 0.02
+) -> list[tuple[_Places, NDArray[np.float32]]]:
+    """1 - J(p, g) of every image to every other, unit rows [n, d], as sparse rows: places and similarities.
+
+    Similarities below ``least`` are left out, and so is the image itself. Memory grows with n, not with its square.
+    """
+    _check(images, images)
+    if not len(images):
+        return []
+    nearest, farthest = _nearest(images, max(how.k1 + 1, how.k2))
+    rows = _expanded(_encoded(images, nearest[:, : how.k1 + 1], farthest, how.k1), nearest[:, : how.k2])
+    columns = _Columns.of(rows, len(images))
+    found: list[tuple[_Places, NDArray[np.float32]]] = []
+    for image, row in enumerate(rows):
+        shared = columns.shared(*row)
+        places = np.flatnonzero(shared).astype(np.int32)
+        similar = shared[places] / (2 - shared[places])
+        kept = (similar >= least) & (places != image)
+        found.append((places[kept], similar[kept]))
+    return found
+
+
 #: A sparse row: places int32 [m], ascending, and their values float32 [m], which add up to 1.
 _Row = tuple[_Places, NDArray[np.float32]]
 

@@ -313,6 +313,59 @@ def test_upkeep(
     assert answer(sss("galleries", "--store", store, "--json"))["galleries"] == []
 
 
+def test_care(sss: Run, demo_store: Path, tmp_path: Path) -> None:
+    """Export labels, take some away, propose others, apply and undo them; find a copy."""
+    store = tmp_path / "store"
+    shutil.copytree(demo_store, store)
+    here = ("--store", store)
+    exported = answer(sss("export", tmp_path / "g.csv", "--no-vectors", *here, "--json"))
+    same_shape(documented("sss export --json"), exported)
+    assert (exported["points"], exported["vectors"], exported["format"]) == (26, False, "csv")
+    rows = (tmp_path / "g.csv").read_text().splitlines()
+    at = rows[0].split(",").index("identity")
+    cells = [line.split(",") for line in rows[1:]]
+    edited = [",".join([*row[:at], "<none>" if row[at] == "0001" else "", *row[at + 1 :]]) for row in cells]
+    (tmp_path / "g.csv").write_text("\n".join([rows[0], *edited]) + "\n")
+    table = ("label", tmp_path / "g.csv", *here, "--json")
+    planned = answer(sss(*table, "--dry-run"))
+    shape = documented("sss label --json")
+    same_shape(shape, planned)
+    assert planned["changed"] == sum(row[at] == "0001" for row in cells) > 1
+    done = answer(sss(*table, "--undo-file", tmp_path / "undo.csv"))
+    same_shape(shape, done)
+    assert {**done, "seconds": 0, "undo": None, "dry_run": True} == {**planned, "seconds": 0}
+    review = tmp_path / "review.csv"
+    found = answer(
+        sss("cluster", review, *here, "--json", "--save", tmp_path / "sheet.png", "--min-score", "0.1")
+    )
+    same_shape(documented("sss cluster --json"), found)
+    distractors = sum(row[at] == "0000" for row in cells)
+    assert found["images"] == done["changed"] + distractors
+    assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
+    assert answer(sss("label", review, *here, "--json"))["fields"].keys() <= {"identity"}
+    assert answer(sss("label", tmp_path / "undo.csv", *here, "--json"))["changed"] == done["changed"]
+    everyone = answer(sss("cluster", review, "--all", *here, "--json"))
+    assert everyone["images"] == 26
+    bad = sss("label", review, *here, "--columns", "weather")
+    assert (bad.returncode, bad.stdout) == (1, "")
+
+    with open_gallery(store, mode="w") as gallery:
+        point = next(gallery.scroll(with_vectors=True))
+        copy = tmp_path / "copy.jpg"
+        shutil.copyfile(point.payload["path"], copy)
+        twin = {**point.payload, "key": "copy.jpg", "path": str(copy)}
+        gallery.upsert(["00000000-0000-0000-0000-000000000001"], point.vector[None], [twin])
+    listed = sss("duplicates", *here, "--format", "json")
+    groups = answer(listed)
+    same_shape(documented("sss duplicates --format json"), groups)
+    assert [group["kind"] for group in groups] == ["identical"]
+    spare = sss("duplicates", *here, "--format", "paths").stdout.splitlines()
+    assert spare == [groups[0]["images"][1]["path"]]
+    assert "1 group, 1 image to spare" in sss("duplicates", *here).stdout
+    assert len(sss("duplicates", *here, "--format", "csv").stdout.splitlines()) == 3
+    assert len(sss("duplicates", *here, "--format", "jsonl").stdout.splitlines()) == 1
+
+
 def test_every_command_with_json_is_documented() -> None:
     from siamese_search.cli.main import COMMANDS
 

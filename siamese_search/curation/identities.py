@@ -1,0 +1,188 @@
+"""Identities for a person to review: clusters of a gallery's images, named, with how sure each place is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.curation.clustering import cluster
+from siamese_search.curation.export.rows import real_path
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
+from siamese_search.errors import UsageError
+from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.filters import Condition
+from siamese_search.model.calibration import Calibration
+
+#: Images that are clustered at once: every one is compared with every other, and a person is to look at the result.
+MOST_IMAGES = 20_000
+#: False match rate whose threshold the mean cosine of two clusters must reach to be merged.
+FALSE_MATCH_RATE = 0.01
+#: Identities of Market-1501 that are nobody's.
+_NOBODY = (JUNK_IDENTITY, DISTRACTOR_IDENTITY)
+
+Status = Literal["new", "known", "conflict", "single"]
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One image. path: "" where the gallery does not know it. proposed: "" for a conflict and for a single image.
+
+    confidence: how well it sits with the others of its cluster, 0 to 1: of a calibrated model the probability that it
+    shows the same identity as they do (by its mean similarity to them), else that mean itself; None for a single one.
+    """
+
+    id: str
+    path: str
+    key: str
+    source: str
+    camera: str | None
+    existing: str | None
+    cluster: int
+    size: int
+    proposed: str
+    status: Status
+    confidence: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Proposals:
+    """All images, in the order of a review: conflicts, then clusters with a known identity, then new ones, each the
+    largest first and in a cluster the surest image first; single images last. cosine: least mean similarity of a
+    merge, None without calibration.
+    """
+
+    images: tuple[Proposal, ...]
+    neighbours: int
+    least: float
+    cosine: float | None
+
+    def count(self, status: Status) -> int:
+        """Clusters of this status."""
+        return len({one.cluster for one in self.images if one.status == status})
+
+
+def propose(
+    gallery: Gallery,
+    where: Sequence[Condition] = (),
+    *,
+    labelled: bool = False,
+    calibration: Calibration | None = None,
+    neighbours: int = 20,
+    least: float = 0.25,
+    cosine: float | None = None,
+    prefix: str = "new",
+    progress: Callable[[str], None] = lambda _stage: None,
+) -> Proposals:
+    """Cluster the images that meet the conditions and have no identity; with ``labelled`` also those that have one.
+
+    A cluster in which all labelled images agree takes their identity; where they do not, it is a conflict and
+    proposes nothing. New ones are called ``new-0001`` and so on (``prefix``), by size, after those that the gallery
+    has already. cosine: in place of the calibration's threshold. Market-1501's junk and distractors count as images
+    without identity. Deterministic. Raises UsageError for more than MOST_IMAGES images.
+    """
+    fields = gallery.fields()
+    has_identity = "identity" in fields
+    total = gallery.count(where)
+    if total > MOST_IMAGES and (labelled or not has_identity):
+        raise _too_many(total)
+    progress("reading")
+    points = []
+    for point in gallery.scroll(where, with_vectors=True):
+        if labelled or point.payload.get("identity") in (None, *_NOBODY):
+            points.append(point)
+            if len(points) > MOST_IMAGES:
+                raise _too_many(total)
+    if cosine is None and calibration is not None:
+        cosine = calibration.threshold(FALSE_MATCH_RATE)
+    if not points:
+        return Proposals((), neighbours, least, cosine)
+    vectors = np.stack([point.vector for point in points if point.vector is not None])
+    progress("clustering")
+    labels = cluster(vectors, neighbours=neighbours, least=least, cosine=cosine)
+    sizes = np.bincount(labels)
+    means = _mean_similarity(vectors, labels, sizes)
+    members: dict[int, list[int]] = {}
+    for row, label in enumerate(labels.tolist()):
+        members.setdefault(label, []).append(row)
+    known = {label: _identities(points, rows) for label, rows in members.items()}
+    order = sorted(
+        members, key=lambda label: (_rank(len(members[label]), known[label]), -len(members[label]), label)
+    )
+    number = _last_number(gallery, prefix) if has_identity else 0
+    images: list[Proposal] = []
+    for place, label in enumerate(order, 1):
+        rows, names = members[label], known[label]
+        status: Status = (
+            "single" if len(rows) == 1 else "conflict" if len(names) > 1 else "known" if names else "new"
+        )
+        proposed = names[0] if status == "known" else ""
+        if status == "new":
+            number += 1
+            proposed = f"{prefix}-{number:04d}"
+        for row in sorted(rows, key=lambda row: (-means[row], points[row].id)):
+            payload = points[row].payload
+            confidence = None if status == "single" else _confidence(float(means[row]), calibration)
+            images.append(
+                Proposal(
+                    points[row].id,
+                    real_path(str(payload.get("path", ""))),
+                    str(payload.get("key", "")),
+                    str(payload.get("source", "")),
+                    _text(payload.get("camera")),
+                    _text(payload.get("identity")),
+                    place,
+                    len(rows),
+                    proposed,
+                    status,
+                    confidence,
+                )
+            )
+    return Proposals(tuple(images), neighbours, least, cosine)
+
+
+def _too_many(total: int) -> UsageError:
+    return UsageError(
+        f"{total:,} images are more than the {MOST_IMAGES:,} that can be clustered at once (and that a person would"
+        ' review): take a part of them, such as --where camera=1 or --where "frame<5000"'
+    )
+
+
+def _identities(points: Sequence[Any], rows: Sequence[int]) -> list[str]:
+    names = {str(points[row].payload["identity"]) for row in rows if "identity" in points[row].payload}
+    return sorted(names - set(_NOBODY))
+
+
+def _rank(size: int, names: Sequence[str]) -> int:
+    return 3 if size == 1 else 0 if len(names) > 1 else 1 if names else 2
+
+
+def _mean_similarity(
+    vectors: NDArray[np.float32], labels: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Of each image to the others of its cluster, [n]; 1 for a single one."""
+    sums = np.zeros((len(sizes), vectors.shape[1]))
+    np.add.at(sums, labels, vectors)
+    others = np.maximum(sizes[labels] - 1, 1)
+    own = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
+    mean = (np.einsum("ij,ij->i", vectors, sums[labels]) - own) / others
+    return np.where(sizes[labels] == 1, 1.0, mean)
+
+
+def _confidence(mean: float, calibration: Calibration | None) -> float:
+    return min(1.0, max(0.0, mean)) if calibration is None else calibration.probability(mean)
+
+
+def _last_number(gallery: Gallery, prefix: str) -> int:
+    """The highest number of an identity that an earlier run has named."""
+    pattern = re.compile(re.escape(prefix) + r"-([0-9]{1,9})")
+    found = (pattern.fullmatch(str(name)) for name in gallery.facet("identity", limit=2**31 - 1))
+    return max((int(match[1]) for match in found if match), default=0)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
