@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ingest.summary import Failure, IngestSummary
     from siamese_search.api import evaluate, ingest, train
+    from siamese_search.curating import duplicates, export, label, propose_identities
     from siamese_search.errors import SiameseSearchError
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.gallery.opening import list_galleries, open_gallery, open_store
@@ -55,6 +56,10 @@ _HOMES = {
     "compare": "siamese_search.image_comparison",
     "train": "siamese_search.api",
     "evaluate": "siamese_search.api",
+    "duplicates": "siamese_search.curating",
+    "export": "siamese_search.curating",
+    "label": "siamese_search.curating",
+    "propose_identities": "siamese_search.curating",
     "describe": "siamese_search.upkeep",
     "drop": "siamese_search.upkeep",
     "drop_old": "siamese_search.upkeep",
@@ -105,9 +110,12 @@ __all__ = [
     "draw_star",
     "drop",
     "drop_old",
+    "duplicates",
     "evaluate",
+    "export",
     "galleries",
     "ingest",
+    "label",
     "list_galleries",
     "load_bundle",
     "load_embedder",
@@ -115,6 +123,7 @@ __all__ = [
     "open_gallery",
     "open_store",
     "optimise",
+    "propose_identities",
     "pull",
     "push",
     "quantise_model",

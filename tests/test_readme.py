@@ -93,6 +93,10 @@ def test_the_commands_run_and_print_what_is_shown(workplace: tuple[Path, dict[st
         "compare",
         "verify",
         "optimise",
+        "duplicates",
+        "cluster",
+        "label",
+        "export",
     }
     for command, shown in commands:
         if command.startswith("sss train"):

@@ -29,7 +29,7 @@ then edit the column 'proposed identity' and apply it:
 @click.command("cluster", epilog=EPILOG, short_help="Propose identities for images without one.")
 @click.argument("out", metavar="OUT.csv", type=click.Path(path_type=Path))
 @click.option("--where", multiple=True, metavar="FILTER", help='Such as "camera=2"; may be repeated.')
-@click.option("--all", "labelled", is_flag=True, help="Cluster images that have an identity too.")
+@click.option("--all", is_flag=True, help="Cluster images that have an identity too.")
 @click.option("--save", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw the clusters.")
 @click.option(
     "--neighbours",
@@ -47,7 +47,6 @@ then edit the column 'proposed identity' and apply it:
 )
 @click.option(
     "--min-score",
-    "cosine",
     type=click.FloatRange(-1, 1),
     metavar="S",
     help="Least mean cosine of two clusters that are merged.  [default: by calibration]",
@@ -60,11 +59,11 @@ then edit the column 'proposed identity' and apply it:
 def command(
     out: Path,
     where: tuple[str, ...],
-    labelled: bool,
+    all: bool,
     save: Path | None,
     neighbours: int,
     least: float,
-    cosine: float | None,
+    min_score: float | None,
     prefix: str,
     store: str | None,
     gallery: str | None,
@@ -86,10 +85,10 @@ def command(
     started = time.monotonic()
     found = curating.propose_identities(
         where=where,
-        labelled=labelled,
+        labelled=all,
         neighbours=neighbours,
         least=least,
-        cosine=cosine,
+        cosine=min_score,
         prefix=prefix,
         store=store,
         gallery=gallery,

@@ -12,7 +12,7 @@ from siamese_search.errors import EXIT_DONE
 
 EPILOG = """\b
 Examples:
-  sss export gallery.parquet                    everything, typed columns (pip install '.[analysis]')
+  sss export gallery.parquet                    typed columns; needs '.[analysis]'
   sss export labels.csv --no-vectors            to edit in a spreadsheet; `sss label` reads it
   sss export night.npz --where night=true       numpy.load(), no pickle
   sss export for-fiftyone --format fiftyone     a FiftyOneDataset directory
