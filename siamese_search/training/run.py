@@ -38,6 +38,7 @@ from siamese_search.training.loop import Loop, Reporter, Silent
 from siamese_search.training.metric_losses import make_metric_losses
 from siamese_search.training.pixels import PixelSource
 from siamese_search.training.presets import PRESETS, TrainConfig
+from siamese_search.training.probe import fit_heads
 from siamese_search.training.stages import stages
 from siamese_search.training.teacher import save_vectors, teacher_vectors
 from siamese_search.training.trainer import Progress, Trainer
@@ -215,7 +216,9 @@ def _run(
         triplets=triplets, sources=images.sources, teacher=teacher, device=device, ranks=ranks,
     )  # fmt: skip
     if not resumed:
-        _adopt_heads(trainer, request, split, reporter)
+        adopted = _adopt_heads(trainer, request, split, reporter)
+        if not adopted and request.init not in ("none", "imagenet"):
+            _probe(trainer, reporter)
     rows = _restore(trainer, out, reporter) if resumed else []
     run = Loop(out, config, trainer, reporter, stop, rows, split.held, held, images.pixels)
     run.epochs()
@@ -260,8 +263,21 @@ def _initial_network(request: TrainRequest, reporter: Reporter, *, weights: bool
     return network
 
 
-def _adopt_heads(trainer: Trainer, request: TrainRequest, split: Split, reporter: Reporter) -> None:
-    """Starting from a run on the same data, take its classifier and projection too.
+def _probe(trainer: Trainer, reporter: Reporter) -> None:
+    """Starting from a model that already embeds, fit the new heads to it first."""
+    losses = fit_heads(
+        trainer,
+        trainer.config.probe_epochs,
+        progress=lambda done, total: reporter.decoding(done, total, "embedding for the new heads"),
+    )
+    if losses:
+        reporter.message(
+            f"new heads fitted to the initial weights: loss {losses[0]:.2f} to {losses[-1]:.2f} in {len(losses)} passes"
+        )
+
+
+def _adopt_heads(trainer: Trainer, request: TrainRequest, split: Split, reporter: Reporter) -> bool:
+    """Starting from a run on the same data, take its classifier and projection too; True where that was done.
 
     Training small and finishing large (progressive resizing) is two runs; without their heads the second
     would spend its first epoch learning the identities again.
@@ -272,10 +288,11 @@ def _adopt_heads(trainer: Trainer, request: TrainRequest, split: Split, reporter
         same = saved["data"] == written_paths(request.data) and saved["layout"] == request.layout
         same = same and saved["heldout_identities"] == split.heldout_identities
     except (OSError, ValueError, KeyError, TypeError):
-        return
+        return False
     taken = load_heads(first / CHECKPOINT_NAME, trainer.heads) if same else []
     if taken:
         reporter.message(f"training heads of the same run: {', '.join(taken)}")
+    return bool(taken)
 
 
 def _start_directory(request: TrainRequest, split: Split, resumed: bool) -> None:

@@ -237,6 +237,21 @@ class Trainer:
         labels = torch.from_numpy(self.labels[indices]).to(self.device)
         triplet = triplet_objective(config, features, labels, shape)
         loss = config.triplet_weight * triplet.loss
+        if self.heads:
+            loss = loss + self.head_loss(necked, indices)
+        if self.teacher is not None:
+            target = torch.from_numpy(self.teacher[indices]).to(self.device)
+            loss = loss + config.similarity_weight * similarity_matching(necked, target)
+        return loss, triplet
+
+    def head_loss(self, necked: Tensor, indices: NDArray[np.int64]) -> Tensor:
+        """What the training heads make of these embeddings: identities, metric losses, teacher, each by its weight.
+
+        necked: float32 [n, dim], of the images ``indices`` [n].
+        """
+        config = self.config
+        labels = torch.from_numpy(self.labels[indices]).to(self.device)
+        loss = necked.new_zeros(())
         if "classifier" in self.heads:
             logits = self.heads["classifier"](necked)
             loss = loss + config.identity_weight * F.cross_entropy(
@@ -248,8 +263,7 @@ class Trainer:
         if self.teacher is not None:
             target = torch.from_numpy(self.teacher[indices]).to(self.device)
             loss = loss + config.teacher_weight * cosine_regression(self.heads["projection"](necked), target)
-            loss = loss + config.similarity_weight * similarity_matching(necked, target)
-        return loss, triplet
+        return loss
 
     def finish_epoch(self) -> dict[str, float]:
         """Close the epoch: its means, and the counters set for the next one. Raises TrainingError on collapse."""
