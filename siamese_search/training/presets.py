@@ -158,11 +158,11 @@ CONTRASTIVE = APN.with_options(
 #: The modern baseline: P×K batches, batch-hard triplets and identities behind a BNNeck.
 REID = TrainConfig()
 
-#: The same for a machine without a GPU: nearly all epochs at half the size, the last two at 192×96. It is the recipe of
-#: the bundled model, with a teacher. So few epochs at the larger size would keep too old an average of the weights.
+#: The same for a machine without a GPU: nearly all epochs at half the size, two at 192×96, three at the full one. It is
+#: the recipe of the bundled model, with a teacher. So few epochs at the larger sizes would keep too old an average of
+#: the weights.
 REID_CPU = REID.with_options(
-    preset="reid-cpu", height=192, width=96, epochs=22, sizes="128x64:20", warmup_epochs=1.0, ema=0.0, erase=0.25,
-    jitter=0.1,
+    preset="reid-cpu", epochs=25, sizes="128x64:20+192x96:2", warmup_epochs=1.0, ema=0.0, erase=0.25, jitter=0.1,
 )  # fmt: skip
 
 PRESETS: dict[str, TrainConfig] = {"reid": REID, "reid-cpu": REID_CPU, "apn": APN, "contrastive": CONTRASTIVE}

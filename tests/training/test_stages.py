@@ -30,7 +30,7 @@ def test_a_run_of_one_size_is_one_stage() -> None:
 
 def test_the_recipe_of_the_bundled_model_begins_at_half_the_size() -> None:
     assert [(s.size, s.first, s.last, s.lr) for s in stages(PRESETS["reid-cpu"])] == [
-        ((128, 64), 0, 20, 1e-3), ((192, 96), 20, 22, 4e-4)
+        ((128, 64), 0, 20, 1e-3), ((192, 96), 20, 22, 4e-4), ((256, 128), 22, 25, 4e-4)
     ]  # fmt: skip
 
 
