@@ -2,7 +2,8 @@
 
     python benchmarks/accuracy.py DATA --heldout IDS.txt runs/reid runs/apn
 
-prints a table and writes benchmarks/results/accuracy.json. ``untrained`` is the network of the first bundle
+prints a table and writes benchmarks/results/accuracy.json (``--add``: keeps the rows that are there and adds the new
+ones, so that the table can be made as runs finish). ``untrained`` is the network of the first bundle
 with random weights (seed 0). The last bundle is also measured with flip at test time, without and with k-reciprocal
 re-ranking: of exact similarities, for the database has no part in it. ``seen`` is the images that went through
 the network in the run that made the bundle (three for each triplet); a ``+`` says that it began with weights of another
@@ -115,6 +116,7 @@ def main() -> None:
     parser.add_argument("bundles", nargs="+", metavar="BUNDLE", help="a directory, or bundled")
     parser.add_argument("--heldout", type=Path, required=True, help="file of identities")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument("--add", action="store_true", help="keep the other rows of the file")
     arguments = parser.parse_args()
     bundles = [load_bundle(path) for path in arguments.bundles]
     names = [bundle.path.name if bundle.name != "bundled" else bundle.name for bundle in bundles]
@@ -131,11 +133,16 @@ def main() -> None:
         )
         rows.extend(rows_of(name, bundle, report))
 
-    with tempfile.TemporaryDirectory() as scratch:
-        measure("untrained", untrained(bundles[0], Path(scratch) / "untrained"))
+    if not arguments.add:
+        with tempfile.TemporaryDirectory() as scratch:
+            measure("untrained", untrained(bundles[0], Path(scratch) / "untrained"))
     for name, bundle in zip(names, bundles, strict=True):
         measure(name, bundle)
     measure(f"{names[-1]} + flip", bundles[-1], extras=True)
+    if arguments.add:
+        former = json.loads(arguments.out.read_text(encoding="utf-8"))["rows"]
+        again = {row["name"] for row in rows}
+        rows = [row for row in former if row["name"] not in again] + rows
     print_table(rows)
     result = {"device": f"CPU, {platform.machine()}", "data": arguments.data.name, "rows": rows}
     atomic_write_text(arguments.out, json.dumps(result, indent=1) + "\n")
