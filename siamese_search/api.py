@@ -239,7 +239,7 @@ def evaluate(
     from siamese_search.datasets.joining import load_joined
     from siamese_search.datasets.layouts import load_dataset
     from siamese_search.evaluation.evaluate import evaluate as measure
-    from siamese_search.evaluation.subject import choose_subject, select_identities
+    from siamese_search.evaluation.subject import choose_subject, seen_warning, select_identities
     from siamese_search.k_reciprocal import KReciprocal
 
     if calibrate and flip:
@@ -277,6 +277,7 @@ def evaluate(
         threads=threads,
         progress=progress,
     )
+    report = replace(report, warning=seen_warning(subject.bundle, dataset, asked, chosen))
     if not flip:  # a search embeds no mirror images, and so a calibration knows none
         with suppress(BundleError):  # a damaged one is for --calibrate to replace
             report = replace(report, kept=subject.bundle.calibration)

@@ -65,6 +65,7 @@ class EvaluationReport:
     part in it, neither ``depth`` nor ``ann_recall`` concerns it, and verification knows no re-ranking.
     ``quantised``, where it was asked for, says what searching in fewer bits costs; no other figure is touched by it.
     ``calibration``, where it was asked for, was fitted to ``pairs``; ``kept`` is the one that the model came with.
+    ``warning`` says in one line why the figures may flatter the model; empty where nothing is known against them.
     ``flip`` says that all vectors are means over an image and its mirror image.
     ``query_vectors`` [q, d] and ``gallery_vectors`` [g, d] are what was measured, in the plan's order.
     ``data_fingerprint`` covers content and labels of the images (:func:`..embedding.data_fingerprint`); ``None`` where
@@ -94,6 +95,7 @@ class EvaluationReport:
     calibration: Calibration | None = None
     quantised: Sequence[Quantised] = ()
     kept: Calibration | None = None
+    warning: str = ""
 
     @property
     def rank1(self) -> float:
@@ -133,7 +135,7 @@ class EvaluationReport:
 
     def notes(self) -> list[str]:
         """Lines for people: what the rules left out, what could not be read, how far the figures reach."""
-        lines = self.plan.explain()
+        lines = [*([self.warning] if self.warning else []), *self.plan.explain()]
         if self.failed:
             lines.append(f"{len(self.failed):,} images could not be read and took no part")
         if self.depth is not None:

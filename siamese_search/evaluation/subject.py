@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,17 +127,34 @@ def select_identities(
     if wanted == "heldout":
         if not held:
             raise DataError(
-                f"{printable(subject.bundle.name)} held no identities out of its training; use --all"
+                f"{printable(subject.bundle.name)} held no identities out of its training; use --identities all"
             )
         return _checked(held, known, dataset), f"the {len(held)} identities that training held out"
     if isinstance(wanted, (str, os.PathLike)):
         listed = read_identity_list(Path(wanted))
-        return _checked(listed, known, dataset), f"the {len(listed)} identities listed in {printable(wanted)}"
-    return _checked(wanted, known, dataset), f"{len(set(wanted))} identities"
+        text = (
+            f"the {len(listed)} identities listed in {printable(wanted)}{_seen(subject.bundle, set(listed))}"
+        )
+        return _checked(listed, known, dataset), text
+    return _checked(
+        wanted, known, dataset
+    ), f"{len(set(wanted))} identities{_seen(subject.bundle, set(wanted))}"
+
+
+def seen_warning(
+    bundle: Bundle, dataset: Dataset, queries: Dataset | None, chosen: Collection[str] | None
+) -> str:
+    """One line where most of the identities that are measured have the names of those that the model learned from.
+
+    chosen: as :func:`select_identities` gave it. Empty where there is nothing to warn of, or the bundle says no names.
+    """
+    known = set(dataset.identities) | set(queries.identities if queries is not None else ())
+    measured = known if chosen is None else known & set(chosen)
+    return _seen(bundle, measured - RESERVED_IDENTITIES).strip(" ()")
 
 
 def _seen(bundle: Bundle, known: set[str]) -> str:
-    """A warning where most of the identities have the names of those that the model learned from."""
+    """The warning in brackets."""
     try:
         names = {str(name) for name in bundle.meta["training"].get("identity_names", [])}
     except (KeyError, TypeError, AttributeError):
@@ -193,6 +210,6 @@ def _checked(ids: Sequence[str] | set[str], known: set[str], dataset: Dataset) -
         shown = ", ".join(printable(name) for name in absent[:3]) + (", …" if len(absent) > 3 else "")
         raise DataError(
             f"{len(absent)} of {len(set(ids))} identities have no images in {printable(dataset.root)}: {shown};"
-            " mend the list, or evaluate all with --all"
+            " mend the list, or evaluate all with --identities all"
         )
     return frozenset(ids) | RESERVED_IDENTITIES

@@ -12,7 +12,13 @@ import pytest
 from siamese_search.datasets.layouts import Dataset
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, UsageError
-from siamese_search.evaluation.subject import Subject, choose_subject, newest_bundle, select_identities
+from siamese_search.evaluation.subject import (
+    Subject,
+    choose_subject,
+    newest_bundle,
+    seen_warning,
+    select_identities,
+)
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 
 
@@ -191,3 +197,12 @@ def test_figures_on_identities_that_the_model_learned_from_come_with_a_warning(
     assert reason.startswith("all 3 identities (the model learned from 2 of these names")
     _, reason = select_identities(subject, dataset(tmp_path, "c", "d"), None, None)
     assert reason == "all 2 identities"  # half of them: names may agree by chance
+    listed = tmp_path / "ids.txt"
+    listed.write_text("b\nc\n")
+    people = dataset(tmp_path, "b", "c", "d", "e", "f")
+    for wanted in (["b", "c"], listed):  # seldom are these named by chance
+        chosen, reason = select_identities(subject, people, None, wanted)
+        assert "the model learned from 2 of these names" in reason
+        assert "learned from 2" in seen_warning(subject.bundle, people, None, chosen)
+    assert seen_warning(subject.bundle, people, None, None) == ""
+    assert seen_warning(tiny_bundle, people, None, chosen) == ""
