@@ -43,9 +43,12 @@ def heldout_images(data_dir: Path, count: int) -> list[Path]:
     return [sorted((data_dir / "market1501" / "train").glob(f"{identity}_*"))[0] for identity in chosen]
 
 
-def test_the_bundled_model_never_saw_the_heldout_identities(data_dir: Path) -> None:
-    ids = (data_dir / "market1501" / "heldout_ids.txt").read_text().split()
-    assert sorted(load_bundle().heldout_identities) == sorted(ids)
+def test_the_bundled_model_says_whom_it_learned_from(data_dir: Path) -> None:
+    names = {path.name.split("_")[0] for path in (data_dir / "market1501" / "train").iterdir()}
+    bundle = load_bundle()
+    assert set(bundle.meta["training"]["identity_names"]) == names - {"-1", "0000"}
+    assert len(bundle.meta["training"]["identity_names"]) == 751
+    assert bundle.heldout_identities == []
 
 
 def test_a_second_ingest_embeds_nothing(workplace: Path, data_dir: Path) -> None:
@@ -80,15 +83,16 @@ def test_other_cameras_only_by_filter(workplace: Path, data_dir: Path) -> None:
 
 
 def test_evaluation_on_the_heldout_identities(workplace: Path, data_dir: Path) -> None:
-    """The figures of the model card, less what rounding may move; exact and database rankings agree."""
+    """The model has seen them, which is said: it does no worse than its recipe did on strangers. Rankings agree."""
     market = data_dir / "market1501"
     report = sss(
         "evaluate", market / "train", "--identities", market / "heldout_ids.txt", "--json", cwd=workplace
     )
-    card = load_bundle().meta["metrics"]["heldout"]
+    (recipe,) = load_bundle().meta["metrics"].values()
     assert (report["queries"], report["gallery"]) == (1970, 1970)
-    assert report["rank1"] == pytest.approx(card["rank1"], abs=0.005)
-    assert report["mAP"] == pytest.approx(card["mAP"], abs=0.005)
+    assert any("trained on" in note or "learned from" in note for note in report["notes"])
+    assert report["rank1"] >= recipe["rank1"] - 0.005
+    assert report["mAP"] >= recipe["mAP"] - 0.005
     assert report["rank1"] == pytest.approx(report["exact"]["rank1"], abs=1e-9)
     assert report["mAP"] == pytest.approx(report["exact"]["mAP"], abs=1e-3)
     assert report["verification"]["auc"] > 0.95
