@@ -56,7 +56,7 @@ def _fit(
     trainer.heads.train()
     for _ in range(epochs):
         total = 0.0
-        for rows in torch.randperm(len(necked), generator=generator).split(_BATCH):
+        for rows in torch.split(torch.randperm(len(necked), generator=generator), _BATCH):
             for group in optimizer.param_groups:
                 group["lr"] = _LR * (1.0 - taken / steps)
             loss = trainer.head_loss(necked[rows.to(necked.device)], rows.numpy())
@@ -79,7 +79,7 @@ def _embeddings(trainer: Trainer, progress: Callable[[int, int], None] | None) -
     blocks: list[Tensor] = []
     try:
         with torch.no_grad(), torch.autocast(trainer.device.type, torch.bfloat16, enabled=half):
-            for rows in torch.arange(count).split(_IMAGES):
+            for rows in torch.split(torch.arange(count), _IMAGES):
                 pixels = torch.from_numpy(trainer.images.get(rows.numpy())).to(trainer.device)
                 blocks.append(network(network.normalise(pixels))[1].float())
                 if progress:
