@@ -1,4 +1,4 @@
-"""The whole way on real images: every Market-1501 training crop, ten searches, the held-out identities."""
+"""The whole way on real images: every Market-1501 training crop, searches, the held-out identities."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_a_second_ingest_embeds_nothing(workplace: Path, data_dir: Path) -> None
     assert (summary["new"], summary["changed"], summary["unchanged"]) == (0, 0, 12_936)
 
 
-def test_ten_searches_find_the_right_identity(workplace: Path, data_dir: Path) -> None:
-    queries = heldout_images(data_dir, 10)
+def test_searches_find_the_right_identity(workplace: Path, data_dir: Path) -> None:
+    queries = heldout_images(data_dir, 54)
     answers = sss("search", *queries, "-k", 5, "--exclude-self", "--format", "json", cwd=workplace)
     assert [Path(answer["query"]).name for answer in answers] == [query.name for query in queries]
     for answer, query in zip(answers, queries):
@@ -69,7 +69,7 @@ def test_ten_searches_find_the_right_identity(workplace: Path, data_dir: Path) -
         answer["results"][0]["identity"] == query.name.split("_")[0]
         for answer, query in zip(answers, queries)
     )
-    assert right >= 9  # images of the query's own camera count here: easier than the protocol of evaluate
+    assert right >= 38  # 7 in 10; the first image of an identity is often its hardest, of a lone camera
 
 
 def test_other_cameras_only_by_filter(workplace: Path, data_dir: Path) -> None:
