@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from ingest import collector
 from ingest.checksum import with_digests
 from ingest.commit import Committer, one_at_a_time
-from ingest.decode import DecodedBatch, Decoder, PendingBatch
-from ingest.plan import PlannedFile
+from ingest.decode import Decoder
+from ingest.embed import EmbedStage
 from ingest.planner import Planner
 from ingest.prefetch import prefetch
 from ingest.prune import places_of
@@ -34,8 +33,8 @@ from ingest.shards import Shard, check_combination
 from ingest.stages import Clock, Tally
 from ingest.summary import IngestSummary, Progress
 from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
-from siamese_search.gallery.base import Gallery, Vectors
-from siamese_search.model.embedder import available_cpus, begin
+from siamese_search.gallery.base import Gallery
+from siamese_search.model.embedder import available_cpus
 
 if TYPE_CHECKING:
     from ingest.failures import FailureLog
@@ -44,10 +43,29 @@ if TYPE_CHECKING:
 
 Prune = Literal["no", "safe", "anyway"]
 
-_PLAN_AHEAD = 4  # batches
-_DECODE_AHEAD = 2  # batches
+PLAN_AHEAD = 4  # batches
 #: Each may hold a large photo. More than this many images in progress, a batch does not have tasks for anyway.
-_MOST_DECODE_THREADS = 16
+MOST_DECODE_THREADS = 16
+
+
+class Pipeline(Protocol):
+    """What brings a gallery up to date with scanned files, as :func:`ingest_files` does in this process."""
+
+    def __call__(
+        self,
+        chunks: Iterable[list[ScannedFile]],
+        gallery: Gallery,
+        embedder: Embedder,
+        *,
+        batch_size: int = 64,
+        decode_threads: int = 0,
+        reembed: bool = False,
+        checksum: bool = False,
+        total: int | None = None,
+        failures: FailureLog | None = None,
+        progress: Callable[[Progress], None] | None = None,
+        stop: threading.Event | None = None,
+    ) -> IngestSummary: ...
 
 
 def run_ingest(
@@ -67,6 +85,7 @@ def run_ingest(
     failures: FailureLog | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
+    pipeline: Pipeline | None = None,
 ) -> IngestSummary:
     """Bring the gallery up to date with the images under ``roots``: directories, CSV files, or their surveys.
 
@@ -86,6 +105,7 @@ def run_ingest(
     progress: called from this thread after every step. stop: when set, the batch in hand is finished and
     committed, and the summary says ``interrupted``; the next run goes on from there. So it does after a
     crash: point ids depend on (source, key) alone, and what was committed is found unchanged.
+    pipeline: what does the work below the scan, :func:`ingest_files` by default.
 
     Raises DataError for a missing root, when there are no images, or when none of them can be used (naming
     three), ModelMismatchError when the gallery's vectors come from another model, and UsageError for pruning with
@@ -93,12 +113,12 @@ def run_ingest(
     whether the others fare better.
     """
     check_combination(shard, checksum=checksum, prune=prune != "no")
-    _check(gallery, embedder, batch_size, decode_threads)
+    check_arguments(gallery, embedder, batch_size, decode_threads)
     started = time.monotonic()
     surveys = survey_roots(roots, layout, follow_links=follow_links)
     places = places_of(surveys, source)
     chunks = scan_files(surveys, source, shard)
-    summary = ingest_files(
+    summary = (pipeline or ingest_files)(
         map(with_digests, chunks) if checksum else chunks,
         gallery,
         embedder,
@@ -141,9 +161,9 @@ def ingest_files(
     own, two chunks ahead. total: how many files there will be, where that is known, for the progress display.
     The rest is as :func:`run_ingest` says, but no files at all, or none that can be used, is no error here.
     """
-    _check(gallery, embedder, batch_size, decode_threads)
+    check_arguments(gallery, embedder, batch_size, decode_threads)
     stop = stop or threading.Event()
-    threads = decode_threads or min(_MOST_DECODE_THREADS, available_cpus())
+    threads = decode_threads or min(MOST_DECODE_THREADS, available_cpus())
     clock = Clock({"decode": threads})
     model = gallery.model
     summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=failures)
@@ -153,87 +173,16 @@ def ingest_files(
     with (
         collector.rarely(),
         Decoder(embedder.input_size, threads) as decoder,
-        closing(prefetch(planner.batches(chunks, batch_size), _PLAN_AHEAD)) as batches,
+        closing(prefetch(planner.batches(chunks, batch_size), PLAN_AHEAD)) as batches,
         Committer(shared, tally, clock) as committer,
     ):
-        stage = _EmbedStage(embedder, decoder, committer, tally)
+        stage = EmbedStage(embedder, decoder, committer, tally)
         summary.interrupted = not stage.run(batches, stop)
     tally.report()
     return tally.finish()
 
 
-class _EmbedStage:
-    """What the calling thread does: begin to decode what was planned, embed what is decoded, pass it on."""
-
-    def __init__(self, embedder: Embedder, decoder: Decoder, committer: Committer, tally: Tally) -> None:
-        self._embedder, self._decoder, self._committer, self._tally = embedder, decoder, committer, tally
-        self._running: tuple[list[PlannedFile], Callable[[], Vectors]] | None = None
-
-    def run(self, batches: Iterator[list[PlannedFile]], stop: threading.Event) -> bool:
-        """Embed all batches, in order; False when ``stop`` came first. It is looked at between two batches."""
-        try:
-            complete = self._run(batches, stop)
-        except Exception:
-            with suppress(Exception):  # the first error is the one to report
-                self._collect()
-            raise
-        self._collect()
-        return complete
-
-    def _run(self, batches: Iterator[list[PlannedFile]], stop: threading.Event) -> bool:
-        pending: deque[PendingBatch] = deque()
-        for files in batches:
-            if stop.is_set():
-                break
-            if files:
-                pending.append(self._decoder.submit(files))
-            if len(pending) > _DECODE_AHEAD:
-                self._embed(pending.popleft().result())
-            self._tally.report()
-            if stop.is_set():
-                break
-        else:
-            while pending and not stop.is_set():
-                self._embed(pending.popleft().result())
-                self._tally.report()
-            if not pending:
-                return True
-        for batch in pending:
-            batch.cancel()
-        return False
-
-    def _embed(self, batch: DecodedBatch) -> None:
-        """Embed a batch, or start to, where a device does it by itself: then the one before it is fetched."""
-        clock = self._tally.clock
-        clock.add("decode", batch.seconds)
-        for file, reason in batch.failures:
-            self._tally.fail(file.scanned.record.path, reason)
-        if not batch.files:
-            batch.release()
-            return
-        with clock.busy("embed"):
-            vectors = begin(self._embedder, batch.pixels)
-        batch.release()
-        self._collect()
-        if callable(vectors):
-            self._running = batch.files, vectors
-        else:
-            self._pass_on(batch.files, vectors)
-
-    def _collect(self) -> None:
-        """Wait for the batch that was started."""
-        if self._running is not None:
-            (files, result), self._running = self._running, None
-            with self._tally.clock.busy("embed"):
-                vectors = result()
-            self._pass_on(files, vectors)
-
-    def _pass_on(self, files: list[PlannedFile], vectors: Vectors) -> None:
-        self._tally.add(embedded=len(files))
-        self._committer.put(files, vectors)
-
-
-def _check(gallery: Gallery, embedder: Embedder, batch_size: int, decode_threads: int) -> None:
+def check_arguments(gallery: Gallery, embedder: Embedder, batch_size: int, decode_threads: int) -> None:
     """Refuse what cannot work before anything is read.
 
     The gallery is opened with the model's fingerprint; this catches a caller who mixed up two of them.
