@@ -48,6 +48,7 @@ class IngestSummary:
     unchanged: already stored. removed: points whose file has gone (0 until pruning is asked for); prune_refused:
     why none were removed, or no more. failures: the first :data:`MAX_FAILURES`; ``failed`` counts them all.
     log: gets each failure, with its real path. seconds: wall-clock time.
+    workers: of a cluster, 0 in one process; startup_seconds: until the first of them could begin, as part of seconds.
     embedded: forward passes paid for, in images (metadata-only changes cost none). stages: seconds that each
     stage was busy (of decode, per thread); they overlap.
     """
@@ -66,6 +67,8 @@ class IngestSummary:
     seconds: float = 0.0
     interrupted: bool = False
     prune_refused: str | None = None
+    workers: int = 0
+    startup_seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
     log: FailureLog | None = field(default=None, repr=False, compare=False)
     stages: dict[Stage, float] = field(default_factory=dict)
@@ -96,7 +99,8 @@ class IngestSummary:
         """The JSON contract of ``sss ingest --json``.
 
         ``failed`` lists at most :data:`MAX_FAILURES`; only when there were more is ``failed_total`` added, and
-        ``prune_refused`` only when pruning was asked for and refused.
+        ``prune_refused`` only when pruning was asked for and refused, ``workers`` and ``startup_seconds`` only where
+        workers of a cluster embedded something.
         """
         answer: dict[str, Any] = {
             "seen": self.seen,
@@ -114,6 +118,8 @@ class IngestSummary:
             "store": self.store,
             "model": self.model,
         }
+        if self.workers:
+            answer |= {"workers": self.workers, "startup_seconds": round(self.startup_seconds, 3)}
         if self.failed > len(self.failures):
             answer["failed_total"] = self.failed
         if self.prune_refused is not None:

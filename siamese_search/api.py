@@ -26,6 +26,7 @@ from siamese_search.workspace import (
 )
 
 if TYPE_CHECKING:
+    from ingest.distributed.session import RayOptions
     from ingest.pipeline import Prune
     from ingest.shards import Shard
     from ingest.summary import IngestSummary, Progress
@@ -59,6 +60,8 @@ def ingest(
     storage: str | None = None,
     quantise: str | None = None,
     around: Callable[[Gallery, Embedder], tuple[Gallery, Embedder]] | None = None,
+    engine: Literal["process", "ray"] = "process",
+    ray: RayOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
     notify: Notify | None = None,
@@ -77,11 +80,14 @@ def ingest(
     machine or on several, do what one would (:mod:`ingest.shards`). failures: a file that gets every failure as a line
     of JSON. storage (``float32``, ``float16``), quantise (``none``,
     ``int8``, ``int4``, ``binary``): how a gallery that is made keeps its vectors. stop: set it to end after the batch
-    in hand. around: what to put around the gallery and the embedder, to measure them.
+    in hand. engine: ``"ray"`` decodes and embeds on the workers of a Ray cluster
+    (:class:`~ingest.distributed.session.RayOptions`), each of which has ``threads`` CPUs, or a GPU; what comes of it is
+    the same. around: what to put around the gallery and the embedder, to measure them.
     progress, notify: called with each moment of progress, and with lines for people.
 
     Returns the counts and the failures: an image that cannot be read never stops the rest.
-    Raises DataError (no such directory, no images), StoreError, ModelMismatchError, BundleError.
+    Raises DataError (no such directory, no images), StoreError, ModelMismatchError, BundleError; for a cluster also
+    ClusterError and MissingExtraError.
     """
     from ingest import run_ingest
     from ingest.failures import FailureLog
@@ -95,6 +101,16 @@ def ingest(
         raise UsageError(f"prune is {prune!r}; choose from no, safe, anyway")
     part = parse_shard(shard) if isinstance(shard, str) else shard
     check_combination(part, checksum=checksum, prune=prune != "no")
+    if engine not in ("process", "ray"):
+        raise UsageError(f"engine is {engine!r}; choose from process, ray")
+    if engine == "ray":
+        from ingest.distributed.pipeline import RayPipeline
+        from ingest.distributed.session import RayOptions
+
+        ray = ray or RayOptions()
+        ray.check()
+    elif ray is not None:
+        raise UsageError("an address and workers of a cluster are for the engine ray")
     # Before a gallery is made; and only once, for the names of a large tree take a while.
     roots = survey_roots([Path(directory) for directory in directories], layout, follow_links=follow_links)
     if notify is not None and layout == "auto":
@@ -111,6 +127,10 @@ def ingest(
         embedder: Embedder = LazyEmbedder(bundle, device, threads)
         if around is not None:
             opened, embedder = around(opened, embedder)
+        cluster = None
+        if engine == "ray" and ray is not None:
+            places = [os.path.realpath(root.detection.base) for root in roots]
+            cluster = RayPipeline(bundle, ray, settings, device=device, threads=threads, places=places)
         return run_ingest(
             roots,
             opened,
@@ -125,6 +145,7 @@ def ingest(
             failures=log,
             progress=progress,
             stop=stop,
+            pipeline=cluster,
         )
 
 

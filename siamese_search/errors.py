@@ -61,6 +61,10 @@ class TrainingError(SiameseSearchError):
     """Training cannot go on (NaN loss, collapsed triplets, a run directory of another configuration)."""
 
 
+class ClusterError(SiameseSearchError):
+    """A cluster of machines cannot be reached, or has given up."""
+
+
 class StoreError(SiameseSearchError):
     """A vector store cannot be opened, read or written."""
 

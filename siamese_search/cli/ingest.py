@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -18,6 +18,7 @@ from siamese_search.cli.output import note, warn, write_json, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
+    from ingest.distributed.session import RayOptions
     from ingest.pipeline import Prune
     from ingest.summary import IngestSummary, Progress
     from siamese_search.model.embedder import Device
@@ -31,6 +32,8 @@ Examples:
   sss ingest photos/ --checksum --prune     after files were moved and deleted
   sss ingest photos/ --shard 0/4            the first quarter; 1/4 to 3/4 on other machines
   sss ingest inbox/ --watch                 go on, as files come and go
+  sss ingest photos/ --engine ray --address head:6379
+                                            on the machines of a Ray cluster
 
 Run it again at any time: unchanged files are skipped, changed ones replaced. A file is unchanged
 while its size and time are; with --checksum, while its content is.
@@ -65,6 +68,23 @@ while its size and time are; with --checksum, while its content is.
     help="Only part I (from 0) of N, by a hash of each file's name; auto/N in an indexed Kubernetes job.",
 )
 @click.option("--failures", metavar="FILE", help="List every skipped file there, as lines of JSON.")
+@click.option(
+    "--engine",
+    type=click.Choice(["process", "ray"]),
+    default="process",
+    help="Where the work is done: in this process, or by the workers of a Ray cluster ([ray] extra).",
+)
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    help="With --engine ray: a running cluster.  [default: RAY_ADDRESS, else one on this machine]",
+)
+@click.option(
+    "--workers",
+    type=Positive(),
+    metavar="N",
+    help="With --engine ray.  [default: one per GPU, else one per --threads CPUs, 4 by default]",
+)
 @click.option("--watch", is_flag=True, help="Go on: ingest what is new or changed, remove what is deleted.")
 @click.option(
     "--rescan-minutes",
@@ -94,6 +114,9 @@ def command(
     quantise: str | None,
     shard: str | None,
     failures: str | None,
+    engine: Literal["process", "ray"],
+    address: str | None,
+    workers: int | None,
     watch: bool,
     rescan_minutes: float,
     poll: bool,
@@ -107,6 +130,7 @@ def command(
 
     With --watch a signal is how it ends, with exit code 0 once the first ingest is complete.
     """
+    cluster = _cluster(engine, address, workers, watch)
     pruning: Prune = "anyway" if prune_anyway else "safe" if prune else "no"
     if watch:
         if shard is not None:
@@ -171,6 +195,8 @@ def command(
             failures=failures,
             storage=storage,
             quantise=quantise,
+            engine=engine,
+            ray=cluster,
             progress=show,
             stop=stop,
             notify=note,
@@ -194,6 +220,20 @@ def command(
     if advice is not None:
         note(advice)
     return _exit_code(summary)
+
+
+def _cluster(engine: str, address: str | None, workers: int | None, watch: bool) -> RayOptions | None:
+    """The cluster's options, where there is one. Raises UsageError for options that do not go together."""
+    if engine != "ray":
+        if address is not None or workers is not None:
+            raise UsageError("--address and --workers are for --engine ray")
+        return None
+    if watch:
+        raise UsageError("--watch runs in one process; ingest with --engine ray, then watch without it")
+    from ingest.distributed.session import RayOptions
+
+    debug = bool(click.get_current_context().find_root().meta.get("sss.debug"))
+    return RayOptions(address, workers, verbose=debug)
 
 
 def describe(summary: IngestSummary) -> str:

@@ -1,0 +1,189 @@
+"""A Ray cluster for one ingest: found or started, kept quiet, and left as it was.
+
+Ray reports on itself by default, to its makers and on the terminal. Here no usage statistics are sent, no dashboard
+is started and nothing is printed, unless ``verbose`` asks for the latter.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from siamese_search.errors import ClusterError, MissingExtraError, UsageError, printable
+from siamese_search.model.embedder import Device, available_cpus
+
+#: Only paths and vectors travel; Ray's default would take a third of the memory.
+_OBJECT_STORE_BYTES = 256 << 20
+#: CPUs per worker by default: further threads would be another network's on a machine that has more.
+_CPUS_PER_WORKER = 4
+
+
+@dataclass(frozen=True, slots=True)
+class RayOptions:
+    """Which cluster, and how much of it.
+
+    address: of a running one (``host:port``), as seen from one of its machines; ``None``: ``RAY_ADDRESS`` where that
+    is set, else a cluster of this machine alone, for as long as the ingest takes. workers: ``None`` for one per GPU, or
+    as many as the CPUs are enough for. verbose: let Ray print what it likes.
+    """
+
+    address: str | None = None
+    workers: int | None = None
+    verbose: bool = False
+
+    def check(self) -> None:
+        """Raise UsageError for what cannot work and MissingExtraError without Ray; neither starts anything."""
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"the number of workers must be at least 1, not {self.workers}")
+        if self.address is not None and self.address.startswith("ray://"):
+            raise UsageError(
+                f"{printable(self.address)}: Ray Data does not work over Ray's client; run the command on a machine of"
+                " the cluster with --address HOST:PORT (of the head node, port 6379), or through: ray job submit"
+            )
+        # Looked for, not imported: that takes seconds, and an ingest with nothing new needs none of it.
+        if any(importlib.util.find_spec(name) is None for name in ("ray", "pyarrow", "pandas")):
+            raise MissingExtraError("--engine ray", "ray")
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What an ingest has of a cluster: its workers and the resources of each. node: the driver's own, by Ray's id."""
+
+    workers: int
+    cpus: int
+    gpus: int
+    node: str
+
+
+@contextmanager
+def session(options: RayOptions, device: Device, threads: int) -> Iterator[Cluster]:
+    """Connect, or start; at the end disconnect, or stop what was started. A connection that is there is used and kept.
+
+    threads: CPUs of each worker; 0 chooses. Raises ClusterError where there is no cluster at the address, UsageError
+    where no machine of it has what a worker needs.
+    """
+    ray = _quiet_ray(options.verbose)
+    ours = not ray.is_initialized()
+    if ours:
+        _init(ray, options)
+    try:
+        yield _placement(ray, options, device, threads)
+    finally:
+        if ours:
+            with suppress(Exception):
+                ray.shutdown()
+
+
+def _quiet_ray(verbose: bool) -> Any:
+    """The module, with its chatter off. The variables must be there before it is imported."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")  # or a late call joins whatever cluster there is
+    # Or each start warns of a change to come.
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Ray gives way to everything else on a machine (a niceness of 15), and its workers are the work here.
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    if not verbose:
+        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+        os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import ray
+        import ray.data
+    if not verbose:
+        warnings.filterwarnings("ignore", module=r"ray\.")
+        for handler in logging.getLogger("ray.data").handlers:
+            if not hasattr(handler, "_filename"):  # the terminal's; its log file stays
+                handler.setLevel(logging.CRITICAL + 1)
+    return ray
+
+
+def _init(ray: Any, options: RayOptions) -> None:
+    address = options.address or os.environ.get("RAY_ADDRESS") or "local"
+    how: dict[str, Any] = {
+        "address": address,
+        "log_to_driver": options.verbose,
+        "logging_level": logging.INFO if options.verbose else logging.CRITICAL,
+    }
+    if address == "local":
+        how |= {
+            "num_cpus": available_cpus(),
+            "include_dashboard": False,
+            "object_store_memory": _OBJECT_STORE_BYTES,
+        }
+    try:
+        with _own_signals(), nullcontext() if options.verbose else _silent():
+            ray.init(**how)
+    except Exception as error:
+        what = (
+            "cannot be started here" if address == "local" else f"cannot be reached at {printable(address)}"
+        )
+        reason = " ".join(str(error).split())[:300]
+        raise ClusterError(
+            f"a Ray cluster {what}: {reason}; --debug shows what Ray says, and --address names another"
+        ) from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Nothing reaches the process's stderr: Ray's C++ part announces its settings there."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray takes SIGTERM for itself; what a signal does to an ingest is not for it to say."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
+
+
+def _placement(ray: Any, options: RayOptions, device: Device, threads: int) -> Cluster:
+    machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    with_gpu = [one for one in machines if one.get("GPU", 0) >= 1]
+    gpus = 1 if device == "cuda" or (device == "auto" and with_gpu) else 0
+    usable = with_gpu if gpus else [one for one in machines if one.get("CPU", 0) >= 1]
+    if not usable:
+        raise UsageError(
+            "no machine of the Ray cluster has a GPU; leave out --device cuda"
+            if gpus
+            else "no machine of the Ray cluster has a CPU to spare for workers; start one with: ray start --num-cpus N"
+        )
+    shares = [int(one.get("CPU", 0) // (one["GPU"] if gpus else 1)) for one in usable]
+    cpus = threads or max(1, min(_CPUS_PER_WORKER, *shares))
+    room = sum(
+        int(min(one["GPU"], one.get("CPU", 0) // cpus) if gpus else one.get("CPU", 0) // cpus)
+        for one in usable
+    )
+    if room < 1:
+        raise UsageError(
+            f"no machine of the Ray cluster has {cpus} CPUs{' beside a GPU' * gpus}; lower --threads (CPUs per worker)"
+        )
+    # More than there is room for would wait for machines that may never come.
+    workers = room if options.workers is None else min(options.workers, room)
+    return Cluster(workers, cpus, gpus, ray.get_runtime_context().get_node_id())

@@ -1,0 +1,237 @@
+"""EmbedWorker: decodes and embeds units of work on one machine of a cluster, with the stages of every ingest."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ingest.commit import Committer
+from ingest.decode import Decoder
+from ingest.distributed.messages import Outcome, unpack_work
+from ingest.embed import EmbedStage, Stop
+from ingest.plan import PlannedFile
+from ingest.stages import Clock, Tally
+from ingest.summary import IngestSummary
+from siamese_search.errors import BundleError, DataError, SiameseSearchError, printable
+from siamese_search.gallery.base import Gallery, ModelRef, Vectors
+from siamese_search.model.bundle import META_NAME, ONNX_NAME, WEIGHTS_NAME, Bundle, load_bundle
+from siamese_search.model.embedder import Device, Embedder, load_embedder
+from siamese_search.settings import Settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: A unit that has been begun so often has ended its worker each time (memory, a decoder that crashes).
+MOST_BEGINNINGS = 5
+
+
+@dataclass(frozen=True)
+class BundleCopy:
+    """A model bundle for machines that may not have it: where it is here, and a reference to its files' content."""
+
+    path: str
+    fingerprint: str
+    files: Any
+
+
+@dataclass(frozen=True)
+class Target:
+    """A gallery in a store that any machine reaches. The key for it comes from each machine's own environment."""
+
+    store: str
+    gallery: str
+    model: ModelRef
+    settings: Settings
+
+    def open(self) -> Gallery:
+        from siamese_search.gallery.opening import open_gallery
+
+        if "://" not in self.store:
+            return open_gallery(self.store, self.gallery, model=self.model, mode="w")
+        from siamese_search.gallery.server_store import connect
+
+        store = connect(self.store, settings=self.settings)
+        return store.open(self.gallery, model=self.model, mode="w")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know. threads: of the network. places: directories that must
+    be there. target: where to store; ``None`` to hand the vectors back.
+    """
+
+    bundle: BundleCopy
+    device: Device
+    threads: int
+    decode_threads: int
+    batch_size: int
+    places: tuple[str, ...]
+    target: Target | None
+
+
+def bundle_files(bundle: Bundle) -> dict[str, bytes]:
+    """The content of a bundle's files, by name, checked."""
+    files = {name: bundle.read_checked(name) for name in (ONNX_NAME, WEIGHTS_NAME)}
+    return files | {META_NAME: (bundle.path / META_NAME).read_bytes()}
+
+
+def unpacked(copy: BundleCopy, fetch: Any) -> Bundle:
+    """The bundle on this machine: where it was on the driver's if it is there too, else written aside.
+
+    fetch: gives the files of the reference.
+    """
+    try:
+        bundle = load_bundle(copy.path)
+        if bundle.fingerprint == copy.fingerprint:
+            return bundle
+    except BundleError:
+        pass
+    directory = Path(tempfile.mkdtemp(prefix="sss-bundle-"))
+    for name, content in fetch(copy.files).items():
+        (directory / name).write_bytes(content)
+    return load_bundle(directory)
+
+
+class EmbedWorker:
+    """For ``map_batches``: a table with one unit (:class:`~ingest.distributed.feed.Source`) becomes its outcome.
+
+    Nothing is ever raised: an error that the ingest cannot survive travels in the outcome, so that Ray, which retries
+    what dies, does not retry what is wrong.
+    """
+
+    def __init__(self, job: Job, feed: Any) -> None:
+        began = time.time()
+        self._job, self._feed = job, feed
+        self._gallery: Gallery | None = None
+        self._error: tuple[str, str] | None = None
+        try:
+            import ray
+
+            self._halted = _Halted(feed.halted.remote())
+            _check_places(job.places)
+            self._embedder: Embedder = load_embedder(
+                unpacked(job.bundle, ray.get), device=job.device, threads=job.threads
+            )
+            height, width = self._embedder.input_size
+            self._embedder.embed(np.zeros((1, height, width, 3), np.uint8))  # the first run allocates
+            if job.target is not None:
+                self._gallery = job.target.open()
+        except Exception as error:
+            self._error = _named(error)
+        self._ready = time.time()
+        self._loading = self._ready - began
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        unit, work = table["unit"][0].as_py(), table["work"][0].as_py()
+        outcome = Outcome(unit, error=self._error, ready=self._ready, loading=self._loading)
+        if outcome.error is None:
+            try:
+                self._run(unpack_work(work), outcome)
+            except Exception as error:
+                outcome.error = _named(error)
+        return outcome.to_table()
+
+    def _run(self, files: list[PlannedFile], outcome: Outcome) -> None:
+        if self._halted.is_set():
+            outcome.complete = False
+            return
+        import ray
+
+        if ray.get(self._feed.begin.remote(outcome.unit)) > MOST_BEGINNINGS:
+            reason = (
+                f"this file or one beside it ended its worker {MOST_BEGINNINGS} times; ingest it by itself"
+            )
+            outcome.failures = [(str(file.scanned.record.path), reason) for file in files]
+            return
+        run_unit(files, outcome, self._embedder, self._job, self._gallery, self._halted)
+
+
+def run_unit(
+    files: Sequence[PlannedFile],
+    outcome: Outcome,
+    embedder: Embedder,
+    job: Job,
+    gallery: Gallery | None,
+    stop: Stop,
+) -> None:
+    """Decode and embed these files in batches, and store them or keep their vectors: all of it into ``outcome``."""
+    failures = _Failures(outcome)
+    summary = IngestSummary("", "", "", log=failures)  # type: ignore[arg-type]
+    clock = Clock({})
+    tally = Tally(summary, clock, None, None)
+    kept = _Kept(files)
+    size = job.batch_size
+    batches: Iterator[list[PlannedFile]] = (
+        list(files[start : start + size]) for start in range(0, len(files), size)
+    )
+    with (
+        Decoder(embedder.input_size, job.decode_threads) as decoder,
+        nullcontext(kept) if gallery is None else Committer(gallery, tally, clock) as sink,
+    ):
+        outcome.complete = EmbedStage(embedder, decoder, sink, tally).run(batches, stop)
+    if gallery is None:
+        outcome.rows, outcome.vectors = kept.rows, kept.vectors(embedder.dim)
+    outcome.embedded = summary.embedded
+    outcome.new, outcome.changed, outcome.unchanged = summary.new, summary.changed, summary.unchanged
+    outcome.seconds = clock.seconds()
+
+
+class _Kept:
+    """Which rows have been embedded, and their vectors."""
+
+    def __init__(self, files: Sequence[PlannedFile]) -> None:
+        self._row = {file.id: row for row, file in enumerate(files)}
+        self.rows: list[int] = []
+        self._vectors: list[Vectors] = []
+
+    def put(self, files: list[PlannedFile], vectors: Vectors) -> None:
+        self.rows += [self._row[file.id] for file in files]
+        self._vectors.append(vectors)
+
+    def vectors(self, dim: int) -> Vectors:
+        return np.concatenate(self._vectors) if self._vectors else np.empty((0, dim), np.float32)
+
+
+class _Failures:
+    """Takes the place of a FailureLog: the real path of each failure, for the driver's."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        self._outcome = outcome
+
+    def write(self, path: str | os.PathLike[str], reason: str) -> None:
+        self._outcome.failures.append((os.fspath(path), reason))
+
+
+class _Halted:
+    """Whether the driver wants to end: looked up in this process, without asking anybody."""
+
+    def __init__(self, reference: Any) -> None:
+        self._reference = reference
+
+    def is_set(self) -> bool:
+        import ray
+
+        return bool(ray.wait([self._reference], timeout=0)[0])
+
+
+def _check_places(places: Sequence[str]) -> None:
+    for place in places:
+        if not os.path.isdir(place):  # noqa: PTH112 - also takes surrogate-escaped names
+            raise DataError(
+                f"{printable(place)} is not there on {socket.gethostname()}: every machine of the cluster must see the"
+                " images at the same path (a shared mount), or they must come from object storage"
+            )
+
+
+def _named(error: Exception) -> tuple[str, str]:
+    message = " ".join(str(error).split())
+    return type(error).__name__, message if isinstance(error, SiameseSearchError) else message[:500]
