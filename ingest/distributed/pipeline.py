@@ -133,7 +133,7 @@ class RayPipeline:
         bundle = self._bundle
         return Job(
             bundle=BundleCopy(str(bundle.path), bundle.fingerprint, ray.put(bundle_files(bundle))),
-            device="cuda" if cluster.gpus else "cpu",
+            device="cuda" if cluster.gpus else "cpu" if self._device == "auto" else self._device,
             threads=cluster.cpus,
             decode_threads=decode_threads or min(MOST_DECODE_THREADS, cluster.cpus),
             batch_size=batch_size,
@@ -208,7 +208,9 @@ class _Run:
             left = sum(map(len, self._open.values()))
             first = next(iter(self._open.values()), None)
         which = f", the first is {printable(first[0].scanned.record.path)}" if first else ""
-        reason = " ".join(str(error).split())[-300:] if error is not None else "its workers do not answer"
+        # Of a traceback from another machine the last line says what happened.
+        lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
+        reason = printable(lines[-1][:300]) if lines else "its workers do not answer"
         return ClusterError(
             f"the Ray cluster gave up with {left} images left{which}: {reason}; what was finished is kept, and the same"
             " command goes on from there (every machine needs this version of siamese-search with the [ray] extra)"

@@ -96,8 +96,8 @@ def test_a_node_that_dies_midway_costs_nothing(cluster, images, expected, tiny_b
     killed = []
 
     def kill(moment):
-        if moment.done >= 40 and not killed:
-            killed.append(moment.done)
+        if moment.embedded >= 40 and not killed:
+            killed.append(moment.embedded)
             cluster.remove_node(cluster.second, allow_graceful=False)
 
     with opened(tmp_path / "store", tiny_bundle) as gallery:
@@ -144,7 +144,7 @@ def test_stopped_it_keeps_what_is_finished_and_the_next_run_goes_on(
     stop = threading.Event()
 
     def when_some_are_done(moment):
-        if moment.done >= 24:
+        if moment.embedded >= 24:
             stop.set()
 
     with opened(tmp_path / "store", tiny_bundle) as gallery:
@@ -157,11 +157,6 @@ def test_stopped_it_keeps_what_is_finished_and_the_next_run_goes_on(
         second = ingest(images, gallery, tiny_bundle, on_ray(tiny_bundle))
         assert (second.unchanged, second.interrupted) == (kept, False)
         assert stored(gallery).keys() == expected[0].keys()
-        third = ingest(images, gallery, tiny_bundle, on_ray(tiny_bundle))
-        assert (third.unchanged, third.workers) == (
-            4 * IDENTITIES - BAD,
-            1,
-        )  # the two bad ones are tried again
 
 
 def test_a_machine_without_the_images_is_named(cluster, images, tiny_bundle, tmp_path):
@@ -174,17 +169,21 @@ def test_a_machine_without_the_images_is_named(cluster, images, tiny_bundle, tmp
 
 
 def test_workers_that_never_start_are_given_up(cluster, images, tiny_bundle, tmp_path, monkeypatch):
+    """As on a machine where something is not installed: here the workers cannot import this test's ``fakes``."""
     monkeypatch.setattr("ingest.distributed.pipeline.EmbedWorker", CannotStart)
+    monkeypatch.setattr("ingest.distributed.pipeline._MOST_FRUITLESS", 1)
     with (
         opened(tmp_path / "store", tiny_bundle) as gallery,
-        pytest.raises(ClusterError, match=r"gave up with \d+ images left, the first is .*no such library"),
+        pytest.raises(
+            ClusterError, match=r"gave up with \d+ images left, the first is \S+: ModuleNotFoundError: "
+        ),
     ):
         ingest(images, gallery, tiny_bundle, on_ray(tiny_bundle))
 
 
 class CannotStart:
     def __init__(self, *_):
-        raise ImportError("no such library")
+        raise ModuleNotFoundError("fakes")
 
     def __call__(self, table):
         return table
