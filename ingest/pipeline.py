@@ -32,9 +32,11 @@ from ingest.scan import ScannedFile, scan_files, survey_roots
 from ingest.shards import Shard, check_combination
 from ingest.stages import Clock, Tally
 from ingest.summary import IngestSummary, Progress
+from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
 from siamese_search.gallery.base import Gallery
 from siamese_search.model.embedder import available_cpus
+from siamese_search.remote import THREADS as REMOTE_THREADS
 
 if TYPE_CHECKING:
     from ingest.failures import FailureLog
@@ -69,7 +71,7 @@ class Pipeline(Protocol):
 
 
 def run_ingest(
-    roots: Sequence[Path | Survey],
+    roots: Sequence[Path | str | Survey],
     gallery: Gallery,
     embedder: Embedder,
     *,
@@ -87,7 +89,7 @@ def run_ingest(
     stop: threading.Event | None = None,
     pipeline: Pipeline | None = None,
 ) -> IngestSummary:
-    """Bring the gallery up to date with the images under ``roots``: directories, CSV files, or their surveys.
+    """Bring the gallery up to date with the images under ``roots``: directories, CSV files, URLs, or their surveys.
 
     Unchanged files (size, modification time, labels) are skipped; changed ones replace their point; where
     only labels or metadata changed, the stored vector is kept. An image that cannot be read is named in
@@ -116,7 +118,15 @@ def run_ingest(
     check_arguments(gallery, embedder, batch_size, decode_threads)
     started = time.monotonic()
     surveys = survey_roots(roots, layout, follow_links=follow_links)
-    places = places_of(surveys, source)
+    remote = [survey for survey in surveys if isinstance(survey, RemoteSurvey)]
+    if remote and checksum:
+        raise UsageError(
+            f"{printable(remote[0].url)}: checksums need the files on this machine; objects are compared by size, time"
+            " and ETag; leave out --checksum"
+        )
+    if remote and not decode_threads:
+        decode_threads = REMOTE_THREADS
+    places = places_of(surveys, source, listed=prune != "no")
     chunks = scan_files(surveys, source, shard)
     summary = (pipeline or ingest_files)(
         map(with_digests, chunks) if checksum else chunks,

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import IO
+from typing import IO, Any
 
 from ingest.shards import Shard
-from ingest.whereabouts import find, unmounted_places
+from ingest.whereabouts import Finding, find, unmounted_places
 from siamese_search.datasets.layouts import Survey
-from siamese_search.datasets.records import encode_key
+from siamese_search.datasets.records import decode_key
+from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import printable
 from siamese_search.gallery.base import Gallery
 from siamese_search.gallery.filters import Condition
+from siamese_search.remote_path import protocol_of
 
 #: Of one source's points more than this share is not believed to have gone.
 MOST_GONE = 0.2
@@ -32,11 +34,15 @@ _SPOOL_BYTES = 1 << 22
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A directory whose files are the points of ``source``, and which directory that was: device and inode."""
+    """A directory whose files are the points of ``source``, and which directory that was: device and inode.
+
+    keys: of a place that is not on this machine, all that its listing has; the listing was complete, and is believed.
+    """
 
     source: str
     base: str
     identity: tuple[int, int] | None
+    keys: frozenset[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +61,19 @@ class _Count:
     first: str = ""
 
 
-def places_of(surveys: Sequence[Survey], source: str | None = None) -> list[Place]:
-    """Where the roots' points come from; to be asked before the scan. source: as for ``scan_files``."""
+def places_of(surveys: Sequence[Survey], source: str | None = None, *, listed: bool = True) -> list[Place]:
+    """Where the roots' points come from; to be asked before the scan. source: as for ``scan_files``.
+
+    listed: with the keys of remote roots, which only pruning needs.
+    """
     places = []
     for survey in surveys:
+        if isinstance(survey, RemoteSurvey):
+            keys = frozenset(survey.keys()) if listed else frozenset()
+            places.append(Place(source or survey.source, survey.url, None, keys))
+            continue
         base = os.path.realpath(survey.detection.base)
-        places.append(Place(source or encode_key(base), base, _identity(base)))
+        places.append(Place(source or survey.source, base, _identity(base)))
     return places
 
 
@@ -87,12 +100,12 @@ def prune(
         return Pruned(refused=reason)
     if gallery.fields().get("source") != "str":
         return Pruned()
-    bases: dict[str, list[str]] = {}
+    sources: dict[str, list[Place]] = {}
     for place in places:
-        bases.setdefault(place.source, []).append(place.base)
+        sources.setdefault(place.source, []).append(place)
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, "w+", encoding="ascii") as spool:
-        for source, directories in bases.items():
-            count = _gather(gallery, source, directories, spool, anyway, shard)
+        for source, theirs in sources.items():
+            count = _gather(gallery, source, theirs, spool, anyway, shard)
             if not anyway and (reason := _doubt(source, count)) is not None:
                 return Pruned(refused=reason)
         spool.seek(0)
@@ -102,18 +115,24 @@ def prune(
 def _gather(
     gallery: Gallery,
     source: str,
-    bases: Sequence[str],
+    places: Sequence[Place],
     spool: IO[str],
     anyway: bool,
     shard: Shard | None,
 ) -> _Count:
     """Write the ids of the points of ``source`` whose file has gone, a line each; of a shard only its own."""
     count = _Count()
+    bases = [place.base for place in places if place.keys is None]
+    remote = [place for place in places if place.keys is not None]
     unmounted = unmounted_places()
     where = [Condition("source", "=", (source,))]
     for point in gallery.scroll(where, fields=["key", "path"]):
         count.points += 1
-        found = find(point.payload, bases, unmounted)
+        found = find_listed(point.payload, remote) if remote else None
+        if found is None or (found.state != "there" and bases):
+            local = find(point.payload, bases, unmounted)
+            # Of an object that was in a listing before, no local directory says that it may still be there.
+            found = local if found is None or not local.elsewhere else found
         if found.state == "gone" or (anyway and found.elsewhere):
             count.gone += 1
             if shard is None or shard.has(str(point.payload.get("key"))):
@@ -143,6 +162,22 @@ def _doubt(source: str, count: _Count) -> str | None:
     return None
 
 
+def find_listed(payload: Mapping[str, Any], places: Sequence[Place]) -> Finding:
+    """Where the object of a stored point is: in one of the listings, or nowhere.
+
+    One that was last seen below another URL, whose listing nobody has read, may still be there.
+    """
+    key, path = payload.get("key"), payload.get("path")
+    if not isinstance(key, str) or not isinstance(path, str):
+        return Finding("unknown", "it is not known which file it is of")
+    if any(place.keys is not None and key in place.keys for place in places):
+        return Finding("there")
+    stored = decode_key(path)
+    if any(stored.startswith(f"{place.base}/") for place in places) or protocol_of(stored) is None:
+        return Finding("gone")
+    return Finding("unknown", f"last seen as {stored}, which was not listed", elsewhere=True)
+
+
 def _remove(gallery: Gallery, places: Sequence[Place], ids: Iterator[str]) -> Pruned:
     removed = 0
     while batch := list(islice(ids, _BATCH)):
@@ -160,6 +195,8 @@ def _remove(gallery: Gallery, places: Sequence[Place], ids: Iterator[str]) -> Pr
 def _fallen(places: Sequence[Place]) -> str | None:
     """Why a place cannot vouch for its files."""
     for place in places:
+        if place.keys is not None:
+            continue
         name = printable(place.base)
         try:
             identity = _identity(place.base)

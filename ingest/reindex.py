@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from siamese_search.gallery.checks import LEAST_RECALL, sampled_recall, sound_po
 from siamese_search.gallery.copying import paired
 from siamese_search.gallery.fields import same_payload
 from siamese_search.model.embedder import available_cpus
+from siamese_search.remote_path import located
 
 if TYPE_CHECKING:
     from siamese_search.gallery.base import Gallery, ModelRef, StoredPoint
@@ -288,5 +290,5 @@ def _batches(points: Iterator[StoredPoint], size: int) -> Iterator[Sequence[Stor
         yield batch
 
 
-def _path(point: StoredPoint) -> str:
-    return decode_key(str(point.payload.get("path", "")))
+def _path(point: StoredPoint) -> Path:
+    return located(decode_key(str(point.payload.get("path", ""))))

@@ -10,14 +10,19 @@ import os
 import stat
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from ingest.shards import Shard
 from siamese_search.datasets.layouts import Survey, survey
 from siamese_search.datasets.records import ImageRecord, decode_key, encode_key
+from siamese_search.datasets.remote_survey import RemoteSurvey, survey_remote
 from siamese_search.datasets.walk import PassedOver
-from siamese_search.errors import DataError, UsageError, printable
+from siamese_search.errors import DataError, ImageError, UsageError, printable
+from siamese_search.remote import THREADS, look_up
+from siamese_search.remote_path import RemotePath
 
 #: Files per chunk: large enough that one look-up in the gallery serves many, small enough to stay in cache.
 CHUNK = 1000
@@ -64,23 +69,26 @@ def check_roots(roots: Sequence[Path]) -> list[Path]:
 
 
 def survey_roots(
-    roots: Sequence[Path | Survey], layout: str = "auto", *, follow_links: bool = False
+    roots: Sequence[Path | str | Survey], layout: str = "auto", *, follow_links: bool = False
 ) -> list[Survey]:
     """The roots with their layouts, checked; those that are surveyed already are taken as they are.
 
+    roots: a ``str`` is a URL (:mod:`siamese_search.datasets.remote_survey`).
     follow_links: also enter links to directories, and take links to files outside the root.
 
     A directory below a root that cannot be read is no error here: the scan will name it.
     Raises DataError as :func:`check_roots`, for no images, and for a layout that does not fit.
     """
     known = [root for root in roots if isinstance(root, Survey)]
-    paths = [root for root in roots if not isinstance(root, Survey)]
-    if known and paths:
+    urls = [root for root in roots if isinstance(root, str)]
+    paths = [root for root in roots if isinstance(root, Path)]
+    if known and (paths or urls):
         raise TypeError("roots are either all paths or all surveys")
-    return known or [
+    local = [
         survey(root, layout, follow_links=follow_links, skipped=lambda *_: None)
-        for root in check_roots(paths)
+        for root in (check_roots(paths) if paths or not (urls or known) else ())
     ]
+    return known or [*local, *(survey_remote(url, layout) for url in dict.fromkeys(urls))]
 
 
 def scan_files(
@@ -99,9 +107,15 @@ def scan_files(
     """
     earlier: list[str] = []
     chunk: list[ScannedFile] = []
+    remote = [root for root in roots if isinstance(root, RemoteSurvey)]
+    if source is not None and remote and len(roots) > 1:
+        _check_unique_remote(roots, source)
     for root in roots:
+        if isinstance(root, RemoteSurvey):
+            yield from scan_remote(root, source or root.source, shard)
+            continue
         base = os.path.realpath(root.detection.base)
-        own_source = source or encode_key(base)
+        own_source = source or root.source
         listed: set[int] | None = set() if root.detection.layout == "csv" else None
         prefix = _plain_prefix(root.detection.base)
         for one in root.stream_all(inside=not root.follow_links):
@@ -134,6 +148,51 @@ def scan_files(
         if chunk:
             yield chunk
             chunk = []
+
+
+def scan_remote(root: RemoteSurvey, source: str, shard: Shard | None = None) -> Iterator[list[ScannedFile]]:
+    """Chunks of a remote root's files; what a listing has not said of them is asked for, in many threads.
+
+    shard: only its files.
+
+    Raises DataError where a list names an image twice.
+    """
+    seen: set[str] = set()
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="look-up") as pool:
+        records = root.stream()
+        while chunk := list(islice(records, CHUNK)):
+            for record in chunk if root.rows is not None else ():
+                if record.key in seen:
+                    raise DataError(
+                        f"{printable(root.url)}: lists {record.key!r} twice; keep one row per image"
+                    )
+                seen.add(record.key)
+            ours = [record for record in chunk if shard is None or shard.has(record.key)]
+            yield list(pool.map(lambda record: _scanned_object(record, source), ours))
+
+
+def _scanned_object(record: ImageRecord, source: str) -> ScannedFile:
+    path = record.path
+    assert isinstance(path, RemotePath)
+    encoded = encode_key(path.url)
+    try:
+        stamp = path.stamp or look_up(path.address)
+    except ImageError as error:
+        return ScannedFile(record, source, encoded, 0, 0, error.reason)
+    return ScannedFile(record, source, encoded, *stamp)
+
+
+def _check_unique_remote(roots: Sequence[Survey], source: str) -> None:
+    """Two roots of one source, one of them remote, must not share a key. Reads the names of all of them."""
+    seen: dict[str, str] = {}
+    for root in roots:
+        for record in root.stream():
+            where = str(record.path)
+            if seen.setdefault(record.key, where) != where:
+                raise DataError(
+                    f"{printable(where)} and {printable(seen[record.key])} are both {printable(record.key)!r} of source"
+                    f" {source!r}; give each root its own --source"
+                )
 
 
 def _plain_prefix(base: Path) -> str | None:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ingest.checksum import digest_file
 from siamese_search.datasets.records import decode_key
-from siamese_search.errors import printable
+from siamese_search.errors import ImageError, SiameseSearchError, printable
 from siamese_search.gallery.checksums import is_sound
+from siamese_search.remote_path import PROTOCOLS, protocol_of
 
 if TYPE_CHECKING:
     from siamese_search.gallery.base import Gallery, StoredPoint
@@ -132,6 +133,8 @@ def _check_file(point: StoredPoint, checksum: bool) -> Problem | None:
     if not isinstance(payload.get("path"), str):
         return _problem(point, "unreadable", "the gallery does not say where its file is")
     path = decode_key(payload["path"])
+    if protocol_of(path) in PROTOCOLS:
+        return _check_object(point, path, checksum)
     try:
         found = os.stat(path)  # noqa: PTH116 - a path of any bytes
         if found.st_size != payload.get("size"):
@@ -146,6 +149,23 @@ def _check_file(point: StoredPoint, checksum: bool) -> Problem | None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a path"
         return _problem(point, "unreadable", reason.lower())
+    return None
+
+
+def _check_object(point: StoredPoint, url: str, checksum: bool) -> Problem | None:
+    """The same for an object that is not on this machine: its size and state, as a listing gives them."""
+    from siamese_search.remote import look_up
+
+    try:
+        found = look_up(url)
+    except ImageError as error:
+        return _problem(point, "missing" if error.reason == "no such file" else "unreadable", error.reason)
+    except SiameseSearchError as error:
+        return _problem(point, "unreadable", str(error))
+    if found.size != point.payload.get("size"):
+        return _problem(point, "changed", f"{found.size:,} bytes, was {point.payload.get('size', 0):,}")
+    if not checksum and found.mtime_ns != point.payload.get("mtime_ns"):
+        return _problem(point, "changed", f"modified {_when(found.mtime_ns)}, after it was ingested")
     return None
 
 

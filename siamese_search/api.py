@@ -14,7 +14,7 @@ from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from siamese_search.errors import BundleError, UsageError
 from siamese_search.searching import search
@@ -23,6 +23,7 @@ from siamese_search.workspace import (
     StrPath,
     load,
     open_to_write,
+    root_of,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +67,10 @@ def ingest(
     stop: threading.Event | None = None,
     notify: Notify | None = None,
 ) -> IngestSummary:
-    """Bring a gallery up to date with the images under ``directories`` (or listed in ``.csv`` files).
+    """Bring a gallery up to date with the images under ``directories``, listed in ``.csv`` files, or at URLs.
+
+    URLs ([cloud] extra): ``s3://bucket/prefix`` and ``gs://bucket/prefix``, or an image or a list of URLs at
+    ``https://``. What is stored of them holds no credentials.
 
     The gallery is made where there is none, with ``model`` (default: the settings', else the bundled one); an
     existing gallery keeps the model that it was made with. Unchanged files are not embedded again.
@@ -112,10 +116,12 @@ def ingest(
     elif ray is not None:
         raise UsageError("an address and workers of a cluster are for the engine ray")
     # Before a gallery is made; and only once, for the names of a large tree take a while.
-    roots = survey_roots([Path(directory) for directory in directories], layout, follow_links=follow_links)
+    roots = survey_roots([root_of(directory) for directory in directories], layout, follow_links=follow_links)
     if notify is not None and layout == "auto":
         for root in roots:
-            notify(f"{root.root}: layout {root.detection.layout}: {root.detection.reason}")
+            notify(
+                f"{getattr(root, 'url', root.root)}: layout {root.detection.layout}: {root.detection.reason}"
+            )
     threads = settings.threads if threads is None else threads
     with (
         nullcontext() if failures is None else FailureLog(failures) as log,
@@ -129,7 +135,8 @@ def ingest(
             opened, embedder = around(opened, embedder)
         cluster = None
         if engine == "ray" and ray is not None:
-            places = [os.path.realpath(root.detection.base) for root in roots]
+            local = [root for root in roots if not hasattr(root, "url")]
+            places = [os.path.realpath(root.detection.base) for root in local]
             cluster = RayPipeline(bundle, ray, settings, device=device, threads=threads, places=places)
         return run_ingest(
             roots,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siamese_search.errors import DataError, GalleryReplacedError, UsageError, printable
@@ -92,13 +91,14 @@ def map_gallery(
 
 def _point(payload: dict[str, Any], color: str) -> MapPoint:
     from siamese_search.datasets.records import decode_key
+    from siamese_search.remote_path import located
     from siamese_search.retrieval.mapping import MapPoint
 
     identity, camera = payload.get("identity"), payload.get("camera")
     return MapPoint(
         key=str(payload.get("key", "")),
         source=str(payload.get("source", "")),
-        path=Path(decode_key(str(payload.get("path", "")))),
+        path=located(decode_key(str(payload.get("path", "")))),
         identity=None if identity is None else str(identity),
         camera=None if camera is None else str(camera),
         value=payload.get(color),

@@ -11,6 +11,7 @@ import stat
 from typing import NamedTuple
 
 from siamese_search.errors import ImageError
+from siamese_search.remote_path import RemotePath
 
 MAX_BYTES = 1 << 30
 
@@ -36,7 +37,12 @@ def read_bytes(path: str | os.PathLike[str], expected: FileStamp | None = None) 
     expected: the state that a scan saw; a file in another state counts as changed.
     Raises ImageError when it is no regular file (nothing else is ever opened), empty, over
     :data:`MAX_BYTES`, cannot be read, or changes while it is read. Never waits for a FIFO's writer.
+    A :class:`~siamese_search.remote_path.RemotePath` is read from where it is, within the same bounds.
     """
+    if isinstance(path, RemotePath):
+        from siamese_search.remote import fetch
+
+        return fetch(path, expected)
     try:
         # Before it is opened, because opening a device can already do something.
         _check_kind(path, os.stat(path))  # noqa: PTH116 - also takes surrogate-escaped names

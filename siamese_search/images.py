@@ -24,6 +24,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from siamese_search.errors import ImageError, MissingExtraError, printable
 from siamese_search.image_bytes import FileStamp, read_bytes
+from siamese_search.remote_path import RemotePath
 
 #: Pillow's decoders that may see a stranger's bytes. (Its JPEG decoder takes MPO, the format of stereo cameras,
 #: too; naming MPO here would raise KeyError for every other format, because Pillow registers no opener for it.)
@@ -113,6 +114,8 @@ def read_image(
 
 
 def _file_size(path: str | os.PathLike[str]) -> int:
+    if isinstance(path, RemotePath):
+        return 0 if path.stamp is None else path.stamp.size
     try:
         return os.stat(path).st_size  # noqa: PTH116 - also takes surrogate-escaped names
     except (OSError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -9,7 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siamese_search.errors import GalleryNotFoundError
+from siamese_search.errors import GalleryNotFoundError, UsageError, printable
+from siamese_search.remote_path import protocol_of, redacted
 from siamese_search.workspace import LazyEmbedder, StrPath, open_to_write, place_of
 
 if TYPE_CHECKING:
@@ -51,6 +53,12 @@ def watch(
     from ingest.watch import Watcher
     from siamese_search.settings import load_settings
 
+    for one in directories:
+        if protocol_of(one) is not None:
+            raise UsageError(
+                f"{printable(redacted(os.fspath(one)))}: --watch needs files on this machine; ingest a URL again when"
+                " something may have changed"
+            )
     settings = load_settings()
     opener = _Opener(
         settings, store, gallery, model, device, settings.threads if threads is None else threads, around

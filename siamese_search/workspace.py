@@ -173,6 +173,14 @@ def place_of(settings: Settings, store: StrPath | None, gallery: str | None) -> 
     return place, settings.gallery if gallery is None else gallery
 
 
+def root_of(directory: StrPath) -> Path | str:
+    """A root to ingest: a path, or a URL as it is, which a ``Path`` cannot hold."""
+    from siamese_search.remote_path import protocol_of
+
+    text = os.fspath(directory)
+    return Path(directory) if protocol_of(text) is None else text
+
+
 def query_images(query: StrPath | NDArray[np.uint8]) -> list[Path | NDArray[np.uint8]]:
     """A query as images: a directory stands for the images in it, sorted by path."""
     if not isinstance(query, (str, os.PathLike)):

@@ -20,6 +20,7 @@ from ingest.summary import Stage
 from siamese_search import errors
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.gallery.base import Vectors
+from siamese_search.remote_path import RemotePath
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,11 +30,15 @@ def pack_work(files: Sequence[PlannedFile], *, whole: bool) -> bytes:
     """Planned files for a worker. whole: with payload and action, for a worker that stores them itself."""
     return json.dumps(
         [
-            [str(file.scanned.record.path), file.scanned.size, file.scanned.mtime_ns]
+            [_packed(file.scanned.record.path), file.scanned.size, file.scanned.mtime_ns]
             + ([file.id, file.action, file.payload] if whole else [])
             for file in files
         ]
     ).encode("ascii")
+
+
+def _packed(path: Path | RemotePath) -> str | dict[str, str]:
+    return {"address": path.address} if isinstance(path, RemotePath) else str(path)
 
 
 def unpack_work(data: bytes) -> list[PlannedFile]:
@@ -41,7 +46,8 @@ def unpack_work(data: bytes) -> list[PlannedFile]:
     files = []
     for row, (path, size, mtime_ns, *rest) in enumerate(json.loads(data)):
         identifier, action, payload = cast(tuple[str, Action, dict[str, Any]], rest or (str(row), "new", {}))
-        record = ImageRecord(payload.get("key", ""), Path(path))
+        place = Path(path) if isinstance(path, str) else RemotePath.of(path["address"]).as_path()
+        record = ImageRecord(payload.get("key", ""), place)
         scanned = ScannedFile(record, payload.get("source", ""), payload.get("path", ""), size, mtime_ns)
         files.append(PlannedFile(action, identifier, scanned, payload))
     return files

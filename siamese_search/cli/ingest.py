@@ -1,4 +1,4 @@
-"""``sss ingest``: directories of images into a gallery."""
+"""``sss ingest``: directories of images, lists and buckets into a gallery."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ Examples:
   sss ingest photos/ --checksum --prune     after files were moved and deleted
   sss ingest photos/ --shard 0/4            the first quarter; 1/4 to 3/4 on other machines
   sss ingest inbox/ --watch                 go on, as files come and go
-  sss ingest photos/ --engine ray --address head:6379
-                                            on the machines of a Ray cluster
+  sss ingest photos/ --engine ray           on the machines of a Ray cluster
+  sss ingest s3://bucket/people             from object storage, or a list of URLs at https://
 
 Run it again at any time: unchanged files are skipped, changed ones replaced. A file is unchanged
 while its size and time are; with --checksum, while its content is.
@@ -122,7 +122,7 @@ def command(
     poll: bool,
     json: bool,
 ) -> int:
-    """Embed the images under each DIR (a directory or a .csv file) into a gallery.
+    """Embed the images under each DIR (a directory, a .csv file, or a URL) into a gallery.
 
     What is there already is kept: only new and changed files are embedded. Files that cannot be read are
     named, counted and skipped (exit code 3), and so are pipes, devices, and links to folders and out of DIR.

@@ -163,6 +163,8 @@ def write_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[obje
 
 def shown_path(path: Path) -> str:
     """Relative to the working directory where the image is below it: what a person would type."""
+    if not isinstance(path, Path):  # a URL
+        return str(path)
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:

@@ -47,19 +47,20 @@ class CsvLayout:
         for column in self._metadata.values():
             if column.lower() in RESERVED or column.lower() == "path":
                 raise DataError(f"{printable(table.path)}: column {column!r} is a reserved name; rename it")
+        self.root, self._prefix = Path(), ""
         self.root, self.rows, self.kinds = self._survey(images_root)
 
     def __iter__(self) -> Iterator[ImageRecord]:
         for line, row in self.table.rows():
-            (relative,) = resolve_names(self.table, self.root, [row[self._path]], line)
+            key, path = self._place(self._resolve(row[self._path], line))
             metadata = {
                 name: typed_value(row[i], self.kinds[name])
                 for i, name in self._metadata.items()
                 if row[i] != ""
             }
             yield ImageRecord(
-                encode_key(relative),
-                self.root / relative,
+                key,
+                path,
                 self._label(row, self._identity),
                 self._label(row, self._camera),
                 metadata,
@@ -68,24 +69,40 @@ class CsvLayout:
     def _label(self, row: list[str], column: int | None) -> str | None:
         return label_text(row[column]) or None if column is not None else None
 
+    # What a table of URLs does in another way.
+
+    def _find_base(self, first: str, images_root: Path | None) -> Path:
+        return image_base(self.table, first, images_root)
+
+    def _resolve(self, cell: str, line: int) -> str:
+        """A cell as a name below the base."""
+        (relative,) = resolve_names(self.table, self.root, [cell], line)
+        return relative
+
+    def _is_there(self, name: str) -> bool:
+        return os.path.isfile(self._prefix + name)  # noqa: PTH113 - hot
+
+    def _place(self, name: str) -> tuple[str, Path]:
+        """Key and path of a name."""
+        return encode_key(name), self.root / name
+
     def _survey(self, images_root: Path | None) -> tuple[Path, int, dict[str, str]]:
         """Read every row once: (image directory, number of rows, kind of each metadata column)."""
         base: Path | None = None
-        prefix = ""
         rows, missing_count = 0, 0
         missing: list[str] = []
         possible = {index: list(KINDS) for index in self._metadata}
         seen: set[int] = set()
         for line, row in self.table.rows():
             if base is None:
-                base = image_base(self.table, row[self._path], images_root)
-                prefix = os.path.join(os.fspath(base), "")  # noqa: PTH118
-            (relative,) = resolve_names(self.table, base, [row[self._path]], line)
+                base = self.root = self._find_base(row[self._path], images_root)
+                self._prefix = os.path.join(os.fspath(base), "")  # noqa: PTH118
+            name = self._resolve(row[self._path], line)
             rows += 1
-            if not os.path.isfile(prefix + relative):  # noqa: PTH113 - hot
+            if not self._is_there(name):
                 missing_count += 1
                 if len(missing) < 3:
-                    missing.append(relative)
+                    missing.append(name)
             for index in self._metadata:
                 value = row[index]
                 if value != "":

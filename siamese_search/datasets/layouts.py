@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,6 +130,11 @@ class Survey:
     triplets: list[Triplet] = field(default_factory=list)
     images: int | None = None
 
+    @property
+    def source(self) -> str:
+        """The name that keys belong to where the user names none: the real directory, encoded as keys are."""
+        return encode_key(os.path.realpath(self.detection.base))
+
     def stream(self) -> Iterator[ImageRecord]:
         """The records, as :func:`scan_records` gives them."""
         for one in self.stream_all():
@@ -243,9 +249,13 @@ class _Names:
 
 
 def _read_names(root: Path, follow_links: bool, skipped: Skipped | None) -> _Names:
+    return _count(walk_images(root, follow_links=follow_links, skipped=skipped))
+
+
+def _count(images: Iterable[str]) -> _Names:
     names = _Names()
     last_top = None
-    for relative in walk_images(root, follow_links=follow_links, skipped=skipped):
+    for relative in images:
         names.images += 1
         name = relative.rpartition("/")[2]
         if is_market_name(name):
@@ -273,6 +283,21 @@ def _survey_directory(root: Path, layout: str, follow_links: bool, skipped: Skip
             f"{printable(root)}: no images in it (looked for .jpg, .png, .webp, .bmp, .tif, .ppm, .gif, also"
             " in folders; hidden files and linked folders are skipped); check the path"
         )
+    layout, reason = _fitting(root, names, layout)
+    return Survey(root, Detection(layout, reason, root), follow_links, images=names.images)
+
+
+def survey_names(root: str, images: Iterable[str], layout: str) -> tuple[str, str]:
+    """Decide and check the layout of images that are known by name alone: (layout, why).
+
+    images: ``/``-joined paths below ``root``, all of a folder's in a row; at least one. Errors as for :func:`survey`.
+    """
+    if layout not in ("auto", *LAYOUTS):
+        raise UsageError(f"unknown layout {layout!r}; choose from auto, {', '.join(LAYOUTS)}")
+    return _fitting(root, _count(images), layout)
+
+
+def _fitting(root: str | Path, names: _Names, layout: str) -> tuple[str, str]:
     if layout == "auto":
         layout, reason = _choose(names)
     else:
@@ -300,7 +325,7 @@ def _survey_directory(root: Path, layout: str, follow_links: bool, skipped: Skip
             f"{printable(root)}: its folders ({_listed(names.top_names)}) are parts of a data set, not"
             " identities; give one of them, or choose layout flat"
         )
-    return Survey(root, Detection(layout, reason, root), follow_links, images=names.images)
+    return layout, reason
 
 
 def _choose(names: _Names) -> tuple[str, str]:
@@ -323,7 +348,9 @@ def _choose(names: _Names) -> tuple[str, str]:
     return "flat", f"no folders and no names like 0002_c1s1_000451_03.jpg ({images} images)"
 
 
-def _misfit(root: Path, layout: str, reason: str, count: int, first: list[str], remedy: str) -> DataError:
+def _misfit(
+    root: str | Path, layout: str, reason: str, count: int, first: list[str], remedy: str
+) -> DataError:
     return DataError(
         f"{printable(root)}: layout {layout} ({reason}) does not fit {count} image{'s' * (count != 1)}:"
         f" {_listed(first, count)}; {remedy}"

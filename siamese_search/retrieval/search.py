@@ -23,6 +23,7 @@ from siamese_search.gallery.base import Gallery, Hit
 from siamese_search.gallery.filters import Condition
 from siamese_search.images import read_image
 from siamese_search.model.flip import FlipEmbedder
+from siamese_search.remote_path import located
 from siamese_search.retrieval.grouping import Group, count_sightings, group_key, rank_groups
 from siamese_search.retrieval.probe import Probe, fuse, item_probe, push_away
 from siamese_search.retrieval.reranking import (
@@ -315,7 +316,7 @@ def _result(rank: int, group: Group, probe: Probe) -> SearchResult:
         score=float(probe.scale * group.best.score),
         identity=None if identity is None else str(identity),
         camera=None if camera is None else str(camera),
-        path=Path(decode_key(str(payload.get("path", "")))),
+        path=located(decode_key(str(payload.get("path", "")))),
         key=str(payload.get("key", "")),
         metadata={name: value for name, value in payload.items() if name not in _RESERVED},
         id=group.best.id,

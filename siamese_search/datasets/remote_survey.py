@@ -1,0 +1,172 @@
+"""Images by URL: a prefix of a bucket, a list of URLs, or one image, as a survey like that of a directory.
+
+A bucket is listed once, whole, before anything is embedded: the layout needs all names, and what a complete listing
+lacks has gone. It stays in memory, some 300 bytes per object.
+"""
+
+from __future__ import annotations
+
+import codecs
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from urllib.parse import urljoin, urlsplit
+
+from siamese_search.datasets.csv_layout import CsvLayout
+from siamese_search.datasets.layouts import Detection, Survey, survey_names
+from siamese_search.datasets.records import ImageRecord, encode_key
+from siamese_search.datasets.table import Table, read_header
+from siamese_search.datasets.walk import PassedOver
+from siamese_search.errors import DataError, ImageError, UsageError, printable
+from siamese_search.image_bytes import FileStamp
+from siamese_search.images import is_image_name
+from siamese_search.remote import check_url, fetch, list_objects
+from siamese_search.remote_path import RemotePath, protocol_of, redacted
+
+_TABLES = (".csv", ".tsv", ".txt")
+#: A list of a million URLs.
+_MAX_LIST_BYTES = 256 << 20
+
+
+@dataclass
+class RemoteSurvey(Survey):
+    """A root that is not on this machine. ``url``: its name, safe to store and print; no credentials are in it.
+
+    listing: of a prefix, the images below it by their path there; empty for a list, whose records come from ``rows``.
+    """
+
+    url: str = ""
+    address: str = ""
+    listing: dict[str, FileStamp] = field(default_factory=dict)
+
+    @property
+    def source(self) -> str:
+        return self.url
+
+    def stream_all(self, *, inside: bool = False) -> Iterator[ImageRecord | PassedOver]:  # noqa: ARG002
+        """The records; the ``path`` of each is a :class:`RemotePath`."""
+        if self.rows is not None:
+            yield from self.rows
+            return
+        for relative, stamp in self.listing.items():
+            record = self.record_of(relative)
+            if record is not None:
+                path = RemotePath.of(f"{self.address}/{relative}", stamp)
+                yield replace(record, path=path.as_path())
+
+    def keys(self) -> set[str]:
+        """The keys of all images that there are."""
+        return {record.key for record in self.stream()}
+
+
+def survey_remote(url: str, layout: str = "auto") -> RemoteSurvey:
+    """List a prefix, or read a list of URLs, and decide the layout as for a directory or CSV.
+
+    Raises UsageError for a URL that is not read here (:func:`siamese_search.remote.check_url`), MissingExtraError, and
+    DataError for what cannot be listed, has no images, or does not fit the layout.
+    """
+    protocol = check_url(url)
+    if protocol not in ("http", "https"):
+        return _survey_prefix(url.rstrip("/"), layout)
+    name = urlsplit(url).path.lower()
+    if name.endswith(_TABLES):
+        return _survey_list(url, layout)
+    if is_image_name(name):
+        address = url
+        rows = [_record(address)]
+        shown = redacted(url)
+        detection = Detection("flat", "one image", Path("/"))
+        return RemoteSurvey(Path(name), detection, rows=rows, images=1, url=_origin(shown), address=address)
+    raise UsageError(
+        f"{printable(redacted(url))}: a web server lists nothing; give the URL of an image, or of a .csv or .txt with"
+        " the URLs of images"
+    )
+
+
+def _survey_prefix(address: str, layout: str) -> RemoteSurvey:
+    shown = redacted(address)
+    if layout in ("csv", "triplets"):
+        raise UsageError(
+            f"{printable(shown)}: layout {layout} is for tables; choose folders, market1501 or flat"
+        )
+    listing = {
+        relative: stamp
+        for relative, stamp in list_objects(address)
+        if is_image_name(relative) and not any(part.startswith(".") for part in relative.split("/"))
+    }
+    if not listing:
+        raise DataError(
+            f"{printable(shown)}: no images below it; check the bucket and the prefix, or see the formats in:"
+            " sss ingest --help"
+        )
+    chosen, reason = survey_names(shown, listing, layout)
+    detection = Detection(chosen, reason, Path("/"))
+    return RemoteSurvey(
+        Path(shown), detection, images=len(listing), url=shown, address=address, listing=listing
+    )
+
+
+def _survey_list(url: str, layout: str) -> RemoteSurvey:
+    shown = redacted(url)
+    if layout not in ("auto", "csv"):
+        raise UsageError(f"{printable(shown)}: a list of URLs has the layout csv, not {layout}")
+    try:
+        content = fetch(RemotePath.of(url), limit=_MAX_LIST_BYTES)
+    except ImageError as error:
+        raise DataError(f"{printable(shown)}: {error.reason}") from None
+    content = content.removeprefix(codecs.BOM_UTF8)
+    if (
+        protocol_of(content[:16].decode("latin-1")) is not None
+    ):  # a plain list: whatever is in a line is its URL
+        lines = (line.strip().replace(b'"', b'""') for line in content.splitlines())
+        content = b"path\n" + b"".join(b'"%s"\n' % line for line in lines if line)
+    with tempfile.NamedTemporaryFile(suffix=".csv") as file:
+        file.write(content)
+        file.flush()
+        try:
+            table = read_header(Path(file.name))
+            rows = list(RemoteCsv(table, url))
+        except DataError as error:
+            raise DataError(str(error).replace(file.name, printable(shown))) from None
+    header = ",".join(printable(column) for column in table.columns)
+    reason = f"a list of URLs with the header {header[:80]} ({len(rows)} rows)"
+    return RemoteSurvey(
+        Path(shown), Detection("csv", reason, Path("/")), rows=rows, images=len(rows), url=shown, address=url
+    )
+
+
+class RemoteCsv(CsvLayout):
+    """A CSV whose paths are URLs, or relative to the CSV's own."""
+
+    def __init__(self, table: Table, url: str) -> None:
+        self._url = url
+        super().__init__(table)
+
+    def _find_base(self, first: str, images_root: Path | None) -> Path:  # noqa: ARG002
+        return Path("/")
+
+    def _resolve(self, cell: str, line: int) -> str:
+        address = urljoin(self._url, cell) if cell else ""
+        try:
+            check_url(address)
+        except UsageError as error:
+            raise DataError(f"{printable(redacted(self._url))}: line {line}: {error}") from None
+        return address
+
+    def _is_there(self, name: str) -> bool:  # noqa: ARG002 - asked when it is scanned: each costs a request
+        return True
+
+    def _place(self, name: str) -> tuple[str, Path]:
+        record = _record(name)
+        return record.key, record.path
+
+
+def _record(address: str) -> ImageRecord:
+    path = RemotePath.of(address)
+    return ImageRecord(encode_key(path.url.partition("://")[2]), path.as_path())
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
