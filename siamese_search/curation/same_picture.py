@@ -2,7 +2,8 @@
 
 Measured on Market-1501 (128×64): copies re-encoded at JPEG quality 30, halved, doubled or 10 % brighter correlate with
 their original by 0.9963 or more; of the 600 pairs of different images that embed closest, neighbouring frames of one
-person in front of one camera, the nearest reach 0.9174.
+person in front of one camera, the nearest reach 0.9174. Among all 12,936 training images four pairs reach 0.97: people
+who stood still.
 """
 
 from __future__ import annotations
