@@ -80,6 +80,8 @@ def verdict_sentence(answer: QueryResult) -> str:
         )
     rate = f"false match rate {verdict.false_match_rate:.2g}"
     why = rate if verdict.asked is not None else f"likelier right than wrong among {people}; {rate}"
+    if verdict.strictest:
+        why = f"the strictest threshold that was measured, among {people}; {rate}"
     return (
         f"{found}a match scores {verdict.threshold:.4f} or more ({why}); the chance of any false match among"
         f" {verdict.compared:,} images is {percent(verdict.any_false_match)}"

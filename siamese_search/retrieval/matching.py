@@ -11,6 +11,10 @@ where L is the likelihood ratio, the odds of the calibration, which takes both a
 judged by its own score alone; the scores of the others, which may be of the same identity, are not used. A result is
 a match where the odds are even or better, so that match and probability never contradict each other; with a false
 match rate of the caller's own, where the score reaches the threshold for it, whatever the probability.
+
+Among very many identities even odds lie beyond every score that the calibration has seen, where its curve is a guess
+and no score might do. What was measured there is that only one pair of different identities in so many scored that
+high: where that makes any false match among all images less likely than none, such a score is a match too.
 """
 
 from __future__ import annotations
@@ -92,17 +96,21 @@ def mark(
 ) -> list[QueryResult]:
     """The answers with a verdict, their results with ``match`` and ``probability``; as they are without calibration.
 
-    false_match_rate: per comparison, ``None`` for the threshold at which same and different are equally likely.
+    false_match_rate: per comparison, ``None`` for the threshold at which same and different are equally likely, or the
+    strictest one of the calibration where that lies beyond it.
     among: what each query was ranked against, under its filters. The query's own image is a match for sure.
     Raises UsageError as :func:`check_fmr`.
     """
     if calibration is None:
         return list(answers)
-    threshold = (
-        calibration.even_score(among.prior)
-        if false_match_rate is None
-        else calibration.threshold(false_match_rate)
-    )
+    strictest = False
+    if false_match_rate is None:
+        threshold = calibration.even_score(among.prior)
+        false_alarm = any_false_match(calibration.rates[-1], among.images)
+        strictest = threshold > calibration.thresholds[-1] and false_alarm <= 0.5
+        threshold = calibration.thresholds[-1] if strictest else threshold
+    else:
+        threshold = calibration.threshold(false_match_rate)
     measured = calibration.false_match_rate(threshold) if threshold <= 1 else 0.0
     verdict = Verdict(
         measured if false_match_rate is None else false_match_rate,
@@ -112,6 +120,7 @@ def mark(
         among.identities,
         among.prior,
         false_match_rate,
+        strictest,
     )
 
     def marked(result: SearchResult) -> SearchResult:

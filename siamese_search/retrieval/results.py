@@ -77,6 +77,7 @@ class Verdict:
     against. any_false_match: the chance that at least one of them would reach the threshold although nobody there is
     the query's identity. identities: how many the gallery holds under the same filters (an image without one counts
     as one; estimated in large galleries). prior: the probability of each image before its score is known.
+    strictest: the threshold is the highest that the calibration has measured, because even odds lie beyond it.
     """
 
     false_match_rate: float
@@ -86,6 +87,7 @@ class Verdict:
     identities: int
     prior: float
     asked: float | None = None
+    strictest: bool = False
 
     @property
     def reachable(self) -> bool:

@@ -92,6 +92,29 @@ def test_among_too_many_no_score_is_enough() -> None:
     assert (own.results[0].match, own.results[0].probability, own.in_gallery) == (True, 1.0, True)
 
 
+#: As KNOWN, of a million pairs: one of them scores 0.8 or more.
+WIDE = replace(KNOWN, rates=(0.5, 0.1, 0.01, 1e-6), thresholds=(0.2, 0.4, 0.6, 0.8), impostor=10**6)
+
+
+def test_beyond_what_was_measured_the_strictest_threshold_decides() -> None:
+    def threshold(images: int, identities: int) -> tuple[float, bool]:
+        (marked,) = mark([answer(0.9, 0.79)], WIDE, None, Population(images, identities))
+        assert marked.verdict is not None
+        assert [result.match for result in marked.results] == [
+            result.score >= marked.verdict.threshold for result in marked.results
+        ]
+        return marked.verdict.threshold, marked.verdict.strictest
+
+    assert threshold(100, 5) == (WIDE.even_score(0.1), False)  # 0.72, likelier right than wrong
+    assert threshold(1000, 100) == (0.8, True)  # even odds only at 1.03
+    assert threshold(5 * 10**5, 10**5) == (0.8, True)  # a false match anywhere among them: 39 %
+    assert threshold(10**6, 10**5) == (WIDE.even_score(0.5e-5), False)  # 63 %: it cannot vouch for that
+    (marked,) = mark([answer(0.9)], WIDE, None, Population(1000, 100))
+    assert "strictest threshold that was measured, among 100 identities; false match rate 1e-06" in (
+        verdict_sentence(marked)
+    )
+
+
 def test_a_match_that_reranking_moved_out_of_sight_still_counts() -> None:
     (marked,) = mark([replace(answer(0.1), best_score=0.7)], KNOWN, 0.01, CROWD)
     assert [result.match for result in marked.results] == [False]
