@@ -50,7 +50,10 @@ options from SSS_INGEST_* and the table [ingest] of sss.toml. Exit codes: 0 done
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per forward pass.")
 @click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
 @click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where the network runs."
+    "--device",
+    type=click.Choice(["auto", "cpu", "openvino", "cuda"]),
+    default="auto",
+    help="Where the network runs.",
 )
 @click.option("--reembed", is_flag=True, help="Embed everything again at first, unchanged files too.")
 @click.option("--checksum", is_flag=True, help="Compare files by content; moved ones keep their point.")
