@@ -18,7 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-SHOWN = 14  # lines; of longer output the first and last few
+SHOWN = 20  # lines; of longer output the first and last few
 
 
 def output_of(command: str, directory: Path) -> list[str]:
