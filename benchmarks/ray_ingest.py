@@ -133,7 +133,7 @@ def main() -> None:
         for count, record in enumerate(scan_records(options.images)):
             if count == options.limit:
                 break
-            (root / f"{count:07d}{record.path.suffix}").symlink_to(record.path.resolve())
+            shutil.copy(record.path, root / f"{count:07d}{record.path.suffix}")
         for repeat in range(options.repeats):
             for engine in runs:
                 store = Path(scratch) / f"{engine}{repeat}"

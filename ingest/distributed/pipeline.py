@@ -317,9 +317,13 @@ class _Run:
         )
         context.max_errored_blocks = -1  # the next pass makes up for them
         context.wait_for_min_actors_s = -1  # who is there begins
-        here = {"num_cpus": 0, "scheduling_strategy": self._here}
+        here = {
+            "ray.io/node-id": self._cluster.node
+        }  # where the feed is: a node that dies takes no unread unit along
         with DataContext.current(context):
-            units = read_datasource(Source(self._feed), override_num_blocks=1, ray_remote_args=here)
+            units = read_datasource(
+                Source(self._feed), override_num_blocks=1, num_cpus=0, label_selector=here
+            )
             outcomes = units.map_batches(
                 EmbedWorker,
                 batch_size=None,
