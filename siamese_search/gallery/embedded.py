@@ -228,6 +228,8 @@ class EmbeddedGallery(Gallery):
 
     def count(self, where: Sequence[Condition] = ()) -> int:
         with self._lease.use() as shard:
+            if not where:
+                return _size(shard)
             return shard.count(edge.CountRequest(exact=True, filter=self._filter(where)))
 
     def facet(self, field: str, where: Sequence[Condition] = (), limit: int = 100) -> dict[Any, int]:
@@ -280,7 +282,7 @@ class EmbeddedGallery(Gallery):
                 name=self.name,
                 store=self.store,
                 engine="qdrant-edge",
-                points=shard.count(edge.CountRequest(exact=True)),
+                points=_size(shard),
                 # A segment without a graph counts as indexed too: its configuration tells.
                 indexed_points=state.indexed_vectors_count if has_index(self.generation) else 0,
                 model=self.model,
@@ -324,6 +326,13 @@ class EmbeddedGallery(Gallery):
 
     def _filter(self, where: Sequence[Condition]) -> edge.Filter | None:
         return to_filter([check(one, self._lease.types) for one in where]) if where else None
+
+
+def _size(shard: edge.EdgeShard) -> int:
+    """How many points there are. A point lives in one segment, so the sum of what the segments count is exact;
+    asking for an exact count reads every point's id: 90 ms for a million, and a search asks four times.
+    """
+    return shard.count(edge.CountRequest(exact=False))
 
 
 def _stored(record: edge.Record, bools: Sequence[str]) -> StoredPoint:

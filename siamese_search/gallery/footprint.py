@@ -45,7 +45,8 @@ def read_ahead(shard: Path, storage: Storage) -> None:
     """Ask the system to read what opening and a search will want, in large pieces: the engine maps its files, and
     takes them page by page where they are not in memory.
 
-    50,000 points from a busy disk: 0.6 s instead of 14 s. 2 ms where they are in memory already.
+    50,000 points from a busy disk: 0.6 s instead of 14 s. What is in memory already is not asked for: that costs
+    90 ms for a million points, looking at one page of each piece 2 ms.
     """
     if not hasattr(os, "posix_fadvise"):
         return
@@ -59,9 +60,20 @@ def read_ahead(shard: Path, storage: Storage) -> None:
                 known = os.fstat(descriptor)
                 if stat.S_ISREG(known.st_mode) and known.st_blocks:
                     for start in range(0, known.st_size, _PIECE):
-                        os.posix_fadvise(descriptor, start, _PIECE, os.POSIX_FADV_WILLNEED)
+                        if not _in_memory(descriptor, min(start + _PIECE, known.st_size) - 1):
+                            os.posix_fadvise(descriptor, start, _PIECE, os.POSIX_FADV_WILLNEED)
             finally:
                 os.close(descriptor)
+
+
+def _in_memory(descriptor: int, offset: int) -> bool:
+    """Whether the page there is in memory, as far as the system tells. The last page of a piece stands for all."""
+    if not hasattr(os, "RWF_NOWAIT"):
+        return False
+    try:
+        return os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+    except OSError:  # it would have to be read, or the file system knows no such question
+        return False
 
 
 def has_index(generation: Path) -> bool:

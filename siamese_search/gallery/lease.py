@@ -29,6 +29,8 @@ from siamese_search.gallery.rows import json_path
 
 #: The shortest time a holder keeps the shard, so that two busy processes do not spend their time opening it.
 _SLICE_SECONDS = 0.1
+#: And the longest, however long opening took: whoever waits gives up in the end (a search after 10 seconds).
+_LONGEST_SLICE_SECONDS = 5.0
 _WATCH_SECONDS = 0.02
 #: Having given way, we wait at least this long to get back in: an ingest must not fail because others search.
 _RETURN_SECONDS = 120.0
@@ -165,7 +167,8 @@ class ShardLease:
             raise
         self._shard, self._lock, self._entered = shard, lock, True
         now = time.monotonic()
-        self._slice_ends = now + max(_SLICE_SECONDS, 2 * (now - started))
+        slice_seconds = min(max(_SLICE_SECONDS, 2 * (now - started)), _LONGEST_SLICE_SECONDS)
+        self._slice_ends = now + slice_seconds
         threading.Thread(target=self._watch, args=(lock,), name="shard-lease", daemon=True).start()
         return shard
 

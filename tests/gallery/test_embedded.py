@@ -10,12 +10,14 @@ import textwrap
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import qdrant_edge as edge
 
 from siamese_search.errors import StoreBusyError, StoreError
-from siamese_search.gallery import layout, open_gallery, verify_vectors
+from siamese_search.gallery import footprint, layout, open_gallery, verify_vectors
+from siamese_search.gallery import lease as lease_module
 from siamese_search.gallery.base import ModelRef
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.lease import ShardLease
@@ -321,6 +323,72 @@ def test_errors_that_are_not_the_engines_pass_through(store: Path):
     ):
         shard.query(edge.QueryRequest(limit=1, query=edge.Query.Nearest([1.0])))
     lease.close()
+
+
+def test_a_slow_opening_earns_no_longer_slice_than_a_search_would_wait_for(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+):
+    late = 0.0
+
+    def slow(*_: object) -> None:
+        nonlocal late
+        late += 100.0  # a million points from a busy disk
+
+    monkeypatch.setattr(lease_module, "read_ahead", slow)
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late, sleep=time.sleep)
+    monkeypatch.setattr(lease_module, "time", clock)
+    lease = ShardLease(lambda: generation(store), "it", 1000.0)
+    with lease.use():
+        assert 0 < lease._slice_ends - clock.monotonic() < 10.0
+    lease.close()
+
+
+def test_the_count_is_exact_where_points_moved_between_segments_and_the_writer_died(store: Path):
+    """A count without a filter trusts what each segment says; a point in two of them would count twice."""
+    with open_gallery(store, mode="w") as gallery:
+        upsert(gallery, 0, 200)  # noqa: F821
+        assert gallery.optimise(index=True)  # into a segment that is not written to any more
+    child = start(
+        """
+        import os
+        with open_gallery(store, model=MODEL, mode="w") as gallery:
+            upsert(gallery, 0, 100)
+            gallery.delete([point(i)[0] for i in range(90, 110)])
+            upsert(gallery, 200, 230)
+            upsert(gallery, 95, 97)
+            say(gallery.count(), sum(1 for _ in gallery.scroll(fields=[])))
+            os.kill(os.getpid(), 9)
+        """,
+        store,
+    )
+    out, _ = child.communicate(timeout=120)
+    assert out.split() == ["212", "212"]
+    with open_gallery(store) as gallery:
+        there = {point.id for point in gallery.scroll(fields=[])}
+        assert len(there) == 212
+        assert gallery.count() == gallery.info().points == len(there)
+
+
+def test_only_what_is_not_in_memory_is_read_ahead(store: Path, monkeypatch: pytest.MonkeyPatch):
+    with open_gallery(store) as gallery:
+        storage = gallery.storage
+    asked: dict[str, int] = {}
+
+    def advise(descriptor: int, offset: int, length: int, _advice: int) -> None:
+        name = os.fspath(Path(f"/proc/self/fd/{descriptor}").readlink())
+        assert offset == asked.get(name, 0)
+        asked[name] = offset + length
+
+    monkeypatch.setattr(footprint.os, "posix_fadvise", advise)
+    shard = generation(store) / layout.SHARD
+    monkeypatch.setattr(footprint, "_in_memory", lambda _descriptor, _offset: True)
+    footprint.read_ahead(shard, storage)
+    assert asked == {}
+    monkeypatch.setattr(footprint, "_in_memory", lambda _descriptor, _offset: False)
+    footprint.read_ahead(shard, storage)
+    vectors = next(shard.glob("segments/*/vector_storage/vectors/chunk_0.mmap"))
+    assert asked[os.fspath(vectors.resolve())] >= vectors.stat().st_size  # to its end
+    assert not any("payload_storage" in name for name in asked)
 
 
 def test_importing_the_package_imports_no_engine():
