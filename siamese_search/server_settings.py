@@ -10,11 +10,14 @@ from siamese_search.errors import SettingsError
 
 QUANTISATIONS = ("none", "int8", "int4", "binary")
 
+#: More shards than this a gallery cannot have.
+MOST_SHARDS = 1024
+
 #: Smallest and largest value of each number.
 _BOUNDS: dict[str, tuple[int, int]] = {
     "grpc_port": (0, 65535),
     "wait": (0, 86400),
-    "shards": (0, 1024),
+    "shards": (0, MOST_SHARDS),
     "replicas": (0, 64),
     "write_consistency": (0, 64),
     "m": (0, 256),

@@ -51,6 +51,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "push": ("siamese_search.cli.push", "Copy a gallery into another store."),
     "pull": ("siamese_search.cli.pull", "Copy a gallery out of another store."),
     "drop": ("siamese_search.cli.drop", "Delete a gallery."),
+    "plan": ("siamese_search.cli.plan", "Size a store: memory, disk, nodes, hours."),
 }
 
 EPILOG = """\b

@@ -12,25 +12,12 @@ import qdrant_edge as edge
 from siamese_search.errors import SiameseSearchError, StoreError
 from siamese_search.gallery.base import Vectors
 from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.indexing import EF_CONSTRUCT, EF_SEARCH, M
 from siamese_search.gallery.rows import json_path
 from siamese_search.gallery.storage import OVERSAMPLING, Storage
 
-#: Points from which an index pays, by the format that is searched without one, at 512-D: where a search takes some
-#: 40 to 60 ms of one core (measured at 20,000 and 100,000; it grows in proportion). At 100,000 in int4 an index cost
-#: 140 s of processor time, as much as 50,000 searches, and a search by camera took five times as long with it.
-_INDEX_FROM = {
-    "float32": 400_000,
-    "float16": 500_000,
-    "int8": 1_000_000,
-    "int4": 2_000_000,
-    "binary": 4_000_000,
-}
-#: Points from which a compact segment pays: it opens three times as fast, in a third of the memory.
-COMPACT_FROM = 20_000
-
 #: Larger than any segment, in kB: build nothing.
 _NEVER = 2**40
-_M, _EF_CONSTRUCT, _EF_SEARCH = 16, 128, 128
 #: Scoring several times as many candidates again, each read from its own place, takes longer than an exact search.
 _MOST_RESCORED = 10_000
 
@@ -54,11 +41,6 @@ _QUANTISED: dict[str, Any] = {
 }
 
 
-def pays_index(points: int, dim: int, storage: Storage) -> bool:
-    """Whether a gallery is large enough for an HNSW index."""
-    return points * dim >= _INDEX_FROM[storage.searched] * 512
-
-
 def shard_config(
     dim: int, storage: Storage, *, compact: bool = False, index: bool = False
 ) -> edge.EdgeConfig:
@@ -78,7 +60,7 @@ def shard_config(
         ),
         # Without edges there is no graph: the segment is read-only and searched from end to end.
         hnsw_config=edge.HnswIndexConfig(
-            m=_M if index else 0, ef_construct=_EF_CONSTRUCT, full_scan_threshold=10_000
+            m=M if index else 0, ef_construct=EF_CONSTRUCT, full_scan_threshold=10_000
         ),
         id_tracker_memory=edge.Memory.Cold,
         optimizers=edge.EdgeOptimizersConfig(
@@ -97,7 +79,7 @@ def search_params(storage: Storage, k: int, *, exact: bool, filtered: bool) -> e
     exact = exact or (oversampling is not None and k * oversampling > _MOST_RESCORED)
     return edge.SearchParams(
         exact=exact,
-        hnsw_ef=None if exact else _EF_SEARCH,
+        hnsw_ef=None if exact else EF_SEARCH,
         acorn=edge.AcornSearchParams(enable=True) if filtered and not exact else None,
         quantization=None
         if oversampling is None

@@ -1,7 +1,7 @@
 """The embedded engine: a gallery in a directory, on Qdrant Edge.
 
 Search is exact, or goes through a quantised copy first (:mod:`.storage`), until :meth:`EmbeddedGallery.optimise`
-builds an HNSW index, which pays only for large galleries (:func:`.convert.pays_index`). Vectors are stored as
+builds an HNSW index, which pays only for large galleries (:func:`.indexing.pays_index`). Vectors are stored as
 sent (Dot distance on unit vectors), in float32 or rounded to float16.
 """
 

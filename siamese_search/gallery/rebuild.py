@@ -30,15 +30,14 @@ from siamese_search.errors import StoreBusyError, StoreError, printable
 from siamese_search.files import atomic_write_text, fsync_directory
 from siamese_search.gallery import journal, layout
 from siamese_search.gallery.convert import (
-    COMPACT_FROM,
     index_type,
-    pays_index,
     shard_config,
     to_vector,
     translated,
 )
 from siamese_search.gallery.fields import UNINDEXED
 from siamese_search.gallery.footprint import has_index
+from siamese_search.gallery.indexing import COMPACT_FROM, pays_index
 from siamese_search.gallery.lease import ShardLease
 from siamese_search.gallery.locks import Turnstile
 from siamese_search.gallery.rows import json_path

@@ -366,6 +366,14 @@ def test_care(sss: Run, demo_store: Path, tmp_path: Path) -> None:
     assert len(sss("duplicates", *here, "--format", "jsonl").stdout.splitlines()) == 1
 
 
+def test_plan(sss: Run) -> None:
+    options = ("--images", "100M", "--storage", "float16", "--quantise", "int4")
+    planned = answer(sss("plan", *options, "--json"))
+    same_shape(documented("sss plan --json"), planned)
+    assert planned["images"] == 100_000_000
+    assert [row["storage"] for row in planned["server"] if row["asked"]] == [planned["storage"]]
+
+
 def test_every_command_with_json_is_documented() -> None:
     from siamese_search.cli.main import COMMANDS
 

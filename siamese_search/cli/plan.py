@@ -1,0 +1,248 @@
+"""``sss plan``: how large a store of so many images gets, and what it takes to fill and to search it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from siamese_search.cli.options import Positive, json_option
+from siamese_search.cli.output import file_size, write_json, write_table, write_text
+from siamese_search.errors import EXIT_DONE
+
+if TYPE_CHECKING:
+    from siamese_search.planning import Plan
+
+#: The largest directory store that benchmarks/plan.py compares the arithmetic with.
+MEASURED_IMAGES = 1_000_000
+
+EPILOG = """\b
+Examples:
+  sss plan --images 1e9 --quantise int4 --storage float16
+  sss plan --images 100M --gpus 8 --images-per-second 3000
+  sss plan --images 50_000 --replicas 1 --json
+
+Nothing is opened or measured: it is arithmetic. docs/scale.md has the formulas and their sources; --json lists them.
+"""
+
+
+class Count(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """A whole number such as 1e9, 100M or 1_000_000."""
+
+    name = "count"
+
+    def convert(self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None) -> int:
+        from siamese_search.planning.quantities import read_count
+
+        return value if isinstance(value, int) else read_count(str(value))
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]  # as above
+    """Bytes such as 128GB or 64GiB."""
+
+    name = "size"
+
+    def convert(self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None) -> int:
+        from siamese_search.planning.quantities import read_bytes
+
+        return value if isinstance(value, int) else read_bytes(str(value))
+
+
+@click.command("plan", epilog=EPILOG, short_help="Size a store: memory, disk, nodes, hours.")
+@click.option(
+    "--images", type=Count(), required=True, metavar="N", help="Images, such as 1e9, 100M, 1_000_000."
+)
+@click.option("--dim", type=Positive(), default=512, metavar="D", help="Dimensions of a vector.")
+@click.option(
+    "--storage", type=click.Choice(["float32", "float16"]), default="float32", help="Of the vectors."
+)
+@click.option(
+    "--quantise",
+    type=click.Choice(["none", "int8", "int4", "binary"]),
+    default="none",
+    help="Search in a copy of 8, 4 or 1 bits a number, scored again with the vectors.",
+)
+@click.option("--replicas", type=click.IntRange(1, 64), default=2, metavar="N", help="Copies of everything.")
+@click.option("--nodes-ram", type=Size(), default="128GB", metavar="SIZE", help="Memory of a server's node.")
+@click.option("--nodes-cores", type=Positive(), default=16, metavar="N", help="Cores of a server's node.")
+@click.option(
+    "--payload-bytes", type=Size(), metavar="SIZE", help="JSON stored with an image.  [default: 190]"
+)
+@click.option(
+    "--m", type=click.IntRange(2, 256), default=16, metavar="M", help="Edges per node of the graph."
+)
+@click.option("--gpus", type=Positive(), metavar="N", help="GPUs that embed; each is a worker.")
+@click.option(
+    "--images-per-second",
+    type=click.FloatRange(0, min_open=True),
+    metavar="N",
+    help="Of one worker; measure yours with benchmarks/ingest.py.  [default: 260, of 2 CPU cores]",
+)
+@click.option(
+    "--queries-per-second",
+    type=click.FloatRange(0, min_open=True),
+    default=10.0,
+    metavar="N",
+    help="Searches to answer.",
+)
+@json_option
+def command(
+    images: int,
+    dim: int,
+    storage: str,
+    quantise: str,
+    replicas: int,
+    nodes_ram: int,
+    nodes_cores: int,
+    payload_bytes: int | None,
+    m: int,
+    gpus: int | None,
+    images_per_second: float | None,
+    queries_per_second: float,
+    json: bool,
+) -> int:
+    """Plan a store: memory and disk by quantisation, shards and nodes, hours of an ingest, the cost of a re-index,
+    and what a query may take.
+    """
+    from siamese_search.gallery.storage import Storage
+    from siamese_search.planning import Question, figures, plan
+
+    answer = plan(
+        Question(
+            images=images,
+            dim=dim,
+            storage=Storage(storage, quantise),
+            replicas=replicas,
+            node_ram=nodes_ram,
+            node_cores=nodes_cores,
+            payload_bytes=figures.PAYLOAD_BYTES if payload_bytes is None else payload_bytes,
+            m=m,
+            workers=gpus,
+            rate=images_per_second,
+            queries_per_second=queries_per_second,
+        )
+    )
+    if json:
+        write_json(answer.to_json())
+    else:
+        _print(answer)
+    return EXIT_DONE
+
+
+def _print(answer: Plan) -> None:
+    asked, chosen = answer.question, answer.chosen
+    copies = f"{asked.replicas} replicas" if asked.replicas > 1 else "one copy"
+    write_text(
+        f"{asked.images:,} images, {asked.dim}-D, {asked.storage}; {asked.payload_bytes} bytes of payload\n\n"
+        f"On Qdrant servers: {copies}, nodes of {file_size(asked.node_ram)} and {asked.node_cores} cores, m = {asked.m}"
+    )
+    columns = [("vectors", "text"), ("searched in", "text"), ("RAM", "number"), ("disk", "number")]
+    columns += [("nodes", "number"), ("bound by", "text"), ("shards", "number"), ("disk a node", "number")]
+    write_table(
+        [*columns, ("", "text")],
+        [
+            [
+                row.size.storage.vectors,
+                row.size.storage.searched,
+                file_size(row.size.ram),
+                file_size(row.size.disk),
+                f"{row.topology.nodes:,}",
+                row.topology.bound_by,
+                f"{row.topology.shards:,}",
+                file_size(row.size.disk / row.topology.nodes),
+                "asked for" if row == chosen else "",
+            ]
+            for row in answer.rows
+        ],
+    )
+    settings = "\n".join(f"  {key} = {_toml(value)}" for key, value in answer.server_settings.items())
+    write_text(
+        f"sss.toml for what was asked for, {answer.points_per_shard:,.0f} points a shard"
+        f" (and sss ingest --storage {asked.storage.vectors}):\n\n  [server]\n{settings}\n\n"
+    )
+    _print_embedded(answer)
+    _print_work(answer)
+    _print_query(answer)
+
+
+def _print_embedded(answer: Plan) -> None:
+    size = answer.embedded
+    how = "with a graph" if size.indexed else "optimised" if size.optimised else "as ingested"
+    lines = [
+        f"In a directory, one process at a time ({how})",
+        "",
+        f"  disk    {file_size(size.disk)}, twice that while it is optimised",
+        f"  memory  {file_size(size.resident)} are read by a search",
+        f"  search  {_ms(answer.embedded_search_ms)} of one core",
+    ]
+    if answer.question.images > MEASURED_IMAGES:
+        lines.append(f"  measured up to {MEASURED_IMAGES:,} images; this is beyond")
+    write_text("\n".join(lines) + "\n\n")
+
+
+def _print_work(answer: Plan) -> None:
+    asked, chosen = answer.question, answer.chosen
+    each = "measured, 2 CPU cores" if asked.rate is None else "as given"
+    write_text(f"Ingest and re-index, {answer.rate:,.0f} images/s a worker ({each})")
+    write_table(
+        [
+            ("workers", "number"),
+            ("embed", "number"),
+            ("into a directory", "number"),
+            ("reindex --keep-vectors", "number"),
+        ],
+        [
+            [
+                f"{count:,}",
+                _hours(answer.hours[count]),
+                _hours(answer.embedded_hours[count]),
+                f"≥ {_hours(answer.keep_vectors_hours[count])}",
+            ]
+            for count in answer.hours
+        ],
+    )
+    disk = chosen.size.disk
+    write_text(
+        f"  walk     {_hours(answer.walk_hours)} at least, to find the files of one directory: the rows end there\n"
+        f"  graphs   {_hours(answer.graph_hours)} more, on all cores of {chosen.topology.nodes} nodes\n"
+        f"  disk     {file_size(disk)} more while two generations stand side by side: {file_size(2 * disk)},"
+        f" {file_size(2 * disk / chosen.topology.nodes)} a node, until sss reindex --drop-old\n"
+        f"  memory   {file_size(2 * chosen.size.ram)} where both stay in memory\n\n"
+    )
+
+
+def _print_query(answer: Plan) -> None:
+    asked, query, nodes = answer.question, answer.query, answer.chosen.topology.nodes
+    lines = [
+        f"A query, {query.k} results",
+        "",
+        f"  embed    {_ms(query.embed_ms)} of one core, on the side that asks",
+        f"  search   {_ms(query.search_ms)} in a shard; {_ms(query.cpu_ms)} of one core over all shards",
+    ]
+    if query.candidates:
+        lines.append(
+            f"  rescore  {query.candidates} candidates a shard; {query.reads:,} reads from disk at most"
+        )
+    lines += [
+        "  network  not measured",
+        f"  at {asked.queries_per_second:,.6g} queries/s: {query.busy_cores:,.1f} busy cores"
+        f" of {nodes * asked.node_cores:,}, {query.reads_per_second / nodes:,.0f} reads/s a node",
+    ]
+    write_text("\n".join(lines))
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f'"{value}"' if isinstance(value, str) else str(value)
+
+
+def _hours(hours: float) -> str:
+    """For people: ``12 min``, ``3.4 h``, ``12 days``."""
+    if hours < 1:
+        return f"{hours * 60:.1f} min"
+    return f"{hours:,.1f} h" if hours < 72 else f"{hours / 24:,.1f} days"
+
+
+def _ms(ms: float) -> str:
+    return f"{ms:,.1f} ms" if ms < 1000 else f"{ms / 1000:,.1f} s"
