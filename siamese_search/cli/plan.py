@@ -76,7 +76,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # as above
     "--images-per-second",
     type=click.FloatRange(0, min_open=True),
     metavar="N",
-    help="Of one worker; measure yours with benchmarks/ingest.py.  [default: 260, of 2 CPU cores]",
+    help="Of one worker; measure yours with benchmarks/ingest.py.  [default: 157, of 2 CPU cores]",
 )
 @click.option(
     "--queries-per-second",

@@ -90,9 +90,9 @@ LOG_SEGMENT = int(_figure("log_segment", 2**25, "bytes; the log keeps its last o
 EMBEDDED_FIXED = _figure("embedded_fixed", 0.2e6, "bytes of a gallery without points", _PLAN)
 
 # --- time ---------------------------------------------------------------------------------------------------------
-_INGEST = "benchmarks/ingest.py (results/ingest.json)"
-WORKER_RATE = _figure("worker_rate", 260.0, "images per second, a worker on 2 CPU cores at 192×96", _INGEST)
-EMBED_MS = _figure("embed", 7.3, "ms of one core to decode and embed an image on the CPU", _INGEST)
+_INGEST = "benchmarks/ingest.py (results/ingest-256x128.json)"
+WORKER_RATE = _figure("worker_rate", 157.0, "images per second, a worker on 2 CPU cores at 256×128", _INGEST)
+EMBED_MS = _figure("embed", 12.3, "ms of one core to decode and embed an image on the CPU", _INGEST)
 WALK_RATE = _figure(
     "walk",
     22_041.0,

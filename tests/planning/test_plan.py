@@ -56,7 +56,7 @@ def test_two_generations_side_by_side() -> None:
 
 
 def test_a_workers_rate_is_the_measured_one_unless_given() -> None:
-    measured, given = plan(Question(10**6)), plan(Question(10**6, rate=2600.0, workers=3))
+    measured, given = plan(Question(10**6)), plan(Question(10**6, rate=1570.0, workers=3))
     assert measured.to_json()["ingest"]["measured"] is True
     assert given.to_json()["ingest"]["measured"] is False
     assert measured.hours[1] == pytest.approx(10 * given.hours[1])
@@ -96,8 +96,8 @@ CURRENT = 0.5
 @pytest.mark.parametrize(
     ("figure", "result", "path"),
     [
-        ("worker_rate", "ingest.json", "ingest_images_per_second"),
-        ("embed", "ingest.json", "ingest_cpu_ms"),
+        ("worker_rate", "ingest-256x128.json", "ingest_images_per_second"),
+        ("embed", "ingest-256x128.json", "ingest_cpu_ms"),
         ("walk", "reingest.json", "sizes/-1/files_per_second"),
         ("embedded_writes", "gallery.json", "upsert_points_per_s"),
         ("server_writes", "server.json", "best/ServerGallery.upsert"),
