@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import mmap
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from siamese_search.gallery import layout
@@ -50,20 +52,81 @@ def read_ahead(shard: Path, storage: Storage) -> None:
     """
     if not hasattr(os, "posix_fadvise"):
         return
+    for file in _searched(shard, storage):
+        with suppress(OSError), _opened(file) as (descriptor, size):
+            for start, end in _pieces(descriptor, size):
+                if not _in_memory(descriptor, end - 1):
+                    os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_WILLNEED)
+
+
+@contextmanager
+def kept_in_memory(shard: Path, storage: Storage) -> Iterator[None]:
+    """While the engine closes a shard: leave in memory what a search reads.
+
+    On closing, the engine has the system take all pages of its files out of memory (MADV_PAGEOUT), so that the next
+    search would read a million points' 480 MB from disk again. Pages that are mapped a second time are spared. Only
+    what is in memory is mapped: closing reads nothing.
+    """
+    maps: list[mmap.mmap] = []
+    try:
+        if hasattr(mmap, "MAP_POPULATE"):
+            for file in _searched(shard, storage):
+                with suppress(OSError, ValueError):
+                    maps += _mapped(file)
+        yield
+    finally:
+        for one in maps:
+            one.close()
+
+
+def _mapped(file: Path) -> list[mmap.mmap]:
+    """Mappings of the pieces of a file that are in memory; those that follow one another are one."""
+    with _opened(file) as (descriptor, size):
+        runs: list[tuple[int, int]] = []
+        for start, end in _pieces(descriptor, size):
+            if not _in_memory(descriptor, end - 1):
+                continue
+            if runs and runs[-1][1] == start:
+                start = runs.pop()[0]
+            runs.append((start, end))
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        return [
+            mmap.mmap(descriptor, end - start, flags=flags, prot=mmap.PROT_READ, offset=start)
+            for start, end in runs
+        ]
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[int, int]]:
+    """(descriptor, size) of a regular file; of anything else, the size 0. Raises OSError."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        known = os.fstat(descriptor)
+        yield descriptor, known.st_size if stat.S_ISREG(known.st_mode) else 0
+    finally:
+        os.close(descriptor)
+
+
+def _pieces(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of what a file holds, a few megabytes each, without the holes of a sparse one."""
+    offset = 0
+    while offset < size:
+        try:
+            start = os.lseek(descriptor, offset, os.SEEK_DATA)
+            offset = os.lseek(descriptor, start, os.SEEK_HOLE)
+        except OSError:  # a hole up to the end
+            return
+        start -= start % mmap.ALLOCATIONGRANULARITY
+        for piece in range(start, offset, _PIECE):
+            yield piece, min(piece + _PIECE, offset)
+
+
+def _searched(shard: Path, storage: Storage) -> Iterator[Path]:
+    """The files of a shard that opening and a search want."""
     for file in shard.rglob("*"):
         inside = file.relative_to(shard).parts
-        if inside[0] == "segments" and not _is_read(inside[2:], storage):
-            continue
-        with suppress(OSError):
-            descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-            try:
-                known = os.fstat(descriptor)
-                if stat.S_ISREG(known.st_mode) and known.st_blocks:
-                    for start in range(0, known.st_size, _PIECE):
-                        if not _in_memory(descriptor, min(start + _PIECE, known.st_size) - 1):
-                            os.posix_fadvise(descriptor, start, _PIECE, os.POSIX_FADV_WILLNEED)
-            finally:
-                os.close(descriptor)
+        if inside[0] != "segments" or _is_read(inside[2:], storage):
+            yield file
 
 
 def _in_memory(descriptor: int, offset: int) -> bool:

@@ -23,9 +23,10 @@ from siamese_search.files import atomic_write_text
 from siamese_search.gallery import layout
 from siamese_search.gallery.convert import index_type, translated
 from siamese_search.gallery.fields import UNINDEXED, coerce
-from siamese_search.gallery.footprint import read_ahead
+from siamese_search.gallery.footprint import kept_in_memory, read_ahead
 from siamese_search.gallery.locks import Turnstile
 from siamese_search.gallery.rows import json_path
+from siamese_search.gallery.storage import DEFAULT_STORAGE
 
 #: The shortest time a holder keeps the shard, so that two busy processes do not spend their time opening it.
 _SLICE_SECONDS = 0.1
@@ -54,6 +55,7 @@ class ShardLease:
         self._dirty = False
         self._closed = False
         self._pid = os.getpid()
+        self._storage = DEFAULT_STORAGE
         self.types: dict[str, str] = {}
         self.generation: Path | None = None
 
@@ -105,7 +107,9 @@ class ShardLease:
                     with translated(self._what):
                         if self._dirty:
                             shard.flush()
-                        shard.close()
+                        assert self.generation is not None
+                        with kept_in_memory(self.generation / layout.SHARD, self._storage):
+                            shard.close()
                     self._dirty = False
             finally:
                 if lock is not None:
@@ -153,7 +157,8 @@ class ShardLease:
         try:
             started = time.monotonic()
             layout.finish_swap(generation)
-            read_ahead(generation / layout.SHARD, layout.read_header(generation).storage)
+            self._storage = layout.read_header(generation).storage
+            read_ahead(generation / layout.SHARD, self._storage)
             shard = self._load(generation / layout.SHARD, deadline)
             self.generation = generation
             try:
