@@ -66,7 +66,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     programs = tmp_path_factory.mktemp("bin")
     (programs / "sss").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m siamese_search "$@"\n')
     (programs / "sss").chmod(0o755)
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SSS_", "XDG_"))}
+    # COLUMNS, which pytest's workers set, would cut tables as if for a narrow terminal.
+    unwanted = ("SSS_", "XDG_", "COLUMNS", "LINES")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     path = f"{programs}:{Path(sys.executable).parent}:{clean['PATH']}"
     return directory, {**clean, **TRAINING, "PATH": path, "HOME": str(programs), "SSS_THREADS": "2"}
 
