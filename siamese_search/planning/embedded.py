@@ -63,9 +63,9 @@ def embedded_size(
         vectors          images × dim × 4 or 2
         quantised        images × (dim × 1, 1/2 or 1/8 + 8)
         payloads         images × (whole blocks of 128 bytes + 16)
-        payload indexes  of identity, camera, source and size, by the byte as measured; other fields in proportion
-        log              images × (dim × 5 or 3 + payload) until it fills two segments of 32 MiB, then one and a half
-                         on average: the engine drops what has been written elsewhere, segment by segment
+        payload indexes  of identity, camera and source, by the byte as measured; other fields in proportion
+        log              images × (dim × 5 or 3 + payload), of which the engine keeps the last full segment of 32 MiB
+                         and the one that it writes to
     """
     indexed = pays_index(images, dim, storage) if indexed is None else indexed
     optimised = (indexed or images >= COMPACT_FROM) if optimised is None else optimised or indexed
@@ -82,13 +82,13 @@ def embedded_size(
         payloads=images * (blocks + figures.PAYLOAD_TRACKER),
         payload_indexes=images * figures.EMBEDDED_INDEX_BYTES[optimised] * indexed_share(payload_bytes),
         ids=images * figures.EMBEDDED_ID_BYTES[optimised],
-        log=written if written < 2 * figures.LOG_SEGMENT else 1.5 * figures.LOG_SEGMENT,
+        log=written if written < figures.LOG_SEGMENT else figures.LOG_SEGMENT + written % figures.LOG_SEGMENT,
     )
 
 
 def indexed_bytes(payload_bytes: float) -> float:
-    """The bytes of a payload whose fields are indexed: all but key, path, checksum and time, at least a third."""
-    return max(payload_bytes - figures.UNINDEXED_BYTES, payload_bytes / 3)
+    """The bytes of a payload in indexed fields: all but key, path, checksum, size and time; at least a quarter."""
+    return max(payload_bytes - figures.UNINDEXED_BYTES, payload_bytes / 4)
 
 
 def indexed_share(payload_bytes: float) -> float:

@@ -58,7 +58,7 @@ RULE_OF_THUMB = _figure("rule_of_thumb", 1.5, "× vectors × dimensions × 4 byt
 # --- what a point of ours holds ---------------------------------------------------------------------------------------
 _PAYLOAD = "benchmarks/million.py (the payload of its points, as compact JSON)"
 PAYLOAD_BYTES = int(_figure("payload", 190, "bytes per image, with paths of 40 characters", _PAYLOAD))
-UNINDEXED_BYTES = int(_figure("payload_unindexed", 122, "of these: key, path, crc, mtime_ns", _PAYLOAD))
+UNINDEXED_BYTES = int(_figure("payload_unindexed", 134, "of these: key, path, crc, size, mtime_ns", _PAYLOAD))
 
 # --- the embedded engine ------------------------------------------------------------------------------------------
 #: Beside dim × bytes, each quantised vector carries this.
@@ -71,22 +71,22 @@ EMBEDDED_QUANTISED_EXTRA = {
 PAYLOAD_BLOCK = int(_figure("embedded_payload_block", 128, "bytes; a payload takes whole ones", _PLAN))
 PAYLOAD_TRACKER = _figure("embedded_payload_tracker", 16.0, "bytes per point", _PLAN)
 EMBEDDED_INDEX_BYTES = {
-    False: _figure("embedded_indexes", 147.0, "bytes per point, before optimising", _PLAN),
-    True: _figure("embedded_indexes_optimised", 168.0, "bytes per point, optimised", _PLAN),
+    False: _figure("embedded_indexes", 98.0, "bytes per point, before optimising", _PLAN),
+    True: _figure("embedded_indexes_optimised", 95.0, "bytes per point, optimised", _PLAN),
 }
 EMBEDDED_ID_BYTES = {
     False: _figure("embedded_ids", 29.0, "bytes per point, before optimising", _PLAN),
     True: _figure("embedded_ids_optimised", 44.0, "bytes per point, optimised", _PLAN),
 }
-EMBEDDED_GRAPH_BYTES = _figure(
-    "embedded_graph", 169.0, "bytes per point at 100,000: m = 16, and the links for a filter by camera", _PLAN
-)
+EMBEDDED_GRAPH_BYTES = _figure("embedded_graph", 65.0, "bytes per point, m = 16, compressed links", _PLAN)
 #: The log keeps its numbers as CBOR: a float16 takes 3 bytes, a float32 5.
 LOG_BYTES = {
     "float32": _figure("log_float32", 5.0, "bytes per dimension in the log", _PLAN),
     "float16": _figure("log_float16", 3.0, "bytes per dimension in the log", _PLAN),
 }
-LOG_SEGMENT = int(_figure("log_segment", 2**25, "bytes; the log keeps its last one or two", _PLAN))
+LOG_SEGMENT = int(
+    _figure("log_segment", 2**25, "bytes; the log keeps the last full one and the one it writes to", _PLAN)
+)
 EMBEDDED_FIXED = _figure("embedded_fixed", 0.2e6, "bytes of a gallery without points", _PLAN)
 
 # --- time ---------------------------------------------------------------------------------------------------------
@@ -111,16 +111,16 @@ SERVER_WRITES = _figure(
     "points per second that a client can send, whatever the server",
     "benchmarks/server.py (results/server.json)",
 )
-SEARCH_MS = _figure("search", 1.5, "ms of one core for 10 results with payloads, besides the scan", _PLAN)
+SEARCH_MS = _figure("search", 1.2, "ms of one core for 10 results with payloads, besides the scan", _PLAN)
 #: ns of one core to score a vector of 512 dimensions in a scan, by the format that is searched.
 SCAN_NS = {
-    "float32": _figure("scan_float32", 126.0, "ns per vector of 512 dimensions", _PLAN),
-    "float16": _figure("scan_float16", 72.0, "ns per vector of 512 dimensions", _PLAN),
-    "int8": _figure("scan_int8", 38.0, "ns per vector of 512 dimensions", _PLAN),
-    "int4": _figure("scan_int4", 21.0, "ns per vector of 512 dimensions", _PLAN),
-    "binary": _figure("scan_binary", 18.0, "ns per vector of 512 dimensions", _PLAN),
+    "float32": _figure("scan_float32", 130.0, "ns per vector of 512 dimensions", _PLAN),
+    "float16": _figure("scan_float16", 79.0, "ns per vector of 512 dimensions", _PLAN),
+    "int8": _figure("scan_int8", 41.0, "ns per vector of 512 dimensions", _PLAN),
+    "int4": _figure("scan_int4", 19.0, "ns per vector of 512 dimensions", _PLAN),
+    "binary": _figure("scan_binary", 12.0, "ns per vector of 512 dimensions", _PLAN),
 }
 #: A search in a graph of so many points, and what building it cost.
 GRAPH_POINTS = _figure("graph_points", 100_000.0, "points in the graph that was measured", _PLAN)
-GRAPH_SEARCH_MS = _figure("graph_search", 0.7, "ms of one core, 10 of so many points, int4", _PLAN)
-GRAPH_BUILD_MS = _figure("graph_build", 1.6, "ms of one core per point, the copying included, int4", _PLAN)
+GRAPH_SEARCH_MS = _figure("graph_search", 0.6, "ms of one core, 10 of so many points, int4", _PLAN)
+GRAPH_BUILD_MS = _figure("graph_build", 0.75, "ms of one core per point, the copying included, int4", _PLAN)

@@ -25,16 +25,16 @@ def test_the_examples_of_qdrants_documentation() -> None:
 
 
 def test_a_billion_by_hand() -> None:
-    """10^9 × 512 in float16, searched in int4, one copy, m = 16, payloads of 190 bytes of which 68 are indexed."""
+    """10^9 × 512 in float16, searched in int4, one copy, m = 16, payloads of 190 bytes of which 56 are indexed."""
     size = cluster_size(10**9, 512, Storage("float16", "int4"), replicas=1, payload_bytes=190, m=16)
     assert size.vectors == 1_024e9
     assert size.quantised == 256e9
     assert size.graph == pytest.approx(153.6e9)  # 16 × 2 × 4 × 1.2 = 153.6 bytes
     assert size.payloads == 285e9
-    assert size.payload_indexes == 136e9  # 68 × 2
+    assert size.payload_indexes == 112e9  # 56 × 2
     assert size.ids == 52e9
-    assert size.ram == pytest.approx((256 + 153.6 + 136 + 52) * 1.2e9)
-    assert size.disk == pytest.approx((1024 + 256 + 153.6 + 285 + 136 + 52) * 1.2e9)
+    assert size.ram == pytest.approx((256 + 153.6 + 112 + 52) * 1.2e9)
+    assert size.disk == pytest.approx((1024 + 256 + 153.6 + 285 + 112 + 52) * 1.2e9)
 
 
 @pytest.mark.parametrize(("quantisation", "searched"), [("none", 2048), ("int8", 512), ("binary", 64)])
