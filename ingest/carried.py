@@ -17,9 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from siamese_search.curation.by_hand import keep_labels
-
-#: Fields that belong to a place or a file, and stay behind.
-_LOCAL = frozenset({"source", "key", "path", "size", "mtime_ns", "crc", "digest", "carried", "labelled"})
+from siamese_search.datasets.records import BOOKKEEPING
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ def keep_carried(payload: dict[str, Any], stored: Mapping[str, Any]) -> None:
 def take_along(payload: dict[str, Any], origin: Mapping[str, Any], identifier: str) -> None:
     """Give ``payload`` all that the point it moves from knows and its new place does not state, or a person did."""
     keep_labels(payload, origin)
-    _carry(payload, origin, [name for name in origin if name not in _LOCAL], identifier)
+    _carry(payload, origin, [name for name in origin if name not in BOOKKEEPING], identifier)
 
 
 def arrived(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +72,9 @@ def arrived(payload: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _carry(payload: dict[str, Any], stored: Mapping[str, Any], names: Any, origin: str | None) -> None:
-    kept = sorted(name for name in names if name in stored and name not in payload and name not in _LOCAL)
+    kept = sorted(
+        name for name in names if name in stored and name not in payload and name not in BOOKKEEPING
+    )
     for name in kept:
         payload[name] = stored[name]
     if kept or origin is not None:

@@ -16,26 +16,12 @@ from ingest.checksum import with_digests
 from ingest.moves import find_moves
 from ingest.scan import ScannedFile
 from siamese_search.curation.by_hand import LABELLED, keep_labels
-from siamese_search.datasets.records import point_id
+from siamese_search.datasets.records import BOOKKEEPING, point_id
 from siamese_search.gallery.base import Gallery
 from siamese_search.gallery.fields import coerce
 
 #: Payload fields that are not metadata: ingest writes them, and the gallery its ``crc`` of the vector.
-RESERVED = frozenset(
-    {
-        "identity",
-        "camera",
-        "source",
-        "key",
-        "path",
-        "size",
-        "mtime_ns",
-        "crc",
-        "digest",
-        "carried",
-        "labelled",
-    }
-)
+RESERVED = BOOKKEEPING | {"identity", "camera"}
 #: What a payload says of the file's state, and not of what the picture shows.
 _STATE = frozenset({"size", "mtime_ns", "digest"})
 

@@ -8,9 +8,7 @@ import click
 
 from siamese_search.cli.options import json_option, store_options
 from siamese_search.cli.output import file_size, safe, write_json, write_pairs, write_table, write_text
-
-#: Payload fields that serve the ingest; people filter by the others.
-INTERNAL = frozenset({"source", "key", "path", "size", "mtime_ns", "crc", "digest", "carried", "labelled"})
+from siamese_search.datasets.records import BOOKKEEPING
 
 EPILOG = """\b
 Examples:
@@ -55,7 +53,7 @@ def _print(facts: dict[str, Any], *, alone: bool) -> None:
                     f"{item['points']:,}",
                     file_size(item["size_bytes"]),
                     item["model"]["fingerprint"][:12],
-                    " ".join(sorted(set(item["fields"]) - INTERNAL)),
+                    " ".join(sorted(set(item["fields"]) - BOOKKEEPING)),
                 ]
                 for item in galleries
             ],
@@ -94,7 +92,7 @@ def _print_gallery(item: dict[str, Any]) -> None:
         pairs.append(("previous", f"{_model(item['previous'])}; sss rollback goes back to it"))
     if item["building"]:
         pairs.append(("building", f"{_model(item['building'])}; sss reindex goes on with it"))
-    fields = [f"{name} ({kind})" for name, kind in sorted(item["fields"].items()) if name not in INTERNAL]
+    fields = [f"{name} ({kind})" for name, kind in sorted(item["fields"].items()) if name not in BOOKKEEPING]
     write_pairs([*pairs, ("filter by", ", ".join(fields))])
     write_text("")
 

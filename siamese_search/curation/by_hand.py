@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from siamese_search.datasets.records import BOOKKEEPING
+
 #: The payload field.
 LABELLED = "labelled"
-#: Fields that say which file a point is of, and its state: nobody's to set by hand.
-NOT_LABELS = frozenset({"source", "key", "path", "size", "mtime_ns", "crc", "digest", "carried", LABELLED})
 
 
 def read_labelled(payload: Mapping[str, Any]) -> tuple[str, ...]:
@@ -27,7 +27,7 @@ def read_labelled(payload: Mapping[str, Any]) -> tuple[str, ...]:
 def parse_labelled(text: str) -> tuple[str, ...]:
     """The names in ``labelled_text``. Raises ValueError for anything else."""
     names = json.loads(text)
-    if not isinstance(names, list) or not all(isinstance(n, str) and n not in NOT_LABELS for n in names):
+    if not isinstance(names, list) or not all(isinstance(n, str) and n not in BOOKKEEPING for n in names):
         raise ValueError("not a list of field names")
     return tuple(names)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from siamese_search.csv_cells import NONE, read_cell
-from siamese_search.curation.by_hand import NOT_LABELS, parse_labelled
+from siamese_search.curation.by_hand import parse_labelled
 from siamese_search.datasets.csv_layout import KINDS, fits_kind, typed_value
+from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.datasets.table import Table, read_header
 from siamese_search.errors import DataError, printable
 from siamese_search.gallery.filters import INT_MAX, INT_MIN
@@ -21,7 +22,7 @@ PROPOSED = "proposed identity"
 FORMERLY = "formerly set by hand"
 REVIEW_COLUMNS = frozenset({"confidence", "cluster size", "existing identity", "cluster", "note"})
 #: Columns of ``sss export`` and of people's tables that are no labels, beside what ingest keeps for itself.
-_PASSED_OVER = NOT_LABELS | {"id", "vector"}
+_PASSED_OVER = BOOKKEEPING | {"id", "vector"}
 #: Labels of these two are text whatever they look like.
 _TEXT = frozenset({"identity", "camera"})
 #: Nineteen digits reach the ends of 64 bits.

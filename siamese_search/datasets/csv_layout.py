@@ -8,13 +8,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from siamese_search.datasets.records import ImageRecord, MetadataValue, encode_key, label_text
+from siamese_search.datasets.records import BOOKKEEPING, ImageRecord, MetadataValue, encode_key, label_text
 from siamese_search.datasets.table import PATH_COLUMNS, Table, image_base, resolve_names
 from siamese_search.datasets.triplets import missing_files
 from siamese_search.errors import DataError, printable
-
-#: Payload fields of the gallery: a metadata column must not overwrite them.
-RESERVED = frozenset({"source", "key", "size", "mtime_ns", "crc", "digest", "carried", "labelled"})
 
 _INT = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")  # "007" is a name, not a number; 18 digits fit int64
 _BOOLS = {"true": True, "false": False}
@@ -45,7 +42,7 @@ class CsvLayout:
         # A nameless column is what data frames write for their index: nobody can filter by it.
         self._metadata = {i: c for i, c in enumerate(table.columns) if i not in special and c}
         for column in self._metadata.values():
-            if column.lower() in RESERVED or column.lower() == "path":
+            if column.lower() in BOOKKEEPING:  # a gallery's own fields must not be overwritten
                 raise DataError(f"{printable(table.path)}: column {column!r} is a reserved name; rename it")
         self.root, self._prefix = Path(), ""
         self.root, self.rows, self.kinds = self._survey(images_root)

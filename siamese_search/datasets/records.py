@@ -13,6 +13,9 @@ from urllib.parse import quote, unquote_to_bytes
 
 MetadataValue = str | int | float | bool
 
+#: Payload fields of a point that say which file it is of and what was done with it, and nothing of what it shows.
+BOOKKEEPING = frozenset({"source", "key", "path", "size", "mtime_ns", "crc", "digest", "carried", "labelled"})
+
 #: Market-1501's two reserved identities: a junk box is ignored in rankings, a distractor is a negative.
 JUNK_IDENTITY = "-1"
 DISTRACTOR_IDENTITY = "0000"

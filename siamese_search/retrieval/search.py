@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from siamese_search.datasets.records import decode_key
+from siamese_search.datasets.records import BOOKKEEPING, decode_key
 from siamese_search.errors import ImageError, ModelMismatchError, StoreError, UsageError
 from siamese_search.gallery.base import Gallery, Hit
 from siamese_search.gallery.filters import Condition
@@ -44,21 +44,7 @@ GroupBy = Literal["identity"]
 Query = Path | str | NDArray[np.uint8]
 
 #: Payload fields with a place of their own in a result; everything else is metadata.
-_RESERVED = frozenset(
-    {
-        "identity",
-        "camera",
-        "source",
-        "key",
-        "path",
-        "size",
-        "mtime_ns",
-        "crc",
-        "digest",
-        "carried",
-        "labelled",
-    }
-)
+_RESERVED = BOOKKEEPING | {"identity", "camera"}
 
 #: Query images in memory at once: a directory of thousands must not be.
 _IMAGES_AT_ONCE = 64
