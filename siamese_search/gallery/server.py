@@ -16,7 +16,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as messages
 
@@ -38,6 +37,7 @@ from siamese_search.gallery.fields import UNINDEXED, settle
 from siamese_search.gallery.filters import Condition, check
 from siamese_search.gallery.generation import Generation, read_generation
 from siamese_search.gallery.rows import canonical_ids, json_path, unit_rows
+from siamese_search.gallery.server_answers import most_frequent, ranked_points, stored
 from siamese_search.gallery.server_fields import add_fields, finish_fields
 from siamese_search.gallery.server_filters import to_filter
 from siamese_search.gallery.server_points import (
@@ -100,8 +100,7 @@ class ServerGallery(Gallery):
             self._upsert(names[part], rows[part], payloads[part], start)
 
     def _upsert(self, ids: list[str], rows: Vectors, payloads: Sequence[Payload], offset: int) -> None:
-        for _ in range(_WRITE_ATTEMPTS):
-            known = dict(self._generation.fields)
+        def attempt(known: dict[str, str]) -> dict[str, str]:
             settled, changed = settle(payloads, known, row_offset=offset)
             for row, payload in zip(rows, settled):
                 payload["crc"] = vector_crc(row)
@@ -110,7 +109,14 @@ class ServerGallery(Gallery):
             if changed:
                 add_fields(self._run, self._generation, changed)
             self._send(ids, rows, settled)
-            written = {**known, **changed}
+            return {**known, **changed}
+
+        self._write(attempt)
+
+    def _write(self, attempt: Callable[[dict[str, str]], dict[str, str]]) -> None:
+        """Write until nobody has changed the fields meanwhile. attempt: from the known fields to those it wrote by."""
+        for _ in range(_WRITE_ATTEMPTS):
+            written = attempt(dict(self._generation.fields))
             now = self._refresh().fields
             self._watch(self._generation)
             if all(now.get(name) == kind for name, kind in written.items()):
@@ -132,20 +138,17 @@ class ServerGallery(Gallery):
             self._set_payload(dict(wanted[start : start + _CHUNK]))
 
     def _set_payload(self, part: dict[str, dict[str, Any]]) -> None:
-        for _ in range(_WRITE_ATTEMPTS):
-            known = dict(self._generation.fields)
+        def attempt(known: dict[str, str]) -> dict[str, str]:
             changes, changed = gather(part, known)
             if changed:
                 add_fields(self._run, self._generation, changed)
             operations = payload_operations(changes)
             if operations:
                 self._run(QdrantClient.batch_update_points, self._collection, operations, wait=True)
-            written = {name: {**known, **changed}[name] for change in changes for name in change.written}
-            now = self._refresh().fields
-            self._watch(self._generation)
-            if all(now.get(name) == kind for name, kind in written.items()):
-                return
-        raise StoreError(f"{self._what}: others keep changing the types of its fields; run the command again")
+            fields = {**known, **changed}
+            return {name: fields[name] for change in changes for name in change.written}
+
+        self._write(attempt)
 
     def delete(self, ids: Sequence[str]) -> None:
         self._writable()
@@ -214,10 +217,10 @@ class ServerGallery(Gallery):
         for start in range(0, len(rows), _QUERY_CHUNK):
             part = rows[start : start + _QUERY_CHUNK]
             for row, answer in zip(part, ask([request(row, k + 1) for row in part]), strict=True):
-                limit, ranked = k + 1, _ranked(answer.points)
+                limit, ranked = k + 1, ranked_points(answer.points)
                 while len(ranked) == limit and ranked[k - 1][1] == ranked[-1][1]:
                     limit *= 8
-                    ranked = _ranked(ask([request(row, limit)])[0].points)
+                    ranked = ranked_points(ask([request(row, limit)])[0].points)
                 yield ranked[:k]
 
     def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[StoredPoint | None]:
@@ -229,7 +232,7 @@ class ServerGallery(Gallery):
             records = self._run(
                 QdrantClient.retrieve, self._collection, part, with_payload=True, with_vectors=with_vectors
             )
-            found |= {str(record.id): _stored(record, floats) for record in records}
+            found |= {str(record.id): stored(record, floats) for record in records}
         return [found.get(name) for name in names]
 
     def scroll(
@@ -265,7 +268,7 @@ class ServerGallery(Gallery):
             )
             floats = self._floats()
             for record in records:
-                yield _stored(record, floats)
+                yield stored(record, floats)
             if offset is None:
                 return
 
@@ -281,7 +284,7 @@ class ServerGallery(Gallery):
         if self._generation.fields[field] == "float" or field in UNINDEXED:
             # The server counts neither floats nor what has no index.
             points = self.scroll([*where, Condition(field, "present")], fields=[field])
-            return _top(Counter(point.payload[field] for point in points), limit)
+            return most_frequent(Counter(point.payload[field] for point in points), limit)
         # Of several shards each sends its own most frequent values only, so then all are asked for.
         sharded = (self._collection_info().config.params.shard_number or 1) > 1
         everything = sharded or limit > _LARGE_K
@@ -297,7 +300,7 @@ class ServerGallery(Gallery):
             ).hits
             counts = sorted((hit.count for hit in hits), reverse=True)
             if everything or len(counts) < asked or counts[limit - 1] != counts[-1]:
-                return _top({hit.value: hit.count for hit in hits if hit.count}, limit)
+                return most_frequent({hit.value: hit.count for hit in hits if hit.count}, limit)
             asked *= 8  # a tie at the last place, which the server breaks as it likes
 
     def fields(self) -> dict[str, str]:
@@ -408,18 +411,3 @@ class ServerGallery(Gallery):
 
 def _upsert(client: QdrantClient, request: messages.UpsertPoints) -> None:
     client.grpc_points.Upsert(request, timeout=TIMEOUT)
-
-
-def _ranked(points: Sequence[models.ScoredPoint]) -> list[tuple[models.ScoredPoint, float]]:
-    """Points with their scores, by score descending, then id ascending (as text, whose order is the same)."""
-    # Clipped before sorting: rounding puts equal vectors at 1.0000001, and a cosine ends at 1.
-    scores: list[float] = np.clip([point.score for point in points], -1.0, 1.0).tolist()
-    return sorted(zip(points, scores), key=lambda one: (-one[1], str(one[0].id)))
-
-
-def _stored(record: models.Record, floats: Sequence[str]) -> StoredPoint:
-    return StoredPoint(str(record.id), to_payload(record.payload, floats), to_vector(record.vector))
-
-
-def _top(counts: dict[Any, int], limit: int) -> dict[Any, int]:
-    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:limit])
