@@ -59,7 +59,7 @@ def _fit(
         for rows in torch.split(torch.randperm(len(necked), generator=generator), _BATCH):
             for group in optimizer.param_groups:
                 group["lr"] = _LR * (1.0 - taken / steps)
-            loss = trainer.head_loss(necked[rows.to(necked.device)], rows.numpy())
+            loss = trainer.head_loss(necked[rows.to(necked.device)], *trainer.targets(rows.numpy()))
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

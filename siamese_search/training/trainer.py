@@ -234,23 +234,28 @@ class Trainer:
     ) -> tuple[Tensor, TripletLoss]:
         """features, necked: float32 [n, dim] of the batch; shape: [n] for P×K, [b, 3] or [b, 2] else."""
         config = self.config
-        labels = torch.from_numpy(self.labels[indices]).to(self.device)
+        labels, taught = self.targets(indices)
         triplet = triplet_objective(config, features, labels, shape)
         loss = config.triplet_weight * triplet.loss
         if self.heads:
-            loss = loss + self.head_loss(necked, indices)
-        if self.teacher is not None:
-            target = torch.from_numpy(self.teacher[indices]).to(self.device)
-            loss = loss + config.similarity_weight * similarity_matching(necked, target)
+            loss = loss + self.head_loss(necked, labels, taught)
+        if taught is not None:
+            loss = loss + config.similarity_weight * similarity_matching(necked, taught)
         return loss, triplet
 
-    def head_loss(self, necked: Tensor, indices: NDArray[np.int64]) -> Tensor:
+    def targets(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
+        """Labels, int64 [n], and the teacher's vectors, float32 [n, t], of these images [n], on the device."""
+        labels = torch.from_numpy(self.labels[indices]).to(self.device)
+        if self.teacher is None:
+            return labels, None
+        return labels, torch.from_numpy(self.teacher[indices]).to(self.device)
+
+    def head_loss(self, necked: Tensor, labels: Tensor, taught: Tensor | None) -> Tensor:
         """What the training heads make of these embeddings: identities, metric losses, teacher, each by its weight.
 
-        necked: float32 [n, dim], of the images ``indices`` [n].
+        necked: float32 [n, dim]. labels, taught: as :meth:`targets` gives them for the same images.
         """
         config = self.config
-        labels = torch.from_numpy(self.labels[indices]).to(self.device)
         loss = necked.new_zeros(())
         if "classifier" in self.heads:
             logits = self.heads["classifier"](necked)
@@ -260,9 +265,8 @@ class Trainer:
         if "metric" in self.heads:
             metric = metric_loss(cast(nn.ModuleDict, self.heads["metric"]), necked, labels)
             loss = loss + config.metric_weight * metric
-        if self.teacher is not None:
-            target = torch.from_numpy(self.teacher[indices]).to(self.device)
-            loss = loss + config.teacher_weight * cosine_regression(self.heads["projection"](necked), target)
+        if taught is not None:
+            loss = loss + config.teacher_weight * cosine_regression(self.heads["projection"](necked), taught)
         return loss
 
     def finish_epoch(self) -> dict[str, float]:

@@ -83,18 +83,18 @@ def test_the_fitted_heads_come_near_the_least_loss() -> None:
     trainer.network.eval()
     with torch.no_grad():
         necked = trainer.network(trainer.network.normalise(torch.from_numpy(trainer.images.get(rows))))[1]
-        fitted = float(trainer.head_loss(necked, rows))
-        untrained = float(make_trainer().head_loss(necked, rows))
+        fitted = float(trainer.head_loss(necked, *trainer.targets(rows)))
+        untrained = float(make_trainer().head_loss(necked, *trainer.targets(rows)))
     optimizer = torch.optim.LBFGS(trainer.heads.parameters(), max_iter=500, line_search_fn="strong_wolfe")
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = trainer.head_loss(necked, rows)
+        loss = trainer.head_loss(necked, *trainer.targets(rows))
         loss.backward()
         return loss
 
     optimizer.step(closure)
-    least = float(trainer.head_loss(necked, rows).detach())
+    least = float(trainer.head_loss(necked, *trainer.targets(rows)).detach())
     assert least < untrained - 0.2
     assert fitted < least + 0.2 * (untrained - least)
 
