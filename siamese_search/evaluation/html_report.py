@@ -165,7 +165,7 @@ def _pair_charts(report: EvaluationReport) -> str:
 def _histogram(report: EvaluationReport) -> str:
     edges, genuine, impostor = report.pairs.binned(64)
     middle = ((edges[:-1] + edges[1:]) / 2).tolist()
-    shares = [counts / max(1, counts.sum()) for counts in (impostor, genuine)]
+    shares = [counts / max(1.0, float(counts.sum())) for counts in (impostor, genuine)]
     used = np.flatnonzero(shares[0] + shares[1])
     left, right = float(edges[used[0]]), float(edges[used[-1] + 1])
     marks = [] if report.verification.threshold is None else [(report.verification.threshold, "FAR 1 %")]
