@@ -42,7 +42,7 @@ Each run is a model bundle: sss evaluate --model DIR/margin=0.5.
     "--init",
     metavar="WEIGHTS",
     default="imagenet",
-    help="Initial weights: imagenet (through timm), bundled, none, or a bundle's directory.",
+    help="Initial weights: imagenet (timm's, else the [imagenet] extra's), bundled, none, a bundle, or a file.",
 )
 @click.option("--holdout-ids", metavar="FILE", help="Identities that training must not see, one per line.")
 @click.option(

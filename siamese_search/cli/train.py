@@ -38,7 +38,7 @@ The run directory is a model bundle: sss ingest --model runs/NAME, sss evaluate 
     "--init",
     metavar="WEIGHTS",
     default="imagenet",
-    help="Initial weights: imagenet (through timm), bundled, none, or a bundle's directory.",
+    help="Initial weights: imagenet (timm's, else the [imagenet] extra's), bundled, none, a bundle, or a file.",
 )
 @click.option(
     "--holdout-ids",

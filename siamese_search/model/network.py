@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamese_search.errors import TrainingError, UsageError
+from siamese_search.errors import UsageError
 from siamese_search.model import simple_cnn
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -47,7 +47,8 @@ def normalisation(backbone: str) -> tuple[tuple[float, float, float], tuple[floa
     """(mean, std) of RGB in 0–1 that a new network of this backbone is built with."""
     if backbone == simple_cnn.NAME:
         return simple_cnn.MEAN, simple_cnn.STD
-    return IMAGENET_MEAN, IMAGENET_STD
+    usual = timm.get_pretrained_cfg(backbone)
+    return (usual.mean, usual.std) if usual else (IMAGENET_MEAN, IMAGENET_STD)
 
 
 class GeMPool(nn.Module):
@@ -79,10 +80,10 @@ class APNNetwork(nn.Module):
     ``embed`` is what retrieval uses: ``necked``, L2-normalised.
     """
 
-    def __init__(self, spec: NetworkSpec, *, pretrained: bool = False) -> None:
+    def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.backbone = _create_backbone(spec, pretrained)
+        self.backbone = _create_backbone(spec)
         if spec.last_stride == 1:
             _undo_last_stride(self.backbone)
         self.pool = _create_pool(spec)
@@ -130,25 +131,14 @@ def _create_pool(spec: NetworkSpec) -> nn.Module:
     return GeMPool() if spec.pool == "gem" else AvgPool()
 
 
-def _create_backbone(spec: NetworkSpec, pretrained: bool) -> Any:
+def _create_backbone(spec: NetworkSpec) -> Any:
     if spec.backbone == simple_cnn.NAME:
-        if pretrained:
-            raise UsageError(f"{spec.backbone} has no ImageNet weights: start with --init none or a bundle")
         return simple_cnn.SimpleCNN(spec.height, spec.width)
     if not timm.is_model(spec.backbone):
         near = ", ".join(timm.list_models(f"*{spec.backbone[:6]}*")[:5]) or "efficientnet_b0"
         raise UsageError(f"unknown backbone {spec.backbone!r}: timm has no such model; near it: {near}")
-    try:
-        # global_pool="" leaves pooling to us; num_classes=0 drops timm's classifier.
-        return timm.create_model(spec.backbone, pretrained=pretrained, num_classes=0, global_pool="")
-    except Exception as error:
-        if not pretrained:
-            raise
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise TrainingError(
-            f"ImageNet weights for {spec.backbone} could not be downloaded ({reason}): connect to the "
-            "internet once, or start from other weights with --init bundled, --init PATH or --init none"
-        ) from error
+    # global_pool="" leaves pooling to us; num_classes=0 drops timm's classifier.
+    return timm.create_model(spec.backbone, pretrained=False, num_classes=0, global_pool="")
 
 
 def _undo_last_stride(backbone: nn.Module) -> None:

