@@ -1,38 +1,70 @@
-"""Augmentation of whole batches on the training device, from a generator: the same seed, the same pixels."""
+"""Augmentation of whole batches on the training device: the same random numbers, the same pixels.
+
+The numbers of an image are one row of a table (:func:`draw`). A batch draws its own, or reads them from a table for the
+whole data set: then a view of an image can be made again, at any size, and a teacher need be asked about it only once.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from siamese_search.training.presets import TrainConfig
 
 #: ITU-R BT.601 luma of red, green and blue.
 _LUMA = (0.299, 0.587, 0.114)
 
+#: The columns of a row of random numbers, by the step that reads them.
+_FLIP, _BLUR, _GREY = 0, 1, 2
+_CROP, _ZOOM, _JITTER, _TINT = slice(3, 5), slice(5, 7), slice(7, 10), slice(10, 13)
+_PATCH, _ERASE, _BOX, _COLOUR = slice(13, 17), 17, slice(18, 22), slice(22, 25)
+COLUMNS = 25
 
-def augment(images: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
-    """Flip, shifted crop, colour jitter and random erasing of uint8 or float images [N, H, W, 3] in 0–255.
+#: What a teacher sees of a view: all but mirroring, which hardly changes its answer, and erasing, for what it says of
+#: the whole person is what a student that sees a part shall learn.
+TAUGHT = [column for column in range(_ERASE) if column != _FLIP]
 
-    Returns float32 [N, H, W, 3]; ``images`` stay as they are. Random numbers come from ``generator`` on the CPU,
-    whatever the device, so that runs on different devices see the same augmentation. What only moves pixels
-    comes first, while they are single bytes: passes over memory are what augmentation costs.
+
+def draw(n: int, generator: torch.Generator) -> Tensor:
+    """Random numbers for n images, float32 [n, COLUMNS] in 0–1, on the CPU whatever the training device."""
+    return torch.rand((n, COLUMNS), generator=generator)
+
+
+def view_draws(config: TrainConfig, n: int, view: int) -> Tensor:
+    """The random numbers of view 1, 2 … of each of n images, float32 [n, COLUMNS]; they depend on the seed alone."""
+    return draw(n, torch.Generator().manual_seed(104_729 * (config.seed + 1) + view))
+
+
+def view_recipe(config: TrainConfig) -> str:
+    """What the pixels of a view depend on, as text: vectors of views belong to one recipe."""
+    names = ("seed", "crop", "zoom", "blur", "jitter", "tint", "grey")
+    return " ".join(f"{name}={getattr(config, name)}" for name in names)
+
+
+def augment(images: Tensor, config: TrainConfig, random: Tensor) -> Tensor:
+    """Uint8 or float images [n, H, W, 3] in 0–255, changed as ``config`` says; float32 [n, H, W, 3].
+
+    random: float32 [n, COLUMNS], see :func:`draw`. ``images`` stay as they are. What only moves pixels comes first,
+    while they are single bytes: passes over memory are what augmentation costs.
     """
-    x = images
-    n, height = x.shape[:2]
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(shape, generator=generator)
-
+    x, r = images, random
+    height = x.shape[1]
     if config.flip > 0:
-        x = _flip(x, uniform(n) < config.flip)
-    if config.crop > 0:
-        x = _shift(x, round(config.crop * height), uniform(n, 2))
+        x = _flip(x, r[:, _FLIP] < config.flip)
+    if config.zoom > 0:
+        x = _zoom(x, config, r[:, _CROP], r[:, _ZOOM])
+    elif config.crop > 0:
+        x = _shift(x, round(config.crop * height), r[:, _CROP])
     x = x.to(torch.float32, copy=True)
-    if config.jitter > 0:
-        x = _jitter(x, config.jitter, uniform(n, 3).to(x.device))
+    if config.blur > 0:
+        _blur(x, r[:, _BLUR] < config.blur)
+    if config.jitter > 0 or config.tint > 0:
+        x = _jitter(x, config, r[:, _JITTER].to(x.device), r[:, _TINT].to(x.device))
+    if config.grey > 0:
+        _grey(x, r[:, _GREY] < config.grey, r[:, _PATCH])
     if config.erase > 0:
-        _erase(x, uniform(n) < config.erase, uniform(n, 4), uniform(n, 3).to(x.device))
+        _erase(x, r[:, _ERASE] < config.erase, r[:, _BOX], r[:, _COLOUR].to(x.device))
     return x
 
 
@@ -58,20 +90,58 @@ def _shift(x: Tensor, pad: int, r: Tensor) -> Tensor:
     return crops[torch.arange(n, device=x.device)[:, None], rows, left[:, None]].view(x.shape)
 
 
-def _jitter(x: Tensor, strength: float, r: Tensor) -> Tensor:
-    """Brightness, contrast about the mean grey and saturation about each pixel's grey, by factors in 1 ± strength.
+def _zoom(x: Tensor, config: TrainConfig, shift: Tensor, zoom: Tensor) -> Tensor:
+    """Boxes that are cut tighter or wider: height and width scaled each by up to 1 + zoom either way, then shifted.
 
-    One after the other they are linear in a pixel, so they are one matrix and one offset per image.
+    Detectors differ in how close they cut. Outside the image its border is repeated.
     """
-    brightness, contrast, saturation = (1.0 + strength * (2.0 * r - 1.0)).unbind(1)  # [n] each
+    n, height, width, _ = x.shape
+    reach = torch.log1p(torch.tensor(config.zoom))
+    scale = torch.exp(
+        (2.0 * zoom - 1.0) * reach
+    )  # [n, 2] of height and width; above 1 more of the scene is seen
+    moved = (2.0 * shift - 1.0) * config.crop * 2.0  # in half heights, the unit of a sampling grid
+    theta = torch.zeros(n, 2, 3)
+    theta[:, 0, 0], theta[:, 0, 2] = scale[:, 1], moved[:, 1] * height / width
+    theta[:, 1, 1], theta[:, 1, 2] = scale[:, 0], moved[:, 0]
+    grid = F.affine_grid(theta.to(x.device), [n, 3, height, width], align_corners=False)
+    pixels = x.permute(0, 3, 1, 2).float()
+    return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)
+
+
+def _blur(x: Tensor, chosen: Tensor) -> None:
+    """The chosen images at half their size and back, in place: a person farther from the camera."""
+    rows = chosen.nonzero()[:, 0].to(x.device)
+    if len(rows):
+        small = F.avg_pool2d(x[rows].permute(0, 3, 1, 2), 2)
+        x[rows] = F.interpolate(small, x.shape[1:3], mode="bilinear").permute(0, 2, 3, 1)
+
+
+def _jitter(x: Tensor, config: TrainConfig, r: Tensor, tint: Tensor) -> Tensor:
+    """Brightness, contrast about the mean grey, saturation about each pixel's grey, then a gain for each channel.
+
+    All factors lie in 1 ± strength. One after the other they are linear in a pixel, so they are one matrix and one
+    offset per image.
+    """
+    brightness, contrast, saturation = (1.0 + config.jitter * (2.0 * r - 1.0)).unbind(1)  # [n] each
+    gain = 1.0 + config.tint * (2.0 * tint - 1.0)  # [n, 3]
     luma = torch.tensor(_LUMA, device=x.device)
     pixels = x.flatten(1, 2)  # [n, height · width, 3]
     grey = brightness * (pixels @ luma).mean(dim=1)
     scale = brightness * contrast
     matrix = (scale * saturation)[:, None, None] * torch.eye(3, device=x.device)
     matrix = matrix + (scale * (1.0 - saturation))[:, None, None] * luma[:, None]  # [n, 3 in, 3 out]
-    offset = ((1.0 - contrast) * grey)[:, None, None]
-    return torch.baddbmm(offset, pixels, matrix).clamp_(0.0, 255.0).view(x.shape)
+    offset = ((1.0 - contrast) * grey)[:, None, None] * gain[:, None]
+    return torch.baddbmm(offset, pixels, matrix * gain[:, None]).clamp_(0.0, 255.0).view(x.shape)
+
+
+def _grey(x: Tensor, chosen: Tensor, r: Tensor) -> None:
+    """The chosen images without colour in one rectangle, or, a third of them, altogether (Gong et al., CVPRW 2021)."""
+    luma = torch.tensor(_LUMA, device=x.device)
+    edges = _rectangles(x, torch.cat((0.3 + 0.7 * r[:, :1], r[:, 1:]), 1), 1.0)
+    for image in chosen.nonzero()[:, 0].tolist():
+        a, b, c, d = edges[image] if float(r[image, 0]) < 2 / 3 else (0, x.shape[1], 0, x.shape[2])
+        x[image, a:b, c:d] = (x[image, a:b, c:d] @ luma)[..., None]
 
 
 def _erase(x: Tensor, chosen: Tensor, r: Tensor, colour: Tensor) -> None:
@@ -80,16 +150,25 @@ def _erase(x: Tensor, chosen: Tensor, r: Tensor, colour: Tensor) -> None:
     In place. chosen bool [n] and r [n, 4] are on the CPU, colour [n, 3] on the images' device: a rectangle is a
     slice, and finding it must not wait for the device.
     """
-    _, height, width, _ = x.shape
-    area = (0.02 + 0.28 * r[:, 0]) * height * width
-    aspect = torch.exp((2.0 * r[:, 1] - 1.0) * 1.2)
-    h = (area * aspect).sqrt().clamp(max=0.8 * height)
-    w = (area / aspect).sqrt().clamp(max=0.8 * width)
-    top = r[:, 2] * (height - h)
-    left = r[:, 3] * (width - w)
-    # Pixels whose index lies in [top, top + h), and so for the columns.
-    edges = torch.stack((top, top + h, left, left + w), 1).ceil().long().tolist()
+    edges = _rectangles(x, torch.cat((0.02 + 0.28 * r[:, :1], r[:, 1:]), 1), 0.8)
     colours = colour * 255.0
     for image in chosen.nonzero()[:, 0].tolist():
         a, b, c, d = edges[image]
         x[image, a:b, c:d] = colours[image]
+
+
+def _rectangles(x: Tensor, r: Tensor, longest: float) -> list[list[int]]:
+    """(top, bottom, left, right) of one rectangle per image. r: [n, 4] area as a share, aspect, and place.
+
+    No side is longer than this share of the image's.
+    """
+    _, height, width, _ = x.shape
+    area = r[:, 0] * height * width
+    aspect = torch.exp((2.0 * r[:, 1] - 1.0) * 1.2)
+    h = (area * aspect).sqrt().clamp(max=longest * height)
+    w = (area / aspect).sqrt().clamp(max=longest * width)
+    top = r[:, 2] * (height - h)
+    left = r[:, 3] * (width - w)
+    # Pixels whose index lies in [top, top + h), and so for the columns.
+    found: list[list[int]] = torch.stack((top, top + h, left, left + w), 1).ceil().long().tolist()
+    return found

@@ -54,6 +54,10 @@ class TrainConfig:
     metric_weight: float = _option(1.0, "weight of the losses of --metric-loss")
     teacher_weight: float = _option(10.0, "weight of the cosine regression onto the teacher's embedding")
     similarity_weight: float = _option(10.0, "weight of matching the teacher's in-batch similarity matrix")
+    teacher_views: int = _option(
+        0,
+        "augmented views of each image that the teacher is asked about too; they and the plain image take turns",
+    )
 
     # optimisation
     optimizer: Literal["adam", "adamw"] = _option("adamw", "optimiser")
@@ -79,6 +83,15 @@ class TrainConfig:
     crop: float = _option(0.06, "random crop after padding by this share of the height")
     erase: float = _option(0.5, "probability of random erasing")
     jitter: float = _option(0.2, "strength of brightness, contrast and saturation jitter")
+    zoom: float = _option(0.0, "tighter and wider boxes: height and width scaled by up to 1 + this share")
+    tint: float = _option(0.0, "strength of the change of each colour channel, as of another camera")
+    grey: float = _option(
+        0.0, "probability of losing the colour of a rectangle or, a third of them, of the image"
+    )
+    blur: float = _option(0.0, "probability of half the resolution")
+    mixstyle: float = _option(
+        0.0, "share of batches whose early feature maps exchange their statistics (MixStyle)"
+    )
 
     # the run
     seed: int = _option(0, "seed of everything random")
@@ -107,6 +120,7 @@ class TrainConfig:
             "margin": 0, "triplet_weight": 0, "identity_weight": 0, "label_smoothing": 0, "metric_weight": 0,
             "teacher_weight": 0, "similarity_weight": 0, "weight_decay": 0, "warmup_epochs": 0, "grad_clip": 0,
             "restart": 0, "probe_epochs": 0, "flip": 0, "crop": 0, "erase": 0, "jitter": 0, "ema": 0,
+            "zoom": 0, "tint": 0, "grey": 0, "blur": 0, "mixstyle": 0, "teacher_views": 0,
             "validate_every": 0, "checkpoint_minutes": 0, "seed": 0,
         }  # fmt: skip
         at_most = {
@@ -115,6 +129,12 @@ class TrainConfig:
             "erase": 1,
             "crop": 0.5,
             "jitter": 0.9,
+            "zoom": 1,
+            "tint": 0.9,
+            "grey": 1,
+            "blur": 1,
+            "mixstyle": 1,
+            "teacher_views": 64,
             "label_smoothing": 0.9,
             "dim": 65_536,
             "ema": 0.99999,

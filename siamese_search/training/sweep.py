@@ -22,8 +22,10 @@ from siamese_search.evaluation.verification import pair_scores
 from siamese_search.files import atomic_path
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import Device, Embedder, load_embedder
+from siamese_search.training.augment import view_recipe
 from siamese_search.training.checkpoint import CHECKPOINT_NAME
 from siamese_search.training.data import HoldOut
+from siamese_search.training.presets import TrainConfig
 from siamese_search.training.run import RUN_NAME, TEACHER_NAME, Reporter, Silent, TrainRequest, resume, train
 from siamese_search.training.sweep_plot import draw_sweep
 from siamese_search.training.sweep_record import PLOT_NAME, Figures, Sweep, SweepRun, held_out_protocol
@@ -127,7 +129,7 @@ def _train(
         result = resume(out, reporter, stop, device, threads)
     else:
         (out / RUN_NAME).unlink(missing_ok=True)  # stopped before its first checkpoint: begun again
-        _share_teacher(sweep, out)
+        _share_teacher(sweep, run, out)
         request = TrainRequest(
             data=sweep.data,
             out=out,
@@ -144,10 +146,14 @@ def _train(
     return result.bundle
 
 
-def _share_teacher(sweep: Sweep, out: Path) -> None:
-    """Give a new run the teacher's vectors that another one asked for: the images are the same."""
-    there = (sweep.path_of(run) / TEACHER_NAME for run in sweep.runs)
-    found = next((path for path in there if path.exists()), None)
+def _share_teacher(sweep: Sweep, run: SweepRun, out: Path) -> None:
+    """Give a new run the teacher's vectors that another one asked for: the images are the same, and so the views."""
+
+    def views(config: TrainConfig) -> tuple[int, str]:
+        return config.teacher_views, view_recipe(config) if config.teacher_views else ""
+
+    alike = (other for other in sweep.runs if views(other.point.config) == views(run.point.config))
+    found = next((path for other in alike if (path := sweep.path_of(other) / TEACHER_NAME).exists()), None)
     if sweep.teacher and found and found.parent != out:
         with atomic_path(out / TEACHER_NAME) as aside:
             shutil.copyfile(found, aside)

@@ -3,57 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, MissingExtraError, UsageError, printable
 from siamese_search.files import atomic_path
 from siamese_search.images import read_image
+from siamese_search.training.augment import augment, view_draws, view_recipe
+from siamese_search.training.presets import TrainConfig
 
 Progress = Callable[[int, int], None]
 
 
 def teacher_vectors(
-    path: Path, records: Sequence[ImageRecord], *, progress: Progress | None = None
+    path: Path,
+    records: Sequence[ImageRecord],
+    config: TrainConfig | None = None,
+    *,
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
-    """The teacher's embedding of every record, float32 [n, t], unit rows, in the order of ``records``.
+    """The teacher's embeddings, float32 [1 + v, n, t], unit rows: of every record, then of each of its v views.
 
-    path: ``.npz`` with arrays ``keys`` (text; ``SOURCE/KEY`` where a run has several data sets) and ``vectors``
-    [m, t]; or an OpenVINO IR ``.xml`` (its ``.bin`` beside it) or ``.onnx`` whose input is BGR 0–255, float
-    [N, 3, H, W].
+    path: ``.npz`` with arrays ``keys`` (text; ``SOURCE/KEY`` where a run has several data sets), ``vectors`` [m, t]
+    and perhaps ``views`` [v, m, t], as :func:`save_vectors` writes them; or an OpenVINO IR ``.xml`` (its ``.bin``
+    beside it) or ``.onnx`` whose input is BGR 0–255, float [N, 3, H, W]. config: how many views, and their
+    augmentation; None for no views.
     Raises DataError for a missing key or a vector that is not finite, UsageError for another kind of file.
     """
     if not path.is_file():
         raise DataError(f"{printable(path)}: no such teacher file")
     suffix = path.suffix.lower()
     if suffix == ".npz":
-        vectors = _read_npz(path, records)
+        vectors = _read_npz(path, records, config)
     elif suffix in (".xml", ".onnx"):
-        vectors = _run_network(path, records, progress)
+        vectors = _run_network(path, records, config, progress)
     else:
         raise UsageError(f"--teacher {printable(path)}: give an .npz, an OpenVINO .xml or an .onnx file")
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    norms = np.linalg.norm(vectors, axis=2, keepdims=True)
     if not np.isfinite(norms).all() or (norms == 0).any():
-        bad = records[int(np.flatnonzero(~np.isfinite(norms[:, 0]) | (norms[:, 0] == 0))[0])]
-        raise DataError(f"{printable(path)}: the teacher's vector of {bad.key} is zero or not finite")
+        bad = (~np.isfinite(norms) | (norms == 0)).any(axis=(0, 2))
+        key = records[int(np.flatnonzero(bad)[0])].key
+        raise DataError(f"{printable(path)}: the teacher's vector of {key} is zero or not finite")
     return np.asarray(vectors / norms, np.float32)
 
 
-def save_vectors(path: Path, records: Sequence[ImageRecord], vectors: NDArray[np.float32]) -> None:
-    """Write ``keys`` and ``vectors`` so that :func:`teacher_vectors` can read them again."""
+def save_vectors(
+    path: Path,
+    records: Sequence[ImageRecord],
+    vectors: NDArray[np.float32],
+    config: TrainConfig | None = None,
+) -> None:
+    """Write vectors [1 + v, n, t] so that :func:`teacher_vectors` can read them again; views need their config."""
+    arrays = {"keys": np.array([record.key for record in records]), "vectors": vectors[0]}
+    if len(vectors) > 1 and config:
+        arrays |= {"views": vectors[1:].astype(np.float16), "recipe": np.array(view_recipe(config))}
     with atomic_path(path) as aside, aside.open("wb") as handle:
-        np.savez(handle, keys=np.array([record.key for record in records]), vectors=vectors)
+        np.savez(handle, **arrays)
 
 
-def _read_npz(path: Path, records: Sequence[ImageRecord]) -> NDArray[np.float32]:
+def _read_npz(path: Path, records: Sequence[ImageRecord], config: TrainConfig | None) -> NDArray[np.float32]:
+    wanted = config.teacher_views if config else 0
     try:
         with np.load(path, allow_pickle=False) as archive:
             keys = [str(key) for key in archive["keys"]]
             vectors = np.asarray(archive["vectors"], np.float32)
+            views = np.asarray(archive["views"], np.float32) if wanted and "views" in archive else None
+            recipe = str(archive["recipe"]) if views is not None else ""
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{printable(path)}: not a teacher archive with keys and vectors: {error}") from None
     if vectors.ndim != 2 or len(vectors) != len(keys):
@@ -64,12 +85,45 @@ def _read_npz(path: Path, records: Sequence[ImageRecord]) -> NDArray[np.float32]
         raise DataError(
             f"{printable(path)}: no teacher vector for {len(missing)} images, the first is {missing[0]}"
         )
-    return vectors[[rows[record.key] for record in records]]
+    plain = vectors[[rows[record.key] for record in records]][None]
+    if config is None or not wanted:
+        return plain
+    # An image's view depends on its place among the images of the run, and on the seed.
+    same = recipe == view_recipe(config) and keys == [record.key for record in records]
+    if views is None or not same or len(views) < wanted or views.shape[1:] != vectors.shape:
+        raise DataError(
+            f"{printable(path)}: does not hold {wanted} augmented views of these images (--teacher-views): "
+            "give the teacher's network instead"
+        )
+    return np.concatenate((plain, views[:wanted]))
 
 
 def _run_network(
-    path: Path, records: Sequence[ImageRecord], progress: Progress | None, batch: int = 32
+    path: Path,
+    records: Sequence[ImageRecord],
+    config: TrainConfig | None,
+    progress: Progress | None,
+    batch: int = 32,
 ) -> NDArray[np.float32]:
+    run, size = _compiled(path)
+    views = config.teacher_views if config else 0
+    tables = [view_draws(config, len(records), view + 1) for view in range(views)] if config else []
+    blocks: list[NDArray[np.float32]] = []
+    for start in range(0, len(records), batch):
+        images = np.stack([read_image(r.path, size) for r in records[start : start + batch]])
+        plain = torch.from_numpy(images)
+        seen = [plain.float()]
+        for table in tables:
+            assert config is not None
+            seen.append(augment(plain, replace(config, flip=0, erase=0), table[start : start + batch]))
+        blocks.append(np.stack([run(pixels.numpy()) for pixels in seen]))
+        if progress:
+            progress(min(start + batch, len(records)), len(records))
+    return np.concatenate(blocks, axis=1)
+
+
+def _compiled(path: Path) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], tuple[int, int]]:
+    """The network as a function of RGB images float32 [n, H, W, 3] in 0–255, and its input size (H, W)."""
     try:
         import openvino
     except ModuleNotFoundError:
@@ -79,15 +133,13 @@ def _run_network(
         model = core.read_model(str(path))
         height, width = (int(model.inputs[0].partial_shape[axis].get_length()) for axis in (2, 3))
         model.reshape([-1, 3, height, width])
-        run = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(f"{printable(path)}: OpenVINO cannot load it as [N, 3, H, W]: {reason}") from None
-    blocks = []
-    for start in range(0, len(records), batch):
-        images = np.stack([read_image(r.path, (height, width)) for r in records[start : start + batch]])
+
+    def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
         pixels = np.ascontiguousarray(images[..., ::-1].transpose(0, 3, 1, 2), dtype=np.float32)
-        blocks.append(run(pixels)[0].reshape(len(images), -1).copy())
-        if progress:
-            progress(min(start + batch, len(records)), len(records))
-    return np.concatenate(blocks).astype(np.float32)
+        return np.asarray(compiled(pixels)[0], np.float32).reshape(len(images), -1).copy()
+
+    return run, (height, width)

@@ -15,15 +15,17 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamese_search.errors import TrainingError
+from siamese_search.errors import TrainingError, UsageError
 from siamese_search.model.network import APNNetwork
-from siamese_search.training.augment import augment
+from siamese_search.training.augment import TAUGHT, augment, draw, view_draws
 from siamese_search.training.distributed import SINGLE, Ranks
 from siamese_search.training.losses import TripletLoss, cosine_regression, similarity_matching
 from siamese_search.training.metric_losses import make_metric_losses, metric_loss
+from siamese_search.training.mixstyle import add_mixstyle
 from siamese_search.training.objective import collapsed_loss, make_sampler, triplet_objective
 from siamese_search.training.presets import TrainConfig
 from siamese_search.training.stages import stage_at
+from siamese_search.training.trimmed import trim
 
 
 class Images(Protocol):
@@ -65,8 +67,9 @@ class Trainer:
     """Trains ``network`` on images with integer labels.
 
     labels: int64 [n], 0 … classes-1; sources: int64 [n], the data set of each image where there are several.
-    teacher: float32 [n, t] unit rows, or None. Every random draw depends only on (seed, epoch, step, rank), so a
-    run resumed from a checkpoint repeats the one never interrupted.
+    teacher: float32 [1 + v, n, t] unit rows, of the plain images and of v views (``augment.view_draws``); or None.
+    Every random draw depends only on (seed, epoch, step, rank), so a run resumed from a checkpoint repeats the one
+    never interrupted.
     ranks: the processes that train together; each sees the whole data set and takes its share of the batches.
     """
 
@@ -89,8 +92,13 @@ class Trainer:
         self.labels = labels
         self.device = torch.device(device)
         self.teacher = teacher
+        self._views = (
+            [] if teacher is None else [view_draws(config, len(labels), v) for v in range(1, len(teacher))]
+        )
         self.progress = Progress()
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.device.type == "cpu":
+            trim(self.network)
         self.sampler = make_sampler(
             config, labels, triplets.tolist() if triplets is not None else (), sources
         )
@@ -105,7 +113,7 @@ class Trainer:
                 config.metric_loss, int(labels.max()) + 1, network.spec.dim
             )
         if teacher is not None:
-            self.heads["projection"] = nn.Linear(network.spec.dim, teacher.shape[1])
+            self.heads["projection"] = nn.Linear(network.spec.dim, teacher.shape[2])
         self.heads.to(self.device)
         parameters = [p for p in (*self.network.parameters(), *self.heads.parameters()) if p.requires_grad]
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
@@ -113,6 +121,8 @@ class Trainer:
         fused = self.device.type == "cuda"
         self.optimizer = kind(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
         self._parameters = parameters
+        if config.mixstyle > 0 and not add_mixstyle(self.network.backbone, config.mixstyle):
+            raise UsageError(f"--mixstyle: {config.backbone} has no stages to mix styles after, leave it out")
         # Its decay is warmed up: a short run would otherwise keep its initial weights. It draws nothing random.
         self._ema = ModelEmaV3(self.network, decay=config.ema, use_warmup=True) if config.ema > 0 else None
 
@@ -204,7 +214,10 @@ class Trainer:
         pixels = torch.from_numpy(self.images.get(indices))
         if self.device.type == "cuda":  # only pinned memory is copied while the CPU goes on
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
-        inputs = self.network.normalise(augment(pixels, config, generator))
+        random = draw(len(indices), generator)
+        if view := self._view():
+            random[:, TAUGHT] = self._views[view - 1][indices][:, TAUGHT]
+        inputs = self.network.normalise(augment(pixels, config, random))
         half = self.device.type == "cuda"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             features, necked = self.network(inputs)
@@ -224,6 +237,10 @@ class Trainer:
         if self._ema is not None:
             self._ema.update(self.network, step=self.progress.global_step)
         return value, part, accuracy
+
+    def _view(self) -> int:
+        """Which view of the images this epoch takes; 0 is the plain image, with augmentation of its own."""
+        return self.progress.epoch % (1 + len(self._views))
 
     def _seed(self, use: int) -> int:
         """The seed of this step and process for one use of random numbers."""
@@ -248,7 +265,7 @@ class Trainer:
         labels = torch.from_numpy(self.labels[indices]).to(self.device)
         if self.teacher is None:
             return labels, None
-        return labels, torch.from_numpy(self.teacher[indices]).to(self.device)
+        return labels, torch.from_numpy(self.teacher[self._view()][indices]).to(self.device)
 
     def head_loss(self, necked: Tensor, labels: Tensor, taught: Tensor | None) -> Tensor:
         """What the training heads make of these embeddings: identities, metric losses, teacher, each by its weight.

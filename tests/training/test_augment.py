@@ -6,7 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from siamese_search.training.augment import augment  # noqa: E402
+from siamese_search.training.augment import COLUMNS, TAUGHT, draw, view_draws, view_recipe  # noqa: E402
+from siamese_search.training.augment import augment as augment_with  # noqa: E402
 from siamese_search.training.presets import PRESETS  # noqa: E402
 
 NONE = PRESETS["apn"]
@@ -20,6 +21,10 @@ def images(n: int = 8) -> torch.Tensor:
 
 def generator(seed: int = 1) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def augment(source: torch.Tensor, config, random: torch.Generator) -> torch.Tensor:
+    return augment_with(source, config, draw(len(source), random))
 
 
 def test_the_apn_preset_changes_no_pixel() -> None:
@@ -72,11 +77,10 @@ def test_erase_paints_one_rectangle_of_one_colour() -> None:
 def test_each_step_is_what_it_says_image_by_image() -> None:
     """The whole recipe against the plain operations, in order, with the same random numbers."""
     config = PRESETS["reid"].with_options(crop=0.1, jitter=0.4)
-    draw = generator(3)
     n, height, width = 12, 32, 16
-    flips, shifts = torch.rand(n, generator=draw), torch.rand(n, 2, generator=draw)
-    factors, erased = torch.rand(n, 3, generator=draw), torch.rand(n, generator=draw)
-    boxes, colours = torch.rand(n, 4, generator=draw), torch.rand(n, 1, 1, 3, generator=draw)
+    random = draw(n, generator(3))
+    flips, shifts, factors, erased = random[:, 0], random[:, 3:5], random[:, 7:10], random[:, 17]
+    boxes, colours = random[:, 18:22], random[:, 22:25].view(n, 1, 1, 3)
     source = images(n)
     out = augment(source, config, generator(3))
     luma = torch.tensor([0.299, 0.587, 0.114])
@@ -115,3 +119,84 @@ def test_the_source_is_left_as_it_was() -> None:
         for config in (PRESETS["reid"], NONE, NONE.with_options(erase=1.0), NONE.with_options(flip=1.0)):
             augment(source, config, generator())
             assert torch.equal(source, before)
+
+
+STRONG = NONE.with_options(zoom=0.3, crop=0.1, tint=0.3, jitter=0.3, grey=1.0, blur=1.0, erase=0.5, flip=0.5)
+
+
+def test_every_step_draws_from_its_own_numbers() -> None:
+    """Other numbers for one step change nothing where that step is switched off, and something where it is on."""
+    source = images(16)
+    random = draw(16, generator(4))
+    other = draw(16, generator(5))
+    steps = {
+        "flip": [0], "blur": [1], "grey": [2, *range(13, 17)], "crop": [3, 4], "zoom": [5, 6], "jitter": [7, 8, 9],
+        "tint": [10, 11, 12], "erase": list(range(17, COLUMNS)),
+    }  # fmt: skip
+    assert sorted(column for columns in steps.values() for column in columns) == list(range(COLUMNS))
+    config = STRONG.with_options(grey=0.5, blur=0.5)
+    for name, columns in steps.items():
+        changed = random.clone()
+        changed[:, columns] = other[:, columns]
+        off = config.with_options(**{name: 0.0})
+        if name != "crop":  # a zoom without a shift still reads nothing of it: see below
+            assert torch.equal(augment_with(source, off, random), augment_with(source, off, changed)), name
+        assert not torch.equal(augment_with(source, config, random), augment_with(source, config, changed)), (
+            name
+        )
+
+
+def test_zoom_scales_about_the_middle_and_repeats_the_border() -> None:
+    source = torch.arange(32 * 16, dtype=torch.float32).view(1, 32, 16, 1).expand(1, 32, 16, 3) % 256
+    random = torch.full((1, COLUMNS), 0.5)
+    config = NONE.with_options(zoom=1.0)
+    assert torch.allclose(augment_with(source, config, random), source, atol=1e-3)
+    random[0, 5], random[0, 6] = 1.0, 0.5  # twice as much of the height is seen, the width as it was
+    out = augment_with(source, config, random)
+    shrunk = torch.nn.functional.avg_pool2d(source.permute(0, 3, 1, 2), (2, 1)).permute(0, 2, 3, 1)
+    assert torch.allclose(out[:, 8:24], shrunk, atol=1e-2)
+    assert torch.allclose(out[:, :8], source[:, :1].expand(1, 8, 16, 3), atol=1e-2)
+    assert torch.allclose(out[:, 24:], source[:, -1:].expand(1, 8, 16, 3), atol=1e-2)
+
+
+def test_grey_takes_the_colour_of_a_rectangle_or_of_all() -> None:
+    source = images(64)
+    out = augment_with(source, NONE.with_options(grey=1.0), draw(64, generator()))
+    grey = (out.amax(-1) - out.amin(-1)) < 1e-2
+    share = grey.float().mean(dim=(1, 2))
+    assert float(share.min()) > 0.05
+    assert 0.1 < float((share > 0.99).float().mean()) < 0.6
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    assert torch.allclose(out @ luma, source.float() @ luma, atol=1e-2)
+
+
+def test_tint_changes_the_balance_of_the_channels_and_nothing_else() -> None:
+    source = torch.full((8, 32, 16, 3), 100.0)
+    random = draw(8, generator(7))
+    out = augment_with(source, NONE.with_options(tint=0.2), random)
+    expected = 100.0 * (1 + 0.2 * (2 * random[:, 10:13] - 1))
+    assert torch.allclose(out, expected[:, None, None].expand_as(out), atol=1e-3)
+
+
+def test_blur_keeps_the_mean_and_loses_detail() -> None:
+    source = images(8)
+    out = augment_with(source, NONE.with_options(blur=1.0), draw(8, generator()))
+    assert torch.allclose(out.mean(dim=(1, 2)), source.float().mean(dim=(1, 2)), atol=2.0)
+    assert bool((out.std(dim=(1, 2)) < source.float().std(dim=(1, 2))).all())
+
+
+def test_a_view_can_be_made_again_and_depends_on_its_number_and_the_seed() -> None:
+    one = view_draws(STRONG, 20, 1)
+    assert torch.equal(one, view_draws(STRONG, 20, 1))
+    assert not torch.equal(one, view_draws(STRONG, 20, 2))
+    assert not torch.equal(one, view_draws(STRONG.with_options(seed=1), 20, 1))
+    assert view_recipe(STRONG) == view_recipe(STRONG.with_options(erase=0.1, flip=0.0, epochs=3))
+    assert view_recipe(STRONG) != view_recipe(STRONG.with_options(seed=1))
+    assert view_recipe(STRONG) != view_recipe(STRONG.with_options(tint=0.1))
+
+
+def test_what_a_teacher_sees_does_not_depend_on_mirroring_and_erasing() -> None:
+    random, other = draw(16, generator(8)), draw(16, generator(9))
+    other[:, TAUGHT] = random[:, TAUGHT]
+    seen = STRONG.with_options(flip=0.0, erase=0.0)
+    assert torch.equal(augment_with(images(16), seen, random), augment_with(images(16), seen, other))

@@ -48,7 +48,7 @@ def unit_rows(n: int, d: int) -> np.ndarray:
 
 
 def test_the_heads_learn_and_the_network_stays_as_it_is() -> None:
-    trainer = make_trainer(teacher=unit_rows(40, 8))
+    trainer = make_trainer(teacher=unit_rows(40, 8)[None])
     before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
     heads = {name: value.clone() for name, value in trainer.heads.state_dict().items()}
     seen: list[tuple[int, int]] = []

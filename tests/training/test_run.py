@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ from siamese_search.model.bundle import Bundle, load_bundle  # noqa: E402
 from siamese_search.model.embedder import load_embedder  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.training.checkpoint import save_checkpoint  # noqa: E402
-from siamese_search.training.data import HoldOut  # noqa: E402
+from siamese_search.training.data import HoldOut, load_split  # noqa: E402
 from siamese_search.training.presets import PRESETS, TrainConfig  # noqa: E402
 from siamese_search.training.run import Silent, TrainRequest, resume, train  # noqa: E402
+from siamese_search.training.teacher import save_vectors  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
 
 SMALL = {"backbone": "test_efficientnet", "dim": 16, "height": 32, "width": 16}
@@ -308,6 +310,63 @@ def test_a_teacher_archive_drives_the_student(people: Path, tmp_path: Path) -> N
     np.savez(archive, keys=np.array(names[1:]), vectors=vectors[1:])
     with pytest.raises(DataError, match=f"no teacher vector for 1 images, the first is {names[0]}"):
         train(request(people, tmp_path / "c", config, teacher=archive, holdout=HoldOut(amount=0)))
+
+
+def test_views_of_an_archive_belong_to_the_run_that_asked_for_them(people: Path, tmp_path: Path) -> None:
+    """A run with views can be resumed from its own archive; another's is refused."""
+    config = REID.with_options(epochs=3, teacher_views=2, zoom=0.2, tint=0.2, grey=0.2)
+    records = load_split(people, "auto", HoldOut(amount=2)).train.records
+    vectors = np.random.default_rng(0).normal(size=(3, len(records), 8)).astype(np.float32)
+    archive = tmp_path / "teacher.npz"
+    save_vectors(archive, records, vectors, config)
+    whole = train(request(people, tmp_path / "whole", config, teacher=archive))
+    stopper = StopAfter(5)
+    with pytest.raises(KeyboardInterrupt):
+        train(request(people, tmp_path / "cut", config, teacher=archive), stopper, stopper.stop)
+    archive.unlink()
+    assert resume(tmp_path / "cut", device="cpu", threads=1).bundle.fingerprint == whole.bundle.fingerprint
+    save_vectors(archive, records, vectors, config)
+    others = {"seed": {"seed": 1}, "more": {"teacher_views": 3}, "tint": {"tint": 0.1}}
+    for name, changes in others.items():
+        with pytest.raises(DataError, match=r"does not hold . augmented views"):
+            train(request(people, tmp_path / name, config.with_options(**changes), teacher=archive))
+    plain = train(
+        request(people, tmp_path / "plain", REID, teacher=archive)
+    )  # the plain vectors serve anybody
+    assert plain.bundle.fingerprint != whole.bundle.fingerprint
+
+
+def test_a_run_starts_from_a_file_of_weights(people: Path, tmp_path: Path) -> None:
+    source = APNNetwork(NetworkSpec("test_efficientnet", 16, 32, 16))
+    torch.save(source.backbone.state_dict(), tmp_path / "w.pth")
+
+    said: list[str] = []
+
+    class Listener(Silent):
+        def message(self, text: str) -> None:
+            said.append(text)
+
+    def started(init: str, out: str) -> TrainRequest:
+        return replace(request(people, tmp_path / out, REID.with_options(epochs=1)), init=init)
+
+    result = train(started(str(tmp_path / "w.pth"), "a"), Listener())
+    assert any("tensors of" in text and "w.pth" in text for text in said)
+    assert result.bundle.meta["training"]["init"] == "file"
+    assert str(tmp_path) not in json.dumps(result.bundle.meta)
+    torch.save({"other": torch.ones(2)}, tmp_path / "o.pth")
+    with pytest.raises(TrainingError, match=r"none of its tensors fits test_efficientnet"):
+        train(started(str(tmp_path / "o.pth"), "b"))
+
+
+def test_mixstyle_is_drawn_from_the_step_alone(people: Path, tmp_path: Path) -> None:
+    config = REID.with_options(mixstyle=0.7, epochs=2)
+    whole = train(request(people, tmp_path / "whole", config))
+    stopper = StopAfter(3)
+    with pytest.raises(KeyboardInterrupt):
+        train(request(people, tmp_path / "cut", config), stopper, stopper.stop)
+    assert resume(tmp_path / "cut", device="cpu", threads=1).bundle.fingerprint == whole.bundle.fingerprint
+    plain = train(request(people, tmp_path / "plain", config.with_options(mixstyle=0.0)))
+    assert plain.bundle.fingerprint != whole.bundle.fingerprint
 
 
 def test_a_trained_bundle_says_nothing_of_this_machine(
