@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 # Python puts this script's own directory first, where "ingest" would be another script.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from siamese_search.curation.clustering import cluster  # noqa: E402
-from siamese_search.files import atomic_write_text  # noqa: E402
+from siamese_search.io.files import atomic_write_text  # noqa: E402
 from siamese_search.model.bundle import load_bundle  # noqa: E402
+from siamese_search.vectors.clustering import cluster  # noqa: E402
 
 COLUMNS = (
     "precision",

@@ -31,12 +31,12 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path[0] = os.fspath(PROJECT)
 
 from benchmarks.million import BLOCK, build, query_rows  # noqa: E402
-from siamese_search.files import atomic_write_text  # noqa: E402
 from siamese_search.gallery import layout  # noqa: E402
 from siamese_search.gallery.base import ModelRef  # noqa: E402
 from siamese_search.gallery.filters import Condition  # noqa: E402
 from siamese_search.gallery.opening import open_gallery  # noqa: E402
 from siamese_search.gallery.storage import Storage  # noqa: E402
+from siamese_search.io.files import atomic_write_text  # noqa: E402
 from siamese_search.planning.embedded import EmbeddedSize, embedded_size  # noqa: E402
 
 DIM = 512

@@ -123,7 +123,7 @@ def main() -> None:
         print(json.dumps(one_run(options)))
         return
     from siamese_search.datasets.layouts import scan_records
-    from siamese_search.files import atomic_write_text
+    from siamese_search.io.files import atomic_write_text
     from siamese_search.model.embedder import available_cpus
 
     runs: dict[str, list[dict[str, float]]] = {"process": [], "ray": []}

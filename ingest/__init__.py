@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ingest.pipeline import run_ingest
     from ingest.summary import Failure, IngestSummary, Progress
-    from ingest.worker import stop_on_signals
+    from siamese_search.io.signals import stop_on_signals
 
 __all__ = ["Failure", "IngestSummary", "Progress", "run_ingest", "stop_on_signals"]
 
@@ -20,7 +20,7 @@ _HOMES = {
     "Failure": "ingest.summary",
     "IngestSummary": "ingest.summary",
     "Progress": "ingest.summary",
-    "stop_on_signals": "ingest.worker",
+    "stop_on_signals": "siamese_search.io.signals",
 }
 
 

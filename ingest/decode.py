@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.plan import PlannedFile
-from siamese_search.decoding import BatchDecoder, DecodedPixels, PendingPixels
-from siamese_search.image_bytes import FileStamp
+from siamese_search.io.decoding import BatchDecoder, DecodedPixels, PendingPixels
+from siamese_search.io.image_bytes import FileStamp
 
 
 class DecodedBatch:

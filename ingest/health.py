@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from siamese_search.errors import printable
-from siamese_search.files import atomic_write_text
+from siamese_search.io.files import atomic_write_text
 
 #: States in which the worker does what it is there for.
 HEALTHY = frozenset({"starting", "scanning", "ingesting", "watching"})

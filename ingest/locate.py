@@ -16,7 +16,7 @@ from ingest.scan import ScannedFile, scanned_file
 from siamese_search.datasets.layouts import Survey
 from siamese_search.datasets.records import ImageRecord, encode_key, point_id
 from siamese_search.datasets.walk import MAX_DEPTH, refused_link, walk_images
-from siamese_search.images import is_image_name
+from siamese_search.io.images import is_image_name
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import printable
 from siamese_search.gallery.base import Gallery
 from siamese_search.gallery.filters import Condition
-from siamese_search.remote_path import protocol_of
+from siamese_search.io.location import protocol_of
 
 #: Of one source's points more than this share is not believed to have gone.
 MOST_GONE = 0.2

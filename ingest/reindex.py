@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 
 from ingest.summary import Failure
 from siamese_search.datasets.records import decode_key
-from siamese_search.decoding import BatchDecoder, DecodedPixels, PendingPixels
 from siamese_search.errors import DataError, ImageError, StoreError, printable
 from siamese_search.gallery.checks import LEAST_RECALL, sampled_recall, sound_points
 from siamese_search.gallery.copying import paired
 from siamese_search.gallery.fields import same_payload
+from siamese_search.io.decoding import BatchDecoder, DecodedPixels, PendingPixels
+from siamese_search.io.location import located
 from siamese_search.model.embedder import available_cpus
-from siamese_search.remote_path import located
 
 if TYPE_CHECKING:
     from siamese_search.gallery.base import Gallery, ModelRef, StoredPoint

@@ -21,8 +21,8 @@ from siamese_search.datasets.records import ImageRecord, decode_key, encode_key
 from siamese_search.datasets.remote_survey import RemoteSurvey, survey_remote
 from siamese_search.datasets.walk import PassedOver
 from siamese_search.errors import DataError, ImageError, UsageError, printable
-from siamese_search.remote import THREADS, look_up
-from siamese_search.remote_path import RemotePath
+from siamese_search.io.location import RemotePath
+from siamese_search.io.remote import THREADS, look_up
 
 #: Files per chunk: large enough that one look-up in the gallery serves many, small enough to stay in cache.
 CHUNK = 1000

@@ -14,8 +14,8 @@ from ingest.health import HealthFile, forget
 from ingest.jsonlog import JsonLog, LogHandler
 from ingest.summary import IngestSummary, Progress
 from ingest.watch import Observer, State, WatchOptions
-from ingest.worker import stop_on_signals
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
+from siamese_search.io.signals import stop_on_signals
 
 if TYPE_CHECKING:
     from ingest.metrics import Metrics

@@ -18,7 +18,7 @@ from ingest.checksum import digest_file
 from siamese_search.datasets.records import decode_key
 from siamese_search.errors import ImageError, SiameseSearchError, printable
 from siamese_search.gallery.checksums import is_sound
-from siamese_search.remote_path import PROTOCOLS, protocol_of
+from siamese_search.io.location import PROTOCOLS, protocol_of
 
 if TYPE_CHECKING:
     from siamese_search.gallery.base import Gallery, StoredPoint
@@ -154,7 +154,7 @@ def _check_file(point: StoredPoint, checksum: bool) -> Problem | None:
 
 def _check_object(point: StoredPoint, url: str, checksum: bool) -> Problem | None:
     """The same for an object that is not on this machine: its size and state, as a listing gives them."""
-    from siamese_search.remote import look_up
+    from siamese_search.io.remote import look_up
 
     try:
         found = look_up(url)

@@ -20,7 +20,7 @@ from ingest.settling import Settling, signature_of
 from siamese_search.datasets.layouts import Survey, survey
 from siamese_search.datasets.walk import walk_images
 from siamese_search.errors import DataError, printable
-from siamese_search.images import is_image_name
+from siamese_search.io.images import is_image_name
 
 #: Paths held back at a time (some 300 bytes each). Beyond it only a scan can keep up.
 MAX_WAITING = 200_000

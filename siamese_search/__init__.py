@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from siamese_search.gallery.opening import list_galleries, open_gallery, open_store
     from siamese_search.gallery_map import map_gallery
     from siamese_search.image_comparison import compare
-    from siamese_search.images import read_image
+    from siamese_search.io.images import read_image
     from siamese_search.model.bundle import Bundle, load_bundle
     from siamese_search.model.embedder import load_embedder
     from siamese_search.model_comparison import compare_models
@@ -87,7 +87,7 @@ _HOMES = {
     "open_gallery": "siamese_search.gallery.opening",
     "list_galleries": "siamese_search.gallery.opening",
     "open_store": "siamese_search.gallery.opening",
-    "read_image": "siamese_search.images",
+    "read_image": "siamese_search.io.images",
     "draw_sheet": "siamese_search.retrieval.sheet",
     "draw_star": "siamese_search.retrieval.star",
     "write_html_sheet": "siamese_search.retrieval.html_sheet",

@@ -268,7 +268,7 @@ def evaluate(
     from siamese_search.datasets.layouts import load_dataset
     from siamese_search.evaluation.evaluate import evaluate as measure
     from siamese_search.evaluation.subject import choose_subject, seen_warning, select_identities
-    from siamese_search.k_reciprocal import KReciprocal
+    from siamese_search.vectors.k_reciprocal import KReciprocal
 
     if calibrate and flip:
         raise UsageError("a search embeds no mirror images, so calibrate without flip")

@@ -38,9 +38,9 @@ def map_gallery(
     from siamese_search.gallery.filters import bind, parse_where
     from siamese_search.gallery.opening import open_gallery
     from siamese_search.gallery.sampling import sample
-    from siamese_search.projection import METHODS, best_method, project
     from siamese_search.retrieval.mapping import GalleryMap
     from siamese_search.settings import load_settings
+    from siamese_search.vectors.projection import METHODS, best_method, project
 
     if limit < 1:
         raise UsageError(f"the limit is {limit}; ask for at least 1 image")
@@ -91,7 +91,7 @@ def map_gallery(
 
 def _point(payload: dict[str, Any], color: str) -> MapPoint:
     from siamese_search.datasets.records import decode_key
-    from siamese_search.remote_path import located
+    from siamese_search.io.location import located
     from siamese_search.retrieval.mapping import MapPoint
 
     identity, camera = payload.get("identity"), payload.get("camera")

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from siamese_search.errors import ImageError, SiameseSearchError, printable
-from siamese_search.files import atomic_write_text
-from siamese_search.images import read_image
+from siamese_search.io.files import atomic_write_text
+from siamese_search.io.images import read_image
 
 _QUALITY = 70
 #: Should anything ever slip through: a browser that reads this asks nobody and runs nothing.

@@ -97,7 +97,7 @@ def quantise_model(
 
 def _read(images: StrPath, size: tuple[int, int], count: int) -> NDArray[np.uint8]:
     """At most ``count`` images, evenly spread, uint8 [n, H, W, 3]; what cannot be read is passed over."""
-    from siamese_search.decoding import BatchDecoder
+    from siamese_search.io.decoding import BatchDecoder
 
     paths = [path for path in query_images(images) if isinstance(path, Path)]
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))]

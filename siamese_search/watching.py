@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siamese_search.errors import GalleryNotFoundError, UsageError, printable
-from siamese_search.remote_path import protocol_of, redacted
+from siamese_search.io.location import protocol_of, redacted
 from siamese_search.workspace import LazyEmbedder, StrPath, open_to_write, place_of
 
 if TYPE_CHECKING:

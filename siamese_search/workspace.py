@@ -175,7 +175,7 @@ def place_of(settings: Settings, store: StrPath | None, gallery: str | None) -> 
 
 def root_of(directory: StrPath) -> Path | str:
     """A root to ingest: a path, or a URL as it is, which a ``Path`` cannot hold."""
-    from siamese_search.remote_path import protocol_of
+    from siamese_search.io.location import protocol_of
 
     text = os.fspath(directory)
     return Path(directory) if protocol_of(text) is None else text

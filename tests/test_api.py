@@ -22,7 +22,7 @@ from siamese_search.errors import (
     UsageError,
 )
 from siamese_search.gallery.base import ModelRef
-from siamese_search.images import read_image
+from siamese_search.io.images import read_image
 from siamese_search.model.bundle import Bundle
 from siamese_search.workspace import model_of
 

@@ -20,7 +20,7 @@ from ingest.summary import Stage
 from siamese_search import errors
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.gallery.base import Vectors
-from siamese_search.remote_path import RemotePath
+from siamese_search.io.location import RemotePath
 
 if TYPE_CHECKING:
     import pyarrow as pa

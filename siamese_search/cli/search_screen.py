@@ -18,7 +18,7 @@ from rich.style import Style
 from siamese_search.cli.output import note, safe
 from siamese_search.cli.terminal_pictures import Terminal, picture_lines
 from siamese_search.errors import ImageError
-from siamese_search.images import read_image
+from siamese_search.io.images import read_image
 from siamese_search.retrieval.marks import known_identities, mark, paths_of, percent, sightings
 from siamese_search.retrieval.results import QueryResult, SearchResult
 from siamese_search.retrieval.tiles import elide, short_reason, usual_aspect

@@ -15,11 +15,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.curation.near_pairs import near_pairs
 from siamese_search.curation.same_picture import Look, same_picture, try_look
 from siamese_search.datasets.records import decode_key
 from siamese_search.gallery.base import Gallery
 from siamese_search.gallery.filters import Condition
+from siamese_search.vectors.near_pairs import near_pairs
 
 #: Similarity from which on a pair is looked at. Of 150 images of Market-1501, re-encoded at JPEG quality 30, halved, or
 #: made 10 % brighter, each has at least 0.9077 with its original.

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from siamese_search.csv_cells import write_cell
 from siamese_search.curation.identities import Proposal, Proposals
 from siamese_search.curation.label_table import PROPOSED
 from siamese_search.errors import SiameseSearchError, UsageError, printable
-from siamese_search.files import atomic_path
+from siamese_search.io.csv_cells import write_cell
+from siamese_search.io.files import atomic_path
 from siamese_search.retrieval.tiles import (
     BLUE,
     GREEN,

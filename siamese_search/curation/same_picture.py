@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from siamese_search.errors import ImageError
-from siamese_search.image_bytes import read_bytes
-from siamese_search.images import read_image
+from siamese_search.io.image_bytes import read_bytes
+from siamese_search.io.images import read_image
 
 #: Correlation of two pictures from which on they count as the same one.
 SAME = 0.97

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import ImageRecord
-from siamese_search.decoding import BatchDecoder, DecodedPixels, PendingPixels
 from siamese_search.errors import ImageError
 from siamese_search.evaluation.report import FailedImage
-from siamese_search.image_bytes import read_bytes
+from siamese_search.io.decoding import BatchDecoder, DecodedPixels, PendingPixels
+from siamese_search.io.image_bytes import read_bytes
 from siamese_search.model.embedder import Embedder, available_cpus
 
 #: Threads that decode; more only fight the model for the cores.

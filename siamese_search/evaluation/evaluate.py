@@ -32,9 +32,9 @@ from siamese_search.evaluation.survivors import plan_of, plan_of_survivors
 from siamese_search.evaluation.verification import PairScores, cross_pair_scores, pair_scores
 from siamese_search.gallery.base import Gallery, ModelRef
 from siamese_search.gallery.filters import Condition
-from siamese_search.k_reciprocal import KReciprocal, reranked_blocks
 from siamese_search.model.embedder import Embedder
 from siamese_search.model.flip import FlipEmbedder
+from siamese_search.vectors.k_reciprocal import KReciprocal, reranked_blocks
 
 #: Called with a stage (``embed`` or ``rank``), what is done of it, and all there is to do.
 Progress = Callable[[str, int, int], None]

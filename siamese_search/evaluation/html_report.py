@@ -26,9 +26,9 @@ from siamese_search.evaluation.html_thresholds import (
 )
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.svg import Series, line_chart
-from siamese_search.files import atomic_write_text
+from siamese_search.io.files import atomic_write_text
 from siamese_search.page import escaped, page, picture_url, scatter, table, write_page
-from siamese_search.projection import pca, tsne
+from siamese_search.vectors.projection import pca, tsne
 
 #: Points of the embedding map, and results shown beside a bad query.
 MAP_POINTS = 1200

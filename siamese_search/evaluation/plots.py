@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from siamese_search.errors import SiameseSearchError, UsageError, printable
-from siamese_search.files import atomic_path
+from siamese_search.io.files import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

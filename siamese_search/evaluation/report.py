@@ -16,8 +16,8 @@ from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.quantised import Quantised
 from siamese_search.evaluation.ranking import RankingMetrics
 from siamese_search.evaluation.verification import OperatingPoint, PairScores, VerificationMetrics
-from siamese_search.k_reciprocal import KReciprocal
 from siamese_search.model.calibration import Calibration
+from siamese_search.vectors.k_reciprocal import KReciprocal
 
 #: False match rates whose calibrated thresholds are shown.
 CALIBRATED_RATES = (0.1, 0.01, 0.001)

@@ -34,9 +34,9 @@ from pathlib import Path
 from typing import Any
 
 from siamese_search.errors import GalleryNotFoundError, StoreError, UsageError, printable
-from siamese_search.files import atomic_write_text, fsync_directory
 from siamese_search.gallery.base import ModelRef
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage, read_storage
+from siamese_search.io.files import atomic_write_text, fsync_directory
 
 FORMAT_VERSION = 1
 #: Of a gallery.json with a storage that the first release would write to wrongly.

@@ -27,7 +27,6 @@ from typing import Any, cast
 import qdrant_edge as edge
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
-from siamese_search.files import atomic_write_text, fsync_directory
 from siamese_search.gallery import journal, layout
 from siamese_search.gallery.convert import (
     index_type,
@@ -41,6 +40,7 @@ from siamese_search.gallery.indexing import COMPACT_FROM, pays_index
 from siamese_search.gallery.lease import ShardLease
 from siamese_search.gallery.locks import Turnstile
 from siamese_search.gallery.rows import json_path
+from siamese_search.io.files import atomic_write_text, fsync_directory
 
 _OLD = "shard.old"
 _STAMP = "optimised"

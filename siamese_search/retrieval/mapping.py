@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, MetadataValue
-from siamese_search.projection import METHODS
 from siamese_search.retrieval.results import json_path
+from siamese_search.vectors.projection import METHODS
 
 Colour = tuple[int, int, int]
 
@@ -46,7 +46,7 @@ class MapPoint:
 
 @dataclass(frozen=True)
 class GalleryMap:
-    """points with their places, float64 [n, 2]. method: of :data:`~siamese_search.projection.METHODS`.
+    """points with their places, float64 [n, 2]. method: of :data:`~siamese_search.vectors.projection.METHODS`.
 
     color: the field that they are coloured by. total: images that the points were drawn from, by ``seed``.
     """

@@ -1,6 +1,7 @@
 """Re-ranking the top of a search: the nearest images are put into a new order by who else is near whom.
 
-The candidates are the first N of the ranking; among them and the query :mod:`siamese_search.k_reciprocal` decides.
+The candidates are the first N of the ranking; among them and the query :mod:`~siamese_search.vectors.k_reciprocal`
+decides.
 N bounds the cost (it grows with N², the gallery's size does not matter); neighbours beyond the candidates are not
 seen, so the order comes closer to that of re-ranking the whole gallery as N grows, and is the same where N covers it.
 """
@@ -15,8 +16,8 @@ import numpy as np
 from siamese_search.errors import UsageError
 from siamese_search.gallery.base import Gallery, Hit
 from siamese_search.gallery.filters import Condition
-from siamese_search.k_reciprocal import rerank
 from siamese_search.retrieval.probe import Probe
+from siamese_search.vectors.k_reciprocal import rerank
 
 #: Candidates where nobody asks for another number: on held-out people of Market-1501 more gains little.
 DEFAULT_CANDIDATES = 200

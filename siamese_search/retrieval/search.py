@@ -21,9 +21,9 @@ from siamese_search.datasets.records import BOOKKEEPING, decode_key
 from siamese_search.errors import ImageError, ModelMismatchError, StoreError, UsageError
 from siamese_search.gallery.base import Gallery, Hit
 from siamese_search.gallery.filters import Condition
-from siamese_search.images import read_image
+from siamese_search.io.images import read_image
+from siamese_search.io.location import located
 from siamese_search.model.flip import FlipEmbedder
-from siamese_search.remote_path import located
 from siamese_search.retrieval.grouping import Group, count_sightings, group_key, rank_groups
 from siamese_search.retrieval.probe import Probe, fuse, item_probe, push_away
 from siamese_search.retrieval.reranking import (

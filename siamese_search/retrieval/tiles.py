@@ -10,8 +10,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from siamese_search.errors import ImageError, SiameseSearchError, printable
-from siamese_search.files import atomic_path
-from siamese_search.images import FORMATS, read_image
+from siamese_search.io.files import atomic_path
+from siamese_search.io.images import FORMATS, read_image
 
 Colour = tuple[int, int, int]
 

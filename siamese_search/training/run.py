@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from siamese_search import __version__
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import TrainingError, UsageError, printable
-from siamese_search.files import atomic_write_text
+from siamese_search.io.files import atomic_write_text
 from siamese_search.model import simple_cnn
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import available_cpus

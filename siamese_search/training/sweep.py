@@ -19,7 +19,7 @@ from siamese_search.evaluation.embedding import embed_records
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.ranking import retrieval_metrics
 from siamese_search.evaluation.verification import pair_scores
-from siamese_search.files import atomic_path
+from siamese_search.io.files import atomic_path
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import Device, Embedder, load_embedder
 from siamese_search.training.checkpoint import CHECKPOINT_NAME

@@ -14,9 +14,9 @@ from siamese_search.errors import DataError, ModelMismatchError, StoreError, Usa
 from siamese_search.evaluation.evaluate import evaluate, evaluate_gallery
 from siamese_search.evaluation.ranking import retrieval_metrics
 from siamese_search.gallery.base import ModelRef
-from siamese_search.images import read_image
-from siamese_search.k_reciprocal import KReciprocal, rerank
+from siamese_search.io.images import read_image
 from siamese_search.model.flip import FlipEmbedder
+from siamese_search.vectors.k_reciprocal import KReciprocal, rerank
 
 CONTRACT = {
     "protocol", "queries", "gallery", "invalid_queries", "rank1", "rank5", "rank10", "mAP", "mAP_trapezoid",

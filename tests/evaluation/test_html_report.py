@@ -15,7 +15,7 @@ from siamese_search.evaluation.findings import camera_pairs, worst_identities, w
 from siamese_search.evaluation.html_report import html_page, write_report
 from siamese_search.evaluation.ranking import retrieval_metrics
 from siamese_search.evaluation.svg import Series, line_chart
-from siamese_search.projection import pca
+from siamese_search.vectors.projection import pca
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from siamese_search.errors import SiameseSearchError, UsageError
 from siamese_search.evaluation.evaluate import evaluate
 from siamese_search.evaluation.plots import draw_curves
-from siamese_search.images import read_image
+from siamese_search.io.images import read_image
 
 
 def test_a_png_is_a_picture_with_three_panels(make_images, embedder, memory_gallery, tmp_path):

@@ -17,7 +17,7 @@ from ingest.checksum import digest_file
 from ingest.pipeline import run_ingest
 from siamese_search.datasets.records import point_id
 from siamese_search.gallery import open_gallery, verify_vectors
-from siamese_search.images import read_image
+from siamese_search.io.images import read_image
 
 
 def run(root, gallery, embedder=None, **options):

@@ -16,7 +16,7 @@ from ingest.summary import Failure
 from siamese_search.datasets.records import decode_key, point_id
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError
 from siamese_search.gallery.base import ModelRef
-from siamese_search.images import read_image
+from siamese_search.io.images import read_image
 
 
 def state(gallery):
@@ -431,7 +431,7 @@ def test_an_error_of_any_stage_is_raised_as_it_is_and_ends_all_threads(
     target = {
         "scan": ("ingest.scan.scanned_file", 60),
         "plan": ("ingest.planner.plan_files", 10),
-        "decode": ("siamese_search.decoding.read_image", 60),
+        "decode": ("siamese_search.io.decoding.read_image", 60),
     }
     if stage in target:
         name, after = target[stage]

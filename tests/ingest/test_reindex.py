@@ -22,7 +22,7 @@ from ingest.reindex import run_reindex
 from siamese_search.errors import DataError, GalleryReplacedError, StoreBusyError, StoreError
 from siamese_search.gallery import open_gallery, open_store, verify_vectors
 from siamese_search.gallery.store import Generations
-from siamese_search.images import read_image
+from siamese_search.io.images import read_image
 
 TESTS = Path(__file__).resolve().parents[1]
 IMAGES = 240

@@ -13,8 +13,8 @@ from ingest.pipeline import run_ingest
 from ingest.plan import plan_files
 from ingest.scan import scan_files, survey_roots
 from ingest.verify import verify_gallery
-from siamese_search import remote
 from siamese_search.errors import DataError, UsageError
+from siamese_search.io import remote
 
 fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp")

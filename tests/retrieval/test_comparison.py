@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from siamese_search.errors import DataError, ImageError, UsageError
-from siamese_search.images import read_image
+from siamese_search.io.images import read_image
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.calibration import Calibration
 from siamese_search.model.embedder import Embedder, load_embedder

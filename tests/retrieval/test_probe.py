@@ -11,7 +11,7 @@ from fakes import ColourEmbedder, MemoryGallery, write_image
 
 from ingest.pipeline import run_ingest
 from siamese_search.errors import ImageError, UsageError
-from siamese_search.images import read_image
+from siamese_search.io.images import read_image
 from siamese_search.retrieval.probe import AWAY, Probe, fuse, push_away
 from siamese_search.retrieval.same_image import SameImage
 from siamese_search.retrieval.search import Searcher

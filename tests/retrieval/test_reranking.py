@@ -17,10 +17,10 @@ from siamese_search.errors import UsageError
 from siamese_search.gallery import open_gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.storage import Storage
-from siamese_search.images import read_image
-from siamese_search.k_reciprocal import rerank
+from siamese_search.io.images import read_image
 from siamese_search.retrieval import reranking
 from siamese_search.retrieval.search import Searcher
+from siamese_search.vectors.k_reciprocal import rerank
 
 from ..gallery import memory
 

@@ -288,7 +288,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("siamese_search.files.os.fsync", full)
+    monkeypatch.setattr("siamese_search.io.files.os.fsync", full)
     with pytest.raises(TrainingError, match="No space left"):
         save_checkpoint(path, {"m": module}, None, {"epoch": 2})
     assert path.read_bytes() == before

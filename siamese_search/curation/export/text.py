@@ -7,16 +7,16 @@ import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from siamese_search.csv_cells import write_cell
 from siamese_search.curation.export.rows import Batch, Column
 from siamese_search.gallery.base import Vectors
+from siamese_search.io.csv_cells import write_cell
 
 
 def write_csv(rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, vectors: bool) -> int:
     """One row per point: ``id``, the fields, and with vectors ``vector``, a JSON list. How many rows.
 
-    Cells are those of :func:`siamese_search.csv_cells.write_cell`: nothing runs as a formula, and ``sss label`` reads
-    the file. An absent field is an empty cell.
+    Cells are those of :func:`~siamese_search.io.csv_cells.write_cell`: nothing runs as a formula, and ``sss label``
+    reads the file. An absent field is an empty cell.
     """
     count = 0
     with out.open("w", encoding="utf-8", newline="") as handle:

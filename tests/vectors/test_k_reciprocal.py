@@ -7,9 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from siamese_search import k_reciprocal as module
 from siamese_search.errors import UsageError
-from siamese_search.k_reciprocal import KReciprocal, rerank
+from siamese_search.vectors import k_reciprocal as module
+from siamese_search.vectors.k_reciprocal import KReciprocal, rerank
 
 PAPER = KReciprocal()
 

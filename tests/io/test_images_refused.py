@@ -16,9 +16,9 @@ import pytest
 from pictures import HEIGHT, WIDTH, picture, reason, saved
 from PIL import Image
 
-from siamese_search import images
 from siamese_search.errors import ImageError
-from siamese_search.images import MAX_PIXELS, read_image
+from siamese_search.io import images
+from siamese_search.io.images import MAX_PIXELS, read_image
 
 
 def test_missing_empty_directory_and_text(tmp_path):

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamese_search import decoding
-from siamese_search.decoding import BatchDecoder
 from siamese_search.errors import ImageError
-from siamese_search.image_bytes import CHANGED, FileStamp
-from siamese_search.images import read_image
+from siamese_search.io import decoding
+from siamese_search.io.decoding import BatchDecoder
+from siamese_search.io.image_bytes import CHANGED, FileStamp
+from siamese_search.io.images import read_image
 
 SIZE = (16, 8)
 

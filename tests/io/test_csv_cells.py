@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamese_search.csv_cells import NONE, csv_cell, read_cell, write_cell
+from siamese_search.io.csv_cells import NONE, csv_cell, read_cell, write_cell
 
 #: Text made of what is special here, so that it meets in every combination.
 SPECIAL = st.text(st.sampled_from(list("'=+-@<>none \t\r\nä1,\"")), max_size=8)

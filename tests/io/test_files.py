@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from siamese_search.files import atomic_path, atomic_write_bytes, atomic_write_text
+from siamese_search.io.files import atomic_path, atomic_write_bytes, atomic_write_text
 
 
 def test_new_files_and_directories(tmp_path):
@@ -84,7 +84,7 @@ def test_long_names(tmp_path):
 @pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_permissions_follow_the_umask(tmp_path, umask, mode):
     code = (
-        "import os, sys; from pathlib import Path; from siamese_search.files import atomic_write_bytes;"
+        "import os, sys; from pathlib import Path; from siamese_search.io.files import atomic_write_bytes;"
         f" os.umask({umask}); atomic_write_bytes(Path(sys.argv[1]), b'x'); assert os.umask(0) == {umask}"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "x")], check=True, timeout=60)
@@ -94,7 +94,7 @@ def test_permissions_follow_the_umask(tmp_path, umask, mode):
 CRASH = """
 import os, signal, sys
 from pathlib import Path
-import siamese_search.files as files
+import siamese_search.io.files as files
 path, moment = Path(sys.argv[1]), sys.argv[2]
 die = lambda *a: os.kill(os.getpid(), signal.SIGKILL)
 if moment == "sync":

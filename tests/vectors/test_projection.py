@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from siamese_search.errors import MissingExtraError, UsageError
-from siamese_search.projection import FEWEST, best_method, project
+from siamese_search.vectors.projection import FEWEST, best_method, project
 
 
 def groups(each=12, count=3, dim=16, seed=0):
@@ -74,5 +74,5 @@ def test_the_method_where_none_is_named(monkeypatch):
     if importlib.util.find_spec("sklearn") is not None:
         assert best_method(100) == "tsne"
     assert best_method(4) == "pca"
-    monkeypatch.setattr("siamese_search.projection.find_spec", lambda _: None)
+    monkeypatch.setattr("siamese_search.vectors.projection.find_spec", lambda _: None)
     assert best_method(100) == "pca"

@@ -23,8 +23,8 @@ from PIL import Image, UnidentifiedImageError, _imaging
 from PIL.JpegImagePlugin import JpegImageFile
 
 from siamese_search.errors import ImageError, MissingExtraError, printable
-from siamese_search.image_bytes import FileStamp, read_bytes
-from siamese_search.remote_path import RemotePath
+from siamese_search.io.image_bytes import FileStamp, read_bytes
+from siamese_search.io.location import RemotePath
 
 #: Pillow's decoders that may see a stranger's bytes. (Its JPEG decoder takes MPO, the format of stereo cameras,
 #: too; naming MPO here would raise KeyError for every other format, because Pillow registers no opener for it.)

@@ -1,7 +1,7 @@
 """cluster(): average linkage over k-reciprocal Jaccard similarities, on a sparse graph.
 
 Two images that share many of their reciprocal neighbours are likely one identity, more surely than their cosine alone
-says (Zhong et al., CVPR 2017; :mod:`siamese_search.k_reciprocal`). Clusters are merged, the most similar first,
+says (Zhong et al., CVPR 2017; :mod:`siamese_search.vectors.k_reciprocal`). Clusters are merged, the most similar first,
 by the mean of that similarity over all pairs between them (UPGMA), while it is at least ``least``. Where a cosine
 threshold is given, the mean cosine must reach it too: reciprocal neighbours are relative, and among strangers
 somebody is always nearest.
@@ -20,7 +20,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.k_reciprocal import KReciprocal, jaccard_rows
+from siamese_search.vectors.k_reciprocal import KReciprocal, jaccard_rows
 
 T = TypeVar("T")
 _Vectors = NDArray[np.float32]

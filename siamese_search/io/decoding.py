@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import ImageError
-from siamese_search.image_bytes import FileStamp
-from siamese_search.images import read_image
+from siamese_search.io.image_bytes import FileStamp
+from siamese_search.io.images import read_image
 
 ImagePath = str | os.PathLike[str]
 
@@ -108,7 +108,7 @@ class BatchDecoder:
     ) -> PendingPixels:
         """Begin to decode a batch, in order.
 
-        expected: per file, the state that a scan saw (:func:`siamese_search.images.read_image`).
+        expected: per file, the state that a scan saw (:func:`siamese_search.io.images.read_image`).
         """
         count = len(paths)
         stamps = expected if expected is not None else [None] * count

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit, urlunsplit
 
 if TYPE_CHECKING:
-    from siamese_search.image_bytes import FileStamp
+    from siamese_search.io.image_bytes import FileStamp
 
 #: What stands before ``://`` in a root that is not on this machine. ``memory`` is fsspec's, within one process.
 PROTOCOLS = ("s3", "gs", "https", "http", "memory")

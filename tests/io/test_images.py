@@ -15,7 +15,7 @@ from pictures import HEIGHT, WIDTH, picture, reason, saved
 from PIL import Image
 
 from siamese_search.errors import ImageError
-from siamese_search.images import FORMATS, HEIC_SUFFIXES, IMAGE_SUFFIXES, is_image_name, read_image
+from siamese_search.io.images import FORMATS, HEIC_SUFFIXES, IMAGE_SUFFIXES, is_image_name, read_image
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "tiff", "ppm"])

@@ -7,12 +7,12 @@ import pytest
 from fakes import write_image
 from web import serve
 
-from siamese_search import remote
 from siamese_search.errors import DataError, ImageError, MissingExtraError, UsageError
-from siamese_search.image_bytes import CHANGED, FileStamp
-from siamese_search.images import read_image
-from siamese_search.remote import check_url, fetch, list_objects, look_up, stamp_of
-from siamese_search.remote_path import RemotePath
+from siamese_search.io import remote
+from siamese_search.io.image_bytes import CHANGED, FileStamp
+from siamese_search.io.images import read_image
+from siamese_search.io.location import RemotePath
+from siamese_search.io.remote import check_url, fetch, list_objects, look_up, stamp_of
 
 fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp")

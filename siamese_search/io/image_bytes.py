@@ -11,7 +11,7 @@ import stat
 from typing import NamedTuple
 
 from siamese_search.errors import ImageError
-from siamese_search.remote_path import RemotePath
+from siamese_search.io.location import RemotePath
 
 MAX_BYTES = 1 << 30
 
@@ -37,10 +37,10 @@ def read_bytes(path: str | os.PathLike[str], expected: FileStamp | None = None) 
     expected: the state that a scan saw; a file in another state counts as changed.
     Raises ImageError when it is no regular file (nothing else is ever opened), empty, over
     :data:`MAX_BYTES`, cannot be read, or changes while it is read. Never waits for a FIFO's writer.
-    A :class:`~siamese_search.remote_path.RemotePath` is read from where it is, within the same bounds.
+    A :class:`~siamese_search.io.location.RemotePath` is read from where it is, within the same bounds.
     """
     if isinstance(path, RemotePath):
-        from siamese_search.remote import fetch
+        from siamese_search.io.remote import fetch
 
         return fetch(path, expected)
     try:

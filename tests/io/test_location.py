@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamese_search.remote_path import RemotePath, located, protocol_of, redacted, redacted_text
+from siamese_search.io.location import RemotePath, located, protocol_of, redacted, redacted_text
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from photos import draw_photo
 from PIL import Image, ImageOps
 
 from siamese_search.errors import ImageError
-from siamese_search.images import _DECODED_PER_PIXEL, _reduction, read_image
+from siamese_search.io.images import _DECODED_PER_PIXEL, _reduction, read_image
 
 SIZE = (64, 32)
 

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from siamese_search.errors import DataError, ImageError, MissingExtraError, UsageError, printable
-from siamese_search.image_bytes import CHANGED, MAX_BYTES, FileStamp
-from siamese_search.remote_path import PROTOCOLS, RemotePath, protocol_of, redacted, redacted_text
+from siamese_search.io.image_bytes import CHANGED, MAX_BYTES, FileStamp
+from siamese_search.io.location import PROTOCOLS, RemotePath, protocol_of, redacted, redacted_text
 
 T = TypeVar("T")
 
