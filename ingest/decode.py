@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ingest.plan import PlannedFile
 from siamese_search.io.decoding import BatchDecoder, DecodedPixels, PendingPixels
-from siamese_search.io.image_bytes import FileStamp
+from siamese_search.io.location import FileStamp
 
 
 class DecodedBatch:

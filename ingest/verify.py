@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from ingest.checksum import digest_file
 from siamese_search.datasets.records import decode_key
 from siamese_search.errors import ImageError, SiameseSearchError, printable
 from siamese_search.gallery.checksums import is_sound
+from siamese_search.io.files import digest_file
 from siamese_search.io.location import PROTOCOLS, protocol_of
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from siamese_search.errors import ImageError
-from siamese_search.io.image_bytes import read_bytes
-from siamese_search.io.images import read_image
+from siamese_search.io.images import content_of, read_image
 
 #: Correlation of two pictures from which on they count as the same one.
 SAME = 0.97
@@ -45,7 +44,7 @@ class Look:
 
 def look(path: str) -> Look:
     """Read a picture. Raises ImageError where that cannot be done."""
-    data = read_bytes(path)
+    data = content_of(path)
     pixels = read_image(path)
     height, width = pixels.shape[:2]
     small = Image.fromarray(pixels).resize((_SIDE, _SIDE), Image.Resampling.BOX)

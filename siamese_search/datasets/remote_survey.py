@@ -19,9 +19,8 @@ from siamese_search.datasets.records import ImageRecord, encode_key
 from siamese_search.datasets.table import Table, read_header
 from siamese_search.datasets.walk import PassedOver
 from siamese_search.errors import DataError, ImageError, UsageError, printable
-from siamese_search.io.image_bytes import FileStamp
 from siamese_search.io.images import is_image_name
-from siamese_search.io.location import RemotePath, protocol_of, redacted
+from siamese_search.io.location import FileStamp, RemotePath, protocol_of, redacted
 from siamese_search.io.remote import check_url, fetch, list_objects
 
 _TABLES = (".csv", ".tsv", ".txt")

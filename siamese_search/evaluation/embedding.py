@@ -15,7 +15,7 @@ from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import ImageError
 from siamese_search.evaluation.report import FailedImage
 from siamese_search.io.decoding import BatchDecoder, DecodedPixels, PendingPixels
-from siamese_search.io.image_bytes import read_bytes
+from siamese_search.io.images import content_of
 from siamese_search.model.embedder import Embedder, available_cpus
 
 #: Threads that decode; more only fight the model for the cores.
@@ -96,7 +96,7 @@ def _labels(record: ImageRecord) -> tuple[str, str, str]:
 def _digest(path: Path) -> bytes:
     """SHA-256 of a file; nothing where it has gone since it was decoded."""
     try:
-        return hashlib.sha256(read_bytes(path)).digest()
+        return hashlib.sha256(content_of(path)).digest()
     except ImageError:
         return b""
 

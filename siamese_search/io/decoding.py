@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import ImageError
-from siamese_search.io.image_bytes import FileStamp
 from siamese_search.io.images import read_image
+from siamese_search.io.location import FileStamp
 
 ImagePath = str | os.PathLike[str]
 

@@ -8,27 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import NamedTuple
 
 from siamese_search.errors import ImageError
-from siamese_search.io.location import RemotePath
-
-MAX_BYTES = 1 << 30
-
-#: Reason given for a file that did not hold still.
-CHANGED = "changed while it was read; run the command again when it is complete"
+from siamese_search.io.location import CHANGED, MAX_BYTES, FileStamp
 
 #: Without O_NONBLOCK, opening a FIFO waits for a writer; without O_NOCTTY, a terminal may become ours.
 _FLAGS = os.O_RDONLY | sum(
     getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")
 )
-
-
-class FileStamp(NamedTuple):
-    """What tells one state of a file from another: its size in bytes and when it was modified."""
-
-    size: int
-    mtime_ns: int
 
 
 def read_bytes(path: str | os.PathLike[str], expected: FileStamp | None = None) -> bytes:
@@ -37,12 +24,7 @@ def read_bytes(path: str | os.PathLike[str], expected: FileStamp | None = None) 
     expected: the state that a scan saw; a file in another state counts as changed.
     Raises ImageError when it is no regular file (nothing else is ever opened), empty, over
     :data:`MAX_BYTES`, cannot be read, or changes while it is read. Never waits for a FIFO's writer.
-    A :class:`~siamese_search.io.location.RemotePath` is read from where it is, within the same bounds.
     """
-    if isinstance(path, RemotePath):
-        from siamese_search.io.remote import fetch
-
-        return fetch(path, expected)
     try:
         # Before it is opened, because opening a device can already do something.
         _check_kind(path, os.stat(path))  # noqa: PTH116 - also takes surrogate-escaped names

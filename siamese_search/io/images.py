@@ -23,8 +23,8 @@ from PIL import Image, UnidentifiedImageError, _imaging
 from PIL.JpegImagePlugin import JpegImageFile
 
 from siamese_search.errors import ImageError, MissingExtraError, printable
-from siamese_search.io.image_bytes import FileStamp, read_bytes
-from siamese_search.io.location import RemotePath
+from siamese_search.io.image_bytes import read_bytes
+from siamese_search.io.location import FileStamp, RemotePath
 
 #: Pillow's decoders that may see a stranger's bytes. (Its JPEG decoder takes MPO, the format of stereo cameras,
 #: too; naming MPO here would raise KeyError for every other format, because Pillow registers no opener for it.)
@@ -99,7 +99,7 @@ def read_image(
     """
     try:
         with _turn(_file_size(path) > _LARGE_BYTES):
-            return _decode(path, read_bytes(path, expected), size, max_pixels, fit)
+            return _decode(path, content_of(path, expected), size, max_pixels, fit)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -113,13 +113,25 @@ def read_image(
         raise ImageError(path, f"cannot be decoded: {text[:160]}") from None
 
 
+def content_of(path: str | os.PathLike[str], expected: FileStamp | None = None) -> bytes:
+    """All bytes of an image's file, wherever it is: :func:`~siamese_search.io.image_bytes.read_bytes`, or by URL.
+
+    Raises ImageError, within the same bounds for both.
+    """
+    if isinstance(path, RemotePath):
+        from siamese_search.io.remote import fetch
+
+        return fetch(path, expected)
+    return read_bytes(path, expected)
+
+
 def _file_size(path: str | os.PathLike[str]) -> int:
     if isinstance(path, RemotePath):
         return 0 if path.stamp is None else path.stamp.size
     try:
         return os.stat(path).st_size  # noqa: PTH116 - also takes surrogate-escaped names
     except (OSError, ValueError):
-        return 0  # read_bytes() will say why
+        return 0  # content_of() will say why
 
 
 def _turn(large: bool) -> AbstractContextManager[object]:

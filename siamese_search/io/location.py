@@ -11,17 +11,26 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit, urlunsplit
 
-if TYPE_CHECKING:
-    from siamese_search.io.image_bytes import FileStamp
+MAX_BYTES = 1 << 30
+
+#: Reason given for a file that did not hold still.
+CHANGED = "changed while it was read; run the command again when it is complete"
 
 #: What stands before ``://`` in a root that is not on this machine. ``memory`` is fsspec's, within one process.
 PROTOCOLS = ("s3", "gs", "https", "http", "memory")
 
 _URL = re.compile(r"(?i)([a-z][a-z0-9+.-]*)://")
 _IN_TEXT = re.compile(r"(?i)\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+")
+
+
+class FileStamp(NamedTuple):
+    """What tells one state of a file from another: its size in bytes and when it was modified."""
+
+    size: int
+    mtime_ns: int
 
 
 def protocol_of(location: str | os.PathLike[str]) -> str | None:

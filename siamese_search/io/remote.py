@@ -17,8 +17,16 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from siamese_search.errors import DataError, ImageError, MissingExtraError, UsageError, printable
-from siamese_search.io.image_bytes import CHANGED, MAX_BYTES, FileStamp
-from siamese_search.io.location import PROTOCOLS, RemotePath, protocol_of, redacted, redacted_text
+from siamese_search.io.location import (
+    CHANGED,
+    MAX_BYTES,
+    PROTOCOLS,
+    FileStamp,
+    RemotePath,
+    protocol_of,
+    redacted,
+    redacted_text,
+)
 
 T = TypeVar("T")
 

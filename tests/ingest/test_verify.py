@@ -11,11 +11,11 @@ import pytest
 import qdrant_edge as edge
 
 from ingest import verify
-from ingest.checksum import digest_file
 from ingest.verify import verify_gallery
 from siamese_search.datasets.records import encode_key
 from siamese_search.gallery import layout, open_gallery
 from siamese_search.gallery.base import Gallery, ModelRef
+from siamese_search.io.files import digest_file
 
 DIM = 8
 MODEL = ModelRef("f" * 64, DIM, "tests")

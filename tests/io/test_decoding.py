@@ -11,8 +11,8 @@ from PIL import Image
 from siamese_search.errors import ImageError
 from siamese_search.io import decoding
 from siamese_search.io.decoding import BatchDecoder
-from siamese_search.io.image_bytes import CHANGED, FileStamp
 from siamese_search.io.images import read_image
+from siamese_search.io.location import CHANGED, FileStamp
 
 SIZE = (16, 8)
 

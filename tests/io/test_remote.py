@@ -9,9 +9,8 @@ from web import serve
 
 from siamese_search.errors import DataError, ImageError, MissingExtraError, UsageError
 from siamese_search.io import remote
-from siamese_search.io.image_bytes import CHANGED, FileStamp
 from siamese_search.io.images import read_image
-from siamese_search.io.location import RemotePath
+from siamese_search.io.location import CHANGED, FileStamp, RemotePath
 from siamese_search.io.remote import check_url, fetch, list_objects, look_up, stamp_of
 
 fsspec = pytest.importorskip("fsspec")
