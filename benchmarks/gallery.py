@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from siamese_search.gallery import open_gallery
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.files import atomic_write_text
 

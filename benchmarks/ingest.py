@@ -43,7 +43,7 @@ from ingest.pipeline import run_ingest  # noqa: E402
 from ingest.summary import IngestSummary  # noqa: E402
 from siamese_search.datasets.layouts import scan_records  # noqa: E402
 from siamese_search.gallery import open_gallery  # noqa: E402
-from siamese_search.gallery.base import ModelRef  # noqa: E402
+from siamese_search.gallery.contract import ModelRef  # noqa: E402
 from siamese_search.io.files import atomic_write_text  # noqa: E402
 from siamese_search.io.images import read_image  # noqa: E402
 from siamese_search.model.bundle import Bundle, load_bundle  # noqa: E402

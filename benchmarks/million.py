@@ -40,7 +40,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.opening import open_gallery
 from siamese_search.gallery.storage import QUANTISATIONS, VECTORS, Storage
@@ -69,7 +69,7 @@ def memory():
             (("anonymous", "RssAnon"), ("file", "RssFile"), ("resident", "VmRSS"))}
 rows = np.load(sys.argv[2])
 import qdrant_edge
-import siamese_search.gallery.embedded
+import siamese_search.gallery.edge.gallery
 bare, started = memory(), time.perf_counter()
 with open_gallery(sys.argv[1]) as gallery:
     points = gallery.count()

@@ -31,8 +31,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path[0] = os.fspath(PROJECT)
 
 from benchmarks.million import BLOCK, build, query_rows  # noqa: E402
-from siamese_search.gallery import layout  # noqa: E402
-from siamese_search.gallery.base import ModelRef  # noqa: E402
+from siamese_search.gallery.contract import ModelRef  # noqa: E402
+from siamese_search.gallery.edge import layout  # noqa: E402
 from siamese_search.gallery.filters import Condition  # noqa: E402
 from siamese_search.gallery.opening import open_gallery  # noqa: E402
 from siamese_search.gallery.storage import Storage  # noqa: E402

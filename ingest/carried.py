@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from siamese_search.curation.by_hand import keep_labels
 from siamese_search.datasets.records import BOOKKEEPING
+from siamese_search.gallery.payload import keep_labels
 
 
 @dataclass(frozen=True, slots=True)

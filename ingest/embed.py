@@ -14,7 +14,7 @@ from typing import Protocol
 from ingest.decode import DecodedBatch, Decoder, PendingBatch
 from ingest.plan import PlannedFile
 from ingest.stages import Tally
-from siamese_search.gallery.base import Vectors
+from siamese_search.gallery.contract import Vectors
 from siamese_search.model.embedder import Embedder, begin
 
 _DECODE_AHEAD = 2  # batches

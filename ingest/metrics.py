@@ -14,7 +14,7 @@ from ingest.summary import STAGES, IngestSummary, Progress, Stage, bottleneck
 from siamese_search.errors import MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from siamese_search.gallery.base import Gallery
+    from siamese_search.gallery.contract import Gallery
     from siamese_search.model.embedder import Embedder, Started
 
 try:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ingest.carried import arrived, read_carried, take_along
 from ingest.whereabouts import find, unmounted_places
 from siamese_search.datasets.records import decode_key
-from siamese_search.gallery.base import Gallery, StoredPoint, Vectors
+from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
 from siamese_search.gallery.filters import Condition
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ from ingest.stages import Clock, Tally
 from ingest.summary import IngestSummary, Progress
 from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.io.remote import THREADS as REMOTE_THREADS
 from siamese_search.model.embedder import available_cpus
 

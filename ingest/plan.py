@@ -15,10 +15,10 @@ from ingest.carried import keep_carried
 from ingest.checksum import with_digests
 from ingest.moves import find_moves
 from ingest.scan import ScannedFile
-from siamese_search.curation.by_hand import LABELLED, keep_labels
 from siamese_search.datasets.records import BOOKKEEPING, point_id
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.fields import coerce
+from siamese_search.gallery.payload import LABELLED, keep_labels
 
 #: Payload fields that are not metadata: ingest writes them, and the gallery its ``crc`` of the vector.
 RESERVED = BOOKKEEPING | {"identity", "camera"}

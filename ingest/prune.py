@@ -20,7 +20,7 @@ from siamese_search.datasets.layouts import Survey
 from siamese_search.datasets.records import decode_key
 from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import printable
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.location import protocol_of
 

@@ -31,7 +31,7 @@ from siamese_search.io.location import located
 from siamese_search.model.embedder import available_cpus
 
 if TYPE_CHECKING:
-    from siamese_search.gallery.base import Gallery, ModelRef, StoredPoint
+    from siamese_search.gallery.contract import Gallery, ModelRef, StoredPoint
     from siamese_search.gallery.storage import Storage
     from siamese_search.gallery.store import Store
     from siamese_search.model.embedder import Embedder

@@ -8,7 +8,7 @@ from itertools import islice
 
 from ingest.locate import Locator
 from siamese_search.datasets.records import decode_key, label_text
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 
 #: Points per call of the gallery.

@@ -20,7 +20,7 @@ from siamese_search.io.signals import stop_on_signals
 if TYPE_CHECKING:
     from ingest.metrics import Metrics
     from ingest.shards import Shard
-    from siamese_search.gallery.base import Gallery
+    from siamese_search.gallery.contract import Gallery
     from siamese_search.model.embedder import Device, Embedder
 
 #: Seconds between two updates of the gauges while nothing changes.

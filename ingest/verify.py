@@ -21,7 +21,7 @@ from siamese_search.io.files import digest_file
 from siamese_search.io.location import PROTOCOLS, protocol_of
 
 if TYPE_CHECKING:
-    from siamese_search.gallery.base import Gallery, StoredPoint
+    from siamese_search.gallery.contract import Gallery, StoredPoint
 
 Kind = Literal["damaged", "missing", "changed", "unreadable"]
 

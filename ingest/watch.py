@@ -27,7 +27,7 @@ from ingest.scan import ScannedFile, check_roots
 from ingest.summary import IngestSummary, Progress
 from ingest.watched_root import RootOptions, WatchedRoot
 from siamese_search.errors import GalleryReplacedError, ModelMismatchError, StoreError, printable
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.embedder import Embedder
 

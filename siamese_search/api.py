@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ingest.shards import Shard
     from ingest.summary import IngestSummary, Progress
     from siamese_search.evaluation.report import EvaluationReport
-    from siamese_search.gallery.base import Gallery
+    from siamese_search.gallery.contract import Gallery
     from siamese_search.model.embedder import Device, Embedder
     from siamese_search.settings import Settings
     from siamese_search.training.run import Reporter, TrainResult

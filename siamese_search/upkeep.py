@@ -20,7 +20,7 @@ from siamese_search.workspace import StrPath, load, open_to_write, place_of, ref
 if TYPE_CHECKING:
     from ingest.reindex import ReindexSummary
     from ingest.verify import VerifySummary
-    from siamese_search.gallery.base import Gallery, ModelRef, OptimiseProgress
+    from siamese_search.gallery.contract import Gallery, ModelRef, OptimiseProgress
     from siamese_search.gallery.copying import CopyReport
     from siamese_search.gallery.storage import Storage
     from siamese_search.gallery.store import Store

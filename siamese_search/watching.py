@@ -16,7 +16,7 @@ from siamese_search.workspace import LazyEmbedder, StrPath, open_to_write, place
 
 if TYPE_CHECKING:
     from ingest.watch import Observer, WatchOptions
-    from siamese_search.gallery.base import Gallery
+    from siamese_search.gallery.contract import Gallery
     from siamese_search.model.embedder import Device, Embedder
     from siamese_search.settings import Settings
 

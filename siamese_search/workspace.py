@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from siamese_search.gallery.base import Gallery, ModelRef
+    from siamese_search.gallery.contract import Gallery, ModelRef
     from siamese_search.model.bundle import Bundle
     from siamese_search.model.embedder import Device, Embedder, Started
     from siamese_search.settings import Settings
@@ -162,7 +162,7 @@ def open_to_write(
 
 def reference(bundle: Bundle) -> ModelRef:
     """What a gallery remembers of a bundle."""
-    from siamese_search.gallery.base import ModelRef
+    from siamese_search.gallery.contract import ModelRef
 
     return ModelRef(bundle.fingerprint, bundle.dim, bundle.name)
 

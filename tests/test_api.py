@@ -21,7 +21,7 @@ from siamese_search.errors import (
     ModelMismatchError,
     UsageError,
 )
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 from siamese_search.io.images import read_image
 from siamese_search.model.bundle import Bundle
 from siamese_search.workspace import model_of

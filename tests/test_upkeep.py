@@ -19,7 +19,7 @@ from siamese_search.errors import (
     StoreError,
     UsageError,
 )
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 from siamese_search.model.bundle import Bundle
 from siamese_search.retrieval.search import Searcher
 

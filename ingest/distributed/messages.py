@@ -19,7 +19,7 @@ from ingest.scan import ScannedFile
 from ingest.summary import Stage
 from siamese_search import errors
 from siamese_search.datasets.records import ImageRecord
-from siamese_search.gallery.base import Vectors
+from siamese_search.gallery.contract import Vectors
 from siamese_search.io.location import RemotePath
 
 if TYPE_CHECKING:

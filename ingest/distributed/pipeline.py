@@ -24,7 +24,7 @@ from ingest.scan import ScannedFile
 from ingest.stages import Clock, Tally
 from ingest.summary import IngestSummary, Progress, Stage
 from siamese_search.errors import ClusterError, printable
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.embedder import Device, Embedder
 from siamese_search.settings import Settings

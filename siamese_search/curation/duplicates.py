@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from siamese_search.curation.same_picture import Look, same_picture, try_look
 from siamese_search.datasets.records import decode_key
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.vectors.near_pairs import near_pairs
 

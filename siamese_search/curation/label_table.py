@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from siamese_search.curation.by_hand import parse_labelled
 from siamese_search.datasets.csv_layout import KINDS, fits_kind, typed_value
 from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.datasets.table import Table, read_header
 from siamese_search.errors import DataError, printable
 from siamese_search.gallery.filters import INT_MAX, INT_MIN
+from siamese_search.gallery.payload import parse_labelled
 from siamese_search.io.csv_cells import NONE, read_cell
 
 #: The column of ``sss cluster`` that holds identities; a file with it is a review, whose other columns are notes.

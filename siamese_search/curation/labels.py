@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from siamese_search.curation.by_hand import LABELLED, labelled_text, read_labelled
 from siamese_search.curation.label_table import FORMERLY, LabelRow, read_label_table
 from siamese_search.curation.places import Finder
 from siamese_search.datasets.records import decode_key
 from siamese_search.errors import DataError, UsageError, printable
-from siamese_search.gallery.base import Gallery, StoredPoint
+from siamese_search.gallery.contract import Gallery, StoredPoint
+from siamese_search.gallery.payload import LABELLED, labelled_text, read_labelled
 from siamese_search.io.csv_cells import NONE, write_cell
 from siamese_search.io.files import atomic_path
 

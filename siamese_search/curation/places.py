@@ -8,7 +8,7 @@ from typing import Protocol
 
 from siamese_search.datasets.records import decode_key, encode_key, point_id
 from siamese_search.errors import printable
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 
 
 class Named(Protocol):

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.ranking import HitMetrics, RankingMetrics, metrics_from_hit_ranks, summarise
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 
 #: Results held at once: queries are asked in groups of _HITS_AT_ONCE / results per query.

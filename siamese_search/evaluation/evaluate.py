@@ -30,7 +30,7 @@ from siamese_search.evaluation.ranking import metrics_from_scores, retrieval_met
 from siamese_search.evaluation.report import EvaluationReport, FailedImage, Reranked
 from siamese_search.evaluation.survivors import plan_of, plan_of_survivors
 from siamese_search.evaluation.verification import PairScores, cross_pair_scores, pair_scores
-from siamese_search.gallery.base import Gallery, ModelRef
+from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.embedder import Embedder
 from siamese_search.model.flip import FlipEmbedder

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from siamese_search.gallery.base import Payload
+from siamese_search.gallery.contract import Payload
 from siamese_search.gallery.fields import settle
 
 

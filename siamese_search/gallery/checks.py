@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from siamese_search.errors import StoreError
-from siamese_search.gallery.base import Gallery, StoredPoint, Vectors
 from siamese_search.gallery.checksums import vector_crc
+from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
 
 #: Points looked at, and results compared for each.
 SAMPLE = 64

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from siamese_search.gallery.base import Gallery, StoredPoint, Vectors
+from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
 
 
 def vector_crc(row: Vectors) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from siamese_search.gallery.base import Vectors
+from siamese_search.gallery.contract import Vectors
 
 _CANONICAL_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 

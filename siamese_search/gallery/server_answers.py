@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from qdrant_client import models
 
-from siamese_search.gallery.base import StoredPoint
-from siamese_search.gallery.server_points import to_payload, to_vector
+from siamese_search.gallery.contract import StoredPoint
+from siamese_search.gallery.qdrant.points import to_payload, to_vector
 
 
 def ranked_points(points: Sequence[models.ScoredPoint]) -> list[tuple[models.ScoredPoint, float]]:
@@ -20,7 +20,7 @@ def ranked_points(points: Sequence[models.ScoredPoint]) -> list[tuple[models.Sco
 
 
 def stored(record: models.Record, floats: Sequence[str]) -> StoredPoint:
-    """A point as the gallery gives it. floats: as :func:`~siamese_search.gallery.server_points.to_payload`."""
+    """A point as the gallery gives it. floats: as :func:`~siamese_search.gallery.qdrant.points.to_payload`."""
     return StoredPoint(str(record.id), to_payload(record.payload, floats), to_vector(record.vector))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, Self
 
-from siamese_search.gallery.base import Gallery, ModelRef
+from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 
 

@@ -1,7 +1,7 @@
 """The size of a gallery on Qdrant servers, how many nodes hold it, and in how many shards.
 
 The formulas are those of Qdrant's documentation, Capacity Planning; what stays in memory is what this project's
-collections keep there (:mod:`siamese_search.gallery.collections`).
+collections keep there (:mod:`siamese_search.gallery.qdrant.collections`).
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class EmbeddedSize:
     def resident(self) -> float:
         """What a search reads: all but the payloads, the log and, beside a quantised copy, the vectors.
 
-        The estimate that ``sss info`` makes from the files (:func:`siamese_search.gallery.footprint.measure`).
+        The estimate that ``sss info`` makes from the files (:func:`siamese_search.gallery.edge.footprint.measure`).
         """
         searched = self.quantised or self.vectors
         return searched + self.graph + self.payload_indexes + self.ids

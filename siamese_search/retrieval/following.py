@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.errors import UsageError
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
 from siamese_search.retrieval.grouping import Group

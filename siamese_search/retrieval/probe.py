@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import UsageError, printable
-from siamese_search.gallery.base import Gallery, Hit, StoredPoint
+from siamese_search.gallery.contract import Gallery, Hit, StoredPoint
 from siamese_search.gallery.filters import Condition
 
 #: Share of the mean of the images to stay away from that is taken off the target (Rocchio's relevance feedback, 1971,

@@ -14,7 +14,7 @@ from dataclasses import replace
 import numpy as np
 
 from siamese_search.errors import UsageError
-from siamese_search.gallery.base import Gallery, Hit
+from siamese_search.gallery.contract import Gallery, Hit
 from siamese_search.gallery.filters import Condition
 from siamese_search.retrieval.probe import Probe
 from siamese_search.vectors.k_reciprocal import rerank

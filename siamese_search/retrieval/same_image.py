@@ -7,7 +7,7 @@ import os
 from contextlib import suppress
 
 from siamese_search.datasets.records import decode_key
-from siamese_search.gallery.base import Hit
+from siamese_search.gallery.contract import Hit
 
 #: A copy of a file has the same vector up to rounding; below this similarity no file is opened to compare.
 _COPY_SCORE = 0.9999

@@ -19,7 +19,7 @@ from PIL import Image
 
 from siamese_search.datasets.records import BOOKKEEPING, decode_key
 from siamese_search.errors import ImageError, ModelMismatchError, StoreError, UsageError
-from siamese_search.gallery.base import Gallery, Hit
+from siamese_search.gallery.contract import Gallery, Hit
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.images import read_image
 from siamese_search.io.location import located

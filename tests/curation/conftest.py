@@ -18,7 +18,7 @@ from memory import memory_store
 from vectors import MODEL
 
 from siamese_search.gallery import open_gallery
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 
 OpenCare = Callable[..., Gallery]
 

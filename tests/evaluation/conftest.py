@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from siamese_search.datasets.records import ImageRecord
-from siamese_search.gallery.base import Gallery, GalleryInfo, Hit, ModelRef, StoredPoint
+from siamese_search.gallery.contract import Gallery, GalleryInfo, Hit, ModelRef, StoredPoint
 
 
 class ColourEmbedder:

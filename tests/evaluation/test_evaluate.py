@@ -13,7 +13,7 @@ from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError
 from siamese_search.evaluation.evaluate import evaluate, evaluate_gallery
 from siamese_search.evaluation.ranking import retrieval_metrics
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 from siamese_search.io.images import read_image
 from siamese_search.model.flip import FlipEmbedder
 from siamese_search.vectors.k_reciprocal import KReciprocal, rerank

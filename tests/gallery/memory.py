@@ -21,8 +21,8 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from qdrant_client.local import distances
 from qdrant_client.local.qdrant_local import QdrantLocal
 
-from siamese_search.gallery.connection import Connection
-from siamese_search.gallery.server_store import ServerStore
+from siamese_search.gallery.qdrant.connection import Connection
+from siamese_search.gallery.qdrant.store import ServerStore
 
 
 class _Local(QdrantLocal):

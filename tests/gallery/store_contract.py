@@ -20,7 +20,7 @@ from siamese_search.errors import (
     StoreError,
     UsageError,
 )
-from siamese_search.gallery.base import Gallery, ModelRef
+from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.storage import Storage
 from siamese_search.gallery.store import Generations, Store
 

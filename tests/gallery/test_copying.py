@@ -11,11 +11,12 @@ import qdrant_edge as edge
 
 from siamese_search.errors import StoreError
 from siamese_search.gallery import copying as module
-from siamese_search.gallery import layout, open_gallery
-from siamese_search.gallery.base import Gallery, ModelRef
+from siamese_search.gallery import open_gallery
 from siamese_search.gallery.checks import sample_ids, sampled_recall
+from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.copying import copy_gallery, paired
-from siamese_search.gallery.embedded import EmbeddedGallery
+from siamese_search.gallery.edge import layout
+from siamese_search.gallery.edge.gallery import EmbeddedGallery
 from siamese_search.gallery.storage import Storage
 
 DIM = 8

@@ -15,7 +15,7 @@ from ingest.scan import survey_roots
 from ingest.summary import Failure
 from siamese_search.datasets.records import decode_key, point_id
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 from siamese_search.io.images import read_image
 
 

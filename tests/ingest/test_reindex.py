@@ -299,7 +299,7 @@ def test_a_failed_check_publishes_nothing_and_says_so(store, monkeypatch, fault,
         monkeypatch.setattr(module, "sampled_recall", lambda _gallery: 0.5)
     elif fault == "self":
         # Vectors that do not belong to their points' ids: what a store that mixes them up would hold.
-        from siamese_search.gallery.embedded import EmbeddedGallery
+        from siamese_search.gallery.edge.gallery import EmbeddedGallery
 
         query = EmbeddedGallery.query_batch
         monkeypatch.setattr(

@@ -13,8 +13,9 @@ import qdrant_edge as edge
 from ingest import verify
 from ingest.verify import verify_gallery
 from siamese_search.datasets.records import encode_key
-from siamese_search.gallery import layout, open_gallery
-from siamese_search.gallery.base import Gallery, ModelRef
+from siamese_search.gallery import open_gallery
+from siamese_search.gallery.contract import Gallery, ModelRef
+from siamese_search.gallery.edge import layout
 from siamese_search.io.files import digest_file
 
 DIM = 8

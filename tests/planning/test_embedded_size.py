@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siamese_search.gallery import open_gallery
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.storage import QUANTISATIONS, VECTORS, Storage
 from siamese_search.planning.embedded import embedded_size, indexed_bytes
 

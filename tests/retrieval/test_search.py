@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ingest.pipeline import run_ingest
 from siamese_search.errors import ImageError, ModelMismatchError, StoreError, UsageError
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.images import read_image
 from siamese_search.retrieval.search import Searcher

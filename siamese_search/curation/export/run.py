@@ -15,7 +15,7 @@ from siamese_search.curation.export.parquet import check_pyarrow, write_parquet
 from siamese_search.curation.export.rows import batches, columns_of
 from siamese_search.curation.export.text import write_csv, write_jsonl
 from siamese_search.errors import SiameseSearchError, UsageError, printable
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.files import atomic_path, fsync_directory
 

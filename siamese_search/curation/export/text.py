@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from siamese_search.curation.export.rows import Batch, Column
-from siamese_search.gallery.base import Vectors
+from siamese_search.gallery.contract import Vectors
 from siamese_search.io.csv_cells import write_cell
 
 

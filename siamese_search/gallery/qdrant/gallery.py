@@ -20,7 +20,9 @@ from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as messages
 
 from siamese_search.errors import FilterError, GalleryReplacedError, StoreError, UsageError
-from siamese_search.gallery.base import (
+from siamese_search.gallery.changes import gather, one_per_id
+from siamese_search.gallery.checksums import vector_crc
+from siamese_search.gallery.contract import (
     Gallery,
     GalleryInfo,
     Hit,
@@ -29,24 +31,22 @@ from siamese_search.gallery.base import (
     StoredPoint,
     Vectors,
 )
-from siamese_search.gallery.changes import gather, one_per_id
-from siamese_search.gallery.checksums import vector_crc
-from siamese_search.gallery.collections import restore_indexing, search_params
-from siamese_search.gallery.connection import TIMEOUT, Connection, MissingCollectionError
 from siamese_search.gallery.fields import UNINDEXED, settle
 from siamese_search.gallery.filters import Condition, check
-from siamese_search.gallery.generation import Generation, read_generation
-from siamese_search.gallery.rows import canonical_ids, json_path, unit_rows
-from siamese_search.gallery.server_answers import most_frequent, ranked_points, stored
-from siamese_search.gallery.server_fields import add_fields, finish_fields
-from siamese_search.gallery.server_filters import to_filter
-from siamese_search.gallery.server_points import (
+from siamese_search.gallery.qdrant.collections import restore_indexing, search_params
+from siamese_search.gallery.qdrant.connection import TIMEOUT, Connection, MissingCollectionError
+from siamese_search.gallery.qdrant.fields import add_fields, finish_fields
+from siamese_search.gallery.qdrant.generation import Generation, read_generation
+from siamese_search.gallery.qdrant.points import (
     payload_operations,
     point_structs,
     to_payload,
     to_vector,
     upsert_requests,
 )
+from siamese_search.gallery.rows import canonical_ids, json_path, unit_rows
+from siamese_search.gallery.server_answers import most_frequent, ranked_points, stored
+from siamese_search.gallery.server_filters import to_filter
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ _WRITE_ATTEMPTS = 10
 
 
 class ServerGallery(Gallery):
-    """One generation of a gallery on a server. Made by :class:`siamese_search.gallery.server_store.ServerStore`.
+    """One generation of a gallery on a server. Made by :class:`siamese_search.gallery.qdrant.store.ServerStore`.
 
     Thread-safe for reading; one thread writes. ``mode`` "r" refuses writes. It stands for one generation until it
     is closed: after another was published, a reader goes on in its own as long as that is kept, and a writer's next

@@ -9,8 +9,8 @@ from typing import Any, cast
 import numpy as np
 import qdrant_edge as edge
 
-from siamese_search.gallery.base import Hit, Vectors
-from siamese_search.gallery.convert import decode_bools, to_vector
+from siamese_search.gallery.contract import Hit, Vectors
+from siamese_search.gallery.edge.convert import decode_bools, to_vector
 
 
 class Ask:

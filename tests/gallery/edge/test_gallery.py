@@ -16,23 +16,24 @@ import pytest
 import qdrant_edge as edge
 
 from siamese_search.errors import StoreBusyError, StoreError
-from siamese_search.gallery import footprint, layout, open_gallery, verify_vectors
-from siamese_search.gallery import lease as lease_module
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery import open_gallery, verify_vectors
+from siamese_search.gallery.contract import ModelRef
+from siamese_search.gallery.edge import footprint, layout
+from siamese_search.gallery.edge import lease as lease_module
+from siamese_search.gallery.edge.lease import ShardLease
+from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.filters import Condition
-from siamese_search.gallery.lease import ShardLease
-from siamese_search.gallery.locks import Turnstile
 
 DIM = 16
 MODEL = ModelRef("f" * 64, DIM, "tests")
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 
 #: What every child process starts with: the same deterministic points as here.
 PRELUDE = """
 import sys, time, uuid
 import numpy as np
 from siamese_search.gallery import open_gallery
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 store, DIM = sys.argv[1], 16
 MODEL = ModelRef("f" * 64, DIM, "tests")
 def point(i):
@@ -190,7 +191,7 @@ def test_a_reader_that_waited_in_vain_names_the_holder(store: Path):
     holder = start(
         """
         from pathlib import Path
-        from siamese_search.gallery.locks import Turnstile
+        from siamese_search.gallery.edge.locks import Turnstile
         Turnstile(Path(store), "it").acquire(5)
         say("holding")
         sys.stdin.readline()

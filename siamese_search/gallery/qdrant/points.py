@@ -14,8 +14,8 @@ import numpy as np
 from qdrant_client import grpc as messages
 from qdrant_client import models
 
-from siamese_search.gallery.base import Vectors
 from siamese_search.gallery.changes import Change
+from siamese_search.gallery.contract import Vectors
 from siamese_search.gallery.rows import json_path
 
 #: One request stays far below the server's limit of 32 MB, and below what proxies like.

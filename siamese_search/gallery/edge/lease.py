@@ -19,11 +19,11 @@ from pathlib import Path
 import qdrant_edge as edge
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
-from siamese_search.gallery import layout
-from siamese_search.gallery.convert import index_type, translated
+from siamese_search.gallery.edge import layout
+from siamese_search.gallery.edge.convert import index_type, translated
+from siamese_search.gallery.edge.footprint import kept_in_memory, read_ahead
+from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.fields import UNINDEXED, coerce
-from siamese_search.gallery.footprint import kept_in_memory, read_ahead
-from siamese_search.gallery.locks import Turnstile
 from siamese_search.gallery.rows import json_path
 from siamese_search.gallery.storage import DEFAULT_STORAGE
 from siamese_search.io.files import atomic_write_text

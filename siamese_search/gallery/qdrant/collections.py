@@ -7,9 +7,9 @@ from typing import Any
 from qdrant_client import models
 
 from siamese_search.errors import StoreError
-from siamese_search.gallery.base import ModelRef
-from siamese_search.gallery.connection import Connection
-from siamese_search.gallery.generation import State, metadata_of
+from siamese_search.gallery.contract import ModelRef
+from siamese_search.gallery.qdrant.connection import Connection
+from siamese_search.gallery.qdrant.generation import State, metadata_of
 from siamese_search.gallery.storage import OVERSAMPLING, Storage
 from siamese_search.server_settings import ServerSettings
 

@@ -24,14 +24,14 @@ from siamese_search.errors import (
     StoreError,
     printable,
 )
-from siamese_search.gallery import layout
-from siamese_search.gallery.base import Gallery, ModelRef
-from siamese_search.gallery.locks import Turnstile
+from siamese_search.gallery.contract import Gallery, ModelRef
+from siamese_search.gallery.edge import layout
+from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 from siamese_search.gallery.store import Generations, Store
 
 if TYPE_CHECKING:
-    from siamese_search.gallery.embedded import EmbeddedGallery
+    from siamese_search.gallery.edge.gallery import EmbeddedGallery
 
 _WAIT = 10.0
 
@@ -76,7 +76,7 @@ class EmbeddedStore(Store):
                         f" not {_label(model)}; search with that model, or run `sss reindex` to embed the gallery"
                         " again"
                     )
-                from siamese_search.gallery.embedded import EmbeddedGallery
+                from siamese_search.gallery.edge.gallery import EmbeddedGallery
 
                 return EmbeddedGallery(self.path, generation, mode=mode, wait=wait)
             except StoreError:
@@ -119,7 +119,7 @@ class EmbeddedStore(Store):
             if fresh is None:
                 fresh = _build_generation(directory, layout.GalleryHeader(name, model, storage))
                 layout.mark_building(directory, fresh)
-            from siamese_search.gallery.embedded import EmbeddedGallery
+            from siamese_search.gallery.edge.gallery import EmbeddedGallery
 
             return EmbeddedGallery(
                 self.path, fresh, mode="w", wait=wait, building=True, on_close=lock.release
@@ -293,7 +293,7 @@ def _create(store: Path, header: layout.GalleryHeader) -> None:
 def _build_generation(parent: Path, header: layout.GalleryHeader) -> Path:
     import qdrant_edge as edge
 
-    from siamese_search.gallery.convert import shard_config, translated
+    from siamese_search.gallery.edge.convert import shard_config, translated
 
     generation = layout.new_generation(parent, header)
     try:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from siamese_search.errors import StoreBusyError
-from siamese_search.gallery.generation import Generation
+from siamese_search.gallery.qdrant.generation import Generation
 
 #: Longer than a batch takes to be embedded, shorter than anybody waits for a machine that has died.
 LEASE_SECONDS = 120.0

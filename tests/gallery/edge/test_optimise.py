@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from siamese_search.errors import StoreBusyError, StoreError
-from siamese_search.gallery import journal, layout, open_gallery, rebuild, verify_vectors
-from siamese_search.gallery.base import Gallery, ModelRef
+from siamese_search.gallery import open_gallery, verify_vectors
+from siamese_search.gallery.contract import Gallery, ModelRef
+from siamese_search.gallery.edge import journal, layout, optimise
 from siamese_search.gallery.filters import Condition
 
 DIM = 32
@@ -89,7 +90,7 @@ class Stages:
 
     def __init__(self, store: Path, **actions) -> None:
         self.actions, self.seen = actions, []
-        self.changed = rebuild.optimise(generation(store), "it", points=N, index=True, wait=5, say=self.say)
+        self.changed = optimise.optimise(generation(store), "it", points=N, index=True, wait=5, say=self.say)
 
     def say(self, stage: str) -> None:
         self.seen.append(stage)
@@ -124,8 +125,8 @@ def test_compacting_leaves_every_answer_as_it_was(store: Path, monkeypatch: pyte
         gallery.delete([point_id(i) for i in range(0, 100, 2)])
         before = [gallery.query(row(i), 20, conditions) for i in (3, 700) for conditions in ((), where)]
         facets = gallery.facet("camera")
-    monkeypatch.setattr(rebuild, "COMPACT_FROM", 100)
-    assert rebuild.optimise(generation(store), "it", points=N, index=None, wait=5, say=lambda _: None)
+    monkeypatch.setattr(optimise, "COMPACT_FROM", 100)
+    assert optimise.optimise(generation(store), "it", points=N, index=None, wait=5, say=lambda _: None)
     with open_gallery(store, mode="w") as gallery:
         assert [
             gallery.query(row(i), 20, conditions) for i in (3, 700) for conditions in ((), where)
@@ -225,7 +226,7 @@ def child() -> int:
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if parent == os.getpid() and b"siamese_search.gallery.optimiser" in command:
+            if parent == os.getpid() and b"siamese_search.gallery.edge.optimise_child" in command:
                 return int(entry.name)
     raise AssertionError("no child is optimising")
 
@@ -327,7 +328,7 @@ def test_a_gallery_dropped_meanwhile_is_an_error(store: Path):
 
     place = generation(store)
     with pytest.raises(StoreError, match="replaced meanwhile"):
-        rebuild.optimise(
+        optimise.optimise(
             place,
             "it",
             points=N,

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from siamese_search.errors import StoreError
-from siamese_search.gallery import address, connection
-from siamese_search.gallery.connection import Connection
-from siamese_search.gallery.server_store import ServerStore
+from siamese_search.gallery.qdrant import address, connection
+from siamese_search.gallery.qdrant.connection import Connection
+from siamese_search.gallery.qdrant.store import ServerStore
 from siamese_search.server_settings import ServerSettings
 
-from . import contract, memory, proxy, wire
+from .. import contract, memory, proxy, wire
 
 MODEL = contract.MODEL
 

@@ -27,18 +27,13 @@ from typing import Any, cast
 import qdrant_edge as edge
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
-from siamese_search.gallery import journal, layout
-from siamese_search.gallery.convert import (
-    index_type,
-    shard_config,
-    to_vector,
-    translated,
-)
+from siamese_search.gallery.edge import journal, layout
+from siamese_search.gallery.edge.convert import index_type, shard_config, to_vector, translated
+from siamese_search.gallery.edge.footprint import has_index
+from siamese_search.gallery.edge.lease import ShardLease
+from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.fields import UNINDEXED
-from siamese_search.gallery.footprint import has_index
 from siamese_search.gallery.indexing import COMPACT_FROM, pays_index
-from siamese_search.gallery.lease import ShardLease
-from siamese_search.gallery.locks import Turnstile
 from siamese_search.gallery.rows import json_path
 from siamese_search.io.files import atomic_write_text, fsync_directory
 

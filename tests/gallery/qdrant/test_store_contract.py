@@ -7,11 +7,11 @@ import warnings
 
 import pytest
 
-from siamese_search.gallery.server_store import connect
+from siamese_search.gallery.qdrant.store import connect
 from siamese_search.server_settings import ServerSettings
 from siamese_search.settings import Settings
 
-from . import memory, store_contract
+from .. import memory, store_contract
 
 URL = os.environ.get("QDRANT_URL", "")
 

@@ -12,15 +12,15 @@ import warnings
 
 import pytest
 
-from siamese_search.gallery.server_store import connect
+from siamese_search.gallery.qdrant.store import connect
 from siamese_search.server_settings import ServerSettings
 from siamese_search.settings import Settings
 
-from . import memory
-from .contract import GalleryContract
-from .contract_filters import FilterContract
-from .contract_payload import PayloadContract
-from .contract_storage import StorageContract
+from .. import memory
+from ..contract import GalleryContract
+from ..contract_filters import FilterContract
+from ..contract_payload import PayloadContract
+from ..contract_storage import StorageContract
 
 URL = os.environ.get("QDRANT_URL", "")
 

@@ -10,7 +10,7 @@ import numpy as np
 import qdrant_edge as edge
 
 from siamese_search.errors import SiameseSearchError, StoreError
-from siamese_search.gallery.base import Vectors
+from siamese_search.gallery.contract import Vectors
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.indexing import EF_CONSTRUCT, EF_SEARCH, M
 from siamese_search.gallery.rows import json_path

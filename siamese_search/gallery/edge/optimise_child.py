@@ -1,8 +1,8 @@
 """Optimising an embedded gallery in a child process.
 
 The engine's ``optimize`` holds the interpreter lock for its whole run (minutes), so nothing else in the process would
-move, Ctrl-C included. ``python -m siamese_search.gallery.optimiser`` is the child; what it does is in rebuild.py. It
-says each stage on a line of its stdout, and in the end whether something changed.
+move, Ctrl-C included. ``python -m siamese_search.gallery.edge.optimise_child`` is the child; what it does is in
+optimise.py. It says each stage on a line of its stdout, and in the end whether something changed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-import siamese_search
 from siamese_search.errors import SiameseSearchError, StoreBusyError, StoreError
-from siamese_search.gallery.base import OptimiseProgress
+from siamese_search.gallery.contract import OptimiseProgress
 
 _BUSY = 75  # EX_TEMPFAIL
 _TICK_SECONDS = 0.2
@@ -43,9 +42,9 @@ def run_in_child(
     child is killed, and the gallery is as it was.
     """
     # The child must find this package even when it runs from a source tree.
-    root = os.fspath(Path(siamese_search.__file__).resolve().parent.parent)
+    root = os.fspath(Path(__file__).resolve().parents[3])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "siamese_search.gallery.optimiser", os.fspath(generation)]
+    command = [sys.executable, "-m", "siamese_search.gallery.edge.optimise_child", os.fspath(generation)]
     command += ["--what", what, "--points", str(points), "--wait", str(wait)]
     if index is not None:
         command += ["--index", "yes" if index else "no"]
@@ -101,7 +100,7 @@ def _follow(lines: IO[bytes], progress: OptimiseProgress | None) -> dict[str, An
 
 def _tidy(generation: Path) -> None:
     """Delete what a child that was killed has left, unless another one is at work by now."""
-    from siamese_search.gallery.rebuild import tidy
+    from siamese_search.gallery.edge.optimise import tidy
 
     with suppress(SiameseSearchError, OSError):
         tidy(generation)
@@ -121,7 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     index = None if options.index is None else options.index == "yes"
     _say({"stage": "opening"})  # from here on a signal ends it, whatever the parent ignores
-    from siamese_search.gallery.rebuild import optimise
+    from siamese_search.gallery.edge.optimise import optimise
 
     try:
         changed = optimise(

@@ -22,15 +22,15 @@ from siamese_search.errors import (
     StoreError,
     printable,
 )
-from siamese_search.gallery.address import check_encryption, gets_key, parse_address
-from siamese_search.gallery.base import Gallery, ModelRef
-from siamese_search.gallery.collections import create_collection, update_metadata
-from siamese_search.gallery.connection import CollectionExistsError, Connection, MissingCollectionError
-from siamese_search.gallery.generation import Generation, collection_name, gallery_of, read_generation
-from siamese_search.gallery.keys import read_key
-from siamese_search.gallery.layout import check_name
-from siamese_search.gallery.server import ServerGallery
-from siamese_search.gallery.server_lease import RENEW_SECONDS, check_mine, holder, lease
+from siamese_search.gallery.contract import Gallery, ModelRef
+from siamese_search.gallery.edge.layout import check_name
+from siamese_search.gallery.qdrant.address import check_encryption, gets_key, parse_address
+from siamese_search.gallery.qdrant.collections import create_collection, update_metadata
+from siamese_search.gallery.qdrant.connection import CollectionExistsError, Connection, MissingCollectionError
+from siamese_search.gallery.qdrant.gallery import ServerGallery
+from siamese_search.gallery.qdrant.generation import Generation, collection_name, gallery_of, read_generation
+from siamese_search.gallery.qdrant.keys import read_key
+from siamese_search.gallery.qdrant.lease import RENEW_SECONDS, check_mine, holder, lease
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 from siamese_search.gallery.store import Generations, Store
 from siamese_search.server_settings import ServerSettings

@@ -17,11 +17,12 @@ from siamese_search.errors import (
     StoreError,
     UsageError,
 )
-from siamese_search.gallery import server_lease, server_store
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
+from siamese_search.gallery.qdrant import lease
+from siamese_search.gallery.qdrant import store as server_store
 from siamese_search.gallery.store import Generations
 
-from . import contract, memory
+from .. import contract, memory
 
 OLD, NEW = contract.MODEL, ModelRef("e" * 64, 8, "newer")
 
@@ -152,7 +153,7 @@ def test_one_process_builds_at_a_time(filled, client, monkeypatch):
         with pytest.raises(StoreBusyError):
             refused("people")
     # A process of the same number on the same machine, later: the first one must have ended.
-    monkeypatch.setattr(server_lease, "PROCESS", "another")
+    monkeypatch.setattr(lease, "PROCESS", "another")
     later = memory.memory_store(client).build("people", NEW, wait=0)
     rows = contract.unit(np.random.default_rng(1), 1, NEW.dim)
     monkeypatch.undo()
@@ -162,13 +163,13 @@ def test_one_process_builds_at_a_time(filled, client, monkeypatch):
 
 
 def test_a_lease_ends_with_time_and_with_its_process():
-    mine = server_lease.lease()
-    assert server_lease.holder(mine) is not None
-    assert server_lease.holder({}) is None
+    mine = lease.lease()
+    assert lease.holder(mine) is not None
+    assert lease.holder({}) is None
     elsewhere = {**mine, "host": "another-machine", "process": "another"}
-    assert "another-machine" in (server_lease.holder(elsewhere) or "")
-    assert server_lease.holder(elsewhere, now=mine["seen"] + server_lease.LEASE_SECONDS + 1) is None
-    assert server_lease.holder({**mine, "process": "another", "pid": 2**22 + 1}) is None
+    assert "another-machine" in (lease.holder(elsewhere) or "")
+    assert lease.holder(elsewhere, now=mine["seen"] + lease.LEASE_SECONDS + 1) is None
+    assert lease.holder({**mine, "process": "another", "pid": 2**22 + 1}) is None
 
 
 class _Killed(BaseException):

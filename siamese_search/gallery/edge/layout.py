@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 
 from siamese_search.errors import GalleryNotFoundError, StoreError, UsageError, printable
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage, read_storage
 from siamese_search.io.files import atomic_write_text, fsync_directory
 

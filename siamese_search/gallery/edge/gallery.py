@@ -17,8 +17,9 @@ from typing import Any
 import qdrant_edge as edge
 
 from siamese_search.errors import GalleryReplacedError, StoreError, UsageError, printable
-from siamese_search.gallery import journal, layout
-from siamese_search.gallery.base import (
+from siamese_search.gallery.changes import gather, one_per_id
+from siamese_search.gallery.checksums import vector_crc
+from siamese_search.gallery.contract import (
     Gallery,
     GalleryInfo,
     Hit,
@@ -27,9 +28,8 @@ from siamese_search.gallery.base import (
     StoredPoint,
     Vectors,
 )
-from siamese_search.gallery.changes import gather, one_per_id
-from siamese_search.gallery.checksums import vector_crc
-from siamese_search.gallery.convert import (
+from siamese_search.gallery.edge import journal, layout
+from siamese_search.gallery.edge.convert import (
     bool_fields,
     decode_bools,
     encode_bools,
@@ -38,12 +38,12 @@ from siamese_search.gallery.convert import (
     to_points,
     to_vector,
 )
+from siamese_search.gallery.edge.footprint import has_index, measure
+from siamese_search.gallery.edge.lease import ShardLease
+from siamese_search.gallery.edge.optimise_child import run_in_child
+from siamese_search.gallery.edge.queries import Ask, filled, hits, nearest
 from siamese_search.gallery.fields import UNINDEXED, settle
 from siamese_search.gallery.filters import Condition, check
-from siamese_search.gallery.footprint import has_index, measure
-from siamese_search.gallery.lease import ShardLease
-from siamese_search.gallery.optimiser import run_in_child
-from siamese_search.gallery.ranking import Ask, filled, hits, nearest
 from siamese_search.gallery.rows import canonical_ids, json_path, unit_rows
 
 #: Points per engine call: large enough to be fast, small enough to let a waiting search in soon.

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from qdrant_client import QdrantClient, models
 
 from siamese_search.gallery.fields import UNINDEXED, coerce
-from siamese_search.gallery.generation import Generation, field_metadata
+from siamese_search.gallery.qdrant.generation import Generation, field_metadata
 from siamese_search.gallery.rows import json_path
 from siamese_search.gallery.server_filters import any_of
 

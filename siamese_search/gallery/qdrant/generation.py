@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from siamese_search.errors import StoreError, printable
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage, read_storage
 
 KIND = "siamese-search gallery"

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from siamese_search.gallery import layout
+from siamese_search.gallery.edge import layout
 from siamese_search.gallery.storage import Storage
 
 #: Of one request to read ahead the system takes no more than this.

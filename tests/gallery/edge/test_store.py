@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from siamese_search.errors import GalleryNotFoundError, StoreBusyError, StoreError
-from siamese_search.gallery import layout, open_store
-from siamese_search.gallery.embedded_store import EmbeddedStore
-from siamese_search.gallery.locks import Turnstile
+from siamese_search.gallery import open_store
+from siamese_search.gallery.edge import layout
+from siamese_search.gallery.edge.locks import Turnstile
+from siamese_search.gallery.edge.store import EmbeddedStore
 from siamese_search.gallery.store import Generations
 
 # importlib import mode keeps test directories off sys.path, so the suite is loaded by its file.
 _spec = importlib.util.spec_from_file_location(
-    "store_contract", Path(__file__).with_name("store_contract.py")
+    "store_contract", Path(__file__).parents[1].joinpath("store_contract.py")
 )
 assert _spec is not None
 assert _spec.loader is not None
@@ -28,7 +29,7 @@ sys.modules["store_contract"] = contract
 _spec.loader.exec_module(contract)
 OLD, NEW, NEWER = contract.OLD, contract.NEW, contract.NEWER
 count, fill, finds, put, renew = contract.count, contract.fill, contract.finds, contract.put, contract.renew
-PROJECT = Path(__file__).resolve().parents[2]
+PROJECT = Path(__file__).resolve().parents[3]
 
 
 class TestEmbeddedStore(contract.StoreContract):
@@ -213,7 +214,13 @@ for i in range(100_000):
     print(i, flush=True)
 """
     child = subprocess.Popen(
-        [sys.executable, "-c", code, os.fspath(store.path), Path(__file__).with_name("store_contract.py")],
+        [
+            sys.executable,
+            "-c",
+            code,
+            os.fspath(store.path),
+            Path(__file__).parents[1].joinpath("store_contract.py"),
+        ],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.fspath(PROJECT)},
@@ -280,12 +287,12 @@ def test_a_former_generation_in_use_is_left_for_the_next_builder(store: Embedded
 
 
 def test_dropping_waits_for_a_call_that_has_begun(store: EmbeddedStore, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("siamese_search.gallery.embedded_store._WAIT", 0.1)
+    monkeypatch.setattr("siamese_search.gallery.edge.store._WAIT", 0.1)
     with Busy(layout.current_generation(home(store))) as busy:
         with pytest.raises(StoreBusyError):
             store.drop("default")
         assert store.names() == ["default"]
-        monkeypatch.setattr("siamese_search.gallery.embedded_store._WAIT", 60.0)
+        monkeypatch.setattr("siamese_search.gallery.edge.store._WAIT", 60.0)
         threading.Timer(0.2, busy.done.set).start()
         store.drop("default")
     assert store.names() == []
