@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from siamese_search.model.embedder import load_embedder
     from siamese_search.model_comparison import compare_models
     from siamese_search.quantising import quantise_model
-    from siamese_search.retrieval.html_sheet import write_html_sheet
+    from siamese_search.render.pages import write_html_sheet
+    from siamese_search.render.sheets import draw_sheet
+    from siamese_search.render.star import draw_star
     from siamese_search.retrieval.results import QueryResult, SearchResult
-    from siamese_search.retrieval.sheet import draw_sheet
-    from siamese_search.retrieval.star import draw_star
     from siamese_search.searching import search, timeline
     from siamese_search.sweeps import sweep
     from siamese_search.training.run import TrainResult
@@ -88,9 +88,9 @@ _HOMES = {
     "list_galleries": "siamese_search.gallery.opening",
     "open_store": "siamese_search.gallery.opening",
     "read_image": "siamese_search.io.images",
-    "draw_sheet": "siamese_search.retrieval.sheet",
-    "draw_star": "siamese_search.retrieval.star",
-    "write_html_sheet": "siamese_search.retrieval.html_sheet",
+    "draw_sheet": "siamese_search.render.sheets",
+    "draw_star": "siamese_search.render.star",
+    "write_html_sheet": "siamese_search.render.pages",
 }
 
 __all__ = [

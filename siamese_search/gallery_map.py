@@ -10,7 +10,7 @@ from siamese_search.workspace import StrPath, place_of
 
 if TYPE_CHECKING:
     from siamese_search.gallery.sampling import Sample
-    from siamese_search.retrieval.mapping import GalleryMap, MapPoint
+    from siamese_search.retrieval.map import GalleryMap, MapPoint
 
 
 def map_gallery(
@@ -38,7 +38,7 @@ def map_gallery(
     from siamese_search.gallery.filters import bind, parse_where
     from siamese_search.gallery.opening import open_gallery
     from siamese_search.gallery.sampling import sample
-    from siamese_search.retrieval.mapping import GalleryMap
+    from siamese_search.retrieval.map import GalleryMap
     from siamese_search.settings import load_settings
     from siamese_search.vectors.projection import METHODS, best_method, project
 
@@ -92,7 +92,7 @@ def map_gallery(
 def _point(payload: dict[str, Any], color: str) -> MapPoint:
     from siamese_search.datasets.records import decode_key
     from siamese_search.io.location import located
-    from siamese_search.retrieval.mapping import MapPoint
+    from siamese_search.retrieval.map import MapPoint
 
     identity, camera = payload.get("identity"), payload.get("camera")
     return MapPoint(

@@ -10,7 +10,7 @@ from siamese_search.errors import DataError, UsageError, printable
 from siamese_search.workspace import StrPath
 
 if TYPE_CHECKING:
-    from siamese_search.evaluation.paired import PairedReport
+    from siamese_search.evaluation.compare import PairedReport
 
 
 def compare_models(
@@ -34,7 +34,7 @@ def compare_models(
     from siamese_search.datasets.joining import load_joined
     from siamese_search.datasets.layouts import load_dataset
     from siamese_search.datasets.splits import RESERVED_IDENTITIES
-    from siamese_search.evaluation.paired import compare_reports
+    from siamese_search.evaluation.compare import compare_reports
     from siamese_search.evaluation.subject import choose_subject, select_identities
 
     if options.get("calibrate"):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from siamese_search.gallery.filters import Condition, RawCondition
     from siamese_search.model.calibration import Calibration
     from siamese_search.retrieval.results import QueryResult
-    from siamese_search.retrieval.search import Searcher
+    from siamese_search.retrieval.searcher import Searcher
     from siamese_search.retrieval.timeline import Timeline
 
     Query = Path | NDArray[np.uint8]
@@ -121,7 +121,7 @@ def timeline(
     Returns one :class:`~siamese_search.retrieval.timeline.Timeline` per query image, in order.
     Raises UsageError where there is no such field and as :func:`search`.
     """
-    from siamese_search.retrieval.following import FollowRequest, follow
+    from siamese_search.retrieval.follow import FollowRequest, follow
     from siamese_search.retrieval.timeline import choose_field
 
     if k is not None and k < 1:
@@ -161,7 +161,7 @@ class _Question:
     ) -> list[Answer]:
         from siamese_search.gallery.filters import bind
         from siamese_search.retrieval.matching import check_fmr
-        from siamese_search.retrieval.search import Searcher
+        from siamese_search.retrieval.searcher import Searcher
 
         def once() -> list[Answer]:
             with open_to_read(*self.place, self.model, self.threads) as (opened, embedder, bundle):

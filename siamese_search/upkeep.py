@@ -18,12 +18,12 @@ from siamese_search.errors import UsageError, printable
 from siamese_search.workspace import StrPath, load, open_to_write, place_of, reference
 
 if TYPE_CHECKING:
-    from ingest.reindex import ReindexSummary
-    from ingest.verify import VerifySummary
     from siamese_search.gallery.contract import Gallery, ModelRef, OptimiseProgress
-    from siamese_search.gallery.copying import CopyReport
     from siamese_search.gallery.storage import Storage
     from siamese_search.gallery.store import Store
+    from siamese_search.maintenance.copy import CopyReport
+    from siamese_search.maintenance.reindex import ReindexSummary
+    from siamese_search.maintenance.verify import VerifySummary
     from siamese_search.model.embedder import Device
     from siamese_search.settings import Settings
 
@@ -54,8 +54,8 @@ def reindex(
     ``int8``, ``int4``, ``binary``): how the vectors are kept from now on; by default as they are.
     Raises DataError (an image that has gone), UsageError (the gallery is this model's already), StoreError.
     """
-    from ingest.reindex import run_reindex
     from siamese_search.gallery.opening import open_store
+    from siamese_search.maintenance.reindex import run_reindex
     from siamese_search.model.bundle import load_bundle
 
     settings = _settings()
@@ -247,10 +247,10 @@ def verify(
 ) -> VerifySummary:
     """Compare a gallery's vectors with their checksums and its images with what was ingested.
 
-    See :func:`ingest.verify.verify_gallery`. Nothing is changed.
+    See :func:`siamese_search.maintenance.verify.verify_gallery`. Nothing is changed.
     """
-    from ingest.verify import verify_gallery
     from siamese_search.gallery.opening import open_store
+    from siamese_search.maintenance.verify import verify_gallery
 
     place, name = place_of(_settings(), store, gallery)
     with open_store(place) as opened, opened.open(name) as found:
@@ -318,8 +318,8 @@ def _copy(
     progress: Callable[[int, int], None] | None,
     stop: threading.Event | None,
 ) -> CopySummary:
-    from siamese_search.gallery.copying import copy_gallery
     from siamese_search.gallery.opening import open_store
+    from siamese_search.maintenance.copy import copy_gallery
 
     started = time.monotonic()
     with open_store(source) as giver, open_store(target) as taker:

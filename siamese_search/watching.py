@@ -15,7 +15,7 @@ from siamese_search.io.location import protocol_of, redacted
 from siamese_search.workspace import LazyEmbedder, StrPath, open_to_write, place_of
 
 if TYPE_CHECKING:
-    from ingest.watch import Observer, WatchOptions
+    from ingest.watching.watch import Observer, WatchOptions
     from siamese_search.gallery.contract import Gallery
     from siamese_search.model.embedder import Device, Embedder
     from siamese_search.settings import Settings
@@ -41,16 +41,16 @@ def watch(
 ) -> bool:
     """Ingest all images under ``directories``, then what changes there, until ``stop`` is set.
 
-    options: see :class:`~ingest.watch.WatchOptions` (its batch size is the settings' where ``batch_size`` is not
-    given). observer: told of everything that happens. storage, quantise: how a gallery that is made keeps its vectors;
+    options: see :class:`~ingest.watching.watch.WatchOptions` (its batch size is the settings' where ``batch_size`` is
+    not given). observer: told of everything that happens. storage, quantise: how a new gallery keeps its vectors;
     asked of an existing one at the first opening only, for it may be re-indexed. The rest is as for
     :func:`siamese_search.api.ingest`. around: what to put around an embedder that has been loaded.
     around_store: the same for the gallery, each time it is opened.
 
-    Returns whether the first full ingest came to its end. Raises what :meth:`ingest.watch.Watcher.run` raises.
+    Returns whether the first full ingest came to its end. Raises what :meth:`ingest.watching.watch.Watcher.run` raises.
     """
     from ingest.failures import FailureLog
-    from ingest.watch import Watcher
+    from ingest.watching.watch import Watcher
     from siamese_search.settings import load_settings
 
     for one in directories:

@@ -21,7 +21,7 @@ from siamese_search.errors import (
 )
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.model.bundle import Bundle
-from siamese_search.retrieval.search import Searcher
+from siamese_search.retrieval.searcher import Searcher
 
 
 @pytest.fixture(autouse=True)

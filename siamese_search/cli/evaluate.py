@@ -14,7 +14,7 @@ from siamese_search.cli.output import note, safe, warn, write_json, write_pairs,
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
-    from siamese_search.evaluation.paired import PairedReport
+    from siamese_search.evaluation.compare import PairedReport
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.model.embedder import Device
 
@@ -150,12 +150,12 @@ def command(
     else:
         _print(found)
     if plot is not None:  # last: the figures must not be lost to a directory that cannot be written
-        from siamese_search.evaluation.plots import draw_curves
+        from siamese_search.render.curves import draw_curves
 
         draw_curves(found, plot)
         note(f"wrote {safe(plot)}")
     if report is not None:
-        from siamese_search.evaluation.html_report import write_report
+        from siamese_search.render.report import write_report
 
         page = write_report(found, report, shlex.join(["sss", *sys.argv[1:]]))
         note(f"wrote {safe(page)}")

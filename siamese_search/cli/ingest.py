@@ -141,7 +141,7 @@ def command(
             from siamese_search import upkeep
 
             upkeep.make_gallery(store=store, gallery=gallery, model=model, storage=storage, quantise=quantise)
-        from ingest.watch import WatchOptions
+        from ingest.watching.watch import WatchOptions
         from siamese_search.cli.watch_screen import run_watch
 
         options = WatchOptions(

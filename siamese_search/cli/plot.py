@@ -12,7 +12,7 @@ from siamese_search.cli.output import note, safe, write_json, write_pairs
 from siamese_search.errors import UsageError
 
 if TYPE_CHECKING:
-    from siamese_search.retrieval.mapping import GalleryMap
+    from siamese_search.retrieval.map import GalleryMap
 
 EPILOG = """\b
 Examples:
@@ -108,7 +108,7 @@ def command(
 
 def _write(found: GalleryMap, save: Path) -> None:
     if save.suffix.lower() == ".png":
-        from siamese_search.retrieval.map_sheet import draw_map
+        from siamese_search.render.map import draw_map
 
         draw_map(found, save)
     else:

@@ -25,7 +25,7 @@ from siamese_search.cli.timeline_screen import print_timelines
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
-    from siamese_search.cli.terminal_pictures import Terminal
+    from siamese_search.render.terminal import Terminal
     from siamese_search.retrieval.results import QueryResult, SearchResult
     from siamese_search.retrieval.timeline import Timeline
 
@@ -204,16 +204,16 @@ def _report_failures(failed: Sequence[QueryResult], total: int) -> int:
 def _draw(answers: Sequence[QueryResult], save: Path | None, star: Path | None) -> None:
     if save is not None:
         if save.suffix.lower() == ".png":
-            from siamese_search.retrieval.sheet import draw_sheet
+            from siamese_search.render.sheets import draw_sheet
 
             draw_sheet(answers, save)
         else:
-            from siamese_search.retrieval.html_sheet import write_html_sheet
+            from siamese_search.render.pages import write_html_sheet
 
             write_html_sheet(answers, save)
         note(f"wrote {safe(save)}")
     if star is not None:
-        from siamese_search.retrieval.star import draw_star
+        from siamese_search.render.star import draw_star
 
         draw_star(answers, star)
         note(f"wrote {safe(star)}")
@@ -221,7 +221,7 @@ def _draw(answers: Sequence[QueryResult], save: Path | None, star: Path | None) 
 
 def _terminal(format: str) -> Terminal | None:
     """How to show pictures; ``None``, with a note, where that cannot be."""
-    from siamese_search.cli.terminal_pictures import terminal, why_not
+    from siamese_search.render.terminal import terminal, why_not
 
     reason = why_not() if format == "table" else f"they go with --format table, not {format}"
     if reason is not None:
@@ -274,7 +274,7 @@ def _print_table(answer: QueryResult, *, first: bool) -> None:
         write_text("  no results")
         _print_verdict(answer)
         return
-    from siamese_search.retrieval.marks import match_heading, percent
+    from siamese_search.render.marks import match_heading, percent
 
     grouped = answer.results[0].sightings is not None
     marked = any(result.match is not None for result in answer.results)
@@ -301,7 +301,7 @@ def _print_table(answer: QueryResult, *, first: bool) -> None:
 
 def _print_verdict(answer: QueryResult) -> None:
     """What the order is and what "match" means here, and whether there is one."""
-    from siamese_search.retrieval.marks import reranking_sentence, verdict_sentence
+    from siamese_search.render.marks import reranking_sentence, verdict_sentence
 
     for sentence in (reranking_sentence(answer), verdict_sentence(answer)):
         if sentence:

@@ -16,12 +16,12 @@ from rich.segment import Segment, Segments
 from rich.style import Style
 
 from siamese_search.cli.output import note, safe
-from siamese_search.cli.terminal_pictures import Terminal, picture_lines
 from siamese_search.errors import ImageError
 from siamese_search.io.images import read_image
-from siamese_search.retrieval.marks import known_identities, mark, paths_of, percent, sightings
+from siamese_search.render.canvas import elide, short_reason, usual_aspect
+from siamese_search.render.marks import known_identities, mark, paths_of, percent, sightings
+from siamese_search.render.terminal import Terminal, picture_lines
 from siamese_search.retrieval.results import QueryResult, SearchResult
-from siamese_search.retrieval.tiles import elide, short_reason, usual_aspect
 
 #: Pictures of results shown of one query; a note says how many are left out.
 MAX_RESULTS = 100

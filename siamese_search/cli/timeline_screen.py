@@ -36,7 +36,7 @@ def print_timelines(timelines: Sequence[Timeline], format: str) -> None:
 
 
 def _print_table(timeline: Timeline, *, first: bool) -> None:
-    from siamese_search.retrieval.marks import match_heading, percent, verdict_sentence
+    from siamese_search.render.marks import match_heading, percent, verdict_sentence
 
     answer = timeline.answer
     title = f"{safe(answer.query)}: {_who(timeline)}"

@@ -11,7 +11,7 @@ from siamese_search.cli.output import safe, warn, write_json, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
-    from ingest.verify import VerifySummary
+    from siamese_search.maintenance.verify import VerifySummary
 
 EPILOG = """\b
 Examples:

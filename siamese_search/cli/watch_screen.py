@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from ingest.watch import Observer, State, WatchOptions
+from ingest.watching.watch import Observer, State, WatchOptions
 from siamese_search.cli.ingest import describe
 from siamese_search.cli.output import note, warn, write_json, write_text
 from siamese_search.cli.progress import Bar

@@ -13,7 +13,7 @@ from siamese_search.curation.label_table import PROPOSED
 from siamese_search.errors import SiameseSearchError, UsageError, printable
 from siamese_search.io.csv_cells import write_cell
 from siamese_search.io.files import atomic_path
-from siamese_search.retrieval.tiles import (
+from siamese_search.render.canvas import (
     BLUE,
     GREEN,
     GREY,

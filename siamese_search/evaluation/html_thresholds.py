@@ -9,7 +9,7 @@ import numpy as np
 from siamese_search.evaluation.open_set import RATES
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.verification import FALSE_ACCEPT_RATES
-from siamese_search.page import table
+from siamese_search.render.html import table
 
 #: Rows of the table of round scores, at most.
 _ROUND_SCORES = 12

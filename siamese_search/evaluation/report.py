@@ -14,7 +14,7 @@ from siamese_search.errors import UsageError, printable
 from siamese_search.evaluation.open_set import RATES, OpenSet, OpenSetPoint
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.quantised import Quantised
-from siamese_search.evaluation.ranking import RankingMetrics
+from siamese_search.evaluation.retrieval import RankingMetrics
 from siamese_search.evaluation.verification import OperatingPoint, PairScores, VerificationMetrics
 from siamese_search.model.calibration import Calibration
 from siamese_search.vectors.k_reciprocal import KReciprocal

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from siamese_search.gallery.storage import Storage
 from siamese_search.planning import figures
-from siamese_search.planning.embedded import indexed_bytes
+from siamese_search.planning.sizes import indexed_bytes
 from siamese_search.server_settings import MOST_SHARDS
 
 

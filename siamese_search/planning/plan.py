@@ -10,7 +10,7 @@ from siamese_search.errors import UsageError
 from siamese_search.gallery.storage import DEFAULT_STORAGE, QUANTISATIONS, VECTORS, Storage
 from siamese_search.planning import figures, work
 from siamese_search.planning.cluster import ClusterSize, Topology, cluster_size, rule_of_thumb, topology
-from siamese_search.planning.embedded import EmbeddedSize, embedded_size
+from siamese_search.planning.sizes import EmbeddedSize, embedded_size
 
 #: The rows of the table: how vectors are kept, and what is searched.
 CHOICES = (

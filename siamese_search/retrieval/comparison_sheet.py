@@ -7,8 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from siamese_search.errors import printable
-from siamese_search.retrieval.comparison import Comparison
-from siamese_search.retrieval.tiles import (
+from siamese_search.render.canvas import (
     BLUE,
     GREEN,
     GREY,
@@ -21,6 +20,7 @@ from siamese_search.retrieval.tiles import (
     save_png,
     usual_aspect,
 )
+from siamese_search.retrieval.comparison import Comparison
 
 #: Images drawn of each side; the sheet says how many it leaves out.
 MAX_SIDE = 30

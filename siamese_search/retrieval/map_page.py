@@ -6,8 +6,8 @@ from importlib import resources
 from pathlib import Path
 
 from siamese_search import __version__
-from siamese_search.page import escaped, page, picture_url, scatter, write_page
-from siamese_search.retrieval.mapping import Colour, Colouring, GalleryMap, colouring, scale_colour
+from siamese_search.render.html import escaped, page, picture_url, scatter, write_page
+from siamese_search.retrieval.map import Colour, Colouring, GalleryMap, colouring, scale_colour
 
 _PICTURE = (72, 72)
 #: Images on one page: 2,000 of them take about 5 MB. Further points have a caption only.
@@ -35,7 +35,7 @@ def map_page(found: GalleryMap) -> str:
     text = f"{found.caption}; point at a dot to see the image."
     if len(found.points) > MAX_PICTURES:
         text += f" The first {MAX_PICTURES:,} have one."
-    style = (resources.files("siamese_search.retrieval") / "map.css").read_text(encoding="utf-8")
+    style = (resources.files("siamese_search.render") / "map.css").read_text(encoding="utf-8")
     body = (
         f'<p>{escaped(text)}</p><div class="layout"><figure>{dots}</figure>{_legend(found, colours)}</div>'
         f"<footer><p>{escaped(found.store)} · model {escaped(found.model)} · made by siamese-search"

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from siamese_search.errors import DataError, SiameseSearchError, TrainingError, printable
 from siamese_search.evaluation.embedding import embed_records
 from siamese_search.evaluation.protocol import Protocol
-from siamese_search.evaluation.ranking import retrieval_metrics
+from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.evaluation.verification import pair_scores
 from siamese_search.io.files import atomic_path
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import Device, Embedder, load_embedder
+from siamese_search.render.sweep import draw_sweep
 from siamese_search.training.checkpoint import CHECKPOINT_NAME
 from siamese_search.training.data import HoldOut
 from siamese_search.training.run import RUN_NAME, TEACHER_NAME, Reporter, Silent, TrainRequest, resume, train
-from siamese_search.training.sweep_plot import draw_sweep
 from siamese_search.training.sweep_record import PLOT_NAME, Figures, Sweep, SweepRun, held_out_protocol
 
 _LOCK_NAME = ".lock"

@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from ingest.__main__ import command as worker
-from ingest.metrics import Metrics
+from ingest.service.metrics import Metrics
 from siamese_search.gallery.qdrant.keys import FILE_VARIABLE, KEY_VARIABLE
 from siamese_search.settings import ENV_PREFIX, Settings, load_settings
 

@@ -1,0 +1,83 @@
+"""draw_map(): an embedding map as one PNG, with a legend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from siamese_search.render.canvas import CARD, GREY, INK, LINE, PAPER, Canvas, save_png
+from siamese_search.retrieval.map import GREY as NOBODY
+from siamese_search.retrieval.map import Colour, Colouring, GalleryMap, colouring, placed, scale_colour
+
+_SIDE = 900
+_MARGIN = 28
+_TITLE = 64
+_LEGEND = 220
+_LINE_HEIGHT = 24
+#: Dots are drawn this many times larger, and reduced: smooth edges.
+_FINE = 3
+
+
+def draw_map(found: GalleryMap, out: Path) -> Path:
+    """Write the picture, atomically; returns ``out``. Raises SiameseSearchError where it cannot be written."""
+    colours = colouring(found)
+    canvas = Canvas(2 * _MARGIN + _SIDE + _LEGEND, 2 * _MARGIN + _TITLE + _SIDE)
+    canvas.text((_MARGIN, _MARGIN - 6), found.title, 24, INK, _SIDE)
+    canvas.text((_MARGIN, _MARGIN + 26), found.caption, 13, GREY, _SIDE)
+    top = _MARGIN + _TITLE
+    canvas.image.paste(_dots(found, colours), (_MARGIN, top))
+    canvas.pen.rectangle((_MARGIN, top, _MARGIN + _SIDE - 1, top + _SIDE - 1), outline=LINE)
+    _legend(canvas, found, colours, _MARGIN + _SIDE + 20, top)
+    return save_png(canvas.image, out, "map")
+
+
+def _dots(found: GalleryMap, colours: Colouring) -> Image.Image:
+    radius = max(3.0, min(8.0, 90 / max(len(found.points), 1) ** 0.5))
+    side = _SIDE * _FINE
+    image = Image.new("RGB", (side, side), CARD)
+    pen = ImageDraw.Draw(image)
+    inset = radius + 8
+    order = sorted(
+        range(len(found.points)), key=lambda place: colours.colours[place] != NOBODY
+    )  # below the others
+    spots = placed(found.places)
+    for place in order:
+        x = (inset + spots[place, 0] * (_SIDE - 2 * inset)) * _FINE
+        y = (inset + (1 - spots[place, 1]) * (_SIDE - 2 * inset)) * _FINE
+        reach = radius * _FINE
+        pen.ellipse(
+            (x - reach, y - reach, x + reach, y + reach),
+            fill=colours.colours[place],
+            outline=CARD,
+            width=_FINE,
+        )
+    return image.resize((_SIDE, _SIDE), Image.Resampling.BOX)
+
+
+def _key(colour: Colour) -> Image.Image:
+    image = Image.new("RGB", (14 * _FINE, 14 * _FINE), PAPER)
+    ImageDraw.Draw(image).ellipse((0, 0, 14 * _FINE - 1, 14 * _FINE - 1), fill=colour)
+    return image.resize((14, 14), Image.Resampling.BOX)
+
+
+def _legend(canvas: Canvas, found: GalleryMap, colours: Colouring, left: int, top: int) -> None:
+    room = _LEGEND - 20
+    canvas.text((left, top), found.color, 15, INK, room)
+    top += 28
+    if colours.scale is not None:
+        low, high = colours.scale
+        for row in range(160):
+            canvas.pen.line([(left, top + row), (left + 17, top + row)], fill=scale_colour(1 - row / 159))
+        canvas.text((left + 26, top - 4), f"{high:.6g}", 13, GREY, room - 26)
+        canvas.text((left + 26, top + 148), f"{low:.6g}", 13, GREY, room - 26)
+        top += 180
+    for entry in colours.entries:
+        canvas.image.paste(_key(entry.colour), (left, top + 2))
+        count = f"{entry.count:,}"
+        reach = canvas.width_of(count, 13)
+        canvas.text((left + 22, top), entry.label, 13, INK, room - 22 - reach - 8)
+        canvas.text((left + room - reach, top), count, 13, GREY)
+        top += _LINE_HEIGHT
+    if colours.more:
+        canvas.text((left + 22, top), f"and {colours.more:,} more", 13, GREY, room - 22)
