@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ingest.carried import keep_carried
 from ingest.checksum import with_digests
 from ingest.moves import find_moves
 from ingest.scan import ScannedFile
 from siamese_search.datasets.records import BOOKKEEPING, point_id
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.fields import coerce
-from siamese_search.gallery.payload import LABELLED, keep_labels
+from siamese_search.gallery.payload import LABELLED, keep_carried, keep_labels
 
 #: Payload fields that are not metadata: ingest writes them, and the gallery its ``crc`` of the vector.
 RESERVED = BOOKKEEPING | {"identity", "camera"}

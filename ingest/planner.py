@@ -13,7 +13,7 @@ from ingest.plan import PlannedFile, plan_files
 from ingest.prefetch import prefetch
 from ingest.scan import ScannedFile
 from ingest.stages import Clock, Tally
-from siamese_search.gallery.checksums import vector_crc
+from siamese_search.gallery.checks import vector_crc
 from siamese_search.gallery.contract import Gallery, Vectors
 
 _SCAN_AHEAD = 2  # chunks

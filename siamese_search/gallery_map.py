@@ -9,7 +9,7 @@ from siamese_search.errors import DataError, GalleryReplacedError, UsageError, p
 from siamese_search.workspace import StrPath, place_of
 
 if TYPE_CHECKING:
-    from siamese_search.gallery.sampling import Sample
+    from siamese_search.gallery.checks import Sample
     from siamese_search.retrieval.map import GalleryMap, MapPoint
 
 
@@ -35,9 +35,9 @@ def map_gallery(
     """
     import numpy as np
 
+    from siamese_search.gallery.checks import sample
     from siamese_search.gallery.filters import bind, parse_where
     from siamese_search.gallery.opening import open_gallery
-    from siamese_search.gallery.sampling import sample
     from siamese_search.retrieval.map import GalleryMap
     from siamese_search.settings import load_settings
     from siamese_search.vectors.projection import METHODS, best_method, project

@@ -18,9 +18,8 @@ from siamese_search.errors import UsageError, printable
 from siamese_search.workspace import StrPath, load, open_to_write, place_of, reference
 
 if TYPE_CHECKING:
-    from siamese_search.gallery.contract import Gallery, ModelRef, OptimiseProgress
+    from siamese_search.gallery.contract import Gallery, ModelRef, OptimiseProgress, Store
     from siamese_search.gallery.storage import Storage
-    from siamese_search.gallery.store import Store
     from siamese_search.maintenance.copy import CopyReport
     from siamese_search.maintenance.reindex import ReindexSummary
     from siamese_search.maintenance.verify import VerifySummary

@@ -87,7 +87,7 @@ def command(
             warn(f"skipped {safe(path)}: {reason}")
         _print(found, format)
         if save is not None:
-            from siamese_search.retrieval.comparison_sheet import draw_comparison
+            from siamese_search.render.sheets import draw_comparison
 
             draw_comparison(found, save)
             note(f"wrote {safe(save)}")

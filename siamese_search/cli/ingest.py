@@ -263,7 +263,7 @@ def advise(summary: IngestSummary) -> str | None:
     """What to do after an ingest so large that tidying the gallery up pays; a server does that by itself."""
     if summary.interrupted or "://" in summary.store:
         return None
-    from siamese_search.gallery.indexing import COMPACT_FROM
+    from siamese_search.gallery.storage import COMPACT_FROM
 
     if summary.new + summary.changed < COMPACT_FROM:
         return None

@@ -112,6 +112,6 @@ def _write(found: GalleryMap, save: Path) -> None:
 
         draw_map(found, save)
     else:
-        from siamese_search.retrieval.map_page import write_map_page
+        from siamese_search.render.map import write_map_page
 
         write_map_page(found, save)

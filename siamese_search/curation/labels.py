@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from siamese_search.curation.label_table import FORMERLY, LabelRow, read_label_table
-from siamese_search.curation.places import Finder
+from siamese_search.curation.label_table import FORMERLY, Finder, LabelRow, read_label_table
 from siamese_search.datasets.records import decode_key
 from siamese_search.errors import DataError, UsageError, printable
 from siamese_search.gallery.contract import Gallery, StoredPoint

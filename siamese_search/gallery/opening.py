@@ -7,9 +7,8 @@ import re
 from typing import Literal
 
 from siamese_search.errors import UsageError
-from siamese_search.gallery.contract import Gallery, ModelRef
+from siamese_search.gallery.contract import Gallery, ModelRef, Store
 from siamese_search.gallery.storage import Storage
-from siamese_search.gallery.store import Store
 
 Location = str | os.PathLike[str]
 

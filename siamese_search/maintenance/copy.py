@@ -14,8 +14,7 @@ from itertools import islice
 import numpy as np
 
 from siamese_search.errors import StoreError, printable
-from siamese_search.gallery.checks import check_same_vectors, sound_points
-from siamese_search.gallery.checksums import vector_crc
+from siamese_search.gallery.checks import check_same_vectors, sound_points, vector_crc
 from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.fields import same_payload
 

@@ -31,9 +31,8 @@ from siamese_search.maintenance.copy import paired
 from siamese_search.model.embedder import available_cpus
 
 if TYPE_CHECKING:
-    from siamese_search.gallery.contract import Gallery, ModelRef, StoredPoint
+    from siamese_search.gallery.contract import Gallery, ModelRef, Store, StoredPoint
     from siamese_search.gallery.storage import Storage
-    from siamese_search.gallery.store import Store
     from siamese_search.model.embedder import Embedder
 
 #: Passes before the last one: an ingest that runs all the time leaves a few points to each.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from siamese_search.datasets.records import decode_key
 from siamese_search.errors import ImageError, SiameseSearchError, printable
-from siamese_search.gallery.checksums import is_sound
+from siamese_search.gallery.checks import is_sound
 from siamese_search.io.files import digest_file
 from siamese_search.io.location import PROTOCOLS, protocol_of
 

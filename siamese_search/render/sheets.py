@@ -1,4 +1,7 @@
-"""draw_sheet(): a contact sheet of search results as one PNG: query left, results ranked, border by truth."""
+"""Pictures as PNG: a contact sheet of search results, and a comparison of images side by side or as a table.
+
+On a sheet the query is on the left, its results follow by rank, and a border says whether each is right.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,7 @@ from siamese_search.render.canvas import (
     usual_aspect,
 )
 from siamese_search.render.marks import Truth, known_identities, paths_of, sightings, verdict
+from siamese_search.retrieval.comparison import Comparison
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
 #: Queries drawn; a PNG of more would be too tall to look at. The sheet says how many it leaves out.
@@ -45,6 +49,15 @@ _MARGIN = 28
 _CAPTION = 54
 _CAPTION_LINE = 18
 _TITLE = 64
+
+#: Images drawn of each side; the sheet says how many it leaves out.
+MAX_SIDE = 30
+
+_PAIR_MARGIN = 28
+_PAIR_GAP = 12
+_PAIR_TITLE = 60
+_CELL = (96, 44)
+_SMALL = 72
 
 
 def draw_sheet(
@@ -182,3 +195,94 @@ def _tile_height(results: Sequence[QueryResult]) -> int:
     low, high = _TILE_HEIGHT
     inside = TILE_WIDTH - 2 * BORDER
     return round(min(high, max(low, inside * usual_aspect(paths_of(results)) + 2 * BORDER)))
+
+
+def draw_comparison(comparison: Comparison, out: Path) -> Path:
+    """Write the picture of a comparison: one pair large, several as a table, left images down, right ones across.
+
+    Green is the same identity, red another, grey not decided (no threshold). Returns ``out``. Raises
+    SiameseSearchError where it cannot be written.
+    """
+    single = comparison.scores.shape == (1, 1)
+    return save_png(_pair(comparison) if single else _table(comparison), out, "picture")
+
+
+def _colour(comparison: Comparison, row: int, column: int) -> Colour:
+    if comparison.same is None:
+        return PALE
+    return GREEN if comparison.same[row, column] else RED
+
+
+def _word(comparison: Comparison, row: int, column: int) -> str:
+    if comparison.same is None:
+        return "not decided"
+    return "same" if comparison.same[row, column] else "different"
+
+
+def _rule(comparison: Comparison) -> str:
+    if comparison.threshold is None:
+        return "score: cosine similarity; no threshold"
+    origin = (
+        "" if comparison.false_match_rate is None else f", false match rate {comparison.false_match_rate:g}"
+    )
+    return f"same from a score of {comparison.threshold:.3f} on{origin}"
+
+
+def _pair(comparison: Comparison) -> Image.Image:
+    width = 208
+    paths = (comparison.left[0], comparison.right[0])
+    height = max(round(width * min(max(usual_aspect([path]), 0.5), 2.2)) for path in paths)
+    middle = 190
+    canvas = Canvas(2 * _PAIR_MARGIN + 2 * width + middle, 2 * _PAIR_MARGIN + height + 50)
+    colour = _colour(comparison, 0, 0)
+    right = _PAIR_MARGIN + width + middle
+    for path, left in zip(paths, (_PAIR_MARGIN, right), strict=True):
+        canvas.tile(path, (left, _PAIR_MARGIN), height, colour, width)
+        canvas.text((left, _PAIR_MARGIN + height + 6), printable(path.name), 13, GREY, width)
+    centre = _PAIR_MARGIN + width + middle // 2
+    top = _PAIR_MARGIN + height // 2 - 52
+    lines: list[tuple[str, int, Colour]] = [
+        (_word(comparison, 0, 0), 24, colour if comparison.same is not None else INK),
+        (f"score {comparison.scores[0, 0]:.3f}", 15, INK),
+    ]
+    if comparison.probabilities is not None:
+        lines.append((f"probability {comparison.probabilities[0, 0]:.1%}", 15, INK))
+    for text, size, ink in lines:
+        canvas.text((centre - canvas.width_of(text, size) / 2, top), text, size, ink)
+        top += size + 12
+    canvas.text((_PAIR_MARGIN, _PAIR_MARGIN + height + 28), _rule(comparison), 13, GREY)
+    return canvas.image
+
+
+def _table(comparison: Comparison) -> Image.Image:
+    left, right = comparison.left[:MAX_SIDE], comparison.right[:MAX_SIDE]
+    height = round(_SMALL * 1.4)
+    step_x, step_y = _CELL[0] + _PAIR_GAP, max(_CELL[1], height) + _PAIR_GAP + 18
+    head = _PAIR_MARGIN + _PAIR_TITLE
+    first = _PAIR_MARGIN + TILE_WIDTH + _PAIR_GAP
+    canvas = Canvas(
+        max(first + len(right) * step_x + _PAIR_MARGIN, 480),
+        head + height + 30 + len(left) * step_y + _PAIR_MARGIN,
+    )
+    canvas.text((_PAIR_MARGIN, _PAIR_MARGIN - 6), "Same or different", 24, INK)
+    shown = f"{len(comparison.left)} by {len(comparison.right)} images"
+    if len(left) < len(comparison.left) or len(right) < len(comparison.right):
+        shown += f", the first {len(left)} by {len(right)} drawn"
+    canvas.text((_PAIR_MARGIN, _PAIR_MARGIN + 26), f"{shown}  ·  {_rule(comparison)}", 13, GREY)
+    for column, path in enumerate(right):
+        at = (first + column * step_x, head)
+        canvas.tile(path, at, height, BLUE, _CELL[0])
+        canvas.text((at[0], head + height + 4), printable(path.name), 13, GREY, _CELL[0])
+    for row, path in enumerate(left):
+        top = head + height + 30 + row * step_y
+        canvas.tile(path, (_PAIR_MARGIN, top), height, BLUE, _CELL[0])
+        canvas.text((_PAIR_MARGIN, top + height + 4), printable(path.name), 13, GREY, TILE_WIDTH)
+        for column in range(len(right)):
+            x, y = first + column * step_x, top + (height - _CELL[1]) // 2
+            canvas.pen.rounded_rectangle(
+                (x, y, x + _CELL[0] - 1, y + _CELL[1] - 1), 6, fill=_colour(comparison, row, column)
+            )
+            text = f"{comparison.scores[row, column]:.3f}"
+            reach = canvas.width_of(text, 15)
+            canvas.text((x + (_CELL[0] - reach) / 2, y + _CELL[1] / 2 - 9), text, 15, (255, 255, 255))
+    return canvas.image

@@ -25,10 +25,9 @@ from siamese_search.io.images import read_image
 from siamese_search.io.location import located
 from siamese_search.model.flip import FlipEmbedder
 from siamese_search.retrieval.grouping import Group, count_sightings, group_key, rank_groups
-from siamese_search.retrieval.query import Probe, fuse, item_probe, push_away
+from siamese_search.retrieval.query import Probe, SameImage, fuse, item_probe, push_away
 from siamese_search.retrieval.rerank import DEFAULT_CANDIDATES, Reranked, check_candidates, rerank_top
 from siamese_search.retrieval.results import QueryResult, SearchResult
-from siamese_search.retrieval.same_image import SameImage
 
 if TYPE_CHECKING:
     from siamese_search.model.embedder import Embedder

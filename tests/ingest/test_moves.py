@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ingest import moves, whereabouts
-from ingest.carried import read_carried
 from ingest.pipeline import run_ingest
 from siamese_search.datasets.records import point_id
 from siamese_search.gallery import open_gallery, verify_vectors
+from siamese_search.gallery.payload import read_carried
 from siamese_search.io.files import digest_file
 from siamese_search.io.images import read_image
 

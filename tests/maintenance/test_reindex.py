@@ -19,7 +19,7 @@ from reindex_process import MIRRORED, MirroredEmbedder
 from ingest.pipeline import run_ingest
 from siamese_search.errors import DataError, GalleryReplacedError, StoreBusyError, StoreError
 from siamese_search.gallery import open_gallery, open_store, verify_vectors
-from siamese_search.gallery.store import Generations
+from siamese_search.gallery.contract import Generations
 from siamese_search.io.images import read_image
 from siamese_search.maintenance import reindex as module
 from siamese_search.maintenance.reindex import run_reindex

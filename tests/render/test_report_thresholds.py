@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from siamese_search.evaluation import html_thresholds
 from siamese_search.evaluation.evaluate import evaluate
 from siamese_search.model.calibration import Calibration
+from siamese_search.render import report as html_thresholds
 from siamese_search.render.report import html_page
 
 #: As if the model had been calibrated on other images: its thresholds mean something else here.

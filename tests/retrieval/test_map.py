@@ -9,9 +9,8 @@ from pages import check_page, screenshot
 from PIL import Image
 
 from siamese_search.errors import SiameseSearchError
-from siamese_search.render.map import draw_map
+from siamese_search.render.map import draw_map, map_page, write_map_page
 from siamese_search.retrieval.map import GREY, MOST_ENTRIES, GalleryMap, MapPoint, colouring, placed
-from siamese_search.retrieval.map_page import map_page, write_map_page
 
 EVIL = "<script>alert(1)</script>"
 

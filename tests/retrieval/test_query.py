@@ -12,8 +12,7 @@ from fakes import ColourEmbedder, MemoryGallery, write_image
 from ingest.pipeline import run_ingest
 from siamese_search.errors import ImageError, UsageError
 from siamese_search.io.images import read_image
-from siamese_search.retrieval.query import AWAY, Probe, fuse, push_away
-from siamese_search.retrieval.same_image import SameImage
+from siamese_search.retrieval.query import AWAY, Probe, SameImage, fuse, push_away
 from siamese_search.retrieval.searcher import Searcher
 
 

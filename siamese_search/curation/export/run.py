@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamese_search.curation.export.fiftyone import write_fiftyone
-from siamese_search.curation.export.formats import write_csv, write_jsonl
-from siamese_search.curation.export.npz import write_npz
-from siamese_search.curation.export.parquet import check_pyarrow, write_parquet
+from siamese_search.curation.export.formats import (
+    check_pyarrow,
+    write_csv,
+    write_jsonl,
+    write_npz,
+    write_parquet,
+)
 from siamese_search.curation.export.rows import batches, columns_of
 from siamese_search.errors import SiameseSearchError, UsageError, printable
 from siamese_search.gallery.contract import Gallery

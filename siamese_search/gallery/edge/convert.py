@@ -11,10 +11,9 @@ import qdrant_edge as edge
 
 from siamese_search.errors import SiameseSearchError, StoreError
 from siamese_search.gallery.contract import Vectors
+from siamese_search.gallery.fields import json_path
 from siamese_search.gallery.filters import Condition
-from siamese_search.gallery.indexing import EF_CONSTRUCT, EF_SEARCH, M
-from siamese_search.gallery.rows import json_path
-from siamese_search.gallery.storage import OVERSAMPLING, Storage
+from siamese_search.gallery.storage import EF_CONSTRUCT, EF_SEARCH, OVERSAMPLING, M, Storage
 
 #: Larger than any segment, in kB: build nothing.
 _NEVER = 2**40

@@ -17,8 +17,7 @@ from typing import Any
 import qdrant_edge as edge
 
 from siamese_search.errors import GalleryReplacedError, StoreError, UsageError, printable
-from siamese_search.gallery.changes import gather, one_per_id
-from siamese_search.gallery.checksums import vector_crc
+from siamese_search.gallery.checks import vector_crc
 from siamese_search.gallery.contract import (
     Gallery,
     GalleryInfo,
@@ -42,9 +41,16 @@ from siamese_search.gallery.edge.footprint import has_index, measure
 from siamese_search.gallery.edge.lease import ShardLease
 from siamese_search.gallery.edge.optimise_child import run_in_child
 from siamese_search.gallery.edge.queries import Ask, filled, hits, nearest
-from siamese_search.gallery.fields import UNINDEXED, settle
+from siamese_search.gallery.fields import (
+    UNINDEXED,
+    canonical_ids,
+    gather,
+    json_path,
+    one_per_id,
+    settle,
+    unit_rows,
+)
 from siamese_search.gallery.filters import Condition, check
-from siamese_search.gallery.rows import canonical_ids, json_path, unit_rows
 
 #: Points per engine call: large enough to be fast, small enough to let a waiting search in soon.
 _CHUNK = 1000

@@ -23,8 +23,7 @@ from siamese_search.gallery.edge import layout
 from siamese_search.gallery.edge.convert import index_type, translated
 from siamese_search.gallery.edge.footprint import kept_in_memory, read_ahead
 from siamese_search.gallery.edge.locks import Turnstile
-from siamese_search.gallery.fields import UNINDEXED, coerce
-from siamese_search.gallery.rows import json_path
+from siamese_search.gallery.fields import UNINDEXED, coerce, json_path
 from siamese_search.gallery.storage import DEFAULT_STORAGE
 from siamese_search.io.files import atomic_write_text
 

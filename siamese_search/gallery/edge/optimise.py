@@ -32,9 +32,8 @@ from siamese_search.gallery.edge.convert import index_type, shard_config, to_vec
 from siamese_search.gallery.edge.footprint import has_index
 from siamese_search.gallery.edge.lease import ShardLease
 from siamese_search.gallery.edge.locks import Turnstile
-from siamese_search.gallery.fields import UNINDEXED
-from siamese_search.gallery.indexing import COMPACT_FROM, pays_index
-from siamese_search.gallery.rows import json_path
+from siamese_search.gallery.fields import UNINDEXED, json_path
+from siamese_search.gallery.storage import COMPACT_FROM, pays_index
 from siamese_search.io.files import atomic_write_text, fsync_directory
 
 _OLD = "shard.old"

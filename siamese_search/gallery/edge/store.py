@@ -24,11 +24,10 @@ from siamese_search.errors import (
     StoreError,
     printable,
 )
-from siamese_search.gallery.contract import Gallery, ModelRef
+from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Store
 from siamese_search.gallery.edge import layout
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
-from siamese_search.gallery.store import Generations, Store
 
 if TYPE_CHECKING:
     from siamese_search.gallery.edge.gallery import EmbeddedGallery

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from qdrant_client import QdrantClient
 
 from siamese_search.errors import StoreError, printable
-from siamese_search.gallery.faults import Fault, fault_of
 from siamese_search.gallery.qdrant.address import GRPC_PORT, Address
+from siamese_search.gallery.qdrant.faults import Fault, fault_of
 
 if TYPE_CHECKING:
     from siamese_search.gallery.qdrant.keys import ApiKey

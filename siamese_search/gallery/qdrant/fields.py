@@ -7,10 +7,9 @@ from typing import Any, Protocol, TypeVar
 
 from qdrant_client import QdrantClient, models
 
-from siamese_search.gallery.fields import UNINDEXED, coerce
+from siamese_search.gallery.fields import UNINDEXED, coerce, json_path
 from siamese_search.gallery.qdrant.generation import Generation, field_metadata
-from siamese_search.gallery.rows import json_path
-from siamese_search.gallery.server_filters import any_of
+from siamese_search.gallery.qdrant.points import any_of
 
 T = TypeVar("T")
 _PAGE = 1000

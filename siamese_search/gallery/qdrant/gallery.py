@@ -20,8 +20,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as messages
 
 from siamese_search.errors import FilterError, GalleryReplacedError, StoreError, UsageError
-from siamese_search.gallery.changes import gather, one_per_id
-from siamese_search.gallery.checksums import vector_crc
+from siamese_search.gallery.checks import vector_crc
 from siamese_search.gallery.contract import (
     Gallery,
     GalleryInfo,
@@ -31,22 +30,31 @@ from siamese_search.gallery.contract import (
     StoredPoint,
     Vectors,
 )
-from siamese_search.gallery.fields import UNINDEXED, settle
+from siamese_search.gallery.fields import (
+    UNINDEXED,
+    canonical_ids,
+    gather,
+    json_path,
+    one_per_id,
+    settle,
+    unit_rows,
+)
 from siamese_search.gallery.filters import Condition, check
 from siamese_search.gallery.qdrant.collections import restore_indexing, search_params
 from siamese_search.gallery.qdrant.connection import TIMEOUT, Connection, MissingCollectionError
 from siamese_search.gallery.qdrant.fields import add_fields, finish_fields
 from siamese_search.gallery.qdrant.generation import Generation, read_generation
 from siamese_search.gallery.qdrant.points import (
+    most_frequent,
     payload_operations,
     point_structs,
+    ranked_points,
+    stored,
+    to_filter,
     to_payload,
     to_vector,
     upsert_requests,
 )
-from siamese_search.gallery.rows import canonical_ids, json_path, unit_rows
-from siamese_search.gallery.server_answers import most_frequent, ranked_points, stored
-from siamese_search.gallery.server_filters import to_filter
 
 T = TypeVar("T")
 

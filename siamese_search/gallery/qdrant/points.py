@@ -1,4 +1,4 @@
-"""Points to and from a Qdrant server.
+"""Points to and from a Qdrant server, conditions to it as filters, and its answers in our terms and order.
 
 Upserts are written as protobuf by hand where the vectors are concerned. ``DenseVector(data=row.tolist())`` makes
 512 Python floats of each vector and costs 95 µs a point, of which the wire wants nothing: a packed ``repeated
@@ -14,13 +14,15 @@ import numpy as np
 from qdrant_client import grpc as messages
 from qdrant_client import models
 
-from siamese_search.gallery.changes import Change
-from siamese_search.gallery.contract import Vectors
-from siamese_search.gallery.rows import json_path
+from siamese_search.gallery.contract import StoredPoint, Vectors
+from siamese_search.gallery.fields import Change, json_path
+from siamese_search.gallery.filters import Condition
 
 #: One request stays far below the server's limit of 32 MB, and below what proxies like.
 MAX_REQUEST_BYTES = 5_000_000
 _LENGTH_DELIMITED = 2
+
+_BOUNDS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 
 
 def upsert_requests(
@@ -142,3 +144,56 @@ def _varint(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+def to_filter(conditions: Sequence[Condition]) -> models.Filter | None:
+    """The filter that means the same; None for no conditions. The conditions have been checked."""
+    must: list[Any] = []
+    must_not: list[Any] = []
+    for one in conditions:
+        path = json_path(one.field)
+        if one.operator == "present":
+            must_not.append(models.IsEmptyCondition(is_empty=models.PayloadField(key=path)))
+        elif one.operator == "=":
+            must.append(any_of(one.field, one.values))
+        elif one.operator == "!=":
+            must_not.append(any_of(one.field, one.values))
+        else:
+            bound: dict[str, Any] = {_BOUNDS[one.operator]: float(one.values[0])}
+            must.append(models.FieldCondition(key=path, range=models.Range(**bound)))
+    if not must and not must_not:
+        return None
+    return models.Filter(must=must or None, must_not=must_not or None)
+
+
+def any_of(field: str, values: Sequence[Any]) -> models.FieldCondition | models.Filter:
+    """The field has one of these values, which are of one type."""
+    path = json_path(field)
+    first = values[0]
+    if isinstance(first, float):
+        # The engine matches only text, integers and truth values; a number is a range of one point.
+        ranges = [models.FieldCondition(key=path, range=models.Range(gte=v, lte=v)) for v in values]
+        return models.Filter(should=list(ranges))
+    if isinstance(first, bool):
+        matches = [models.FieldCondition(key=path, match=models.MatchValue(value=v)) for v in values]
+        return matches[0] if len(matches) == 1 else models.Filter(should=list(matches))
+    if len(values) == 1:
+        return models.FieldCondition(key=path, match=models.MatchValue(value=first))
+    return models.FieldCondition(key=path, match=models.MatchAny(any=list(values)))
+
+
+def ranked_points(points: Sequence[models.ScoredPoint]) -> list[tuple[models.ScoredPoint, float]]:
+    """Points with their scores, by score descending, then id ascending (as text, whose order is the same)."""
+    # Clipped before sorting: rounding puts equal vectors at 1.0000001, and a cosine ends at 1.
+    scores: list[float] = np.clip([point.score for point in points], -1.0, 1.0).tolist()
+    return sorted(zip(points, scores), key=lambda one: (-one[1], str(one[0].id)))
+
+
+def stored(record: models.Record, floats: Sequence[str]) -> StoredPoint:
+    """A point as the gallery gives it. floats: as :func:`~siamese_search.gallery.qdrant.points.to_payload`."""
+    return StoredPoint(str(record.id), to_payload(record.payload, floats), to_vector(record.vector))
+
+
+def most_frequent(counts: dict[Any, int], limit: int) -> dict[Any, int]:
+    """The ``limit`` most frequent values, the smaller one first where two are as frequent."""
+    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:limit])

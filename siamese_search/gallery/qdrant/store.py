@@ -22,7 +22,7 @@ from siamese_search.errors import (
     StoreError,
     printable,
 )
-from siamese_search.gallery.contract import Gallery, ModelRef
+from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Store
 from siamese_search.gallery.edge.layout import check_name
 from siamese_search.gallery.qdrant.address import check_encryption, gets_key, parse_address
 from siamese_search.gallery.qdrant.collections import create_collection, update_metadata
@@ -32,7 +32,6 @@ from siamese_search.gallery.qdrant.generation import Generation, collection_name
 from siamese_search.gallery.qdrant.keys import read_key
 from siamese_search.gallery.qdrant.lease import RENEW_SECONDS, check_mine, holder, lease
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
-from siamese_search.gallery.store import Generations, Store
 from siamese_search.server_settings import ServerSettings
 from siamese_search.settings import Settings, load_settings
 

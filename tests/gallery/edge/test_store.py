@@ -13,10 +13,10 @@ import pytest
 
 from siamese_search.errors import GalleryNotFoundError, StoreBusyError, StoreError
 from siamese_search.gallery import open_store
+from siamese_search.gallery.contract import Generations
 from siamese_search.gallery.edge import layout
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.edge.store import EmbeddedStore
-from siamese_search.gallery.store import Generations
 
 # importlib import mode keeps test directories off sys.path, so the suite is loaded by its file.
 _spec = importlib.util.spec_from_file_location(

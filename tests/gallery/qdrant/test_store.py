@@ -17,10 +17,9 @@ from siamese_search.errors import (
     StoreError,
     UsageError,
 )
-from siamese_search.gallery.contract import ModelRef
+from siamese_search.gallery.contract import Generations, ModelRef
 from siamese_search.gallery.qdrant import lease
 from siamese_search.gallery.qdrant import store as server_store
-from siamese_search.gallery.store import Generations
 
 from .. import contract, memory
 
