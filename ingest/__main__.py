@@ -153,8 +153,8 @@ def command(
         return _check(check, max_age, alive)
     if not roots:
         raise click.UsageError("nothing to ingest: name a directory of images or a CSV file")
+    from ingest.scan import parse_shard
     from ingest.service.service import ServiceOptions, run_service
-    from ingest.shards import parse_shard
     from ingest.watching.watch import WatchOptions
 
     watching = WatchOptions(

@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.plan import PlannedFile
+from ingest.scan import PlannedFile
 from ingest.stages import Clock, Tally
 from siamese_search.gallery.contract import Gallery, Vectors
 

@@ -29,7 +29,7 @@ from siamese_search.workspace import (
 if TYPE_CHECKING:
     from ingest.distributed.session import RayOptions
     from ingest.pipeline import Prune
-    from ingest.shards import Shard
+    from ingest.scan import Shard
     from ingest.summary import IngestSummary, Progress
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.gallery.contract import Gallery
@@ -81,7 +81,7 @@ def ingest(
     prune: ``"safe"`` removes the points of files under ``directories`` that have gone, unless the disk seems to be
     missing or more than a fifth of them would go; ``"anyway"`` removes them even then (not for a missing disk).
     shard: ``"0/4"`` … ``"3/4"``: only that part of the files, by a hash of their key, so that four processes, on one
-    machine or on several, do what one would (:mod:`ingest.shards`). failures: a file that gets every failure as a line
+    machine or on several, do what one would (:mod:`ingest.scan`). failures: a file that gets every failure as a line
     of JSON. storage (``float32``, ``float16``), quantise (``none``,
     ``int8``, ``int4``, ``binary``): how a gallery that is made keeps its vectors. stop: set it to end after the batch
     in hand. engine: ``"ray"`` decodes and embeds on the workers of a Ray cluster
@@ -95,8 +95,7 @@ def ingest(
     """
     from ingest import run_ingest
     from ingest.failures import FailureLog
-    from ingest.scan import survey_roots
-    from ingest.shards import check_combination, parse_shard
+    from ingest.scan import check_combination, parse_shard, survey_roots
 
     settings = _settings()
     if not directories:

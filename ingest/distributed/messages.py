@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ingest.plan import Action, PlannedFile
-from ingest.scan import ScannedFile
+from ingest.scan import Action, PlannedFile, ScannedFile
 from ingest.summary import Stage
 from siamese_search import errors
 from siamese_search.datasets.records import ImageRecord

@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ingest.commit import Committer
-from ingest.decode import Decoder
 from ingest.distributed.messages import Outcome, unpack_work
-from ingest.embed import EmbedStage, Stop
-from ingest.plan import PlannedFile
+from ingest.embed import Decoder, EmbedStage, Stop
+from ingest.scan import PlannedFile
 from ingest.stages import Clock, Tally
 from ingest.summary import IngestSummary
 from siamese_search.errors import BundleError, DataError, SiameseSearchError, printable

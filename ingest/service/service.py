@@ -18,8 +18,8 @@ from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, Usa
 from siamese_search.io.signals import stop_on_signals
 
 if TYPE_CHECKING:
+    from ingest.scan import Shard
     from ingest.service.metrics import Metrics
-    from ingest.shards import Shard
     from siamese_search.gallery.contract import Gallery
     from siamese_search.model.embedder import Device, Embedder
 

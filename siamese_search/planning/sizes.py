@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from siamese_search.gallery.storage import COMPACT_FROM, Storage, pays_index
 from siamese_search.planning import figures
-from siamese_search.server_settings import MOST_SHARDS
+from siamese_search.settings import MOST_SHARDS
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ _STYLE = {
 
 #: Size of the drawing, and the margins around its plot area: left, top, right, bottom.
 WIDTH, HEIGHT = 460, 300
-_PLOT_LEFT, _PLOT_TOP, _PLOT_RIGHT, _BOTTOM = 52, 12, 14, 44
+_LEFT, _PLOT_TOP, _RIGHT, _BOTTOM = 52, 12, 14, 44
 
 
 @contextmanager
@@ -249,11 +249,11 @@ def line_chart(
     """
     low, high = (math.log10(v) for v in x_range) if x_log else x_range
     bottom, top = y_range
-    right, lower = WIDTH - _PLOT_RIGHT, HEIGHT - _BOTTOM
+    right, lower = WIDTH - _RIGHT, HEIGHT - _BOTTOM
 
     def x(value: float) -> float:
         at = math.log10(max(value, x_range[0])) if x_log else value
-        return _PLOT_LEFT + (right - _PLOT_LEFT) * min(max((at - low) / (high - low), 0.0), 1.0)
+        return _LEFT + (right - _LEFT) * min(max((at - low) / (high - low), 0.0), 1.0)
 
     def y(value: float) -> float:
         share = min(max((value - bottom) / ((top - bottom) or 1.0), 0.0), 1.0)
@@ -264,9 +264,9 @@ def line_chart(
     ]
     for tick in (bottom + (top - bottom) * i / 5 for i in range(6)):
         text = f"{tick:.0%}" if percent else f"{tick:.3g}"
-        parts.append(f'<path class="grid" d="M{_PLOT_LEFT} {y(tick):.1f}H{right}"/>')
+        parts.append(f'<path class="grid" d="M{_LEFT} {y(tick):.1f}H{right}"/>')
         parts.append(
-            f'<text class="tick" x="{_PLOT_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{text}</text>'
+            f'<text class="tick" x="{_LEFT - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{text}</text>'
         )
     for value, text in _x_ticks(x_range, x_log):
         parts.append(f'<path class="grid" d="M{x(value):.1f} {_PLOT_TOP}V{lower}"/>')
@@ -283,7 +283,7 @@ def line_chart(
             parts.append(f'<polygon class="area {one.colour}" points="{points} {ends}"/>')
         parts.append(f'<polyline class="line {one.colour}" points="{points}"/>')
     parts.append(
-        f'<text class="label" x="{(_PLOT_LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>'
+        f'<text class="label" x="{(_LEFT + right) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{escape(x_label)}</text>'
     )
     middle = (_PLOT_TOP + lower) / 2
     parts.append(

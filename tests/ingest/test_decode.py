@@ -13,7 +13,7 @@ import pytest
 from damaged import DAMAGE, damaged_files, good_images, write_damaged
 from fakes import ColourEmbedder, MemoryGallery, write_image
 
-from ingest.decode import Decoder
+from ingest.embed import Decoder
 from ingest.pipeline import run_ingest
 from ingest.plan import plan_files
 from ingest.scan import scan_files, survey_roots

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 
 from ingest.failures import FailureLog
 from ingest.pipeline import run_ingest
-from ingest.scan import scan_files, survey_roots
-from ingest.shards import MAX_SHARDS, Shard, parse_shard, shard_of
+from ingest.scan import MAX_SHARDS, Shard, parse_shard, scan_files, shard_of, survey_roots
 from siamese_search import api
 from siamese_search.datasets.demo import generate_demo
 from siamese_search.datasets.layouts import detect_layout

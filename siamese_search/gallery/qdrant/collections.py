@@ -11,7 +11,7 @@ from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.qdrant.connection import Connection
 from siamese_search.gallery.qdrant.generation import State, metadata_of
 from siamese_search.gallery.storage import OVERSAMPLING, Storage
-from siamese_search.server_settings import ServerSettings
+from siamese_search.settings import ServerSettings
 
 _INT4_VERSION = (1, 18)
 #: How many more candidates the quantised search hands over for rescoring with the full vectors.

@@ -32,8 +32,7 @@ from siamese_search.gallery.qdrant.generation import Generation, collection_name
 from siamese_search.gallery.qdrant.keys import read_key
 from siamese_search.gallery.qdrant.lease import RENEW_SECONDS, check_mine, holder, lease
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
-from siamese_search.server_settings import ServerSettings
-from siamese_search.settings import Settings, load_settings
+from siamese_search.settings import ServerSettings, Settings, load_settings
 
 #: Every first generation has this one: of workers that start together, one makes it and all find it.
 _FIRST = "00000000"

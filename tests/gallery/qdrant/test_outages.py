@@ -12,7 +12,7 @@ from siamese_search.errors import StoreError
 from siamese_search.gallery.qdrant import address, connection
 from siamese_search.gallery.qdrant.connection import Connection
 from siamese_search.gallery.qdrant.store import ServerStore
-from siamese_search.server_settings import ServerSettings
+from siamese_search.settings import ServerSettings
 
 from .. import contract, memory, proxy, wire
 

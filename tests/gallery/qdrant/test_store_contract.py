@@ -8,8 +8,7 @@ import warnings
 import pytest
 
 from siamese_search.gallery.qdrant.store import connect
-from siamese_search.server_settings import ServerSettings
-from siamese_search.settings import Settings
+from siamese_search.settings import ServerSettings, Settings
 
 from .. import memory, store_contract
 
