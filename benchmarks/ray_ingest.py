@@ -74,7 +74,7 @@ class Processors:
 def one_run(options: argparse.Namespace) -> dict[str, float]:
     """An ingest of ``options.images`` by ``options.engine``, in this process."""
     from ingest.distributed.session import RayOptions
-    from siamese_search import api
+    from ingest.run import ingest
 
     processors = Processors()
     steps: list[tuple[float, float, int]] = []
@@ -84,7 +84,7 @@ def one_run(options: argparse.Namespace) -> dict[str, float]:
             steps[1:] = [(time.monotonic(), processors.seconds(), moment.embedded)]
 
     ray = RayOptions(workers=options.workers or None) if options.engine == "ray" else None
-    summary = api.ingest(
+    summary = ingest(
         options.images,
         store=options.store,
         model=options.model,

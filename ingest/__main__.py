@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from siamese_search import __version__
+from siamese_search._version import __version__
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, SiameseSearchError
 
 EPILOG = """\b

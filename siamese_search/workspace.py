@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from siamese_search.settings import Settings
 
 StrPath = str | os.PathLike[str]
+Notify = Callable[[str], None]
 
 
 class LazyEmbedder:
@@ -165,6 +166,13 @@ def reference(bundle: Bundle) -> ModelRef:
     from siamese_search.gallery.contract import ModelRef
 
     return ModelRef(bundle.fingerprint, bundle.dim, bundle.name)
+
+
+def current_settings() -> Settings:
+    """What holds where the caller says nothing."""
+    from siamese_search.settings import load_settings
+
+    return load_settings()
 
 
 def place_of(settings: Settings, store: StrPath | None, gallery: str | None) -> tuple[str, str]:

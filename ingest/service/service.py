@@ -79,7 +79,7 @@ def run_service(options: ServiceOptions, log: JsonLog) -> int:
 
 
 def _watch(options: ServiceOptions, reporter: Reporter, stop: threading.Event) -> int:
-    from siamese_search.watching import watch
+    from ingest.run import watch
 
     complete = watch(
         options.roots,
@@ -102,11 +102,11 @@ def _watch(options: ServiceOptions, reporter: Reporter, stop: threading.Event) -
 
 
 def _once(options: ServiceOptions, reporter: Reporter, stop: threading.Event) -> int:
-    from siamese_search import api
+    from ingest.run import ingest
 
     asked = options.watching
     reporter.moment("starting", 0)
-    summary = api.ingest(
+    summary = ingest(
         *options.roots,
         store=options.store,
         gallery=options.gallery,

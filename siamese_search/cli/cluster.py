@@ -75,15 +75,16 @@ def command(
     Nothing in the gallery is changed. Clusters come largest first, the surest images of each first; single images are
     at the end. At most 20,000 images at once.
     """
-    from siamese_search import curating
-    from siamese_search.curation.review import draw_clusters, write_review
+    from siamese_search.api import curation
+    from siamese_search.curation.review import write_review
+    from siamese_search.render.clusters import draw_clusters
 
     if save is not None and save.suffix.lower() != ".png":
         raise UsageError(f"{safe(save)}: --save draws a PNG; name the file with .png")
     if not prefix.strip() or not prefix.isprintable() or prefix.isdecimal():
         raise UsageError(f"--prefix {safe(prefix)!r} must be a printable name, and not a number")
     started = time.monotonic()
-    found = curating.propose_identities(
+    found = curation.propose_identities(
         where=where,
         labelled=all,
         neighbours=neighbours,

@@ -77,7 +77,7 @@ def command(
     threads: int | None,
 ) -> int:
     """Compare image A with image B. A directory on either side stands for all images in it: then every pair."""
-    from siamese_search.image_comparison import compare
+    from siamese_search.api.search import compare
 
     try:
         if save is not None and save.suffix.lower() != ".png":

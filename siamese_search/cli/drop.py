@@ -27,7 +27,7 @@ def command(name: str, store: str | None, yes: bool, json: bool) -> int:
 
     Asks first on a terminal; elsewhere it needs --yes.
     """
-    from siamese_search import upkeep
+    from siamese_search.api import maintenance
 
     if not yes:
         if not sys.stdin.isatty():
@@ -35,7 +35,7 @@ def command(name: str, store: str | None, yes: bool, json: bool) -> int:
         if not click.confirm(f"delete gallery '{safe(name)}'{_size(name, store)}?", err=True):
             note("nothing was deleted")
             return EXIT_FAILED
-    upkeep.drop(name, store=store)
+    maintenance.drop(name, store=store)
     if json:
         write_json({"dropped": name})
     else:
@@ -45,11 +45,11 @@ def command(name: str, store: str | None, yes: bool, json: bool) -> int:
 
 def _size(name: str, store: str | None) -> str:
     """`` (12,936 images) in .sss``; GalleryNotFoundError before anybody is asked."""
-    from siamese_search import upkeep
+    from siamese_search.api import maintenance
     from siamese_search.errors import GalleryNotFoundError
 
     try:
-        facts = upkeep.facts(name, store=store)
+        facts = maintenance.facts(name, store=store)
     except GalleryNotFoundError:
         raise
     except StoreError:

@@ -53,11 +53,11 @@ def command(
     The first of each group is the one to keep: that of most pixels, then of most bytes, then the oldest. Two people
     who merely look alike to the model are not reported, and nothing is ever deleted.
     """
-    from siamese_search import curating
+    from siamese_search.api import curation
     from siamese_search.cli.progress import Bar
 
     with Bar("duplicates", "blocks") as bar:
-        groups = curating.duplicates(
+        groups = curation.duplicates(
             threshold=threshold, where=where, store=store, gallery=gallery, progress=bar.update
         )
     _print(groups, format)

@@ -103,7 +103,7 @@ def command(
 
     Without DATA: the newest model under runs/, on the identities that its training held out.
     """
-    from siamese_search import api
+    from siamese_search.api.evaluate import evaluate
     from siamese_search.cli.progress import Bar
 
     if all and identities not in (None, "all"):
@@ -138,11 +138,11 @@ def command(
             "notify": note,
         }
         if compare is not None:
-            from siamese_search.model_comparison import compare_models
+            from siamese_search.api.evaluate import compare_models
 
             pair = compare_models(*compare, data, **how)
             return _compared(pair, json=json)
-        found = api.evaluate(data, model=model, **how)
+        found = evaluate(data, model=model, **how)
     for failure in found.failed:
         warn(f"skipped {safe(failure.path)}: {failure.reason}")
     if json:

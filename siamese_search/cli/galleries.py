@@ -22,9 +22,9 @@ def command(store: str | None, json: bool) -> None:
 
     `sss info --gallery NAME` tells all about one.
     """
-    from siamese_search import upkeep
+    from siamese_search.api import maintenance
 
-    facts = upkeep.galleries(store=store)
+    facts = maintenance.galleries(store=store)
     if json:
         write_json(facts)
     elif not facts["galleries"]:

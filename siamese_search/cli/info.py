@@ -27,9 +27,9 @@ def command(store: str | None, gallery: str | None, model: str | None, json: boo
 
     A store that does not exist yet is shown as empty.
     """
-    from siamese_search import upkeep
+    from siamese_search.api import maintenance
 
-    facts = upkeep.describe(store=store, gallery=gallery, model=model)
+    facts = maintenance.describe(store=store, gallery=gallery, model=model)
     if json:
         write_json(facts)
     else:

@@ -138,9 +138,11 @@ def command(
                 "a watch has all files: leave --shard out, or watch one directory in each process"
             )
         if storage is not None or quantise is not None:
-            from siamese_search import upkeep
+            from siamese_search.api import maintenance
 
-            upkeep.make_gallery(store=store, gallery=gallery, model=model, storage=storage, quantise=quantise)
+            maintenance.make_gallery(
+                store=store, gallery=gallery, model=model, storage=storage, quantise=quantise
+            )
         from ingest.watching.watch import WatchOptions
         from siamese_search.cli.watch_screen import run_watch
 
@@ -167,7 +169,7 @@ def command(
             failures=failures,
         )
     from ingest import stop_on_signals
-    from siamese_search import api
+    from ingest.run import ingest
     from siamese_search.cli.progress import Bar
 
     with Bar("ingest", "images") as bar, stop_on_signals() as stop:
@@ -177,7 +179,7 @@ def command(
             extra += f"bottleneck: {moment.bottleneck}" if moment.bottleneck else ""
             bar.update(moment.done, moment.total, rate=moment.images_per_second, extra=extra)
 
-        summary = api.ingest(
+        summary = ingest(
             *directories,
             store=store,
             gallery=gallery,

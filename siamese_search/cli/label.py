@@ -12,7 +12,7 @@ from siamese_search.cli.output import note, safe, warn, write_json, write_table,
 from siamese_search.errors import EXIT_DONE, UsageError
 
 if TYPE_CHECKING:
-    from siamese_search.curating import LabelSummary
+    from siamese_search.api.curation import LabelSummary
     from siamese_search.curation.labels import LabelPlan
 
 EPILOG = """\b
@@ -55,13 +55,13 @@ def command(
     way stay when the images are ingested again, whatever their directory says. Interrupted, the same command
     goes on.
     """
-    from siamese_search import curating
+    from siamese_search.api import curation
     from siamese_search.cli.progress import Bar
 
     if dry_run and undo_file is not None:
         raise UsageError("--dry-run changes nothing, so there is nothing to undo: leave --undo-file out")
     with Bar("label", "images") as bar:
-        summary = curating.label(
+        summary = curation.label(
             table,
             columns=[name.strip() for name in columns.split(",")] if columns else (),
             dry_run=dry_run,

@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from siamese_search import __version__
+from siamese_search._version import __version__
 from siamese_search.errors import (
     EXIT_DONE,
     EXIT_FAILED,

@@ -35,10 +35,10 @@ def command(store: str | None, gallery: str | None, index: str, json: bool) -> N
     while it takes the place of the original. Interrupted, the gallery is as it was. Without an index a search
     compares with every vector: quantised to int4 that takes tens of milliseconds for a million.
     """
-    from siamese_search import upkeep
+    from siamese_search.api import maintenance
 
     with _stages() as show:
-        facts = upkeep.optimise(
+        facts = maintenance.optimise(
             store=store,
             gallery=gallery,
             index={"auto": None, "yes": True, "no": False}[index],

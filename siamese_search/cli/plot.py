@@ -72,7 +72,7 @@ def command(
 
     With --json the coordinates are printed, and a map is written only where --save names it.
     """
-    from siamese_search.gallery_map import map_gallery
+    from siamese_search.api.search import map_gallery
 
     if save is not None and save.suffix.lower() not in (".png", ".html", ".htm"):
         raise UsageError(f"{safe(save)}: a map is a page or a picture; name the file with .html or .png")

@@ -23,6 +23,6 @@ def command(source: str, store: str | None, gallery: str | None, json: bool) -> 
 
     As `sss push` the other way: resumable, and checked in the end. Searching it needs the gallery's model here.
     """
-    from siamese_search import upkeep
+    from siamese_search.api import maintenance
 
-    return run("pull", lambda **how: upkeep.pull(source, store=store, gallery=gallery, **how), json)
+    return run("pull", lambda **how: maintenance.pull(source, store=store, gallery=gallery, **how), json)

@@ -12,7 +12,7 @@ from siamese_search.cli.output import note, safe, write_json, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
-    from siamese_search.upkeep import CopySummary
+    from siamese_search.api.maintenance import CopySummary
 
 EPILOG = """\b
 Examples:
@@ -32,9 +32,9 @@ def command(to: str, store: str | None, gallery: str | None, json: bool) -> int:
     What is there already is not sent again, so the same command goes on where it was interrupted; images that
     only the other store has stay. The copy is checked by count, and bit by bit for a sample of its vectors.
     """
-    from siamese_search import upkeep
+    from siamese_search.api import maintenance
 
-    return run("push", lambda **how: upkeep.push(to, store=store, gallery=gallery, **how), json)
+    return run("push", lambda **how: maintenance.push(to, store=store, gallery=gallery, **how), json)
 
 
 def run(title: str, copy: Callable[..., CopySummary], json: bool) -> int:

@@ -11,7 +11,7 @@ from siamese_search.cli.output import note, safe, write_json, write_pairs
 from siamese_search.errors import EXIT_DONE
 
 if TYPE_CHECKING:
-    from siamese_search.quantising import QuantisedModel
+    from siamese_search.api.train import QuantisedModel
 
 EPILOG = """\b
 Examples:
@@ -35,7 +35,7 @@ def command(images: str, out: str, model: str | None, count: int, threads: int |
 
     Its embeddings are slightly different ones, so it is a model of its own: a gallery takes either, never both.
     """
-    from siamese_search.quantising import quantise_model
+    from siamese_search.api.train import quantise_model
 
     made = quantise_model(images, out, model=model, count=count, threads=threads)
     if json:

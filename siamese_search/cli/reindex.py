@@ -68,7 +68,7 @@ def command(
     command goes on. What is ingested or removed meanwhile is brought over.
     """
     from ingest import stop_on_signals
-    from siamese_search import upkeep
+    from siamese_search.api import maintenance
     from siamese_search.cli.progress import Bar
 
     if drop_old and model is None and not keep_vectors:
@@ -77,7 +77,7 @@ def command(
         raise UsageError("--keep-vectors takes no --model: the vectors stay those of the gallery's own")
     try:
         with Bar("reindex", "images") as bar, stop_on_signals() as stop:
-            summary = upkeep.reindex(
+            summary = maintenance.reindex(
                 model,
                 store=store,
                 gallery=gallery,
@@ -97,7 +97,7 @@ def command(
     for failure in summary.dropped:
         warn(f"dropped {failure.path}: {failure.reason}")
     if drop_old:
-        upkeep.drop_old(store=store, gallery=gallery)
+        maintenance.drop_old(store=store, gallery=gallery)
     if json:
         write_json(summary.to_json())
     else:
@@ -112,9 +112,9 @@ def command(
 
 
 def _drop_old(store: str | None, gallery: str | None, json: bool) -> int:
-    from siamese_search import upkeep
+    from siamese_search.api import maintenance
 
-    count = upkeep.drop_old(store=store, gallery=gallery)
+    count = maintenance.drop_old(store=store, gallery=gallery)
     if json:
         write_json({"generations_dropped": count})
     else:

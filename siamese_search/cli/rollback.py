@@ -23,9 +23,9 @@ def command(store: str | None, gallery: str | None, json: bool) -> None:
     The newer ones are kept: a second rollback undoes the first. Images ingested since the reindex are in the
     newer vectors only; ingest them again where they are wanted.
     """
-    from siamese_search import upkeep
+    from siamese_search.api import maintenance
 
-    now, before = upkeep.rollback(store=store, gallery=gallery)
+    now, before = maintenance.rollback(store=store, gallery=gallery)
     if json:
         write_json({"model": now.name or now.fingerprint, "former_model": before.name or before.fingerprint})
     else:

@@ -81,13 +81,13 @@ def command(
     goes on after Ctrl-C; finished runs are kept.
     """
     from ingest import stop_on_signals
-    from siamese_search import sweeps
+    from siamese_search.api import train
     from siamese_search.cli.sweep_screen import SweepScreen
     from siamese_search.training.data import as_paths
 
     if resume is not None:
         _refuse_with_resume(click.get_current_context())
-    planned = sweeps.plan(
+    planned = train.plan_runs(
         *data,
         preset=preset,
         out=out,
@@ -108,7 +108,7 @@ def command(
     )
     with stop_on_signals() as stop, SweepScreen(stop) as screen:
         try:
-            sweeps.run(planned, device=device, threads=threads, reporter=screen, stop=stop)
+            train.run_planned(planned, device=device, threads=threads, reporter=screen, stop=stop)
         except KeyboardInterrupt:
             return _interrupted(planned)
     _print(planned, json=json)

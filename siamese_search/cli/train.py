@@ -79,14 +79,14 @@ def command(
     Ctrl-C writes a checkpoint, and --resume goes on from there to the same curve.
     """
     from ingest import stop_on_signals
-    from siamese_search import api
+    from siamese_search.api.train import new_run_directory, train
     from siamese_search.cli.train_screen import TrainScreen
 
     changes = {name: value for name, value in hyperparameters.items() if value is not None}
     speaks = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun, the first
     if resume is None:
         data = _data(data)
-        out = out or api.new_run_directory(preset)
+        out = out or new_run_directory(preset)
         if speaks:
             note(f"training on {', '.join(safe(path) for path in data)} into {safe(out)}")
         epochs: int | None = find_preset(preset).with_options(**changes).epochs
@@ -95,7 +95,7 @@ def command(
         epochs = _epochs_of(Path(resume))
     with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
         try:
-            result = api.train(
+            result = train(
                 data,
                 preset=preset,
                 out=out,

@@ -35,13 +35,13 @@ def command(store: str | None, gallery: str | None, checksum: bool, vectors_only
     cannot be looked at. Nothing is mended: `sss ingest --reembed DIR` embeds images again, `--prune` removes those
     that are gone.
     """
-    from siamese_search import upkeep
+    from siamese_search.api import maintenance
     from siamese_search.cli.progress import Bar
 
     if checksum and vectors_only:
         raise UsageError("--checksum compares files and --vectors-only leaves them out: give one of the two")
     with Bar("verify", "images") as bar:
-        summary = upkeep.verify(
+        summary = maintenance.verify(
             store=store, gallery=gallery, files=not vectors_only, checksum=checksum, progress=bar.update
         )
     for problem in summary.problems:

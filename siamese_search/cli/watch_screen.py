@@ -34,7 +34,7 @@ def run_watch(
     """Watch until a signal comes. That is how a watch ends, so the exit code is 0; 130 before the first full
     ingest was complete."""
     from ingest import stop_on_signals
-    from siamese_search.watching import watch
+    from ingest.run import watch
 
     with Bar("ingest", "images") as bar, stop_on_signals() as stop:
         complete = watch(

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.summary import Failure
-from siamese_search.datasets.records import decode_key
+from siamese_search.datasets.records import Failure, decode_key
 from siamese_search.errors import DataError, ImageError, StoreError, printable
 from siamese_search.gallery.checks import LEAST_RECALL, sampled_recall, sound_points
 from siamese_search.gallery.fields import same_payload

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from siamese_search import __version__
+from siamese_search._version import __version__
 from siamese_search.render.canvas import CARD, GREY, INK, LINE, PAPER, Canvas, save_png
 from siamese_search.render.html import escaped, page, picture_url, scatter, write_page
 from siamese_search.retrieval.map import GREY as NOBODY

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
-from siamese_search import __version__
+from siamese_search._version import __version__
 from siamese_search.errors import ImageError, UsageError
 from siamese_search.render.canvas import short_reason
 from siamese_search.render.html import encoded, escaped, page, write_page

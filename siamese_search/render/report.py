@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from siamese_search import __version__
+from siamese_search._version import __version__
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.datasets.splits import RESERVED_IDENTITIES
 from siamese_search.errors import SiameseSearchError, printable

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from siamese_search import __version__
+from siamese_search._version import __version__
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import TrainingError, UsageError, printable
 from siamese_search.io.files import atomic_write_text

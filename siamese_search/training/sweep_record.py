@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from siamese_search import __version__
+from siamese_search._version import __version__
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, TrainingError, UsageError, printable
 from siamese_search.evaluation.protocol import Protocol, all_vs_all

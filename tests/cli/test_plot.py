@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from siamese_search.api.search import map_gallery
 from siamese_search.errors import DataError, UsageError
 from siamese_search.gallery.opening import open_gallery
-from siamese_search.gallery_map import map_gallery
 
 Run = Callable[..., CompletedProcess[str]]
 

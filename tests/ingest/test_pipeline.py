@@ -12,8 +12,7 @@ from fakes import ColourEmbedder, MemoryGallery, write_image, write_market
 
 from ingest.pipeline import run_ingest
 from ingest.scan import survey_roots
-from ingest.summary import Failure
-from siamese_search.datasets.records import decode_key, point_id
+from siamese_search.datasets.records import Failure, decode_key, point_id
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.io.images import read_image

@@ -14,7 +14,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from siamese_search import sweeps  # noqa: E402
+from siamese_search.api import train as sweeps  # noqa: E402
 from siamese_search.datasets.layouts import load_dataset  # noqa: E402
 from siamese_search.errors import DataError, TrainingError, UsageError  # noqa: E402
 from siamese_search.evaluation.evaluate import evaluate  # noqa: E402
@@ -197,7 +197,7 @@ def test_an_error_that_nobody_foresaw_is_recorded_too(
 
 def test_swept_seeds_share_one_split(people: Path, tmp_path: Path) -> None:
     plans = [
-        sweeps.plan(people, out=tmp_path, **{**SMALL, "seed": seeds})  # type: ignore[arg-type]
+        sweeps.plan_runs(people, out=tmp_path, **{**SMALL, "seed": seeds})  # type: ignore[arg-type]
         for seeds in ([3, 1], [3, 2], [4, 1])
     ]
     held = [plan.heldout_identities for plan in plans]
@@ -291,8 +291,8 @@ def test_without_a_directory_the_unfinished_sweep_is_taken_up(
         sweep(people, tmp_path / "runs" / "begun", margin=MARGINS, reporter=stopper, stop=stopper.stop)
     options = {**SMALL, "margin": MARGINS}
     said: list[str] = []
-    planned = sweeps.plan(people, notify=said.append, **options)  # type: ignore[arg-type]
+    planned = sweeps.plan_runs(people, notify=said.append, **options)  # type: ignore[arg-type]
     assert planned.directory == Path("runs/begun")
     assert "going on with runs/begun" in said[0]
-    other = sweeps.plan(people, **{**options, "epochs": 3})  # type: ignore[arg-type]
+    other = sweeps.plan_runs(people, **{**options, "epochs": 3})  # type: ignore[arg-type]
     assert other.directory.name.startswith("sweep-")

@@ -15,13 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from siamese_search.workspace import StrPath, place_of
+from siamese_search.workspace import StrPath, current_settings, place_of
 
 if TYPE_CHECKING:
     from siamese_search.curation.duplicates import Group
     from siamese_search.curation.identities import Proposals
     from siamese_search.curation.labels import LabelPlan
-    from siamese_search.settings import Settings
 
 #: Changes that the JSON of ``sss label`` lists; it counts all.
 MOST_LISTED = 10_000
@@ -93,7 +92,7 @@ def label(
     from siamese_search.gallery.opening import open_store
 
     started = time.monotonic()
-    place, name = place_of(_settings(), store, gallery)
+    place, name = place_of(current_settings(), store, gallery)
     aside = None if undo is None else Path(undo)
     with open_store(place) as opened, opened.open(name, mode="r" if dry_run else "w") as found:
         plan = plan_labels(found, Path(table), columns)
@@ -130,7 +129,7 @@ def duplicates(
     if threshold is not None and not 0 < threshold <= 1:
         raise UsageError(f"a threshold of similarity lies above 0 and up to 1, not {threshold:g}")
     conditions = parse_where([where] if isinstance(where, str) else list(where))
-    place, name = place_of(_settings(), store, gallery)
+    place, name = place_of(current_settings(), store, gallery)
     with open_store(place) as opened, opened.open(name) as found:
         bound = bind(conditions, found.fields()) if conditions else []
         least = THRESHOLD if threshold is None else threshold
@@ -169,7 +168,7 @@ def propose_identities(
             f"neighbours ({neighbours}) are at least 1, and least ({least:g}) lies above 0 and up to 1"
         )
     conditions = parse_where([where] if isinstance(where, str) else list(where))
-    settings = _settings()
+    settings = current_settings()
     place, name = place_of(settings, store, gallery)
     named = settings.model if model is None else str(model)
     with open_store(place) as opened, opened.open(name) as found:
@@ -223,7 +222,7 @@ def export(
     target = Path(out)
     chosen = format_of(target, format)
     conditions = parse_where([where] if isinstance(where, str) else list(where))
-    place, name = place_of(_settings(), store, gallery)
+    place, name = place_of(current_settings(), store, gallery)
     with open_store(place) as opened, opened.open(name) as found:
         bound = bind(conditions, found.fields()) if conditions else []
         done = export_gallery(found, target, chosen, bound, vectors=vectors, progress=progress)
@@ -237,9 +236,3 @@ def export(
             "collection": name,
             "store": opened.location,
         }
-
-
-def _settings() -> Settings:
-    from siamese_search.settings import load_settings
-
-    return load_settings()

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from siamese_search.errors import UsageError, printable
-from siamese_search.workspace import StrPath, load, open_to_write, place_of, reference
+from siamese_search.workspace import StrPath, current_settings, load, open_to_write, place_of, reference
 
 if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery, ModelRef, OptimiseProgress, Store
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from siamese_search.maintenance.reindex import ReindexSummary
     from siamese_search.maintenance.verify import VerifySummary
     from siamese_search.model.embedder import Device
-    from siamese_search.settings import Settings
 
 
 def reindex(
@@ -57,7 +56,7 @@ def reindex(
     from siamese_search.maintenance.reindex import run_reindex
     from siamese_search.model.bundle import load_bundle
 
-    settings = _settings()
+    settings = current_settings()
     place, name = place_of(settings, store, gallery)
     if keep_vectors and model is not None:
         raise UsageError("the vectors are kept or a model makes new ones: give one of the two")
@@ -101,8 +100,8 @@ def make_gallery(
     storage: str | None = None,
     quantise: str | None = None,
 ) -> None:
-    """Make an empty gallery, where it is not there yet: see :func:`siamese_search.api.ingest`."""
-    with open_to_write(_settings(), store, gallery, model, storage=storage, quantise=quantise):
+    """Make an empty gallery, where it is not there yet: see :func:`ingest.run.ingest`."""
+    with open_to_write(current_settings(), store, gallery, model, storage=storage, quantise=quantise):
         pass
 
 
@@ -114,7 +113,7 @@ def rollback(*, store: StrPath | None = None, gallery: str | None = None) -> tup
     """
     from siamese_search.gallery.opening import open_store
 
-    place, name = place_of(_settings(), store, gallery)
+    place, name = place_of(current_settings(), store, gallery)
     with open_store(place) as opened:
         before = opened.generations(name).current
         return opened.rollback(name), before
@@ -124,7 +123,7 @@ def drop_old(*, store: StrPath | None = None, gallery: str | None = None) -> int
     """Delete every generation of a gallery but the current one, unfinished ones too; how many there were."""
     from siamese_search.gallery.opening import open_store
 
-    place, name = place_of(_settings(), store, gallery)
+    place, name = place_of(current_settings(), store, gallery)
     with open_store(place) as opened:
         return opened.drop_old(name)
 
@@ -133,7 +132,7 @@ def drop(gallery: str, *, store: StrPath | None = None) -> None:
     """Delete a gallery with all its generations. The images are not touched. Asks nobody."""
     from siamese_search.gallery.opening import open_store
 
-    place, name = place_of(_settings(), store, gallery)
+    place, name = place_of(current_settings(), store, gallery)
     with open_store(place) as opened:
         opened.drop(name)
 
@@ -142,7 +141,7 @@ def galleries(*, store: StrPath | None = None) -> dict[str, Any]:
     """What a store holds, as plain values (the JSON of ``sss galleries``). A store that does not exist holds none."""
     from siamese_search.gallery.opening import open_store
 
-    place, _ = place_of(_settings(), store, None)
+    place, _ = place_of(current_settings(), store, None)
     with open_store(place) as opened:
         return {"store": opened.location, "galleries": [_facts(opened, name) for name in opened.names()]}
 
@@ -158,7 +157,7 @@ def describe(
     from siamese_search.gallery.opening import open_store
     from siamese_search.model.bundle import load_bundle
 
-    settings = _settings()
+    settings = current_settings()
     place, _ = place_of(settings, store, gallery)
     with open_store(place) as opened:
         names = opened.names() if gallery is None else [gallery]
@@ -184,7 +183,7 @@ def facts(gallery: str, *, store: StrPath | None = None) -> dict[str, Any]:
     """One entry of :func:`galleries`."""
     from siamese_search.gallery.opening import open_store
 
-    place, name = place_of(_settings(), store, gallery)
+    place, name = place_of(current_settings(), store, gallery)
     with open_store(place) as opened:
         return _facts(opened, name)
 
@@ -219,7 +218,7 @@ def optimise(
     """
     from siamese_search.gallery.opening import open_store
 
-    place, name = place_of(_settings(), store, gallery)
+    place, name = place_of(current_settings(), store, gallery)
     started = time.monotonic()
     with open_store(place) as opened, opened.open(name, mode="w") as found:
         changed = found.optimise(index=index, progress=progress)
@@ -251,7 +250,7 @@ def verify(
     from siamese_search.gallery.opening import open_store
     from siamese_search.maintenance.verify import verify_gallery
 
-    place, name = place_of(_settings(), store, gallery)
+    place, name = place_of(current_settings(), store, gallery)
     with open_store(place) as opened, opened.open(name) as found:
         return verify_gallery(found, files=files, checksum=checksum, progress=progress)
 
@@ -293,7 +292,7 @@ def push(
     interrupted push goes on; points that only ``to`` has stay. Verified by count and by sampled vectors.
     Raises ModelMismatchError where ``to`` has a gallery of this name by another model, StoreError.
     """
-    place, name = place_of(_settings(), store, gallery)
+    place, name = place_of(current_settings(), store, gallery)
     return _copy(place, os.fspath(to), name, progress, stop)
 
 
@@ -306,7 +305,7 @@ def pull(
     stop: threading.Event | None = None,
 ) -> CopySummary:
     """:func:`push` the other way: copy a gallery out of the store ``source`` into the settings' one."""
-    place, name = place_of(_settings(), store, gallery)
+    place, name = place_of(current_settings(), store, gallery)
     return _copy(os.fspath(source), place, name, progress, stop)
 
 
@@ -341,9 +340,3 @@ def _same_place(one: str, other: str) -> bool:
     return one == other or (
         "://" not in one and "://" not in other and os.path.realpath(one) == os.path.realpath(other)
     )
-
-
-def _settings() -> Settings:
-    from siamese_search.settings import load_settings
-
-    return load_settings()
