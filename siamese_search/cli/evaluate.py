@@ -78,7 +78,7 @@ Matches from the query's own camera do not count, unless --no-cameras says so.
     help="Also write report.json and report.html, a page with curves, cameras and the worst queries.",
 )
 @json_option
-def command(
+def evaluate_command(
     data: str | None,
     model: str | None,
     queries: str | None,

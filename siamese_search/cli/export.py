@@ -34,7 +34,7 @@ FiftyOne reads the last one with
 @click.option("--no-vectors", is_flag=True, help="Leave the vectors out.")
 @place_options
 @json_option
-def command(
+def export_command(
     out: Path,
     format: str | None,
     where: tuple[str, ...],

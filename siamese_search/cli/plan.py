@@ -86,7 +86,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # as above
     help="Searches to answer.",
 )
 @json_option
-def command(
+def plan_command(
     images: int,
     dim: int,
     storage: str,

@@ -21,7 +21,7 @@ from siamese_search.cli.output import (
     write_table,
     write_text,
 )
-from siamese_search.cli.timeline_screen import print_timelines
+from siamese_search.cli.search_screen import print_timelines
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --wher
 )
 @store_options
 @click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
-def command(
+def search_command(
     queries: tuple[str, ...],
     k: int,
     together: bool,

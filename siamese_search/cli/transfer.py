@@ -1,4 +1,4 @@
-"""``sss push``: copy a gallery into another store."""
+"""``sss push``, ``sss pull``: a gallery copied into another store, or out of one."""
 
 from __future__ import annotations
 
@@ -8,25 +8,40 @@ from typing import TYPE_CHECKING
 import click
 
 from siamese_search.cli.options import json_option, place_options
-from siamese_search.cli.output import note, safe, write_json, write_text
-from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED
+from siamese_search.cli.output import (
+    note,
+    safe,
+    write_json,
+    write_text,
+)
+from siamese_search.errors import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+)
 
 if TYPE_CHECKING:
     from siamese_search.api.maintenance import CopySummary
 
-EPILOG = """\b
+
+_PUSH_EPILOG = """\b
 Examples:
   sss push http://localhost:6333                    the gallery in use, to a server
   sss push http://localhost:6333 --gallery station  another one
   sss push /mnt/backup/store                        to another directory
 """
 
+_PULL_EPILOG = """\b
+Examples:
+  sss pull http://localhost:6333                    a server's gallery into ./.sss
+  sss pull http://localhost:6333 --gallery station  another one
+"""
 
-@click.command("push", epilog=EPILOG, short_help="Copy a gallery into another store.")
+
+@click.command("push", epilog=_PUSH_EPILOG, short_help="Copy a gallery into another store.")
 @click.argument("to", metavar="URL|DIR")
 @place_options
 @json_option
-def command(to: str, store: str | None, gallery: str | None, json: bool) -> int:
+def push_command(to: str, store: str | None, gallery: str | None, json: bool) -> int:
     """Copy a gallery, vectors and all, into the store URL|DIR under the same name.
 
     What is there already is not sent again, so the same command goes on where it was interrupted; images that
@@ -34,10 +49,10 @@ def command(to: str, store: str | None, gallery: str | None, json: bool) -> int:
     """
     from siamese_search.api import maintenance
 
-    return run("push", lambda **how: maintenance.push(to, store=store, gallery=gallery, **how), json)
+    return _copied("push", lambda **how: maintenance.push(to, store=store, gallery=gallery, **how), json)
 
 
-def run(title: str, copy: Callable[..., CopySummary], json: bool) -> int:
+def _copied(title: str, copy: Callable[..., CopySummary], json: bool) -> int:
     """A push or a pull with its progress, its answer and its exit code."""
     from ingest import stop_on_signals
     from siamese_search.cli.progress import Bar
@@ -59,3 +74,17 @@ def run(title: str, copy: Callable[..., CopySummary], json: bool) -> int:
         f"gallery '{safe(summary.gallery)}' from {safe(summary.source)} to {safe(summary.target)}"
     )
     return EXIT_DONE
+
+
+@click.command("pull", epilog=_PULL_EPILOG, short_help="Copy a gallery out of another store.")
+@click.argument("source", metavar="URL|DIR")
+@place_options
+@json_option
+def pull_command(source: str, store: str | None, gallery: str | None, json: bool) -> int:
+    """Copy a gallery, vectors and all, out of the store URL|DIR into the one in use, under the same name.
+
+    As `sss push` the other way: resumable, and checked in the end. Searching it needs the gallery's model here.
+    """
+    from siamese_search.api import maintenance
+
+    return _copied("pull", lambda **how: maintenance.pull(source, store=store, gallery=gallery, **how), json)
