@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any
 
 from qdrant_client import models
 
 from siamese_search.errors import StoreError
-from siamese_search.gallery.contract import ModelRef
+from siamese_search.gallery.contract import ModelRef, OptimiseProgress
 from siamese_search.gallery.qdrant.connection import Connection
 from siamese_search.gallery.qdrant.generation import State, metadata_of
 from siamese_search.gallery.storage import OVERSAMPLING, Storage
@@ -139,3 +141,18 @@ def _quantisation(connection: Connection, wanted: str) -> Any:
         bits = models.TurboQuantBitSize.BITS4
         return turbo(turbo=models.TurboQuantQuantizationConfig(bits=bits, always_ram=True))
     return None
+
+
+def wait_until_idle(
+    status: Callable[[], models.CollectionStatus], looks: int, progress: OptimiseProgress | None
+) -> bool:
+    """Wait until the server's optimiser rests at so many looks in a row; whether it was seen at work."""
+    started, quiet, worked = time.monotonic(), 0, False
+    while quiet < looks:
+        quiet = 0 if status() == models.CollectionStatus.YELLOW else quiet + 1
+        worked = worked or quiet == 0
+        if quiet < looks:
+            time.sleep(0.2)
+            if progress is not None:
+                progress("indexing", time.monotonic() - started)
+    return worked

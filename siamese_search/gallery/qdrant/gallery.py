@@ -14,10 +14,10 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from qdrant_client import QdrantClient, models
-from qdrant_client import grpc as messages
 
 from siamese_search.errors import FilterError, GalleryReplacedError, StoreError, UsageError
 from siamese_search.gallery.checks import vector_crc
@@ -40,8 +40,8 @@ from siamese_search.gallery.fields import (
     unit_rows,
 )
 from siamese_search.gallery.filters import Condition, check
-from siamese_search.gallery.qdrant.collections import restore_indexing, search_params
-from siamese_search.gallery.qdrant.connection import TIMEOUT, Connection, MissingCollectionError
+from siamese_search.gallery.qdrant.collections import restore_indexing, search_params, wait_until_idle
+from siamese_search.gallery.qdrant.connection import Connection, MissingCollectionError
 from siamese_search.gallery.qdrant.fields import add_fields, finish_fields
 from siamese_search.gallery.qdrant.generation import Generation, read_generation
 from siamese_search.gallery.qdrant.points import (
@@ -53,6 +53,7 @@ from siamese_search.gallery.qdrant.points import (
     to_filter,
     to_payload,
     to_vector,
+    upsert,
     upsert_requests,
 )
 
@@ -134,7 +135,7 @@ class ServerGallery(Gallery):
     def _send(self, ids: list[str], rows: Vectors, payloads: list[dict[str, Any]]) -> None:
         if self._connection.grpc:
             for request in upsert_requests(self._collection, ids, rows, payloads):
-                self._run(_upsert, request)
+                self._run(upsert, request)
         else:
             for batch in point_structs(ids, rows, payloads):
                 self._run(QdrantClient.upsert, self._collection, batch, wait=True)
@@ -208,27 +209,21 @@ class ServerGallery(Gallery):
         if k > _LARGE_K:
             k = min(k, max(1, self.count(where)))
         params = search_params(self._collection_info(), exact=exact)
+        request = partial(
+            models.QueryRequest, params=params, with_payload=with_payload, with_vector=with_vectors
+        )
 
-        def request(row: Vectors, limit: int) -> models.QueryRequest:
-            return models.QueryRequest(
-                query=row.tolist(),
-                limit=limit,
-                filter=wanted,
-                params=params,
-                with_payload=with_payload,
-                with_vector=with_vectors,
-            )
-
-        def ask(requests: list[models.QueryRequest]) -> list[models.QueryResponse]:
+        def ask(rows: Vectors, limit: int) -> list[models.QueryResponse]:
+            requests = [request(query=row.tolist(), filter=wanted, limit=limit) for row in rows]
             return self._run(QdrantClient.query_batch_points, self._collection, requests)
 
         for start in range(0, len(rows), _QUERY_CHUNK):
             part = rows[start : start + _QUERY_CHUNK]
-            for row, answer in zip(part, ask([request(row, k + 1) for row in part]), strict=True):
+            for row, answer in zip(part, ask(part, k + 1), strict=True):
                 limit, ranked = k + 1, ranked_points(answer.points)
                 while len(ranked) == limit and ranked[k - 1][1] == ranked[-1][1]:
                     limit *= 8
-                    ranked = ranked_points(ask([request(row, limit)])[0].points)
+                    ranked = ranked_points(ask(row[None], limit)[0].points)
                 yield ranked[:k]
 
     def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[StoredPoint | None]:
@@ -281,8 +276,7 @@ class ServerGallery(Gallery):
                 return
 
     def count(self, where: Sequence[Condition] = ()) -> int:
-        wanted = self._filter(where)
-        found = self._run(QdrantClient.count, self._collection, count_filter=wanted, exact=True)
+        found = self._run(QdrantClient.count, self._collection, count_filter=self._filter(where), exact=True)
         return int(found.count)
 
     def facet(self, field: str, where: Sequence[Condition] = (), limit: int = 100) -> dict[Any, int]:
@@ -294,18 +288,14 @@ class ServerGallery(Gallery):
             points = self.scroll([*where, Condition(field, "present")], fields=[field])
             return most_frequent(Counter(point.payload[field] for point in points), limit)
         # Of several shards each sends its own most frequent values only, so then all are asked for.
-        sharded = (self._collection_info().config.params.shard_number or 1) > 1
-        everything = sharded or limit > _LARGE_K
+        shards = self._collection_info().config.params.shard_number or 1
+        everything = shards > 1 or limit > _LARGE_K
         asked = max(1, self.count(where)) if everything else limit + 1
+        facet = partial(
+            self._run, QdrantClient.facet, self._collection, json_path(field), facet_filter=wanted, exact=True
+        )
         while True:
-            hits = self._run(
-                QdrantClient.facet,
-                self._collection,
-                json_path(field),
-                facet_filter=wanted,
-                limit=asked,
-                exact=True,
-            ).hits
+            hits = facet(limit=asked).hits
             counts = sorted((hit.count for hit in hits), reverse=True)
             if everything or len(counts) < asked or counts[limit - 1] != counts[-1]:
                 return most_frequent({hit.value: hit.count for hit in hits if hit.count}, limit)
@@ -324,17 +314,10 @@ class ServerGallery(Gallery):
         held_back = self._refresh().deferred
         if held_back:
             restore_indexing(self._connection, self._collection, held_back, wait=self._wait)
-        started, quiet, worked = time.monotonic(), 0, bool(held_back)
         # The optimiser starts a moment after the change: one look is not enough to say that it rests.
-        while quiet < (3 if held_back else 1):
-            status = self._run(QdrantClient.get_collection, self._collection).status
-            quiet = 0 if status == models.CollectionStatus.YELLOW else quiet + 1
-            worked = worked or quiet == 0
-            if quiet < (3 if held_back else 1):
-                time.sleep(0.2)
-                if progress is not None:
-                    progress("indexing", time.monotonic() - started)
-        return worked
+        look = partial(self._run, QdrantClient.get_collection, self._collection)
+        seen = wait_until_idle(lambda: look().status, 3 if held_back else 1, progress)
+        return bool(held_back) or seen
 
     def info(self) -> GalleryInfo:
         self._refresh()
@@ -415,7 +398,3 @@ class ServerGallery(Gallery):
     def _writable(self) -> None:
         if self._mode != "w":
             raise StoreError(f"{self._what} is open for reading only")
-
-
-def _upsert(client: QdrantClient, request: messages.UpsertPoints) -> None:
-    client.grpc_points.Upsert(request, timeout=TIMEOUT)

@@ -11,18 +11,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
+from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as messages
-from qdrant_client import models
 
 from siamese_search.gallery.contract import StoredPoint, Vectors
 from siamese_search.gallery.fields import Change, json_path
 from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.qdrant.connection import TIMEOUT
 
 #: One request stays far below the server's limit of 32 MB, and below what proxies like.
 MAX_REQUEST_BYTES = 5_000_000
 _LENGTH_DELIMITED = 2
 
 _BOUNDS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
+
+
+def upsert(client: QdrantClient, request: messages.UpsertPoints) -> None:
+    """Send one request of :func:`upsert_requests`."""
+    client.grpc_points.Upsert(request, timeout=TIMEOUT)
 
 
 def upsert_requests(
