@@ -33,7 +33,7 @@ from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.io.remote import THREADS as REMOTE_THREADS
-from siamese_search.model.embedder import available_cpus
+from siamese_search.model.inputs import available_cpus
 
 if TYPE_CHECKING:
     from ingest.failures import FailureLog

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from siamese_search.model.bundle import Bundle
     from siamese_search.model.embedder import Device, Embedder
     from siamese_search.training.run import Reporter, TrainResult
-    from siamese_search.training.sweep import SweepReporter
-    from siamese_search.training.sweep_record import Sweep
+    from siamese_search.training.sweep.record import Sweep
+    from siamese_search.training.sweep.run import SweepReporter
 
 
 #: Images that set the ranges of the activations, and as many others that the result is measured on.
@@ -60,7 +60,7 @@ def train(
     data: a data set, or several: identities of different data sets are different people whatever their names,
     each data set has an equal share of every batch, and identities and keys become ``SOURCE/ID``, ``SOURCE/KEY``.
     preset: ``reid``, ``apn`` or ``contrastive``; ``hyperparameters`` are fields of
-    :class:`~siamese_search.training.presets.TrainConfig` (``epochs=5, margin=0.5``).
+    :class:`~siamese_search.training.config.TrainConfig` (``epochs=5, margin=0.5``).
     holdout: identities of each data set that training must not see, as a share (0.15; at least 2), a number
     (20) or 0 for none (default 0.1); holdout_ids: a file of them, or the identities themselves.
     init: ``imagenet``, ``bundled``, ``none`` or a bundle's directory. resume: a run directory to continue.
@@ -69,7 +69,7 @@ def train(
     Needs the ``[torch]`` extra (else MissingExtraError). Raises DataError, TrainingError, UsageError.
     """
     from siamese_search.datasets.layouts import detect_layout
-    from siamese_search.training.presets import preset as find_preset
+    from siamese_search.training.config import preset as find_preset
 
     settings = current_settings()
     threads = settings.threads if threads is None else threads
@@ -195,10 +195,10 @@ def plan_runs(
     The same sweep, begun in ``out`` (or, without one, under ``runs/``) and not finished, is taken up again.
     Raises UsageError, DataError; TrainingError where ``out`` holds something else.
     """
+    from siamese_search.training.config import preset as find_preset
     from siamese_search.training.data import HoldOut
-    from siamese_search.training.grid import parse_grid
-    from siamese_search.training.presets import preset as find_preset
-    from siamese_search.training.sweep_record import find_unfinished, load_sweep, plan_sweep
+    from siamese_search.training.sweep.grid import parse_grid
+    from siamese_search.training.sweep.record import find_unfinished, load_sweep, plan_sweep
 
     if resume is not None:
         return load_sweep(Path(resume))
@@ -245,16 +245,19 @@ def run_planned(
     stop: threading.Event | None = None,
 ) -> Sweep:
     """Bring the runs of a sweep that :func:`plan_runs` made to their end."""
+    from siamese_search.render.sweep import draw_sweep
     from siamese_search.settings import load_settings
 
     try:
-        training = import_module("siamese_search.training.sweep")
+        training = import_module("siamese_search.training.sweep.run")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("siamese_search", "ingest"):
             raise
         raise MissingExtraError("training", "torch") from None
     threads = load_settings().threads if threads is None else threads
-    done: Sweep = training.run_sweep(planned, device=device, threads=threads, reporter=reporter, stop=stop)
+    done: Sweep = training.run_sweep(
+        planned, device=device, threads=threads, reporter=reporter, stop=stop, draw=draw_sweep
+    )
     return done
 
 
@@ -276,7 +279,7 @@ def _places(data: Sequence[StrPath]) -> Path | tuple[Path, ...]:
 def _resume_or_refuse(planned: Sweep) -> Sweep:
     """The sweep in the directory that was named, if it is the same one or there is none."""
     from siamese_search.model.bundle import META_NAME
-    from siamese_search.training.sweep_record import RECORD_NAME, difference, load_sweep
+    from siamese_search.training.sweep.record import RECORD_NAME, difference, load_sweep
 
     out = planned.directory
     if (out / RECORD_NAME).exists():

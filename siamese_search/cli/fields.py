@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
-from siamese_search.training.presets import PRESETS, TrainConfig, option_fields
+from siamese_search.training.config import PRESETS, TrainConfig, option_fields
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from siamese_search.training.run import Reporter
-    from siamese_search.training.sweep_record import SweepRun
+    from siamese_search.training.sweep.record import SweepRun
     from siamese_search.training.trainer import StepReport
 
 
@@ -187,7 +187,7 @@ class TrainScreen:
 
 
 class SweepScreen:
-    """The reporter that ``sss sweep`` hands over (:class:`siamese_search.training.sweep.SweepReporter`)."""
+    """The reporter that ``sss sweep`` hands over (:class:`siamese_search.training.sweep.run.SweepReporter`)."""
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop

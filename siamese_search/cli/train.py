@@ -19,12 +19,12 @@ from siamese_search.errors import (
     UsageError,
     printable,
 )
-from siamese_search.training.presets import PRESETS
-from siamese_search.training.presets import preset as find_preset
+from siamese_search.training.config import PRESETS
+from siamese_search.training.config import preset as find_preset
 
 if TYPE_CHECKING:
     from siamese_search.model.embedder import Device
-    from siamese_search.training.sweep_record import Sweep
+    from siamese_search.training.sweep.record import Sweep
 
 
 _TRAIN_EPILOG = """\b
@@ -298,7 +298,7 @@ def _dry_run(sweep: Sweep, *, json: bool) -> int:
     if json:
         write_json(sweep.to_json())
         return EXIT_DONE
-    from siamese_search.training.grid import text
+    from siamese_search.training.sweep.grid import text
 
     epochs = sum(run.point.config.epochs for run in sweep.unfinished)
     write_table(
@@ -316,12 +316,12 @@ def _dry_run(sweep: Sweep, *, json: bool) -> int:
 
 
 def _print_sweep(sweep: Sweep, *, json: bool) -> None:
-    from siamese_search.training.sweep_record import PLOT_NAME, SHOWN_RATES, TABLE_NAME
+    from siamese_search.training.sweep.record import PLOT_NAME, SHOWN_RATES, TABLE_NAME
 
     if json:
         write_json(sweep.to_json())
     else:
-        from siamese_search.training.grid import text
+        from siamese_search.training.sweep.grid import text
 
         columns = [(name.replace("_", "-"), "number") for name in sweep.swept]
         columns += [("AUC", "number"), *((f"TPR@FPR {rate}", "number") for rate in SHOWN_RATES.values())]
@@ -353,7 +353,7 @@ def _rate(value: float | None) -> str:
 
 
 def _sweep_interrupted(sweep: Sweep) -> int:
-    from siamese_search.training.sweep_record import RECORD_NAME
+    from siamese_search.training.sweep.record import RECORD_NAME
 
     if not (sweep.directory / RECORD_NAME).exists():
         note("sss: interrupted before the first run; nothing was kept")

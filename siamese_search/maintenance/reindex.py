@@ -27,7 +27,7 @@ from siamese_search.gallery.fields import same_payload
 from siamese_search.io.decoding import BatchDecoder, DecodedPixels, PendingPixels
 from siamese_search.io.location import located
 from siamese_search.maintenance.copy import paired
-from siamese_search.model.embedder import available_cpus
+from siamese_search.model.inputs import available_cpus
 
 if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery, ModelRef, Store, StoredPoint

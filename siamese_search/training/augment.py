@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from siamese_search.training.presets import TrainConfig
+from siamese_search.training.config import TrainConfig
 
 #: ITU-R BT.601 luma of red, green and blue.
 _LUMA = (0.299, 0.587, 0.114)

@@ -18,12 +18,12 @@ from torch.nn import functional as F
 from siamese_search.errors import TrainingError
 from siamese_search.model.network import APNNetwork
 from siamese_search.training.augment import augment
-from siamese_search.training.distributed import SINGLE, Ranks
+from siamese_search.training.config import TrainConfig
 from siamese_search.training.losses import TripletLoss, cosine_regression, similarity_matching
 from siamese_search.training.metric_losses import make_metric_losses, metric_loss
 from siamese_search.training.objective import collapsed_loss, make_sampler, triplet_objective
-from siamese_search.training.presets import TrainConfig
-from siamese_search.training.stages import stage_at
+from siamese_search.training.ranks import SINGLE, Ranks
+from siamese_search.training.schedule import stage_at
 
 
 class Images(Protocol):

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from siamese_search.training.augment import augment  # noqa: E402
-from siamese_search.training.presets import PRESETS  # noqa: E402
+from siamese_search.training.config import PRESETS  # noqa: E402
 
 NONE = PRESETS["apn"]
 

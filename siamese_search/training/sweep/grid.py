@@ -10,8 +10,8 @@ from itertools import product
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from siamese_search.errors import UsageError, printable
-from siamese_search.training.presets import TrainConfig, option_fields
-from siamese_search.training.presets import preset as find_preset
+from siamese_search.training.config import TrainConfig, option_fields
+from siamese_search.training.config import preset as find_preset
 
 #: What a hyperparameter may be.
 Value = bool | int | float | str

@@ -16,7 +16,7 @@ from siamese_search.errors import DataError, TrainingError, UsageError, printabl
 from siamese_search.evaluation.protocol import Protocol, all_vs_all
 from siamese_search.io.files import atomic_write_text
 from siamese_search.training.data import DataPaths, HoldOut, as_paths, load_split, read_paths, written_paths
-from siamese_search.training.grid import GridPoint, Value, flag, grid_points, parse_grid, swept, text
+from siamese_search.training.sweep.grid import GridPoint, Value, flag, grid_points, parse_grid, swept, text
 
 RECORD_NAME = "sweep.json"
 TABLE_NAME = "results.csv"

@@ -22,11 +22,10 @@ from siamese_search.evaluation.verification import pair_scores
 from siamese_search.io.files import atomic_path
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import Device, Embedder, load_embedder
-from siamese_search.render.sweep import draw_sweep
 from siamese_search.training.checkpoint import CHECKPOINT_NAME
 from siamese_search.training.data import HoldOut
 from siamese_search.training.run import RUN_NAME, TEACHER_NAME, Reporter, Silent, TrainRequest, resume, train
-from siamese_search.training.sweep_record import PLOT_NAME, Figures, Sweep, SweepRun, held_out_protocol
+from siamese_search.training.sweep.record import PLOT_NAME, Figures, Sweep, SweepRun, held_out_protocol
 
 _LOCK_NAME = ".lock"
 #: Points of each ROC curve that are kept for the plot.
@@ -64,13 +63,14 @@ def run_sweep(
     threads: int = 0,
     reporter: SweepReporter | None = None,
     stop: threading.Event | None = None,
+    draw: Callable[[Sweep, Path], None] | None = None,
 ) -> Sweep:
     """Bring every run of ``sweep`` to its end: finished ones are left alone, the others trained or continued.
 
     A run that fails, for whatever reason, is recorded as failed and does not stop the others; when the sweep is
-    run again it is tried again. After each run the record, the table and the plot are written.
-    ``stop`` set from elsewhere ends the run in hand after its batch: KeyboardInterrupt is raised, all that was
-    trained is kept. Raises TrainingError where another process works on the same sweep.
+    run again it is tried again. After each run the record and the table are written, and ``draw`` is called with the
+    place of the plot. ``stop`` set from elsewhere ends the run in hand after its batch: KeyboardInterrupt is raised,
+    all that was trained is kept. Raises TrainingError where another process works on the same sweep.
     """
     reporter, stop = reporter or SilentSweep(), stop or threading.Event()
     with _alone(sweep.directory):
@@ -82,7 +82,8 @@ def run_sweep(
                 raise KeyboardInterrupt
             _bring_to_its_end(sweep, run, number, device, threads, reporter, stop)
             sweep.save()
-            draw_sweep(sweep, sweep.directory / PLOT_NAME)
+            if draw is not None:
+                draw(sweep, sweep.directory / PLOT_NAME)
             reporter.end(run)
     return sweep
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siamese_search.errors import UsageError
-from siamese_search.training.grid import MOST_RUNS, grid_points, label, parse_grid, swept, text
-from siamese_search.training.presets import PRESETS, TrainConfig, option_fields
+from siamese_search.training.config import PRESETS, TrainConfig, option_fields
+from siamese_search.training.sweep.grid import MOST_RUNS, grid_points, label, parse_grid, swept, text
 
 KINDS = get_type_hints(TrainConfig)
 FIELDS = [name for name, _, _ in option_fields()]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from siamese_search.errors import UsageError
 from siamese_search.model import simple_cnn
-from siamese_search.training.presets import TrainConfig
+from siamese_search.training.config import TrainConfig
 
 _STAGE = re.compile(r"(\d{1,4})x(\d{1,4}):(\d{1,4})")
 

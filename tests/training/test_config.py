@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from siamese_search.errors import UsageError
-from siamese_search.training.presets import PRESETS, preset
+from siamese_search.training.config import PRESETS, preset
 
 
 def test_the_classic_recipe() -> None:

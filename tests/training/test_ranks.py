@@ -18,8 +18,8 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 
 from siamese_search.errors import DataError, UsageError  # noqa: E402
-from siamese_search.training import distributed  # noqa: E402
-from siamese_search.training.distributed import Ranks  # noqa: E402
+from siamese_search.training import ranks as distributed  # noqa: E402
+from siamese_search.training.ranks import Ranks  # noqa: E402
 
 OPTIONS = [
     "--backbone", "simple_cnn", "--init", "none", "--height", "32", "--width", "16", "--dim", "8",
@@ -75,8 +75,8 @@ WORKER = """
 import sys, numpy as np, torch
 from safetensors.torch import save_file
 from siamese_search.model.network import APNNetwork, NetworkSpec
-from siamese_search.training.distributed import joined
-from siamese_search.training.presets import REID
+from siamese_search.training.ranks import joined
+from siamese_search.training.config import REID
 from siamese_search.training.trainer import Trainer
 
 config = REID.with_options(backbone="simple_cnn", dim=8, height=16, width=16, batch_size=4, images_per_identity=2,
@@ -105,7 +105,7 @@ def new_network():
 
 def expected_of_two_ranks() -> dict[str, torch.Tensor]:
     """The oracle: one process computes both gradients from the same weights, averages them, and steps."""
-    from siamese_search.training.presets import REID
+    from siamese_search.training.config import REID
     from siamese_search.training.trainer import Trainer
 
     config = REID.with_options(
