@@ -116,7 +116,7 @@ def train_command(
             note(f"training on {', '.join(safe(path) for path in data)} into {safe(out)}")
         epochs: int | None = find_preset(preset).with_options(**changes).epochs
     else:
-        _refuse_with_resume(click.get_current_context())
+        _refuse_with_resume(click.get_current_context(), "run")
         epochs = _epochs_of(Path(resume))
     with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
         try:
@@ -260,7 +260,7 @@ def sweep_command(
     from siamese_search.training.data import as_paths
 
     if resume is not None:
-        _refuse_with_resume(click.get_current_context())
+        _refuse_with_resume(click.get_current_context(), "sweep")
     planned = train.plan_runs(
         *data,
         preset=preset,

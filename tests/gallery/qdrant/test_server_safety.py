@@ -203,7 +203,7 @@ def test_server_settings_that_cannot_be(tmp_path, line):
 def test_a_withheld_key_is_named_when_the_server_wants_one(tmp_path, monkeypatch):
     import warnings
 
-    from . import memory, wire
+    from .. import memory, wire
 
     warnings.simplefilter("ignore")
     server = wire.Server(memory.memory_client(), key=KEY)

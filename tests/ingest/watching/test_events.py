@@ -155,7 +155,7 @@ def test_a_directory_that_may_not_be_entered_is_passed_over(tmp_path):
 _LIMITED = """
 import sys, time
 from pathlib import Path
-from ingest import events
+from ingest.watching import events
 root = Path(sys.argv[1])
 events.POLL_MILLISECONDS = 100
 seen = []
