@@ -1,7 +1,7 @@
 """Labels from a reviewed CSV: which points of a gallery it means, what it would change, and the change itself.
 
 Nothing is written before every row has been checked. What is written is named in the payload as set by hand
-(:mod:`.by_hand`), so that no later ingest takes it away, and each step may be repeated without harm.
+(:mod:`..gallery.payload`), so that no later ingest takes it away, and each step may be repeated without harm.
 """
 
 from __future__ import annotations

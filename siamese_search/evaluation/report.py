@@ -68,7 +68,7 @@ class EvaluationReport:
     ``warning`` says in one line why the figures may flatter the model; empty where nothing is known against them.
     ``flip`` says that all vectors are means over an image and its mirror image.
     ``query_vectors`` [q, d] and ``gallery_vectors`` [g, d] are what was measured, in the plan's order.
-    ``data_fingerprint`` covers content and labels of the images (:func:`..embedding.data_fingerprint`); ``None`` where
+    ``data_fingerprint`` covers content and labels of the images (:func:`.embedding.data_fingerprint`); ``None`` where
     only vectors were seen.
     ``top`` holds each query's first ranked places in ``plan.gallery`` after the exclusions, int64 [≤ 10].
     """

@@ -213,7 +213,7 @@ def one_per_id(ids: Sequence[str], payloads: Sequence[Payload]) -> dict[str, dic
 def gather(
     payloads: Mapping[str, Mapping[str, Any]], known: Mapping[str, str]
 ) -> tuple[list[Change], dict[str, str]]:
-    """The changes by id as few :class:`Change`, and the fields that are new or wider (see :func:`.fields.settle`).
+    """The changes by id as few :class:`Change`, and the fields that are new or wider (see :func:`settle`).
 
     known: the gallery's fields. What takes away a field that nobody knows is left out. Raises ValueError as settle.
     """

@@ -6,7 +6,7 @@ a copy of a copy is the same.
 
 A quantised copy (8, 4 or 1 bits a number) is what a search reads first; it hands more candidates over than were
 asked for, and those are scored again with the stored vectors. The scores that come out are exact, and only a
-neighbour that is no candidate can be missed.
+neighbour that is no candidate can be missed. A graph (HNSW) is a third way, and pays only for large galleries.
 """
 
 from __future__ import annotations

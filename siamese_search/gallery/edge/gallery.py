@@ -1,7 +1,7 @@
 """The embedded engine: a gallery in a directory, on Qdrant Edge.
 
-Search is exact, or goes through a quantised copy first (:mod:`.storage`), until :meth:`EmbeddedGallery.optimise`
-builds an HNSW index, which pays only for large galleries (:func:`.indexing.pays_index`). Vectors are stored as
+Search is exact, or goes through a quantised copy first (:mod:`..storage`), until :meth:`EmbeddedGallery.optimise`
+builds an HNSW index, which pays only for large galleries (:func:`..storage.pays_index`). Vectors are stored as
 sent (Dot distance on unit vectors), in float32 or rounded to float16.
 """
 
@@ -268,7 +268,7 @@ class EmbeddedGallery(Gallery):
         self._lease.flush()
 
     def optimise(self, *, index: bool | None = None, progress: OptimiseProgress | None = None) -> bool:
-        """As the contract; in a child process, on a copy of the shard (:mod:`.rebuild`).
+        """As the contract; in a child process, on a copy of the shard (:mod:`.optimise`).
 
         Searches and writes of others go on in the shard as it is, and wait only while it is copied and swapped.
         Interrupting (Ctrl-C) kills the child and leaves the gallery as it was.

@@ -10,7 +10,7 @@
         written                           another random text with every turn in which somebody writes
         shard/                            the engine's files
         shard.next/, shard.old/, journal, optimised, optimise.lock
-                                          of an optimisation (see rebuild.py)
+                                          of an optimisation (see optimise.py)
         turnstile.lock, shard.lock        see locks.py
 
 Model and vectors live in one generation, so that one rename swaps both. Everything is made aside and
