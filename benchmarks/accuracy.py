@@ -21,7 +21,7 @@ from typing import Any
 
 import siamese_search as sss
 from siamese_search.evaluation.report import EvaluationReport
-from siamese_search.files import atomic_write_text
+from siamese_search.io.files import atomic_write_text
 from siamese_search.model.bundle import Bundle, load_bundle
 
 RESULTS = Path(__file__).resolve().parent / "results" / "accuracy.json"

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 # Python puts this script's own directory first, where "ingest" would be another script.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from siamese_search.curation.clustering import cluster  # noqa: E402
-from siamese_search.files import atomic_write_text  # noqa: E402
+from siamese_search.io.files import atomic_write_text  # noqa: E402
 from siamese_search.model.bundle import load_bundle  # noqa: E402
+from siamese_search.vectors.clustering import cluster  # noqa: E402
 
 COLUMNS = (
     "precision",
@@ -96,7 +96,7 @@ def hdbscan(vectors: NDArray[np.float32]) -> NDArray[Any]:
 
 def embedded(images: Path, wanted: set[str], work: Path) -> tuple[NDArray[np.float32], NDArray[Any]]:
     """Vectors and identities of the wanted images, through a gallery that is not told the identities."""
-    from siamese_search import api
+    from ingest.run import ingest
     from siamese_search.gallery import open_gallery
 
     flat = work / "images"
@@ -104,7 +104,7 @@ def embedded(images: Path, wanted: set[str], work: Path) -> tuple[NDArray[np.flo
     for path in sorted(images.iterdir()):
         if path.name.split("_")[0] in wanted and not (flat / path.name).exists():
             shutil.copyfile(path, flat / path.name)
-    api.ingest(flat, store=work / "store", layout="flat")
+    ingest(flat, store=work / "store", layout="flat")
     with open_gallery(work / "store") as gallery:
         points = list(gallery.scroll(with_vectors=True))
     assert not any("identity" in point.payload for point in points)

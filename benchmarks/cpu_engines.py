@@ -29,8 +29,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[0] = str(ROOT)
 
 from siamese_search.datasets.layouts import scan_records  # noqa: E402
-from siamese_search.files import atomic_write_text  # noqa: E402
-from siamese_search.images import read_image  # noqa: E402
+from siamese_search.io.files import atomic_write_text  # noqa: E402
+from siamese_search.io.images import read_image  # noqa: E402
 from siamese_search.model.bundle import load_bundle  # noqa: E402
 from siamese_search.model.embedder import Embedder, OnnxEmbedder  # noqa: E402
 from siamese_search.model.openvino_embedder import OpenVinoEmbedder  # noqa: E402

@@ -6,7 +6,7 @@ Draws some distinct photographs, reads them in a loop until there have been --ph
 benchmarks/results/decode.json. Per JPEG quality:
 
 full        Image.open().convert("RGB").resize(), as data loaders do it
-here        siamese_search.decoding.BatchDecoder, as ingest does it
+here        siamese_search.io.decoding.BatchDecoder, as ingest does it
 entropy     Pillow at 1/8 of the size: what is left when nothing but the entropy coding is undone in full.
             No decoder that reads the whole file with libjpeg-turbo can be faster than that
 
@@ -40,9 +40,9 @@ sys.path[:1] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from photos import draw_photo  # noqa: E402
 
-from siamese_search.decoding import BatchDecoder  # noqa: E402
-from siamese_search.files import atomic_write_text  # noqa: E402
-from siamese_search.images import read_image  # noqa: E402
+from siamese_search.io.decoding import BatchDecoder  # noqa: E402
+from siamese_search.io.files import atomic_write_text  # noqa: E402
+from siamese_search.io.images import read_image  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "decode.json"
 TARGET = 4.0

@@ -23,9 +23,9 @@ import numpy as np
 # Python puts this script's own directory first, where "ingest" would be another script.
 sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from siamese_search.curation.near_pairs import BLOCK, near_pairs  # noqa: E402
-from siamese_search.files import atomic_write_text  # noqa: E402
 from siamese_search.gallery import open_gallery  # noqa: E402
+from siamese_search.io.files import atomic_write_text  # noqa: E402
+from siamese_search.vectors.near_pairs import BLOCK, near_pairs  # noqa: E402
 
 
 def main() -> None:

@@ -25,10 +25,10 @@ from typing import Any
 
 import numpy as np
 
-from siamese_search.files import atomic_write_text
 from siamese_search.gallery import open_gallery
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.filters import Condition
+from siamese_search.io.files import atomic_write_text
 
 PROJECT = Path(__file__).resolve().parents[1]
 COLD = """

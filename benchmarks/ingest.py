@@ -42,12 +42,13 @@ sys.path[0] = str(ROOT)
 from ingest.pipeline import run_ingest  # noqa: E402
 from ingest.summary import IngestSummary  # noqa: E402
 from siamese_search.datasets.layouts import scan_records  # noqa: E402
-from siamese_search.files import atomic_write_text  # noqa: E402
 from siamese_search.gallery import open_gallery  # noqa: E402
-from siamese_search.gallery.base import ModelRef  # noqa: E402
-from siamese_search.images import read_image  # noqa: E402
+from siamese_search.gallery.contract import ModelRef  # noqa: E402
+from siamese_search.io.files import atomic_write_text  # noqa: E402
+from siamese_search.io.images import read_image  # noqa: E402
 from siamese_search.model.bundle import Bundle, load_bundle  # noqa: E402
-from siamese_search.model.embedder import Embedder, available_cpus, load_embedder  # noqa: E402
+from siamese_search.model.embedder import Embedder, load_embedder  # noqa: E402
+from siamese_search.model.inputs import available_cpus  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "ingest.json"
 TARGET = 0.92

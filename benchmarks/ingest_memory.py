@@ -95,7 +95,7 @@ def _ingest(kind: str, root: Path, store: str, model: Path) -> None:
     """One ingest in this process; prints its peaks."""
     from ingest.pipeline import run_ingest
     from siamese_search.gallery import open_gallery
-    from siamese_search.gallery.base import Gallery, ModelRef
+    from siamese_search.gallery.contract import Gallery, ModelRef
     from siamese_search.model.bundle import load_bundle
     from siamese_search.model.embedder import load_embedder
 

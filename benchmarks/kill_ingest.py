@@ -28,8 +28,8 @@ import numpy as np
 from PIL import Image
 
 from siamese_search.errors import GalleryNotFoundError
-from siamese_search.files import atomic_write_text
 from siamese_search.gallery import open_gallery, verify_vectors
+from siamese_search.io.files import atomic_write_text
 
 RESULT = Path(__file__).resolve().parent / "results" / "kill_ingest.json"
 

@@ -40,11 +40,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from siamese_search.files import atomic_write_text
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.opening import open_gallery
 from siamese_search.gallery.storage import QUANTISATIONS, VECTORS, Storage
+from siamese_search.io.files import atomic_write_text
 from siamese_search.model.bundle import load_bundle
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -69,7 +69,7 @@ def memory():
             (("anonymous", "RssAnon"), ("file", "RssFile"), ("resident", "VmRSS"))}
 rows = np.load(sys.argv[2])
 import qdrant_edge
-import siamese_search.gallery.embedded
+import siamese_search.gallery.edge.gallery
 bare, started = memory(), time.perf_counter()
 with open_gallery(sys.argv[1]) as gallery:
     points = gallery.count()

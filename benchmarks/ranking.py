@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from siamese_search.evaluation.ranking import retrieval_metrics
+from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.evaluation.verification import cross_pair_scores
-from siamese_search.files import atomic_write_text
+from siamese_search.io.files import atomic_write_text
 
 IDENTITIES, CAMERAS = 750, 6
 TARGET_SECONDS, TARGET_MEGABYTES = 5.0, 1000.0

@@ -74,7 +74,7 @@ class Processors:
 def one_run(options: argparse.Namespace) -> dict[str, float]:
     """An ingest of ``options.images`` by ``options.engine``, in this process."""
     from ingest.distributed.session import RayOptions
-    from siamese_search import api
+    from ingest.run import ingest
 
     processors = Processors()
     steps: list[tuple[float, float, int]] = []
@@ -84,7 +84,7 @@ def one_run(options: argparse.Namespace) -> dict[str, float]:
             steps[1:] = [(time.monotonic(), processors.seconds(), moment.embedded)]
 
     ray = RayOptions(workers=options.workers or None) if options.engine == "ray" else None
-    summary = api.ingest(
+    summary = ingest(
         options.images,
         store=options.store,
         model=options.model,
@@ -123,8 +123,8 @@ def main() -> None:
         print(json.dumps(one_run(options)))
         return
     from siamese_search.datasets.layouts import scan_records
-    from siamese_search.files import atomic_write_text
-    from siamese_search.model.embedder import available_cpus
+    from siamese_search.io.files import atomic_write_text
+    from siamese_search.model.inputs import available_cpus
 
     runs: dict[str, list[dict[str, float]]] = {"process": [], "ray": []}
     with tempfile.TemporaryDirectory() as scratch:

@@ -24,7 +24,7 @@ sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != Path(__fi
 # ruff: noqa: E402 - benchmarks/ingest.py must not hide the package of that name
 
 import siamese_search as sss
-from siamese_search.files import atomic_write_text
+from siamese_search.io.files import atomic_write_text
 
 RESULTS = Path(__file__).resolve().parent / "results" / "reindex.json"
 QUERIES = 8

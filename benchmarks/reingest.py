@@ -41,9 +41,9 @@ from ingest.pipeline import run_ingest  # noqa: E402
 from ingest.plan import payload_of  # noqa: E402
 from ingest.scan import scan_files, survey_roots  # noqa: E402
 from siamese_search.datasets.records import point_id  # noqa: E402
-from siamese_search.files import atomic_write_text  # noqa: E402
 from siamese_search.gallery import open_gallery  # noqa: E402
-from siamese_search.gallery.base import ModelRef  # noqa: E402
+from siamese_search.gallery.contract import ModelRef  # noqa: E402
+from siamese_search.io.files import atomic_write_text  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "reingest.json"
 TARGET = 20_000

@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 from siamese_search.datasets.layouts import load_dataset
 from siamese_search.evaluation.embedding import embed_records
 from siamese_search.evaluation.protocol import Protocol, all_vs_all
-from siamese_search.evaluation.ranking import RankingMetrics, metrics_from_hit_ranks, summarise
-from siamese_search.files import atomic_write_text
-from siamese_search.gallery.base import Gallery, Hit, ModelRef
+from siamese_search.evaluation.retrieval import RankingMetrics, metrics_from_hit_ranks, summarise
+from siamese_search.gallery.contract import Gallery, Hit, ModelRef
 from siamese_search.gallery.opening import open_gallery
-from siamese_search.k_reciprocal import rerank
+from siamese_search.io.files import atomic_write_text
 from siamese_search.model.bundle import load_bundle
-from siamese_search.retrieval.probe import Probe, SamePoint
-from siamese_search.retrieval.reranking import rerank_top
+from siamese_search.retrieval.query import Probe, SamePoint
+from siamese_search.retrieval.rerank import rerank_top
+from siamese_search.vectors.k_reciprocal import rerank
 from siamese_search.workspace import load
 
 RESULTS = Path(__file__).resolve().parent / "results" / "rerank_search.json"

@@ -39,10 +39,10 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path[0] = os.fspath(PROJECT)
 
 from benchmarks.million import ids_of, payloads_of, query_rows, unit  # noqa: E402
-from siamese_search.files import atomic_write_text  # noqa: E402
-from siamese_search.gallery.base import ModelRef  # noqa: E402
+from siamese_search.gallery.contract import ModelRef  # noqa: E402
 from siamese_search.gallery.opening import open_gallery, open_store  # noqa: E402
 from siamese_search.gallery.storage import QUANTISATIONS, VECTORS, Storage  # noqa: E402
+from siamese_search.io.files import atomic_write_text  # noqa: E402
 
 DIM = 512
 BLOCK = 1000

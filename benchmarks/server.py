@@ -26,11 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from siamese_search.files import atomic_write_text
-from siamese_search.gallery.base import ModelRef
-from siamese_search.gallery.server_store import connect
-from siamese_search.server_settings import ServerSettings
-from siamese_search.settings import Settings
+from siamese_search.gallery.contract import ModelRef
+from siamese_search.gallery.qdrant.store import connect
+from siamese_search.io.files import atomic_write_text
+from siamese_search.settings import ServerSettings, Settings
 
 PROJECT = Path(__file__).resolve().parents[1]
 HELLO = {"title": "qdrant - vector search engine", "version": "1.16.0"}

@@ -24,9 +24,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from siamese_search.files import atomic_write_text
+from siamese_search.io.files import atomic_write_text
 from siamese_search.model.network import APNNetwork, NetworkSpec
-from siamese_search.training.presets import TrainConfig, preset
+from siamese_search.training.config import TrainConfig, preset
 from siamese_search.training.trainer import Trainer
 
 RESULTS = Path(__file__).resolve().parent / "results" / "training.json"

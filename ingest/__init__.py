@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ingest.pipeline import run_ingest
-    from ingest.summary import Failure, IngestSummary, Progress
-    from ingest.worker import stop_on_signals
+    from ingest.summary import IngestSummary, Progress
+    from siamese_search.datasets.records import Failure
+    from siamese_search.io.signals import stop_on_signals
 
 __all__ = ["Failure", "IngestSummary", "Progress", "run_ingest", "stop_on_signals"]
 
 _HOMES = {
     "run_ingest": "ingest.pipeline",
-    "Failure": "ingest.summary",
+    "Failure": "siamese_search.datasets.records",
     "IngestSummary": "ingest.summary",
     "Progress": "ingest.summary",
-    "stop_on_signals": "ingest.worker",
+    "stop_on_signals": "siamese_search.io.signals",
 }
 
 

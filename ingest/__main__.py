@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from siamese_search import __version__
+from siamese_search._version import __version__
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, SiameseSearchError
 
 EPILOG = """\b
@@ -153,9 +153,9 @@ def command(
         return _check(check, max_age, alive)
     if not roots:
         raise click.UsageError("nothing to ingest: name a directory of images or a CSV file")
-    from ingest.service import ServiceOptions, run_service
-    from ingest.shards import parse_shard
-    from ingest.watch import WatchOptions
+    from ingest.scan import parse_shard
+    from ingest.service.service import ServiceOptions, run_service
+    from ingest.watching.watch import WatchOptions
 
     watching = WatchOptions(
         layout=layout,
@@ -220,7 +220,7 @@ def _defaults(argv: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _check(path: Path, max_age: float, alive: bool) -> int:
-    from ingest.health import trouble
+    from ingest.service.health import trouble
 
     reason = trouble(path, max_age, alive=alive)
     click.echo("healthy" if reason is None else f"unhealthy: {reason}")
@@ -233,7 +233,7 @@ def _fail(message: str, code: int, **fields: str) -> int:
 
 
 def _log() -> Any:
-    from ingest.jsonlog import JsonLog
+    from ingest.service.jsonlog import JsonLog
 
     return JsonLog(sys.stderr)
 

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from ingest.scan import ScannedFile
+from siamese_search.io.files import digest_file
 
-#: 128 bits: two different files of ten million share a digest with a probability of 1.5e-25.
-_DIGEST_BYTES = 16
 #: BLAKE2b releases the GIL, and a second thread hides the waits for the disk.
 _THREADS = 2
 _FILES_PER_TASK = 32
 #: Larger files are no images, and are left unread.
 _MAX_BYTES = 1 << 30
-
-
-def digest_file(path: str | os.PathLike[str]) -> str:
-    """BLAKE2b-128 of a file's content, 32 hexadecimal digits. Raises OSError, for what is no regular file too."""
-    # Non-blocking: between the scan and now the file may have become a pipe, on which open() would wait for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with open(descriptor, "rb", buffering=0) as handle:  # noqa: PTH123 - a descriptor
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(0, "not a regular file")
-        return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)).hexdigest()
 
 
 def with_digests(files: Sequence[ScannedFile]) -> list[ScannedFile]:

@@ -12,9 +12,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.plan import PlannedFile
+from ingest.scan import PlannedFile
 from ingest.stages import Clock, Tally
-from siamese_search.gallery.base import Gallery, Vectors
+from siamese_search.gallery.contract import Gallery, Vectors
 
 #: Points per commit, and seconds after which a smaller one is made: what is embedded should soon be found.
 COMMIT_POINTS = 256

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import IO, Self
 
 from siamese_search.errors import DataError, UsageError, printable
-from siamese_search.images import is_image_name
+from siamese_search.io.images import is_image_name
 
 _FIRST_BYTES = b'{"path"'
 

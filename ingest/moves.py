@@ -1,7 +1,7 @@
 """Moves: a new file with the content of a stored one that has gone is that file, in a new place.
 
 Its point moves with it: the vector is not computed again, and the metadata that the new place does not state come
-along (:mod:`ingest.carried`). A copy, whose first file is still there, is a new file like any other.
+along (:mod:`siamese_search.gallery.payload`). A copy, whose first file is still there, is a new file like any other.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ingest.carried import arrived, read_carried, take_along
-from ingest.whereabouts import find, unmounted_places
+from ingest.prune import find, unmounted_places
 from siamese_search.datasets.records import decode_key
-from siamese_search.gallery.base import Gallery, StoredPoint, Vectors
+from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
 from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.payload import arrived, read_carried, take_along
 
 if TYPE_CHECKING:
-    from ingest.plan import PlannedFile
+    from ingest.scan import PlannedFile
 
 #: Stored points with the content of one of a chunk's new files that are looked at. Among ten thousand pictures
 #: that are all the same (a black frame), who was moved from where is not worth the search.

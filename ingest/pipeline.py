@@ -19,24 +19,21 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from ingest import collector
+from ingest import stages
 from ingest.checksum import with_digests
 from ingest.commit import Committer, one_at_a_time
-from ingest.decode import Decoder
-from ingest.embed import EmbedStage
+from ingest.embed import Decoder, EmbedStage
 from ingest.planner import Planner
-from ingest.prefetch import prefetch
 from ingest.prune import places_of
 from ingest.prune import prune as prune_points
-from ingest.scan import ScannedFile, scan_files, survey_roots
-from ingest.shards import Shard, check_combination
-from ingest.stages import Clock, Tally
+from ingest.scan import ScannedFile, Shard, check_combination, scan_files, survey_roots
+from ingest.stages import Clock, Tally, prefetch
 from ingest.summary import IngestSummary, Progress
 from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
-from siamese_search.gallery.base import Gallery
-from siamese_search.model.embedder import available_cpus
-from siamese_search.remote import THREADS as REMOTE_THREADS
+from siamese_search.gallery.contract import Gallery
+from siamese_search.io.remote import THREADS as REMOTE_THREADS
+from siamese_search.model.inputs import available_cpus
 
 if TYPE_CHECKING:
     from ingest.failures import FailureLog
@@ -102,7 +99,7 @@ def run_ingest(
     checksum: compare by content instead of by modification time, and recognise moved files (:mod:`ingest.plan`).
     follow_links: enter links to directories, and take links to files outside a root. prune: ``safe`` removes the
     points of files that have gone, after a complete scan, unless that looks wrong (:mod:`ingest.prune`, and so
-    does ``anyway``). shard: only its part of the files (:mod:`ingest.shards`); others do the rest.
+    does ``anyway``). shard: only its part of the files (:mod:`ingest.scan`); others do the rest.
     failures: gets every failure, however many there are.
     progress: called from this thread after every step. stop: when set, the batch in hand is finished and
     committed, and the summary says ``interrupted``; the next run goes on from there. So it does after a
@@ -181,7 +178,7 @@ def ingest_files(
     shared = one_at_a_time(gallery)
     planner = Planner(shared, tally, clock, reembed=reembed, checksum=checksum)
     with (
-        collector.rarely(),
+        stages.rarely(),
         Decoder(embedder.input_size, threads) as decoder,
         closing(prefetch(planner.batches(chunks, batch_size), PLAN_AHEAD)) as batches,
         Committer(shared, tally, clock) as committer,

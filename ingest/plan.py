@@ -8,48 +8,20 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from ingest.carried import keep_carried
 from ingest.checksum import with_digests
 from ingest.moves import find_moves
-from ingest.scan import ScannedFile
-from siamese_search.curation.by_hand import LABELLED, keep_labels
+from ingest.scan import Action, PlannedFile, ScannedFile
 from siamese_search.datasets.records import BOOKKEEPING, point_id
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.fields import coerce
+from siamese_search.gallery.payload import LABELLED, keep_carried, keep_labels
 
 #: Payload fields that are not metadata: ingest writes them, and the gallery its ``crc`` of the vector.
 RESERVED = BOOKKEEPING | {"identity", "camera"}
 #: What a payload says of the file's state, and not of what the picture shows.
 _STATE = frozenset({"size", "mtime_ns", "digest"})
-
-Action = Literal["new", "changed", "relabelled", "refreshed", "moved", "unchanged"]
-
-
-@dataclass(slots=True)  # not frozen: one per file is made, and that would double its cost
-class PlannedFile:
-    """What to do with one file.
-
-    new, changed: decode and embed (``changed`` replaces a point). relabelled: the same pixels, but identity,
-    camera, metadata or path differ from what is stored: the payload is replaced, the vector kept. refreshed: as
-    relabelled, but only the modification time or the digest differ, and it counts as unchanged. moved: the file of
-    the point ``origin`` has become this one: its vector is kept under this id, and ``origin`` is deleted (``None``:
-    it is already). unchanged: nothing. payload: the whole payload to store, less ``crc``, which the gallery adds.
-    """
-
-    action: Action
-    id: str
-    scanned: ScannedFile
-    payload: dict[str, Any]
-    origin: str | None = None
-    holder: str | None = None
-
-    @property
-    def vector_id(self) -> str:
-        """The point whose vector is kept: its own, unless another ``holder`` is named."""
-        return self.holder or self.id
 
 
 def plan_files(

@@ -9,12 +9,11 @@ import numpy as np
 
 from ingest.commit import write
 from ingest.moves import settle_moves
-from ingest.plan import PlannedFile, plan_files
-from ingest.prefetch import prefetch
-from ingest.scan import ScannedFile
-from ingest.stages import Clock, Tally
-from siamese_search.gallery.base import Gallery, Vectors
-from siamese_search.gallery.checksums import vector_crc
+from ingest.plan import plan_files
+from ingest.scan import PlannedFile, ScannedFile
+from ingest.stages import Clock, Tally, prefetch
+from siamese_search.gallery.checks import vector_crc
+from siamese_search.gallery.contract import Gallery, Vectors
 
 _SCAN_AHEAD = 2  # chunks
 

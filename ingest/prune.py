@@ -1,28 +1,36 @@
 """Prune: remove the points of files that have gone, and of no others.
 
 Each point's file is looked for by its own path, not among what the scan has found: what a scan did not come by (an
-unreadable directory, a failing disk) is not gone. Whatever is doubtful is kept, and where much is doubtful or much
-would go, nothing is removed at all.
+unreadable directory, a failing disk) is not gone. A point is only ever removed for a file that is certainly gone. A
+disk that is not mounted, a directory that may not be entered, a server that does not answer: none of these says
+anything about the files behind them. Whatever is doubtful is kept, and where much is doubtful or much would go,
+nothing is removed at all.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import IO, Any
+from pathlib import Path
+from typing import IO, Any, Literal
 
-from ingest.shards import Shard
-from ingest.whereabouts import Finding, find, unmounted_places
+from ingest.scan import Shard
 from siamese_search.datasets.layouts import Survey
 from siamese_search.datasets.records import decode_key
 from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import printable
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
-from siamese_search.remote_path import protocol_of
+from siamese_search.io.location import protocol_of
+
+FSTAB = Path("/etc/fstab")
+
+State = Literal["there", "gone", "unknown"]
 
 #: Of one source's points more than this share is not believed to have gone.
 MOST_GONE = 0.2
@@ -30,6 +38,86 @@ MOST_GONE = 0.2
 _BATCH = 1000
 #: Bytes of ids that are kept in memory, 37 each; further ones go to a temporary file.
 _SPOOL_BYTES = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """there: a regular file. gone: certainly no such file. unknown: the ``reason`` why nobody can tell.
+
+    elsewhere: unknown only because the directory that the point was last seen under is not there itself.
+    """
+
+    state: State
+    reason: str = ""
+    elsewhere: bool = False
+
+
+_THERE = Finding("there")
+_GONE = Finding("gone")
+
+
+def look(path: str, unmounted: Sequence[str] = ()) -> Finding:
+    """What is at ``path`` (with surrogates for undecodable bytes). unmounted: :func:`unmounted_places`.
+
+    Something else under the same name, a directory or a pipe, is not the file. A link that is there while what
+    it leads to is not may lead to a disk that is not mounted: unknown.
+    """
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116 - also takes surrogate-escaped names
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.islink(path):  # noqa: PTH114
+            return Finding("unknown", "a link that leads nowhere")
+        for place in unmounted:
+            if path.startswith(place):
+                return Finding("unknown", f"{place} is not mounted")
+        return _GONE
+    except (OSError, ValueError) as error:
+        return Finding("unknown", (getattr(error, "strerror", None) or "cannot be read").lower())
+    return _THERE if stat.S_ISREG(mode) else _GONE
+
+
+def find(payload: Mapping[str, Any], bases: Sequence[str], unmounted: Sequence[str] = ()) -> Finding:
+    """Where the file of a stored point is: below ``bases``, the present directories of its source, or at its path.
+
+    It is gone when it is in none of these places. Where it was last seen under another directory, and that one is
+    not there at all (another machine's, or not mounted), nobody can tell.
+    """
+    key, path = payload.get("key"), payload.get("path")
+    if not isinstance(key, str) or not isinstance(path, str):
+        return Finding("unknown", "it is not known which file it is of")
+    relative, stored = decode_key(key), decode_key(path)
+    places = [os.path.join(base, relative) for base in bases]  # noqa: PTH118
+    verdict = _GONE
+    for place in places if stored in places else [*places, stored]:
+        found = look(place, unmounted)
+        if found.state == "there":
+            return found
+        if found.state == "unknown":
+            verdict = found
+    if verdict is _GONE and stored not in places:
+        base = stored.removesuffix(f"/{relative}")
+        if not os.path.isdir(base):  # noqa: PTH112
+            return Finding("unknown", f"last seen below {base}, which is not there", elsewhere=True)
+    return verdict
+
+
+def unmounted_places(fstab: Path | None = None) -> list[str]:
+    """The mount points that /etc/fstab declares and where nothing is mounted now, each with a ``/`` at its end.
+
+    An empty list where there is no such file, as in containers.
+    """
+    try:
+        text = os.fsdecode((FSTAB if fstab is None else fstab).read_bytes())
+    except OSError:
+        return []
+    places = []
+    for line in text.splitlines():
+        columns = line.split()
+        if len(columns) >= 2 and not columns[0].startswith("#") and columns[1].startswith("/"):
+            place = re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), columns[1])
+            if not os.path.ismount(place):
+                places.append(place.rstrip("/") + "/")
+    return places
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,32 +2,115 @@
 
 The stat is taken before the file is decoded, so a file that changes in between is seen as changed by the next
 run: what is stored is never newer than what the payload says.
+
+A shard is one directory's part of several independent workers, none of which knows of the others. A file belongs to
+the shard that its key says, and nothing else: not to the order of the walk, the machine, the mount point or the other
+files. So a file that is added moves no other one, and a worker that is started again has the same files. All workers
+see all names (so they choose the same layout), and each reads only its own files.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+import re
 import stat
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, Literal
 
-from ingest.shards import Shard
 from siamese_search.datasets.layouts import Survey, survey
 from siamese_search.datasets.records import ImageRecord, decode_key, encode_key
 from siamese_search.datasets.remote_survey import RemoteSurvey, survey_remote
 from siamese_search.datasets.walk import PassedOver
 from siamese_search.errors import DataError, ImageError, UsageError, printable
-from siamese_search.remote import THREADS, look_up
-from siamese_search.remote_path import RemotePath
+from siamese_search.io.location import RemotePath
+from siamese_search.io.remote import THREADS, look_up
+
+#: The variable in which a Kubernetes job of ``completionMode: Indexed`` tells each pod its number.
+INDEX_VARIABLE = "JOB_COMPLETION_INDEX"
+MAX_SHARDS = 100_000
+
+_TEXT = re.compile(r"(-?[0-9]{1,6}|auto)/(-?[0-9]{1,6})")
+_HASH_BYTES = 8
 
 #: Files per chunk: large enough that one look-up in the gallery serves many, small enough to stay in cache.
 CHUNK = 1000
 
 _TABLES = (".csv", ".tsv", ".txt")
+
+Action = Literal["new", "changed", "relabelled", "refreshed", "moved", "unchanged"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Part ``index`` (from 0) of ``count`` parts."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= MAX_SHARDS:
+            raise UsageError(f"shard {self}: there are 1 to {MAX_SHARDS} shards; give I/N, such as 0/4")
+        if not 0 <= self.index < self.count:
+            last = self.count - 1
+            raise UsageError(f"shard {self}: with {self.count} shards the first is 0 and the last {last}")
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    def has(self, key: str) -> bool:
+        """Whether the file of this key (:func:`~siamese_search.datasets.records.encode_key`) is in this shard."""
+        return shard_of(key, self.count) == self.index
+
+
+def shard_of(key: str, count: int) -> int:
+    """The shard of a key: floor(h · count / 2⁶⁴), where h is BLAKE2b-64 of the key in UTF-8, read big-endian.
+
+    h is as good as uniform, so every shard gets its share whatever ``count`` is (the bias is below count / 2⁶⁴, also
+    where ``count`` is no power of two), and whatever the names have in common. Written down here because it may never
+    change: workers of two releases must agree.
+    """
+    digest = hashlib.blake2b(key.encode(), digest_size=_HASH_BYTES).digest()
+    return (int.from_bytes(digest, "big") * count) >> (8 * _HASH_BYTES)
+
+
+def parse_shard(text: str, env: Mapping[str, str] | None = None) -> Shard:
+    """``"0/4"`` … ``"3/4"``; ``"auto/4"`` takes the index that Kubernetes gives a pod (:data:`INDEX_VARIABLE`).
+
+    env: the environment (default: ``os.environ``). Raises UsageError for anything else.
+    """
+    found = _TEXT.fullmatch(text)
+    if found is None:
+        raise UsageError(f"shard {printable(text)!r}: give I/N (0/4 is the first of four) or auto/N")
+    index, count = found.groups()
+    if index == "auto":
+        told = (os.environ if env is None else env).get(INDEX_VARIABLE, "")
+        if not re.fullmatch(r"[0-9]{1,6}", told):
+            what = f"is {printable(told)!r}" if told else "is not set"
+            raise UsageError(
+                f"shard {text}: {INDEX_VARIABLE} {what}, as it is in a Kubernetes job with completionMode:"
+                " Indexed; give the number itself, such as 0/4"
+            )
+        index = told
+    return Shard(int(index), int(count))
+
+
+def check_combination(shard: Shard | None, *, checksum: bool, prune: bool) -> None:
+    """Refuse what only a run over all files can do. Raises UsageError.
+
+    A file that moved from one shard's key to another's is found by the shard that has its new key, which looks for the
+    point with its content. Were the first shard to prune meanwhile, the point and its labels would be gone by then.
+    """
+    if shard is not None and checksum and prune:
+        raise UsageError(
+            f"shard {shard}: checksums and pruning together need all files, or a file that moved between shards would"
+            " lose its labels; prune afterwards, in one run without --shard"
+        )
 
 
 @dataclass(slots=True)  # not frozen: one per file is made, and that would double its cost
@@ -229,3 +312,27 @@ def _check_unique(record: ImageRecord, path: str, earlier: Sequence[str], source
                 f"{printable(path)} and {printable(other)} are both {printable(relative)!r}"
                 f" of source {source!r}; give each root its own --source"
             )
+
+
+@dataclass(slots=True)  # not frozen: one per file is made, and that would double its cost
+class PlannedFile:
+    """What to do with one file.
+
+    new, changed: decode and embed (``changed`` replaces a point). relabelled: the same pixels, but identity,
+    camera, metadata or path differ from what is stored: the payload is replaced, the vector kept. refreshed: as
+    relabelled, but only the modification time or the digest differ, and it counts as unchanged. moved: the file of
+    the point ``origin`` has become this one: its vector is kept under this id, and ``origin`` is deleted (``None``:
+    it is already). unchanged: nothing. payload: the whole payload to store, less ``crc``, which the gallery adds.
+    """
+
+    action: Action
+    id: str
+    scanned: ScannedFile
+    payload: dict[str, Any]
+    origin: str | None = None
+    holder: str | None = None
+
+    @property
+    def vector_id(self) -> str:
+        """The point whose vector is kept: its own, unless another ``holder`` is named."""
+        return self.holder or self.id

@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from siamese_search.datasets.records import Failure
 from siamese_search.errors import printable
 
 if TYPE_CHECKING:
     from ingest.failures import FailureLog
 
+
 #: Failures kept with their reason; beyond it they are only counted, so that memory stays bounded. A
 #: :class:`~ingest.failures.FailureLog` lists them all.
 MAX_FAILURES = 1_000
-
 
 Stage = Literal["scan", "plan", "decode", "embed", "commit"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -29,14 +30,6 @@ def bottleneck(stages: Mapping[Stage, float]) -> Stage | None:
     """
     slowest = max(stages, key=lambda stage: stages[stage], default=None)
     return slowest if slowest is not None and stages[slowest] > 0 else None
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """One image that was skipped, and why. ``path`` is printable text."""
-
-    path: str
-    reason: str
 
 
 @dataclass(slots=True)

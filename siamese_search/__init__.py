@@ -13,28 +13,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from siamese_search._version import __version__
+
 if TYPE_CHECKING:
-    from ingest.summary import Failure, IngestSummary
-    from siamese_search.api import evaluate, ingest, train
-    from siamese_search.curating import duplicates, export, label, propose_identities
-    from siamese_search.errors import SiameseSearchError
-    from siamese_search.evaluation.report import EvaluationReport
-    from siamese_search.gallery.opening import list_galleries, open_gallery, open_store
-    from siamese_search.gallery_map import map_gallery
-    from siamese_search.image_comparison import compare
-    from siamese_search.images import read_image
-    from siamese_search.model.bundle import Bundle, load_bundle
-    from siamese_search.model.embedder import load_embedder
-    from siamese_search.model_comparison import compare_models
-    from siamese_search.quantising import quantise_model
-    from siamese_search.retrieval.html_sheet import write_html_sheet
-    from siamese_search.retrieval.results import QueryResult, SearchResult
-    from siamese_search.retrieval.sheet import draw_sheet
-    from siamese_search.retrieval.star import draw_star
-    from siamese_search.searching import search, timeline
-    from siamese_search.sweeps import sweep
-    from siamese_search.training.run import TrainResult
-    from siamese_search.upkeep import (
+    from ingest.run import ingest
+    from ingest.summary import IngestSummary
+    from siamese_search.api.curation import duplicates, export, label, propose_identities
+    from siamese_search.api.evaluate import compare_models, evaluate
+    from siamese_search.api.maintenance import (
         describe,
         drop,
         drop_old,
@@ -46,36 +32,48 @@ if TYPE_CHECKING:
         rollback,
         verify,
     )
-
-__version__ = "0.1.0"
+    from siamese_search.api.search import compare, map_gallery, search, timeline
+    from siamese_search.api.train import quantise_model, sweep, train
+    from siamese_search.datasets.records import Failure
+    from siamese_search.errors import SiameseSearchError
+    from siamese_search.evaluation.report import EvaluationReport
+    from siamese_search.gallery.opening import list_galleries, open_gallery, open_store
+    from siamese_search.io.images import read_image
+    from siamese_search.model.bundle import Bundle, load_bundle
+    from siamese_search.model.embedder import load_embedder
+    from siamese_search.render.pages import write_html_sheet
+    from siamese_search.render.sheets import draw_sheet
+    from siamese_search.render.star import draw_star
+    from siamese_search.retrieval.results import QueryResult, SearchResult
+    from siamese_search.training.run import TrainResult
 
 _HOMES = {
-    "ingest": "siamese_search.api",
-    "search": "siamese_search.searching",
-    "timeline": "siamese_search.searching",
-    "compare": "siamese_search.image_comparison",
-    "train": "siamese_search.api",
-    "evaluate": "siamese_search.api",
-    "duplicates": "siamese_search.curating",
-    "export": "siamese_search.curating",
-    "label": "siamese_search.curating",
-    "propose_identities": "siamese_search.curating",
-    "describe": "siamese_search.upkeep",
-    "drop": "siamese_search.upkeep",
-    "drop_old": "siamese_search.upkeep",
-    "galleries": "siamese_search.upkeep",
-    "optimise": "siamese_search.upkeep",
-    "pull": "siamese_search.upkeep",
-    "push": "siamese_search.upkeep",
-    "reindex": "siamese_search.upkeep",
-    "rollback": "siamese_search.upkeep",
-    "verify": "siamese_search.upkeep",
-    "map_gallery": "siamese_search.gallery_map",
-    "quantise_model": "siamese_search.quantising",
-    "sweep": "siamese_search.sweeps",
-    "compare_models": "siamese_search.model_comparison",
+    "ingest": "ingest.run",
+    "search": "siamese_search.api.search",
+    "timeline": "siamese_search.api.search",
+    "compare": "siamese_search.api.search",
+    "train": "siamese_search.api.train",
+    "evaluate": "siamese_search.api.evaluate",
+    "duplicates": "siamese_search.api.curation",
+    "export": "siamese_search.api.curation",
+    "label": "siamese_search.api.curation",
+    "propose_identities": "siamese_search.api.curation",
+    "describe": "siamese_search.api.maintenance",
+    "drop": "siamese_search.api.maintenance",
+    "drop_old": "siamese_search.api.maintenance",
+    "galleries": "siamese_search.api.maintenance",
+    "optimise": "siamese_search.api.maintenance",
+    "pull": "siamese_search.api.maintenance",
+    "push": "siamese_search.api.maintenance",
+    "reindex": "siamese_search.api.maintenance",
+    "rollback": "siamese_search.api.maintenance",
+    "verify": "siamese_search.api.maintenance",
+    "map_gallery": "siamese_search.api.search",
+    "quantise_model": "siamese_search.api.train",
+    "sweep": "siamese_search.api.train",
+    "compare_models": "siamese_search.api.evaluate",
     "IngestSummary": "ingest.summary",
-    "Failure": "ingest.summary",
+    "Failure": "siamese_search.datasets.records",
     "QueryResult": "siamese_search.retrieval.results",
     "SearchResult": "siamese_search.retrieval.results",
     "EvaluationReport": "siamese_search.evaluation.report",
@@ -87,10 +85,10 @@ _HOMES = {
     "open_gallery": "siamese_search.gallery.opening",
     "list_galleries": "siamese_search.gallery.opening",
     "open_store": "siamese_search.gallery.opening",
-    "read_image": "siamese_search.images",
-    "draw_sheet": "siamese_search.retrieval.sheet",
-    "draw_star": "siamese_search.retrieval.star",
-    "write_html_sheet": "siamese_search.retrieval.html_sheet",
+    "read_image": "siamese_search.io.images",
+    "draw_sheet": "siamese_search.render.sheets",
+    "draw_star": "siamese_search.render.star",
+    "write_html_sheet": "siamese_search.render.pages",
 }
 
 __all__ = [

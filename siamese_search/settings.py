@@ -18,13 +18,27 @@ import difflib
 import os
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from siamese_search.errors import SettingsError, printable
-from siamese_search.server_settings import KEYS as SERVER_KEYS
-from siamese_search.server_settings import ServerSettings, check_server_value
+
+QUANTISATIONS = ("none", "int8", "int4", "binary")
+
+#: More shards than this a gallery cannot have.
+MOST_SHARDS = 1024
+
+#: Smallest and largest value of each number.
+_SERVER_BOUNDS: dict[str, tuple[int, int]] = {
+    "grpc_port": (0, 65535),
+    "wait": (0, 86400),
+    "shards": (0, MOST_SHARDS),
+    "replicas": (0, 64),
+    "write_consistency": (0, 64),
+    "m": (0, 256),
+    "ef_construct": (0, 4096),
+}
 
 FILE_NAME = "sss.toml"
 ENV_PREFIX = "SSS_"
@@ -35,6 +49,75 @@ _MAX_FILE_BYTES = 1 << 20
 
 #: Smallest and largest value of each number. ``threads`` = 0 means: as many as there are cores.
 _BOUNDS = {"threads": (0, 1024), "batch_size": (1, 65536)}
+
+_TYPES: dict[str, type[str] | type[int] | type[bool] | type[list[str]]] = {
+    "store": str,
+    "gallery": str,
+    "model": str,
+    "threads": int,
+    "batch_size": int,
+    "data": str,
+    "insecure": bool,
+    "trusted_hosts": list,
+}
+_TYPE_NAMES: dict[type, str] = {
+    str: "a string",
+    int: "a whole number",
+    bool: "true or false",
+    list: "a list of strings",
+}
+
+#: What ``./sss.toml`` cannot say.
+_USER_ONLY = frozenset({"insecure", "trusted_hosts", "server.grpc_port"})
+_TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """Settings of galleries on a server. 0 leaves a number to the server's own configuration.
+
+    All but the first two take effect where a collection is made (``sss ingest``, ``sss reindex``).
+
+    grpc_port: port of the server's gRPC interface; 0 is 6334. The user's own settings only: the key goes there.
+    wait: seconds for which a writer waits for a server that does not answer; a search waits 10 at most.
+    shards, replicas, write_consistency: as in Qdrant (shard_number, replication_factor, write_consistency_factor).
+    on_disk: vectors are served from disk, not from memory.
+    quantisation: none, int8, int4 (servers from 1.18) or binary; all are rescored with the full vectors.
+    m, ef_construct: of the HNSW graph.
+    """
+
+    grpc_port: int = 0
+    wait: int = 300
+    shards: int = 0
+    replicas: int = 0
+    write_consistency: int = 0
+    on_disk: bool = False
+    quantisation: str = "none"
+    m: int = 0
+    ef_construct: int = 0
+
+    def merged(self, values: Mapping[str, Any]) -> ServerSettings:
+        """With these values, which :func:`check_server_value` has seen, in place of its own."""
+        return replace(self, **values)
+
+
+SERVER_KEYS = tuple(server_field.name for server_field in fields(ServerSettings))
+
+
+def check_server_value(where: str, key: str, value: Any) -> Any:
+    """The value, if ``key`` (one of SERVER_KEYS) may have it. Raises SettingsError that begins with ``where``."""
+    if key == "on_disk":
+        if not isinstance(value, bool):
+            raise SettingsError(f"{where} must be true or false, not {str(value)[:80]!r}")
+        return value
+    if key == "quantisation":
+        if value not in QUANTISATIONS:
+            raise SettingsError(f"{where} must be one of {', '.join(QUANTISATIONS)}, not {str(value)[:80]!r}")
+        return value
+    low, high = _SERVER_BOUNDS[key]
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise SettingsError(f"{where} must be a whole number from {low} to {high}, not {str(value)[:80]!r}")
+    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,28 +185,6 @@ class Settings:
                 if key not in commands[command]:
                     origin = self.origin(f"{command}.{key}")
                     raise SettingsError(_unknown(origin, f"key in [{command}]", key, commands[command]))
-
-
-_TYPES: dict[str, type[str] | type[int] | type[bool] | type[list[str]]] = {
-    "store": str,
-    "gallery": str,
-    "model": str,
-    "threads": int,
-    "batch_size": int,
-    "data": str,
-    "insecure": bool,
-    "trusted_hosts": list,
-}
-_TYPE_NAMES: dict[type, str] = {
-    str: "a string",
-    int: "a whole number",
-    bool: "true or false",
-    list: "a list of strings",
-}
-
-#: What ``./sss.toml`` cannot say.
-_USER_ONLY = frozenset({"insecure", "trusted_hosts", "server.grpc_port"})
-_TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
 def load_settings(cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +14,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from siamese_search.gallery.base import Gallery, ModelRef
+    from siamese_search.gallery.contract import Gallery, ModelRef
     from siamese_search.model.bundle import Bundle
     from siamese_search.model.embedder import Device, Embedder, Started
     from siamese_search.settings import Settings
 
 StrPath = str | os.PathLike[str]
+Notify = Callable[[str], None]
 
 
 class LazyEmbedder:
@@ -162,9 +163,16 @@ def open_to_write(
 
 def reference(bundle: Bundle) -> ModelRef:
     """What a gallery remembers of a bundle."""
-    from siamese_search.gallery.base import ModelRef
+    from siamese_search.gallery.contract import ModelRef
 
     return ModelRef(bundle.fingerprint, bundle.dim, bundle.name)
+
+
+def current_settings() -> Settings:
+    """What holds where the caller says nothing."""
+    from siamese_search.settings import load_settings
+
+    return load_settings()
 
 
 def place_of(settings: Settings, store: StrPath | None, gallery: str | None) -> tuple[str, str]:
@@ -175,7 +183,7 @@ def place_of(settings: Settings, store: StrPath | None, gallery: str | None) -> 
 
 def root_of(directory: StrPath) -> Path | str:
     """A root to ingest: a path, or a URL as it is, which a ``Path`` cannot hold."""
-    from siamese_search.remote_path import protocol_of
+    from siamese_search.io.location import protocol_of
 
     text = os.fspath(directory)
     return Path(directory) if protocol_of(text) is None else text

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Several workers share the cores (pytest-xdist): two libraries with two threads each wait for one another at every
@@ -61,3 +64,17 @@ def other_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     torch.manual_seed(8)
     spec = NetworkSpec(backbone="test_efficientnet", dim=32, height=64, width=32)
     return save_bundle(APNNetwork(spec), tmp_path_factory.mktemp("other") / "bundle", {})
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Iterator[Path]:
+    """A fresh directory, in memory where the system offers that: these tests fsync a great deal."""
+    memory = Path("/dev/shm")
+    if not (memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 1 << 30):
+        yield tmp_path
+        return
+    path = Path(tempfile.mkdtemp(prefix="sss-tests-", dir=memory))
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)

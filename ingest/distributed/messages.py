@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ingest.plan import Action, PlannedFile
-from ingest.scan import ScannedFile
+from ingest.scan import Action, PlannedFile, ScannedFile
 from ingest.summary import Stage
 from siamese_search import errors
 from siamese_search.datasets.records import ImageRecord
-from siamese_search.gallery.base import Vectors
-from siamese_search.remote_path import RemotePath
+from siamese_search.gallery.contract import Vectors
+from siamese_search.io.location import RemotePath
 
 if TYPE_CHECKING:
     import pyarrow as pa

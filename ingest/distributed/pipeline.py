@@ -11,20 +11,18 @@ from contextlib import closing, suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from ingest import collector
+from ingest import stages
 from ingest.commit import Committer, one_at_a_time
 from ingest.distributed.messages import Outcome, pack_work
 from ingest.distributed.session import Cluster, RayOptions, session
 from ingest.distributed.worker import BundleCopy, EmbedWorker, Job, Target, bundle_files
 from ingest.pipeline import MOST_DECODE_THREADS, PLAN_AHEAD, check_arguments
-from ingest.plan import PlannedFile
 from ingest.planner import Planner
-from ingest.prefetch import prefetch
-from ingest.scan import ScannedFile
-from ingest.stages import Clock, Tally
+from ingest.scan import PlannedFile, ScannedFile
+from ingest.stages import Clock, Tally, prefetch
 from ingest.summary import IngestSummary, Progress, Stage
 from siamese_search.errors import ClusterError, printable
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.embedder import Device, Embedder
 from siamese_search.settings import Settings
@@ -102,7 +100,7 @@ class RayPipeline:
         planner = Planner(shared, tally, clock, reembed=reembed, checksum=checksum)
         by_workers = "://" in gallery.store if self._by_workers is None else self._by_workers
         with (
-            collector.rarely(),
+            stages.rarely(),
             closing(prefetch(planner.batches(chunks, batch_size), PLAN_AHEAD)) as batches,
             Committer(shared, tally, clock) as committer,
         ):

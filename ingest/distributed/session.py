@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from siamese_search.errors import ClusterError, MissingExtraError, UsageError, printable
-from siamese_search.model.embedder import Device, available_cpus
+from siamese_search.model.embedder import Device
+from siamese_search.model.inputs import available_cpus
 
 #: Only paths and vectors travel; Ray's default would take a third of the memory.
 _OBJECT_STORE_BYTES = 256 << 20

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ingest.commit import Committer
-from ingest.decode import Decoder
 from ingest.distributed.messages import Outcome, unpack_work
-from ingest.embed import EmbedStage, Stop
-from ingest.plan import PlannedFile
+from ingest.embed import Decoder, EmbedStage, Stop
+from ingest.scan import PlannedFile
 from ingest.stages import Clock, Tally
 from ingest.summary import IngestSummary
 from siamese_search.errors import BundleError, DataError, SiameseSearchError, printable
-from siamese_search.gallery.base import Gallery, ModelRef, Vectors
+from siamese_search.gallery.contract import Gallery, ModelRef, Vectors
 from siamese_search.model.bundle import META_NAME, ONNX_NAME, WEIGHTS_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import Device, Embedder, load_embedder
 from siamese_search.settings import Settings
@@ -57,7 +56,7 @@ class Target:
 
         if "://" not in self.store:
             return open_gallery(self.store, self.gallery, model=self.model, mode="w")
-        from siamese_search.gallery.server_store import connect
+        from siamese_search.gallery.qdrant.store import connect
 
         store = connect(self.store, settings=self.settings)
         return store.open(self.gallery, model=self.model, mode="w")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
+
+from siamese_search.cli.commands import COMMANDS, command_of
 
 
 def command_defaults(name: str) -> Mapping[str, Any]:
@@ -23,10 +24,8 @@ def command_defaults(name: str) -> Mapping[str, Any]:
 
 
 def _known_options(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    from siamese_search.cli.main import COMMANDS
-
     known: dict[str, list[str]] = {name: [] for name in COMMANDS}
     for name in set(tables) & set(COMMANDS):
-        command = import_module(COMMANDS[name][0]).command
+        command = command_of(name)
         known[name] = [str(p.name) for p in command.params if p.param_type_name == "option"]
     return known

@@ -24,7 +24,7 @@ Examples:
 @click.option("--distractors", type=int, default=24, metavar="N", help="Images of people who are no answer.")
 @click.option("--seed", type=int, default=0, metavar="N", help="Same seed, same images.")
 @json_option
-def command(
+def demo_command(
     directory: Path,
     identities: int,
     cameras: int,

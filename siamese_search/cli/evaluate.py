@@ -14,7 +14,7 @@ from siamese_search.cli.output import note, safe, warn, write_json, write_pairs,
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
-    from siamese_search.evaluation.paired import PairedReport
+    from siamese_search.evaluation.compare import PairedReport
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.model.embedder import Device
 
@@ -78,7 +78,7 @@ Matches from the query's own camera do not count, unless --no-cameras says so.
     help="Also write report.json and report.html, a page with curves, cameras and the worst queries.",
 )
 @json_option
-def command(
+def evaluate_command(
     data: str | None,
     model: str | None,
     queries: str | None,
@@ -103,7 +103,7 @@ def command(
 
     Without DATA: the newest model under runs/, on the identities that its training held out.
     """
-    from siamese_search import api
+    from siamese_search.api.evaluate import evaluate
     from siamese_search.cli.progress import Bar
 
     if all and identities not in (None, "all"):
@@ -138,11 +138,11 @@ def command(
             "notify": note,
         }
         if compare is not None:
-            from siamese_search.model_comparison import compare_models
+            from siamese_search.api.evaluate import compare_models
 
             pair = compare_models(*compare, data, **how)
             return _compared(pair, json=json)
-        found = api.evaluate(data, model=model, **how)
+        found = evaluate(data, model=model, **how)
     for failure in found.failed:
         warn(f"skipped {safe(failure.path)}: {failure.reason}")
     if json:
@@ -150,12 +150,12 @@ def command(
     else:
         _print(found)
     if plot is not None:  # last: the figures must not be lost to a directory that cannot be written
-        from siamese_search.evaluation.plots import draw_curves
+        from siamese_search.render.curves import draw_curves
 
         draw_curves(found, plot)
         note(f"wrote {safe(plot)}")
     if report is not None:
-        from siamese_search.evaluation.html_report import write_report
+        from siamese_search.render.report import write_report
 
         page = write_report(found, report, shlex.join(["sss", *sys.argv[1:]]))
         note(f"wrote {safe(page)}")

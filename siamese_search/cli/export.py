@@ -34,7 +34,7 @@ FiftyOne reads the last one with
 @click.option("--no-vectors", is_flag=True, help="Leave the vectors out.")
 @place_options
 @json_option
-def command(
+def export_command(
     out: Path,
     format: str | None,
     where: tuple[str, ...],
@@ -47,11 +47,11 @@ def command(
 
     OUT gets its name when it is whole. Memory does not grow with the gallery. Images are not copied.
     """
-    from siamese_search import curating
+    from siamese_search.api import curation
     from siamese_search.cli.progress import Bar
 
     with Bar("export", "images") as bar:
-        done = curating.export(
+        done = curation.export(
             out,
             format=format,
             where=where,

@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from typing import Any
 
 import click
 
-from siamese_search import __version__
+from siamese_search._version import __version__
+from siamese_search.cli.commands import COMMANDS, command_of
 from siamese_search.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -26,33 +26,6 @@ from siamese_search.errors import (
 
 #: 128 + SIGPIPE, as for any Unix tool whose reader has gone.
 EXIT_BROKEN_PIPE = 141
-
-#: Command → (module that defines ``command``, its line in ``sss --help``), in the order of a first use.
-COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("siamese_search.cli.demo", "Draw a small synthetic data set to try things on."),
-    "ingest": ("siamese_search.cli.ingest", "Embed directories of images into a gallery."),
-    "search": ("siamese_search.cli.search", "Find who is in an image, and where else they were seen."),
-    "plot": ("siamese_search.cli.plot", "Draw a gallery as a map: similar images near each other."),
-    "compare": ("siamese_search.cli.compare", "Tell whether two images show the same identity."),
-    "train": ("siamese_search.cli.train", "Train a model on your own identities."),
-    "sweep": ("siamese_search.cli.sweep", "Train with several values of an option and compare them."),
-    "evaluate": ("siamese_search.cli.evaluate", "Measure a model on identities it has never seen."),
-    "quantise": ("siamese_search.cli.quantise", "Make an int8 copy of a model."),
-    "reindex": ("siamese_search.cli.reindex", "Embed a gallery's images again, with another model."),
-    "rollback": ("siamese_search.cli.rollback", "Go back to the vectors from before a reindex."),
-    "galleries": ("siamese_search.cli.galleries", "List what a store holds."),
-    "info": ("siamese_search.cli.info", "Show a store, its galleries and the model in use."),
-    "optimise": ("siamese_search.cli.optimise", "Make a large gallery open and answer faster."),
-    "verify": ("siamese_search.cli.verify", "Check a gallery's vectors and files."),
-    "cluster": ("siamese_search.cli.cluster", "Propose identities for images without one."),
-    "duplicates": ("siamese_search.cli.duplicates", "Find images that are in a gallery twice."),
-    "label": ("siamese_search.cli.label", "Set labels by hand, from a reviewed CSV."),
-    "export": ("siamese_search.cli.export", "Write a gallery to a file for other programs."),
-    "push": ("siamese_search.cli.push", "Copy a gallery into another store."),
-    "pull": ("siamese_search.cli.pull", "Copy a gallery out of another store."),
-    "drop": ("siamese_search.cli.drop", "Delete a gallery."),
-    "plan": ("siamese_search.cli.plan", "Size a store: memory, disk, nodes, hours."),
-}
 
 EPILOG = """\b
 Start here:
@@ -75,7 +48,7 @@ class LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(COMMANDS[cmd_name][0]).command
+        command = command_of(cmd_name)
         if not any(p.name == "debug" for p in command.params):
             # "Run again with --debug" must also work for who appends it to the end of the line.
             command.params.append(_debug_option(hidden=True))

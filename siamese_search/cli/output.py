@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siamese_search.csv_cells import csv_cell
 from siamese_search.errors import printable
+from siamese_search.io.csv_cells import csv_cell
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -32,7 +32,7 @@ class Count(click.ParamType):  # type: ignore[type-arg]  # generic only from cli
     name = "count"
 
     def convert(self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None) -> int:
-        from siamese_search.planning.quantities import read_count
+        from siamese_search.planning.figures import read_count
 
         return value if isinstance(value, int) else read_count(str(value))
 
@@ -43,7 +43,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # as above
     name = "size"
 
     def convert(self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None) -> int:
-        from siamese_search.planning.quantities import read_bytes
+        from siamese_search.planning.figures import read_bytes
 
         return value if isinstance(value, int) else read_bytes(str(value))
 
@@ -86,7 +86,7 @@ class Size(click.ParamType):  # type: ignore[type-arg]  # as above
     help="Searches to answer.",
 )
 @json_option
-def command(
+def plan_command(
     images: int,
     dim: int,
     storage: str,

@@ -1,11 +1,17 @@
-"""Progress on stderr: a live bar with rate and ETA on a terminal, a line now and then anywhere else."""
+"""Progress on stderr: a live bar with rate and ETA on a terminal, a line now and then anywhere else.
+
+A training run has a bar per stage and a line for every finished epoch; a sweep also says which run it is at, and that
+run's figures when it ends.
+"""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from contextlib import ExitStack
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from siamese_search.cli.output import note
 from siamese_search.errors import printable
@@ -13,6 +19,11 @@ from siamese_search.errors import printable
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
+
+    from siamese_search.training.run import Reporter
+    from siamese_search.training.sweep.record import SweepRun
+    from siamese_search.training.trainer import StepReport
+
 
 #: Seconds between two progress lines where there is no terminal.
 LINE_SECONDS = 15.0
@@ -113,3 +124,101 @@ def _duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class TrainScreen:
+    """The reporter that ``sss train`` hands to the trainer (:class:`siamese_search.training.run.Reporter`)."""
+
+    def __init__(self, stop: threading.Event, epochs: int | None) -> None:
+        """stop: raises KeyboardInterrupt while images are read. epochs: how many there will be, if known."""
+        self._stop = stop
+        self._stage = ""
+        self._bar: Bar | None = None
+        self._epochs = epochs or 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def message(self, text: str) -> None:
+        self._close()
+        Bar("", "").note(text)
+
+    def decoding(self, done: int, total: int, what: str) -> None:
+        if self._stop.is_set():
+            raise KeyboardInterrupt  # nothing has been trained yet that would have to be saved
+        self._open(what, "images").update(done, total)
+
+    def step(self, report: StepReport) -> None:
+        bar = self._open("training", "batches", batch_start=report.epoch * report.steps + report.step - 1)
+        words = (
+            f"epoch {report.epoch + 1}/{self._epochs or '?'}  loss {report.loss:.3f}"
+            f"  triplets {report.accuracy:.1%}  {report.images_per_second:.0f} images/s"
+        )
+        total = self._epochs * report.steps if self._epochs else None
+        bar.update(report.epoch * report.steps + report.step, total, extra=words)
+
+    def epoch(self, row: dict[str, Any]) -> None:
+        line = f"epoch {row['epoch']:>3}" + (f"/{self._epochs}" if self._epochs else "")
+        line += f"  loss {row['loss']:.4f}  triplet accuracy {row['triplet_accuracy']:6.1%}"
+        if "mAP" in row:
+            line += "  held out:"
+            if "val_loss" in row:
+                line += f" loss {row['val_loss']:.4f}  triplet accuracy {row['val_triplet_accuracy']:6.1%} "
+            line += f" rank-1 {row['rank1']:6.1%}  mAP {row['mAP']:6.1%}"
+        line += f"  {row['images_per_second']:.0f} images/s"
+        (self._bar or Bar("", "")).note(line)
+
+    def _open(self, stage: str, unit: str, *, batch_start: int = 0) -> Bar:
+        if self._bar is None or self._stage != stage:
+            self._close()
+            self._stage = stage
+            self._bar = Bar(stage, unit, start=max(batch_start, 0))
+        return self._bar
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class SweepScreen:
+    """The reporter that ``sss sweep`` hands over (:class:`siamese_search.training.sweep.run.SweepReporter`)."""
+
+    def __init__(self, stop: threading.Event) -> None:
+        self._stop = stop
+        self._shown = ExitStack()  # the screen of the run in hand
+        self._bar: Bar | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._shown.close()
+
+    def begin(self, run: SweepRun, number: int, total: int) -> Reporter:
+        self._shown.close()
+        note(f"run {number} of {total}: {run.name}")
+        return self._shown.enter_context(TrainScreen(self._stop, run.point.config.epochs))
+
+    def measuring(self, done: int, total: int) -> None:
+        if self._bar is None:
+            self._shown.close()  # the training's bar
+            self._bar = self._shown.enter_context(Bar("measuring", "images"))
+        self._bar.update(done, total)
+
+    def end(self, run: SweepRun) -> None:
+        self._shown.close()
+        self._bar = None
+        found = run.figures
+        if found is None:
+            note(f"{run.name}: failed: {run.reason}")
+        else:
+            auc = "n/a" if found.auc is None else f"{found.auc:.4f}"
+            note(f"{run.name}: rank-1 {found.rank1:.1%}, mAP {found.mAP:.1%}, AUC {auc}")

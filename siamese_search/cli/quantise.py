@@ -8,12 +8,15 @@ import click
 
 from siamese_search.cli.options import Positive, json_option
 from siamese_search.cli.output import note, safe, write_json, write_pairs
-from siamese_search.errors import EXIT_DONE
+from siamese_search.errors import (
+    EXIT_DONE,
+)
 
 if TYPE_CHECKING:
-    from siamese_search.quantising import QuantisedModel
+    from siamese_search.api.train import QuantisedModel
 
-EPILOG = """\b
+
+_QUANTISE_EPILOG = """\b
 Examples:
   sss quantise photos/ --out runs/small                     of the bundled model
   sss quantise photos/ --model runs/first --out runs/small  of another one
@@ -23,19 +26,21 @@ Measure before you use it: without instructions for 8-bit arithmetic (VNNI, Arm 
 """
 
 
-@click.command("quantise", epilog=EPILOG, short_help="Make an int8 copy of a model.")
+@click.command("quantise", epilog=_QUANTISE_EPILOG, short_help="Make an int8 copy of a model.")
 @click.argument("images", metavar="IMAGES")
 @click.option("--out", required=True, metavar="DIR", help="New directory for the int8 bundle.")
 @click.option("--model", metavar="BUNDLE", help="Model to copy.  [default: the bundled one; SSS_MODEL]")
 @click.option("--count", type=Positive(), default=128, metavar="N", help="Images to calibrate with.")
 @click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
 @json_option
-def command(images: str, out: str, model: str | None, count: int, threads: int | None, json: bool) -> int:
+def quantise_command(
+    images: str, out: str, model: str | None, count: int, threads: int | None, json: bool
+) -> int:
     """Write a copy of a model that computes in 8-bit integers, calibrated with some of the images in IMAGES.
 
     Its embeddings are slightly different ones, so it is a model of its own: a gallery takes either, never both.
     """
-    from siamese_search.quantising import quantise_model
+    from siamese_search.api.train import quantise_model
 
     made = quantise_model(images, out, model=model, count=count, threads=threads)
     if json:

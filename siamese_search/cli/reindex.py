@@ -1,4 +1,4 @@
-"""``sss reindex``: a gallery's images in another model's vectors."""
+"""``sss reindex``: a gallery's images in another model's vectors; ``sss rollback``: back to the vectors from before."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, Usa
 if TYPE_CHECKING:
     from siamese_search.model.embedder import Device
 
-EPILOG = """\b
+
+_REINDEX_EPILOG = """\b
 Examples:
   sss reindex --model runs/first      embed the gallery's images again, with your own model
   sss reindex --model bundled         back to the model that comes along
@@ -29,8 +30,16 @@ Examples:
                                       the same vectors in less space; no image is read
 """
 
+_ROLLBACK_EPILOG = """\b
+Examples:
+  sss rollback                    undo the last `sss reindex`
+  sss rollback --gallery station  of another gallery
+"""
 
-@click.command("reindex", epilog=EPILOG, short_help="Embed a gallery's images again, with another model.")
+
+@click.command(
+    "reindex", epilog=_REINDEX_EPILOG, short_help="Embed a gallery's images again, with another model."
+)
 @click.option(
     "--model", metavar="BUNDLE", help="The new model.  [default: the settings', else the bundled one]"
 )
@@ -47,7 +56,7 @@ Examples:
 @click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
 @embedding_device_option
 @json_option
-def command(
+def reindex_command(
     model: str | None,
     store: str | None,
     gallery: str | None,
@@ -68,7 +77,7 @@ def command(
     command goes on. What is ingested or removed meanwhile is brought over.
     """
     from ingest import stop_on_signals
-    from siamese_search import upkeep
+    from siamese_search.api import maintenance
     from siamese_search.cli.progress import Bar
 
     if drop_old and model is None and not keep_vectors:
@@ -77,7 +86,7 @@ def command(
         raise UsageError("--keep-vectors takes no --model: the vectors stay those of the gallery's own")
     try:
         with Bar("reindex", "images") as bar, stop_on_signals() as stop:
-            summary = upkeep.reindex(
+            summary = maintenance.reindex(
                 model,
                 store=store,
                 gallery=gallery,
@@ -97,7 +106,7 @@ def command(
     for failure in summary.dropped:
         warn(f"dropped {failure.path}: {failure.reason}")
     if drop_old:
-        upkeep.drop_old(store=store, gallery=gallery)
+        maintenance.drop_old(store=store, gallery=gallery)
     if json:
         write_json(summary.to_json())
     else:
@@ -112,11 +121,34 @@ def command(
 
 
 def _drop_old(store: str | None, gallery: str | None, json: bool) -> int:
-    from siamese_search import upkeep
+    from siamese_search.api import maintenance
 
-    count = upkeep.drop_old(store=store, gallery=gallery)
+    count = maintenance.drop_old(store=store, gallery=gallery)
     if json:
         write_json({"generations_dropped": count})
     else:
         write_text(f"{count} former generation{'s' if count != 1 else ''} deleted")
     return EXIT_DONE
+
+
+@click.command(
+    "rollback", epilog=_ROLLBACK_EPILOG, short_help="Go back to the vectors from before a reindex."
+)
+@place_options
+@json_option
+def rollback_command(store: str | None, gallery: str | None, json: bool) -> None:
+    """Put the vectors from before the last reindex back in their place, in one step.
+
+    The newer ones are kept: a second rollback undoes the first. Images ingested since the reindex are in the
+    newer vectors only; ingest them again where they are wanted.
+    """
+    from siamese_search.api import maintenance
+
+    now, before = maintenance.rollback(store=store, gallery=gallery)
+    if json:
+        write_json({"model": now.name or now.fingerprint, "former_model": before.name or before.fingerprint})
+    else:
+        write_text(
+            f"now by {safe(now.name or now.fingerprint[:12])} ({safe(now.fingerprint[:12])}),"
+            f" was by {safe(before.name or before.fingerprint[:12])} ({safe(before.fingerprint[:12])})"
+        )

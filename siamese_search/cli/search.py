@@ -21,11 +21,11 @@ from siamese_search.cli.output import (
     write_table,
     write_text,
 )
-from siamese_search.cli.timeline_screen import print_timelines
+from siamese_search.cli.search_screen import print_timelines
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
-    from siamese_search.cli.terminal_pictures import Terminal
+    from siamese_search.render.terminal import Terminal
     from siamese_search.retrieval.results import QueryResult, SearchResult
     from siamese_search.retrieval.timeline import Timeline
 
@@ -105,7 +105,7 @@ Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --wher
 )
 @store_options
 @click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
-def command(
+def search_command(
     queries: tuple[str, ...],
     k: int,
     together: bool,
@@ -135,7 +135,7 @@ def command(
     Scores are cosine similarities: higher is closer, 1 is the same image. A model that was calibrated (sss evaluate
     --calibrate) also says which results are matches, and when the query is not in the gallery.
     """
-    from siamese_search import searching
+    from siamese_search.api import search
 
     context = click.get_current_context()
     if not queries and not like:
@@ -172,10 +172,10 @@ def command(
     if timeline:
         # The usual number of results is no limit of a timeline; one that was asked for is.
         typed = context.get_parameter_source("k") is click.core.ParameterSource.COMMANDLINE
-        timelines = searching.timeline(*queries, k=k if typed else None, time_field=time_field, **asked)
+        timelines = search.timeline(*queries, k=k if typed else None, time_field=time_field, **asked)
         answers = [one.answer for one in timelines]
     else:
-        answers = searching.search(*queries, k=k, group_by=group_by, **asked)
+        answers = search.search(*queries, k=k, group_by=group_by, **asked)
     failed = [answer for answer in answers if answer.error is not None]
     if len(failed) < len(answers):
         # The picture first: a reader such as `head` may close stdout before all results are printed.
@@ -204,16 +204,16 @@ def _report_failures(failed: Sequence[QueryResult], total: int) -> int:
 def _draw(answers: Sequence[QueryResult], save: Path | None, star: Path | None) -> None:
     if save is not None:
         if save.suffix.lower() == ".png":
-            from siamese_search.retrieval.sheet import draw_sheet
+            from siamese_search.render.sheets import draw_sheet
 
             draw_sheet(answers, save)
         else:
-            from siamese_search.retrieval.html_sheet import write_html_sheet
+            from siamese_search.render.pages import write_html_sheet
 
             write_html_sheet(answers, save)
         note(f"wrote {safe(save)}")
     if star is not None:
-        from siamese_search.retrieval.star import draw_star
+        from siamese_search.render.star import draw_star
 
         draw_star(answers, star)
         note(f"wrote {safe(star)}")
@@ -221,7 +221,7 @@ def _draw(answers: Sequence[QueryResult], save: Path | None, star: Path | None) 
 
 def _terminal(format: str) -> Terminal | None:
     """How to show pictures; ``None``, with a note, where that cannot be."""
-    from siamese_search.cli.terminal_pictures import terminal, why_not
+    from siamese_search.render.terminal import terminal, why_not
 
     reason = why_not() if format == "table" else f"they go with --format table, not {format}"
     if reason is not None:
@@ -274,7 +274,7 @@ def _print_table(answer: QueryResult, *, first: bool) -> None:
         write_text("  no results")
         _print_verdict(answer)
         return
-    from siamese_search.retrieval.marks import match_heading, percent
+    from siamese_search.render.marks import match_heading, percent
 
     grouped = answer.results[0].sightings is not None
     marked = any(result.match is not None for result in answer.results)
@@ -301,7 +301,7 @@ def _print_table(answer: QueryResult, *, first: bool) -> None:
 
 def _print_verdict(answer: QueryResult) -> None:
     """What the order is and what "match" means here, and whether there is one."""
-    from siamese_search.retrieval.marks import reranking_sentence, verdict_sentence
+    from siamese_search.render.marks import reranking_sentence, verdict_sentence
 
     for sentence in (reranking_sentence(answer), verdict_sentence(answer)):
         if sentence:

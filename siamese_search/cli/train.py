@@ -1,21 +1,33 @@
-"""``sss train``: a model from labelled images."""
+"""``sss train``: a model from labelled images; ``sss sweep``: several values of an option, side by side."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_search.cli.hyperparameters import TrainCommand, hyperparameter_options
+from siamese_search.cli.fields import TrainCommand, hyperparameter_options, value_list_options
 from siamese_search.cli.options import device_option, json_option, layout_option
-from siamese_search.cli.output import note, safe, write_json, write_text
-from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError, printable
-from siamese_search.training.presets import PRESETS
-from siamese_search.training.presets import preset as find_preset
+from siamese_search.cli.output import note, safe, warn, write_json, write_table, write_text
+from siamese_search.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_PARTIAL,
+    UsageError,
+    printable,
+)
+from siamese_search.training.config import PRESETS
+from siamese_search.training.config import preset as find_preset
 
-EPILOG = """\b
+if TYPE_CHECKING:
+    from siamese_search.model.embedder import Device
+    from siamese_search.training.sweep.record import Sweep
+
+
+_TRAIN_EPILOG = """\b
 Examples:
   sss train photos/                                one folder per identity
   sss train photos/ --preset apn --margin 0.5      the classic triplet recipe, another margin
@@ -28,8 +40,21 @@ Examples:
 The run directory is a model bundle: sss ingest --model runs/NAME, sss evaluate --model runs/NAME.
 """
 
+_SWEEP_EPILOG = """\b
+Examples:
+  sss sweep photos/ --margin 0.2,0.5,1.0,2.0               four models, one table, one picture
+  sss sweep photos/ --margin 0.2,0.5 --lr 1e-3,3e-4        all four combinations
+  sss sweep photos/ --preset apn --epochs 5 --seed 0,1,2   how much is luck?
+  sss sweep photos/ --margin 0.2,0.5 --dry-run             list the runs and stop
+  sss sweep --resume runs/sweep-20260101-120000            go on after Ctrl-C or a crash
 
-@click.command("train", cls=TrainCommand, epilog=EPILOG, short_help="Train a model on your own identities.")
+Each run is a model bundle: sss evaluate --model DIR/margin=0.5.
+"""
+
+
+@click.command(
+    "train", cls=TrainCommand, epilog=_TRAIN_EPILOG, short_help="Train a model on your own identities."
+)
 @click.argument("data", nargs=-1, metavar="[DATA]...")
 @click.option("--preset", type=click.Choice(list(PRESETS)), default="reid", help="Recipe to start from.")
 @click.option("--out", metavar="DIR", help="Run directory.  [default: runs/PRESET-DATE-TIME]")
@@ -57,7 +82,7 @@ The run directory is a model bundle: sss ingest --model runs/NAME, sss evaluate 
 @click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
 @json_option
 @hyperparameter_options
-def command(
+def train_command(
     data: tuple[str, ...],
     preset: str,
     out: str | None,
@@ -79,23 +104,23 @@ def command(
     Ctrl-C writes a checkpoint, and --resume goes on from there to the same curve.
     """
     from ingest import stop_on_signals
-    from siamese_search import api
-    from siamese_search.cli.train_screen import TrainScreen
+    from siamese_search.api.train import new_run_directory, train
+    from siamese_search.cli.progress import TrainScreen
 
     changes = {name: value for name, value in hyperparameters.items() if value is not None}
     speaks = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun, the first
     if resume is None:
         data = _data(data)
-        out = out or api.new_run_directory(preset)
+        out = out or new_run_directory(preset)
         if speaks:
             note(f"training on {', '.join(safe(path) for path in data)} into {safe(out)}")
         epochs: int | None = find_preset(preset).with_options(**changes).epochs
     else:
-        _refuse_with_resume(click.get_current_context())
+        _refuse_with_resume(click.get_current_context(), "run")
         epochs = _epochs_of(Path(resume))
     with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
         try:
-            result = api.train(
+            result = train(
                 data,
                 preset=preset,
                 out=out,
@@ -147,16 +172,16 @@ def _data(named: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def _refuse_with_resume(ctx: click.Context) -> None:
-    """A resumed run has its options already; one given again would silently mean nothing."""
+def _refuse_with_resume(ctx: click.Context, what: str) -> None:
+    """What goes on has its options already; one given again would silently mean nothing."""
     from click.core import ParameterSource
 
-    allowed = {"resume", "device", "threads", "json", "debug"}
+    allowed = {"resume", "device", "threads", "json", "dry_run", "debug"}
     for parameter in ctx.command.params:
         name = str(parameter.name)
         if name not in allowed and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             given = parameter.opts[0] if isinstance(parameter, click.Option) else "DATA"
-            raise UsageError(f"--resume continues a run with its own options; leave out {given}")
+            raise UsageError(f"--resume continues a {what} with its own options; leave out {given}")
 
 
 def _epochs_of(run: Path) -> int | None:
@@ -174,4 +199,168 @@ def _interrupted(directory: Path) -> int:
         note(f"sss: interrupted; a checkpoint is kept, go on with: sss train --resume {printable(directory)}")
     else:
         note("sss: interrupted before the first checkpoint; nothing was kept")
+    return EXIT_INTERRUPTED
+
+
+@click.command(
+    "sweep",
+    cls=TrainCommand,
+    epilog=_SWEEP_EPILOG,
+    short_help="Train with several values of an option and compare them.",
+)
+@click.argument("data", nargs=-1, metavar="[DATA]...")
+@click.option("--preset", type=click.Choice(list(PRESETS)), default="reid", help="Recipe to start from.")
+@click.option("--out", metavar="DIR", help="Directory of the sweep.  [default: runs/sweep-DATE-TIME]")
+@click.option("--resume", metavar="DIR", help="Continue the sweep in DIR, with its own options.")
+@click.option(
+    "--init",
+    metavar="WEIGHTS",
+    default="imagenet",
+    help="Initial weights: imagenet (timm's, else the [imagenet] extra's), bundled, none, a bundle, or a file.",
+)
+@click.option("--holdout-ids", metavar="FILE", help="Identities that training must not see, one per line.")
+@click.option(
+    "--holdout",
+    type=float,
+    metavar="X",
+    help="Identities to hold out: a share (0.15) or a number (20).  [default: 0.1]",
+)
+@click.option("--teacher", metavar="FILE", help="Network (.xml, .onnx) or vectors (.npz) to distil from.")
+@layout_option
+@device_option
+@click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
+@click.option("--dry-run", is_flag=True, help="List the runs and stop.")
+@json_option
+@value_list_options
+def sweep_command(
+    data: tuple[str, ...],
+    preset: str,
+    out: str | None,
+    resume: str | None,
+    init: str,
+    holdout_ids: str | None,
+    holdout: float | None,
+    teacher: str | None,
+    layout: str,
+    device: Device,
+    threads: int | None,
+    dry_run: bool,
+    json: bool,
+    **hyperparameters: Any,
+) -> int:
+    """Train on DATA once per value of an option, or per combination of values, and compare the models.
+
+    Any hyperparameter takes several values with commas between them. All runs hold out the same identities, and
+    are measured on those: AUC, true positive rate at fixed false positive rates, rank-1, mAP. The same command
+    goes on after Ctrl-C; finished runs are kept.
+    """
+    from ingest import stop_on_signals
+    from siamese_search.api import train
+    from siamese_search.cli.progress import SweepScreen
+    from siamese_search.training.data import as_paths
+
+    if resume is not None:
+        _refuse_with_resume(click.get_current_context(), "sweep")
+    planned = train.plan_runs(
+        *data,
+        preset=preset,
+        out=out,
+        layout=layout,
+        holdout=holdout,
+        holdout_ids=holdout_ids,
+        init=init,
+        teacher=teacher,
+        resume=resume,
+        notify=note,
+        **{name: values for name, values in hyperparameters.items() if values is not None},
+    )
+    if dry_run:
+        return _dry_run(planned, json=json)
+    places = ", ".join(safe(place) for place in as_paths(planned.data))
+    note(
+        f"{len(planned.unfinished)} of {len(planned.runs)} runs to do, on {places} into {safe(planned.directory)}"
+    )
+    with stop_on_signals() as stop, SweepScreen(stop) as screen:
+        try:
+            train.run_planned(planned, device=device, threads=threads, reporter=screen, stop=stop)
+        except KeyboardInterrupt:
+            return _sweep_interrupted(planned)
+    _print_sweep(planned, json=json)
+    for path, reason in planned.failed.items():
+        warn(f"skipped {safe(path)}: {reason}")
+    states = {run.state for run in planned.runs}
+    if states == {"failed"}:
+        return EXIT_FAILED
+    return EXIT_PARTIAL if "failed" in states or planned.failed else EXIT_DONE
+
+
+def _dry_run(sweep: Sweep, *, json: bool) -> int:
+    if json:
+        write_json(sweep.to_json())
+        return EXIT_DONE
+    from siamese_search.training.sweep.grid import text
+
+    epochs = sum(run.point.config.epochs for run in sweep.unfinished)
+    write_table(
+        [("run", "text"), *((name.replace("_", "-"), "number") for name in sweep.swept), ("state", "text")],
+        [
+            [run.name, *(text(run.point.values[name]) for name in sweep.swept), run.state]
+            for run in sweep.runs
+        ],
+    )
+    write_text(
+        f"{len(sweep.unfinished)} of {len(sweep.runs)} runs to do, {epochs} epochs;"
+        f" {len(sweep.heldout_identities)} identities held out, {len(sweep.protocol.queries)} queries"
+    )
+    return EXIT_DONE
+
+
+def _print_sweep(sweep: Sweep, *, json: bool) -> None:
+    from siamese_search.training.sweep.record import PLOT_NAME, SHOWN_RATES, TABLE_NAME
+
+    if json:
+        write_json(sweep.to_json())
+    else:
+        from siamese_search.training.sweep.grid import text
+
+        columns = [(name.replace("_", "-"), "number") for name in sweep.swept]
+        columns += [("AUC", "number"), *((f"TPR@FPR {rate}", "number") for rate in SHOWN_RATES.values())]
+        columns += [("rank-1", "number"), ("mAP", "number")]
+        failed = any(run.state == "failed" for run in sweep.runs)
+        rows = []
+        for run in sweep.runs:
+            found = run.figures
+            figures: list[str] = [""] * (3 + len(SHOWN_RATES))
+            if found is not None:
+                rates = [_rate(found.tar_at_far.get(rate)) for rate in SHOWN_RATES]
+                auc = "n/a" if found.auc is None else f"{found.auc:.4f}"
+                figures = [auc, *rates, _rate(found.rank1), _rate(found.mAP)]
+            reason = [f"failed: {run.reason}" if run.state == "failed" else ""] if failed else []
+            rows.append([*(text(run.point.values[name]) for name in sweep.swept), *figures, *reason])
+        write_table([*columns, *([("", "words")] if failed else [])], rows)
+    for run in sweep.runs:
+        if run.state == "failed":
+            warn(f"{run.name} failed: {run.reason}")
+    note(f"wrote {safe(sweep.directory / TABLE_NAME)} and {PLOT_NAME} beside it")
+    if sum(run.state == "done" for run in sweep.runs) > 1:
+        note(
+            "the best of several on the same identities flatters itself: measure it on others before you tell"
+        )
+
+
+def _rate(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.1%}"
+
+
+def _sweep_interrupted(sweep: Sweep) -> int:
+    from siamese_search.training.sweep.record import RECORD_NAME
+
+    if not (sweep.directory / RECORD_NAME).exists():
+        note("sss: interrupted before the first run; nothing was kept")
+        return EXIT_INTERRUPTED
+    done = sum(run.state == "done" for run in sweep.runs)
+    note(
+        f"sss: interrupted; {done} of {len(sweep.runs)} runs done, the one in hand is kept, go on with:"
+        f" sss sweep --resume {safe(sweep.directory)}"
+    )
     return EXIT_INTERRUPTED

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.curation.clustering import cluster
 from siamese_search.curation.export.rows import real_path
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.errors import UsageError
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
+from siamese_search.vectors.clustering import cluster
 
 #: Images that are clustered at once: every one is compared with every other, and a person is to look at the result.
 MOST_IMAGES = 20_000

@@ -1,7 +1,7 @@
 """Labels from a reviewed CSV: which points of a gallery it means, what it would change, and the change itself.
 
 Nothing is written before every row has been checked. What is written is named in the payload as set by hand
-(:mod:`.by_hand`), so that no later ingest takes it away, and each step may be repeated without harm.
+(:mod:`..gallery.payload`), so that no later ingest takes it away, and each step may be repeated without harm.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from siamese_search.csv_cells import NONE, write_cell
-from siamese_search.curation.by_hand import LABELLED, labelled_text, read_labelled
-from siamese_search.curation.label_table import FORMERLY, LabelRow, read_label_table
-from siamese_search.curation.places import Finder
+from siamese_search.curation.label_table import FORMERLY, Finder, LabelRow, read_label_table
 from siamese_search.datasets.records import decode_key
 from siamese_search.errors import DataError, UsageError, printable
-from siamese_search.files import atomic_path
-from siamese_search.gallery.base import Gallery, StoredPoint
+from siamese_search.gallery.contract import Gallery, StoredPoint
+from siamese_search.gallery.payload import LABELLED, labelled_text, read_labelled
+from siamese_search.io.csv_cells import NONE, write_cell
+from siamese_search.io.files import atomic_path
 
 #: Points per look-up and per write.
 _BATCH = 1000

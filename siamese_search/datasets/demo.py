@@ -20,7 +20,7 @@ from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.datasets.synthetic.cameras import make_places, photograph
 from siamese_search.datasets.synthetic.people import draw_people
 from siamese_search.errors import DataError, UsageError, printable
-from siamese_search.files import atomic_write_text
+from siamese_search.io.files import atomic_write_text
 
 #: Its presence says that a directory is ours to write into. Hidden, so that no scan counts it.
 MARKER = ".sss-demo.json"

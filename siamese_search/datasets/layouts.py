@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from siamese_search.datasets.csv_layout import CsvLayout
+from siamese_search.datasets.csv_layout import CsvLayout, Triplet, read_triplets
 from siamese_search.datasets.market1501 import is_market_name, market_record
 from siamese_search.datasets.records import (
     DISTRACTOR_IDENTITY,
@@ -17,7 +17,6 @@ from siamese_search.datasets.records import (
     label_text,
 )
 from siamese_search.datasets.table import Table, read_header
-from siamese_search.datasets.triplets import Triplet, read_triplets
 from siamese_search.datasets.walk import PassedOver, Skipped, walk, walk_images
 from siamese_search.errors import DataError, UsageError, printable
 

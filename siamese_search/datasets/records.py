@@ -1,4 +1,4 @@
-"""ImageRecord: one image of one identity, as every part of the system sees it."""
+"""ImageRecord: one image of one identity, as every part of the system sees it; and an image that was skipped."""
 
 from __future__ import annotations
 
@@ -83,3 +83,11 @@ def decode_key(key: str) -> str:
 def label_text(name: str) -> str:
     """An identity or camera as text that can be stored and printed: itself, or as a key where it cannot."""
     return name if name.isprintable() else encode_key(name)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One image that was skipped, and why. ``path`` is printable text."""
+
+    path: str
+    reason: str

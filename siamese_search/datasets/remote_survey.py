@@ -19,10 +19,9 @@ from siamese_search.datasets.records import ImageRecord, encode_key
 from siamese_search.datasets.table import Table, read_header
 from siamese_search.datasets.walk import PassedOver
 from siamese_search.errors import DataError, ImageError, UsageError, printable
-from siamese_search.image_bytes import FileStamp
-from siamese_search.images import is_image_name
-from siamese_search.remote import check_url, fetch, list_objects
-from siamese_search.remote_path import RemotePath, protocol_of, redacted
+from siamese_search.io.images import is_image_name
+from siamese_search.io.location import FileStamp, RemotePath, protocol_of, redacted
+from siamese_search.io.remote import check_url, fetch, list_objects
 
 _TABLES = (".csv", ".tsv", ".txt")
 #: A list of a million URLs.
@@ -63,8 +62,8 @@ class RemoteSurvey(Survey):
 def survey_remote(url: str, layout: str = "auto") -> RemoteSurvey:
     """List a prefix, or read a list of URLs, and decide the layout as for a directory or CSV.
 
-    Raises UsageError for a URL that is not read here (:func:`siamese_search.remote.check_url`), MissingExtraError, and
-    DataError for what cannot be listed, has no images, or does not fit the layout.
+    Raises UsageError for a URL that is not read here (:func:`~siamese_search.io.remote.check_url`), MissingExtraError,
+    and DataError for what cannot be listed, has no images, or does not fit the layout.
     """
     protocol = check_url(url)
     if protocol not in ("http", "https"):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal, overload
 
 from siamese_search.errors import DataError, printable
-from siamese_search.images import IMAGE_SUFFIXES
+from siamese_search.io.images import IMAGE_SUFFIXES
 
 MAX_DEPTH = 64
 

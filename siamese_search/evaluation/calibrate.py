@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from siamese_search.errors import BundleError, DataError, printable
 from siamese_search.evaluation.verification import PairScores
-from siamese_search.files import atomic_write_text
+from siamese_search.io.files import atomic_write_text
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.calibration import Calibration
 

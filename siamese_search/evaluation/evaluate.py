@@ -21,20 +21,19 @@ from numpy.typing import NDArray
 
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError, printable
-from siamese_search.evaluation.database import rank_through
-from siamese_search.evaluation.embedding import data_fingerprint, embed_records
+from siamese_search.evaluation.embedding import data_fingerprint, embed_records, plan_of, plan_of_survivors
 from siamese_search.evaluation.open_set import open_set
 from siamese_search.evaluation.protocol import ALL_VS_ALL, Protocol, all_vs_all
 from siamese_search.evaluation.quantised import measure_quantised
-from siamese_search.evaluation.ranking import metrics_from_scores, retrieval_metrics
 from siamese_search.evaluation.report import EvaluationReport, FailedImage, Reranked
-from siamese_search.evaluation.survivors import plan_of, plan_of_survivors
+from siamese_search.evaluation.retrieval import metrics_from_scores, retrieval_metrics
+from siamese_search.evaluation.through_gallery import rank_through
 from siamese_search.evaluation.verification import PairScores, cross_pair_scores, pair_scores
-from siamese_search.gallery.base import Gallery, ModelRef
+from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.filters import Condition
-from siamese_search.k_reciprocal import KReciprocal, reranked_blocks
 from siamese_search.model.embedder import Embedder
 from siamese_search.model.flip import FlipEmbedder
+from siamese_search.vectors.k_reciprocal import KReciprocal, reranked_blocks
 
 #: Called with a stage (``embed`` or ``rank``), what is done of it, and all there is to do.
 Progress = Callable[[str, int, int], None]

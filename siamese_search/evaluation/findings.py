@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.evaluation.ranking import retrieval_metrics
 from siamese_search.evaluation.report import EvaluationReport
+from siamese_search.evaluation.retrieval import retrieval_metrics
 
 
 @dataclass(frozen=True, slots=True)

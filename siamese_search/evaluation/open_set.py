@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.evaluation.ranking import camera_codes
+from siamese_search.evaluation.retrieval import camera_codes
 
 #: False positive identification rates of the report, with the names that they have in its JSON.
 RATES = {"1e-1": 1e-1, "1e-2": 1e-2}
@@ -82,7 +82,7 @@ def open_set(
 
     queries: float32 [q, d], gallery: float32 [g, d], unit rows. A valid match has the query's identity, another camera
     (where both are known) and is not the query itself (``same_image``: its place in the gallery, or -1), as in
-    :mod:`siamese_search.evaluation.ranking`. block: scores held at once.
+    :mod:`siamese_search.evaluation.retrieval`. block: scores held at once.
     """
     names = {name: code for code, name in enumerate(dict.fromkeys((*query_ids, *gallery_ids)))}
     query_code = np.array([names[name] for name in query_ids], np.int64)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.evaluation.database import TOP, rank_through
 from siamese_search.evaluation.protocol import Protocol
-from siamese_search.gallery.base import Gallery, ModelRef
+from siamese_search.evaluation.through_gallery import TOP, rank_through
+from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.storage import Storage
 
 #: Results fetched per query where nobody says how many. A search for a whole gallery would never use the copy.

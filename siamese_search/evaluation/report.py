@@ -14,10 +14,10 @@ from siamese_search.errors import UsageError, printable
 from siamese_search.evaluation.open_set import RATES, OpenSet, OpenSetPoint
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.quantised import Quantised
-from siamese_search.evaluation.ranking import RankingMetrics
+from siamese_search.evaluation.retrieval import RankingMetrics
 from siamese_search.evaluation.verification import OperatingPoint, PairScores, VerificationMetrics
-from siamese_search.k_reciprocal import KReciprocal
 from siamese_search.model.calibration import Calibration
+from siamese_search.vectors.k_reciprocal import KReciprocal
 
 #: False match rates whose calibrated thresholds are shown.
 CALIBRATED_RATES = (0.1, 0.01, 0.001)
@@ -68,7 +68,7 @@ class EvaluationReport:
     ``warning`` says in one line why the figures may flatter the model; empty where nothing is known against them.
     ``flip`` says that all vectors are means over an image and its mirror image.
     ``query_vectors`` [q, d] and ``gallery_vectors`` [g, d] are what was measured, in the plan's order.
-    ``data_fingerprint`` covers content and labels of the images (:func:`..embedding.data_fingerprint`); ``None`` where
+    ``data_fingerprint`` covers content and labels of the images (:func:`.embedding.data_fingerprint`); ``None`` where
     only vectors were seen.
     ``top`` holds each query's first ranked places in ``plan.gallery`` after the exclusions, int64 [≤ 10].
     """

@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.evaluation.ranking import DISTRACTOR, JUNK
+from siamese_search.evaluation.retrieval import DISTRACTOR, JUNK
 
 #: Bins per unit of score; index = floor(score · SCALE) + SCALE, the last bin holds scores of 1 and above.
 SCALE = 1 << 19

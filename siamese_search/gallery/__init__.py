@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from siamese_search.gallery.checksums import VerifyReport, verify_vectors
+    from siamese_search.gallery.checks import VerifyReport, verify_vectors
     from siamese_search.gallery.opening import list_galleries, open_gallery, open_store
 
 __all__ = ["VerifyReport", "list_galleries", "open_gallery", "open_store", "verify_vectors"]
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(opening, name)
     if name in ("VerifyReport", "verify_vectors"):
-        from siamese_search.gallery import checksums
+        from siamese_search.gallery import checks
 
-        return getattr(checksums, name)
+        return getattr(checks, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,15 +1,23 @@
-"""Checks of a gallery by a sample: does it find what it holds, and does it hold what another one does?"""
+"""Checks of a gallery: checksums of its vectors, and samples of its points.
+
+An engine keeps no checksums of its own; every engine writes ``crc`` into the payload at upsert. Does a gallery find
+what it holds, and does it hold what another one does? A sample of its points says so.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 import random
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from siamese_search.errors import StoreError
-from siamese_search.gallery.base import Gallery, StoredPoint, Vectors
-from siamese_search.gallery.checksums import vector_crc
+from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
+from siamese_search.gallery.filters import Condition
 
 #: Points looked at, and results compared for each.
 SAMPLE = 64
@@ -18,6 +26,42 @@ DEPTH = 10
 LEAST_RECALL = 0.9
 
 _ROUNDING = 1e-4
+
+_AT_ONCE = 500
+
+
+def vector_crc(row: Vectors) -> int:
+    """CRC-32 of a vector's float32 little-endian bytes, float32 [d]: what the payload's ``crc`` holds."""
+    return zlib.crc32(np.ascontiguousarray(row, "<f4").data)
+
+
+def is_sound(point: StoredPoint, dim: int) -> bool:
+    """Whether a point's vector is the one that was stored."""
+    vector = point.vector
+    return (
+        vector is not None
+        and vector.shape == (dim,)
+        and bool(np.isfinite(vector).all())
+        and vector_crc(vector) == point.payload.get("crc")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyReport:
+    """``points`` were read; ``damaged`` are the ids whose vector is not the one that was stored."""
+
+    points: int
+    damaged: tuple[str, ...]
+
+
+def verify_vectors(gallery: Gallery) -> VerifyReport:
+    """Read every point and compare its vector with its checksum. Streams; 100,000 points take seconds."""
+    points, damaged = 0, []
+    for point in gallery.scroll(with_vectors=True, fields=["crc"]):
+        points += 1
+        if not is_sound(point, gallery.dim):
+            damaged.append(point.id)
+    return VerifyReport(points, tuple(damaged))
 
 
 def sample_ids(gallery: Gallery, n: int = SAMPLE, seed: int = 0) -> list[str]:
@@ -94,3 +138,36 @@ def check_same_vectors(source: Gallery, target: Gallery, n: int = SAMPLE, seed: 
             )
         compared += 1
     return compared
+
+
+@dataclass(frozen=True)
+class Sample:
+    """points: by ascending id, with vectors. total: how many there were to choose from."""
+
+    points: list[StoredPoint]
+    total: int
+
+
+def sample(gallery: Gallery, where: Sequence[Condition] = (), limit: int = 2000, seed: int = 0) -> Sample:
+    """At most ``limit`` (from 1) of the points that meet the conditions, all with the same chance.
+
+    Those whose ids have the smallest keyed hashes (bottom-k sampling): it takes one pass over the ids, in memory for
+    ``limit`` of them, and the same gallery gives the same sample from any engine; a point more or less changes it by at
+    most one.
+    """
+    total = gallery.count(where)
+    if total <= limit:
+        points = list(gallery.scroll(where, with_vectors=True))
+        return Sample(points, len(points))
+    key = seed.to_bytes(8, "little", signed=True)
+
+    def rank(point: StoredPoint) -> bytes:
+        return hashlib.blake2b(point.id.encode(), digest_size=16, key=key).digest()
+
+    chosen = heapq.nsmallest(limit, gallery.scroll(where, fields=()), key=rank)
+    ids = sorted(point.id for point in chosen)
+    found: list[StoredPoint] = []
+    for start in range(0, len(ids), _AT_ONCE):
+        part = gallery.retrieve(ids[start : start + _AT_ONCE], with_vectors=True)
+        found += [point for point in part if point is not None]  # what was deleted meanwhile is no part of it
+    return Sample(found, total)

@@ -7,9 +7,8 @@ import re
 from typing import Literal
 
 from siamese_search.errors import UsageError
-from siamese_search.gallery.base import Gallery, ModelRef
+from siamese_search.gallery.contract import Gallery, ModelRef, Store
 from siamese_search.gallery.storage import Storage
-from siamese_search.gallery.store import Store
 
 Location = str | os.PathLike[str]
 
@@ -25,10 +24,10 @@ def open_store(location: Location) -> Store:
     if not text:
         raise UsageError("the store's name is empty: give a directory or a URL")
     if _URL.match(text):
-        from siamese_search.gallery.server_store import connect
+        from siamese_search.gallery.qdrant.store import connect
 
         return connect(text)
-    from siamese_search.gallery.embedded_store import EmbeddedStore
+    from siamese_search.gallery.edge.store import EmbeddedStore
 
     return EmbeddedStore(text)
 

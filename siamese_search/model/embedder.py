@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from siamese_search.errors import BundleError, MissingExtraError, UsageError, printable
 from siamese_search.model.bundle import ONNX_NAME, Bundle
-from siamese_search.model.inputs import check_images
+from siamese_search.model.inputs import available_cpus, check_images
 
 Device = Literal["auto", "cpu", "openvino", "cuda"]
 
@@ -132,13 +131,6 @@ class OnnxEmbedder:
             for task in [self._pool.submit(run, start) for start in starts]:
                 task.result()
         return out
-
-
-def available_cpus() -> int:
-    """CPUs that this process may use (its affinity mask, not the machine's size)."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return max(1, os.cpu_count() or 1)
 
 
 def _cuda_is_there() -> bool:

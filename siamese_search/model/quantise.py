@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import UsageError, printable
-from siamese_search.files import atomic_write_bytes, atomic_write_text
+from siamese_search.io.files import atomic_write_bytes, atomic_write_text
 from siamese_search.model.bundle import META_NAME, ONNX_NAME, WEIGHTS_NAME, Bundle, load_bundle
 from siamese_search.model.inputs import check_images
 

@@ -13,7 +13,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from siamese_search.errors import BundleError, printable
-from siamese_search.files import atomic_write_bytes, atomic_write_text
+from siamese_search.io.files import atomic_write_bytes, atomic_write_text
 from siamese_search.model.bundle import (
     FORMAT_VERSION,
     META_NAME,

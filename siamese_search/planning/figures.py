@@ -1,16 +1,34 @@
-"""Every constant of the plan, each with where it comes from.
+"""Every constant of the plan, each with where it comes from; and numbers as people write them.
 
 Those of the embedded engine are measured by ``benchmarks/plan.py``, which compares what follows from them with
 galleries that it makes. Those of a server are Qdrant's own, from its documentation; no server was measured here.
+People write ``1e9``, ``100M``, ``1_000_000``; ``128GB``, ``64GiB``.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
+
+from siamese_search.errors import UsageError, printable
 
 _CAPACITY = "Qdrant documentation, Capacity Planning (qdrant.tech/documentation/capacity-planning)"
 _QUANTISATION = "Qdrant documentation, Quantization (qdrant.tech/documentation/manage-data/quantization)"
 _PLAN = "benchmarks/plan.py (results/plan.json)"
+
+# --- what a point of ours holds ---------------------------------------------------------------------------------------
+_PAYLOAD = "benchmarks/million.py (the payload of its points, as compact JSON)"
+
+# --- time ---------------------------------------------------------------------------------------------------------
+_INGEST = "benchmarks/ingest.py (results/ingest-256x128.json)"
+
+#: No plan is for more: a quadrillion.
+LARGEST = 10**15
+
+_COUNT = re.compile(r"([0-9][0-9_.,]*(?:e[+-]?[0-9]{1,3})?)\s*([kmbgt]?)", re.IGNORECASE)
+_BYTES = re.compile(r"([0-9][0-9_.,]*(?:e[+-]?[0-9]{1,3})?)\s*(?:(b)|([kmgtp])(i?)b?)?", re.IGNORECASE)
+_THOUSANDS = {"": 0, "k": 1, "m": 2, "b": 3, "g": 3, "t": 4, "p": 5}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +72,6 @@ POINTS_PER_NODE = _figure("points_per_node", 100e6, "points, about the most a no
 SHARDS_PER_NODE = _figure("shards_per_node", 2.0, "at least, to leave room for growth", _CAPACITY)
 NODES_WITH_REPLICAS = _figure("nodes_with_replicas", 3.0, "nodes at least, with 2 replicas", _CAPACITY)
 RULE_OF_THUMB = _figure("rule_of_thumb", 1.5, "× vectors × dimensions × 4 bytes of RAM", _CAPACITY)
-
-# --- what a point of ours holds ---------------------------------------------------------------------------------------
-_PAYLOAD = "benchmarks/million.py (the payload of its points, as compact JSON)"
 PAYLOAD_BYTES = int(_figure("payload", 190, "bytes per image, with paths of 40 characters", _PAYLOAD))
 UNINDEXED_BYTES = int(_figure("payload_unindexed", 134, "of these: key, path, crc, size, mtime_ns", _PAYLOAD))
 
@@ -88,9 +103,6 @@ LOG_SEGMENT = int(
     _figure("log_segment", 2**25, "bytes; the log keeps the last full one and the one it writes to", _PLAN)
 )
 EMBEDDED_FIXED = _figure("embedded_fixed", 0.2e6, "bytes of a gallery without points", _PLAN)
-
-# --- time ---------------------------------------------------------------------------------------------------------
-_INGEST = "benchmarks/ingest.py (results/ingest-256x128.json)"
 WORKER_RATE = _figure("worker_rate", 157.0, "images per second, a worker on 2 CPU cores at 256×128", _INGEST)
 EMBED_MS = _figure("embed", 12.3, "ms of one core to decode and embed an image on the CPU", _INGEST)
 WALK_RATE = _figure(
@@ -124,3 +136,41 @@ SCAN_NS = {
 GRAPH_POINTS = _figure("graph_points", 100_000.0, "points in the graph that was measured", _PLAN)
 GRAPH_SEARCH_MS = _figure("graph_search", 0.6, "ms of one core, 10 of so many points, int4", _PLAN)
 GRAPH_BUILD_MS = _figure("graph_build", 0.75, "ms of one core per point, the copying included, int4", _PLAN)
+
+
+def read_count(text: str) -> int:
+    """A whole number from 1: ``1e9``, ``1.5M``, ``2k``, ``1B`` (or ``1G``, a billion), ``1_000_000``, ``1,000,000``.
+
+    Raises UsageError for anything else, for less than 1 and for more than LARGEST.
+    """
+    found = _COUNT.fullmatch(text.strip())
+    value = _number(found[1]) * 1000 ** _THOUSANDS[found[2].lower()] if found else Decimal(0)
+    if value < 1 or value > LARGEST or value != value.to_integral_value():
+        raise UsageError(
+            f"{printable(text[:40])!r} is not a count: write a whole number such as 1e9, 100M or 1_000_000"
+        )
+    return int(value)
+
+
+def read_bytes(text: str) -> int:
+    """Bytes, at least 1: ``128GB`` (10^9), ``64GiB`` (2^30), ``512M``, ``2000``.
+
+    Raises UsageError for anything else.
+    """
+    found = _BYTES.fullmatch(text.strip())
+    value = Decimal(0)
+    if found:
+        value = _number(found[1]) * (1024 if found[4] else 1000) ** _THOUSANDS[(found[3] or "").lower()]
+    if value < 1 or value > LARGEST * 1000:
+        raise UsageError(f"{printable(text[:40])!r} is not a size: write it as 128GB, 64GiB or 512M")
+    return int(value)
+
+
+def _number(text: str) -> Decimal:
+    """0 for what is none. A comma may only part thousands: 1,5 could be either of two numbers."""
+    if "," in text and not re.fullmatch(r"[0-9]{1,3}(,[0-9]{3})+", text):
+        return Decimal(0)
+    try:
+        return Decimal(text.replace("_", "").replace(",", ""))
+    except InvalidOperation:
+        return Decimal(0)

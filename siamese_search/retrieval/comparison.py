@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.decoding import BatchDecoder
 from siamese_search.errors import DataError, ImageError, UsageError, printable
+from siamese_search.io.decoding import BatchDecoder
 from siamese_search.model.calibration import DEFAULT_FMR, Calibration
 from siamese_search.retrieval.results import json_path
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
-from siamese_search.gallery.base import Gallery, Hit
+from siamese_search.gallery.contract import Gallery, Hit
 from siamese_search.gallery.filters import Condition
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from siamese_search.errors import UsageError
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration, any_false_match
 from siamese_search.retrieval.grouping import is_somebody

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from siamese_search.training.presets import TrainConfig
+from siamese_search.training.config import TrainConfig
 
 #: ITU-R BT.601 luma of red, green and blue.
 _LUMA = (0.299, 0.587, 0.114)

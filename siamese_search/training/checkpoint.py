@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from siamese_search.errors import TrainingError, printable
-from siamese_search.files import atomic_path
+from siamese_search.io.files import atomic_path
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from siamese_search.files import atomic_path, atomic_write_text
+from siamese_search.io.files import atomic_path, atomic_write_text
 
 HISTORY_NAME = "history.jsonl"
 PLOT_NAME = "curves.png"

@@ -12,7 +12,7 @@ from siamese_search.model.bundle import load_bundle
 from siamese_search.model.imagenet import fit_state, load_imagenet, read_weights
 from siamese_search.model.network import APNNetwork, NetworkSpec, normalisation
 from siamese_search.model.weights_file import transfer
-from siamese_search.training.presets import TrainConfig
+from siamese_search.training.config import TrainConfig
 
 #: Names of tensors that are shown before the rest is only counted.
 _SHOWN = 4

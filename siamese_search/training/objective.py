@@ -9,10 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from siamese_search.datasets.balance import BalancedPKSampler
-from siamese_search.datasets.samplers import PairSampler, PKSampler, TripletSampler
+from siamese_search.datasets.samplers import BalancedPKSampler, PairSampler, PKSampler, TripletSampler
+from siamese_search.training.config import TrainConfig
 from siamese_search.training.losses import TripletLoss, batch_hard_triplet, contrastive, triplet_margin
-from siamese_search.training.presets import TrainConfig
 
 Sampler = PKSampler | BalancedPKSampler | TripletSampler | PairSampler
 

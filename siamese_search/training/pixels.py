@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import DataError, ImageError
-from siamese_search.images import read_image
+from siamese_search.io.images import read_image
 
 #: Up to this many bytes the decoded images stay in memory (Market-1501 at 256×128: 1.3 GB).
 RESIDENT_BYTES = 4 << 30

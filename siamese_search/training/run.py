@@ -12,15 +12,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from siamese_search import __version__
+from siamese_search._version import __version__
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import TrainingError, UsageError, printable
-from siamese_search.files import atomic_write_text
+from siamese_search.io.files import atomic_write_text
 from siamese_search.model import simple_cnn
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
-from siamese_search.model.embedder import available_cpus
+from siamese_search.model.inputs import available_cpus
 from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_heads
+from siamese_search.training.config import PRESETS, TrainConfig
 from siamese_search.training.data import (
     DataPaths,
     HoldOut,
@@ -31,15 +32,14 @@ from siamese_search.training.data import (
     read_paths,
     written_paths,
 )
-from siamese_search.training.distributed import Ranks, joined
 from siamese_search.training.history import plot_history, read_history, write_history
 from siamese_search.training.initial import initial_network, is_weights_file
+from siamese_search.training.linear_probe import fit_heads
 from siamese_search.training.loop import Loop, Reporter, Silent
 from siamese_search.training.metric_losses import make_metric_losses
 from siamese_search.training.pixels import PixelSource
-from siamese_search.training.presets import PRESETS, TrainConfig
-from siamese_search.training.probe import fit_heads
-from siamese_search.training.stages import stages
+from siamese_search.training.ranks import Ranks, joined
+from siamese_search.training.schedule import stages
 from siamese_search.training.teacher import save_vectors, teacher_vectors
 from siamese_search.training.trainer import Progress, Trainer
 

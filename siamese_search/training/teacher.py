@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, MissingExtraError, UsageError, printable
-from siamese_search.files import atomic_path
-from siamese_search.images import read_image
+from siamese_search.io.files import atomic_path
+from siamese_search.io.images import read_image
 from siamese_search.training.augment import augment, view_draws, view_recipe
-from siamese_search.training.presets import TrainConfig
+from siamese_search.training.config import TrainConfig
 
 Progress = Callable[[int, int], None]
 

@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, ImageRecord
 from siamese_search.errors import DataError
-from siamese_search.evaluation.ranking import RankingMetrics, retrieval_metrics
+from siamese_search.evaluation.retrieval import RankingMetrics, retrieval_metrics
 from siamese_search.model.network import APNNetwork
+from siamese_search.training.config import TrainConfig
 from siamese_search.training.objective import make_sampler, triplet_objective
 from siamese_search.training.pixels import PixelSource
-from siamese_search.training.presets import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)

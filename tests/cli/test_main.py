@@ -127,7 +127,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
     def command() -> None:
         raise raised[0]
 
-    monkeypatch.setattr("siamese_search.cli.info.command", command)
+    monkeypatch.setattr("siamese_search.cli.store.info_command", command)
     return raised
 
 
@@ -193,7 +193,7 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 _WRITES_MUCH = """
 import sys, time, click
-import siamese_search.cli.info as info
+import siamese_search.cli.store as store
 from siamese_search.cli.main import main
 
 @click.command()
@@ -202,7 +202,7 @@ def command():
         time.sleep(0.01)
         sys.stdout.write("x" * 100_000)
 
-info.command = command
+store.info_command = command
 sys.exit(main(["info"]))
 """
 
@@ -218,7 +218,7 @@ def seen(
         calls.append(options)
         return []
 
-    monkeypatch.setattr("siamese_search.searching.search", search)
+    monkeypatch.setattr("siamese_search.api.search.search", search)
     monkeypatch.chdir(tmp_path_factory.mktemp("work"))
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,23 +15,9 @@ from memory import memory_store
 from vectors import MODEL
 
 from siamese_search.gallery import open_gallery
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 
 OpenCare = Callable[..., Gallery]
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> Iterator[Path]:
-    """A fresh directory, in memory where the system offers that: a gallery fsyncs a great deal."""
-    memory = Path("/dev/shm")
-    if not (memory.is_dir() and os.access(memory, os.W_OK)):
-        yield tmp_path
-        return
-    path = Path(tempfile.mkdtemp(prefix="sss-tests-", dir=memory))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture(params=["embedded", "server"])

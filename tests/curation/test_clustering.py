@@ -9,15 +9,16 @@ import pytest
 from vectors import units
 
 from siamese_search.curation import identities
-from siamese_search.curation.clustering import cluster
 from siamese_search.curation.identities import propose
 from siamese_search.curation.labels import apply_labels, check_plan, plan_labels
-from siamese_search.curation.review import draw_clusters, write_review
+from siamese_search.curation.review import write_review
 from siamese_search.datasets.records import point_id
 from siamese_search.errors import UsageError
 from siamese_search.gallery.filters import Condition
-from siamese_search.k_reciprocal import KReciprocal, jaccard_rows, rerank
 from siamese_search.model.calibration import Calibration
+from siamese_search.render.clusters import draw_clusters
+from siamese_search.vectors.clustering import cluster
+from siamese_search.vectors.k_reciprocal import KReciprocal, jaccard_rows, rerank
 
 
 def groups(rng, sizes, noise=0.25, dim=16):

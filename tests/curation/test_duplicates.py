@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 from vectors import MODEL, units
 
-from siamese_search.curation import near_pairs as module
 from siamese_search.curation.duplicates import find_duplicates
-from siamese_search.curation.near_pairs import near_pairs
 from siamese_search.datasets.records import encode_key, point_id
 from siamese_search.gallery.filters import Condition
+from siamese_search.vectors import near_pairs as module
+from siamese_search.vectors.near_pairs import near_pairs
 
 
 @pytest.mark.parametrize("dim", [16, 192])

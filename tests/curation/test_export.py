@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 from vectors import units
 
-from siamese_search.csv_cells import read_cell
 from siamese_search.curation.export import rows
 from siamese_search.curation.export.run import export_gallery, format_of
 from siamese_search.curation.labels import plan_labels
 from siamese_search.datasets.records import decode_key, encode_key, point_id
 from siamese_search.errors import MissingExtraError, SiameseSearchError, UsageError
 from siamese_search.gallery.filters import Condition
+from siamese_search.io.csv_cells import read_cell
 
 KEYS = ["a.jpg", "=b.jpg", "-1_c.jpg", "deep/100%25 ä.jpg", encode_key(os.fsdecode(b"caf\xe9.jpg")), "f.jpg"]
 

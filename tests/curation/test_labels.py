@@ -13,12 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vectors import units
 
-from siamese_search.csv_cells import write_cell
 from siamese_search.curation import labels
-from siamese_search.curation.by_hand import read_labelled
 from siamese_search.curation.labels import apply_labels, check_plan, plan_labels, write_undo
 from siamese_search.datasets.records import encode_key, point_id
 from siamese_search.errors import DataError, UsageError
+from siamese_search.gallery.payload import read_labelled
+from siamese_search.io.csv_cells import write_cell
 
 NO_LIST = "line 2: 'formerly set by hand' holds no list"
 NAMES = ["a.jpg", "b.jpg", "-1_c.jpg", "=x.jpg", "deep/100%25 ä.jpg"]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siamese_search.datasets.balance import BalancedPKSampler, shares
+from siamese_search.datasets.samplers import BalancedPKSampler, shares
 from siamese_search.errors import DataError
 
 sizes_of_sources = st.lists(st.integers(1, 12), min_size=2, max_size=5)

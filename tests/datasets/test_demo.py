@@ -17,7 +17,7 @@ from siamese_search.datasets.layouts import load_dataset
 from siamese_search.datasets.synthetic.cameras import make_places, photograph
 from siamese_search.datasets.synthetic.people import draw_people
 from siamese_search.errors import DataError, UsageError
-from siamese_search.images import read_image
+from siamese_search.io.images import read_image
 
 SMALL = {"identities": 4, "cameras": 3, "images_per_camera": 2, "distractors": 3, "junk": 2}
 

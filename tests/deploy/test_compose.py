@@ -17,8 +17,8 @@ import pytest
 
 from siamese_search import __version__
 from siamese_search.errors import UsageError
-from siamese_search.gallery.address import check_encryption, gets_key, parse_address
-from siamese_search.gallery.connection import OLDEST_VERSION
+from siamese_search.gallery.qdrant.address import check_encryption, gets_key, parse_address
+from siamese_search.gallery.qdrant.connection import OLDEST_VERSION
 from siamese_search.settings import Settings, load_settings
 
 Compose = Callable[[str], dict[str, Any]]

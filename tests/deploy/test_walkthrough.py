@@ -13,8 +13,8 @@ import pytest
 from prometheus_client import generate_latest
 
 from ingest.__main__ import command as worker
-from ingest.metrics import Metrics
-from siamese_search.gallery.keys import FILE_VARIABLE, KEY_VARIABLE
+from ingest.service.metrics import Metrics
+from siamese_search.gallery.qdrant.keys import FILE_VARIABLE, KEY_VARIABLE
 from siamese_search.settings import ENV_PREFIX, Settings, load_settings
 
 Accepts = Callable[[list[str]], None]

@@ -12,11 +12,11 @@ import pytest
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError
 from siamese_search.evaluation.evaluate import evaluate, evaluate_gallery
-from siamese_search.evaluation.ranking import retrieval_metrics
-from siamese_search.gallery.base import ModelRef
-from siamese_search.images import read_image
-from siamese_search.k_reciprocal import KReciprocal, rerank
+from siamese_search.evaluation.retrieval import retrieval_metrics
+from siamese_search.gallery.contract import ModelRef
+from siamese_search.io.images import read_image
 from siamese_search.model.flip import FlipEmbedder
+from siamese_search.vectors.k_reciprocal import KReciprocal, rerank
 
 CONTRACT = {
     "protocol", "queries", "gallery", "invalid_queries", "rank1", "rank5", "rank10", "mAP", "mAP_trapezoid",
@@ -221,7 +221,7 @@ def test_flip_holds_for_every_figure_and_is_named(make_images, embedder, memory_
 
 
 def test_queries_are_asked_in_bounded_groups(make_images, embedder, memory_gallery, monkeypatch):
-    monkeypatch.setattr("siamese_search.evaluation.database._HITS_AT_ONCE", 30)
+    monkeypatch.setattr("siamese_search.evaluation.through_gallery._HITS_AT_ONCE", 30)
     gallery = memory_gallery()
     report = evaluate(make_images(), embedder, gallery)
     assert gallery.asked == [(2, 12)] * 6
@@ -234,10 +234,12 @@ def test_fetching_in_steps_gives_the_figures_of_full_rankings(
 ):
     records = make_images(["1", "2", "3", "0000", "-1", "4", "5"], ("1", "2", "3"), each=2, noise=noise)
     whole = evaluate(records, embedder, memory_gallery())
-    monkeypatch.setattr("siamese_search.evaluation.database._FIRST_FETCH", 2)
-    monkeypatch.setattr("siamese_search.evaluation.database._FETCH_GROWTH", 2)
+    monkeypatch.setattr("siamese_search.evaluation.through_gallery._FIRST_FETCH", 2)
+    monkeypatch.setattr("siamese_search.evaluation.through_gallery._FETCH_GROWTH", 2)
     # A forecast that is always too short, as with an index that loses points.
-    monkeypatch.setattr("siamese_search.evaluation.database._depths", lambda _, rows, __: np.zeros(len(rows)))
+    monkeypatch.setattr(
+        "siamese_search.evaluation.through_gallery._depths", lambda _, rows, __: np.zeros(len(rows))
+    )
     gallery = memory_gallery()
     steps = evaluate(records, embedder, gallery)
     assert [k for _, k in gallery.asked][:4] == [2, 4, 8, 16]
@@ -253,7 +255,7 @@ def test_no_query_is_asked_twice_where_the_database_is_exact(
     make_images, embedder, memory_gallery, monkeypatch
 ):
     records = make_images(["1", "2", "3", "0000", "-1", "4", "5"], ("1", "2", "3"), each=2, noise=500)
-    monkeypatch.setattr("siamese_search.evaluation.database._FIRST_FETCH", 1)
+    monkeypatch.setattr("siamese_search.evaluation.through_gallery._FIRST_FETCH", 1)
     gallery = memory_gallery()
     report = evaluate(records, embedder, gallery)
     assert sum(queries for queries, _ in gallery.asked) == report.ranking.queries == 30

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from siamese_search.errors import StoreError, UsageError
-from siamese_search.gallery.base import Gallery, ModelRef
-from siamese_search.gallery.checksums import vector_crc, verify_vectors
+from siamese_search.gallery.checks import vector_crc, verify_vectors
+from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.filters import Condition, matches_all
 
 OpenEngine = Callable[..., Gallery]

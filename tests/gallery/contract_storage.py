@@ -8,8 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from siamese_search.gallery.checks import sampled_recall
-from siamese_search.gallery.checksums import vector_crc, verify_vectors
+from siamese_search.gallery.checks import sampled_recall, vector_crc, verify_vectors
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.storage import Storage
 

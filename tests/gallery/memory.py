@@ -21,8 +21,8 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from qdrant_client.local import distances
 from qdrant_client.local.qdrant_local import QdrantLocal
 
-from siamese_search.gallery.connection import Connection
-from siamese_search.gallery.server_store import ServerStore
+from siamese_search.gallery.qdrant.connection import Connection
+from siamese_search.gallery.qdrant.store import ServerStore
 
 
 class _Local(QdrantLocal):
@@ -69,7 +69,7 @@ def memory_client() -> QdrantClient:
 
 def memory_store(client: QdrantClient | None = None, **settings) -> ServerStore:
     """A store on an in-memory "server"; give the same client to open the same one again."""
-    from siamese_search.server_settings import ServerSettings
+    from siamese_search.settings import ServerSettings
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # payload indexes have no effect there

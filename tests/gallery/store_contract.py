@@ -20,9 +20,8 @@ from siamese_search.errors import (
     StoreError,
     UsageError,
 )
-from siamese_search.gallery.base import Gallery, ModelRef
+from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Store
 from siamese_search.gallery.storage import Storage
-from siamese_search.gallery.store import Generations, Store
 
 OpenPlace = Callable[[], Store]
 

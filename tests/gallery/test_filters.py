@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from siamese_search.errors import FilterError
 from siamese_search.gallery import open_gallery
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.filters import (
     Condition,
     RawCondition,

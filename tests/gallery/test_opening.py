@@ -16,8 +16,9 @@ from siamese_search.errors import (
     StoreError,
     UsageError,
 )
-from siamese_search.gallery import layout, list_galleries, open_gallery, open_store
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery import list_galleries, open_gallery, open_store
+from siamese_search.gallery.contract import ModelRef
+from siamese_search.gallery.edge import layout
 from siamese_search.gallery.storage import Storage
 
 MODEL = ModelRef("a1b2c3d4e5f6" + "0" * 52, 4, "bundled")

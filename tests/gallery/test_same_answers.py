@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from siamese_search.gallery import open_gallery
 from siamese_search.gallery.filters import Condition, matches_all
-from siamese_search.gallery.server_store import connect
+from siamese_search.gallery.qdrant.store import connect
 from siamese_search.settings import Settings
 
 from . import contract, memory

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from siamese_search.gallery import open_gallery
-from siamese_search.gallery.base import StoredPoint
+from siamese_search.gallery.checks import sample
+from siamese_search.gallery.contract import StoredPoint
 from siamese_search.gallery.filters import Condition
-from siamese_search.gallery.sampling import sample
 
 from . import contract, memory
 

@@ -7,9 +7,10 @@ import pytest
 from fakes import ColourEmbedder, write_image, write_market
 
 from ingest import checksum
-from ingest.checksum import digest_file, with_digests
+from ingest.checksum import with_digests
 from ingest.pipeline import run_ingest
 from ingest.scan import scan_files, survey_roots
+from siamese_search.io.files import digest_file
 
 
 def payloads(gallery):

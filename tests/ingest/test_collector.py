@@ -4,7 +4,7 @@ import gc
 
 import pytest
 
-from ingest import collector
+from ingest import stages
 
 
 @pytest.mark.parametrize(
@@ -14,7 +14,7 @@ def test_the_collector_runs_rarely_within_and_as_before_after(before, within):
     found = gc.get_threshold()
     try:
         gc.set_threshold(*before)
-        with collector.rarely():
+        with stages.rarely():
             assert gc.get_threshold() == (within, *before[1:])
         assert gc.get_threshold() == before
     finally:

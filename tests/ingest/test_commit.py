@@ -125,8 +125,8 @@ def test_a_small_commit_is_made_when_its_time_has_come(tmp_path, gallery, embedd
 @pytest.mark.parametrize(("error", "kept"), [(RuntimeError, 3), (KeyboardInterrupt, 0)])
 def test_what_was_embedded_before_an_error_is_paid_for(gallery, embedder, tmp_path, error, kept):
     """A person who presses Ctrl-C twice will not wait for it, though."""
-    from ingest.plan import PlannedFile, payload_of
-    from ingest.scan import scan_files, survey_roots
+    from ingest.plan import payload_of
+    from ingest.scan import PlannedFile, scan_files, survey_roots
     from siamese_search.datasets.records import point_id
 
     for number in range(3):

@@ -13,12 +13,12 @@ import pytest
 from damaged import DAMAGE, damaged_files, good_images, write_damaged
 from fakes import ColourEmbedder, MemoryGallery, write_image
 
-from ingest.decode import Decoder
+from ingest.embed import Decoder
 from ingest.pipeline import run_ingest
 from ingest.plan import plan_files
 from ingest.scan import scan_files, survey_roots
-from siamese_search.image_bytes import CHANGED
-from siamese_search.images import read_image
+from siamese_search.io.images import read_image
+from siamese_search.io.location import CHANGED
 
 SUPPORT = Path(__file__).resolve().parents[1] / "support"
 SIZE = ColourEmbedder.input_size

@@ -6,8 +6,8 @@ import pytest
 from fakes import write_image
 
 from ingest.pipeline import run_ingest
-from siamese_search.curation.by_hand import read_labelled
 from siamese_search.curation.labels import apply_labels, plan_labels
+from siamese_search.gallery.payload import read_labelled
 
 
 @pytest.fixture

@@ -11,13 +11,13 @@ from fakes import MODEL, ColourEmbedder, MemoryGallery, write_image, write_marke
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest import moves, whereabouts
-from ingest.carried import read_carried
-from ingest.checksum import digest_file
+from ingest import moves, prune
 from ingest.pipeline import run_ingest
 from siamese_search.datasets.records import point_id
 from siamese_search.gallery import open_gallery, verify_vectors
-from siamese_search.images import read_image
+from siamese_search.gallery.payload import read_carried
+from siamese_search.io.files import digest_file
+from siamese_search.io.images import read_image
 
 
 def run(root, gallery, embedder=None, **options):
@@ -160,7 +160,7 @@ def test_files_of_a_disk_that_is_not_mounted_have_not_moved(tmp_path, gallery, m
     (tmp_path / "new").mkdir()
     (disk / "a.jpg").rename(tmp_path / "new" / "a.jpg")
     (tmp_path / "fstab").write_text(f"UUID=1 {disk} ext4 defaults 0 2\n")
-    monkeypatch.setattr(whereabouts, "FSTAB", tmp_path / "fstab")
+    monkeypatch.setattr(prune, "FSTAB", tmp_path / "fstab")
     assert run(tmp_path / "new", gallery).new == 1
     assert len(gallery.points) == 2
 

@@ -12,11 +12,10 @@ from fakes import ColourEmbedder, MemoryGallery, write_image, write_market
 
 from ingest.pipeline import run_ingest
 from ingest.scan import survey_roots
-from ingest.summary import Failure
-from siamese_search.datasets.records import decode_key, point_id
+from siamese_search.datasets.records import Failure, decode_key, point_id
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError
-from siamese_search.gallery.base import ModelRef
-from siamese_search.images import read_image
+from siamese_search.gallery.contract import ModelRef
+from siamese_search.io.images import read_image
 
 
 def state(gallery):
@@ -431,7 +430,7 @@ def test_an_error_of_any_stage_is_raised_as_it_is_and_ends_all_threads(
     target = {
         "scan": ("ingest.scan.scanned_file", 60),
         "plan": ("ingest.planner.plan_files", 10),
-        "decode": ("siamese_search.decoding.read_image", 60),
+        "decode": ("siamese_search.io.decoding.read_image", 60),
     }
     if stage in target:
         name, after = target[stage]

@@ -2,7 +2,7 @@ import threading
 
 import pytest
 
-from ingest.prefetch import prefetch
+from ingest.stages import prefetch
 
 
 def test_items_come_in_order_and_the_end_ends():

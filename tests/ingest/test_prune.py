@@ -9,11 +9,10 @@ import pytest
 from fakes import ColourEmbedder, MemoryGallery, write_image
 
 from ingest import prune as prune_module
-from ingest import whereabouts
+from ingest import prune as whereabouts
 from ingest.pipeline import run_ingest
-from ingest.prune import Pruned, places_of, prune
+from ingest.prune import Finding, Pruned, find, look, places_of, prune, unmounted_places
 from ingest.scan import survey_roots
-from ingest.whereabouts import Finding, find, look, unmounted_places
 from siamese_search.errors import DataError
 
 

@@ -12,9 +12,9 @@ from ingest.failures import FailureLog
 from ingest.pipeline import run_ingest
 from ingest.plan import plan_files
 from ingest.scan import scan_files, survey_roots
-from ingest.verify import verify_gallery
-from siamese_search import remote
 from siamese_search.errors import DataError, UsageError
+from siamese_search.io import remote
+from siamese_search.maintenance.verify import verify_gallery
 
 fsspec = pytest.importorskip("fsspec")
 pytest.importorskip("aiohttp")

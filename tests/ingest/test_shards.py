@@ -16,9 +16,8 @@ from hypothesis import strategies as st
 
 from ingest.failures import FailureLog
 from ingest.pipeline import run_ingest
-from ingest.scan import scan_files, survey_roots
-from ingest.shards import MAX_SHARDS, Shard, parse_shard, shard_of
-from siamese_search import api
+from ingest.run import ingest
+from ingest.scan import MAX_SHARDS, Shard, parse_shard, scan_files, shard_of, survey_roots
 from siamese_search.datasets.demo import generate_demo
 from siamese_search.datasets.layouts import detect_layout
 from siamese_search.errors import UsageError
@@ -275,7 +274,7 @@ def test_pruning_with_checksums_is_for_one_run(tmp_path):
     with pytest.raises(UsageError, match="without --shard"):
         in_shards([root], gallery, 2, prune="safe", checksum=True)
     with pytest.raises(UsageError, match="without --shard"):
-        api.ingest(root, store=tmp_path / "store", shard="0/2", prune="anyway", checksum=True)
+        ingest(root, store=tmp_path / "store", shard="0/2", prune="anyway", checksum=True)
     assert not (tmp_path / "store").exists()
 
 

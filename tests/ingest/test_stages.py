@@ -84,7 +84,7 @@ def test_a_slow_stage_is_named(tmp_path, slow, monkeypatch):
 
         monkeypatch.setattr(pipeline, "scan_files", scan)
     if slow == "decode":
-        from siamese_search import decoding
+        from siamese_search.io import decoding
 
         real_read = decoding.read_image
 

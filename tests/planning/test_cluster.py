@@ -7,8 +7,8 @@ import math
 import pytest
 
 from siamese_search.gallery.storage import Storage
-from siamese_search.planning.cluster import cluster_size, rule_of_thumb, topology
-from siamese_search.server_settings import check_server_value
+from siamese_search.planning.sizes import cluster_size, rule_of_thumb, topology
+from siamese_search.settings import check_server_value
 
 GIB = 2**30
 

@@ -11,7 +11,8 @@ import pytest
 from siamese_search.errors import UsageError
 from siamese_search.gallery.storage import Storage
 from siamese_search.planning import Question, figures, plan
-from siamese_search.server_settings import KEYS, check_server_value
+from siamese_search.settings import SERVER_KEYS as KEYS
+from siamese_search.settings import check_server_value
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siamese_search.errors import UsageError
-from siamese_search.planning.quantities import LARGEST, read_bytes, read_count
+from siamese_search.planning.figures import LARGEST, read_bytes, read_count
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from siamese_search.gallery.storage import Storage
 from siamese_search.planning import figures
-from siamese_search.planning.work import (
+from siamese_search.planning.plan import (
     embedding_hours,
     graph_hours,
     graph_search_ms,

@@ -7,12 +7,12 @@ import pytest
 from PIL import Image
 
 from siamese_search.errors import DataError, ImageError, UsageError
-from siamese_search.images import read_image
+from siamese_search.io.images import read_image
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.calibration import Calibration
 from siamese_search.model.embedder import Embedder, load_embedder
+from siamese_search.render.sheets import draw_comparison
 from siamese_search.retrieval.comparison import compare
-from siamese_search.retrieval.comparison_sheet import draw_comparison
 
 KNOWN = Calibration((0.5, 0.01), (-0.5, 0.9999), slope=10.0, offset=-5.0, genuine=50, impostor=100)
 

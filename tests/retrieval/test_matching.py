@@ -12,8 +12,8 @@ from fakes import MemoryGallery
 from siamese_search.errors import UsageError
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
+from siamese_search.render.marks import match_heading, percent, verdict_sentence
 from siamese_search.retrieval import matching
-from siamese_search.retrieval.marks import match_heading, percent, verdict_sentence
 from siamese_search.retrieval.matching import Population, check_fmr, mark, population
 from siamese_search.retrieval.results import QueryResult, SearchResult
 

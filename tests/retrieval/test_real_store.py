@@ -11,7 +11,7 @@ from ingest.pipeline import run_ingest
 from siamese_search.errors import FilterError
 from siamese_search.gallery import open_gallery
 from siamese_search.gallery.filters import Condition
-from siamese_search.retrieval.search import Searcher
+from siamese_search.retrieval.searcher import Searcher
 
 
 def test_the_embedded_store_answers_as_the_oracle_does(tmp_path):
@@ -42,8 +42,8 @@ def test_the_embedded_store_answers_as_the_oracle_does(tmp_path):
 
 def test_searching_and_ingesting_import_none_of_the_heavy_packages():
     code = (
-        "import ingest.pipeline, siamese_search.settings, siamese_search.retrieval.search,"
-        " siamese_search.retrieval.sheet, sys;"
+        "import ingest.pipeline, siamese_search.settings, siamese_search.retrieval.searcher,"
+        " siamese_search.render.sheets, sys;"
         "print(*(n for n in ('torch', 'timm', 'pandas', 'sklearn', 'qdrant_client', 'matplotlib', 'onnxruntime')"
         " if n in sys.modules))"
     )

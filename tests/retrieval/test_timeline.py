@@ -12,11 +12,11 @@ from ingest.pipeline import run_ingest
 from siamese_search.errors import UsageError
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
-from siamese_search.retrieval import following
-from siamese_search.retrieval.following import FollowRequest, follow
-from siamese_search.retrieval.marks import sightings
+from siamese_search.render.marks import sightings
+from siamese_search.retrieval import follow as following
+from siamese_search.retrieval.follow import FollowRequest, follow
 from siamese_search.retrieval.results import QueryResult, SearchResult
-from siamese_search.retrieval.search import Searcher
+from siamese_search.retrieval.searcher import Searcher
 from siamese_search.retrieval.timeline import arrange, choose_field
 
 LENIENT = Calibration((0.5, 0.1), (0.0, 0.5), slope=10.0, offset=0.0, genuine=50, impostor=100)

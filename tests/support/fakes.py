@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from siamese_search.gallery.base import Gallery, GalleryInfo, Hit, ModelRef, StoredPoint
+from siamese_search.gallery.contract import Gallery, GalleryInfo, Hit, ModelRef, StoredPoint
 
 MODEL = ModelRef("f" * 64, 48, "colours")
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from fakes import MODEL, ColourEmbedder
 
 from ingest import commit, pipeline
-from ingest.worker import stop_on_signals
 from siamese_search.gallery import open_gallery
+from siamese_search.io.signals import stop_on_signals
 
 
 class SlowEmbedder(ColourEmbedder):

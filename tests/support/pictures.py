@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from siamese_search.errors import ImageError, SiameseSearchError
-from siamese_search.images import read_image
+from siamese_search.io.images import read_image
 
 HEIGHT, WIDTH = 24, 16
 

@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 from fakes import MODEL, ColourEmbedder
 
-from ingest.reindex import run_reindex
-from ingest.worker import stop_on_signals
 from siamese_search.errors import GalleryReplacedError
 from siamese_search.gallery import open_gallery, open_store
-from siamese_search.gallery.base import ModelRef
-from siamese_search.images import read_image
+from siamese_search.gallery.contract import ModelRef
+from siamese_search.io.images import read_image
+from siamese_search.io.signals import stop_on_signals
+from siamese_search.maintenance.reindex import run_reindex
 
 MIRRORED = ModelRef("e" * 64, 48, "mirrored")
 

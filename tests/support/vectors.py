@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 
 MODEL = ModelRef("f" * 64, 16, "tests")
 

@@ -10,7 +10,7 @@ from fakes import ColourEmbedder, MemoryGallery
 
 from ingest.pipeline import ingest_files
 from ingest.scan import scan_files, survey_roots
-from ingest.watch import Observer, Watcher, WatchOptions
+from ingest.watching.watch import Observer, Watcher, WatchOptions
 
 DEADLINE = 60.0
 

@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from siamese_search.training.augment import COLUMNS, TAUGHT, draw, view_draws, view_recipe  # noqa: E402
 from siamese_search.training.augment import augment as augment_with  # noqa: E402
-from siamese_search.training.presets import PRESETS  # noqa: E402
+from siamese_search.training.config import PRESETS  # noqa: E402
 
 NONE = PRESETS["apn"]
 

@@ -13,7 +13,7 @@ from siamese_search.model.embedder import OnnxEmbedder  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.model.torch_embedder import TorchEmbedder  # noqa: E402
 from siamese_search.model.weights_file import save_bundle  # noqa: E402
-from siamese_search.training.presets import PRESETS  # noqa: E402
+from siamese_search.training.config import PRESETS  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
 
 

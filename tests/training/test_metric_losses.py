@@ -10,12 +10,12 @@ pytest.importorskip("pytorch_metric_learning")
 
 from siamese_search.errors import UsageError  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
+from siamese_search.training.config import REID  # noqa: E402
 from siamese_search.training.metric_losses import (  # noqa: E402
     make_metric_losses,
     metric_loss,
     metric_loss_names,
 )
-from siamese_search.training.presets import REID  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
 
 LABELS = torch.arange(6).repeat_interleave(4)

@@ -23,8 +23,8 @@ from siamese_search.model.bundle import Bundle, load_bundle  # noqa: E402
 from siamese_search.model.embedder import load_embedder  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.training.checkpoint import save_checkpoint  # noqa: E402
+from siamese_search.training.config import PRESETS, TrainConfig  # noqa: E402
 from siamese_search.training.data import HoldOut, load_split  # noqa: E402
-from siamese_search.training.presets import PRESETS, TrainConfig  # noqa: E402
 from siamese_search.training.run import Silent, TrainRequest, resume, train  # noqa: E402
 from siamese_search.training.teacher import save_vectors  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
@@ -123,7 +123,7 @@ def test_a_killed_run_resumes_bit_equal(people: Path, tmp_path: Path) -> None:
     whole = train(request(people, tmp_path / "whole", config))
     script = (
         "import sys\nfrom pathlib import Path\n"
-        "from siamese_search.training.run import *\nfrom siamese_search.training.presets import *\n"
+        "from siamese_search.training.run import *\nfrom siamese_search.training.config import *\n"
         "c = PRESETS['reid'].with_options(backbone='test_efficientnet', dim=16, height=32, width=16, batch_size=8,"
         " images_per_identity=2, epochs=4, warmup_epochs=0.5, checkpoint_minutes=0.0)\n"
         "train(TrainRequest(Path(sys.argv[1]), Path(sys.argv[2]), c, init='none', device='cpu', threads=1,"
@@ -290,7 +290,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("siamese_search.files.os.fsync", full)
+    monkeypatch.setattr("siamese_search.io.files.os.fsync", full)
     with pytest.raises(TrainingError, match="No space left"):
         save_checkpoint(path, {"m": module}, None, {"epoch": 2})
     assert path.read_bytes() == before

@@ -6,8 +6,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
+from siamese_search.training.config import PRESETS  # noqa: E402
 from siamese_search.training.objective import make_sampler  # noqa: E402
-from siamese_search.training.presets import PRESETS  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
 from siamese_search.training.validate import held_out_loss  # noqa: E402
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from siamese_search.curation.by_hand import LABELLED
 from siamese_search.curation.export.rows import Batch, Column
-from siamese_search.gallery.base import Vectors
+from siamese_search.gallery.contract import Vectors
+from siamese_search.gallery.payload import LABELLED
 
 #: Of no use outside the gallery.
 _LEFT_OUT = frozenset({"crc", "mtime_ns", "digest", "carried", "path", LABELLED})

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from siamese_search.datasets.records import decode_key
-from siamese_search.gallery.base import Gallery, Vectors
+from siamese_search.gallery.contract import Gallery, Vectors
 from siamese_search.gallery.fields import coerce
 from siamese_search.gallery.filters import Condition
 

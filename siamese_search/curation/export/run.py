@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamese_search.curation.export.fiftyone import write_fiftyone
-from siamese_search.curation.export.npz import write_npz
-from siamese_search.curation.export.parquet import check_pyarrow, write_parquet
+from siamese_search.curation.export.formats import (
+    check_pyarrow,
+    write_csv,
+    write_jsonl,
+    write_npz,
+    write_parquet,
+)
 from siamese_search.curation.export.rows import batches, columns_of
-from siamese_search.curation.export.text import write_csv, write_jsonl
 from siamese_search.errors import SiameseSearchError, UsageError, printable
-from siamese_search.files import atomic_path, fsync_directory
-from siamese_search.gallery.base import Gallery
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
+from siamese_search.io.files import atomic_path, fsync_directory
 
 FORMATS = ("parquet", "npz", "csv", "jsonl", "fiftyone")
 

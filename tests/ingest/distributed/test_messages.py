@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from ingest.distributed.messages import Outcome, pack_work, unpack_work
-from ingest.plan import PlannedFile
-from ingest.scan import ScannedFile
+from ingest.scan import PlannedFile, ScannedFile
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import BundleError, ImageError, MissingExtraError, StoreError
 

@@ -14,7 +14,7 @@ from ingest.distributed.session import RayOptions, _quiet_ray
 from ingest.pipeline import run_ingest
 from siamese_search.errors import ClusterError, DataError
 from siamese_search.gallery import open_gallery, verify_vectors
-from siamese_search.gallery.base import ModelRef
+from siamese_search.gallery.contract import ModelRef
 from siamese_search.settings import Settings
 from siamese_search.workspace import LazyEmbedder
 

@@ -1,0 +1,193 @@
+"""The metrics of the worker, for Prometheus. Needs the ``[service]`` extra."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest.summary import STAGES, IngestSummary, Progress, Stage, bottleneck
+from siamese_search.errors import MissingExtraError, UsageError
+
+if TYPE_CHECKING:
+    from siamese_search.gallery.contract import Gallery
+    from siamese_search.model.embedder import Embedder, Started
+
+try:
+    from prometheus_client import (
+        CollectorRegistry,
+        Counter,
+        Gauge,
+        Histogram,
+        ProcessCollector,
+        start_http_server,
+    )
+except ModuleNotFoundError:
+    raise MissingExtraError("--metrics-port", "service") from None
+
+RESULTS = ("new", "changed", "moved", "unchanged", "failed", "removed")
+#: Calls of a gallery that an ingest waits for. What is read as a stream (``scroll``) has no one duration.
+STORE_CALLS = ("retrieve", "upsert", "delete", "flush")
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Metrics:
+    """Counters and gauges in a registry of their own, so that several can live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        registry = self.registry
+        ProcessCollector(registry=registry)
+        self._images = Counter(
+            "sss_ingest_images", "Images by what became of them.", ["result"], registry=registry
+        )
+        for result in RESULTS:
+            self._images.labels(result)
+        self._stages = Counter(
+            "sss_ingest_stage_seconds", "Seconds for which each stage was busy.", ["stage"], registry=registry
+        )
+        self._bottleneck = Gauge(
+            "sss_ingest_bottleneck", "1 for the stage that the others wait for.", ["stage"], registry=registry
+        )
+        for stage in STAGES:
+            self._stages.labels(stage)
+            self._bottleneck.labels(stage)
+        self._batch = Histogram(
+            "sss_ingest_batch_seconds", "Forward passes, in seconds.", buckets=_BUCKETS, registry=registry
+        )
+        self._embedded = Counter(
+            "sss_ingest_embedded_images", "Images that went through the network.", registry=registry
+        )
+        self._store = Histogram(
+            "sss_ingest_store_seconds",
+            "Calls of the store, in seconds.",
+            ["call"],
+            buckets=_BUCKETS,
+            registry=registry,
+        )
+        for call in STORE_CALLS:
+            self._store.labels(call)
+        self._queue = Gauge("sss_ingest_queue_paths", "Paths that changed and wait.", registry=registry)
+        self._lag = Gauge(
+            "sss_ingest_lag_files", "Files found or changed that are not decided yet.", registry=registry
+        )
+        self._success = Gauge(
+            "sss_ingest_last_success_timestamp_seconds", "When work was last finished.", registry=registry
+        )
+        self._store_up = Gauge("sss_ingest_store_up", "Whether the store answers.", registry=registry)
+        self._roots_up = Gauge("sss_ingest_roots_up", "Whether all roots are there.", registry=registry)
+        self._errors = Counter("sss_ingest_warnings", "Troubles by kind.", ["event"], registry=registry)
+        self._busy: dict[Stage, float] = {}
+        self._counted = 0
+
+    def worked(self, summary: IngestSummary) -> None:
+        """Count a piece of work."""
+        for result in RESULTS:
+            self._images.labels(result).inc(getattr(summary, result))
+        self._add_stages(summary.stages)
+        self._add_embedded(summary.embedded)
+        self._busy, self._counted = {}, 0
+        self._success.set(time.time())
+
+    def warned(self, event: str) -> None:
+        """Count a trouble."""
+        self._errors.labels(event).inc()
+
+    def moment(self, state: str, waiting: int, progress: Progress | None) -> None:
+        """Set the gauges."""
+        self._queue.set(waiting)
+        self._lag.set(waiting + (progress.seen - progress.done if progress is not None else 0))
+        self._store_up.set(state != "store away")
+        self._roots_up.set(state != "root away")
+        if progress is not None:
+            self._add_stages(progress.stages)
+            self._add_embedded(progress.embedded)
+            slowest = bottleneck(progress.stages)
+            for stage in STAGES:
+                self._bottleneck.labels(stage).set(stage == slowest)
+
+    def timed(self, embedder: Embedder) -> Embedder:
+        """The same embedder; its batches are timed."""
+        return _Timed(embedder, self._batch)
+
+    def timed_store(self, gallery: Gallery) -> Gallery:
+        """The same gallery; its :data:`STORE_CALLS` are timed, those that fail too."""
+        return cast("Gallery", _TimedStore(gallery, self._store))
+
+    def serve(self, port: int, host: str) -> int:
+        """Answer at http://host:port/metrics from now on; returns the port (of 0 the system chooses).
+
+        Raises UsageError where the port cannot be had.
+        """
+        try:
+            server, _ = start_http_server(port, host, self.registry)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UsageError(
+                f"metrics cannot be served at {host}:{port}: {reason}; choose another port"
+            ) from None
+        return int(server.server_port)
+
+    def _add_stages(self, busy: Mapping[Stage, float]) -> None:
+        """Busy seconds since the beginning of this piece of work, of which a part has been counted."""
+        for stage, seconds in busy.items():
+            self._stages.labels(stage).inc(max(0.0, seconds - self._busy.get(stage, 0.0)))
+        self._busy = dict(busy)
+
+    def _add_embedded(self, images: int) -> None:
+        """Images since the beginning of this piece of work: counted while it goes on, for it may take hours."""
+        self._embedded.inc(max(0, images - self._counted))
+        self._counted = max(images, self._counted)
+
+
+class _Timed:
+    """An embedder around another."""
+
+    def __init__(self, embedder: Embedder, histogram: Histogram) -> None:
+        self._embedder, self._histogram = embedder, histogram
+        self.dim, self.input_size, self.fingerprint = embedder.dim, embedder.input_size, embedder.fingerprint
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with self._histogram.time():
+            return self._embedder.embed(images)
+
+    def begin(self, images: NDArray[np.uint8]) -> Started:
+        """As :func:`siamese_search.model.embedder.begin`; the time is that until the vectors are there."""
+        from siamese_search.model.embedder import begin
+
+        started = time.perf_counter()
+        vectors = begin(self._embedder, images)
+        if not callable(vectors):
+            self._histogram.observe(time.perf_counter() - started)
+            return vectors
+        fetch = vectors
+
+        def finish() -> NDArray[np.float32]:
+            fetched = fetch()
+            self._histogram.observe(time.perf_counter() - started)
+            return fetched
+
+        return finish
+
+
+class _TimedStore:
+    """A gallery around another."""
+
+    def __init__(self, gallery: Gallery, histogram: Histogram) -> None:
+        self._gallery, self._histogram = gallery, histogram
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._gallery, name)
+        if name not in STORE_CALLS:
+            return value
+
+        @functools.wraps(value)
+        def call(*args: Any, **options: Any) -> Any:
+            with self._histogram.labels(name).time():
+                return value(*args, **options)
+
+        return call

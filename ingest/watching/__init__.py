@@ -1,0 +1,1 @@
+"""Keeping a gallery in step with directories as they change."""

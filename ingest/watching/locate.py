@@ -1,0 +1,156 @@
+"""Locator: paths below a surveyed root become what a scan of the root would make of them.
+
+A path gets the same key, source, identity, camera and metadata as :func:`ingest.scan.scan_files` gives it, and
+a path that a scan passes over (hidden, no image, behind a link to a directory) is passed over here too.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ingest.scan import ScannedFile, scanned_file
+from siamese_search.datasets.layouts import Survey
+from siamese_search.datasets.records import ImageRecord, encode_key, point_id
+from siamese_search.datasets.walk import MAX_DEPTH, refused_link, walk_images
+from siamese_search.io.images import is_image_name
+
+
+@dataclass(slots=True)
+class Located:
+    """files: what a scan would yield for them. misfits: images whose names do not fit the root's layout."""
+
+    files: list[ScannedFile] = field(default_factory=list)
+    misfits: list[str] = field(default_factory=list)
+
+
+class Locator:
+    """The images of one root by their path.
+
+    source: as for ``scan_files``. others: the directories of other roots under the same source, in which a file
+    of the same name would be the same point: such a file is refused, and its removal is not this root's.
+    All paths here are relative to ``base``, with undecodable bytes as surrogates.
+    """
+
+    def __init__(self, survey: Survey, source: str | None = None, others: Sequence[str] = ()) -> None:
+        self.survey = survey
+        self.base = os.path.realpath(survey.detection.base)
+        self.source = source or encode_key(self.base)
+        self._others = others
+
+    def locate(self, paths: Iterable[str]) -> Located:
+        """The images among ``paths``, which are thought to be there; those that are not are left out.
+
+        For a CSV one pass over its rows, without a look at the files that are not asked for.
+        Raises DataError for a CSV that can no longer be read.
+        """
+        located = Located()
+        walkable: dict[str, bool] = {}
+        if self.survey.rows is not None:
+            wanted = {encode_key(path) for path in paths}
+            for row in self.survey.rows:
+                if row.key in wanted:
+                    self._add(row, located)
+            return located
+        for path in paths:
+            directory, _, name = path.rpartition("/")
+            if name.startswith(".") or not is_image_name(name):
+                continue
+            if directory not in walkable:
+                walkable[directory] = self.walkable(directory)
+            if walkable[directory]:
+                self._place(path, name, located)
+        return located
+
+    def below(self, directory: str) -> Iterator[str]:
+        """The images below a directory, as far as a scan of the root would come by them."""
+        prefix = f"{directory}/"
+        if self.survey.rows is not None:
+            for record in self.survey.rows:
+                path = self.relative(record.path)
+                if path.startswith(prefix):
+                    yield path
+        elif self.walkable(directory):
+            root = Path(self.base, directory)
+            links = self.survey.follow_links
+            for path in walk_images(root, follow_links=links, skipped=lambda *_: None):
+                if prefix.count("/") + path.count("/") < MAX_DEPTH:
+                    yield prefix + path
+
+    def walkable(self, directory: str) -> bool:
+        """Whether a scan would enter this directory: no part of it is hidden, a link, or nested too deep."""
+        parts = directory.split("/") if directory else []
+        if len(parts) >= MAX_DEPTH or any(part.startswith(".") for part in parts):
+            return False
+        links = self.survey.follow_links
+        here, above = self.base, set()
+        for part in parts:
+            above.add(directory_identity(here, links))
+            here = os.path.join(here, part)  # noqa: PTH118
+            identity = directory_identity(here, links)
+            if identity is None or identity in above:
+                return False
+        return True
+
+    def relative(self, path: os.PathLike[str]) -> str:
+        """The path below the base of a record's file."""
+        return os.fspath(path)[len(os.path.join(self.survey.detection.base, "")) :]  # noqa: PTH118
+
+    def point(self, path: str) -> str:
+        """The id of the point that this path has, or had."""
+        return point_id(self.source, encode_key(path))
+
+    def shared(self, path: str) -> bool:
+        """Whether another root has a file of this name: with one source for both, they are the same point."""
+        return any(os.path.lexists(os.path.join(other, path)) for other in self._others)  # noqa: PTH118
+
+    def _place(self, path: str, name: str, located: Located) -> None:
+        """One image name in a directory that a scan enters."""
+        refused = self._refused(path, name)
+        if refused:
+            located.files.append(self._failure(path, refused))
+        elif refused is None:
+            record = self.survey.record_of(path)
+            if record is None:
+                located.misfits.append(path)
+            else:
+                self._add(record, located)
+
+    def _refused(self, path: str, name: str) -> str | None:
+        """Why a scan would not take it for an image; "" where it would not even mention it, ``None``: it would."""
+        full = os.path.join(self.base, path)  # noqa: PTH118
+        links = self.survey.follow_links
+        try:
+            mode = os.stat(full, follow_symlinks=False).st_mode  # noqa: PTH116 - takes surrogates
+        except OSError:
+            return ""
+        if stat.S_ISLNK(mode):
+            return "" if links and os.path.isdir(full) else refused_link(self.base, path, name, not links)  # noqa: PTH112
+        if stat.S_ISDIR(mode):
+            return ""
+        return None if stat.S_ISREG(mode) else "not a regular file"
+
+    def _failure(self, path: str, reason: str) -> ScannedFile:
+        record = ImageRecord(encode_key(path), Path(self.base, path))
+        return ScannedFile(record, self.source, encode_key(record.path), 0, 0, reason)
+
+    def _add(self, record: ImageRecord, located: Located) -> None:
+        scanned = scanned_file(record, self.source, os.fspath(record.path))
+        if scanned.reason == "no such file":
+            return
+        if self._others and self.shared(self.relative(record.path)):
+            reason = f"another directory has a file of this name under the same source {self.source!r}"
+            scanned = ScannedFile(record, self.source, scanned.path, scanned.size, scanned.mtime_ns, reason)
+        located.files.append(scanned)
+
+
+def directory_identity(directory: str, follow_links: bool = True) -> tuple[int, int] | None:
+    """(device, inode) of a directory; ``None`` for everything else, links too unless they are followed."""
+    try:
+        status = os.stat(directory, follow_symlinks=follow_links)  # noqa: PTH116 - takes surrogates
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None

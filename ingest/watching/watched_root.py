@@ -1,0 +1,396 @@
+"""WatchedRoot: one root of a watch, from the events below it to chunks of files that are worth a look."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from ingest.prune import Place, places_of
+from ingest.scan import CHUNK, ScannedFile, scan_files
+from ingest.watching.events import Delivery, Events
+from ingest.watching.locate import Locator, directory_identity
+from ingest.watching.removal import absent, parents
+from ingest.watching.settling import Settling, signature_of
+from siamese_search.datasets.layouts import Survey, survey
+from siamese_search.datasets.walk import walk_images
+from siamese_search.errors import DataError, printable
+from siamese_search.io.images import is_image_name
+
+#: Paths held back at a time (some 300 bytes each). Beyond it only a scan can keep up.
+MAX_WAITING = 200_000
+#: Seconds between two looks at whether the root is still there.
+_LOOK_SECONDS = 1.0
+#: After a scan for lost events the next one waits this many times as long as it took, and at least so many seconds.
+_REST_FACTOR, _REST_SECONDS = 5.0, 2.0
+
+#: (level, event, message): ``level`` is info or warning, ``event`` a word for programs.
+Say = Callable[[Literal["info", "warning"], str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class RootOptions:
+    """layout, source: as for an ingest. others: directories of the other roots that share ``source``.
+    settle: seconds. rescan: seconds between full scans, 0 for never. poll: read again instead of events."""
+
+    layout: str = "auto"
+    source: str | None = None
+    others: Sequence[str] = ()
+    settle: float = 0.5
+    rescan: float = 3600.0
+    poll: bool = False
+    follow_links: bool = False
+
+
+class WatchedRoot:
+    """The state of one root. Its methods are called from one thread at a time; events come in by ``inbox``.
+
+    path: absolute, links resolved. Raises DataError where its layout does not fit; a directory without
+    images is none yet: its layout is decided by the first that come.
+    """
+
+    def __init__(self, path: Path, options: RootOptions, say: Say, wake: Callable[[], None]) -> None:
+        self.path, self._options, self._say, self._wake = path, options, say, wake
+        self.table = not path.is_dir()
+        self.locator: Locator | None = None
+        if self.table or self._has_images():
+            self.locator = self._survey()
+        self.base = os.fspath(path) if self.locator is None else self.locator.base
+        self._prefix = os.path.join(self.base, "")  # noqa: PTH118
+        self.inbox: deque[Delivery] = deque()
+        self.settling = Settling(self.base, options.settle)
+        self.directories: set[str] = set()
+        self.removed_files: set[str] = set()
+        self.removed_directories: set[str] = set()
+        self._taken: list[str] = []
+        self._handed: set[str] = (
+            set()
+        )  # out since the last done(): a point must not be written twice at a time
+        self._scans: deque[Iterator[list[ScannedFile]]] = deque()
+        self._scan_wanted, self._scan_not_before, self._scan_began = True, 0.0, 0.0
+        self._full = False
+        self._loss = ""  # the last reason for a scan that was told
+        self.places: list[Place] = []
+        self.scanned = self.scan_ended = False  # ever; since the last call of take_scan_ended()
+        self._next_rescan = float("inf")
+        self._next_look = 0.0
+        self._table_signature = self._table_seen = signature_of(os.fspath(path)) if self.table else None
+        self._identity = directory_identity(self.base)
+        self.present = self._identity is not None
+        self._events = self._watch()
+
+    # What there is to do.
+
+    @property
+    def waiting(self) -> bool:
+        """Whether no image has come yet."""
+        return self.locator is None
+
+    @property
+    def scanning(self) -> bool:
+        """Whether a scan is under way or about to begin."""
+        return bool(self._scans) or (self._scan_wanted and self.present and not self.waiting)
+
+    @property
+    def settled_first(self) -> bool:
+        """Whether the first scan is done, or there is nothing to scan, and no path waits."""
+        return (
+            (self.scanned or self.waiting or not self.present)
+            and not self.waiting_paths
+            and not self.scanning
+        )
+
+    @property
+    def waiting_paths(self) -> int:
+        """Paths with changes that have not been dealt with."""
+        return len(self.settling) + len(self.removed_files) + len(self.removed_directories)
+
+    @property
+    def polling(self) -> bool:
+        return self._events.polling
+
+    @property
+    def has_removals(self) -> bool:
+        return bool(self.removed_files or self.removed_directories)
+
+    def due(self, now: float) -> bool:
+        """Whether :meth:`next_chunk` or the removals have something to do."""
+        return bool(self._scans) or self.has_removals or self.settling.due(now)
+
+    def look(self, now: float) -> None:
+        """Take in the events, see that the root is still there, begin the scans that are due."""
+        self._take_events(now)
+        if now >= self._next_look:
+            self._next_look = now + _LOOK_SECONDS
+            self._look_at_root()
+            if self.table:
+                self._look_at_table()
+            if now >= self._next_rescan:
+                self._next_rescan = float("inf")
+                self._scan_wanted = True
+        if self._scan_wanted and self.present and not self._full and now >= self._scan_not_before:
+            if self.waiting:
+                self._first_images()
+            if self.locator is not None and self._events.ready:
+                self._scan_wanted, self._full, self._scan_began = False, True, now
+                self.places = places_of([self.locator.survey], self._options.source)
+                self._scans.append(self._full_scan(self.locator))
+
+    def next_chunk(self, now: float) -> list[ScannedFile]:
+        """Files to ingest, those that have settled first; empty when there is nothing (see :meth:`due`)."""
+        self._take_events(now)
+        files: list[ScannedFile] = []
+        while not files and self.settling.due(now):
+            files = self._settled(now)
+        while not files and self._scans:
+            try:
+                chunk = next(self._scans[0], None)
+            except DataError as error:
+                self._say("warning", "scan_failed", str(error))
+                self._scans.clear()
+                self._full = False
+                self._scheduled(now)
+                break
+            if chunk is None:
+                self._scans.popleft()
+            else:
+                files = self._stable(chunk, now)
+        return files
+
+    # How it went.
+
+    def done(self) -> None:
+        """Everything that was handed out has been ingested."""
+        self._taken.clear()
+        self._handed.clear()
+
+    def failed(self, now: float) -> None:
+        """Nothing is known of what was handed out: it comes again."""
+        for path in self._taken:
+            self.settling.touch(path, now)
+        self._taken.clear()
+        self._handed.clear()
+        if self._scans or self.scan_ended:
+            self._scans.clear()
+            self._full = self.scan_ended = False
+            self._scan_wanted = True
+
+    def take_scan_ended(self) -> bool:
+        """Whether a full scan has come to its end since the last call."""
+        ended, self.scan_ended = self.scan_ended, False
+        return ended
+
+    def forget_removals(self) -> None:
+        self.removed_files.clear()
+        self.removed_directories.clear()
+
+    def still_there(self) -> bool:
+        """Whether the root is the directory that it was: not gone, not unmounted, not another of its name."""
+        return self.present and directory_identity(self.base) == self._identity
+
+    def close(self) -> None:
+        self._events.close()
+
+    # Events.
+
+    def _watch(self) -> Events:
+        directories = None
+        if self.table and self.locator is not None:
+            self._learn_table(self.locator)
+            directories = [os.path.join(self.base, one) for one in ("", *self.directories)]  # noqa: PTH118
+        return Events(self.base, self._deliver, directories=directories, poll=self._options.poll)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        self.inbox.append(delivery)
+        self._wake()
+
+    def _take_events(self, now: float) -> None:
+        while self.inbox:
+            delivery = self.inbox.popleft()
+            name = printable(self.path)
+            if delivery.kind == "polling":
+                self._say(
+                    "warning",
+                    "polling",
+                    f"{name}: the system has no watches left for so many directories ({delivery.reason}): it is read"
+                    " again every few seconds instead; raise fs.inotify.max_user_watches and _instances",
+                )
+            elif delivery.kind == "lost":
+                if not self._scan_wanted and delivery.reason != self._loss:
+                    self._say("info", "events_lost", f"{name}: is scanned again: {delivery.reason}")
+                self._scan_wanted, self._loss = True, delivery.reason
+            elif self.present:
+                for path in delivery.paths:
+                    self._touch(path, now)
+
+    def _touch(self, path: str, now: float) -> None:
+        if len(self.settling) >= MAX_WAITING:
+            if not self._scan_wanted:
+                self._say(
+                    "warning", "overrun", f"{printable(self.path)}: too many changes: it is scanned again"
+                )
+                self._scan_wanted = True
+        elif path and (
+            is_image_name(path) or path in self.directories or os.path.isdir(self._prefix + path)  # noqa: PTH112
+        ):
+            self.settling.touch(path, now)
+
+    # Files.
+
+    def _settled(self, now: float) -> list[ScannedFile]:
+        there = []
+        for path in islice(self.settling.settled(now), CHUNK):
+            self._taken.append(path)
+            full = self._prefix + path
+            if os.path.isdir(full):  # noqa: PTH112
+                if self.locator is not None:
+                    self._scans.appendleft(self._directory_scan(self.locator, path))
+            elif not absent(full):
+                there.append(path)
+            elif path in self.directories:
+                self.removed_directories.add(path)
+            else:
+                self.removed_files.add(path)
+        if self.locator is None:
+            self._scan_wanted = True
+            return []
+        try:
+            located = self.locator.locate(there)
+        except DataError as error:
+            self._say("warning", "scan_failed", str(error))
+            return []
+        for path in located.misfits:
+            layout = self.locator.survey.detection.layout
+            self._say(
+                "warning", "misfit", f"{printable(self._prefix + path)}: does not fit the layout {layout}"
+            )
+        files = []
+        for file in located.files:
+            path = self.locator.relative(file.record.path)
+            self._learn(path)
+            if path in self._handed:
+                self.settling.touch(path, now)
+            else:
+                self._handed.add(path)
+                files.append(file)
+        return files
+
+    def _stable(self, chunk: list[ScannedFile], now: float) -> list[ScannedFile]:
+        """The files of a scan that are not being written this moment; those wait until they have settled."""
+        assert self.locator is not None
+        written_since = time.time_ns() - int(self._options.settle * 1e9)
+        files = []
+        for file in chunk:
+            path = self.locator.relative(file.record.path)
+            if file.reason is None:
+                self._learn(path)
+            if file.mtime_ns > written_since and len(self.settling) < MAX_WAITING:
+                self.settling.touch(path, now)
+            elif path not in self._handed:
+                self._handed.add(path)
+                files.append(file)
+        return files
+
+    def _full_scan(self, locator: Locator) -> Iterator[list[ScannedFile]]:
+        yield from scan_files([locator.survey], self._options.source)
+        self._full = False
+        self.scanned = self.scan_ended = True
+        self._scheduled(time.monotonic())
+
+    def _directory_scan(self, locator: Locator, directory: str) -> Iterator[list[ScannedFile]]:
+        paths = locator.below(directory)
+        while chunk := list(islice(paths, CHUNK)):
+            yield locator.locate(chunk).files
+
+    def _scheduled(self, now: float) -> None:
+        """A full scan has ended: say when the next one may come, and when it has to."""
+        self._scan_not_before = now + max(_REST_SECONDS, _REST_FACTOR * (now - self._scan_began))
+        self._next_rescan = now + self._options.rescan if self._options.rescan > 0 else float("inf")
+
+    def _learn(self, path: str) -> None:
+        for directory in parents(path):
+            if directory in self.directories:
+                return
+            self.directories.add(directory)
+
+    def _learn_table(self, locator: Locator) -> None:
+        for record in locator.survey.stream():
+            self._learn(locator.relative(record.path))
+
+    # The root itself.
+
+    def _survey(self) -> Locator:
+        options = self._options
+        found: Survey = survey(
+            self.path, options.layout, follow_links=options.follow_links, skipped=lambda *_: None
+        )
+        self._say(
+            "info",
+            "layout",
+            f"{printable(self.path)}: layout {found.detection.layout}: {found.detection.reason}",
+        )
+        return Locator(found, options.source, options.others)
+
+    def _has_images(self) -> bool:
+        links = self._options.follow_links
+        found = walk_images(self.path, follow_links=links, inside=not links, skipped=lambda *_: None)
+        return next(found, None) is not None
+
+    def _first_images(self) -> None:
+        """Decide the layout of a root that was empty, if images have come."""
+        try:
+            if self._has_images():
+                self.locator = self._survey()
+                return
+        except DataError as error:
+            self._say("warning", "survey_failed", str(error))
+        self._scan_wanted = False  # until something happens in it
+
+    def _look_at_root(self) -> None:
+        identity = directory_identity(self.base)
+        if identity == self._identity:
+            return
+        name = printable(self.base)
+        if self.present:
+            self._say(
+                "warning", "root_gone", f"{name}: has gone or was unmounted: none of its points is removed"
+            )
+            self._events.close()
+            self._scans.clear()
+            self.settling.clear()
+            self.forget_removals()
+            self._full = False
+        self._identity, self.present = identity, identity is not None
+        if self.present:
+            self._say("info", "root_back", f"{name}: is there: it is scanned again")
+            self._events = self._watch()
+            self._scan_wanted, self._scan_not_before = True, 0.0
+
+    def _look_at_table(self) -> None:
+        """A CSV that has changed, and holds still, is surveyed and scanned anew; one that is wrong waits."""
+        before, self._table_seen = self._table_seen, signature_of(os.fspath(self.path))
+        if (
+            self._table_seen in (None, self._table_signature)
+            or self._table_seen != before
+            or not self.present
+        ):
+            return
+        self._table_signature = self._table_seen
+        try:
+            self.locator = self._survey()
+        except DataError as error:
+            self._say("warning", "survey_failed", f"{error}; its former rows stay in force")
+            return
+        self._events.close()
+        self.base = self.locator.base
+        self._prefix = os.path.join(self.base, "")  # noqa: PTH118
+        self._identity = directory_identity(self.base)
+        self._events = self._watch()
+        self._scans.clear()
+        self._full = False
+        self._scan_wanted, self._scan_not_before = True, 0.0

@@ -1,0 +1,342 @@
+"""The verbs that keep and move whole galleries: re-index, optimise, verify, describe, drop, push and pull.
+
+As in :mod:`siamese_search.api`: the command line is a thin skin over these, whatever is not given comes from
+the settings, and every failure is a :class:`~siamese_search.errors.SiameseSearchError` with a one-line message.
+A store is a directory or a server's URL; nothing here knows which.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from siamese_search.errors import UsageError, printable
+from siamese_search.workspace import StrPath, current_settings, load, open_to_write, place_of, reference
+
+if TYPE_CHECKING:
+    from siamese_search.gallery.contract import Gallery, ModelRef, OptimiseProgress, Store
+    from siamese_search.gallery.storage import Storage
+    from siamese_search.maintenance.copy import CopyReport
+    from siamese_search.maintenance.reindex import ReindexSummary
+    from siamese_search.maintenance.verify import VerifySummary
+    from siamese_search.model.embedder import Device
+
+
+def reindex(
+    model: StrPath | None = None,
+    *,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    keep_vectors: bool = False,
+    drop_missing: bool = False,
+    storage: str | None = None,
+    quantise: str | None = None,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    device: Device = "auto",
+    progress: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> ReindexSummary:
+    """Embed a gallery's images again with ``model`` (default: the settings', else the bundled one).
+
+    The new vectors are checked and replace the old ones in one step when all are there; until then, and after a
+    failure or an interruption, the gallery is as it was, and the same call goes on. The old ones are kept for
+    :func:`rollback` until :func:`drop_old`.
+
+    keep_vectors: copy the gallery's own vectors into a new generation instead, with the storage settings of now.
+    drop_missing: leave out images that cannot be read any more. storage (``float32``, ``float16``), quantise (``none``,
+    ``int8``, ``int4``, ``binary``): how the vectors are kept from now on; by default as they are.
+    Raises DataError (an image that has gone), UsageError (the gallery is this model's already), StoreError.
+    """
+    from siamese_search.gallery.opening import open_store
+    from siamese_search.maintenance.reindex import run_reindex
+    from siamese_search.model.bundle import load_bundle
+
+    settings = current_settings()
+    place, name = place_of(settings, store, gallery)
+    if keep_vectors and model is not None:
+        raise UsageError("the vectors are kept or a model makes new ones: give one of the two")
+    with open_store(place) as opened:
+        made_by = opened.generations(name).current
+        embedder = None
+        if not keep_vectors:
+            bundle = load_bundle(os.fspath(settings.model if model is None else model) or None)
+            if made_by.fingerprint == bundle.fingerprint:
+                raise UsageError(
+                    f"gallery {name!r} in {printable(place)} is by this model already: nothing to do"
+                )
+            made_by = reference(bundle)
+            embedder = load(bundle, device, settings.threads if threads is None else threads)
+        return run_reindex(
+            opened,
+            name,
+            made_by,
+            embedder,
+            batch_size=settings.batch_size if batch_size is None else batch_size,
+            drop_missing=drop_missing,
+            storage=_changed_storage(opened, name, storage, quantise),
+            progress=progress,
+            stop=stop,
+        )
+
+
+def _changed_storage(store: Store, name: str, storage: str | None, quantise: str | None) -> Storage | None:
+    """The storage of a new generation; None: what the store makes of the present one."""
+    if storage is None and quantise is None:
+        return None
+    with store.open(name) as current:
+        return store.default_storage(current.storage).changed(storage, quantise)
+
+
+def make_gallery(
+    *,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    model: StrPath | None = None,
+    storage: str | None = None,
+    quantise: str | None = None,
+) -> None:
+    """Make an empty gallery, where it is not there yet: see :func:`ingest.run.ingest`."""
+    with open_to_write(current_settings(), store, gallery, model, storage=storage, quantise=quantise):
+        pass
+
+
+def rollback(*, store: StrPath | None = None, gallery: str | None = None) -> tuple[ModelRef, ModelRef]:
+    """Put the former generation of a gallery back in its place, in one step: (the model now, the one before).
+
+    The one that was current becomes the former: a second call undoes the first. What was ingested since the
+    re-index is in the newer generation only. Raises StoreError where there is no former generation.
+    """
+    from siamese_search.gallery.opening import open_store
+
+    place, name = place_of(current_settings(), store, gallery)
+    with open_store(place) as opened:
+        before = opened.generations(name).current
+        return opened.rollback(name), before
+
+
+def drop_old(*, store: StrPath | None = None, gallery: str | None = None) -> int:
+    """Delete every generation of a gallery but the current one, unfinished ones too; how many there were."""
+    from siamese_search.gallery.opening import open_store
+
+    place, name = place_of(current_settings(), store, gallery)
+    with open_store(place) as opened:
+        return opened.drop_old(name)
+
+
+def drop(gallery: str, *, store: StrPath | None = None) -> None:
+    """Delete a gallery with all its generations. The images are not touched. Asks nobody."""
+    from siamese_search.gallery.opening import open_store
+
+    place, name = place_of(current_settings(), store, gallery)
+    with open_store(place) as opened:
+        opened.drop(name)
+
+
+def galleries(*, store: StrPath | None = None) -> dict[str, Any]:
+    """What a store holds, as plain values (the JSON of ``sss galleries``). A store that does not exist holds none."""
+    from siamese_search.gallery.opening import open_store
+
+    place, _ = place_of(current_settings(), store, None)
+    with open_store(place) as opened:
+        return {"store": opened.location, "galleries": [_facts(opened, name) for name in opened.names()]}
+
+
+def describe(
+    *, store: StrPath | None = None, gallery: str | None = None, model: StrPath | None = None
+) -> dict[str, Any]:
+    """What a store holds and which model would be used, as plain values (the JSON of ``sss info``).
+
+    Without ``gallery`` all galleries of the store are described; a store that does not exist has none.
+    Raises StoreError, GalleryNotFoundError (a gallery that was named), BundleError.
+    """
+    from siamese_search.gallery.opening import open_store
+    from siamese_search.model.bundle import load_bundle
+
+    settings = current_settings()
+    place, _ = place_of(settings, store, gallery)
+    with open_store(place) as opened:
+        names = opened.names() if gallery is None else [gallery]
+        found = [_facts(opened, name) for name in names]
+        location = opened.location
+    bundle = load_bundle((settings.model if model is None else os.fspath(model)) or None)
+    return {
+        "store": location,
+        "galleries": found,
+        "model": {
+            "name": bundle.name,
+            "fingerprint": bundle.fingerprint,
+            "dim": bundle.dim,
+            "input_size": list(bundle.input_size),
+            "backbone": bundle.meta.get("backbone"),
+            "heldout_identities": len(bundle.heldout_identities),
+            "metrics": dict(bundle.meta.get("metrics") or {}),
+        },
+    }
+
+
+def facts(gallery: str, *, store: StrPath | None = None) -> dict[str, Any]:
+    """One entry of :func:`galleries`."""
+    from siamese_search.gallery.opening import open_store
+
+    place, name = place_of(current_settings(), store, gallery)
+    with open_store(place) as opened:
+        return _facts(opened, name)
+
+
+def _facts(store: Store, name: str) -> dict[str, Any]:
+    """All about one gallery: GalleryInfo, the numbers of identities and cameras, the other generations' models."""
+    with store.open(name) as opened:
+        facts = asdict(opened.info())
+        facts["identities"] = _distinct(opened, facts["fields"], "identity")
+        facts["cameras"] = _distinct(opened, facts["fields"], "camera")
+    generations = store.generations(name)
+    for which, model in (("previous", generations.previous), ("building", generations.building)):
+        facts[which] = None if model is None else asdict(model)
+    return facts
+
+
+def _distinct(gallery: Gallery, fields: dict[str, str], field: str) -> int:
+    return len(gallery.facet(field, limit=2**31 - 1)) if field in fields else 0
+
+
+def optimise(
+    *,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    index: bool | None = None,
+    progress: OptimiseProgress | None = None,
+) -> dict[str, Any]:
+    """Tidy a gallery up, so that it opens faster, in less memory; the JSON of ``sss optimise``.
+
+    index: build an HNSW index (True) or drop it (False), whatever the size; by default where it pays. In a process
+    of its own for an embedded gallery, which stays usable meanwhile. progress: called with stage and seconds.
+    """
+    from siamese_search.gallery.opening import open_store
+
+    place, name = place_of(current_settings(), store, gallery)
+    started = time.monotonic()
+    with open_store(place) as opened, opened.open(name, mode="w") as found:
+        changed = found.optimise(index=index, progress=progress)
+        info = found.info()
+        return {
+            "changed": changed,
+            "points": info.points,
+            "indexed_points": info.indexed_points,
+            "size_bytes": info.size_bytes,
+            "resident_bytes": info.resident_bytes,
+            "seconds": round(time.monotonic() - started, 3),
+            "collection": name,
+            "store": opened.location,
+        }
+
+
+def verify(
+    *,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    files: bool = True,
+    checksum: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> VerifySummary:
+    """Compare a gallery's vectors with their checksums and its images with what was ingested.
+
+    See :func:`siamese_search.maintenance.verify.verify_gallery`. Nothing is changed.
+    """
+    from siamese_search.gallery.opening import open_store
+    from siamese_search.maintenance.verify import verify_gallery
+
+    place, name = place_of(current_settings(), store, gallery)
+    with open_store(place) as opened, opened.open(name) as found:
+        return verify_gallery(found, files=files, checksum=checksum, progress=progress)
+
+
+@dataclass(frozen=True, slots=True)
+class CopySummary:
+    """What a push or pull did: from where to where, of which model, and the counts of points."""
+
+    gallery: str
+    source: str
+    target: str
+    model: str
+    report: CopyReport
+    seconds: float
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON contract of ``sss push --json`` and ``sss pull --json``."""
+        return {
+            **asdict(self.report),
+            "seconds": round(self.seconds, 3),
+            "collection": self.gallery,
+            "from": self.source,
+            "to": self.target,
+            "model": self.model,
+        }
+
+
+def push(
+    to: StrPath,
+    *,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> CopySummary:
+    """Copy a gallery (payloads, vectors, model) into the store ``to``, under the same name.
+
+    It is made there where it does not exist; points that are there already, the same, are not sent again, so an
+    interrupted push goes on; points that only ``to`` has stay. Verified by count and by sampled vectors.
+    Raises ModelMismatchError where ``to`` has a gallery of this name by another model, StoreError.
+    """
+    place, name = place_of(current_settings(), store, gallery)
+    return _copy(place, os.fspath(to), name, progress, stop)
+
+
+def pull(
+    source: StrPath,
+    *,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> CopySummary:
+    """:func:`push` the other way: copy a gallery out of the store ``source`` into the settings' one."""
+    place, name = place_of(current_settings(), store, gallery)
+    return _copy(os.fspath(source), place, name, progress, stop)
+
+
+def _copy(
+    source: str,
+    target: str,
+    name: str,
+    progress: Callable[[int, int], None] | None,
+    stop: threading.Event | None,
+) -> CopySummary:
+    from siamese_search.gallery.opening import open_store
+    from siamese_search.maintenance.copy import copy_gallery
+
+    started = time.monotonic()
+    with open_store(source) as giver, open_store(target) as taker:
+        if _same_place(giver.location, taker.location):
+            raise UsageError(
+                f"{printable(giver.location)} is both the source and the target: name two stores"
+            )
+        with (
+            giver.open(name) as ours,
+            taker.open(
+                name, model=ours.model, create=True, mode="w", storage=taker.default_storage(ours.storage)
+            ) as theirs,
+        ):
+            model = ours.model.name or ours.model.fingerprint
+            report = copy_gallery(ours, theirs, progress=progress, stop=stop)
+        return CopySummary(name, giver.location, taker.location, model, report, time.monotonic() - started)
+
+
+def _same_place(one: str, other: str) -> bool:
+    return one == other or (
+        "://" not in one and "://" not in other and os.path.realpath(one) == os.path.realpath(other)
+    )

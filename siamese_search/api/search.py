@@ -1,0 +1,342 @@
+"""What is asked of a gallery, with the model that belongs to it: searches, timelines, maps; and two images compared."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from siamese_search.errors import DataError, GalleryReplacedError, UsageError, printable
+from siamese_search.workspace import StrPath, load, open_to_read, place_of, query_images
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from siamese_search.gallery.filters import Condition, RawCondition
+    from siamese_search.model.calibration import Calibration
+    from siamese_search.retrieval.results import QueryResult
+    from siamese_search.retrieval.searcher import Searcher
+    from siamese_search.retrieval.timeline import Timeline
+
+    Query = Path | NDArray[np.uint8]
+    from siamese_search.gallery.checks import Sample
+    from siamese_search.retrieval.comparison import Comparison
+    from siamese_search.retrieval.map import GalleryMap, MapPoint
+
+
+Answer = TypeVar("Answer")
+
+
+def search(
+    *queries: StrPath | NDArray[np.uint8],
+    k: int = 10,
+    where: str | Sequence[str] = (),
+    group_by: Literal["identity"] | None = None,
+    exclude_self: bool = False,
+    min_score: float | None = None,
+    fmr: float | None = None,
+    like: str | Sequence[str] = (),
+    unlike: StrPath | Sequence[StrPath | NDArray[np.uint8]] = (),
+    together: bool = False,
+    flip: bool = False,
+    rerank: bool = False,
+    candidates: int = 200,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    model: StrPath | None = None,
+    threads: int | None = None,
+) -> list[QueryResult]:
+    """Rank a gallery's images by likeness to each query: an image file, a directory of them, or an array.
+
+    Arrays are RGB uint8 [H, W, 3]. k: results per query. where: filters such as ``"camera=2"``, all of which
+    must hold. group_by: ``"identity"`` keeps the best image of each. exclude_self: leave out the query file
+    itself. min_score: lowest cosine similarity. The model is the gallery's own unless ``model`` names one. One that was
+    calibrated (``evaluate(calibrate=True)``) says which results are matches: those that are at least as likely the
+    same identity as not, given the size of the gallery; fmr: those that reach the threshold for this false match rate.
+
+    like: keys of items of the gallery, as further queries. together: all queries show one target: one answer, by mean
+    similarity. unlike: images that the results shall not resemble (half of the mean similarity to them is taken off).
+    flip: embed each query image together with its mirror image. rerank: put the first ``candidates`` images of each
+    ranking into the order of k-reciprocal re-ranking; scores stay cosine similarities.
+
+    Returns one QueryResult per query image, in order; one that cannot be read has its ``error`` set.
+    Raises UsageError (k < 1), FilterError, GalleryNotFoundError, StoreError, ModelMismatchError.
+    """
+    from siamese_search.retrieval.matching import mark, population
+
+    if k < 1:
+        raise UsageError(f"k is {k}; ask for at least 1 result")
+    question = _question(queries, where, like, unlike, fmr, store, gallery, model, threads)
+
+    def answer(
+        searcher: Searcher, bound: Sequence[Condition], known: Calibration | None
+    ) -> list[QueryResult]:
+        answers = searcher.search(
+            question.images,
+            k,
+            bound,
+            exclude_self=exclude_self,
+            min_score=min_score,
+            group_by=group_by,
+            like=question.keys,
+            unlike=question.away,
+            together=together,
+            flip=flip,
+            rerank=rerank,
+            candidates=candidates,
+        )
+        return answers if known is None else mark(answers, known, fmr, population(searcher.gallery, bound))
+
+    return question.ask(answer)
+
+
+def timeline(
+    *queries: StrPath | NDArray[np.uint8],
+    k: int | None = None,
+    time_field: str | None = None,
+    where: str | Sequence[str] = (),
+    exclude_self: bool = False,
+    min_score: float | None = None,
+    fmr: float | None = None,
+    like: str | Sequence[str] = (),
+    unlike: StrPath | Sequence[StrPath | NDArray[np.uint8]] = (),
+    together: bool = False,
+    flip: bool = False,
+    rerank: bool = False,
+    candidates: int = 200,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    model: StrPath | None = None,
+    threads: int | None = None,
+) -> list[Timeline]:
+    """When and where each query's nearest identity was seen: all its images in the gallery, in the order of time.
+
+    time_field: the field that holds the time; by default the first of ``time``, ``timestamp``, ``datetime``, ``date``
+    and ``frame`` that the gallery has. k: list at most so many, the nearest; by default 1,000. Everything else is as
+    in :func:`search`. Labels decide what belongs to the identity; a calibrated model marks each
+    image match or no match.
+
+    Where the nearest image has no identity, it is the images themselves that are put in order: those that match, or
+    without a calibration the k nearest (10).
+
+    Returns one :class:`~siamese_search.retrieval.timeline.Timeline` per query image, in order.
+    Raises UsageError where there is no such field and as :func:`search`.
+    """
+    from siamese_search.retrieval.follow import FollowRequest, follow
+    from siamese_search.retrieval.timeline import choose_field
+
+    if k is not None and k < 1:
+        raise UsageError(f"k is {k}; ask for at least 1 result")
+    question = _question(queries, where, like, unlike, fmr, store, gallery, model, threads)
+
+    def answer(searcher: Searcher, bound: Sequence[Condition], known: Calibration | None) -> list[Timeline]:
+        request = FollowRequest(
+            choose_field(searcher.gallery.fields(), time_field),
+            k,
+            exclude_self=exclude_self,
+            min_score=min_score,
+            fmr=fmr,
+            candidates=candidates if rerank else 0,
+        )
+        asked = searcher.probes(question.images, question.keys, question.away, together=together, flip=flip)
+        return follow(searcher, asked, request, bound, known)
+
+    return question.ask(answer)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """What is asked, and of which gallery."""
+
+    images: list[Query]
+    keys: list[str]
+    away: list[Query]
+    where: Sequence[RawCondition]
+    fmr: float | None
+    place: tuple[str, str]
+    model: StrPath
+    threads: int
+
+    def ask(
+        self, answer: Callable[[Searcher, Sequence[Condition], Calibration | None], list[Answer]]
+    ) -> list[Answer]:
+        from siamese_search.gallery.filters import bind
+        from siamese_search.retrieval.matching import check_fmr
+        from siamese_search.retrieval.searcher import Searcher
+
+        def once() -> list[Answer]:
+            with open_to_read(*self.place, self.model, self.threads) as (opened, embedder, bundle):
+                check_fmr(bundle.calibration, self.fmr, printable(bundle.name))
+                bound = bind(self.where, opened.fields()) if self.where else []
+                return answer(Searcher(opened, embedder), bound, bundle.calibration)
+
+        try:
+            return once()
+        except (
+            GalleryReplacedError
+        ):  # its generation was replaced and deleted meanwhile: all from the new one then
+            return once()
+
+
+def _question(
+    queries: Sequence[StrPath | NDArray[np.uint8]],
+    where: str | Sequence[str],
+    like: str | Sequence[str],
+    unlike: StrPath | Sequence[StrPath | NDArray[np.uint8]],
+    fmr: float | None,
+    store: StrPath | None,
+    gallery: str | None,
+    model: StrPath | None,
+    threads: int | None,
+) -> _Question:
+    from siamese_search.gallery.filters import parse_where
+    from siamese_search.settings import load_settings
+
+    conditions = parse_where([where] if isinstance(where, str) else list(where))
+    images = [image for query in queries for image in query_images(query)]
+    keys = [like] if isinstance(like, str) else list(like)
+    if not images and not keys:
+        raise UsageError("nothing to search for; give at least one query image")
+    others = [unlike] if isinstance(unlike, (str, os.PathLike)) else list(unlike)
+    settings = load_settings()
+    return _Question(
+        images,
+        keys,
+        [image for other in others for image in query_images(other)],
+        conditions,
+        fmr,
+        place_of(settings, store, gallery),
+        settings.model if model is None else model,
+        settings.threads if threads is None else threads,
+    )
+
+
+def compare(
+    a: StrPath,
+    b: StrPath,
+    *,
+    model: StrPath | None = None,
+    fmr: float | None = None,
+    threshold: float | None = None,
+    threads: int | None = None,
+) -> Comparison:
+    """Score every pair of an image of ``a`` and one of ``b``: image files, or directories of them.
+
+    model: a bundle (default: the settings', else the bundled one). fmr: false match rate of the threshold (0.01), for
+    a calibrated model; threshold: a cosine similarity instead. Without either the scores come undecided.
+    Raises UsageError (both given, or a rate that the model cannot give), ImageError, DataError, BundleError.
+    """
+    from siamese_search.model.bundle import load_bundle
+    from siamese_search.retrieval.comparison import compare as score
+    from siamese_search.retrieval.matching import check_fmr
+    from siamese_search.settings import load_settings
+
+    if fmr is not None and threshold is not None:
+        raise UsageError("give either a false match rate or a threshold, not both")
+    settings = load_settings()
+    bundle = load_bundle((settings.model if model is None else os.fspath(model)) or None)
+    check_fmr(bundle.calibration, fmr, printable(bundle.name))
+    left, right = ([path for path in query_images(side) if isinstance(path, Path)] for side in (a, b))
+    return score(
+        left,
+        right,
+        load(bundle, "cpu", settings.threads if threads is None else threads),
+        bundle.calibration,
+        threshold=threshold,
+        false_match_rate=fmr,
+    )
+
+
+def map_gallery(
+    *,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    method: str | None = None,
+    where: str | Sequence[str] = (),
+    limit: int = 2000,
+    color: str = "identity",
+    seed: int = 0,
+    notify: Callable[[str], None] | None = None,
+) -> GalleryMap:
+    """Place a gallery's images on a plane by their stored vectors; no image is embedded and no model needed.
+
+    method: ``pca``, ``tsne`` or ``umap``; by default t-SNE where scikit-learn is installed, else PCA. where: filters,
+    as for a search. limit: at most so many images, drawn at random by ``seed`` where there are more. color: the payload
+    field to colour by. notify: is told what will be done before it takes its time.
+
+    Raises DataError (no images), FilterError, UsageError (an unknown field or method, too few images for the method),
+    MissingExtraError, GalleryNotFoundError, StoreError.
+    """
+    import numpy as np
+
+    from siamese_search.gallery.checks import sample
+    from siamese_search.gallery.filters import bind, parse_where
+    from siamese_search.gallery.opening import open_gallery
+    from siamese_search.retrieval.map import GalleryMap
+    from siamese_search.settings import load_settings
+    from siamese_search.vectors.projection import METHODS, best_method, project
+
+    if limit < 1:
+        raise UsageError(f"the limit is {limit}; ask for at least 1 image")
+    conditions = parse_where([where] if isinstance(where, str) else list(where))
+    place, name = place_of(load_settings(), store, gallery)
+
+    def ask() -> tuple[Sample, str]:
+        with open_gallery(place, name) as opened:
+            fields = opened.fields()
+            if color not in fields and color not in ("identity", "camera"):
+                known = ", ".join(sorted({*fields, "identity", "camera"}))
+                raise UsageError(
+                    f"there is no field {printable(color)!r} to colour by; known fields: {known}"
+                )
+            bound = bind(conditions, fields) if conditions else []
+            model = opened.model.name or opened.model.fingerprint[:12]
+            return sample(opened, bound, limit, seed), model
+
+    try:
+        found, model = ask()
+    except GalleryReplacedError:  # its generation was replaced and deleted meanwhile
+        found, model = ask()
+    if not found.points:
+        raise DataError(
+            f"gallery {name!r} has no images{' that meet the filters' if conditions else ''} to plot"
+        )
+    chosen = best_method(len(found.points)) if method is None else method
+    if notify is not None:
+        count = f"{len(found.points):,} images"
+        if found.total > len(found.points):
+            count = f"{len(found.points):,} of {found.total:,} images (at random; --limit takes more)"
+        notify(f"laying out {count} by {METHODS.get(chosen, chosen)}")
+    vectors = np.stack([point.vector for point in found.points if point.vector is not None]).astype(
+        np.float32
+    )
+    return GalleryMap(
+        gallery=name,
+        store=place,
+        model=model,
+        method=chosen,
+        seed=seed,
+        color=color,
+        total=found.total,
+        points=tuple(_point(point.payload, color) for point in found.points),
+        places=project(vectors, chosen, seed),
+    )
+
+
+def _point(payload: dict[str, Any], color: str) -> MapPoint:
+    from siamese_search.datasets.records import decode_key
+    from siamese_search.io.location import located
+    from siamese_search.retrieval.map import MapPoint
+
+    identity, camera = payload.get("identity"), payload.get("camera")
+    return MapPoint(
+        key=str(payload.get("key", "")),
+        source=str(payload.get("source", "")),
+        path=located(decode_key(str(payload.get("path", "")))),
+        identity=None if identity is None else str(identity),
+        camera=None if camera is None else str(camera),
+        value=payload.get(color),
+    )

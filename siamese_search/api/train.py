@@ -1,0 +1,391 @@
+"""Training, one run or a sweep of them, and an int8 copy of what was trained.
+
+Training needs the ``[torch]`` extra. A sweep has two halves: plan, then run.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.errors import DataError, MissingExtraError, TrainingError, UsageError, printable
+from siamese_search.workspace import (
+    StrPath,
+    current_settings,
+    load,
+    query_images,
+)
+
+if TYPE_CHECKING:
+    from siamese_search.model.bundle import Bundle
+    from siamese_search.model.embedder import Device, Embedder
+    from siamese_search.training.run import Reporter, TrainResult
+    from siamese_search.training.sweep.record import Sweep
+    from siamese_search.training.sweep.run import SweepReporter
+
+
+#: Images that set the ranges of the activations, and as many others that the result is measured on.
+IMAGES = 128
+
+
+def train(
+    data: StrPath | Sequence[StrPath] | None = None,
+    *,
+    preset: str = "reid",
+    out: StrPath | None = None,
+    layout: str = "auto",
+    holdout: float | None = None,
+    holdout_ids: StrPath | Sequence[str] | None = None,
+    init: StrPath = "imagenet",
+    teacher: StrPath | None = None,
+    resume: StrPath | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+    **hyperparameters: Any,
+) -> TrainResult:
+    """Train an embedding on the identities in ``data``; the run directory ``out`` becomes a model bundle.
+
+    data: a data set, or several: identities of different data sets are different people whatever their names,
+    each data set has an equal share of every batch, and identities and keys become ``SOURCE/ID``, ``SOURCE/KEY``.
+    preset: ``reid``, ``apn`` or ``contrastive``; ``hyperparameters`` are fields of
+    :class:`~siamese_search.training.config.TrainConfig` (``epochs=5, margin=0.5``).
+    holdout: identities of each data set that training must not see, as a share (0.15; at least 2), a number
+    (20) or 0 for none (default 0.1); holdout_ids: a file of them, or the identities themselves.
+    init: ``imagenet``, ``bundled``, ``none`` or a bundle's directory. resume: a run directory to continue.
+    stop: set it to end after the batch in hand (KeyboardInterrupt is raised, a checkpoint kept).
+
+    Needs the ``[torch]`` extra (else MissingExtraError). Raises DataError, TrainingError, UsageError.
+    """
+    from siamese_search.datasets.layouts import detect_layout
+    from siamese_search.training.config import preset as find_preset
+
+    settings = current_settings()
+    threads = settings.threads if threads is None else threads
+    config = find_preset(preset)
+    unknown = set(hyperparameters) - set(config.__slots__)
+    if unknown:
+        raise UsageError(f"unknown hyperparameter {sorted(unknown)[0]!r}; see `sss train --help`")
+    config = config.with_options(**hyperparameters)
+    data = settings.data if data is None else data
+    sources = (Path(data),) if isinstance(data, (str, os.PathLike)) else tuple(Path(path) for path in data)
+    if resume is None:
+        if not sources:
+            raise UsageError("nothing to train on; name at least one data set")
+        for source in sources:
+            detect_layout(source, layout)  # fails before torch is imported, which takes seconds
+    run = _training()
+    if resume is not None:
+        resumed: TrainResult = run.resume(Path(resume), reporter, stop, device, threads)
+        return resumed
+    if holdout is not None and holdout_ids is not None:
+        raise UsageError("give either a number of identities to hold out or a list of them, not both")
+    ids = tuple(holdout_ids) if isinstance(holdout_ids, (list, tuple, set, frozenset)) else None
+    request = run.TrainRequest(
+        data=sources[0] if len(sources) == 1 else sources,
+        out=Path(new_run_directory(preset) if out is None else out),
+        config=config,
+        layout=layout,
+        holdout=run.HoldOut(
+            ids_file=Path(holdout_ids) if isinstance(holdout_ids, (str, os.PathLike)) else None,
+            ids=ids,
+            amount=0.1 if holdout is None else holdout,
+            seed=config.seed,
+        ),
+        init=os.fspath(init),
+        teacher=None if teacher is None else Path(teacher),
+        device=device,
+        threads=threads,
+    )
+    trained: TrainResult = run.train(request, reporter, stop)
+    return trained
+
+
+def new_run_directory(preset: str) -> str:
+    """``runs/reid-20260131-235959``: sorts by time, and is new."""
+    import time
+
+    return f"runs/{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def _training() -> ModuleType:
+    """The training module, or MissingExtraError where torch and its company are not installed."""
+    from importlib import import_module
+
+    from siamese_search.errors import MissingExtraError
+
+    try:
+        return import_module("siamese_search.training.run")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("siamese_search", "ingest"):
+            raise
+        raise MissingExtraError("training", "torch") from None
+
+
+def sweep(
+    *data: StrPath,
+    preset: str = "reid",
+    out: StrPath | None = None,
+    layout: str = "auto",
+    holdout: float | None = None,
+    holdout_ids: StrPath | Sequence[str] | None = None,
+    init: StrPath = "imagenet",
+    teacher: StrPath | None = None,
+    resume: StrPath | None = None,
+    device: Device = "auto",
+    threads: int | None = None,
+    reporter: SweepReporter | None = None,
+    stop: threading.Event | None = None,
+    **hyperparameters: Any,
+) -> Sweep:
+    """Train a model for every combination of hyperparameters, and measure all on the same held-out identities.
+
+    data: one data set or several (default: the settings').
+    hyperparameters: as for :func:`~siamese_search.api.train.train`, but one or more have several values
+    (``margin=[0.2, 0.5, 1.0], epochs=5``; text with commas will do). The other options too are those of
+    ``train``. Each run is a bundle in a directory of its own inside ``out`` (default: ``runs/sweep-DATE-TIME``),
+    beside ``sweep.json``, ``results.csv`` and ``sweep.png``.
+
+    What is finished is never trained again: the same call, or ``resume`` with the sweep's directory, goes on. A
+    run that fails has ``state == "failed"`` and a ``reason``, and does not stop the others.
+    stop: set it to end after the batch in hand (KeyboardInterrupt is raised, everything kept).
+    Raises UsageError, DataError, TrainingError, and MissingExtraError without the ``[torch]`` extra.
+    """
+    planned = plan_runs(
+        *data,
+        preset=preset,
+        out=out,
+        layout=layout,
+        holdout=holdout,
+        holdout_ids=holdout_ids,
+        init=init,
+        teacher=teacher,
+        resume=resume,
+        **hyperparameters,
+    )
+    return run_planned(planned, device=device, threads=threads, reporter=reporter, stop=stop)
+
+
+def plan_runs(
+    *data: StrPath,
+    preset: str = "reid",
+    out: StrPath | None = None,
+    layout: str = "auto",
+    holdout: float | None = None,
+    holdout_ids: StrPath | Sequence[str] | None = None,
+    init: StrPath = "imagenet",
+    teacher: StrPath | None = None,
+    resume: StrPath | None = None,
+    notify: Callable[[str], None] | None = None,
+    **hyperparameters: Any,
+) -> Sweep:
+    """What :func:`sweep` would do, or where it stopped; nothing is written, and torch is not needed.
+
+    The same sweep, begun in ``out`` (or, without one, under ``runs/``) and not finished, is taken up again.
+    Raises UsageError, DataError; TrainingError where ``out`` holds something else.
+    """
+    from siamese_search.training.config import preset as find_preset
+    from siamese_search.training.data import HoldOut
+    from siamese_search.training.sweep.grid import parse_grid
+    from siamese_search.training.sweep.record import find_unfinished, load_sweep, plan_sweep
+
+    if resume is not None:
+        return load_sweep(Path(resume))
+    if holdout is not None and holdout_ids is not None:
+        raise UsageError("give either a number of identities to hold out or a list of them, not both")
+    grid = parse_grid(hyperparameters)
+    ids_file, ids = None, None
+    if isinstance(holdout_ids, (str, os.PathLike)):
+        ids_file = Path(holdout_ids)
+    elif holdout_ids is not None:
+        ids = tuple(holdout_ids)
+    planned = plan_sweep(
+        _places(data),
+        Path(new_run_directory("sweep") if out is None else out),
+        preset,
+        grid,
+        layout=layout,
+        # Chosen with the first seed for all runs: on other identities their figures could not be compared.
+        holdout=HoldOut(
+            ids_file=ids_file,
+            ids=ids,
+            amount=0.1 if holdout is None else holdout,
+            seed=int(grid.get("seed", (find_preset(preset).seed,))[0]),
+        ),
+        init=os.fspath(init),
+        teacher=None if teacher is None else Path(teacher),
+    )
+    if out is None:
+        begun = find_unfinished(Path("runs"), planned)
+        if begun is None:
+            return planned
+        if notify is not None:
+            notify(f"going on with {printable(begun)}, the same sweep (another --out begins a new one)")
+        return load_sweep(begun)
+    return _resume_or_refuse(planned)
+
+
+def run_planned(
+    planned: Sweep,
+    *,
+    device: Device = "auto",
+    threads: int | None = None,
+    reporter: SweepReporter | None = None,
+    stop: threading.Event | None = None,
+) -> Sweep:
+    """Bring the runs of a sweep that :func:`plan_runs` made to their end."""
+    from siamese_search.render.sweep import draw_sweep
+    from siamese_search.settings import load_settings
+
+    try:
+        training = import_module("siamese_search.training.sweep.run")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("siamese_search", "ingest"):
+            raise
+        raise MissingExtraError("training", "torch") from None
+    threads = load_settings().threads if threads is None else threads
+    done: Sweep = training.run_sweep(
+        planned, device=device, threads=threads, reporter=reporter, stop=stop, draw=draw_sweep
+    )
+    return done
+
+
+def _places(data: Sequence[StrPath]) -> Path | tuple[Path, ...]:
+    """The data sets as named, else the one that the settings name."""
+    from siamese_search.settings import load_settings
+
+    if data:
+        return Path(data[0]) if len(data) == 1 else tuple(Path(one) for one in data)
+    settings = load_settings()
+    if not Path(settings.data).exists():
+        raise UsageError(
+            f"no DATA given, and {printable(settings.data)} ({printable(settings.origin('data'))}) does not exist:"
+            ' name a directory (sss sweep photos/ --margin 0.2,0.5), or set data = "photos" in sss.toml'
+        )
+    return Path(settings.data)
+
+
+def _resume_or_refuse(planned: Sweep) -> Sweep:
+    """The sweep in the directory that was named, if it is the same one or there is none."""
+    from siamese_search.model.bundle import META_NAME
+    from siamese_search.training.sweep.record import RECORD_NAME, difference, load_sweep
+
+    out = planned.directory
+    if (out / RECORD_NAME).exists():
+        there = load_sweep(out)
+        differs = difference(planned, there)
+        if differs is not None:
+            raise TrainingError(
+                f"{printable(out)}: holds another sweep (its {differs} differs): continue that one with"
+                f" --resume {printable(out)}, or choose another --out"
+            )
+        return there
+    if any((out / name).exists() for name in ("run.json", META_NAME)):
+        raise TrainingError(f"{printable(out)}: holds a training run: choose another --out")
+    return planned
+
+
+@dataclass(frozen=True)
+class QuantisedModel:
+    """An int8 bundle. cosine: mean and least, between its embeddings and those of the original, on ``measured`` images
+    (not those it was calibrated with, where there were others). speed: images per second over those of the original.
+    """
+
+    bundle: Bundle
+    calibrated: int
+    measured: int
+    mean_cosine: float
+    least_cosine: float
+    speed: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "bundle": str(self.bundle.path),
+            "fingerprint": self.bundle.fingerprint,
+            "calibrated_on": self.calibrated,
+            "measured_on": self.measured,
+            "mean_cosine": round(self.mean_cosine, 6),
+            "least_cosine": round(self.least_cosine, 6),
+            "speed": round(self.speed, 3),
+        }
+
+
+def quantise_model(
+    images: StrPath,
+    out: StrPath,
+    *,
+    model: StrPath | None = None,
+    count: int = IMAGES,
+    threads: int | None = None,
+) -> QuantisedModel:
+    """Write an int8 copy of a model into the new directory ``out``, and compare the two.
+
+    images: a directory of the kind of images that will be embedded. count: images to calibrate with, spread over
+    the directory. Needs the [torch] extra. Raises UsageError, DataError (no image can be read), BundleError.
+    """
+    from siamese_search.model.bundle import load_bundle
+    from siamese_search.settings import load_settings
+
+    if count < 1:
+        raise UsageError(f"quantising needs at least 1 image, not {count}")
+    try:
+        import onnx  # noqa: F401 - the quantiser needs it
+    except ModuleNotFoundError:
+        raise MissingExtraError("quantising", "torch") from None
+    from siamese_search.model.quantise import quantise
+
+    settings = load_settings()
+    bundle = load_bundle((settings.model if model is None else os.fspath(model)) or None)
+    if bundle.meta.get("precision") == "int8":
+        raise UsageError(
+            f"{printable(bundle.name)} is an int8 model already: name the one that it was made from"
+        )
+    pixels = _read(images, bundle.input_size, 2 * count)
+    inside, others = pixels[::2], pixels[1::2]
+    others = others if len(others) else inside
+    small = quantise(bundle, inside, Path(out))
+    threads = settings.threads if threads is None else threads
+    before, seconds_before = _embedded(load(bundle, "cpu", threads), others)
+    after, seconds_after = _embedded(load(small, "cpu", threads), others)
+    cosines = (before * after).sum(axis=1)
+    return QuantisedModel(
+        small,
+        len(inside),
+        len(others),
+        float(cosines.mean()),
+        float(cosines.min()),
+        seconds_before / seconds_after,
+    )
+
+
+def _read(images: StrPath, size: tuple[int, int], count: int) -> NDArray[np.uint8]:
+    """At most ``count`` images, evenly spread, uint8 [n, H, W, 3]; what cannot be read is passed over."""
+    from siamese_search.io.decoding import BatchDecoder
+
+    paths = [path for path in query_images(images) if isinstance(path, Path)]
+    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))]
+    with BatchDecoder(size, 2) as decoder, decoder.submit(chosen).result() as decoded:
+        if not decoded.rows:
+            raise DataError(
+                f"{printable(str(images))}: none of {len(chosen)} images can be read; check the path"
+            )
+        return decoded.pixels.copy()
+
+
+def _embedded(embedder: Embedder, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
+    """Embeddings float32 [n, d], and the seconds that they took, the first batch aside."""
+    embedder.embed(pixels[:8])
+    started = time.perf_counter()
+    vectors = embedder.embed(pixels)
+    return vectors, max(time.perf_counter() - started, 1e-9)

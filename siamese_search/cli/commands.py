@@ -1,0 +1,40 @@
+"""Which commands there are, and where each is; the modules are imported one by one, when they are called."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+import click
+
+#: Command → (module that defines ``NAME_command``, its line in ``sss --help``), in the order of a first use.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("siamese_search.cli.demo", "Draw a small synthetic data set to try things on."),
+    "ingest": ("siamese_search.cli.ingest", "Embed directories of images into a gallery."),
+    "search": ("siamese_search.cli.search", "Find who is in an image, and where else they were seen."),
+    "plot": ("siamese_search.cli.pictures", "Draw a gallery as a map: similar images near each other."),
+    "compare": ("siamese_search.cli.pictures", "Tell whether two images show the same identity."),
+    "train": ("siamese_search.cli.train", "Train a model on your own identities."),
+    "sweep": ("siamese_search.cli.train", "Train with several values of an option and compare them."),
+    "evaluate": ("siamese_search.cli.evaluate", "Measure a model on identities it has never seen."),
+    "quantise": ("siamese_search.cli.quantise", "Make an int8 copy of a model."),
+    "reindex": ("siamese_search.cli.reindex", "Embed a gallery's images again, with another model."),
+    "rollback": ("siamese_search.cli.reindex", "Go back to the vectors from before a reindex."),
+    "galleries": ("siamese_search.cli.store", "List what a store holds."),
+    "info": ("siamese_search.cli.store", "Show a store, its galleries and the model in use."),
+    "optimise": ("siamese_search.cli.store", "Make a large gallery open and answer faster."),
+    "verify": ("siamese_search.cli.store", "Check a gallery's vectors and files."),
+    "cluster": ("siamese_search.cli.curate", "Propose identities for images without one."),
+    "duplicates": ("siamese_search.cli.curate", "Find images that are in a gallery twice."),
+    "label": ("siamese_search.cli.curate", "Set labels by hand, from a reviewed CSV."),
+    "export": ("siamese_search.cli.export", "Write a gallery to a file for other programs."),
+    "push": ("siamese_search.cli.transfer", "Copy a gallery into another store."),
+    "pull": ("siamese_search.cli.transfer", "Copy a gallery out of another store."),
+    "drop": ("siamese_search.cli.store", "Delete a gallery."),
+    "plan": ("siamese_search.cli.plan", "Size a store: memory, disk, nodes, hours."),
+}
+
+
+def command_of(name: str) -> click.Command:
+    """The command of this name, its module imported."""
+    command: click.Command = getattr(import_module(COMMANDS[name][0]), f"{name}_command")
+    return command

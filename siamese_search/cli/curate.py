@@ -1,0 +1,375 @@
+"""Care for a gallery's contents: ``sss label``, ``sss duplicates``, ``sss cluster``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from siamese_search.cli.options import json_option, place_options, store_options
+from siamese_search.cli.output import (
+    LIST_FORMATS,
+    note,
+    safe,
+    warn,
+    write_csv,
+    write_json,
+    write_paths,
+    write_table,
+    write_text,
+)
+from siamese_search.errors import EXIT_DONE, UsageError
+
+if TYPE_CHECKING:
+    from siamese_search.api.curation import LabelSummary
+    from siamese_search.curation.duplicates import Group, Member
+    from siamese_search.curation.identities import Proposals
+    from siamese_search.curation.labels import LabelPlan
+
+
+_LABEL_EPILOG = """\b
+Examples:
+  sss label review.csv --dry-run            what would change
+  sss label review.csv --undo-file undo.csv apply it, keeping the former values
+  sss label undo.csv                        take it back
+
+The CSV names each image by key and source, or by path; its other columns are labels: identity, camera, any field.
+An empty cell leaves a label as it is, <none> takes it away. The review of `sss cluster` is such a file.
+"""
+
+_SHOWN = 20
+
+_DUPLICATES_EPILOG = """\b
+Examples:
+  sss duplicates                                   what is there twice
+  sss duplicates --where camera=2 --format json    for a script
+  sss duplicates --format paths | xargs -d '\\n' mv -t aside/
+                                                   all but the one to keep of each
+
+\b
+identical: the same bytes. similar: the same picture, re-encoded or resized, by its pixels.
+unconfirmed: a file cannot be read, and the vectors agree; --format paths leaves those out.
+"""
+
+_CLUSTER_EPILOG = """\b
+Examples:
+  sss cluster review.csv                       images without identity
+  sss cluster review.csv --save sheet.png      and a picture of each cluster
+  sss cluster review.csv --all                 images with an identity lend it to their cluster
+  sss cluster review.csv --where camera=1
+then edit the column 'proposed identity' and apply it:
+  sss label review.csv --dry-run
+"""
+
+
+@click.command("label", epilog=_LABEL_EPILOG, short_help="Apply the labels of a reviewed CSV.")
+@click.argument("table", metavar="FILE.csv", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+@click.option(
+    "--undo-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv",
+    help="Write the former values to this new file; `sss label` applies it.",
+)
+@click.option("--columns", metavar="NAME,...", help="Apply only these columns.")
+@place_options
+@json_option
+def label_command(
+    table: Path,
+    dry_run: bool,
+    undo_file: Path | None,
+    columns: str | None,
+    store: str | None,
+    gallery: str | None,
+    json: bool,
+) -> int:
+    """Set labels by hand: those of FILE.csv, for the images that its rows name.
+
+    Every row is checked first, and nothing is changed unless all of them can be applied. Labels that were set in this
+    way stay when the images are ingested again, whatever their directory says. Interrupted, the same command
+    goes on.
+    """
+    from siamese_search.api import curation
+    from siamese_search.cli.progress import Bar
+
+    if dry_run and undo_file is not None:
+        raise UsageError("--dry-run changes nothing, so there is nothing to undo: leave --undo-file out")
+    with Bar("label", "images") as bar:
+        summary = curation.label(
+            table,
+            columns=[name.strip() for name in columns.split(",")] if columns else (),
+            dry_run=dry_run,
+            undo=undo_file,
+            store=store,
+            gallery=gallery,
+            progress=bar.update,
+            on_plan=_tell,
+        )
+    if json:
+        write_json(summary.to_json())
+    else:
+        _print_label(summary)
+    return EXIT_DONE
+
+
+def _tell(plan: LabelPlan) -> None:
+    for text in plan.notes:
+        note(text)
+    for problem in plan.problems[:_SHOWN]:
+        warn(f"{safe(plan.file)}: {problem}")
+    if len(plan.problems) > _SHOWN:
+        warn(f"and {len(plan.problems) - _SHOWN:,} rows more")
+
+
+def _print_label(summary: LabelSummary) -> None:
+    from siamese_search.curation.labels import shown_path
+
+    rows: list[list[Any]] = [
+        [shown_path(change), name, _cell(change.before[name]), _cell(after)]
+        for change in summary.plan.changes[:_SHOWN]
+        for name, after in change.after.items()
+    ]
+    if rows:
+        write_table([("image", "path"), ("field", "text"), ("was", "text"), ("is", "text")], rows[:_SHOWN])
+        if len(summary.plan.changes) > _SHOWN:
+            write_text(f"… and {len(summary.plan.changes) - _SHOWN:,} images more")
+    done = "would change" if summary.dry_run else "changed"
+    write_text(f"{len(summary.plan.changes):,} images {done}, {summary.plan.unchanged:,} are so already")
+    if summary.undo is not None:
+        write_text(f"to take it back: sss label {safe(summary.undo)}")
+    write_text(f"gallery '{safe(summary.gallery)}' in {safe(summary.store)}")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+@click.command("duplicates", epilog=_DUPLICATES_EPILOG, short_help="Find images that are in a gallery twice.")
+@click.option("--where", multiple=True, metavar="FILTER", help='Such as "camera=2"; may be repeated.')
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="S",
+    help="Least cosine similarity of two images that are compared.  [default: 0.9]",
+)
+@click.option("--format", type=click.Choice(LIST_FORMATS), default="table", help="Form of the answer.")
+@place_options
+def duplicates_command(
+    where: tuple[str, ...], threshold: float | None, format: str, store: str | None, gallery: str | None
+) -> int:
+    """Find the same picture under several names, by vectors first and then by the files themselves.
+
+    The first of each group is the one to keep: that of most pixels, then of most bytes, then the oldest. Two people
+    who merely look alike to the model are not reported, and nothing is ever deleted.
+    """
+    from siamese_search.api import curation
+    from siamese_search.cli.progress import Bar
+
+    with Bar("duplicates", "blocks") as bar:
+        groups = curation.duplicates(
+            threshold=threshold, where=where, store=store, gallery=gallery, progress=bar.update
+        )
+    _print_duplicates(groups, format)
+    return EXIT_DONE
+
+
+def _print_duplicates(groups: Sequence[Group], format: str) -> None:
+    if format == "json":
+        write_json([_shape(group) for group in groups])
+    elif format == "jsonl":
+        for group in groups:
+            write_json(_shape(group), lines=True)
+    elif format == "csv":
+        header = [
+            "group",
+            "kind",
+            "keep",
+            "path",
+            "key",
+            "source",
+            "identity",
+            "score",
+            "size",
+            "width",
+            "height",
+        ]
+        write_csv(
+            header,
+            (
+                [number, group.kind, index == 0, one.path, one.key, one.source, one.identity, f"{one.score:.6f}",
+                 one.size, one.width, one.height]
+                for number, group in enumerate(groups, 1)
+                for index, one in enumerate(group.members)
+            ),
+        )  # fmt: skip
+    elif format == "paths":
+        sure = [group for group in groups if group.kind != "unconfirmed"]
+        write_paths(one.path for group in sure for one in group.members[1:])
+        if len(sure) < len(groups):
+            note(f"{len(groups) - len(sure):,} groups left out: files that cannot be read")
+    else:
+        _print_table(groups)
+
+
+def _print_table(groups: Sequence[Group]) -> None:
+    if not groups:
+        write_text("no duplicates")
+        return
+    rows: list[list[Any]] = [
+        [number if index == 0 else "", group.kind if index == 0 else "", "keep" if index == 0 else "",
+         f"{one.score:.4f}", _pixels(one), f"{one.size:,}" if one.size is not None else "", one.identity, one.path]
+        for number, group in enumerate(groups, 1)
+        for index, one in enumerate(group.members)
+    ]  # fmt: skip
+    columns = [("#", "number"), ("kind", "text"), ("", "text"), ("score", "number"), ("pixels", "number")]
+    write_table([*columns, ("bytes", "number"), ("identity", "text"), ("image", "path")], rows)
+    spare = sum(len(group.members) - 1 for group in groups)
+    plural = "" if len(groups) == 1 else "s"
+    write_text(
+        f"{len(groups):,} group{plural}, {spare:,} image{'' if spare == 1 else 's'} to spare; nothing was deleted"
+    )
+
+
+def _pixels(one: Member) -> str:
+    return "" if one.width is None else f"{one.width}×{one.height}"
+
+
+def _shape(group: Group) -> dict[str, Any]:
+    """The JSON contract of ``sss duplicates``."""
+    from siamese_search.retrieval.results import json_path
+
+    return {
+        "kind": group.kind,
+        "keep": json_path(group.members[0].path),
+        "images": [
+            {
+                "path": json_path(one.path),
+                "key": one.key,
+                "source": one.source,
+                "identity": one.identity,
+                "score": round(one.score, 6),
+                "same_bytes": one.same_bytes,
+                "size": one.size,
+                "width": one.width,
+                "height": one.height,
+            }
+            for one in group.members
+        ],
+    }
+
+
+@click.command("cluster", epilog=_CLUSTER_EPILOG, short_help="Propose identities for images without one.")
+@click.argument("out", metavar="OUT.csv", type=click.Path(path_type=Path))
+@click.option("--where", multiple=True, metavar="FILTER", help='Such as "camera=2"; may be repeated.')
+@click.option("--all", is_flag=True, help="Cluster images that have an identity too.")
+@click.option("--save", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw the clusters.")
+@click.option(
+    "--neighbours",
+    type=click.IntRange(min=1),
+    default=20,
+    metavar="N",
+    help="About as many images as an identity has; fewer where each was seen a few times only.",
+)
+@click.option(
+    "--least",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.25,
+    metavar="S",
+    help="Least mean k-reciprocal similarity of two clusters that are merged: higher is more clusters.",
+)
+@click.option(
+    "--min-score",
+    type=click.FloatRange(-1, 1),
+    metavar="S",
+    help="Least mean cosine of two clusters that are merged.  [default: by calibration]",
+)
+@click.option(
+    "--prefix", default="new", metavar="NAME", help="New identities are called NAME-0001, NAME-0002, ..."
+)
+@store_options
+@json_option
+def cluster_command(
+    out: Path,
+    where: tuple[str, ...],
+    all: bool,
+    save: Path | None,
+    neighbours: int,
+    least: float,
+    min_score: float | None,
+    prefix: str,
+    store: str | None,
+    gallery: str | None,
+    model: str | None,
+    json: bool,
+) -> int:
+    """Group images that seem to show one identity, by their stored vectors, and write OUT.csv for a person to review.
+
+    Nothing in the gallery is changed. Clusters come largest first, the surest images of each first; single images are
+    at the end. At most 20,000 images at once.
+    """
+    from siamese_search.api import curation
+    from siamese_search.curation.review import write_review
+    from siamese_search.render.clusters import draw_clusters
+
+    if save is not None and save.suffix.lower() != ".png":
+        raise UsageError(f"{safe(save)}: --save draws a PNG; name the file with .png")
+    if not prefix.strip() or not prefix.isprintable() or prefix.isdecimal():
+        raise UsageError(f"--prefix {safe(prefix)!r} must be a printable name, and not a number")
+    started = time.monotonic()
+    found = curation.propose_identities(
+        where=where,
+        labelled=all,
+        neighbours=neighbours,
+        least=least,
+        cosine=min_score,
+        prefix=prefix,
+        store=store,
+        gallery=gallery,
+        model=model,
+    )
+    write_review(found, out)
+    if save is not None:
+        draw_clusters(found, save)
+        note(f"wrote {safe(save)}")
+    if found.cosine is None:
+        note(
+            "the model has no calibration, so only neighbourhoods decide; --min-score sets a least similarity"
+        )
+    if json:
+        write_json(_cluster_shape(found, out, time.monotonic() - started))
+    else:
+        _print_clusters(found, out)
+    return EXIT_DONE
+
+
+def _print_clusters(found: Proposals, out: Path) -> None:
+    singles = found.count("single")
+    known, new, conflicts = found.count("known"), found.count("new"), found.count("conflict")
+    write_text(
+        f"{len(found.images):,} images: {new:,} new identities, {known:,} known ones, {conflicts:,} conflicts,"
+        f" {singles:,} single images"
+    )
+    write_text(f"review {safe(out)}, then: sss label {safe(out)} --dry-run")
+
+
+def _cluster_shape(found: Proposals, out: Path, seconds: float) -> dict[str, Any]:
+    """The JSON contract of ``sss cluster --json``."""
+    from siamese_search.retrieval.results import json_path
+
+    return {
+        "out": json_path(out),
+        "images": len(found.images),
+        "new": found.count("new"),
+        "known": found.count("known"),
+        "conflicts": found.count("conflict"),
+        "single": found.count("single"),
+        "neighbours": found.neighbours,
+        "least": found.least,
+        "min_score": None if found.cosine is None else round(found.cosine, 6),
+        "seconds": round(seconds, 3),
+    }

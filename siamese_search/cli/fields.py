@@ -1,0 +1,112 @@
+"""Every field of the training presets as an option, generated: a new field is an option at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import click
+
+from siamese_search.training.config import PRESETS, TrainConfig, option_fields
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: The preset whose values are the dataclass's own.
+DEFAULT_PRESET = "reid"
+
+
+class HyperparameterOption(click.Option):
+    """An option that stands under "Hyperparameters" in the help."""
+
+
+class IntChoice(click.Choice):  # type: ignore[type-arg]  # generic only from click 8.2 on
+    """One of a few whole numbers."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return int(super().convert(str(value), param, ctx))
+
+
+class TrainCommand(click.Command):
+    """A command whose help keeps the hyperparameters apart from the options of the run."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        groups: dict[str, list[tuple[str, str]]] = {"Options": [], "Hyperparameters": []}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None:
+                hyper = isinstance(parameter, HyperparameterOption)
+                groups["Hyperparameters" if hyper else "Options"].append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def hyperparameter_options(command: F) -> F:
+    """Add one option per field of TrainConfig; an option that is not given is ``None``."""
+    kinds = get_type_hints(TrainConfig)
+    for name, _, text in reversed(option_fields()):
+        flag = "--" + name.replace("_", "-")
+        kind = kinds[name]
+        declared = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
+        command = click.option(
+            declared,
+            name,
+            cls=HyperparameterOption,
+            default=None,
+            show_default=False,
+            type=_click_type(kind),
+            metavar=_metavar(kind),
+            help=f"{text[:1].upper()}{text[1:]}.  {_defaults(name)}",
+        )(command)
+    return command
+
+
+class ValueList(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """Values with commas between them, as text; a list in ``sss.toml`` will do. They are parsed with the grid."""
+
+    name = "values"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        return ",".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)
+
+
+def value_list_options(command: F) -> F:
+    """Add one option per field of TrainConfig that takes several values; one that is not given is ``None``."""
+    kinds = get_type_hints(TrainConfig)
+    for name, _, text in reversed(option_fields()):
+        kind = kinds[name]
+        values = "|".join(map(str, get_args(kind))) or {bool: "true|false"}.get(kind) or _metavar(kind)
+        command = click.option(
+            "--" + name.replace("_", "-"),
+            name,
+            cls=HyperparameterOption,
+            default=None,
+            show_default=False,
+            type=ValueList(),
+            metavar=f"{values},...",
+            help=f"{text[:1].upper()}{text[1:]}.  {_defaults(name)}",
+        )(command)
+    return command
+
+
+def _click_type(kind: Any) -> Any:
+    if get_origin(kind) is Literal:
+        values = get_args(kind)
+        choice = IntChoice if isinstance(values[0], int) else click.Choice
+        return choice([str(value) for value in values])
+    return bool if kind is bool else {int: int, float: float, str: str}[kind]
+
+
+def _metavar(kind: Any) -> str | None:
+    return {int: "N", float: "X", str: "NAME"}.get(kind)
+
+
+def _defaults(name: str) -> str:
+    """``[default: 60; apn: 15]``: the default preset's value, then each preset that differs."""
+    usual = getattr(PRESETS[DEFAULT_PRESET], name)
+    others = [
+        f"; {preset}: {getattr(config, name)}"
+        for preset, config in PRESETS.items()
+        if getattr(config, name) != usual
+    ]
+    return f"[default: {usual}{''.join(others)}]"

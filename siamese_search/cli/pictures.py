@@ -1,0 +1,270 @@
+"""``sss plot``: a gallery as a map; ``sss compare``: are two images the same identity?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from siamese_search.cli.options import json_option, place_options
+from siamese_search.cli.output import (
+    note,
+    safe,
+    warn,
+    write_csv,
+    write_json,
+    write_pairs,
+    write_table,
+    write_text,
+)
+from siamese_search.errors import SiameseSearchError, UsageError
+
+if TYPE_CHECKING:
+    from siamese_search.retrieval.comparison import Comparison
+    from siamese_search.retrieval.map import GalleryMap
+
+
+_PLOT_EPILOG = """\b
+Examples:
+  sss plot                              map-default.html: point at a dot to see the image
+  sss plot --save map.png               a picture
+  sss plot --color camera               do cameras, not identities, keep images apart?
+  sss plot --where camera=1,3 --limit 500
+  sss plot --method umap --seed 7
+  sss plot --json > map.json            the coordinates
+
+t-SNE needs pip install 'siamese-search[analysis]', UMAP the [umap] extra; PCA needs nothing.
+"""
+
+#: As of ``grep`` and ``diff``: 0 the same, 1 different, 2 could not tell. An error must never read as "different".
+EXIT_SAME, EXIT_DIFFERENT, EXIT_TROUBLE = 0, 1, 2
+
+#: Columns of a table that a terminal can still show.
+_MAX_COLUMNS = 12
+
+_COMPARE_EPILOG = """\b
+Examples:
+  sss compare a.jpg b.jpg                    the same identity?
+  sss compare a.jpg b.jpg --fmr 0.001        at one false match in a thousand pairs
+  sss compare a.jpg photos/ --save who.png   one against many, as a picture
+  if sss compare door.jpg anna.jpg > /dev/null; then echo open; fi
+
+Needs a calibrated model (sss evaluate --calibrate) or --threshold.
+Exit codes: 0 the same (of several pairs: at least one), 1 different, 2 could not tell.
+"""
+
+
+@click.command(
+    "plot", epilog=_PLOT_EPILOG, short_help="Draw a gallery as a map: similar images near each other."
+)
+@click.option(
+    "--method",
+    type=click.Choice(["pca", "tsne", "umap"]),
+    help="How vectors become places.  [default: tsne if scikit-learn is installed, else pca]",
+)
+@click.option("--where", multiple=True, metavar="FILTER", help='Such as "camera=2"; may be repeated.')
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=2000,
+    metavar="N",
+    help="At most so many images, drawn at random where there are more.",
+)
+@click.option("--color", "--colour", default="identity", metavar="FIELD", help="What the colours stand for.")
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Where to write the map: a page (.html) or a picture (.png).  [default: map-GALLERY.html]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    default=0,
+    metavar="N",
+    help="Of the sample and of the layout.",
+)
+@place_options
+@json_option
+def plot_command(
+    method: str | None,
+    where: tuple[str, ...],
+    limit: int,
+    color: str,
+    save: Path | None,
+    seed: int,
+    store: str | None,
+    gallery: str | None,
+    json: bool,
+) -> None:
+    """Place a gallery's images on a plane by their stored vectors. No image is embedded, and no model is needed.
+
+    With --json the coordinates are printed, and a map is written only where --save names it.
+    """
+    from siamese_search.api.search import map_gallery
+
+    if save is not None and save.suffix.lower() not in (".png", ".html", ".htm"):
+        raise UsageError(f"{safe(save)}: a map is a page or a picture; name the file with .html or .png")
+    found = map_gallery(
+        store=store,
+        gallery=gallery,
+        method=method,
+        where=where,
+        limit=limit,
+        color=color,
+        seed=seed,
+        notify=note,
+    )
+    if save is None and not json:
+        save = Path(f"map-{found.gallery}.html")
+    if save is not None:
+        _write(found, save)
+    if json:
+        write_json({**found.to_json(), "saved": None if save is None else str(save)})
+        return
+    values = {point.value for point in found.points if point.value is not None}
+    shown = f"{len(found.points):,}"
+    if found.total > len(found.points):
+        shown += f" of {found.total:,}, drawn at random (seed {found.seed})"
+    write_pairs(
+        [
+            ("images", shown),
+            ("coloured", f"by {found.color}, {len(values):,} different"),
+            ("map", save),
+        ]
+    )
+
+
+def _write(found: GalleryMap, save: Path) -> None:
+    if save.suffix.lower() == ".png":
+        from siamese_search.render.map import draw_map
+
+        draw_map(found, save)
+    else:
+        from siamese_search.render.map import write_map_page
+
+        write_map_page(found, save)
+
+
+@click.command(
+    "compare", epilog=_COMPARE_EPILOG, short_help="Tell whether two images show the same identity."
+)
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--model", metavar="BUNDLE", help="Model bundle.  [default: the bundled one; SSS_MODEL]")
+@click.option(
+    "--fmr",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="X",
+    help="False match rate of the threshold, for a calibrated model.  [default: 0.01]",
+)
+@click.option(
+    "--threshold",
+    type=click.FloatRange(-1, 1),
+    metavar="S",
+    help="Least cosine similarity of the same identity, instead of the calibrated one.",
+)
+@click.option(
+    "--format", type=click.Choice(["table", "json", "csv"]), default="table", help="Form of the answer."
+)
+@click.option(
+    "--save",
+    type=click.Path(path_type=Path),
+    metavar="FILE.png",
+    help="Also draw the pairs with their scores.",
+)
+@click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
+def compare_command(
+    a: str,
+    b: str,
+    model: str | None,
+    fmr: float | None,
+    threshold: float | None,
+    format: str,
+    save: Path | None,
+    threads: int | None,
+) -> int:
+    """Compare image A with image B. A directory on either side stands for all images in it: then every pair."""
+    from siamese_search.api.search import compare
+
+    try:
+        if save is not None and save.suffix.lower() != ".png":
+            raise UsageError(f"{safe(save)}: --save draws a PNG; name the file with .png")
+        found = compare(a, b, model=model, fmr=fmr, threshold=threshold, threads=threads)
+        for path, reason in found.failed:
+            warn(f"skipped {safe(path)}: {reason}")
+        _print_comparison(found, format)
+        if save is not None:
+            from siamese_search.render.sheets import draw_comparison
+
+            draw_comparison(found, save)
+            note(f"wrote {safe(save)}")
+        if found.any_same is None:
+            raise UsageError(
+                "there is no threshold to decide by: calibrate the model (sss evaluate DATA --calibrate) or give"
+                " --threshold"
+            )
+    except SiameseSearchError as error:
+        error.exit_code = EXIT_TROUBLE
+        raise
+    return EXIT_SAME if found.any_same else EXIT_DIFFERENT
+
+
+def _print_comparison(found: Comparison, format: str) -> None:
+    if format == "json":
+        write_json(found.to_json())
+    elif format == "csv":
+        pairs = found.to_json()["pairs"]
+        columns = ["a", "b", "score", "probability", "same"]
+        write_csv(columns, ([pair[name] for name in columns] for pair in pairs))
+    elif found.scores.size == 1:
+        _print_pair(found)
+    else:
+        _print_matrix(found)
+
+
+def _print_pair(found: Comparison) -> None:
+    chance = None if found.probabilities is None else f"{found.probabilities[0, 0]:.1%}"
+    write_pairs(
+        [
+            ("verdict", {True: "same", False: "different", None: "not decided"}[found.any_same]),
+            ("score", f"{found.scores[0, 0]:.4f}"),
+            ("threshold", _threshold(found)),
+            ("probability", chance),
+        ]
+    )
+
+
+def _threshold(found: Comparison) -> str | None:
+    if found.threshold is None:
+        return None
+    origin = "" if found.false_match_rate is None else f"  (false match rate {found.false_match_rate:g})"
+    return f"{found.threshold:.4f}{origin}"
+
+
+def _print_matrix(found: Comparison) -> None:
+    """Scores, those of the same identity marked; a row per image of A, a column per image of B."""
+    right = found.right[:_MAX_COLUMNS]
+    same = found.same
+
+    def cell(row: int, column: int) -> str:
+        mark = "*" if same is not None and same[row, column] else " "
+        return f"{found.scores[row, column]:.3f}{mark}"
+
+    columns = [("A", "path"), *((f"B{number}", "number") for number in range(1, len(right) + 1))]
+    write_table(
+        columns,
+        [
+            [path.name, *(cell(row, column) for column in range(len(right)))]
+            for row, path in enumerate(found.left)
+        ],
+    )
+    for number, path in enumerate(right, start=1):
+        write_text(f" B{number:<3} {safe(path.name)}")
+    if len(right) < len(found.right):
+        note(f"the first {len(right)} of {len(found.right)} columns; --format csv has every pair")
+    if same is not None:
+        note(
+            f"* the same identity: {int(same.sum()):,} of {same.size:,} pairs at {_threshold(found)} or more"
+        )

@@ -1,0 +1,350 @@
+"""What a store holds and how it is kept: ``sss info``, ``galleries``, ``verify``, ``optimise``, ``drop``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from siamese_search.cli.options import json_option, place_options, store_option, store_options
+from siamese_search.cli.output import (
+    console,
+    file_size,
+    note,
+    safe,
+    warn,
+    write_json,
+    write_pairs,
+    write_table,
+    write_text,
+)
+from siamese_search.datasets.records import BOOKKEEPING
+from siamese_search.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_PARTIAL,
+    StoreError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from siamese_search.maintenance.verify import VerifySummary
+
+
+_INFO_EPILOG = """\b
+Examples:
+  sss info                     the store in use
+  sss info --store demo/.sss   another one
+  sss info --gallery station   all about one gallery
+  sss info --model runs/first  a model bundle
+"""
+
+_GALLERIES_EPILOG = """\b
+Examples:
+  sss galleries                                the store in use
+  sss galleries --store http://localhost:6333  a server's
+"""
+
+_VERIFY_EPILOG = """\b
+Examples:
+  sss verify                 vectors, and each file's size and time
+  sss verify --checksum      each file's content too, after `sss ingest --checksum`
+  sss verify --vectors-only  where the images are on another machine
+"""
+
+_OPTIMISE_EPILOG = """\b
+Examples:
+  sss optimise              after a large ingest
+  sss optimise --index yes  with an HNSW index, for very many searches
+"""
+
+_DROP_EPILOG = """\b
+Examples:
+  sss drop station        asks first
+  sss drop station --yes  in a script
+"""
+
+
+@click.command("info", epilog=_INFO_EPILOG, short_help="Show a store, its galleries and the model in use.")
+@store_options
+@json_option
+def info_command(store: str | None, gallery: str | None, model: str | None, json: bool) -> None:
+    """Show the galleries of a store (or only --gallery), and the model that the settings name.
+
+    A store that does not exist yet is shown as empty.
+    """
+    from siamese_search.api import maintenance
+
+    facts = maintenance.describe(store=store, gallery=gallery, model=model)
+    if json:
+        write_json(facts)
+    else:
+        _print_info(facts, alone=gallery is not None)
+
+
+def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
+    galleries = facts["galleries"]
+    model = facts["model"]
+    write_pairs([("store", facts["store"] if galleries else f"{facts['store']}  (empty)")])
+    if alone:
+        _print_gallery(galleries[0])
+    elif galleries:
+        columns = [("gallery", "text"), ("images", "number"), ("size", "number"), ("model", "text")]
+        columns += [("filter by", "words")]
+        write_table(
+            columns,
+            [
+                [
+                    item["name"],
+                    f"{item['points']:,}",
+                    file_size(item["size_bytes"]),
+                    item["model"]["fingerprint"][:12],
+                    " ".join(sorted(set(item["fields"]) - BOOKKEEPING)),
+                ]
+                for item in galleries
+            ],
+        )
+    else:
+        write_text("")
+    write_pairs(
+        [
+            ("model", model["name"]),
+            ("fingerprint", model["fingerprint"]),
+            ("network", f"{model['backbone']}, {model['dim']}-D"),
+            ("input", f"{model['input_size'][0]}x{model['input_size'][1]} (height x width)"),
+            ("held out", f"{model['heldout_identities']} identities"),
+            *((safe(name), _figures(value)) for name, value in model["metrics"].items()),
+        ]
+    )
+
+
+def _print_gallery(item: dict[str, Any]) -> None:
+    """All about one."""
+    storage = item["storage"]
+    quantised = "" if storage["quantisation"] == "none" else f", searched in {storage['quantisation']}"
+    indexed = item["indexed_points"]
+    pairs = [
+        ("gallery", item["name"]),
+        ("engine", item["engine"]),
+        ("images", f"{item['points']:,}"),
+        ("identities", f"{item['identities']:,}"),
+        ("cameras", f"{item['cameras']:,}"),
+        ("vectors", f"{storage['vectors']}{quantised}"),
+        ("index", f"HNSW, {indexed:,} images" if indexed else "none: exact search"),
+        ("size", f"{file_size(item['size_bytes'])}{_memory(item['resident_bytes'])}"),
+        ("made by", _model(item["model"])),
+    ]
+    if item["previous"]:
+        pairs.append(("previous", f"{_model(item['previous'])}; sss rollback goes back to it"))
+    if item["building"]:
+        pairs.append(("building", f"{_model(item['building'])}; sss reindex goes on with it"))
+    fields = [f"{name} ({kind})" for name, kind in sorted(item["fields"].items()) if name not in BOOKKEEPING]
+    write_pairs([*pairs, ("filter by", ", ".join(fields))])
+    write_text("")
+
+
+def _memory(count: int) -> str:
+    return f", about {file_size(count)} of it in memory to search" if count else ""
+
+
+def _model(model: dict[str, Any]) -> str:
+    short = f"{model['fingerprint'][:12]}, {model['dim']}-D"
+    return f"{model['name']} ({short})" if model["name"] else short
+
+
+def _figures(value: object) -> str:
+    """A figure, or those of one data set: ``rank1 0.8624, mAP 0.6660``."""
+    if not isinstance(value, dict):
+        return _figure(value)
+    return ", ".join(f"{safe(name)} {_figure(figure)}" for name, figure in value.items())
+
+
+def _figure(value: object) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else safe(value)
+
+
+@click.command("galleries", epilog=_GALLERIES_EPILOG, short_help="List what a store holds.")
+@store_option
+@json_option
+def galleries_command(store: str | None, json: bool) -> None:
+    """List a store's galleries: images, identities, cameras, model and size.
+
+    `sss info --gallery NAME` tells all about one.
+    """
+    from siamese_search.api import maintenance
+
+    facts = maintenance.galleries(store=store)
+    if json:
+        write_json(facts)
+    elif not facts["galleries"]:
+        write_text(f"{safe(facts['store'])} is empty; fill it with: sss ingest DIR")
+    else:
+        columns = [("gallery", "text"), ("images", "number"), ("identities", "number"), ("cameras", "number")]
+        columns += [("size", "number"), ("model", "path"), ("", "text")]
+        write_table(
+            columns,
+            [
+                [
+                    item["name"],
+                    f"{item['points']:,}",
+                    f"{item['identities']:,}",
+                    f"{item['cameras']:,}",
+                    file_size(item["size_bytes"]),
+                    f"{item['model']['name']} ({item['model']['fingerprint'][:12]})".lstrip(),
+                    "being re-indexed" if item["building"] else "",
+                ]
+                for item in facts["galleries"]
+            ],
+        )
+
+
+@click.command("verify", epilog=_VERIFY_EPILOG, short_help="Check a gallery's vectors and files.")
+@place_options
+@click.option(
+    "--checksum", is_flag=True, help="Compare files by content where that is known. Reads every file."
+)
+@click.option("--vectors-only", is_flag=True, help="Do not look at the files.")
+@json_option
+def verify_command(
+    store: str | None, gallery: str | None, checksum: bool, vectors_only: bool, json: bool
+) -> int:
+    """Compare every stored vector with its checksum, and every image's file with what was ingested.
+
+    Each problem is named with its reason (exit code 3): a vector that has changed, a file that is gone, changed or
+    cannot be looked at. Nothing is mended: `sss ingest --reembed DIR` embeds images again, `--prune` removes those
+    that are gone.
+    """
+    from siamese_search.api import maintenance
+    from siamese_search.cli.progress import Bar
+
+    if checksum and vectors_only:
+        raise UsageError("--checksum compares files and --vectors-only leaves them out: give one of the two")
+    with Bar("verify", "images") as bar:
+        summary = maintenance.verify(
+            store=store, gallery=gallery, files=not vectors_only, checksum=checksum, progress=bar.update
+        )
+    for problem in summary.problems:
+        warn(f"{problem.kind} {problem.path or problem.key}: {problem.reason}")
+    if summary.wrong > len(summary.problems):
+        warn(f"and {summary.wrong - len(summary.problems):,} problems more")
+    if json:
+        write_json(summary.to_json())
+    else:
+        write_text(_describe_check(summary))
+    return EXIT_PARTIAL if summary.wrong else EXIT_DONE
+
+
+def _describe_check(summary: VerifySummary) -> str:
+    counts = [
+        f"{getattr(summary, kind):,} {kind}"
+        for kind in ("damaged", "missing", "changed", "unreadable")
+        if getattr(summary, kind)
+    ]
+    if summary.unchecked:
+        counts.append(f"{summary.unchecked:,} without a checksum")
+    return (
+        f"{summary.points:,} images: {', '.join(counts) or 'all sound'} ({summary.seconds:.1f} s)\n"
+        f"gallery '{safe(summary.collection)}' in {safe(summary.store)}"
+    )
+
+
+@click.command("optimise", epilog=_OPTIMISE_EPILOG, short_help="Make a large gallery open and answer faster.")
+@place_options
+@click.option(
+    "--index",
+    type=click.Choice(["auto", "yes", "no"]),
+    default="auto",
+    help="Build an HNSW index: auto does where it pays (from 400,000 images, with int4 from 2,000,000).",
+)
+@json_option
+def optimise_command(store: str | None, gallery: str | None, index: str, json: bool) -> None:
+    """Write a gallery's vectors into one compact, read-only part: it opens faster and takes less memory.
+
+    Works on a copy, in a process of its own. Searches and ingests go on; they wait only while the copy is made and
+    while it takes the place of the original. Interrupted, the gallery is as it was. Without an index a search
+    compares with every vector: quantised to int4 that takes tens of milliseconds for a million.
+    """
+    from siamese_search.api import maintenance
+
+    with _stages() as show:
+        facts = maintenance.optimise(
+            store=store,
+            gallery=gallery,
+            index={"auto": None, "yes": True, "no": False}[index],
+            progress=show,
+        )
+    if json:
+        write_json(facts)
+    else:
+        write_text(_describe_optimised(facts))
+
+
+def _describe_optimised(facts: dict[str, Any]) -> str:
+    where = f"gallery '{safe(facts['collection'])}' in {safe(facts['store'])}"
+    if not facts["changed"]:
+        return f"{facts['points']:,} images, nothing to do\n{where}"
+    index = f", {facts['indexed_points']:,} of them in an index" if facts["indexed_points"] else ""
+    return (
+        f"{facts['points']:,} images optimised{index} ({facts['seconds']:.1f} s)\n{where}:"
+        f" {file_size(facts['size_bytes'])} on disk, {file_size(facts['resident_bytes'])} in memory to search"
+    )
+
+
+@contextmanager
+def _stages() -> Iterator[Callable[[str, float], None]]:
+    """What is being done, with the seconds passed on a terminal, and as a line for each stage elsewhere."""
+    if not sys.stderr.isatty():
+        told: list[str] = []
+
+        def tell(stage: str, seconds: float) -> None:
+            if stage not in told:
+                told.append(stage)
+                note(f"optimise: {stage} (after {seconds:.0f} s)")
+
+        yield tell
+        return
+    with console(stderr=True).status("optimise") as status:
+        yield lambda stage, seconds: status.update(f"optimise: {stage}, {seconds:.0f} s")
+
+
+@click.command("drop", epilog=_DROP_EPILOG, short_help="Delete a gallery.")
+@click.argument("name", metavar="NAME")
+@store_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def drop_command(name: str, store: str | None, yes: bool, json: bool) -> int:
+    """Delete the gallery NAME with all its vectors, those kept for a rollback too. The images stay.
+
+    Asks first on a terminal; elsewhere it needs --yes.
+    """
+    from siamese_search.api import maintenance
+
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError(f"nobody can be asked whether to delete gallery {name!r} here: give --yes")
+        if not click.confirm(f"delete gallery '{safe(name)}'{_size(name, store)}?", err=True):
+            note("nothing was deleted")
+            return EXIT_FAILED
+    maintenance.drop(name, store=store)
+    if json:
+        write_json({"dropped": name})
+    else:
+        write_text(f"gallery '{safe(name)}' deleted")
+    return EXIT_DONE
+
+
+def _size(name: str, store: str | None) -> str:
+    """`` (12,936 images) in .sss``; GalleryNotFoundError before anybody is asked."""
+    from siamese_search.api import maintenance
+    from siamese_search.errors import GalleryNotFoundError
+
+    try:
+        facts = maintenance.facts(name, store=store)
+    except GalleryNotFoundError:
+        raise
+    except StoreError:
+        return " (damaged)"  # all the more reason to drop it
+    return f" ({facts['points']:,} images) in {safe(facts['store'])}"

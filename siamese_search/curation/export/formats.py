@@ -1,0 +1,206 @@
+"""What an export writes: CSV, JSON Lines, Parquet, NumPy's .npz.
+
+Parquet, by pyarrow, has one typed column per field; the vector is a fixed-size list of float32. The .npz has one array
+per field, without pickle, and text as fixed-width Unicode. An array's header says its length and the width of its
+longest text, which are known at the end only. So each column is first put on disk as it comes, and then written into
+the archive a piece at a time.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from siamese_search.curation.export.rows import Batch, Column
+from siamese_search.errors import DataError, MissingExtraError, printable
+from siamese_search.gallery.contract import Vectors
+from siamese_search.io.csv_cells import write_cell
+
+_PIECE = 4096
+#: A single long text widens its whole column: beyond this many bytes nobody could load it.
+_MOST_BYTES = 8 << 30
+_PLAIN = {"int": np.dtype("<i8"), "float": np.dtype("<f8"), "bool": np.dtype("?")}
+
+
+def write_csv(rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, vectors: bool) -> int:
+    """One row per point: ``id``, the fields, and with vectors ``vector``, a JSON list. How many rows.
+
+    Cells are those of :func:`~siamese_search.io.csv_cells.write_cell`: nothing runs as a formula, and ``sss label``
+    reads the file. An absent field is an empty cell.
+    """
+    count = 0
+    with out.open("w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle, lineterminator="\n")
+        names = [write_cell(column.name) for column in columns]
+        writer.writerow(["id", *names, *(["vector"] if vectors else [])])
+        for batch in rows:
+            for row, one in enumerate(batch.ids):
+                cells = [one, *(write_cell(values[row]) for values in batch.values)]
+                if batch.vectors is not None:
+                    cells.append(f"[{numbers(batch.vectors[row])}]")
+                writer.writerow(cells)
+            count += len(batch.ids)
+    return count
+
+
+def write_jsonl(rows: Iterable[Batch], columns: Sequence[Column], out: Path) -> int:
+    """One object per line: ``{"id", "payload", "vector"}``, the payload with the fields that the point has."""
+    count = 0
+    with out.open("w", encoding="utf-8") as handle:
+        for batch in rows:
+            for row, one in enumerate(batch.ids):
+                payload = {
+                    column.field: values[row]
+                    for column, values in zip(columns, batch.values)
+                    if values[row] is not None
+                }
+                line = f'{{"id": "{one}", "payload": {json.dumps(payload, ensure_ascii=False)}'
+                if batch.vectors is not None:
+                    line += f', "vector": [{numbers(batch.vectors[row])}]'
+                handle.write(line + "}\n")
+            count += len(batch.ids)
+    return count
+
+
+def numbers(vector: Vectors) -> str:
+    """The shortest decimals that are these float32 again, with commas between."""
+    return ",".join(vector.astype("U16"))
+
+
+def check_pyarrow() -> None:
+    """Raise MissingExtraError where pyarrow is not installed."""
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise MissingExtraError("Parquet", "analysis") from None
+
+
+def write_parquet(
+    rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, dim: int | None, about: Mapping[str, str]
+) -> int:
+    """How many rows. dim: of the vectors, None for none. about: key-value metadata of the file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "bool": pa.bool_()}
+    parts: list[Any] = [pa.field("id", pa.string(), nullable=False)]
+    parts += [pa.field(column.name, kinds[column.kind]) for column in columns]
+    if dim is not None:
+        item = pa.field("item", pa.float32(), nullable=False)
+        parts.append(pa.field("vector", pa.list_(item, dim), nullable=False))
+    schema = pa.schema(parts, metadata=dict(about))
+    count = 0
+    with pq.ParquetWriter(out, schema, compression="zstd") as writer:
+        for batch in rows:
+            arrays: list[Any] = [pa.array(batch.ids, pa.string())]
+            arrays += [pa.array(values, kinds[column.kind]) for column, values in zip(columns, batch.values)]
+            if batch.vectors is not None:
+                flat = pa.array(batch.vectors.reshape(-1), pa.float32())
+                arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=schema.field("vector").type))
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+            count += len(batch.ids)
+    return count
+
+
+def write_npz(rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, dim: int | None) -> int:
+    """How many rows. Arrays: ``id``, one per field, ``vector`` float32 [n, d]; ``np.load(out)`` reads them.
+
+    Where a point has no such field its place holds "", 0, NaN or False, and ``FIELD.present`` (bool [n]) is written
+    beside the array. Raises DataError for a column of text that would be too large.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix=f".{out.name[:40]}.", dir=out.parent) as spool,
+        ExitStack() as stack,
+    ):
+        place = Path(spool)
+        spools = [
+            _Spool(stack, place / str(at), name, kind)
+            for at, (name, kind) in enumerate([("id", "str"), *((c.name, c.kind) for c in columns)])
+        ]
+        vectors = stack.enter_context((place / "vectors").open("w+b"))
+        count = 0
+        for batch in rows:
+            for one, values in zip(spools, [batch.ids, *batch.values]):
+                one.add(values)
+            if batch.vectors is not None:
+                vectors.write(batch.vectors.astype("<f4", copy=False).tobytes())
+            count += len(batch.ids)
+        with zipfile.ZipFile(out, "w", allowZip64=True) as archive:
+            for one in spools:
+                one.write(archive, count)
+            if dim is not None:
+                vectors.seek(0)
+                with _array(archive, "vector", np.dtype("<f4"), (count, dim), compress=False) as member:
+                    while piece := vectors.read(1 << 20):
+                        member.write(piece)
+    return count
+
+
+class _Spool:
+    """One column on disk."""
+
+    def __init__(self, stack: ExitStack, path: Path, name: str, kind: str) -> None:
+        self.name, self.kind = name, kind
+        self._file = stack.enter_context(path.open("w+b"))
+        self._present = stack.enter_context(path.with_suffix(".present").open("w+b"))
+        self._gaps, self._width = False, 1
+
+    def add(self, values: Sequence[Any]) -> None:
+        there = np.array([value is not None for value in values], bool)
+        self._gaps = self._gaps or not there.all()
+        self._present.write(there.tobytes())
+        if self.kind == "str":
+            texts = ["" if value is None else value for value in values]
+            self._width = max(self._width, *map(len, texts))
+            self._file.write("".join(json.dumps(text) + "\n" for text in texts).encode())
+        else:
+            filler: Any = {"int": 0, "float": float("nan"), "bool": False}[self.kind]
+            filled = [filler if value is None else value for value in values]
+            self._file.write(np.array(filled, _PLAIN[self.kind]).tobytes())
+
+    def write(self, archive: zipfile.ZipFile, count: int) -> None:
+        kind = np.dtype(f"<U{self._width}") if self.kind == "str" else _PLAIN[self.kind]
+        if count * kind.itemsize > _MOST_BYTES:
+            raise DataError(
+                f"a text of {self._width:,} characters in '{printable(self.name)}' makes the array too large for"
+                " .npz: export .parquet or .jsonl"
+            )
+        self._file.seek(0)
+        with _array(archive, self.name, kind, (count,)) as member:
+            for piece in self._pieces(kind):
+                member.write(piece)
+        if self._gaps:
+            self._present.seek(0)
+            with _array(archive, f"{self.name}.present", np.dtype("?"), (count,)) as member:
+                while piece := self._present.read(1 << 20):
+                    member.write(piece)
+
+    def _pieces(self, kind: np.dtype[Any]) -> Iterator[bytes]:
+        if self.kind != "str":
+            while piece := self._file.read(1 << 20):
+                yield piece
+            return
+        while lines := list(islice(self._file, _PIECE)):
+            yield np.array([json.loads(line) for line in lines], kind).tobytes()
+
+
+def _array(
+    archive: zipfile.ZipFile, name: str, kind: np.dtype[Any], shape: tuple[int, ...], *, compress: bool = True
+) -> IO[bytes]:
+    """A member of the archive, its header written, open for the array's bytes."""
+    # A slash would make a directory of a field's name when the archive is unpacked.
+    info = zipfile.ZipInfo(f"{name.replace('/', '_')}.npy")
+    info.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    member = archive.open(info, "w", force_zip64=True)
+    header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(member, header)
+    return member

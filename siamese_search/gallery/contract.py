@@ -1,0 +1,336 @@
+"""The contracts of a gallery and of the store that holds galleries: one for every engine.
+
+A gallery has a *current* generation, which searches use. Re-indexing fills another one beside it (*building*),
+publishes it in one atomic step, and keeps the former one (*previous*) to roll back to.
+"""
+
+from __future__ import annotations
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
+
+Payload = Mapping[str, Any]
+Vectors = NDArray[np.float32]
+
+#: Called some five times a second with what is being done, in a word or two, and the seconds passed.
+OptimiseProgress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """Which model made (or will make) a gallery's vectors."""
+
+    fingerprint: str
+    dim: int
+    name: str = ""  # for people: where the model came from
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPoint:
+    """One point as stored. ``vector`` is float32 [d], or ``None`` unless asked for."""
+
+    id: str
+    payload: dict[str, Any]
+    vector: Vectors | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One search result: cosine similarity in [-1, 1], higher is closer."""
+
+    id: str
+    score: float
+    payload: dict[str, Any]
+    vector: Vectors | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryInfo:
+    """What a person wants to know about a gallery.
+
+    indexed_points: those in an HNSW index. size_bytes: the space on disk. resident_bytes: an estimate of the memory
+    that a search needs for this gallery, over and above what the program itself takes. Either is 0 if unknown.
+    """
+
+    name: str
+    store: str
+    engine: str
+    points: int
+    indexed_points: int
+    model: ModelRef
+    size_bytes: int
+    fields: dict[str, str] = field(default_factory=dict)  # payload field -> str | int | float | bool
+    storage: Storage = DEFAULT_STORAGE
+    resident_bytes: int = 0
+
+
+class Gallery(ABC):
+    """An open gallery. Use it as a context manager; ``close`` is idempotent.
+
+    Vectors are float32 and must be finite and of unit length (to 1e-3): anything else raises
+    ``ValueError`` naming the row, because the engines would store it silently.
+    Payload values are str, int (64 bits), float (finite), bool or None (a None value is not stored). A field
+    has one type: int and float mixed become float, any other mixture becomes str, stored values included.
+    Engines add ``crc``, the CRC-32 of the stored vector's bytes, to every payload; what is stored is
+    ``storage.rounded(sent)``.
+    Any call may raise StoreBusyError while another process has its turn, and StoreError for damage.
+    """
+
+    name: str
+    store: str
+    model: ModelRef
+    storage: Storage = DEFAULT_STORAGE
+
+    @property
+    def dim(self) -> int:
+        return self.model.dim
+
+    @abstractmethod
+    def upsert(self, ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload]) -> None:
+        """Insert or replace points, whole payload included. On return the points survive a process crash.
+
+        ids: n uuid strings; vectors: float32 [n, d]; payloads: n flat mappings. n may be 0. Where an id
+        occurs twice, the last one wins. Vectors are stored to the bit (float16: those of their rounding). Raises
+        ValueError for what cannot be stored; large calls are written in parts, so that an earlier part may then be
+        stored already.
+        """
+
+    @abstractmethod
+    def set_payload(self, ids: Sequence[str], payloads: Sequence[Payload]) -> None:
+        """Change some fields of points in place; their vectors and other fields stay. Durable as :meth:`upsert`.
+
+        payloads: one per id. A value of None takes the field away. Ids that are not there are ignored; where an id
+        occurs twice, fields of the later one win. Types are settled as by upsert, stored values included. The same
+        call may be repeated without harm. Raises ValueError for what cannot be stored and for ``crc``; large
+        calls are written in parts, so that an earlier part may then be stored already.
+        """
+
+    @abstractmethod
+    def delete(self, ids: Sequence[str]) -> None:
+        """Remove points; ids that are not there are ignored."""
+
+    @abstractmethod
+    def query_batch(
+        self,
+        vectors: Vectors,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        with_vectors: bool = False,
+        with_payload: bool = True,
+        exact: bool = False,
+    ) -> list[list[Hit]]:
+        """The k nearest points to each row of vectors [n, d] that meet all conditions.
+
+        Lists are shorter than k when the gallery is. ``exact`` bypasses any approximate index. Without
+        payloads (empty in each hit) long lists come several times faster.
+        Raises FilterError for an unknown field (as do all methods that take conditions), UsageError for k < 1.
+        """
+
+    def query(
+        self,
+        vector: Vectors,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        with_vectors: bool = False,
+        exact: bool = False,
+    ) -> list[Hit]:
+        """:meth:`query_batch` for one vector, float32 [d]."""
+        return self.query_batch(
+            np.asarray(vector, np.float32)[None, :], k, where, with_vectors=with_vectors, exact=exact
+        )[0]
+
+    def query_ids(
+        self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
+    ) -> list[list[int]]:
+        """:meth:`query_batch`, but only the ids, as the integers of their UUIDs: for rankings of thousands.
+
+        Engines override it where making a :class:`Hit` of each result costs more than finding it.
+        """
+        found = self.query_batch(vectors, k, where, with_payload=False, exact=exact)
+        return [[uuid.UUID(hit.id).int for hit in hits] for hits in found]
+
+    @abstractmethod
+    def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[StoredPoint | None]:
+        """The points of these ids, in this order; ``None`` where there is none."""
+
+    @abstractmethod
+    def scroll(
+        self,
+        where: Sequence[Condition] = (),
+        *,
+        with_vectors: bool = False,
+        fields: Sequence[str] | None = None,
+        batch: int = 1000,
+    ) -> Iterator[StoredPoint]:
+        """All points that meet the conditions, by ascending id, in bounded memory.
+
+        ``fields`` limits the payload to those keys. Points written during the scroll may or may not appear.
+        """
+
+    @abstractmethod
+    def count(self, where: Sequence[Condition] = ()) -> int:
+        """How many points meet the conditions (exact)."""
+
+    @abstractmethod
+    def facet(self, field: str, where: Sequence[Condition] = (), limit: int = 100) -> dict[Any, int]:
+        """The most frequent values of a payload field with their counts: by count descending, then value."""
+
+    @abstractmethod
+    def fields(self) -> dict[str, str]:
+        """Payload fields that exist in this gallery with their type: str, int, float or bool."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Make everything written so far survive a power loss."""
+
+    @abstractmethod
+    def optimise(self, *, index: bool | None = None, progress: OptimiseProgress | None = None) -> bool:
+        """Tidy up, and build or drop an HNSW index; True if something changed. May take minutes.
+
+        index: None builds one where it pays and keeps one that is there; a server decides by itself. Searches
+        and writes go on meanwhile.
+        """
+
+    @abstractmethod
+    def info(self) -> GalleryInfo:
+        """Counts, size, model, fields."""
+
+    def write_mark(self) -> str | None:
+        """A text that changes whenever anybody writes to this generation; None where the engine cannot tell.
+
+        Equal marks before and after mean that nothing was written in between.
+        """
+        return None
+
+    @abstractmethod
+    def close(self) -> None:
+        """Flush and release. Safe to call twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Generations:
+    """Which generations a gallery has, by the models that made them; None where there is none."""
+
+    current: ModelRef
+    previous: ModelRef | None = None
+    building: ModelRef | None = None
+
+
+class Store(ABC):
+    """An open store. Use it as a context manager; ``close`` is idempotent.
+
+    Methods that name a gallery raise GalleryNotFoundError (listing the galleries there are) where it does not
+    exist, UsageError for what cannot be a name, StoreError for damage and for what cannot be reached.
+    """
+
+    location: str  # as the user gave it, without credentials: safe to print
+
+    @abstractmethod
+    def names(self) -> list[str]:
+        """The galleries, sorted; empty where there is no store yet."""
+
+    @abstractmethod
+    def open(
+        self,
+        name: str,
+        *,
+        model: ModelRef | None = None,
+        create: bool = False,
+        mode: Literal["r", "w"] = "r",
+        storage: Storage | None = None,
+        wait: float = 10.0,
+    ) -> Gallery:
+        """Open the current generation. See :func:`siamese_search.gallery.opening.open_gallery`.
+
+        storage: of a gallery that is made by this call (default: :meth:`default_storage`); one that exists keeps
+        its own.
+
+        The gallery stands for that generation until it is closed. When another has become current, a reader
+        goes on in its own; a writer's next call raises GalleryReplacedError, as does a reader's once its
+        generation has been deleted.
+        """
+
+    @abstractmethod
+    def generations(self, name: str) -> Generations:
+        """The generations of a gallery."""
+
+    @abstractmethod
+    def build(
+        self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = 10.0
+    ) -> Gallery:
+        """The building generation, open for writing: the one left unfinished by an earlier call with the same
+        model and storage (its points kept), else a new, empty one; an unfinished one of others is deleted.
+
+        storage: None is :meth:`default_storage` like that of the current generation.
+
+        Nobody else sees it before :meth:`publish`. One process builds at a time: StoreBusyError otherwise.
+        """
+
+    @abstractmethod
+    def publish(self, name: str, *, wait: float = 10.0) -> None:
+        """Make the building generation current in one atomic step; the former current one becomes previous.
+
+        An older previous one is deleted. The built gallery must be closed. A search that has begun in the
+        former generation ends there. StoreError where nothing is being built.
+        """
+
+    def publish_settled(self, name: str, settle: Callable[[Gallery], None], *, wait: float = 10.0) -> None:
+        """:meth:`publish` after a last look at the current generation, with which ``settle`` is called.
+
+        As far as the engine can, nobody else writes to it from then until the swap; searches may have to
+        wait. ``settle`` may still write to the built gallery, and closes it. What it raises publishes nothing.
+        """
+        with self.open(name, wait=wait) as current:
+            settle(current)
+        self.publish(name, wait=wait)
+
+    @abstractmethod
+    def rollback(self, name: str, *, wait: float = 10.0) -> ModelRef:
+        """Swap current and previous in one atomic step; returns the model now current.
+
+        Called twice it changes nothing. StoreError where there is no previous generation.
+        """
+
+    @abstractmethod
+    def drop_old(self, name: str) -> int:
+        """Delete every generation but the current one; how many there were."""
+
+    @abstractmethod
+    def drop(self, name: str) -> None:
+        """Delete a gallery with all its generations."""
+
+    @abstractmethod
+    def default_storage(self, like: Storage = DEFAULT_STORAGE) -> Storage:
+        """The storage where nothing else is said: of a new gallery, or of a copy of one stored ``like`` this."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release connections. Safe to call twice; galleries opened from it may go with it."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

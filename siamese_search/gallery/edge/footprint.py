@@ -1,0 +1,148 @@
+"""What an embedded gallery takes: space on disk, memory of a search."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from siamese_search.gallery.edge import layout
+from siamese_search.gallery.storage import Storage
+
+#: Of one request to read ahead the system takes no more than this.
+_PIECE = 2 << 20
+
+
+def measure(generation: Path, storage: Storage) -> tuple[int, int]:
+    """(space on disk, memory that a search needs), in bytes; sparse files count what they hold.
+
+    The second is an estimate: all but the payloads, the log and, beside a quantised copy, the vectors, of which a
+    search reads some pages only.
+    """
+    disk = resident = 0
+    for file in generation.rglob("*"):
+        with suppress(OSError):  # the engine may delete a file meanwhile
+            if file.is_file() and not file.is_symlink():
+                taken = file.stat().st_blocks * 512
+                disk += taken
+                inside = file.relative_to(generation).parts
+                if inside[:2] == (layout.SHARD, "segments") and _is_read(inside[3:], storage):
+                    resident += taken
+    return disk, resident
+
+
+def _is_read(inside: tuple[str, ...], storage: Storage) -> bool:
+    """Whether every search reads this file, named by its path in its segment."""
+    if inside[:1] == ("payload_storage",):
+        return False
+    vectors = inside[:1] == ("vector_storage",) and not any("quantized" in part for part in inside)
+    return not vectors or storage.quantisation == "none"
+
+
+def read_ahead(shard: Path, storage: Storage) -> None:
+    """Ask the system to read what opening and a search will want, in large pieces: the engine maps its files, and
+    takes them page by page where they are not in memory.
+
+    50,000 points from a busy disk: 0.6 s instead of 14 s. What is in memory already is not asked for: that costs
+    90 ms for a million points, looking at one page of each piece 2 ms.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    for file in _searched(shard, storage):
+        with suppress(OSError), _opened(file) as (descriptor, size):
+            for start, end in _pieces(descriptor, size):
+                if not _in_memory(descriptor, end - 1):
+                    os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_WILLNEED)
+
+
+@contextmanager
+def kept_in_memory(shard: Path, storage: Storage) -> Iterator[None]:
+    """While the engine closes a shard: leave in memory what a search reads.
+
+    On closing, the engine has the system take all pages of its files out of memory (MADV_PAGEOUT), so that the next
+    search would read a million points' 480 MB from disk again. Pages that are mapped a second time are spared. Only
+    what is in memory is mapped: closing reads nothing.
+    """
+    maps: list[mmap.mmap] = []
+    try:
+        if hasattr(mmap, "MAP_POPULATE"):
+            for file in _searched(shard, storage):
+                with suppress(OSError, ValueError):
+                    maps += _mapped(file)
+        yield
+    finally:
+        for one in maps:
+            one.close()
+
+
+def _mapped(file: Path) -> list[mmap.mmap]:
+    """Mappings of the pieces of a file that are in memory; those that follow one another are one."""
+    with _opened(file) as (descriptor, size):
+        runs: list[tuple[int, int]] = []
+        for start, end in _pieces(descriptor, size):
+            if not _in_memory(descriptor, end - 1):
+                continue
+            if runs and runs[-1][1] == start:
+                start = runs.pop()[0]
+            runs.append((start, end))
+        flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
+        return [
+            mmap.mmap(descriptor, end - start, flags=flags, prot=mmap.PROT_READ, offset=start)
+            for start, end in runs
+        ]
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[tuple[int, int]]:
+    """(descriptor, size) of a regular file; of anything else, the size 0. Raises OSError."""
+    descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        known = os.fstat(descriptor)
+        yield descriptor, known.st_size if stat.S_ISREG(known.st_mode) else 0
+    finally:
+        os.close(descriptor)
+
+
+def _pieces(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+    """(start, end) of what a file holds, a few megabytes each, without the holes of a sparse one."""
+    offset = 0
+    while offset < size:
+        try:
+            start = os.lseek(descriptor, offset, os.SEEK_DATA)
+            offset = os.lseek(descriptor, start, os.SEEK_HOLE)
+        except OSError:  # a hole up to the end
+            return
+        start -= start % mmap.ALLOCATIONGRANULARITY
+        for piece in range(start, offset, _PIECE):
+            yield piece, min(piece + _PIECE, offset)
+
+
+def _searched(shard: Path, storage: Storage) -> Iterator[Path]:
+    """The files of a shard that opening and a search want."""
+    for file in shard.rglob("*"):
+        inside = file.relative_to(shard).parts
+        if inside[0] != "segments" or _is_read(inside[2:], storage):
+            yield file
+
+
+def _in_memory(descriptor: int, offset: int) -> bool:
+    """Whether the page there is in memory, as far as the system tells. The last page of a piece stands for all."""
+    if not hasattr(os, "RWF_NOWAIT"):
+        return False
+    try:
+        return os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT) == 1
+    except OSError:  # it would have to be read, or the file system knows no such question
+        return False
+
+
+def has_index(generation: Path) -> bool:
+    """Whether the shard is one with an HNSW index, once it is optimised."""
+    try:
+        document = json.loads((generation / layout.SHARD / "edge_config.json").read_bytes())
+        return bool((document.get("hnsw_config") or {"m": 0})["m"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False

@@ -1,0 +1,350 @@
+"""The embedded engine: a gallery in a directory, on Qdrant Edge.
+
+Search is exact, or goes through a quantised copy first (:mod:`..storage`), until :meth:`EmbeddedGallery.optimise`
+builds an HNSW index, which pays only for large galleries (:func:`..storage.pays_index`). Vectors are stored as
+sent (Dot distance on unit vectors), in float32 or rounded to float16.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import qdrant_edge as edge
+
+from siamese_search.errors import GalleryReplacedError, StoreError, UsageError, printable
+from siamese_search.gallery.checks import vector_crc
+from siamese_search.gallery.contract import (
+    Gallery,
+    GalleryInfo,
+    Hit,
+    OptimiseProgress,
+    Payload,
+    StoredPoint,
+    Vectors,
+)
+from siamese_search.gallery.edge import journal, layout
+from siamese_search.gallery.edge.convert import (
+    bool_fields,
+    decode_bools,
+    encode_bools,
+    search_params,
+    to_filter,
+    to_points,
+    to_vector,
+)
+from siamese_search.gallery.edge.footprint import has_index, measure
+from siamese_search.gallery.edge.lease import ShardLease
+from siamese_search.gallery.edge.optimise_child import run_in_child
+from siamese_search.gallery.edge.queries import Ask, filled, hits, nearest
+from siamese_search.gallery.fields import (
+    UNINDEXED,
+    canonical_ids,
+    gather,
+    json_path,
+    one_per_id,
+    settle,
+    unit_rows,
+)
+from siamese_search.gallery.filters import Condition, check
+
+#: Points per engine call: large enough to be fast, small enough to let a waiting search in soon.
+_CHUNK = 1000
+_QUERY_CHUNK = 64
+_MAX_K = 2**31
+
+
+class EmbeddedGallery(Gallery):
+    """One gallery of a directory store. Made by :func:`siamese_search.gallery.open_gallery`.
+
+    Thread-safe. Several processes may have it open: each takes its turn (:mod:`.lease`), so calls may wait
+    and raise StoreBusyError naming the holder. ``mode`` "r" refuses writes.
+
+    It stands for one generation until it is closed. After another was published, a reader goes on in its own
+    (as long as that is kept), so that no answer mixes two; a writer's next call raises GalleryReplacedError, so
+    that nothing is written where nobody looks. A reader's does too once its generation has been deleted.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        generation: Path,
+        *,
+        mode: str = "r",
+        wait: float = 10.0,
+        building: bool = False,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        """building: the generation is not to be the current one, even for writing."""
+        self.generation, self._mode, self._wait = generation, mode, wait
+        self._building, self._on_close = building, on_close
+        header = layout.read_header(generation)
+        self.name, self.model, self.storage = header.name, header.model, header.storage
+        self.store = os.fspath(store)
+        self._what = f"gallery {self.name!r} in {printable(self.store)}"
+        self._lease = ShardLease(self._locate, self._what, wait)
+
+    def upsert(self, ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload]) -> None:
+        self._writable()
+        rows = self.storage.rounded(unit_rows(vectors, self.dim))
+        if not len(ids) == len(rows) == len(payloads):
+            raise ValueError(f"{len(ids)} ids, {len(rows)} vectors and {len(payloads)} payloads do not match")
+        names = canonical_ids(ids)
+        for start in range(0, len(names), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            with self._lease.use(writing=True) as shard:
+                # Settled under the lock: another writer may have added fields since our last turn.
+                settled, changed = settle(payloads[part], self._lease.types, row_offset=start)
+                bools = bool_fields({**self._lease.types, **changed})
+                for row, payload in zip(rows[part], settled):
+                    payload["crc"] = vector_crc(row)
+                    encode_bools(payload, bools)
+                if settled and "crc" not in self._lease.types:
+                    changed["crc"] = "int"
+                if changed:
+                    self._lease.add_fields(shard, changed)
+                journal.note(self.generation, names[part])
+                shard.update(edge.UpdateOperation.upsert_points(to_points(names[part], rows[part], settled)))
+
+    def set_payload(self, ids: Sequence[str], payloads: Sequence[Payload]) -> None:
+        self._writable()
+        wanted = list(one_per_id(canonical_ids(ids), payloads).items())
+        for start in range(0, len(wanted), _CHUNK):
+            part = dict(wanted[start : start + _CHUNK])
+            with self._lease.use(writing=True) as shard:
+                # The engine refuses ids that are not there.
+                there = [str(record.id) for record in shard.retrieve(list(part), False, False)]
+                changes, changed = gather({one: part[one] for one in there}, self._lease.types)
+                bools = bool_fields({**self._lease.types, **changed})
+                if changed:
+                    self._lease.add_fields(shard, changed)
+                journal.note(self.generation, there)
+                for change in changes:
+                    encode_bools(change.written, bools)
+                    targets: list[Any] = list(change.ids)
+                    if change.written:
+                        shard.update(edge.UpdateOperation.set_payload(targets, change.written))
+                    if change.removed:
+                        paths = [json_path(name) for name in change.removed]
+                        shard.update(edge.UpdateOperation.delete_payload(targets, paths))
+
+    def delete(self, ids: Sequence[str]) -> None:
+        self._writable()
+        names = canonical_ids(ids)
+        for start in range(0, len(names), _CHUNK):
+            part = names[start : start + _CHUNK]
+            with self._lease.use(writing=True) as shard:
+                journal.note(self.generation, part)
+                shard.update(edge.UpdateOperation.delete_points(list(part)))
+
+    def query_batch(
+        self,
+        vectors: Vectors,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        with_vectors: bool = False,
+        with_payload: bool = True,
+        exact: bool = False,
+    ) -> list[list[Hit]]:
+        out: list[list[Hit]] = []
+        params = search_params(self.storage, k, exact=exact, filtered=bool(where))
+        for rows in self._query_chunks(vectors, k):
+            with self._lease.use() as shard:
+                ask = Ask(self._filter(where), with_vectors, with_payload, params)
+                bools = self._bools()
+                for points, scores, bare in nearest(shard, rows, min(k, _MAX_K), ask):
+                    out.append(hits(filled(shard, points, ask) if bare else points, scores, bools))
+        return out
+
+    def query_ids(
+        self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
+    ) -> list[list[int]]:
+        out: list[list[int]] = []
+        params = search_params(self.storage, k, exact=exact, filtered=bool(where))
+        for rows in self._query_chunks(vectors, k):
+            with self._lease.use() as shard:
+                ask = Ask(self._filter(where), False, False, params)
+                for points, _, _ in nearest(shard, rows, min(k, _MAX_K), ask):
+                    ids: list[Any] = [point.id for point in points]
+                    out.append([one.int for one in ids])
+        return out
+
+    def _query_chunks(self, vectors: Vectors, k: int) -> Iterator[Vectors]:
+        """The query vectors, checked, a few at a time."""
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}")
+        rows = unit_rows(vectors, self.dim, "query vector")
+        for start in range(0, len(rows), _QUERY_CHUNK):
+            yield rows[start : start + _QUERY_CHUNK]
+
+    def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[StoredPoint | None]:
+        names = canonical_ids(ids)
+        found: dict[str, StoredPoint] = {}
+        for start in range(0, len(names), _CHUNK):
+            with self._lease.use() as shard:
+                bools = self._bools()
+                for record in shard.retrieve(list(names[start : start + _CHUNK]), True, with_vectors):
+                    point = _stored(record, bools)
+                    found[point.id] = point
+        return [found.get(name) for name in names]
+
+    def scroll(
+        self,
+        where: Sequence[Condition] = (),
+        *,
+        with_vectors: bool = False,
+        fields: Sequence[str] | None = None,
+        batch: int = 1000,
+    ) -> Iterator[StoredPoint]:
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, not {batch}")
+        with self._lease.use():
+            self._filter(where)  # an unknown field is an error now, not at the first next()
+        selected: bool | list[str] = True
+        if fields is not None:
+            # A name that cannot be a field's is simply not there, as any other unknown one.
+            selected = [json_path(name) for name in fields if name and '"' not in name and "\\" not in name]
+        return self._pages(where, with_vectors, selected or False, batch)
+
+    def _pages(
+        self, where: Sequence[Condition], with_vectors: bool, selected: bool | list[str], batch: int
+    ) -> Iterator[StoredPoint]:
+        offset: Any = None
+        while True:
+            with self._lease.use() as shard:
+                records, offset = shard.scroll(
+                    edge.ScrollRequest(
+                        offset=offset,
+                        limit=batch,
+                        filter=self._filter(where),
+                        with_payload=selected,
+                        with_vector=with_vectors,
+                    )
+                )
+                bools = self._bools()
+            for record in records:
+                yield _stored(record, bools)
+            if offset is None:
+                return
+
+    def count(self, where: Sequence[Condition] = ()) -> int:
+        with self._lease.use() as shard:
+            if not where:
+                return _size(shard)
+            return shard.count(edge.CountRequest(exact=True, filter=self._filter(where)))
+
+    def facet(self, field: str, where: Sequence[Condition] = (), limit: int = 100) -> dict[Any, int]:
+        if limit < 1:
+            raise UsageError(f"a facet's limit must be at least 1, not {limit}")
+        with self._lease.use() as shard:
+            wanted = self._filter(where)
+            check(Condition(field, "present"), self._lease.types)
+            kind = self._lease.types[field]
+            if kind != "float" and field not in UNINDEXED:
+                request = edge.FacetRequest(
+                    json_path(field), limit=min(limit, _MAX_K), exact=True, filter=wanted
+                )
+                hits = [(hit.value, hit.count) for hit in shard.facet(request) if hit.count]
+                if kind == "bool":
+                    hits = [(value == "true", count) for value, count in hits]
+                return dict(sorted(hits, key=_by_count))
+        # The engine counts neither floats nor what has no index.
+        counts = Counter(
+            point.payload[field]
+            for point in self.scroll([*where, Condition(field, "present")], fields=[field])
+        )
+        return dict(sorted(counts.items(), key=_by_count)[:limit])
+
+    def fields(self) -> dict[str, str]:
+        with self._lease.use():
+            return dict(self._lease.types)
+
+    def flush(self) -> None:
+        self._lease.flush()
+
+    def optimise(self, *, index: bool | None = None, progress: OptimiseProgress | None = None) -> bool:
+        """As the contract; in a child process, on a copy of the shard (:mod:`.optimise`).
+
+        Searches and writes of others go on in the shard as it is, and wait only while it is copied and swapped.
+        Interrupting (Ctrl-C) kills the child and leaves the gallery as it was.
+        """
+        self._writable()
+        points = self.count()  # opens, so that pending work and errors come up here
+        self._lease.release()
+        return run_in_child(
+            self._locate(), self._what, points=points, index=index, wait=self._wait, progress=progress
+        )
+
+    def info(self) -> GalleryInfo:
+        with self._lease.use() as shard:
+            state = shard.info()
+            disk, resident = measure(self.generation, self.storage)
+            return GalleryInfo(
+                name=self.name,
+                store=self.store,
+                engine="qdrant-edge",
+                points=_size(shard),
+                # A segment without a graph counts as indexed too: its configuration tells.
+                indexed_points=state.indexed_vectors_count if has_index(self.generation) else 0,
+                model=self.model,
+                size_bytes=disk,
+                fields=dict(self._lease.types),
+                storage=self.storage,
+                resident_bytes=resident,
+            )
+
+    def write_mark(self) -> str | None:
+        with self._lease.use():  # whoever writes has given way, and marks his next write again
+            return f"{self.generation.name} {layout.read_mark(self.generation)}"
+
+    def close(self) -> None:
+        try:
+            self._lease.close()
+        finally:
+            self._on_close()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the shard for the whole block, whoever waits."""
+        with self._lease.use():
+            yield
+
+    def _locate(self) -> Path:
+        """The generation, while it may be used. Asked under its lock: who deletes or replaces it holds that."""
+        if (self._mode == "r" or self._building) and self.generation.is_dir():
+            return self.generation
+        # Raises by itself where the whole gallery has gone.
+        if layout.current_generation(self.generation.parent) != self.generation:
+            raise GalleryReplacedError(f"{self._what} was re-indexed meanwhile: run the command again")
+        return self.generation
+
+    def _bools(self) -> list[str]:
+        return bool_fields(self._lease.types)
+
+    def _writable(self) -> None:
+        if self._mode != "w":
+            raise StoreError(f"{self._what} is open for reading only")
+
+    def _filter(self, where: Sequence[Condition]) -> edge.Filter | None:
+        return to_filter([check(one, self._lease.types) for one in where]) if where else None
+
+
+def _size(shard: edge.EdgeShard) -> int:
+    """How many points there are. A point lives in one segment, so the sum of what the segments count is exact;
+    asking for an exact count reads every point's id: 90 ms for a million, and a search asks four times.
+    """
+    return shard.count(edge.CountRequest(exact=False))
+
+
+def _stored(record: edge.Record, bools: Sequence[str]) -> StoredPoint:
+    vector = None if record.vector is None else to_vector(record.vector)
+    return StoredPoint(str(record.id), decode_bools(record.payload, bools), vector)
+
+
+def _by_count(item: tuple[Any, int]) -> tuple[int, Any]:
+    return -item[1], item[0]

@@ -1,0 +1,278 @@
+"""The lease: an engine's shard that is opened when needed and given up when somebody else waits for it.
+
+Qdrant Edge 0.9 locks a shard exclusively, readers included, so sharing means taking turns. A lease opens the
+shard on first use, keeps it open between uses (opening costs 0.1 s at 20,000 points), and closes it as soon
+as it is idle, somebody waits at the turnstile, and it has had its slice. A watcher thread gives way even
+while the owner is busy elsewhere (embedding the next batch, waiting for a person).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import qdrant_edge as edge
+
+from siamese_search.errors import StoreBusyError, StoreError, printable
+from siamese_search.gallery.edge import layout
+from siamese_search.gallery.edge.convert import index_type, translated
+from siamese_search.gallery.edge.footprint import kept_in_memory, read_ahead
+from siamese_search.gallery.edge.locks import Turnstile
+from siamese_search.gallery.fields import UNINDEXED, coerce, json_path
+from siamese_search.gallery.storage import DEFAULT_STORAGE
+from siamese_search.io.files import atomic_write_text
+
+#: The shortest time a holder keeps the shard, so that two busy processes do not spend their time opening it.
+_SLICE_SECONDS = 0.1
+#: And the longest, however long opening took: whoever waits gives up in the end (a search after 10 seconds).
+_LONGEST_SLICE_SECONDS = 5.0
+_WATCH_SECONDS = 0.02
+#: Having given way, we wait at least this long to get back in: an ingest must not fail because others search.
+_RETURN_SECONDS = 120.0
+
+
+class ShardLease:
+    """Shared access to the shard of the generation that ``locate()`` names.
+
+    ``locate`` is asked again each time the shard is opened, and raises where that generation may no longer
+    be used. Thread-safe.
+    """
+
+    def __init__(self, locate: Callable[[], Path], what: str, wait: float) -> None:
+        self._locate, self._what, self._wait = locate, what, wait
+        self._mutex = threading.RLock()
+        self._shard: edge.EdgeShard | None = None
+        self._lock: Turnstile | None = None
+        self._slice_ends = 0.0
+        self._entered = False
+        self._depth = 0
+        self._dirty = False
+        self._closed = False
+        self._pid = os.getpid()
+        self._storage = DEFAULT_STORAGE
+        self.types: dict[str, str] = {}
+        self.generation: Path | None = None
+
+    @contextmanager
+    def use(self, *, writing: bool = False) -> Iterator[edge.EdgeShard]:
+        """The open shard, for one operation; gives way afterwards if somebody waits."""
+        if os.getpid() != self._pid:
+            raise StoreError(f"{self._what} was opened by another process: open it again after a fork")
+        with self._mutex:
+            shard = self._open()
+            self._depth += 1
+            try:
+                if writing and not self._dirty:
+                    assert self.generation is not None
+                    layout.mark_written(self.generation)
+                    self._dirty = True
+                with translated(self._what):
+                    yield shard
+            finally:
+                self._depth -= 1
+            self.give_way()
+
+    def give_way(self) -> None:
+        """Close the shard if it is idle, its slice is over and somebody waits. Cheap otherwise."""
+        with self._mutex:
+            idle = self._shard is not None and self._depth == 0
+            if (
+                idle
+                and time.monotonic() >= self._slice_ends
+                and self._lock is not None
+                and self._lock.wanted()
+            ):
+                self.release()
+
+    def flush(self) -> None:
+        """Make writes survive a power loss. Nothing to do when the shard has been given up: that flushes."""
+        with self._mutex:
+            if self._shard is not None and self._dirty:
+                with translated(self._what):
+                    self._shard.flush()
+                self._dirty = False
+
+    def release(self) -> None:
+        """Flush, close the shard and let others in; the next use opens it again."""
+        with self._mutex:
+            shard, lock, self._shard, self._lock = self._shard, self._lock, None, None
+            try:
+                if shard is not None:
+                    with translated(self._what):
+                        if self._dirty:
+                            shard.flush()
+                        assert self.generation is not None
+                        with kept_in_memory(self.generation / layout.SHARD, self._storage):
+                            shard.close()
+                    self._dirty = False
+            finally:
+                if lock is not None:
+                    lock.release()
+
+    def close(self) -> None:
+        """Release for good."""
+        with self._mutex:
+            self._closed = True
+            self.release()
+
+    def add_fields(self, shard: edge.EdgeShard, changed: dict[str, str]) -> None:
+        """Record new or widened fields, convert what is stored, and index them. Call inside :meth:`use`.
+
+        The schema file comes first and marks the fields as pending: whoever opens the shard after a crash
+        in between finishes the work.
+        """
+        before = self.types
+        self.types = {**before, **changed}
+        self._write_fields(pending=list(changed))
+        for name, kind in changed.items():
+            if name in before:
+                _convert_stored(shard, name, kind)
+                shard.update(edge.UpdateOperation.delete_field_index(json_path(name)))
+            _index(shard, name, kind)
+        self._write_fields(pending=[])
+
+    def _write_fields(self, pending: list[str]) -> None:
+        assert self.generation is not None
+        document = {"format": layout.FORMAT_VERSION, "fields": self.types, "pending": pending}
+        path = self.generation / "fields.json"
+        try:
+            atomic_write_text(path, json.dumps(document) + "\n")
+        except OSError as error:
+            raise StoreError(f"cannot write {printable(path)}: {error.strerror}") from error
+
+    def _open(self) -> edge.EdgeShard:
+        if self._closed:
+            raise StoreError(f"{self._what} is closed")
+        if self._shard is not None:
+            return self._shard
+        wait = max(self._wait, _RETURN_SECONDS) if self._entered else self._wait
+        deadline = time.monotonic() + wait
+        lock, generation = self._enter(deadline)
+        try:
+            started = time.monotonic()
+            layout.finish_swap(generation)
+            self._storage = layout.read_header(generation).storage
+            read_ahead(generation / layout.SHARD, self._storage)
+            shard = self._load(generation / layout.SHARD, deadline)
+            self.generation = generation
+            try:
+                with translated(self._what):
+                    self._read_fields(shard)
+            except BaseException:
+                shard.close()
+                raise
+        except BaseException:
+            lock.release()
+            raise
+        self._shard, self._lock, self._entered = shard, lock, True
+        now = time.monotonic()
+        slice_seconds = min(max(_SLICE_SECONDS, 2 * (now - started)), _LONGEST_SLICE_SECONDS)
+        self._slice_ends = now + slice_seconds
+        threading.Thread(target=self._watch, args=(lock,), name="shard-lease", daemon=True).start()
+        return shard
+
+    def _enter(self, deadline: float) -> tuple[Turnstile, Path]:
+        while True:
+            generation = self._locate()
+            lock = Turnstile(generation, self._what)
+            try:
+                lock.acquire(max(0.0, deadline - time.monotonic()))
+            except FileNotFoundError:
+                # The generation was replaced and deleted between our look and our lock.
+                if time.monotonic() >= deadline:
+                    raise StoreError(f"{self._what}: {printable(generation)} has vanished") from None
+                continue
+            try:
+                if self._locate() == generation:
+                    return lock, generation
+            except BaseException:
+                lock.release()
+                raise
+            lock.release()
+
+    def _load(self, path: Path, deadline: float) -> edge.EdgeShard:
+        # Looked at first: a failed load leaves debris behind in a directory that is not a shard.
+        if not (path / "edge_config.json").is_file() or not (path / "segments").is_dir():
+            raise StoreError(
+                f"{self._what} is damaged: {printable(path)} holds no vectors; delete it and ingest again"
+            )
+        while True:
+            try:
+                with translated(self._what):
+                    return edge.EdgeShard.load(os.fspath(path))
+            except StoreError as error:
+                if "WouldBlock" not in str(error):
+                    raise
+                if time.monotonic() >= deadline:
+                    raise StoreBusyError(
+                        f"{self._what} is busy: another program holds {printable(path)} without queueing"
+                    ) from error
+            time.sleep(0.02)
+
+    def _read_fields(self, shard: edge.EdgeShard) -> None:
+        assert self.generation is not None
+        path = self.generation / "fields.json"
+        if not path.exists():
+            self.types = {}
+            return
+        document = layout.read_json(path)
+        types, pending = document.get("fields"), document.get("pending")
+        sound = isinstance(types, dict) and all(
+            kind in ("str", "int", "float", "bool") for kind in types.values()
+        )
+        if not sound or not isinstance(types, dict) or not isinstance(pending, list):
+            raise StoreError(f"{printable(path)} is damaged: delete the gallery's directory and ingest again")
+        self.types = types
+        if pending:  # a writer died on the way
+            for name in pending:
+                _convert_stored(shard, name, types[name])
+                shard.update(edge.UpdateOperation.delete_field_index(json_path(name)))
+                _index(shard, name, types[name])
+            shard.flush()
+            self._write_fields(pending=[])
+
+    def _watch(self, lock: Turnstile) -> None:
+        while True:
+            time.sleep(_WATCH_SECONDS)
+            if not self._mutex.acquire(blocking=False):
+                continue
+            try:
+                if self._lock is not lock:
+                    return
+                # An error here would surface in no one's call; the owner's next use meets it again.
+                with suppress(StoreError):
+                    self.give_way()
+            finally:
+                self._mutex.release()
+
+
+def _index(shard: edge.EdgeShard, name: str, kind: str) -> None:
+    if name not in UNINDEXED:
+        shard.update(edge.UpdateOperation.create_field_index(json_path(name), index_type(kind)))
+
+
+def _convert_stored(shard: edge.EdgeShard, name: str, kind: str) -> None:
+    """Rewrite stored values of a field that are not of its type; a second run changes nothing."""
+    path = json_path(name)
+    present = edge.Filter(must_not=[edge.IsEmptyCondition(path)])
+    offset = None
+    while True:
+        records, offset = shard.scroll(
+            edge.ScrollRequest(
+                offset=offset, limit=1000, filter=present, with_payload=[path], with_vector=False
+            )
+        )
+        groups: dict[tuple[type, object], list[edge.PointId]] = {}
+        for record in records:
+            value = (record.payload or {}).get(name)
+            if type(value).__name__ != kind:
+                groups.setdefault((type(value), value), []).append(record.id)
+        for (_, value), ids in groups.items():
+            shard.update(edge.UpdateOperation.set_payload(ids, {name: coerce(value, kind)}))
+        if offset is None:
+            return

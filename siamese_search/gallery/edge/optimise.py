@@ -1,0 +1,268 @@
+"""An embedded gallery's shard, optimised on a copy beside it while everybody goes on using it.
+
+    1. copy       in turns with everybody: the journal begins, all points are read and written to ``shard.next``
+    2. optimise   without the lock: searches and writes go on in ``shard``; writers enter points in the journal
+    3. catch up   in turns with everybody: points in the journal are brought over to ``shard.next``
+    4. swap       under the lock: the last of them, then ``shard`` becomes ``shard.old``, ``shard.next`` ``shard``
+
+Nobody waits for longer than a turn, whatever the size; copying the files would be faster, but they hold still only
+under the lock. (Its log cannot be left out either: the engine ignores writes whose numbers begin again.)
+
+A crash at any moment leaves a whole ``shard``, except between the two renames, where whoever opens the gallery next
+makes the second one (:func:`.layout.finish_swap`). What else it leaves behind, the next optimisation deletes.
+``optimised`` holds the write mark of the last one, so that nothing is done twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, cast
+
+import qdrant_edge as edge
+
+from siamese_search.errors import StoreBusyError, StoreError, printable
+from siamese_search.gallery.edge import journal, layout
+from siamese_search.gallery.edge.convert import index_type, shard_config, to_vector, translated
+from siamese_search.gallery.edge.footprint import has_index
+from siamese_search.gallery.edge.lease import ShardLease
+from siamese_search.gallery.edge.locks import Turnstile
+from siamese_search.gallery.fields import UNINDEXED, json_path
+from siamese_search.gallery.storage import COMPACT_FROM, pays_index
+from siamese_search.io.files import atomic_write_text, fsync_directory
+
+_OLD = "shard.old"
+_STAMP = "optimised"
+#: Points brought over per turn: a tenth of a second.
+_TURN = 1000
+#: The swap is for everybody's good: it may wait longer than who wants an answer.
+_SWAP_WAIT = 120.0
+_ATTEMPTS = 3
+
+
+def optimise(
+    generation: Path, what: str, *, points: int, index: bool | None, wait: float, say: Callable[[str], None]
+) -> bool:
+    """Optimise the shard of a generation; True if something changed. Holds the interpreter lock for minutes.
+
+    points: how many it has, more or less. say: called with each stage. Raises StoreBusyError (somebody else is at
+    it, or holds the shard), StoreError.
+    """
+    header = layout.read_header(generation)
+    with _sole(generation, what):
+        discard(generation)
+        for _ in range(_ATTEMPTS):
+            job = _Job(generation, what, header, wait)
+            try:
+                if not job.copy(points, index, say):
+                    return False
+                say("building the index" if job.index else "compacting")
+                if not job.optimise():
+                    job.stamp()
+                    return False
+                say("swapping")
+                if job.swap():
+                    return True
+            finally:
+                discard(generation)
+    raise StoreError(
+        f"{what} is written to faster than it can be optimised; run it again when less is ingested"
+    )
+
+
+def discard(generation: Path) -> None:
+    """Delete what an optimisation leaves behind. Not while one is running."""
+    journal.end(generation)
+    if (generation / layout.SHARD).exists():  # else shard.next is about to take its name
+        for name in (layout.NEXT_SHARD, _OLD):
+            layout.remove_tree(generation / name)
+
+
+def tidy(generation: Path) -> None:
+    """:func:`discard`, unless an optimisation is running: StoreBusyError then."""
+    with _sole(generation, "the gallery"):
+        discard(generation)
+
+
+class _Job:
+    """One attempt. What was copied, and how far the journal has been brought over."""
+
+    def __init__(self, generation: Path, what: str, header: layout.GalleryHeader, wait: float) -> None:
+        self.generation, self.what, self.header, self.wait = generation, what, header, wait
+        self.next = generation / layout.NEXT_SHARD
+        self.index = False
+        self._types: dict[str, str] = {}
+        self._mark = ""
+        self._done = 0
+
+    def copy(self, points: int, index: bool | None, say: Callable[[str], None]) -> bool:
+        """Copy the shard; False where there is nothing to do."""
+        storage, dim = self.header.storage, self.header.model.dim
+        with self._turn(self.wait):
+            indexed = has_index(self.generation)
+            self.index = (indexed or pays_index(points, dim, storage)) if index is None else index
+            self._mark = layout.read_mark(self.generation)
+            small = points < COMPACT_FROM and not self.index and not indexed
+            if small or self._stamp() == _read(self.generation / _STAMP):
+                return False
+            self._types = _types(self.generation)
+            journal.begin(self.generation)
+        say("copying")
+        lease = ShardLease(self._locate, self.what, _SWAP_WAIT)
+        with translated(self.what):
+            fresh = edge.EdgeShard.create(os.fspath(self.next), shard_config(dim, storage))
+            try:
+                for name in self._types.keys() - UNINDEXED:
+                    _index(fresh, name, self._types[name])
+                offset: Any = None
+                while True:
+                    request = edge.ScrollRequest(
+                        offset=offset, limit=_TURN, with_payload=True, with_vector=True
+                    )
+                    with lease.use() as shard:
+                        records, offset = shard.scroll(request)
+                    _put(fresh, records)
+                    if offset is None:
+                        break
+                fresh.flush()
+            finally:
+                lease.close()
+                fresh.close()
+        return True
+
+    def optimise(self) -> bool:
+        """Let the engine work on the copy; False where it finds nothing to do."""
+        config = shard_config(
+            self.header.model.dim, self.header.storage, compact=not self.index, index=self.index
+        )
+        with translated(self.what):
+            shard = edge.EdgeShard.load(os.fspath(self.next), config)
+            try:
+                changed = shard.optimize()
+                shard.flush()
+            finally:
+                shard.close()
+        return changed
+
+    def swap(self) -> bool:
+        """Bring the copy up to date and let it take the place; False where that cannot be done any more."""
+        while True:
+            with self._turn(_SWAP_WAIT), translated(self.what):
+                entries = journal.read(self.generation, self._done)
+                types = _types(self.generation)
+                if entries is None or any(types.get(name) != kind for name, kind in self._types.items()):
+                    return False  # lost track, or stored values were converted to another type
+                last = len(entries) <= _TURN
+                new = types.keys() - self._types.keys() if last else set()
+                self._bring_over(entries[:_TURN], {name: types[name] for name in new - UNINDEXED})
+                if last:
+                    self._rename()
+                    return True
+            time.sleep(0.01)
+
+    def _bring_over(self, entries: Sequence[str], new_fields: Mapping[str, str]) -> None:
+        """Make these points in the copy what they are in the original, and index these fields there."""
+        self._done += len(entries)
+        ids: list[Any] = list(dict.fromkeys(entries))
+        if not ids and not new_fields:
+            return
+        shard = self._load(layout.SHARD)
+        try:
+            records = shard.retrieve(ids, True, True)
+        finally:
+            shard.close()
+        fresh = self._load(layout.NEXT_SHARD)
+        try:
+            for name, kind in new_fields.items():
+                _index(fresh, name, kind)
+            fresh.update(edge.UpdateOperation.delete_points(ids))
+            _put(fresh, records)
+            fresh.flush()
+        finally:
+            fresh.close()
+
+    def _rename(self) -> None:
+        try:
+            (self.generation / layout.SHARD).rename(self.generation / _OLD)
+            self.next.rename(self.generation / layout.SHARD)
+            fsync_directory(self.generation)
+        except OSError as error:
+            reason = error.strerror or printable(str(error))
+            raise StoreError(f"{self.what} was replaced meanwhile: {reason}") from error
+        self.stamp()
+
+    def stamp(self) -> None:
+        """Remember what has been optimised. It holds the mark from before the copy, which a later write changes."""
+        with suppress(OSError):  # costs a second optimisation at most
+            atomic_write_text(self.generation / _STAMP, self._stamp())
+
+    def _stamp(self) -> str:
+        return json.dumps({"mark": self._mark, "index": self.index})
+
+    def _locate(self) -> Path:
+        if not self.generation.is_dir():
+            raise StoreError(f"{self.what} was replaced meanwhile: run the command again")
+        return self.generation
+
+    def _load(self, name: str) -> edge.EdgeShard:
+        return edge.EdgeShard.load(os.fspath(self.generation / name))
+
+    @contextmanager
+    def _turn(self, wait: float) -> Iterator[None]:
+        lock = Turnstile(self.generation, self.what)
+        try:
+            lock.acquire(wait)
+        except FileNotFoundError:
+            raise StoreError(f"{self.what} was replaced meanwhile: run the command again") from None
+        try:
+            layout.finish_swap(self.generation)
+            yield
+        finally:
+            lock.release()
+
+
+@contextmanager
+def _sole(generation: Path, what: str) -> Iterator[None]:
+    """One optimisation at a time. The kernel drops the lock of a process that dies."""
+    try:
+        with (generation / "optimise.lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise StoreBusyError(f"{what} is being optimised by another process") from None
+            yield
+    except FileNotFoundError:
+        raise StoreError(f"{what} was replaced meanwhile: run the command again") from None
+
+
+def _put(shard: edge.EdgeShard, records: Sequence[edge.Record]) -> None:
+    """Store points as they came from another shard, with vector and payload."""
+    points = [
+        cast(Any, edge.Point)(record.id, memoryview(cast(Any, to_vector(record.vector))), record.payload)
+        for record in records
+    ]
+    if points:
+        shard.update(edge.UpdateOperation.upsert_points(points))
+
+
+def _index(shard: edge.EdgeShard, name: str, kind: str) -> None:
+    shard.update(edge.UpdateOperation.create_field_index(json_path(name), index_type(kind)))
+
+
+def _types(generation: Path) -> dict[str, str]:
+    """The payload schema; empty before the first point."""
+    path = generation / "fields.json"
+    types = layout.read_json(path).get("fields") if path.exists() else {}
+    return types if isinstance(types, dict) else {}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return ""

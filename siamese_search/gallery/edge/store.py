@@ -1,0 +1,310 @@
+"""The embedded store: a directory of galleries, each with its generations (see layout.py for the files).
+
+Who may change what:
+
+- The pointers to the current and the previous generation change only under the lock of the current one
+  (``shard.lock``): its user's call ends first, and its writers notice before they write again.
+- The building generation changes only under the gallery's ``build.lock``, which its builder holds while it is open.
+- Where both are held, the second is taken without waiting, so that two processes cannot wait for each other.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from siamese_search.errors import (
+    GalleryNotFoundError,
+    ModelMismatchError,
+    StoreBusyError,
+    StoreError,
+    printable,
+)
+from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Store
+from siamese_search.gallery.edge import layout
+from siamese_search.gallery.edge.locks import Turnstile
+from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
+
+if TYPE_CHECKING:
+    from siamese_search.gallery.edge.gallery import EmbeddedGallery
+
+_WAIT = 10.0
+
+
+class EmbeddedStore(Store):
+    """A directory, which need not exist yet. Holds nothing open itself, so closing it closes nothing."""
+
+    def __init__(self, location: str | os.PathLike[str]) -> None:
+        self.path = Path(location).expanduser()
+        self.location = os.fspath(self.path)
+
+    def names(self) -> list[str]:
+        return layout.gallery_names(self.path)
+
+    def open(
+        self,
+        name: str,
+        *,
+        model: ModelRef | None = None,
+        create: bool = False,
+        mode: Literal["r", "w"] = "r",
+        storage: Storage | None = None,
+        wait: float = _WAIT,
+    ) -> Gallery:
+        layout.check_name(name)
+        if create:
+            if model is None or mode != "w":
+                raise ValueError('create needs a model and mode "w"')
+            _create(self.path, layout.GalleryHeader(name, model, storage or self.default_storage()))
+        return self._open(name, model, mode, wait)
+
+    def _open(
+        self, name: str, model: ModelRef | None = None, mode: str = "r", wait: float = _WAIT
+    ) -> EmbeddedGallery:
+        while True:
+            generation = layout.current_generation(layout.find_gallery(self.path, name))
+            try:
+                found = layout.read_header(generation).model
+                if model is not None and not _same(model, found):
+                    raise ModelMismatchError(
+                        f"gallery {name!r} in {printable(self.path)} was made by another model: {_label(found)},"
+                        f" not {_label(model)}; search with that model, or run `sss reindex` to embed the gallery"
+                        " again"
+                    )
+                from siamese_search.gallery.edge.gallery import EmbeddedGallery
+
+                return EmbeddedGallery(self.path, generation, mode=mode, wait=wait)
+            except StoreError:
+                if generation.is_dir():
+                    raise
+                # Replaced and deleted since we looked: look again.
+
+    def generations(self, name: str) -> Generations:
+        directory = layout.find_gallery(self.path, name)
+        while True:
+            current, previous = layout.generation_pointers(directory)
+            building = layout.building_generation(directory)
+            paths = [path for path in (current, previous, building) if path is not None]
+            try:
+                models = {path: layout.read_header(path).model for path in paths}
+            except StoreError:
+                if all(path.is_dir() for path in paths):
+                    raise
+                continue  # deleted since we looked
+            return Generations(
+                models[current],
+                None if previous is None else models[previous],
+                None if building is None else models[building],
+            )
+
+    def build(
+        self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = _WAIT
+    ) -> Gallery:
+        lock, directory = self._lock_builder(name, wait)
+        try:
+            if storage is None:
+                current = layout.read_header(layout.current_generation(directory))
+                storage = self.default_storage(current.storage)
+            fresh = layout.building_generation(directory)
+            if fresh is not None and not _continues(fresh, model, storage):
+                fresh = None
+            if fresh is None:
+                layout.mark_building(directory, None)
+            self._sweep(directory, name)
+            if fresh is None:
+                fresh = _build_generation(directory, layout.GalleryHeader(name, model, storage))
+                layout.mark_building(directory, fresh)
+            from siamese_search.gallery.edge.gallery import EmbeddedGallery
+
+            return EmbeddedGallery(
+                self.path, fresh, mode="w", wait=wait, building=True, on_close=lock.release
+            )
+        except BaseException:
+            lock.release()
+            raise
+
+    def publish(self, name: str, *, wait: float = _WAIT) -> None:
+        self.publish_settled(name, lambda _current: None, wait=wait)
+
+    def publish_settled(self, name: str, settle: Callable[[Gallery], None], *, wait: float = _WAIT) -> None:
+        directory = layout.find_gallery(self.path, name)
+        fresh = layout.building_generation(directory)
+        if fresh is None:
+            raise StoreError(f"nothing is being built for {self._what(name)}: there is nothing to publish")
+        layout.read_header(fresh)
+        with self._alone(name, wait) as current:
+            settle(current)
+            with self._builder(name, wait=0):
+                if layout.building_generation(directory) != fresh:
+                    raise StoreError(
+                        f"another process has begun to re-index {self._what(name)}: run it again"
+                    )
+                layout.point_to(directory, fresh, layout.current_generation(directory))
+                layout.mark_building(directory, None)
+        # The older previous one, if there was one. What somebody still reads, the next builder deletes.
+        with suppress(StoreBusyError, GalleryNotFoundError), self._builder(name, wait=0):
+            self._sweep(directory, name)
+
+    def rollback(self, name: str, *, wait: float = _WAIT) -> ModelRef:
+        with self._turn(name, wait) as directory:
+            current, previous = layout.generation_pointers(directory)
+            if previous is None:
+                raise StoreError(f"{self._what(name)} has no former generation to go back to")
+            model = layout.read_header(previous).model
+            layout.finish_swap(previous)
+            if not (previous / layout.SHARD).is_dir():
+                raise StoreError(
+                    f"{printable(previous)} is damaged: it holds no vectors; nothing was changed"
+                )
+            layout.point_to(directory, previous, current)
+        return model
+
+    def drop_old(self, name: str) -> int:
+        with self._builder(name, wait=_WAIT) as directory:
+            with self._turn(name, _WAIT):
+                current, previous = layout.generation_pointers(directory)
+                former = [previous, layout.building_generation(directory)]
+                layout.mark_building(directory, None)
+                layout.point_to(directory, current)
+            self._sweep(directory, name, wait=_WAIT)
+        return sum(generation is not None for generation in former)
+
+    def drop(self, name: str) -> None:
+        with self._builder(name, wait=_WAIT) as directory, ExitStack() as turns:
+            # All there are, whatever the pointers say: a damaged gallery can be dropped too.
+            for generation in sorted(directory.glob("g-*")):
+                turns.enter_context(_held(generation, self._what(name), _WAIT))
+            layout.set_aside(directory)
+        layout.remove_dropped(directory.parent)
+
+    def default_storage(self, like: Storage = DEFAULT_STORAGE) -> Storage:
+        return like
+
+    def close(self) -> None:
+        pass
+
+    def _what(self, name: str) -> str:
+        return f"gallery {name!r} in {printable(self.location)}"
+
+    @contextmanager
+    def _alone(self, name: str, wait: float) -> Iterator[EmbeddedGallery]:
+        """The current generation, open for reading, held against everybody for the whole block."""
+        while True:
+            with self._open(name, wait=wait) as current, current.alone():
+                # Somebody may have published or rolled back between our look and our lock.
+                if layout.current_generation(current.generation.parent) == current.generation:
+                    yield current
+                    return
+
+    @contextmanager
+    def _turn(self, name: str, wait: float) -> Iterator[Path]:
+        """The gallery's directory, its current generation held as in :meth:`_alone`, but unread: it may be damaged."""
+        while True:
+            directory = layout.find_gallery(self.path, name)
+            current = layout.current_generation(directory)
+            with _held(current, self._what(name), wait) as held:
+                if held and layout.current_generation(directory) == current:
+                    yield directory
+                    return
+
+    def _lock_builder(self, name: str, wait: float) -> tuple[Turnstile, Path]:
+        while True:
+            directory = layout.find_gallery(self.path, name)
+            lock = Turnstile(directory, f"re-indexing {self._what(name)}", "build.lock")
+            with suppress(FileNotFoundError):  # dropped since we looked
+                lock.acquire(wait)
+                if lock.in_place():
+                    return lock, directory
+                lock.release()
+
+    @contextmanager
+    def _builder(self, name: str, wait: float) -> Iterator[Path]:
+        """The gallery's directory, with the right to change what is being built."""
+        lock, directory = self._lock_builder(name, wait)
+        try:
+            yield directory
+        finally:
+            lock.release()
+
+    def _sweep(self, directory: Path, name: str, wait: float | None = None) -> None:
+        """Delete the generations that no pointer names. Call it with the builder's right.
+
+        wait: seconds for readers of each to end their call (StoreBusyError then); None leaves such for next time.
+        """
+        for stray in layout.stray_generations(directory):
+            try:
+                with _held(stray, f"the former generation of {self._what(name)}", wait or 0.0) as held:
+                    if held:
+                        layout.set_aside(stray)
+            except StoreBusyError:
+                if wait is not None:
+                    raise
+        layout.remove_dropped(directory)
+
+
+@contextmanager
+def _held(generation: Path, what: str, wait: float) -> Iterator[bool]:
+    """Hold a generation's lock; False where the generation has gone."""
+    lock = Turnstile(generation, what)
+    try:
+        lock.acquire(wait)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        yield generation.is_dir()
+    finally:
+        lock.release()
+
+
+def _continues(generation: Path, model: ModelRef, storage: Storage) -> bool:
+    """Whether an unfinished generation is sound as far as its header goes, this model's, and so stored."""
+    try:
+        header = layout.read_header(generation)
+        return _same(header.model, model) and header.storage == storage
+    except StoreError:
+        return False
+
+
+def _same(one: ModelRef, other: ModelRef) -> bool:
+    return (one.fingerprint, one.dim) == (other.fingerprint, other.dim)
+
+
+def _create(store: Path, header: layout.GalleryHeader) -> None:
+    layout.make_store(store)
+    name = header.name
+    gallery = layout.gallery_directory(store, name)
+    if (gallery / "CURRENT").is_file():
+        return
+    aside = store / "galleries" / f".{name}.{uuid.uuid4().hex[:8]}.part"
+    try:
+        layout.point_to(aside, _build_generation(aside, header))
+        layout.publish_gallery(aside, gallery)
+    except BaseException:
+        layout.remove_tree(aside)
+        raise
+
+
+def _build_generation(parent: Path, header: layout.GalleryHeader) -> Path:
+    import qdrant_edge as edge
+
+    from siamese_search.gallery.edge.convert import shard_config, translated
+
+    generation = layout.new_generation(parent, header)
+    try:
+        with translated(f"making gallery {header.name!r}"):
+            config = shard_config(header.model.dim, header.storage)
+            edge.EdgeShard.create(os.fspath(generation / layout.SHARD), config).close()
+    except BaseException:
+        layout.remove_tree(generation)
+        raise
+    return generation
+
+
+def _label(model: ModelRef) -> str:
+    short = f"{model.fingerprint.removeprefix('sha256:')[:12]}, {model.dim}-D"
+    return f"{printable(model.name)} ({short})" if model.name else short

@@ -1,0 +1,120 @@
+"""Two rules of the payload: what a person has set stays, and what came along with a moved file is named.
+
+``labelled`` names the labels that a person has set, as a JSON list. Such a label outlives what the disk says: a later
+ingest of the same file, changed or not, keeps the value (or, where a person took the field away, its absence), and a
+file that moves takes it along.
+
+``carried`` names what a moved point has of the metadata that its new place does not state: an identity from a table
+that lists the old path, say. The next scan does not state them either, so the payload names them, or they would be
+taken away as labels that have gone from the disk. A name leaves the list as soon as the file's place states the field.
+Until the point that it came from is deleted, ``carried`` names that one too, so that a move that was killed half way
+is finished by the next run.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from siamese_search.datasets.records import BOOKKEEPING
+
+#: The payload field.
+LABELLED = "labelled"
+
+
+def read_labelled(payload: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the fields set by hand; none where the list is missing or is not ours."""
+    try:
+        return parse_labelled(payload[LABELLED])
+    except (KeyError, TypeError, ValueError):
+        return ()
+
+
+def parse_labelled(text: str) -> tuple[str, ...]:
+    """The names in ``labelled_text``. Raises ValueError for anything else."""
+    names = json.loads(text)
+    if not isinstance(names, list) or not all(isinstance(n, str) and n not in BOOKKEEPING for n in names):
+        raise ValueError("not a list of field names")
+    return tuple(names)
+
+
+def labelled_text(names: Iterable[str]) -> str | None:
+    """As it is stored, sorted; None (no field) for none."""
+    listed = sorted(set(names))
+    return json.dumps(listed, ensure_ascii=False) if listed else None
+
+
+def keep_labels(payload: dict[str, Any], stored: Mapping[str, Any]) -> None:
+    """Give ``payload``, fresh from the disk, the labels that ``stored`` was given by hand, in place."""
+    names = read_labelled(stored)
+    for name in names:
+        if name in stored:
+            payload[name] = stored[name]
+        else:
+            payload.pop(name, None)
+    if names:
+        payload[LABELLED] = stored[LABELLED]
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """names: fields that came along. origin: id of the point that may still have to be deleted."""
+
+    names: tuple[str, ...] = ()
+    origin: str | None = None
+
+    def to_text(self) -> str:
+        """As it is stored."""
+        document: dict[str, Any] = {"fields": list(self.names)}
+        if self.origin is not None:
+            document["from"] = self.origin
+        return json.dumps(document, ensure_ascii=False)
+
+
+def read_carried(payload: Mapping[str, Any]) -> Carried:
+    """What a payload carries; nothing where the field is missing or is not ours."""
+    try:
+        document = json.loads(payload["carried"])
+        names, origin = document["fields"], document.get("from")
+        origin = None if origin is None else str(uuid.UUID(origin))
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return Carried()
+    if not isinstance(names, list):
+        return Carried()
+    return Carried(tuple(name for name in names if isinstance(name, str)), origin)
+
+
+def keep_carried(payload: dict[str, Any], stored: Mapping[str, Any]) -> None:
+    """Give ``payload``, fresh from the scan, what the stored one carries and the scan does not state."""
+    carried = read_carried(stored)
+    _carry(payload, stored, carried.names, carried.origin)
+
+
+def take_along(payload: dict[str, Any], origin: Mapping[str, Any], identifier: str) -> None:
+    """Give ``payload`` all that the point it moves from knows and its new place does not state, or a person did."""
+    keep_labels(payload, origin)
+    _carry(payload, origin, [name for name in origin if name not in BOOKKEEPING], identifier)
+
+
+def arrived(payload: Mapping[str, Any]) -> dict[str, Any]:
+    """The payload after its origin was deleted."""
+    settled = dict(payload)
+    carried = read_carried(settled)
+    if carried.names:
+        settled["carried"] = Carried(carried.names).to_text()
+    else:
+        settled.pop("carried", None)
+    return settled
+
+
+def _carry(payload: dict[str, Any], stored: Mapping[str, Any], names: Any, origin: str | None) -> None:
+    kept = sorted(
+        name for name in names if name in stored and name not in payload and name not in BOOKKEEPING
+    )
+    for name in kept:
+        payload[name] = stored[name]
+    if kept or origin is not None:
+        payload["carried"] = Carried(tuple(kept), origin).to_text()

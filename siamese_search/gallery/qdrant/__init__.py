@@ -1,0 +1,1 @@
+"""The server engine: galleries in a Qdrant server."""

@@ -1,0 +1,158 @@
+"""Making a generation's collection on a server, and holding its indexing back during a bulk load."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from qdrant_client import models
+
+from siamese_search.errors import StoreError
+from siamese_search.gallery.contract import ModelRef, OptimiseProgress
+from siamese_search.gallery.qdrant.connection import Connection
+from siamese_search.gallery.qdrant.generation import State, metadata_of
+from siamese_search.gallery.storage import OVERSAMPLING, Storage
+from siamese_search.settings import ServerSettings
+
+_INT4_VERSION = (1, 18)
+#: How many more candidates the quantised search hands over for rescoring with the full vectors.
+_OVERSAMPLING = {
+    "scalar": OVERSAMPLING["int8"],
+    "turbo": OVERSAMPLING["int4"],
+    "binary": OVERSAMPLING["binary"],
+}
+
+
+def create_collection(
+    connection: Connection,
+    gallery: str,
+    collection: str,
+    model: ModelRef,
+    state: State,
+    settings: ServerSettings,
+    storage: Storage,
+    *,
+    builder: dict[str, Any] | None = None,
+    wait: float,
+) -> None:
+    """Make an empty collection with its metadata, indexing held back until a writer closes it.
+
+    Raises CollectionExistsError where it exists, StoreError where the server cannot do what the settings ask.
+    """
+    quantisation = _quantisation(connection, storage.quantisation)
+    hnsw = models.HnswConfigDiff(m=settings.m or None, ef_construct=settings.ef_construct or None)
+    metadata = metadata_of(gallery, collection, model, state, storage)
+    metadata["builder"] = builder or {}
+    connection.call(
+        lambda client: client.create_collection(
+            collection,
+            # Dot on unit vectors is the cosine, and unlike Cosine it stores what was sent.
+            vectors_config=models.VectorParams(
+                size=model.dim,
+                distance=models.Distance.DOT,
+                on_disk=settings.on_disk or None,
+                datatype=models.Datatype.FLOAT16 if storage.vectors == "float16" else None,
+            ),
+            shard_number=settings.shards or None,
+            replication_factor=settings.replicas or None,
+            write_consistency_factor=settings.write_consistency or None,
+            hnsw_config=hnsw if settings.m or settings.ef_construct else None,
+            quantization_config=quantisation,
+            # Unique fields (key, path) have no index, and a server in strict mode would refuse to filter by them.
+            strict_mode_config=models.StrictModeConfig(
+                unindexed_filtering_retrieve=True, unindexed_filtering_update=True
+            ),
+            metadata=metadata,
+        ),
+        wait=wait,
+    )
+    defer_indexing(connection, collection, wait=wait)
+
+
+def defer_indexing(connection: Connection, collection: str, *, wait: float) -> None:
+    """Build no index for now: a bulk load is faster when the graph is built once, at its end.
+
+    Only for an empty collection: the server changes this between two optimisations, so that on a large one the
+    call could wait for minutes. The threshold to restore is kept in the metadata, where a later writer finds it.
+    """
+    optimizer = connection.call(
+        lambda client: client.get_collection(collection), wait=wait
+    ).config.optimizer_config
+    threshold = optimizer.indexing_threshold or 0
+    if not threshold:
+        return
+    update_metadata(connection, collection, {"deferred": threshold}, wait=wait)
+    _set_threshold(connection, collection, 0, wait)
+
+
+def restore_indexing(connection: Connection, collection: str, threshold: int, *, wait: float) -> None:
+    """The opposite of :func:`defer_indexing`; the index is then built in the background."""
+    _set_threshold(connection, collection, threshold, wait)
+    update_metadata(connection, collection, {"deferred": 0}, wait=wait)
+
+
+def update_metadata(connection: Connection, collection: str, values: dict[str, Any], *, wait: float) -> None:
+    """Replace these keys of a collection's metadata; the others stay."""
+    connection.call(lambda client: client.update_collection(collection, metadata=values), wait=wait)
+
+
+def search_params(info: models.CollectionInfo, *, exact: bool) -> models.SearchParams:
+    """How to search a collection: exactly, or by its index, rescored with the full vectors where it is quantised."""
+    configured = info.config.quantization_config
+    if configured is None:
+        return models.SearchParams(exact=exact)
+    oversampling = next((v for k, v in _OVERSAMPLING.items() if hasattr(configured, k)), 2.0)
+    return models.SearchParams(
+        exact=exact,
+        quantization=models.QuantizationSearchParams(
+            ignore=exact, rescore=not exact, oversampling=None if exact else oversampling
+        ),
+    )
+
+
+def _set_threshold(connection: Connection, collection: str, threshold: int, wait: float) -> None:
+    diff = models.OptimizersConfigDiff(indexing_threshold=threshold)
+    connection.call(lambda client: client.update_collection(collection, optimizers_config=diff), wait=wait)
+
+
+def _quantisation(connection: Connection, wanted: str) -> Any:
+    """The client's model of a quantisation; None for none."""
+    if wanted == "int8":
+        return models.ScalarQuantization(
+            scalar=models.ScalarQuantizationConfig(
+                type=models.ScalarType.INT8, quantile=0.99, always_ram=True
+            )
+        )
+    if wanted == "binary":
+        return models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
+    if wanted == "int4":
+        if connection.version < _INT4_VERSION:
+            major, minor = connection.version
+            raise StoreError(
+                f'{connection.location} runs Qdrant {major}.{minor}: quantisation = "int4" needs'
+                f" {_INT4_VERSION[0]}.{_INT4_VERSION[1]}; use int8 or upgrade the server"
+            )
+        turbo = getattr(models, "TurboQuantization", None)
+        if turbo is None:
+            raise StoreError(
+                'quantisation = "int4" needs qdrant-client 1.18 or later: pip install -U qdrant-client'
+            )
+        bits = models.TurboQuantBitSize.BITS4
+        return turbo(turbo=models.TurboQuantQuantizationConfig(bits=bits, always_ram=True))
+    return None
+
+
+def wait_until_idle(
+    status: Callable[[], models.CollectionStatus], looks: int, progress: OptimiseProgress | None
+) -> bool:
+    """Wait until the server's optimiser rests at so many looks in a row; whether it was seen at work."""
+    started, quiet, worked = time.monotonic(), 0, False
+    while quiet < looks:
+        quiet = 0 if status() == models.CollectionStatus.YELLOW else quiet + 1
+        worked = worked or quiet == 0
+        if quiet < looks:
+            time.sleep(0.2)
+            if progress is not None:
+                progress("indexing", time.monotonic() - started)
+    return worked

@@ -1,0 +1,274 @@
+"""A connection to a Qdrant server: made once, watched over, and patient.
+
+gRPC is spoken where its port answers (it moves vectors several times as fast), REST otherwise. Every operation
+that goes through :meth:`Connection.call` may be repeated without harm: points are replaced by id, the rest states
+what shall be, not what shall change.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from qdrant_client import QdrantClient
+
+from siamese_search.errors import StoreError, printable
+from siamese_search.gallery.qdrant.address import GRPC_PORT, Address
+from siamese_search.gallery.qdrant.faults import Fault, fault_of
+
+if TYPE_CHECKING:
+    from siamese_search.gallery.qdrant.keys import ApiKey
+
+T = TypeVar("T")
+
+#: Of the first server that keeps metadata with a collection.
+OLDEST_VERSION = (1, 16)
+#: Seconds for one request. The client's own 5 is too short for a batch into a busy cluster.
+TIMEOUT = 60
+#: Seconds for the first word, which costs a server nothing.
+_HELLO_TIMEOUT = 5
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
+#: A hiccup shorter than this is not worth telling.
+_WORTH_TELLING = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class MissingCollectionError(StoreError):
+    """The server has no such collection."""
+
+
+class CollectionExistsError(StoreError):
+    """The server has a collection or alias of that name already."""
+
+
+class Connection:
+    """One server. Nothing is sent before the first :meth:`call`. Thread-safe, as the client is.
+
+    location: the server, safe to print. notice: told once when the server has gone and once when it is back.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        key: ApiKey | None = None,
+        grpc_port: int = 0,
+        withheld: str = "",
+        notice: Callable[[str], None] = _log.warning,
+    ) -> None:
+        """withheld: why there is a key that was not sent; part of the message when the server wants one."""
+        self.location = address.url
+        self._address, self._key, self._grpc_port = address, key, grpc_port or GRPC_PORT
+        self._withheld, self._notice = withheld, notice
+        self._lock, self._contacting = threading.Lock(), threading.Lock()
+        self._client: QdrantClient | None = None
+        self._closed = False
+        self._told = False
+        self.version: tuple[int, int] = (0, 0)
+        self.grpc = False
+
+    @classmethod
+    def around(cls, client: QdrantClient, location: str = "http://localhost:6333") -> Connection:
+        """A connection that speaks through a client that there is already (qdrant-client's in-memory mode)."""
+        connection = cls(Address("http", "localhost", 6333))
+        connection.location = location
+        connection._adopt(client, client.info())
+        return connection
+
+    def call(self, operation: Callable[[QdrantClient], T], *, wait: float) -> T:
+        """``operation(client)``, repeated with growing pauses for ``wait`` seconds after its first failure.
+
+        Only what may be repeated without harm: a request whose answer was lost may have been carried out.
+        Raises MissingCollectionError, CollectionExistsError and otherwise StoreError, each one line.
+        """
+        self._contact(wait)
+        client = self._client
+        if client is None or self._closed:
+            raise StoreError(f"{self.location} is closed")
+        return self._patiently(lambda: operation(client), wait)
+
+    def close(self) -> None:
+        """Close the client. Safe to call twice."""
+        with self._lock:
+            client, self._client, self._closed = self._client, None, True
+        if client is not None:
+            _quietly(client.close)
+
+    def _patiently(self, operation: Callable[[], T], wait: float, *, first: bool = False) -> T:
+        """See :meth:`call`. first: nobody has answered there yet, so a name that does not exist is a mistake."""
+        began: float | None = None
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                result = operation()
+            except Exception as error:
+                fault = fault_of(error)
+                if fault is None:
+                    raise
+                now = time.monotonic()
+                began = now if began is None else began
+                left = began + wait - now
+                if not fault.transient or left <= 0 or (first and _no_such_host(fault)):
+                    raise self._error(fault, now - began) from self._cause(error)
+                # Jitter: workers that lost the server together must not come back together.
+                wish = max(pause * random.uniform(0.5, 1.0), fault.retry_after)
+                if now - began >= _WORTH_TELLING or wish >= _WORTH_TELLING:
+                    self._tell_gone(fault, left)
+                time.sleep(min(wish, left))
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            else:
+                if began is not None:
+                    self._tell_back(time.monotonic() - began)
+                return result
+
+    def _tell_gone(self, fault: Fault, left: float) -> None:
+        with self._lock:
+            told, self._told = self._told, True
+        if not told:
+            self._notice(
+                self._redact(
+                    f"{self.location} does not answer ({fault.reason}); waiting up to {left:.0f} s for it"
+                )
+            )
+
+    def _tell_back(self, seconds: float) -> None:
+        with self._lock:
+            told, self._told = self._told, False
+        if told:
+            self._notice(f"{self.location} is back after {seconds:.0f} s; going on")
+
+    def _contact(self, wait: float) -> None:
+        """Find out, once, who answers there, of which version, and whether it speaks gRPC."""
+        if self._client is not None or self._closed:
+            return
+        with self._contacting:
+            if self._client is not None or self._closed:
+                return
+            client = self._make(grpc=False, timeout=_HELLO_TIMEOUT)
+            try:
+                info = self._patiently(client.info, wait, first=True)
+                self.grpc = self._speaks_grpc()
+                _quietly(client.close)
+                client = self._make(grpc=self.grpc, timeout=TIMEOUT)
+                if not self.grpc:
+                    _log.info("%s: no gRPC at port %d; speaking REST", self.location, self._grpc_port)
+                self._adopt(client, info)
+            except BaseException:
+                _quietly(client.close)
+                raise
+
+    def _adopt(self, client: QdrantClient, info: Any) -> None:
+        numbers = str(info.version).split(".")
+        if "qdrant" not in str(info.title).lower() or not all(one.isdigit() for one in numbers[:2]):
+            title = printable(str(info.title)[:80])
+            raise StoreError(f"{self.location} is not a Qdrant server: it calls itself {title!r}")
+        self.version = (int(numbers[0]), int(numbers[1]))
+        if self.version < OLDEST_VERSION:
+            raise StoreError(
+                f"{self.location} runs Qdrant {printable(str(info.version)[:40])}, which is too old: upgrade it to"
+                f" {OLDEST_VERSION[0]}.{OLDEST_VERSION[1]} or later"
+            )
+        self._client = client
+
+    def _speaks_grpc(self) -> bool:
+        try:
+            # Asked first: gRPC itself would go on trying to connect.
+            socket.create_connection((self._address.host, self._grpc_port), timeout=3).close()
+        except OSError:
+            return False
+        client = self._make(grpc=True, timeout=_HELLO_TIMEOUT)
+        try:
+            client.info()
+            return True
+        except Exception as error:
+            if fault_of(error) is None:
+                raise
+            return False
+        finally:
+            _quietly(client.close)
+
+    def _make(self, *, grpc: bool, timeout: int) -> QdrantClient:
+        options: dict[str, Any] = {
+            # gRPC's own pauses between attempts to connect grow to two minutes: ours decide.
+            "grpc.initial_reconnect_backoff_ms": 200,
+            "grpc.min_reconnect_backoff_ms": 5000,
+            "grpc.max_reconnect_backoff_ms": 2000,
+        }
+        if self._address.loopback:
+            options["grpc.enable_http_proxy"] = 0
+        with warnings.catch_warnings():
+            # "Api key is used with an insecure connection": check_encryption has settled that.
+            warnings.simplefilter("ignore")
+            return QdrantClient(
+                url=self._address.url,
+                prefer_grpc=grpc,
+                grpc_port=self._grpc_port,
+                api_key=None if self._key is None else self._key.reveal(),
+                timeout=timeout,
+                check_compatibility=False,
+                grpc_options=options,
+                pool_size=1,
+                # A proxy for the world outside has no business between us and this machine.
+                trust_env=not self._address.loopback,
+            )
+
+    def _error(self, fault: Fault, waited: float) -> StoreError:
+        where, reason = self.location, printable(fault.reason)
+        kind: type[StoreError] = StoreError
+        if fault.kind in ("gone", "busy"):
+            tried = f" for {waited:.0f} s" if waited >= 1 else ""
+            text = f"{where} does not answer{tried} ({reason}); what was committed is kept: run the command again"
+        elif fault.kind == "key":
+            advice = self._withheld or (
+                "set SSS_API_KEY or SSS_API_KEY_FILE"
+                if self._key is None
+                else "the key is wrong, or may not do this"
+            )
+            text = f"{where} refuses access: {advice}"
+        elif fault.kind == "disk":
+            text = (
+                f"{where}: the server's disk is full ({reason}); what was committed is kept: free space there, then"
+                " run the command again"
+            )
+        elif fault.kind == "tls":
+            text = (
+                f"{where}: no safe connection: {reason}; check the certificate, or whether the server speaks https"
+                " at all"
+            )
+        elif fault.kind == "foreign":
+            text = f"{where} is not a Qdrant server: {reason}"
+        else:
+            kind = {"missing": MissingCollectionError, "exists": CollectionExistsError}.get(
+                fault.kind, StoreError
+            )
+            text = f"{where}: the server refused: {reason}"
+        return kind(self._redact(text))
+
+    def _cause(self, error: Exception) -> Exception | None:
+        """The cause to show with --debug; None where the key would show in it."""
+        if self._key is None:
+            return error
+        shown = "".join(traceback.format_exception(error)) + repr(getattr(error, "source", ""))
+        return error if self._redact(shown) == shown else None
+
+    def _redact(self, text: str) -> str:
+        return text if self._key is None else self._key.redact(text)
+
+
+def _no_such_host(fault: Fault) -> bool:
+    text = fault.reason.lower()
+    return "name or service not known" in text or "nodename nor servname" in text
+
+
+def _quietly(close: Callable[[], None]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        close()

@@ -1,0 +1,400 @@
+"""The server engine: a gallery in a collection of a Qdrant server, one node or many.
+
+Ties are ordered by id here too, although the server orders them as it likes: :meth:`ServerGallery.query_batch`
+fetches on until the tie at the last place ends. With an approximate index (no ``exact``) that holds among the
+points that the index finds.
+
+There is no lock on a server. Two writers that give a new field different types at the same time find out, because
+each reads the fields back after it has written, and writes again if they are not those it wrote by.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, TypeVar
+
+from qdrant_client import QdrantClient, models
+
+from siamese_search.errors import FilterError, GalleryReplacedError, StoreError, UsageError
+from siamese_search.gallery.checks import vector_crc
+from siamese_search.gallery.contract import (
+    Gallery,
+    GalleryInfo,
+    Hit,
+    OptimiseProgress,
+    Payload,
+    StoredPoint,
+    Vectors,
+)
+from siamese_search.gallery.fields import (
+    UNINDEXED,
+    canonical_ids,
+    gather,
+    json_path,
+    one_per_id,
+    settle,
+    unit_rows,
+)
+from siamese_search.gallery.filters import Condition, check
+from siamese_search.gallery.qdrant.collections import restore_indexing, search_params, wait_until_idle
+from siamese_search.gallery.qdrant.connection import Connection, MissingCollectionError
+from siamese_search.gallery.qdrant.fields import add_fields, finish_fields
+from siamese_search.gallery.qdrant.generation import Generation, read_generation
+from siamese_search.gallery.qdrant.points import (
+    most_frequent,
+    payload_operations,
+    point_structs,
+    ranked_points,
+    stored,
+    to_filter,
+    to_payload,
+    to_vector,
+    upsert,
+    upsert_requests,
+)
+
+T = TypeVar("T")
+
+_CHUNK = 1000
+_QUERY_CHUNK = 64
+#: From this k on, the number of points is asked for first: a server may reserve memory for every place.
+_LARGE_K = 10_000
+#: Seconds for which what is known of the fields is taken for true when reading.
+_FRESH = 2.0
+_WRITE_ATTEMPTS = 10
+
+
+class ServerGallery(Gallery):
+    """One generation of a gallery on a server. Made by :class:`siamese_search.gallery.qdrant.store.ServerStore`.
+
+    Thread-safe for reading; one thread writes. ``mode`` "r" refuses writes. It stands for one generation until it
+    is closed: after another was published, a reader goes on in its own as long as that is kept, and a writer's next
+    call raises GalleryReplacedError.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        generation: Generation,
+        *,
+        mode: str = "r",
+        wait: float = 10.0,
+        watch: Callable[[Generation], None] = lambda _generation: None,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
+        """watch: called with the latest metadata after each write; may raise, when somebody else has taken over."""
+        self._connection, self._mode, self._wait = connection, mode, wait
+        self._watch, self._on_close = watch, on_close
+        self._generation, self._read_at = generation, 0.0
+        self._info: models.CollectionInfo | None = None
+        self._closed = False
+        self.name, self.model, self.store = generation.gallery, generation.model, connection.location
+        self.storage, self._collection = generation.storage, generation.collection
+        self._what = f"gallery {self.name!r} in {self.store}"
+        if mode == "w":
+            finish_fields(self._run, self._refresh())
+
+    def upsert(self, ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload]) -> None:
+        self._writable()
+        rows = self.storage.rounded(unit_rows(vectors, self.dim))
+        if not len(ids) == len(rows) == len(payloads):
+            raise ValueError(f"{len(ids)} ids, {len(rows)} vectors and {len(payloads)} payloads do not match")
+        names = canonical_ids(ids)
+        for start in range(0, len(names), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            self._upsert(names[part], rows[part], payloads[part], start)
+
+    def _upsert(self, ids: list[str], rows: Vectors, payloads: Sequence[Payload], offset: int) -> None:
+        def attempt(known: dict[str, str]) -> dict[str, str]:
+            settled, changed = settle(payloads, known, row_offset=offset)
+            for row, payload in zip(rows, settled):
+                payload["crc"] = vector_crc(row)
+            if settled and "crc" not in known:
+                changed["crc"] = "int"
+            if changed:
+                add_fields(self._run, self._generation, changed)
+            self._send(ids, rows, settled)
+            return {**known, **changed}
+
+        self._write(attempt)
+
+    def _write(self, attempt: Callable[[dict[str, str]], dict[str, str]]) -> None:
+        """Write until nobody has changed the fields meanwhile. attempt: from the known fields to those it wrote by."""
+        for _ in range(_WRITE_ATTEMPTS):
+            written = attempt(dict(self._generation.fields))
+            now = self._refresh().fields
+            self._watch(self._generation)
+            if all(now.get(name) == kind for name, kind in written.items()):
+                return
+        raise StoreError(f"{self._what}: others keep changing the types of its fields; run the command again")
+
+    def _send(self, ids: list[str], rows: Vectors, payloads: list[dict[str, Any]]) -> None:
+        if self._connection.grpc:
+            for request in upsert_requests(self._collection, ids, rows, payloads):
+                self._run(upsert, request)
+        else:
+            for batch in point_structs(ids, rows, payloads):
+                self._run(QdrantClient.upsert, self._collection, batch, wait=True)
+
+    def set_payload(self, ids: Sequence[str], payloads: Sequence[Payload]) -> None:
+        self._writable()
+        wanted = list(one_per_id(canonical_ids(ids), payloads).items())
+        for start in range(0, len(wanted), _CHUNK):
+            self._set_payload(dict(wanted[start : start + _CHUNK]))
+
+    def _set_payload(self, part: dict[str, dict[str, Any]]) -> None:
+        def attempt(known: dict[str, str]) -> dict[str, str]:
+            changes, changed = gather(part, known)
+            if changed:
+                add_fields(self._run, self._generation, changed)
+            operations = payload_operations(changes)
+            if operations:
+                self._run(QdrantClient.batch_update_points, self._collection, operations, wait=True)
+            fields = {**known, **changed}
+            return {name: fields[name] for change in changes for name in change.written}
+
+        self._write(attempt)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        self._writable()
+        names = canonical_ids(ids)
+        for start in range(0, len(names), _CHUNK):
+            selector = models.PointIdsList(points=list(names[start : start + _CHUNK]))
+            self._run(QdrantClient.delete, self._collection, selector, wait=True)
+        self._refresh()
+        self._watch(self._generation)
+
+    def query_batch(
+        self,
+        vectors: Vectors,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        with_vectors: bool = False,
+        with_payload: bool = True,
+        exact: bool = False,
+    ) -> list[list[Hit]]:
+        floats = self._floats()
+        return [
+            [Hit(str(p.id), score, to_payload(p.payload, floats), to_vector(p.vector)) for p, score in ranked]
+            for ranked in self._nearest(vectors, k, where, with_payload, with_vectors, exact)
+        ]
+
+    def query_ids(
+        self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
+    ) -> list[list[int]]:
+        return [
+            [uuid.UUID(str(point.id)).int for point, _ in ranked]
+            for ranked in self._nearest(vectors, k, where, False, False, exact)
+        ]
+
+    def _nearest(
+        self,
+        vectors: Vectors,
+        k: int,
+        where: Sequence[Condition],
+        with_payload: bool,
+        with_vectors: bool,
+        exact: bool,
+    ) -> Iterator[list[tuple[models.ScoredPoint, float]]]:
+        """The k nearest to each row, by score descending, then id ascending: see the module's first lines."""
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}")
+        rows = unit_rows(vectors, self.dim, "query vector")
+        wanted = self._filter(where)
+        if k > _LARGE_K:
+            k = min(k, max(1, self.count(where)))
+        params = search_params(self._collection_info(), exact=exact)
+        request = partial(
+            models.QueryRequest, params=params, with_payload=with_payload, with_vector=with_vectors
+        )
+
+        def ask(rows: Vectors, limit: int) -> list[models.QueryResponse]:
+            requests = [request(query=row.tolist(), filter=wanted, limit=limit) for row in rows]
+            return self._run(QdrantClient.query_batch_points, self._collection, requests)
+
+        for start in range(0, len(rows), _QUERY_CHUNK):
+            part = rows[start : start + _QUERY_CHUNK]
+            for row, answer in zip(part, ask(part, k + 1), strict=True):
+                limit, ranked = k + 1, ranked_points(answer.points)
+                while len(ranked) == limit and ranked[k - 1][1] == ranked[-1][1]:
+                    limit *= 8
+                    ranked = ranked_points(ask(row[None], limit)[0].points)
+                yield ranked[:k]
+
+    def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[StoredPoint | None]:
+        names = canonical_ids(ids)
+        floats = self._floats()
+        found: dict[str, StoredPoint] = {}
+        for start in range(0, len(names), _CHUNK):
+            part = list(names[start : start + _CHUNK])
+            records = self._run(
+                QdrantClient.retrieve, self._collection, part, with_payload=True, with_vectors=with_vectors
+            )
+            found |= {str(record.id): stored(record, floats) for record in records}
+        return [found.get(name) for name in names]
+
+    def scroll(
+        self,
+        where: Sequence[Condition] = (),
+        *,
+        with_vectors: bool = False,
+        fields: Sequence[str] | None = None,
+        batch: int = 1000,
+    ) -> Iterator[StoredPoint]:
+        if batch < 1:
+            raise ValueError(f"batch must be at least 1, not {batch}")
+        wanted = self._filter(where)  # an unknown field is an error now, not at the first next()
+        selected: bool | list[str] = True
+        if fields is not None:
+            # A name that cannot be a field's is simply not there, as any other unknown one.
+            selected = [json_path(name) for name in fields if name and '"' not in name and "\\" not in name]
+        return self._pages(wanted, with_vectors, selected or False, batch)
+
+    def _pages(
+        self, wanted: models.Filter | None, with_vectors: bool, selected: bool | list[str], batch: int
+    ) -> Iterator[StoredPoint]:
+        offset: Any = None
+        while True:
+            records, offset = self._run(
+                QdrantClient.scroll,
+                self._collection,
+                scroll_filter=wanted,
+                limit=batch,
+                offset=offset,
+                with_payload=selected,
+                with_vectors=with_vectors,
+            )
+            floats = self._floats()
+            for record in records:
+                yield stored(record, floats)
+            if offset is None:
+                return
+
+    def count(self, where: Sequence[Condition] = ()) -> int:
+        found = self._run(QdrantClient.count, self._collection, count_filter=self._filter(where), exact=True)
+        return int(found.count)
+
+    def facet(self, field: str, where: Sequence[Condition] = (), limit: int = 100) -> dict[Any, int]:
+        if limit < 1:
+            raise UsageError(f"a facet's limit must be at least 1, not {limit}")
+        wanted = self._filter([*where, Condition(field, "present")])
+        if self._generation.fields[field] == "float" or field in UNINDEXED:
+            # The server counts neither floats nor what has no index.
+            points = self.scroll([*where, Condition(field, "present")], fields=[field])
+            return most_frequent(Counter(point.payload[field] for point in points), limit)
+        # Of several shards each sends its own most frequent values only, so then all are asked for.
+        shards = self._collection_info().config.params.shard_number or 1
+        everything = shards > 1 or limit > _LARGE_K
+        asked = max(1, self.count(where)) if everything else limit + 1
+        facet = partial(
+            self._run, QdrantClient.facet, self._collection, json_path(field), facet_filter=wanted, exact=True
+        )
+        while True:
+            hits = facet(limit=asked).hits
+            counts = sorted((hit.count for hit in hits), reverse=True)
+            if everything or len(counts) < asked or counts[limit - 1] != counts[-1]:
+                return most_frequent({hit.value: hit.count for hit in hits if hit.count}, limit)
+            asked *= 8  # a tie at the last place, which the server breaks as it likes
+
+    def fields(self) -> dict[str, str]:
+        return dict(self._refresh().fields)
+
+    def flush(self) -> None:
+        """Nothing to do: the server has written an acknowledged batch to its log, and syncs that by itself."""
+        self._open()
+
+    def optimise(self, *, index: bool | None = None, progress: OptimiseProgress | None = None) -> bool:  # noqa: ARG002
+        """As the contract. The server indexes by itself; this lets it begin after a bulk load, and waits for it."""
+        self._writable()
+        held_back = self._refresh().deferred
+        if held_back:
+            restore_indexing(self._connection, self._collection, held_back, wait=self._wait)
+        # The optimiser starts a moment after the change: one look is not enough to say that it rests.
+        look = partial(self._run, QdrantClient.get_collection, self._collection)
+        seen = wait_until_idle(lambda: look().status, 3 if held_back else 1, progress)
+        return bool(held_back) or seen
+
+    def info(self) -> GalleryInfo:
+        self._refresh()
+        state = self._collection_info()
+        return GalleryInfo(
+            name=self.name,
+            store=self.store,
+            engine="qdrant",
+            points=self.count(),
+            indexed_points=state.indexed_vectors_count or 0,
+            model=self.model,
+            size_bytes=0,
+            fields=dict(self._generation.fields),
+            storage=self.storage,
+        )
+
+    def close(self) -> None:
+        """Release, and let the server index what a bulk load has held back.
+
+        Should the server have gone, the next writer's close does that; points are safe already.
+        """
+        if self._closed:
+            return
+        try:
+            if self._mode == "w" and self._generation.deferred:
+                restore_indexing(self._connection, self._collection, self._generation.deferred, wait=0)
+        except StoreError:
+            pass
+        finally:
+            self._closed = True
+            self._on_close()
+
+    def _open(self) -> None:
+        if self._closed:
+            raise StoreError(f"{self._what} is closed")
+
+    def _run(self, operation: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        """``operation(client, ...)``: a method of QdrantClient, carried out patiently, with its errors in our words."""
+        self._open()
+        try:
+            return self._connection.call(lambda client: operation(client, *args, **kwargs), wait=self._wait)
+        except MissingCollectionError:
+            raise GalleryReplacedError(
+                f"{self._what} was re-indexed or dropped meanwhile: run the command again"
+            ) from None
+
+    def _refresh(self) -> Generation:
+        """Read the collection's metadata again."""
+        info = self._run(QdrantClient.get_collection, self._collection)
+        generation = read_generation(info.config.metadata, self._what)
+        if generation is None or generation.state == "dropped":
+            raise GalleryReplacedError(f"{self._what} was dropped meanwhile")
+        self._info, self._generation, self._read_at = info, generation, time.monotonic()
+        return generation
+
+    def _collection_info(self) -> models.CollectionInfo:
+        if self._info is None:
+            self._refresh()
+        assert self._info is not None
+        return self._info
+
+    def _floats(self) -> list[str]:
+        return [name for name, kind in self._generation.fields.items() if kind == "float"]
+
+    def _filter(self, where: Sequence[Condition]) -> models.Filter | None:
+        """The server's filter. Fields that are not known are looked for again before they are called unknown."""
+        self._open()
+        if not where:
+            return None
+        if time.monotonic() - self._read_at > _FRESH:
+            self._refresh()
+        try:
+            return to_filter([check(one, self._generation.fields) for one in where])
+        except FilterError:
+            fields = self._refresh().fields
+            return to_filter([check(one, fields) for one in where])
+
+    def _writable(self) -> None:
+        if self._mode != "w":
+            raise StoreError(f"{self._what} is open for reading only")

@@ -1,0 +1,139 @@
+"""What a server's collection says of itself: its metadata, read and checked.
+
+A gallery NAME is an alias; its generations are collections ``NAME.g-XXXXXXXX``. Which generation is current, the
+alias alone says, so that one switch of it is the whole of a publication. The rest stands in each collection's
+metadata, a flat mapping whose keys the server replaces one by one:
+
+    kind, format        that it is ours, and in which version
+    gallery, collection the gallery's name, and the collection's own (seen through the alias, that is news)
+    model               {fingerprint, dim, name}
+    storage             {vectors, quantisation}
+    state               "published" (current, or was or will be), "building", or "dropped" (deletion has begun)
+    previous            the collection to roll back to, or ""
+    deferred            the indexing threshold to restore when a bulk load ends; 0 when there is none
+    builder             {host, pid, process, seen}: who builds it; {} when nobody does
+    field:NAME          {type, pending}; pending: stored values are still being converted to that type
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+from siamese_search.errors import StoreError, printable
+from siamese_search.gallery.contract import ModelRef
+from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage, read_storage
+
+KIND = "siamese-search gallery"
+FORMAT_VERSION = 1
+#: Of float16 collections, to which the first release would write wrong checksums.
+_FLOAT16_VERSION = 2
+State = Literal["published", "building", "dropped"]
+_FIELD = "field:"
+_COLLECTION = re.compile(r"(.+)\.g-[0-9a-f]{8}")
+_TYPES = ("str", "int", "float", "bool")
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One collection of a gallery, as its metadata describe it. ``builder`` is {} where nobody builds."""
+
+    gallery: str
+    collection: str
+    model: ModelRef
+    state: State
+    previous: str
+    deferred: int
+    builder: Mapping[str, Any]
+    fields: Mapping[str, str]
+    pending: tuple[str, ...]
+    storage: Storage = DEFAULT_STORAGE
+
+
+def collection_name(gallery: str, suffix: str) -> str:
+    """suffix: eight hexadecimal digits."""
+    return f"{gallery}.g-{suffix}"
+
+
+def gallery_of(collection: str) -> str | None:
+    """The gallery whose generation a collection's name makes it; None where it is no such name."""
+    found = _COLLECTION.fullmatch(collection)
+    return found[1] if found else None
+
+
+def metadata_of(
+    gallery: str, collection: str, model: ModelRef, state: State, storage: Storage = DEFAULT_STORAGE
+) -> dict[str, Any]:
+    """The metadata of a new collection."""
+    return {
+        "kind": KIND,
+        "format": FORMAT_VERSION if storage.vectors == "float32" else _FLOAT16_VERSION,
+        "gallery": gallery,
+        "collection": collection,
+        "model": {"fingerprint": model.fingerprint, "dim": model.dim, "name": model.name},
+        "storage": storage.to_json(),
+        "state": state,
+        "previous": "",
+        "deferred": 0,
+        "builder": {},
+    }
+
+
+def field_metadata(types: Mapping[str, str], *, pending: bool) -> dict[str, Any]:
+    """The metadata that record these fields."""
+    return {_FIELD + name: {"type": kind, "pending": pending} for name, kind in types.items()}
+
+
+def read_generation(metadata: Mapping[str, Any] | None, where: str) -> Generation | None:
+    """A collection's metadata, or None where they are not ours. where: the collection, for messages.
+
+    Raises StoreError for those of a later release, and for damage.
+    """
+    if not metadata or metadata.get("kind") != KIND:
+        return None
+    version = metadata.get("format")
+    if type(version) is int and version > _FLOAT16_VERSION:
+        raise StoreError(
+            f"{where} has format {version}, made by a later release (this one reads up to {_FLOAT16_VERSION}): upgrade"
+            " siamese-search"
+        )
+    try:
+        model = metadata["model"]
+        fields = {
+            key.removeprefix(_FIELD): value for key, value in metadata.items() if key.startswith(_FIELD)
+        }
+        types = {name: value["type"] for name, value in fields.items()}
+        pending = tuple(name for name, value in fields.items() if value.get("pending"))
+        reference = ModelRef(model["fingerprint"], model["dim"], model.get("name", ""))
+        gallery, collection, state = metadata["gallery"], metadata["collection"], metadata["state"]
+        previous, deferred = metadata.get("previous", ""), metadata.get("deferred", 0)
+        builder = metadata.get("builder") or {}
+        storage = read_storage(metadata.get("storage"))
+        texts = (gallery, collection, reference.fingerprint, reference.name, previous)
+        sound = (
+            version in (FORMAT_VERSION, _FLOAT16_VERSION)
+            and all(isinstance(one, str) for one in texts)
+            and all(type(one) is int for one in (reference.dim, deferred))
+            and state in ("published", "building", "dropped")
+            and all(kind in _TYPES for kind in types.values())
+            and isinstance(builder, dict)
+            and gallery_of(collection) == gallery
+        )
+    except (KeyError, TypeError, AttributeError, ValueError):
+        sound = False
+    if not sound:
+        raise StoreError(f"{printable(where)}: its metadata are damaged; drop the gallery and ingest again")
+    return Generation(
+        gallery,
+        collection,
+        reference,
+        cast(State, state),
+        previous,
+        deferred,
+        builder,
+        types,
+        pending,
+        storage,
+    )

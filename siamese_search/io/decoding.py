@@ -1,0 +1,155 @@
+"""BatchDecoder: image files become uint8 batches, by a few threads, in buffers that are used again.
+
+Pillow lets go of the GIL while it decodes. Threads help up to the number of CPUs; the caller bounds how many
+batches it submits ahead, and with that the memory: at most one buffer per batch that it holds, and a few idle.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.errors import ImageError
+from siamese_search.io.images import read_image
+from siamese_search.io.location import FileStamp
+
+ImagePath = str | os.PathLike[str]
+
+#: Images per task: a small JPEG decodes in 0.2 ms, so one task per image would be mostly hand-over.
+_IMAGES_PER_TASK = 8
+#: Buffers kept for the next batches; more that come back are let go.
+_IDLE_BUFFERS = 4
+
+
+@dataclass(slots=True)
+class DecodedPixels:
+    """One decoded batch. Use it as a context manager, or call :meth:`release` when its pixels have been used.
+
+    rows: of each image that could be read, its index in what was submitted, ascending. pixels: uint8
+    [len(rows), H, W, 3], valid until the release. failures: index and error of the others.
+    seconds: busy time of the decoding threads, added up.
+    """
+
+    rows: list[int]
+    pixels: NDArray[np.uint8]
+    failures: list[tuple[int, ImageError]]
+    seconds: float
+    _buffer: NDArray[np.uint8] | None = field(repr=False)
+    _idle: deque[NDArray[np.uint8]] = field(repr=False)
+
+    def release(self) -> None:
+        """Give the buffer back. ``pixels`` is empty from now on; a batch never released costs an allocation only."""
+        if self._buffer is not None:
+            self.pixels = self.pixels[:0]
+            self._idle.append(self._buffer)
+            self._buffer = None
+
+    def __enter__(self) -> DecodedPixels:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class PendingPixels:
+    """A batch that is being decoded."""
+
+    def __init__(
+        self,
+        tasks: Sequence[Future[tuple[list[ImageError | None], float]]],
+        buffer: NDArray[np.uint8],
+        idle: deque[NDArray[np.uint8]],
+    ) -> None:
+        self._tasks, self._buffer, self._idle = tasks, buffer, idle
+
+    def result(self) -> DecodedPixels:
+        """Wait for the batch. To be called once."""
+        done = [task.result() for task in self._tasks]
+        errors = [error for part, _ in done for error in part]
+        rows = [row for row, error in enumerate(errors) if error is None]
+        # The good ones move together; none is overwritten before it has moved.
+        for to, row in enumerate(rows):
+            if to != row:
+                self._buffer[to] = self._buffer[row]
+        failures = [(row, error) for row, error in enumerate(errors) if error is not None]
+        seconds = sum(seconds for _, seconds in done)
+        return DecodedPixels(rows, self._buffer[: len(rows)], failures, seconds, self._buffer, self._idle)
+
+    def cancel(self) -> None:
+        """Drop the tasks that have not begun. The result is not to be asked for any more."""
+        for task in self._tasks:
+            task.cancel()
+
+
+class BatchDecoder:
+    """A pool of decoding threads. Use it as a context manager; leaving it ends them after their current image.
+
+    size: (height, width) of every image.
+    """
+
+    def __init__(self, size: tuple[int, int], threads: int) -> None:
+        self._size = size
+        self._threads = threads
+        self._largest = 0
+        self._idle: deque[NDArray[np.uint8]] = deque(maxlen=_IDLE_BUFFERS)
+        self._closed = threading.Event()
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
+
+    def submit(
+        self, paths: Sequence[ImagePath], expected: Sequence[FileStamp | None] | None = None
+    ) -> PendingPixels:
+        """Begin to decode a batch, in order.
+
+        expected: per file, the state that a scan saw (:func:`siamese_search.io.images.read_image`).
+        """
+        count = len(paths)
+        stamps = expected if expected is not None else [None] * count
+        buffer = self._take(count)
+        step = max(1, min(_IMAGES_PER_TASK, -(-count // self._threads)))
+        tasks = [
+            self._pool.submit(
+                self._fill, paths[start : start + step], stamps[start : start + step], buffer[start:]
+            )
+            for start in range(0, count, step)
+        ]
+        return PendingPixels(tasks, buffer, self._idle)
+
+    def _take(self, count: int) -> NDArray[np.uint8]:
+        """A buffer for at least ``count`` images: an idle one, or a new one as large as the largest batch so far."""
+        self._largest = max(self._largest, count)
+        try:
+            buffer = self._idle.pop()
+        except IndexError:
+            buffer = np.empty((0, *self._size, 3), np.uint8)
+        return buffer if len(buffer) >= count else np.empty((self._largest, *self._size, 3), np.uint8)
+
+    def _fill(
+        self, paths: Sequence[ImagePath], expected: Sequence[FileStamp | None], pixels: NDArray[np.uint8]
+    ) -> tuple[list[ImageError | None], float]:
+        """Fill the first rows of ``pixels``; per file, ``None`` or why it cannot be used; and the seconds taken."""
+        started = time.perf_counter()
+        errors: list[ImageError | None] = []
+        for row, (path, stamp) in enumerate(zip(paths, expected, strict=True)):
+            if self._closed.is_set():
+                break
+            try:
+                pixels[row] = read_image(path, self._size, expected=stamp)
+                errors.append(None)
+            except ImageError as error:
+                errors.append(error)
+        return errors, time.perf_counter() - started
+
+    def __enter__(self) -> BatchDecoder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        self._pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,151 @@
+"""Copying a gallery from one store to another, whatever their engines: resumable, and checked at the end.
+
+Points of both are read by ascending id, side by side (a merge join), so that memory stays bounded and what is
+there already, with the same payload and the same checksum of its vector, is not sent again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+
+from siamese_search.errors import StoreError, printable
+from siamese_search.gallery.checks import check_same_vectors, sound_points, vector_crc
+from siamese_search.gallery.contract import Gallery, StoredPoint
+from siamese_search.gallery.fields import same_payload
+
+#: Points per read and write.
+_BATCH = 1000
+#: Passes over both galleries; more than two are only needed where the source changes meanwhile.
+_MOST_PASSES = 5
+
+
+@dataclass(slots=True)
+class CopyReport:
+    """What a copy did. All are counts of points.
+
+    points: in the source. copied: sent now. kept: were there already, the same. extra: in the target only
+    (they stay). verified: vectors compared bit by bit.
+    """
+
+    points: int = 0
+    copied: int = 0
+    kept: int = 0
+    extra: int = 0
+    verified: int = 0
+
+
+def copy_gallery(
+    source: Gallery,
+    target: Gallery,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> CopyReport:
+    """Make ``target`` (open for writing, of the same model) hold every point of ``source``, payload and vector.
+
+    progress: called with points done and their number. stop: when set, KeyboardInterrupt is raised after the
+    batch in hand; a repeated call goes on from there. Raises ValueError for galleries of different models,
+    StoreError for a damaged vector in the source, and when the target does not hold the same afterwards.
+    """
+    if (source.model.fingerprint, source.dim) != (target.model.fingerprint, target.dim):
+        raise ValueError("the two galleries are of different models")
+    report = CopyReport()
+    first = True
+    for _ in range(_MOST_PASSES):
+        total = source.count() if first and progress is not None else 0
+        points = extra = 0
+        missing: list[str] = []
+        sent = 0
+        for ours, theirs in paired(source, target, vectors=True):
+            if ours is None:
+                extra += 1
+                continue
+            points += 1
+            if theirs is None or not same_payload(ours.payload, theirs.payload):
+                missing.append(ours.id)
+                if len(missing) == _BATCH:
+                    sent += _send(source, target, missing)
+                    missing = []
+            if first and progress is not None and points % _BATCH == 0:
+                progress(points, max(total, points))
+            if stop is not None and points % _BATCH == 0 and stop.is_set():
+                target.flush()
+                raise KeyboardInterrupt
+        sent += _send(source, target, missing)
+        if first:
+            report.kept = points - sent
+            if progress is not None:
+                progress(points, max(total, points))
+        report.points, report.extra = points, extra
+        report.copied += sent
+        first = False
+        if not sent:
+            break
+    else:
+        raise StoreError(
+            f"gallery {source.name!r} in {printable(source.store)} changes faster than it can be copied; run the"
+            " command again when nothing is ingested"
+        )
+    target.flush()
+    if report.copied:
+        target.optimise()
+    held = target.count()
+    if held < report.points:
+        raise StoreError(
+            f"gallery {target.name!r} in {printable(target.store)} holds {held:,} points after the copy, fewer than the"
+            f" {report.points:,} of {printable(source.store)}; run the command again"
+        )
+    report.verified = check_same_vectors(source, target)
+    return report
+
+
+def paired(
+    source: Gallery, target: Gallery, *, vectors: bool
+) -> Iterator[tuple[StoredPoint | None, StoredPoint | None]]:
+    """All points of both galleries by ascending id: those of one id together, without vectors.
+
+    vectors: those of the source are what the target is to hold. Where it rounds them, so that its checksums are
+    others, the source's points have the checksums of the rounding.
+
+    Points up to the pair in hand may be written or deleted meanwhile: neither scroll looks back, and a point
+    of the pair in hand stays the one that it was.
+    """
+    rounds = vectors and source.storage.vectors != target.storage.vectors == "float16"
+    ours = _rounded(source, target) if rounds else source.scroll()
+    theirs = target.scroll()
+    left, right = next(ours, None), next(theirs, None)
+    while left is not None or right is not None:
+        if right is None or (left is not None and left.id < right.id):
+            yield left, None
+            left = next(ours, None)
+        elif left is None or right.id < left.id:
+            yield None, right
+            right = next(theirs, None)
+        else:
+            yield left, right
+            left, right = next(ours, None), next(theirs, None)
+
+
+def _rounded(source: Gallery, target: Gallery) -> Iterator[StoredPoint]:
+    """The source's points with the checksums that they have in the target."""
+    for point in source.scroll(with_vectors=True):
+        payload = dict(point.payload)
+        if point.vector is not None and vector_crc(point.vector) == payload.get("crc"):
+            payload["crc"] = vector_crc(target.storage.rounded(point.vector))
+        yield StoredPoint(point.id, payload)
+
+
+def _send(source: Gallery, target: Gallery, ids: list[str]) -> int:
+    """Copy the points of these ids that are (still) there; how many."""
+    sent = 0
+    points = sound_points(source, ids)
+    while part := list(islice(points, _BATCH)):
+        payloads = [{name: v for name, v in point.payload.items() if name != "crc"} for point, _ in part]
+        target.upsert([point.id for point, _ in part], np.stack([vector for _, vector in part]), payloads)
+        sent += len(part)
+    return sent

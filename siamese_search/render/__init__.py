@@ -1,0 +1,1 @@
+"""Every picture, page and curve."""

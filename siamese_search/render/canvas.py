@@ -1,0 +1,127 @@
+"""Canvas: pictures of images in frames with captions, for contact sheets and comparisons."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from siamese_search.errors import ImageError, SiameseSearchError, printable
+from siamese_search.io.files import atomic_path
+from siamese_search.io.images import FORMATS, read_image
+
+Colour = tuple[int, int, int]
+
+PAPER: Colour = (250, 250, 248)
+CARD: Colour = (255, 255, 255)
+INK: Colour = (32, 33, 36)
+GREY: Colour = (110, 114, 120)
+LINE: Colour = (222, 224, 228)
+PALE: Colour = (160, 165, 172)
+GREEN: Colour = (0, 146, 94)
+RED: Colour = (205, 62, 38)
+BLUE: Colour = (38, 92, 166)
+
+TILE_WIDTH = 128
+BORDER = 5
+FONT_SIZES = (13, 15, 24)
+
+
+class Canvas:
+    """A sheet of paper. Fonts are Pillow's own, in the sizes of :data:`FONT_SIZES`."""
+
+    def __init__(self, width: int, height: int) -> None:
+        self.image = Image.new("RGB", (width, height), PAPER)
+        self.pen = ImageDraw.Draw(self.image)
+        self.fonts = {size: ImageFont.load_default(size) for size in FONT_SIZES}
+
+    def width_of(self, text: str, size: int) -> int:
+        return int(self.pen.textlength(text, self.fonts[size]))
+
+    def tile(
+        self, path: Path | None, at: tuple[int, int], height: int, colour: Colour, width: int = TILE_WIDTH
+    ) -> None:
+        """One picture, whole, centred in a frame of this colour; a file that cannot be read says so there."""
+        left, top = at
+        right, bottom = left + width, top + height
+        self.pen.rounded_rectangle((left, top, right - 1, bottom - 1), 6, fill=colour)
+        inner = (left + BORDER, top + BORDER, right - 1 - BORDER, bottom - 1 - BORDER)
+        self.pen.rectangle(inner, fill=CARD)
+        room = (width - 2 * BORDER, height - 2 * BORDER)
+        try:
+            if path is None:
+                raise ImageError("", "no file")
+            picture = Image.fromarray(read_image(path))
+        except ImageError as error:
+            self.pen.line([(inner[0], inner[1]), (inner[2], inner[3])], fill=LINE, width=2)
+            self.pen.line([(inner[0], inner[3]), (inner[2], inner[1])], fill=LINE, width=2)
+            reason = short_reason(error)
+            reach = self.pen.textlength(reason, self.fonts[13])
+            middle = (top + bottom) // 2
+            place = (left + (width - reach) / 2, middle - 9)
+            self.pen.rectangle((place[0] - 4, place[1] - 2, place[0] + reach + 4, place[1] + 18), fill=CARD)
+            self.text(place, reason, 13, GREY)
+            return
+        scale = min(room[0] / picture.width, room[1] / picture.height)
+        size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+        picture = picture.resize(size, Image.Resampling.LANCZOS)
+        self.image.paste(picture, (left + (width - size[0]) // 2, top + (height - size[1]) // 2))
+
+    def text(
+        self, at: tuple[float, float], text: str, size: int, colour: Colour, room: int | None = None
+    ) -> None:
+        font = self.fonts[size]
+        text = printable(text)
+        if room is not None:
+            text = elide(text, lambda part: self.pen.textlength(part, font) <= room)
+        self.pen.text(at, text, fill=colour, font=font)
+
+
+def short_reason(error: ImageError) -> str:
+    """Why there is no picture, in the room of a tile."""
+    return error.reason if error.reason in ("no such file", "no file") else "unreadable"
+
+
+def usual_aspect(paths: Sequence[Path]) -> float:
+    """Height / width that is usual among these images (the first 24 are looked at): people are tall, cars are wide."""
+    aspects = []
+    for path in paths[:24]:
+        # Whatever is wrong with one, its tile will say so. Only files: a pipe would be waited for.
+        with suppress(Exception):
+            if path.is_file():
+                with Image.open(path, formats=FORMATS) as image:
+                    aspects.append(image.height / image.width)
+    return statistics.median(aspects) if aspects else 1.0
+
+
+def elide(text: str, fits: Callable[[str], bool]) -> str:
+    """The text, or its beginning and end around an ellipsis, as much as ``fits``: names differ at both ends."""
+    if fits(text):
+        return text
+    low, high = 0, min(len(text), 200)  # nothing longer ever fits a tile
+    while low < high:
+        keep = (low + high + 1) // 2
+        if fits(_shortened(text, keep)):
+            low = keep
+        else:
+            high = keep - 1
+    return _shortened(text, low)
+
+
+def _shortened(text: str, keep: int) -> str:
+    tail = keep // 3
+    return text[: keep - tail] + "…" + text[len(text) - tail :]
+
+
+def save_png(image: Image.Image, out: Path, what: str) -> Path:
+    """Write a PNG, atomically; returns ``out``. Raises SiameseSearchError where that fails. what: for people."""
+    try:
+        with atomic_path(out) as aside:
+            image.save(aside, format="PNG", optimize=False)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise SiameseSearchError(f"{printable(out)}: the {what} cannot be written: {reason}") from None
+    return out

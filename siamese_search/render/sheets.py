@@ -1,0 +1,288 @@
+"""Pictures as PNG: a contact sheet of search results, and a comparison of images side by side or as a table.
+
+On a sheet the query is on the left, its results follow by rank, and a border says whether each is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from siamese_search.errors import UsageError, printable
+from siamese_search.render.canvas import (
+    BLUE,
+    BORDER,
+    GREEN,
+    GREY,
+    INK,
+    LINE,
+    PALE,
+    RED,
+    TILE_WIDTH,
+    Canvas,
+    Colour,
+    save_png,
+    usual_aspect,
+)
+from siamese_search.render.marks import Truth, known_identities, paths_of, sightings, verdict
+from siamese_search.retrieval.comparison import Comparison
+from siamese_search.retrieval.results import QueryResult, SearchResult
+
+#: Queries drawn; a PNG of more would be too tall to look at. The sheet says how many it leaves out.
+MAX_QUERIES = 100
+
+#: Green and red of the Okabe–Ito kind: told apart with red-green blindness by their lightness.
+_COLOURS: dict[Truth, Colour] = {"same": GREEN, "different": RED, "unknown": PALE}
+_MEANING: dict[Truth, str] = {
+    "same": "same identity",
+    "different": "another identity",
+    "unknown": "not known",
+}
+#: Added where some query's identity is not known, so that the model's verdict stands in for it.
+_JUDGED: dict[Truth, str] = {"same": " or match", "different": " or no match", "unknown": ""}
+
+_TILE_HEIGHT = (96, 256)
+_GAP = 14
+_MARGIN = 28
+_CAPTION = 54
+_CAPTION_LINE = 18
+_TITLE = 64
+
+#: Images drawn of each side; the sheet says how many it leaves out.
+MAX_SIDE = 30
+
+_PAIR_MARGIN = 28
+_PAIR_GAP = 12
+_PAIR_TITLE = 60
+_CELL = (96, 44)
+_SMALL = 72
+
+
+def draw_sheet(
+    results: Sequence[QueryResult],
+    out: Path,
+    *,
+    columns: int = 10,
+    truth: bool = True,
+    query_identities: Mapping[str, str] | Sequence[str | None] | None = None,
+    title: str = "Search results",
+) -> Path:
+    """Draw a row per query (more where it has over ``columns`` results) and write a PNG, atomically.
+
+    truth: colour borders by whether a result has the query's identity: green the same, red another, grey not
+    known. A query's identity is what ``query_identities`` says (by ``QueryResult.query``, or one per result in
+    order), else what the gallery knows of that file, else what a Market-1501 file name says. Where it is not
+    known, a calibrated model's match or no match is shown in its place. Without ``truth``, borders are grey.
+
+    An image that cannot be read becomes a tile that says so. At most :data:`MAX_QUERIES` queries are drawn.
+    Returns ``out``. Raises UsageError for columns < 1 or nothing to draw, SiameseSearchError where ``out``
+    cannot be written.
+    """
+    if columns < 1:
+        raise UsageError(f"a contact sheet needs at least 1 column, not {columns}")
+    if not results:
+        raise UsageError("there are no results to draw")
+    shown = results[:MAX_QUERIES]
+    columns = max(1, min(columns, max(len(result.results) for result in shown)))
+    page = _Page(shown, columns, truth, known_identities(results, query_identities), title, len(results))
+    return save_png(page.draw(), out, "contact sheet")
+
+
+class _Page:
+    """Lays the sheet out and draws it."""
+
+    def __init__(
+        self,
+        results: Sequence[QueryResult],
+        columns: int,
+        truth: bool,
+        identities: Sequence[str | None],
+        title: str,
+        total: int,
+    ) -> None:
+        self.results = results
+        self.columns = columns
+        self.truth = truth
+        self.identities = identities
+        self.title = title
+        self.total = total
+        self.tile_height = _tile_height(results)
+
+    def draw(self) -> Image.Image:
+        grouped = any(sightings(found) for result in self.results for found in result.results)
+        caption = _CAPTION + _CAPTION_LINE * grouped
+        cell_width, cell_height = TILE_WIDTH + _GAP, self.tile_height + caption
+        lines = [max(1, -(-len(result.results) // self.columns)) for result in self.results]
+        # The query stands apart from its results by one more gap on each side of a rule.
+        width = 2 * _MARGIN + (self.columns + 1) * cell_width + 2 * _GAP
+        height = 2 * _MARGIN + _TITLE + sum(line * cell_height + 2 * _GAP for line in lines)
+        self.canvas = Canvas(max(width, 560), height)
+        self._heading()
+        top = _MARGIN + _TITLE
+        for index, (result, line) in enumerate(zip(self.results, lines, strict=True)):
+            bottom = top + line * cell_height
+            self._query(result, self.identities[index], top)
+            rule = _MARGIN + cell_width + _GAP // 2
+            self.canvas.pen.line([(rule, top), (rule, bottom - _GAP)], fill=LINE, width=2)
+            left = _MARGIN + cell_width + 2 * _GAP
+            for place, found in enumerate(result.results):
+                row, column = divmod(place, self.columns)
+                self._result(
+                    found, self.identities[index], left + column * cell_width, top + row * cell_height
+                )
+            if not result.results:
+                self.canvas.text((left, top + 4), result.error or "no results", 15, GREY)
+            top = bottom + 2 * _GAP
+        return self.canvas.image
+
+    def _heading(self) -> None:
+        more = f", the first {len(self.results)} drawn" if self.total > len(self.results) else ""
+        self.canvas.text((_MARGIN, _MARGIN - 6), self.title, 24, INK)
+        count = f"{self.total} {'query' if self.total == 1 else 'queries'}{more}  ·  score: cosine similarity"
+        self.canvas.text((_MARGIN, _MARGIN + 26), count, 13, GREY)
+        if not self.truth:
+            return
+        right = self.canvas.image.width - _MARGIN
+        judged = any(
+            identity is None and found.match is not None
+            for identity, result in zip(self.identities, self.results, strict=False)
+            for found in result.results
+        )
+        for kind in reversed(_MEANING):
+            label = _MEANING[kind] + _JUDGED[kind] * judged
+            right -= self.canvas.width_of(label, 13)
+            self.canvas.text((right, _MARGIN - 2), label, 13, GREY)
+            right -= 20
+            box = (right, _MARGIN - 1, right + 13, _MARGIN + 12)
+            self.canvas.pen.rounded_rectangle(box, 3, fill=_COLOURS[kind])
+            right -= 16
+
+    def _query(self, result: QueryResult, identity: str | None, top: int) -> None:
+        self.canvas.tile(result.path, (_MARGIN, top), self.tile_height, BLUE)
+        below = top + self.tile_height + 5
+        self.canvas.text((_MARGIN, below), "query" if identity is None else identity, 15, BLUE, TILE_WIDTH)
+        name = result.query if result.path is None else result.path.name
+        self.canvas.text((_MARGIN, below + 20), printable(name), 13, GREY, TILE_WIDTH)
+
+    def _kind(self, identity: str | None, result: SearchResult) -> Truth:
+        if not self.truth:
+            return "unknown"
+        if identity is None and result.match is not None:
+            return "same" if result.match else "different"
+        return verdict(identity, result)
+
+    def _result(self, result: SearchResult, identity: str | None, left: int, top: int) -> None:
+        kind = self._kind(identity, result)
+        self.canvas.tile(result.path, (left, top), self.tile_height, _COLOURS[kind])
+        below = top + self.tile_height + 5
+        score = f"{result.score:.3f}"
+        score_width = self.canvas.width_of(score, 13)
+        self.canvas.text((left + TILE_WIDTH - score_width, below + 20), score, 13, INK)
+        name = result.identity if result.identity is not None else "no identity"
+        colour = INK if result.identity is not None else GREY
+        self.canvas.text((left, below), f"{result.rank}. {name}", 15, colour, TILE_WIDTH)
+        if result.camera is not None:
+            camera_room = TILE_WIDTH - score_width - 8
+            self.canvas.text((left, below + 20), f"camera {result.camera}", 13, GREY, camera_room)
+        if seen := sightings(result):
+            self.canvas.text((left, below + 38), seen, 13, GREY, TILE_WIDTH)
+
+
+def _tile_height(results: Sequence[QueryResult]) -> int:
+    """Height for the usual shape of these images, in bounds."""
+    low, high = _TILE_HEIGHT
+    inside = TILE_WIDTH - 2 * BORDER
+    return round(min(high, max(low, inside * usual_aspect(paths_of(results)) + 2 * BORDER)))
+
+
+def draw_comparison(comparison: Comparison, out: Path) -> Path:
+    """Write the picture of a comparison: one pair large, several as a table, left images down, right ones across.
+
+    Green is the same identity, red another, grey not decided (no threshold). Returns ``out``. Raises
+    SiameseSearchError where it cannot be written.
+    """
+    single = comparison.scores.shape == (1, 1)
+    return save_png(_pair(comparison) if single else _table(comparison), out, "picture")
+
+
+def _colour(comparison: Comparison, row: int, column: int) -> Colour:
+    if comparison.same is None:
+        return PALE
+    return GREEN if comparison.same[row, column] else RED
+
+
+def _word(comparison: Comparison, row: int, column: int) -> str:
+    if comparison.same is None:
+        return "not decided"
+    return "same" if comparison.same[row, column] else "different"
+
+
+def _rule(comparison: Comparison) -> str:
+    if comparison.threshold is None:
+        return "score: cosine similarity; no threshold"
+    origin = (
+        "" if comparison.false_match_rate is None else f", false match rate {comparison.false_match_rate:g}"
+    )
+    return f"same from a score of {comparison.threshold:.3f} on{origin}"
+
+
+def _pair(comparison: Comparison) -> Image.Image:
+    width = 208
+    paths = (comparison.left[0], comparison.right[0])
+    height = max(round(width * min(max(usual_aspect([path]), 0.5), 2.2)) for path in paths)
+    middle = 190
+    canvas = Canvas(2 * _PAIR_MARGIN + 2 * width + middle, 2 * _PAIR_MARGIN + height + 50)
+    colour = _colour(comparison, 0, 0)
+    right = _PAIR_MARGIN + width + middle
+    for path, left in zip(paths, (_PAIR_MARGIN, right), strict=True):
+        canvas.tile(path, (left, _PAIR_MARGIN), height, colour, width)
+        canvas.text((left, _PAIR_MARGIN + height + 6), printable(path.name), 13, GREY, width)
+    centre = _PAIR_MARGIN + width + middle // 2
+    top = _PAIR_MARGIN + height // 2 - 52
+    lines: list[tuple[str, int, Colour]] = [
+        (_word(comparison, 0, 0), 24, colour if comparison.same is not None else INK),
+        (f"score {comparison.scores[0, 0]:.3f}", 15, INK),
+    ]
+    if comparison.probabilities is not None:
+        lines.append((f"probability {comparison.probabilities[0, 0]:.1%}", 15, INK))
+    for text, size, ink in lines:
+        canvas.text((centre - canvas.width_of(text, size) / 2, top), text, size, ink)
+        top += size + 12
+    canvas.text((_PAIR_MARGIN, _PAIR_MARGIN + height + 28), _rule(comparison), 13, GREY)
+    return canvas.image
+
+
+def _table(comparison: Comparison) -> Image.Image:
+    left, right = comparison.left[:MAX_SIDE], comparison.right[:MAX_SIDE]
+    height = round(_SMALL * 1.4)
+    step_x, step_y = _CELL[0] + _PAIR_GAP, max(_CELL[1], height) + _PAIR_GAP + 18
+    head = _PAIR_MARGIN + _PAIR_TITLE
+    first = _PAIR_MARGIN + TILE_WIDTH + _PAIR_GAP
+    canvas = Canvas(
+        max(first + len(right) * step_x + _PAIR_MARGIN, 480),
+        head + height + 30 + len(left) * step_y + _PAIR_MARGIN,
+    )
+    canvas.text((_PAIR_MARGIN, _PAIR_MARGIN - 6), "Same or different", 24, INK)
+    shown = f"{len(comparison.left)} by {len(comparison.right)} images"
+    if len(left) < len(comparison.left) or len(right) < len(comparison.right):
+        shown += f", the first {len(left)} by {len(right)} drawn"
+    canvas.text((_PAIR_MARGIN, _PAIR_MARGIN + 26), f"{shown}  ·  {_rule(comparison)}", 13, GREY)
+    for column, path in enumerate(right):
+        at = (first + column * step_x, head)
+        canvas.tile(path, at, height, BLUE, _CELL[0])
+        canvas.text((at[0], head + height + 4), printable(path.name), 13, GREY, _CELL[0])
+    for row, path in enumerate(left):
+        top = head + height + 30 + row * step_y
+        canvas.tile(path, (_PAIR_MARGIN, top), height, BLUE, _CELL[0])
+        canvas.text((_PAIR_MARGIN, top + height + 4), printable(path.name), 13, GREY, TILE_WIDTH)
+        for column in range(len(right)):
+            x, y = first + column * step_x, top + (height - _CELL[1]) // 2
+            canvas.pen.rounded_rectangle(
+                (x, y, x + _CELL[0] - 1, y + _CELL[1] - 1), 6, fill=_colour(comparison, row, column)
+            )
+            text = f"{comparison.scores[row, column]:.3f}"
+            reach = canvas.width_of(text, 15)
+            canvas.text((x + (_CELL[0] - reach) / 2, y + _CELL[1] / 2 - 9), text, 15, (255, 255, 255))
+    return canvas.image

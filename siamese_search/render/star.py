@@ -1,0 +1,249 @@
+"""draw_star(): the query in the middle, its nearest images around it, the farther away the less alike they are.
+
+Results stand clockwise from the top by rank. Distance from the middle is linear in similarity, and rings show the
+scale; it is stretched as a whole until no two pictures overlap, so that distances stay comparable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from siamese_search.errors import UsageError, printable
+from siamese_search.render.canvas import (
+    BLUE,
+    BORDER,
+    GREEN,
+    GREY,
+    INK,
+    PALE,
+    PAPER,
+    RED,
+    Canvas,
+    Colour,
+    save_png,
+    usual_aspect,
+)
+from siamese_search.render.marks import Mark, known_identities, mark, paths_of, verdict_sentence
+from siamese_search.retrieval.results import QueryResult, SearchResult
+
+#: Results drawn around one query, and queries in one picture; the picture says what it leaves out.
+MAX_RESULTS = 40
+MAX_QUERIES = 12
+
+_COLOURS: dict[str, Colour] = {"good": GREEN, "bad": RED, "unknown": PALE}
+_MARGIN = 28
+_CAPTION = 40
+#: Size of a ring's number, and the ring's colour.
+_LABEL = (31, 16)
+_RING: Colour = (206, 209, 214)
+#: Least space between two pictures.
+_GAP = 10
+#: Height of the heading of one star.
+_HEAD = 56
+#: The farthest result stands at least this many times as far away as the nearest place.
+_SPREAD = 0.8
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things stand, in pixels from the middle of the query.
+
+    centres: of the results' pictures with their captions, in their order. size: (width, height) of each. inner, step:
+    a similarity s lies at radius ``inner + (best - s) * step``.
+    """
+
+    centres: list[tuple[float, float]]
+    size: tuple[int, int]
+    inner: float
+    step: float
+    best: float
+
+    def radius(self, score: float) -> float:
+        return self.inner + (self.best - score) * self.step
+
+
+def draw_star(answers: Sequence[QueryResult], out: Path) -> Path:
+    """Draw a star per answer, one below the other, and write a PNG, atomically; returns ``out``.
+
+    Frames and lines are green for a match and red for none where the model is calibrated, else by whether the result
+    has the query's identity where that is known, else grey. Raises UsageError for nothing to draw,
+    SiameseSearchError where ``out`` cannot be written.
+    """
+    good = [answer for answer in answers if answer.error is None]
+    if not good:
+        raise UsageError("there are no results to draw")
+    stars = [
+        _Star(answer, identity).draw()
+        for answer, identity in zip(good[:MAX_QUERIES], known_identities(good), strict=False)
+    ]
+    left = len(good) - len(stars)
+    width = max(star.width for star in stars)
+    height = sum(star.height for star in stars) + (30 if left else 0)
+    sheet = Canvas(width, height)
+    top = 0
+    for star in stars:
+        sheet.image.paste(star, ((width - star.width) // 2, top))
+        top += star.height
+    if left:
+        sheet.text((_MARGIN, top), f"{left} more queries not drawn", 13, GREY)
+    return save_png(sheet.image, out, "star")
+
+
+def arrange(scores: Sequence[float], size: tuple[int, int], middle: tuple[int, int]) -> Layout:
+    """Places for results of these scores (descending), each a box of ``size``, around a box of ``middle``.
+
+    Once around clockwise; of many, twice or three times where that takes less room.
+    """
+    turns = (1,) if len(scores) <= 12 else (1, 2, 3)
+    worst = min(scores, default=0.0)
+    return min(
+        (_spiral(scores, size, middle, turn) for turn in turns), key=lambda layout: layout.radius(worst)
+    )
+
+
+def _spiral(scores: Sequence[float], size: tuple[int, int], middle: tuple[int, int], turns: int) -> Layout:
+    """The smallest layout of its kind that keeps all boxes apart; infinitely large where none does."""
+    best = max(scores, default=1.0)
+    # Scores that hardly differ must not be pulled apart as if they did.
+    span = max(best - min(scores, default=best), 0.05)
+    # Half a place more for further turns: their results stand in the gaps of those before.
+    turn = 2 * math.pi * turns / max(len(scores) + (turns > 1) / 2, 1)
+    inner = math.hypot(*middle) / 2 + math.hypot(*size) / 4
+    step = inner * _SPREAD * turns / span
+    angles = np.arange(len(scores)) * turn - math.pi / 2
+    radii = inner + (best - np.asarray(scores, np.float64)) * step
+    # All places, the middle first, and half of what each box needs.
+    places = np.concatenate(
+        ([[0.0, 0.0]], np.stack((radii * np.cos(angles), radii * np.sin(angles)), axis=1))
+    )
+    halves = np.array([middle, *[size] * len(scores)], np.float64) / 2 + _GAP / 2
+    one, other = np.triu_indices(len(places), 1)
+    with np.errstate(divide="ignore"):
+        # Two boxes are apart once they are apart in one direction; distances grow with the scale.
+        needed = (halves[one] + halves[other]) / np.abs(places[one] - places[other])
+    scale = max(1.0, float(needed.min(axis=1).max(initial=1.0)))
+    centres = [(scale * float(x), scale * float(y)) for x, y in places[1:]]
+    return Layout(centres, size, scale * inner, scale * step, best)
+
+
+def _overlap(
+    a: tuple[float, float], a_size: tuple[int, int], b: tuple[float, float], b_size: tuple[int, int]
+) -> bool:
+    return all(abs(a[i] - b[i]) < (a_size[i] + b_size[i]) / 2 + _GAP for i in range(2))
+
+
+def rings(best: float, worst: float) -> list[float]:
+    """Round similarities to draw as circles, at most six, descending: from the best to the worst and one beyond."""
+    for step in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
+        first, last = math.floor(best / step + 1e-9), math.floor(worst / step + 1e-9)
+        if first - last < 6:
+            return [round(number * step, 2) for number in range(first, last - 1, -1)]
+    return []
+
+
+def _around() -> list[float]:
+    """Angles all around, those to the right of the top first, where a reader looks."""
+    return [math.radians(-90 + sign * degrees) for degrees in range(9, 181, 3) for sign in (1, -1)]
+
+
+class _Star:
+    def __init__(self, answer: QueryResult, identity: str | None) -> None:
+        self.answer = answer
+        self.results = answer.results[:MAX_RESULTS]
+        self.marks = [mark(result, identity) for result in self.results]
+        self.identity = identity
+        count = len(self.results)
+        width = 112 if count <= 12 else 88 if count <= 24 else 72
+        aspect = min(max(usual_aspect(paths_of([answer])), 0.5), 2.0)
+        self.tile = (width, round((width - 2 * BORDER) * aspect) + 2 * BORDER)
+        self.middle = (round(width * 1.25), round(self.tile[1] * 1.25))
+
+    def draw(self) -> Image.Image:
+        box = (self.tile[0], self.tile[1] + _CAPTION)
+        layout = arrange([r.score for r in self.results], box, (self.middle[0], self.middle[1] + _CAPTION))
+        marked = rings(layout.best, self.results[-1].score) if self.results else []
+        reach_x = max([self.middle[0] / 2, *(abs(x) + box[0] / 2 for x, _ in layout.centres)])
+        reach_y = max([self.middle[1] / 2, *(abs(y) + box[1] / 2 for _, y in layout.centres)])
+        width = max(2 * round(reach_x + _MARGIN), 640)
+        self.canvas = Canvas(width, _HEAD + 2 * round(reach_y + _MARGIN) + 24)
+        self.centre = (width / 2, _HEAD + reach_y + _MARGIN)
+        self._rings(layout, marked)
+        for (x, y), judged in zip(layout.centres, self.marks, strict=True):
+            ends = [self.centre, (self.centre[0] + x, self.centre[1] + y - _CAPTION / 2)]
+            self.canvas.pen.line(ends, fill=_COLOURS[judged.kind], width=2)
+        for result, judged, place in zip(self.results, self.marks, layout.centres, strict=True):
+            self._result(result, judged, place)
+        self._query()
+        self._words()
+        return self.canvas.image
+
+    def _rings(self, layout: Layout, marked: Sequence[float]) -> None:
+        """Circles of equal similarity, each with its number where there is room for it; no number, no circle."""
+        x, y = self.centre
+        taken = [((0.0, 0.0), self.middle), *((centre, layout.size) for centre in layout.centres)]
+        for score in marked:
+            radius = layout.radius(score)
+            places = ((radius * math.cos(a), radius * math.sin(a)) for a in _around())
+            free = (
+                at for at in places if self._inside(at) and not any(_overlap(at, _LABEL, *b) for b in taken)
+            )
+            if (at := next(free, None)) is None:
+                continue
+            taken.append((at, _LABEL))
+            self.canvas.pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_RING, width=1)
+            left, top = x + at[0] - _LABEL[0] / 2, y + at[1] - _LABEL[1] / 2
+            self.canvas.pen.rectangle((left, top, left + _LABEL[0], top + _LABEL[1]), fill=PAPER)
+            self.canvas.text((left + 3, top), f"{score:.2f}", 13, GREY)
+
+    def _inside(self, at: tuple[float, float]) -> bool:
+        x, y = self.centre[0] + at[0], self.centre[1] + at[1]
+        width, height = self.canvas.image.size
+        return _LABEL[0] < x < width - _LABEL[0] and _HEAD + _LABEL[1] < y < height - 24 - _LABEL[1]
+
+    def _result(self, result: SearchResult, judged: Mark, place: tuple[float, float]) -> None:
+        width, height = self.tile
+        left = round(self.centre[0] + place[0] - width / 2)
+        top = round(self.centre[1] + place[1] - (height + _CAPTION) / 2)
+        self._card((left, top), self.tile, result.path, _COLOURS[judged.kind])
+        name = "no identity" if result.identity is None else result.identity
+        colour = GREY if result.identity is None else INK
+        self.canvas.text((left, top + height + 3), f"{result.rank}. {name}", 15, colour, width)
+        score = f"{result.score:.3f}"
+        self.canvas.text((left, top + height + 21), score, 13, INK)
+        reach = self.canvas.width_of(score, 13) + 6
+        if self.canvas.width_of(judged.word, 13) <= width - reach:
+            self.canvas.text((left + reach, top + height + 21), judged.word, 13, GREY)
+
+    def _card(self, at: tuple[int, int], size: tuple[int, int], path: Path | None, colour: Colour) -> None:
+        left, top = at
+        # Paper below the caption, so that lines and rings do not run through it.
+        self.canvas.pen.rectangle(
+            (left - 2, top - 2, left + size[0] + 1, top + size[1] + _CAPTION), fill=PAPER
+        )
+        self.canvas.tile(path, at, size[1], colour, size[0])
+
+    def _query(self) -> None:
+        width, height = self.middle
+        left, top = round(self.centre[0] - width / 2), round(self.centre[1] - (height + _CAPTION) / 2)
+        self._card((left, top), self.middle, self.answer.path, BLUE)
+        name = "query" if self.identity is None else self.identity
+        self.canvas.text((left, top + height + 3), name, 15, BLUE, width)
+        file = self.answer.query if self.answer.path is None else self.answer.path.name
+        self.canvas.text((left, top + height + 21), printable(file), 13, GREY, width)
+
+    def _words(self) -> None:
+        room = self.canvas.image.width - 2 * _MARGIN
+        self.canvas.text((_MARGIN, _MARGIN - 12), "Closest images", 24, INK, room)
+        left = len(self.answer.results) - len(self.results)
+        parts = [f"{len(self.results)} results" if self.results else "no results"]
+        parts += [f"{left} more not drawn"] if left else []
+        parts += ["clockwise by rank", "nearer the middle: more alike (cosine similarity)"]
+        self.canvas.text((_MARGIN, _MARGIN + 20), "  ·  ".join(parts), 13, GREY, room)
+        if sentence := verdict_sentence(self.answer):
+            self.canvas.text((_MARGIN, self.canvas.image.height - 26), sentence, 13, GREY, room)

@@ -1,0 +1,105 @@
+"""follow(): the images of each query's nearest identity, or of whoever it is where nobody has named them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
+from siamese_search.errors import UsageError
+from siamese_search.gallery.contract import Gallery
+from siamese_search.gallery.filters import Condition
+from siamese_search.model.calibration import Calibration
+from siamese_search.retrieval.grouping import Group
+from siamese_search.retrieval.matching import Population, mark, population
+from siamese_search.retrieval.query import Probe
+from siamese_search.retrieval.rerank import check_candidates
+from siamese_search.retrieval.results import QueryResult
+from siamese_search.retrieval.searcher import Ranked, Rules, Searcher, answer
+from siamese_search.retrieval.timeline import Timeline, arrange
+
+#: Images of one query that are listed where nobody says how many.
+MOST = 1000
+#: Listed instead where neither labels nor a calibration say what belongs to the query.
+_NEAREST = 10
+#: Results looked through for one that is not junk or a distractor.
+_LOOKED_AT = 50
+_SPARE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class FollowRequest:
+    """field: of the time. k: list at most so many, ``None`` for the usual number. candidates: re-ranked, 0 for none."""
+
+    field: str
+    k: int | None = None
+    exclude_self: bool = False
+    min_score: float | None = None
+    fmr: float | None = None
+    candidates: int = 0
+
+
+def follow(
+    searcher: Searcher,
+    asked: Sequence[Probe | QueryResult],
+    request: FollowRequest,
+    where: Sequence[Condition] = (),
+    calibration: Calibration | None = None,
+) -> list[Timeline]:
+    """A timeline per probe, in order; for a query that could not be read, an empty one with its error.
+
+    The identity followed is that of the nearest image (re-ranked, if that is asked for). Junk and distractors of
+    Market-1501 are nobody's, so the first image beyond them decides. Where it has no identity, the images are those
+    that match, or the nearest ones where nothing says what matches.
+    Raises UsageError and StoreError as :meth:`Searcher.search`.
+    """
+    if request.min_score is not None and not -1.0 <= request.min_score <= 1.0:
+        raise UsageError(f"the minimum score is a cosine similarity from -1 to 1, not {request.min_score}")
+    if request.candidates:
+        check_candidates(request.candidates)
+    rules = Rules(request.exclude_self, request.min_score, None, request.candidates)
+    probes = [one for one in asked if isinstance(one, Probe)]
+    among = population(searcher.gallery, where) if calibration is not None else Population(0, 0)
+    firsts = iter(searcher.rank(probes, _LOOKED_AT, where, rules))
+    found = []
+    for one in asked:
+        if isinstance(one, QueryResult):
+            found.append(Timeline(one, None, request.field))
+            continue
+        identity = _followed(next(firsts))
+        named = identity is not None
+        if identity is not None:
+            listed, total = _of(searcher.gallery, one, identity, request.k or MOST, where, rules)
+            result = answer(listed, one, rules)
+        else:
+            judged = calibration is not None and one.pairwise
+            most = request.k or (MOST if judged else _NEAREST)
+            result = answer(searcher.rank([one], most, where, replace(rules, candidates=0))[0], one, rules)
+        (result,) = mark([result], calibration, request.fmr, among)
+        if not named and result.verdict is not None:
+            result = replace(result, results=tuple(hit for hit in result.results if hit.match))
+        found.append(arrange(result, identity, request.field, total if named else len(result.results)))
+    return found
+
+
+def _followed(ranked: Ranked) -> str | None:
+    """The identity of the first image that is nobody's distractor; ``None`` where it has none, or there is no image."""
+    for group in ranked.groups:
+        identity = group.best.payload.get("identity")
+        if identity not in (JUNK_IDENTITY, DISTRACTOR_IDENTITY):
+            return None if identity is None else str(identity)
+    return None
+
+
+def _of(
+    gallery: Gallery, probe: Probe, identity: str, most: int, where: Sequence[Condition], rules: Rules
+) -> tuple[Ranked, int]:
+    """The nearest images of one identity, and how many there are that may appear."""
+    condition = [*where, Condition("identity", "=", (identity,))]
+    total = gallery.count(condition)
+    hits = gallery.query(probe.vector, min(most + _SPARE, max(1, total)), condition)
+    keep = rules.keep(probe)
+    kept = [hit for hit in hits if keep(hit)]
+    total -= len(hits) - len(kept)
+    groups = [Group(hit) for hit in kept if not rules.below(hit, probe)][:most]
+    return Ranked(groups, groups[0].best.score if groups else None), total

@@ -1,0 +1,209 @@
+"""What is searched for, as one vector: an image, an item of the gallery, or several images of one target.
+
+:class:`SameImage` says whether a hit is the query itself, or a copy of it.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.datasets.records import decode_key
+from siamese_search.errors import UsageError, printable
+from siamese_search.gallery.contract import Gallery, Hit, StoredPoint
+from siamese_search.gallery.filters import Condition
+
+#: Share of the mean of the images to stay away from that is taken off the target (Rocchio's relevance feedback, 1971,
+#: with a weight between the customary 0.25 and 1).
+AWAY = 0.5
+_SHORTEST = 1e-3
+
+#: A copy of a file has the same vector up to rounding; below this similarity no file is opened to compare.
+_COPY_SCORE = 0.9999
+#: Where no bytes can be compared (an array, a file that is elsewhere), the vectors must agree this closely.
+_BLIND_SCORE = 0.99999
+
+
+class Judge(Protocol):
+    """Decides which hits show the probe's own images. ``copies``: those found so far, by point id."""
+
+    copies: dict[str, Hit]
+
+    @property
+    def identity(self) -> str | None: ...
+
+    def is_copy(self, hit: Hit) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What is ranked against.
+
+    vector: float32 [d], unit length. scale: what its similarities are multiplied with to become scores. judge: which
+    hits are the probe itself. never: leave these out, asked or not (an item of the gallery that looks for others like
+    it). pairwise: whether scores are similarities of images, or means of such, which a calibration knows about.
+    """
+
+    name: str
+    path: Path | None
+    vector: NDArray[np.float32]
+    judge: Judge
+    scale: float = 1.0
+    never: bool = False
+    pairwise: bool = True
+
+
+class SamePoint:
+    """The judge of a probe that is itself an item of the gallery."""
+
+    def __init__(self, point: StoredPoint) -> None:
+        self._id = point.id
+        identity = point.payload.get("identity")
+        self.identity = None if identity is None else str(identity)
+        self.copies: dict[str, Hit] = {}
+
+    def is_copy(self, hit: Hit) -> bool:
+        if hit.id != self._id:
+            return False
+        self.copies[hit.id] = hit
+        return True
+
+
+class SameAny:
+    """The judge of several images: a hit is a copy where one of theirs says so."""
+
+    def __init__(self, judges: Sequence[Judge]) -> None:
+        self._judges = judges
+        self.copies: dict[str, Hit] = {}
+
+    @property
+    def identity(self) -> str | None:
+        """The identity that all which have one agree on."""
+        known = {judge.identity for judge in self._judges if judge.identity is not None}
+        return known.pop() if len(known) == 1 else None
+
+    def is_copy(self, hit: Hit) -> bool:
+        found = [judge.is_copy(hit) for judge in self._judges]  # all are asked: each learns its identity
+        if any(found):
+            self.copies[hit.id] = hit
+        return any(found)
+
+
+def item_probe(gallery: Gallery, key: str) -> Probe:
+    """The item of the gallery with this key, as a probe; it is never its own answer.
+
+    Raises UsageError where there is none, or more than one because several sources have such a key.
+    """
+    points: list[StoredPoint] = []
+    if "key" in gallery.fields():
+        points = list(gallery.scroll([Condition("key", "=", (key,))], with_vectors=True))
+    if len(points) != 1:
+        sources = ", ".join(printable(str(point.payload.get("source"))) for point in points[:3])
+        what = f"there are {len(points)}, of {sources}" if points else "there is none"
+        raise UsageError(
+            f"{printable(key)}: one item of gallery {printable(gallery.name)!r} has to have this key, {what}; search"
+            " with the image file instead"
+        )
+    (point,) = points
+    assert point.vector is not None
+    return Probe(key, None, point.vector, SamePoint(point), never=True)
+
+
+def fuse(probes: Sequence[Probe]) -> Probe:
+    """Several images of one target as one probe: a hit's score is the mean of its similarities to each of them."""
+    if len(probes) == 1:
+        return probes[0]
+    vector, scale = _unit(np.mean([probe.vector for probe in probes], axis=0), "cancel each other out")
+    first = probes[0]
+    return Probe(
+        f"{first.name} and {len(probes) - 1} more", first.path, vector, SameAny([p.judge for p in probes]), scale,
+        never=any(probe.never for probe in probes),
+    )  # fmt: skip
+
+
+def push_away(probe: Probe, away: NDArray[np.float32]) -> Probe:
+    """The probe, away from other images: float32 [m, d]. Scores lose half of the mean similarity to these."""
+    if not len(away):
+        return probe
+    target = probe.scale * probe.vector - AWAY * away.mean(axis=0)
+    vector, scale = _unit(target, "are what they shall be unlike")
+    return replace(probe, vector=vector, scale=scale, pairwise=False)
+
+
+def _unit(vector: NDArray[np.float32], why: str) -> tuple[NDArray[np.float32], float]:
+    length = float(np.linalg.norm(vector))
+    if length < _SHORTEST:
+        raise UsageError(f"the query images {why}: there is nothing left to search for; give others")
+    return (vector / length).astype(np.float32), length
+
+
+class SameImage:
+    """Decides for one query which hits show the very same image.
+
+    path: the query's file, or ``None`` for an array. A hit is the same image when
+
+    1. it is the same file: equal real paths, or the same file by way of a link; or
+    2. it is a copy: similarity ≥ 0.9999, the same size in bytes and the same bytes. Where the stored file
+       cannot be read any more, similarity ≥ 0.99999 and the size stand for the bytes; for an array, the
+       similarity.
+
+    Similarity alone does not decide where there are files: a weak model gives different images nearly the
+    same vector, and neighbouring frames of a video are distinct sightings.
+
+    any_score: the hits' scores are not similarities to this image (it is one of several): sizes and bytes decide.
+
+    ``copies`` holds the hits so judged, by point id; ``identity`` is that of the first which has one.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None, *, any_score: bool = False) -> None:
+        self._any_score = any_score
+        self._path: str | None = None
+        self._size = -1
+        if path is not None:
+            self._path = os.path.realpath(path)
+            with suppress(OSError):
+                self._size = os.stat(self._path).st_size  # noqa: PTH116 - also takes surrogate-escaped names
+        self.copies: dict[str, Hit] = {}
+        self.identity: str | None = None
+        self._others: set[str] = set()
+
+    def is_copy(self, hit: Hit) -> bool:
+        """Whether the hit shows the query's own image. Each point is examined once."""
+        if hit.id in self.copies:
+            return True
+        if hit.id in self._others:
+            return False
+        if not self._examine(hit):
+            self._others.add(hit.id)
+            return False
+        self.copies[hit.id] = hit
+        identity = hit.payload.get("identity")
+        if self.identity is None and identity is not None:
+            self.identity = str(identity)
+        return True
+
+    def _examine(self, hit: Hit) -> bool:
+        if self._path is None:
+            return not self._any_score and hit.score >= _BLIND_SCORE
+        stored = decode_key(str(hit.payload.get("path", "")))
+        if stored == self._path:
+            return True  # whatever the score: the file may have changed since it was ingested
+        if self._any_score:
+            if hit.payload.get("size") != self._size:
+                return False
+        elif hit.score < _COPY_SCORE:
+            return False
+        try:
+            if os.path.samefile(stored, self._path):  # noqa: PTH121 - also takes surrogate-escaped names
+                return True
+            return hit.payload.get("size") == self._size and filecmp.cmp(stored, self._path, shallow=False)
+        except (OSError, ValueError):
+            return not self._any_score and hit.score >= _BLIND_SCORE and hit.payload.get("size") == self._size

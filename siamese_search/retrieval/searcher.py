@@ -1,0 +1,308 @@
+"""Searcher: query images become ranked results.
+
+One search is: embed the queries, ask the gallery for more than k, drop the query itself, group, and
+ask for more where too little is left; cut by score last. What a database returns is a prefix of the true
+ranking, so each step keeps the order, and the answer is the one that ranking the whole gallery would give.
+Re-ranking puts the first images of that ranking into another order, before grouping and cutting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from siamese_search.datasets.records import BOOKKEEPING, decode_key
+from siamese_search.errors import ImageError, ModelMismatchError, StoreError, UsageError
+from siamese_search.gallery.contract import Gallery, Hit
+from siamese_search.gallery.filters import Condition
+from siamese_search.io.images import read_image
+from siamese_search.io.location import located
+from siamese_search.model.flip import FlipEmbedder
+from siamese_search.retrieval.grouping import Group, count_sightings, group_key, rank_groups
+from siamese_search.retrieval.query import Probe, SameImage, fuse, item_probe, push_away
+from siamese_search.retrieval.rerank import DEFAULT_CANDIDATES, Reranked, check_candidates, rerank_top
+from siamese_search.retrieval.results import QueryResult, SearchResult
+
+if TYPE_CHECKING:
+    from siamese_search.model.embedder import Embedder
+
+__all__ = ["QueryResult", "SearchResult", "Searcher"]
+
+GroupBy = Literal["identity"]
+Query = Path | str | NDArray[np.uint8]
+
+#: Payload fields with a place of their own in a result; everything else is metadata.
+_RESERVED = BOOKKEEPING | {"identity", "camera"}
+
+#: Query images in memory at once: a directory of thousands must not be.
+_IMAGES_AT_ONCE = 64
+#: Results fetched beyond k when some may be dropped: the query itself and a few copies of it.
+_SPARE = 8
+#: Results fetched per group wanted, at first: identities have several images each.
+_GROUP_FETCH = 8
+#: How many times more is fetched when the first answer did not suffice.
+_GROWTH = 4
+
+
+class Searcher:
+    """Ranked retrieval from one open gallery with the model that filled it.
+
+    Raises ModelMismatchError when the embedder is another model than the gallery's.
+    """
+
+    def __init__(self, gallery: Gallery, embedder: Embedder) -> None:
+        if gallery.model.fingerprint != embedder.fingerprint or gallery.dim != embedder.dim:
+            raise ModelMismatchError(
+                f"gallery {gallery.name!r} holds vectors of model {gallery.model.fingerprint[:12]}"
+                f" ({gallery.dim}-D), this model is {embedder.fingerprint[:12]} ({embedder.dim}-D);"
+                " search with the gallery's own model or rebuild it with: sss reindex"
+            )
+        self.gallery = gallery
+        self.embedder = embedder
+
+    def search(
+        self,
+        queries: Sequence[Query],
+        k: int = 10,
+        where: Sequence[Condition] = (),
+        *,
+        exclude_self: bool = False,
+        min_score: float | None = None,
+        group_by: GroupBy | None = None,
+        like: Sequence[str] = (),
+        unlike: Sequence[Query] = (),
+        together: bool = False,
+        flip: bool = False,
+        rerank: bool = False,
+        candidates: int = DEFAULT_CANDIDATES,
+    ) -> list[QueryResult]:
+        """The k closest images (or identities) of each query; one QueryResult per query, in order.
+
+        queries: image files, or RGB arrays uint8 [H, W, 3] of any size. like: keys of items of the gallery, as
+        further queries after these; such an item is not among its own results. together: all of them show one target,
+        and one answer comes for it, before those of queries that cannot be read; scores are mean similarities. unlike:
+        images that the results shall not resemble; scores lose half of the mean similarity to them. flip: embed each
+        image together with its mirror image.
+        k: results per query; fewer come only when the gallery has no more that qualify.
+        where: conditions on the payload, joined by AND.
+        exclude_self: leave out the query's own file and copies of it (:class:`SameImage` says which).
+        min_score: leave out results below this cosine similarity, after ranking.
+        group_by: ``identity`` keeps the best image per identity; an image without one is its own group.
+        rerank: put the first ``candidates`` images of each ranking (under ``where``, without what ``exclude_self``
+        leaves out) into the order of k-reciprocal re-ranking; what comes behind them stays as it was. Scores remain
+        cosine similarities, so they no longer fall with the rank; ``min_score`` leaves out by them, and an identity's
+        best image is the one that re-ranking puts first.
+
+        Equal scores are ordered by point id. Raises UsageError for k < 1, FilterError for an unknown field,
+        StoreError when the gallery is empty, ImageError when the only query cannot be read; among several,
+        such a query gets an ``error`` and the others are answered.
+        """
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}")
+        if group_by not in (None, "identity"):
+            raise UsageError(f"results can be grouped by 'identity' only, not by {group_by!r}")
+        if min_score is not None and not -1.0 <= min_score <= 1.0:
+            raise UsageError(f"the minimum score is a cosine similarity from -1 to 1, not {min_score}")
+        if rerank:
+            check_candidates(candidates)
+        asked = self.probes(queries, like, unlike, together=together, flip=flip)
+        probes = [one for one in asked if isinstance(one, Probe)]
+        rules = Rules(exclude_self, min_score, group_by, candidates if rerank else 0)
+        answered = zip(self.rank(probes, k, where, rules), probes, strict=True)
+        return [answer(*next(answered), rules) if isinstance(one, Probe) else one for one in asked]
+
+    def probes(
+        self,
+        queries: Sequence[Query],
+        like: Sequence[str] = (),
+        unlike: Sequence[Query] = (),
+        *,
+        together: bool = False,
+        flip: bool = False,
+    ) -> list[Probe | QueryResult]:
+        """What :meth:`search` searches for, in its order; for a query that cannot be read, the answer that says so.
+
+        Raises StoreError when the gallery is empty.
+        """
+        if self.gallery.count() == 0:
+            raise StoreError(f"gallery {self.gallery.name!r} is empty; fill it with: sss ingest DIR")
+        away, reasons = self._embed(unlike, flip)
+        for image, reason in zip(unlike, reasons, strict=True):
+            if reason is not None:
+                raise ImageError(str(image) if not isinstance(image, np.ndarray) else "image", reason)
+        mixed = len(unlike) > 0 or (together and len(queries) + len(like) > 1)
+        asked = self._embedded(queries, flip, mixed=mixed)
+        asked += [item_probe(self.gallery, key) for key in like]
+        if together and (probes := [one for one in asked if isinstance(one, Probe)]):
+            asked = [fuse(probes), *(one for one in asked if not isinstance(one, Probe))]
+        return [push_away(one, away) if isinstance(one, Probe) else one for one in asked]
+
+    def _embedded(self, queries: Sequence[Query], flip: bool, *, mixed: bool) -> list[Probe | QueryResult]:
+        """A probe per query, or the answer of one that cannot be read. mixed: scores are not similarities to it."""
+        vectors, errors = self._embed(queries, flip)
+        rows = iter(vectors)
+        probes: list[Probe | QueryResult] = []
+        for number, (query, error) in enumerate(zip(queries, errors, strict=True), start=1):
+            path = None if isinstance(query, np.ndarray) else Path(query)
+            name = f"image {number}" if path is None else str(path)
+            if error is None:
+                probes.append(Probe(name, path, next(rows), SameImage(path, any_score=mixed)))
+            else:
+                probes.append(QueryResult(name, path=path, error=error))
+        return probes
+
+    def _embed(self, queries: Sequence[Query], flip: bool) -> tuple[NDArray[np.float32], list[str | None]]:
+        """The readable queries' vectors, float32 [n, d]; per query, why it is not among them."""
+        embedder = FlipEmbedder(self.embedder) if flip else self.embedder
+        vectors = [np.empty((0, self.gallery.dim), np.float32)]
+        errors: list[str | None] = []
+        size = self.embedder.input_size
+        for start in range(0, len(queries), _IMAGES_AT_ONCE):
+            pixels: list[NDArray[np.uint8]] = []
+            for query in queries[start : start + _IMAGES_AT_ONCE]:
+                try:
+                    pixels.append(
+                        _resized(query, size) if isinstance(query, np.ndarray) else read_image(query, size)
+                    )
+                    errors.append(None)
+                except ImageError as error:
+                    if len(queries) == 1:
+                        raise
+                    errors.append(error.reason)
+            if pixels:
+                vectors.append(embedder.embed(np.stack(pixels)))
+        return np.concatenate(vectors), errors
+
+    def rank(self, probes: Sequence[Probe], k: int, where: Sequence[Condition], rules: Rules) -> list[Ranked]:
+        """Per probe at most k groups; without grouping each holds one hit."""
+        size = self.gallery.count()
+        vectors = np.stack([probe.vector for probe in probes]) if probes else np.empty((0, 0), np.float32)
+        ranked: list[list[Group]] = [[] for _ in probes]
+        unfinished = list(range(len(probes)))
+        fetch = k + _SPARE if any(rules.leaves_out(probe) for probe in probes) else k
+        if rules.group_by:
+            fetch = max(_GROUP_FETCH * k, fetch)
+        while unfinished:
+            fetch = min(fetch, size)
+            found = self.gallery.query_batch(vectors[unfinished], fetch, where)
+            short = []
+            for row, hits in zip(unfinished, found, strict=True):
+                keep = rules.keep(probes[row])
+                if rules.group_by:
+                    ranked[row] = rank_groups(self.gallery, vectors[row], hits, fetch, k, where, keep)
+                    continue
+                ranked[row] = [Group(hit) for hit in hits if keep(hit)][:k]
+                if (
+                    len(ranked[row]) < k
+                    and len(hits) == fetch < size
+                    and not rules.below(hits[-1], probes[row])
+                ):
+                    short.append(row)
+            unfinished = short
+            fetch *= _GROWTH
+        ranked = [
+            [group for group in groups if not rules.below(group.best, probe)]
+            for groups, probe in zip(ranked, probes, strict=True)
+        ]
+        best = [groups[0].best.score if groups else None for groups in ranked]
+        if rules.candidates:
+            reordered = rerank_top(self.gallery, probes, rules.candidates, where, rules.keep)
+            ranked = [
+                rules.merged(top, groups, probe)[:k]
+                for top, groups, probe in zip(reordered, ranked, probes, strict=True)
+            ]
+        if rules.group_by:
+            left_out = [
+                list(probe.judge.copies.values()) if rules.leaves_out(probe) else [] for probe in probes
+            ]
+            count_sightings(self.gallery, where, ranked, left_out)
+        return [Ranked(groups, score) for groups, score in zip(ranked, best, strict=True)]
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """What is shown of a ranking, and the highest score in it: re-ranking may put it further down than is shown."""
+
+    groups: list[Group]
+    best: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """Which hits may appear. candidates: how many are re-ranked, 0 for none."""
+
+    exclude_self: bool
+    min_score: float | None
+    group_by: GroupBy | None
+    candidates: int = 0
+
+    def leaves_out(self, probe: Probe) -> bool:
+        return self.exclude_self or probe.never
+
+    def keep(self, probe: Probe) -> Callable[[Hit], bool]:
+        # The judge is asked even where nothing is excluded: it learns the query's own identity.
+        return lambda hit: not (probe.judge.is_copy(hit) and self.leaves_out(probe))
+
+    def below(self, hit: Hit, probe: Probe) -> bool:
+        return self.min_score is not None and probe.scale * hit.score < self.min_score
+
+    def merged(self, top: Reranked, plain: Sequence[Group], probe: Probe) -> list[Group]:
+        """Re-ranked hits, grouped if that is asked for, and behind them what the plain ranking has besides."""
+        groups: dict[str, Group] = {}
+        key = group_key if self.group_by else (lambda hit: hit.id)
+        for hit, value in top:
+            if not self.below(hit, probe):
+                groups.setdefault(key(hit), Group(hit, reranked=value))
+        for group in plain:
+            groups.setdefault(key(group.best), group)
+        return list(groups.values())
+
+
+def answer(ranked: Ranked, probe: Probe, rules: Rules) -> QueryResult:
+    """What a probe's ranking is to whoever asked."""
+    results = tuple(_result(rank, group, probe) for rank, group in enumerate(ranked.groups, start=1))
+    return QueryResult(
+        probe.name,
+        results,
+        probe.path,
+        probe.judge.identity,
+        pairwise=probe.pairwise,
+        best_score=None if ranked.best is None else float(probe.scale * ranked.best),
+        candidates=rules.candidates or None,
+    )
+
+
+def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An RGB array at the model's size, resampled exactly as ``read_image`` does."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise UsageError(f"a query array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    if image.shape[:2] == size:
+        return image
+    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
+    return np.asarray(resized, np.uint8)
+
+
+def _result(rank: int, group: Group, probe: Probe) -> SearchResult:
+    payload = group.best.payload
+    identity, camera = payload.get("identity"), payload.get("camera")
+    return SearchResult(
+        rank=rank,
+        score=float(probe.scale * group.best.score),
+        identity=None if identity is None else str(identity),
+        camera=None if camera is None else str(camera),
+        path=located(decode_key(str(payload.get("path", "")))),
+        key=str(payload.get("key", "")),
+        metadata={name: value for name, value in payload.items() if name not in _RESERVED},
+        id=group.best.id,
+        source=str(payload.get("source", "")),
+        sightings=group.sightings,
+        cameras=group.cameras,
+        reranked=group.reranked,
+        itself=group.best.id in probe.judge.copies,
+    )

@@ -1,0 +1,1 @@
+"""Several training runs over a grid of hyperparameters."""

@@ -1,0 +1,158 @@
+"""The grid of a sweep: options with several values each become one configuration per combination."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from siamese_search.errors import UsageError, printable
+from siamese_search.training.config import TrainConfig, option_fields
+from siamese_search.training.config import preset as find_preset
+
+#: What a hyperparameter may be.
+Value = bool | int | float | str
+
+#: How a text option that is empty by default is written among others: ``--metric-loss none,CircleLoss``.
+NOTHING = "none"
+
+#: A grid that is larger was not meant: three options of ten values are a thousand trainings already.
+MOST_RUNS = 1000
+
+#: Characters of a run's directory name; what is cut off is told apart by a number.
+_MOST_NAME = 120
+
+_WORDS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class GridPoint:
+    """One run of a sweep: ``values`` of the options that change, ``config`` with all of them."""
+
+    name: str  # of the run's directory: ``margin=0.5,lr=0.001``
+    values: dict[str, Value]
+    config: TrainConfig
+
+
+def parse_grid(given: Mapping[str, object]) -> dict[str, tuple[Value, ...]]:
+    """Hyperparameters with their values, each of its field's own type.
+
+    given: field of TrainConfig → text with commas (``"0.2,0.5"``), a sequence of values, or one value.
+    Raises UsageError, naming option and value, for an unknown field, a value of the wrong type, a number that
+    is not finite, an empty one or one that is there twice. Ranges are checked by :func:`grid_points`.
+    """
+    kinds = get_type_hints(TrainConfig)
+    known = [name for name, _, _ in option_fields()]
+    grid: dict[str, tuple[Value, ...]] = {}
+    for name, value in given.items():
+        if name not in known:
+            raise UsageError(f"unknown hyperparameter {printable(name)!r}; see `sss sweep --help`")
+        values = [_value(name, kinds[name], item) for item in _items(value)]
+        if not values:
+            raise UsageError(f"{flag(name)}: no value is given")
+        for place, one in enumerate(values):
+            if one in values[:place]:
+                raise UsageError(f"{flag(name)}: {text(one)} is given twice")
+        grid[name] = tuple(values)
+    return grid
+
+
+def swept(grid: Mapping[str, tuple[Value, ...]]) -> list[str]:
+    """The options that have several values, in the order in which they were given."""
+    return [name for name, values in grid.items() if len(values) > 1]
+
+
+def grid_points(preset: str, grid: Mapping[str, tuple[Value, ...]]) -> list[GridPoint]:
+    """All combinations, the last option changing fastest. Every configuration is checked.
+
+    Raises UsageError where no option has several values, for more than ``MOST_RUNS`` combinations, and for a
+    value that cannot work.
+    """
+    changing = swept(grid)
+    if not changing:
+        raise UsageError(
+            "nothing to sweep: give an option several values (--margin 0.2,0.5,1.0); one model is `sss train`"
+        )
+    count = math.prod(len(grid[name]) for name in changing)
+    if count > MOST_RUNS:
+        raise UsageError(f"the grid has {count} combinations, the most is {MOST_RUNS}: give fewer values")
+    base, points, names = find_preset(preset), [], set[str]()
+    for combination in product(*grid.values()):
+        options = dict(zip(grid, combination, strict=True))
+        values = {name: options[name] for name in changing}
+        name = _unused(_file_name(values), names)
+        names.add(name.casefold())
+        points.append(GridPoint(name, values, base.with_options(**options)))
+    return points
+
+
+def flag(name: str) -> str:
+    """The option of a field: ``batch_size`` → ``--batch-size``."""
+    return "--" + name.replace("_", "-")
+
+
+def text(value: Value) -> str:
+    """A value as it would be typed: ``0.5``, ``true``, ``efficientnet_b0``."""
+    return str(value).lower() if isinstance(value, bool) else str(value) or NOTHING
+
+
+def label(values: Mapping[str, Value]) -> str:
+    """A run in words: ``margin=0.5, lr=0.001``."""
+    return ", ".join(f"{flag(name)[2:]}={text(value)}" for name, value in values.items())
+
+
+def _items(value: object) -> Iterable[object]:
+    if isinstance(value, str):
+        return value.split(",")
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _value(name: str, kind: Any, item: object) -> Value:
+    """``item`` as the field's type. A bool is no number, and a number is a text only if it was typed as one."""
+    shown = printable(str(item).strip())
+    if get_origin(kind) is Literal:
+        for choice in get_args(kind):
+            if shown == str(choice):
+                return choice  # type: ignore[no-any-return]
+        raise UsageError(f"{flag(name)}: {shown!r} is none of {', '.join(map(str, get_args(kind)))}")
+    if isinstance(item, bool) and kind is not bool:
+        raise UsageError(f"{flag(name)}: {shown!r} is not {_NOUNS[kind]}")
+    if kind is str and isinstance(item, str):
+        if shown in ("", NOTHING) and getattr(TrainConfig(), name) == "":
+            return ""
+        if shown:
+            return shown
+    if kind is bool and shown.lower() in _WORDS:
+        return _WORDS[shown.lower()]
+    if kind in (int, float):
+        try:
+            number: float = kind(shown)
+            finite = math.isfinite(number)
+        except (ValueError, OverflowError):  # text that is no number, or more digits than a float can hold
+            finite = False
+        if finite:
+            return number
+    raise UsageError(f"{flag(name)}: {shown!r} is not {_NOUNS[kind]}")
+
+
+_NOUNS: dict[type, str] = {int: "a whole number", float: "a number", str: "a name", bool: "true or false"}
+
+
+def _file_name(values: Mapping[str, Value]) -> str:
+    whole = ",".join(f"{flag(name)[2:]}={text(value)}" for name, value in values.items())
+    return re.sub(r"[^A-Za-z0-9._,=+-]", "_", whole)[:_MOST_NAME]
+
+
+def _unused(name: str, taken: set[str]) -> str:
+    """``name``, with a number behind it where another run has it (also on a disk that ignores case)."""
+    number, free = 1, name
+    while free.casefold() in taken:
+        number += 1
+        free = f"{name}~{number}"
+    return free

@@ -1,0 +1,234 @@
+"""Running a sweep: each run trained or continued, then measured on the same held-out identities."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol as Structure
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.errors import DataError, SiameseSearchError, TrainingError, printable
+from siamese_search.evaluation.embedding import embed_records
+from siamese_search.evaluation.protocol import Protocol
+from siamese_search.evaluation.retrieval import retrieval_metrics
+from siamese_search.evaluation.verification import pair_scores
+from siamese_search.io.files import atomic_path
+from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
+from siamese_search.model.embedder import Device, Embedder, load_embedder
+from siamese_search.training.augment import view_recipe
+from siamese_search.training.checkpoint import CHECKPOINT_NAME
+from siamese_search.training.config import TrainConfig
+from siamese_search.training.data import HoldOut
+from siamese_search.training.run import RUN_NAME, TEACHER_NAME, Reporter, Silent, TrainRequest, resume, train
+from siamese_search.training.sweep.record import PLOT_NAME, Figures, Sweep, SweepRun, held_out_protocol
+
+_LOCK_NAME = ".lock"
+#: Points of each ROC curve that are kept for the plot.
+_ROC_POINTS = 300
+
+
+class SweepReporter(Structure):
+    """How a sweep tells what it does."""
+
+    def begin(self, run: SweepRun, number: int, total: int) -> Reporter:
+        """The ``number``-th of ``total`` runs begins or goes on; what is returned hears of its training."""
+
+    def measuring(self, done: int, total: int) -> None:
+        """Held-out images embedded by the run that has just been trained."""
+
+    def end(self, run: SweepRun) -> None:
+        """The run is done or has failed, and that has been written."""
+
+
+class SilentSweep:
+    """A reporter that says nothing."""
+
+    def begin(self, run: SweepRun, number: int, total: int) -> Reporter:  # noqa: ARG002
+        return Silent()
+
+    def measuring(self, done: int, total: int) -> None: ...
+
+    def end(self, run: SweepRun) -> None: ...
+
+
+def run_sweep(
+    sweep: Sweep,
+    *,
+    device: Device = "auto",
+    threads: int = 0,
+    reporter: SweepReporter | None = None,
+    stop: threading.Event | None = None,
+    draw: Callable[[Sweep, Path], None] | None = None,
+) -> Sweep:
+    """Bring every run of ``sweep`` to its end: finished ones are left alone, the others trained or continued.
+
+    A run that fails, for whatever reason, is recorded as failed and does not stop the others; when the sweep is
+    run again it is tried again. After each run the record and the table are written, and ``draw`` is called with the
+    place of the plot. ``stop`` set from elsewhere ends the run in hand after its batch: KeyboardInterrupt is raised,
+    all that was trained is kept. Raises TrainingError where another process works on the same sweep.
+    """
+    reporter, stop = reporter or SilentSweep(), stop or threading.Event()
+    with _alone(sweep.directory):
+        sweep.save()
+        for number, run in enumerate(sweep.runs, start=1):
+            if run.state == "done" and (sweep.path_of(run) / META_NAME).exists():
+                continue
+            if stop.is_set():
+                raise KeyboardInterrupt
+            _bring_to_its_end(sweep, run, number, device, threads, reporter, stop)
+            sweep.save()
+            if draw is not None:
+                draw(sweep, sweep.directory / PLOT_NAME)
+            reporter.end(run)
+    return sweep
+
+
+def _bring_to_its_end(
+    sweep: Sweep,
+    run: SweepRun,
+    number: int,
+    device: Device,
+    threads: int,
+    reporter: SweepReporter,
+    stop: threading.Event,
+) -> None:
+    """Train and measure one run; whatever goes wrong becomes its ``reason``."""
+
+    def measuring(done: int, total: int) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt  # the bundle is there; only the measuring is done again
+        reporter.measuring(done, total)
+
+    try:
+        bundle = _train(sweep, run, device, threads, reporter.begin(run, number, len(sweep.runs)), stop)
+        embedder = load_embedder(bundle, device=device, threads=threads)
+        run.figures, failed = measure(embedder, sweep.protocol, threads=threads, progress=measuring)
+    except Exception as error:  # a night's work must not end with one run, whatever is wrong with it
+        run.state, run.figures, run.reason = "failed", None, _reason(error)
+        return
+    training = bundle.meta["training"]
+    run.state, run.reason, run.fingerprint = "done", None, bundle.fingerprint
+    run.epochs, run.seconds = int(training["epochs"]), float(training["seconds"])
+    sweep.failed.update(failed)
+
+
+def _train(
+    sweep: Sweep, run: SweepRun, device: Device, threads: int, reporter: Reporter, stop: threading.Event
+) -> Bundle:
+    """The run's bundle: as it is, continued from its checkpoint, or trained from the beginning."""
+    out = sweep.path_of(run)
+    if (out / META_NAME).exists():
+        return load_bundle(str(out))
+    if (out / RUN_NAME).exists() and (out / CHECKPOINT_NAME).exists():
+        result = resume(out, reporter, stop, device, threads)
+    else:
+        (out / RUN_NAME).unlink(missing_ok=True)  # stopped before its first checkpoint: begun again
+        _share_teacher(sweep, run, out)
+        request = TrainRequest(
+            data=sweep.data,
+            out=out,
+            config=run.point.config,
+            layout=sweep.layout,
+            holdout=HoldOut(ids=tuple(sweep.heldout_identities)),
+            init=sweep.init,
+            teacher=Path(sweep.teacher) if sweep.teacher else None,
+            device=device,
+            threads=threads,
+        )
+        result = train(request, reporter, stop)
+    sweep.failed.update(result.failed)
+    return result.bundle
+
+
+def _share_teacher(sweep: Sweep, run: SweepRun, out: Path) -> None:
+    """Give a new run the teacher's vectors that another one asked for: the images are the same, and so the views."""
+
+    def views(config: TrainConfig) -> tuple[int, str]:
+        return config.teacher_views, view_recipe(config) if config.teacher_views else ""
+
+    alike = (other for other in sweep.runs if views(other.point.config) == views(run.point.config))
+    found = next((path for other in alike if (path := sweep.path_of(other) / TEACHER_NAME).exists()), None)
+    if sweep.teacher and found and found.parent != out:
+        with atomic_path(out / TEACHER_NAME) as aside:
+            shutil.copyfile(found, aside)
+
+
+def measure(
+    embedder: Embedder,
+    protocol: Protocol,
+    *,
+    threads: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Figures, Sequence[tuple[str, str]]]:
+    """Embed the images of ``protocol``, rank and verify them in memory, all against all.
+
+    Returns the figures and (path, reason) of the images that cannot be read, which take no part.
+    Raises DataError where no image can be read or no query is left with a match.
+    """
+    embedded = embed_records(protocol.gallery, embedder, threads=threads, progress=progress)
+    if not len(embedded.vectors):
+        first = embedded.failed[0]
+        raise DataError(
+            f"none of the {len(embedded.failed)} held-out images can be read; {printable(first.path)}: {first.reason}"
+        )
+    readable = [protocol.gallery[row] for row in embedded.rows.tolist()]
+    plan = held_out_protocol(readable)
+    vectors = embedded.vectors[plan.gallery_rows]  # [g, d]; the queries are some of the same rows
+    ranking = retrieval_metrics(
+        vectors[plan.same_image],
+        vectors,
+        plan.query_ids,
+        plan.gallery_ids,
+        plan.query_cameras,
+        plan.gallery_cameras,
+        same_image=plan.same_image,
+    )
+    pairs = pair_scores(vectors, plan.gallery_ids, plan.gallery_cameras)
+    verification, curve = pairs.metrics(), pairs.roc(_ROC_POINTS)
+    figures = Figures(
+        rank1=ranking.rank1,
+        mAP=ranking.mAP,
+        auc=verification.auc,
+        tar_at_far=verification.tar_at_far,
+        roc=(_rounded(curve.false_accept_rate), _rounded(curve.true_accept_rate)),
+    )
+    return figures, [(failure.path, failure.reason) for failure in embedded.failed]
+
+
+def _rounded(rates: NDArray[np.float64]) -> list[float]:
+    return [round(rate, 7) for rate in rates.tolist()]
+
+
+def _reason(error: Exception) -> str:
+    """One line; an error that is none of ours also says of what kind it is."""
+    words = " ".join(str(error).split())
+    if not isinstance(error, SiameseSearchError):
+        words = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    return printable(words[:300])
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Hold the sweep's lock, which the kernel takes back from a killed process."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        raise TrainingError(f"{printable(directory)}: cannot be written ({error.strerror})") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise TrainingError(
+                f"{printable(directory)}: another process works on this sweep: wait for it, or choose another --out"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Arithmetic on arrays of vectors: numpy, nothing of galleries or images."""

@@ -1,0 +1,128 @@
+"""cluster(): average linkage over k-reciprocal Jaccard similarities, on a sparse graph.
+
+Two images that share many of their reciprocal neighbours are likely one identity, more surely than their cosine alone
+says (Zhong et al., CVPR 2017; :mod:`siamese_search.vectors.k_reciprocal`). Clusters are merged, the most similar first,
+by the mean of that similarity over all pairs between them (UPGMA), while it is at least ``least``. Where a cosine
+threshold is given, the mean cosine must reach it too: reciprocal neighbours are relative, and among strangers
+somebody is always nearest.
+
+Nearly all pairs have similarity 0 and are not stored, so memory grows with n. Each cluster holds the summed
+similarity to others under the names that they had when it was made, and resolves these when it is looked at. A
+merge can only lower a mean (it is reducible), so a cluster's best similarity of before is a bound: those are kept in a
+heap, and the first whose bound still holds is merged.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.vectors.k_reciprocal import KReciprocal, jaccard_rows
+
+T = TypeVar("T")
+_Vectors = NDArray[np.float32]
+
+
+def cluster(
+    vectors: _Vectors, *, neighbours: int = 20, least: float = 0.25, cosine: float | None = None
+) -> NDArray[np.int64]:
+    """The cluster of each vector, int64 [n]: numbers from 0 in the order of each cluster's first member.
+
+    vectors: unit rows, float32 [n, d]. neighbours: k1, about as many images as an identity has. Deterministic.
+    """
+    if not len(vectors):
+        return np.empty(0, np.int64)
+    k2 = max(1, min(6, round(neighbours * 0.3)))
+    rows = jaccard_rows(vectors, KReciprocal(k1=neighbours, k2=k2))
+    linked = _Linkage(vectors, rows, least, cosine).merged()
+    _, first, inverse = np.unique(linked, return_index=True, return_inverse=True)
+    rank = np.empty(len(first), np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[inverse.reshape(-1)]
+
+
+class _Linkage:
+    """Clusters 0 to n - 1 are the images; each merge makes the next number."""
+
+    def __init__(
+        self,
+        vectors: _Vectors,
+        rows: list[tuple[NDArray[np.int32], NDArray[np.float32]]],
+        least: float,
+        cosine: float | None,
+    ) -> None:
+        count = len(vectors)
+        self._least, self._cosine, self._count = least, cosine, count
+        self._parent = np.arange(2 * count)
+        self._size = np.ones(2 * count)
+        self._vectors: list[_Vectors | None] = [*vectors, *[None] * count]
+        self._places: list[NDArray[np.int64] | None] = [p.astype(np.int64) for p, _ in rows] + [None] * count
+        self._sums: list[NDArray[np.float64] | None] = [s.astype(np.float64) for _, s in rows] + [
+            None
+        ] * count
+
+    def merged(self) -> NDArray[np.int64]:
+        """The last cluster that each image is in."""
+        heap = [(-best[0], one) for one in range(self._count) if (best := self._best(one)) is not None]
+        heapq.heapify(heap)
+        new = self._count
+        while heap:
+            bound, one = heapq.heappop(heap)
+            if self._parent[one] != one:
+                continue
+            best = self._best(one)
+            if best is None:
+                continue
+            value, other = best
+            if value < -bound - 1e-12:
+                heapq.heappush(heap, (-value, one))
+                continue
+            self._merge(one, other, new)
+            if (best := self._best(new)) is not None:
+                heapq.heappush(heap, (-best[0], new))
+            new += 1
+        return self._roots(np.arange(self._count))
+
+    def _merge(self, one: int, other: int, new: int) -> None:
+        self._parent[[one, other]] = new
+        self._size[new] = self._size[one] + self._size[other]
+        parts = (one, other)
+        self._vectors[new] = _known(self._vectors[one]) + _known(self._vectors[other])
+        self._places[new] = np.concatenate([_known(self._places[part]) for part in parts])
+        self._sums[new] = np.concatenate([_known(self._sums[part]) for part in parts])
+        for part in parts:
+            self._vectors[part] = self._places[part] = self._sums[part] = None
+
+    def _best(self, one: int) -> tuple[float, int] | None:
+        """The most similar cluster that it may be merged with, and how similar; the lowest of equals."""
+        places = self._roots(_known(self._places[one]))
+        outside = places != one
+        others, at = np.unique(places[outside], return_inverse=True)
+        sums = np.bincount(at.reshape(-1), _known(self._sums[one])[outside], minlength=len(others))
+        self._places[one], self._sums[one] = others, sums.astype(np.float64, copy=False)
+        means = sums / (self._size[one] * self._size[others])
+        good = np.flatnonzero(means >= self._least)
+        if self._cosine is not None and len(good):
+            mine = _known(self._vectors[one])
+            theirs = np.stack([_known(self._vectors[other]) for other in others[good]])
+            cosines = theirs @ mine / (self._size[one] * self._size[others[good]])
+            good = good[cosines >= self._cosine]
+        if not len(good):
+            return None
+        best = good[np.argmax(means[good])]
+        return float(means[best]), int(others[best])
+
+    def _roots(self, clusters: NDArray[np.int64]) -> NDArray[np.int64]:
+        while not np.array_equal(parents := self._parent[clusters], clusters):
+            self._parent[clusters] = self._parent[parents]
+            clusters = parents
+        return clusters
+
+
+def _known(value: T | None) -> T:
+    """What a cluster that is still there has."""
+    assert value is not None
+    return value

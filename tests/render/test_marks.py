@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import pytest
+
+from siamese_search.render.marks import Mark, known_identities, mark, percent, verdict_sentence
+from siamese_search.retrieval.results import QueryResult, SearchResult, Verdict
+
+
+def result(identity, match=None):
+    return SearchResult(1, 0.5, identity, "1", Path("x"), "x", match=match)
+
+
+@pytest.mark.parametrize(
+    ("query", "found", "match", "expected"),
+    [
+        ("a", "a", None, Mark("good", "same")),
+        ("a", "b", None, Mark("bad", "another")),
+        (None, "b", None, Mark("unknown", "")),
+        ("a", None, None, Mark("unknown", "")),
+        ("-1", "-1", None, Mark("unknown", "")),
+        # What the calibrated model says goes before what is known: it is the answer that is shown.
+        ("a", "b", True, Mark("good", "match")),
+        ("a", "a", False, Mark("bad", "no match")),
+        (None, None, False, Mark("bad", "no match")),
+    ],
+)
+def test_a_mark_is_the_models_verdict_or_else_the_truth(query, found, match, expected):
+    assert mark(result(found, match), query) == expected
+
+
+def test_where_an_identity_is_known_from():
+    answers = [
+        QueryResult("0007_c1s1_000001_01.jpg", path=Path("0007_c1s1_000001_01.jpg")),
+        QueryResult("x.jpg", path=Path("x.jpg"), identity="ann"),
+        QueryResult("image 3"),
+    ]
+    assert known_identities(answers) == ["0007", "ann", None]
+    assert known_identities(answers, {"x.jpg": "bob"}) == ["0007", "bob", None]
+
+
+def test_the_sentence_of_a_verdict():
+    verdict = Verdict(0.01, 0.5, 168, 0.815, 48, 1 / 96)
+    assert verdict_sentence(QueryResult("q")) == ""
+    assert verdict_sentence(QueryResult("q", verdict=verdict)).startswith(
+        "not in the gallery: a match scores"
+    )
+    found = QueryResult("q", (result("a", True),), verdict=verdict)
+    assert verdict_sentence(found).startswith("a match scores 0.5000 or more")
+    assert verdict_sentence(found).endswith("81.5%")
+
+
+def test_a_probability_is_never_rounded_to_certainty():
+    assert [percent(p) for p in (None, 0.5, 0.9995, 1.0)] == ["", "50.0%", "> 99.9%", "100.0%"]

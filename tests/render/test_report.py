@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pages import check_page, screenshot
+
+from siamese_search.datasets.records import ImageRecord
+from siamese_search.errors import SiameseSearchError
+from siamese_search.evaluation.evaluate import evaluate
+from siamese_search.evaluation.findings import camera_pairs, worst_identities, worst_queries
+from siamese_search.evaluation.retrieval import retrieval_metrics
+from siamese_search.render.curves import Series, line_chart
+from siamese_search.render.report import html_page, write_report
+from siamese_search.vectors.projection import pca
+
+
+@pytest.fixture
+def report(make_images, embedder, memory_gallery):
+    records = make_images(["1", "2", "3", "4", "0000"], ("1", "2", "10"), each=2, noise=400)
+    return evaluate(records, embedder, memory_gallery(), data="photos", model_name="model")
+
+
+def test_the_page_is_whole_and_asks_nobody(report) -> None:
+    page = html_page(report, "sss evaluate photos")
+    parser = check_page(page)
+    assert {"svg", "table", "figure"} <= parser.tags
+    for text in (
+        "rank-1",
+        "Hardest queries",
+        "Embedding map",
+        "Cameras",
+        "sss evaluate photos",
+        report.model,
+        report.data_fingerprint,
+        "24 queries of 4 identities, 0 of them invalid",
+        "30 images to find them among, of 3 cameras",
+    ):
+        assert text in page
+
+
+def test_names_from_files_cannot_speak_html(make_images, embedder, memory_gallery, tmp_path: Path) -> None:
+    evil = "<script>alert(1)</script>"
+    records = [
+        ImageRecord(f"{evil}{i}.png", r.path, evil if r.identity == "1" else r.identity, '"><b>')
+        for i, r in enumerate(make_images(["1", "2"], ("1",), each=3, noise=50))
+    ]
+    found = evaluate(records, embedder, memory_gallery(), use_cameras=False, data=evil, model_name=evil)
+    page = html_page(found, evil)
+    assert "<script" not in page
+    assert "<b>&quot;" not in page
+    assert "&lt;script&gt;" in page
+    check_page(page)
+
+
+def test_both_files_are_written_or_the_place_is_named(report, tmp_path: Path) -> None:
+    page = write_report(report, tmp_path / "out" / "report")
+    assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert json.loads((page.parent / "report.json").read_text())["rank1"] == report.rank1
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SiameseSearchError, match="file"):
+        write_report(report, tmp_path / "file")
+
+
+def test_images_that_have_gone_leave_a_mark(report) -> None:
+    for record in report.plan.gallery[:5]:
+        record.path.unlink()
+    assert "unreadable" in html_page(report)
+
+
+def test_the_worst_identities_by_the_slow_way(report) -> None:
+    precision = report.ranking.average_precision
+    by_identity = {
+        name: np.mean([p for p, own in zip(precision, report.plan.query_ids, strict=True) if own == name])
+        for name in set(report.plan.query_ids)
+    }
+    found = worst_identities(report)
+    assert [one.identity for one in found] == sorted(by_identity, key=lambda name: (by_identity[name], name))
+    assert found[0].mAP == pytest.approx(min(by_identity.values()))
+    assert sum(one.queries for one in found) == report.ranking.valid_queries
+
+
+def test_the_worst_queries_come_with_what_beat_them(report) -> None:
+    found = worst_queries(report, 5)
+    assert [one.average_precision for one in found] == sorted(report.ranking.average_precision)[:5]
+    for bad in found:
+        if bad.first_hit_rank <= len(bad.correct):
+            assert bad.correct.index(True) == bad.first_hit_rank - 1
+        else:
+            assert not any(bad.correct)
+
+
+def test_camera_pairs_rank_one_camera_alone(report) -> None:
+    pairs = camera_pairs(report)
+    assert [(p.query_camera, p.gallery_camera) for p in pairs] == [
+        (a, b) for a in ("1", "2", "10") for b in ("1", "2", "10") if a != b
+    ]
+    plan = report.plan
+    rows = [i for i, q in enumerate(plan.queries) if q.camera == "2"]
+    columns = [i for i, g in enumerate(plan.gallery) if g.camera == "10"]
+    expected = retrieval_metrics(
+        report.query_vectors[rows], report.gallery_vectors[columns],
+        [plan.query_ids[i] for i in rows], [plan.gallery_ids[i] for i in columns],
+    )  # fmt: skip
+    one = next(p for p in pairs if (p.query_camera, p.gallery_camera) == ("2", "10"))
+    assert (one.rank1, one.mAP, one.queries) == (expected.rank1, expected.mAP, len(rows))
+
+
+def test_pca_finds_the_plane() -> None:
+    rng = np.random.default_rng(0)
+    plane = rng.normal(size=(60, 2)) * [5.0, 2.0]
+    axes = np.linalg.qr(rng.normal(size=(8, 2)))[0]
+    found = pca((plane @ axes.T + 3.0).astype(np.float32))
+    centred = plane - plane.mean(axis=0)
+    distances = [np.linalg.norm(p[:, None] - p[None, :], axis=2) for p in (found, centred)]
+    np.testing.assert_allclose(distances[0], distances[1], atol=1e-4)
+
+
+def test_a_chart_keeps_its_points_inside_and_its_ticks_round() -> None:
+    chart = line_chart(
+        [Series("a", [0.0, 1e-3, 1.0, 5.0], [-1.0, 0.5, 1.0, 2.0], "c0")],
+        "x",
+        "y",
+        x_range=(1e-4, 1.0),
+        x_log=True,
+    )
+    (points,) = re.findall(r'points="([^"]+)"', chart)
+    placed = [tuple(map(float, point.split(","))) for point in points.split()]
+    assert placed == [(52.0, 256.0), (150.5, 134.0), (446.0, 12.0), (446.0, 12.0)]
+    assert re.findall(r'text-anchor="middle">([^<]+)</text>', chart)[:5] == [
+        "1e-4",
+        "1e-3",
+        "1e-2",
+        "1e-1",
+        "1",
+    ]
+    linear = line_chart([Series("a", [1], [1], "c0")], "x", "y", x_range=(1, 50))
+    assert re.findall(r'text-anchor="middle">(\d+)</text>', linear) == ["10", "20", "30", "40", "50"]
+
+
+def test_a_browser_shows_it_without_a_complaint(report, tmp_path: Path) -> None:
+    page = write_report(report, tmp_path / "report")
+    picture = screenshot(page, tmp_path / "page.png")
+    assert picture.size == (1100, 1800)
+    assert len(picture.getcolors(1 << 22) or []) > 100
