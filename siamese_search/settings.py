@@ -15,6 +15,7 @@ the API key (``insecure``, ``trusted_hosts``, ``server.grpc_port``): only the us
 from __future__ import annotations
 
 import difflib
+import errno
 import os
 import tomllib
 from collections.abc import Collection, Mapping
@@ -23,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from siamese_search.errors import SettingsError, printable
+from siamese_search.io.files import read_regular
 
 QUANTISATIONS = ("none", "int8", "int4", "binary")
 
@@ -284,19 +286,16 @@ def _check_owner(name: str, key: str, own: bool) -> None:
 def _read_toml(path: Path) -> dict[str, Any]:
     """One TOML file; a file that is not there is an empty one."""
     try:
-        with path.open("rb") as handle:
-            data = handle.read(_MAX_FILE_BYTES + 1)
-        if len(data) > _MAX_FILE_BYTES:
-            raise SettingsError(f"{printable(path)}: over {_MAX_FILE_BYTES} bytes; this is no settings file")
-        return tomllib.loads(data.decode("utf-8"))
+        return tomllib.loads(read_regular(path, _MAX_FILE_BYTES).decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        raise SettingsError(f"{printable(path)}: cannot be read: {reason}") from None
+        more = "; this is no settings file" if error.errno in (errno.EFBIG, errno.EINVAL) else ""
+        raise SettingsError(f"{printable(path)}: cannot be read: {reason}{more}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{printable(path)}: not UTF-8 text; save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise SettingsError(f"{printable(path)}: not valid TOML: {error}") from None
 
 

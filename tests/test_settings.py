@@ -1,3 +1,4 @@
+import os
 import tempfile
 from pathlib import Path
 
@@ -153,3 +154,15 @@ def test_command_tables_are_checked_against_the_options_there_are(tmp_path):
         load(tmp_path, "[train]\nepoch = 1\n").check_commands(known)
     with pytest.raises(SettingsError, match="unknown section 'empty'"):
         load(tmp_path, "[empty]\n").check_commands(known)
+
+
+def test_a_pipe_is_no_settings_file_and_holds_nobody(tmp_path):
+    os.mkfifo(tmp_path / "sss.toml")
+    with pytest.raises(SettingsError, match="not a regular file; this is no settings file"):
+        load_settings(tmp_path, {})
+
+
+def test_settings_may_be_a_link(tmp_path):
+    (tmp_path / "shared.toml").write_text("gallery = 'mine'")
+    (tmp_path / "sss.toml").symlink_to("shared.toml")
+    assert load_settings(tmp_path, {}).gallery == "mine"

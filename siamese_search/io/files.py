@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -49,6 +50,57 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
+def open_own(path: Path, flags: int) -> int:
+    """A descriptor of a regular file in a directory that may come from a stranger, made with 0666 less the umask.
+
+    Never through a symbolic link, which could lead to any file of the user's, and never of a pipe or device, which
+    could hold us for ever. Raises OSError.
+    """
+    return _regular(os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
+
+
+def read_own(path: Path, limit: int) -> bytes:
+    """What such a file holds. Raises OSError, also where that is more than ``limit`` bytes."""
+    return _read(open_own(path, os.O_RDONLY), limit)
+
+
+def read_regular(path: Path, limit: int) -> bytes:
+    """What a regular file holds, perhaps behind a link. Raises OSError, as :func:`read_own`."""
+    return _read(_regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)), limit)
+
+
+def _regular(descriptor: int) -> int:
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file")
+    return descriptor
+
+
+def _read(descriptor: int, limit: int) -> bytes:
+    with open(descriptor, "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise OSError(errno.EFBIG, f"more than {limit:,} bytes")
+    return data
+
+
+def foreign_entry(directory: Path) -> Path | None:
+    """The first entry below ``directory`` that is neither a directory nor a regular file; itself, if it is a link.
+
+    For directories that a library opens by itself. Raises OSError where they cannot be looked through.
+    """
+    if directory.is_symlink():
+        return directory
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                if (found := foreign_entry(Path(entry.path))) is not None:
+                    return found
+            elif not entry.is_file(follow_symlinks=False):
+                return Path(entry.path)
+    return None
+
+
 def fsync_directory(path: Path) -> None:
     """Make renames inside ``path`` survive a power loss (a no-op where directories cannot be opened)."""
     with suppress(OSError):
@@ -67,9 +119,7 @@ def _umask() -> int:
 
 def digest_file(path: str | os.PathLike[str]) -> str:
     """BLAKE2b-128 of a file's content, 32 hexadecimal digits. Raises OSError, for what is no regular file too."""
-    # Non-blocking: between the scan and now the file may have become a pipe, on which open() would wait for ever.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    # Between the scan and now the file may have become a pipe, on which a plain open() would wait for ever.
+    descriptor = _regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     with open(descriptor, "rb", buffering=0) as handle:  # noqa: PTH123 - a descriptor
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(0, "not a regular file")
         return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)).hexdigest()

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from siamese_search.errors import BundleError, printable
+from siamese_search.io.files import read_regular
 from siamese_search.model.calibration import Calibration
 
 FORMAT_VERSION = 1
@@ -78,7 +80,7 @@ class Bundle:
     def read_checked(self, name: str) -> bytes:
         """The bytes of one of the bundle's files, after checking them against the sha256 in model.json."""
         try:
-            data = (self.path / name).read_bytes()
+            data = read_regular(self.path / name, int(self.meta["files"][name]["bytes"]))
         except OSError as error:
             raise BundleError(
                 f"{printable(self.path / name)}: {error.strerror}: copy the whole bundle"
@@ -108,9 +110,7 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
     if not directory.is_dir():
         raise BundleError(f"{shown}: no such model bundle: give the directory that `sss train` wrote")
     try:
-        if meta_path.stat().st_size > MAX_META_BYTES:
-            raise BundleError(f"{shown}: {META_NAME} is larger than {MAX_META_BYTES} bytes")
-        meta = json.loads(meta_path.read_text(encoding="utf-8"))
+        meta = json.loads(read_regular(meta_path, MAX_META_BYTES).decode("utf-8"))
     except FileNotFoundError:
         hint = (
             "training has not finished; continue it with `sss train --resume`"
@@ -151,9 +151,12 @@ def _check(meta: Any, directory: Path) -> None:
         raise BundleError(f"{shown}: {META_NAME} lacks fields of a model bundle: it is damaged")
     for name, size in sizes.items():
         try:
-            found = (directory / name).stat().st_size
+            known = (directory / name).stat()
         except OSError:
             raise BundleError(f"{shown}: {name} is missing: copy the whole bundle") from None
+        if not stat.S_ISREG(known.st_mode):
+            raise BundleError(f"{shown}: {name} is not a regular file: copy the whole bundle")
+        found = known.st_size
         if found != size:
             raise BundleError(
                 f"{shown}: {name} has {found} bytes instead of {size}: it is truncated, copy it again"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -96,6 +97,29 @@ def test_no_such_directory_and_no_bundle(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.safetensors").touch()
     with pytest.raises(BundleError, match="training has not finished"):
         load_bundle(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.json", "model.onnx", "model.safetensors"])
+def test_pipes_and_devices_are_refused_at_once(copy: Path, name: str) -> None:
+    for make in (os.mkfifo, lambda path: path.symlink_to("/dev/zero")):
+        (copy / name).unlink()
+        make(copy / name)
+        with pytest.raises(BundleError, match=name) as caught:
+            load_bundle(copy)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_becomes_a_device_is_not_read_to_its_end(copy: Path) -> None:
+    bundle = load_bundle(copy)
+    (copy / "model.onnx").unlink()
+    (copy / "model.onnx").symlink_to("/dev/zero")
+    with pytest.raises(BundleError, match="not a regular file"):
+        bundle.read_checked("model.onnx")
+    (copy / "model.onnx").unlink()
+    with (copy / "model.onnx").open("wb") as file:
+        file.truncate(1 << 40)  # a hole: it takes no room
+    with pytest.raises(BundleError, match="more than"):
+        bundle.read_checked("model.onnx")
 
 
 def test_the_bundled_model_is_whole_small_and_documented() -> None:

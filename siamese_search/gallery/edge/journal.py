@@ -8,11 +8,13 @@ that is alive begins again.
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 from siamese_search.errors import StoreError, printable
+from siamese_search.io.files import atomic_write_bytes, open_own
 
 NAME = "journal"
 _ID_BYTES = 16
@@ -23,7 +25,7 @@ MOST_BYTES = 4_000_000 * _ID_BYTES
 def begin(generation: Path) -> None:
     """Start an empty journal. Call it with the generation's lock."""
     try:
-        (generation / NAME).write_bytes(b"")
+        atomic_write_bytes(generation / NAME, b"")
     except OSError as error:
         raise StoreError(f"cannot write {printable(generation / NAME)}: {error.strerror}") from error
 
@@ -37,7 +39,7 @@ def note(generation: Path, ids: Sequence[str]) -> None:
         if path.stat().st_size > MOST_BYTES:
             path.unlink()
             return
-        with path.open("ab") as file:
+        with open(open_own(path, os.O_WRONLY | os.O_APPEND), "ab") as file:  # noqa: PTH123 - a descriptor
             file.write(b"".join(uuid.UUID(one).bytes for one in ids))
     except OSError as error:
         raise StoreError(f"cannot write {printable(path)}: {error.strerror}") from error
@@ -46,7 +48,7 @@ def note(generation: Path, ids: Sequence[str]) -> None:
 def read(generation: Path, start: int) -> list[str] | None:
     """The ids from the ``start``-th entry on, repeated ones too; None where the journal has ended."""
     try:
-        with (generation / NAME).open("rb") as file:
+        with open(open_own(generation / NAME, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - a descriptor
             file.seek(start * _ID_BYTES)
             data = file.read()
     except FileNotFoundError:

@@ -24,6 +24,7 @@ generation: it counts as none. A generation that no pointer names is debris, and
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import uuid
@@ -36,7 +37,7 @@ from typing import Any
 from siamese_search.errors import GalleryNotFoundError, StoreError, UsageError, printable
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage, read_storage
-from siamese_search.io.files import atomic_write_text, fsync_directory
+from siamese_search.io.files import atomic_write_text, foreign_entry, fsync_directory, open_own, read_own
 
 FORMAT_VERSION = 1
 #: Of a gallery.json with a storage that the first release would write to wrongly.
@@ -129,7 +130,38 @@ def find_gallery(store: Path, name: str) -> Path:
         raise GalleryNotFoundError(
             f"no gallery {name!r} in store {printable(store)} ({known}): make it with `sss ingest DIR`"
         )
+    for path in (directory.parent, directory):
+        _refuse_link(path)
     return directory
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise StoreError(
+            f"{printable(path)} is a symbolic link, and a store has none: somebody else made it; move the directory"
+            " itself there"
+        )
+
+
+def check_own(generation: Path) -> None:
+    """Raise StoreError where a generation holds a link, pipe or device: the engine would follow it anywhere.
+
+    Call it before the generation is locked or opened. FileNotFoundError where the generation is gone.
+    """
+    _refuse_link(generation)
+    try:
+        found = foreign_entry(generation)
+    except FileNotFoundError:
+        if not generation.exists():
+            raise
+        return  # an optimisation swapped its shard while we looked: what it put there is its own
+    except OSError as error:
+        raise StoreError(f"cannot read {printable(generation)}: {error.strerror}") from error
+    if found is not None:
+        raise StoreError(
+            f"{printable(found)} is a link, pipe or device, and a store holds none: somebody else made it; nothing"
+            " was opened"
+        )
 
 
 def current_generation(gallery: Path) -> Path:
@@ -161,7 +193,7 @@ def generation_pointers(gallery: Path) -> tuple[Path, Path | None]:
 
 def _pointer_text(pointer: Path) -> str:
     try:
-        return pointer.read_bytes()[:100].decode("ascii", "replace").strip()
+        return read_own(pointer, 100).decode("ascii", "replace").strip()
     except FileNotFoundError:
         raise GalleryNotFoundError(
             f"gallery {pointer.parent.name!r} in {printable(pointer.parents[2])} was deleted meanwhile"
@@ -264,9 +296,7 @@ def read_header(generation: Path) -> GalleryHeader:
 def read_json(path: Path, newest: int = FORMAT_VERSION) -> dict[str, Any]:
     """A JSON object of this release's format. Raises StoreError naming the file otherwise."""
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise StoreError(f"{printable(path)} is damaged: {path.stat().st_size} bytes cannot be a header")
-        document = json.loads(path.read_bytes())
+        document = json.loads(read_own(path, _MAX_JSON_BYTES))
     except OSError as error:
         raise StoreError(f"cannot read {printable(path)}: {error.strerror}") from error
     except (ValueError, RecursionError):
@@ -286,14 +316,19 @@ def read_json(path: Path, newest: int = FORMAT_VERSION) -> dict[str, Any]:
 
 def mark_written(generation: Path) -> None:
     """Change the generation's mark. Call it with the generation's lock, before the write that it announces."""
-    with _os_errors("write", generation):
-        (generation / "written").write_text(uuid.uuid4().hex)
+    with (
+        _os_errors("write", generation),
+        open(  # noqa: PTH123 - a descriptor
+            open_own(generation / "written", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="ascii"
+        ) as file,
+    ):
+        file.write(uuid.uuid4().hex)
 
 
 def read_mark(generation: Path) -> str:
     """The mark of the last write; empty where there was none. Call it with the generation's lock."""
     try:
-        return (generation / "written").read_bytes()[:100].decode("ascii", "replace")
+        return read_own(generation / "written", 100).decode("ascii", "replace")
     except FileNotFoundError:
         return ""
     except OSError as error:

@@ -181,6 +181,7 @@ class ShardLease:
             generation = self._locate()
             lock = Turnstile(generation, self._what)
             try:
+                layout.check_own(generation)
                 lock.acquire(max(0.0, deadline - time.monotonic()))
             except FileNotFoundError:
                 # The generation was replaced and deleted between our look and our lock.

@@ -12,16 +12,17 @@ Two lock files beside the data, both ``flock``\\ ed, so that the kernel cleans u
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
+from siamese_search.io.files import open_own, read_own
 
 _POLL_SECONDS = 0.003
 
@@ -101,21 +102,26 @@ class Turnstile:
     def holder(self) -> str:
         """Who holds the lock, for people: ``process 123 (sss ingest ...) for 12 s``."""
         try:
-            text = (self.directory / self._name).read_bytes()[:4096].decode("utf-8", "replace")
-            note = json.loads(text)
-            host = "" if note["host"] == socket.gethostname() else f" on {printable(str(note['host']))}"
+            note = json.loads(read_own(self.directory / self._name, 4096))
+            pid, here = int(note["pid"]), note["host"] == socket.gethostname()
             seconds = max(0, round(time.time() - float(note["since"])))
-            return f"process {int(note['pid'])} ({printable(str(note['command']))}){host} for {seconds} s"
-        except (OSError, ValueError, KeyError, TypeError):
+            where = _command(pid) if here else f" on {printable(str(note['host']))[:100]}"
+            return f"process {pid}{where} for {seconds} s"
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return "another process"
 
     def _open(self, name: str) -> int:
         path = self.directory / name
         try:
-            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            return open_own(path, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:
             raise
         except OSError as error:
+            if error.errno in (errno.ELOOP, errno.EINVAL, errno.ENXIO):
+                raise StoreError(
+                    f"{printable(path)} is no file of a store but a link or a device: somebody else made it; nothing"
+                    " was written"
+                ) from error
             raise StoreError(
                 f"cannot write {printable(path)}: {error.strerror}; the store must be writable, even to search"
             ) from error
@@ -134,14 +140,20 @@ class Turnstile:
             time.sleep(_POLL_SECONDS)
 
 
+def _command(pid: int) -> str:
+    """What runs under this number here, for people; asked of the system, for what a file says may be a stranger's."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes()[:1000].decode("utf-8", "replace").split("\0")
+    except OSError:
+        return ""
+    named = [word for word in words if word]
+    command = " ".join([Path(named[0]).name, *named[1:]])[:200] if named else ""
+    return f" ({printable(command)})" if command else ""
+
+
 def _sign(descriptor: int) -> None:
-    command = " ".join([Path(sys.argv[0]).name or "python", *sys.argv[1:]]) if sys.argv else "python"
-    note = {
-        "pid": os.getpid(),
-        "command": printable(command)[:200],
-        "host": socket.gethostname(),
-        "since": time.time(),
-    }
+    """Say who holds it: numbers and the host's name, nothing that a stranger could have chosen."""
+    note = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.time()}
     # Only a courtesy to those who wait: a full disk must not keep anyone from searching.
     with suppress(OSError):
         os.ftruncate(descriptor, 0)

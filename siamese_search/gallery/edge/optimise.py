@@ -34,7 +34,7 @@ from siamese_search.gallery.edge.lease import ShardLease
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.fields import UNINDEXED, json_path
 from siamese_search.gallery.storage import COMPACT_FROM, pays_index
-from siamese_search.io.files import atomic_write_text, fsync_directory
+from siamese_search.io.files import atomic_write_text, fsync_directory, open_own, read_own
 
 _OLD = "shard.old"
 _STAMP = "optimised"
@@ -230,7 +230,10 @@ class _Job:
 def _sole(generation: Path, what: str) -> Iterator[None]:
     """One optimisation at a time. The kernel drops the lock of a process that dies."""
     try:
-        with (generation / "optimise.lock").open("a") as file:
+        layout.check_own(generation)
+        with open(  # noqa: PTH123 - a descriptor
+            open_own(generation / "optimise.lock", os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab"
+        ) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -263,6 +266,6 @@ def _types(generation: Path) -> dict[str, str]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_own(path, 4096).decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return ""

@@ -1,0 +1,139 @@
+"""A store that came with somebody else's data: nothing in it may lead to another file, or hold us for ever."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from siamese_search.errors import StoreError
+from siamese_search.gallery.contract import Gallery, ModelRef
+from siamese_search.gallery.edge import layout
+from siamese_search.gallery.edge.store import EmbeddedStore
+
+MODEL = ModelRef("f" * 64, 4, "tiny")
+SECRET = "export IMPORTANT=1\n"
+
+
+def make_store(root: Path) -> Path:
+    with EmbeddedStore(root).open("default", model=MODEL, create=True, mode="w") as gallery:
+        put(gallery, 1, 2)
+    return layout.current_generation(layout.find_gallery(root, "default"))
+
+
+def put(gallery: Gallery, *numbers: int) -> None:
+    vectors = np.zeros((len(numbers), 4), np.float32)
+    vectors[range(len(numbers)), [number % 4 for number in numbers]] = 1.0
+    ids = [f"00000000-0000-0000-0000-{number:012d}" for number in numbers]
+    gallery.upsert(ids, vectors, [{"identity": str(number)} for number in numbers])
+
+
+def read(root: Path) -> None:
+    with EmbeddedStore(root).open("default", model=MODEL) as gallery:
+        gallery.query(np.array([1, 0, 0, 0], np.float32), 1)
+
+
+def write(root: Path) -> None:
+    with EmbeddedStore(root).open("default", model=MODEL, mode="w") as gallery:
+        put(gallery, 3)
+
+
+def optimise(root: Path) -> None:
+    with EmbeddedStore(root).open("default", model=MODEL, mode="w") as gallery:
+        gallery.optimise()
+
+
+def entries(generation: Path) -> list[Path]:
+    """Every file of a store by its path from the generation, and those that it may have for a while."""
+    gallery, store = generation.parent, generation.parents[2]
+    made = [path for path in store.rglob("*") if path.is_file()]
+    for name in (
+        "shard.lock",
+        "turnstile.lock",
+        "written",
+        "journal",
+        "optimise.lock",
+        "optimised",
+        "fields.json",
+    ):
+        made.append(generation / name)
+    return sorted({*made, gallery / "BUILDING", gallery / "build.lock"})
+
+
+@pytest.mark.parametrize("act", [read, write, optimise])
+def test_no_file_of_a_store_is_followed_elsewhere(tmp_path: Path, act: Callable[[Path], None]) -> None:
+    generation = make_store(tmp_path / "store")
+    victim = tmp_path / "victim"
+    for path in entries(generation):
+        former = path.read_bytes() if path.exists() else None
+        path.unlink(missing_ok=True)
+        victim.write_text(SECRET)
+        path.symlink_to(victim)
+        with suppress(StoreError):
+            act(tmp_path / "store")
+        assert victim.read_text() == SECRET, path
+        path.unlink(missing_ok=True)
+        if former is not None:
+            path.write_bytes(former)
+    act(tmp_path / "store")
+
+
+@pytest.mark.parametrize("name", ["galleries", "galleries/default", "generation", "shard", "segments"])
+def test_no_directory_of_a_store_may_be_a_link(tmp_path: Path, name: str) -> None:
+    generation = make_store(tmp_path / "store")
+    places = {
+        "generation": generation,
+        "shard": generation / "shard",
+        "segments": generation / "shard" / "segments",
+    }
+    path = places.get(name, tmp_path / "store" / name)
+    elsewhere = tmp_path / "elsewhere"
+    path.rename(elsewhere)
+    before = {p: p.read_bytes() for p in elsewhere.rglob("*") if p.is_file()}
+    path.symlink_to(elsewhere)
+    for act in (read, write):
+        with pytest.raises(StoreError, match=r"link"):
+            act(tmp_path / "store")
+    assert {p: p.read_bytes() for p in elsewhere.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("act", [read, write])
+def test_pipes_hold_nobody(tmp_path: Path, act: Callable[[Path], None]) -> None:
+    generation = make_store(tmp_path / "store")
+    for path in entries(generation):
+        former = path.read_bytes() if path.exists() else None
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+
+        def attempt() -> None:
+            with suppress(StoreError):
+                act(tmp_path / "store")
+
+        thread = threading.Thread(target=attempt, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive(), path
+        path.unlink(missing_ok=True)
+        if former is not None:
+            path.write_bytes(former)
+
+
+def test_a_lock_file_says_nothing_that_a_stranger_could_have_chosen(tmp_path: Path) -> None:
+    generation = make_store(tmp_path / "store")
+    with EmbeddedStore(tmp_path / "store").open("default", model=MODEL) as gallery:
+        gallery.count()
+        text = (generation / "shard.lock").read_text()
+    assert set(json.loads(text)) == {"pid", "host", "since"}
+
+
+def test_the_store_itself_may_be_reached_through_a_link(tmp_path: Path) -> None:
+    make_store(tmp_path / "store")
+    (tmp_path / "link").symlink_to(tmp_path / "store")
+    read(tmp_path / "link")
+    write(tmp_path / "link")
