@@ -135,7 +135,7 @@ def search_command(
     Scores are cosine similarities: higher is closer, 1 is the same image. A model that was calibrated (sss evaluate
     --calibrate) also says which results are matches, and when the query is not in the gallery.
     """
-    from siamese_search.api import search
+    from siamese_search.api import retrieval
 
     context = click.get_current_context()
     if not queries and not like:
@@ -172,10 +172,10 @@ def search_command(
     if timeline:
         # The usual number of results is no limit of a timeline; one that was asked for is.
         typed = context.get_parameter_source("k") is click.core.ParameterSource.COMMANDLINE
-        timelines = search.timeline(*queries, k=k if typed else None, time_field=time_field, **asked)
+        timelines = retrieval.timeline(*queries, k=k if typed else None, time_field=time_field, **asked)
         answers = [one.answer for one in timelines]
     else:
-        answers = search.search(*queries, k=k, group_by=group_by, **asked)
+        answers = retrieval.search(*queries, k=k, group_by=group_by, **asked)
     failed = [answer for answer in answers if answer.error is not None]
     if len(failed) < len(answers):
         # The picture first: a reader such as `head` may close stdout before all results are printed.

@@ -218,7 +218,7 @@ def seen(
         calls.append(options)
         return []
 
-    monkeypatch.setattr("siamese_search.api.search.search", search)
+    monkeypatch.setattr("siamese_search.api.retrieval.search", search)
     monkeypatch.chdir(tmp_path_factory.mktemp("work"))
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
