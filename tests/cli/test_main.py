@@ -211,7 +211,7 @@ sys.exit(main(["info"]))
 def seen(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, object]]:
-    """What ``searching.search`` is called with; it answers nothing. Runs in a directory without settings."""
+    """What ``api.retrieval.search`` is called with; it answers nothing. Runs in a directory without settings."""
     calls: list[dict[str, object]] = []
 
     def search(*_queries: str, **options: object) -> list[object]:
