@@ -21,7 +21,6 @@ from siamese_search.cli.output import (
     write_table,
     write_text,
 )
-from siamese_search.cli.search_screen import print_timelines
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
@@ -245,6 +244,8 @@ def _print(
             for answer in answers:
                 if answer.error is None:
                     show_pictures(answer, terminal)
+        from siamese_search.cli.search_screen import print_timelines
+
         print_timelines(timelines, format)
     elif format == "json":
         write_json([answer.to_json() for answer in answers])
