@@ -103,7 +103,7 @@ def evaluate_command(
 
     Without DATA: the newest model under runs/, on the identities that its training held out.
     """
-    from siamese_search.api.evaluate import evaluate
+    from siamese_search.api.evaluation import evaluate
     from siamese_search.cli.progress import Bar
 
     if all and identities not in (None, "all"):
@@ -138,7 +138,7 @@ def evaluate_command(
             "notify": note,
         }
         if compare is not None:
-            from siamese_search.api.evaluate import compare_models
+            from siamese_search.api.evaluation import compare_models
 
             pair = compare_models(*compare, data, **how)
             return _compared(pair, json=json)

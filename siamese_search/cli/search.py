@@ -21,7 +21,6 @@ from siamese_search.cli.output import (
     write_table,
     write_text,
 )
-from siamese_search.cli.search_screen import print_timelines
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
 
 if TYPE_CHECKING:
@@ -135,7 +134,7 @@ def search_command(
     Scores are cosine similarities: higher is closer, 1 is the same image. A model that was calibrated (sss evaluate
     --calibrate) also says which results are matches, and when the query is not in the gallery.
     """
-    from siamese_search.api import search
+    from siamese_search.api import retrieval
 
     context = click.get_current_context()
     if not queries and not like:
@@ -172,10 +171,10 @@ def search_command(
     if timeline:
         # The usual number of results is no limit of a timeline; one that was asked for is.
         typed = context.get_parameter_source("k") is click.core.ParameterSource.COMMANDLINE
-        timelines = search.timeline(*queries, k=k if typed else None, time_field=time_field, **asked)
+        timelines = retrieval.timeline(*queries, k=k if typed else None, time_field=time_field, **asked)
         answers = [one.answer for one in timelines]
     else:
-        answers = search.search(*queries, k=k, group_by=group_by, **asked)
+        answers = retrieval.search(*queries, k=k, group_by=group_by, **asked)
     failed = [answer for answer in answers if answer.error is not None]
     if len(failed) < len(answers):
         # The picture first: a reader such as `head` may close stdout before all results are printed.
@@ -245,6 +244,8 @@ def _print(
             for answer in answers:
                 if answer.error is None:
                     show_pictures(answer, terminal)
+        from siamese_search.cli.search_screen import print_timelines
+
         print_timelines(timelines, format)
     elif format == "json":
         write_json([answer.to_json() for answer in answers])
