@@ -25,6 +25,7 @@ from siamese_search.training.mixstyle import add_mixstyle
 from siamese_search.training.moving import moved
 from siamese_search.training.objective import collapsed_loss, make_sampler, triplet_objective
 from siamese_search.training.ranks import SINGLE, Ranks
+from siamese_search.training.recorded import Passes
 from siamese_search.training.schedule import stage_at
 from siamese_search.training.trimmed import trim
 
@@ -131,6 +132,10 @@ class Trainer:
         self._parameters = parameters
         if config.mixstyle > 0 and not add_mixstyle(self.network.backbone, config.mixstyle):
             raise UsageError(f"--mixstyle: {config.backbone} has no stages to mix styles after, leave it out")
+        # Several processes exchange gradients between the passes and the step; their kernels are launched one by one.
+        self._passes = Passes(
+            self.network, self.device, record=self.device.type == "cuda" and ranks.world == 1
+        )
         # Its decay is warmed up: a short run would otherwise keep its initial weights. It draws nothing random.
         self._ema = ModelEmaV3(self.network, decay=config.ema, use_warmup=True) if config.ema > 0 else None
 
@@ -224,9 +229,7 @@ class Trainer:
             random[:, TAUGHT] = self._views[view - 1][indices][:, TAUGHT]
         pixels = augment(self._pixels(indices), config, moved(random, self.device))
         inputs = self.network.normalise(pixels, self._constants)
-        half = self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            features, necked = self.network(inputs)
+        features, necked = self._passes(inputs)
         loss, triplet = self._loss(features.float(), necked.float(), indices, batch.shape)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
