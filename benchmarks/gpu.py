@@ -59,6 +59,7 @@ from siamese_search.model.embedder import load_embedder  # noqa: E402
 from siamese_search.model.weights_file import load_network, save_bundle  # noqa: E402
 from siamese_search.training import recorded  # noqa: E402
 from siamese_search.training.config import TrainConfig, preset  # noqa: E402
+from siamese_search.training.initial import initial_network  # noqa: E402
 
 PARTS = ("tests", "ingest", "training", "train")
 MINUTES = {"tests": 1.0, "ingest": 0.8, "training": 0.7, "train": 5.0}
@@ -116,7 +117,7 @@ def main() -> None:
 
 def run_tests(options: argparse.Namespace, seconds: float) -> dict[str, Any]:
     """The tests that need CUDA; their output goes to tests.txt."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *CUDA_TESTS]
+    command = [sys.executable, "-u", "-m", "pytest", "-p", "no:cacheprovider", *CUDA_TESTS]
     command += ["-k", "padding"] if options.tiny else []
     log = options.out / "tests.txt"
     with log.open("w") as handle:
@@ -186,7 +187,7 @@ def _resident_forward(bundle: Any, pixels: np.ndarray, device: str) -> Callable[
 
 
 def _small_bundle(scratch: Path) -> Any:
-    return save_bundle(gpu_train.initial_network(TINY, "none", print, weights=True), scratch / "bundle", {})
+    return save_bundle(initial_network(TINY, "none", print, weights=True), scratch / "bundle", {})
 
 
 def run_training(options: argparse.Namespace, seconds: float) -> dict[str, Any]:
@@ -314,6 +315,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=0, help="at most (default: 120)")
     parser.add_argument("--reserve", type=float, default=45.0, help="seconds for the export and the figures")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--eager", action="store_true", help="record no CUDA graphs of the training step")
     parser.add_argument(
         "--tiny", action="store_true", help="a very small network on the CPU: proves the script"
     )

@@ -56,6 +56,7 @@ class Clock(Silent):
     most: int
     say: Callable[[str], None]
     stop: threading.Event = field(default_factory=threading.Event)
+    grace: float = 0.0  # seconds by which the last epoch may be late
     epochs: int = 0  # planned
     may_replan: bool = True
     fit: int = 0  # what would fit instead; 0 while the plan is good
@@ -81,7 +82,7 @@ class Clock(Silent):
         if not self._marks:
             self.setup = now - self.began
             self._marks = [now]
-        if now > self.end:
+        if now > self.end + self.grace:
             self.out_of_time = True
             self.stop.set()
 
@@ -96,7 +97,7 @@ class Clock(Silent):
             return
         each = float(np.median(np.diff(self._marks[-6:])))  # validation is in one epoch of several
         late = (left * each) / max(self.end - now, 1e-9) - 1
-        early = -late > _EARLY and self.epochs < self.most and len(self._marks) == 3
+        early = -late > _EARLY and self.epochs < self.most and row["epoch"] == 2
         if late > _LATE or early:
             room = 0.98 * (self.end - now - self.setup)
             fit = min(self.most, row["epoch"] + max(1, int(room / each)))
@@ -142,7 +143,7 @@ def recipe_run(
     rates: dict[str, float] = {}
     finished, plans = False, []
     for left in range(_MOST_PLANS, -1, -1):
-        clock = Clock(end, order.most, say, may_replan=left > 0)
+        clock = Clock(end, order.most, say, grace=0.25 * order.reserve, may_replan=left > 0)
         clock.epochs = request.config.epochs if request else _planned(run)
         plans.append(clock.epochs)
         try:
@@ -165,8 +166,9 @@ def recipe_run(
     told |= {"plans": plans, "rates": {what: round(value, 1) for what, value in rates.items()}}
     if views_note:
         told["teacher_note"] = views_note
-    if told["epochs"] < min(EPOCHS_WANTED, order.most):
-        told["note"] = f"only {told['epochs']} of the {EPOCHS_WANTED} epochs wanted fitted into the minutes"
+    wanted = min(EPOCHS_WANTED, order.most)
+    if told["epochs"] < wanted:
+        told["note"] = f"only {told['epochs']} of the {wanted} epochs wanted fitted into the minutes"
         say(told["note"])
     return bundle, told
 
