@@ -76,7 +76,7 @@ class Passes:
         try:
             with self._autocast(), torch.backends.cudnn.flags(enabled=True, benchmark=True):
                 return record(_Whole(network), inputs.detach().clone())
-        except RuntimeError:
+        except (RuntimeError, AssertionError):
             if self._half:
                 torch.cuda.synchronize(self._device)
             return None
