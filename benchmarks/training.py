@@ -5,7 +5,8 @@
 ``trainer`` is a step of the ``reid`` recipe as ``sss train`` runs it: P×K batches from pixels in memory,
 augmentation, losses, gradient clipping, optimiser. ``bare`` is forward and backward, in the same precision and
 memory format, of a batch that already lies normalised on the device. ``with step`` adds clipping and optimiser to it,
-so that the rest (pixels, augmentation, losses) can be told from it. Images are random: their content costs nothing.
+so that the rest (pixels, augmentation, losses) can be told from it. ``bare recorded``, on a GPU, is ``bare`` as CUDA
+graphs, as the trainer runs the network there. Images are random: their content costs nothing.
 The three take turns, several times, in one process; the table shows medians. Prints it, and writes
 benchmarks/results/training.json. Targets, as a ratio trainer ÷ bare: 0.90 on CPU, 0.85 on GPU.
 """
@@ -27,6 +28,8 @@ import torch
 from siamese_search.io.files import atomic_write_text
 from siamese_search.model.network import APNNetwork, NetworkSpec
 from siamese_search.training.config import TrainConfig, preset
+from siamese_search.training.moving import moved
+from siamese_search.training.recorded import Passes
 from siamese_search.training.trainer import Trainer
 
 RESULTS = Path(__file__).resolve().parent / "results" / "training.json"
@@ -39,10 +42,18 @@ class Resident:
 
     def __init__(self, count: int, height: int, width: int) -> None:
         self._pixels = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+        self._on_device: torch.Tensor | None = None
 
     def get(self, indices: np.ndarray) -> np.ndarray:
         chosen: np.ndarray = self._pixels[indices]
         return chosen
+
+    def get_tensor(self, indices: np.ndarray, device: torch.device) -> torch.Tensor:
+        if device.type == "cpu":
+            return torch.from_numpy(self.get(indices))
+        if self._on_device is None:
+            self._on_device = torch.from_numpy(self._pixels).to(device)
+        return self._on_device[moved(torch.from_numpy(indices), device)]
 
 
 def make_trainer(config: TrainConfig, device: str) -> Trainer:
@@ -87,10 +98,11 @@ def trainer_steps(trainer: Trainer) -> Callable[[int], int]:
     return run
 
 
-def bare_steps(trainer: Trainer, *, with_step: bool) -> Callable[[int], int]:
+def bare_steps(trainer: Trainer, *, with_step: bool, record: bool = False) -> Callable[[int], int]:
     """What runs forward and backward of a resident batch a number of times, with the optimiser or without.
 
     The network is a copy: its batch is always the same, and would spoil the statistics of the trained one.
+    record: as CUDA graphs, as the trainer has them.
     """
     config, device = trainer.config, trainer.device
     network = APNNetwork(trainer.network.spec).train()
@@ -99,11 +111,11 @@ def bare_steps(trainer: Trainer, *, with_step: bool) -> Callable[[int], int]:
     optimizer = torch.optim.AdamW(parameters, lr=1e-6)
     raw = trainer.images.get(np.arange(config.batch_size))
     inputs = network.normalise(torch.from_numpy(raw).to(device))
+    passes = Passes(network, device, record=record)
 
     def run(steps: int) -> int:
         for _ in range(steps):
-            with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-                features, necked = network(inputs)
+            features, necked = passes(inputs)
             optimizer.zero_grad(set_to_none=True)
             (features.float().mean() + necked.float().square().mean()).backward()
             if with_step:
@@ -144,10 +156,13 @@ def measure(device: str, config: TrainConfig, steps: int, rounds: int) -> dict[s
         "bare": bare_steps(trainer, with_step=False),
         "with step": bare_steps(trainer, with_step=True),
     }
+    if device == "cuda":
+        ways["bare recorded"] = bare_steps(trainer, with_step=False, record=True)
     found = rates(ways, steps, rounds, torch.cuda.synchronize if device == "cuda" else lambda: None)
     per_round = {
         other: [a / b for a, b in zip(found["trainer"], found[other], strict=True)]
-        for other in ("bare", "with step")
+        for other in ways
+        if other != "trainer"
     }
     return {
         "device": device_name(device),
@@ -163,6 +178,7 @@ def measure(device: str, config: TrainConfig, steps: int, rounds: int) -> dict[s
         # Neighbours in time, so that a machine that is busy now and then does not tilt the scales.
         "ratio": statistics.median(per_round["bare"]),
         "ratio_with_step": statistics.median(per_round["with step"]),
+        "ratio_recorded": statistics.median(per_round["bare recorded"]) if device == "cuda" else None,
         "ratios": per_round["bare"],
         "target": TARGETS[device],
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,

@@ -103,10 +103,17 @@ class APNNetwork(nn.Module):
         """Unit-length embeddings, float32 [N, dim], of normalised float images [N, 3, H, W]."""
         return F.normalize(self.forward(images)[1].float(), dim=1)
 
-    def normalise(self, images: Tensor) -> Tensor:
-        """uint8 RGB [N, H, W, 3] → normalised float32 [N, 3, H, W], channels-last in memory."""
-        mean = torch.tensor(self.spec.mean, device=images.device) * 255.0
-        std = torch.tensor(self.spec.std, device=images.device) * 255.0
+    def constants(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the pixels, float32 [3] in 0–255, for :meth:`normalise`."""
+        mean = torch.tensor(self.spec.mean, device=device) * 255.0
+        return mean, torch.tensor(self.spec.std, device=device) * 255.0
+
+    def normalise(self, images: Tensor, constants: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """uint8 RGB [N, H, W, 3] → normalised float32 [N, 3, H, W], channels-last in memory.
+
+        constants: of :meth:`constants`, made once; making them waits for the device.
+        """
+        mean, std = constants or self.constants(images.device)
         return ((images.float() - mean) / std).permute(0, 3, 1, 2)
 
 

@@ -6,6 +6,8 @@ whole data set: then a view of an image can be made again, at any size, and a te
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -42,35 +44,40 @@ def view_recipe(config: TrainConfig) -> str:
     return " ".join(f"{name}={getattr(config, name)}" for name in names)
 
 
-def augment(images: Tensor, config: TrainConfig, random: Tensor) -> Tensor:
+def augment(images: Tensor, config: TrainConfig, random: Tensor, *, masks: bool | None = None) -> Tensor:
     """Uint8 or float images [n, H, W, 3] in 0–255, changed as ``config`` says; float32 [n, H, W, 3].
 
     random: float32 [n, COLUMNS], see :func:`draw`. ``images`` stay as they are. What only moves pixels comes first,
     while they are single bytes: passes over memory are what augmentation costs.
+    masks: change all images and keep the changes of some, so that nothing waits for the device; by default
+    everywhere but on the CPU, where it is quicker to visit those few. The pixels are the same.
     """
-    x, r = images, random
+    x, r = images, random.to(images.device)
+    masks = x.device.type != "cpu" if masks is None else masks
     height = x.shape[1]
     if config.flip > 0:
-        x = _flip(x, r[:, _FLIP] < config.flip)
+        x = _flip(x, r[:, _FLIP] < config.flip, masks)
     if config.zoom > 0:
         x = _zoom(x, config, r[:, _CROP], r[:, _ZOOM])
     elif config.crop > 0:
         x = _shift(x, round(config.crop * height), r[:, _CROP])
     x = x.to(torch.float32, copy=True)
     if config.blur > 0:
-        _blur(x, r[:, _BLUR] < config.blur)
+        x = _blur(x, r[:, _BLUR] < config.blur, masks)
     if config.jitter > 0 or config.tint > 0:
-        x = _jitter(x, config, r[:, _JITTER].to(x.device), r[:, _TINT].to(x.device))
+        x = _jitter(x, config, r[:, _JITTER], r[:, _TINT])
     if config.grey > 0:
-        _grey(x, r[:, _GREY] < config.grey, r[:, _PATCH])
+        x = _grey(x, r[:, _GREY] < config.grey, r[:, _PATCH], masks)
     if config.erase > 0:
-        _erase(x, r[:, _ERASE] < config.erase, r[:, _BOX], r[:, _COLOUR].to(x.device))
+        x = _erase(x, r[:, _ERASE] < config.erase, r[:, _BOX], r[:, _COLOUR], masks)
     return x
 
 
-def _flip(x: Tensor, chosen: Tensor) -> Tensor:
-    """The chosen images mirrored. chosen: bool [n], on the CPU."""
-    rows = chosen.nonzero()[:, 0].to(x.device)
+def _flip(x: Tensor, chosen: Tensor, masks: bool) -> Tensor:
+    """The chosen images mirrored. chosen: bool [n]."""
+    if masks:
+        return torch.where(chosen[:, None, None, None], x.flip(2), x)
+    rows = chosen.nonzero()[:, 0]
     x = x.clone()
     x[rows] = x[rows].flip(2)
     return x
@@ -81,7 +88,7 @@ def _shift(x: Tensor, pad: int, r: Tensor) -> Tensor:
     if pad == 0:
         return x
     n, height, width, channels = x.shape
-    top, left = (r * (2 * pad + 1)).long().clamp(max=2 * pad).to(x.device).unbind(1)
+    top, left = (r * (2 * pad + 1)).long().clamp(max=2 * pad).unbind(1)
     first, last = (x[:, :, end].expand(-1, -1, pad, -1) for end in (slice(1), slice(-1, None)))
     padded = torch.cat((first, x, last), 2).flatten(2)  # [n, height, (width + 2 pad) · channels]
     # Every crop of every row, as a view: one lookup then copies rows whole, not pixel by pixel.
@@ -101,20 +108,27 @@ def _zoom(x: Tensor, config: TrainConfig, shift: Tensor, zoom: Tensor) -> Tensor
         (2.0 * zoom - 1.0) * reach
     )  # [n, 2] of height and width; above 1 more of the scene is seen
     moved = (2.0 * shift - 1.0) * config.crop * 2.0  # in half heights, the unit of a sampling grid
-    theta = torch.zeros(n, 2, 3)
+    theta = torch.zeros(n, 2, 3, device=x.device)
     theta[:, 0, 0], theta[:, 0, 2] = scale[:, 1], moved[:, 1] * height / width
     theta[:, 1, 1], theta[:, 1, 2] = scale[:, 0], moved[:, 0]
-    grid = F.affine_grid(theta.to(x.device), [n, 3, height, width], align_corners=False)
+    grid = F.affine_grid(theta, [n, 3, height, width], align_corners=False)
     pixels = x.permute(0, 3, 1, 2).float()
     return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)
 
 
-def _blur(x: Tensor, chosen: Tensor) -> None:
-    """The chosen images at half their size and back, in place: a person farther from the camera."""
-    rows = chosen.nonzero()[:, 0].to(x.device)
+def _blur(x: Tensor, chosen: Tensor, masks: bool) -> Tensor:
+    """The chosen images at half their size and back: a person farther from the camera. x may be changed in place."""
+    if masks:
+        return torch.where(chosen[:, None, None, None], _halved(x), x)
+    rows = chosen.nonzero()[:, 0]
     if len(rows):
-        small = F.avg_pool2d(x[rows].permute(0, 3, 1, 2), 2)
-        x[rows] = F.interpolate(small, x.shape[1:3], mode="bilinear").permute(0, 2, 3, 1)
+        x[rows] = _halved(x[rows])
+    return x
+
+
+def _halved(x: Tensor) -> Tensor:
+    small = F.avg_pool2d(x.permute(0, 3, 1, 2), 2)
+    return F.interpolate(small, x.shape[1:3], mode="bilinear").permute(0, 2, 3, 1)
 
 
 def _jitter(x: Tensor, config: TrainConfig, r: Tensor, tint: Tensor) -> Tensor:
@@ -125,7 +139,7 @@ def _jitter(x: Tensor, config: TrainConfig, r: Tensor, tint: Tensor) -> Tensor:
     """
     brightness, contrast, saturation = (1.0 + config.jitter * (2.0 * r - 1.0)).unbind(1)  # [n] each
     gain = 1.0 + config.tint * (2.0 * tint - 1.0)  # [n, 3]
-    luma = torch.tensor(_LUMA, device=x.device)
+    luma = _luma(x.device)
     pixels = x.flatten(1, 2)  # [n, height · width, 3]
     grey = brightness * (pixels @ luma).mean(dim=1)
     scale = brightness * contrast
@@ -135,32 +149,61 @@ def _jitter(x: Tensor, config: TrainConfig, r: Tensor, tint: Tensor) -> Tensor:
     return torch.baddbmm(offset, pixels, matrix * gain[:, None]).clamp_(0.0, 255.0).view(x.shape)
 
 
-def _grey(x: Tensor, chosen: Tensor, r: Tensor) -> None:
-    """The chosen images without colour in one rectangle, or, a third of them, altogether (Gong et al., CVPRW 2021)."""
-    luma = torch.tensor(_LUMA, device=x.device)
+@cache
+def _luma(device: torch.device) -> Tensor:
+    """Made once: a constant from the host waits for the device."""
+    return torch.tensor(_LUMA, device=device)
+
+
+def _grey(x: Tensor, chosen: Tensor, r: Tensor, masks: bool) -> Tensor:
+    """The chosen images without colour in one rectangle, or, a third of them, altogether (Gong et al., CVPRW 2021).
+
+    x may be changed in place.
+    """
+    luma = _luma(x.device)
     edges = _rectangles(x, torch.cat((0.3 + 0.7 * r[:, :1], r[:, 1:]), 1), 1.0)
+    part = r[:, 0] < 2 / 3
+    if masks:
+        area = (_inside(x, edges) | ~part[:, None, None]) & chosen[:, None, None]
+        return torch.where(area[..., None], (x @ luma)[..., None], x)
+    corners, parts = edges.tolist(), part.tolist()
     for image in chosen.nonzero()[:, 0].tolist():
-        a, b, c, d = edges[image] if float(r[image, 0]) < 2 / 3 else (0, x.shape[1], 0, x.shape[2])
+        a, b, c, d = corners[image] if parts[image] else (0, x.shape[1], 0, x.shape[2])
         x[image, a:b, c:d] = (x[image, a:b, c:d] @ luma)[..., None]
+    return x
 
 
-def _erase(x: Tensor, chosen: Tensor, r: Tensor, colour: Tensor) -> None:
+def _erase(x: Tensor, chosen: Tensor, r: Tensor, colour: Tensor, masks: bool) -> Tensor:
     """Paint one rectangle of 2–30 % of the area, aspect 0.3–3.3, in a random colour (Zhong et al., AAAI 2020).
 
-    In place. chosen bool [n] and r [n, 4] are on the CPU, colour [n, 3] on the images' device: a rectangle is a
-    slice, and finding it must not wait for the device.
+    chosen bool [n], r [n, 4], colour [n, 3] in 0–1. x may be changed in place.
     """
     edges = _rectangles(x, torch.cat((0.02 + 0.28 * r[:, :1], r[:, 1:]), 1), 0.8)
     colours = colour * 255.0
+    if masks:
+        area = _inside(x, edges) & chosen[:, None, None]
+        return torch.where(area[..., None], colours[:, None, None], x)
+    corners = edges.tolist()
     for image in chosen.nonzero()[:, 0].tolist():
-        a, b, c, d = edges[image]
+        a, b, c, d = corners[image]
         x[image, a:b, c:d] = colours[image]
+    return x
 
 
-def _rectangles(x: Tensor, r: Tensor, longest: float) -> list[list[int]]:
-    """(top, bottom, left, right) of one rectangle per image. r: [n, 4] area as a share, aspect, and place.
+def _inside(x: Tensor, edges: Tensor) -> Tensor:
+    """Which pixels of each image lie in its rectangle, bool [n, H, W]."""
+    top, bottom, left, right = edges[..., None].unbind(1)  # [n, 1] each
+    rows = torch.arange(x.shape[1], device=x.device)
+    columns = torch.arange(x.shape[2], device=x.device)
+    tall = (rows >= top) & (rows < bottom)
+    wide = (columns >= left) & (columns < right)
+    return tall[:, :, None] & wide[:, None, :]
 
-    No side is longer than this share of the image's.
+
+def _rectangles(x: Tensor, r: Tensor, longest: float) -> Tensor:
+    """(top, bottom, left, right) of one rectangle per image, int64 [n, 4].
+
+    r: [n, 4] area as a share, aspect, and place. No side is longer than this share of the image's.
     """
     _, height, width, _ = x.shape
     area = r[:, 0] * height * width
@@ -170,5 +213,4 @@ def _rectangles(x: Tensor, r: Tensor, longest: float) -> list[list[int]]:
     top = r[:, 2] * (height - h)
     left = r[:, 3] * (width - w)
     # Pixels whose index lies in [top, top + h), and so for the columns.
-    found: list[list[int]] = torch.stack((top, top + h, left, left + w), 1).ceil().long().tolist()
-    return found
+    return torch.stack((top, top + h, left, left + w), 1).ceil().long()

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from siamese_search.datasets.joining import Source, join, load_sources
 from siamese_search.datasets.layouts import Dataset, load_dataset
@@ -134,6 +136,10 @@ class LabelledImages:
     def get(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """uint8 [n, H, W, 3] of these records."""
         return self.pixels.get(self.rows[indices])
+
+    def get_tensor(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
+        """The same on ``device``."""
+        return self.pixels.get_tensor(self.rows[indices], device)
 
     def by_source(self) -> list[dict[str, str | int]]:
         """What each of several data sets gave: its name, identities and images."""

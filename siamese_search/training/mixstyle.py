@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from siamese_search.training.moving import moved
+
 #: Of the Beta distribution that the shares are drawn from: most are near 0 or 1.
 _ALPHA = 0.1
 _EPS = 1e-6
@@ -33,24 +35,49 @@ def mix_styles(features: Tensor, partner: Tensor, share: Tensor) -> Tensor:
     return features * scale + (new_mean - mean * scale)
 
 
+class MixStyle:
+    """A forward hook that mixes the styles of a share of the training batches.
+
+    Draws come from torch's global generator on the CPU, and the device is not waited for.
+    """
+
+    def __init__(self, probability: float) -> None:
+        self.probability = probability
+        #: Partners and shares to use instead of drawing them: a recorded graph reads always the same memory.
+        self.given: tuple[Tensor, Tensor] | None = None
+
+    def draw(self, n: int) -> tuple[Tensor, Tensor] | None:
+        """Partners, int64 [n], and shares, float32 [n], for a batch; None for one that stays as it is."""
+        if float(torch.rand(())) >= self.probability:
+            return None
+        share = torch.distributions.Beta(_ALPHA, _ALPHA).sample((n,))
+        return torch.randperm(n), share
+
+    def __call__(self, module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        # Of the module itself: the copy that a moving average keeps is in another mode than the trained network.
+        if not module.training:
+            return None
+        if self.given is not None:
+            return mix_styles(output, *self.given)
+        drawn = self.draw(len(output))
+        return None if drawn is None else mix_styles(output, *(moved(t, output.device) for t in drawn))
+
+
 def add_mixstyle(backbone: nn.Module, probability: float) -> int:
     """Mix styles after the first stages of a timm backbone, in that share of its training batches.
 
-    Draws come from torch's global generator. Returns after how many stages; 0 for a backbone without ``blocks`` or
-    ``layer1`` …, which then stays as it was.
+    Returns after how many stages; 0 for a backbone without ``blocks`` or ``layer1`` …, which then stays as it was.
     """
     stages = _stages(backbone)[:_STAGES]
-
-    def hook(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        if not backbone.training or float(torch.rand(())) >= probability:
-            return None
-        n = len(output)
-        share = torch.distributions.Beta(_ALPHA, _ALPHA).sample((n,)).to(output.device)
-        return mix_styles(output, torch.randperm(n).to(output.device), share)
-
     for stage in stages:
-        stage.register_forward_hook(hook)
+        stage.register_forward_hook(MixStyle(probability))
     return len(stages)
+
+
+def mixers(backbone: nn.Module) -> list[MixStyle]:
+    """The hooks that :func:`add_mixstyle` has added."""
+    hooks = [hook for module in backbone.modules() for hook in module._forward_hooks.values()]
+    return [hook for hook in hooks if isinstance(hook, MixStyle)]
 
 
 def _stages(backbone: nn.Module) -> list[nn.Module]:

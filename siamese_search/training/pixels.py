@@ -7,15 +7,26 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from siamese_search.errors import DataError, ImageError
 from siamese_search.io.images import read_image
+from siamese_search.training.moving import moved
 
 #: Up to this many bytes the decoded images stay in memory (Market-1501 at 256×128: 1.3 GB).
 RESIDENT_BYTES = 4 << 30
 
+#: The share of a device's free memory that the images may take; the network needs the rest.
+DEVICE_SHARE = 0.5
+
 Progress = Callable[[int, int], None]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory of a CUDA device; 0 for the CPU, where the images are already."""
+    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
 
 
 class PixelSource:
@@ -60,6 +71,8 @@ class PixelSource:
     def _read(self, progress: Progress | None) -> list[ImageError]:
         """Decode every image at ``self.size``; those that cannot be."""
         fits = len(self.paths) * self.size[0] * self.size[1] * 3 <= self._resident_bytes
+        self._on_device: Tensor | None = None
+        self._asked: torch.device | None = None
         self._resident: NDArray[np.uint8] | None = None  # the former pixels go before the new ones come
         self._resident = np.zeros((len(self.paths), *self.size, 3), np.uint8) if fits else None
         failed: list[ImageError] = []
@@ -85,6 +98,17 @@ class PixelSource:
             return self._resident[indices]
         images = self._pool.map(lambda i: read_image(self.paths[i], self.size), indices)
         return np.stack(list(images))
+
+    def get_tensor(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
+        """The same on ``device``: from all images there, where they fit, so that only the indices have to travel."""
+        if self._asked != device:  # once, and again after a change of size
+            self._asked = device
+            pixels = self._resident
+            fits = pixels is not None and pixels.nbytes <= DEVICE_SHARE * free_bytes(device)
+            self._on_device = torch.from_numpy(pixels).to(device, copy=True) if fits else None
+        if self._on_device is None:
+            return moved(torch.from_numpy(self.get(indices)), device)
+        return self._on_device[moved(torch.from_numpy(indices), device)]
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)

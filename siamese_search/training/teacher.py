@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, MissingExtraError, UsageError, printable
 from siamese_search.io.files import atomic_path
 from siamese_search.io.images import read_image
+from siamese_search.model.inputs import available_cpus
 from siamese_search.training.augment import augment, view_draws, view_recipe
 from siamese_search.training.config import TrainConfig
 
@@ -105,25 +108,43 @@ def _run_network(
     progress: Progress | None,
     batch: int = 32,
 ) -> NDArray[np.float32]:
-    run, size = _compiled(path)
+    """Every core has batches of its own: it reads them, makes their views and runs the network on them."""
+    threads = available_cpus()
+    run, size = _compiled(path, threads)
     views = config.teacher_views if config else 0
     tables = [view_draws(config, len(records), view + 1) for view in range(views)] if config else []
-    blocks: list[NDArray[np.float32]] = []
-    for start in range(0, len(records), batch):
+
+    def answers(start: int) -> NDArray[np.float32]:
         images = np.stack([read_image(r.path, size) for r in records[start : start + batch]])
         plain = torch.from_numpy(images)
         seen = [plain.float()]
         for table in tables:
             assert config is not None
             seen.append(augment(plain, replace(config, flip=0, erase=0), table[start : start + batch]))
-        blocks.append(np.stack([run(pixels.numpy()) for pixels in seen]))
-        if progress:
-            progress(min(start + batch, len(records)), len(records))
+        return np.stack([run(pixels.numpy()) for pixels in seen])
+
+    blocks: list[NDArray[np.float32]] = []
+    # A thread that is one of many must not start as many again in every operation of torch.
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        before = torch.get_num_threads()
+        try:
+            for block in pool.map(answers, range(0, len(records), batch)):
+                blocks.append(block)
+                if progress:
+                    progress(min(batch * len(blocks), len(records)), len(records))
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(before)
     return np.concatenate(blocks, axis=1)
 
 
-def _compiled(path: Path) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], tuple[int, int]]:
-    """The network as a function of RGB images float32 [n, H, W, 3] in 0–255, and its input size (H, W)."""
+def _compiled(
+    path: Path, threads: int
+) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], tuple[int, int]]:
+    """The network as a function of RGB images float32 [n, H, W, 3] in 0–255, and its input size (H, W).
+
+    That many threads may call it at a time; each call has one core.
+    """
     try:
         import openvino
     except ModuleNotFoundError:
@@ -133,13 +154,23 @@ def _compiled(path: Path) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.fl
         model = core.read_model(str(path))
         height, width = (int(model.inputs[0].partial_shape[axis].get_length()) for axis in (2, 3))
         model.reshape([-1, 3, height, width])
-        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "NUM_STREAMS": threads,
+            "INFERENCE_NUM_THREADS": threads,
+        }
+        compiled = core.compile_model(model, "CPU", options)
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
         raise DataError(f"{printable(path)}: OpenVINO cannot load it as [N, 3, H, W]: {reason}") from None
 
+    own = threading.local()  # a request for each thread
+
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
+        if not hasattr(own, "request"):
+            own.request = compiled.create_infer_request()
         pixels = np.ascontiguousarray(images[..., ::-1].transpose(0, 3, 1, 2), dtype=np.float32)
-        return np.asarray(compiled(pixels)[0], np.float32).reshape(len(images), -1).copy()
+        answer = own.request.infer([pixels])[0]
+        return np.asarray(answer, np.float32).reshape(len(images), -1).copy()
 
     return run, (height, width)

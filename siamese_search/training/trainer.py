@@ -22,14 +22,19 @@ from siamese_search.training.config import TrainConfig
 from siamese_search.training.losses import TripletLoss, cosine_regression, similarity_matching
 from siamese_search.training.metric_losses import make_metric_losses, metric_loss
 from siamese_search.training.mixstyle import add_mixstyle
+from siamese_search.training.moving import moved
 from siamese_search.training.objective import collapsed_loss, make_sampler, triplet_objective
 from siamese_search.training.ranks import SINGLE, Ranks
+from siamese_search.training.recorded import Passes
 from siamese_search.training.schedule import stage_at
 from siamese_search.training.trimmed import trim
 
 
 class Images(Protocol):
-    """Where the trainer gets its pixels: uint8 [n, H, W, 3] of these indices."""
+    """Where the trainer gets its pixels: uint8 [n, H, W, 3] of these indices.
+
+    A source may also have ``get_tensor(indices, device)``, which gives them on the training device.
+    """
 
     def get(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]: ...
 
@@ -95,6 +100,10 @@ class Trainer:
         self._views = (
             [] if teacher is None else [view_draws(config, len(labels), v) for v in range(1, len(teacher))]
         )
+        # What a step looks up lies on the device: nothing but indices and random numbers travel in a step.
+        self._labels = torch.from_numpy(labels).to(self.device)
+        self._taught = None if teacher is None else torch.from_numpy(teacher).to(self.device)
+        self._constants = network.constants(self.device)
         self.progress = Progress()
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device.type == "cpu":
@@ -123,6 +132,10 @@ class Trainer:
         self._parameters = parameters
         if config.mixstyle > 0 and not add_mixstyle(self.network.backbone, config.mixstyle):
             raise UsageError(f"--mixstyle: {config.backbone} has no stages to mix styles after, leave it out")
+        # Several processes exchange gradients between the passes and the step; their kernels are launched one by one.
+        self._passes = Passes(
+            self.network, self.device, record=self.device.type == "cuda" and ranks.world == 1
+        )
         # Its decay is warmed up: a short run would otherwise keep its initial weights. It draws nothing random.
         self._ema = ModelEmaV3(self.network, decay=config.ema, use_warmup=True) if config.ema > 0 else None
 
@@ -211,16 +224,12 @@ class Trainer:
         # Dropout and drop-path draw from the global generator, where a backbone has them.
         torch.manual_seed(self._seed(0))
         generator = torch.Generator().manual_seed(self._seed(1))
-        pixels = torch.from_numpy(self.images.get(indices))
-        if self.device.type == "cuda":  # only pinned memory is copied while the CPU goes on
-            pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         random = draw(len(indices), generator)
         if view := self._view():
             random[:, TAUGHT] = self._views[view - 1][indices][:, TAUGHT]
-        inputs = self.network.normalise(augment(pixels, config, random))
-        half = self.device.type == "cuda"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            features, necked = self.network(inputs)
+        pixels = augment(self._pixels(indices), config, moved(random, self.device))
+        inputs = self.network.normalise(pixels, self._constants)
+        features, necked = self._passes(inputs)
         loss, triplet = self._loss(features.float(), necked.float(), indices, batch.shape)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -237,6 +246,12 @@ class Trainer:
         if self._ema is not None:
             self._ema.update(self.network, step=self.progress.global_step)
         return value, part, accuracy
+
+    def _pixels(self, indices: NDArray[np.int64]) -> Tensor:
+        """uint8 [n, H, W, 3] of these images, on the device."""
+        if hasattr(self.images, "get_tensor"):
+            return cast(Tensor, self.images.get_tensor(indices, self.device))
+        return moved(torch.from_numpy(self.images.get(indices)), self.device)
 
     def _view(self) -> int:
         """Which view of the images this epoch takes; 0 is the plain image, with augmentation of its own."""
@@ -262,10 +277,8 @@ class Trainer:
 
     def targets(self, indices: NDArray[np.int64]) -> tuple[Tensor, Tensor | None]:
         """Labels, int64 [n], and the teacher's vectors, float32 [n, t], of these images [n], on the device."""
-        labels = torch.from_numpy(self.labels[indices]).to(self.device)
-        if self.teacher is None:
-            return labels, None
-        return labels, torch.from_numpy(self.teacher[self._view()][indices]).to(self.device)
+        rows = moved(torch.from_numpy(indices), self.device)
+        return self._labels[rows], None if self._taught is None else self._taught[self._view()][rows]
 
     def head_loss(self, necked: Tensor, labels: Tensor, taught: Tensor | None) -> Tensor:
         """What the training heads make of these embeddings: identities, metric losses, teacher, each by its weight.

@@ -200,3 +200,27 @@ def test_what_a_teacher_sees_does_not_depend_on_mirroring_and_erasing() -> None:
     other[:, TAUGHT] = random[:, TAUGHT]
     seen = STRONG.with_options(flip=0.0, erase=0.0)
     assert torch.equal(augment_with(images(16), seen, random), augment_with(images(16), seen, other))
+
+
+@pytest.mark.parametrize("config", [PRESETS["reid"], STRONG, STRONG.with_options(grey=0.5, blur=0.3)])
+def test_masks_give_the_same_pixels_as_visiting_the_chosen_images(config) -> None:
+    random = draw(48, generator(11))
+    for source in (images(48), images(48).float()):
+        before = source.clone()
+        one = augment_with(source, config, random, masks=False)
+        other = augment_with(source, config, random, masks=True)
+        assert torch.allclose(
+            one, other, atol=1e-3, rtol=0
+        )  # products of another shape are rounded otherwise
+        assert torch.equal(source, before)
+    exact = config.with_options(jitter=0.0, tint=0.0, grey=0.0, blur=0.0)
+    assert torch.equal(
+        augment_with(images(48), exact, random, masks=False),
+        augment_with(images(48), exact, random, masks=True),
+    )
+
+
+def test_masks_never_wait_for_a_value() -> None:
+    """A tensor without values refuses whatever would have to wait for one."""
+    out = augment_with(images().to("meta"), STRONG, draw(8, generator()).to("meta"))
+    assert out.shape == (8, 32, 16, 3)

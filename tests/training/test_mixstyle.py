@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 
 torch = pytest.importorskip("torch")
 
 import timm  # noqa: E402
 
-from siamese_search.training.mixstyle import add_mixstyle, mix_styles  # noqa: E402
+from siamese_search.training.mixstyle import add_mixstyle, mix_styles, mixers  # noqa: E402
 
 
 def test_against_a_loop_over_images_and_channels() -> None:
@@ -49,3 +51,26 @@ def test_it_acts_in_training_alone_and_adds_no_weight() -> None:
 def test_a_residual_network_has_stages_too_and_another_has_none() -> None:
     assert add_mixstyle(timm.create_model("resnet10t", num_classes=0), 0.5) == 2
     assert add_mixstyle(torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1)), 0.5) == 0
+
+
+def test_a_copy_in_evaluation_mode_mixes_nothing_while_the_original_trains() -> None:
+    """The moving average of the weights is such a copy."""
+    mixed = timm.create_model("test_efficientnet", num_classes=0, global_pool="")
+    add_mixstyle(mixed, 1.0)
+    mixed.train()
+    average = copy.deepcopy(mixed).eval()
+    images = torch.randn(6, 3, 32, 16)
+    assert torch.equal(average(images), average(images))
+
+
+def test_given_partners_and_shares_are_used_instead_of_drawn_ones() -> None:
+    mixed = timm.create_model("test_efficientnet", num_classes=0, global_pool="").train()
+    images = torch.randn(4, 3, 32, 16)
+    plain = copy.deepcopy(mixed)(images)
+    add_mixstyle(mixed, 1.0)
+    for mixer in mixers(mixed):
+        mixer.given = torch.arange(4), torch.ones(4)
+    assert torch.allclose(copy.deepcopy(mixed)(images), plain, atol=1e-4)
+    for mixer in mixers(mixed):
+        mixer.given = torch.tensor([1, 2, 3, 0]), torch.zeros(4)
+    assert not torch.allclose(mixed(images), plain, atol=1e-2)

@@ -1,0 +1,57 @@
+"""A teacher network: its answers are those for each image and each view, in their order, however many cores ask."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("openvino")
+onnx = pytest.importorskip("onnx")
+
+from siamese_search.datasets.layouts import load_dataset  # noqa: E402
+from siamese_search.io.images import read_image  # noqa: E402
+from siamese_search.training import teacher  # noqa: E402
+from siamese_search.training.augment import augment, view_draws  # noqa: E402
+from siamese_search.training.config import PRESETS  # noqa: E402
+
+CONFIG = PRESETS["reid"].with_options(teacher_views=2, zoom=0.2, tint=0.2, grey=0.3)
+
+
+@pytest.fixture
+def mean_colour(tmp_path: Path) -> Path:
+    """A network whose answer is the mean blue, green and red of an image of 16×8."""
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [onnx.helper.make_node("GlobalAveragePool", ["images"], ["means"])],
+        "mean",
+        [onnx.helper.make_tensor_value_info("images", kind, ["n", 3, 16, 8])],
+        [onnx.helper.make_tensor_value_info("means", kind, ["n", 3, 1, 1])],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save_model(model, tmp_path / "mean.onnx")
+    return tmp_path / "mean.onnx"
+
+
+@pytest.mark.parametrize("cores", [1, 3])
+def test_every_image_and_view_has_its_answer(
+    people: Path, mean_colour: Path, monkeypatch: pytest.MonkeyPatch, cores: int
+) -> None:
+    monkeypatch.setattr(teacher, "available_cpus", lambda: cores)
+    records = load_dataset(people, "auto").records
+    told: list[int] = []
+    found = teacher.teacher_vectors(mean_colour, records, CONFIG, progress=lambda done, _: told.append(done))
+    assert told == [32, len(records)]
+    images = torch.from_numpy(np.stack([read_image(record.path, (16, 8)) for record in records]))
+    seen = [images.float()]
+    for view in (1, 2):
+        random = view_draws(CONFIG, len(records), view)
+        seen.append(augment(images, replace(CONFIG, flip=0.0, erase=0.0), random))
+    expected = torch.stack([pixels.mean((1, 2)).flip(1) for pixels in seen])
+    expected = torch.nn.functional.normalize(expected, dim=2).numpy()
+    assert found.shape == (3, len(records), 3)
+    assert np.allclose(found, expected, atol=1e-4)
+    assert not np.allclose(found[0], found[1], atol=1e-3)
