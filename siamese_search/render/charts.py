@@ -33,7 +33,7 @@ _STYLE = curves.STYLE | {
 }
 Drawing = Callable[[Any, EvaluationReport], None]
 
-_SIZE = (5.4, 3.7)  # inches
+_SIZE = (4.8, 3.4)  # inches
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
@@ -60,14 +60,17 @@ def chart(draw: Drawing, report: EvaluationReport) -> Markup:
 
 def _made_part_of_a_page(root: ElementTree.Element, name: str) -> None:
     """Drop name spaces, rules for all elements and idle ids; put ``name`` before ids, and variables for colours."""
-    used = set(re.findall(r"#(\w+)", " ".join(v for e in root.iter() for k, v in e.items() if k != "style")))
-    for parent in root.iter():
-        parent.tag = parent.tag.rpartition("}")[2]
-        parent.tail = None
-        parent.text = parent.text if parent.tag == "text" else None
-        for child in [child for child in parent if child.tag.endswith("}style")]:
-            parent.remove(child)
-        attributes = {key.rpartition("}")[2]: value for key, value in parent.items()}
+    used = set(
+        re.findall(r"#(\w+)", " ".join(v for one in root.iter() for k, v in one.items() if k != "style"))
+    )
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        element.text, element.tail = (
+            part if part and part.strip() else None for part in (element.text, element.tail)
+        )
+        for child in [child for child in element if child.tag.endswith("}style")]:
+            element.remove(child)
+        attributes = {key.rpartition("}")[2]: value for key, value in element.items()}
         if attributes.get("id") not in used:
             attributes.pop("id", None)
         for key, value in attributes.items():
@@ -77,7 +80,7 @@ def _made_part_of_a_page(root: ElementTree.Element, name: str) -> None:
                 attributes[key] = re.sub(r"#[0-9a-f]{6}", _variable, value)
             else:
                 attributes[key] = re.sub(r"(\.\d\d)\d+", r"\1", value.replace("#", f"#{name}-"))
-        parent.attrib = attributes
+        element.attrib = attributes
 
 
 def _variable(colour: re.Match[str]) -> str:
