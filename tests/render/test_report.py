@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,6 @@ from siamese_search.errors import SiameseSearchError
 from siamese_search.evaluation.evaluate import evaluate
 from siamese_search.evaluation.findings import camera_pairs, worst_identities, worst_queries
 from siamese_search.evaluation.retrieval import retrieval_metrics
-from siamese_search.render.curves import Series, line_chart
 from siamese_search.render.report import html_page, write_report
 from siamese_search.vectors.projection import pca
 
@@ -119,26 +119,65 @@ def test_pca_finds_the_plane() -> None:
     np.testing.assert_allclose(distances[0], distances[1], atol=1e-4)
 
 
-def test_a_chart_keeps_its_points_inside_and_its_ticks_round() -> None:
-    chart = line_chart(
-        [Series("a", [0.0, 1e-3, 1.0, 5.0], [-1.0, 0.5, 1.0, 2.0], "c0")],
-        "x",
-        "y",
-        x_range=(1e-4, 1.0),
-        x_log=True,
-    )
-    (points,) = re.findall(r'points="([^"]+)"', chart)
-    placed = [tuple(map(float, point.split(","))) for point in points.split()]
-    assert placed == [(52.0, 256.0), (150.5, 134.0), (446.0, 12.0), (446.0, 12.0)]
-    assert re.findall(r'text-anchor="middle">([^<]+)</text>', chart)[:5] == [
-        "1e-4",
-        "1e-3",
-        "1e-2",
-        "1e-1",
-        "1",
-    ]
-    linear = line_chart([Series("a", [1], [1], "c0")], "x", "y", x_range=(1, 50))
-    assert re.findall(r'text-anchor="middle">(\d+)</text>', linear) == ["10", "20", "30", "40", "50"]
+def drawn(page: str) -> dict[str, ET.Element]:
+    """The charts of a page by the captions of their figures, each parsed by the strict rules of XML."""
+    found = re.findall(r"<figcaption><b>([^<]*)</b>[^<]*</figcaption>(<svg.*?</svg>)", page, re.DOTALL)
+    return {name: ET.fromstring(svg) for name, svg in found}
+
+
+def curve_of(svg: ET.Element, colour: str = "c0") -> np.ndarray:
+    """The corners of the longest line of this colour, float64 [n, 2]; y grows downwards."""
+    paths = [one.get("d") for one in svg.iter("path") if f"stroke: var(--{colour})" in one.get("style", "")]
+    return np.array(re.findall(r"[ML] (\S+) (\S+)", max(paths, key=len)), dtype=float)
+
+
+def test_the_charts_have_their_curves_labels_and_marks(report) -> None:
+    charts = drawn(html_page(report))
+    said = {name: ["".join(text.itertext()) for text in svg.iter("text")] for name, svg in charts.items()}
+    cmc, roc, recall, scores, open_set = charts
+    assert {"rank k", "queries, %", f"rank-1{report.rank1:>11.1%}".replace("%", " %")} <= set(said[cmc])
+    assert {"false accept rate", "true accept rate, %", "1", "0.1"} <= set(said[roc])
+    assert any(text.startswith("TAR@1e-2") for text in said[roc])
+    assert {"recall, %", "precision, %", "0", "20", "40", "60", "80", "100"} <= set(said[recall])
+    assert {"cosine similarity", "share of pairs, % per bin"} <= set(said[scores])
+    for start in ("same (", "different (", "threshold "):
+        assert any(text.startswith(start) for text in said[scores])
+    assert {"false alarms (FPIR), %", "missed (FNIR), %"} <= set(said[open_set])
+    assert charts[roc].get("aria-label") == "true accept rate, % over false accept rate"
+    for svg in charts.values():
+        left, top, right, bottom = map(float, svg.get("viewBox").split())
+        curve = curve_of(svg)
+        assert len(curve) >= 2
+        # What lies beyond the axes is cut off a point outside the drawing, and hidden by their clip path.
+        assert ((curve >= (left - 1, top - 1)) & (curve <= (right + 1, bottom + 1))).all()
+    assert (np.diff(curve_of(charts[cmc])[:, 1]) <= 0).all()  # more ranks never find less
+    for colour in ("c1", "mark"):
+        assert len(curve_of(charts[scores], colour)) >= 2
+
+
+def test_charts_have_no_colours_of_their_own_and_their_text_is_text(report) -> None:
+    for svg in drawn(html_page(report)).values():
+        styles = [one.get("style", "") for one in svg.iter()]
+        assert not [style for style in styles if re.search(r"#[0-9a-f]{3}|rgb|black|white", style)]
+        assert {one.tag for one in svg.iter()} <= {
+            "svg",
+            "defs",
+            "g",
+            "path",
+            "use",
+            "text",
+            "clipPath",
+            "rect",
+        }
+        assert len(list(svg.iter("text"))) > 5
+
+
+def test_what_cannot_be_measured_has_no_chart(make_images, embedder, memory_gallery) -> None:
+    found = evaluate(make_images(["1"], ("1", "2"), each=1), embedder, memory_gallery())
+    page = html_page(found)
+    check_page(page)
+    assert list(drawn(page)) == ["Cumulative match characteristic", "Is the target in the gallery at all?"]
+    assert "Pairs:" not in page
 
 
 def test_a_browser_shows_it_without_a_complaint(report, tmp_path: Path) -> None:

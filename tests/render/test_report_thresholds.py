@@ -7,7 +7,7 @@ import pytest
 
 from siamese_search.evaluation.evaluate import evaluate
 from siamese_search.model.calibration import Calibration
-from siamese_search.render import report as html_thresholds
+from siamese_search.render.html import small_rate
 from siamese_search.render.report import html_page
 
 #: As if the model had been calibrated on other images: its thresholds mean something else here.
@@ -20,12 +20,14 @@ def report(make_images, embedder, memory_gallery):
     return replace(evaluate(records, embedder, memory_gallery(), quantise=["int8"]), kept=KEPT)
 
 
-def rows(table: str) -> list[list[str]]:
+def rows(page: str, name: str) -> list[list[str]]:
+    """The cells of the table below this caption, without its head."""
+    table = page.partition(f"<b>{name}</b>")[2].partition("</table>")[0]
     return [re.findall(r"<td>([^<]*)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", table)][1:]
 
 
 def test_each_rate_has_its_threshold_and_the_pairs_behind_it(report) -> None:
-    shown = rows(html_thresholds.operating_points(report))
+    shown = rows(html_page(report), "Pairs: thresholds by false accept rate")
     assert [row[0] for row in shown] == ["10.0%", "1.0%", "0.1%", "0.01%"]
     # 8 identities, 2 images each before either camera: 16 · 14 pairs of different ones across the cameras.
     assert report.verification.impostor == 224
@@ -34,7 +36,7 @@ def test_each_rate_has_its_threshold_and_the_pairs_behind_it(report) -> None:
 
 
 def test_round_scores_count_what_they_let_through(report) -> None:
-    shown = rows(html_thresholds.round_scores(report))
+    shown = rows(html_page(report), "Pairs: rates at round scores")
     assert 3 <= len(shown) <= 12
     plan, vectors = report.plan, report.gallery_vectors
     scores = vectors @ vectors.T
@@ -47,10 +49,10 @@ def test_round_scores_count_what_they_let_through(report) -> None:
                     counts[same][0] += 1
                     counts[same][1] += scores[i, j] >= float(score)
         (genuine, right), (impostor, wrong) = counts[True], counts[False]
-        assert true_accepted == html_thresholds.percent(right / genuine)
-        assert false_accepted == html_thresholds.percent(wrong / impostor)
-        assert precision == (html_thresholds.percent(right / (right + wrong)) if right + wrong else "n/a")
-        assert probability == html_thresholds.percent(KEPT.probability(float(score)))
+        assert true_accepted == small_rate(right / genuine)
+        assert false_accepted == small_rate(wrong / impostor)
+        assert precision == (small_rate(right / (right + wrong)) if right + wrong else "n/a")
+        assert probability == small_rate(KEPT.probability(float(score)))
 
 
 def test_a_calibration_from_elsewhere_is_held_against_these_pairs(report) -> None:
@@ -58,7 +60,7 @@ def test_a_calibration_from_elsewhere_is_held_against_these_pairs(report) -> Non
     assert list(points) == [0.1, 0.01]  # 0.001 is below what its hundred pairs can tell
     assert points[0.01].threshold == pytest.approx(0.7, abs=1e-5)
     assert points[0.01] == report.pairs.at_threshold(0.7)
-    shown = rows(html_thresholds.kept_calibration(report))
+    shown = rows(html_page(report), "Does the calibration hold?")
     assert [row[:2] for row in shown] == [["10.0%", "0.3000"], ["1.0%", "0.7000"]]
     assert report.to_json()["kept_calibration"]["0.001"] is None
     assert replace(report, kept=None).kept_points() == {}
@@ -84,4 +86,4 @@ def test_the_page_has_all_of_them(report) -> None:
      (float("nan"), "n/a")],
 )  # fmt: skip
 def test_small_rates_keep_two_digits(rate: float, text: str) -> None:
-    assert html_thresholds.percent(rate) == text
+    assert small_rate(rate) == text

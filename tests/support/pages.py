@@ -15,7 +15,7 @@ VOID = {"meta", "link", "img", "br"}
 
 
 class Balanced(HTMLParser):
-    """Fails where tags do not close in order; notes the tags and what they point to."""
+    """Fails where tags do not close in order; notes the tags, their ids and what they point to."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,16 +23,19 @@ class Balanced(HTMLParser):
         self.tags: set[str] = set()
         self.links: list[str] = []
         self.handlers: list[str] = []
+        self.ids: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href")]
-        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        self.handle_startendtag(tag, attrs)
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        self.links += [part for _, value in attrs for part in re.findall(r"url\((#[^)]*)\)", value or "")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -45,8 +48,10 @@ def check_page(text: str) -> Balanced:
     assert parser.open == []
     assert "script" not in parser.tags
     assert parser.handlers == []
-    assert all(link.startswith("data:") for link in parser.links)
-    assert not re.search(r"https?://|url\(|@import", text)
+    assert len(parser.ids) == len(set(parser.ids))
+    inside = {f"#{name}" for name in parser.ids}
+    assert all(link.startswith("data:") or link in inside for link in parser.links)
+    assert not re.search(r"https?://|url\((?!#)|@import", text)
     return parser
 
 
