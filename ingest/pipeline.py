@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from ingest import stages
 from ingest.checksum import with_digests
 from ingest.commit import Committer, one_at_a_time
-from ingest.embed import Decoder, EmbedStage
+from ingest.embed import embed_files
 from ingest.planner import Planner
 from ingest.prune import places_of
 from ingest.prune import prune as prune_points
@@ -179,12 +179,11 @@ def ingest_files(
     planner = Planner(shared, tally, clock, reembed=reembed, checksum=checksum)
     with (
         stages.rarely(),
-        Decoder(embedder.input_size, threads) as decoder,
         closing(prefetch(planner.batches(chunks, batch_size), PLAN_AHEAD)) as batches,
         Committer(shared, tally, clock) as committer,
     ):
-        stage = EmbedStage(embedder, decoder, committer, tally)
-        summary.interrupted = not stage.run(batches, stop)
+        complete = embed_files(batches, embedder, committer, tally, threads=threads, stop=stop)
+    summary.interrupted = not complete
     tally.report()
     return tally.finish()
 

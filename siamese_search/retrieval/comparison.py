@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import DataError, ImageError, UsageError, printable
-from siamese_search.io.decoding import BatchDecoder
 from siamese_search.model.calibration import DEFAULT_FMR, Calibration
 from siamese_search.retrieval.results import json_path
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 #: Scores in one answer; more is what a gallery is for.
 MAX_PAIRS = 4_000_000
-_BATCH = 64
-_DECODE_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -127,13 +125,7 @@ def _embed(
     """The vector of each image that can be read, and the reason of each that cannot."""
     vectors: dict[Path, NDArray[np.float32]] = {}
     failed: dict[Path, str] = {}
-    wanted = list(paths)
-    with BatchDecoder(embedder.input_size, _DECODE_THREADS) as decoder:
-        for start in range(0, len(wanted), _BATCH):
-            batch = wanted[start : start + _BATCH]
-            with decoder.submit(batch).result() as decoded:
-                failed |= {batch[row]: error.reason for row, error in decoded.failures}
-                if decoded.rows:
-                    rows = embedder.embed(decoded.pixels)
-                    vectors |= {batch[row]: vector for row, vector in zip(decoded.rows, rows, strict=True)}
+    for found in embed_images(batches_of(list(paths)), embedder, lambda path: path):
+        vectors |= zip(found.items, found.vectors, strict=True)
+        failed |= {path: error.reason for path, error in found.failures}
     return vectors, failed

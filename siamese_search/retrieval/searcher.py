@@ -15,13 +15,12 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from siamese_search.datasets.records import BOOKKEEPING, decode_key
+from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import ImageError, ModelMismatchError, StoreError, UsageError
 from siamese_search.gallery.contract import Gallery, Hit
 from siamese_search.gallery.filters import Condition
-from siamese_search.io.images import read_image
 from siamese_search.io.location import located
 from siamese_search.model.flip import FlipEmbedder
 from siamese_search.retrieval.grouping import Group, count_sightings, group_key, rank_groups
@@ -40,8 +39,6 @@ Query = Path | str | NDArray[np.uint8]
 #: Payload fields with a place of their own in a result; everything else is metadata.
 _RESERVED = BOOKKEEPING | {"identity", "camera"}
 
-#: Query images in memory at once: a directory of thousands must not be.
-_IMAGES_AT_ONCE = 64
 #: Results fetched beyond k when some may be dropped: the query itself and a few copies of it.
 _SPARE = 8
 #: Results fetched per group wanted, at first: identities have several images each.
@@ -161,22 +158,13 @@ class Searcher:
         """The readable queries' vectors, float32 [n, d]; per query, why it is not among them."""
         embedder = FlipEmbedder(self.embedder) if flip else self.embedder
         vectors = [np.empty((0, self.gallery.dim), np.float32)]
-        errors: list[str | None] = []
-        size = self.embedder.input_size
-        for start in range(0, len(queries), _IMAGES_AT_ONCE):
-            pixels: list[NDArray[np.uint8]] = []
-            for query in queries[start : start + _IMAGES_AT_ONCE]:
-                try:
-                    pixels.append(
-                        _resized(query, size) if isinstance(query, np.ndarray) else read_image(query, size)
-                    )
-                    errors.append(None)
-                except ImageError as error:
-                    if len(queries) == 1:
-                        raise
-                    errors.append(error.reason)
-            if pixels:
-                vectors.append(embedder.embed(np.stack(pixels)))
+        errors: list[str | None] = [None] * len(queries)
+        for found in embed_images(batches_of(range(len(queries))), embedder, queries.__getitem__):
+            vectors.append(found.vectors)
+            for row, error in found.failures:
+                if len(queries) == 1:
+                    raise error
+                errors[row] = error.reason
         return np.concatenate(vectors), errors
 
     def rank(self, probes: Sequence[Probe], k: int, where: Sequence[Condition], rules: Rules) -> list[Ranked]:
@@ -276,16 +264,6 @@ def answer(ranked: Ranked, probe: Probe, rules: Rules) -> QueryResult:
         best_score=None if ranked.best is None else float(probe.scale * ranked.best),
         candidates=rules.candidates or None,
     )
-
-
-def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """An RGB array at the model's size, resampled exactly as ``read_image`` does."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise UsageError(f"a query array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-    if image.shape[:2] == size:
-        return image
-    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(resized, np.uint8)
 
 
 def _result(rank: int, group: Group, probe: Probe) -> SearchResult:
