@@ -234,15 +234,7 @@ def _measure(
         depth=depth,
         progress=None if progress is None else lambda done, total: progress("rank", done, total),
     )
-    exact = retrieval_metrics(
-        query_vectors,
-        gallery_vectors,
-        plan.query_ids,
-        plan.gallery_ids,
-        plan.query_cameras,
-        plan.gallery_cameras,
-        same_image=plan.same_image,
-    )
+    exact = retrieval_metrics(query_vectors, gallery_vectors, plan)
     pairs = _pairs(plan, query_vectors, gallery_vectors)
     return EvaluationReport(
         plan=plan,
@@ -252,15 +244,7 @@ def _measure(
         flip=flip,
         verification=pairs.metrics(false_match_rate),
         pairs=pairs,
-        open_set=open_set(
-            query_vectors,
-            gallery_vectors,
-            plan.query_ids,
-            plan.gallery_ids,
-            plan.query_cameras,
-            plan.gallery_cameras,
-            same_image=plan.same_image,
-        ),
+        open_set=open_set(query_vectors, gallery_vectors, plan),
         ann_recall=ranking.recall,
         depth=depth,
         top=ranking.top,
@@ -279,15 +263,8 @@ def _reranked(
     how: KReciprocal, plan: Protocol, query_vectors: NDArray[np.float32], gallery_vectors: NDArray[np.float32]
 ) -> Reranked:
     """Figures of the re-ranked exact similarities. query_vectors [q, d]; gallery_vectors [g, d]."""
-    metrics = metrics_from_scores(
-        reranked_blocks(query_vectors, gallery_vectors, how, same_image=plan.same_image),
-        plan.query_ids,
-        plan.gallery_ids,
-        plan.query_cameras,
-        plan.gallery_cameras,
-        same_image=plan.same_image,
-    )
-    return Reranked(how, metrics)
+    scores = reranked_blocks(query_vectors, gallery_vectors, how, same_image=plan.same_image)
+    return Reranked(how, metrics_from_scores(scores, plan))
 
 
 def _pairs(
@@ -295,15 +272,8 @@ def _pairs(
 ) -> PairScores:
     """All pairs of the plan: within the one set, or between the two."""
     if plan.name == ALL_VS_ALL:
-        return pair_scores(gallery_vectors, plan.gallery_ids, plan.gallery_cameras)
-    return cross_pair_scores(
-        query_vectors,
-        plan.query_ids,
-        plan.query_cameras,
-        gallery_vectors,
-        plan.gallery_ids,
-        plan.gallery_cameras,
-    )
+        return pair_scores(gallery_vectors, plan)
+    return cross_pair_scores(query_vectors, gallery_vectors, plan)
 
 
 @contextmanager

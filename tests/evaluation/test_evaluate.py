@@ -12,6 +12,7 @@ import pytest
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError
 from siamese_search.evaluation.evaluate import evaluate, evaluate_gallery
+from siamese_search.evaluation.labels import Labels
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.io.images import read_image
@@ -48,11 +49,13 @@ def test_figures_are_those_of_the_images_by_the_slow_way(make_images, embedder, 
     expected = retrieval_metrics(
         vectors[queries],
         vectors,
-        [kept[i].identity for i in queries],
-        [r.identity for r in kept],
-        [kept[i].camera for i in queries],
-        [r.camera for r in kept],
-        same_image=np.array(queries),
+        Labels.of(
+            [kept[i].identity for i in queries],
+            [r.identity for r in kept],
+            [kept[i].camera for i in queries],
+            [r.camera for r in kept],
+            same_image=np.array(queries),
+        ),
     )
     assert 0.2 < expected.mAP < 0.999  # noisy enough to tell rankings apart
     assert report.ranking.mAP == report.exact.mAP == pytest.approx(expected.mAP, abs=1e-12)
@@ -221,7 +224,7 @@ def test_flip_holds_for_every_figure_and_is_named(make_images, embedder, memory_
 
 
 def test_queries_are_asked_in_bounded_groups(make_images, embedder, memory_gallery, monkeypatch):
-    monkeypatch.setattr("siamese_search.evaluation.through_gallery._HITS_AT_ONCE", 30)
+    monkeypatch.setattr("siamese_search.gallery.paging.HITS_AT_ONCE", 30)
     gallery = memory_gallery()
     report = evaluate(make_images(), embedder, gallery)
     assert gallery.asked == [(2, 12)] * 6
@@ -235,7 +238,7 @@ def test_fetching_in_steps_gives_the_figures_of_full_rankings(
     records = make_images(["1", "2", "3", "0000", "-1", "4", "5"], ("1", "2", "3"), each=2, noise=noise)
     whole = evaluate(records, embedder, memory_gallery())
     monkeypatch.setattr("siamese_search.evaluation.through_gallery._FIRST_FETCH", 2)
-    monkeypatch.setattr("siamese_search.evaluation.through_gallery._FETCH_GROWTH", 2)
+    monkeypatch.setattr("siamese_search.evaluation.through_gallery.GROWTH", 2)
     # A forecast that is always too short, as with an index that loses points.
     monkeypatch.setattr(
         "siamese_search.evaluation.through_gallery._depths", lambda _, rows, __: np.zeros(len(rows))
