@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from ingest import stages
 from ingest.checksum import with_digests
-from ingest.commit import Committer, one_at_a_time
+from ingest.commit import Committer
 from ingest.embed import embed_files
 from ingest.planner import Planner
 from ingest.prune import places_of
@@ -32,6 +32,7 @@ from ingest.summary import IngestSummary, Progress
 from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
 from siamese_search.gallery.contract import Gallery
+from siamese_search.gallery.forwarding import Serial
 from siamese_search.io.remote import THREADS as REMOTE_THREADS
 from siamese_search.model.inputs import available_cpus
 
@@ -175,7 +176,7 @@ def ingest_files(
     model = gallery.model
     summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=failures)
     tally = Tally(summary, clock, total, progress)
-    shared = one_at_a_time(gallery)
+    shared = Serial(gallery)
     planner = Planner(shared, tally, clock, reembed=reembed, checksum=checksum)
     with (
         stages.rarely(),

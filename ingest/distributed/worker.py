@@ -53,14 +53,9 @@ class Target:
     settings: Settings
 
     def open(self) -> Gallery:
-        from siamese_search.gallery.opening import open_gallery
+        from siamese_search.gallery.opening import open_store
 
-        if "://" not in self.store:
-            return open_gallery(self.store, self.gallery, model=self.model, mode="w")
-        from siamese_search.gallery.qdrant.store import connect
-
-        store = connect(self.store, settings=self.settings)
-        return store.open(self.gallery, model=self.model, mode="w")
+        return open_store(self.store, settings=self.settings).open(self.gallery, model=self.model, mode="w")
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.datasets.records import ImageRecord
+from siamese_search.datasets.records import Failure, ImageRecord
 from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import ImageError
 from siamese_search.evaluation.protocol import Protocol, all_vs_all, market
-from siamese_search.evaluation.report import FailedImage
 from siamese_search.io.images import content_of
 from siamese_search.model.embedder import Embedder
 from siamese_search.model.inputs import available_cpus
@@ -35,7 +34,7 @@ class Embedded:
 
     vectors: NDArray[np.float32]
     rows: NDArray[np.int64]
-    failed: list[FailedImage]
+    failed: list[Failure]
     digests: list[bytes]
 
 
@@ -54,7 +53,7 @@ def embed_records(
     """
     vectors: list[NDArray[np.float32]] = [np.empty((0, embedder.dim), np.float32)]
     rows: list[int] = []
-    failed: list[FailedImage] = []
+    failed: list[Failure] = []
     digests: list[bytes] = []
     for found in embed_images(
         batches_of(range(len(records)), batch_size),
@@ -64,7 +63,7 @@ def embed_records(
     ):
         vectors.append(found.vectors)
         rows += found.items
-        failed += [FailedImage(str(records[row].path), error.reason) for row, error in found.failures]
+        failed += [Failure.of(records[row].path, error.reason) for row, error in found.failures]
         digests += [_digest(records[row].path) for row in found.items]  # read a moment ago: from memory
         if progress is not None:
             progress(len(rows) + len(failed), len(records))

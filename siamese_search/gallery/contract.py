@@ -66,6 +66,11 @@ class Point:
         return self.payload.get("size")
 
     @property
+    def mtime_ns(self) -> int | None:
+        """When the file had been modified when it was ingested."""
+        return self.payload.get("mtime_ns")
+
+    @property
     def place(self) -> str:
         """Where the file was ingested from: a path (with surrogate escapes where needed) or a URL."""
         return decode_key(str(self.payload.get("path", "")))
@@ -135,6 +140,7 @@ class Gallery(ABC):
     store: str
     model: ModelRef
     storage: Storage = DEFAULT_STORAGE
+    shared: bool = False  # a server's: other machines may write to it at the same time
 
     @property
     def dim(self) -> int:
@@ -289,6 +295,7 @@ class Store(ABC):
     """
 
     location: str  # as the user gave it, without credentials: safe to print
+    shared: bool = False  # a server: reached from any machine
 
     @abstractmethod
     def names(self) -> list[str]:

@@ -12,17 +12,15 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from siamese_search.datasets.records import Failure, decode_key
+from siamese_search.datasets.records import Failure
 from siamese_search.embedding import THREADS, embed_images
-from siamese_search.errors import DataError, ImageError, StoreError, printable
+from siamese_search.errors import DataError, ImageError, StoreError
 from siamese_search.gallery.checks import LEAST_RECALL, sampled_recall, sound_points
 from siamese_search.gallery.fields import same_payload
-from siamese_search.io.location import located
 from siamese_search.maintenance.copy import paired
 from siamese_search.model.inputs import available_cpus
 
@@ -63,7 +61,7 @@ class ReindexSummary:
         return {
             "images": self.images,
             "embedded": self.embedded,
-            "dropped": [{"path": failure.path, "reason": failure.reason} for failure in self.dropped],
+            "dropped": [failure.to_json() for failure in self.dropped],
             "recall": None if self.recall is None else round(self.recall, 4),
             "seconds": round(self.seconds, 3),
             "collection": self.collection,
@@ -228,13 +226,13 @@ class _Reindex:
                 yield len(points)
             return
         threads = min(THREADS, available_cpus())
-        for found in embed_images(batches, self.embedder, _path, threads=threads):
+        for found in embed_images(batches, self.embedder, lambda point: point.path, threads=threads):
             for point, error in found.failures:
                 self._drop(point, error)
             finite = np.isfinite(found.vectors).all(axis=1)
             for place in np.flatnonzero(~finite).tolist():
                 point = found.items[place]
-                self._drop(point, ImageError(_path(point), "the model gave a vector that is not finite"))
+                self._drop(point, ImageError(point.path, "the model gave a vector that is not finite"))
             self._upsert(list(compress(found.items, finite)), found.vectors[finite])
             yield len(found.items) + len(found.failures)
 
@@ -252,14 +250,10 @@ class _Reindex:
             )
         self._dropped[point.id] = point.payload
         self._absent += 1
-        self.summary.dropped.append(Failure(printable(error.path), error.reason))
+        self.summary.dropped.append(Failure.of(error.path, error.reason))
         self.fresh.delete([point.id])  # there from an interrupted run, perhaps, when the file was
 
 
 def _batches(points: Iterator[StoredPoint], size: int) -> Iterator[Sequence[StoredPoint]]:
     while batch := list(islice(points, size)):
         yield batch
-
-
-def _path(point: StoredPoint) -> Path:
-    return located(decode_key(str(point.payload.get("path", ""))))

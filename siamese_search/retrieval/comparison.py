@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from siamese_search.datasets.records import Failure
 from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import DataError, ImageError, UsageError, printable
 from siamese_search.model.calibration import DEFAULT_FMR, Calibration
@@ -39,7 +40,7 @@ class Comparison:
     threshold: float | None
     false_match_rate: float | None
     probabilities: NDArray[np.float64] | None
-    failed: list[tuple[Path, str]]
+    failed: list[Failure]
     model: str
 
     @property
@@ -71,7 +72,7 @@ class Comparison:
                 for i, a in enumerate(self.left)
                 for j, b in enumerate(self.right)
             ],
-            "failed": [{"path": json_path(path), "reason": reason} for path, reason in self.failed],
+            "failed": [failure.to_json() for failure in self.failed],
         }
 
 
@@ -114,9 +115,8 @@ def compare(
     chances = None
     if calibration is not None:
         chances = np.array([[calibration.probability(float(s)) for s in row] for row in scores])
-    return Comparison(
-        sides[0], sides[1], scores, threshold, rate, chances, list(failed.items()), embedder.fingerprint
-    )
+    named = [Failure.of(path, reason) for path, reason in failed.items()]
+    return Comparison(sides[0], sides[1], scores, threshold, rate, chances, named, embedder.fingerprint)
 
 
 def _embed(
