@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from siamese_search.evaluation.labels import Labels
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.evaluation.verification import cross_pair_scores
 from siamese_search.io.files import atomic_write_text
@@ -72,13 +73,10 @@ def main() -> None:
     queries, query_ids, query_cameras = planted(asked.queries, asked.dim, rng, centres, extras=False)
     gallery, gallery_ids, gallery_cameras = planted(asked.gallery, asked.dim, rng, centres, extras=True)
 
-    ranking, seconds, cpu = measured(
-        lambda: retrieval_metrics(queries, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras)
-    )
+    labels = Labels.of(query_ids, gallery_ids, query_cameras, gallery_cameras)
+    ranking, seconds, cpu = measured(lambda: retrieval_metrics(queries, gallery, labels))
     ranking_peak = peak_megabytes()
-    pairs, pair_seconds, pair_cpu = measured(
-        lambda: cross_pair_scores(queries, query_ids, query_cameras, gallery, gallery_ids, gallery_cameras), 1
-    )
+    pairs, pair_seconds, pair_cpu = measured(lambda: cross_pair_scores(queries, gallery, labels), 1)
     result = {
         "queries": asked.queries,
         "gallery": asked.gallery,

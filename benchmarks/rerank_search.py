@@ -27,7 +27,7 @@ from siamese_search.datasets.layouts import load_dataset
 from siamese_search.evaluation.embedding import embed_records
 from siamese_search.evaluation.protocol import Protocol, all_vs_all
 from siamese_search.evaluation.retrieval import RankingMetrics, metrics_from_hit_ranks, summarise
-from siamese_search.gallery.contract import Gallery, Hit, ModelRef
+from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.opening import open_gallery
 from siamese_search.io.files import atomic_write_text
 from siamese_search.model.bundle import load_bundle
@@ -54,7 +54,7 @@ def measured(plan: Protocol, queries: NDArray[np.int64], orders: list[NDArray[np
     return summarise(per_query, positives, gallery=len(plan.gallery))
 
 
-def searched(gallery: Gallery, probes: list[Probe], candidates: int, keep: Any) -> list[NDArray[np.int64]]:
+def searched(gallery: Gallery, probes: list[Probe], candidates: int) -> list[NDArray[np.int64]]:
     """Full rankings whose first ``candidates`` a search has re-ranked."""
     size = gallery.count()
     plain = gallery.query_ids(np.stack([probe.vector for probe in probes]), size)
@@ -63,19 +63,12 @@ def searched(gallery: Gallery, probes: list[Probe], candidates: int, keep: Any) 
         own = uuid.UUID(probe.name).int
         orders.append(np.array([number - 1 for number in found if number != own], np.int64))
     if candidates:
-        tops = rerank_top(gallery, probes, candidates, (), keep)
-        for row, top in enumerate(tops):
+        tops = rerank_top(gallery, probes, candidates, (), lambda _: True)
+        for row, (top, _) in enumerate(tops):
             places = np.array([uuid.UUID(hit.id).int - 1 for hit, _ in top], np.int64)
             assert set(places.tolist()) == set(orders[row][: len(places)].tolist())
             orders[row] = np.concatenate((places, orders[row][len(places) :]))
     return orders
-
-
-def keep(probe: Probe) -> Any:
-    def may_appear(hit: Hit) -> bool:
-        return not probe.judge.is_copy(hit)
-
-    return may_appear
 
 
 def main() -> None:
@@ -120,11 +113,11 @@ def main() -> None:
             if point is not None and point.vector is not None
         ]
         began = time.process_time()
-        row("by similarity", None, searched(gallery, probes, 0, keep), time.process_time() - began)
+        row("by similarity", None, searched(gallery, probes, 0), time.process_time() - began)
         before = time.process_time() - began
         for candidates in CANDIDATES:
             began = time.process_time()
-            orders = searched(gallery, probes, candidates, keep)
+            orders = searched(gallery, probes, candidates)
             row(f"search, {candidates} candidates", candidates, orders, time.process_time() - began - before)
     began = time.process_time()
     own = plan.same_image[queries]

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import queue
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,34 +22,6 @@ _AHEAD = 4
 _POLL_SECONDS = 0.1
 
 _Embedded = tuple[list[PlannedFile], Vectors]
-
-
-class _Serial:
-    """A gallery that is asked one thing at a time, because engines need not be thread-safe."""
-
-    def __init__(self, gallery: Gallery) -> None:
-        self._gallery = gallery
-        self._lock = threading.Lock()
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._gallery, name)
-        if not callable(value):
-            return value
-
-        @functools.wraps(value)
-        def call(*args: Any, **options: Any) -> Any:
-            with self._lock:
-                return value(*args, **options)
-
-        return call
-
-
-def one_at_a_time(gallery: Gallery) -> Gallery:
-    """The same gallery for several threads: each call waits for the one before it.
-
-    What an iterator of it does later (:meth:`Gallery.scroll`) is not covered.
-    """
-    return cast(Gallery, _Serial(gallery))
 
 
 def write(gallery: Gallery, files: Sequence[PlannedFile], vectors: Vectors, tally: Tally) -> None:

@@ -7,7 +7,8 @@ along (:mod:`siamese_search.gallery.payload`). A copy, whose first file is still
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from ingest.prune import find, unmounted_places
 from siamese_search.datasets.records import decode_key
 from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
 from siamese_search.gallery.filters import Condition
-from siamese_search.gallery.payload import arrived, read_carried, take_along
+from siamese_search.gallery.payload import arrived, read_carried, taken_along
 
 if TYPE_CHECKING:
     from ingest.scan import PlannedFile
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 MAX_CANDIDATES = 20_000
 
 
-def find_moves(planned: Sequence[PlannedFile], gallery: Gallery) -> None:
-    """Make those of the planned files that are moved ``moved``, in place: new ones, and moves that were cut short.
+def find_moves(planned: Sequence[PlannedFile], gallery: Gallery) -> list[PlannedFile]:
+    """The planned files, those that are moved as ``moved``: new ones, and moves that were cut short.
 
     Of several points with the same content those with the new file's own name come first, then the lowest id; each
     moves once. Memory: the candidates of one chunk.
@@ -38,41 +39,42 @@ def find_moves(planned: Sequence[PlannedFile], gallery: Gallery) -> None:
             new.setdefault(file.payload["digest"], []).append(file)
         elif file.action != "changed" and read_carried(file.payload).origin is not None:
             unfinished.append(file)
-    if unfinished:
-        _finish(unfinished, gallery)
-    if not new or gallery.fields().get("digest") != "str":
-        return
-    local = "://" not in gallery.store
-    unmounted = unmounted_places()
-    gone: dict[str, list[StoredPoint]] = {}
-    wanted = [Condition("digest", "=", tuple(new))]
-    for point in islice(gallery.scroll(wanted), MAX_CANDIDATES):
-        digest = point.payload["digest"]
-        if _has_left(point, new[digest][0], local, unmounted):
-            gone.setdefault(digest, []).append(point)
-    for digest, points in gone.items():
-        _match(new[digest], points)
+    moved = _finished(unfinished, gallery) if unfinished else []
+    if new and gallery.fields().get("digest") == "str":
+        unmounted = unmounted_places()
+        gone: dict[str, list[StoredPoint]] = {}
+        wanted = [Condition("digest", "=", tuple(new))]
+        for point in islice(gallery.scroll(wanted), MAX_CANDIDATES):
+            digest = point.payload["digest"]
+            if _has_left(point, new[digest][0], not gallery.shared, unmounted):
+                gone.setdefault(digest, []).append(point)
+        for digest, points in gone.items():
+            moved += [_moved(file, point) for file, point in _matched(new[digest], points)]
+    now = {file.id: file for file in moved}
+    return [now.get(file.id, file) for file in planned]
 
 
-def _match(files: Sequence[PlannedFile], points: list[StoredPoint]) -> None:
-    """Pair files with points, in order; first those of the same name, then whatever is left."""
+def _matched(
+    files: Sequence[PlannedFile], points: Sequence[StoredPoint]
+) -> Iterator[tuple[PlannedFile, StoredPoint]]:
+    """Pairs of files and points, in order; first those of the same name, then whatever is left."""
     by_name: dict[str, list[StoredPoint]] = {}
     for point in reversed(points):
-        by_name.setdefault(_name(point.payload["key"]), []).append(point)
+        by_name.setdefault(_name(point.key), []).append(point)
     taken: set[str] = set()
+    unnamed = []
     for file in files:
         if same := by_name.get(_name(file.payload["key"])):
-            _move(file, same.pop(), taken)
-    rest = (point for point in points if point.id not in taken)
-    for file in files:
-        if file.action == "new" and (left := next(rest, None)) is not None:
-            _move(file, left, taken)
+            taken.add(same[-1].id)
+            yield file, same.pop()
+        else:
+            unnamed.append(file)
+    yield from zip(unnamed, (point for point in points if point.id not in taken))
 
 
-def _move(file: PlannedFile, point: StoredPoint, taken: set[str]) -> None:
-    taken.add(point.id)
-    take_along(file.payload, point.payload, point.id)
-    file.action, file.origin, file.holder = "moved", point.id, point.id
+def _moved(file: PlannedFile, point: StoredPoint) -> PlannedFile:
+    payload = taken_along(file.payload, point.payload, point.id)
+    return replace(file, action="moved", payload=payload, origin=point.id, holder=point.id)
 
 
 def _name(key: str) -> str:
@@ -82,7 +84,7 @@ def _name(key: str) -> str:
 def _has_left(point: StoredPoint, file: PlannedFile, local: bool, unmounted: Sequence[str]) -> bool:
     """Whether the file of a point has gone. local: only this machine writes to the gallery."""
     bases = []
-    if point.payload.get("source") == file.scanned.source:
+    if point.source == file.scanned.source:
         path = os.fspath(file.scanned.record.path)
         bases.append(path.removesuffix("/" + decode_key(file.scanned.record.key)))
     found = find(point.payload, bases, unmounted)
@@ -94,7 +96,7 @@ def _has_left(point: StoredPoint, file: PlannedFile, local: bool, unmounted: Seq
 
 def _parent_in_use(point: StoredPoint) -> bool:
     """Whether the directory above a source's is there and not empty, as a mount point would be."""
-    path, key = decode_key(point.payload["path"]), decode_key(point.payload["key"])
+    path, key = point.place, decode_key(point.key)
     try:
         with os.scandir(os.path.dirname(path.removesuffix(f"/{key}"))) as entries:  # noqa: PTH120
             return next(entries, None) is not None
@@ -102,15 +104,16 @@ def _parent_in_use(point: StoredPoint) -> bool:
         return False
 
 
-def _finish(files: Sequence[PlannedFile], gallery: Gallery) -> None:
-    """Plan moves that were cut short between their steps: what is left of them is done."""
-    origins = [read_carried(file.payload).origin or "" for file in files]
+def _finished(files: Sequence[PlannedFile], gallery: Gallery) -> list[PlannedFile]:
+    """Moves that were cut short between their steps: what is left of them is planned."""
+    origins = gallery.retrieve([read_carried(file.payload).origin or "" for file in files])
     unmounted = unmounted_places()
-    local = "://" not in gallery.store
-    for file, origin in zip(files, gallery.retrieve(origins), strict=True):
-        file.action = "moved"
-        if origin is not None and _has_left(origin, file, local, unmounted):
-            file.origin = origin.id
+    return [
+        replace(file, action="moved", origin=origin.id)
+        if origin is not None and _has_left(origin, file, not gallery.shared, unmounted)
+        else replace(file, action="moved")
+        for file, origin in zip(files, origins, strict=True)
+    ]
 
 
 def settle_moves(

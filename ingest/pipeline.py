@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from ingest import stages
 from ingest.checksum import with_digests
-from ingest.commit import Committer, one_at_a_time
-from ingest.embed import Decoder, EmbedStage
+from ingest.commit import Committer
+from ingest.embed import embed_files
 from ingest.planner import Planner
 from ingest.prune import places_of
 from ingest.prune import prune as prune_points
@@ -32,6 +32,7 @@ from ingest.summary import IngestSummary, Progress
 from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
 from siamese_search.gallery.contract import Gallery
+from siamese_search.gallery.forwarding import Serial
 from siamese_search.io.remote import THREADS as REMOTE_THREADS
 from siamese_search.model.inputs import available_cpus
 
@@ -175,16 +176,15 @@ def ingest_files(
     model = gallery.model
     summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=failures)
     tally = Tally(summary, clock, total, progress)
-    shared = one_at_a_time(gallery)
+    shared = Serial(gallery)
     planner = Planner(shared, tally, clock, reembed=reembed, checksum=checksum)
     with (
         stages.rarely(),
-        Decoder(embedder.input_size, threads) as decoder,
         closing(prefetch(planner.batches(chunks, batch_size), PLAN_AHEAD)) as batches,
         Committer(shared, tally, clock) as committer,
     ):
-        stage = EmbedStage(embedder, decoder, committer, tally)
-        summary.interrupted = not stage.run(batches, stop)
+        complete = embed_files(batches, embedder, committer, tally, threads=threads, stop=stop)
+    summary.interrupted = not complete
     tally.report()
     return tally.finish()
 

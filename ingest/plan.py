@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ingest.checksum import with_digests
@@ -16,7 +16,7 @@ from ingest.scan import Action, PlannedFile, ScannedFile
 from siamese_search.datasets.records import BOOKKEEPING, point_id
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.fields import coerce
-from siamese_search.gallery.payload import LABELLED, keep_carried, keep_labels
+from siamese_search.gallery.payload import LABELLED, with_carried, with_labels
 
 #: Payload fields that are not metadata: ingest writes them, and the gallery its ``crc`` of the vector.
 RESERVED = BOOKKEEPING | {"identity", "camera"}
@@ -40,36 +40,39 @@ def plan_files(
     stored = gallery.retrieve(ids)
     planned = []
     for scanned, identifier, point in zip(chunk, ids, stored, strict=True):
+        action: Action = "new"
         payload = payload_of(scanned)
-        action = "new" if point is None else _compare(payload, point.payload, reembed, checksum)
+        if point is not None:
+            action, payload = _compared(payload, point.payload, reembed, checksum)
         planned.append(PlannedFile(action, identifier, scanned, payload))
-    if checksum:
-        find_moves(planned, gallery)
-    return planned
+    return find_moves(planned, gallery) if checksum else planned
 
 
-def _compare(payload: dict[str, Any], stored: dict[str, Any], reembed: bool, checksum: bool) -> Action:
-    """What to do; ``payload`` gains what it takes over from ``stored``, which is used up."""
-    crc = stored.pop("crc", None)
-    if payload == stored and crc is not None and not reembed:
-        return "unchanged"
-    if LABELLED in stored:
-        keep_labels(payload, stored)
-    if "carried" in stored:
-        keep_carried(payload, stored)
-    same_state = payload["size"] == stored.get("size") and payload["mtime_ns"] == stored.get("mtime_ns")
-    before, now = stored.get("digest"), payload.get("digest")
+def _compared(
+    payload: dict[str, Any], stored: Mapping[str, Any], reembed: bool, checksum: bool
+) -> tuple[Action, dict[str, Any]]:
+    """What to do, and the payload with what it takes over from ``stored``."""
+    known = dict(stored)
+    crc = known.pop("crc", None)
+    if payload == known and crc is not None and not reembed:
+        return "unchanged", payload
+    if LABELLED in known:
+        payload = with_labels(payload, known)
+    if "carried" in known:
+        payload = with_carried(payload, known)
+    same_state = payload["size"] == known.get("size") and payload["mtime_ns"] == known.get("mtime_ns")
+    before, now = known.get("digest"), payload.get("digest")
     same = same_state if before is None or now is None else before == now
     if not checksum and same and before is not None:
-        payload["digest"] = before  # nobody has looked, so it is as true as before
+        payload = {**payload, "digest": before}  # nobody has looked, so it is as true as before
     if reembed or crc is None or not same:
-        return "changed"
-    if not _alike(payload, stored):
-        return "relabelled"
-    return "unchanged" if same_state and payload.get("digest") == before else "refreshed"
+        return "changed", payload
+    if not _alike(payload, known):
+        return "relabelled", payload
+    return "unchanged" if same_state and payload.get("digest") == before else "refreshed", payload
 
 
-def _alike(payload: dict[str, Any], stored: dict[str, Any]) -> bool:
+def _alike(payload: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
     """Whether all fields but those of the file's state are the same."""
     names = payload.keys() - _STATE
     if names != stored.keys() - _STATE:

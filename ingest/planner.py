@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 
@@ -92,9 +93,7 @@ class Planner:
             for file, reason in refused:
                 self._tally.fail(file.scanned.record.path, reason)
         # Embedded, it is as good as moved; the next run with checksums ends the old point.
-        for file in damaged:
-            file.action = "new"
-        return damaged
+        return [replace(file, action="new") for file in damaged]
 
     def _sound(
         self, files: Sequence[PlannedFile], ids: Sequence[str]

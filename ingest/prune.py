@@ -223,7 +223,7 @@ def _gather(
             found = local if found is None or not local.elsewhere else found
         if found.state == "gone" or (anyway and found.elsewhere):
             count.gone += 1
-            if shard is None or shard.has(str(point.payload.get("key"))):
+            if shard is None or shard.has(point.key):
                 spool.write(f"{point.id}\n")
         elif found.state == "unknown":
             count.unknown += 1

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from siamese_search.datasets.records import Failure
-from siamese_search.errors import printable
 
 if TYPE_CHECKING:
     from ingest.failures import FailureLog
@@ -84,7 +83,7 @@ class IngestSummary:
         """Count a failure, and keep it while there is room."""
         self.failed += 1
         if len(self.failures) < MAX_FAILURES:
-            self.failures.append(Failure(printable(path), reason))
+            self.failures.append(Failure.of(path, reason))
         if self.log is not None:
             self.log.write(path, reason)
 
@@ -102,7 +101,7 @@ class IngestSummary:
             "moved": self.moved,
             "unchanged": self.unchanged,
             "removed": self.removed,
-            "failed": [{"path": failure.path, "reason": failure.reason} for failure in self.failures],
+            "failed": [failure.to_json() for failure in self.failures],
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 1),
             "stages": {stage: round(seconds, 3) for stage, seconds in self.stages.items()},
@@ -142,10 +141,3 @@ class Progress:
     def bottleneck(self) -> Stage | None:
         """The stage that the others wait for."""
         return bottleneck(self.stages)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """At the rate of late; ``None`` while the rate or the total is unknown."""
-        if self.total is None or self.images_per_second <= 0:
-            return None
-        return (self.total - self.done) / self.images_per_second

@@ -17,6 +17,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("siamese_search.io",),
     ("siamese_search.vectors",),
     ("siamese_search.model",),
+    ("siamese_search.embedding",),
     ("siamese_search.datasets",),
     ("siamese_search.gallery",),
     ("siamese_search.retrieval", "siamese_search.evaluation"),

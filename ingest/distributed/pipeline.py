@@ -12,7 +12,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from ingest import stages
-from ingest.commit import Committer, one_at_a_time
+from ingest.commit import Committer
 from ingest.distributed.messages import Outcome, pack_work
 from ingest.distributed.session import Cluster, RayOptions, session
 from ingest.distributed.worker import BundleCopy, EmbedWorker, Job, Target, bundle_files
@@ -23,6 +23,7 @@ from ingest.stages import Clock, Tally, prefetch
 from ingest.summary import IngestSummary, Progress, Stage
 from siamese_search.errors import ClusterError, printable
 from siamese_search.gallery.contract import Gallery
+from siamese_search.gallery.forwarding import Serial
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.embedder import Device, Embedder
 from siamese_search.settings import Settings
@@ -96,9 +97,9 @@ class RayPipeline:
         model = gallery.model
         summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=failures)
         tally = Tally(summary, clock, total, progress)
-        shared = one_at_a_time(gallery)
+        shared = Serial(gallery)
         planner = Planner(shared, tally, clock, reembed=reembed, checksum=checksum)
-        by_workers = "://" in gallery.store if self._by_workers is None else self._by_workers
+        by_workers = gallery.shared if self._by_workers is None else self._by_workers
         with (
             stages.rarely(),
             closing(prefetch(planner.batches(chunks, batch_size), PLAN_AHEAD)) as batches,

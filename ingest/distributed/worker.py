@@ -6,7 +6,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,11 @@ import numpy as np
 
 from ingest.commit import Committer
 from ingest.distributed.messages import Outcome, unpack_work
-from ingest.embed import Decoder, EmbedStage, Stop
+from ingest.embed import embed_files
 from ingest.scan import PlannedFile
 from ingest.stages import Clock, Tally
 from ingest.summary import IngestSummary
+from siamese_search.embedding import Stop, batches_of
 from siamese_search.errors import BundleError, DataError, SiameseSearchError, printable
 from siamese_search.gallery.contract import Gallery, ModelRef, Vectors
 from siamese_search.model.bundle import META_NAME, ONNX_NAME, WEIGHTS_NAME, Bundle, load_bundle
@@ -52,14 +53,9 @@ class Target:
     settings: Settings
 
     def open(self) -> Gallery:
-        from siamese_search.gallery.opening import open_gallery
+        from siamese_search.gallery.opening import open_store
 
-        if "://" not in self.store:
-            return open_gallery(self.store, self.gallery, model=self.model, mode="w")
-        from siamese_search.gallery.qdrant.store import connect
-
-        store = connect(self.store, settings=self.settings)
-        return store.open(self.gallery, model=self.model, mode="w")
+        return open_store(self.store, settings=self.settings).open(self.gallery, model=self.model, mode="w")
 
 
 @dataclass(frozen=True)
@@ -168,15 +164,9 @@ def run_unit(
     clock = Clock({})
     tally = Tally(summary, clock, None, None)
     kept = _Kept(files)
-    size = job.batch_size
-    batches: Iterator[list[PlannedFile]] = (
-        list(files[start : start + size]) for start in range(0, len(files), size)
-    )
-    with (
-        Decoder(embedder.input_size, job.decode_threads) as decoder,
-        nullcontext(kept) if gallery is None else Committer(gallery, tally, clock) as sink,
-    ):
-        outcome.complete = EmbedStage(embedder, decoder, sink, tally).run(batches, stop)
+    batches = batches_of(files, job.batch_size)
+    with nullcontext(kept) if gallery is None else Committer(gallery, tally, clock) as sink:
+        outcome.complete = embed_files(batches, embedder, sink, tally, threads=job.decode_threads, stop=stop)
     if gallery is None:
         outcome.rows, outcome.vectors = kept.rows, kept.vectors(embedder.dim)
     outcome.embedded = summary.embedded

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ingest.summary import STAGES, IngestSummary, Progress, Stage, bottleneck
 from siamese_search.errors import MissingExtraError, UsageError
+from siamese_search.gallery.forwarding import Forwarding
 
 if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery
@@ -116,7 +117,7 @@ class Metrics:
 
     def timed_store(self, gallery: Gallery) -> Gallery:
         """The same gallery; its :data:`STORE_CALLS` are timed, those that fail too."""
-        return cast("Gallery", _TimedStore(gallery, self._store))
+        return _TimedStore(gallery, self._store)
 
     def serve(self, port: int, host: str) -> int:
         """Answer at http://host:port/metrics from now on; returns the port (of 0 the system chooses).
@@ -174,20 +175,12 @@ class _Timed:
         return finish
 
 
-class _TimedStore:
+class _TimedStore(Forwarding):
     """A gallery around another."""
 
     def __init__(self, gallery: Gallery, histogram: Histogram) -> None:
-        self._gallery, self._histogram = gallery, histogram
+        super().__init__(gallery)
+        self._histogram = histogram
 
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._gallery, name)
-        if name not in STORE_CALLS:
-            return value
-
-        @functools.wraps(value)
-        def call(*args: Any, **options: Any) -> Any:
-            with self._histogram.labels(name).time():
-                return value(*args, **options)
-
-        return call
+    def around(self, call: str) -> AbstractContextManager[object]:
+        return self._histogram.labels(call).time() if call in STORE_CALLS else nullcontext()

@@ -38,7 +38,7 @@ def remove_below(gallery: Gallery, locator: Locator, directories: Sequence[str])
 
     def below() -> Iterator[str]:
         for point in gallery.scroll(where, fields=["key"]):
-            path = decode_key(str(point.payload.get("key", "")))
+            path = decode_key(point.key)
             is_below = any(parent in gone for parent in parents(path))
             if is_below and not locator.shared(path) and absent(os.path.join(locator.base, path)):  # noqa: PTH118
                 yield point.id

@@ -321,7 +321,7 @@ def _copy(
 
     started = time.monotonic()
     with open_store(source) as giver, open_store(target) as taker:
-        if _same_place(giver.location, taker.location):
+        if _same_place(giver, taker):
             raise UsageError(
                 f"{printable(giver.location)} is both the source and the target: name two stores"
             )
@@ -336,7 +336,8 @@ def _copy(
         return CopySummary(name, giver.location, taker.location, model, report, time.monotonic() - started)
 
 
-def _same_place(one: str, other: str) -> bool:
-    return one == other or (
-        "://" not in one and "://" not in other and os.path.realpath(one) == os.path.realpath(other)
+def _same_place(one: Store, other: Store) -> bool:
+    return one.location == other.location or (
+        not (one.shared or other.shared)
+        and os.path.realpath(one.location) == os.path.realpath(other.location)
     )

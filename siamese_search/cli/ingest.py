@@ -264,7 +264,9 @@ def describe(summary: IngestSummary) -> str:
 
 def advise(summary: IngestSummary) -> str | None:
     """What to do after an ingest so large that tidying the gallery up pays; a server does that by itself."""
-    if summary.interrupted or "://" in summary.store:
+    from siamese_search.io.location import protocol_of
+
+    if summary.interrupted or protocol_of(summary.store) is not None:  # a server
         return None
     from siamese_search.gallery.storage import COMPACT_FROM
 

@@ -192,8 +192,8 @@ def compare_command(
         if save is not None and save.suffix.lower() != ".png":
             raise UsageError(f"{safe(save)}: --save draws a PNG; name the file with .png")
         found = compare(a, b, model=model, fmr=fmr, threshold=threshold, threads=threads)
-        for path, reason in found.failed:
-            warn(f"skipped {safe(path)}: {reason}")
+        for failure in found.failed:
+            warn(f"skipped {failure.path}: {failure.reason}")
         _print_comparison(found, format)
         if save is not None:
             from siamese_search.render.sheets import draw_comparison

@@ -23,9 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from siamese_search.datasets.records import decode_key
 from siamese_search.errors import ImageError
-from siamese_search.gallery.contract import Gallery
+from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.images import content_of, read_image
 from siamese_search.vectors.near_pairs import near_pairs
@@ -177,7 +176,7 @@ class _Search:
     def __init__(self, gallery: Gallery, ids: list[str], vectors: NDArray[np.float32]) -> None:
         self._gallery, self._ids, self._vectors = gallery, ids, vectors
         self._group = np.arange(len(ids))
-        self._payloads: dict[int, dict[str, Any]] = {}
+        self._points: dict[int, StoredPoint] = {}
         self._looks: dict[int, Look | None] = {}
 
     def add(self, rows: NDArray[np.int64], columns: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
@@ -195,7 +194,7 @@ class _Search:
     def _same(self, i: int, j: int, score: float) -> bool:
         one, other = self._look(i), self._look(j)
         if one is None or other is None:
-            return score >= BLIND and self._payloads[i].get("size") == self._payloads[j].get("size")
+            return score >= BLIND and self._points[i].size == self._points[j].size
         return same_picture(one, other)
 
     def _roots(self) -> NDArray[np.int64]:
@@ -211,10 +210,10 @@ class _Search:
         return i
 
     def _fetch(self, rows: NDArray[np.int64]) -> None:
-        missing = [row for row in rows.tolist() if row not in self._payloads]
+        missing = [row for row in rows.tolist() if row not in self._points]
         points = self._gallery.retrieve([self._ids[row] for row in missing])
         for row, point in zip(missing, points, strict=True):
-            self._payloads[row] = {} if point is None else point.payload
+            self._points[row] = StoredPoint(self._ids[row], {}) if point is None else point
 
     def _look(self, row: int) -> Look | None:
         if row not in self._looks:
@@ -222,12 +221,11 @@ class _Search:
         return self._looks[row]
 
     def _path(self, row: int) -> str | None:
-        stored = self._payloads[row].get("path")
-        return decode_key(stored) if isinstance(stored, str) else None
+        return self._points[row].place or None
 
     def groups(self) -> list[Group]:
         rows_of: dict[int, list[int]] = {}
-        for row in sorted(self._payloads):
+        for row in sorted(self._points):
             rows_of.setdefault(self._root(row), []).append(row)
         found = [group for rows in rows_of.values() if len(rows) > 1 for group in self._settle(rows)]
         return sorted(found, key=lambda group: (-len(group.members), group.members[0].path))
@@ -260,28 +258,27 @@ class _Search:
 
     def _worth(self, row: int) -> tuple[bool, int, int, int, str]:
         """Sorts first what is to be kept."""
-        seen, payload = self._looks.get(row), self._payloads[row]
+        seen, point = self._looks.get(row), self._points[row]
         pixels = 0 if seen is None else seen.width * seen.height
-        size = payload.get("size", 0) if seen is None else seen.size
+        size = point.size or 0 if seen is None else seen.size
         return (
             seen is None,
             -pixels,
-            -int(size),
-            int(payload.get("mtime_ns", 0)),
-            str(payload.get("path", "")),
+            -size,
+            point.mtime_ns or 0,
+            str(point.payload.get("path", "")),
         )
 
     def _member(self, row: int, first: int, kept: Look | None) -> Member:
-        payload, seen = self._payloads[row], self._looks.get(row)
-        identity = payload.get("identity")
+        point, seen = self._points[row], self._looks.get(row)
         return Member(
-            self._ids[row],
-            self._path(row) or "",
-            str(payload.get("key", "")),
-            str(payload.get("source", "")),
-            None if identity is None else str(identity),
+            point.id,
+            point.place,
+            point.key,
+            point.source,
+            point.identity,
             self._score(row, first),
-            payload.get("size") if seen is None else seen.size,
+            point.size if seen is None else seen.size,
             None if seen is None else seen.width,
             None if seen is None else seen.height,
             None if seen is None or kept is None else seen.digest == kept.digest,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from siamese_search.curation.export.rows import real_path
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.errors import UsageError
-from siamese_search.gallery.contract import Gallery
+from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
 from siamese_search.vectors.clustering import cluster
@@ -93,7 +93,7 @@ def propose(
     progress("reading")
     points = []
     for point in gallery.scroll(where, with_vectors=True):
-        if labelled or point.payload.get("identity") in (None, *_NOBODY):
+        if labelled or point.identity in (None, *_NOBODY):
             points.append(point)
             if len(points) > MOST_IMAGES:
                 raise _too_many(total)
@@ -125,16 +125,16 @@ def propose(
             number += 1
             proposed = f"{prefix}-{number:04d}"
         for row in sorted(rows, key=lambda row: (-means[row], points[row].id)):
-            payload = points[row].payload
+            point = points[row]
             confidence = None if status == "single" else _confidence(float(means[row]), calibration)
             images.append(
                 Proposal(
-                    points[row].id,
-                    real_path(str(payload.get("path", ""))),
-                    str(payload.get("key", "")),
-                    str(payload.get("source", "")),
-                    _text(payload.get("camera")),
-                    _text(payload.get("identity")),
+                    point.id,
+                    real_path(str(point.payload.get("path", ""))),
+                    point.key,
+                    point.source,
+                    point.camera,
+                    point.identity,
                     place,
                     len(rows),
                     proposed,
@@ -152,9 +152,9 @@ def _too_many(total: int) -> UsageError:
     )
 
 
-def _identities(points: Sequence[Any], rows: Sequence[int]) -> list[str]:
-    names = {str(points[row].payload["identity"]) for row in rows if "identity" in points[row].payload}
-    return sorted(names - set(_NOBODY))
+def _identities(points: Sequence[StoredPoint], rows: Sequence[int]) -> list[str]:
+    names = {points[row].identity for row in rows}
+    return sorted(name for name in names if name is not None and name not in _NOBODY)
 
 
 def _rank(size: int, names: Sequence[str]) -> int:
@@ -182,7 +182,3 @@ def _last_number(gallery: Gallery, prefix: str) -> int:
     pattern = re.compile(re.escape(prefix) + r"-([0-9]{1,9})")
     found = (pattern.fullmatch(str(name)) for name in gallery.facet("identity", limit=2**31 - 1))
     return max((int(match[1]) for match in found if match), default=0)
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)

@@ -105,8 +105,8 @@ def _change(point: StoredPoint, row: LabelRow) -> Change | None:
     now = tuple(sorted({*was, *after})) if row.labelled is None else row.labelled
     if not after and set(was) == set(now):
         return None
-    source, key, path = (str(payload.get(name, "")) for name in ("source", "key", "path"))
-    return Change(point.id, source, key, path, before, after, (was, now))
+    path = str(payload.get("path", ""))
+    return Change(point.id, point.source, point.key, path, before, after, (was, now))
 
 
 def _lost_zeros(gallery: Gallery, names: set[str]) -> list[str]:

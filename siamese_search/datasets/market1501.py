@@ -13,8 +13,6 @@ from pathlib import Path
 
 from siamese_search.datasets.records import ImageRecord, MetadataValue, encode_key
 
-EXAMPLE = "0002_c1s1_000451_03.jpg"
-
 _NAME = re.compile(
     r"(?P<identity>-1|[0-9]{1,12})_c(?P<camera>[0-9]{1,9})(?:s(?P<sequence>[0-9]{1,9}))?"
     r"_f?(?P<frame>[0-9]{1,15})(?:_(?P<detection>[0-9]{1,9}))?(?:_[A-Za-z][A-Za-z0-9]*)?(?:\.[A-Za-z]{2,4}){1,2}"

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, unquote_to_bytes
 
+from siamese_search.errors import printable
+
 MetadataValue = str | int | float | bool
 
 #: Payload fields of a point that say which file it is of and what was done with it, and nothing of what it shows.
@@ -87,7 +89,14 @@ def label_text(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One image that was skipped, and why. ``path`` is printable text."""
+    """One image that was skipped, and why. ``path`` is printable text; ``reason`` stands alone: ``truncated JPEG``."""
 
     path: str
     reason: str
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], reason: str) -> Failure:
+        return cls(printable(path), reason)
+
+    def to_json(self) -> dict[str, str]:
+        return {"path": self.path, "reason": self.reason}

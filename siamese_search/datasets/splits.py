@@ -7,13 +7,12 @@ input, on the platform or on NumPy's version, and a new identity never reshuffle
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from siamese_search.datasets.layouts import Dataset
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, ImageRecord
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.errors import DataError, UsageError, printable
 
 #: Reserved identities are no people: they are neither trained on nor held out by choice.
@@ -138,35 +137,6 @@ def _part(dataset: Dataset, identities: set[str]) -> Dataset:
     keys = {record.key for record in records}
     triplets = [triplet for triplet in dataset.triplets if keys.issuperset(triplet)]
     return replace(dataset, records=records, triplets=triplets)
-
-
-def query_gallery_split(
-    records: Sequence[ImageRecord], per_camera: int = 1, seed: int = 0
-) -> tuple[list[ImageRecord], list[ImageRecord]]:
-    """Split into (queries, gallery) as Market-1501 was: per identity, ``per_camera`` queries in each camera.
-
-    One image at least of every (identity, camera) stays in the gallery, so that other cameras' queries have
-    something to find; where that leaves an identity seen by several cameras without any query, one of its
-    images becomes one. Junk, distractors and unknown identities are gallery only. Images without a camera
-    count as one camera. Both lists keep the order of ``records``; the choice depends on (seed, key) alone.
-    """
-    if per_camera < 1:
-        raise UsageError(f"the number of queries per camera is {per_camera}; it must be at least 1")
-    groups: dict[str, dict[str | None, list[ImageRecord]]] = defaultdict(lambda: defaultdict(list))
-    for record in records:
-        if record.identity is not None and record.identity not in RESERVED_IDENTITIES:
-            groups[record.identity][record.camera].append(record)
-    chosen: set[str] = set()
-    for cameras in groups.values():
-        picked: list[str] = []
-        for group in cameras.values():
-            ranked = sorted((record.key for record in group), key=lambda key: _rank(seed, key))
-            picked += ranked[: min(per_camera, len(ranked) - 1)]
-        if not picked and len(cameras) > 1:
-            picked = [min((r.key for g in cameras.values() for r in g), key=lambda key: _rank(seed, key))]
-        chosen.update(picked)
-    queries = [record for record in records if record.key in chosen]
-    return queries, [record for record in records if record.key not in chosen]
 
 
 def _rank(seed: int, name: str) -> bytes:

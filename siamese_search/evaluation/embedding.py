@@ -6,19 +6,17 @@ What is compared with what is decided before anything is embedded, and again wit
 from __future__ import annotations
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.datasets.records import ImageRecord
+from siamese_search.datasets.records import Failure, ImageRecord
+from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import ImageError
 from siamese_search.evaluation.protocol import Protocol, all_vs_all, market
-from siamese_search.evaluation.report import FailedImage
-from siamese_search.io.decoding import BatchDecoder, DecodedPixels, PendingPixels
 from siamese_search.io.images import content_of
 from siamese_search.model.embedder import Embedder
 from siamese_search.model.inputs import available_cpus
@@ -36,7 +34,7 @@ class Embedded:
 
     vectors: NDArray[np.float32]
     rows: NDArray[np.int64]
-    failed: list[FailedImage]
+    failed: list[Failure]
     digests: list[bytes]
 
 
@@ -55,23 +53,20 @@ def embed_records(
     """
     vectors: list[NDArray[np.float32]] = [np.empty((0, embedder.dim), np.float32)]
     rows: list[int] = []
-    failed: list[FailedImage] = []
+    failed: list[Failure] = []
     digests: list[bytes] = []
-    done = 0
-    for batch, count in _decoded(records, embedder.input_size, batch_size, threads):
-        with batch:
-            rows += [done + row for row in batch.rows]
-            failed += [
-                FailedImage(str(records[done + row].path), error.reason) for row, error in batch.failures
-            ]
-            digests += [
-                _digest(records[done + row].path) for row in batch.rows
-            ]  # read a moment ago: from memory
-            if batch.rows:
-                vectors.append(embedder.embed(batch.pixels))
-        done += count
+    for found in embed_images(
+        batches_of(range(len(records)), batch_size),
+        embedder,
+        lambda row: records[row].path,
+        threads=threads or min(_MOST_THREADS, available_cpus()),
+    ):
+        vectors.append(found.vectors)
+        rows += found.items
+        failed += [Failure.of(records[row].path, error.reason) for row, error in found.failures]
+        digests += [_digest(records[row].path) for row in found.items]  # read a moment ago: from memory
         if progress is not None:
-            progress(done, len(records))
+            progress(len(rows) + len(failed), len(records))
     return Embedded(np.concatenate(vectors), np.array(rows, dtype=np.int64), failed, digests)
 
 
@@ -104,22 +99,6 @@ def _digest(path: Path) -> bytes:
         return hashlib.sha256(content_of(path)).digest()
     except ImageError:
         return b""
-
-
-def _decoded(
-    records: Sequence[ImageRecord], size: tuple[int, int], batch_size: int, threads: int
-) -> Iterator[tuple[DecodedPixels, int]]:
-    """Batches, and of how many records each is; the next one is decoded while one is in use."""
-    with BatchDecoder(size, threads or min(_MOST_THREADS, available_cpus())) as decoder:
-        waiting: deque[tuple[PendingPixels, int]] = deque()
-        for start in range(0, len(records), batch_size):
-            paths = [record.path for record in records[start : start + batch_size]]
-            waiting.append((decoder.submit(paths), len(paths)))
-            if len(waiting) > 1:
-                batch, count = waiting.popleft()
-                yield batch.result(), count
-        for batch, count in waiting:
-            yield batch.result(), count
 
 
 def plan_of(

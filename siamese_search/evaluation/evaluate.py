@@ -1,8 +1,7 @@
 """How far to trust the answers: evaluation through the gallery itself.
 
 :func:`evaluate` embeds labelled images into a gallery and ranks them with the database's own queries, so that
-whatever search does (its index, its quantisation) is part of what is measured. :func:`evaluate_gallery` does
-the same with a gallery that is already there, from the vectors it holds.
+whatever search does (its index, its quantisation) is part of what is measured.
 """
 
 from __future__ import annotations
@@ -19,13 +18,13 @@ from typing import Protocol as Structure
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.datasets.records import ImageRecord
+from siamese_search.datasets.records import Failure, ImageRecord
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError, printable
 from siamese_search.evaluation.embedding import data_fingerprint, embed_records, plan_of, plan_of_survivors
 from siamese_search.evaluation.open_set import open_set
-from siamese_search.evaluation.protocol import ALL_VS_ALL, Protocol, all_vs_all
+from siamese_search.evaluation.protocol import ALL_VS_ALL, Protocol
 from siamese_search.evaluation.quantised import measure_quantised
-from siamese_search.evaluation.report import EvaluationReport, FailedImage, Reranked
+from siamese_search.evaluation.report import EvaluationReport, Reranked
 from siamese_search.evaluation.retrieval import metrics_from_scores, retrieval_metrics
 from siamese_search.evaluation.through_gallery import rank_through
 from siamese_search.evaluation.verification import PairScores, cross_pair_scores, pair_scores
@@ -106,7 +105,7 @@ def evaluate(
     if not len(embedded.vectors):
         first = embedded.failed[0]
         raise DataError(
-            f"none of the {len(embedded.failed)} images can be read; {printable(first.path)}: {first.reason}"
+            f"none of the {len(embedded.failed)} images can be read; {first.path}: {first.reason}"
         )
     fingerprint = data_fingerprint(
         [
@@ -148,61 +147,6 @@ def evaluate(
     return replace(report, quantised=lossy, seconds=time.monotonic() - began) if lossy else report
 
 
-def evaluate_gallery(
-    gallery: Gallery,
-    *,
-    where: Sequence[Condition] = (),
-    use_cameras: bool = True,
-    depth: int | None = None,
-    rerank: KReciprocal | None = None,
-    false_match_rate: float = 1e-2,
-    data: str | None = None,
-    progress: Progress | None = None,
-) -> EvaluationReport:
-    """Measure a gallery that is already there, from its stored vectors: nothing is embedded or written.
-
-    Every stored image of an identity that meets ``where`` is a query against all the others that do. Labels
-    are the payload's ``identity`` and ``camera``. All vectors are read into memory, ``4 · d`` bytes each.
-    rerank: also re-rank their exact similarities, as figures of their own.
-    Raises DataError where no query has a match to find, FilterError for an unknown field, and UsageError for
-    a depth below 1 or a rate outside (0, 1].
-    """
-    began = time.monotonic()
-    _check_options(depth, false_match_rate)
-    points: list[str] = []
-    records: list[ImageRecord] = []
-    vectors: list[NDArray[np.float32]] = []
-    fields = ("identity", "camera", "key", "path")
-    for point in gallery.scroll(where, with_vectors=True, fields=fields):
-        if point.vector is None:
-            raise StoreError(f"{gallery.name}: point {point.id} has no vector; ingest its image again")
-        points.append(point.id)
-        records.append(_record_of(point.payload))
-        vectors.append(point.vector)
-    plan = all_vs_all(records, use_cameras=use_cameras)
-    plan.require_valid_query()
-    gallery_vectors = np.stack([vectors[row] for row in plan.gallery_rows])
-    return _measure(
-        gallery,
-        plan,
-        gallery_vectors[plan.same_image],
-        gallery_vectors,
-        {points[row]: place for place, row in enumerate(plan.gallery_rows.tolist())},
-        where=where,
-        depth=depth,
-        flip=False,
-        rerank=rerank,
-        false_match_rate=false_match_rate,
-        model=gallery.model.fingerprint,
-        model_name=gallery.model.name,
-        data=f"{gallery.store}/{gallery.name}" if data is None else data,
-        data_fingerprint=None,
-        failed=[],
-        began=began,
-        progress=progress,
-    )
-
-
 def _measure(
     gallery: Gallery,
     plan: Protocol,
@@ -219,7 +163,7 @@ def _measure(
     model_name: str,
     data: str,
     data_fingerprint: str | None,
-    failed: list[FailedImage],
+    failed: list[Failure],
     began: float,
     progress: Progress | None,
 ) -> EvaluationReport:
@@ -234,15 +178,7 @@ def _measure(
         depth=depth,
         progress=None if progress is None else lambda done, total: progress("rank", done, total),
     )
-    exact = retrieval_metrics(
-        query_vectors,
-        gallery_vectors,
-        plan.query_ids,
-        plan.gallery_ids,
-        plan.query_cameras,
-        plan.gallery_cameras,
-        same_image=plan.same_image,
-    )
+    exact = retrieval_metrics(query_vectors, gallery_vectors, plan)
     pairs = _pairs(plan, query_vectors, gallery_vectors)
     return EvaluationReport(
         plan=plan,
@@ -252,15 +188,7 @@ def _measure(
         flip=flip,
         verification=pairs.metrics(false_match_rate),
         pairs=pairs,
-        open_set=open_set(
-            query_vectors,
-            gallery_vectors,
-            plan.query_ids,
-            plan.gallery_ids,
-            plan.query_cameras,
-            plan.gallery_cameras,
-            same_image=plan.same_image,
-        ),
+        open_set=open_set(query_vectors, gallery_vectors, plan),
         ann_recall=ranking.recall,
         depth=depth,
         top=ranking.top,
@@ -279,15 +207,8 @@ def _reranked(
     how: KReciprocal, plan: Protocol, query_vectors: NDArray[np.float32], gallery_vectors: NDArray[np.float32]
 ) -> Reranked:
     """Figures of the re-ranked exact similarities. query_vectors [q, d]; gallery_vectors [g, d]."""
-    metrics = metrics_from_scores(
-        reranked_blocks(query_vectors, gallery_vectors, how, same_image=plan.same_image),
-        plan.query_ids,
-        plan.gallery_ids,
-        plan.query_cameras,
-        plan.gallery_cameras,
-        same_image=plan.same_image,
-    )
-    return Reranked(how, metrics)
+    scores = reranked_blocks(query_vectors, gallery_vectors, how, same_image=plan.same_image)
+    return Reranked(how, metrics_from_scores(scores, plan))
 
 
 def _pairs(
@@ -295,15 +216,8 @@ def _pairs(
 ) -> PairScores:
     """All pairs of the plan: within the one set, or between the two."""
     if plan.name == ALL_VS_ALL:
-        return pair_scores(gallery_vectors, plan.gallery_ids, plan.gallery_cameras)
-    return cross_pair_scores(
-        query_vectors,
-        plan.query_ids,
-        plan.query_cameras,
-        gallery_vectors,
-        plan.gallery_ids,
-        plan.gallery_cameras,
-    )
+        return pair_scores(gallery_vectors, plan)
+    return cross_pair_scores(query_vectors, gallery_vectors, plan)
 
 
 @contextmanager
@@ -316,9 +230,7 @@ def _gallery_for(gallery: Gallery | None, embedder: Embedder, model_name: str) -
                 "evaluate with its own model"
             )
         if gallery.count():
-            raise StoreError(
-                f"{gallery.name}: evaluation needs an empty gallery; measure a filled one as it is instead"
-            )
+            raise StoreError(f"{gallery.name}: evaluation needs an empty gallery")
         yield gallery
         return
     from siamese_search.gallery.opening import open_gallery
@@ -341,18 +253,6 @@ def _data_name(images: Records | Sequence[ImageRecord]) -> str:
 
 def _payload(record: ImageRecord) -> dict[str, str | None]:
     return {"identity": record.identity, "camera": record.camera, "key": record.key}
-
-
-def _record_of(payload: Mapping[str, object]) -> ImageRecord:
-    """A stored point's labels. A label ingested as a number is text here: only equality matters."""
-
-    def text(field: str) -> str | None:
-        value = payload.get(field)
-        return None if value is None else str(value)
-
-    return ImageRecord(
-        key=text("key") or "", path=Path(text("path") or ""), identity=text("identity"), camera=text("camera")
-    )
 
 
 def _check_options(depth: int | None, false_match_rate: float) -> None:

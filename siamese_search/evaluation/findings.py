@@ -95,10 +95,7 @@ def camera_pairs(report: EvaluationReport) -> list[CameraPair]:
                 continue
             columns = np.array([i for i, camera in enumerate(there) if camera == other], np.int64)
             metrics = retrieval_metrics(
-                report.query_vectors[rows],
-                report.gallery_vectors[columns],
-                [plan.query_ids[row] for row in rows],
-                [plan.gallery_ids[column] for column in columns],
+                report.query_vectors[rows], report.gallery_vectors[columns], plan.between(rows, columns)
             )
             if metrics.valid_queries:
                 found.append(CameraPair(own, other, metrics.valid_queries, metrics.rank1, metrics.mAP))

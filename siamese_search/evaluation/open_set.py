@@ -8,13 +8,12 @@ rate (FPIR). The terms are those of ISO/IEC 19795-1; unlike a false match rate, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.evaluation.retrieval import camera_codes
+from siamese_search.evaluation.labels import Labels
 
 #: False positive identification rates of the report, with the names that they have in its JSON.
 RATES = {"1e-1": 1e-1, "1e-2": 1e-2}
@@ -70,38 +69,30 @@ class OpenSet:
 def open_set(
     queries: NDArray[np.float32],
     gallery: NDArray[np.float32],
-    query_ids: Sequence[str],
-    gallery_ids: Sequence[str],
-    query_cameras: Sequence[str | None] | None,
-    gallery_cameras: Sequence[str | None] | None,
+    labels: Labels,
     *,
-    same_image: NDArray[np.int64] | None = None,
     block: int = _BLOCK,
 ) -> OpenSet:
     """The two best scores of every query, in bounded memory.
 
     queries: float32 [q, d], gallery: float32 [g, d], unit rows. A valid match has the query's identity, another camera
-    (where both are known) and is not the query itself (``same_image``: its place in the gallery, or -1), as in
-    :mod:`siamese_search.evaluation.retrieval`. block: scores held at once.
+    (where both are known) and is not the query itself, as in :mod:`siamese_search.evaluation.retrieval`.
+    block: scores held at once.
     """
-    names = {name: code for code, name in enumerate(dict.fromkeys((*query_ids, *gallery_ids)))}
-    query_code = np.array([names[name] for name in query_ids], np.int64)
-    gallery_code = np.array([names[name] for name in gallery_ids], np.int64)
-    own, theirs = camera_codes(query_cameras, gallery_cameras, len(query_ids), len(gallery_ids))
+    own, theirs = labels.query_camera, labels.gallery_camera
     best_match = np.full(len(queries), np.nan, np.float32)
     best_other = np.full(len(queries), -np.inf, np.float32)
     rows = max(1, block // max(1, len(gallery)))
     for start in range(0, len(queries), rows):
         part = slice(start, start + rows)
         scores = queries[part] @ gallery.T
-        same = query_code[part, None] == gallery_code[None, :]
+        same = labels.query_identity[part, None] == labels.gallery_identity[None, :]
         if len(gallery):
             best_other[part] = np.where(same, -np.inf, scores).max(axis=1)
         valid = same & ~((own[part, None] == theirs[None, :]) & (own[part, None] >= 0))
-        if same_image is not None:
-            itself = same_image[part]
-            there = np.flatnonzero(itself >= 0)
-            valid[there, itself[there]] = False
+        itself = labels.same_image[part]
+        there = np.flatnonzero(itself >= 0)
+        valid[there, itself[there]] = False
         found = valid.any(axis=1)
         best = np.where(valid, scores, -np.inf).max(axis=1, initial=-np.inf)
         best_match[part] = np.where(found, best, np.nan)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, ImageRecord
 from siamese_search.errors import DataError
+from siamese_search.evaluation.labels import Labels
 
 ALL_VS_ALL = "all_vs_all"
 MARKET = "market"
@@ -45,11 +46,11 @@ class ExclusionCounts:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class Protocol(Labels):
     """Queries and gallery as chosen.
 
     ``query_rows`` int64 [q] and ``gallery_rows`` int64 [g] index the records given (for ``all_vs_all`` both
-    index the one list). ``same_image`` int64 [q] is each query's own place in ``gallery``, or -1.
+    index the one list). Their labels as numbers are those of :class:`Labels`.
     ``use_cameras`` is whether the same-camera rule has any effect: asked for, and cameras are known.
     """
 
@@ -59,7 +60,6 @@ class Protocol:
     gallery: list[ImageRecord]
     query_rows: NDArray[np.int64]
     gallery_rows: NDArray[np.int64]
-    same_image: NDArray[np.int64]
     excluded: ExclusionCounts
 
     @property
@@ -213,4 +213,20 @@ def _protocol(
         no_match=no_match,
         same_camera_only=same_camera_only,
     )
-    return Protocol(name, effective, queries, gallery, query_rows, gallery_rows, same_image, counts)
+    labels = Labels.of(
+        [record.identity or "" for record in queries],
+        [record.identity or "" for record in gallery],
+        [record.camera for record in queries] if effective else None,
+        [record.camera for record in gallery] if effective else None,
+        same_image=same_image,
+    )
+    return Protocol(
+        **vars(labels),
+        name=name,
+        use_cameras=effective,
+        queries=queries,
+        gallery=gallery,
+        query_rows=query_rows,
+        gallery_rows=gallery_rows,
+        excluded=counts,
+    )

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.errors import UsageError, printable
+from siamese_search.datasets.records import Failure
+from siamese_search.errors import UsageError
 from siamese_search.evaluation.open_set import RATES, OpenSet, OpenSetPoint
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.quantised import Quantised
@@ -21,14 +22,6 @@ from siamese_search.vectors.k_reciprocal import KReciprocal
 
 #: False match rates whose calibrated thresholds are shown.
 CALIBRATED_RATES = (0.1, 0.01, 0.001)
-
-
-@dataclass(frozen=True, slots=True)
-class FailedImage:
-    """An image that could not be read and took no part. ``reason`` stands alone: ``truncated JPEG``."""
-
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -88,7 +81,7 @@ class EvaluationReport:
     model_name: str
     data: str
     data_fingerprint: str | None
-    failed: Sequence[FailedImage]
+    failed: Sequence[Failure]
     seconds: float
     query_vectors: NDArray[np.float32]
     gallery_vectors: NDArray[np.float32]
@@ -198,7 +191,7 @@ class EvaluationReport:
             "data": self.data,
             "data_fingerprint": self.data_fingerprint,
             "excluded": asdict(self.plan.excluded),
-            "failed": [{"path": printable(f.path), "reason": f.reason} for f in self.failed],
+            "failed": [failure.to_json() for failure in self.failed],
             "notes": self.notes(),
             "seconds": round(self.seconds, 3),
         }

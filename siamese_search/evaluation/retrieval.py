@@ -27,10 +27,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Market-1501's reserved identities. They stand here as well as in datasets.records so that this module
-# needs nothing but numpy; a test holds the two equal.
-JUNK = "-1"
-DISTRACTOR = "0000"
+from siamese_search.evaluation.labels import JUNK, Labels, check_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +101,6 @@ def metrics_from_hit_ranks(ranks: NDArray[np.int64], positives: int | None = Non
     )
 
 
-def metrics_from_ranked_hits(
-    hits: Sequence[bool] | NDArray[np.bool_], positives: int | None = None
-) -> HitMetrics:
-    """The figures of one query whose ranking is already known: ``hits[i]`` says whether item i matches.
-
-    Excluded items must have left the list. positives: see :func:`metrics_from_hit_ranks`.
-    """
-    return metrics_from_hit_ranks(
-        np.flatnonzero(np.asarray(hits, dtype=bool)).astype(np.int64) + 1, positives
-    )
-
-
 def summarise(
     per_query: Sequence[HitMetrics | None],
     positives: Sequence[int],
@@ -159,26 +144,20 @@ def summarise(
 def retrieval_metrics(
     query_embeddings: NDArray[np.float32],
     gallery_embeddings: NDArray[np.float32],
-    query_ids: Sequence[str],
-    gallery_ids: Sequence[str],
-    query_cameras: Sequence[str | None] | None = None,
-    gallery_cameras: Sequence[str | None] | None = None,
+    labels: Labels,
     *,
-    same_image: NDArray[np.int64] | None = None,
     ranks: Sequence[int] = (1, 5, 10),
     chunk: int = 512,
 ) -> RankingMetrics:
     """Rank every gallery item for every query by dot product and measure (rules: see the module).
 
     query_embeddings: float32 [q, d]; gallery_embeddings: float32 [g, d]; unit rows give cosine similarity.
-    query_ids [q], gallery_ids [g]: identities. query_cameras, gallery_cameras: cameras, or ``None`` to have
-    no same-camera rule; a ``None`` entry is an unknown camera, which never excludes anything.
-    same_image: int [q], for each query its own index in the gallery, or -1.
+    labels: a :class:`~siamese_search.evaluation.protocol.Protocol`, or the labels alone.
     ranks: further k for ``cmc`` (1, 5 and 10 are always there). chunk: queries scored at once; memory is
     about ``chunk · g · 4`` bytes beside the inputs.
 
     Queries of identity ``-1`` or ``0000`` have no positives and are invalid. Raises ValueError for shapes
-    that do not fit, for values that are not finite and for an index outside the gallery.
+    that do not fit and for values that are not finite.
     """
     queries = _checked(query_embeddings, "query_embeddings")
     gallery = _checked(gallery_embeddings, "gallery_embeddings")
@@ -186,63 +165,40 @@ def retrieval_metrics(
         raise ValueError(f"queries have {queries.shape[1]} dimensions, the gallery has {gallery.shape[1]}")
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, not {chunk}")
-    _check_length(query_ids, len(queries), "query_ids")
-    _check_length(gallery_ids, len(gallery), "gallery_ids")
-    return metrics_from_scores(
-        (queries[start : start + chunk] @ gallery.T for start in range(0, len(queries), chunk)),
-        query_ids,
-        gallery_ids,
-        query_cameras,
-        gallery_cameras,
-        same_image=same_image,
-        ranks=ranks,
-    )
+    check_length(labels.query_identity, len(queries), "query_ids")
+    check_length(labels.gallery_identity, len(gallery), "gallery_ids")
+    blocks = (queries[start : start + chunk] @ gallery.T for start in range(0, len(queries), chunk))
+    return metrics_from_scores(blocks, labels, ranks=ranks)
 
 
 def metrics_from_scores(
-    scores: Iterable[NDArray[np.float32]],
-    query_ids: Sequence[str],
-    gallery_ids: Sequence[str],
-    query_cameras: Sequence[str | None] | None = None,
-    gallery_cameras: Sequence[str | None] | None = None,
-    *,
-    same_image: NDArray[np.int64] | None = None,
-    ranks: Sequence[int] = (1, 5, 10),
+    scores: Iterable[NDArray[np.float32]], labels: Labels, *, ranks: Sequence[int] = (1, 5, 10)
 ) -> RankingMetrics:
     """The figures of scores that are already there, higher is closer; otherwise as :func:`retrieval_metrics`.
 
     scores: float32 [b, g] blocks, whose rows are all the queries in order. They are overwritten.
-    Raises ValueError for blocks that do not add up to the queries and for an index outside the gallery.
+    Raises ValueError for blocks that do not add up to the queries.
     """
-    count, size = len(query_ids), len(gallery_ids)
-    query_camera, gallery_camera = camera_codes(query_cameras, gallery_cameras, count, size)
-    own = np.full(count, -1, np.int64) if same_image is None else np.asarray(same_image, np.int64)
-    _check_length(own, count, "same_image")
-    if own.size and (own.min() < -1 or own.max() >= size):
-        raise ValueError(f"same_image must lie between -1 and {size - 1}")
-
-    junk = np.array([identity == JUNK for identity in gallery_ids], dtype=bool)
-    members = _members(gallery_ids)
-    nobody = np.empty(0, np.int64)
+    count, size = len(labels.query_identity), len(labels.gallery_identity)
+    junk = labels.gallery_identity == JUNK
     per_query: list[HitMetrics | None] = []
-    positive_counts: list[int] = []
+    positives: list[int] = []
     for block in scores:
         if block.shape[1] != size or len(per_query) + len(block) > count:
             raise ValueError(f"scores must be [{count}, {size}] in blocks of rows")
         block[:, junk] = -np.inf
         for query, row in enumerate(block, len(per_query)):
-            same = members.get(query_ids[query], nobody)
-            shared_camera = (gallery_camera[same] == query_camera[query]) & (query_camera[query] >= 0)
-            leave = shared_camera | (same == own[query])
+            same = labels.members(query)
+            leave = labels.left_out(query, same)
             row[same[leave]] = -np.inf
-            if own[query] >= 0:
-                row[own[query]] = -np.inf
+            if labels.same_image[query] >= 0:
+                row[labels.same_image[query]] = -np.inf
             hits = same[~leave]
-            positive_counts.append(int(hits.size))
+            positives.append(int(hits.size))
             per_query.append(metrics_from_hit_ranks(_ranks_of(row, hits)) if hits.size else None)
     if len(per_query) < count:
         raise ValueError(f"scores of {len(per_query)} queries for {count}")
-    return summarise(per_query, positive_counts, gallery=size, ranks=ranks)
+    return summarise(per_query, positives, gallery=size, ranks=ranks)
 
 
 def _ranks_of(row: NDArray[np.float32], hits: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -260,35 +216,6 @@ def _ranks_of(row: NDArray[np.float32], hits: NDArray[np.int64]) -> NDArray[np.i
     return np.sort(above).astype(np.int64) + 1
 
 
-def _members(identities: Sequence[str]) -> dict[str, NDArray[np.int64]]:
-    """The ascending gallery indices of each identity that can be a positive."""
-    lists: dict[str, list[int]] = {}
-    for index, identity in enumerate(identities):
-        if identity not in (JUNK, DISTRACTOR):
-            lists.setdefault(identity, []).append(index)
-    return {identity: np.array(indices, np.int64) for identity, indices in lists.items()}
-
-
-def camera_codes(
-    query_cameras: Sequence[str | None] | None,
-    gallery_cameras: Sequence[str | None] | None,
-    queries: int,
-    gallery: int,
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Cameras as non-negative numbers, -1 where unknown; both all -1 where either side has none."""
-    if query_cameras is None or gallery_cameras is None:
-        return np.full(queries, -1, np.int64), np.full(gallery, -1, np.int64)
-    _check_length(query_cameras, queries, "query_cameras")
-    _check_length(gallery_cameras, gallery, "gallery_cameras")
-    codes: dict[str | None, int] = {None: -1}
-    for camera in (*query_cameras, *gallery_cameras):
-        codes.setdefault(camera, len(codes) - 1)
-    return (
-        np.array([codes[camera] for camera in query_cameras], dtype=np.int64),
-        np.array([codes[camera] for camera in gallery_cameras], dtype=np.int64),
-    )
-
-
 def _checked(embeddings: NDArray[np.float32], name: str) -> NDArray[np.float32]:
     matrix = np.asarray(embeddings, dtype=np.float32)
     if matrix.ndim != 2:
@@ -296,8 +223,3 @@ def _checked(embeddings: NDArray[np.float32], name: str) -> NDArray[np.float32]:
     if not np.isfinite(matrix).all():
         raise ValueError(f"{name} holds values that are not finite")
     return matrix
-
-
-def _check_length(values: Sequence[object] | NDArray[np.int64], expected: int, name: str) -> None:
-    if len(values) != expected:
-        raise ValueError(f"{name} has {len(values)} entries, not {expected}")

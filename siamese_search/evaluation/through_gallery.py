@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +13,10 @@ from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.retrieval import HitMetrics, RankingMetrics, metrics_from_hit_ranks, summarise
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.paging import GROWTH, until_enough
 
-#: Results held at once: queries are asked in groups of _HITS_AT_ONCE / results per query.
-_HITS_AT_ONCE = 100_000
-#: Fewest results fetched per query, and how many times more where a match is still missing.
+#: Fewest results fetched per query.
 _FIRST_FETCH = 128
-_FETCH_GROWTH = 4
 #: Exact scores held at once, in float32.
 _SCORES_AT_ONCE = 8_000_000
 #: Results per query that recall compares, and that a report keeps to show.
@@ -58,64 +55,50 @@ def rank_through(
     """
     everything = max(1, gallery.count(where))
     most = everything if depth is None else min(depth, everything)
-    rules = _Rules(plan)
     count = len(plan.queries)
-    matches = [rules.matches(query) for query in range(count)]
+    matches = [plan.matches(query) for query in range(count)]
     by_number = {uuid.UUID(point).int: place for point, place in places.items()}
     # The gallery may hold points that are not ranked; they come in between.
     share = len(plan.gallery) / everything
-    depths = np.ceil(_depths(rules, query_vectors, gallery_vectors) / max(share, 1e-9))
+    depths = np.ceil(_depths(plan, query_vectors, gallery_vectors) / max(share, 1e-9))
     depths = np.minimum(np.maximum(depths, _FIRST_FETCH), most).astype(np.int64)
     per_query: list[HitMetrics | None] = [None] * count
     top: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * count
     found = wanted = done = 0
-    unsettled: list[int] = list(range(count))
-    while unsettled:
-        again: list[int] = []
-        for queries in _groups(unsettled, depths):
-            fetched = int(depths[queries[-1]])
-            vectors = query_vectors[queries]
-            answers = gallery.query_ids(vectors, fetched, where)
-            exact = vectors @ gallery_vectors.T  # [group, g]
-            for query, ids, scores in zip(queries, answers, exact):
-                answer = np.array([by_number.get(one, -1) for one in ids], np.int64)
-                answer = answer[answer >= 0]
-                ranked = answer[~rules.excluded(query, answer)]
-                ranks = np.flatnonzero(rules.gallery_codes[ranked] == rules.query_codes[query]) + 1
-                # Behind the last match the order changes no figure; until there, fetch on.
-                if fetched < most and (ranks.size < matches[query] or ranked.size < TOP):
-                    again.append(query)
-                    depths[query] = min(fetched * _FETCH_GROWTH, most)
-                    continue
-                if matches[query]:
-                    per_query[query] = metrics_from_hit_ranks(ranks.astype(np.int64), matches[query])
-                top[query] = ranked[:TOP]
-                found_here, wanted_here = _recalled(answer, scores, most)
-                found, wanted, done = found + found_here, wanted + wanted_here, done + 1
-            if progress is not None:
-                progress(done, count)
-        unsettled = again
+
+    def ask(queries: list[int], fetched: int) -> list[tuple[list[int], NDArray[np.float32]]]:
+        if progress is not None and done:
+            progress(done, count)
+        vectors = query_vectors[queries]
+        answers = gallery.query_ids(vectors, fetched, where)
+        return list(zip(answers, vectors @ gallery_vectors.T, strict=True))
+
+    def more(query: int, answered: tuple[list[int], NDArray[np.float32]], fetched: int) -> int:
+        nonlocal found, wanted, done
+        ids, exact = answered
+        answer = np.array([by_number.get(one, -1) for one in ids], np.int64)
+        answer = answer[answer >= 0]
+        ranked = answer[~plan.left_out(query, answer)]
+        ranks = np.flatnonzero(plan.gallery_identity[ranked] == plan.query_identity[query]) + 1
+        # Behind the last match the order changes no figure; until there, fetch on.
+        if fetched < most and (ranks.size < matches[query] or ranked.size < TOP):
+            return min(fetched * GROWTH, most)
+        if matches[query]:
+            per_query[query] = metrics_from_hit_ranks(ranks.astype(np.int64), matches[query])
+        top[query] = ranked[:TOP]
+        found_here, wanted_here = _recalled(answer, exact, most)
+        found, wanted, done = found + found_here, wanted + wanted_here, done + 1
+        return 0
+
+    until_enough(depths.tolist(), ask, more)
+    if progress is not None:
+        progress(done, count)
     metrics = summarise(per_query, matches, gallery=len(plan.gallery))
     return DatabaseRanking(metrics, top, found / wanted if wanted else float("nan"))
 
 
-def _groups(queries: Sequence[int], depths: NDArray[np.int64]) -> Iterator[list[int]]:
-    """The queries by ascending depth, in groups that fetch at most :data:`_HITS_AT_ONCE` results together.
-
-    A group is fetched as deep as its last query needs.
-    """
-    group: list[int] = []
-    for query in sorted(queries, key=lambda one: int(depths[one])):
-        if group and (len(group) + 1) * int(depths[query]) > _HITS_AT_ONCE:
-            yield group
-            group = []
-        group.append(query)
-    if group:
-        yield group
-
-
 def _depths(
-    rules: _Rules, query_vectors: NDArray[np.float32], gallery_vectors: NDArray[np.float32]
+    plan: Protocol, query_vectors: NDArray[np.float32], gallery_vectors: NDArray[np.float32]
 ) -> NDArray[np.int64]:
     """How deep each query's last match and tenth result lie in the exact ranking of the gallery, int64 [q].
 
@@ -127,8 +110,8 @@ def _depths(
     for start in range(0, len(query_vectors), block):
         exact = query_vectors[start : start + block] @ gallery_vectors.T  # [block, g]
         for query, scores in enumerate(exact, start):
-            members = rules.members(query)
-            leaves = rules.excluded(query, members)
+            members = plan.members(query)
+            leaves = plan.left_out(query, members)
             matches = scores[members[~leaves]]
             deepest = int((scores >= matches.min() - _TIE).sum()) if matches.size else 0
             depths[query] = max(deepest, TOP) + leaves.sum()
@@ -145,45 +128,3 @@ def _recalled(answer: NDArray[np.int64], exact: NDArray[np.float32], most: int) 
         return 0, 0
     bound = np.partition(exact, exact.size - wanted)[exact.size - wanted] - _TIE
     return int((exact[answer[:wanted]] >= bound).sum()), wanted
-
-
-class _Rules:
-    """The protocol's labels as numbers, for fast comparison of a whole result list."""
-
-    def __init__(self, plan: Protocol) -> None:
-        codes: dict[str, int] = {}
-        for label in (*plan.query_ids, *plan.gallery_ids):
-            codes.setdefault(label, len(codes))
-        self.query_codes = np.array([codes[label] for label in plan.query_ids], np.int64)
-        self.gallery_codes = np.array([codes[label] for label in plan.gallery_ids], np.int64)
-        cameras: dict[str | None, int] = {None: -1}
-        query_cameras = plan.query_cameras or [None] * len(plan.queries)
-        gallery_cameras = plan.gallery_cameras or [None] * len(plan.gallery)
-        for camera in (*query_cameras, *gallery_cameras):
-            cameras.setdefault(camera, len(cameras) - 1)
-        self.query_cameras = np.array([cameras[camera] for camera in query_cameras], np.int64)
-        self.gallery_cameras = np.array([cameras[camera] for camera in gallery_cameras], np.int64)
-        self.same_image = plan.same_image
-        # Places of each identity, so that a query's matches need no pass over the gallery.
-        order = np.argsort(self.gallery_codes, kind="stable")
-        starts = np.searchsorted(self.gallery_codes[order], np.arange(len(codes) + 1))
-        self._members = [order[a:b] for a, b in pairwise(starts)]
-
-    def excluded(self, query: int, answer: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which places of an answer leave the ranking of this query, bool [n]."""
-        leaves = answer == self.same_image[query]
-        if self.query_cameras[query] >= 0:
-            leaves |= (self.gallery_codes[answer] == self.query_codes[query]) & (
-                self.gallery_cameras[answer] == self.query_cameras[query]
-            )
-        return np.asarray(leaves, dtype=bool)
-
-    def members(self, query: int) -> NDArray[np.int64]:
-        """The places of this query's identity, int64 [n]."""
-        found: NDArray[np.int64] = self._members[self.query_codes[query]]
-        return found
-
-    def matches(self, query: int) -> int:
-        """How many places match this query after the exclusions."""
-        members = self.members(query)
-        return int(members.size - self.excluded(query, members).sum())

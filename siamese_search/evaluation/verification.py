@@ -11,14 +11,14 @@ not estimates. Only the AUC treats scores within one bin as tied (each such pair
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.evaluation.retrieval import DISTRACTOR, JUNK
+from siamese_search.evaluation.labels import JUNK, Labels
 
 #: Bins per unit of score; index = floor(score · SCALE) + SCALE, the last bin holds scores of 1 and above.
 SCALE = 1 << 19
@@ -205,55 +205,43 @@ class PairScores:
         )
 
 
-def pair_scores(
-    embeddings: NDArray[np.float32],
-    ids: Sequence[str],
-    cameras: Sequence[str | None] | None = None,
-    *,
-    block: int = _BLOCK,
-) -> PairScores:
-    """Scores of all unordered pairs within one set; pairs of the same known camera are left out.
+def pair_scores(vectors: NDArray[np.float32], labels: Labels, *, block: int = _BLOCK) -> PairScores:
+    """Scores of all unordered pairs within the gallery; pairs of the same known camera are left out.
 
-    embeddings: float32 [n, d], unit rows; ids, cameras: n labels each. Junk (``-1``) forms no pair;
-    distractors (``0000``) are impostors to every identity, and form no pair among themselves, because
-    nobody knows whether two of them show the same. block: scores held at once, the bound on memory.
+    vectors: float32 [g, d], unit rows. Junk (``-1``) forms no pair; distractors (``0000``) are impostors to every
+    identity, and form no pair among themselves, because nobody knows whether two of them show the same.
+    block: scores held at once, the bound on memory.
     Raises ValueError for shapes that do not fit and for rows that are not of unit length.
     """
-    rows = _Labelled.of(embeddings, ids, cameras)
+    rows = _Side.of(vectors, labels.gallery_identity, labels.gallery_camera)
     return _histograms(_blocks(rows, None, block))
 
 
 def cross_pair_scores(
-    queries: NDArray[np.float32],
-    query_ids: Sequence[str],
-    query_cameras: Sequence[str | None] | None,
-    gallery: NDArray[np.float32],
-    gallery_ids: Sequence[str],
-    gallery_cameras: Sequence[str | None] | None,
-    *,
-    block: int = _BLOCK,
+    queries: NDArray[np.float32], gallery: NDArray[np.float32], labels: Labels, *, block: int = _BLOCK
 ) -> PairScores:
-    """Scores of all pairs (query, gallery item) of two separate sets; rules as in :func:`pair_scores`."""
-    left = _Labelled.of(queries, query_ids, query_cameras)
-    return _histograms(_blocks(left, _Labelled.of(gallery, gallery_ids, gallery_cameras), block))
+    """Scores of all pairs (query, gallery item), float32 [q, d] and [g, d]; rules as in :func:`pair_scores`."""
+    left = _Side.of(queries, labels.query_identity, labels.query_camera)
+    right = _Side.of(gallery, labels.gallery_identity, labels.gallery_camera)
+    return _histograms(_blocks(left, right, block))
 
 
 @dataclass(frozen=True)
-class _Labelled:
-    """Unit vectors float32 [n, d] without junk, with identities and cameras as arrays of text [n]."""
+class _Side:
+    """Unit vectors float32 [n, d] without junk, with the codes of their identities and cameras, int64 [n]."""
 
     vectors: NDArray[np.float32]
-    identities: NDArray[np.object_]
-    cameras: NDArray[np.object_]
+    identities: NDArray[np.int64]
+    cameras: NDArray[np.int64]
 
     @classmethod
     def of(
-        cls, vectors: NDArray[np.float32], ids: Sequence[str], cameras: Sequence[str | None] | None
-    ) -> _Labelled:
+        cls, vectors: NDArray[np.float32], identities: NDArray[np.int64], cameras: NDArray[np.int64]
+    ) -> _Side:
         matrix = np.asarray(vectors, dtype=np.float32)
         if matrix.ndim != 2:
             raise ValueError(f"embeddings must be [n, d], not {list(matrix.shape)}")
-        if len(ids) != len(matrix) or (cameras is not None and len(cameras) != len(matrix)):
+        if len(identities) != len(matrix):
             raise ValueError(f"{len(matrix)} embeddings need as many identities and cameras")
         lengths = np.linalg.norm(matrix, axis=1)
         wrong = np.flatnonzero(~(np.abs(lengths - 1) <= 1e-3))
@@ -261,31 +249,25 @@ class _Labelled:
             raise ValueError(
                 f"row {wrong[0]} has length {lengths[wrong[0]]:.6g}; verification needs unit rows"
             )
-        keep = np.array([identity != JUNK for identity in ids], dtype=bool)
-        known = (
-            np.full(len(matrix), None, dtype=object) if cameras is None else np.array(cameras, dtype=object)
-        )
-        return cls(matrix[keep], np.array(ids, dtype=object)[keep], known[keep])
+        keep = identities != JUNK
+        return cls(matrix[keep], identities[keep], cameras[keep])
 
 
 def _blocks(
-    left: _Labelled, right: _Labelled | None, block: int
+    left: _Side, right: _Side | None, block: int
 ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]]:
     """Scores [a, b] with masks of genuine and of impostor pairs; right ``None``: pairs within left."""
     other = left if right is None else right
-    codes = _codes(left.identities, other.identities, distractor=DISTRACTOR)
-    cameras = _codes(left.cameras, other.cameras, distractor=None)
     start = 0
     while start < len(left.vectors):
         first = start if right is None else 0  # within one set, only the columns from the block on
         columns = len(other.vectors) - first
         stop = min(len(left.vectors), start + max(1, block // max(1, columns)))
         scores = left.vectors[start:stop] @ other.vectors[first:].T
-        own, theirs = codes[0][start:stop, None], codes[1][None, first:]
+        own, theirs = left.identities[start:stop, None], other.identities[None, first:]
         counted = (own >= 0) | (theirs >= 0)
-        counted &= (cameras[0][start:stop, None] != cameras[1][None, first:]) | (
-            cameras[0][start:stop, None] < 0
-        )
+        camera = left.cameras[start:stop, None]
+        counted &= (camera != other.cameras[None, first:]) | (camera < 0)
         if right is None:
             counted &= np.arange(columns)[None, :] > np.arange(stop - start)[:, None]
         same = own == theirs
@@ -304,19 +286,6 @@ def _histograms(
         genuine += np.bincount(bins[is_genuine], minlength=BINS)
         impostor += np.bincount(bins[is_impostor], minlength=BINS)
     return PairScores(genuine, impostor)
-
-
-def _codes(
-    left: NDArray[np.object_], right: NDArray[np.object_], *, distractor: str | None
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Labels as numbers that agree between both sides; -1 for ``distractor`` (and so for no camera)."""
-    codes: dict[object, int] = {distractor: -1}
-    for label in (*left, *right):
-        codes.setdefault(label, len(codes) - 1)
-    return (
-        np.array([codes[label] for label in left], dtype=np.int32),
-        np.array([codes[label] for label in right], dtype=np.int32),
-    )
 
 
 def _tail(counts: NDArray[np.int64]) -> NDArray[np.int64]:

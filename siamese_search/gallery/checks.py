@@ -85,7 +85,7 @@ def sound_points(gallery: Gallery, ids: list[str]) -> Iterator[tuple[StoredPoint
         if point is None:
             continue
         if point.vector is None or vector_crc(point.vector) != point.payload.get("crc"):
-            key = point.payload.get("key", point.id)
+            key = point.key or point.id
             raise StoreError(
                 f"gallery {gallery.name!r} in {gallery.store}: the stored vector of {key!r} is damaged; ingest that"
                 " image again with `sss ingest --reembed`"
@@ -114,7 +114,7 @@ def sampled_recall(gallery: Gallery, n: int = SAMPLE, seed: int = 0) -> float | 
         if not near or (point.id not in [hit.id for hit in near] and len(near) < len(best)):
             raise StoreError(
                 f"gallery {gallery.name!r} in {gallery.store}: the nearest neighbour of the stored vector of"
-                f" {point.payload.get('key', point.id)!r} is not itself"
+                f" {point.key or point.id!r} is not itself"
             )
         wanted += len(best)
         hits += sum(hit.score >= best[-1].score - _ROUNDING for hit in ranked[: len(best)])
@@ -131,7 +131,7 @@ def check_same_vectors(source: Gallery, target: Gallery, n: int = SAMPLE, seed: 
     there = {point.id: vector for point, vector in sound_points(target, ids)}
     for point, vector in sound_points(source, ids):
         if point.id not in there or there[point.id].tobytes() != target.storage.rounded(vector).tobytes():
-            key = point.payload.get("key", point.id)
+            key = point.key or point.id
             raise StoreError(
                 f"gallery {target.name!r} in {target.store}: the vector of {key!r} is not the one in {source.store};"
                 " run the command again"

@@ -10,14 +10,17 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from siamese_search.datasets.records import decode_key
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
+from siamese_search.io.location import located
 
 Payload = Mapping[str, Any]
 Vectors = NDArray[np.float32]
@@ -35,8 +38,55 @@ class ModelRef:
     name: str = ""  # for people: where the model came from
 
 
+class Point:
+    """What the payload of a stored point or of a hit says of its image. A label is text, or ``None`` where unknown."""
+
+    __slots__ = ()
+    payload: dict[str, Any]
+
+    @property
+    def identity(self) -> str | None:
+        return self._label("identity")
+
+    @property
+    def camera(self) -> str | None:
+        return self._label("camera")
+
+    @property
+    def key(self) -> str:
+        return str(self.payload.get("key", ""))
+
+    @property
+    def source(self) -> str:
+        return str(self.payload.get("source", ""))
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the file when it was ingested."""
+        return self.payload.get("size")
+
+    @property
+    def mtime_ns(self) -> int | None:
+        """When the file had been modified when it was ingested."""
+        return self.payload.get("mtime_ns")
+
+    @property
+    def place(self) -> str:
+        """Where the file was ingested from: a path (with surrogate escapes where needed) or a URL."""
+        return decode_key(str(self.payload.get("path", "")))
+
+    @property
+    def path(self) -> Path:
+        """The same as a ``Path``, or what stands for one (:func:`~siamese_search.io.location.located`)."""
+        return located(self.place)
+
+    def _label(self, name: str) -> str | None:
+        value = self.payload.get(name)
+        return None if value is None else str(value)
+
+
 @dataclass(frozen=True, slots=True)
-class StoredPoint:
+class StoredPoint(Point):
     """One point as stored. ``vector`` is float32 [d], or ``None`` unless asked for."""
 
     id: str
@@ -45,7 +95,7 @@ class StoredPoint:
 
 
 @dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Point):
     """One search result: cosine similarity in [-1, 1], higher is closer."""
 
     id: str
@@ -90,6 +140,7 @@ class Gallery(ABC):
     store: str
     model: ModelRef
     storage: Storage = DEFAULT_STORAGE
+    shared: bool = False  # a server's: other machines may write to it at the same time
 
     @property
     def dim(self) -> int:
@@ -244,6 +295,7 @@ class Store(ABC):
     """
 
     location: str  # as the user gave it, without credentials: safe to print
+    shared: bool = False  # a server: reached from any machine
 
     @abstractmethod
     def names(self) -> list[str]:

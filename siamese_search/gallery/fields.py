@@ -70,13 +70,6 @@ def json_path(field: str) -> str:
     return f'"{field}"'
 
 
-def widen(one: str, other: str) -> str:
-    """The type that holds values of both types."""
-    if one == other:
-        return one
-    return "float" if {one, other} == {"int", "float"} else "str"
-
-
 def coerce(value: Any, kind: str) -> Any:
     """A str, int, float or bool value as ``kind``, which must be its own type or a wider one."""
     if type(value) is bool and kind == "str":

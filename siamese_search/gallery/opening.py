@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from siamese_search.errors import UsageError
 from siamese_search.gallery.contract import Gallery, ModelRef, Store
 from siamese_search.gallery.storage import Storage
+
+if TYPE_CHECKING:
+    from siamese_search.settings import Settings
 
 Location = str | os.PathLike[str]
 
 _URL = re.compile(r"(?i)[a-z][a-z0-9+.-]*://")
 
 
-def open_store(location: Location) -> Store:
+def open_store(location: Location, *, settings: Settings | None = None) -> Store:
     """The store at a directory (which need not exist yet) or at a server's URL. Use it as a context manager.
+
+    settings: for a server; those in force, when None.
 
     Raises UsageError for a location that can be neither, and whatever connecting to a server may raise.
     """
@@ -26,7 +31,7 @@ def open_store(location: Location) -> Store:
     if _URL.match(text):
         from siamese_search.gallery.qdrant.store import connect
 
-        return connect(text)
+        return connect(text, settings=settings)
     from siamese_search.gallery.edge.store import EmbeddedStore
 
     return EmbeddedStore(text)

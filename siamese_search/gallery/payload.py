@@ -47,16 +47,12 @@ def labelled_text(names: Iterable[str]) -> str | None:
     return json.dumps(listed, ensure_ascii=False) if listed else None
 
 
-def keep_labels(payload: dict[str, Any], stored: Mapping[str, Any]) -> None:
-    """Give ``payload``, fresh from the disk, the labels that ``stored`` was given by hand, in place."""
+def with_labels(payload: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """``payload``, fresh from the disk, with the labels that ``stored`` was given by hand."""
     names = read_labelled(stored)
-    for name in names:
-        if name in stored:
-            payload[name] = stored[name]
-        else:
-            payload.pop(name, None)
-    if names:
-        payload[LABELLED] = stored[LABELLED]
+    kept = {name: value for name, value in payload.items() if name not in names}
+    kept |= {name: stored[name] for name in names if name in stored}
+    return {**kept, LABELLED: stored[LABELLED]} if names else kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +83,16 @@ def read_carried(payload: Mapping[str, Any]) -> Carried:
     return Carried(tuple(name for name in names if isinstance(name, str)), origin)
 
 
-def keep_carried(payload: dict[str, Any], stored: Mapping[str, Any]) -> None:
-    """Give ``payload``, fresh from the scan, what the stored one carries and the scan does not state."""
+def with_carried(payload: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
+    """``payload``, fresh from the scan, with what the stored one carries and the scan does not state."""
     carried = read_carried(stored)
-    _carry(payload, stored, carried.names, carried.origin)
+    return _carrying(payload, stored, carried.names, carried.origin)
 
 
-def take_along(payload: dict[str, Any], origin: Mapping[str, Any], identifier: str) -> None:
-    """Give ``payload`` all that the point it moves from knows and its new place does not state, or a person did."""
-    keep_labels(payload, origin)
-    _carry(payload, origin, [name for name in origin if name not in BOOKKEEPING], identifier)
+def taken_along(payload: Mapping[str, Any], origin: Mapping[str, Any], identifier: str) -> dict[str, Any]:
+    """``payload`` with all that the point it moves from knows and its new place does not state, or a person did."""
+    names = [name for name in origin if name not in BOOKKEEPING]
+    return _carrying(with_labels(payload, origin), origin, names, identifier)
 
 
 def arrived(payload: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,11 +106,13 @@ def arrived(payload: Mapping[str, Any]) -> dict[str, Any]:
     return settled
 
 
-def _carry(payload: dict[str, Any], stored: Mapping[str, Any], names: Any, origin: str | None) -> None:
+def _carrying(
+    payload: Mapping[str, Any], stored: Mapping[str, Any], names: Iterable[str], origin: str | None
+) -> dict[str, Any]:
     kept = sorted(
         name for name in names if name in stored and name not in payload and name not in BOOKKEEPING
     )
-    for name in kept:
-        payload[name] = stored[name]
+    whole = {**payload, **{name: stored[name] for name in kept}}
     if kept or origin is not None:
-        payload["carried"] = Carried(tuple(kept), origin).to_text()
+        whole["carried"] = Carried(tuple(kept), origin).to_text()
+    return whole

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import ImageError
-from siamese_search.io.images import read_image
+from siamese_search.io.images import read_image, resized
 from siamese_search.io.location import FileStamp
 
-ImagePath = str | os.PathLike[str]
+#: A file, or an RGB array, uint8 [H, W, 3] of any size.
+ImageSource = str | os.PathLike[str] | NDArray[np.uint8]
 
 #: Images per task: a small JPEG decodes in 0.2 ms, so one task per image would be mostly hand-over.
 _IMAGES_PER_TASK = 8
@@ -104,19 +105,19 @@ class BatchDecoder:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
 
     def submit(
-        self, paths: Sequence[ImagePath], expected: Sequence[FileStamp | None] | None = None
+        self, images: Sequence[ImageSource], expected: Sequence[FileStamp | None] | None = None
     ) -> PendingPixels:
         """Begin to decode a batch, in order.
 
         expected: per file, the state that a scan saw (:func:`siamese_search.io.images.read_image`).
         """
-        count = len(paths)
+        count = len(images)
         stamps = expected if expected is not None else [None] * count
         buffer = self._take(count)
         step = max(1, min(_IMAGES_PER_TASK, -(-count // self._threads)))
         tasks = [
             self._pool.submit(
-                self._fill, paths[start : start + step], stamps[start : start + step], buffer[start:]
+                self._fill, images[start : start + step], stamps[start : start + step], buffer[start:]
             )
             for start in range(0, count, step)
         ]
@@ -132,16 +133,20 @@ class BatchDecoder:
         return buffer if len(buffer) >= count else np.empty((self._largest, *self._size, 3), np.uint8)
 
     def _fill(
-        self, paths: Sequence[ImagePath], expected: Sequence[FileStamp | None], pixels: NDArray[np.uint8]
+        self, images: Sequence[ImageSource], expected: Sequence[FileStamp | None], pixels: NDArray[np.uint8]
     ) -> tuple[list[ImageError | None], float]:
         """Fill the first rows of ``pixels``; per file, ``None`` or why it cannot be used; and the seconds taken."""
         started = time.perf_counter()
         errors: list[ImageError | None] = []
-        for row, (path, stamp) in enumerate(zip(paths, expected, strict=True)):
+        for row, (image, stamp) in enumerate(zip(images, expected, strict=True)):
             if self._closed.is_set():
                 break
             try:
-                pixels[row] = read_image(path, self._size, expected=stamp)
+                pixels[row] = (
+                    resized(image, self._size)
+                    if isinstance(image, np.ndarray)
+                    else read_image(image, self._size, expected=stamp)
+                )
                 errors.append(None)
             except ImageError as error:
                 errors.append(error)

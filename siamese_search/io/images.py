@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, _imaging
 from PIL.JpegImagePlugin import JpegImageFile
 
-from siamese_search.errors import ImageError, MissingExtraError, printable
+from siamese_search.errors import ImageError, MissingExtraError, UsageError, printable
 from siamese_search.io.image_bytes import read_bytes
 from siamese_search.io.location import FileStamp, RemotePath
 
@@ -111,6 +111,15 @@ def read_image(
     except Exception as error:  # Pillow's decoders raise whatever the damage provokes
         text = printable(" ".join(str(error).split())) or type(error).__name__
         raise ImageError(path, f"cannot be decoded: {text[:160]}") from None
+
+
+def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """An RGB array at ``size``, resampled exactly as :func:`read_image` does. UsageError for what is none."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise UsageError(f"a query array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+    if image.shape[:2] == size:
+        return image
+    return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR), np.uint8)
 
 
 def content_of(path: str | os.PathLike[str], expected: FileStamp | None = None) -> bytes:

@@ -9,28 +9,23 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
-from pathlib import Path
+from itertools import compress, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from siamese_search.datasets.records import Failure, decode_key
-from siamese_search.errors import DataError, ImageError, StoreError, printable
+from siamese_search.datasets.records import Failure
+from siamese_search.embedding import THREADS, embed_images
+from siamese_search.errors import DataError, ImageError, StoreError
 from siamese_search.gallery.checks import LEAST_RECALL, sampled_recall, sound_points
 from siamese_search.gallery.fields import same_payload
-from siamese_search.io.decoding import BatchDecoder, DecodedPixels, PendingPixels
-from siamese_search.io.location import located
 from siamese_search.maintenance.copy import paired
 from siamese_search.model.inputs import available_cpus
 
 if TYPE_CHECKING:
-    from siamese_search.gallery.contract import Gallery, ModelRef, Store, StoredPoint
+    from siamese_search.gallery.contract import Gallery, ModelRef, Store, StoredPoint, Vectors
     from siamese_search.gallery.storage import Storage
     from siamese_search.model.embedder import Embedder
 
@@ -38,8 +33,6 @@ if TYPE_CHECKING:
 _MOST_PASSES = 8
 #: Points deleted per call.
 _DELETE = 1000
-#: Threads that decode; more only fight the model for the cores.
-_DECODE_THREADS = 2
 #: The swap waits for the users of the former generation at least this long.
 _SWAP_WAIT = 60.0
 
@@ -68,7 +61,7 @@ class ReindexSummary:
         return {
             "images": self.images,
             "embedded": self.embedded,
-            "dropped": [{"path": failure.path, "reason": failure.reason} for failure in self.dropped],
+            "dropped": [failure.to_json() for failure in self.dropped],
             "recall": None if self.recall is None else round(self.recall, 4),
             "seconds": round(self.seconds, 3),
             "collection": self.collection,
@@ -156,17 +149,11 @@ class _Reindex:
         """One pass: make the new generation hold what ``source`` holds; how many points differed."""
         self.seen = source.write_mark()
         changed = 0
-        pending: deque[tuple[Sequence[StoredPoint], PendingPixels | None]] = deque()
-        with self._decoder() as decoder:
-            for points in _batches(self._lacking(source), self.batch_size):
-                changed += len(points)
-                paths = [_path(point) for point in points]
-                pending.append((points, None if decoder is None else decoder.submit(paths)))
-                if len(pending) > 1:  # one batch is decoded while the one before is embedded
-                    self._write(source, *pending.popleft())
-                self._look_for_stop()
-            while pending:
-                self._write(source, *pending.popleft())
+        for points in self._written(source, _batches(self._lacking(source), self.batch_size)):
+            changed += points
+            if self.stop is not None and self.stop.is_set():
+                self.fresh.flush()
+                raise KeyboardInterrupt
         return changed
 
     def check(self) -> None:
@@ -230,42 +217,31 @@ class _Reindex:
         if self.progress is not None:
             self.progress(done, max(total, done))
 
-    def _decoder(self) -> BatchDecoder | nullcontext[None]:
+    def _written(self, source: Gallery, batches: Iterable[Sequence[StoredPoint]]) -> Iterator[int]:
+        """Write these points into the new generation; of each batch, how many it was."""
         if self.embedder is None:
-            return nullcontext()
-        return BatchDecoder(self.embedder.input_size, min(_DECODE_THREADS, available_cpus()))
+            for points in batches:
+                sound = list(sound_points(source, [point.id for point in points]))
+                self._upsert([point for point, _ in sound], [row for _, row in sound])
+                yield len(points)
+            return
+        threads = min(THREADS, available_cpus())
+        for found in embed_images(batches, self.embedder, lambda point: point.path, threads=threads):
+            for point, error in found.failures:
+                self._drop(point, error)
+            finite = np.isfinite(found.vectors).all(axis=1)
+            for place in np.flatnonzero(~finite).tolist():
+                point = found.items[place]
+                self._drop(point, ImageError(point.path, "the model gave a vector that is not finite"))
+            self._upsert(list(compress(found.items, finite)), found.vectors[finite])
+            yield len(found.items) + len(found.failures)
 
-    def _write(self, source: Gallery, points: Sequence[StoredPoint], images: PendingPixels | None) -> None:
-        if self.embedder is None or images is None:
-            kept, rows = [], []
-            for point, row in sound_points(source, [point.id for point in points]):
-                kept.append(point)
-                rows.append(row)
-        else:
-            with images.result() as decoded:
-                kept, rows = self._embed(self.embedder, points, decoded)
-        if kept:
-            payloads = [{name: v for name, v in point.payload.items() if name != "crc"} for point in kept]
-            self.fresh.upsert([point.id for point in kept], np.stack(rows), payloads)
-            self.summary.embedded += len(kept)
-
-    def _embed(
-        self, embedder: Embedder, points: Sequence[StoredPoint], images: DecodedPixels
-    ) -> tuple[list[StoredPoint], list[NDArray[np.float32]]]:
-        for index, error in images.failures:
-            self._drop(points[index], error)
-        if not images.rows:
-            return [], []
-        vectors = embedder.embed(images.pixels)
-        kept, rows = [], []
-        for index, row in zip(images.rows, vectors, strict=True):
-            if np.isfinite(row).all():
-                kept.append(points[index])
-                rows.append(row)
-            else:
-                error = ImageError(_path(points[index]), "the model gave a vector that is not finite")
-                self._drop(points[index], error)
-        return kept, rows
+    def _upsert(self, points: Sequence[StoredPoint], vectors: Sequence[Vectors] | Vectors) -> None:
+        """Store points as they are, less their old checksums, with these vectors, float32 [n, d]."""
+        if points:
+            payloads = [{name: v for name, v in point.payload.items() if name != "crc"} for point in points]
+            self.fresh.upsert([point.id for point in points], np.asarray(vectors), payloads)
+            self.summary.embedded += len(points)
 
     def _drop(self, point: StoredPoint, error: ImageError) -> None:
         if not self.drop_missing:
@@ -274,19 +250,10 @@ class _Reindex:
             )
         self._dropped[point.id] = point.payload
         self._absent += 1
-        self.summary.dropped.append(Failure(printable(error.path), error.reason))
+        self.summary.dropped.append(Failure.of(error.path, error.reason))
         self.fresh.delete([point.id])  # there from an interrupted run, perhaps, when the file was
-
-    def _look_for_stop(self) -> None:
-        if self.stop is not None and self.stop.is_set():
-            self.fresh.flush()
-            raise KeyboardInterrupt
 
 
 def _batches(points: Iterator[StoredPoint], size: int) -> Iterator[Sequence[StoredPoint]]:
     while batch := list(islice(points, size)):
         yield batch
-
-
-def _path(point: StoredPoint) -> Path:
-    return located(decode_key(str(point.payload.get("path", ""))))

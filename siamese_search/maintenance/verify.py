@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from siamese_search.datasets.records import decode_key
 from siamese_search.errors import ImageError, SiameseSearchError, printable
 from siamese_search.gallery.checks import is_sound
 from siamese_search.io.files import digest_file
@@ -130,19 +129,19 @@ def verify_gallery(
 def _check_file(point: StoredPoint, checksum: bool) -> Problem | None:
     """What is wrong with a point's file; None where nothing is."""
     payload = point.payload
-    if not isinstance(payload.get("path"), str):
+    path = point.place
+    if not path:
         return _problem(point, "unreadable", "the gallery does not say where its file is")
-    path = decode_key(payload["path"])
     if protocol_of(path) in PROTOCOLS:
         return _check_object(point, path, checksum)
     try:
         found = os.stat(path)  # noqa: PTH116 - a path of any bytes
-        if found.st_size != payload.get("size"):
-            return _problem(point, "changed", f"{found.st_size:,} bytes, was {payload.get('size', 0):,}")
+        if found.st_size != point.size:
+            return _problem(point, "changed", f"{found.st_size:,} bytes, was {point.size or 0:,}")
         if checksum and "digest" in payload:
             if digest_file(path) != payload["digest"]:
                 return _problem(point, "changed", "its content is another")
-        elif found.st_mtime_ns != payload.get("mtime_ns"):
+        elif found.st_mtime_ns != point.mtime_ns:
             return _problem(point, "changed", f"modified {_when(found.st_mtime_ns)}, after it was ingested")
     except (FileNotFoundError, NotADirectoryError):
         return _problem(point, "missing", "no such file")
@@ -162,18 +161,15 @@ def _check_object(point: StoredPoint, url: str, checksum: bool) -> Problem | Non
         return _problem(point, "missing" if error.reason == "no such file" else "unreadable", error.reason)
     except SiameseSearchError as error:
         return _problem(point, "unreadable", str(error))
-    if found.size != point.payload.get("size"):
-        return _problem(point, "changed", f"{found.size:,} bytes, was {point.payload.get('size', 0):,}")
-    if not checksum and found.mtime_ns != point.payload.get("mtime_ns"):
+    if found.size != point.size:
+        return _problem(point, "changed", f"{found.size:,} bytes, was {point.size or 0:,}")
+    if not checksum and found.mtime_ns != point.mtime_ns:
         return _problem(point, "changed", f"modified {_when(found.mtime_ns)}, after it was ingested")
     return None
 
 
 def _problem(point: StoredPoint, kind: Kind, reason: str) -> Problem:
-    payload = point.payload
-    path = payload.get("path")
-    shown = printable(decode_key(path)) if isinstance(path, str) else ""
-    return Problem(kind, shown, printable(str(payload.get("key", point.id))), reason)
+    return Problem(kind, printable(point.place), printable(point.key or point.id), reason)
 
 
 def _when(mtime_ns: int) -> str:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from siamese_search.datasets.records import Failure
+from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import DataError, ImageError, UsageError, printable
-from siamese_search.io.decoding import BatchDecoder
 from siamese_search.model.calibration import DEFAULT_FMR, Calibration
 from siamese_search.retrieval.results import json_path
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 #: Scores in one answer; more is what a gallery is for.
 MAX_PAIRS = 4_000_000
-_BATCH = 64
-_DECODE_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Comparison:
     threshold: float | None
     false_match_rate: float | None
     probabilities: NDArray[np.float64] | None
-    failed: list[tuple[Path, str]]
+    failed: list[Failure]
     model: str
 
     @property
@@ -73,7 +72,7 @@ class Comparison:
                 for i, a in enumerate(self.left)
                 for j, b in enumerate(self.right)
             ],
-            "failed": [{"path": json_path(path), "reason": reason} for path, reason in self.failed],
+            "failed": [failure.to_json() for failure in self.failed],
         }
 
 
@@ -116,9 +115,8 @@ def compare(
     chances = None
     if calibration is not None:
         chances = np.array([[calibration.probability(float(s)) for s in row] for row in scores])
-    return Comparison(
-        sides[0], sides[1], scores, threshold, rate, chances, list(failed.items()), embedder.fingerprint
-    )
+    named = [Failure.of(path, reason) for path, reason in failed.items()]
+    return Comparison(sides[0], sides[1], scores, threshold, rate, chances, named, embedder.fingerprint)
 
 
 def _embed(
@@ -127,13 +125,7 @@ def _embed(
     """The vector of each image that can be read, and the reason of each that cannot."""
     vectors: dict[Path, NDArray[np.float32]] = {}
     failed: dict[Path, str] = {}
-    wanted = list(paths)
-    with BatchDecoder(embedder.input_size, _DECODE_THREADS) as decoder:
-        for start in range(0, len(wanted), _BATCH):
-            batch = wanted[start : start + _BATCH]
-            with decoder.submit(batch).result() as decoded:
-                failed |= {batch[row]: error.reason for row, error in decoded.failures}
-                if decoded.rows:
-                    rows = embedder.embed(decoded.pixels)
-                    vectors |= {batch[row]: vector for row, vector in zip(decoded.rows, rows, strict=True)}
+    for found in embed_images(batches_of(list(paths)), embedder, lambda path: path):
+        vectors |= zip(found.items, found.vectors, strict=True)
+        failed |= {path: error.reason for path, error in found.failures}
     return vectors, failed

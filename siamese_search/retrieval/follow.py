@@ -13,6 +13,7 @@ from siamese_search.model.calibration import Calibration
 from siamese_search.retrieval.grouping import Group
 from siamese_search.retrieval.matching import Population, mark, population
 from siamese_search.retrieval.query import Probe
+from siamese_search.retrieval.ranking import ranked
 from siamese_search.retrieval.rerank import check_candidates
 from siamese_search.retrieval.results import QueryResult
 from siamese_search.retrieval.searcher import Ranked, Rules, Searcher, answer
@@ -24,7 +25,6 @@ MOST = 1000
 _NEAREST = 10
 #: Results looked through for one that is not junk or a distractor.
 _LOOKED_AT = 50
-_SPARE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,8 @@ def follow(
 def _followed(ranked: Ranked) -> str | None:
     """The identity of the first image that is nobody's distractor; ``None`` where it has none, or there is no image."""
     for group in ranked.groups:
-        identity = group.best.payload.get("identity")
-        if identity not in (JUNK_IDENTITY, DISTRACTOR_IDENTITY):
-            return None if identity is None else str(identity)
+        if group.best.identity not in (JUNK_IDENTITY, DISTRACTOR_IDENTITY):
+            return group.best.identity
     return None
 
 
@@ -97,9 +96,7 @@ def _of(
     """The nearest images of one identity, and how many there are that may appear."""
     condition = [*where, Condition("identity", "=", (identity,))]
     total = gallery.count(condition)
-    hits = gallery.query(probe.vector, min(most + _SPARE, max(1, total)), condition)
-    keep = rules.keep(probe)
-    kept = [hit for hit in hits if keep(hit)]
-    total -= len(hits) - len(kept)
-    groups = [Group(hit) for hit in kept if not rules.below(hit, probe)][:most]
-    return Ranked(groups, groups[0].best.score if groups else None), total
+    (found,) = ranked(gallery, [probe], most, condition, rules.leaves_out, below=rules.below)
+    total -= len(found.copies.hits) if rules.leaves_out(probe) else 0
+    groups = [Group(hit) for hit in found.hits if not rules.below(hit, probe)]
+    return Ranked(groups, groups[0].best.score if groups else None, found.copies), total

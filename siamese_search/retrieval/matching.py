@@ -77,7 +77,7 @@ def population(gallery: Gallery, where: Sequence[Condition] = ()) -> Population:
         somebody = [identity for identity in counts if is_somebody(identity)]
         return Population(images, images - sum(counts[one] for one in somebody) + len(somebody))
     sample = [
-        point.payload.get("identity")
+        point.identity
         for point in islice(gallery.scroll(where, fields=("identity",), batch=_SAMPLE), _SAMPLE)
     ]
     named = tuple(sorted({str(identity) for identity in sample if is_somebody(identity)}))

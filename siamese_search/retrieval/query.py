@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import filecmp
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +16,6 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.datasets.records import decode_key
 from siamese_search.errors import UsageError, printable
 from siamese_search.gallery.contract import Gallery, Hit, StoredPoint
 from siamese_search.gallery.filters import Condition
@@ -32,15 +31,30 @@ _COPY_SCORE = 0.9999
 _BLIND_SCORE = 0.99999
 
 
-class Judge(Protocol):
-    """Decides which hits show the probe's own images. ``copies``: those found so far, by point id."""
+@dataclass(frozen=True, slots=True)
+class Copies:
+    """The hits that show a probe's own images, by point id. identities: of each of these images, where it is known."""
 
-    copies: dict[str, Hit]
+    hits: Mapping[str, Hit]
+    identities: tuple[str | None, ...]
 
     @property
-    def identity(self) -> str | None: ...
+    def identity(self) -> str | None:
+        """The identity that all which have one agree on."""
+        known = {one for one in self.identities if one is not None}
+        return known.pop() if len(known) == 1 else None
 
-    def is_copy(self, hit: Hit) -> bool: ...
+    def __or__(self, later: Copies) -> Copies:
+        """With those among further hits of the same probe; an identity that is known stays."""
+        pairs = zip(self.identities, later.identities, strict=True)
+        known = tuple(new if old is None else old for old, new in pairs)
+        return Copies({**self.hits, **later.hits}, known)
+
+
+class Judge(Protocol):
+    """Decides which hits show the probe's own images."""
+
+    def among(self, hits: Sequence[Hit]) -> Copies: ...
 
 
 @dataclass(frozen=True)
@@ -65,16 +79,10 @@ class SamePoint:
     """The judge of a probe that is itself an item of the gallery."""
 
     def __init__(self, point: StoredPoint) -> None:
-        self._id = point.id
-        identity = point.payload.get("identity")
-        self.identity = None if identity is None else str(identity)
-        self.copies: dict[str, Hit] = {}
+        self._point = point
 
-    def is_copy(self, hit: Hit) -> bool:
-        if hit.id != self._id:
-            return False
-        self.copies[hit.id] = hit
-        return True
+    def among(self, hits: Sequence[Hit]) -> Copies:
+        return Copies({hit.id: hit for hit in hits if hit.id == self._point.id}, (self._point.identity,))
 
 
 class SameAny:
@@ -82,19 +90,12 @@ class SameAny:
 
     def __init__(self, judges: Sequence[Judge]) -> None:
         self._judges = judges
-        self.copies: dict[str, Hit] = {}
 
-    @property
-    def identity(self) -> str | None:
-        """The identity that all which have one agree on."""
-        known = {judge.identity for judge in self._judges if judge.identity is not None}
-        return known.pop() if len(known) == 1 else None
-
-    def is_copy(self, hit: Hit) -> bool:
-        found = [judge.is_copy(hit) for judge in self._judges]  # all are asked: each learns its identity
-        if any(found):
-            self.copies[hit.id] = hit
-        return any(found)
+    def among(self, hits: Sequence[Hit]) -> Copies:
+        found = [judge.among(hits) for judge in self._judges]
+        own = {one for copies in found for one in copies.hits}
+        identities = tuple(one for copies in found for one in copies.identities)
+        return Copies({hit.id: hit for hit in hits if hit.id in own}, identities)
 
 
 def item_probe(gallery: Gallery, key: str) -> Probe:
@@ -106,7 +107,7 @@ def item_probe(gallery: Gallery, key: str) -> Probe:
     if "key" in gallery.fields():
         points = list(gallery.scroll([Condition("key", "=", (key,))], with_vectors=True))
     if len(points) != 1:
-        sources = ", ".join(printable(str(point.payload.get("source"))) for point in points[:3])
+        sources = ", ".join(printable(point.source) for point in points[:3])
         what = f"there are {len(points)}, of {sources}" if points else "there is none"
         raise UsageError(
             f"{printable(key)}: one item of gallery {printable(gallery.name)!r} has to have this key, {what}; search"
@@ -160,7 +161,7 @@ class SameImage:
 
     any_score: the hits' scores are not similarities to this image (it is one of several): sizes and bytes decide.
 
-    ``copies`` holds the hits so judged, by point id; ``identity`` is that of the first which has one.
+    The identity is that of the first copy which has one.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, *, any_score: bool = False) -> None:
@@ -171,39 +172,26 @@ class SameImage:
             self._path = os.path.realpath(path)
             with suppress(OSError):
                 self._size = os.stat(self._path).st_size  # noqa: PTH116 - also takes surrogate-escaped names
-        self.copies: dict[str, Hit] = {}
-        self.identity: str | None = None
-        self._others: set[str] = set()
 
-    def is_copy(self, hit: Hit) -> bool:
-        """Whether the hit shows the query's own image. Each point is examined once."""
-        if hit.id in self.copies:
-            return True
-        if hit.id in self._others:
-            return False
-        if not self._examine(hit):
-            self._others.add(hit.id)
-            return False
-        self.copies[hit.id] = hit
-        identity = hit.payload.get("identity")
-        if self.identity is None and identity is not None:
-            self.identity = str(identity)
-        return True
+    def among(self, hits: Sequence[Hit]) -> Copies:
+        copies = {hit.id: hit for hit in hits if self._examine(hit)}
+        named = (hit.identity for hit in copies.values() if hit.identity is not None)
+        return Copies(copies, (next(named, None),))
 
     def _examine(self, hit: Hit) -> bool:
         if self._path is None:
             return not self._any_score and hit.score >= _BLIND_SCORE
-        stored = decode_key(str(hit.payload.get("path", "")))
+        stored = hit.place
         if stored == self._path:
             return True  # whatever the score: the file may have changed since it was ingested
         if self._any_score:
-            if hit.payload.get("size") != self._size:
+            if hit.size != self._size:
                 return False
         elif hit.score < _COPY_SCORE:
             return False
         try:
             if os.path.samefile(stored, self._path):  # noqa: PTH121 - also takes surrogate-escaped names
                 return True
-            return hit.payload.get("size") == self._size and filecmp.cmp(stored, self._path, shallow=False)
+            return hit.size == self._size and filecmp.cmp(stored, self._path, shallow=False)
         except (OSError, ValueError):
-            return not self._any_score and hit.score >= _BLIND_SCORE and hit.payload.get("size") == self._size
+            return not self._any_score and hit.score >= _BLIND_SCORE and hit.size == self._size

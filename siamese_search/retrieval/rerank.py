@@ -16,7 +16,8 @@ import numpy as np
 from siamese_search.errors import UsageError
 from siamese_search.gallery.contract import Gallery, Hit
 from siamese_search.gallery.filters import Condition
-from siamese_search.retrieval.query import Probe
+from siamese_search.retrieval.query import Copies, Probe
+from siamese_search.retrieval.ranking import Ranking, ranked
 from siamese_search.vectors.k_reciprocal import rerank
 
 #: Candidates where nobody asks for another number: on held-out people of Market-1501 more gains little.
@@ -24,9 +25,6 @@ DEFAULT_CANDIDATES = 200
 #: More would take minutes, and memory by the square.
 MOST_CANDIDATES = 10_000
 
-#: Candidates fetched beyond those wanted, where some may be the query itself; and how many times more at need.
-_SPARE = 8
-_GROWTH = 4
 #: Values of vectors held at once, in float32 (64 MB).
 _VALUES_AT_ONCE = 1 << 24
 #: From this similarity on a copy of the query in the gallery has its vector: both are one image.
@@ -47,51 +45,25 @@ def rerank_top(
     probes: Sequence[Probe],
     candidates: int,
     where: Sequence[Condition],
-    keep: Callable[[Probe], Callable[[Hit], bool]],
-) -> Iterator[Reranked]:
-    """Per probe, in order, its first ``candidates`` hits that may appear, in their new order.
+    leaves_out: Callable[[Probe], bool],
+) -> Iterator[tuple[Reranked, Copies]]:
+    """Per probe, in order, its first ``candidates`` hits that may appear, in their new order; and its copies seen.
 
-    keep: which hits of a probe may appear at all; those that may not take part in nothing. Hits that re-ranking
+    leaves_out: whether copies of a probe may not appear; those that may not take part in nothing. Hits that re-ranking
     holds equal stay in the order of the ranking (by score, then point id). Each probe is re-ranked alone: what else
     is asked in the same call changes nothing. A copy of the query that stays among the candidates is one image
     with the query, not two.
     """
-    size = gallery.count()
-    at_once = max(1, _VALUES_AT_ONCE // (min(size, candidates) * gallery.dim))
+    at_once = max(1, _VALUES_AT_ONCE // (min(gallery.count(), candidates) * gallery.dim))
     for start in range(0, len(probes), at_once):
         asked = probes[start : start + at_once]
-        for probe, hits in zip(asked, _fetched(gallery, asked, candidates, where, keep, size), strict=True):
-            yield _reranked(probe, hits)
+        found = ranked(gallery, asked, candidates, where, leaves_out, with_vectors=True)
+        for probe, one in zip(asked, found, strict=True):
+            yield _reranked(probe, one), one.copies
 
 
-def _fetched(
-    gallery: Gallery,
-    probes: Sequence[Probe],
-    candidates: int,
-    where: Sequence[Condition],
-    keep: Callable[[Probe], Callable[[Hit], bool]],
-    size: int,
-) -> list[list[Hit]]:
-    """The first candidates of each probe, with vectors."""
-    found: list[list[Hit]] = [[] for _ in probes]
-    vectors = np.stack([probe.vector for probe in probes])
-    unfinished = list(range(len(probes)))
-    fetch = candidates + _SPARE
-    while unfinished:
-        fetch = min(fetch, size)
-        short = []
-        answers = gallery.query_batch(vectors[unfinished], fetch, where, with_vectors=True)
-        for row, hits in zip(unfinished, answers, strict=True):
-            may_appear = keep(probes[row])
-            found[row] = [hit for hit in hits if may_appear(hit)][:candidates]
-            if len(found[row]) < candidates and len(hits) == fetch < size:
-                short.append(row)
-        unfinished = short
-        fetch *= _GROWTH
-    return found
-
-
-def _reranked(probe: Probe, hits: Sequence[Hit]) -> Reranked:
+def _reranked(probe: Probe, ranking: Ranking) -> Reranked:
+    hits = ranking.hits
     if not hits:
         return []
     vectors = np.stack([hit.vector for hit in hits if hit.vector is not None])  # [n, d]
@@ -100,7 +72,7 @@ def _reranked(probe: Probe, hits: Sequence[Hit]) -> Reranked:
         copies = (
             place
             for place, hit in enumerate(hits)
-            if hit.id in probe.judge.copies and hit.score >= _SAME_VECTOR
+            if hit.id in ranking.copies.hits and hit.score >= _SAME_VECTOR
         )
         own = next(copies, -1)
     scores = rerank(probe.vector[None], vectors, same_image=np.array([own], np.int64))[0]  # [n]

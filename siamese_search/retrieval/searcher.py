@@ -8,24 +8,23 @@ Re-ranking puts the first images of that ranking into another order, before grou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from siamese_search.datasets.records import BOOKKEEPING, decode_key
+from siamese_search.datasets.records import BOOKKEEPING
+from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import ImageError, ModelMismatchError, StoreError, UsageError
 from siamese_search.gallery.contract import Gallery, Hit
 from siamese_search.gallery.filters import Condition
-from siamese_search.io.images import read_image
-from siamese_search.io.location import located
 from siamese_search.model.flip import FlipEmbedder
 from siamese_search.retrieval.grouping import Group, count_sightings, group_key, rank_groups
-from siamese_search.retrieval.query import Probe, SameImage, fuse, item_probe, push_away
+from siamese_search.retrieval.query import Copies, Probe, SameImage, fuse, item_probe, push_away
+from siamese_search.retrieval.ranking import ranked
 from siamese_search.retrieval.rerank import DEFAULT_CANDIDATES, Reranked, check_candidates, rerank_top
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
@@ -39,15 +38,6 @@ Query = Path | str | NDArray[np.uint8]
 
 #: Payload fields with a place of their own in a result; everything else is metadata.
 _RESERVED = BOOKKEEPING | {"identity", "camera"}
-
-#: Query images in memory at once: a directory of thousands must not be.
-_IMAGES_AT_ONCE = 64
-#: Results fetched beyond k when some may be dropped: the query itself and a few copies of it.
-_SPARE = 8
-#: Results fetched per group wanted, at first: identities have several images each.
-_GROUP_FETCH = 8
-#: How many times more is fetched when the first answer did not suffice.
-_GROWTH = 4
 
 
 class Searcher:
@@ -161,76 +151,52 @@ class Searcher:
         """The readable queries' vectors, float32 [n, d]; per query, why it is not among them."""
         embedder = FlipEmbedder(self.embedder) if flip else self.embedder
         vectors = [np.empty((0, self.gallery.dim), np.float32)]
-        errors: list[str | None] = []
-        size = self.embedder.input_size
-        for start in range(0, len(queries), _IMAGES_AT_ONCE):
-            pixels: list[NDArray[np.uint8]] = []
-            for query in queries[start : start + _IMAGES_AT_ONCE]:
-                try:
-                    pixels.append(
-                        _resized(query, size) if isinstance(query, np.ndarray) else read_image(query, size)
-                    )
-                    errors.append(None)
-                except ImageError as error:
-                    if len(queries) == 1:
-                        raise
-                    errors.append(error.reason)
-            if pixels:
-                vectors.append(embedder.embed(np.stack(pixels)))
+        errors: list[str | None] = [None] * len(queries)
+        for found in embed_images(batches_of(range(len(queries))), embedder, queries.__getitem__):
+            vectors.append(found.vectors)
+            for row, error in found.failures:
+                if len(queries) == 1:
+                    raise error
+                errors[row] = error.reason
         return np.concatenate(vectors), errors
 
     def rank(self, probes: Sequence[Probe], k: int, where: Sequence[Condition], rules: Rules) -> list[Ranked]:
         """Per probe at most k groups; without grouping each holds one hit."""
-        size = self.gallery.count()
-        vectors = np.stack([probe.vector for probe in probes]) if probes else np.empty((0, 0), np.float32)
-        ranked: list[list[Group]] = [[] for _ in probes]
-        unfinished = list(range(len(probes)))
-        fetch = k + _SPARE if any(rules.leaves_out(probe) for probe in probes) else k
+        found: list[tuple[list[Group], Copies]]
         if rules.group_by:
-            fetch = max(_GROUP_FETCH * k, fetch)
-        while unfinished:
-            fetch = min(fetch, size)
-            found = self.gallery.query_batch(vectors[unfinished], fetch, where)
-            short = []
-            for row, hits in zip(unfinished, found, strict=True):
-                keep = rules.keep(probes[row])
-                if rules.group_by:
-                    ranked[row] = rank_groups(self.gallery, vectors[row], hits, fetch, k, where, keep)
-                    continue
-                ranked[row] = [Group(hit) for hit in hits if keep(hit)][:k]
-                if (
-                    len(ranked[row]) < k
-                    and len(hits) == fetch < size
-                    and not rules.below(hits[-1], probes[row])
-                ):
-                    short.append(row)
-            unfinished = short
-            fetch *= _GROWTH
-        ranked = [
-            [group for group in groups if not rules.below(group.best, probe)]
-            for groups, probe in zip(ranked, probes, strict=True)
-        ]
-        best = [groups[0].best.score if groups else None for groups in ranked]
+            found = rank_groups(self.gallery, probes, k, where, rules.leaves_out)
+        else:
+            plain = ranked(self.gallery, probes, k, where, rules.leaves_out, below=rules.below)
+            found = [([Group(hit) for hit in one.hits], one.copies) for one in plain]
+        shown = []
+        for (groups, copies), probe in zip(found, probes, strict=True):
+            groups = [group for group in groups if not rules.below(group.best, probe)]
+            shown.append(Ranked(groups, groups[0].best.score if groups else None, copies))
         if rules.candidates:
-            reordered = rerank_top(self.gallery, probes, rules.candidates, where, rules.keep)
-            ranked = [
-                rules.merged(top, groups, probe)[:k]
-                for top, groups, probe in zip(reordered, ranked, probes, strict=True)
+            reordered = rerank_top(self.gallery, probes, rules.candidates, where, rules.leaves_out)
+            shown = [
+                replace(one, groups=rules.merged(top, one.groups, probe)[:k], copies=one.copies | copies)
+                for (top, copies), one, probe in zip(reordered, shown, probes, strict=True)
             ]
         if rules.group_by:
             left_out = [
-                list(probe.judge.copies.values()) if rules.leaves_out(probe) else [] for probe in probes
+                list(one.copies.hits.values()) if rules.leaves_out(probe) else []
+                for one, probe in zip(shown, probes, strict=True)
             ]
-            count_sightings(self.gallery, where, ranked, left_out)
-        return [Ranked(groups, score) for groups, score in zip(ranked, best, strict=True)]
+            count_sightings(self.gallery, where, [one.groups for one in shown], left_out)
+        return shown
 
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """What is shown of a ranking, and the highest score in it: re-ranking may put it further down than is shown."""
+    """What is shown of a ranking. best: the highest score in it, which re-ranking may put further down than is shown.
+
+    copies: the hits seen that show the query itself.
+    """
 
     groups: list[Group]
     best: float | None
+    copies: Copies
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +210,6 @@ class Rules:
 
     def leaves_out(self, probe: Probe) -> bool:
         return self.exclude_self or probe.never
-
-    def keep(self, probe: Probe) -> Callable[[Hit], bool]:
-        # The judge is asked even where nothing is excluded: it learns the query's own identity.
-        return lambda hit: not (probe.judge.is_copy(hit) and self.leaves_out(probe))
 
     def below(self, hit: Hit, probe: Probe) -> bool:
         return self.min_score is not None and probe.scale * hit.score < self.min_score
@@ -264,45 +226,36 @@ class Rules:
         return list(groups.values())
 
 
-def answer(ranked: Ranked, probe: Probe, rules: Rules) -> QueryResult:
+def answer(shown: Ranked, probe: Probe, rules: Rules) -> QueryResult:
     """What a probe's ranking is to whoever asked."""
-    results = tuple(_result(rank, group, probe) for rank, group in enumerate(ranked.groups, start=1))
+    results = tuple(
+        _result(rank, group, probe, shown.copies) for rank, group in enumerate(shown.groups, start=1)
+    )
     return QueryResult(
         probe.name,
         results,
         probe.path,
-        probe.judge.identity,
+        shown.copies.identity,
         pairwise=probe.pairwise,
-        best_score=None if ranked.best is None else float(probe.scale * ranked.best),
+        best_score=None if shown.best is None else float(probe.scale * shown.best),
         candidates=rules.candidates or None,
     )
 
 
-def _resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """An RGB array at the model's size, resampled exactly as ``read_image`` does."""
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise UsageError(f"a query array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-    if image.shape[:2] == size:
-        return image
-    resized = Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(resized, np.uint8)
-
-
-def _result(rank: int, group: Group, probe: Probe) -> SearchResult:
-    payload = group.best.payload
-    identity, camera = payload.get("identity"), payload.get("camera")
+def _result(rank: int, group: Group, probe: Probe, copies: Copies) -> SearchResult:
+    best = group.best
     return SearchResult(
         rank=rank,
-        score=float(probe.scale * group.best.score),
-        identity=None if identity is None else str(identity),
-        camera=None if camera is None else str(camera),
-        path=located(decode_key(str(payload.get("path", "")))),
-        key=str(payload.get("key", "")),
-        metadata={name: value for name, value in payload.items() if name not in _RESERVED},
-        id=group.best.id,
-        source=str(payload.get("source", "")),
+        score=float(probe.scale * best.score),
+        identity=best.identity,
+        camera=best.camera,
+        path=best.path,
+        key=best.key,
+        metadata={name: value for name, value in best.payload.items() if name not in _RESERVED},
+        id=best.id,
+        source=best.source,
         sightings=group.sightings,
         cameras=group.cameras,
         reranked=group.reranked,
-        itself=group.best.id in probe.judge.copies,
+        itself=best.id in copies.hits,
     )

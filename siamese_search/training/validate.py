@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, ImageRecord
 from siamese_search.errors import DataError
+from siamese_search.evaluation.labels import Labels
 from siamese_search.evaluation.retrieval import RankingMetrics, retrieval_metrics
 from siamese_search.model.network import APNNetwork
 from siamese_search.training.config import TrainConfig
@@ -113,8 +114,7 @@ def validate(
     used = [records[row] for row in rows.tolist()]
     ids = [record.identity or "" for record in used]
     cameras = [record.camera for record in used]
-    itself = np.arange(len(used))
-    metrics = retrieval_metrics(embeddings, embeddings, ids, ids, cameras, cameras, same_image=itself)
+    metrics = retrieval_metrics(embeddings, embeddings, Labels.within(ids, cameras))
     if metrics.invalid_queries == metrics.queries:
-        metrics = retrieval_metrics(embeddings, embeddings, ids, ids, same_image=itself)
+        metrics = retrieval_metrics(embeddings, embeddings, Labels.within(ids))
     return Validation(metrics, held_out_loss(config, features, ids, [record.source for record in used]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 
 from siamese_search.datasets.layouts import Dataset, load_dataset
 from siamese_search.datasets.records import ImageRecord
-from siamese_search.datasets.splits import hold_out, query_gallery_split, read_identity_list, split_identities
+from siamese_search.datasets.splits import hold_out, read_identity_list, split_identities
 from siamese_search.errors import DataError, UsageError
 
 PEOPLE = [f"p{i:03d}" for i in range(50)]
@@ -153,50 +152,6 @@ def test_hold_out_needs_somebody_on_both_sides():
         hold_out(data, [])
     with pytest.raises(DataError, match="knows no identities"):
         hold_out(dataset([record(None, None, 0)], "flat"), ["a"])
-
-
-def groups(records) -> Counter:
-    return Counter((r.identity, r.camera) for r in records)
-
-
-def test_one_query_for_each_identity_and_camera():
-    records = [record(who, camera, n) for who in "ab" for camera in "123" for n in range(4)]
-    queries, gallery = query_gallery_split(records)
-    assert set(groups(queries).values()) == {1}
-    assert len(groups(queries)) == 6
-    assert [r for r in records if r in queries or r in gallery] == records
-    assert len(queries) + len(gallery) == len(records)
-
-
-def test_query_choice_does_not_depend_on_order_but_on_the_seed():
-    records = [record("a", "1", n) for n in range(40)]
-    chosen = query_gallery_split(records)[0]
-    assert query_gallery_split(records[::-1])[0] == chosen
-    assert any(query_gallery_split(records, seed=s)[0] != chosen for s in range(1, 5))
-
-
-def test_each_camera_keeps_something_to_be_found():
-    records = [record("a", "1", 0), record("a", "2", 0), record("a", "2", 1)]
-    queries, gallery = query_gallery_split(records, per_camera=5)
-    assert groups(queries) == {("a", "2"): 1}
-    assert groups(gallery) == {("a", "1"): 1, ("a", "2"): 1}
-    # Single images everywhere: one of them still becomes a query.
-    assert len(query_gallery_split([record("a", c, 0) for c in "123"])[0]) == 1
-    assert query_gallery_split([record("a", "1", 0)])[0] == []
-
-
-def test_reserved_and_unknown_identities_are_gallery_only():
-    records = [record(who, "1", n) for who in ("-1", "0000", None) for n in range(3)]
-    assert query_gallery_split(records) == ([], records)
-
-
-def test_no_cameras_count_as_one():
-    assert len(query_gallery_split([record("a", None, n) for n in range(5)])[0]) == 1
-
-
-def test_at_least_one_query():
-    with pytest.raises(UsageError):
-        query_gallery_split([], per_camera=0)
 
 
 @pytest.mark.data

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError
-from siamese_search.evaluation.evaluate import evaluate, evaluate_gallery
+from siamese_search.evaluation.evaluate import evaluate
+from siamese_search.evaluation.labels import Labels
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.io.images import read_image
@@ -48,11 +48,13 @@ def test_figures_are_those_of_the_images_by_the_slow_way(make_images, embedder, 
     expected = retrieval_metrics(
         vectors[queries],
         vectors,
-        [kept[i].identity for i in queries],
-        [r.identity for r in kept],
-        [kept[i].camera for i in queries],
-        [r.camera for r in kept],
-        same_image=np.array(queries),
+        Labels.of(
+            [kept[i].identity for i in queries],
+            [r.identity for r in kept],
+            [kept[i].camera for i in queries],
+            [r.camera for r in kept],
+            same_image=np.array(queries),
+        ),
     )
     assert 0.2 < expected.mAP < 0.999  # noisy enough to tell rankings apart
     assert report.ranking.mAP == report.exact.mAP == pytest.approx(expected.mAP, abs=1e-12)
@@ -221,7 +223,7 @@ def test_flip_holds_for_every_figure_and_is_named(make_images, embedder, memory_
 
 
 def test_queries_are_asked_in_bounded_groups(make_images, embedder, memory_gallery, monkeypatch):
-    monkeypatch.setattr("siamese_search.evaluation.through_gallery._HITS_AT_ONCE", 30)
+    monkeypatch.setattr("siamese_search.gallery.paging.HITS_AT_ONCE", 30)
     gallery = memory_gallery()
     report = evaluate(make_images(), embedder, gallery)
     assert gallery.asked == [(2, 12)] * 6
@@ -235,7 +237,7 @@ def test_fetching_in_steps_gives_the_figures_of_full_rankings(
     records = make_images(["1", "2", "3", "0000", "-1", "4", "5"], ("1", "2", "3"), each=2, noise=noise)
     whole = evaluate(records, embedder, memory_gallery())
     monkeypatch.setattr("siamese_search.evaluation.through_gallery._FIRST_FETCH", 2)
-    monkeypatch.setattr("siamese_search.evaluation.through_gallery._FETCH_GROWTH", 2)
+    monkeypatch.setattr("siamese_search.evaluation.through_gallery.GROWTH", 2)
     # A forecast that is always too short, as with an index that loses points.
     monkeypatch.setattr(
         "siamese_search.evaluation.through_gallery._depths", lambda _, rows, __: np.zeros(len(rows))
@@ -268,45 +270,6 @@ def test_progress_covers_both_stages(make_images, embedder, memory_gallery):
         make_images(), embedder, memory_gallery(), batch_size=5, progress=lambda *step: seen.append(step)
     )
     assert seen == [("embed", 5, 12), ("embed", 10, 12), ("embed", 12, 12), ("rank", 12, 12)]
-
-
-def test_a_stored_gallery_is_measured_from_its_vectors(make_images, embedder, memory_gallery):
-    records = make_images(["1", "2", "3", "0000", "-1", None], noise=500)
-    images = np.stack([read_image(r.path, embedder.input_size) for r in records])
-    gallery = memory_gallery()
-    # Ids in another order than the records, and a numeric camera, as a CSV would have given it.
-    ids = [f"{i * 37 % 100:032x}" for i in range(len(records))]
-    gallery.upsert(ids, embedder.embed(images), [_payload(r) for r in records])
-    stored, fresh = evaluate_gallery(gallery), evaluate(records, embedder, memory_gallery())
-    assert stored.mAP == pytest.approx(fresh.mAP, abs=1e-9)
-    assert stored.ranking.queries == 12
-    assert stored.plan.excluded == fresh.plan.excluded
-    assert stored.verification == fresh.verification
-    assert stored.ann_recall == 1.0
-    assert stored.data == "nowhere/memory"
-    again = evaluate_gallery(gallery, rerank=KReciprocal(4, 2)).reranked
-    assert again.metrics.mAP == pytest.approx(
-        evaluate(records, embedder, memory_gallery(), rerank=KReciprocal(4, 2)).reranked.metrics.mAP, abs=1e-9
-    )
-
-
-def _payload(record: ImageRecord) -> dict[str, object]:
-    camera = None if record.camera is None else int(record.camera)
-    return {"identity": record.identity, "camera": camera, "key": record.key, "path": str(record.path)}
-
-
-def test_a_stored_gallery_of_the_embedded_database(make_images, embedder, tmp_path):
-    from siamese_search.gallery.opening import open_gallery
-
-    records = make_images(["1", "2", "3"], noise=60)
-    images = np.stack([read_image(r.path, embedder.input_size) for r in records])
-    ids = [f"00000000-0000-0000-0000-{i:012d}" for i in range(len(records))]
-    model = ModelRef(embedder.fingerprint, embedder.dim)
-    with open_gallery(str(tmp_path / "store"), "people", model=model, create=True, mode="w") as gallery:
-        gallery.upsert(ids, embedder.embed(images), [_payload(r) for r in records])
-        stored = evaluate_gallery(gallery)
-    assert stored.mAP == pytest.approx(stored.exact.mAP, abs=1e-6)
-    assert stored.ranking.queries == 12
 
 
 def test_a_gallery_that_holds_something_is_left_alone(make_images, embedder, memory_gallery):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from siamese_search.evaluation.labels import Labels
 from siamese_search.evaluation.open_set import OpenSet, open_set
 
 
@@ -24,7 +25,7 @@ def test_against_asking_each_query_in_turn(seed: int, count: int, block: int, ca
     vectors = unit(rng.normal(size=(count, 6)))
     ids = [str(i) for i in rng.integers(0, 5, count)]
     seen = [None if c == 3 else str(c) for c in rng.integers(0, 4, count)] if cameras else None
-    found = open_set(vectors, vectors, ids, ids, seen, seen, same_image=np.arange(count), block=block)
+    found = open_set(vectors, vectors, Labels.within(ids, seen), block=block)
     for q in range(count):
         matches, others = [], []
         for g in range(count):

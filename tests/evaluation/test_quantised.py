@@ -9,7 +9,7 @@ from siamese_search.datasets.records import ImageRecord
 from siamese_search.evaluation.evaluate import evaluate
 from siamese_search.evaluation.protocol import all_vs_all
 from siamese_search.evaluation.quantised import measure_quantised
-from siamese_search.evaluation.retrieval import metrics_from_ranked_hits
+from siamese_search.evaluation.retrieval import metrics_from_hit_ranks
 
 
 def planted(tmp_path, people: int = 12, each: int = 6, dim: int = 64, spread: float = 0.05, seed: int = 0):
@@ -33,7 +33,7 @@ def test_the_exact_side_is_the_truncated_ranking_by_the_slow_way(tmp_path):
     for query in range(len(vectors)):
         order = sorted(range(len(vectors)), key=lambda i: (-float(vectors[query] @ vectors[i]), i))[:20]
         hits = [identities[i] == identities[query] for i in order if i != query]
-        precisions.append(metrics_from_ranked_hits(hits, positives=5).average_precision)
+        precisions.append(metrics_from_hit_ranks(np.flatnonzero(hits) + 1, positives=5).average_precision)
         firsts.append(hits[0])
     assert found.depth == 20
     assert found.exact_mAP == pytest.approx(np.mean(precisions), abs=1e-6)

@@ -8,12 +8,17 @@ import numpy as np
 import pytest
 
 from siamese_search.datasets import records
-from siamese_search.evaluation import retrieval
+from siamese_search.evaluation.labels import DISTRACTOR, JUNK, Labels
 from siamese_search.evaluation.retrieval import (
-    metrics_from_ranked_hits,
+    metrics_from_hit_ranks,
     metrics_from_scores,
     retrieval_metrics,
 )
+
+
+def metrics_from_ranked_hits(hits, positives=None):
+    """The figures of a ranking of which each item is known to match or not."""
+    return metrics_from_hit_ranks(np.flatnonzero(hits).astype(np.int64) + 1, positives)
 
 
 def ranked(*hit_ranks: int, length: int = 10) -> list[bool]:
@@ -103,7 +108,7 @@ def test_golden_values_come_out_of_a_whole_ranking():
     # Scores fall with the index, so gallery item i has rank i + 1.
     gallery = np.linspace(1, 0.1, 10, dtype=np.float32)[:, None]
     identities = ["7" if hit else f"other{i}" for i, hit in enumerate(ranked(1, 2, 4, 7))]
-    result = retrieval_metrics(np.ones((1, 1), np.float32), gallery, ["7"], identities)
+    result = retrieval_metrics(np.ones((1, 1), np.float32), gallery, Labels.of(["7"], identities))
     assert result.mAP == pytest.approx(0.830357, abs=1e-6)
     assert result.mAP_trapezoid == pytest.approx(0.811012, abs=1e-6)
     assert result.mINP == pytest.approx(0.571429, abs=1e-6)
@@ -117,7 +122,8 @@ def test_oracle_agrees_on_random_cases(seed):
         *labelled, same_image = random_case(rng)
         expected = oracle(*labelled, same_image)
         chunk = int(rng.integers(1, 9))
-        result = retrieval_metrics(*labelled, same_image=same_image, ranks=(1, 3, 50), chunk=chunk)
+        labels = Labels.of(*labelled[2:], same_image=same_image)
+        result = retrieval_metrics(*labelled[:2], labels, ranks=(1, 3, 50), chunk=chunk)
         known = [figures for figures in expected if figures is not None]
         valid += len(known)
         assert result.queries == len(expected)
@@ -151,11 +157,13 @@ def one_query(gallery_scores, gallery_ids, gallery_cameras=None, *, camera=None,
     return retrieval_metrics(
         np.ones((1, 1), np.float32),
         np.array(gallery_scores, np.float32)[:, None],
-        ["A"],
-        gallery_ids,
-        [camera],
-        gallery_cameras or [None] * len(gallery_ids),
-        same_image=np.array([same_image]),
+        Labels.of(
+            ["A"],
+            gallery_ids,
+            [camera],
+            gallery_cameras or [None] * len(gallery_ids),
+            same_image=np.array([same_image]),
+        ),
     )
 
 
@@ -196,7 +204,7 @@ def test_a_gallery_smaller_than_k():
 
 def test_invalid_queries_are_counted_and_take_no_part_in_the_means():
     vectors = np.eye(3, dtype=np.float32)
-    result = retrieval_metrics(vectors, vectors, ["A", "nobody", "-1"], ["A", "B", "C"])
+    result = retrieval_metrics(vectors, vectors, Labels.of(["A", "nobody", "-1"], ["A", "B", "C"]))
     assert (result.queries, result.invalid_queries, result.valid_queries) == (3, 2, 1)
     assert result.mAP == result.rank1 == 1.0
 
@@ -208,8 +216,8 @@ def test_without_any_valid_query_there_is_no_mean():
 
 def test_an_empty_gallery_and_no_queries():
     nothing = np.empty((0, 4), np.float32)
-    assert retrieval_metrics(np.ones((2, 4)), nothing, ["A", "B"], []).invalid_queries == 2
-    assert retrieval_metrics(nothing, np.ones((2, 4)), [], ["A", "B"]).queries == 0
+    assert retrieval_metrics(np.ones((2, 4)), nothing, Labels.of(["A", "B"], [])).invalid_queries == 2
+    assert retrieval_metrics(nothing, np.ones((2, 4)), Labels.of([], ["A", "B"])).queries == 0
 
 
 def test_a_truncated_list_counts_missing_matches_as_missed():
@@ -228,7 +236,7 @@ def test_memory_is_bounded_by_the_chunk():
     queries = rng.normal(size=(256, 4)).astype(np.float32)
     identities = [str(i % 500) for i in range(20_000)]
     tracemalloc.start()
-    retrieval_metrics(queries, gallery, identities[:256], identities, chunk=16)
+    retrieval_metrics(queries, gallery, Labels.of(identities[:256], identities), chunk=16)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 8e6  # the whole score matrix would be 20 MB
@@ -255,12 +263,26 @@ def test_what_cannot_be_measured_is_refused(change, message):
         "gallery_ids": ["1", "2"],
     }
     with pytest.raises(ValueError, match=message):
-        retrieval_metrics(**{**sound, **change})
+        measured({**sound, **change})
 
 
-def test_reserved_identities_are_those_of_the_records():
-    assert retrieval.JUNK == records.JUNK_IDENTITY
-    assert retrieval.DISTRACTOR == records.DISTRACTOR_IDENTITY
+def measured(given):
+    labels = {name: value for name, value in given.items() if "embeddings" not in name and name != "chunk"}
+    others = {name: value for name, value in given.items() if name not in labels}
+    return retrieval_metrics(**others, labels=Labels.of(**labels))
+
+
+def test_reserved_identities_have_codes_of_their_own():
+    labels = Labels.of(
+        ["a", records.JUNK_IDENTITY], [records.DISTRACTOR_IDENTITY, "b", "a"], [None, "1"], ["1", None, "2"]
+    )
+    assert (labels.query_identity.tolist(), labels.gallery_identity.tolist()) == (
+        [0, JUNK],
+        [DISTRACTOR, 1, 0],
+    )
+    assert (labels.query_camera.tolist(), labels.gallery_camera.tolist()) == ([-1, 0], [0, -1, 1])
+    assert [labels.members(query).tolist() for query in (0, 1)] == [[2], []]
+    assert labels.matches(0) == 1
 
 
 def test_scores_that_are_there_give_the_figures_of_their_embeddings():
@@ -268,10 +290,9 @@ def test_scores_that_are_there_give_the_figures_of_their_embeddings():
     vectors = rng.normal(size=(30, 4)).astype(np.float32)
     ids = [str(i) for i in rng.integers(1, 6, size=30)]
     cameras = [str(i) for i in rng.integers(1, 3, size=30)]
-    same = np.arange(30)
-    whole = retrieval_metrics(vectors, vectors, ids, ids, cameras, cameras, same_image=same)
+    whole = retrieval_metrics(vectors, vectors, Labels.within(ids, cameras))
     blocks = np.split(vectors @ vectors.T, [7, 21])
-    split = metrics_from_scores(blocks, ids, ids, cameras, cameras, same_image=same)
+    split = metrics_from_scores(blocks, Labels.within(ids, cameras))
     np.testing.assert_array_equal(split.average_precision, whole.average_precision)
     np.testing.assert_array_equal(split.first_hit_rank, whole.first_hit_rank)
     assert split.invalid_queries == whole.invalid_queries
@@ -280,4 +301,6 @@ def test_scores_that_are_there_give_the_figures_of_their_embeddings():
 @pytest.mark.parametrize("shapes", [[(2, 4)], [(2, 4), (2, 4)], [(3, 5)]])
 def test_scores_that_do_not_fit_are_refused(shapes):
     with pytest.raises(ValueError, match="scores"):
-        metrics_from_scores([np.zeros(shape, np.float32) for shape in shapes], list("abc"), list("abcd"))
+        metrics_from_scores(
+            [np.zeros(shape, np.float32) for shape in shapes], Labels.of(list("abc"), list("abcd"))
+        )

@@ -7,6 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from siamese_search.evaluation.labels import Labels
 from siamese_search.evaluation.verification import BINS, SCALE, PairScores, cross_pair_scores, pair_scores
 
 
@@ -55,7 +56,7 @@ def test_brute_force_over_all_pairs_agrees(seed):
     pairs = all_pairs(vectors, ids, cameras)
     genuine = np.array([score for score, same in pairs if same])
     impostor = np.array([score for score, same in pairs if not same])
-    scores = pair_scores(vectors, ids, cameras, block=int(rng.integers(100, 1000)))
+    scores = pair_scores(vectors, Labels.within(ids, cameras), block=int(rng.integers(100, 1000)))
 
     assert (scores.genuine_pairs, scores.impostor_pairs) == (genuine.size, impostor.size)
     wins = (genuine[:, None] > impostor).sum() + (genuine[:, None] == impostor).sum() / 2
@@ -83,7 +84,7 @@ def test_auc_and_roc_agree_with_scikit_learn(seed):
     labels = rng.integers(0, 12, size=150)
     vectors = centres[labels] + rng.normal(0, 1.5, size=(150, 24))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-    scores = pair_scores(vectors, [str(label + 1) for label in labels])
+    scores = pair_scores(vectors, Labels.within([str(label + 1) for label in labels]))
 
     upper = np.triu_indices(150, 1)
     similarity = (vectors @ vectors.T)[upper]
@@ -159,11 +160,14 @@ def test_two_sets_pair_up_across_only():
     cameras = cameras or ["1"] * 20 + ["2"] * 20
     left, right = slice(0, 15), slice(15, 40)
     crossing = cross_pair_scores(
-        vectors[left], ids[left], cameras[left], vectors[right], ids[right], cameras[right], block=70
+        vectors[left],
+        vectors[right],
+        Labels.of(ids[left], ids[right], cameras[left], cameras[right]),
+        block=70,
     )
-    whole = pair_scores(vectors, ids, cameras)
-    within = pair_scores(vectors[left], ids[left], cameras[left]) + pair_scores(
-        vectors[right], ids[right], cameras[right]
+    whole = pair_scores(vectors, Labels.within(ids, cameras))
+    within = pair_scores(vectors[left], Labels.within(ids[left], cameras[left])) + pair_scores(
+        vectors[right], Labels.within(ids[right], cameras[right])
     )
     np.testing.assert_array_equal((crossing + within).genuine, whole.genuine)
     np.testing.assert_array_equal((crossing + within).impostor, whole.impostor)
@@ -171,7 +175,7 @@ def test_two_sets_pair_up_across_only():
 
 def test_scores_at_the_ends_are_counted():
     vectors = np.array([[1, 0], [1, 0], [-1, 0]], np.float32)
-    scores = pair_scores(vectors, ["1", "1", "2"])
+    scores = pair_scores(vectors, Labels.within(["1", "1", "2"]))
     assert scores.genuine[-1] == 1  # a score of exactly 1
     assert scores.impostor[0] == 2  # scores of exactly -1
     edges, genuine, impostor = scores.binned(4)
@@ -184,7 +188,7 @@ def test_memory_does_not_grow_with_the_pairs():
     vectors = sign_vectors(np.random.default_rng(0), 3000)
     ids = [str(i % 100 + 1) for i in range(3000)]
     tracemalloc.start()
-    scores = pair_scores(vectors, ids, block=100_000)
+    scores = pair_scores(vectors, Labels.within(ids), block=100_000)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert scores.genuine_pairs + scores.impostor_pairs == 3000 * 2999 // 2
@@ -193,11 +197,11 @@ def test_memory_does_not_grow_with_the_pairs():
 
 def test_what_cannot_be_measured_is_refused():
     with pytest.raises(ValueError, match="row 1 has length 2"):
-        pair_scores(np.array([[1, 0], [2, 0]], np.float32), ["1", "2"])
+        pair_scores(np.array([[1, 0], [2, 0]], np.float32), Labels.within(["1", "2"]))
     with pytest.raises(ValueError, match="row 0 has length nan"):
-        pair_scores(np.array([[np.nan, 0]], np.float32), ["1"])
+        pair_scores(np.array([[np.nan, 0]], np.float32), Labels.within(["1"]))
     with pytest.raises(ValueError, match="as many identities"):
-        pair_scores(np.eye(2, dtype=np.float32), ["1"])
+        pair_scores(np.eye(2, dtype=np.float32), Labels.within(["1"]))
     with pytest.raises(ValueError, match="lies in"):
         from_scores([0.9], [0.1]).at_false_accept_rate(0)
     with pytest.raises(ValueError, match="power of two"):

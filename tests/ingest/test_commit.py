@@ -8,10 +8,11 @@ import pytest
 from fakes import ColourEmbedder, MemoryGallery, write_image, write_market
 
 from ingest import commit
-from ingest.commit import Committer, one_at_a_time
+from ingest.commit import Committer
 from ingest.pipeline import run_ingest
 from ingest.stages import Clock, Tally
 from ingest.summary import IngestSummary
+from siamese_search.gallery.forwarding import Serial
 
 
 def tally_of(clock):
@@ -84,7 +85,7 @@ def test_the_gallery_is_asked_one_thing_at_a_time(tmp_path, monkeypatch, embedde
 
 
 def test_one_at_a_time_shows_the_same_gallery(gallery):
-    shared = one_at_a_time(gallery)
+    shared = Serial(gallery)
     assert (shared.name, shared.model, shared.dim) == (gallery.name, gallery.model, gallery.dim)
     assert shared.count() == 0
 

@@ -1,4 +1,4 @@
-"""Decoder: each file as the scan saw it, or named with its reason; and an ingest of a thousand damaged ones."""
+"""embed_files: each file as the scan saw it, or named with its reason; and an ingest of a thousand damaged ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ import pytest
 from damaged import DAMAGE, damaged_files, good_images, write_damaged
 from fakes import ColourEmbedder, MemoryGallery, write_image
 
-from ingest.embed import Decoder
+from ingest.embed import embed_files
 from ingest.pipeline import run_ingest
 from ingest.plan import plan_files
 from ingest.scan import scan_files, survey_roots
+from ingest.stages import Clock, Tally
+from ingest.summary import IngestSummary
 from siamese_search.io.images import read_image
 from siamese_search.io.location import CHANGED
 
@@ -33,24 +36,36 @@ def planned(tmp_path, gallery):
     return plan_files(chunk, gallery)
 
 
-@pytest.fixture
-def decoder():
-    with Decoder(SIZE, 2) as made:
-        yield made
+class Kept:
+    """A sink; and what came of the batch beside it."""
+
+    def __init__(self, planned):
+        self.files, self.vectors = [], []
+        summary = IngestSummary("default", "memory", "colours")
+        tally = Tally(summary, Clock({}), None, None)
+        assert embed_files([planned], ColourEmbedder(), self, tally, threads=2, stop=threading.Event())
+        self.failures, self.seconds = summary.failures, tally.clock.seconds()
+
+    def put(self, files, vectors):
+        self.files += files
+        self.vectors += list(vectors)
+
+
+def embedded(files):
+    return [ColourEmbedder().embed(read_image(path_of(file), SIZE)[None])[0] for file in files]
 
 
 def path_of(file):
     return file.scanned.record.path
 
 
-def test_a_batch_is_its_files_in_order(planned, decoder):
-    batch = decoder.submit(planned).result()
+def test_a_batch_is_its_files_in_order(planned):
+    batch = Kept(planned)
     assert batch.files == planned
     assert batch.failures == []
-    assert batch.seconds > 0
-    np.testing.assert_array_equal(batch.pixels, [read_image(path_of(file), SIZE) for file in planned])
-    batch.release()
-    assert batch.pixels.shape == (0, *SIZE, 3)
+    assert batch.seconds["decode"] > 0
+    assert batch.seconds["embed"] > 0
+    np.testing.assert_array_equal(batch.vectors, embedded(planned))
 
 
 def rewritten(path):
@@ -90,12 +105,12 @@ def replaced_by_a_directory(path):
         (replaced_by_a_directory, "not a regular file"),
     ],
 )
-def test_what_happens_to_a_file_after_the_scan_is_named_and_costs_no_other(planned, decoder, happens, reason):
+def test_what_happens_to_a_file_after_the_scan_is_named_and_costs_no_other(planned, happens, reason):
     happens(path_of(planned[4]))
-    batch = decoder.submit(planned).result()
-    assert batch.failures == [(planned[4], reason)]
+    batch = Kept(planned)
+    assert [(one.path, one.reason) for one in batch.failures] == [(str(path_of(planned[4])), reason)]
     assert batch.files == planned[:4] + planned[5:]
-    np.testing.assert_array_equal(batch.pixels, [read_image(path_of(file), SIZE) for file in batch.files])
+    np.testing.assert_array_equal(batch.vectors, embedded(batch.files))
 
 
 def test_a_file_that_changes_during_an_ingest_is_not_stored_and_the_next_run_takes_it(tmp_path):

@@ -143,9 +143,9 @@ def test_of_several_of_one_name_the_lowest_id_moves(tmp_path, gallery):
 
 
 def test_a_renamed_root_moves_as_a_whole_in_a_store_of_this_machine_only(tmp_path, gallery):
-    for store, moved in (("a directory", 2), ("http://server:6333", 0)):
+    for shared, moved in ((False, 2), (True, 0)):
         here = MemoryGallery()
-        here.store = store
+        here.shared = shared
         root = labelled(tmp_path / "photos", here, a="ann", b="bob")
         renamed = root.rename(tmp_path / "pictures")
         (renamed / "labels.csv").unlink()

@@ -7,7 +7,7 @@ from fakes import ColourEmbedder, MemoryGallery, write_market
 
 from ingest.pipeline import run_ingest
 from ingest.stages import Clock, Tally
-from ingest.summary import STAGES, IngestSummary, Progress, bottleneck
+from ingest.summary import STAGES, IngestSummary, bottleneck
 
 
 def test_busy_seconds_add_up_and_are_divided_by_the_workers(monkeypatch):
@@ -103,15 +103,11 @@ def test_a_slow_stage_is_named(tmp_path, slow, monkeypatch):
     assert list(answer["stages"]) == list(STAGES)
 
 
-def test_progress_knows_the_total_from_the_start_and_the_time_that_is_left(tmp_path, gallery, embedder):
+def test_progress_knows_the_total_from_the_start(tmp_path, gallery, embedder):
     write_market(tmp_path, identities=10)
     moments = []
     run_ingest([tmp_path], gallery, embedder, batch_size=4, progress=moments.append)
     assert {moment.total for moment in moments} == {40}
-    moment = Progress(10, 20, False, 5, 0, total=40, images_per_second=3.0)
-    assert moment.seconds_left == 10.0
-    assert Progress(10, 20, False, 5, 0, images_per_second=3.0).seconds_left is None
-    assert Progress(10, 20, False, 5, 0, total=40).seconds_left is None
 
 
 def test_the_rate_is_that_of_late(monkeypatch):

@@ -13,6 +13,7 @@ from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import SiameseSearchError
 from siamese_search.evaluation.evaluate import evaluate
 from siamese_search.evaluation.findings import camera_pairs, worst_identities, worst_queries
+from siamese_search.evaluation.labels import Labels
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.render.report import html_page, write_report
 from siamese_search.vectors.projection import pca
@@ -103,7 +104,7 @@ def test_camera_pairs_rank_one_camera_alone(report) -> None:
     columns = [i for i, g in enumerate(plan.gallery) if g.camera == "10"]
     expected = retrieval_metrics(
         report.query_vectors[rows], report.gallery_vectors[columns],
-        [plan.query_ids[i] for i in rows], [plan.gallery_ids[i] for i in columns],
+        Labels.of([plan.query_ids[i] for i in rows], [plan.gallery_ids[i] for i in columns]),
     )  # fmt: skip
     one = next(p for p in pairs if (p.query_camera, p.gallery_camera) == ("2", "10"))
     assert (one.rank1, one.mAP, one.queries) == (expected.rank1, expected.mAP, len(rows))

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from siamese_search.datasets.records import Failure
 from siamese_search.errors import DataError, ImageError, UsageError
 from siamese_search.io.images import read_image
 from siamese_search.model.bundle import Bundle
@@ -62,7 +63,7 @@ def test_images_that_cannot_be_read_are_named(embedder: Embedder, images: list[P
     broken.write_bytes(b"")
     found = compare([images[0], broken], images[1:], embedder)
     assert found.left == images[:1]
-    assert found.failed == [(broken, "empty file")]
+    assert found.failed == [Failure(str(broken), "empty file")]
     with pytest.raises(ImageError, match="empty file"):
         compare([broken], images, embedder)
     with pytest.raises(DataError, match="none of the 2 images"):

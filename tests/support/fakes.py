@@ -95,7 +95,7 @@ class MemoryGallery(Gallery):
     def _matching(self, where):
         return sorted(i for i, (_, payload) in self.points.items() if all(meets(payload, c) for c in where))
 
-    def query_batch(self, vectors, k, where=(), *, with_vectors=False, exact=False):  # noqa: ARG002
+    def query_batch(self, vectors, k, where=(), *, with_vectors=False, with_payload=True, exact=False):  # noqa: ARG002
         assert k >= 1
         ids = self._matching(where)
         answer = []
@@ -134,7 +134,7 @@ class MemoryGallery(Gallery):
     def flush(self):
         pass
 
-    def optimise(self):
+    def optimise(self, *, index=None, progress=None):  # noqa: ARG002
         return False
 
     def info(self):

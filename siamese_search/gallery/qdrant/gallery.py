@@ -76,6 +76,8 @@ class ServerGallery(Gallery):
     call raises GalleryReplacedError.
     """
 
+    shared = True
+
     def __init__(
         self,
         connection: Connection,
@@ -88,10 +90,9 @@ class ServerGallery(Gallery):
     ) -> None:
         """watch: called with the latest metadata after each write; may raise, when somebody else has taken over."""
         self._connection, self._mode, self._wait = connection, mode, wait
-        self._watch, self._on_close = watch, on_close
+        self._watch, self._on_close, self._closed = watch, on_close, False
         self._generation, self._read_at = generation, 0.0
         self._info: models.CollectionInfo | None = None
-        self._closed = False
         self.name, self.model, self.store = generation.gallery, generation.model, connection.location
         self.storage, self._collection = generation.storage, generation.collection
         self._what = f"gallery {self.name!r} in {self.store}"
@@ -316,8 +317,7 @@ class ServerGallery(Gallery):
             restore_indexing(self._connection, self._collection, held_back, wait=self._wait)
         # The optimiser starts a moment after the change: one look is not enough to say that it rests.
         look = partial(self._run, QdrantClient.get_collection, self._collection)
-        seen = wait_until_idle(lambda: look().status, 3 if held_back else 1, progress)
-        return bool(held_back) or seen
+        return wait_until_idle(lambda: look().status, 3 if held_back else 1, progress) or bool(held_back)
 
     def info(self) -> GalleryInfo:
         self._refresh()

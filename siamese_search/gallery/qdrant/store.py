@@ -61,6 +61,8 @@ def connect(location: str, *, settings: Settings | None = None) -> ServerStore:
 class ServerStore(Store):
     """See :class:`Store`. Made by :func:`connect`. Its galleries go with it when it is closed."""
 
+    shared = True
+
     def __init__(self, connection: Connection, settings: ServerSettings | None = None) -> None:
         self._connection, self._settings = connection, settings or ServerSettings()
         self.location = connection.location

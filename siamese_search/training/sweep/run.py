@@ -181,16 +181,8 @@ def measure(
     readable = [protocol.gallery[row] for row in embedded.rows.tolist()]
     plan = held_out_protocol(readable)
     vectors = embedded.vectors[plan.gallery_rows]  # [g, d]; the queries are some of the same rows
-    ranking = retrieval_metrics(
-        vectors[plan.same_image],
-        vectors,
-        plan.query_ids,
-        plan.gallery_ids,
-        plan.query_cameras,
-        plan.gallery_cameras,
-        same_image=plan.same_image,
-    )
-    pairs = pair_scores(vectors, plan.gallery_ids, plan.gallery_cameras)
+    ranking = retrieval_metrics(vectors[plan.same_image], vectors, plan)
+    pairs = pair_scores(vectors, plan)
     verification, curve = pairs.metrics(), pairs.roc(_ROC_POINTS)
     figures = Figures(
         rank1=ranking.rank1,

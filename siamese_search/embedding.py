@@ -1,0 +1,140 @@
+"""embed_images(): images become vectors, batch by batch. The one loop that decodes and embeds.
+
+A few threads decode the next batches into buffers that are used again while the model works on this one, so that
+memory is that of ``ahead + 1`` batches of pixels however many images there are.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.errors import ImageError
+from siamese_search.io.decoding import BatchDecoder, DecodedPixels, ImageSource, PendingPixels
+from siamese_search.io.location import FileStamp
+from siamese_search.model.embedder import Embedder, Started, begin
+
+T = TypeVar("T")
+
+BATCH = 64
+#: Threads that decode where nobody says how many; more only fight the model for the cores.
+THREADS = 2
+
+
+class Stop(Protocol):
+    """Whether to end after the batch in hand: a :class:`threading.Event`, or what looks like one."""
+
+    def is_set(self) -> bool: ...
+
+
+@dataclass(slots=True)
+class Embedded(Generic[T]):
+    """What became of one batch.
+
+    items: the n whose images could be read, in order, and their vectors, float32 [n, d]. failures: the others, each
+    with why. decoding: busy seconds of the decoding threads, added up; embedding: seconds that the model took.
+    """
+
+    items: list[T]
+    failures: list[tuple[T, ImageError]]
+    decoding: float
+    embedding: float = 0.0
+    vectors: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+
+def batches_of(items: Sequence[T], size: int = BATCH) -> Iterator[Sequence[T]]:
+    """Slices of at most ``size``; of a ``range``, ranges."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def embed_images(
+    batches: Iterable[Sequence[T]],
+    embedder: Embedder,
+    image_of: Callable[[T], ImageSource],
+    *,
+    stamp_of: Callable[[T], FileStamp | None] | None = None,
+    threads: int = THREADS,
+    ahead: int = 1,
+    stop: Stop | None = None,
+) -> Generator[Embedded[T], None, None]:
+    """Decode and embed batches of whatever has an image, in order; one that cannot be read costs no other.
+
+    image_of: an item's file, or its RGB array, uint8 [H, W, 3]. stamp_of: the state that its file was seen in; one that
+    has been written since is a failure. threads: that decode. ahead: batches decoded before they are asked for. stop:
+    looked at between two batches; what has not been embedded by then is dropped.
+
+    Where a device computes by itself (:func:`~siamese_search.model.embedder.begin`), a batch is handed out when the
+    next one has been started, and before the error where that fails.
+    """
+    running: tuple[Embedded[T], Started] | None = None
+    try:
+        for batch, decoded in _decoded(
+            batches, embedder.input_size, image_of, stamp_of, threads, ahead, stop
+        ):
+            with decoded:
+                found = Embedded(
+                    [batch[row] for row in decoded.rows],
+                    [(batch[row], error) for row, error in decoded.failures],
+                    decoded.seconds,
+                    vectors=np.empty((0, embedder.dim), np.float32),
+                )
+                started: Started = found.vectors
+                if found.items:
+                    began = time.perf_counter()
+                    started = begin(embedder, decoded.pixels)
+                    found.embedding = time.perf_counter() - began
+            before, running = running, (found, started)
+            if before is not None:
+                yield _finished(*before)
+            if not callable(started):
+                running = None
+                yield _finished(found, started)
+    except Exception:
+        if running is not None:
+            with suppress(Exception):  # the first error is the one to report
+                yield _finished(*running)
+        raise
+    if running is not None:
+        yield _finished(*running)
+
+
+def _finished(found: Embedded[T], started: Started) -> Embedded[T]:
+    """The batch with its vectors; waits for a device that has been started."""
+    began = time.perf_counter()
+    found.vectors = started() if callable(started) else started
+    found.embedding += time.perf_counter() - began
+    return found
+
+
+def _decoded(
+    batches: Iterable[Sequence[T]],
+    size: tuple[int, int],
+    image_of: Callable[[T], ImageSource],
+    stamp_of: Callable[[T], FileStamp | None] | None,
+    threads: int,
+    ahead: int,
+    stop: Stop | None,
+) -> Iterator[tuple[Sequence[T], DecodedPixels]]:
+    """Each batch with its pixels."""
+    waiting: deque[tuple[Sequence[T], PendingPixels]] = deque()
+    with BatchDecoder(size, threads) as decoder:
+        for batch in batches:
+            if stop is not None and stop.is_set():
+                return
+            stamps = None if stamp_of is None else [stamp_of(item) for item in batch]
+            waiting.append((batch, decoder.submit([image_of(item) for item in batch], stamps)))
+            if len(waiting) > ahead:
+                batch, pending = waiting.popleft()
+                yield batch, pending.result()
+            if stop is not None and stop.is_set():
+                return
+        while waiting and not (stop is not None and stop.is_set()):
+            batch, pending = waiting.popleft()
+            yield batch, pending.result()

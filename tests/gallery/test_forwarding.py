@@ -1,0 +1,85 @@
+"""A gallery around another gives its answers, every call within what it is to happen in."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+from fakes import MemoryGallery
+
+from siamese_search.gallery.contract import Gallery
+from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.forwarding import Forwarding, Serial
+
+IDS = [str(uuid.UUID(int=number)) for number in range(1, 5)]
+RED = [Condition("colour", "=", ("red",))]
+
+CALLS = {
+    "set_payload": lambda g: g.set_payload(IDS[:1], [{"colour": "blue"}]),
+    "delete": lambda g: g.delete(IDS[3:]),
+    "query_batch": lambda g: [
+        [(hit.id, hit.score, hit.payload) for hit in hits]
+        for hits in g.query_batch(np.eye(2, g.dim, dtype=np.float32), 3, RED, exact=True, with_vectors=False)
+    ],
+    "query_ids": lambda g: g.query_ids(np.eye(2, g.dim, dtype=np.float32), 3, RED),
+    "retrieve": lambda g: [(point.id, point.payload) for point in g.retrieve(IDS, with_vectors=True)],
+    "scroll": lambda g: [(point.id, point.payload) for point in g.scroll(RED, fields=("colour",))],
+    "count": lambda g: g.count(RED),
+    "facet": lambda g: g.facet("colour", [], 5),
+    "fields": lambda g: g.fields(),
+    "flush": lambda g: g.flush(),
+    "optimise": lambda g: g.optimise(index=None),
+    "info": lambda g: g.info(),
+    "write_mark": lambda g: g.write_mark(),
+    "close": lambda g: g.close(),
+}
+
+
+def filled(gallery: Gallery) -> Gallery:
+    colours = ["red", "red", "blue", "red"]
+    gallery.upsert(IDS, np.eye(4, gallery.dim, dtype=np.float32), [{"colour": colour} for colour in colours])
+    return gallery
+
+
+class Watched(Forwarding):
+    def __init__(self, inside: Gallery) -> None:
+        super().__init__(inside)
+        self.seen: list[str] = []
+
+    @contextmanager
+    def around(self, call):
+        self.seen.append(call)
+        yield
+
+
+def result_of(call, gallery):
+    try:
+        return call(gallery)
+    except NotImplementedError:
+        return NotImplementedError
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_each_call_gives_what_the_gallery_inside_gives(name):
+    plain, watched, serial = filled(MemoryGallery()), Watched(MemoryGallery()), Serial(MemoryGallery())
+    filled(watched)
+    filled(serial)
+    expected = result_of(CALLS[name], plain)
+    assert result_of(CALLS[name], watched) == expected
+    assert result_of(CALLS[name], serial) == expected
+    assert watched.seen == ["upsert", name]
+
+
+def test_nothing_of_the_contract_is_answered_by_the_wrapper_itself():
+    own = {"query", "dim", "__enter__", "__exit__"}  # made of the others
+    public = {name for name in vars(Gallery) if not name.startswith("_") or name in own}
+    attributes = {name for name in public if not callable(getattr(Gallery, name))}
+    assert public - own - attributes == {"upsert", *CALLS} <= set(vars(Forwarding))
+    inside = MemoryGallery("people")
+    inside.shared = True
+    outside = Forwarding(inside)
+    assert [getattr(outside, one) for one in ("name", "store", "shared", "model", "storage", "dim")] == [
+        getattr(inside, one) for one in ("name", "store", "shared", "model", "storage", "dim")
+    ]
