@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from ingest.watching.watch import Observer, State, WatchOptions
-from siamese_search.cli.ingest import describe
-from siamese_search.cli.output import note, warn, write_json, write_text
+from siamese_search.cli.output import describe_ingest, note, warn, write_json, write_text
 from siamese_search.cli.progress import Bar
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED
 
@@ -76,7 +75,7 @@ class WatchScreen(Observer):
     def complete(self, summary: IngestSummary) -> None:
         self._bar.close()
         self._first = False
-        self._write(summary, describe(summary))
+        self._write(summary, describe_ingest(summary))
         note("sss: watching; Ctrl-C ends it")
 
     def _write(self, summary: IngestSummary, text: str) -> None:
