@@ -10,8 +10,8 @@ A value or a field in double quotes is taken as it stands (``note="a, b"``), and
 character as it stands, inside quotes and out (``note=a\\,b``, ``note=\\*``). Empty text is ``note=""``.
 
 Several expressions are joined by AND. The pipeline is :func:`parse_where` (text to :class:`RawCondition`,
-untyped), then :func:`bind` (to :class:`Condition`, typed by the gallery's fields). :func:`matches` is the
-reference semantics that every engine must reproduce.
+untyped), then :func:`bind` (to :class:`Condition`, typed by the gallery's fields). What each means, slowly and
+obviously, is in ``tests/support/filter_oracle.py``; every engine must reproduce it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 from siamese_search.errors import FilterError
 
@@ -109,48 +109,7 @@ def check(condition: Condition, fields: Mapping[str, str]) -> Condition:
     return Condition(name, operator, tuple(_checked(v, kind, name) for v in values))
 
 
-def matches(payload: Mapping[str, Any], condition: Condition) -> bool:
-    """Whether a payload meets a condition: the reference semantics, slow and obvious.
-
-    Types count: ``True`` is not ``1`` and ``"2"`` is not ``2``, but ``2 == 2.0``. None is "not there".
-    """
-    stored = payload.get(condition.field)
-    if condition.operator == "present":
-        return stored is not None
-    if condition.operator == "!=":
-        return stored is None or not any(_equal(stored, v) for v in condition.values)
-    if stored is None:
-        return False
-    if condition.operator == "=":
-        return any(_equal(stored, v) for v in condition.values)
-    wanted = condition.values[0]
-    if not (_is_number(stored) and _is_number(wanted)):
-        return False
-    orderings: dict[str, bool] = {
-        "<": stored < wanted,
-        "<=": stored <= wanted,
-        ">": stored > wanted,
-        ">=": stored >= wanted,
-    }
-    return orderings[condition.operator]
-
-
-def matches_all(payload: Mapping[str, Any], conditions: Iterable[Condition]) -> bool:
-    """Whether a payload meets every condition (true for none)."""
-    return all(matches(payload, condition) for condition in conditions)
-
-
 _PEOPLE = {"str": "text", "int": "whole numbers", "float": "numbers", "bool": "true or false"}
-
-
-def _equal(stored: Any, wanted: FilterValue) -> bool:
-    if _is_number(stored) and _is_number(wanted):
-        return bool(stored == wanted)
-    return type(stored) is type(wanted) and bool(stored == wanted)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _kind_of(name: str, fields: Mapping[str, str]) -> str:

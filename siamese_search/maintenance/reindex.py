@@ -148,13 +148,7 @@ class _Reindex:
     def bring_over(self, source: Gallery) -> int:
         """One pass: make the new generation hold what ``source`` holds; how many points differed."""
         self.seen = source.write_mark()
-        changed = 0
-        for points in self._written(source, _batches(self._lacking(source), self.batch_size)):
-            changed += points
-            if self.stop is not None and self.stop.is_set():
-                self.fresh.flush()
-                raise KeyboardInterrupt
-        return changed
+        return sum(self._written(source, self._batches(source)))
 
     def check(self) -> None:
         """By sample: every point finds itself, and the index finds what an exact search does."""
@@ -217,6 +211,15 @@ class _Reindex:
         if self.progress is not None:
             self.progress(done, max(total, done))
 
+    def _batches(self, source: Gallery) -> Iterator[Sequence[StoredPoint]]:
+        """What the new generation lacks, until somebody asks to stop."""
+        lacking = self._lacking(source)
+        while batch := list(islice(lacking, self.batch_size)):
+            if self.stop is not None and self.stop.is_set():
+                self.fresh.flush()
+                raise KeyboardInterrupt
+            yield batch
+
     def _written(self, source: Gallery, batches: Iterable[Sequence[StoredPoint]]) -> Iterator[int]:
         """Write these points into the new generation; of each batch, how many it was."""
         if self.embedder is None:
@@ -252,8 +255,3 @@ class _Reindex:
         self._absent += 1
         self.summary.dropped.append(Failure.of(error.path, error.reason))
         self.fresh.delete([point.id])  # there from an interrupted run, perhaps, when the file was
-
-
-def _batches(points: Iterator[StoredPoint], size: int) -> Iterator[Sequence[StoredPoint]]:
-    while batch := list(islice(points, size)):
-        yield batch

@@ -6,9 +6,10 @@ from collections import Counter
 
 import numpy as np
 import pytest
+from filter_oracle import matches_all
 
 from siamese_search.errors import FilterError
-from siamese_search.gallery.filters import Condition, bind, matches_all, parse_where
+from siamese_search.gallery.filters import Condition, bind, parse_where
 
 from .contract import MODEL, OpenEngine, brute_force, fill, make_ids, unit
 

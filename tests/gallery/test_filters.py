@@ -6,6 +6,7 @@ import string
 
 import numpy as np
 import pytest
+from filter_oracle import matches, matches_all
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -17,8 +18,6 @@ from siamese_search.gallery.filters import (
     RawCondition,
     bind,
     check,
-    matches,
-    matches_all,
     parse_where,
 )
 

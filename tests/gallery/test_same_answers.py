@@ -12,11 +12,12 @@ import warnings
 
 import numpy as np
 import pytest
+from filter_oracle import matches_all
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from siamese_search.gallery import open_gallery
-from siamese_search.gallery.filters import Condition, matches_all
+from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.qdrant.store import connect
 from siamese_search.settings import Settings
 
