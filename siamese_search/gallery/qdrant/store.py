@@ -118,6 +118,10 @@ class ServerStore(Store):
 
         return ServerGallery(self._connection, current, mode="w", wait=patience, watch=watch)
 
+    def is_current(self, gallery: Gallery) -> bool:
+        assert isinstance(gallery, ServerGallery)
+        return self._current(gallery.name, _READ_WAIT).collection == gallery.collection
+
     def generations(self, name: str) -> Generations:
         current = self._current(name, _READ_WAIT)
         previous, building = self._previous(current, _READ_WAIT), self._building(current, _READ_WAIT)
