@@ -61,7 +61,7 @@ def ingest(
     of JSON. storage (``float32``, ``float16``), quantise (``none``,
     ``int8``, ``int4``, ``binary``): how a gallery that is made keeps its vectors. stop: set it to end after the batch
     in hand. engine: ``"ray"`` decodes and embeds on the workers of a Ray cluster
-    (:class:`~ingest.distributed.session.RayOptions`), each of which has ``threads`` CPUs, or a GPU; what comes of it is
+    (:class:`~ingest.options.RayOptions`), each of which has ``threads`` CPUs, or a GPU; what comes of it is
     the same. around: what to put around the gallery and the embedder, to measure them.
     progress, notify: called with each moment of progress, and with lines for people.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import wraps
 from pathlib import Path
@@ -37,22 +37,26 @@ class Switch:
 class Option:
     """What a field says of itself. help: "" where only its switches are on the command line.
 
-    low, high: bounds, both allowed unless ``low_open``. flags: in place of ``--name``. many: may be given again.
+    low, high: bounds, both allowed unless ``low_open``. flags: in place of ``--name``. named: the flag,
+    variable and key, where the field has another name. many: may be given again.
     unsaid: the help names the default itself, and an option that is not given is ``None`` to click. refusal: of a value
-    that cannot be (``{}``), in place of the usual sentence.
+    that cannot be (``{}``), in place of the usual sentence. typed: the default as one would
+    type it. kind: a type, or what reads one from text.
     """
 
     help: str
-    kind: type = str
+    kind: Callable[[Any], Any] = str
     choices: Sequence[str] = ()
     low: float | None = None
     high: float | None = None
     low_open: bool = False
     metavar: str | None = None
     flags: Sequence[str] = ()
+    named: str = ""
     many: bool = False
     unsaid: bool = False
     refusal: str = ""
+    typed: str = ""
     switches: Sequence[Switch] = ()
 
 
@@ -80,7 +84,7 @@ def _check(name: str, value: Any, spec: Option) -> None:
     for one in value if spec.many and not isinstance(value, str) else [value]:
         if one is None:
             continue
-        words = name.replace("_", " ")
+        words = (spec.named or name).replace("_", " ")
         usual = ""
         if spec.choices and one not in spec.choices:
             usual = f"{name} is {one!r}; choose from {', '.join(spec.choices)}"
@@ -103,11 +107,12 @@ def request(cls: type[Request]) -> Callable[[F], F]:
         own = signature.parameters
         mine = [one for one in fields(cls) if one.name not in own]
         names = {one.name for one in mine}
+        open_ended = any(one.kind is one.VAR_KEYWORD for one in own.values())
 
         @wraps(function)
         def call(*args: Any, options: Request | None = None, **keywords: Any) -> Any:
             given = {name: keywords.pop(name) for name in names & keywords.keys()}
-            for name in keywords.keys() - own.keys():
+            for name in () if open_ended else keywords.keys() - own.keys():
                 close = get_close_matches(name, {*names, *own}, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise TypeError(f"{function.__name__}() has no option {name!r}{hint}")
@@ -122,7 +127,9 @@ def request(cls: type[Request]) -> Callable[[F], F]:
             )
             for one in mine
         ]
-        last = next((i for i, one in enumerate(shown) if one.kind is one.KEYWORD_ONLY), len(shown))
+        last = next(
+            (i for i, one in enumerate(shown) if one.kind in (one.KEYWORD_ONLY, one.VAR_KEYWORD)), len(shown)
+        )
         call.__signature__ = signature.replace(  # type: ignore[attr-defined]  # read by inspect
             parameters=[*shown[:last], *extra, *shown[last:]]
         )
@@ -137,20 +144,23 @@ def click_option(cls: type[Request], name: str) -> Callable[[F], F]:
 
     spec = declared(cls)[name]
     default = next(one.default for one in fields(cls) if one.name == name)
-    flag = "--" + name.replace("_", "-")
+    shown = spec.named or name
+    flag = "--" + shown.replace("_", "-")
     how: dict[str, Any] = {"help": spec.help, "metavar": spec.metavar}
     if spec.kind is bool:
         how["is_flag"] = True
     elif spec.many:
         how |= {"type": _click_type(spec), "multiple": True}
     else:
-        how |= {"type": _click_type(spec), "default": None if spec.unsaid else default}
+        how |= {"type": _click_type(spec), "required": default is MISSING}
+        if not (spec.unsaid or default is MISSING):
+            how["default"] = spec.typed or default
 
     def decorate(function: F) -> F:
         for one in reversed(spec.switches):
             switch = "--" + one.name.replace("_", "-")
             function = click.option(switch, one.name, is_flag=True, help=one.help)(function)
-        return click.option(*(spec.flags or [flag]), name, **how)(function) if spec.help else function
+        return click.option(*(spec.flags or [flag]), shown, **how)(function) if spec.help else function
 
     return decorate
 
@@ -162,9 +172,9 @@ def _click_type(spec: Option) -> Any:
         return click.Choice(list(spec.choices))
     if spec.kind is Path:
         return click.Path(dir_okay=False, path_type=Path)
-    if spec.low is None and spec.high is None:
+    if spec.kind not in (int, float) or (spec.low is None and spec.high is None):
         return spec.kind
-    kind = click.IntRange if spec.kind is int else click.FloatRange
+    kind: Any = click.IntRange if spec.kind is int else click.FloatRange
     return kind(spec.low, spec.high, min_open=spec.low_open)
 
 
@@ -201,7 +211,7 @@ def gathered(cls: type[R], names: Sequence[str], values: dict[str, Any]) -> R:
     found: dict[str, Any] = {}
     for name in names:
         spec = declared(cls)[name]
-        value = values.pop(name) if spec.help else None
+        value = values.pop(spec.named or name) if spec.help else None
         for one in spec.switches:
             if values.pop(one.name):
                 if spec.help and value not in (None, one.value):

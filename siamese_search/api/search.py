@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import DataError, GalleryReplacedError, UsageError, printable
 from siamese_search.options import request
-from siamese_search.retrieval.options import SearchOptions, TimelineOptions
+from siamese_search.retrieval.options import MapOptions, SearchOptions, TimelineOptions
 from siamese_search.workspace import StrPath, load, place_of, query_images
 
 if TYPE_CHECKING:
@@ -107,15 +107,10 @@ def compare(
     )
 
 
+@request(MapOptions)
 def map_gallery(
     *,
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    method: str | None = None,
-    where: str | Sequence[str] = (),
-    limit: int = 2000,
-    color: str = "identity",
-    seed: int = 0,
+    options: MapOptions,
     notify: Callable[[str], None] | None = None,
 ) -> GalleryMap:
     """Place a gallery's images on a plane by their stored vectors; no image is embedded and no model needed.
@@ -136,10 +131,9 @@ def map_gallery(
     from siamese_search.settings import load_settings
     from siamese_search.vectors.projection import METHODS, best_method, project
 
-    if limit < 1:
-        raise UsageError(f"the limit is {limit}; ask for at least 1 image")
+    where, color, method = options.where, options.color, options.method
     conditions = parse_where([where] if isinstance(where, str) else list(where))
-    place, name = place_of(load_settings(), store, gallery)
+    place, name = place_of(load_settings(), options.store, options.gallery)
 
     def ask() -> tuple[Sample, str]:
         with open_gallery(place, name) as opened:
@@ -151,7 +145,7 @@ def map_gallery(
                 )
             bound = bind(conditions, fields) if conditions else []
             model = opened.model.name or opened.model.fingerprint[:12]
-            return sample(opened, bound, limit, seed), model
+            return sample(opened, bound, options.limit, options.seed), model
 
     try:
         found, model = ask()
@@ -175,11 +169,11 @@ def map_gallery(
         store=place,
         model=model,
         method=chosen,
-        seed=seed,
+        seed=options.seed,
         color=color,
         total=found.total,
         points=tuple(_point(point.payload, color) for point in found.points),
-        places=project(vectors, chosen, seed),
+        places=project(vectors, chosen, options.seed),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -26,6 +26,8 @@ class Place(Request):
     quantise: str | None = shared.quantise()
     layout: str = shared.layout()
     device: str = shared.embedding_device()
+    threads: int | None = shared.threads()
+    where: Sequence[str] = shared.where()
 
 
 def insecure_option(command: F) -> F:
@@ -72,14 +74,14 @@ def layout_option(command: F) -> F:
     return click_option(Place, "layout")(command)
 
 
-def device_option(command: F) -> F:
-    """``--device`` where a network is trained."""
-    return click.option(
-        "--device",
-        type=click.Choice(["auto", "cpu", "cuda"]),
-        default="auto",
-        help="Where the network runs; auto takes a CUDA GPU if torch is installed and sees one.",
-    )(command)
+def where_option(command: F) -> F:
+    """``--where``."""
+    return click_option(Place, "where")(command)
+
+
+def threads_option(command: F) -> F:
+    """``--threads``."""
+    return click_option(Place, "threads")(command)
 
 
 def embedding_device_option(command: F) -> F:

@@ -93,3 +93,28 @@ class TimelineOptions(SearchOptions):
         metavar="FIELD",
     )
     group_by: None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapOptions(Request):
+    """See :func:`siamese_search.api.search.map_gallery`."""
+
+    method: str | None = option(
+        None,
+        "How vectors become places.  [default: tsne if scikit-learn is installed, else pca]",
+        choices=("pca", "tsne", "umap"),
+    )
+    where: str | Sequence[str] = shared.where()
+    limit: int = option(
+        2000,
+        "At most so many images, drawn at random where there are more.",
+        low=1,
+        refusal="the limit is {}; ask for at least 1 image",
+        metavar="N",
+    )
+    color: str = option(
+        "identity", "What the colours stand for.", flags=("--color", "--colour"), metavar="FIELD"
+    )
+    seed: int = option(0, "Of the sample and of the layout.", low=0, high=2**31 - 1, metavar="N")
+    store: StrPath | None = shared.store()
+    gallery: str | None = shared.gallery()

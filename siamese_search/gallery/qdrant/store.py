@@ -178,7 +178,6 @@ class ServerStore(Store):
             collection = collection_name(current.gallery, uuid.uuid4().hex[:8])
             create_collection(
                 self._connection,
-                current.gallery,
                 collection,
                 model,
                 "building",
@@ -274,9 +273,7 @@ class ServerStore(Store):
         if any(one.state == "dropped" for one in self._of(name, wait)):
             self.drop(name)  # which somebody began
         try:
-            create_collection(
-                self._connection, name, first, model, "published", self._settings, storage, wait=wait
-            )
+            create_collection(self._connection, first, model, "published", self._settings, storage, wait=wait)
         except CollectionExistsError:
             if self._read(first, wait) is None:
                 raise StoreError(
