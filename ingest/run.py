@@ -9,7 +9,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingest.options import IngestOptions
+from ingest.options import IngestOptions, RayOptions
 from siamese_search.errors import GalleryNotFoundError, UsageError, printable
 from siamese_search.io.location import protocol_of, redacted
 from siamese_search.options import request
@@ -24,7 +24,6 @@ from siamese_search.workspace import (
 )
 
 if TYPE_CHECKING:
-    from ingest.distributed.session import RayOptions
     from ingest.options import WatchOptions
     from ingest.summary import IngestSummary, Progress
     from ingest.watching.watch import Observer
@@ -80,7 +79,6 @@ def ingest(
     check_combination(options.part, checksum=options.checksum, prune=options.prune != "no")
     if options.engine == "ray":
         from ingest.distributed.pipeline import RayPipeline
-        from ingest.distributed.session import RayOptions
 
         ray = ray or RayOptions()
         ray.check()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ingest.run import ingest
     from ingest.summary import IngestSummary
     from siamese_search.api.curation import duplicates, export, label, propose_identities
-    from siamese_search.api.evaluate import compare_models, evaluate
+    from siamese_search.api.evaluation import compare_models, evaluate
     from siamese_search.api.handle import Gallery
     from siamese_search.api.handle import open as open
     from siamese_search.api.maintenance import (
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
         rollback,
         verify,
     )
-    from siamese_search.api.search import compare, map_gallery, search, timeline
-    from siamese_search.api.train import quantise_model, sweep, train
+    from siamese_search.api.retrieval import compare, map_gallery, search, timeline
+    from siamese_search.api.training import quantise_model, sweep, train
     from siamese_search.datasets.records import Failure
     from siamese_search.errors import SiameseSearchError
     from siamese_search.evaluation.report import EvaluationReport
@@ -53,11 +53,11 @@ _HOMES = {
     "open": "siamese_search.api.handle",
     "Gallery": "siamese_search.api.handle",
     "ingest": "ingest.run",
-    "search": "siamese_search.api.search",
-    "timeline": "siamese_search.api.search",
-    "compare": "siamese_search.api.search",
-    "train": "siamese_search.api.train",
-    "evaluate": "siamese_search.api.evaluate",
+    "search": "siamese_search.api.retrieval",
+    "timeline": "siamese_search.api.retrieval",
+    "compare": "siamese_search.api.retrieval",
+    "train": "siamese_search.api.training",
+    "evaluate": "siamese_search.api.evaluation",
     "duplicates": "siamese_search.api.curation",
     "export": "siamese_search.api.curation",
     "label": "siamese_search.api.curation",
@@ -72,10 +72,10 @@ _HOMES = {
     "reindex": "siamese_search.api.maintenance",
     "rollback": "siamese_search.api.maintenance",
     "verify": "siamese_search.api.maintenance",
-    "map_gallery": "siamese_search.api.search",
-    "quantise_model": "siamese_search.api.train",
-    "sweep": "siamese_search.api.train",
-    "compare_models": "siamese_search.api.evaluate",
+    "map_gallery": "siamese_search.api.retrieval",
+    "quantise_model": "siamese_search.api.training",
+    "sweep": "siamese_search.api.training",
+    "compare_models": "siamese_search.api.evaluation",
     "IngestSummary": "ingest.summary",
     "Failure": "siamese_search.datasets.records",
     "QueryResult": "siamese_search.retrieval.results",

@@ -22,6 +22,7 @@ from siamese_search.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R", bound="Request")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +97,13 @@ def _check(name: str, value: Any, spec: Option) -> None:
             raise UsageError(spec.refusal.format(one) or usual)
 
 
-def request(cls: type[Request]) -> Callable[[F], F]:
+def request(cls: type[Request]) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Let a function that takes ``options`` (keyword-only, a ``cls``) take each field of it as a keyword too.
 
-    A keyword that the function itself has stays its own. ``help()`` shows them all.
+    A keyword that the function itself has stays its own. ``help()`` shows them all; to a type checker they are ``Any``.
     """
 
-    def decorate(function: F) -> F:
+    def decorate(function: Callable[..., T]) -> Callable[..., T]:
         signature = inspect.signature(function)
         own = signature.parameters
         mine = [one for one in fields(cls) if one.name not in own]
@@ -110,7 +111,7 @@ def request(cls: type[Request]) -> Callable[[F], F]:
         open_ended = any(one.kind is one.VAR_KEYWORD for one in own.values())
 
         @wraps(function)
-        def call(*args: Any, options: Request | None = None, **keywords: Any) -> Any:
+        def call(*args: Any, options: Request | None = None, **keywords: Any) -> T:
             given = {name: keywords.pop(name) for name in names & keywords.keys()}
             for name in () if open_ended else keywords.keys() - own.keys():
                 close = get_close_matches(name, {*names, *own}, n=1)
@@ -133,7 +134,7 @@ def request(cls: type[Request]) -> Callable[[F], F]:
         call.__signature__ = signature.replace(  # type: ignore[attr-defined]  # read by inspect
             parameters=[*shown[:last], *extra, *shown[last:]]
         )
-        return call  # type: ignore[return-value]
+        return call
 
     return decorate
 

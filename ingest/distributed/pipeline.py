@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from ingest import stages
 from ingest.commit import Committer, one_at_a_time
 from ingest.distributed.messages import Outcome, pack_work
-from ingest.distributed.session import Cluster, RayOptions, session
+from ingest.distributed.session import Cluster, session
 from ingest.distributed.worker import BundleCopy, EmbedWorker, Job, Target, bundle_files
-from ingest.options import IngestOptions
+from ingest.options import IngestOptions, RayOptions
 from ingest.pipeline import MOST_DECODE_THREADS, PLAN_AHEAD, check_arguments
 from ingest.planner import Planner
 from ingest.scan import PlannedFile, ScannedFile

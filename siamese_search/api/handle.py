@@ -116,7 +116,7 @@ class GalleryHandle:
 
     def evaluate(self, data: StrPath | None = None, **options: Any) -> EvaluationReport:
         """As :func:`siamese_search.evaluate`, of the model whose vectors the gallery holds."""
-        from siamese_search.api.evaluate import evaluate
+        from siamese_search.api.evaluation import evaluate
 
         with self._mine("evaluate", options):
             bundle = self._reader.now()[2]

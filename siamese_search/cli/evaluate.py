@@ -71,7 +71,7 @@ def evaluate_command(
 
     Without DATA: the newest model under runs/, on the identities that its training held out.
     """
-    from siamese_search.api.evaluate import evaluate
+    from siamese_search.api.evaluation import evaluate
     from siamese_search.cli.progress import Bar
 
     if compare is not None and (options.model is not None or plot is not None or report is not None):
@@ -88,7 +88,7 @@ def evaluate_command(
             (embedding if stage == "embed" else ranking).update(done, total)
 
         if compare is not None:
-            from siamese_search.api.evaluate import compare_models
+            from siamese_search.api.evaluation import compare_models
 
             pair = compare_models(*compare, data, options=options, progress=show, notify=note)
             return _compared(pair, json=json)

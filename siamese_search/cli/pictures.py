@@ -80,7 +80,7 @@ def plot_command(options: MapOptions, save: Path | None, json: bool) -> None:
 
     With --json the coordinates are printed, and a map is written only where --save names it.
     """
-    from siamese_search.api.search import map_gallery
+    from siamese_search.api.retrieval import map_gallery
 
     if save is not None and save.suffix.lower() not in (".png", ".html", ".htm"):
         raise UsageError(f"{safe(save)}: a map is a page or a picture; name the file with .html or .png")
@@ -155,7 +155,7 @@ def compare_command(
     threads: int | None,
 ) -> int:
     """Compare image A with image B. A directory on either side stands for all images in it: then every pair."""
-    from siamese_search.api.search import compare
+    from siamese_search.api.retrieval import compare
 
     try:
         if save is not None and save.suffix.lower() != ".png":

@@ -13,7 +13,7 @@ from siamese_search.errors import (
 )
 
 if TYPE_CHECKING:
-    from siamese_search.api.train import QuantisedModel
+    from siamese_search.api.training import QuantisedModel
 
 
 _QUANTISE_EPILOG = """\b
@@ -40,7 +40,7 @@ def quantise_command(
 
     Its embeddings are slightly different ones, so it is a model of its own: a gallery takes either, never both.
     """
-    from siamese_search.api.train import quantise_model
+    from siamese_search.api.training import quantise_model
 
     made = quantise_model(images, out, model=model, count=count, threads=threads)
     if json:

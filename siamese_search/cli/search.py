@@ -22,7 +22,6 @@ from siamese_search.cli.output import (
     write_table,
     write_text,
 )
-from siamese_search.cli.search_screen import print_timelines
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
 from siamese_search.options import click_option, click_options
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
@@ -100,7 +99,7 @@ def search_command(
     Scores are cosine similarities: higher is closer, 1 is the same image. A model that was calibrated (sss evaluate
     --calibrate) also says which results are matches, and when the query is not in the gallery.
     """
-    from siamese_search.api import search
+    from siamese_search.api import retrieval
 
     context = click.get_current_context()
     if not queries and not options.like:
@@ -123,10 +122,10 @@ def search_command(
         typed = context.get_parameter_source("k") is click.core.ParameterSource.COMMANDLINE
         asked = {one.name: getattr(options, one.name) for one in fields(options)}
         asked["k"] = options.k if typed else None
-        timelines = search.timeline(*queries, options=TimelineOptions(**asked, time_field=time_field))
+        timelines = retrieval.timeline(*queries, options=TimelineOptions(**asked, time_field=time_field))
         answers = [one.answer for one in timelines]
     else:
-        answers = search.search(*queries, options=options)
+        answers = retrieval.search(*queries, options=options)
     failed = [answer for answer in answers if answer.error is not None]
     if len(failed) < len(answers):
         # The picture first: a reader such as `head` may close stdout before all results are printed.
@@ -196,6 +195,8 @@ def _print(
             for answer in answers:
                 if answer.error is None:
                     show_pictures(answer, terminal)
+        from siamese_search.cli.search_screen import print_timelines
+
         print_timelines(timelines, format)
     elif format == "json":
         write_json([answer.to_json() for answer in answers])

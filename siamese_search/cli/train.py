@@ -73,7 +73,7 @@ def train_command(
     Ctrl-C writes a checkpoint, and --resume goes on from there to the same curve.
     """
     from ingest import stop_on_signals
-    from siamese_search.api.train import new_run_directory, train
+    from siamese_search.api.training import new_run_directory, train
     from siamese_search.cli.progress import TrainScreen
 
     changes = {name: value for name, value in hyperparameters.items() if value is not None}
@@ -181,13 +181,13 @@ def sweep_command(
     goes on after Ctrl-C; finished runs are kept.
     """
     from ingest import stop_on_signals
-    from siamese_search.api import train
+    from siamese_search.api import training
     from siamese_search.cli.progress import SweepScreen
     from siamese_search.training.data import as_paths
 
     if options.resume is not None:
         _refuse_with_resume(click.get_current_context(), "sweep")
-    planned = train.plan_runs(
+    planned = training.plan_runs(
         *data,
         options=options,
         notify=note,
@@ -201,7 +201,7 @@ def sweep_command(
     )
     with stop_on_signals() as stop, SweepScreen(stop) as screen:
         try:
-            train.run_planned(
+            training.run_planned(
                 planned, device=options.device, threads=options.threads, reporter=screen, stop=stop
             )
         except KeyboardInterrupt:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateOptions(Request):
-    """See :func:`siamese_search.api.evaluate.evaluate`. What is ``None`` comes from the settings.
+    """See :func:`siamese_search.api.evaluation.evaluate`. What is ``None`` comes from the settings.
 
     false_match_rate: what the report's verification threshold is for.
     """

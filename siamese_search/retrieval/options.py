@@ -25,7 +25,7 @@ MOST_CANDIDATES = 10_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchOptions(Request):
-    """See :func:`siamese_search.api.search.search`. What is ``None`` comes from the settings."""
+    """See :func:`siamese_search.api.retrieval.search`. What is ``None`` comes from the settings."""
 
     k: int = option(10, "Results per query.", flags=("-k", "--top"), metavar="N")
     together: bool = option(False, "All queries show one target: one answer, by mean similarity.")
@@ -97,7 +97,7 @@ class TimelineOptions(SearchOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapOptions(Request):
-    """See :func:`siamese_search.api.search.map_gallery`."""
+    """See :func:`siamese_search.api.retrieval.map_gallery`."""
 
     method: str | None = option(
         None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunOptions(Request):
-    """See :func:`siamese_search.api.train.train`."""
+    """See :func:`siamese_search.api.training.train`."""
 
     preset: str = option("reid", "Recipe to start from.", choices=tuple(PRESETS))
     out: StrPath | None = option(None, "Run directory.  [default: runs/PRESET-DATE-TIME]", metavar="DIR")
@@ -53,7 +53,7 @@ class RunOptions(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SweepOptions(RunOptions):
-    """The same for :func:`siamese_search.api.train.sweep`, in a sweep's words."""
+    """The same for :func:`siamese_search.api.training.sweep`, in a sweep's words."""
 
     out: StrPath | None = option(
         None, "Directory of the sweep.  [default: runs/sweep-DATE-TIME]", metavar="DIR"

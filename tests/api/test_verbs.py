@@ -64,6 +64,20 @@ def test_importing_costs_nothing_and_every_name_is_there() -> None:
         sss.frobnicate  # noqa: B018
 
 
+def test_the_verbs_can_be_had_from_api_too() -> None:
+    from siamese_search import api
+
+    verbs = {
+        name
+        for name in sss.__all__
+        if f"{sss._HOMES.get(name)}.".startswith(("siamese_search.api.", "ingest.run."))
+    }
+    assert {"ingest", "search", "train", "evaluate"} < verbs <= set(dir(api))
+    assert all(getattr(api, name) is getattr(sss, name) for name in verbs)
+    with pytest.raises(AttributeError, match="no attribute 'frobnicate'"):
+        api.frobnicate  # noqa: B018
+
+
 def test_ingest_then_search_by_path_array_and_directory(filled: str, demo: Path) -> None:
     member = min((demo / "gallery").glob("0001_*"))
     by_path, by_array = sss.search(member, read_image(member), k=2)

@@ -213,14 +213,14 @@ sys.exit(main(["info"]))
 def seen(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, object]]:
-    """What ``searching.search`` is called with; it answers nothing. Runs in a directory without settings."""
+    """What ``api.retrieval.search`` is called with; it answers nothing. Runs in a directory without settings."""
     calls: list[dict[str, object]] = []
 
     def search(*_queries: str, options: SearchOptions) -> list[object]:
         calls.append({one.name: getattr(options, one.name) for one in fields(options)})
         return []
 
-    monkeypatch.setattr("siamese_search.api.search.search", search)
+    monkeypatch.setattr("siamese_search.api.retrieval.search", search)
     monkeypatch.chdir(tmp_path_factory.mktemp("work"))
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)

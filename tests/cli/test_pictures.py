@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamese_search.api.search import map_gallery
+from siamese_search.api.retrieval import map_gallery
 from siamese_search.errors import DataError, UsageError
 from siamese_search.gallery.opening import open_gallery
 

@@ -245,8 +245,8 @@ def test_collapsed_triplets_stop_the_run(
         torch.nn.init.ones_(network.embedding.bias)
         return network
 
-    original = module._initial_network
-    monkeypatch.setattr(module, "_initial_network", constant)
+    original = module.initial_network
+    monkeypatch.setattr(module, "initial_network", constant)
     for name, config in (("apn", APN), ("pairs", PAIRS)):
         with pytest.raises(TrainingError, match="collapsed"):
             train(request(people, tmp_path / name, config.with_options(lr=1e-9)))

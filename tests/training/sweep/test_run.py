@@ -14,15 +14,15 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from siamese_search.api import train as sweeps  # noqa: E402
+from siamese_search.api import training as sweeps  # noqa: E402
 from siamese_search.datasets.layouts import load_dataset  # noqa: E402
 from siamese_search.errors import DataError, TrainingError, UsageError  # noqa: E402
 from siamese_search.evaluation.evaluate import evaluate  # noqa: E402
 from siamese_search.model.bundle import load_bundle  # noqa: E402
 from siamese_search.model.embedder import load_embedder  # noqa: E402
 from siamese_search.training.run import Silent, TrainRequest  # noqa: E402
+from siamese_search.training.sweep import run as module  # noqa: E402
 from siamese_search.training.sweep.record import Sweep, SweepRun, load_sweep  # noqa: E402
-from siamese_search.training.sweep.run import run as module  # noqa: E402
 
 SMALL = {
     "preset": "apn", "init": "none", "holdout": 2, "backbone": "test_efficientnet", "dim": 16, "height": 32,

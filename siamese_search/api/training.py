@@ -146,7 +146,7 @@ def sweep(
     """Train a model for every combination of hyperparameters, and measure all on the same held-out identities.
 
     data: one data set or several (default: the settings').
-    hyperparameters: as for :func:`~siamese_search.api.train.train`, but one or more have several values
+    hyperparameters: as for :func:`~siamese_search.api.training.train`, but one or more have several values
     (``margin=[0.2, 0.5, 1.0], epochs=5``; text with commas will do). The other options too are those of
     ``train``. Each run is a bundle in a directory of its own inside ``out`` (default: ``runs/sweep-DATE-TIME``),
     beside ``sweep.json``, ``results.csv`` and ``sweep.png``.
