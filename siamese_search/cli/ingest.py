@@ -9,7 +9,7 @@ import click
 
 from ingest.options import RayOptions, WatchOptions
 from siamese_search.cli.options import insecure_option, json_option
-from siamese_search.cli.output import note, warn, write_json, write_text
+from siamese_search.cli.output import ingested, note, warn, write_json, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
 from siamese_search.options import click_option, click_options
 
@@ -111,7 +111,7 @@ def ingest_command(
     if json:
         write_json(summary.to_json())
     else:
-        write_text(describe(summary))
+        write_text(ingested(summary))
     advice = advise(summary)
     if advice is not None:
         note(advice)
@@ -128,29 +128,6 @@ def _cluster(options: WatchOptions, address: str | None, workers: int | None) ->
         raise UsageError("--watch runs in one process; ingest with --engine ray, then watch without it")
     debug = bool(click.get_current_context().find_root().meta.get("sss.debug"))
     return RayOptions(address, workers, verbose=debug)
-
-
-def describe(summary: IngestSummary) -> str:
-    """The summary for people, in two lines."""
-    counts = [
-        f"{summary.new} new",
-        f"{summary.changed} changed",
-        f"{summary.unchanged} unchanged",
-        f"{summary.failed} failed",
-    ]
-    if summary.removed:
-        counts.insert(3, f"{summary.removed} removed")
-    if summary.moved:
-        counts.insert(2, f"{summary.moved} moved")
-    speed = f", {summary.images_per_second:.0f} images/s" if summary.embedded else ", nothing to embed"
-    if summary.bottleneck is not None:
-        speed += (
-            f"; bottleneck: {summary.bottleneck}, busy {summary.busy(summary.bottleneck):.0%} of the time"
-        )
-    return (
-        f"{summary.seen} images: {', '.join(counts)} ({summary.seconds:.1f} s{speed})\n"
-        f"gallery '{summary.collection}' in {summary.store}"
-    )
 
 
 def advise(summary: IngestSummary) -> str | None:

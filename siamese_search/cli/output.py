@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from ingest.summary import IngestSummary
+
 #: Formats of commands whose answer is a list.
 LIST_FORMATS = ("table", "json", "jsonl", "csv", "paths")
 
@@ -190,3 +192,26 @@ def write_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     listed = [(label, safe(value)) for label, value in pairs if label or value is not None]
     width = max((len(label) for label, _ in listed), default=0)
     write_text("\n".join(f"{label:<{width}}  {value}".rstrip() for label, value in listed))
+
+
+def ingested(summary: IngestSummary) -> str:
+    """The summary of an ingest for people, in two lines."""
+    counts = [
+        f"{summary.new} new",
+        f"{summary.changed} changed",
+        f"{summary.unchanged} unchanged",
+        f"{summary.failed} failed",
+    ]
+    if summary.removed:
+        counts.insert(3, f"{summary.removed} removed")
+    if summary.moved:
+        counts.insert(2, f"{summary.moved} moved")
+    speed = f", {summary.images_per_second:.0f} images/s" if summary.embedded else ", nothing to embed"
+    if summary.bottleneck is not None:
+        speed += (
+            f"; bottleneck: {summary.bottleneck}, busy {summary.busy(summary.bottleneck):.0%} of the time"
+        )
+    return (
+        f"{summary.seen} images: {', '.join(counts)} ({summary.seconds:.1f} s{speed})\n"
+        f"gallery '{summary.collection}' in {summary.store}"
+    )

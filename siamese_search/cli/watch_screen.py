@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ingest.options import WatchOptions
 from ingest.watching.watch import Observer, State
-from siamese_search.cli.ingest import describe
-from siamese_search.cli.output import note, warn, write_json, write_text
+from siamese_search.cli.output import ingested, note, warn, write_json, write_text
 from siamese_search.cli.progress import Bar
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED
 
@@ -52,7 +51,7 @@ class WatchScreen(Observer):
     def complete(self, summary: IngestSummary) -> None:
         self._bar.close()
         self._first = False
-        self._write(summary, describe(summary))
+        self._write(summary, ingested(summary))
         note("sss: watching; Ctrl-C ends it")
 
     def _write(self, summary: IngestSummary, text: str) -> None:
