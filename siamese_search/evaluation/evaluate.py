@@ -137,7 +137,8 @@ def evaluate(
         data=_data_name(images) if data is None else data,
         data_fingerprint=fingerprint,
         failed=embedded.failed,
-        quantised=measure_quantised(options.quantise, plan, query_vectors, gallery_vectors, options.depth),
+        quantised=measure_quantised(options.quantise, plan, query_vectors, gallery_vectors, options.depth)
+        or (),
         seconds=time.monotonic() - began,
     )
 
