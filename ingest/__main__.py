@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ingest.options import ServiceOptions
 from siamese_search._version import __version__
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, SiameseSearchError
+from siamese_search.options import click_options
 
 EPILOG = """\b
 Examples:
@@ -35,68 +38,8 @@ options from SSS_INGEST_* and the table [ingest] of sss.toml. Exit codes: 0 done
         "show_default": True,
     },
 )
-@click.argument("roots", metavar="ROOT...", nargs=-1)
-@click.option("--watch", is_flag=True, help="Go on: ingest what changes, remove what is deleted.")
-@click.option("--store", metavar="DIR|URL", help="Directory or URL of the vector store.")
-@click.option("--gallery", metavar="NAME", help="Gallery inside the store.")
-@click.option("--model", metavar="BUNDLE", help="Model bundle.")
-@click.option(
-    "--layout",
-    type=click.Choice(["auto", "folders", "market1501", "csv", "triplets", "flat"]),
-    default="auto",
-    help="How identities are named on disk.",
-)
-@click.option("--source", metavar="NAME", help="Name of the source, in place of each directory's full path.")
-@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per forward pass.")
-@click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
-@click.option(
-    "--device",
-    type=click.Choice(["auto", "cpu", "openvino", "cuda"]),
-    default="auto",
-    help="Where the network runs.",
-)
-@click.option("--reembed", is_flag=True, help="Embed everything again at first, unchanged files too.")
-@click.option("--checksum", is_flag=True, help="Compare files by content; moved ones keep their point.")
-@click.option("--prune", is_flag=True, help="Full scans remove images whose file has gone.")
-@click.option("--prune-anyway", is_flag=True, help="The same, even where it is over a fifth of them.")
-@click.option("--follow-links", is_flag=True, help="Follow symbolic links to folders, and out of ROOT.")
-@click.option(
-    "--storage",
-    type=click.Choice(["float32", "float16"]),
-    help="How a new gallery stores its vectors; float16 takes half the space.",
-)
-@click.option(
-    "--quantise",
-    type=click.Choice(["none", "int8", "int4", "binary"]),
-    help="Search in a copy of the vectors of 8, 4 or 1 bits a number; results are scored exactly.",
-)
-@click.option(
-    "--shard",
-    metavar="I/N",
-    help="Only part I (from 0) of N, by a hash of each file's name; auto/N in an indexed Kubernetes job.",
-)
-@click.option("--failures", metavar="FILE", help="List every skipped file there, as lines of JSON.")
-@click.option(
-    "--rescan-minutes",
-    type=click.FloatRange(min=0),
-    default=60.0,
-    metavar="N",
-    help="With --watch: time between full scans; 0 for never.",
-)
-@click.option("--poll", is_flag=True, help="With --watch: for network shares, which tell nobody of changes.")
-@click.option(
-    "--metrics-port",
-    type=click.IntRange(0, 65535),
-    metavar="PORT",
-    help="Serve Prometheus metrics at /metrics.",
-)
-@click.option("--metrics-host", metavar="HOST", default="127.0.0.1", help="Address to serve them at.")
-@click.option(
-    "--health-file",
-    type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE",
-    help="Say there how it fares.",
-)
+@click.argument("roots", metavar="DIR...", nargs=-1)
+@click_options(ServiceOptions, without=("engine",))
 @click.option(
     "--check",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -118,34 +61,12 @@ options from SSS_INGEST_* and the table [ingest] of sss.toml. Exit codes: 0 done
 @click.version_option(__version__, "-V", "--version", prog_name="siamese-search ingest worker")
 def command(
     roots: tuple[str, ...],
-    watch: bool,
-    store: str | None,
-    gallery: str | None,
-    model: str | None,
-    layout: str,
-    source: str | None,
-    batch_size: int | None,
-    threads: int | None,
-    device: Any,
-    reembed: bool,
-    checksum: bool,
-    prune: bool,
-    prune_anyway: bool,
-    follow_links: bool,
-    storage: str | None,
-    quantise: str | None,
-    shard: str | None,
-    failures: str | None,
-    rescan_minutes: float,
-    poll: bool,
-    metrics_port: int | None,
-    metrics_host: str,
-    health_file: Path | None,
+    options: ServiceOptions,
     check: Path | None,
     max_age: float,
     alive: bool,
 ) -> int:
-    """Ingest the images under each ROOT (a directory or a .csv file) into a gallery, as a service.
+    """Ingest the images under each DIR (a directory or a .csv file) into a gallery, as a service.
 
     Log lines on stderr are JSON objects. SIGTERM finishes the batch in hand and commits it.
     """
@@ -153,40 +74,9 @@ def command(
         return _check(check, max_age, alive)
     if not roots:
         raise click.UsageError("nothing to ingest: name a directory of images or a CSV file")
-    from ingest.scan import parse_shard
-    from ingest.service.service import ServiceOptions, run_service
-    from ingest.watching.watch import WatchOptions
+    from ingest.service.service import run_service
 
-    watching = WatchOptions(
-        layout=layout,
-        source=source,
-        reembed=reembed,
-        checksum=checksum,
-        prune="anyway" if prune_anyway else "safe" if prune else "no",
-        follow_links=follow_links,
-        rescan_minutes=rescan_minutes,
-        poll=poll,
-        patient=True,
-    )
-    options = ServiceOptions(
-        roots=roots,
-        watch=watch,
-        watching=watching,
-        store=store,
-        gallery=gallery,
-        model=model,
-        batch_size=batch_size,
-        threads=threads,
-        device=device,
-        storage=storage,
-        quantise=quantise,
-        shard=None if shard is None else parse_shard(shard),
-        failures=failures,
-        metrics_port=metrics_port,
-        metrics_host=metrics_host,
-        health_file=health_file,
-    )
-    return run_service(options, _log())
+    return run_service(replace(options, roots=roots, patient=True), _log())
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -16,13 +16,15 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ingest import stages
 from ingest.checksum import with_digests
 from ingest.commit import Committer
 from ingest.embed import embed_files
+from ingest.options import IngestOptions
 from ingest.planner import Planner
 from ingest.prune import places_of
 from ingest.prune import prune as prune_points
@@ -35,13 +37,12 @@ from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.forwarding import Serial
 from siamese_search.io.remote import THREADS as REMOTE_THREADS
 from siamese_search.model.inputs import available_cpus
+from siamese_search.options import request
 
 if TYPE_CHECKING:
     from ingest.failures import FailureLog
     from siamese_search.datasets.layouts import Survey
     from siamese_search.model.embedder import Embedder
-
-Prune = Literal["no", "safe", "anyway"]
 
 PLAN_AHEAD = 4  # batches
 #: Each may hold a large photo. More than this many images in progress, a batch does not have tasks for anyway.
@@ -57,10 +58,7 @@ class Pipeline(Protocol):
         gallery: Gallery,
         embedder: Embedder,
         *,
-        batch_size: int = 64,
-        decode_threads: int = 0,
-        reembed: bool = False,
-        checksum: bool = False,
+        options: IngestOptions,
         total: int | None = None,
         failures: FailureLog | None = None,
         progress: Callable[[Progress], None] | None = None,
@@ -68,20 +66,13 @@ class Pipeline(Protocol):
     ) -> IngestSummary: ...
 
 
+@request(IngestOptions)
 def run_ingest(
     roots: Sequence[Path | str | Survey],
     gallery: Gallery,
     embedder: Embedder,
     *,
-    layout: str = "auto",
-    source: str | None = None,
-    batch_size: int = 64,
-    decode_threads: int = 0,
-    reembed: bool = False,
-    checksum: bool = False,
-    follow_links: bool = False,
-    prune: Prune = "no",
-    shard: Shard | None = None,
+    options: IngestOptions,
     failures: FailureLog | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
@@ -112,28 +103,26 @@ def run_ingest(
     checksums in a shard. A shard may be empty, and one none of whose files can be used is no error: it cannot tell
     whether the others fare better.
     """
-    check_combination(shard, checksum=checksum, prune=prune != "no")
-    check_arguments(gallery, embedder, batch_size, decode_threads)
+    shard, prune = options.part, options.prune
+    check_combination(shard, checksum=options.checksum, prune=prune != "no")
+    check_arguments(gallery, embedder, options)
     started = time.monotonic()
-    surveys = survey_roots(roots, layout, follow_links=follow_links)
+    surveys = survey_roots(roots, options.layout, follow_links=options.follow_links)
     remote = [survey for survey in surveys if isinstance(survey, RemoteSurvey)]
-    if remote and checksum:
+    if remote and options.checksum:
         raise UsageError(
             f"{printable(remote[0].url)}: checksums need the files on this machine; objects are compared by size, time"
             " and ETag; leave out --checksum"
         )
-    if remote and not decode_threads:
-        decode_threads = REMOTE_THREADS
-    places = places_of(surveys, source, listed=prune != "no")
-    chunks = scan_files(surveys, source, shard)
+    if remote and not options.decode_threads:
+        options = replace(options, decode_threads=REMOTE_THREADS)
+    places = places_of(surveys, options.source, listed=prune != "no")
+    chunks = scan_files(surveys, options.source, shard)
     summary = (pipeline or ingest_files)(
-        map(with_digests, chunks) if checksum else chunks,
+        map(with_digests, chunks) if options.checksum else chunks,
         gallery,
         embedder,
-        batch_size=batch_size,
-        decode_threads=decode_threads,
-        reembed=reembed,
-        checksum=checksum,
+        options=options,
         total=_total(surveys, shard),
         failures=failures,
         progress=progress,
@@ -149,15 +138,13 @@ def run_ingest(
     return summary
 
 
+@request(IngestOptions)
 def ingest_files(
     chunks: Iterable[list[ScannedFile]],
     gallery: Gallery,
     embedder: Embedder,
     *,
-    batch_size: int = 64,
-    decode_threads: int = 0,
-    reembed: bool = False,
-    checksum: bool = False,
+    options: IngestOptions,
     total: int | None = None,
     failures: FailureLog | None = None,
     progress: Callable[[Progress], None] | None = None,
@@ -169,18 +156,18 @@ def ingest_files(
     own, two chunks ahead. total: how many files there will be, where that is known, for the progress display.
     The rest is as :func:`run_ingest` says, but no files at all, or none that can be used, is no error here.
     """
-    check_arguments(gallery, embedder, batch_size, decode_threads)
+    check_arguments(gallery, embedder, options)
     stop = stop or threading.Event()
-    threads = decode_threads or min(MOST_DECODE_THREADS, available_cpus())
+    threads = options.decode_threads or min(MOST_DECODE_THREADS, available_cpus())
     clock = Clock({"decode": threads})
     model = gallery.model
     summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=failures)
     tally = Tally(summary, clock, total, progress)
     shared = Serial(gallery)
-    planner = Planner(shared, tally, clock, reembed=reembed, checksum=checksum)
+    planner = Planner(shared, tally, clock, reembed=options.reembed, checksum=options.checksum)
     with (
         stages.rarely(),
-        closing(prefetch(planner.batches(chunks, batch_size), PLAN_AHEAD)) as batches,
+        closing(prefetch(planner.batches(chunks, options.batch()), PLAN_AHEAD)) as batches,
         Committer(shared, tally, clock) as committer,
     ):
         complete = embed_files(batches, embedder, committer, tally, threads=threads, stop=stop)
@@ -189,15 +176,13 @@ def ingest_files(
     return tally.finish()
 
 
-def check_arguments(gallery: Gallery, embedder: Embedder, batch_size: int, decode_threads: int) -> None:
+def check_arguments(gallery: Gallery, embedder: Embedder, options: IngestOptions) -> None:
     """Refuse what cannot work before anything is read.
 
     The gallery is opened with the model's fingerprint; this catches a caller who mixed up two of them.
     """
-    if batch_size < 1:
-        raise UsageError(f"the batch size must be at least 1, not {batch_size}")
-    if decode_threads < 0:
-        raise UsageError(f"the number of decode threads must be at least 0, not {decode_threads}")
+    if options.decode_threads < 0:
+        raise UsageError(f"the number of decode threads must be at least 0, not {options.decode_threads}")
     if gallery.model.fingerprint != embedder.fingerprint or gallery.dim != embedder.dim:
         raise ModelMismatchError(
             f"gallery {gallery.name!r} holds vectors of model {gallery.model.fingerprint[:12]}"

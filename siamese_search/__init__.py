@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ingest.summary import IngestSummary
     from siamese_search.api.curation import duplicates, export, label, propose_identities
     from siamese_search.api.evaluation import compare_models, evaluate
+    from siamese_search.api.handle import Gallery
+    from siamese_search.api.handle import open as open
     from siamese_search.api.maintenance import (
         describe,
         drop,
@@ -48,6 +50,8 @@ if TYPE_CHECKING:
     from siamese_search.training.run import TrainResult
 
 _HOMES = {
+    "open": "siamese_search.api.handle",
+    "Gallery": "siamese_search.api.handle",
     "ingest": "ingest.run",
     "search": "siamese_search.api.retrieval",
     "timeline": "siamese_search.api.retrieval",
@@ -91,10 +95,12 @@ _HOMES = {
     "write_html_sheet": "siamese_search.render.pages",
 }
 
+# Not ``open``: ``from siamese_search import *`` must not hide Python's own.
 __all__ = [
     "Bundle",
     "EvaluationReport",
     "Failure",
+    "Gallery",
     "IngestSummary",
     "QueryResult",
     "SearchResult",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from siamese_search.errors import DataError, GalleryNotFoundError, ModelMismatchError, UsageError, printable
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from siamese_search.gallery.contract import Gallery, ModelRef
+    from siamese_search.gallery.contract import Gallery, ModelRef, Store
     from siamese_search.model.bundle import Bundle
     from siamese_search.model.embedder import Device, Embedder, Started
     from siamese_search.settings import Settings
@@ -81,30 +81,79 @@ def model_of(gallery: ModelRef) -> Bundle:
     return bundled
 
 
-@contextmanager
-def open_to_read(
-    store: str, name: str, model: StrPath, threads: int
-) -> Iterator[tuple[Gallery, Embedder, Bundle]]:
+class Reader:
     """A gallery with the embedder for its queries and its bundle: ``model``, or the gallery's own model if that is "".
 
-    The network is loaded in a second thread while the vectors are: each takes about as long, and a cold
-    search is mostly waiting for the two.
+    Opened by the first :meth:`now` and kept open; opened anew once another generation has become current, with the
+    network that is loaded where that one is of the same model. Not thread-safe.
     """
-    from concurrent.futures import ThreadPoolExecutor
 
-    from siamese_search.gallery.opening import open_gallery
-    from siamese_search.model.bundle import load_bundle
+    def __init__(self, store: str, name: str, model: StrPath, threads: int) -> None:
+        self._place, self._model, self._threads = (store, name), model, threads
+        self._store: Store | None = None
+        self._gallery: Gallery | None = None
+        self._loaded: tuple[Bundle, Embedder] | None = None
 
-    named = load_bundle(os.fspath(model)) if model else None
-    with (
-        open_gallery(store, name, model=None if named is None else reference(named)) as opened,
-        ThreadPoolExecutor(1, thread_name_prefix="sss-model") as pool,
-    ):
-        # Opening read the header only; the first call, here a count, loads the vectors.
-        bundle = named or model_of(opened.model)
-        loading = pool.submit(load, bundle, "cpu", threads)
-        opened.count()
-        yield opened, loading.result(), bundle
+    def now(self) -> tuple[Gallery, Embedder, Bundle]:
+        """The current generation, its embedder and its bundle."""
+        if (
+            self._gallery is not None
+            and self._store is not None
+            and not self._store.is_current(self._gallery)
+        ):
+            self.release()
+        if self._gallery is None or self._loaded is None:
+            self._open()
+        assert self._gallery is not None
+        assert self._loaded is not None
+        bundle, embedder = self._loaded
+        return self._gallery, embedder, bundle
+
+    def release(self) -> None:
+        """Close the gallery; the network stays loaded."""
+        gallery, self._gallery = self._gallery, None
+        if gallery is not None:
+            gallery.close()
+
+    def close(self) -> None:
+        """Close everything; :meth:`now` opens it again."""
+        self.release()
+        store, self._store, self._loaded = self._store, None, None
+        if store is not None:
+            store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_failure: object) -> None:
+        self.close()
+
+    def _open(self) -> None:
+        """The network is loaded in a second thread while the vectors are: each takes about as long, and a cold
+        search is mostly waiting for the two.
+        """
+        from concurrent.futures import ThreadPoolExecutor
+
+        from siamese_search.gallery.opening import open_store
+        from siamese_search.model.bundle import load_bundle
+
+        location, name = self._place
+        named = load_bundle(os.fspath(self._model)) if self._model else None
+        if self._store is None:
+            self._store = open_store(location)
+        self._gallery = self._store.open(name, model=None if named is None else reference(named))
+        known = self._loaded
+        try:
+            if known is None or known[0].fingerprint != self._gallery.model.fingerprint:
+                bundle = named or model_of(self._gallery.model)
+                with ThreadPoolExecutor(1, thread_name_prefix="sss-model") as pool:
+                    loading = pool.submit(load, bundle, "cpu", self._threads)
+                    # Opening read the header only; the first call, here a count, loads the vectors.
+                    self._gallery.count()
+                    self._loaded = bundle, loading.result()
+        except BaseException:
+            self.release()
+            raise
 
 
 @contextmanager

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 #: From the ground up. A module imports from its own floor and from lower ones; a package named here is all of it.
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("siamese_search._version", "siamese_search.errors", "siamese_search.io.files"),
-    ("siamese_search.settings",),
+    ("siamese_search.settings", "siamese_search.options"),
     ("siamese_search.io",),
     ("siamese_search.vectors",),
     ("siamese_search.model",),

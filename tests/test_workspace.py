@@ -1,4 +1,4 @@
-"""open_to_read(): a gallery comes with its own model, and only that is loaded."""
+"""Reader: a gallery comes with its own model, and only that is loaded."""
 
 from __future__ import annotations
 
@@ -46,9 +46,10 @@ def test_only_the_gallery_s_own_model_is_loaded(tmp_path: Path, loaded: list[str
     with open_gallery(store, "g", model=model, create=True, mode="w"):
         pass
     for named in ("", own):
-        with workspace.open_to_read(store, "g", named, 1) as (gallery, embedder, bundle):
+        with workspace.Reader(store, "g", named, 1) as reader:
+            gallery, embedder, bundle = reader.now()
             assert embedder.fingerprint == gallery.model.fingerprint == bundle.fingerprint == "a" * 64
     assert loaded == ["a" * 64] * 2
-    with pytest.raises(ModelMismatchError), workspace.open_to_read(store, "g", other, 1):
-        pass
+    with workspace.Reader(store, "g", other, 1) as reader, pytest.raises(ModelMismatchError):
+        reader.now()
     assert len(loaded) == 2

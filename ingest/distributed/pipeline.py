@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from ingest import stages
 from ingest.commit import Committer
 from ingest.distributed.messages import Outcome, pack_work
-from ingest.distributed.session import Cluster, RayOptions, session
+from ingest.distributed.session import Cluster, session
 from ingest.distributed.worker import BundleCopy, EmbedWorker, Job, Target, bundle_files
+from ingest.options import IngestOptions, RayOptions
 from ingest.pipeline import MOST_DECODE_THREADS, PLAN_AHEAD, check_arguments
 from ingest.planner import Planner
 from ingest.scan import PlannedFile, ScannedFile
@@ -26,6 +27,7 @@ from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.forwarding import Serial
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.embedder import Device, Embedder
+from siamese_search.options import request
 from siamese_search.settings import Settings
 
 if TYPE_CHECKING:
@@ -71,16 +73,14 @@ class RayPipeline:
         self._device, self._threads, self._places = device, threads, tuple(places)
         self._by_workers = by_workers
 
+    @request(IngestOptions)
     def __call__(
         self,
         chunks: Iterable[list[ScannedFile]],
         gallery: Gallery,
         embedder: Embedder,
         *,
-        batch_size: int = 64,
-        decode_threads: int = 0,
-        reembed: bool = False,
-        checksum: bool = False,
+        options: IngestOptions,
         total: int | None = None,
         failures: FailureLog | None = None,
         progress: Callable[[Progress], None] | None = None,
@@ -90,7 +90,7 @@ class RayPipeline:
 
         Also raises ClusterError and what :func:`~ingest.distributed.session.session` does.
         """
-        check_arguments(gallery, embedder, batch_size, decode_threads)
+        check_arguments(gallery, embedder, options)
         stop = stop or threading.Event()
         workers: dict[Stage, int] = {}
         clock = Clock(workers)
@@ -98,11 +98,11 @@ class RayPipeline:
         summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=failures)
         tally = Tally(summary, clock, total, progress)
         shared = Serial(gallery)
-        planner = Planner(shared, tally, clock, reembed=reembed, checksum=checksum)
+        planner = Planner(shared, tally, clock, reembed=options.reembed, checksum=options.checksum)
         by_workers = gallery.shared if self._by_workers is None else self._by_workers
         with (
             stages.rarely(),
-            closing(prefetch(planner.batches(chunks, batch_size), PLAN_AHEAD)) as batches,
+            closing(prefetch(planner.batches(chunks, options.batch()), PLAN_AHEAD)) as batches,
             Committer(shared, tally, clock) as committer,
         ):
             first = _first(batches, tally, stop)
@@ -113,7 +113,7 @@ class RayPipeline:
                     target = (
                         Target(gallery.store, gallery.name, model, self._settings) if by_workers else None
                     )
-                    job = self._job(cluster, batch_size, decode_threads, target)
+                    job = self._job(cluster, options, target)
                     workers["embed"] = cluster.workers
                     workers["decode"] = cluster.workers * job.decode_threads
                     if by_workers:
@@ -126,7 +126,7 @@ class RayPipeline:
         tally.report()
         return tally.finish()
 
-    def _job(self, cluster: Cluster, batch_size: int, decode_threads: int, target: Target | None) -> Job:
+    def _job(self, cluster: Cluster, options: IngestOptions, target: Target | None) -> Job:
         import ray
 
         bundle = self._bundle
@@ -134,8 +134,8 @@ class RayPipeline:
             bundle=BundleCopy(str(bundle.path), bundle.fingerprint, ray.put(bundle_files(bundle))),
             device="cuda" if cluster.gpus else "cpu" if self._device == "auto" else self._device,
             threads=cluster.cpus,
-            decode_threads=decode_threads or min(MOST_DECODE_THREADS, cluster.cpus),
-            batch_size=batch_size,
+            decode_threads=options.decode_threads or min(MOST_DECODE_THREADS, cluster.cpus),
+            batch_size=options.batch(),
             places=self._places,
             target=target,
         )

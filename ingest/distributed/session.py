@@ -6,7 +6,6 @@ is started and nothing is printed, unless ``verbose`` asks for the latter.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import signal
@@ -18,7 +17,8 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from siamese_search.errors import ClusterError, MissingExtraError, UsageError, printable
+from ingest.options import RayOptions
+from siamese_search.errors import ClusterError, UsageError, printable
 from siamese_search.model.embedder import Device
 from siamese_search.model.inputs import available_cpus
 
@@ -26,33 +26,6 @@ from siamese_search.model.inputs import available_cpus
 _OBJECT_STORE_BYTES = 256 << 20
 #: CPUs per worker by default: further threads would be another network's on a machine that has more.
 _CPUS_PER_WORKER = 4
-
-
-@dataclass(frozen=True, slots=True)
-class RayOptions:
-    """Which cluster, and how much of it.
-
-    address: of a running one (``host:port``), as seen from one of its machines; ``None``: ``RAY_ADDRESS`` where that
-    is set, else a cluster of this machine alone, for as long as the ingest takes. workers: ``None`` for one per GPU, or
-    as many as the CPUs are enough for. verbose: let Ray print what it likes.
-    """
-
-    address: str | None = None
-    workers: int | None = None
-    verbose: bool = False
-
-    def check(self) -> None:
-        """Raise UsageError for what cannot work and MissingExtraError without Ray; neither starts anything."""
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"the number of workers must be at least 1, not {self.workers}")
-        if self.address is not None and self.address.startswith("ray://"):
-            raise UsageError(
-                f"{printable(self.address)}: Ray Data does not work over Ray's client; run the command on a machine of"
-                " the cluster with --address HOST:PORT (of the head node, port 6379), or through: ray job submit"
-            )
-        # Looked for, not imported: that takes seconds, and an ingest with nothing new needs none of it.
-        if any(importlib.util.find_spec(name) is None for name in ("ray", "pyarrow", "pandas")):
-            raise MissingExtraError("--engine ray", "ray")
 
 
 @dataclass(frozen=True, slots=True)

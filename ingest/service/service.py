@@ -5,51 +5,24 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ingest.service.health import HealthFile, forget
 from ingest.service.jsonlog import JsonLog, LogHandler
 from ingest.summary import IngestSummary, Progress
-from ingest.watching.watch import Observer, State, WatchOptions
+from ingest.watching.watch import Observer, State
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
 from siamese_search.io.signals import stop_on_signals
 
 if TYPE_CHECKING:
-    from ingest.scan import Shard
+    from ingest.options import ServiceOptions
     from ingest.service.metrics import Metrics
     from siamese_search.gallery.contract import Gallery
-    from siamese_search.model.embedder import Device, Embedder
+    from siamese_search.model.embedder import Embedder
 
 #: Seconds between two updates of the gauges while nothing changes.
 _GAUGE_SECONDS = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceOptions:
-    """What ``python -m ingest`` was asked for; what is ``None`` comes from the settings.
-
-    metrics_port: ``None`` for no metrics; 0 lets the system choose (the log names it).
-    """
-
-    roots: Sequence[str]
-    watch: bool = False
-    watching: WatchOptions = field(default_factory=WatchOptions)
-    store: str | None = None
-    gallery: str | None = None
-    model: str | None = None
-    batch_size: int | None = None
-    threads: int | None = None
-    device: Device = "auto"
-    storage: str | None = None
-    quantise: str | None = None
-    shard: Shard | None = None
-    failures: str | None = None
-    metrics_port: int | None = None
-    metrics_host: str = "127.0.0.1"
-    health_file: Path | None = None
 
 
 def run_service(options: ServiceOptions, log: JsonLog) -> int:
@@ -83,18 +56,9 @@ def _watch(options: ServiceOptions, reporter: Reporter, stop: threading.Event) -
 
     complete = watch(
         options.roots,
-        options.watching,
+        options,
         reporter,
         stop,
-        store=options.store,
-        gallery=options.gallery,
-        model=options.model,
-        batch_size=options.batch_size,
-        threads=options.threads,
-        device=options.device,
-        failures=options.failures,
-        storage=options.storage,
-        quantise=options.quantise,
         around=reporter.timed,
         around_store=reporter.timed_store,
     )
@@ -104,26 +68,10 @@ def _watch(options: ServiceOptions, reporter: Reporter, stop: threading.Event) -
 def _once(options: ServiceOptions, reporter: Reporter, stop: threading.Event) -> int:
     from ingest.run import ingest
 
-    asked = options.watching
     reporter.moment("starting", 0)
     summary = ingest(
         *options.roots,
-        store=options.store,
-        gallery=options.gallery,
-        model=options.model,
-        layout=asked.layout,
-        source=asked.source,
-        batch_size=options.batch_size,
-        threads=options.threads,
-        device=options.device,
-        reembed=asked.reembed,
-        checksum=asked.checksum,
-        follow_links=asked.follow_links,
-        prune=asked.prune,
-        shard=options.shard,
-        failures=options.failures,
-        storage=options.storage,
-        quantise=options.quantise,
+        options=options,
         around=lambda gallery, embedder: (reporter.timed_store(gallery), reporter.timed(embedder)),
         progress=lambda progress: reporter.moment("ingesting", 0, progress),
         stop=stop,

@@ -14,13 +14,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ingest.pipeline import Prune, ingest_files
+from ingest.options import WatchOptions
+from ingest.pipeline import ingest_files
 from ingest.prune import prune
 from ingest.scan import ScannedFile, check_roots
 from ingest.summary import IngestSummary, Progress
@@ -50,31 +51,6 @@ _BACKOFF_SECONDS = (0.5, 60.0)
 #: share of a source's points is believed at once, beyond a handful.
 _BELIEVED_SHARE, _BELIEVED_FILES = 0.2, 20
 _COUNTS = ("seen", "new", "changed", "moved", "unchanged", "removed", "embedded")
-
-
-@dataclass(frozen=True, slots=True)
-class WatchOptions:
-    """layout, source, batch_size, checksum, reembed (of the first ingest) as for ``run_ingest``.
-
-    settle_seconds: a file is read once nothing has happened to it for so long. rescan_minutes: between full
-    scans, which find what events did not tell; 0 for never. poll: read the directories again and again instead
-    of waiting for events, which network file systems do not send. prune: what full scans do with points whose
-    file is not there: keep them ("no"), remove them unless they are suspiciously many ("safe"), or "anyway".
-    follow_links: enter links to directories. patient: wait for a store that is away from the start.
-    """
-
-    layout: str = "auto"
-    source: str | None = None
-    batch_size: int = 64
-    decode_threads: int = 0
-    checksum: bool = False
-    reembed: bool = False
-    settle_seconds: float = 0.5
-    rescan_minutes: float = 60.0
-    poll: bool = False
-    prune: Prune = "no"
-    follow_links: bool = False
-    patient: bool = False
 
 
 class Observer:
@@ -196,10 +172,7 @@ class Watcher:
             self._chunks(),
             gallery,
             embedder,
-            batch_size=self._options.batch_size,
-            decode_threads=self._options.decode_threads,
-            reembed=self._options.reembed and not self._first_done,
-            checksum=self._options.checksum,
+            options=replace(self._options, reembed=self._options.reembed and not self._first_done),
             failures=self._failures,
             progress=self._progress,
             stop=self._stop,

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from siamese_search.curation.options import ClusterOptions, LabelOptions
+from siamese_search.options import request
 from siamese_search.workspace import StrPath, current_settings, place_of
 
 if TYPE_CHECKING:
@@ -68,14 +70,11 @@ class LabelSummary:
         }
 
 
+@request(LabelOptions)
 def label(
     table: StrPath,
     *,
-    columns: Sequence[str] = (),
-    dry_run: bool = False,
-    undo: StrPath | None = None,
-    store: StrPath | None = None,
-    gallery: str | None = None,
+    options: LabelOptions,
     progress: Callable[[int, int], None] | None = None,
     on_plan: Callable[[LabelPlan], None] | None = None,
     stop: threading.Event | None = None,
@@ -92,10 +91,11 @@ def label(
     from siamese_search.gallery.opening import open_store
 
     started = time.monotonic()
-    place, name = place_of(current_settings(), store, gallery)
-    aside = None if undo is None else Path(undo)
+    place, name = place_of(current_settings(), options.store, options.gallery)
+    dry_run = options.dry_run
+    aside = None if options.undo is None else Path(options.undo)
     with open_store(place) as opened, opened.open(name, mode="r" if dry_run else "w") as found:
-        plan = plan_labels(found, Path(table), columns)
+        plan = plan_labels(found, Path(table), options.names())
         if on_plan is not None:
             on_plan(plan)
         check_plan(plan)
@@ -136,17 +136,10 @@ def duplicates(
         return find_duplicates(found, least, bound, progress=progress)
 
 
+@request(ClusterOptions)
 def propose_identities(
     *,
-    where: str | Sequence[str] = (),
-    labelled: bool = False,
-    neighbours: int = 20,
-    least: float = 0.25,
-    cosine: float | None = None,
-    prefix: str = "new",
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    model: StrPath | None = None,
+    options: ClusterOptions,
     progress: Callable[[str], None] = lambda _stage: None,
 ) -> Proposals:
     """Cluster a gallery's images without identity (``labelled``: all), for a person to review. Changes nothing.
@@ -157,20 +150,16 @@ def propose_identities(
     :func:`siamese_search.curation.identities.propose`.
     """
     from siamese_search.curation.identities import propose
-    from siamese_search.errors import ModelMismatchError, UsageError
+    from siamese_search.errors import ModelMismatchError
     from siamese_search.gallery.filters import bind, parse_where
     from siamese_search.gallery.opening import open_store
     from siamese_search.model.bundle import load_bundle
     from siamese_search.workspace import model_of
 
-    if neighbours < 1 or not 0 < least <= 1:
-        raise UsageError(
-            f"neighbours ({neighbours}) are at least 1, and least ({least:g}) lies above 0 and up to 1"
-        )
-    conditions = parse_where([where] if isinstance(where, str) else list(where))
+    conditions = parse_where([options.where] if isinstance(options.where, str) else list(options.where))
     settings = current_settings()
-    place, name = place_of(settings, store, gallery)
-    named = settings.model if model is None else str(model)
+    place, name = place_of(settings, options.store, options.gallery)
+    named = settings.model if options.model is None else str(options.model)
     with open_store(place) as opened, opened.open(name) as found:
         bundle = None
         if named:
@@ -187,12 +176,8 @@ def propose_identities(
         return propose(
             found,
             bound,
-            labelled=labelled,
             calibration=None if bundle is None else bundle.calibration,
-            neighbours=neighbours,
-            least=least,
-            cosine=cosine,
-            prefix=prefix,
+            options=options,
             progress=progress,
         )
 

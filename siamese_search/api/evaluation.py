@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from siamese_search.errors import BundleError, DataError, UsageError, printable
+from siamese_search.evaluation.options import EvaluateOptions
+from siamese_search.options import request
 from siamese_search.workspace import (
     Notify,
     StrPath,
@@ -20,25 +22,13 @@ from siamese_search.workspace import (
 if TYPE_CHECKING:
     from siamese_search.evaluation.compare import PairedReport
     from siamese_search.evaluation.report import EvaluationReport
-    from siamese_search.model.embedder import Device
 
 
+@request(EvaluateOptions)
 def evaluate(
     data: StrPath | None = None,
     *,
-    queries: StrPath | None = None,
-    model: StrPath | None = None,
-    identities: StrPath | Sequence[str] | None = None,
-    layout: str = "auto",
-    use_cameras: bool = True,
-    depth: int | None = None,
-    flip: bool = False,
-    rerank: bool = False,
-    quantise: Sequence[str] = (),
-    calibrate: bool = False,
-    batch_size: int | None = None,
-    threads: int | None = None,
-    device: Device = "auto",
+    options: EvaluateOptions,
     progress: Callable[[str, int, int], None] | None = None,
     notify: Notify | None = None,
 ) -> EvaluationReport:
@@ -61,20 +51,19 @@ def evaluate(
     from siamese_search.datasets.layouts import load_dataset
     from siamese_search.evaluation.evaluate import evaluate as measure
     from siamese_search.evaluation.subject import choose_subject, seen_warning, select_identities
-    from siamese_search.vectors.k_reciprocal import KReciprocal
 
-    if calibrate and flip:
+    if options.calibrate and options.flip:
         raise UsageError("a search embeds no mirror images, so calibrate without flip")
     settings = current_settings()
-    named = settings.model if model is None else os.fspath(model)
+    named = settings.model if options.model is None else os.fspath(options.model)
     subject = choose_subject(data, named)
-    if queries is not None and subject.others:
+    if options.queries is not None and subject.others:
         raise UsageError(
             "queries are searched in one data set; name it too (sss evaluate photos/ --queries …)"
         )
-    dataset = load_joined(subject.paths, subject.layout if layout == "auto" else layout)
-    asked = None if queries is None else load_dataset(Path(queries), layout)
-    chosen, reason = select_identities(subject, dataset, asked, identities)
+    dataset = load_joined(subject.paths, subject.layout if options.layout == "auto" else options.layout)
+    asked = None if options.queries is None else load_dataset(Path(options.queries), options.layout)
+    chosen, reason = select_identities(subject, dataset, asked, options.identities)
     if notify is not None:
         notify(f"model {subject.bundle.name}, data {subject.place} ({dataset.layout}: {dataset.reason})")
         notify(reason)
@@ -82,27 +71,22 @@ def evaluate(
     if chosen is not None:
         records = [record for record in records if record.identity in chosen]
         query_records = None if query_records is None else [r for r in query_records if r.identity in chosen]
-    threads = settings.threads if threads is None else threads
+    threads = settings.threads if options.threads is None else options.threads
+    batch_size = settings.batch_size if options.batch_size is None else options.batch_size
     report = measure(
         records,
-        load(subject.bundle, device, threads),
+        load(subject.bundle, options.device, threads),
         queries=query_records,
-        use_cameras=use_cameras,
-        depth=depth,
-        flip=flip,
-        rerank=KReciprocal() if rerank else None,
-        quantise=quantise,
+        options=replace(options, threads=threads, batch_size=batch_size),
         model_name=subject.bundle.name,
         data=subject.place,
-        batch_size=settings.batch_size if batch_size is None else batch_size,
-        threads=threads,
         progress=progress,
     )
     report = replace(report, warning=seen_warning(subject.bundle, dataset, asked, chosen))
-    if not flip:  # a search embeds no mirror images, and so a calibration knows none
+    if not options.flip:  # a search embeds no mirror images, and so a calibration knows none
         with suppress(BundleError):  # a damaged one is for --calibrate to replace
             report = replace(report, kept=subject.bundle.calibration)
-    if calibrate:
+    if options.calibrate:
         from siamese_search.evaluation.calibrate import calibrate as fit
         from siamese_search.evaluation.calibrate import save_calibration
 
@@ -112,16 +96,15 @@ def evaluate(
     return report
 
 
+@request(EvaluateOptions)
 def compare_models(
     a: StrPath,
     b: StrPath,
     data: StrPath | None = None,
     *,
-    queries: StrPath | None = None,
-    identities: StrPath | Sequence[str] | None = None,
-    layout: str = "auto",
-    notify: Callable[[str], None] | None = None,
-    **options: Any,
+    options: EvaluateOptions,
+    progress: Callable[[str, int, int], None] | None = None,
+    notify: Notify | None = None,
 ) -> PairedReport:
     """Measure two bundles on the same queries, and how sure the difference is (bootstrap over identities).
 
@@ -135,15 +118,15 @@ def compare_models(
     from siamese_search.evaluation.compare import compare_reports
     from siamese_search.evaluation.subject import choose_subject, select_identities
 
-    if options.get("calibrate"):
+    if options.calibrate:
         raise UsageError("calibrate one model at a time: sss evaluate --model RUN --calibrate")
     first = choose_subject(data, str(a))
     where = first.data if data is None else data
-    asked = None if queries is None else load_dataset(Path(queries), layout)
+    asked = None if options.queries is None else load_dataset(Path(options.queries), options.layout)
     common: set[str] | None = None
     for subject in (first, choose_subject(where, str(b))):
-        dataset = load_joined(subject.paths, subject.layout if layout == "auto" else layout)
-        chosen, reason = select_identities(subject, dataset, asked, identities)
+        dataset = load_joined(subject.paths, subject.layout if options.layout == "auto" else options.layout)
+        chosen, reason = select_identities(subject, dataset, asked, options.identities)
         if notify is not None:
             notify(f"model {subject.bundle.name}: {reason}")
         if chosen is not None:
@@ -156,7 +139,7 @@ def compare_models(
                 f"no identity of {printable(str(where))} was held out by both models: name others with --identities"
             )
     reports = [
-        evaluate(where, queries=queries, model=model, identities=wanted, layout=layout, **options)
+        evaluate(where, options=replace(options, model=model, identities=wanted), progress=progress)
         for model in (a, b)
     ]
     return compare_reports(*reports)

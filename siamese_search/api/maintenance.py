@@ -11,10 +11,12 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from siamese_search.errors import UsageError, printable
+from siamese_search.maintenance.options import ReindexOptions
+from siamese_search.options import request
 from siamese_search.workspace import StrPath, current_settings, load, open_to_write, place_of, reference
 
 if TYPE_CHECKING:
@@ -23,21 +25,13 @@ if TYPE_CHECKING:
     from siamese_search.maintenance.copy import CopyReport
     from siamese_search.maintenance.reindex import ReindexSummary
     from siamese_search.maintenance.verify import VerifySummary
-    from siamese_search.model.embedder import Device
 
 
+@request(ReindexOptions)
 def reindex(
     model: StrPath | None = None,
     *,
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    keep_vectors: bool = False,
-    drop_missing: bool = False,
-    storage: str | None = None,
-    quantise: str | None = None,
-    batch_size: int | None = None,
-    threads: int | None = None,
-    device: Device = "auto",
+    options: ReindexOptions,
     progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
 ) -> ReindexSummary:
@@ -57,28 +51,28 @@ def reindex(
     from siamese_search.model.bundle import load_bundle
 
     settings = current_settings()
-    place, name = place_of(settings, store, gallery)
-    if keep_vectors and model is not None:
+    place, name = place_of(settings, options.store, options.gallery)
+    if options.keep_vectors and model is not None:
         raise UsageError("the vectors are kept or a model makes new ones: give one of the two")
     with open_store(place) as opened:
         made_by = opened.generations(name).current
         embedder = None
-        if not keep_vectors:
+        if not options.keep_vectors:
             bundle = load_bundle(os.fspath(settings.model if model is None else model) or None)
             if made_by.fingerprint == bundle.fingerprint:
                 raise UsageError(
                     f"gallery {name!r} in {printable(place)} is by this model already: nothing to do"
                 )
             made_by = reference(bundle)
-            embedder = load(bundle, device, settings.threads if threads is None else threads)
+            threads = settings.threads if options.threads is None else options.threads
+            embedder = load(bundle, options.device, threads)
         return run_reindex(
             opened,
             name,
             made_by,
             embedder,
-            batch_size=settings.batch_size if batch_size is None else batch_size,
-            drop_missing=drop_missing,
-            storage=_changed_storage(opened, name, storage, quantise),
+            options=replace(options, batch_size=options.batch_size or settings.batch_size),
+            storage=_changed_storage(opened, name, options.storage, options.quantise),
             progress=progress,
             stop=stop,
         )

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import DataError, GalleryReplacedError, UsageError, printable
-from siamese_search.workspace import StrPath, load, open_to_read, place_of, query_images
+from siamese_search.options import request
+from siamese_search.retrieval.options import MapOptions, SearchOptions, TimelineOptions
+from siamese_search.workspace import StrPath, load, place_of, query_images
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from siamese_search.gallery.filters import Condition, RawCondition
-    from siamese_search.model.calibration import Calibration
     from siamese_search.retrieval.results import QueryResult
-    from siamese_search.retrieval.searcher import Searcher
     from siamese_search.retrieval.timeline import Timeline
 
     Query = Path | NDArray[np.uint8]
@@ -30,25 +29,8 @@ if TYPE_CHECKING:
 Answer = TypeVar("Answer")
 
 
-def search(
-    *queries: StrPath | NDArray[np.uint8],
-    k: int = 10,
-    where: str | Sequence[str] = (),
-    group_by: Literal["identity"] | None = None,
-    exclude_self: bool = False,
-    min_score: float | None = None,
-    fmr: float | None = None,
-    like: str | Sequence[str] = (),
-    unlike: StrPath | Sequence[StrPath | NDArray[np.uint8]] = (),
-    together: bool = False,
-    flip: bool = False,
-    rerank: bool = False,
-    candidates: int = 200,
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    model: StrPath | None = None,
-    threads: int | None = None,
-) -> list[QueryResult]:
+@request(SearchOptions)
+def search(*queries: StrPath | NDArray[np.uint8], options: SearchOptions) -> list[QueryResult]:
     """Rank a gallery's images by likeness to each query: an image file, a directory of them, or an array.
 
     Arrays are RGB uint8 [H, W, 3]. k: results per query. where: filters such as ``"camera=2"``, all of which
@@ -63,55 +45,15 @@ def search(
     ranking into the order of k-reciprocal re-ranking; scores stay cosine similarities.
 
     Returns one QueryResult per query image, in order; one that cannot be read has its ``error`` set.
+    Many searches, one after the other, are faster through :func:`siamese_search.open`.
     Raises UsageError (k < 1), FilterError, GalleryNotFoundError, StoreError, ModelMismatchError.
     """
-    from siamese_search.retrieval.matching import mark, population
-
-    if k < 1:
-        raise UsageError(f"k is {k}; ask for at least 1 result")
-    question = _question(queries, where, like, unlike, fmr, store, gallery, model, threads)
-
-    def answer(
-        searcher: Searcher, bound: Sequence[Condition], known: Calibration | None
-    ) -> list[QueryResult]:
-        answers = searcher.search(
-            question.images,
-            k,
-            bound,
-            exclude_self=exclude_self,
-            min_score=min_score,
-            group_by=group_by,
-            like=question.keys,
-            unlike=question.away,
-            together=together,
-            flip=flip,
-            rerank=rerank,
-            candidates=candidates,
-        )
-        return answers if known is None else mark(answers, known, fmr, population(searcher.gallery, bound))
-
-    return question.ask(answer)
+    with GalleryHandle.of(options) as handle:
+        return handle.search(*queries, options=options)
 
 
-def timeline(
-    *queries: StrPath | NDArray[np.uint8],
-    k: int | None = None,
-    time_field: str | None = None,
-    where: str | Sequence[str] = (),
-    exclude_self: bool = False,
-    min_score: float | None = None,
-    fmr: float | None = None,
-    like: str | Sequence[str] = (),
-    unlike: StrPath | Sequence[StrPath | NDArray[np.uint8]] = (),
-    together: bool = False,
-    flip: bool = False,
-    rerank: bool = False,
-    candidates: int = 200,
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    model: StrPath | None = None,
-    threads: int | None = None,
-) -> list[Timeline]:
+@request(TimelineOptions)
+def timeline(*queries: StrPath | NDArray[np.uint8], options: TimelineOptions) -> list[Timeline]:
     """When and where each query's nearest identity was seen: all its images in the gallery, in the order of time.
 
     time_field: the field that holds the time; by default the first of ``time``, ``timestamp``, ``datetime``, ``date``
@@ -125,93 +67,8 @@ def timeline(
     Returns one :class:`~siamese_search.retrieval.timeline.Timeline` per query image, in order.
     Raises UsageError where there is no such field and as :func:`search`.
     """
-    from siamese_search.retrieval.follow import FollowRequest, follow
-    from siamese_search.retrieval.timeline import choose_field
-
-    if k is not None and k < 1:
-        raise UsageError(f"k is {k}; ask for at least 1 result")
-    question = _question(queries, where, like, unlike, fmr, store, gallery, model, threads)
-
-    def answer(searcher: Searcher, bound: Sequence[Condition], known: Calibration | None) -> list[Timeline]:
-        request = FollowRequest(
-            choose_field(searcher.gallery.fields(), time_field),
-            k,
-            exclude_self=exclude_self,
-            min_score=min_score,
-            fmr=fmr,
-            candidates=candidates if rerank else 0,
-        )
-        asked = searcher.probes(question.images, question.keys, question.away, together=together, flip=flip)
-        return follow(searcher, asked, request, bound, known)
-
-    return question.ask(answer)
-
-
-@dataclass(frozen=True)
-class _Question:
-    """What is asked, and of which gallery."""
-
-    images: list[Query]
-    keys: list[str]
-    away: list[Query]
-    where: Sequence[RawCondition]
-    fmr: float | None
-    place: tuple[str, str]
-    model: StrPath
-    threads: int
-
-    def ask(
-        self, answer: Callable[[Searcher, Sequence[Condition], Calibration | None], list[Answer]]
-    ) -> list[Answer]:
-        from siamese_search.gallery.filters import bind
-        from siamese_search.retrieval.matching import check_fmr
-        from siamese_search.retrieval.searcher import Searcher
-
-        def once() -> list[Answer]:
-            with open_to_read(*self.place, self.model, self.threads) as (opened, embedder, bundle):
-                check_fmr(bundle.calibration, self.fmr, printable(bundle.name))
-                bound = bind(self.where, opened.fields()) if self.where else []
-                return answer(Searcher(opened, embedder), bound, bundle.calibration)
-
-        try:
-            return once()
-        except (
-            GalleryReplacedError
-        ):  # its generation was replaced and deleted meanwhile: all from the new one then
-            return once()
-
-
-def _question(
-    queries: Sequence[StrPath | NDArray[np.uint8]],
-    where: str | Sequence[str],
-    like: str | Sequence[str],
-    unlike: StrPath | Sequence[StrPath | NDArray[np.uint8]],
-    fmr: float | None,
-    store: StrPath | None,
-    gallery: str | None,
-    model: StrPath | None,
-    threads: int | None,
-) -> _Question:
-    from siamese_search.gallery.filters import parse_where
-    from siamese_search.settings import load_settings
-
-    conditions = parse_where([where] if isinstance(where, str) else list(where))
-    images = [image for query in queries for image in query_images(query)]
-    keys = [like] if isinstance(like, str) else list(like)
-    if not images and not keys:
-        raise UsageError("nothing to search for; give at least one query image")
-    others = [unlike] if isinstance(unlike, (str, os.PathLike)) else list(unlike)
-    settings = load_settings()
-    return _Question(
-        images,
-        keys,
-        [image for other in others for image in query_images(other)],
-        conditions,
-        fmr,
-        place_of(settings, store, gallery),
-        settings.model if model is None else model,
-        settings.threads if threads is None else threads,
-    )
+    with GalleryHandle.of(options) as handle:
+        return handle.timeline(*queries, options=options)
 
 
 def compare(
@@ -250,15 +107,10 @@ def compare(
     )
 
 
+@request(MapOptions)
 def map_gallery(
     *,
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    method: str | None = None,
-    where: str | Sequence[str] = (),
-    limit: int = 2000,
-    color: str = "identity",
-    seed: int = 0,
+    options: MapOptions,
     notify: Callable[[str], None] | None = None,
 ) -> GalleryMap:
     """Place a gallery's images on a plane by their stored vectors; no image is embedded and no model needed.
@@ -279,10 +131,9 @@ def map_gallery(
     from siamese_search.settings import load_settings
     from siamese_search.vectors.projection import METHODS, best_method, project
 
-    if limit < 1:
-        raise UsageError(f"the limit is {limit}; ask for at least 1 image")
+    where, color, method = options.where, options.color, options.method
     conditions = parse_where([where] if isinstance(where, str) else list(where))
-    place, name = place_of(load_settings(), store, gallery)
+    place, name = place_of(load_settings(), options.store, options.gallery)
 
     def ask() -> tuple[Sample, str]:
         with open_gallery(place, name) as opened:
@@ -294,7 +145,7 @@ def map_gallery(
                 )
             bound = bind(conditions, fields) if conditions else []
             model = opened.model.name or opened.model.fingerprint[:12]
-            return sample(opened, bound, limit, seed), model
+            return sample(opened, bound, options.limit, options.seed), model
 
     try:
         found, model = ask()
@@ -318,11 +169,11 @@ def map_gallery(
         store=place,
         model=model,
         method=chosen,
-        seed=seed,
+        seed=options.seed,
         color=color,
         total=found.total,
         points=tuple(_point(point.payload, color) for point in found.points),
-        places=project(vectors, chosen, seed),
+        places=project(vectors, chosen, options.seed),
     )
 
 

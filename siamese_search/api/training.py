@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import DataError, MissingExtraError, TrainingError, UsageError, printable
+from siamese_search.options import request
+from siamese_search.training.options import RunOptions, SweepOptions
 from siamese_search.workspace import (
     StrPath,
     current_settings,
@@ -28,7 +30,8 @@ from siamese_search.workspace import (
 
 if TYPE_CHECKING:
     from siamese_search.model.bundle import Bundle
-    from siamese_search.model.embedder import Device, Embedder
+    from siamese_search.model.embedder import Embedder
+    from siamese_search.training.data import HoldOut
     from siamese_search.training.run import Reporter, TrainResult
     from siamese_search.training.sweep.record import Sweep
     from siamese_search.training.sweep.run import SweepReporter
@@ -38,19 +41,11 @@ if TYPE_CHECKING:
 IMAGES = 128
 
 
+@request(RunOptions)
 def train(
     data: StrPath | Sequence[StrPath] | None = None,
     *,
-    preset: str = "reid",
-    out: StrPath | None = None,
-    layout: str = "auto",
-    holdout: float | None = None,
-    holdout_ids: StrPath | Sequence[str] | None = None,
-    init: StrPath = "imagenet",
-    teacher: StrPath | None = None,
-    resume: StrPath | None = None,
-    device: str = "auto",
-    threads: int | None = None,
+    options: RunOptions,
     reporter: Reporter | None = None,
     stop: threading.Event | None = None,
     **hyperparameters: Any,
@@ -72,44 +67,51 @@ def train(
     from siamese_search.training.config import preset as find_preset
 
     settings = current_settings()
-    threads = settings.threads if threads is None else threads
-    config = find_preset(preset)
+    threads = settings.threads if options.threads is None else options.threads
+    config = find_preset(options.preset)
     unknown = set(hyperparameters) - set(config.__slots__)
     if unknown:
         raise UsageError(f"unknown hyperparameter {sorted(unknown)[0]!r}; see `sss train --help`")
     config = config.with_options(**hyperparameters)
     data = settings.data if data is None else data
     sources = (Path(data),) if isinstance(data, (str, os.PathLike)) else tuple(Path(path) for path in data)
-    if resume is None:
+    if options.resume is None:
         if not sources:
             raise UsageError("nothing to train on; name at least one data set")
         for source in sources:
-            detect_layout(source, layout)  # fails before torch is imported, which takes seconds
+            detect_layout(source, options.layout)  # fails before torch is imported, which takes seconds
     run = _training()
-    if resume is not None:
-        resumed: TrainResult = run.resume(Path(resume), reporter, stop, device, threads)
+    if options.resume is not None:
+        resumed: TrainResult = run.resume(Path(options.resume), reporter, stop, options.device, threads)
         return resumed
-    if holdout is not None and holdout_ids is not None:
-        raise UsageError("give either a number of identities to hold out or a list of them, not both")
-    ids = tuple(holdout_ids) if isinstance(holdout_ids, (list, tuple, set, frozenset)) else None
-    request = run.TrainRequest(
+    asked = run.TrainRequest(
         data=sources[0] if len(sources) == 1 else sources,
-        out=Path(new_run_directory(preset) if out is None else out),
+        out=Path(new_run_directory(options.preset) if options.out is None else options.out),
         config=config,
-        layout=layout,
-        holdout=run.HoldOut(
-            ids_file=Path(holdout_ids) if isinstance(holdout_ids, (str, os.PathLike)) else None,
-            ids=ids,
-            amount=0.1 if holdout is None else holdout,
-            seed=config.seed,
-        ),
-        init=os.fspath(init),
-        teacher=None if teacher is None else Path(teacher),
-        device=device,
+        layout=options.layout,
+        holdout=_held_out(options, config.seed),
+        init=os.fspath(options.init),
+        teacher=None if options.teacher is None else Path(options.teacher),
+        device=options.device,
         threads=threads,
     )
-    trained: TrainResult = run.train(request, reporter, stop)
+    trained: TrainResult = run.train(asked, reporter, stop)
     return trained
+
+
+def _held_out(options: RunOptions, seed: int) -> HoldOut:
+    """Which identities training must not see."""
+    from siamese_search.training.data import HoldOut
+
+    ids = options.holdout_ids
+    if options.holdout is not None and ids is not None:
+        raise UsageError("give either a number of identities to hold out or a list of them, not both")
+    return HoldOut(
+        ids_file=Path(ids) if isinstance(ids, (str, os.PathLike)) else None,
+        ids=None if ids is None or isinstance(ids, (str, os.PathLike)) else tuple(ids),
+        amount=0.1 if options.holdout is None else options.holdout,
+        seed=seed,
+    )
 
 
 def new_run_directory(preset: str) -> str:
@@ -133,18 +135,10 @@ def _training() -> ModuleType:
         raise MissingExtraError("training", "torch") from None
 
 
+@request(SweepOptions)
 def sweep(
     *data: StrPath,
-    preset: str = "reid",
-    out: StrPath | None = None,
-    layout: str = "auto",
-    holdout: float | None = None,
-    holdout_ids: StrPath | Sequence[str] | None = None,
-    init: StrPath = "imagenet",
-    teacher: StrPath | None = None,
-    resume: StrPath | None = None,
-    device: Device = "auto",
-    threads: int | None = None,
+    options: SweepOptions,
     reporter: SweepReporter | None = None,
     stop: threading.Event | None = None,
     **hyperparameters: Any,
@@ -162,31 +156,14 @@ def sweep(
     stop: set it to end after the batch in hand (KeyboardInterrupt is raised, everything kept).
     Raises UsageError, DataError, TrainingError, and MissingExtraError without the ``[torch]`` extra.
     """
-    planned = plan_runs(
-        *data,
-        preset=preset,
-        out=out,
-        layout=layout,
-        holdout=holdout,
-        holdout_ids=holdout_ids,
-        init=init,
-        teacher=teacher,
-        resume=resume,
-        **hyperparameters,
-    )
-    return run_planned(planned, device=device, threads=threads, reporter=reporter, stop=stop)
+    planned = plan_runs(*data, options=options, **hyperparameters)
+    return run_planned(planned, device=options.device, threads=options.threads, reporter=reporter, stop=stop)
 
 
+@request(SweepOptions)
 def plan_runs(
     *data: StrPath,
-    preset: str = "reid",
-    out: StrPath | None = None,
-    layout: str = "auto",
-    holdout: float | None = None,
-    holdout_ids: StrPath | Sequence[str] | None = None,
-    init: StrPath = "imagenet",
-    teacher: StrPath | None = None,
-    resume: StrPath | None = None,
+    options: SweepOptions,
     notify: Callable[[str], None] | None = None,
     **hyperparameters: Any,
 ) -> Sweep:
@@ -196,37 +173,25 @@ def plan_runs(
     Raises UsageError, DataError; TrainingError where ``out`` holds something else.
     """
     from siamese_search.training.config import preset as find_preset
-    from siamese_search.training.data import HoldOut
     from siamese_search.training.sweep.grid import parse_grid
     from siamese_search.training.sweep.record import find_unfinished, load_sweep, plan_sweep
 
-    if resume is not None:
-        return load_sweep(Path(resume))
-    if holdout is not None and holdout_ids is not None:
-        raise UsageError("give either a number of identities to hold out or a list of them, not both")
+    if options.resume is not None:
+        return load_sweep(Path(options.resume))
     grid = parse_grid(hyperparameters)
-    ids_file, ids = None, None
-    if isinstance(holdout_ids, (str, os.PathLike)):
-        ids_file = Path(holdout_ids)
-    elif holdout_ids is not None:
-        ids = tuple(holdout_ids)
+    # Chosen with the first seed for all runs: on other identities their figures could not be compared.
+    seed = int(grid.get("seed", (find_preset(options.preset).seed,))[0])
     planned = plan_sweep(
         _places(data),
-        Path(new_run_directory("sweep") if out is None else out),
-        preset,
+        Path(new_run_directory("sweep") if options.out is None else options.out),
+        options.preset,
         grid,
-        layout=layout,
-        # Chosen with the first seed for all runs: on other identities their figures could not be compared.
-        holdout=HoldOut(
-            ids_file=ids_file,
-            ids=ids,
-            amount=0.1 if holdout is None else holdout,
-            seed=int(grid.get("seed", (find_preset(preset).seed,))[0]),
-        ),
-        init=os.fspath(init),
-        teacher=None if teacher is None else Path(teacher),
+        layout=options.layout,
+        holdout=_held_out(options, seed),
+        init=os.fspath(options.init),
+        teacher=None if options.teacher is None else Path(options.teacher),
     )
-    if out is None:
+    if options.out is None:
         begun = find_unfinished(Path("runs"), planned)
         if begun is None:
             return planned
@@ -239,7 +204,7 @@ def plan_runs(
 def run_planned(
     planned: Sweep,
     *,
-    device: Device = "auto",
+    device: str = "auto",
     threads: int | None = None,
     reporter: SweepReporter | None = None,
     stop: threading.Event | None = None,

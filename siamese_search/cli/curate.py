@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_search.cli.options import json_option, place_options, store_options
+from siamese_search.cli.options import insecure_option, json_option, place_options, where_option
 from siamese_search.cli.output import (
     LIST_FORMATS,
     note,
@@ -21,7 +21,9 @@ from siamese_search.cli.output import (
     write_table,
     write_text,
 )
+from siamese_search.curation.options import ClusterOptions, LabelOptions
 from siamese_search.errors import EXIT_DONE, UsageError
+from siamese_search.options import click_options
 
 if TYPE_CHECKING:
     from siamese_search.api.curation import LabelSummary
@@ -67,25 +69,9 @@ then edit the column 'proposed identity' and apply it:
 
 @click.command("label", epilog=_LABEL_EPILOG, short_help="Apply the labels of a reviewed CSV.")
 @click.argument("table", metavar="FILE.csv", type=click.Path(path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
-@click.option(
-    "--undo-file",
-    type=click.Path(path_type=Path),
-    metavar="FILE.csv",
-    help="Write the former values to this new file; `sss label` applies it.",
-)
-@click.option("--columns", metavar="NAME,...", help="Apply only these columns.")
-@place_options
+@click_options(LabelOptions, after={"store": [insecure_option]})
 @json_option
-def label_command(
-    table: Path,
-    dry_run: bool,
-    undo_file: Path | None,
-    columns: str | None,
-    store: str | None,
-    gallery: str | None,
-    json: bool,
-) -> int:
+def label_command(table: Path, options: LabelOptions, json: bool) -> int:
     """Set labels by hand: those of FILE.csv, for the images that its rows name.
 
     Every row is checked first, and nothing is changed unless all of them can be applied. Labels that were set in this
@@ -95,19 +81,10 @@ def label_command(
     from siamese_search.api import curation
     from siamese_search.cli.progress import Bar
 
-    if dry_run and undo_file is not None:
+    if options.dry_run and options.undo is not None:
         raise UsageError("--dry-run changes nothing, so there is nothing to undo: leave --undo-file out")
     with Bar("label", "images") as bar:
-        summary = curation.label(
-            table,
-            columns=[name.strip() for name in columns.split(",")] if columns else (),
-            dry_run=dry_run,
-            undo=undo_file,
-            store=store,
-            gallery=gallery,
-            progress=bar.update,
-            on_plan=_tell,
-        )
+        summary = curation.label(table, options=options, progress=bar.update, on_plan=_tell)
     if json:
         write_json(summary.to_json())
     else:
@@ -150,7 +127,7 @@ def _cell(value: Any) -> str:
 
 
 @click.command("duplicates", epilog=_DUPLICATES_EPILOG, short_help="Find images that are in a gallery twice.")
-@click.option("--where", multiple=True, metavar="FILTER", help='Such as "camera=2"; may be repeated.')
+@where_option
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True),
@@ -265,48 +242,19 @@ def _shape(group: Group) -> dict[str, Any]:
 
 @click.command("cluster", epilog=_CLUSTER_EPILOG, short_help="Propose identities for images without one.")
 @click.argument("out", metavar="OUT.csv", type=click.Path(path_type=Path))
-@click.option("--where", multiple=True, metavar="FILTER", help='Such as "camera=2"; may be repeated.')
-@click.option("--all", is_flag=True, help="Cluster images that have an identity too.")
-@click.option("--save", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw the clusters.")
-@click.option(
-    "--neighbours",
-    type=click.IntRange(min=1),
-    default=20,
-    metavar="N",
-    help="About as many images as an identity has; fewer where each was seen a few times only.",
+@click_options(
+    ClusterOptions,
+    after={
+        "labelled": [
+            click.option(
+                "--save", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw the clusters."
+            )
+        ],
+        "store": [insecure_option],
+    },
 )
-@click.option(
-    "--least",
-    type=click.FloatRange(0, 1, min_open=True),
-    default=0.25,
-    metavar="S",
-    help="Least mean k-reciprocal similarity of two clusters that are merged: higher is more clusters.",
-)
-@click.option(
-    "--min-score",
-    type=click.FloatRange(-1, 1),
-    metavar="S",
-    help="Least mean cosine of two clusters that are merged.  [default: by calibration]",
-)
-@click.option(
-    "--prefix", default="new", metavar="NAME", help="New identities are called NAME-0001, NAME-0002, ..."
-)
-@store_options
 @json_option
-def cluster_command(
-    out: Path,
-    where: tuple[str, ...],
-    all: bool,
-    save: Path | None,
-    neighbours: int,
-    least: float,
-    min_score: float | None,
-    prefix: str,
-    store: str | None,
-    gallery: str | None,
-    model: str | None,
-    json: bool,
-) -> int:
+def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json: bool) -> int:
     """Group images that seem to show one identity, by their stored vectors, and write OUT.csv for a person to review.
 
     Nothing in the gallery is changed. Clusters come largest first, the surest images of each first; single images are
@@ -318,20 +266,11 @@ def cluster_command(
 
     if save is not None and save.suffix.lower() != ".png":
         raise UsageError(f"{safe(save)}: --save draws a PNG; name the file with .png")
+    prefix = options.prefix
     if not prefix.strip() or not prefix.isprintable() or prefix.isdecimal():
         raise UsageError(f"--prefix {safe(prefix)!r} must be a printable name, and not a number")
     started = time.monotonic()
-    found = curation.propose_identities(
-        where=where,
-        labelled=all,
-        neighbours=neighbours,
-        least=least,
-        cosine=min_score,
-        prefix=prefix,
-        store=store,
-        gallery=gallery,
-        model=model,
-    )
+    found = curation.propose_identities(options=options)
     write_review(found, out)
     if save is not None:
         draw_clusters(found, save)

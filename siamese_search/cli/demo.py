@@ -8,6 +8,8 @@ import click
 
 from siamese_search.cli.options import json_option
 from siamese_search.cli.output import safe, write_json, write_text
+from siamese_search.datasets.options import DemoOptions
+from siamese_search.options import click_options
 
 EPILOG = """\b
 Examples:
@@ -18,19 +20,11 @@ Examples:
 
 @click.command("demo", epilog=EPILOG, short_help="Draw a small synthetic data set to try things on.")
 @click.argument("directory", metavar="[DIR]", default="demo", type=click.Path(path_type=Path))
-@click.option("--identities", type=int, default=24, metavar="N", help="People to draw.")
-@click.option("--cameras", type=int, default=4, metavar="N", help="Cameras that see them.")
-@click.option("--images-per-camera", type=int, default=2, metavar="N", help="Images of each, per camera.")
-@click.option("--distractors", type=int, default=24, metavar="N", help="Images of people who are no answer.")
-@click.option("--seed", type=int, default=0, metavar="N", help="Same seed, same images.")
+@click_options(DemoOptions)
 @json_option
 def demo_command(
     directory: Path,
-    identities: int,
-    cameras: int,
-    images_per_camera: int,
-    distractors: int,
-    seed: int,
+    options: DemoOptions,
     json: bool,
 ) -> None:
     """Draw synthetic people, seen by several cameras, as JPEG files with Market-1501 names.
@@ -41,15 +35,7 @@ def demo_command(
     from siamese_search.datasets.demo import generate_demo
 
     with Bar("drawing", "images") as bar:
-        made = generate_demo(
-            directory,
-            identities=identities,
-            cameras=cameras,
-            images_per_camera=images_per_camera,
-            distractors=distractors,
-            seed=seed,
-            progress=bar.update,
-        )
+        made = generate_demo(directory, options=options, progress=bar.update)
     if json:
         write_json(
             {
@@ -61,7 +47,8 @@ def demo_command(
         )
         return
     write_text(
-        f"{made.images} images of {identities} people and {distractors} strangers, {cameras} cameras\n"
+        f"{made.images} images of {options.identities} people and {options.distractors} strangers,"
+        f" {options.cameras} cameras\n"
         f"gallery  {safe(made.gallery)}\n"
         f"queries  {safe(made.queries)}"
     )

@@ -5,18 +5,19 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import Positive, embedding_device_option, json_option, layout_option
+from siamese_search.cli.options import json_option
 from siamese_search.cli.output import note, safe, warn, write_json, write_pairs, write_table, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
+from siamese_search.evaluation.options import EvaluateOptions
+from siamese_search.options import click_options
 
 if TYPE_CHECKING:
     from siamese_search.evaluation.compare import PairedReport
     from siamese_search.evaluation.report import EvaluationReport
-    from siamese_search.model.embedder import Device
 
 EPILOG = """\b
 Examples:
@@ -35,39 +36,19 @@ Matches from the query's own camera do not count, unless --no-cameras says so.
 
 @click.command("evaluate", epilog=EPILOG, short_help="Measure a model on identities it has never seen.")
 @click.argument("data", required=False, metavar="[DATA]")
-@click.option("--model", metavar="BUNDLE", help="Model to measure; 'bundled' for the one that comes along.")
-@click.option("--queries", metavar="DIR", help="Images to ask for; without it every image of DATA is asked.")
-@click.option(
-    "--identities",
-    metavar="WHICH",
-    help="heldout, all, or a file of identities.  [default: heldout where DATA is the training data]",
+@click_options(
+    EvaluateOptions,
+    after={
+        "calibrate": [
+            click.option(
+                "--compare",
+                nargs=2,
+                metavar="RUN_A RUN_B",
+                help="Measure two models on the same queries, and how sure the difference is.",
+            )
+        ]
+    },
 )
-@click.option("--all", is_flag=True, help="The same as --identities all.")
-@click.option("--no-cameras", is_flag=True, help="Count matches from the query's own camera too.")
-@click.option("--flip", is_flag=True, help="Embed each image together with its mirror image.")
-@click.option("--rerank", is_flag=True, help="Also give the figures after k-reciprocal re-ranking.")
-@click.option(
-    "--quantise",
-    type=click.Choice(["int8", "int4", "binary"]),
-    multiple=True,
-    help="Also measure what searching in 8, 4 or 1 bits a number loses; can be repeated.",
-)
-@click.option(
-    "--calibrate",
-    is_flag=True,
-    help="Keep thresholds and probabilities in the model: searches then say match or no match.",
-)
-@click.option(
-    "--compare",
-    nargs=2,
-    metavar="RUN_A RUN_B",
-    help="Measure two models on the same queries, and how sure the difference is.",
-)
-@click.option("--depth", type=Positive(), metavar="N", help="Results fetched per query.  [default: all]")
-@layout_option
-@click.option("--batch-size", type=Positive(), metavar="N", help="Images per forward pass.  [default: 64]")
-@click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
-@embedding_device_option
 @click.option(
     "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Also draw the curves (.png, .svg)."
 )
@@ -80,21 +61,8 @@ Matches from the query's own camera do not count, unless --no-cameras says so.
 @json_option
 def evaluate_command(
     data: str | None,
-    model: str | None,
-    queries: str | None,
-    identities: str | None,
-    all: bool,
-    no_cameras: bool,
-    flip: bool,
-    rerank: bool,
-    quantise: tuple[str, ...],
-    calibrate: bool,
+    options: EvaluateOptions,
     compare: tuple[str, str] | None,
-    depth: int | None,
-    layout: str,
-    batch_size: int | None,
-    threads: int | None,
-    device: Device,
     plot: Path | None,
     report: Path | None,
     json: bool,
@@ -106,9 +74,7 @@ def evaluate_command(
     from siamese_search.api.evaluation import evaluate
     from siamese_search.cli.progress import Bar
 
-    if all and identities not in (None, "all"):
-        raise UsageError("give either --all or --identities, not both")
-    if compare is not None and (model is not None or plot is not None or report is not None):
+    if compare is not None and (options.model is not None or plot is not None or report is not None):
         raise UsageError(
             "--compare names its two models itself and draws nothing: leave out --model, --plot and --report"
         )
@@ -121,28 +87,12 @@ def evaluate_command(
                 embedding.close()
             (embedding if stage == "embed" else ranking).update(done, total)
 
-        how: dict[str, Any] = {
-            "queries": queries,
-            "identities": "all" if all else identities,
-            "layout": layout,
-            "use_cameras": not no_cameras,
-            "depth": depth,
-            "flip": flip,
-            "rerank": rerank,
-            "quantise": quantise,
-            "calibrate": calibrate,
-            "batch_size": batch_size,
-            "threads": threads,
-            "device": device,
-            "progress": show,
-            "notify": note,
-        }
         if compare is not None:
             from siamese_search.api.evaluation import compare_models
 
-            pair = compare_models(*compare, data, **how)
+            pair = compare_models(*compare, data, options=options, progress=show, notify=note)
             return _compared(pair, json=json)
-        found = evaluate(data, model=model, **how)
+        found = evaluate(data, options=options, progress=show, notify=note)
     for failure in found.failed:
         warn(f"skipped {safe(failure.path)}: {failure.reason}")
     if json:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from siamese_search.cli.options import json_option, place_options
+from siamese_search.cli.options import json_option, place_options, where_option
 from siamese_search.cli.output import note, safe, warn, write_json, write_text
 from siamese_search.errors import EXIT_DONE
 
@@ -30,7 +30,7 @@ FiftyOne reads the last one with
     type=click.Choice(["parquet", "npz", "csv", "jsonl", "fiftyone"]),
     help="By default what the name of OUT says.",
 )
-@click.option("--where", multiple=True, metavar="FILTER", help='Such as "camera=2"; may be repeated.')
+@where_option
 @click.option("--no-vectors", is_flag=True, help="Leave the vectors out.")
 @place_options
 @json_option

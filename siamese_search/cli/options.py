@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
 
+from siamese_search import options as shared
+from siamese_search.options import Request, click_option
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def store_option(command: F) -> F:
-    """``--store`` and ``--insecure``; ``None`` means: what the settings say, here and below."""
-    command = click.option(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place(Request):
+    """What commands without a request of their own ask alike."""
+
+    store: str | None = shared.store()
+    gallery: str | None = shared.gallery()
+    model: str | None = shared.model()
+    storage: str | None = shared.storage()
+    quantise: str | None = shared.quantise()
+    layout: str = shared.layout()
+    device: str = shared.embedding_device()
+    threads: int | None = shared.threads()
+    where: Sequence[str] = shared.where()
+
+
+def insecure_option(command: F) -> F:
+    """``--insecure``."""
+    return click.option(
         "--insecure",
         is_flag=True,
         expose_value=False,
         callback=_allow_insecure,
         help="Speak plain HTTP to a server that is not this machine.",
     )(command)
-    return click.option(
-        "--store", metavar="DIR|URL", help="Directory or URL of the vector store.  [default: .sss; SSS_STORE]"
-    )(command)
+
+
+def store_option(command: F) -> F:
+    """``--store`` and ``--insecure``; ``None`` means: what the settings say, here and below."""
+    return click_option(Place, "store")(insecure_option(command))
 
 
 def _allow_insecure(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -35,64 +56,37 @@ def _allow_insecure(ctx: click.Context, _param: click.Parameter, value: bool) ->
 
 def place_options(command: F) -> F:
     """``--store`` and ``--gallery``."""
-    command = click.option(
-        "--gallery", metavar="NAME", help="Gallery inside the store.  [default: default; SSS_GALLERY]"
-    )(command)
-    return store_option(command)
+    return store_option(click_option(Place, "gallery")(command))
 
 
 def store_options(command: F) -> F:
     """``--store``, ``--gallery`` and ``--model``."""
-    command = click.option(
-        "--model", metavar="BUNDLE", help="Model bundle.  [default: the gallery's own, else the bundled one]"
-    )(command)
-    return place_options(command)
+    return place_options(click_option(Place, "model")(command))
 
 
 def storage_options(command: F) -> F:
-    """``--storage`` and ``--quantise``, named as in :mod:`siamese_search.gallery.storage`."""
-    command = click.option(
-        "--quantise",
-        type=click.Choice(["none", "int8", "int4", "binary"]),
-        help="Search in a copy of the vectors of 8, 4 or 1 bits a number; results are scored exactly.",
-    )(command)
-    return click.option(
-        "--storage",
-        type=click.Choice(["float32", "float16"]),
-        help="How a new gallery stores its vectors; float16 takes half the space.",
-    )(command)
+    """``--storage`` and ``--quantise``."""
+    return click_option(Place, "storage")(click_option(Place, "quantise")(command))
 
 
 def layout_option(command: F) -> F:
-    """``--layout``, named as in :mod:`siamese_search.datasets.layouts`."""
-    return click.option(
-        "--layout",
-        type=click.Choice(["auto", "folders", "market1501", "csv", "triplets", "flat"]),
-        default="auto",
-        help="How identities are named on disk: folders (one per identity), market1501 (file names),"
-        " csv, triplets (Anchor,Positive,Negative), flat (no identities).",
-    )(command)
+    """``--layout``."""
+    return click_option(Place, "layout")(command)
 
 
-def device_option(command: F) -> F:
-    """``--device`` where a network is trained."""
-    return click.option(
-        "--device",
-        type=click.Choice(["auto", "cpu", "cuda"]),
-        default="auto",
-        help="Where the network runs; auto takes a CUDA GPU if torch is installed and sees one.",
-    )(command)
+def where_option(command: F) -> F:
+    """``--where``."""
+    return click_option(Place, "where")(command)
+
+
+def threads_option(command: F) -> F:
+    """``--threads``."""
+    return click_option(Place, "threads")(command)
 
 
 def embedding_device_option(command: F) -> F:
     """``--device`` where a network only embeds."""
-    return click.option(
-        "--device",
-        type=click.Choice(["auto", "cpu", "openvino", "cuda"]),
-        default="auto",
-        help="Where the network runs: auto takes a CUDA GPU if torch is installed and sees one, else the CPU."
-        " openvino: the CPU in bfloat16, faster where the processor has instructions for it.",
-    )(command)
+    return click_option(Place, "device")(command)
 
 
 def json_option(command: F) -> F:

@@ -194,8 +194,8 @@ def write_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     write_text("\n".join(f"{label:<{width}}  {value}".rstrip() for label, value in listed))
 
 
-def describe_ingest(summary: IngestSummary) -> str:
-    """The summary for people, in two lines."""
+def ingested(summary: IngestSummary) -> str:
+    """The summary of an ingest for people, in two lines."""
     counts = [
         f"{summary.new} new",
         f"{summary.changed} changed",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import json_option, place_options
+from siamese_search.cli.options import insecure_option, json_option, threads_option
 from siamese_search.cli.output import (
     note,
     safe,
@@ -19,6 +19,8 @@ from siamese_search.cli.output import (
     write_text,
 )
 from siamese_search.errors import SiameseSearchError, UsageError
+from siamese_search.options import click_options
+from siamese_search.retrieval.options import MapOptions
 
 if TYPE_CHECKING:
     from siamese_search.retrieval.comparison import Comparison
@@ -58,46 +60,22 @@ Exit codes: 0 the same (of several pairs: at least one), 1 different, 2 could no
 @click.command(
     "plot", epilog=_PLOT_EPILOG, short_help="Draw a gallery as a map: similar images near each other."
 )
-@click.option(
-    "--method",
-    type=click.Choice(["pca", "tsne", "umap"]),
-    help="How vectors become places.  [default: tsne if scikit-learn is installed, else pca]",
+@click_options(
+    MapOptions,
+    after={
+        "color": [
+            click.option(
+                "--save",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="Where to write the map: a page (.html) or a picture (.png).  [default: map-GALLERY.html]",
+            )
+        ],
+        "store": [insecure_option],
+    },
 )
-@click.option("--where", multiple=True, metavar="FILTER", help='Such as "camera=2"; may be repeated.')
-@click.option(
-    "--limit",
-    type=click.IntRange(min=1),
-    default=2000,
-    metavar="N",
-    help="At most so many images, drawn at random where there are more.",
-)
-@click.option("--color", "--colour", default="identity", metavar="FIELD", help="What the colours stand for.")
-@click.option(
-    "--save",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Where to write the map: a page (.html) or a picture (.png).  [default: map-GALLERY.html]",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0, 2**31 - 1),
-    default=0,
-    metavar="N",
-    help="Of the sample and of the layout.",
-)
-@place_options
 @json_option
-def plot_command(
-    method: str | None,
-    where: tuple[str, ...],
-    limit: int,
-    color: str,
-    save: Path | None,
-    seed: int,
-    store: str | None,
-    gallery: str | None,
-    json: bool,
-) -> None:
+def plot_command(options: MapOptions, save: Path | None, json: bool) -> None:
     """Place a gallery's images on a plane by their stored vectors. No image is embedded, and no model is needed.
 
     With --json the coordinates are printed, and a map is written only where --save names it.
@@ -106,16 +84,7 @@ def plot_command(
 
     if save is not None and save.suffix.lower() not in (".png", ".html", ".htm"):
         raise UsageError(f"{safe(save)}: a map is a page or a picture; name the file with .html or .png")
-    found = map_gallery(
-        store=store,
-        gallery=gallery,
-        method=method,
-        where=where,
-        limit=limit,
-        color=color,
-        seed=seed,
-        notify=note,
-    )
+    found = map_gallery(options=options, notify=note)
     if save is None and not json:
         save = Path(f"map-{found.gallery}.html")
     if save is not None:
@@ -174,7 +143,7 @@ def _write(found: GalleryMap, save: Path) -> None:
     metavar="FILE.png",
     help="Also draw the pairs with their scores.",
 )
-@click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
+@threads_option
 def compare_command(
     a: str,
     b: str,

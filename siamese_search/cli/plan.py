@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import Positive, json_option
+from siamese_search.cli.options import json_option
 from siamese_search.cli.output import file_size, write_json, write_table, write_text
 from siamese_search.errors import EXIT_DONE
+from siamese_search.options import click_options
+from siamese_search.planning import Question
 
 if TYPE_CHECKING:
     from siamese_search.planning import Plan
@@ -26,102 +29,35 @@ Nothing is opened or measured: it is arithmetic. docs/scale.md has the formulas 
 """
 
 
-class Count(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
-    """A whole number such as 1e9, 100M or 1_000_000."""
-
-    name = "count"
-
-    def convert(self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None) -> int:
-        from siamese_search.planning.figures import read_count
-
-        return value if isinstance(value, int) else read_count(str(value))
-
-
-class Size(click.ParamType):  # type: ignore[type-arg]  # as above
-    """Bytes such as 128GB or 64GiB."""
-
-    name = "size"
-
-    def convert(self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None) -> int:
-        from siamese_search.planning.figures import read_bytes
-
-        return value if isinstance(value, int) else read_bytes(str(value))
-
-
 @click.command("plan", epilog=EPILOG, short_help="Size a store: memory, disk, nodes, hours.")
-@click.option(
-    "--images", type=Count(), required=True, metavar="N", help="Images, such as 1e9, 100M, 1_000_000."
-)
-@click.option("--dim", type=Positive(), default=512, metavar="D", help="Dimensions of a vector.")
-@click.option(
-    "--storage", type=click.Choice(["float32", "float16"]), default="float32", help="Of the vectors."
-)
-@click.option(
-    "--quantise",
-    type=click.Choice(["none", "int8", "int4", "binary"]),
-    default="none",
-    help="Search in a copy of 8, 4 or 1 bits a number, scored again with the vectors.",
-)
-@click.option("--replicas", type=click.IntRange(1, 64), default=2, metavar="N", help="Copies of everything.")
-@click.option("--nodes-ram", type=Size(), default="128GB", metavar="SIZE", help="Memory of a server's node.")
-@click.option("--nodes-cores", type=Positive(), default=16, metavar="N", help="Cores of a server's node.")
-@click.option(
-    "--payload-bytes", type=Size(), metavar="SIZE", help="JSON stored with an image.  [default: 190]"
-)
-@click.option(
-    "--m", type=click.IntRange(2, 256), default=16, metavar="M", help="Edges per node of the graph."
-)
-@click.option("--gpus", type=Positive(), metavar="N", help="GPUs that embed; each is a worker.")
-@click.option(
-    "--images-per-second",
-    type=click.FloatRange(0, min_open=True),
-    metavar="N",
-    help="Of one worker; measure yours with benchmarks/ingest.py.  [default: 157, of 2 CPU cores]",
-)
-@click.option(
-    "--queries-per-second",
-    type=click.FloatRange(0, min_open=True),
-    default=10.0,
-    metavar="N",
-    help="Searches to answer.",
+@click_options(
+    Question,
+    after={
+        "dim": [
+            click.option(
+                "--storage",
+                type=click.Choice(["float32", "float16"]),
+                default="float32",
+                help="Of the vectors.",
+            ),
+            click.option(
+                "--quantise",
+                type=click.Choice(["none", "int8", "int4", "binary"]),
+                default="none",
+                help="Search in a copy of 8, 4 or 1 bits a number, scored again with the vectors.",
+            ),
+        ]
+    },
 )
 @json_option
-def plan_command(
-    images: int,
-    dim: int,
-    storage: str,
-    quantise: str,
-    replicas: int,
-    nodes_ram: int,
-    nodes_cores: int,
-    payload_bytes: int | None,
-    m: int,
-    gpus: int | None,
-    images_per_second: float | None,
-    queries_per_second: float,
-    json: bool,
-) -> int:
+def plan_command(options: Question, storage: str, quantise: str, json: bool) -> int:
     """Plan a store: memory and disk by quantisation, shards and nodes, hours of an ingest, the cost of a re-index,
     and what a query may take.
     """
     from siamese_search.gallery.storage import Storage
-    from siamese_search.planning import Question, figures, plan
+    from siamese_search.planning import plan
 
-    answer = plan(
-        Question(
-            images=images,
-            dim=dim,
-            storage=Storage(storage, quantise),
-            replicas=replicas,
-            node_ram=nodes_ram,
-            node_cores=nodes_cores,
-            payload_bytes=figures.PAYLOAD_BYTES if payload_bytes is None else payload_bytes,
-            m=m,
-            workers=gpus,
-            rate=images_per_second,
-            queries_per_second=queries_per_second,
-        )
-    )
+    answer = plan(replace(options, storage=Storage(storage, quantise)))
     if json:
         write_json(answer.to_json())
     else:

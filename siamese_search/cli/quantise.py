@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import Positive, json_option
+from siamese_search.cli.options import Positive, json_option, threads_option
 from siamese_search.cli.output import note, safe, write_json, write_pairs
 from siamese_search.errors import (
     EXIT_DONE,
@@ -31,7 +31,7 @@ Measure before you use it: without instructions for 8-bit arithmetic (VNNI, Arm 
 @click.option("--out", required=True, metavar="DIR", help="New directory for the int8 bundle.")
 @click.option("--model", metavar="BUNDLE", help="Model to copy.  [default: the bundled one; SSS_MODEL]")
 @click.option("--count", type=Positive(), default=128, metavar="N", help="Images to calibrate with.")
-@click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
+@threads_option
 @json_option
 def quantise_command(
     images: str, out: str, model: str | None, count: int, threads: int | None, json: bool

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import click
 
-from siamese_search.cli.options import (
-    Positive,
-    embedding_device_option,
-    json_option,
-    place_options,
-    storage_options,
-)
+from siamese_search.cli.options import insecure_option, json_option, place_options
 from siamese_search.cli.output import note, safe, warn, write_json, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
-
-if TYPE_CHECKING:
-    from siamese_search.model.embedder import Device
-
+from siamese_search.maintenance.options import ReindexOptions
+from siamese_search.options import click_options
 
 _REINDEX_EPILOG = """\b
 Examples:
@@ -40,36 +32,21 @@ Examples:
 @click.command(
     "reindex", epilog=_REINDEX_EPILOG, short_help="Embed a gallery's images again, with another model."
 )
-@click.option(
-    "--model", metavar="BUNDLE", help="The new model.  [default: the settings', else the bundled one]"
+@click_options(
+    ReindexOptions,
+    after={
+        "store": [insecure_option],
+        "keep_vectors": [
+            click.option(
+                "--drop-old",
+                is_flag=True,
+                help="Delete the former vectors in the end; without --model and --keep-vectors do nothing else.",
+            )
+        ],
+    },
 )
-@place_options
-@click.option("--keep-vectors", is_flag=True, help="Copy the vectors; only the storage settings are new.")
-@click.option(
-    "--drop-old",
-    is_flag=True,
-    help="Delete the former vectors in the end; without --model and --keep-vectors do nothing else.",
-)
-@storage_options
-@click.option("--drop-missing", is_flag=True, help="Leave out images that cannot be read any more.")
-@click.option("--batch-size", type=Positive(), metavar="N", help="Images per forward pass.  [default: 64]")
-@click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
-@embedding_device_option
 @json_option
-def reindex_command(
-    model: str | None,
-    store: str | None,
-    gallery: str | None,
-    keep_vectors: bool,
-    drop_old: bool,
-    drop_missing: bool,
-    storage: str | None,
-    quantise: str | None,
-    batch_size: int | None,
-    threads: int | None,
-    device: Device,
-    json: bool,
-) -> int:
+def reindex_command(options: ReindexOptions, drop_old: bool, json: bool) -> int:
     """Read a gallery's images again from their files and embed them with another model.
 
     Searches go on in the old vectors until all new ones are there and checked; then those take their place in one
@@ -80,33 +57,21 @@ def reindex_command(
     from siamese_search.api import maintenance
     from siamese_search.cli.progress import Bar
 
-    if drop_old and model is None and not keep_vectors:
-        return _drop_old(store, gallery, json)
-    if keep_vectors and model is not None:
+    place: dict[str, Any] = {"store": options.store, "gallery": options.gallery}
+    if drop_old and options.model is None and not options.keep_vectors:
+        return _drop_old(json=json, **place)
+    if options.keep_vectors and options.model is not None:
         raise UsageError("--keep-vectors takes no --model: the vectors stay those of the gallery's own")
     try:
         with Bar("reindex", "images") as bar, stop_on_signals() as stop:
-            summary = maintenance.reindex(
-                model,
-                store=store,
-                gallery=gallery,
-                keep_vectors=keep_vectors,
-                drop_missing=drop_missing,
-                storage=storage,
-                quantise=quantise,
-                batch_size=batch_size,
-                threads=threads,
-                device=device,
-                progress=bar.update,
-                stop=stop,
-            )
+            summary = maintenance.reindex(options.model, options=options, progress=bar.update, stop=stop)
     except KeyboardInterrupt:
         note("sss: interrupted; the gallery is as it was, and the same command goes on from here")
         return EXIT_INTERRUPTED
     for failure in summary.dropped:
         warn(f"dropped {failure.path}: {failure.reason}")
     if drop_old:
-        maintenance.drop_old(store=store, gallery=gallery)
+        maintenance.drop_old(**place)
     if json:
         write_json(summary.to_json())
     else:
@@ -120,10 +85,10 @@ def reindex_command(
     return EXIT_PARTIAL if summary.dropped else EXIT_DONE
 
 
-def _drop_old(store: str | None, gallery: str | None, json: bool) -> int:
+def _drop_old(*, json: bool, **place: Any) -> int:
     from siamese_search.api import maintenance
 
-    count = maintenance.drop_old(store=store, gallery=gallery)
+    count = maintenance.drop_old(**place)
     if json:
         write_json({"generations_dropped": count})
     else:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import store_options
+from siamese_search.cli.options import insecure_option
 from siamese_search.cli.output import (
     LIST_FORMATS,
     note,
@@ -22,6 +23,8 @@ from siamese_search.cli.output import (
     write_text,
 )
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
+from siamese_search.options import click_option, click_options
+from siamese_search.retrieval.options import SearchOptions, TimelineOptions
 
 if TYPE_CHECKING:
     from siamese_search.render.terminal import Terminal
@@ -49,85 +52,47 @@ Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --wher
 
 @click.command("search", epilog=EPILOG, short_help="Find who is in an image, and where else they were seen.")
 @click.argument("queries", metavar="QUERY...", nargs=-1)
-@click.option("-k", "--top", "k", type=int, default=10, metavar="N", help="Results per query.")
-@click.option("--together", is_flag=True, help="All queries show one target: one answer, by mean similarity.")
-@click.option(
-    "--not",
-    "--unlike",
-    "unlike",
-    multiple=True,
-    metavar="IMAGE",
-    help="Away from what this shows; may be repeated.",
+@click_options(
+    SearchOptions,
+    after={
+        "candidates": [
+            click.option(
+                "--timeline", is_flag=True, help="All sightings of the likeliest identity, in order of time."
+            ),
+            click_option(TimelineOptions, "time_field"),
+        ],
+        "fmr": [
+            click.option(
+                "--format", type=click.Choice(LIST_FORMATS), default="table", help="Form of the answer."
+            ),
+            click.option(
+                "--show", is_flag=True, help="Also show the images, in the terminal (SSS_GRAPHICS: how)."
+            ),
+            click.option(
+                "--save",
+                type=click.Path(path_type=Path),
+                metavar="FILE",
+                help="Also draw the results: as a picture (.png) or as a page (.html).",
+            ),
+            click.option(
+                "--star",
+                type=click.Path(path_type=Path),
+                metavar="FILE.png",
+                help="Also draw each query with its results around it, the farther the less alike.",
+            ),
+        ],
+        "store": [insecure_option],
+    },
 )
-@click.option("--like", multiple=True, metavar="KEY", help="Search for others like this item of the gallery.")
-@click.option("--flip", is_flag=True, help="Embed each query together with its mirror image.")
-@click.option("--rerank", is_flag=True, help="Re-rank the nearest images by their k-reciprocal neighbours.")
-@click.option(
-    "--candidates",
-    type=click.IntRange(1, 10_000),
-    metavar="N",
-    help="Images that --rerank re-ranks.  [default: 200]",
-)
-@click.option("--timeline", is_flag=True, help="All sightings of the likeliest identity, in order of time.")
-@click.option(
-    "--time-field",
-    metavar="FIELD",
-    help="Field that --timeline orders by.  [default: the first of time, timestamp, datetime, date, frame]",
-)
-@click.option("--where", multiple=True, metavar="FILTER", help='Such as "camera=2"; may be repeated.')
-@click.option("--group-by", type=click.Choice(["identity"]), help="One result per identity, its best image.")
-@click.option(
-    "--exclude-self", is_flag=True, help="Leave out the query image itself, if it is in the gallery."
-)
-@click.option(
-    "--min-score", type=click.FloatRange(-1, 1), metavar="S", help="Least cosine similarity to show."
-)
-@click.option(
-    "--fmr",
-    type=click.FloatRange(0, 1, min_open=True),
-    metavar="X",
-    help="Count as matches what passes at this false match rate.  [default: what is likelier right than wrong]",
-)
-@click.option("--format", type=click.Choice(LIST_FORMATS), default="table", help="Form of the answer.")
-@click.option("--show", is_flag=True, help="Also show the images, in the terminal (SSS_GRAPHICS: how).")
-@click.option(
-    "--save",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Also draw the results: as a picture (.png) or as a page (.html).",
-)
-@click.option(
-    "--star",
-    type=click.Path(path_type=Path),
-    metavar="FILE.png",
-    help="Also draw each query with its results around it, the farther the less alike.",
-)
-@store_options
-@click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
 def search_command(
     queries: tuple[str, ...],
-    k: int,
-    together: bool,
-    unlike: tuple[str, ...],
-    like: tuple[str, ...],
-    flip: bool,
-    rerank: bool,
-    candidates: int | None,
+    options: SearchOptions,
     timeline: bool,
     time_field: str | None,
-    where: tuple[str, ...],
-    group_by: Literal["identity"] | None,
-    exclude_self: bool,
-    min_score: float | None,
-    fmr: float | None,
     format: str,
     show: bool,
     save: Path | None,
     star: Path | None,
-    store: str | None,
-    gallery: str | None,
-    model: str | None,
-    threads: int | None,
 ) -> int:
     """Rank the gallery's images by likeness to each QUERY (an image, or a directory of images).
 
@@ -137,7 +102,7 @@ def search_command(
     from siamese_search.api import retrieval
 
     context = click.get_current_context()
-    if not queries and not like:
+    if not queries and not options.like:
         raise click.UsageError("missing QUERY: give an image, a directory of images, or --like KEY", context)
     if save is not None and save.suffix.lower() not in (".png", ".html", ".htm"):
         raise UsageError(
@@ -145,36 +110,22 @@ def search_command(
         )
     if star is not None and star.suffix.lower() != ".png":
         raise UsageError(f"{safe(star)}: --star draws a PNG; name the file with .png")
-    if candidates is not None and not rerank:
+    if context.params["candidates"] is not None and not options.rerank:
         raise click.UsageError("--candidates is how many images --rerank re-ranks; give both", context)
     if time_field is not None and not timeline:
         raise click.UsageError("--time-field is what --timeline orders by; give both", context)
-    if timeline and group_by is not None:
+    if timeline and options.group_by is not None:
         raise click.UsageError("--timeline follows one identity; leave --group-by out", context)
-    asked: dict[str, Any] = {
-        "where": where,
-        "exclude_self": exclude_self,
-        "min_score": min_score,
-        "fmr": fmr,
-        "like": like,
-        "unlike": unlike,
-        "together": together,
-        "flip": flip,
-        "rerank": rerank,
-        "candidates": candidates or 200,
-        "store": store,
-        "gallery": gallery,
-        "model": model,
-        "threads": threads,
-    }
     timelines: list[Timeline] | None = None
     if timeline:
         # The usual number of results is no limit of a timeline; one that was asked for is.
         typed = context.get_parameter_source("k") is click.core.ParameterSource.COMMANDLINE
-        timelines = retrieval.timeline(*queries, k=k if typed else None, time_field=time_field, **asked)
+        asked = {one.name: getattr(options, one.name) for one in fields(options)}
+        asked["k"] = options.k if typed else None
+        timelines = retrieval.timeline(*queries, options=TimelineOptions(**asked, time_field=time_field))
         answers = [one.answer for one in timelines]
     else:
-        answers = retrieval.search(*queries, k=k, group_by=group_by, **asked)
+        answers = retrieval.search(*queries, options=options)
     failed = [answer for answer in answers if answer.error is not None]
     if len(failed) < len(answers):
         # The picture first: a reader such as `head` may close stdout before all results are printed.

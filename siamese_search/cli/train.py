@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from siamese_search.cli.fields import TrainCommand, hyperparameter_options, value_list_options
-from siamese_search.cli.options import device_option, json_option, layout_option
+from siamese_search.cli.options import json_option
 from siamese_search.cli.output import note, safe, warn, write_json, write_table, write_text
 from siamese_search.errors import (
     EXIT_DONE,
@@ -19,11 +20,11 @@ from siamese_search.errors import (
     UsageError,
     printable,
 )
-from siamese_search.training.config import PRESETS
+from siamese_search.options import click_options
 from siamese_search.training.config import preset as find_preset
+from siamese_search.training.options import RunOptions, SweepOptions
 
 if TYPE_CHECKING:
-    from siamese_search.model.embedder import Device
     from siamese_search.training.sweep.record import Sweep
 
 
@@ -56,44 +57,12 @@ Each run is a model bundle: sss evaluate --model DIR/margin=0.5.
     "train", cls=TrainCommand, epilog=_TRAIN_EPILOG, short_help="Train a model on your own identities."
 )
 @click.argument("data", nargs=-1, metavar="[DATA]...")
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="reid", help="Recipe to start from.")
-@click.option("--out", metavar="DIR", help="Run directory.  [default: runs/PRESET-DATE-TIME]")
-@click.option("--resume", metavar="DIR", help="Continue the run in DIR, with its own options.")
-@click.option(
-    "--init",
-    metavar="WEIGHTS",
-    default="imagenet",
-    help="Initial weights: imagenet (timm's, else the [imagenet] extra's), bundled, none, a bundle, or a file.",
-)
-@click.option(
-    "--holdout-ids",
-    metavar="FILE",
-    help="Identities that training must not see, one per line; SOURCE/ID for those of one data set only.",
-)
-@click.option(
-    "--holdout",
-    type=float,
-    metavar="X",
-    help="Identities of each data set to hold out: a share (0.15), a number (20), or 0.  [default: 0.1]",
-)
-@click.option("--teacher", metavar="FILE", help="Network (.xml, .onnx) or vectors (.npz) to distil from.")
-@layout_option
-@device_option
-@click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
+@click_options(RunOptions)
 @json_option
 @hyperparameter_options
 def train_command(
     data: tuple[str, ...],
-    preset: str,
-    out: str | None,
-    resume: str | None,
-    init: str,
-    holdout_ids: str | None,
-    holdout: float | None,
-    teacher: str | None,
-    layout: str,
-    device: str,
-    threads: int | None,
+    options: RunOptions,
     json: bool,
     **hyperparameters: Any,
 ) -> int:
@@ -109,35 +78,20 @@ def train_command(
 
     changes = {name: value for name, value in hyperparameters.items() if value is not None}
     speaks = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun, the first
-    if resume is None:
+    if options.resume is None:
         data = _data(data)
-        out = out or new_run_directory(preset)
+        options = replace(options, out=options.out or new_run_directory(options.preset))
         if speaks:
-            note(f"training on {', '.join(safe(path) for path in data)} into {safe(out)}")
-        epochs: int | None = find_preset(preset).with_options(**changes).epochs
+            note(f"training on {', '.join(safe(path) for path in data)} into {safe(str(options.out))}")
+        epochs: int | None = find_preset(options.preset).with_options(**changes).epochs
     else:
         _refuse_with_resume(click.get_current_context(), "run")
-        epochs = _epochs_of(Path(resume))
+        epochs = _epochs_of(Path(options.resume))
     with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
         try:
-            result = train(
-                data,
-                preset=preset,
-                out=out,
-                layout=layout,
-                holdout=holdout,
-                holdout_ids=holdout_ids,
-                init=init,
-                teacher=teacher,
-                resume=resume,
-                device=device,
-                threads=threads,
-                reporter=screen if speaks else None,
-                stop=stop,
-                **changes,
-            )
+            result = train(data, options=options, reporter=screen if speaks else None, stop=stop, **changes)
         except KeyboardInterrupt:
-            return _interrupted(Path(str(resume or out))) if speaks else EXIT_INTERRUPTED
+            return _interrupted(Path(str(options.resume or options.out))) if speaks else EXIT_INTERRUPTED
     if not speaks:
         return EXIT_DONE
     if json:
@@ -209,41 +163,13 @@ def _interrupted(directory: Path) -> int:
     short_help="Train with several values of an option and compare them.",
 )
 @click.argument("data", nargs=-1, metavar="[DATA]...")
-@click.option("--preset", type=click.Choice(list(PRESETS)), default="reid", help="Recipe to start from.")
-@click.option("--out", metavar="DIR", help="Directory of the sweep.  [default: runs/sweep-DATE-TIME]")
-@click.option("--resume", metavar="DIR", help="Continue the sweep in DIR, with its own options.")
-@click.option(
-    "--init",
-    metavar="WEIGHTS",
-    default="imagenet",
-    help="Initial weights: imagenet (timm's, else the [imagenet] extra's), bundled, none, a bundle, or a file.",
-)
-@click.option("--holdout-ids", metavar="FILE", help="Identities that training must not see, one per line.")
-@click.option(
-    "--holdout",
-    type=float,
-    metavar="X",
-    help="Identities to hold out: a share (0.15) or a number (20).  [default: 0.1]",
-)
-@click.option("--teacher", metavar="FILE", help="Network (.xml, .onnx) or vectors (.npz) to distil from.")
-@layout_option
-@device_option
-@click.option("--threads", type=click.IntRange(min=0), metavar="N", help="CPU threads; 0 takes all.")
+@click_options(SweepOptions)
 @click.option("--dry-run", is_flag=True, help="List the runs and stop.")
 @json_option
 @value_list_options
 def sweep_command(
     data: tuple[str, ...],
-    preset: str,
-    out: str | None,
-    resume: str | None,
-    init: str,
-    holdout_ids: str | None,
-    holdout: float | None,
-    teacher: str | None,
-    layout: str,
-    device: Device,
-    threads: int | None,
+    options: SweepOptions,
     dry_run: bool,
     json: bool,
     **hyperparameters: Any,
@@ -259,18 +185,11 @@ def sweep_command(
     from siamese_search.cli.progress import SweepScreen
     from siamese_search.training.data import as_paths
 
-    if resume is not None:
+    if options.resume is not None:
         _refuse_with_resume(click.get_current_context(), "sweep")
     planned = training.plan_runs(
         *data,
-        preset=preset,
-        out=out,
-        layout=layout,
-        holdout=holdout,
-        holdout_ids=holdout_ids,
-        init=init,
-        teacher=teacher,
-        resume=resume,
+        options=options,
         notify=note,
         **{name: values for name, values in hyperparameters.items() if values is not None},
     )
@@ -282,7 +201,9 @@ def sweep_command(
     )
     with stop_on_signals() as stop, SweepScreen(stop) as screen:
         try:
-            training.run_planned(planned, device=device, threads=threads, reporter=screen, stop=stop)
+            training.run_planned(
+                planned, device=options.device, threads=options.threads, reporter=screen, stop=stop
+            )
         except KeyboardInterrupt:
             return _sweep_interrupted(planned)
     _print_sweep(planned, json=json)

@@ -7,48 +7,24 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-from ingest.watching.watch import Observer, State, WatchOptions
-from siamese_search.cli.output import describe_ingest, note, warn, write_json, write_text
+from ingest.options import WatchOptions
+from ingest.watching.watch import Observer, State
+from siamese_search.cli.output import ingested, note, warn, write_json, write_text
 from siamese_search.cli.progress import Bar
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from ingest.summary import IngestSummary, Progress
-    from siamese_search.model.embedder import Device
 
 
-def run_watch(
-    directories: Sequence[str],
-    options: WatchOptions,
-    *,
-    json: bool,
-    store: str | None,
-    gallery: str | None,
-    model: str | None,
-    batch_size: int | None,
-    threads: int | None,
-    device: Device,
-    failures: str | None,
-) -> int:
+def run_watch(directories: Sequence[str], options: WatchOptions, *, json: bool) -> int:
     """Watch until a signal comes. That is how a watch ends, so the exit code is 0; 130 before the first full
     ingest was complete."""
     from ingest import stop_on_signals
     from ingest.run import watch
 
     with Bar("ingest", "images") as bar, stop_on_signals() as stop:
-        complete = watch(
-            directories,
-            options,
-            WatchScreen(bar, json=json),
-            stop,
-            store=store,
-            gallery=gallery,
-            model=model,
-            batch_size=batch_size,
-            threads=threads,
-            device=device,
-            failures=failures,
-        )
+        complete = watch(directories, options, WatchScreen(bar, json=json), stop)
     if complete:
         return EXIT_DONE
     note("sss: interrupted; what was finished is kept, and the same command goes on from there")
@@ -75,7 +51,7 @@ class WatchScreen(Observer):
     def complete(self, summary: IngestSummary) -> None:
         self._bar.close()
         self._first = False
-        self._write(summary, describe_ingest(summary))
+        self._write(summary, ingested(summary))
         note("sss: watching; Ctrl-C ends it")
 
     def _write(self, summary: IngestSummary, text: str) -> None:

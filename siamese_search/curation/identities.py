@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.curation.export.rows import real_path
+from siamese_search.curation.options import ClusterOptions
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.errors import UsageError
 from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
+from siamese_search.options import request
 from siamese_search.vectors.clustering import cluster
 
 #: Images that are clustered at once: every one is compared with every other, and a person is to look at the result.
@@ -66,16 +68,13 @@ class Proposals:
         return len({one.cluster for one in self.images if one.status == status})
 
 
+@request(ClusterOptions)
 def propose(
     gallery: Gallery,
     where: Sequence[Condition] = (),
     *,
-    labelled: bool = False,
     calibration: Calibration | None = None,
-    neighbours: int = 20,
-    least: float = 0.25,
-    cosine: float | None = None,
-    prefix: str = "new",
+    options: ClusterOptions,
     progress: Callable[[str], None] = lambda _stage: None,
 ) -> Proposals:
     """Cluster the images that meet the conditions and have no identity; with ``labelled`` also those that have one.
@@ -85,6 +84,8 @@ def propose(
     has already. cosine: in place of the calibration's threshold. Market-1501's junk and distractors count as images
     without identity. Deterministic. Raises UsageError for more than MOST_IMAGES images.
     """
+    labelled, neighbours, least = options.labelled, options.neighbours, options.least
+    cosine = options.cosine
     fields = gallery.fields()
     has_identity = "identity" in fields
     total = gallery.count(where)
@@ -113,7 +114,7 @@ def propose(
     order = sorted(
         members, key=lambda label: (_rank(len(members[label]), known[label]), -len(members[label]), label)
     )
-    number = _last_number(gallery, prefix) if has_identity else 0
+    number = _last_number(gallery, options.prefix) if has_identity else 0
     images: list[Proposal] = []
     for place, label in enumerate(order, 1):
         rows, names = members[label], known[label]
@@ -123,7 +124,7 @@ def propose(
         proposed = names[0] if status == "known" else ""
         if status == "new":
             number += 1
-            proposed = f"{prefix}-{number:04d}"
+            proposed = f"{options.prefix}-{number:04d}"
         for row in sorted(rows, key=lambda row: (-means[row], points[row].id)):
             point = points[row]
             confidence = None if status == "single" else _confidence(float(means[row]), calibration)

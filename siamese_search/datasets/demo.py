@@ -16,11 +16,13 @@ from pathlib import Path
 import numpy as np
 
 from siamese_search.datasets.market1501 import is_market_name
+from siamese_search.datasets.options import DemoOptions
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.datasets.synthetic.cameras import make_places, photograph
 from siamese_search.datasets.synthetic.people import draw_people
 from siamese_search.errors import DataError, UsageError, printable
 from siamese_search.io.files import atomic_write_text
+from siamese_search.options import request
 
 #: Its presence says that a directory is ours to write into. Hidden, so that no scan counts it.
 MARKER = ".sss-demo.json"
@@ -49,16 +51,11 @@ class _Shot:
     index: int
 
 
+@request(DemoOptions)
 def generate_demo(
     out: Path,
     *,
-    identities: int = 24,
-    cameras: int = 4,
-    images_per_camera: int = 2,
-    distractors: int = 24,
-    junk: int = 0,
-    seed: int = 0,
-    size: tuple[int, int] = (128, 64),
+    options: DemoOptions,
     progress: Progress | None = None,
 ) -> DemoSet:
     """Write the demo set to ``out/gallery`` and ``out/queries``.
@@ -71,10 +68,11 @@ def generate_demo(
     ``out`` is a file, or a directory with content that is not a demo set; UsageError for numbers that cannot
     work.
     """
-    _check(identities, cameras, images_per_camera, distractors, junk, seed, size)
-    plan = list(_plan(identities, cameras, images_per_camera, distractors, junk, seed))
-    people = draw_people(identities + distractors + junk, seed)
-    places = make_places(cameras, seed)
+    _check(options)
+    seed, size = options.seed, options.size
+    plan = list(_plan(options))
+    people = draw_people(options.identities + options.distractors + options.junk, seed)
+    places = make_places(options.cameras, seed)
     try:
         _prepare(out, plan, seed)
         for done, shot in enumerate(plan, 1):
@@ -86,14 +84,14 @@ def generate_demo(
                 progress(done, len(plan))
     except OSError as error:
         raise DataError(f"{printable(out)}: cannot be written ({error.strerror or error})") from None
-    names = [f"{number:04d}" for number in range(1, identities + 1)]
+    names = [f"{number:04d}" for number in range(1, options.identities + 1)]
     return DemoSet(out / "gallery", out / "queries", names, len(plan))
 
 
-def _plan(
-    identities: int, cameras: int, per_camera: int, distractors: int, junk: int, seed: int
-) -> Iterator[_Shot]:
-    rng = np.random.default_rng([seed, 5])
+def _plan(options: DemoOptions) -> Iterator[_Shot]:
+    identities, cameras = options.identities, options.cameras
+    distractors, per_camera = options.distractors, options.images_per_camera
+    rng = np.random.default_rng([options.seed, 5])
     for person in range(identities):
         query = int(rng.integers(cameras))
         frame = 100 + int(rng.integers(20_000))
@@ -103,31 +101,23 @@ def _plan(
                 frame += 25 + int(rng.integers(200))
                 name = f"{person + 1:04d}_c{camera + 1}s1_{frame:06d}_{index + 1:02d}.jpg"
                 yield _Shot("queries" if camera == query else "gallery", name, person, camera, index)
-    for extra in range(distractors + junk):
+    for extra in range(distractors + options.junk):
         camera = extra % cameras
         identity = DISTRACTOR_IDENTITY if extra < distractors else JUNK_IDENTITY
         name = f"{identity}_c{camera + 1}s1_{30_000 + 25 * extra:06d}_01.jpg"
         yield _Shot("gallery", name, identities + extra, camera, 0)
 
 
-def _check(
-    identities: int,
-    cameras: int,
-    per_camera: int,
-    distractors: int,
-    junk: int,
-    seed: int,
-    size: tuple[int, int],
-) -> None:
+def _check(options: DemoOptions) -> None:
     limits = {
-        "identities": (identities, 2, 9999),
-        "cameras": (cameras, 2, 99),
-        "images per camera": (per_camera, 1, 99),
-        "distractors": (distractors, 0, 100_000),
-        "junk": (junk, 0, 100_000),
-        "seed": (seed, 0, 2**31 - 1),
-        "height": (size[0], 32, 512),
-        "width": (size[1], 16, 256),
+        "identities": (options.identities, 2, 9999),
+        "cameras": (options.cameras, 2, 99),
+        "images per camera": (options.images_per_camera, 1, 99),
+        "distractors": (options.distractors, 0, 100_000),
+        "junk": (options.junk, 0, 100_000),
+        "seed": (options.seed, 0, 2**31 - 1),
+        "height": (options.size[0], 32, 512),
+        "width": (options.size[1], 16, 256),
     }
     for what, (value, low, high) in limits.items():
         if not low <= value <= high:

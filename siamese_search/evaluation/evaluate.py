@@ -18,10 +18,11 @@ from typing import Protocol as Structure
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.datasets.records import Failure, ImageRecord
+from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError, printable
 from siamese_search.evaluation.embedding import data_fingerprint, embed_records, plan_of, plan_of_survivors
 from siamese_search.evaluation.open_set import open_set
+from siamese_search.evaluation.options import EvaluateOptions
 from siamese_search.evaluation.protocol import ALL_VS_ALL, Protocol
 from siamese_search.evaluation.quantised import measure_quantised
 from siamese_search.evaluation.report import EvaluationReport, Reranked
@@ -32,6 +33,7 @@ from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.embedder import Embedder
 from siamese_search.model.flip import FlipEmbedder
+from siamese_search.options import request
 from siamese_search.vectors.k_reciprocal import KReciprocal, reranked_blocks
 
 #: Called with a stage (``embed`` or ``rank``), what is done of it, and all there is to do.
@@ -50,22 +52,16 @@ class Records(Structure):
     def records(self) -> list[ImageRecord]: ...
 
 
+@request(EvaluateOptions)
 def evaluate(
     images: Records | Sequence[ImageRecord],
     embedder: Embedder,
     gallery: Gallery | None = None,
     *,
     queries: Records | Sequence[ImageRecord] | None = None,
-    use_cameras: bool = True,
-    depth: int | None = None,
-    flip: bool = False,
-    rerank: KReciprocal | None = None,
-    quantise: Sequence[str] = (),
-    false_match_rate: float = 1e-2,
+    options: EvaluateOptions,
     model_name: str = "",
     data: str | None = None,
-    batch_size: int = 64,
-    threads: int = 0,
     progress: Progress | None = None,
 ) -> EvaluationReport:
     """Embed labelled images, rank them through a gallery, measure.
@@ -85,21 +81,21 @@ def evaluate(
     StoreError for a gallery that is not empty; ModelMismatchError where it was made by another model.
     """
     began = time.monotonic()
-    _check_options(depth, false_match_rate)
+    _check_options(options)
     records = _records_of(images)
     query_records = None if queries is None else _records_of(queries)
     # Before an hour of embedding, not after it: is there anything to measure?
-    plan = plan_of(records, query_records, use_cameras)
+    plan = plan_of(records, query_records, options.use_cameras)
     plan.require_valid_query()
 
-    eyes: Embedder = FlipEmbedder(embedder) if flip else embedder
+    eyes: Embedder = FlipEmbedder(embedder) if options.flip else embedder
     shown = plan.gallery if query_records is None else [*plan.gallery, *plan.queries]
     ranked = len(plan.gallery)
     embedded = embed_records(
         shown,
         eyes,
-        batch_size=batch_size,
-        threads=threads,
+        batch_size=options.batch_size or 64,
+        threads=options.threads or 0,
         progress=None if progress is None else lambda done, total: progress("embed", done, total),
     )
     if not len(embedded.vectors):
@@ -114,7 +110,7 @@ def evaluate(
         ]
     )
     plan, query_vectors, gallery_vectors = plan_of_survivors(
-        plan, records, query_records, embedded, use_cameras
+        plan, records, query_records, embedded, options.use_cameras
     )
     plan.require_valid_query()
 
@@ -130,21 +126,20 @@ def evaluate(
             query_vectors,
             gallery_vectors,
             {point: place for place, point in enumerate(ids)},
-            where=(),
-            depth=depth,
-            flip=flip,
-            rerank=rerank,
-            false_match_rate=false_match_rate,
-            model=embedder.fingerprint,
-            model_name=model_name,
-            data=_data_name(images) if data is None else data,
-            data_fingerprint=fingerprint,
-            failed=embedded.failed,
-            began=began,
+            options=options,
             progress=progress,
         )
-    lossy = measure_quantised(quantise, plan, query_vectors, gallery_vectors, depth)
-    return replace(report, quantised=lossy, seconds=time.monotonic() - began) if lossy else report
+    return replace(
+        report,
+        model=embedder.fingerprint,
+        model_name=model_name,
+        data=_data_name(images) if data is None else data,
+        data_fingerprint=fingerprint,
+        failed=embedded.failed,
+        quantised=measure_quantised(options.quantise, plan, query_vectors, gallery_vectors, options.depth)
+        or (),
+        seconds=time.monotonic() - began,
+    )
 
 
 def _measure(
@@ -154,20 +149,14 @@ def _measure(
     gallery_vectors: NDArray[np.float32],
     places: Mapping[str, int],
     *,
-    where: Sequence[Condition],
-    depth: int | None,
-    flip: bool,
-    rerank: KReciprocal | None,
-    false_match_rate: float,
-    model: str,
-    model_name: str,
-    data: str,
-    data_fingerprint: str | None,
-    failed: list[Failure],
-    began: float,
+    options: EvaluateOptions,
+    where: Sequence[Condition] = (),
     progress: Progress | None,
 ) -> EvaluationReport:
-    """All figures of a plan whose vectors stand in ``gallery``. query_vectors [q, d]; gallery_vectors [g, d]."""
+    """All figures of a plan whose vectors stand in ``gallery``, under that one's names.
+
+    query_vectors [q, d]; gallery_vectors [g, d].
+    """
     ranking = rank_through(
         gallery,
         plan,
@@ -175,29 +164,30 @@ def _measure(
         gallery_vectors,
         places,
         where=where,
-        depth=depth,
+        depth=options.depth,
         progress=None if progress is None else lambda done, total: progress("rank", done, total),
     )
     exact = retrieval_metrics(query_vectors, gallery_vectors, plan)
     pairs = _pairs(plan, query_vectors, gallery_vectors)
+    how = options.reranking
     return EvaluationReport(
         plan=plan,
         ranking=ranking.metrics,
         exact=exact,
-        reranked=None if rerank is None else _reranked(rerank, plan, query_vectors, gallery_vectors),
-        flip=flip,
-        verification=pairs.metrics(false_match_rate),
+        reranked=None if how is None else _reranked(how, plan, query_vectors, gallery_vectors),
+        flip=options.flip,
+        verification=pairs.metrics(options.false_match_rate),
         pairs=pairs,
         open_set=open_set(query_vectors, gallery_vectors, plan),
         ann_recall=ranking.recall,
-        depth=depth,
+        depth=options.depth,
         top=ranking.top,
-        model=model,
-        model_name=model_name,
-        data=data,
-        data_fingerprint=data_fingerprint,
-        failed=failed,
-        seconds=time.monotonic() - began,
+        model=gallery.model.fingerprint,
+        model_name=gallery.model.name,
+        data=f"{gallery.store}/{gallery.name}",
+        data_fingerprint=None,
+        failed=[],
+        seconds=0.0,
         query_vectors=query_vectors,
         gallery_vectors=gallery_vectors,
     )
@@ -255,8 +245,6 @@ def _payload(record: ImageRecord) -> dict[str, str | None]:
     return {"identity": record.identity, "camera": record.camera, "key": record.key}
 
 
-def _check_options(depth: int | None, false_match_rate: float) -> None:
-    if depth is not None and depth < 1:
-        raise UsageError(f"depth is {depth}; fetch at least 1 result per query")
-    if not 0 < false_match_rate <= 1:
-        raise UsageError(f"a false match rate lies between 0 and 1, not {false_match_rate}")
+def _check_options(options: EvaluateOptions) -> None:
+    if not 0 < options.false_match_rate <= 1:
+        raise UsageError(f"a false match rate lies between 0 and 1, not {options.false_match_rate}")

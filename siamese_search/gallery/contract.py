@@ -323,6 +323,10 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def is_current(self, gallery: Gallery) -> bool:
+        """Whether a gallery opened from this store is of the generation that :meth:`open` would give now."""
+
+    @abstractmethod
     def generations(self, name: str) -> Generations:
         """The generations of a gallery."""
 

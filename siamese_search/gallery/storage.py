@@ -13,10 +13,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 VECTORS = ("float32", "float16")
 QUANTISATIONS = ("none", "int8", "int4", "binary")
@@ -58,7 +59,7 @@ class Storage:
 
     def rounded(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         """The rows, float32 of any shape, as they will be read back."""
-        return rows if self.vectors == "float32" else rows.astype(np.float16).astype(np.float32)
+        return rows if self.vectors == "float32" else rows.astype("float16").astype("float32")
 
     @property
     def searched(self) -> str:

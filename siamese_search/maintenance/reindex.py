@@ -22,7 +22,9 @@ from siamese_search.errors import DataError, ImageError, StoreError
 from siamese_search.gallery.checks import LEAST_RECALL, sampled_recall, sound_points
 from siamese_search.gallery.fields import same_payload
 from siamese_search.maintenance.copy import paired
+from siamese_search.maintenance.options import ReindexOptions
 from siamese_search.model.inputs import available_cpus
+from siamese_search.options import request
 
 if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery, ModelRef, Store, StoredPoint, Vectors
@@ -71,16 +73,15 @@ class ReindexSummary:
         }
 
 
+@request(ReindexOptions)
 def run_reindex(
     store: Store,
     name: str,
     model: ModelRef,
     embedder: Embedder | None,
     *,
-    batch_size: int = 64,
-    drop_missing: bool = False,
+    options: ReindexOptions,
     storage: Storage | None = None,
-    wait: float = 10.0,
     progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
 ) -> ReindexSummary:
@@ -97,12 +98,13 @@ def run_reindex(
     (less those dropped), each sampled point nearest to itself, and the index as good as an exact search.
     """
     started = time.monotonic()
+    batch_size, wait = options.batch_size or 64, options.wait
     former = store.generations(name).current
     summary = ReindexSummary(
         name, store.location, model.name or model.fingerprint, former.name or former.fingerprint
     )
     with store.build(name, model, storage=storage, wait=wait) as fresh:
-        run = _Reindex(fresh, embedder, batch_size, drop_missing, summary, progress, stop)
+        run = _Reindex(fresh, embedder, batch_size, options.drop_missing, summary, progress, stop)
         with store.open(name, wait=wait) as old:
             for _ in range(_MOST_PASSES):
                 if run.bring_over(old) <= batch_size:

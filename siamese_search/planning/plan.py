@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass
 from typing import Any
 
 from siamese_search.errors import UsageError
 from siamese_search.gallery.storage import DEFAULT_STORAGE, OVERSAMPLING, QUANTISATIONS, VECTORS, Storage
+from siamese_search.options import Request, option
 from siamese_search.planning import figures
 from siamese_search.planning.sizes import (
     ClusterSize,
@@ -125,37 +126,63 @@ def worker_counts(asked: int | None) -> Sequence[int]:
     return sorted({*(2**power for power in range(7)), *([asked] if asked else [])})
 
 
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else figures.read_count(str(value))
+
+
+def _bytes(value: Any) -> int:
+    return value if isinstance(value, int) else figures.read_bytes(str(value))
+
+
 @dataclass(frozen=True, slots=True)
-class Question:
+class Question(Request):
     """What is planned for. ``workers`` and ``rate``: GPUs and images per second of each; None where not said."""
 
-    images: int
-    dim: int = 512
+    images: int = option(MISSING, "Images, such as 1e9, 100M, 1_000_000.", kind=_count, low=1, metavar="N")
+    dim: int = option(512, "Dimensions of a vector.", low=1, metavar="D")
     storage: Storage = DEFAULT_STORAGE
-    replicas: int = 2
-    node_ram: int = 128 * 10**9
-    node_cores: int = 16
-    payload_bytes: int = figures.PAYLOAD_BYTES
-    m: int = 16
-    workers: int | None = None
-    rate: float | None = None
-    queries_per_second: float = 10.0
+    replicas: int = option(2, "Copies of everything.", low=1, high=64, metavar="N")
+    node_ram: int = option(
+        128 * 10**9,
+        "Memory of a server's node.",
+        named="nodes_ram",
+        kind=_bytes,
+        typed="128GB",
+        low=1,
+        metavar="SIZE",
+    )
+    node_cores: int = option(16, "Cores of a server's node.", named="nodes_cores", low=1, metavar="N")
+    payload_bytes: int = option(
+        figures.PAYLOAD_BYTES,
+        f"JSON stored with an image.  [default: {figures.PAYLOAD_BYTES}]",
+        kind=_bytes,
+        unsaid=True,
+        low=1,
+        metavar="SIZE",
+    )
+    m: int = option(16, "Edges per node of the graph.", low=2, high=256, metavar="M")
+    workers: int | None = option(
+        None, "GPUs that embed; each is a worker.", named="gpus", kind=int, low=1, metavar="N"
+    )
+    rate: float | None = option(
+        None,
+        "Of one worker; measure yours with benchmarks/ingest.py.  [default: 157, of 2 CPU cores]",
+        named="images_per_second",
+        kind=float,
+        low=0,
+        low_open=True,
+        metavar="N",
+    )
+    queries_per_second: float = option(10.0, "Searches to answer.", low=0, low_open=True, metavar="N")
     k: int = 10
 
     def __post_init__(self) -> None:
         """Raises UsageError for a number that nothing can be planned for."""
-        whole = ("images", "dim", "replicas", "node_ram", "node_cores", "payload_bytes", "k")
-        for name in whole:
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if not 2 <= self.m <= 256:
-            raise UsageError(f"m must be from 2 to 256, not {self.m}")
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"gpus must be at least 1, not {self.workers}")
-        if self.rate is not None and not 0 < self.rate < float("inf"):
-            raise UsageError(f"images-per-second must be above 0, not {self.rate}")
-        if not 0 < self.queries_per_second < float("inf"):
-            raise UsageError(f"queries-per-second must be above 0, not {self.queries_per_second}")
+        Request.__post_init__(self)
+        if self.k < 1:
+            raise UsageError(f"k must be at least 1, not {self.k}")
+        if self.rate == math.inf or self.queries_per_second == math.inf:
+            raise UsageError("images and queries per second must be below infinity")
 
 
 @dataclass(frozen=True, slots=True)

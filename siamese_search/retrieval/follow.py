@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
-from siamese_search.errors import UsageError
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
 from siamese_search.retrieval.grouping import Group
 from siamese_search.retrieval.matching import Population, mark, population
+from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Probe
 from siamese_search.retrieval.ranking import ranked
-from siamese_search.retrieval.rerank import check_candidates
 from siamese_search.retrieval.results import QueryResult
 from siamese_search.retrieval.searcher import Ranked, Rules, Searcher, answer
 from siamese_search.retrieval.timeline import Timeline, arrange
@@ -53,10 +52,7 @@ def follow(
     that match, or the nearest ones where nothing says what matches.
     Raises UsageError and StoreError as :meth:`Searcher.search`.
     """
-    if request.min_score is not None and not -1.0 <= request.min_score <= 1.0:
-        raise UsageError(f"the minimum score is a cosine similarity from -1 to 1, not {request.min_score}")
-    if request.candidates:
-        check_candidates(request.candidates)
+    SearchOptions(min_score=request.min_score, candidates=request.candidates or 1)  # refuses what cannot be
     rules = Rules(request.exclude_self, request.min_score, None, request.candidates)
     probes = [one for one in asked if isinstance(one, Probe)]
     among = population(searcher.gallery, where) if calibration is not None else Population(0, 0)

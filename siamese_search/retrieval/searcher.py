@@ -22,10 +22,12 @@ from siamese_search.errors import ImageError, ModelMismatchError, StoreError, Us
 from siamese_search.gallery.contract import Gallery, Hit
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.flip import FlipEmbedder
+from siamese_search.options import request
 from siamese_search.retrieval.grouping import Group, count_sightings, group_key, rank_groups
+from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Copies, Probe, SameImage, fuse, item_probe, push_away
 from siamese_search.retrieval.ranking import ranked
-from siamese_search.retrieval.rerank import DEFAULT_CANDIDATES, Reranked, check_candidates, rerank_top
+from siamese_search.retrieval.rerank import Reranked, rerank_top
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
 if TYPE_CHECKING:
@@ -56,21 +58,16 @@ class Searcher:
         self.gallery = gallery
         self.embedder = embedder
 
+    @request(SearchOptions)
     def search(
         self,
         queries: Sequence[Query],
         k: int = 10,
         where: Sequence[Condition] = (),
         *,
-        exclude_self: bool = False,
-        min_score: float | None = None,
-        group_by: GroupBy | None = None,
         like: Sequence[str] = (),
         unlike: Sequence[Query] = (),
-        together: bool = False,
-        flip: bool = False,
-        rerank: bool = False,
-        candidates: int = DEFAULT_CANDIDATES,
+        options: SearchOptions,
     ) -> list[QueryResult]:
         """The k closest images (or identities) of each query; one QueryResult per query, in order.
 
@@ -95,15 +92,14 @@ class Searcher:
         """
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
-        if group_by not in (None, "identity"):
-            raise UsageError(f"results can be grouped by 'identity' only, not by {group_by!r}")
-        if min_score is not None and not -1.0 <= min_score <= 1.0:
-            raise UsageError(f"the minimum score is a cosine similarity from -1 to 1, not {min_score}")
-        if rerank:
-            check_candidates(candidates)
-        asked = self.probes(queries, like, unlike, together=together, flip=flip)
+        asked = self.probes(queries, like, unlike, together=options.together, flip=options.flip)
         probes = [one for one in asked if isinstance(one, Probe)]
-        rules = Rules(exclude_self, min_score, group_by, candidates if rerank else 0)
+        rules = Rules(
+            options.exclude_self,
+            options.min_score,
+            options.group_by,
+            options.candidates if options.rerank else 0,
+        )
         answered = zip(self.rank(probes, k, where, rules), probes, strict=True)
         return [answer(*next(answered), rules) if isinstance(one, Probe) else one for one in asked]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import fields
 
 import click
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from siamese_search import __version__
 from siamese_search.cli import main as frame
 from siamese_search.errors import DataError, UsageError
+from siamese_search.retrieval.options import SearchOptions
 
 HEAVY = (
     "numpy",
@@ -214,8 +216,8 @@ def seen(
     """What ``api.retrieval.search`` is called with; it answers nothing. Runs in a directory without settings."""
     calls: list[dict[str, object]] = []
 
-    def search(*_queries: str, **options: object) -> list[object]:
-        calls.append(options)
+    def search(*_queries: str, options: SearchOptions) -> list[object]:
+        calls.append({one.name: getattr(options, one.name) for one in fields(options)})
         return []
 
     monkeypatch.setattr("siamese_search.api.retrieval.search", search)

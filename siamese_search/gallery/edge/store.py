@@ -83,6 +83,12 @@ class EmbeddedStore(Store):
                     raise
                 # Replaced and deleted since we looked: look again.
 
+    def is_current(self, gallery: Gallery) -> bool:
+        from siamese_search.gallery.edge.gallery import EmbeddedGallery
+
+        assert isinstance(gallery, EmbeddedGallery)
+        return layout.current_generation(layout.find_gallery(self.path, gallery.name)) == gallery.generation
+
     def generations(self, name: str) -> Generations:
         directory = layout.find_gallery(self.path, name)
         while True:

@@ -11,7 +11,7 @@ from qdrant_client import models
 from siamese_search.errors import StoreError
 from siamese_search.gallery.contract import ModelRef, OptimiseProgress
 from siamese_search.gallery.qdrant.connection import Connection
-from siamese_search.gallery.qdrant.generation import State, metadata_of
+from siamese_search.gallery.qdrant.generation import State, gallery_of, metadata_of
 from siamese_search.gallery.storage import OVERSAMPLING, Storage
 from siamese_search.settings import ServerSettings
 
@@ -26,7 +26,6 @@ _OVERSAMPLING = {
 
 def create_collection(
     connection: Connection,
-    gallery: str,
     collection: str,
     model: ModelRef,
     state: State,
@@ -42,7 +41,7 @@ def create_collection(
     """
     quantisation = _quantisation(connection, storage.quantisation)
     hnsw = models.HnswConfigDiff(m=settings.m or None, ef_construct=settings.ef_construct or None)
-    metadata = metadata_of(gallery, collection, model, state, storage)
+    metadata = metadata_of(gallery_of(collection) or collection, collection, model, state, storage)
     metadata["builder"] = builder or {}
     connection.call(
         lambda client: client.create_collection(

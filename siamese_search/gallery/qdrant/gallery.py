@@ -94,7 +94,7 @@ class ServerGallery(Gallery):
         self._generation, self._read_at = generation, 0.0
         self._info: models.CollectionInfo | None = None
         self.name, self.model, self.store = generation.gallery, generation.model, connection.location
-        self.storage, self._collection = generation.storage, generation.collection
+        self.storage, self.collection = generation.storage, generation.collection
         self._what = f"gallery {self.name!r} in {self.store}"
         if mode == "w":
             finish_fields(self._run, self._refresh())
@@ -135,11 +135,11 @@ class ServerGallery(Gallery):
 
     def _send(self, ids: list[str], rows: Vectors, payloads: list[dict[str, Any]]) -> None:
         if self._connection.grpc:
-            for request in upsert_requests(self._collection, ids, rows, payloads):
+            for request in upsert_requests(self.collection, ids, rows, payloads):
                 self._run(upsert, request)
         else:
             for batch in point_structs(ids, rows, payloads):
-                self._run(QdrantClient.upsert, self._collection, batch, wait=True)
+                self._run(QdrantClient.upsert, self.collection, batch, wait=True)
 
     def set_payload(self, ids: Sequence[str], payloads: Sequence[Payload]) -> None:
         self._writable()
@@ -154,7 +154,7 @@ class ServerGallery(Gallery):
                 add_fields(self._run, self._generation, changed)
             operations = payload_operations(changes)
             if operations:
-                self._run(QdrantClient.batch_update_points, self._collection, operations, wait=True)
+                self._run(QdrantClient.batch_update_points, self.collection, operations, wait=True)
             fields = {**known, **changed}
             return {name: fields[name] for change in changes for name in change.written}
 
@@ -165,7 +165,7 @@ class ServerGallery(Gallery):
         names = canonical_ids(ids)
         for start in range(0, len(names), _CHUNK):
             selector = models.PointIdsList(points=list(names[start : start + _CHUNK]))
-            self._run(QdrantClient.delete, self._collection, selector, wait=True)
+            self._run(QdrantClient.delete, self.collection, selector, wait=True)
         self._refresh()
         self._watch(self._generation)
 
@@ -216,7 +216,7 @@ class ServerGallery(Gallery):
 
         def ask(rows: Vectors, limit: int) -> list[models.QueryResponse]:
             requests = [request(query=row.tolist(), filter=wanted, limit=limit) for row in rows]
-            return self._run(QdrantClient.query_batch_points, self._collection, requests)
+            return self._run(QdrantClient.query_batch_points, self.collection, requests)
 
         for start in range(0, len(rows), _QUERY_CHUNK):
             part = rows[start : start + _QUERY_CHUNK]
@@ -234,7 +234,7 @@ class ServerGallery(Gallery):
         for start in range(0, len(names), _CHUNK):
             part = list(names[start : start + _CHUNK])
             records = self._run(
-                QdrantClient.retrieve, self._collection, part, with_payload=True, with_vectors=with_vectors
+                QdrantClient.retrieve, self.collection, part, with_payload=True, with_vectors=with_vectors
             )
             found |= {str(record.id): stored(record, floats) for record in records}
         return [found.get(name) for name in names]
@@ -263,7 +263,7 @@ class ServerGallery(Gallery):
         while True:
             records, offset = self._run(
                 QdrantClient.scroll,
-                self._collection,
+                self.collection,
                 scroll_filter=wanted,
                 limit=batch,
                 offset=offset,
@@ -277,7 +277,7 @@ class ServerGallery(Gallery):
                 return
 
     def count(self, where: Sequence[Condition] = ()) -> int:
-        found = self._run(QdrantClient.count, self._collection, count_filter=self._filter(where), exact=True)
+        found = self._run(QdrantClient.count, self.collection, count_filter=self._filter(where), exact=True)
         return int(found.count)
 
     def facet(self, field: str, where: Sequence[Condition] = (), limit: int = 100) -> dict[Any, int]:
@@ -293,7 +293,7 @@ class ServerGallery(Gallery):
         everything = shards > 1 or limit > _LARGE_K
         asked = max(1, self.count(where)) if everything else limit + 1
         facet = partial(
-            self._run, QdrantClient.facet, self._collection, json_path(field), facet_filter=wanted, exact=True
+            self._run, QdrantClient.facet, self.collection, json_path(field), facet_filter=wanted, exact=True
         )
         while True:
             hits = facet(limit=asked).hits
@@ -314,9 +314,9 @@ class ServerGallery(Gallery):
         self._writable()
         held_back = self._refresh().deferred
         if held_back:
-            restore_indexing(self._connection, self._collection, held_back, wait=self._wait)
+            restore_indexing(self._connection, self.collection, held_back, wait=self._wait)
         # The optimiser starts a moment after the change: one look is not enough to say that it rests.
-        look = partial(self._run, QdrantClient.get_collection, self._collection)
+        look = partial(self._run, QdrantClient.get_collection, self.collection)
         return wait_until_idle(lambda: look().status, 3 if held_back else 1, progress) or bool(held_back)
 
     def info(self) -> GalleryInfo:
@@ -343,7 +343,7 @@ class ServerGallery(Gallery):
             return
         try:
             if self._mode == "w" and self._generation.deferred:
-                restore_indexing(self._connection, self._collection, self._generation.deferred, wait=0)
+                restore_indexing(self._connection, self.collection, self._generation.deferred, wait=0)
         except StoreError:
             pass
         finally:
@@ -366,7 +366,7 @@ class ServerGallery(Gallery):
 
     def _refresh(self) -> Generation:
         """Read the collection's metadata again."""
-        info = self._run(QdrantClient.get_collection, self._collection)
+        info = self._run(QdrantClient.get_collection, self.collection)
         generation = read_generation(info.config.metadata, self._what)
         if generation is None or generation.state == "dropped":
             raise GalleryReplacedError(f"{self._what} was dropped meanwhile")

@@ -120,6 +120,10 @@ class ServerStore(Store):
 
         return ServerGallery(self._connection, current, mode="w", wait=patience, watch=watch)
 
+    def is_current(self, gallery: Gallery) -> bool:
+        assert isinstance(gallery, ServerGallery)
+        return self._current(gallery.name, _READ_WAIT).collection == gallery.collection
+
     def generations(self, name: str) -> Generations:
         current = self._current(name, _READ_WAIT)
         previous, building = self._previous(current, _READ_WAIT), self._building(current, _READ_WAIT)
@@ -176,7 +180,6 @@ class ServerStore(Store):
             collection = collection_name(current.gallery, uuid.uuid4().hex[:8])
             create_collection(
                 self._connection,
-                current.gallery,
                 collection,
                 model,
                 "building",
@@ -272,9 +275,7 @@ class ServerStore(Store):
         if any(one.state == "dropped" for one in self._of(name, wait)):
             self.drop(name)  # which somebody began
         try:
-            create_collection(
-                self._connection, name, first, model, "published", self._settings, storage, wait=wait
-            )
+            create_collection(self._connection, first, model, "published", self._settings, storage, wait=wait)
         except CollectionExistsError:
             if self._read(first, wait) is None:
                 raise StoreError(

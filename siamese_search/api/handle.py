@@ -1,0 +1,252 @@
+"""A gallery that stays open: ``sss.open()`` gives a handle, and its second search loads nothing again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from siamese_search.api import curation
+from siamese_search.errors import GalleryReplacedError, UsageError, printable
+from siamese_search.options import request
+from siamese_search.retrieval.options import SearchOptions, TimelineOptions
+from siamese_search.workspace import Reader, StrPath, current_settings, place_of, query_images
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ingest.summary import IngestSummary
+    from siamese_search.curation.duplicates import Group
+    from siamese_search.curation.identities import Proposals
+    from siamese_search.evaluation.report import EvaluationReport
+    from siamese_search.gallery.filters import Condition
+    from siamese_search.model.calibration import Calibration
+    from siamese_search.retrieval.results import QueryResult
+    from siamese_search.retrieval.searcher import Searcher
+    from siamese_search.retrieval.timeline import Timeline
+
+Answer = TypeVar("Answer")
+
+
+class GalleryHandle:
+    """One gallery, its model and its threads, for many calls. Made by :func:`open`; use it as a context manager.
+
+    The methods are the functions of :mod:`siamese_search` without ``store``, ``gallery``, ``model`` and ``threads``.
+    The gallery and the network are loaded by the first search and kept. Between calls others may write: an embedded
+    gallery gives way to whoever waits, and once it was re-indexed, the next call is of the new generation. Calls from
+    several threads take turns. After :meth:`close` every call raises UsageError.
+    """
+
+    def __init__(
+        self,
+        store: StrPath | None = None,
+        gallery: str | None = None,
+        model: StrPath | None = None,
+        threads: int | None = None,
+    ) -> None:
+        settings = current_settings()
+        self.store, self.gallery = place_of(settings, store, gallery)
+        self._model = settings.model if model is None else os.fspath(model)
+        self._threads = settings.threads if threads is None else threads
+        self._reader = Reader(self.store, self.gallery, self._model, self._threads)
+        self._turn = threading.RLock()
+        self._closed = False
+
+    @classmethod
+    def of(cls, options: SearchOptions) -> Self:
+        """The handle that a single search needs."""
+        return cls(options.store, options.gallery, options.model, options.threads)
+
+    @request(SearchOptions)
+    def search(self, *queries: StrPath | NDArray[np.uint8], options: SearchOptions) -> list[QueryResult]:
+        """As :func:`siamese_search.search`."""
+        from siamese_search.retrieval.matching import mark, population
+
+        question = _Question.of(queries, options)
+
+        def answer(
+            searcher: Searcher, bound: Sequence[Condition], known: Calibration | None
+        ) -> list[QueryResult]:
+            answers = searcher.search(
+                question.images, options.k, bound, like=question.keys, unlike=question.away, options=options
+            )
+            if known is None:
+                return answers
+            return mark(answers, known, options.fmr, population(searcher.gallery, bound))
+
+        return self._ask(options, answer)
+
+    @request(TimelineOptions)
+    def timeline(self, *queries: StrPath | NDArray[np.uint8], options: TimelineOptions) -> list[Timeline]:
+        """As :func:`siamese_search.timeline`."""
+        from siamese_search.retrieval.follow import FollowRequest, follow
+        from siamese_search.retrieval.timeline import choose_field
+
+        question = _Question.of(queries, options)
+
+        def answer(
+            searcher: Searcher, bound: Sequence[Condition], known: Calibration | None
+        ) -> list[Timeline]:
+            wanted = FollowRequest(
+                choose_field(searcher.gallery.fields(), options.time_field),
+                options.k,
+                exclude_self=options.exclude_self,
+                min_score=options.min_score,
+                fmr=options.fmr,
+                candidates=options.candidates if options.rerank else 0,
+            )
+            asked = searcher.probes(
+                question.images, question.keys, question.away, together=options.together, flip=options.flip
+            )
+            return follow(searcher, asked, wanted, bound, known)
+
+        return self._ask(options, answer)
+
+    def ingest(self, *directories: StrPath, **options: Any) -> IngestSummary:
+        """As :func:`siamese_search.ingest`; the gallery is made where there is none."""
+        from ingest.run import ingest
+
+        with self._mine("ingest", options):
+            return ingest(*directories, **self._place(), model=self._model, threads=self._threads, **options)
+
+    def evaluate(self, data: StrPath | None = None, **options: Any) -> EvaluationReport:
+        """As :func:`siamese_search.evaluate`, of the model whose vectors the gallery holds."""
+        from siamese_search.api.evaluation import evaluate
+
+        with self._mine("evaluate", options):
+            bundle = self._reader.now()[2]
+            return evaluate(data, model=bundle.path, threads=self._threads, **options)
+
+    def identities(self, **options: Any) -> Proposals:
+        """As :func:`siamese_search.propose_identities`."""
+        with self._mine("identities", options):
+            return curation.propose_identities(**self._place(), model=self._model, **options)
+
+    def label(self, table: StrPath, **options: Any) -> curation.LabelSummary:
+        """As :func:`siamese_search.label`."""
+        with self._mine("label", options):
+            return curation.label(table, **self._place(), **options)
+
+    def duplicates(self, **options: Any) -> list[Group]:
+        """As :func:`siamese_search.duplicates`."""
+        with self._mine("duplicates", options):
+            return curation.duplicates(**self._place(), **options)
+
+    def export(self, out: StrPath, **options: Any) -> dict[str, Any]:
+        """As :func:`siamese_search.export`."""
+        with self._mine("export", options):
+            return curation.export(out, **self._place(), **options)
+
+    def info(self) -> dict[str, Any]:
+        """As :func:`siamese_search.describe`, of this gallery."""
+        from siamese_search.api.maintenance import describe
+
+        with self._mine("info", {}):
+            return describe(**self._place(), model=self._model)
+
+    def close(self) -> None:
+        """Release the gallery and the network. Safe to call twice."""
+        with self._turn:
+            self._closed = True
+            self._reader.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_failure: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        closed = ", closed" if self._closed else ""
+        return f"<gallery {self.gallery!r} in {printable(self.store)}{closed}>"
+
+    def _place(self) -> dict[str, Any]:
+        return {"store": self.store, "gallery": self.gallery}
+
+    def _mine(self, verb: str, options: Mapping[str, Any]) -> AbstractContextManager[Any]:
+        """The turn of a call, to be held; raises TypeError for what the handle itself says."""
+        own = {**self._place(), "model": self._model, "threads": self._threads}
+        for name in own.keys() & options.keys():
+            if options[name] is not None and str(options[name]) != str(own[name]):
+                raise TypeError(f"{verb}() of an open gallery has no option {name!r}: sss.open() was told it")
+        with self._turn:
+            if self._closed:
+                raise UsageError(
+                    f"the gallery {self.gallery!r} in {printable(self.store)} was closed; open it again"
+                )
+        return self._turn
+
+    def _ask(
+        self,
+        options: SearchOptions,
+        answer: Callable[[Searcher, Sequence[Condition], Calibration | None], list[Answer]],
+    ) -> list[Answer]:
+        from siamese_search.gallery.filters import bind, parse_where
+        from siamese_search.retrieval.matching import check_fmr
+        from siamese_search.retrieval.searcher import Searcher
+
+        conditions = parse_where([options.where] if isinstance(options.where, str) else list(options.where))
+
+        def once() -> list[Answer]:
+            opened, embedder, bundle = self._reader.now()
+            check_fmr(bundle.calibration, options.fmr, printable(bundle.name))
+            bound = bind(conditions, opened.fields()) if conditions else []
+            return answer(Searcher(opened, embedder), bound, bundle.calibration)
+
+        with self._mine(
+            "search", {name: getattr(options, name) for name in ("store", "gallery", "model", "threads")}
+        ):
+            try:
+                return once()
+            except GalleryReplacedError:  # its generation was replaced and deleted meanwhile
+                self._reader.release()
+                return once()  # all from the new one then
+
+
+Gallery = GalleryHandle
+
+
+def open(
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    *,
+    model: StrPath | None = None,
+    threads: int | None = None,
+) -> GalleryHandle:
+    """Keep a gallery and its model at hand for many calls::
+
+        with sss.open(".sss") as people:
+            for photo in photos:
+                print(people.search(photo, k=1)[0].results)
+
+    What is not given comes from the settings, as everywhere. Nothing is loaded before the first call needs it, so the
+    gallery need not exist yet: ``ingest`` makes it.
+    """
+    return GalleryHandle(store, gallery, model, threads)
+
+
+@dataclass(frozen=True)
+class _Question:
+    """The images and keys that are asked for, and those that the answer shall not resemble."""
+
+    images: list[Path | NDArray[np.uint8]]
+    keys: list[str]
+    away: list[Path | NDArray[np.uint8]]
+
+    @classmethod
+    def of(cls, queries: Sequence[StrPath | NDArray[np.uint8]], options: SearchOptions) -> Self:
+        """Raises UsageError where nothing is asked for."""
+        if options.k is not None and options.k < 1:
+            raise UsageError(f"k is {options.k}; ask for at least 1 result")
+        images = [image for query in queries for image in query_images(query)]
+        keys = [options.like] if isinstance(options.like, str) else list(options.like)
+        if not images and not keys:
+            raise UsageError("nothing to search for; give at least one query image")
+        unlike = options.unlike
+        others = [unlike] if isinstance(unlike, (str, os.PathLike)) else list(unlike)
+        return cls(images, keys, [image for other in others for image in query_images(other)])
