@@ -178,9 +178,9 @@ CONTRASTIVE = APN.with_options(
 #: The modern baseline: P×K batches, batch-hard triplets and identities behind a BNNeck.
 REID = TrainConfig()
 
-#: The same for a machine without a GPU, the recipe of the bundled model (with a teacher): from ImageNet's weights, six
-#: epochs at half the size and two at the full one, and augmentation that is made for other cameras than those of the
-#: training (docs/recipe.md). So few epochs at the full size would keep too old an average of the weights at 0.999.
+#: The same for a machine without a GPU: from ImageNet's weights, six epochs at half the size and two at the full one,
+#: with augmentation for other cameras than those of the training (docs/recipe.md). So few epochs at the full size would
+#: keep too old an average of the weights at 0.999.
 REID_CPU = REID.with_options(
     preset="reid-cpu", epochs=8, sizes="128x64:6", warmup_epochs=0.3, lr=4e-4, ema=0.995, similarity_weight=40.0,
     jitter=0.3, tint=0.15, zoom=0.15, grey=0.2, blur=0.15, mixstyle=0.5,
