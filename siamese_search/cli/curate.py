@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_search.cli.options import insecure_option, json_option, place_options, where_option
+from siamese_search.cli.options import NULL_HELP, insecure_option, json_option, place_options, where_option
 from siamese_search.cli.output import (
     LIST_FORMATS,
     note,
@@ -22,7 +22,7 @@ from siamese_search.cli.output import (
     write_text,
 )
 from siamese_search.curation.options import ClusterOptions, LabelOptions
-from siamese_search.errors import EXIT_DONE, UsageError
+from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from siamese_search.options import click_options
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ _DUPLICATES_EPILOG = """\b
 Examples:
   sss duplicates                                   what is there twice
   sss duplicates --where camera=2 --format json    for a script
-  sss duplicates --format paths | xargs -d '\\n' mv -t aside/
+  sss duplicates --format paths --null | xargs -0 mv -t aside/
                                                    all but the one to keep of each
 
 \b
@@ -135,9 +135,15 @@ def _cell(value: Any) -> str:
     help="Least cosine similarity of two images that are compared.  [default: 0.9]",
 )
 @click.option("--format", type=click.Choice(LIST_FORMATS), default="table", help="Form of the answer.")
+@click.option("--null", is_flag=True, help=NULL_HELP)
 @place_options
 def duplicates_command(
-    where: tuple[str, ...], threshold: float | None, format: str, store: str | None, gallery: str | None
+    where: tuple[str, ...],
+    threshold: float | None,
+    format: str,
+    null: bool,
+    store: str | None,
+    gallery: str | None,
 ) -> int:
     """Find the same picture under several names, by vectors first and then by the files themselves.
 
@@ -151,11 +157,12 @@ def duplicates_command(
         groups = curation.duplicates(
             threshold=threshold, where=where, store=store, gallery=gallery, progress=bar.update
         )
-    _print_duplicates(groups, format)
-    return EXIT_DONE
+    return EXIT_PARTIAL if _print_duplicates(groups, format, null) else EXIT_DONE
 
 
-def _print_duplicates(groups: Sequence[Group], format: str) -> None:
+def _print_duplicates(groups: Sequence[Group], format: str, null: bool) -> int:
+    """Returns how many paths had to be left out."""
+    left_out = 0
     if format == "json":
         write_json([_shape(group) for group in groups])
     elif format == "jsonl":
@@ -186,11 +193,12 @@ def _print_duplicates(groups: Sequence[Group], format: str) -> None:
         )  # fmt: skip
     elif format == "paths":
         sure = [group for group in groups if group.kind != "unconfirmed"]
-        write_paths(one.path for group in sure for one in group.members[1:])
+        left_out = write_paths((one.path for group in sure for one in group.members[1:]), null=null)
         if len(sure) < len(groups):
             note(f"{len(groups) - len(sure):,} groups left out: files that cannot be read")
     else:
         _print_table(groups)
+    return left_out
 
 
 def _print_table(groups: Sequence[Group]) -> None:

@@ -30,6 +30,10 @@ class Place(Request):
     where: Sequence[str] = shared.where()
 
 
+#: Of ``--null``.
+NULL_HELP = "With --format paths: end each path with a zero byte, for xargs -0."
+
+
 def insecure_option(command: F) -> F:
     """``--insecure``."""
     return click.option(

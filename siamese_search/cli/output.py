@@ -6,7 +6,6 @@ or control characters (:func:`safe`), nor a CSV reader as a formula (:func:`csv_
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import math
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from siamese_search.errors import printable
-from siamese_search.io.csv_cells import csv_cell
+from siamese_search.io.csv_cells import CsvWriter, csv_cell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -85,21 +84,31 @@ def _plain(value: object) -> object:
 def write_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """The answer as RFC 4180 CSV on stdout (lines end in ``\\n``, as every Unix tool expects)."""
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
+    writer = CsvWriter(buffer)
+    for row in (header, *rows):  # names of metadata come from strangers too
         writer.writerow([csv_cell(value) for value in row])
     sys.stdout.write(buffer.getvalue())
 
 
-def write_paths(paths: Iterable[str]) -> None:
-    """One path per line: the file system's own bytes into a pipe, escaped text on a terminal."""
+def write_paths(paths: Iterable[str], *, null: bool = False) -> int:
+    """One path per line: the file system's own bytes into a pipe, escaped text on a terminal.
+
+    null: end each with a zero byte instead, as ``xargs -0`` wants it. A path with a line break would read as two
+    paths, the second perhaps of any file there is: without null it is left out and named. Returns how many were.
+    """
+    left_out = 0
     for path in paths:
-        if sys.stdout.isatty() or not hasattr(sys.stdout, "buffer"):
-            sys.stdout.write(f"{printable(path)}\n")
-        else:
+        if not null and ("\n" in path or "\r" in path):
+            warn(
+                f"left out {path!r}: it has a line break and would read as two paths; take --null (xargs -0)"
+            )
+            left_out += 1
+        elif null or (not sys.stdout.isatty() and hasattr(sys.stdout, "buffer")):
             sys.stdout.flush()
-            sys.stdout.buffer.write(os.fsencode(path) + b"\n")
+            sys.stdout.buffer.write(os.fsencode(path) + (b"\0" if null else b"\n"))
+        else:
+            sys.stdout.write(f"{printable(path)}\n")
+    return left_out
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import insecure_option
+from siamese_search.cli.options import NULL_HELP, insecure_option
 from siamese_search.cli.output import (
     LIST_FORMATS,
     note,
@@ -23,7 +23,7 @@ from siamese_search.cli.output import (
     write_text,
 )
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
-from siamese_search.options import click_option, click_options
+from siamese_search.options import Request, click_option, click_options, option
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
 
 if TYPE_CHECKING:
@@ -44,10 +44,34 @@ Examples:
   sss search a.jpg b.jpg --save sheet.png       many at once, and a picture of the answer
   sss search a.jpg b.jpg --save sheet.html      … or a page
   sss search query.jpg --show                   the images in the terminal
-  sss search query.jpg --format paths | xargs -d '\\n' ls -l
+  sss search query.jpg --format paths --null | xargs -0 ls -l
 
 Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --where must all hold.
 """
+
+
+_FILE = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output(Request):
+    """In which forms the answer is given."""
+
+    format: str = option("table", "Form of the answer.", choices=LIST_FORMATS)
+    null: bool = option(False, NULL_HELP)
+    show: bool = option(False, "Also show the images, in the terminal (SSS_GRAPHICS: how).")
+    save: Path | None = option(  # noqa: RUF009 - a field, frozen
+        None,
+        "Also draw the results: as a picture (.png) or as a page (.html).",
+        kind=_FILE,
+        metavar="FILE",
+    )
+    star: Path | None = option(  # noqa: RUF009 - a field, frozen
+        None,
+        "Also draw each query with its results around it, the farther the less alike.",
+        kind=_FILE,
+        metavar="FILE.png",
+    )
 
 
 @click.command("search", epilog=EPILOG, short_help="Find who is in an image, and where else they were seen.")
@@ -61,38 +85,16 @@ Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --wher
             ),
             click_option(TimelineOptions, "time_field"),
         ],
-        "fmr": [
-            click.option(
-                "--format", type=click.Choice(LIST_FORMATS), default="table", help="Form of the answer."
-            ),
-            click.option(
-                "--show", is_flag=True, help="Also show the images, in the terminal (SSS_GRAPHICS: how)."
-            ),
-            click.option(
-                "--save",
-                type=click.Path(path_type=Path),
-                metavar="FILE",
-                help="Also draw the results: as a picture (.png) or as a page (.html).",
-            ),
-            click.option(
-                "--star",
-                type=click.Path(path_type=Path),
-                metavar="FILE.png",
-                help="Also draw each query with its results around it, the farther the less alike.",
-            ),
-        ],
         "store": [insecure_option],
     },
 )
+@click_options(Output, into="output")
 def search_command(
     queries: tuple[str, ...],
     options: SearchOptions,
     timeline: bool,
     time_field: str | None,
-    format: str,
-    show: bool,
-    save: Path | None,
-    star: Path | None,
+    output: Output,
 ) -> int:
     """Rank the gallery's images by likeness to each QUERY (an image, or a directory of images).
 
@@ -104,12 +106,12 @@ def search_command(
     context = click.get_current_context()
     if not queries and not options.like:
         raise click.UsageError("missing QUERY: give an image, a directory of images, or --like KEY", context)
-    if save is not None and save.suffix.lower() not in (".png", ".html", ".htm"):
+    if output.save is not None and output.save.suffix.lower() not in (".png", ".html", ".htm"):
         raise UsageError(
-            f"{safe(save)}: --save draws a picture or writes a page; name the file with .png or .html"
+            f"{safe(output.save)}: --save draws a picture or writes a page; name the file with .png or .html"
         )
-    if star is not None and star.suffix.lower() != ".png":
-        raise UsageError(f"{safe(star)}: --star draws a PNG; name the file with .png")
+    if output.star is not None and output.star.suffix.lower() != ".png":
+        raise UsageError(f"{safe(output.star)}: --star draws a PNG; name the file with .png")
     if context.params["candidates"] is not None and not options.rerank:
         raise click.UsageError("--candidates is how many images --rerank re-ranks; give both", context)
     if time_field is not None and not timeline:
@@ -130,10 +132,12 @@ def search_command(
     if len(failed) < len(answers):
         # The picture first: a reader such as `head` may close stdout before all results are printed.
         try:
-            _draw(answers, save, star)
+            _draw(answers, output.save, output.star)
         finally:
             # an unwritable picture must not cost the answer
-            _print(answers, format, show=show, timelines=timelines)
+            left_out = _print(answers, output, timelines)
+        if left_out and not failed:
+            return EXIT_PARTIAL
     return _report_failures(failed, len(answers))
 
 
@@ -182,12 +186,15 @@ def _terminal(format: str) -> Terminal | None:
 
 def _print(
     answers: Sequence[QueryResult],
-    format: str,
-    *,
-    show: bool = False,
-    timelines: list[Timeline] | None = None,
-) -> None:
-    terminal = _terminal(format) if show else None
+    output: Output,
+    timelines: list[Timeline] | None,
+) -> int:
+    """Returns how many paths had to be left out."""
+    format = output.format
+    terminal = _terminal(format) if output.show else None
+    if format == "paths":
+        found = dict.fromkeys(str(result.path) for answer in answers for result in answer.results)
+        return write_paths(found, null=output.null)
     if timelines is not None:
         if terminal is not None:
             from siamese_search.cli.search_screen import show_pictures
@@ -205,8 +212,6 @@ def _print(
             write_json(answer.to_json(), lines=True)
     elif format == "csv":
         _print_csv(answers)
-    elif format == "paths":
-        write_paths(dict.fromkeys(str(result.path) for answer in answers for result in answer.results))
     else:
         for index, answer in enumerate(answers):
             if answer.error is None:
@@ -217,6 +222,7 @@ def _print(
                         write_text("")
                     show_pictures(answer, terminal)
                 _print_table(answer, first=index == 0 or terminal is not None)
+    return 0
 
 
 def _print_table(answer: QueryResult, *, first: bool) -> None:

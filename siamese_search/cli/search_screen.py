@@ -21,7 +21,6 @@ from siamese_search.cli.output import (
     shown_path,
     write_csv,
     write_json,
-    write_paths,
     write_table,
     write_text,
 )
@@ -164,8 +163,6 @@ def print_timelines(timelines: Sequence[Timeline], format: str) -> None:
             write_json(timeline.to_json(), lines=True)
     elif format == "csv":
         _print_csv(timelines)
-    elif format == "paths":
-        write_paths(dict.fromkeys(str(hit.path) for one in timelines for hit in one.answer.results))
     else:
         shown = [timeline for timeline in timelines if timeline.answer.error is None]
         for index, timeline in enumerate(shown):

@@ -6,7 +6,6 @@ Nothing is written before every row has been checked. What is written is named i
 
 from __future__ import annotations
 
-import csv
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +18,7 @@ from siamese_search.datasets.records import decode_key
 from siamese_search.errors import DataError, UsageError, printable
 from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.payload import LABELLED, labelled_text, read_labelled
-from siamese_search.io.csv_cells import NONE, write_cell
+from siamese_search.io.csv_cells import NONE, CsvWriter, write_cell
 from siamese_search.io.files import atomic_path
 
 #: Points per look-up and per write.
@@ -145,8 +144,8 @@ def write_undo(plan: LabelPlan, out: Path) -> None:
     names = sorted({name for change in plan.changes for name in change.before})
     try:
         with atomic_path(out) as aside, aside.open("w", encoding="utf-8", newline="") as handle:
-            writer = csv.writer(handle)
-            writer.writerow(["source", "key", "path", *names, FORMERLY])
+            writer = CsvWriter(handle)
+            writer.writerow(["source", "key", "path", *map(write_cell, names), FORMERLY])
             for change in plan.changes:
                 writer.writerow(
                     [

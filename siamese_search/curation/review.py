@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from siamese_search.curation.identities import Proposals
 from siamese_search.curation.label_table import PROPOSED
 from siamese_search.errors import SiameseSearchError, printable
-from siamese_search.io.csv_cells import write_cell
+from siamese_search.io.csv_cells import CsvWriter, write_cell
 from siamese_search.io.files import atomic_path
 
 HEADER = (
@@ -26,7 +25,7 @@ def write_review(proposals: Proposals, out: Path) -> None:
     """One row per image, in the order of the proposals. Raises SiameseSearchError where it cannot be written."""
     try:
         with atomic_path(out) as aside, aside.open("w", encoding="utf-8", newline="") as handle:
-            writer = csv.writer(handle)
+            writer = CsvWriter(handle)
             writer.writerow(HEADER)
             for one in proposals.images:
                 confidence = "" if one.confidence is None else f"{one.confidence:.4f}"

@@ -6,7 +6,9 @@ that come back: each value returns as it was, an absent one too.
 
 from __future__ import annotations
 
-from typing import Any
+import csv
+from collections.abc import Iterable
+from typing import Any, TextIO
 
 from siamese_search.errors import printable
 
@@ -15,6 +17,25 @@ NONE = "<none>"
 
 #: What a spreadsheet may take for a formula when it begins a cell (OWASP, "CSV Injection").
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class CsvWriter:
+    """RFC 4180 rows that end in ``\\n``, and in which a carriage return stays inside its cell.
+
+    Python's own writer leaves one bare where its lines do not end in it: a reader then sees two rows.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._rows = csv.writer(self, lineterminator="\r\n")
+
+    def write(self, line: str) -> None:
+        """What ``csv.writer`` makes of a row."""
+        self._stream.write(line.removesuffix("\r\n") + "\n")
+
+    def writerow(self, cells: Iterable[object]) -> None:
+        """One row of cells, as they are."""
+        self._rows.writerow(cells)
 
 
 def csv_cell(value: object) -> str:

@@ -37,6 +37,7 @@ from siamese_search.training.initial import initial_network, is_weights_file
 from siamese_search.training.linear_probe import fit_heads
 from siamese_search.training.loop import Loop, Reporter, Silent
 from siamese_search.training.metric_losses import make_metric_losses
+from siamese_search.training.objective import make_sampler
 from siamese_search.training.pixels import PixelSource
 from siamese_search.training.ranks import Ranks, joined
 from siamese_search.training.schedule import stages
@@ -212,10 +213,11 @@ def _run(
     else:
         ranks.wait()  # until the first has asked the teacher and kept the answer
         teacher = _teacher(request, images, reporter)
-    triplets = images.triplets if config.batches != "pk" else None
+    triplets = images.triplets.tolist() if config.batches != "pk" else ()
     trainer = Trainer(
         network, config, images, images.labels,
-        triplets=triplets, sources=images.sources, teacher=teacher, device=device, ranks=ranks,
+        sampler=make_sampler(config, images.labels, triplets, images.sources),
+        teacher=teacher, device=device, ranks=ranks,
     )  # fmt: skip
     if not resumed:
         adopted = _adopt_heads(trainer, request, split, reporter)

@@ -23,7 +23,7 @@ from siamese_search.training.losses import TripletLoss, cosine_regression, simil
 from siamese_search.training.metric_losses import make_metric_losses, metric_loss
 from siamese_search.training.mixstyle import add_mixstyle
 from siamese_search.training.moving import moved
-from siamese_search.training.objective import collapsed_loss, make_sampler, triplet_objective
+from siamese_search.training.objective import Sampler, collapsed_loss, make_sampler, triplet_objective
 from siamese_search.training.ranks import SINGLE, Ranks
 from siamese_search.training.recorded import Passes
 from siamese_search.training.schedule import stage_at
@@ -71,7 +71,7 @@ class StepReport:
 class Trainer:
     """Trains ``network`` on images with integer labels.
 
-    labels: int64 [n], 0 … classes-1; sources: int64 [n], the data set of each image where there are several.
+    labels: int64 [n], 0 … classes-1. sampler: which images form a batch; by default what ``config.batches`` says.
     teacher: float32 [1 + v, n, t] unit rows, of the plain images and of v views (``augment.view_draws``); or None.
     Every random draw depends only on (seed, epoch, step, rank), so a run resumed from a checkpoint repeats the one
     never interrupted.
@@ -85,8 +85,7 @@ class Trainer:
         images: Images,
         labels: NDArray[np.int64],
         *,
-        triplets: NDArray[np.int64] | None = None,
-        sources: NDArray[np.int64] | None = None,
+        sampler: Sampler | None = None,
         teacher: NDArray[np.float32] | None = None,
         device: str = "cpu",
         ranks: Ranks = SINGLE,
@@ -108,9 +107,7 @@ class Trainer:
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device.type == "cpu":
             trim(self.network)
-        self.sampler = make_sampler(
-            config, labels, triplets.tolist() if triplets is not None else (), sources
-        )
+        self.sampler = sampler or make_sampler(config, labels)
         torch.manual_seed(config.seed)
         self.heads = nn.ModuleDict()
         if config.identity_weight > 0:

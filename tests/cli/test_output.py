@@ -106,6 +106,26 @@ def test_paths_keep_their_bytes_in_a_pipe(capfdbinary: pytest.CaptureFixture[byt
     assert capfdbinary.readouterr().out == b"caf\xe9.jpg\nx.jpg\n"
 
 
+def test_a_path_with_a_line_break_is_left_out_and_named(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    hostile = "in/a\n/home/victim/precious.jpg"
+    assert output.write_paths([hostile, "b\r.jpg", "x.jpg"]) == 2
+    out, err = capfdbinary.readouterr()
+    assert out == b"x.jpg\n"
+    assert err.count(b"\n") == 2
+    assert b"--null" in err
+
+
+def test_with_null_every_path_is_whole(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    paths = ["in/a\n/home/victim/precious.jpg", os.fsdecode(b"caf\xe9.jpg"), "x.jpg"]
+    assert output.write_paths(paths, null=True) == 0
+    assert capfdbinary.readouterr().out.split(b"\0") == [*map(os.fsencode, paths), b""]
+
+
+def test_names_of_columns_run_as_no_formula(capsys: pytest.CaptureFixture[str]) -> None:
+    output.write_csv(["path", "=cmd|'/C calc'!A0"], [["a", "b"]])
+    assert capsys.readouterr().out == "path,'=cmd|'/C calc'!A0\na,b\n"
+
+
 def test_pairs_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     output.write_pairs([("a", 1), ("long", "x\n"), ("none", None)])
     assert capsys.readouterr().out == "a     1\nlong  x\\n\nnone\n"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamese_search.io.csv_cells import NONE, csv_cell, read_cell, write_cell
+from siamese_search.io.csv_cells import NONE, CsvWriter, csv_cell, read_cell, write_cell
 
 #: Text made of what is special here, so that it meets in every combination.
 SPECIAL = st.text(st.sampled_from(list("'=+-@<>none \t\r\nä1,\"")), max_size=8)
@@ -24,6 +24,16 @@ def test_every_text_comes_back_through_a_csv_file(text):
     assert read_cell(cell) == text
     assert cell not in ("", NONE)
     assert cell[:1] not in tuple("=+@\t\r")
+
+
+@given(st.lists(st.lists(st.text(max_size=8) | SPECIAL, min_size=1, max_size=3), max_size=4))
+def test_rows_come_back_as_they_were_whatever_breaks_a_line_in_them(rows):
+    buffer = io.StringIO(newline="")
+    writer = CsvWriter(buffer)
+    for row in rows:
+        writer.writerow(row)
+    assert list(csv.reader(io.StringIO(buffer.getvalue(), newline=""))) == rows
+    assert buffer.getvalue().endswith("\n") or not rows
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ the archive a piece at a time.
 
 from __future__ import annotations
 
-import csv
 import json
 import tempfile
 import zipfile
@@ -23,7 +22,7 @@ import numpy as np
 from siamese_search.curation.export.rows import Batch, Column
 from siamese_search.errors import DataError, MissingExtraError, printable
 from siamese_search.gallery.contract import Vectors
-from siamese_search.io.csv_cells import write_cell
+from siamese_search.io.csv_cells import CsvWriter, write_cell
 
 _PIECE = 4096
 #: A single long text widens its whole column: beyond this many bytes nobody could load it.
@@ -39,7 +38,7 @@ def write_csv(rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, ve
     """
     count = 0
     with out.open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.writer(handle, lineterminator="\n")
+        writer = CsvWriter(handle)
         names = [write_cell(column.name) for column in columns]
         writer.writerow(["id", *names, *(["vector"] if vectors else [])])
         for batch in rows:
