@@ -25,6 +25,7 @@ from siamese_search._version import __version__
 from siamese_search.datasets.layouts import load_dataset
 from siamese_search.errors import DataError
 from siamese_search.evaluation.embedding import embed_records
+from siamese_search.evaluation.labels import Labels
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.io.files import atomic_path, atomic_write_text
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
@@ -295,11 +296,10 @@ def figures(bundle: Bundle, data: Path, identities: Sequence[str] = ()) -> dict[
     used = [records[row] for row in embedded.rows.tolist()]
     ids, cameras = [r.identity or "" for r in used], [r.camera for r in used]
     itself = np.arange(len(used))
-    found = retrieval_metrics(
-        embedded.vectors, embedded.vectors, ids, ids, cameras, cameras, same_image=itself
-    )
+    labels = Labels.of(ids, ids, cameras, cameras, same_image=itself)
+    found = retrieval_metrics(embedded.vectors, embedded.vectors, labels)
     if found.invalid_queries == found.queries:  # one camera only
-        found = retrieval_metrics(embedded.vectors, embedded.vectors, ids, ids, same_image=itself)
+        found = retrieval_metrics(embedded.vectors, embedded.vectors, Labels.of(ids, ids, same_image=itself))
     return {
         "images": len(used),
         "identities": len(set(ids)),

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from siamese_search.datasets.joining import Source, join, load_sources
 from siamese_search.datasets.layouts import Dataset, load_dataset
@@ -18,6 +17,10 @@ from siamese_search.datasets.splits import MIN_TRAIN_IDENTITIES, hold_out
 from siamese_search.errors import DataError, printable
 from siamese_search.training.holdout import HoldOut, choose_held, choose_held_by_source
 from siamese_search.training.pixels import PixelSource
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 __all__ = [
     "DataPaths",

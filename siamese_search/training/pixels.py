@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from siamese_search.errors import DataError, ImageError
 from siamese_search.io.images import read_image
-from siamese_search.training.moving import moved
+
+if TYPE_CHECKING:  # a sweep is planned from the data alone, without torch
+    import torch
+    from torch import Tensor
 
 #: Up to this many bytes the decoded images stay in memory (Market-1501 at 256×128: 1.3 GB).
 RESIDENT_BYTES = 4 << 30
@@ -26,7 +28,11 @@ Progress = Callable[[int, int], None]
 
 def free_bytes(device: torch.device) -> int:
     """Free memory of a CUDA device; 0 for the CPU, where the images are already."""
-    return int(torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else 0
+    if device.type != "cuda":
+        return 0
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0])
 
 
 class PixelSource:
@@ -101,6 +107,10 @@ class PixelSource:
 
     def get_tensor(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
         """The same on ``device``: from all images there, where they fit, so that only the indices have to travel."""
+        import torch
+
+        from siamese_search.training.moving import moved
+
         if self._asked != device:  # once, and again after a change of size
             self._asked = device
             pixels = self._resident

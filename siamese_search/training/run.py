@@ -304,16 +304,18 @@ def _teacher(request: TrainRequest, images: LabelledImages, reporter: Reporter) 
     if request.teacher is None:
         return None
     kept = request.out / TEACHER_NAME
-    source = kept if kept.exists() else request.teacher
-    vectors = teacher_vectors(
-        source,
-        images.records,
-        request.config,
-        progress=lambda done, total: reporter.decoding(done, total, "asking the teacher"),
-    )
-    if source is not kept:
-        save_vectors(kept, images.records, vectors, request.config)
-    return vectors
+
+    def asked(source: Path) -> NDArray[np.float32]:
+        return teacher_vectors(
+            source,
+            images.records,
+            request.config,
+            progress=lambda done, total: reporter.decoding(done, total, "asking the teacher"),
+        )
+
+    if not kept.exists():
+        save_vectors(kept, images.records, asked(request.teacher), request.config)
+    return asked(kept)  # also the first time: what is kept is rounded, and a resumed run must see the same
 
 
 def _restore(trainer: Trainer, out: Path, reporter: Reporter) -> list[dict[str, Any]]:

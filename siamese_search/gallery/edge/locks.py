@@ -134,7 +134,7 @@ class Turnstile:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise StoreBusyError(
-                        f"{self._what} is busy: held by {self.holder()}; gave up after {wait:.3g} s, try again later"
+                        f"{self._what} is busy: held by {self.holder()}; gave up after {round(wait, 2):g} s, try again later"
                     ) from None
             # Polled rather than blocking: flock(2) has no timeout, and a blocked call would swallow Ctrl-C.
             time.sleep(_POLL_SECONDS)
@@ -147,6 +147,8 @@ def _command(pid: int) -> str:
     except OSError:
         return ""
     named = [word for word in words if word]
+    if len(named) > 1 and Path(named[0]).name.startswith("python"):
+        named = named[1:]  # what it runs says more
     command = " ".join([Path(named[0]).name, *named[1:]])[:200] if named else ""
     return f" ({printable(command)})" if command else ""
 
