@@ -134,7 +134,8 @@ class Turnstile:
             except BlockingIOError:
                 if time.monotonic() >= deadline:
                     raise StoreBusyError(
-                        f"{self._what} is busy: held by {self.holder()}; gave up after {round(wait, 2):g} s, try again later"
+                        f"{self._what} is busy: held by {self.holder()}; gave up after {round(wait, 2):g} s,"
+                        " try again later"
                     ) from None
             # Polled rather than blocking: flock(2) has no timeout, and a blocked call would swallow Ctrl-C.
             time.sleep(_POLL_SECONDS)
