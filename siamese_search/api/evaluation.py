@@ -120,6 +120,10 @@ def compare_models(
 
     if options.calibrate:
         raise UsageError("calibrate one model at a time: sss evaluate --model RUN --calibrate")
+    if options.model is not None:
+        raise UsageError(
+            f"{printable(str(options.model))}: a comparison is of two bundles, a and b; leave model out"
+        )
     first = choose_subject(data, str(a))
     where = first.data if data is None else data
     asked = None if options.queries is None else load_dataset(Path(options.queries), options.layout)

@@ -56,6 +56,8 @@ def test_only_identities_that_both_held_out_count(tiny_bundle: Bundle, photos: P
     c = run(tiny_bundle, tmp_path / "c", photos, ["p4", "p5"])
     with pytest.raises(DataError, match="held out by both"):
         sss.compare_models(a, c, photos, threads=1)
+    with pytest.raises(UsageError, match="leave model out"):
+        sss.compare_models(a, c, photos, model=a, threads=1)
     assert set(sss.compare_models(a, c, photos, identities="all", threads=1).a.plan.query_ids) == {
         f"p{i}" for i in range(6)
     }
