@@ -287,3 +287,7 @@ def quantise() -> Any:
 
 def where() -> Any:
     return option((), 'Such as "camera=2"; may be repeated.', many=True, metavar="FILTER")
+
+
+def null() -> Any:
+    return option(False, "With --format paths: end each path with a zero byte, for xargs -0.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_search.cli.options import NULL_HELP, insecure_option, json_option, place_options, where_option
+from siamese_search.cli.options import Place, insecure_option, json_option, place_options, where_option
 from siamese_search.cli.output import (
     LIST_FORMATS,
     note,
@@ -23,7 +23,7 @@ from siamese_search.cli.output import (
 )
 from siamese_search.curation.options import ClusterOptions, LabelOptions
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
-from siamese_search.options import click_options
+from siamese_search.options import click_option, click_options
 
 if TYPE_CHECKING:
     from siamese_search.api.curation import LabelSummary
@@ -135,7 +135,7 @@ def _cell(value: Any) -> str:
     help="Least cosine similarity of two images that are compared.  [default: 0.9]",
 )
 @click.option("--format", type=click.Choice(LIST_FORMATS), default="table", help="Form of the answer.")
-@click.option("--null", is_flag=True, help=NULL_HELP)
+@click_option(Place, "null")
 @place_options
 def duplicates_command(
     where: tuple[str, ...],

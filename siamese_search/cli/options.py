@@ -28,10 +28,7 @@ class Place(Request):
     device: str = shared.embedding_device()
     threads: int | None = shared.threads()
     where: Sequence[str] = shared.where()
-
-
-#: Of ``--null``.
-NULL_HELP = "With --format paths: end each path with a zero byte, for xargs -0."
+    null: bool = shared.null()
 
 
 def insecure_option(command: F) -> F:

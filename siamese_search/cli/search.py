@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import NULL_HELP, insecure_option
+from siamese_search.cli.options import insecure_option
 from siamese_search.cli.output import (
     LIST_FORMATS,
     note,
@@ -23,7 +23,7 @@ from siamese_search.cli.output import (
     write_text,
 )
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
-from siamese_search.options import Request, click_option, click_options, option
+from siamese_search.options import Request, click_option, click_options, null, option
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Output(Request):
     """In which forms the answer is given."""
 
     format: str = option("table", "Form of the answer.", choices=LIST_FORMATS)
-    null: bool = option(False, NULL_HELP)
+    null: bool = null()
     show: bool = option(False, "Also show the images, in the terminal (SSS_GRAPHICS: how).")
     save: Path | None = option(  # noqa: RUF009 - a field, frozen
         None,

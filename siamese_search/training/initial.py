@@ -18,9 +18,12 @@ from siamese_search.training.config import TrainConfig
 _SHOWN = 4
 
 
-def is_weights_file(init: str) -> bool:
-    """Whether ``--init`` names a file of tensors rather than a bundle or a word."""
-    return Path(init).suffix.lower() in (".safetensors", ".pth", ".pt") and not Path(init).is_dir()
+def kind_of(init: str) -> str:
+    """What ``--init`` names: ``imagenet``, ``none`` or ``bundled`` itself, a ``file`` of tensors, or a ``bundle``."""
+    if init in ("imagenet", "none", "bundled"):
+        return init
+    tensors = Path(init).suffix.lower() in (".safetensors", ".pth", ".pt") and not Path(init).is_dir()
+    return "file" if tensors else "bundle"
 
 
 def initial_network(
@@ -38,11 +41,12 @@ def initial_network(
     )  # fmt: skip
     torch.manual_seed(config.seed)
     network = APNNetwork(spec)
-    if not weights or init == "none":
+    kind = kind_of(init)
+    if not weights or kind == "none":
         return network
-    if init == "imagenet":
+    if kind == "imagenet":
         say(f"initial weights: {load_imagenet(network.backbone, config.backbone)}")
-    elif is_weights_file(init):
+    elif kind == "file":
         _from_file(network, Path(init), say)
     else:
         bundle = load_bundle(init)

@@ -33,7 +33,7 @@ from siamese_search.training.data import (
     written_paths,
 )
 from siamese_search.training.history import plot_history, read_history, write_history
-from siamese_search.training.initial import initial_network, is_weights_file
+from siamese_search.training.initial import initial_network, kind_of
 from siamese_search.training.linear_probe import fit_heads
 from siamese_search.training.loop import Loop, Reporter, Silent
 from siamese_search.training.metric_losses import make_metric_losses
@@ -46,8 +46,6 @@ from siamese_search.training.trainer import Progress, Trainer
 
 RUN_NAME = "run.json"
 TEACHER_NAME = "teacher.npz"
-#: Values of ``--init`` that are no path.
-_WORDS = ("imagenet", "bundled", "none")
 #: Up to this many, a bundle says by name whom it learned from, so that an evaluation on them can warn.
 _NAMED_IDENTITIES = 20_000
 
@@ -221,7 +219,7 @@ def _run(
     )  # fmt: skip
     if not resumed:
         adopted = _adopt_heads(trainer, request, split, reporter)
-        if not adopted and request.init not in ("none", "imagenet") and not is_weights_file(request.init):
+        if not adopted and kind_of(request.init) in ("bundled", "bundle"):
             _probe(trainer, reporter)
     rows = _restore(trainer, out, reporter) if resumed else []
     run = Loop(out, config, trainer, reporter, stop, rows, split.held, held, images.pixels)
@@ -291,7 +289,9 @@ def _start_directory(request: TrainRequest, split: Split, resumed: bool) -> None
         "data": written_paths(request.data),
         **({"sources": list(split.sources)} if split.sources else {}),
         "layout": request.layout,
-        "init": request.init if request.init in _WORDS else str(Path(request.init).resolve()),
+        "init": str(Path(request.init).resolve())
+        if kind_of(request.init) in ("file", "bundle")
+        else request.init,
         "teacher": str(request.teacher.resolve()) if request.teacher else None,
         "heldout_identities": split.heldout_identities,
         "config": asdict(request.config),
@@ -346,11 +346,7 @@ def _summary(
         "training": {
             "preset": request.config.preset,
             "config": asdict(request.config),
-            "init": request.init
-            if request.init in _WORDS
-            else "file"
-            if is_weights_file(request.init)
-            else "bundle",
+            "init": kind_of(request.init),
             "teacher": request.teacher.name if request.teacher else None,
             "images": len(images.records),
             **({"sources": images.by_source()} if split.sources else {}),

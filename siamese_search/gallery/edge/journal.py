@@ -8,7 +8,6 @@ that is alive begins again.
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,7 +38,7 @@ def note(generation: Path, ids: Sequence[str]) -> None:
         if path.stat().st_size > MOST_BYTES:
             path.unlink()
             return
-        with open(open_own(path, os.O_WRONLY | os.O_APPEND), "ab") as file:  # noqa: PTH123 - a descriptor
+        with open(path, "ab", opener=open_own) as file:
             file.write(b"".join(uuid.UUID(one).bytes for one in ids))
     except OSError as error:
         raise StoreError(f"cannot write {printable(path)}: {error.strerror}") from error
@@ -48,7 +47,7 @@ def note(generation: Path, ids: Sequence[str]) -> None:
 def read(generation: Path, start: int) -> list[str] | None:
     """The ids from the ``start``-th entry on, repeated ones too; None where the journal has ended."""
     try:
-        with open(open_own(generation / NAME, os.O_RDONLY), "rb") as file:  # noqa: PTH123 - a descriptor
+        with open(generation / NAME, "rb", opener=open_own) as file:
             file.seek(start * _ID_BYTES)
             data = file.read()
     except FileNotFoundError:

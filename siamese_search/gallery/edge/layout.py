@@ -24,7 +24,6 @@ generation: it counts as none. A generation that no pointer names is debris, and
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import uuid
@@ -318,9 +317,7 @@ def mark_written(generation: Path) -> None:
     """Change the generation's mark. Call it with the generation's lock, before the write that it announces."""
     with (
         _os_errors("write", generation),
-        open(  # noqa: PTH123 - a descriptor
-            open_own(generation / "written", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), "w", encoding="ascii"
-        ) as file,
+        open(generation / "written", "w", encoding="ascii", opener=open_own) as file,
     ):
         file.write(uuid.uuid4().hex)
 

@@ -231,9 +231,7 @@ def _sole(generation: Path, what: str) -> Iterator[None]:
     """One optimisation at a time. The kernel drops the lock of a process that dies."""
     try:
         layout.check_own(generation)
-        with open(  # noqa: PTH123 - a descriptor
-            open_own(generation / "optimise.lock", os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab"
-        ) as file:
+        with open(generation / "optimise.lock", "ab", opener=open_own) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:

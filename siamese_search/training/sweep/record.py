@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from siamese_search._version import __version__
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, TrainingError, UsageError, printable
 from siamese_search.evaluation.protocol import Protocol, all_vs_all
+from siamese_search.io.csv_cells import CsvWriter
 from siamese_search.io.files import atomic_write_text
 from siamese_search.training.data import DataPaths, HoldOut, as_paths, load_split, read_paths, written_paths
 from siamese_search.training.sweep.grid import GridPoint, Value, flag, grid_points, parse_grid, swept, text
@@ -110,7 +110,9 @@ class Sweep:
         # Text of file names may hold lone surrogates, which only ASCII JSON can carry.
         atomic_write_text(self.directory / RECORD_NAME, json.dumps(saved, indent=1) + "\n")
         buffer = io.StringIO()
-        csv.writer(buffer, lineterminator="\n").writerows(self.table())
+        rows = CsvWriter(buffer)
+        for row in self.table():
+            rows.writerow(row)
         atomic_write_text(self.directory / TABLE_NAME, buffer.getvalue())
 
     def table(self) -> Iterator[list[str]]:
