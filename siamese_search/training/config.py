@@ -72,6 +72,9 @@ class TrainConfig:
         20,
         "passes that fit new heads to the embeddings of --init BUNDLE before training goes on; 0: none",
     )
+    freeze: int = _option(
+        0, "stages at the beginning of the backbone that are not trained; the stem is the first"
+    )
     grad_clip: float = _option(5.0, "largest gradient norm; 0 switches clipping off")
 
     ema: float = _option(
@@ -119,7 +122,7 @@ class TrainConfig:
             "dim": 2, "height": 8, "width": 8, "batch_size": 2, "images_per_identity": 2, "epochs": 1,
             "margin": 0, "triplet_weight": 0, "identity_weight": 0, "label_smoothing": 0, "metric_weight": 0,
             "teacher_weight": 0, "similarity_weight": 0, "weight_decay": 0, "warmup_epochs": 0, "grad_clip": 0,
-            "restart": 0, "probe_epochs": 0, "flip": 0, "crop": 0, "erase": 0, "jitter": 0, "ema": 0,
+            "freeze": 0, "restart": 0, "probe_epochs": 0, "flip": 0, "crop": 0, "erase": 0, "jitter": 0, "ema": 0,
             "zoom": 0, "tint": 0, "grey": 0, "blur": 0, "mixstyle": 0, "teacher_views": 0,
             "validate_every": 0, "checkpoint_minutes": 0, "seed": 0,
         }  # fmt: skip

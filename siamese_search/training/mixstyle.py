@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from siamese_search.training.backbone import stages
 from siamese_search.training.moving import moved
 
 #: Of the Beta distribution that the shares are drawn from: most are near 0 or 1.
@@ -68,22 +69,13 @@ def add_mixstyle(backbone: nn.Module, probability: float) -> int:
 
     Returns after how many stages; 0 for a backbone without ``blocks`` or ``layer1`` …, which then stays as it was.
     """
-    stages = _stages(backbone)[:_STAGES]
-    for stage in stages:
+    first = stages(backbone)[:_STAGES]
+    for stage in first:
         stage.register_forward_hook(MixStyle(probability))
-    return len(stages)
+    return len(first)
 
 
 def mixers(backbone: nn.Module) -> list[MixStyle]:
     """The hooks that :func:`add_mixstyle` has added."""
     hooks = [hook for module in backbone.modules() for hook in module._forward_hooks.values()]
     return [hook for hook in hooks if isinstance(hook, MixStyle)]
-
-
-def _stages(backbone: nn.Module) -> list[nn.Module]:
-    blocks = getattr(backbone, "blocks", None)
-    if isinstance(blocks, nn.Sequential):
-        return list(blocks)
-    return [
-        layer for i in range(1, 5) if isinstance(layer := getattr(backbone, f"layer{i}", None), nn.Module)
-    ]

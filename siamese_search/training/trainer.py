@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from siamese_search.errors import TrainingError, UsageError
 from siamese_search.model.network import APNNetwork
+from siamese_search.training.backbone import freeze, hold
 from siamese_search.training.augment import TAUGHT, augment, draw, view_draws
 from siamese_search.training.config import TrainConfig
 from siamese_search.training.losses import TripletLoss, cosine_regression, similarity_matching
@@ -107,6 +108,7 @@ class Trainer:
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.device.type == "cpu":
             trim(self.network)
+        self._frozen = freeze(self.network.backbone, config.freeze)
         self.sampler = sampler or make_sampler(config, labels)
         torch.manual_seed(config.seed)
         self.heads = nn.ModuleDict()
@@ -160,6 +162,7 @@ class Trainer:
         """
         config, state, ranks = self.config, self.progress, self.ranks
         self.network.train()
+        hold(self._frozen)
         self.heads.train()
         total = self.sampler.steps(state.epoch)
         steps = ranks.steps(total)
