@@ -89,7 +89,7 @@ def test_the_commands_run_and_print_what_is_shown(workplace: tuple[Path, dict[st
         "plot",
         "evaluate",
         "train",
-        "galleries",
+        "info",
         "reindex",
         "rollback",
         "push",

@@ -132,7 +132,7 @@ def drop(gallery: str, *, store: StrPath | None = None) -> None:
 
 
 def galleries(*, store: StrPath | None = None) -> dict[str, Any]:
-    """What a store holds, as plain values (the JSON of ``sss galleries``). A store that does not exist holds none."""
+    """What a store holds, as plain values (in the JSON of ``sss info``). A store that does not exist holds none."""
     from siamese_search.gallery.opening import open_store
 
     place, _ = place_of(current_settings(), store, None)

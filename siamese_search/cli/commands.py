@@ -6,31 +6,45 @@ from importlib import import_module
 
 import click
 
-#: Command → (module that defines ``NAME_command``, its line in ``sss --help``), in the order of a first use.
+#: Group of ``sss --help`` → command → (module that defines ``NAME_command``, its line there).
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Start": {
+        "demo": ("siamese_search.cli.demo", "Draw a small synthetic data set to try things on."),
+        "ingest": ("siamese_search.cli.ingest", "Embed directories of images into a gallery."),
+        "search": ("siamese_search.cli.search", "Find who is in an image, and where else they were seen."),
+    },
+    "Look": {
+        "info": ("siamese_search.cli.store", "Show what a store holds, and the model in use."),
+        "compare": ("siamese_search.cli.pictures", "Tell whether two images show the same identity."),
+        "plot": ("siamese_search.cli.pictures", "Draw a gallery as a map: similar images near each other."),
+        "cluster": ("siamese_search.cli.curate", "Propose identities for images without one."),
+        "duplicates": ("siamese_search.cli.curate", "Find images that are in a gallery twice."),
+    },
+    "Train and measure": {
+        "evaluate": ("siamese_search.cli.evaluate", "Measure a model on identities it has never seen."),
+        "train": ("siamese_search.cli.train", "Train a model on your own identities."),
+        "sweep": ("siamese_search.cli.train", "Train with several values of an option and compare them."),
+        "quantise": ("siamese_search.cli.quantise", "Make an int8 copy of a model."),
+    },
+    "Maintain": {
+        "label": ("siamese_search.cli.curate", "Set labels by hand, from a reviewed CSV."),
+        "reindex": ("siamese_search.cli.reindex", "Embed a gallery's images again, with another model."),
+        "rollback": ("siamese_search.cli.reindex", "Go back to the vectors from before a reindex."),
+        "verify": ("siamese_search.cli.store", "Check a gallery's vectors and files."),
+        "optimise": ("siamese_search.cli.store", "Make a large gallery open and answer faster."),
+        "drop": ("siamese_search.cli.store", "Delete a gallery."),
+    },
+    "Scale": {
+        "plan": ("siamese_search.cli.plan", "Size a store: memory, disk, nodes, hours."),
+        "push": ("siamese_search.cli.transfer", "Copy a gallery into another store."),
+        "pull": ("siamese_search.cli.transfer", "Copy a gallery out of another store."),
+        "export": ("siamese_search.cli.export", "Write a gallery to a file for other programs."),
+    },
+}
+
+#: Command → (module, line), of all groups.
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("siamese_search.cli.demo", "Draw a small synthetic data set to try things on."),
-    "ingest": ("siamese_search.cli.ingest", "Embed directories of images into a gallery."),
-    "search": ("siamese_search.cli.search", "Find who is in an image, and where else they were seen."),
-    "plot": ("siamese_search.cli.pictures", "Draw a gallery as a map: similar images near each other."),
-    "compare": ("siamese_search.cli.pictures", "Tell whether two images show the same identity."),
-    "train": ("siamese_search.cli.train", "Train a model on your own identities."),
-    "sweep": ("siamese_search.cli.train", "Train with several values of an option and compare them."),
-    "evaluate": ("siamese_search.cli.evaluate", "Measure a model on identities it has never seen."),
-    "quantise": ("siamese_search.cli.quantise", "Make an int8 copy of a model."),
-    "reindex": ("siamese_search.cli.reindex", "Embed a gallery's images again, with another model."),
-    "rollback": ("siamese_search.cli.reindex", "Go back to the vectors from before a reindex."),
-    "galleries": ("siamese_search.cli.store", "List what a store holds."),
-    "info": ("siamese_search.cli.store", "Show a store, its galleries and the model in use."),
-    "optimise": ("siamese_search.cli.store", "Make a large gallery open and answer faster."),
-    "verify": ("siamese_search.cli.store", "Check a gallery's vectors and files."),
-    "cluster": ("siamese_search.cli.curate", "Propose identities for images without one."),
-    "duplicates": ("siamese_search.cli.curate", "Find images that are in a gallery twice."),
-    "label": ("siamese_search.cli.curate", "Set labels by hand, from a reviewed CSV."),
-    "export": ("siamese_search.cli.export", "Write a gallery to a file for other programs."),
-    "push": ("siamese_search.cli.transfer", "Copy a gallery into another store."),
-    "pull": ("siamese_search.cli.transfer", "Copy a gallery out of another store."),
-    "drop": ("siamese_search.cli.store", "Delete a gallery."),
-    "plan": ("siamese_search.cli.plan", "Size a store: memory, disk, nodes, hours."),
+    name: where for group in GROUPS.values() for name, where in group.items()
 }
 
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_search.cli.options import Place, insecure_option, json_option, place_options, where_option
+from siamese_search.cli.options import (
+    Place,
+    format_option,
+    insecure_option,
+    json_option,
+    place_options,
+    where_option,
+)
 from siamese_search.cli.output import (
     LIST_FORMATS,
     note,
@@ -134,7 +141,7 @@ def _cell(value: Any) -> str:
     metavar="S",
     help="Least cosine similarity of two images that are compared.  [default: 0.9]",
 )
-@click.option("--format", type=click.Choice(LIST_FORMATS), default="table", help="Form of the answer.")
+@format_option(*LIST_FORMATS)
 @click_option(Place, "null")
 @place_options
 def duplicates_command(

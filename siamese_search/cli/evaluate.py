@@ -35,7 +35,7 @@ Matches from the query's own camera do not count, unless --no-cameras says so.
 
 
 @click.command("evaluate", epilog=EPILOG, short_help="Measure a model on identities it has never seen.")
-@click.argument("data", required=False, metavar="[DATA]")
+@click.argument("data", type=click.Path(), required=False, metavar="[DATA]")
 @click_options(
     EvaluateOptions,
     after={

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from siamese_search.cli.options import json_option, place_options, where_option
+from siamese_search.cli.options import json_flag, place_options, where_option
 from siamese_search.cli.output import note, safe, warn, write_json, write_text
 from siamese_search.errors import EXIT_DONE
 
@@ -33,7 +33,7 @@ FiftyOne reads the last one with
 @where_option
 @click.option("--no-vectors", is_flag=True, help="Leave the vectors out.")
 @place_options
-@json_option
+@json_flag
 def export_command(
     out: Path,
     format: str | None,

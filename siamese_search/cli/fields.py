@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
+from siamese_search.cli.help import HyperparameterOption
 from siamese_search.training.config import PRESETS, TrainConfig, option_fields
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -15,30 +16,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 DEFAULT_PRESET = "reid"
 
 
-class HyperparameterOption(click.Option):
-    """An option that stands under "Hyperparameters" in the help."""
-
-
 class IntChoice(click.Choice):  # type: ignore[type-arg]  # generic only from click 8.2 on
     """One of a few whole numbers."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         return int(super().convert(str(value), param, ctx))
-
-
-class TrainCommand(click.Command):
-    """A command whose help keeps the hyperparameters apart from the options of the run."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        groups: dict[str, list[tuple[str, str]]] = {"Options": [], "Hyperparameters": []}
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
-            if record is not None:
-                hyper = isinstance(parameter, HyperparameterOption)
-                groups["Hyperparameters" if hyper else "Options"].append(record)
-        for title, records in groups.items():
-            with formatter.section(title):
-                formatter.write_dl(records)
 
 
 def hyperparameter_options(command: F) -> F:

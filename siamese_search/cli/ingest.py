@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ingest.options import RayOptions, WatchOptions
+from siamese_search.cli.help import LongCommand
 from siamese_search.cli.options import insecure_option, json_option
 from siamese_search.cli.output import ingested, note, warn, write_json, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
@@ -34,8 +35,20 @@ while its size and time are; with --checksum, while its content is.
 """
 
 
-@click.command("ingest", epilog=EPILOG, short_help="Embed directories of images into a gallery.")
-@click.argument("directories", metavar="DIR...", nargs=-1, required=True)
+#: What a first ingest needs; watching, shards, Ray and storage are behind --help-all.
+_OFTEN = (
+    "store", "gallery", "model", "layout", "source", "batch_size", "threads", "device", "checksum", "prune", "watch",
+)  # fmt: skip
+
+
+@click.command(
+    "ingest",
+    cls=LongCommand,
+    often=_OFTEN,
+    epilog=EPILOG,
+    short_help="Embed directories of images into a gallery.",
+)
+@click.argument("directories", type=click.Path(), metavar="DIR...", nargs=-1, required=True)
 @click_options(
     WatchOptions,
     after={

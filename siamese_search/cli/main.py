@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from siamese_search._version import __version__
-from siamese_search.cli.commands import COMMANDS, command_of
+from siamese_search.cli.commands import COMMANDS, GROUPS, command_of
 from siamese_search.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -26,6 +26,9 @@ from siamese_search.errors import (
 
 #: 128 + SIGPIPE, as for any Unix tool whose reader has gone.
 EXIT_BROKEN_PIPE = 141
+
+#: Set by a shell that wants to know how a line may go on, or how to ask: ``bash_source``, ``bash_complete`` …
+COMPLETE = "_SSS_COMPLETE"
 
 EPILOG = """\b
 Start here:
@@ -66,8 +69,10 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for title, commands in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl([(name.ljust(width), line) for name, (_, line) in commands.items()])
 
 
 def _debug_option(*, hidden: bool = False) -> click.Option:
@@ -111,6 +116,8 @@ def cli(ctx: click.Context) -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run ``sss`` with these arguments (default: the process's own) and return the exit code."""
+    if asked := os.environ.get(COMPLETE):
+        return _complete(asked)
     argv = list(sys.argv[1:] if args is None else args)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # never die of a character that the terminal cannot show
@@ -123,6 +130,13 @@ def main(args: Sequence[str] | None = None) -> int:
         # The interpreter flushes stdout once more on its way out; let that go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
+
+
+def _complete(asked: str) -> int:
+    """What a shell is told of the line it is completing."""
+    from click.shell_completion import shell_complete
+
+    return shell_complete(cli, {}, "sss", COMPLETE, asked)
 
 
 def _run(argv: list[str]) -> int:

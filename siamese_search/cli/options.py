@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, TypeVar
 
 import click
 
 from siamese_search import options as shared
+from siamese_search.errors import UsageError
 from siamese_search.options import Request, click_option
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -90,9 +92,38 @@ def embedding_device_option(command: F) -> F:
     return click_option(Place, "device")(command)
 
 
-def json_option(command: F) -> F:
-    """``--json``."""
+def json_flag(command: F) -> F:
+    """``--json`` alone, where ``--format`` is that of a file."""
     return click.option("--json", is_flag=True, help="Answer as JSON on stdout.")(command)
+
+
+def format_option(*forms: str) -> Callable[[F], F]:
+    """``--format``, the first form by default, and ``--json``, its short form; the command gets ``format``."""
+
+    def decorate(command: F) -> F:
+        @wraps(command)
+        def call(*args: Any, format: str | None, json: bool, **keywords: Any) -> Any:
+            if json and format not in (None, "json"):
+                raise UsageError(
+                    f"--json is --format json, and --format {format} was given too: leave one out"
+                )
+            return command(*args, format="json" if json else format or forms[0], **keywords)
+
+        shown = f"Form of the answer.  [default: {forms[0]}]"
+        declared = click.option("--json", is_flag=True, help="Short for --format json.")(call)
+        return click.option("--format", type=click.Choice(forms), help=shown)(declared)  # type: ignore[return-value]
+
+    return decorate
+
+
+def json_option(command: F) -> F:
+    """:func:`format_option` of a command that answers as text or JSON; it gets ``json``."""
+
+    @wraps(command)
+    def call(*args: Any, format: str, **keywords: Any) -> Any:
+        return command(*args, json=format == "json", **keywords)
+
+    return format_option("text", "json")(call)  # type: ignore[return-value]
 
 
 class Positive(click.IntRange):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import insecure_option, json_option, threads_option
+from siamese_search.cli.options import format_option, insecure_option, json_option, threads_option
 from siamese_search.cli.output import (
     note,
     safe,
@@ -119,8 +119,8 @@ def _write(found: GalleryMap, save: Path) -> None:
 @click.command(
     "compare", epilog=_COMPARE_EPILOG, short_help="Tell whether two images show the same identity."
 )
-@click.argument("a", metavar="A")
-@click.argument("b", metavar="B")
+@click.argument("a", type=click.Path(), metavar="A")
+@click.argument("b", type=click.Path(), metavar="B")
 @click.option("--model", metavar="BUNDLE", help="Model bundle.  [default: the bundled one; SSS_MODEL]")
 @click.option(
     "--fmr",
@@ -134,9 +134,7 @@ def _write(found: GalleryMap, save: Path) -> None:
     metavar="S",
     help="Least cosine similarity of the same identity, instead of the calibrated one.",
 )
-@click.option(
-    "--format", type=click.Choice(["table", "json", "csv"]), default="table", help="Form of the answer."
-)
+@format_option("table", "json", "csv")
 @click.option(
     "--save",
     type=click.Path(path_type=Path),

@@ -27,7 +27,7 @@ Measure before you use it: without instructions for 8-bit arithmetic (VNNI, Arm 
 
 
 @click.command("quantise", epilog=_QUANTISE_EPILOG, short_help="Make an int8 copy of a model.")
-@click.argument("images", metavar="IMAGES")
+@click.argument("images", type=click.Path(), metavar="IMAGES")
 @click.option("--out", required=True, metavar="DIR", help="New directory for the int8 bundle.")
 @click.option("--model", metavar="BUNDLE", help="Model to copy.  [default: the bundled one; SSS_MODEL]")
 @click.option("--count", type=Positive(), default=128, metavar="N", help="Images to calibrate with.")

@@ -23,7 +23,7 @@ from siamese_search.cli.output import (
     write_text,
 )
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
-from siamese_search.options import Request, click_option, click_options, null, option
+from siamese_search.options import Request, Switch, click_option, click_options, null, option
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
 
 if TYPE_CHECKING:
@@ -57,7 +57,13 @@ _FILE = click.Path(path_type=Path)
 class Output(Request):
     """In which forms the answer is given."""
 
-    format: str = option("table", "Form of the answer.", choices=LIST_FORMATS)
+    format: str = option(
+        "table",
+        "Form of the answer.  [default: table]",
+        choices=LIST_FORMATS,
+        unsaid=True,
+        switches=(Switch("json", "json", "Short for --format json."),),
+    )
     null: bool = null()
     show: bool = option(False, "Also show the images, in the terminal (SSS_GRAPHICS: how).")
     save: Path | None = option(  # noqa: RUF009 - a field, frozen
@@ -75,7 +81,7 @@ class Output(Request):
 
 
 @click.command("search", epilog=EPILOG, short_help="Find who is in an image, and where else they were seen.")
-@click.argument("queries", metavar="QUERY...", nargs=-1)
+@click.argument("queries", type=click.Path(), metavar="QUERY...", nargs=-1)
 @click_options(
     SearchOptions,
     after={

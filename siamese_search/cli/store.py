@@ -1,4 +1,4 @@
-"""What a store holds and how it is kept: ``sss info``, ``galleries``, ``verify``, ``optimise``, ``drop``."""
+"""What a store holds and how it is kept: ``sss info``, ``verify``, ``optimise``, ``drop``."""
 
 from __future__ import annotations
 
@@ -37,15 +37,9 @@ if TYPE_CHECKING:
 _INFO_EPILOG = """\b
 Examples:
   sss info                     the store in use
-  sss info --store demo/.sss   another one
+  sss info --store demo/.sss   another one, or a server: http://localhost:6333
   sss info --gallery station   all about one gallery
   sss info --model runs/first  a model bundle
-"""
-
-_GALLERIES_EPILOG = """\b
-Examples:
-  sss galleries                                the store in use
-  sss galleries --store http://localhost:6333  a server's
 """
 
 _VERIFY_EPILOG = """\b
@@ -68,7 +62,7 @@ Examples:
 """
 
 
-@click.command("info", epilog=_INFO_EPILOG, short_help="Show a store, its galleries and the model in use.")
+@click.command("info", epilog=_INFO_EPILOG, short_help="Show what a store holds, and the model in use.")
 @store_options
 @json_option
 def info_command(store: str | None, gallery: str | None, model: str | None, json: bool) -> None:
@@ -92,21 +86,9 @@ def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
     if alone:
         _print_gallery(galleries[0])
     elif galleries:
-        columns = [("gallery", "text"), ("images", "number"), ("size", "number"), ("model", "text")]
-        columns += [("filter by", "words")]
-        write_table(
-            columns,
-            [
-                [
-                    item["name"],
-                    f"{item['points']:,}",
-                    file_size(item["size_bytes"]),
-                    item["model"]["fingerprint"][:12],
-                    " ".join(sorted(set(item["fields"]) - BOOKKEEPING)),
-                ]
-                for item in galleries
-            ],
-        )
+        columns = [("gallery", "text"), ("images", "number"), ("identities", "number"), ("cameras", "number")]
+        columns += [("size", "number"), ("model", "path"), ("", "text"), ("filter by", "words")]
+        write_table(columns, [_row(item) for item in galleries])
     else:
         write_text("")
     write_pairs(
@@ -119,6 +101,19 @@ def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
             *((safe(name), _figures(value)) for name, value in model["metrics"].items()),
         ]
     )
+
+
+def _row(item: dict[str, Any]) -> list[str]:
+    return [
+        item["name"],
+        f"{item['points']:,}",
+        f"{item['identities']:,}",
+        f"{item['cameras']:,}",
+        file_size(item["size_bytes"]),
+        f"{item['model']['name']} ({item['model']['fingerprint'][:12]})".lstrip(),
+        "being re-indexed" if item["building"] else "",
+        " ".join(sorted(set(item["fields"]) - BOOKKEEPING)),
+    ]
 
 
 def _print_gallery(item: dict[str, Any]) -> None:
@@ -164,41 +159,6 @@ def _figures(value: object) -> str:
 
 def _figure(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else safe(value)
-
-
-@click.command("galleries", epilog=_GALLERIES_EPILOG, short_help="List what a store holds.")
-@store_option
-@json_option
-def galleries_command(store: str | None, json: bool) -> None:
-    """List a store's galleries: images, identities, cameras, model and size.
-
-    `sss info --gallery NAME` tells all about one.
-    """
-    from siamese_search.api import maintenance
-
-    facts = maintenance.galleries(store=store)
-    if json:
-        write_json(facts)
-    elif not facts["galleries"]:
-        write_text(f"{safe(facts['store'])} is empty; fill it with: sss ingest DIR")
-    else:
-        columns = [("gallery", "text"), ("images", "number"), ("identities", "number"), ("cameras", "number")]
-        columns += [("size", "number"), ("model", "path"), ("", "text")]
-        write_table(
-            columns,
-            [
-                [
-                    item["name"],
-                    f"{item['points']:,}",
-                    f"{item['identities']:,}",
-                    f"{item['cameras']:,}",
-                    file_size(item["size_bytes"]),
-                    f"{item['model']['name']} ({item['model']['fingerprint'][:12]})".lstrip(),
-                    "being re-indexed" if item["building"] else "",
-                ]
-                for item in facts["galleries"]
-            ],
-        )
 
 
 @click.command("verify", epilog=_VERIFY_EPILOG, short_help="Check a gallery's vectors and files.")

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_search.cli.fields import TrainCommand, hyperparameter_options, value_list_options
+from siamese_search.cli.fields import hyperparameter_options, value_list_options
+from siamese_search.cli.help import LongCommand
 from siamese_search.cli.options import json_option
 from siamese_search.cli.output import note, safe, warn, write_json, write_table, write_text
 from siamese_search.errors import (
@@ -53,10 +54,18 @@ Each run is a model bundle: sss evaluate --model DIR/margin=0.5.
 """
 
 
+#: What a first run needs; the rest is behind --help-all.
+_OFTEN = ("preset", "out", "resume", "init", "holdout", "holdout_ids", "epochs", "batch_size", "lr", "device")
+
+
 @click.command(
-    "train", cls=TrainCommand, epilog=_TRAIN_EPILOG, short_help="Train a model on your own identities."
+    "train",
+    cls=LongCommand,
+    often=_OFTEN,
+    epilog=_TRAIN_EPILOG,
+    short_help="Train a model on your own identities.",
 )
-@click.argument("data", nargs=-1, metavar="[DATA]...")
+@click.argument("data", type=click.Path(), nargs=-1, metavar="[DATA]...")
 @click_options(RunOptions)
 @json_option
 @hyperparameter_options
@@ -158,11 +167,12 @@ def _interrupted(directory: Path) -> int:
 
 @click.command(
     "sweep",
-    cls=TrainCommand,
+    cls=LongCommand,
+    often=("preset", "out", "resume", "init", "holdout", "epochs", "margin", "lr", "seed", "dry_run"),
     epilog=_SWEEP_EPILOG,
     short_help="Train with several values of an option and compare them.",
 )
-@click.argument("data", nargs=-1, metavar="[DATA]...")
+@click.argument("data", type=click.Path(), nargs=-1, metavar="[DATA]...")
 @click_options(SweepOptions)
 @click.option("--dry-run", is_flag=True, help="List the runs and stop.")
 @json_option

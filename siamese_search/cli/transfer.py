@@ -38,7 +38,7 @@ Examples:
 
 
 @click.command("push", epilog=_PUSH_EPILOG, short_help="Copy a gallery into another store.")
-@click.argument("to", metavar="URL|DIR")
+@click.argument("to", type=click.Path(), metavar="URL|DIR")
 @place_options
 @json_option
 def push_command(to: str, store: str | None, gallery: str | None, json: bool) -> int:
@@ -77,7 +77,7 @@ def _copied(title: str, copy: Callable[..., CopySummary], json: bool) -> int:
 
 
 @click.command("pull", epilog=_PULL_EPILOG, short_help="Copy a gallery out of another store.")
-@click.argument("source", metavar="URL|DIR")
+@click.argument("source", type=click.Path(), metavar="URL|DIR")
 @place_options
 @json_option
 def pull_command(source: str, store: str | None, gallery: str | None, json: bool) -> int:

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from siamese_search.errors import TrainingError, UsageError
 from siamese_search.model.network import APNNetwork
-from siamese_search.training.backbone import freeze, hold
 from siamese_search.training.augment import TAUGHT, augment, draw, view_draws
+from siamese_search.training.backbone import freeze, hold
 from siamese_search.training.config import TrainConfig
 from siamese_search.training.losses import TripletLoss, cosine_regression, similarity_matching
 from siamese_search.training.metric_losses import make_metric_losses, metric_loss

@@ -103,7 +103,7 @@ def test_on_ray_stdout_is_the_answer_and_stderr_is_ours(sss, demo, demo_store, t
     lines = [line for line in done.stderr.splitlines() if not line.startswith("ingest: ")]
     assert len(lines) == 1, done.stderr  # the layout
     for store in (tmp_path / "store", demo_store):
-        galleries = sss("galleries", "--store", store, "--json")
+        galleries = sss("info", "--store", store, "--json")
         assert json.loads(galleries.stdout)["galleries"][0]["points"] == answer["new"]
     again = sss("ingest", demo / "gallery", "--engine", "ray", "--json", "--store", tmp_path / "store")
     assert json.loads(again.stdout)["unchanged"] == answer["new"]

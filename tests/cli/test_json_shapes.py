@@ -301,8 +301,8 @@ def test_upkeep(
     made = answer(sss("reindex", "--model", other_bundle.path, "--store", store, "--json"))
     same_shape(documented("sss reindex --json"), made)
     assert (made["images"], made["embedded"], made["recall"]) == (26, 26, 1.0)
-    held = answer(sss("galleries", "--store", store, "--json"))
-    same_shape(documented("sss galleries --json"), held)
+    held = answer(sss("info", "--store", store, "--json"))
+    same_shape(documented("sss info --json"), held)
     assert held["galleries"][0]["previous"]["fingerprint"] == tiny_bundle.fingerprint
     back = answer(sss("rollback", "--store", store, "--json"))
     assert back == {"model": tiny_bundle.name, "former_model": other_bundle.name}
@@ -310,7 +310,7 @@ def test_upkeep(
     assert answer(sss("reindex", "--drop-old", "--store", store, "--json")) == {"generations_dropped": 1}
     dropped = answer(sss("drop", "default", "--yes", "--store", store, "--json"))
     same_shape(documented("sss drop --json"), dropped)
-    assert answer(sss("galleries", "--store", store, "--json"))["galleries"] == []
+    assert answer(sss("info", "--store", store, "--json"))["galleries"] == []
 
 
 def test_care(sss: Run, demo_store: Path, tmp_path: Path) -> None:

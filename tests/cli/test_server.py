@@ -74,7 +74,7 @@ def test_every_verb_takes_a_url(sss, demo, tiny_bundle, env, server, tmp_path):
     assert [one["key"] for one in there[0]["results"]] == [one["key"] for one in here[0]["results"]]
 
     assert answer(run("info", "--json"))["galleries"][0]["points"] == first["seen"]
-    assert answer(run("galleries", "--json"))["galleries"][0]["engine"] == "qdrant"
+    assert answer(run("info", "--json"))["galleries"][0]["engine"] == "qdrant"
     assert not list(tmp_path.glob(".sss"))
 
 

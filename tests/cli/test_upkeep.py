@@ -70,14 +70,14 @@ def test_reindexing_without_a_way_back(sss: Run, refused: Refused, store: Path, 
     assert "--keep-vectors" in line
 
 
-def test_galleries_lists_what_a_store_holds(sss: Run, demo_store: Path, tiny_bundle: Bundle) -> None:
-    done = sss("galleries", "--store", demo_store)
+def test_info_lists_what_a_store_holds(sss: Run, demo_store: Path, tiny_bundle: Bundle) -> None:
+    done = sss("info", "--store", demo_store)
     lines = [line for line in done.stdout.splitlines() if line.strip()]
-    assert lines[0].split() == ["gallery", "images", "identities", "cameras", "size", "model"]
-    row = lines[2].split()
+    assert lines[1].split()[:6] == ["gallery", "images", "identities", "cameras", "size", "model"]
+    row = lines[3].split()
     assert row[:4] == ["default", "26", "7", "3"]
-    assert tiny_bundle.fingerprint[:12] in lines[2]
-    assert "empty" in sss("galleries", "--store", demo_store / "galleries" / "nowhere").stdout
+    assert tiny_bundle.fingerprint[:12] in lines[3]
+    assert "empty" in sss("info", "--store", demo_store / "galleries" / "nowhere").stdout
 
 
 def test_push_and_pull(sss: Run, refused: Refused, store: Path, query: Path, tmp_path: Path) -> None:
@@ -166,12 +166,12 @@ def test_a_gallery_keeps_the_storage_that_it_was_made_with(
     assert "sss reindex --keep-vectors --storage float32" in told
     changed = sss("reindex", "--keep-vectors", "--quantise", "int8", "--store", store, "--json")
     assert changed.returncode == 0, changed.stderr
-    listed = json.loads(sss("galleries", "--store", store, "--json").stdout)["galleries"][0]
+    listed = json.loads(sss("info", "--store", store, "--json").stdout)["galleries"][0]
     assert listed["storage"] == {"vectors": "float16", "quantisation": "int8"}
     assert sss("verify", "--store", store).returncode == 0
     # A copy is stored as its original is.
     assert sss("push", tmp_path / "copy", "--store", store).returncode == 0
-    listed = json.loads(sss("galleries", "--store", tmp_path / "copy", "--json").stdout)["galleries"][0]
+    listed = json.loads(sss("info", "--store", tmp_path / "copy", "--json").stdout)["galleries"][0]
     assert listed["storage"] == {"vectors": "float16", "quantisation": "int8"}
 
 

@@ -54,13 +54,15 @@ def test_a_residual_network_has_a_stem_and_four_stages() -> None:
     assert still == {"conv1", "bn1", "layer1"}
     network.train()
     hold(held)
-    assert not network.bn1.training and not network.layer1[0].bn1.training and network.layer2[0].bn1.training
+    assert not network.bn1.training
+    assert not network.layer1[0].bn1.training
+    assert network.layer2[0].bn1.training
     assert network.layer1.training  # styles are mixed after it all the same
 
 
 def test_too_many_and_backbones_without_stages_are_refused() -> None:
     network = timm.create_model("resnet10t", num_classes=0)
-    with pytest.raises(UsageError, match="--freeze: 5 is too many.*a stem and 4 stages"):
+    with pytest.raises(UsageError, match=r"--freeze: 5 is too many.*a stem and 4 stages"):
         freeze(network, 5)
     plain = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1))
     assert stages(plain) == []
