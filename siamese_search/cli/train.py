@@ -90,8 +90,6 @@ def train_command(
     if options.resume is None:
         data = _data(data)
         options = replace(options, out=options.out or new_run_directory(options.preset))
-        if speaks:
-            note(f"training on {', '.join(safe(path) for path in data)} into {safe(str(options.out))}")
         epochs: int | None = find_preset(options.preset).with_options(**changes).epochs
     else:
         _refuse_with_resume(click.get_current_context(), "run")

@@ -80,11 +80,24 @@ def newest_bundle(runs: Path) -> Bundle:
         except (BundleError, OSError):
             continue
     if not finished:
+        begun = [path.parent for path in sorted(runs.glob(f"*/{_RUN_NAME}"), key=_changed)]
+        if begun:
+            raise UsageError(
+                f"nothing to evaluate: {printable(begun[-1])} was interrupted; finish it"
+                f" (sss train --resume {printable(begun[-1])}), or name the data (sss evaluate photos/)"
+            )
         raise UsageError(
             f"nothing to evaluate: no finished run under {printable(runs)}/; name the data (sss evaluate photos/)"
             " or train first (sss train photos/)"
         )
     return max(finished, key=lambda item: item[:2])[2]
+
+
+def _changed(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _trained_on(bundle: Bundle) -> tuple[list[Path], list[str | None], str]:

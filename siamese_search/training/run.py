@@ -27,6 +27,7 @@ from siamese_search.training.data import (
     HoldOut,
     LabelledImages,
     Split,
+    as_paths,
     label_images,
     load_split,
     read_paths,
@@ -180,6 +181,8 @@ def _run(
     threads = request.threads or max(1, available_cpus() // ranks.local_world)
     torch.set_num_threads(threads)
     split = load_split(request.data, request.layout, request.holdout)
+    places = ", ".join(printable(place) for place in as_paths(request.data))
+    reporter.message(f"training on {places} into {printable(out)}")  # not before the data could be read
     for note in split.notes:
         reporter.message(note)
     network = initial_network(config, request.init, reporter.message, weights=not resumed)

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -206,3 +207,23 @@ def test_options_of_a_search_that_do_not_fit(
     refused: Refused, query: Path, demo_store: Path, options: tuple[str, ...], reason: str
 ) -> None:
     assert reason in refused("search", query, "--store", demo_store, *options, code=2)
+
+
+def test_data_that_is_not_there_is_said_before_a_run_is_announced(
+    sss: Callable[..., Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    done = sss("train", "nope", cwd=tmp_path)
+    assert done.stderr == "sss: error: nope: no such file or directory; check the path\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_run_is_named_where_there_is_nothing_else_to_evaluate(
+    refused: Refused, tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "first"
+    run.mkdir(parents=True)
+    (run / "run.json").write_text("{}")
+    line = refused("evaluate", cwd=tmp_path, code=2)
+    assert "runs/first was interrupted" in line
+    assert "sss train --resume runs/first" in line
