@@ -1,7 +1,7 @@
-"""The README is true: its commands run, in order, and print what it shows; its Python runs too.
+"""README.md and docs/ are true: their commands run, in order, and print what is shown; their Python runs too.
 
 Numbers and times differ between machines, so lines are compared with every number masked. Training runs with the
-options of ``TRAINING``, given as variables: the commands are the README's own.
+options of ``TRAINING``, given as variables: the commands are the pages' own.
 """
 
 from __future__ import annotations
@@ -15,8 +15,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+from siamese_search.cli.commands import COMMANDS
+from tests.support.pages import PAGES, ROOT, is_run_here, sessions, text_of
+
+README = text_of("README.md")
+ALL = "\n".join(map(text_of, PAGES))
+#: Pages whose commands are tested elsewhere, or that have none.
+LINKED = ("docs/scale.md", "docs/benchmarks.md", "docs/distributed.md", "docs/recipe.md", "docs/gpu.md")
 
 #: A short run at a small size; what the README says stays what is run.
 TRAINING = {
@@ -26,18 +31,6 @@ TRAINING = {
     "SSS_TRAIN_HOLDOUT": "4",
     "SSS_TRAIN_DEVICE": "cpu",
 }
-
-
-def sessions() -> list[tuple[str, list[str]]]:
-    """(command, the output shown below it) of all console blocks, in order."""
-    found: list[tuple[str, list[str]]] = []
-    for block in re.findall(r"^```console\n(.*?)^```", README, re.S | re.M):
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                found.append((line[2:], []))
-            else:
-                found[-1][1].append(line)
-    return found
 
 
 def masked(line: str) -> str:
@@ -50,20 +43,17 @@ def masked(line: str) -> str:
     return re.sub(r"\bN(,N)*\b", "N", line)
 
 
-def is_run_here(command: str) -> bool:
-    return command.startswith(("sss ", "seq "))
-
-
 def shortened(command: str) -> str:
     """One epoch where the README says how many: what it says stays what is run, in the time a test has."""
     return re.sub(r"--epochs \d+", "--epochs 1", command)
 
 
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str]]:
+@pytest.fixture
+def workplace(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     """An empty directory, and an environment in which ``sss`` and ``python`` are the ones under test."""
-    directory = tmp_path_factory.mktemp("readme")
-    programs = tmp_path_factory.mktemp("bin")
+    directory, programs = tmp_path / "page", tmp_path / "bin"
+    directory.mkdir()
+    programs.mkdir()
     (programs / "sss").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m siamese_search "$@"\n')
     (programs / "sss").chmod(0o755)
     # COLUMNS, which pytest's workers set, would cut tables as if for a narrow terminal.
@@ -74,33 +64,16 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
 
 
 @pytest.mark.slow
-def test_the_commands_run_and_print_what_is_shown(workplace: tuple[Path, dict[str, str]]) -> None:
+@pytest.mark.parametrize("page", PAGES)
+def test_the_commands_run_and_print_what_is_shown(page: str, workplace: tuple[Path, dict[str, str]]) -> None:
     directory, env = workplace
-    commands = [(command, shown) for command, shown in sessions() if is_run_here(command)]
+    commands = [(command, shown) for command, shown in sessions(text_of(page)) if is_run_here(command)]
     faces = Path(os.environ.get("SSS_TEST_DATA", ROOT.parent / "shared" / "data")).resolve() / "orl_faces"
     if faces.is_dir():
         (directory / "orl_faces").symlink_to(faces)
     else:  # those commands need the real faces
         commands = [(command, shown) for command, shown in commands if "orl_faces" not in command]
-    assert {command.split()[1] for command, _ in commands if command.startswith("sss ")} == {
-        "demo",
-        "ingest",
-        "search",
-        "plot",
-        "evaluate",
-        "train",
-        "info",
-        "reindex",
-        "rollback",
-        "push",
-        "compare",
-        "verify",
-        "optimise",
-        "duplicates",
-        "cluster",
-        "label",
-        "export",
-    }
+    assert commands or page == "docs/objects.md"
     for command, shown in commands:
         if command.startswith("sss train"):
             pytest.importorskip("torch")
@@ -118,16 +91,20 @@ def test_the_commands_run_and_print_what_is_shown(workplace: tuple[Path, dict[st
         printed = {masked(line) for line in done.stdout.replace(str(directory), "~").splitlines()}
         for line in shown:
             if line.strip() not in ("", "…"):
-                assert masked(line) in printed, f"{command}\nREADME: {line}\n{done.stdout}"
-    assert (directory / "sheet.png").is_file()
+                assert masked(line) in printed, f"{command}\n{page}: {line}\n{done.stdout}"
+
+
+def test_every_verb_is_on_a_page() -> None:
+    shown = {c.split()[1] for page in PAGES for c, _ in sessions(text_of(page)) if c.startswith("sss ")}
+    elsewhere = {"sweep", "quantise", "drop", "pull", "plan"}  # each in its own tests; plan on docs/scale.md
+    assert shown == set(COMMANDS) - elsewhere
 
 
 @pytest.mark.slow
 def test_the_python_example_runs(workplace: tuple[Path, dict[str, str]]) -> None:
     pytest.importorskip("torch")
     directory, env = workplace
-    if not (directory / "demo").exists():
-        subprocess.run(["sss", "demo", "demo"], cwd=directory, env=env, check=True)
+    subprocess.run(["sss", "demo", "demo"], cwd=directory, env=env, check=True)
     (example,) = re.findall(r"^```python\n(.*?)^```", README, re.S | re.M)
     assert len([line for line in example.splitlines() if line.strip()]) < 15
     # SSS_TRAIN_* are the command line's; the API takes the same values as arguments.
@@ -142,12 +119,16 @@ def test_the_python_example_runs(workplace: tuple[Path, dict[str, str]]) -> None
     assert re.search(r"^rank-1 [\d.]+%, mAP [\d.]+%$", done.stdout, re.M)
 
 
+def test_the_front_page_fits_a_few_screens() -> None:
+    assert len(README.splitlines()) <= 150
+
+
 def test_the_first_commands_are_a_clone_and_one_make_target() -> None:
-    first = [command for command, _ in sessions()][:2]
+    first = [command for command, _ in sessions(README)][:2]
     assert first[0].startswith("git clone ")
     assert first[1] == "make demo"
     assert re.search(r"^demo:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
-    for command, _ in sessions()[2:]:
+    for command, _ in sessions(README)[2:]:
         assert is_run_here(command), command
 
 
@@ -155,7 +136,7 @@ def test_the_install_that_is_named_exists() -> None:
     import tomllib
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for extra in re.findall(r"pip install '\.\[(\w+)\]'", README):
+    for extra in re.findall(r"pip install '\.\[(\w+)\]'", ALL):
         assert extra in project["optional-dependencies"]
     assert project["scripts"]["sss"] == "siamese_search.cli.main:main"
 
@@ -166,7 +147,6 @@ def test_the_options_and_settings_that_are_named_exist(
     import click
 
     from ingest.__main__ import command as service
-    from siamese_search.cli.commands import COMMANDS
     from siamese_search.cli.config import command_defaults
     from siamese_search.cli.main import cli
 
@@ -176,16 +156,17 @@ def test_the_options_and_settings_that_are_named_exist(
         command = cli.get_command(context, name)
         assert command is not None
         options |= {opt for p in command.params for opt in (*p.opts, *p.secondary_opts)}
-    options.add("--nproc-per-node")  # torchrun's
+    options |= {"--nproc-per-node", "--index-url"}  # torchrun's and pip's
     options |= {opt for p in service.params for opt in p.opts}
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= options
-    (settings,) = re.findall(r"^```toml\n(.*?)^```", README, re.S | re.M)
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", ALL)) <= options
+    (settings,) = re.findall(r"^```toml\n(.*?)^```", ALL, re.S | re.M)
     (tmp_path / "sss.toml").write_text(settings)
     monkeypatch.chdir(tmp_path)
     assert command_defaults("search") == {"k": 20}
 
 
-def test_the_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
+@pytest.mark.parametrize("page", [*PAGES, *LINKED])
+def test_the_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text_of(page)):
         if not target.startswith("https://"):
-            assert (ROOT / target).exists(), target
+            assert ((ROOT / page).parent / target).exists(), target

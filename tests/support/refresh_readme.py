@@ -1,9 +1,9 @@
-"""Write what the README's commands really print into the README: ``python tests/support/refresh_readme.py``.
+"""Write what the pages' commands really print into the pages: ``python tests/support/refresh_readme.py [PAGE]...``.
 
-Runs every ``$ sss …`` line of the console blocks in a temporary directory, in order, with the installed package,
-and puts stdout and stderr below it (the middle of long output becomes ``…``). The contact sheet of the search
-becomes ``docs/demo.png``. Training runs as written there: give it the minutes that it takes. Blocks that need
-the real faces stay as they are.
+Runs every ``$ sss …`` line of the console blocks of README.md and docs/ in a temporary directory for each page, in
+order, with the installed package, and puts stdout and stderr below it (the middle of long output becomes ``…``).
+Pictures that the commands draw go to docs/. Training runs as written there: give it the minutes that it takes.
+Blocks that need the real faces stay as they are.
 """
 
 from __future__ import annotations
@@ -16,12 +16,19 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
-SHOWN = 20  # lines; of longer output the first and last few
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from tests.support.pages import CONSOLE, PAGES, ROOT, SHOWN, USUAL, text_of
+
+#: What a page's commands draw → the picture in docs/.
+PICTURES = {
+    "README.md": {"sheet.png": "demo.png"},
+    "docs/training.md": {"runs/first/curves.png": "training.png"},
+    "docs/maintenance.md": {"clusters.png": "clusters.png"},
+}
 
 
-def output_of(command: str, directory: Path) -> list[str]:
+def output_of(command: str, directory: Path, shown: tuple[int, int]) -> list[str]:
     env = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -40,29 +47,31 @@ def output_of(command: str, directory: Path) -> list[str]:
         raise SystemExit(f"{command} failed:\n{done.stdout}")
     lines = [line.rstrip() for line in done.stdout.replace(str(directory), "~").splitlines() if line.strip()]
     lines = [line for line in lines if not re.match(r"(training|reading \w+ images): \d", line)]  # progress
-    return lines if len(lines) <= SHOWN else [*lines[:8], "…", *lines[-4:]]
+    first, last = shown
+    return lines if len(lines) <= first + last + 1 else [*lines[:first], "…", *lines[len(lines) - last :]]
 
 
-def main() -> None:
-    text = README.read_text(encoding="utf-8")
+def refresh(page: str) -> None:
+    shown = SHOWN.get(page, USUAL)
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
 
         def filled(block: re.Match[str]) -> str:
             if "orl_faces" in block[1]:
                 return block[0]
-            commands = [line for line in block[1].splitlines() if line.startswith("$ ")]
             lines = []
-            for command in commands:
+            for command in (line for line in block[1].splitlines() if line.startswith("$ ")):
                 lines.append(command)
                 if command.startswith("$ sss "):
-                    lines += output_of(command[2:], directory)
+                    lines += output_of(command[2:], directory, shown)
             return "```console\n" + "\n".join(lines) + "\n```"
 
-        text = re.sub(r"^```console\n(.*?)^```", filled, text, flags=re.S | re.M)
-        shutil.copy(directory / "sheet.png", ROOT / "docs" / "demo.png")
-    README.write_text(text, encoding="utf-8")
+        text = CONSOLE.sub(filled, text_of(page))
+        for drawn, picture in PICTURES.get(page, {}).items():
+            shutil.copy(directory / drawn, ROOT / "docs" / picture)
+    (ROOT / page).write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    for asked in sys.argv[1:] or PAGES:
+        refresh(asked)
