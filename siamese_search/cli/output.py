@@ -126,11 +126,14 @@ def console(*, stderr: bool = False) -> Console:
 #: A column of text or numbers keeps at least this much of its content on a narrow terminal.
 MOST_KEPT = 24
 
+#: Colours of the words of a verdict.
+_VERDICTS = {"yes": "green", "no": "red"}
+
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]]) -> Table:
-    """A plain table. columns: (heading, kind) with kind ``text``, ``number``, ``words`` or ``path``.
+    """A plain table. columns: (heading, kind) with kind ``text``, ``number``, ``words``, ``verdict`` or ``path``.
 
-    On a narrow terminal ``words`` and ``path`` columns give way, cut at their end; the others stay whole.
+    On a narrow terminal ``words`` columns give way, cut at their end; the others stay whole.
     """
     from rich import box
     from rich.table import Table
@@ -144,32 +147,48 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]]) 
             justify="right" if kind == "number" else "left",
             no_wrap=True,
             overflow="ellipsis",
-            min_width=min(longest, MOST_KEPT) if kind in ("text", "number") else None,
+            min_width=min(longest, MOST_KEPT) if kind != "words" else None,
         )
     for row in rows:
-        result.add_row(*[Text(safe(value)) for value in row])
+        shown = [(safe(value), kind) for value, (_, kind) in zip(row, columns, strict=True)]
+        result.add_row(
+            *[Text(text, style=_VERDICTS.get(text, "") if kind == "verdict" else "") for text, kind in shown]
+        )
     return result
 
 
 def write_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[object]]) -> None:
-    """:func:`table` on stdout. Paths are cut at their start, so that the file name stays."""
+    """:func:`table` on stdout. Where it is wider than the terminal, a last column of paths moves to lines of its own:
+    a path is there to be copied, so it is never cut."""
     screen = console()
     cells = [[safe(value) for value in row] for row in rows]
-    paths = [index for index, (_, kind) in enumerate(columns) if kind == "path"]
-    if paths:
-        widths = [
-            max([len(heading), *(len(row[index]) for row in cells)])
-            for index, (heading, _) in enumerate(columns)
-        ]
-        rest = sum(width for index, width in enumerate(widths) if index not in paths)
-        room = (screen.width - rest - 3 * len(columns)) // len(paths)
-        for row in cells:
-            for index in paths:
-                row[index] = shorten_path(row[index], max(room, 12))
+    widths = [
+        max([len(heading), *(len(row[index]) for row in cells)]) for index, (heading, _) in enumerate(columns)
+    ]
+    below: list[str] = []
+    if columns[-1][1] == "path" and len(columns) > 1 and sum(widths) + 3 * len(columns) > screen.width:
+        below = [row[-1] for row in cells]
+        columns, cells = columns[:-1], [row[:-1] for row in cells]
     # Captured, because Rich itself ends the process with code 1 when the reader of a pipe has gone.
     with screen.capture() as captured:
         screen.print(table(columns, cells))
-    sys.stdout.write(captured.get())
+    if not below:
+        sys.stdout.write(captured.get())
+        return
+    lines = captured.get().splitlines()
+    head = next(index for index, line in enumerate(lines) if "─" in line) + 1
+    sys.stdout.write("\n".join(lines[:head]) + "\n")
+    for line, path in zip(lines[head:], below, strict=False):
+        sys.stdout.write(f"{line}\n    {path}\n")
+
+
+def write_sentence(text: str) -> None:
+    """A sentence on stdout, broken between words where a terminal is narrower."""
+    if sys.stdout.isatty():
+        from textwrap import wrap
+
+        text = "\n".join(wrap(text, max(console().width, 20), break_long_words=False, break_on_hyphens=False))
+    write_text(text)
 
 
 def shown_path(path: Path) -> str:
@@ -180,11 +199,6 @@ def shown_path(path: Path) -> str:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
         return str(path)
-
-
-def shorten_path(text: str, width: int) -> str:
-    """The last ``width`` characters of a path, with ``…`` for what was cut."""
-    return text if len(text) <= width else f"…{text[-(width - 1) :]}"
 
 
 def file_size(count: float) -> str:

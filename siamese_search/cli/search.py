@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from siamese_search.cli.output import (
     write_csv,
     write_json,
     write_paths,
+    write_sentence,
     write_table,
     write_text,
 )
@@ -218,6 +219,8 @@ def _print(
             write_json(answer.to_json(), lines=True)
     elif format == "csv":
         _print_csv(answers)
+    elif terminal is None and len(answers) > 1 and all(len(answer.results) <= 1 for answer in answers):
+        _print_firsts(answers)
     else:
         for index, answer in enumerate(answers):
             if answer.error is None:
@@ -234,42 +237,59 @@ def _print(
 def _print_table(answer: QueryResult, *, first: bool) -> None:
     title = safe(answer.query) + (f"  (identity {safe(answer.identity)})" if answer.identity else "")
     write_text(title if first else f"\n{title}")
-    if not answer.results:
+    if answer.results:
+        columns = _columns([answer])
+        write_table(
+            [(heading, kind) for heading, kind, _ in columns],
+            [[cell(r) for *_, cell in columns] for r in answer.results],
+        )
+    else:
         write_text("  no results")
-        _print_verdict(answer)
-        return
-    from siamese_search.render.marks import match_heading, percent
-
-    grouped = answer.results[0].sightings is not None
-    marked = any(result.match is not None for result in answer.results)
-    reranked = answer.candidates is not None
-    columns = [("#", "number")] + ([("re-ranked", "number")] if reranked else [])
-    columns += [("score", "number"), ("identity", "text"), ("camera", "text")]
-    columns += [(match_heading(answer), "text"), ("probability", "number")] if marked else []
-    columns += [("seen", "number"), ("by cameras", "text")] if grouped else []
-    columns += [("image", "path")]
-
-    def row(result: SearchResult) -> list[object]:
-        cells: list[object] = [result.rank]
-        if reranked:
-            cells.append("" if result.reranked is None else f"{result.reranked:.4f}")
-        cells += [f"{result.score:.4f}", result.identity, result.camera]
-        if marked:
-            cells += [{True: "yes", False: "no", None: ""}[result.match], percent(result.probability)]
-        cells += [result.sightings, " ".join(result.cameras)] if grouped else []
-        return [*cells, shown_path(result.path)]
-
-    write_table(columns, [row(result) for result in answer.results])
     _print_verdict(answer)
 
 
-def _print_verdict(answer: QueryResult) -> None:
-    """What the order is and what "match" means here, and whether there is one."""
+def _print_firsts(answers: Sequence[QueryResult]) -> None:
+    """Many queries with one result each, as one table."""
+    found = [answer for answer in answers if answer.results]
+    columns = _columns(found)[1:]  # without the rank, which is always 1
+    rows = [[safe(answer.query), *(cell(answer.results[0]) for *_, cell in columns)] for answer in found]
+    write_table([("query", "words"), *((heading, kind) for heading, kind, _ in columns)], rows)
+    for answer in answers:
+        if not answer.results and answer.error is None:
+            write_text(f"{safe(answer.query)}: no results")
+    if found:
+        missing = sum(answer.in_gallery is False for answer in found)
+        _print_verdict(found[0], f"{missing} of {len(found)} are not in the gallery: " if missing else "")
+
+
+def _columns(answers: Sequence[QueryResult]) -> list[tuple[str, str, Callable[[SearchResult], object]]]:
+    """(heading, kind, cell) of what these answers have to tell; a column that would be empty is left out."""
+    from siamese_search.render.marks import match_heading, percent
+
+    results = [result for answer in answers for result in answer.results]
+    columns: list[tuple[str, str, Callable[[SearchResult], object]]] = [("#", "number", lambda r: r.rank)]
+    if any(answer.candidates is not None for answer in answers):
+        columns.append(("re-ranked", "number", lambda r: "" if r.reranked is None else f"{r.reranked:.4f}"))
+    columns += [("score", "number", lambda r: f"{r.score:.4f}"), ("identity", "text", lambda r: r.identity)]
+    if any(result.camera is not None for result in results):
+        columns.append(("camera", "text", lambda r: r.camera))
+    if any(result.match is not None for result in results):
+        words = {True: "yes", False: "no", None: ""}
+        columns.append((match_heading(answers[0]), "verdict", lambda r: words[r.match]))
+        columns.append(("probability", "number", lambda r: percent(r.probability)))
+    if any(result.sightings is not None for result in results):
+        columns.append(("seen", "number", lambda r: r.sightings))
+        columns.append(("by cameras", "text", lambda r: " ".join(r.cameras)))
+    return [*columns, ("image", "path", lambda r: shown_path(r.path))]
+
+
+def _print_verdict(answer: QueryResult, found: str | None = None) -> None:
+    """What the order is and what "match" means here, and whether there is one; or ``found`` of the latter."""
     from siamese_search.render.marks import reranking_sentence, verdict_sentence
 
-    for sentence in (reranking_sentence(answer), verdict_sentence(answer)):
+    for sentence in (reranking_sentence(answer), verdict_sentence(answer, found)):
         if sentence:
-            write_text(sentence)
+            write_sentence(sentence)
 
 
 def _print_csv(answers: Sequence[QueryResult]) -> None:

@@ -66,12 +66,16 @@ def paths_of(answers: Sequence[QueryResult]) -> list[Path]:
     return [path for a in answers for path in (a.path, *(found.path for found in a.results[:3])) if path]
 
 
-def verdict_sentence(answer: QueryResult) -> str:
-    """What "match" means in this answer, and whether there is one; empty while the model has no calibration."""
+def verdict_sentence(answer: QueryResult, found: str | None = None) -> str:
+    """What "match" means in this answer, and whether there is one; empty while the model has no calibration.
+
+    found: what to say of whether there is one, in place of that.
+    """
     verdict = answer.verdict
     if verdict is None:
         return ""
-    found = "" if answer.in_gallery else "not in the gallery: "
+    if found is None:
+        found = "" if answer.in_gallery else "not in the gallery: "
     people = f"{verdict.identities:,} {'identity' if verdict.identities == 1 else 'identities'}"
     if not verdict.reachable:
         return (

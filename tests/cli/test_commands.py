@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -204,3 +205,25 @@ def test_training_end_to_end(sss: Run, demo: Path, tmp_path: Path) -> None:
         "already holds a run"
         in sss("train", demo / "gallery", *small, "--out", "runs/one", cwd=tmp_path).stderr
     )
+
+
+def test_many_queries_with_one_result_each_are_one_table(sss: Run, demo: Path, demo_store: Path) -> None:
+    queries = sorted((demo / "queries").iterdir())[:3]
+    done = sss("search", *queries, "-k", "1", "--store", demo_store)
+    assert done.returncode == 0, done.stderr
+    rows = [line for line in done.stdout.splitlines() if "/queries/" in line]
+    assert [row.split()[0] for row in rows] == [str(query) for query in queries]
+    assert sum("identity" in line and "score" in line for line in done.stdout.splitlines()) == 1
+
+
+def test_no_column_for_cameras_where_there_are_none(sss: Run, demo: Path, tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for number, image in enumerate(sorted((demo / "gallery").iterdir())[:4]):
+        shutil.copy(image, flat / f"picture-{number}.jpg")
+    store = tmp_path / "store"
+    assert sss("ingest", flat, "--store", store).returncode == 0
+    done = sss("search", flat / "picture-0.jpg", "--store", store)
+    assert done.returncode == 0, done.stderr
+    (heading,) = [line.split() for line in done.stdout.splitlines() if "score" in line.split()]
+    assert "camera" not in heading

@@ -80,16 +80,42 @@ def test_table_shows_markup_and_control_characters_as_text(
     assert ":smile:" in text
 
 
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_table_fits_the_terminal_and_keeps_file_names(
+@pytest.mark.parametrize("width", [30, 60, 80, 120])
+def test_a_path_is_never_cut_and_has_its_own_line_where_the_table_is_too_wide(
     width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    path = "/a/very/long/directory" * 8 + "/0001_c1s1_000001_00.jpg"
-    output.write_table([("#", "number"), ("identity", "text"), ("image", "path")], [[1, "0001", path]])
+    paths = ["/a/very/long/directory" * 8 + "/0001_c1s1_000001_00.jpg", "/b.jpg"]
+    columns = [("#", "number"), ("identity", "text"), ("image", "path")]
+    output.write_table(columns, [[index, f"000{index}", path] for index, path in enumerate(paths, 1)])
     lines = capsys.readouterr().out.splitlines()
-    assert max(len(line) for line in lines) <= width
-    assert any(line.rstrip().endswith("0001_c1s1_000001_00.jpg") for line in lines)
+    for path in paths:
+        place = lines.index(f"    {path}")
+        assert lines[place - 1].split() == [str(paths.index(path) + 1), f"000{paths.index(path) + 1}"]
+    assert all(len(line) <= width for line in lines if line.strip() not in paths)
+
+
+def test_a_table_that_fits_keeps_its_paths_in_their_column(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    output.write_table([("#", "number"), ("image", "path")], [[1, "/a/b.jpg"]])
+    assert any(line.split() == ["1", "/a/b.jpg"] for line in capsys.readouterr().out.splitlines())
+
+
+def test_sentences_break_between_words_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sentence = "a match scores 0.6475 or more (likelier right than wrong among 48 identities)"
+    output.write_sentence(sentence)
+    assert capsys.readouterr().out == f"{sentence}\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "40")
+    output.write_sentence(sentence)
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) > 1
+    assert " ".join(lines) == sentence
+    assert max(map(len, lines)) <= 40
 
 
 def test_table_is_never_cut_in_a_pipe(
