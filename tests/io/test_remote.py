@@ -197,6 +197,48 @@ def test_what_is_not_read_or_not_safe_is_refused(url, words):
         get(url)
 
 
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (
+            "http://127.0.0.2:{port}/b.jpg?token=secret",
+            "redirects to http://127.0.0.2:{port}/b.jpg: plain http",
+        ),
+        ("//127.0.0.2:{port}/b.jpg", "plain http"),
+        ("http://169.254.169.254/latest", "plain http"),
+        ("http://me:secret@127.0.0.1:{port}/b.jpg", "user and password"),
+        ("ftp://127.0.0.1/b.jpg", "directories, s3://"),
+        ("file:///etc/passwd", "directories, s3://"),
+    ],
+)
+def test_a_redirect_leads_nowhere_that_a_url_may_not(site, picture, target, words):
+    port = site.url.rpartition(":")[2]
+    site.files |= {"/a.jpg": picture, "/b.jpg": picture}
+    site.faults["/a.jpg"] = "->" + target.format(port=port)
+    for ask in (get, look_up):
+        with pytest.raises(ImageError) as refused:
+            ask(site.url + "/a.jpg")
+        assert words.format(port=port) in refused.value.reason
+        assert "secret" not in str(refused.value)
+    assert {path for _, path in site.asked} == {"/a.jpg"}
+    assert site.count("GET") == 2  # a look asks so too, once HEAD has failed
+
+
+def test_a_redirect_that_a_url_may_is_followed(site, picture):
+    site.files |= {"/a.jpg": picture, "/b.jpg": picture}
+    site.faults["/a.jpg"] = "->/b.jpg"
+    assert get(site.url + "/a.jpg") == picture
+
+
+def test_nobody_elses_redirect_leads_to_this_machine(site, picture, monkeypatch):
+    monkeypatch.setenv("SSS_INSECURE", "1")
+    monkeypatch.setattr(remote, "_LOOPBACK", ("localhost",))  # 127.0.0.1 stands for another machine
+    site.files |= {"/a.jpg": picture, "/b.jpg": picture}
+    site.faults["/a.jpg"] = f"->http://localhost:{site.url.rpartition(':')[2]}/b.jpg"
+    with pytest.raises(ImageError, match="redirects to this machine"):
+        get(site.url + "/a.jpg")
+
+
 def test_insecure_allows_http(monkeypatch):
     monkeypatch.setenv("SSS_INSECURE", "1")
     assert check_url("http://example.org/a.jpg") == "http"
