@@ -11,6 +11,7 @@ import datetime
 import email.utils
 import functools
 import hashlib
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -30,6 +31,7 @@ from siamese_search.io.location import (
     PROTOCOLS,
     FileStamp,
     RemotePath,
+    TooLargeError,
     protocol_of,
     redacted,
     redacted_text,
@@ -156,18 +158,23 @@ def _read(path: RemotePath, expected: FileStamp | None, limit: int) -> bytes:
     if protocol not in ("http", "https"):
         size = filesystem.info(path.address)["size"] if expected is None else expected.size
         if size > limit:
-            raise ImageError(path, f"object of {size} bytes is over the limit of {limit}")
+            raise TooLargeError(path, f"object of {size} bytes is over the limit of {limit}")
         return bytes(filesystem.cat_file(path.address))
-    parts: list[bytes] = []
+    known = expected is not None and expected.size > 0
+    if expected is not None and known:
+        limit = expected.size
     size = 0
+    parts = io.BytesIO()  # which gives its bytes away without a copy
     # As a stream, because what a web server says of the length is not to be relied on. With a size fsspec does not ask.
     with filesystem.open(path.address, "rb", block_size=0, size=1) as stream:
         while data := stream.read(min(_BLOCK, limit + 1 - size)):
-            parts.append(data)
+            parts.write(data)
             size += len(data)
+            if size > limit and known:
+                raise ImageError(path, CHANGED)
             if size > limit:
-                raise ImageError(path, f"object is over the limit of {limit} bytes")
-    return b"".join(parts)
+                raise TooLargeError(path, f"object is over the limit of {limit} bytes")
+    return parts.getvalue()
 
 
 def stamp_of(info: Mapping[str, Any], size: int | None = None) -> FileStamp:
