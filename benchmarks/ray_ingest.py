@@ -124,7 +124,7 @@ def main() -> None:
         return
     from siamese_search.datasets.layouts import scan_records
     from siamese_search.io.files import atomic_write_text
-    from siamese_search.model.inputs import available_cpus
+    from siamese_search.io.resources import available_cpus
 
     runs: dict[str, list[dict[str, float]]] = {"process": [], "ray": []}
     with tempfile.TemporaryDirectory() as scratch:

@@ -36,7 +36,7 @@ from siamese_search.errors import DataError, ModelMismatchError, UsageError, pri
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.forwarding import Serial
 from siamese_search.io.remote import THREADS as REMOTE_THREADS
-from siamese_search.model.inputs import available_cpus
+from siamese_search.io.resources import available_cpus
 from siamese_search.options import request
 
 if TYPE_CHECKING:

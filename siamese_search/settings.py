@@ -9,7 +9,8 @@ that command's options. They are checked by :meth:`Settings.check_commands`, bec
 knows which options there are. The table ``[server]`` is :class:`ServerSettings`.
 
 ``./sss.toml`` may come with somebody else's data. It can therefore not say what weakens the care taken of
-the API key (``insecure``, ``trusted_hosts``, ``server.grpc_port``): only the user's own file and variables can.
+the API key (``insecure``, ``trusted_hosts``, ``server.grpc_port``, ``server.ca_file``): only the user's own file and
+variables can.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ _TYPE_NAMES: dict[type, str] = {
 }
 
 #: What ``./sss.toml`` cannot say.
-_USER_ONLY = frozenset({"insecure", "trusted_hosts", "server.grpc_port"})
+_USER_ONLY = frozenset({"insecure", "trusted_hosts", "server.grpc_port", "server.ca_file"})
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -78,9 +79,10 @@ _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no"
 class ServerSettings:
     """Settings of galleries on a server. 0 leaves a number to the server's own configuration.
 
-    All but the first two take effect where a collection is made (``sss ingest``, ``sss reindex``).
+    All but the first three take effect where a collection is made (``sss ingest``, ``sss reindex``).
 
-    grpc_port: port of the server's gRPC interface; 0 is 6334. The user's own settings only: the key goes there.
+    grpc_port: of the server's gRPC interface; 0 speaks REST alone. The user's own settings only: a key goes there.
+    ca_file: the certificates (PEM) of the authorities to trust, in place of the system's. The user's own settings only.
     wait: seconds for which a writer waits for a server that does not answer; a search waits 10 at most.
     shards, replicas, write_consistency: as in Qdrant (shard_number, replication_factor, write_consistency_factor).
     on_disk: vectors are served from disk, not from memory.
@@ -89,6 +91,7 @@ class ServerSettings:
     """
 
     grpc_port: int = 0
+    ca_file: str = ""
     wait: int = 300
     shards: int = 0
     replicas: int = 0
@@ -111,6 +114,10 @@ def check_server_value(where: str, key: str, value: Any) -> Any:
     if key == "on_disk":
         if not isinstance(value, bool):
             raise SettingsError(f"{where} must be true or false, not {str(value)[:80]!r}")
+        return value
+    if key == "ca_file":
+        if not isinstance(value, str) or "\x00" in value:
+            raise SettingsError(f"{where} must be the name of a file, not {str(value)[:80]!r}")
         return value
     if key == "quantisation":
         if value not in QUANTISATIONS:
@@ -212,8 +219,15 @@ def load_settings(cwd: Path | None = None, env: Mapping[str, str] | None = None)
         variable = ENV_PREFIX + key.upper()
         text = env.get(variable, "")
         if text:
-            values[key] = _checked(variable, key, _from_text(variable, key, text))
+            values[key] = _checked(variable, key, _from_text(variable, _TYPES[key], text))
             origins[key] = variable
+    for key in SERVER_KEYS:
+        variable = f"{ENV_PREFIX}SERVER_{key.upper()}"
+        text = env.get(variable, "")
+        if text:
+            kind = type(getattr(ServerSettings(), key))
+            server[key] = check_server_value(variable, key, _from_text(variable, kind, text))
+            origins[f"server.{key}"] = variable
     return Settings(
         **values,
         server=ServerSettings().merged(server),
@@ -299,13 +313,13 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{printable(path)}: not valid TOML: {error}") from None
 
 
-def _from_text(variable: str, key: str, text: str) -> str | int | list[str]:
+def _from_text(variable: str, kind: type, text: str) -> str | int | list[str]:
     """The value of an environment variable, in the type of its key."""
-    if _TYPES[key] is str:
+    if kind is str:
         return text
-    if _TYPES[key] is list:
+    if kind is list:
         return [one.strip() for one in text.split(",") if one.strip()]
-    if _TYPES[key] is bool:
+    if kind is bool:
         if text.lower() not in _TRUTH:
             raise SettingsError(f"{variable} must be 1 or 0, not {text[:80]!r}")
         return _TRUTH[text.lower()]

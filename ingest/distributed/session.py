@@ -19,8 +19,8 @@ from typing import Any
 
 from ingest.options import RayOptions
 from siamese_search.errors import ClusterError, UsageError, printable
+from siamese_search.io.resources import available_cpus
 from siamese_search.model.embedder import Device
-from siamese_search.model.inputs import available_cpus
 
 #: Only paths and vectors travel; Ray's default would take a third of the memory.
 _OBJECT_STORE_BYTES = 256 << 20

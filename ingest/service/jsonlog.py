@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from siamese_search.errors import printable
+from siamese_search.io.location import redacted_text
 
 
 class JsonLog:
@@ -47,7 +48,7 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         level = "error" if record.levelno >= logging.ERROR else "warning"
-        self._log.write(level, "log", message=record.getMessage(), logger=record.name)
+        self._log.write(level, "log", message=redacted_text(record.getMessage()), logger=record.name)
 
 
 def _plain(value: object) -> Any:

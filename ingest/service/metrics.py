@@ -19,14 +19,9 @@ if TYPE_CHECKING:
     from siamese_search.model.embedder import Embedder, Started
 
 try:
-    from prometheus_client import (
-        CollectorRegistry,
-        Counter,
-        Gauge,
-        Histogram,
-        ProcessCollector,
-        start_http_server,
-    )
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+    from ingest.service.endpoint import Endpoint
 except ModuleNotFoundError:
     raise MissingExtraError("--metrics-port", "service") from None
 
@@ -125,7 +120,7 @@ class Metrics:
         Raises UsageError where the port cannot be had.
         """
         try:
-            server, _ = start_http_server(port, host, self.registry)
+            server = Endpoint(host, port, self.registry)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UsageError(

@@ -13,6 +13,7 @@ from ingest.service.jsonlog import JsonLog, LogHandler
 from ingest.summary import IngestSummary, Progress
 from ingest.watching.watch import Observer, State
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
+from siamese_search.io.location import redacted
 from siamese_search.io.signals import stop_on_signals
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run_service(options: ServiceOptions, log: JsonLog) -> int:
         forget(options.health_file)
     reporter = Reporter(log, metrics, options.health_file)
     logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(log)], force=True)
-    log.write("info", "started", roots=list(options.roots), watch=options.watch)
+    log.write("info", "started", roots=[redacted(root) for root in options.roots], watch=options.watch)
     with stop_on_signals() as stop:
         code = (_watch if options.watch else _once)(options, reporter, stop)
     log.write("info", "stopped", exit_code=code)

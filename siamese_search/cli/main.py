@@ -173,9 +173,9 @@ def _run(argv: list[str]) -> int:
 
 def _fail(message: str, code: int, *, traceback: bool = False) -> int:
     if traceback:
-        from traceback import print_exc
+        from traceback import format_exc
 
-        print_exc()
+        sys.stderr.write("".join(f"{printable(line)}\n" for line in format_exc().splitlines()))
     sys.stderr.write(f"sss: {'error: ' if code != EXIT_INTERRUPTED else ''}{_one_line(message)}\n")
     return code
 

@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from ingest.summary import IngestSummary
 
+#: Controls that JSON itself does not escape: DEL, C1, and those that turn the direction of text.
+_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 #: Formats of commands whose answer is a list.
 LIST_FORMATS = ("table", "json", "jsonl", "csv", "paths")
 
@@ -45,8 +48,9 @@ def safe(value: object) -> str:
 
 
 def write_text(text: str) -> None:
-    """The answer, as text, on stdout."""
-    sys.stdout.write(text if text.endswith("\n") else f"{text}\n")
+    """The answer, as lines of text, on stdout; what else could move a cursor in it is escaped."""
+    lines = text.removesuffix("\n").split("\n")
+    sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
 
 
 def write_json(value: object, *, lines: bool = False) -> None:
@@ -55,9 +59,13 @@ def write_json(value: object, *, lines: bool = False) -> None:
 
 
 def to_json(value: object, *, indent: int | None = 2) -> str:
-    """Strict JSON (no NaN), readable UTF-8 except for undecodable bytes, which stay ``\\udcXX`` escapes."""
+    """Strict JSON (no NaN), readable UTF-8 except for undecodable bytes, which stay ``\\udcXX`` escapes.
+
+    So do control characters beyond ASCII, some of which terminals obey.
+    """
     plain = _plain(value)
     text = json.dumps(plain, indent=indent, ensure_ascii=False, allow_nan=False)
+    text = _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -18,8 +18,8 @@ from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import ImageError
 from siamese_search.evaluation.protocol import Protocol, all_vs_all, market
 from siamese_search.io.images import content_of
+from siamese_search.io.resources import available_cpus
 from siamese_search.model.embedder import Embedder
-from siamese_search.model.inputs import available_cpus
 
 #: Threads that decode; more only fight the model for the cores.
 _MOST_THREADS = 4

@@ -13,9 +13,10 @@ import ctypes
 import functools
 import io
 import os
-import threading
 import warnings
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from siamese_search.errors import ImageError, MissingExtraError, UsageError, printable
 from siamese_search.io.image_bytes import read_bytes
-from siamese_search.io.location import FileStamp, RemotePath
+from siamese_search.io.location import MAX_BYTES, FileStamp, RemotePath, TooLargeError
+from siamese_search.io.resources import Room, available_memory
 
 #: Pillow's decoders that may see a stranger's bytes. (Its JPEG decoder takes MPO, the format of stereo cameras,
 #: too; naming MPO here would raise KeyError for every other format, because Pillow registers no opener for it.)
@@ -42,9 +44,15 @@ MAX_PIXELS = 178_956_970
 #: pixels then blur the triangle of the bilinear filter: an ideal edge of contrast C moves by at most
 #: C / (8 · 2.9²) = C / 67 (in general C / (8 g²) at g decoded pixels per pixel of the result).
 _DECODED_PER_PIXEL = 2.9
-#: Images of more pixels, and files of more bytes, are decoded one at a time, so that memory does not grow with threads.
+#: All threads together hold so many bytes of files, and of pixels: memory does not grow with their number.
+_files, _pixels = Room(available_memory() // 8), Room(available_memory() // 4)
+#: Of one image, so that what else the process holds has its place.
+_MOST_BYTES = available_memory() // 2
+_TOO_MUCH = f"more than half of the memory that there is ({available_memory() >> 20} MiB)"
+#: Bytes held for an object whose size nobody has said; a larger one is asked for again, alone.
+_UNKNOWN_BYTES = 8 << 20
+#: Images of more pixels are looked at for bombs.
 _LARGE_PIXELS = 40_000_000
-_LARGE_BYTES = 64 << 20
 #: Pixels per byte of a large image. Real ones have at most about 20, a blank PNG of 24 bits has 340.
 _MOST_PIXELS_PER_BYTE = 1000
 #: Pillow's decoders that are written in Python (a second per megapixel, under the GIL), and the pixels they may have.
@@ -52,6 +60,11 @@ _SLOW_DECODERS = frozenset({"ppm_plain", "ppm", "bmp_rle"})
 _SLOW_PIXELS = 4_000_000
 #: Pixels times scans of a JPEG: each of the scans of a progressive one passes over the whole picture (10 is usual).
 _MAX_SCANNED = 4_000_000_000
+
+#: Bytes of a decode after which a few milliseconds for giving them back do not count.
+_WORTH_TRIMMING = 32 << 20
+#: Pixels of a deep grey image that are converted at a time.
+_STRIP_PIXELS = 4_000_000
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -65,8 +78,6 @@ _UPRIGHT = {
 }
 #: ISO/IEC 23008-12, annex B: brands of files whose pictures are HEVC.
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
-
-_one_large = threading.RLock()
 
 # Pillow warns of bombs and odd EXIF; the bounds below decide. Set once, for good: catch_warnings() would change
 # the filters of the whole process from several decoding threads at once.
@@ -98,8 +109,18 @@ def read_image(
     Raises ImageError with a reason that can stand in a list of failures.
     """
     try:
-        with _turn(_file_size(path) > _LARGE_BYTES):
-            return _decode(path, content_of(path, expected), size, max_pixels, fit)
+        known = _file_size(path)
+        if known > _MOST_BYTES:
+            raise ImageError(path, f"file of {known} bytes is {_TOO_MUCH}")
+        try:
+            with _files.taken(known or _UNKNOWN_BYTES):
+                data = content_of(path, expected, limit=MAX_BYTES if known else _UNKNOWN_BYTES)
+                return _decode(path, data, size, max_pixels, fit)
+        except TooLargeError:
+            if known:
+                raise
+            with _files.taken(_files.size):
+                return _decode(path, content_of(path, expected), size, max_pixels, fit)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -122,15 +143,17 @@ def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR), np.uint8)
 
 
-def content_of(path: str | os.PathLike[str], expected: FileStamp | None = None) -> bytes:
+def content_of(
+    path: str | os.PathLike[str], expected: FileStamp | None = None, *, limit: int = MAX_BYTES
+) -> bytes:
     """All bytes of an image's file, wherever it is: :func:`~siamese_search.io.image_bytes.read_bytes`, or by URL.
 
-    Raises ImageError, within the same bounds for both.
+    limit: of bytes, for what comes by URL. Raises ImageError, within the same bounds for both.
     """
     if isinstance(path, RemotePath):
         from siamese_search.io.remote import fetch
 
-        return fetch(path, expected)
+        return fetch(path, expected, limit=min(limit, _MOST_BYTES))
     return read_bytes(path, expected)
 
 
@@ -141,10 +164,6 @@ def _file_size(path: str | os.PathLike[str]) -> int:
         return os.stat(path).st_size  # noqa: PTH116 - also takes surrogate-escaped names
     except (OSError, ValueError):
         return 0  # content_of() will say why
-
-
-def _turn(large: bool) -> AbstractContextManager[object]:
-    return _one_large if large else nullcontext()
 
 
 def _decode(
@@ -171,8 +190,39 @@ def _decode(
             )
         if fit and size is not None:
             size = _fitted(image, size)
-        with _turn(pixels > _LARGE_PIXELS):
-            return _upright(image, size)
+        needed = _memory_of(image, size)
+        if len(data) + needed > _MOST_BYTES:
+            raise ImageError(path, f"{width}x{height} pixels need {needed >> 20} MiB to decode, {_TOO_MUCH}")
+        with _pixels.taken(needed):
+            try:
+                return _upright(image, size)
+            finally:
+                image.close()  # its pixels go while they are still counted
+                if needed > _WORTH_TRIMMING:
+                    _trim()
+
+
+def _trim() -> None:
+    """Give freed memory back: glibc keeps up to some 100 MB for each thread that has decoded a large image."""
+    with suppress(Exception):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _memory_of(image: Image.Image, size: tuple[int, int] | None) -> int:
+    """About the most bytes that :func:`_upright` holds at one moment."""
+    pixels = image.size[0] * image.size[1]
+    if isinstance(image, JpegImageFile):
+        kept = 6 * pixels if "progressive" in image.info else 0  # the coefficients, of the full size
+        return kept + 12 * pixels // _factor(image, size) ** 2
+    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+        each = 17
+    elif image.mode == "RGB":
+        each = 8  # and once more where it is turned
+    elif image.mode in ("L", "F") or image.mode.startswith("I"):
+        each = 6
+    else:
+        each = 12
+    return pixels * (each + (4 if image.format in ("TIFF", "WEBP", "HEIF") else 0))  # the decoder's own
 
 
 def _scans(image: JpegImageFile, data: bytes) -> int:
@@ -212,15 +262,12 @@ def _heic_formats(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 def _upright(image: Image.Image, size: tuple[int, int] | None) -> NDArray[np.uint8]:
     """The first frame as RGB, turned upright, at ``size``."""
-    factor = 1
-    if size is not None and isinstance(image, JpegImageFile) and image.mode in ("L", "RGB"):
-        turned = _orientation(image) >= 5
-        factor = _reduction(image.size, size[::-1] if turned else size)
+    factor = _factor(image, size)
     width, height = image.size[0] / factor, image.size[1] / factor
     if factor > 1:
         image.draft(image.mode, (int(width), int(height)))
     image.load()
-    rgb = _to_rgb(image)
+    rgb = _plain(image)
     transpose = _UPRIGHT.get(_orientation(image))
     if factor > 1:
         assert size is not None
@@ -231,7 +278,14 @@ def _upright(image: Image.Image, size: tuple[int, int] | None) -> NDArray[np.uin
         rgb = rgb.transpose(transpose)
     if size is not None and (rgb.height, rgb.width) != tuple(size):
         rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-    return np.asarray(rgb, dtype=np.uint8)
+    return np.asarray(rgb if rgb.mode == "RGB" else rgb.convert("RGB"), dtype=np.uint8)
+
+
+def _factor(image: Image.Image, size: tuple[int, int] | None) -> int:
+    """By how much libjpeg reduces the picture; 1 for other formats."""
+    if size is None or not isinstance(image, JpegImageFile) or image.mode not in ("L", "RGB"):
+        return 1
+    return _reduction(image.size, size[::-1] if _orientation(image) >= 5 else size)
 
 
 def _fitted(image: Image.Image, room: tuple[int, int]) -> tuple[int, int]:
@@ -259,34 +313,48 @@ def _reduction(stored: tuple[int, int], size: tuple[int, int]) -> int:
     return next(factor for factor in (8, 4, 2, 1) if factor <= max(ratio, 1.0))
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    """The loaded image as RGB."""
+def _plain(image: Image.Image) -> Image.Image:
+    """The loaded image as RGB, or as L where it is grey: resized, that is the same in a quarter of the memory."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return Image.fromarray(_deep_grey(image)).convert("RGB")
+        return _deep_grey(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         rgb = Image.new("RGB", rgba.size, (255, 255, 255))
         rgb.paste(rgba, mask=rgba.getchannel("A"))
         return rgb
-    return image if image.mode == "RGB" else image.convert("RGB")
+    return image if image.mode in ("RGB", "L") else image.convert("RGB")
 
 
-def _deep_grey(image: Image.Image) -> NDArray[np.uint8]:
-    """Grey of more than 8 bits as uint8 [H, W]; Pillow's own conversion clips at 255.
+def _deep_grey(image: Image.Image) -> Image.Image:
+    """Grey of more than 8 bits as L; Pillow's own conversion clips at 255.
 
     16-bit files keep their high byte, so that a dark frame stays dark. Modes I and F do not say how deep the
     file is: Pillow scales PGM to 16 bits, anything else counts as 16-bit where it exceeds 255, and as 0–1
     where it is float and does not exceed 1.
     """
+    grey = np.empty((image.height, image.width), np.uint8)
     if image.mode.startswith("I;16"):
-        high: NDArray[np.uint8] = (np.asarray(image) >> 8).astype(np.uint8)
-        return high
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
-    highest = values.max(initial=0.0)
+        for rows, values in _strips(image):
+            grey[rows] = values >> 8
+        return Image.fromarray(grey)
+    highest = max((float(_finite(values).max(initial=0.0)) for _, values in _strips(image)), default=0.0)
     if image.format == "PPM" or highest > 255.0:
         top = 65535.0
     else:
         top = 1.0 if image.mode == "F" and highest <= 1.0 else 255.0
-    values = np.clip(values, -top, 2 * top)  # so that the next line cannot overflow
-    grey: NDArray[np.uint8] = np.clip(values * np.float32(255.0 / top), 0, 255).astype(np.uint8)
-    return grey
+    for rows, values in _strips(image):
+        near = np.clip(_finite(values), -top, 2 * top)  # so that the next line cannot overflow
+        grey[rows] = np.clip(near * np.float32(255.0 / top), 0, 255).astype(np.uint8)
+    return Image.fromarray(grey)
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.float32]:
+    return np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
+
+
+def _strips(image: Image.Image) -> Iterator[tuple[slice, NDArray[Any]]]:
+    """A large image's values, some rows at a time: an array of all would be held beside the image."""
+    step = max(1, _STRIP_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        bottom = min(top + step, image.height)
+        yield slice(top, bottom), np.asarray(image.crop((0, top, image.width, bottom)))

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import NamedTuple, cast
 from urllib.parse import urlsplit, urlunsplit
 
+from siamese_search.errors import ImageError
+
 MAX_BYTES = 1 << 30
+
+
+class TooLargeError(ImageError):
+    """An object has more bytes than were asked for."""
+
 
 #: Reason given for a file that did not hold still.
 CHANGED = "changed while it was read; run the command again when it is complete"

@@ -11,24 +11,38 @@ import datetime
 import email.utils
 import functools
 import hashlib
+import io
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from siamese_search.errors import DataError, ImageError, MissingExtraError, UsageError, printable
+from siamese_search.errors import (
+    DataError,
+    ImageError,
+    MissingExtraError,
+    SiameseSearchError,
+    UsageError,
+    printable,
+)
 from siamese_search.io.location import (
     CHANGED,
     MAX_BYTES,
     PROTOCOLS,
     FileStamp,
     RemotePath,
+    TooLargeError,
     protocol_of,
     redacted,
     redacted_text,
 )
 
 T = TypeVar("T")
+
+
+class RedirectError(UsageError):
+    """A server sends us to where we do not go."""
+
 
 #: Seconds for one request, connect and body.
 TIMEOUT = 60.0
@@ -69,6 +83,20 @@ def _insecure() -> bool:
     return load_settings().insecure
 
 
+async def _check_redirect(_session: Any, _context: Any, seen: Any) -> None:
+    """The rules of URLs hold wherever a server sends us; and none but this machine sends us to this machine."""
+    from yarl import URL  # aiohttp's own, so that both read a URL in the same way
+
+    headers = seen.response.headers
+    target = seen.url.join(URL(headers.get("Location") or headers.get("URI") or ""))
+    try:
+        check_url(str(target))
+    except UsageError as error:
+        raise RedirectError(f"the server redirects to {error}") from None
+    if target.host in _LOOPBACK and seen.url.host not in _LOOPBACK:
+        raise RedirectError("the server redirects to this machine")
+
+
 @functools.cache
 def _filesystem(protocol: str) -> Any:
     """fsspec's file system, one per process; it is asked from many threads."""
@@ -80,7 +108,12 @@ def _filesystem(protocol: str) -> Any:
             import aiohttp
 
             timeout = aiohttp.ClientTimeout(total=TIMEOUT, connect=_CONNECT_TIMEOUT)
-            options |= {"client_kwargs": {"timeout": timeout}, "max_redirects": 5}
+            redirects = aiohttp.TraceConfig()
+            redirects.on_request_redirect.append(_check_redirect)
+            options |= {
+                "client_kwargs": {"timeout": timeout, "trace_configs": [redirects]},
+                "max_redirects": 5,
+            }
         elif protocol == "s3":
             config = {"connect_timeout": _CONNECT_TIMEOUT, "read_timeout": TIMEOUT}
             options["config_kwargs"] = {**config, "retries": {"max_attempts": 5, "mode": "standard"}}
@@ -125,18 +158,23 @@ def _read(path: RemotePath, expected: FileStamp | None, limit: int) -> bytes:
     if protocol not in ("http", "https"):
         size = filesystem.info(path.address)["size"] if expected is None else expected.size
         if size > limit:
-            raise ImageError(path, f"object of {size} bytes is over the limit of {limit}")
+            raise TooLargeError(path, f"object of {size} bytes is over the limit of {limit}")
         return bytes(filesystem.cat_file(path.address))
-    parts: list[bytes] = []
+    known = expected is not None and expected.size > 0
+    if expected is not None and known:
+        limit = expected.size
     size = 0
+    parts = io.BytesIO()  # which gives its bytes away without a copy
     # As a stream, because what a web server says of the length is not to be relied on. With a size fsspec does not ask.
     with filesystem.open(path.address, "rb", block_size=0, size=1) as stream:
         while data := stream.read(min(_BLOCK, limit + 1 - size)):
-            parts.append(data)
+            parts.write(data)
             size += len(data)
+            if size > limit and known:
+                raise ImageError(path, CHANGED)
             if size > limit:
-                raise ImageError(path, f"object is over the limit of {limit} bytes")
-    return b"".join(parts)
+                raise TooLargeError(path, f"object is over the limit of {limit} bytes")
+    return parts.getvalue()
 
 
 def stamp_of(info: Mapping[str, Any], size: int | None = None) -> FileStamp:
@@ -224,7 +262,9 @@ _sleep = time.sleep
 
 
 def _may_pass(error: Exception) -> bool:
-    if isinstance(error, (FileNotFoundError, PermissionError, IsADirectoryError, ImageError, ValueError)):
+    if isinstance(
+        error, (FileNotFoundError, PermissionError, IsADirectoryError, SiameseSearchError, ValueError)
+    ):
         return False
     status = getattr(error, "status", None)
     return not isinstance(status, int) or status >= 500 or status in (408, 429)
@@ -232,6 +272,8 @@ def _may_pass(error: Exception) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """Why a request failed, in words that can stand in a list; nothing of a URL but where it leads."""
+    if isinstance(error, RedirectError):
+        return str(error)
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status in (404, 410):
         return "no such file"

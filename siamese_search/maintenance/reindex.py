@@ -21,9 +21,9 @@ from siamese_search.embedding import THREADS, embed_images
 from siamese_search.errors import DataError, ImageError, StoreError
 from siamese_search.gallery.checks import LEAST_RECALL, sampled_recall, sound_points
 from siamese_search.gallery.fields import same_payload
+from siamese_search.io.resources import available_cpus
 from siamese_search.maintenance.copy import paired
 from siamese_search.maintenance.options import ReindexOptions
-from siamese_search.model.inputs import available_cpus
 from siamese_search.options import request
 
 if TYPE_CHECKING:

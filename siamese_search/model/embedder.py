@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import BundleError, MissingExtraError, UsageError, printable
+from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import ONNX_NAME, Bundle
-from siamese_search.model.inputs import available_cpus, check_images
+from siamese_search.model.inputs import check_images
 
 Device = Literal["auto", "cpu", "openvino", "cuda"]
 

@@ -14,8 +14,9 @@ import openvino
 from numpy.typing import NDArray
 
 from siamese_search.errors import BundleError, UsageError, printable
+from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import ONNX_NAME, Bundle
-from siamese_search.model.inputs import available_cpus, check_images
+from siamese_search.model.inputs import check_images
 
 
 class OpenVinoEmbedder:

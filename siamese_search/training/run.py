@@ -16,9 +16,9 @@ from siamese_search._version import __version__
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import TrainingError, UsageError, printable
 from siamese_search.io.files import atomic_write_text
+from siamese_search.io.resources import available_cpus
 from siamese_search.model import simple_cnn
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
-from siamese_search.model.inputs import available_cpus
 from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_heads
 from siamese_search.training.config import PRESETS, TrainConfig

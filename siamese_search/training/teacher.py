@@ -17,7 +17,7 @@ from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, MissingExtraError, UsageError, printable
 from siamese_search.io.files import atomic_path
 from siamese_search.io.images import read_image
-from siamese_search.model.inputs import available_cpus
+from siamese_search.io.resources import available_cpus
 from siamese_search.training.augment import augment, view_draws, view_recipe
 from siamese_search.training.config import TrainConfig
 

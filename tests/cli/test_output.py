@@ -176,3 +176,13 @@ def test_a_reader_that_has_gone_is_a_broken_pipe_and_not_an_exit(monkeypatch: py
     os.dup2(null, writer)  # what is still buffered can leave
     os.close(null)
     stream.close()
+
+
+def test_no_text_moves_a_cursor(capsys):
+    output.write_text("gallery 'a\x1b]0;x\x07b\x9b2J' in s\nnext\u202e\r")
+    assert capsys.readouterr().out == "gallery 'a\\x1b]0;x\\x07b\\x9b2J' in s\nnext\\u202e\\r\n"
+    value = {"nam\x9be": "a\x1b[2J\x7f\u202eé日"}
+    output.write_json(value, lines=True)
+    shown = capsys.readouterr().out
+    assert shown == '{"nam\\u009be": "a\\u001b[2J\\u007f\\u202eé日"}\n'
+    assert json.loads(shown) == value

@@ -1,4 +1,4 @@
-"""qdrant-client's in-memory mode behind real sockets: gRPC, and the one REST page that names the version.
+"""qdrant-client's in-memory mode behind real sockets: gRPC, and REST for what concerns collections.
 
 For transport only: what travels, and what happens when it does not arrive. It proves nothing about a server's
 answers, which come from the in-memory mode here and are converted by the client's own code in both directions.
@@ -7,12 +7,15 @@ answers, which come from the in-memory mode here and are converted by the client
 from __future__ import annotations
 
 import json
+import ssl
 import threading
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 from qdrant_client import grpc as pb
+from qdrant_client import models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc, grpc_to_payload
 from qdrant_client.grpc import (
     collections_service_pb2_grpc,
@@ -32,18 +35,30 @@ _INDEXES = {0: "keyword", 1: "integer", 2: "float", 5: "bool"}
 class Server:
     """Serves a client's in-memory collections on two free ports of this machine. ``calls`` counts requests by name."""
 
-    def __init__(self, client, *, key="", version="1.16.3"):
+    def __init__(self, client, *, key="", version="1.16.3", certificate=None):
+        """certificate: files of a certificate and its key; TLS on both ports."""
         self.client, self.key, self.version = client, key, version
+        self.peer = uuid.uuid4().int >> 65
         self.calls: dict[str, int] = {}
+        self.keys: list[str | None] = []  # that came by gRPC
         self.refuse: list[tuple[grpc.StatusCode, str]] = []  # answers for the next requests, in order
         self.lock = threading.Lock()
         self._grpc = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
         points_service_pb2_grpc.add_PointsServicer_to_server(_Points(self), self._grpc)
         collections_service_pb2_grpc.add_CollectionsServicer_to_server(_Collections(self), self._grpc)
         qdrant_pb2_grpc.add_QdrantServicer_to_server(_Root(self), self._grpc)
-        self.grpc_port = self._grpc.add_insecure_port("127.0.0.1:0")
+        if certificate is None:
+            self.grpc_port = self._grpc.add_insecure_port("127.0.0.1:0")
+        else:
+            chain, secret = (one.read_bytes() for one in certificate)
+            own = grpc.ssl_server_credentials([(secret, chain)])
+            self.grpc_port = self._grpc.add_secure_port("127.0.0.1:0", own)
         self._grpc.start()
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _http_handler(self))
+        if certificate is not None:
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(*certificate)
+            self._http.socket = context.wrap_socket(self._http.socket, server_side=True)
         self.rest_port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
@@ -56,7 +71,8 @@ class Server:
         """Carry out one request, one at a time: the in-memory mode knows no threads."""
         with self.lock:
             self.calls[name] = self.calls.get(name, 0) + 1
-            if self.key and dict(context.invocation_metadata()).get("api-key") != self.key:
+            self.keys.append(dict(context.invocation_metadata()).get("api-key"))
+            if self.key and self.keys[-1] != self.key:
                 context.abort(grpc.StatusCode.UNAUTHENTICATED, "Invalid API key or JWT")
             if self.refuse:
                 context.abort(*self.refuse.pop(0))
@@ -69,18 +85,64 @@ class Server:
 
 def _http_handler(server):
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            body = json.dumps({"title": "qdrant - vector search engine", "version": server.version}).encode()
-            self.send_response(200)
+        def answer(self):
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            path = self.path.split("?")[0]
+            status, result = 200, {"title": "qdrant - vector search engine", "version": server.version}
+            if path != "/":
+                status, result = self.reply(path.strip("/").split("/"), json.loads(body or b"{}"))
+            data = json.dumps(result).encode()
+            self.send_response(status)
             self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
+            self.send_header("content-length", str(len(data)))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(data)
+
+        do_GET = do_PUT = do_POST = do_PATCH = do_DELETE = answer  # noqa: N815
+
+        def reply(self, path, body):
+            if server.key and self.headers.get("api-key") != server.key:
+                return 401, {"status": {"error": "Invalid API key or JWT"}}
+            try:
+                with server.lock:
+                    result = _over_rest(server, self.command, path, body)
+            except UnexpectedResponse as error:
+                return error.status_code, json.loads(error.content)
+            return 200, {"time": 0.0, "status": "ok", "result": result}
 
         def log_message(self, *_args):
             pass
 
     return Handler
+
+
+def _over_rest(server, method, path, body):
+    """What concerns collections, as the server's REST interface has it."""
+    client, name = server.client, path[1] if len(path) > 1 else ""
+    match method, path:
+        case "GET", ["collections"]:
+            return client.get_collections().model_dump(mode="json")
+        case "GET", ["aliases"]:
+            return client.get_aliases().model_dump(mode="json")
+        case "POST", ["collections", "aliases"]:
+            actions = models.ChangeAliasesOperation.model_validate(body).actions
+            return client.update_collection_aliases(actions)
+        case "GET", ["collections", _]:
+            return client.get_collection(name).model_dump(mode="json")
+        case "GET", ["collections", _, "cluster"]:
+            client.get_collection(name)
+            shards = {"local_shards": [], "remote_shards": [], "shard_transfers": []}
+            return {"peer_id": server.peer, "shard_count": 1, **shards}
+        case "PUT", ["collections", _]:
+            wanted = models.CreateCollection.model_validate(body)
+            return client.create_collection(
+                name, vectors_config=wanted.vectors, metadata=body.get("metadata")
+            )
+        case "PATCH", ["collections", _]:
+            return client.update_collection(name, metadata=body.get("metadata"))
+        case "DELETE", ["collections", _]:
+            return client.delete_collection(name)
+    raise AssertionError(f"the stub has no {method} {'/'.join(path)}")
 
 
 class _Root(qdrant_pb2_grpc.QdrantServicer):
@@ -239,6 +301,10 @@ class _Collections(collections_service_pb2_grpc.CollectionsServicer):
             context, "Update", lambda c: c.update_collection(request.collection_name, metadata=metadata)
         )
         return pb.CollectionOperationResponse(result=True)
+
+    def CollectionClusterInfo(self, request, context):  # noqa: N802
+        self.server.answer(context, "Cluster", lambda c: c.get_collection(request.collection_name))
+        return pb.CollectionClusterInfoResponse(peer_id=self.server.peer, shard_count=1)
 
     def Delete(self, request, context):  # noqa: N802
         self.server.answer(

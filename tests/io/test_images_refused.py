@@ -7,6 +7,8 @@ import os
 import random
 import signal
 import struct
+import subprocess
+import sys
 import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +21,7 @@ from PIL import Image
 from siamese_search.errors import ImageError
 from siamese_search.io import images
 from siamese_search.io.images import MAX_PIXELS, read_image
+from siamese_search.io.resources import Room
 
 
 def test_missing_empty_directory_and_text(tmp_path):
@@ -147,9 +150,9 @@ def test_large_images_that_pillow_decodes_in_python_are_refused(tmp_path):
     assert reason(path) == "2001x2000 pixels is over the limit of 4000000 for this kind of PPM"
 
 
-def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
+def test_images_that_have_no_room_beside_each_other_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     """Else memory would grow with the number of threads."""
-    monkeypatch.setattr(images, "_LARGE_PIXELS", HEIGHT * WIDTH - 1)
+    monkeypatch.setattr(images, "_pixels", Room(1))
     path = saved(tmp_path / "x.png", Image.fromarray(picture()))
     upright, inside, most = images._upright, [], []
 
@@ -168,11 +171,41 @@ def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
             np.testing.assert_array_equal(result, picture())
     assert len(most) == 12
     assert max(most) == 1
-    monkeypatch.setattr(images, "_LARGE_PIXELS", HEIGHT * WIDTH)
+    monkeypatch.setattr(images, "_pixels", Room(1 << 30))
     most.clear()
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(read_image, [path] * 12))
     assert max(most) > 1
+
+
+def test_many_deep_images_at_once_take_the_memory_of_few(tmp_path):
+    """Each is within all limits; together they are not to have more than there is room for."""
+    row = np.random.default_rng(0).random(4000).astype(np.float32)
+    Image.fromarray(np.tile(row, (2500, 1))).save(tmp_path / "x.tif", compression="tiff_adobe_deflate")
+    code = f"""
+import resource, sys
+from concurrent.futures import ThreadPoolExecutor
+from siamese_search.io import images
+from siamese_search.io.resources import Room
+images._pixels = Room(100 << 20)
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+one = images.read_image({str(tmp_path / "x.tif")!r}, (256, 128)); before = peak()
+with ThreadPoolExecutor(8) as pool:
+    for result in pool.map(images.read_image, [{str(tmp_path / "x.tif")!r}] * 8, [(256, 128)] * 8):
+        assert (result == one).all()
+print(before, peak())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    before, after = map(int, done.stdout.split())
+    assert after - before < 120  # MiB; the images alone would be 320
+
+
+def test_what_needs_more_than_half_of_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "_MOST_BYTES", 1 << 20)
+    path = saved(tmp_path / "x.png", Image.fromarray(picture(500, 500)))
+    assert "500x500 pixels need 1 MiB to decode, more than half of the memory" in reason(path)
+    path.write_bytes(bytes(2 << 20))
+    assert "file of 2097152 bytes is more than half of the memory" in reason(path)
 
 
 @pytest.mark.parametrize("form", ["EPS", "PDF", "ICO", "TGA", "PCX", "SGI", "ICNS", "JPEG2000", "DDS"])

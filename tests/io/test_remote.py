@@ -1,6 +1,8 @@
 """Reading by URL: over fsspec's memory, and from a web server on this machine that misbehaves."""
 
 import datetime
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -8,9 +10,9 @@ from fakes import write_image
 from web import serve
 
 from siamese_search.errors import DataError, ImageError, MissingExtraError, UsageError
-from siamese_search.io import remote
+from siamese_search.io import images, remote
 from siamese_search.io.images import read_image
-from siamese_search.io.location import CHANGED, FileStamp, RemotePath
+from siamese_search.io.location import CHANGED, MAX_BYTES, FileStamp, RemotePath
 from siamese_search.io.remote import check_url, fetch, list_objects, look_up, stamp_of
 
 fsspec = pytest.importorskip("fsspec")
@@ -100,6 +102,40 @@ def test_a_stream_without_end_ends_at_the_limit(site):
     site.files["/a.jpg"], site.faults["/a.jpg"] = b"x", "endless"
     with pytest.raises(ImageError, match="over the limit of 100000 bytes"):
         get(site.url + "/a.jpg", limit=100_000)
+
+
+def test_bodies_of_unknown_size_are_read_together_while_small_and_large_ones_alone(site, monkeypatch):
+    monkeypatch.setattr(images, "_UNKNOWN_BYTES", 50_000)
+    monkeypatch.setattr(images, "_MOST_BYTES", 900_000)
+    limits, alone, real = [], threading.Semaphore(), images.content_of
+
+    def content_of(path, expected=None, *, limit=MAX_BYTES):
+        limits.append(limit)
+        if limit == MAX_BYTES:
+            assert alone.acquire(blocking=False)
+        try:
+            return real(path, expected, limit=limit)
+        finally:
+            if limit == MAX_BYTES:
+                alone.release()
+
+    monkeypatch.setattr(images, "content_of", content_of)
+    site.files["/a.jpg"], site.faults["/a.jpg"] = b"x", "endless"
+
+    def reason(_):
+        with pytest.raises(ImageError) as failed:
+            read_image(RemotePath.of(site.url + "/a.jpg"))
+        return failed.value.reason
+
+    with ThreadPoolExecutor(6) as pool:
+        assert set(pool.map(reason, range(6))) == {"object is over the limit of 900000 bytes"}
+    assert sorted(limits) == [50_000] * 6 + [MAX_BYTES] * 6
+
+
+def test_a_body_that_is_longer_than_was_said_is_not_read_on(site):
+    site.files["/a.jpg"], site.faults["/a.jpg"] = b"x", "endless"
+    with pytest.raises(ImageError, match=CHANGED):
+        get(site.url + "/a.jpg", expected=FileStamp(1000, 0))
 
 
 def test_what_is_listed_as_too_large_is_not_asked_for(site, bucket):
@@ -195,6 +231,48 @@ def test_what_is_not_read_or_not_safe_is_refused(url, words):
     assert "secret" not in str(refused.value)
     with pytest.raises(ImageError):
         get(url)
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        (
+            "http://127.0.0.2:{port}/b.jpg?token=secret",
+            "redirects to http://127.0.0.2:{port}/b.jpg: plain http",
+        ),
+        ("//127.0.0.2:{port}/b.jpg", "plain http"),
+        ("http://169.254.169.254/latest", "plain http"),
+        ("http://me:secret@127.0.0.1:{port}/b.jpg", "user and password"),
+        ("ftp://127.0.0.1/b.jpg", "directories, s3://"),
+        ("file:///etc/passwd", "directories, s3://"),
+    ],
+)
+def test_a_redirect_leads_nowhere_that_a_url_may_not(site, picture, target, words):
+    port = site.url.rpartition(":")[2]
+    site.files |= {"/a.jpg": picture, "/b.jpg": picture}
+    site.faults["/a.jpg"] = "->" + target.format(port=port)
+    for ask in (get, look_up):
+        with pytest.raises(ImageError) as refused:
+            ask(site.url + "/a.jpg")
+        assert words.format(port=port) in refused.value.reason
+        assert "secret" not in str(refused.value)
+    assert {path for _, path in site.asked} == {"/a.jpg"}
+    assert site.count("GET") == 2  # a look asks so too, once HEAD has failed
+
+
+def test_a_redirect_that_a_url_may_is_followed(site, picture):
+    site.files |= {"/a.jpg": picture, "/b.jpg": picture}
+    site.faults["/a.jpg"] = "->/b.jpg"
+    assert get(site.url + "/a.jpg") == picture
+
+
+def test_nobody_elses_redirect_leads_to_this_machine(site, picture, monkeypatch):
+    monkeypatch.setenv("SSS_INSECURE", "1")
+    monkeypatch.setattr(remote, "_LOOPBACK", ("localhost",))  # 127.0.0.1 stands for another machine
+    site.files |= {"/a.jpg": picture, "/b.jpg": picture}
+    site.faults["/a.jpg"] = f"->http://localhost:{site.url.rpartition(':')[2]}/b.jpg"
+    with pytest.raises(ImageError, match="redirects to this machine"):
+        get(site.url + "/a.jpg")
 
 
 def test_insecure_allows_http(monkeypatch):

@@ -41,6 +41,12 @@ def serve():
             if isinstance(fault, list):  # that many times, then well
                 fault = fault.pop() if fault else None
             data = site.files.get(path)
+            if isinstance(fault, str) and fault.startswith("->"):
+                self.send_response(302)
+                self.send_header("Location", fault[2:])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             if isinstance(fault, int) or data is None:
                 self.send_response(fault or 404)
                 self.send_header("Content-Length", "0")

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
 from siamese_search.io.files import open_own, read_own
+from siamese_search.io.location import redacted_text
 
 _POLL_SECONDS = 0.003
 
@@ -150,7 +151,8 @@ def _command(pid: int) -> str:
     named = [word for word in words if word]
     if len(named) > 1 and Path(named[0]).name.startswith("python"):
         named = named[1:]  # what it runs says more
-    command = " ".join([Path(named[0]).name, *named[1:]])[:200] if named else ""
+    # A signed URL is a key, and a process list is no reason to show it.
+    command = " ".join([Path(named[0]).name, *map(redacted_text, named[1:])])[:200] if named else ""
     return f" ({printable(command)})" if command else ""
 
 

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import ssl
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from siamese_search.errors import UsageError, printable
+from siamese_search.errors import SettingsError, UsageError, printable
+from siamese_search.io.files import read_regular
 from siamese_search.settings import Settings
 
 REST_PORT = 6333
-GRPC_PORT = 6334
+#: Of a file of certificates; the system's own bundle has a quarter of that.
+_MAX_CA_BYTES = 1 << 20
 _URL = re.compile(r"(?i)[a-z][a-z0-9+.-]*://")
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
 
@@ -104,3 +108,19 @@ def gets_key(address: Address, settings: Settings) -> bool:
     host = address.host.lower()
     trusted = {one.lower() for one in settings.trusted_hosts}
     return host not in named or bool(trusted & {host, f"{host}:{address.port}"})
+
+
+def read_authorities(settings: Settings) -> str:
+    """The certificates in ``[server] ca-file``, as PEM; "" where it is not set. Raises SettingsError."""
+    if not settings.server.ca_file:
+        return ""
+    path = Path(settings.server.ca_file).expanduser()
+    shown = f"{printable(path)} (ca-file)"
+    try:
+        text = read_regular(path, _MAX_CA_BYTES).decode("ascii")
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
+    except (ValueError, ssl.SSLError):
+        raise SettingsError(f"{shown}: holds no certificate in PEM form") from None
+    except OSError as error:
+        raise SettingsError(f"{shown}: cannot be read: {error.strerror}") from None
+    return text

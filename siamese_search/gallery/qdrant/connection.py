@@ -1,8 +1,8 @@
 """A connection to a Qdrant server: made once, watched over, and patient.
 
-gRPC is spoken where its port answers (it moves vectors several times as fast), REST otherwise. Every operation
-that goes through :meth:`Connection.call` may be repeated without harm: points are replaced by id, the rest states
-what shall be, not what shall change.
+REST is spoken, and gRPC (which moves vectors several times as fast) where the settings name its port and a collection
+proves that the same server is behind both. Every operation that goes through :meth:`Connection.call` may be repeated
+without harm: points are replaced by id, the rest states what shall be, not what shall change.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import socket
+import ssl
 import threading
 import time
 import traceback
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from qdrant_client import QdrantClient
 
 from siamese_search.errors import StoreError, printable
-from siamese_search.gallery.qdrant.address import GRPC_PORT, Address
+from siamese_search.gallery.qdrant.address import Address
 from siamese_search.gallery.qdrant.faults import Fault, fault_of
 
 if TYPE_CHECKING:
@@ -61,13 +62,17 @@ class Connection:
         *,
         key: ApiKey | None = None,
         grpc_port: int = 0,
+        authorities: str = "",
         withheld: str = "",
         notice: Callable[[str], None] = _log.warning,
     ) -> None:
-        """withheld: why there is a key that was not sent; part of the message when the server wants one."""
+        """grpc_port: 0 speaks REST alone. authorities: certificates (PEM) to trust in place of the system's.
+
+        withheld: why there is a key that was not sent; part of the message when the server wants one.
+        """
         self.location = address.url
-        self._address, self._key, self._grpc_port = address, key, grpc_port or GRPC_PORT
-        self._withheld, self._notice = withheld, notice
+        self._address, self._key, self._grpc_port = address, key, grpc_port
+        self._authorities, self._withheld, self._notice = authorities, withheld, notice
         self._lock, self._contacting = threading.Lock(), threading.Lock()
         self._client: QdrantClient | None = None
         self._closed = False
@@ -94,6 +99,77 @@ class Connection:
         if client is None or self._closed:
             raise StoreError(f"{self.location} is closed")
         return self._patiently(lambda: operation(client), wait)
+
+    def try_grpc(self, collection: str, *, wait: float) -> None:
+        """From now on speak gRPC, if its port is set and the server there holds this very collection.
+
+        Asked once; where it is not so, the notice says why and REST goes on.
+        """
+        with self._contacting:
+            port, self._grpc_port = self._grpc_port, 0
+        if not port:
+            return
+        client = self._make(grpc_port=port, timeout=_HELLO_TIMEOUT, key=False)
+        keyed = self._make(grpc_port=port, timeout=_HELLO_TIMEOUT)
+        try:
+            problem = self._not_ours(collection, port, client, keyed, wait)
+        finally:
+            for one in (client, keyed):
+                _quietly(one.close)
+        if problem:
+            self._notice(f"{self.location}: speaking REST, because gRPC port {port} {problem}")
+            return
+        with self._lock:
+            if not self._closed:
+                former, self._client = self._client, self._make(grpc_port=port, timeout=TIMEOUT)
+                self.grpc = True
+                if former is not None:
+                    _quietly(former.close)
+
+    def _not_ours(
+        self, collection: str, port: int, client: QdrantClient, keyed: QdrantClient, wait: float
+    ) -> str:
+        """Why what listens at the gRPC port is not this server; "" when it is.
+
+        The proof is a number that each node of Qdrant draws for itself: that of a node which holds the collection.
+        No key is sent before what answers has this server's version and build and wants a key as this server does.
+        """
+        another = "belongs to another server: correct [server] grpc-port"
+        try:
+            # Asked first: gRPC itself would go on trying to connect.
+            socket.create_connection((self._address.host, port), timeout=3).close()
+            info = self.call(lambda one: one.info(), wait=wait)
+            hello = client.info()
+            if (hello.version, hello.commit or info.commit) != (info.version, info.commit or hello.commit):
+                return another
+            here = self.call(lambda one: _nodes(one, collection), wait=wait)
+            try:
+                there = _nodes(client, collection)
+            except Exception as error:
+                fault = fault_of(error)
+                if fault is None or fault.kind != "key" or not self._wants_key():
+                    raise
+                there = _nodes(keyed, collection)
+        except OSError:
+            return "does not answer"
+        except Exception as error:
+            fault = fault_of(error)
+            if fault is None:
+                raise
+            return "does not answer" if fault.transient else another
+        return "" if here & there else another
+
+    def _wants_key(self) -> bool:
+        """Whether this server, asked by REST, refuses who has no key."""
+        client = self._make(timeout=_HELLO_TIMEOUT, key=False)
+        try:
+            client.get_collections()
+        except Exception as error:
+            fault = fault_of(error)
+            return fault is not None and fault.kind == "key"
+        finally:
+            _quietly(client.close)
+        return False
 
     def close(self) -> None:
         """Close the client. Safe to call twice."""
@@ -146,20 +222,17 @@ class Connection:
             self._notice(f"{self.location} is back after {seconds:.0f} s; going on")
 
     def _contact(self, wait: float) -> None:
-        """Find out, once, who answers there, of which version, and whether it speaks gRPC."""
+        """Find out, once, who answers there and of which version."""
         if self._client is not None or self._closed:
             return
         with self._contacting:
             if self._client is not None or self._closed:
                 return
-            client = self._make(grpc=False, timeout=_HELLO_TIMEOUT)
+            client = self._make(timeout=_HELLO_TIMEOUT)
             try:
                 info = self._patiently(client.info, wait, first=True)
-                self.grpc = self._speaks_grpc()
                 _quietly(client.close)
-                client = self._make(grpc=self.grpc, timeout=TIMEOUT)
-                if not self.grpc:
-                    _log.info("%s: no gRPC at port %d; speaking REST", self.location, self._grpc_port)
+                client = self._make(timeout=TIMEOUT)
                 self._adopt(client, info)
             except BaseException:
                 _quietly(client.close)
@@ -178,46 +251,35 @@ class Connection:
             )
         self._client = client
 
-    def _speaks_grpc(self) -> bool:
-        try:
-            # Asked first: gRPC itself would go on trying to connect.
-            socket.create_connection((self._address.host, self._grpc_port), timeout=3).close()
-        except OSError:
-            return False
-        client = self._make(grpc=True, timeout=_HELLO_TIMEOUT)
-        try:
-            client.info()
-            return True
-        except Exception as error:
-            if fault_of(error) is None:
-                raise
-            return False
-        finally:
-            _quietly(client.close)
-
-    def _make(self, *, grpc: bool, timeout: int) -> QdrantClient:
+    def _make(self, *, timeout: int, grpc_port: int = 0, key: bool = True) -> QdrantClient:
+        """A client of its own, which has asked nothing yet. grpc_port: 0 for REST."""
         options: dict[str, Any] = {
             # gRPC's own pauses between attempts to connect grow to two minutes: ours decide.
             "grpc.initial_reconnect_backoff_ms": 200,
             "grpc.min_reconnect_backoff_ms": 5000,
             "grpc.max_reconnect_backoff_ms": 2000,
         }
+        more: dict[str, Any] = {}
         if self._address.loopback:
             options["grpc.enable_http_proxy"] = 0
+        if self._authorities:
+            options["root_certificates"] = self._authorities.encode("ascii")
+            more["verify"] = ssl.create_default_context(cadata=self._authorities)
         with warnings.catch_warnings():
             # "Api key is used with an insecure connection": check_encryption has settled that.
             warnings.simplefilter("ignore")
             return QdrantClient(
                 url=self._address.url,
-                prefer_grpc=grpc,
-                grpc_port=self._grpc_port,
-                api_key=None if self._key is None else self._key.reveal(),
+                prefer_grpc=grpc_port > 0,
+                grpc_port=grpc_port,
+                api_key=self._key.reveal() if key and self._key is not None else None,
                 timeout=timeout,
                 check_compatibility=False,
                 grpc_options=options,
                 pool_size=1,
                 # A proxy for the world outside has no business between us and this machine.
                 trust_env=not self._address.loopback,
+                **more,
             )
 
     def _error(self, fault: Fault, waited: float) -> StoreError:
@@ -240,8 +302,8 @@ class Connection:
             )
         elif fault.kind == "tls":
             text = (
-                f"{where}: no safe connection: {reason}; check the certificate, or whether the server speaks https"
-                " at all"
+                f"{where}: no safe connection: {reason}; check the certificate (ca-file in [server] names an authority"
+                " of your own), or whether the server speaks https at all"
             )
         elif fault.kind == "foreign":
             text = f"{where} is not a Qdrant server: {reason}"
@@ -261,6 +323,12 @@ class Connection:
 
     def _redact(self, text: str) -> str:
         return text if self._key is None else self._key.redact(text)
+
+
+def _nodes(client: QdrantClient, collection: str) -> set[int]:
+    """The numbers of the nodes that hold a collection, and of the one that was asked."""
+    info = client.collection_cluster_info(collection)
+    return {info.peer_id} | {shard.peer_id for shard in info.remote_shards}
 
 
 def _no_such_host(fault: Fault) -> bool:

@@ -71,9 +71,8 @@ _WRITE_ATTEMPTS = 10
 class ServerGallery(Gallery):
     """One generation of a gallery on a server. Made by :class:`siamese_search.gallery.qdrant.store.ServerStore`.
 
-    Thread-safe for reading; one thread writes. ``mode`` "r" refuses writes. It stands for one generation until it
-    is closed: after another was published, a reader goes on in its own as long as that is kept, and a writer's next
-    call raises GalleryReplacedError.
+    Thread-safe for reading; one thread writes. ``mode`` "r" refuses writes. It stands for one generation: after another
+    was published, a reader goes on in its own while that is kept, a writer's next call raises GalleryReplacedError.
     """
 
     shared = True
@@ -96,6 +95,7 @@ class ServerGallery(Gallery):
         self.name, self.model, self.store = generation.gallery, generation.model, connection.location
         self.storage, self.collection = generation.storage, generation.collection
         self._what = f"gallery {self.name!r} in {self.store}"
+        connection.try_grpc(self.collection, wait=wait)
         if mode == "w":
             finish_fields(self._run, self._refresh())
 

@@ -24,7 +24,7 @@ from siamese_search.errors import (
 )
 from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Store
 from siamese_search.gallery.edge.layout import check_name
-from siamese_search.gallery.qdrant.address import check_encryption, gets_key, parse_address
+from siamese_search.gallery.qdrant.address import check_encryption, gets_key, parse_address, read_authorities
 from siamese_search.gallery.qdrant.collections import create_collection, update_metadata
 from siamese_search.gallery.qdrant.connection import CollectionExistsError, Connection, MissingCollectionError
 from siamese_search.gallery.qdrant.gallery import ServerGallery
@@ -54,7 +54,13 @@ def connect(location: str, *, settings: Settings | None = None) -> ServerStore:
             f"the key was not sent, because the URL stands in ./sss.toml; if you trust {address.host}, add it to"
             " trusted_hosts in your own settings (~/.config/sss/sss.toml)"
         )
-    connection = Connection(address, key=key, grpc_port=settings.server.grpc_port, withheld=withheld)
+    connection = Connection(
+        address,
+        key=key,
+        grpc_port=settings.server.grpc_port,
+        authorities=read_authorities(settings),
+        withheld=withheld,
+    )
     return ServerStore(connection, settings.server)
 
 

@@ -164,6 +164,7 @@ def test_a_host_that_the_project_names_gets_no_key_unless_trusted(tmp_path, proj
         "insecure = true",
         'trusted_hosts = ["db.example"]',
         "[server]\ngrpc_port = 7000",
+        '[server]\nca-file = "/tmp/ca.pem"',
         "[search]\ninsecure = true",
     ],
 )
@@ -176,6 +177,14 @@ def test_the_user_can(tmp_path):
     text = 'insecure = true\ntrusted_hosts = ["a"]\n[server]\ngrpc_port = 7000\n'
     settings = settings_of(tmp_path, user=text)
     assert (settings.insecure, settings.trusted_hosts, settings.server.grpc_port) == (True, ("a",), 7000)
+
+
+def test_variables_set_the_server_too(tmp_path):
+    env = {"SSS_SERVER_GRPC_PORT": "7001", "SSS_SERVER_CA_FILE": "/ca.pem", "SSS_SERVER_ON_DISK": "1"}
+    server = settings_of(tmp_path, user="[server]\ngrpc_port = 7000", env=env).server
+    assert (server.grpc_port, server.ca_file, server.on_disk) == (7001, "/ca.pem", True)
+    with pytest.raises(SettingsError, match="SSS_SERVER_WAIT must be a whole number"):
+        load_settings(tmp_path, {"SSS_SERVER_WAIT": "long"})
 
 
 def test_server_settings_are_merged_and_checked(tmp_path):

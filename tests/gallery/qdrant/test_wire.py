@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
+import subprocess
 import warnings
 
 import grpc
 import pytest
 
-from siamese_search.errors import StoreError
+from siamese_search.errors import SettingsError, StoreError
 from siamese_search.gallery.qdrant import address, keys
+from siamese_search.gallery.qdrant import store as server_store
 from siamese_search.gallery.qdrant.connection import Connection
 from siamese_search.gallery.qdrant.store import ServerStore
-from siamese_search.settings import ServerSettings
+from siamese_search.settings import ServerSettings, Settings
 
 from .. import contract, memory, wire
 
@@ -65,17 +68,92 @@ class TestOverGrpc(contract.GalleryContract):
     test_ids_alone_are_those_of_the_hits = None
 
 
-def test_grpc_is_spoken_where_its_port_answers_and_rest_elsewhere(serve):
-    server = serve()
-    with connect(server) as store:
-        assert store.names() == []
-        assert store._connection.grpc
-    with connect(server, grpc_port=free_port()) as store:
-        with pytest.raises(
-            StoreError, match="not a Qdrant server"
-        ):  # the stub has no REST but its first page
-            store.names()
+def make_gallery(server, **options):
+    with connect(server, **options) as store, store.open("a", model=MODEL, create=True, mode="w") as gallery:
+        contract.fill(gallery, 3)
+        return store._connection.grpc
+
+
+def test_grpc_is_spoken_where_its_port_is_set_and_is_the_same_server(serve):
+    server, said = serve(), []
+    assert make_gallery(server)
+    assert server.calls["Upsert"] == 1
+    place = address.Address("http", "127.0.0.1", server.rest_port)
+    with ServerStore(Connection(place, notice=said.append)) as store, store.open("a"):
         assert not store._connection.grpc
+    assert said == []
+    with connect(server, grpc_port=free_port(), notice=said.append) as store, store.open("a"):
+        assert not store._connection.grpc
+    assert len(said) == 1
+    assert "does not answer" in said[0]
+
+
+@pytest.mark.parametrize("key", [None, KEY])
+@pytest.mark.parametrize("theirs", [{}, {"version": "1.17.0"}, {"key": "another"}, {"key": KEY}])
+def test_another_server_behind_the_grpc_port_is_told_apart_and_left_alone(serve, key, theirs):
+    """Also where it has a gallery of the same name; a key goes there only if it wants one as ours does."""
+    ours, other, said = serve(key=key or ""), serve(**theirs), []
+    make_gallery(other, key=theirs.get("key"))
+    make_gallery(ours, key=key)
+    before, other.keys = other.client.count("a").count, []
+    with connect(ours, key=key, grpc_port=other.grpc_port, notice=said.append) as store:
+        with store.open("a", mode="w") as gallery:
+            assert not store._connection.grpc
+            assert gallery.model == MODEL
+        store.drop("a")
+        assert store.names() == []
+    assert len(said) == 1
+    assert f"gRPC port {other.grpc_port} belongs to another server" in said[0]
+    assert other.client.count("a").count == before
+    if not theirs.get("key") or not key:
+        assert set(other.keys) <= {None}
+
+
+@pytest.fixture
+def authority(tmp_path):
+    """A CA of our own, and a certificate of it for 127.0.0.1: (CA, (certificate, key))."""
+
+    def openssl(*arguments):
+        subprocess.run(["openssl", *arguments], check=True, capture_output=True, cwd=tmp_path)
+
+    new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    openssl("req", "-x509", *new, "-keyout", "ca.key", "-out", "ca.pem", "-subj", "/CN=own", "-days", "2")
+    openssl("req", *new, "-keyout", "own.key", "-out", "own.csr", "-subj", "/CN=127.0.0.1")
+    (tmp_path / "ext").write_text("subjectAltName=IP:127.0.0.1\n")
+    openssl(
+        *("x509", "-req", "-in", "own.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial"),
+        *("-out", "own.pem", "-days", "2", "-extfile", "ext"),
+    )
+    return tmp_path / "ca.pem", (tmp_path / "own.pem", tmp_path / "own.key")
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl")
+def test_a_private_authority_is_trusted_by_rest_and_grpc_where_ca_file_names_it(serve, authority, capfd):
+    ca, certificate = authority
+    server = serve(certificate=certificate)
+    url = f"https://127.0.0.1:{server.rest_port}"
+
+    def open_with(ca_file):
+        settings = ServerSettings(grpc_port=server.grpc_port, ca_file=ca_file, wait=1)
+        return server_store.connect(url, settings=Settings(server=settings))
+
+    with open_with("") as store, pytest.raises(StoreError, match="ca-file") as caught:
+        store.names()
+    assert "\n" not in str(caught.value)
+    with open_with(str(ca)) as store, store.open("a", model=MODEL, create=True, mode="w"):
+        assert store._connection.grpc
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("content", [None, "", "no certificate", "é", "-----BEGIN CERTIFICATE-----\nAA==\n"])
+def test_a_ca_file_that_is_none_is_one_line(tmp_path, content):
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_text(content)
+    settings = Settings(server=ServerSettings(ca_file=str(file)))
+    with pytest.raises(SettingsError, match=r"ca\.pem \(ca-file\): (cannot be read|holds no)") as caught:
+        server_store.connect("https://127.0.0.1:1", settings=settings)
+    assert "\n" not in str(caught.value)
 
 
 def test_an_old_server_and_a_strange_one_are_one_line(serve):

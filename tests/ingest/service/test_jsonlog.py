@@ -75,3 +75,11 @@ def test_what_libraries_log_becomes_lines_too():
         "store",
     )
     assert second["level"] == "error"
+
+
+def test_a_signature_in_a_url_is_not_logged():
+    stream = io.StringIO()
+    logger = logging.Logger("aiohttp")
+    logger.addHandler(LogHandler(JsonLog(stream)))
+    logger.warning("cannot read https://me:secret@host/a.jpg?X-Amz-Signature=secret now")
+    assert json.loads(stream.getvalue())["message"] == "cannot read https://host/a.jpg now"

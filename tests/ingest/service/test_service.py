@@ -224,3 +224,12 @@ def test_a_server_that_is_away_is_waited_for(start, root, tmp_path):
     assert worker.metrics()["sss_ingest_store_up",] == 0
     assert not healthy(health)
     assert worker.end(signal.SIGTERM) == 130  # the first ingest is not complete
+
+
+def test_the_log_names_a_root_without_its_signature(tmp_path):
+    worker = Worker(
+        "http://127.0.0.1:9/a.jpg?X-Amz-Signature=SECRET", "--store", tmp_path / "s", cwd=tmp_path
+    )
+    assert worker.end() != 0
+    assert worker.wait_event("started")["roots"] == ["http://127.0.0.1:9/a.jpg"]
+    assert "SECRET" not in str(worker.lines)
