@@ -187,8 +187,10 @@ def shorten_path(text: str, width: int) -> str:
     return text if len(text) <= width else f"…{text[-(width - 1) :]}"
 
 
-def file_size(count: float) -> str:
-    """Bytes for people: ``1.3 MB``."""
+def file_size(count: float | None) -> str:
+    """Bytes for people: ``1.3 MB``; nothing where nobody knows."""
+    if count is None:
+        return ""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

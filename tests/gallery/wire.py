@@ -36,6 +36,7 @@ class Server:
         self.client, self.key, self.version = client, key, version
         self.calls: dict[str, int] = {}
         self.refuse: list[tuple[grpc.StatusCode, str]] = []  # answers for the next requests, in order
+        self.pages: dict[str, dict] = {}  # REST answers by path; any other path has the first page's
         self.lock = threading.Lock()
         self._grpc = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
         points_service_pb2_grpc.add_PointsServicer_to_server(_Points(self), self._grpc)
@@ -70,7 +71,8 @@ class Server:
 def _http_handler(server):
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            body = json.dumps({"title": "qdrant - vector search engine", "version": server.version}).encode()
+            first = {"title": "qdrant - vector search engine", "version": server.version}
+            body = json.dumps(server.pages.get(self.path, first)).encode()
             self.send_response(200)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(body)))
