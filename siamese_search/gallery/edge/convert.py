@@ -184,6 +184,10 @@ def translated(what: str) -> Iterator[None]:
         raise
     except BaseException as error:
         if type(error) is Exception or type(error).__name__ == "PanicException":
+            if "No space left on device" in str(error):
+                raise StoreError(
+                    f"{what}: its disk is full; what was committed is kept: free some space, then run the command again"
+                ) from error
             text = str(error).removeprefix("Service runtime error: ").splitlines() or ["no reason given"]
             raise StoreError(f"{what}: the vector engine failed: {text[0][:300]}") from error
         raise
