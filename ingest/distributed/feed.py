@@ -3,6 +3,9 @@
 A data set of Ray Data knows all of its input when it starts; here the input is still being found out. So one read
 task, on the driver's machine, asks an actor beside it for unit after unit and waits where there is none yet. A unit
 stays with the feed until the driver has its outcome: whatever is lost on the way can be read again.
+
+Calls to an actor with an event loop are carried out in any order. So nothing here depends on one: a reader goes by the
+place at which a unit arrived, and an end says how many units there are.
 """
 
 from __future__ import annotations
@@ -21,28 +24,27 @@ class Feed:
 
     def __init__(self) -> None:
         self._units: dict[int, bytes] = {}
+        self._arrived: list[int] = []  # units, in the order in which they came
         self._begun: dict[int, int] = {}
-        self._next = 0
-        self._ended = False
+        self._total: int | None = None
         self._changed = asyncio.Condition()
         self._halted = asyncio.Event()
 
     async def put(self, unit: int, work: bytes) -> None:
-        """The next unit: they come as 0, 1, 2, …"""
+        """A unit, once."""
         async with self._changed:
             self._units[unit] = work
-            self._next = unit + 1
+            self._arrived.append(unit)
             self._changed.notify_all()
 
-    async def end(self) -> None:
-        """No further units will come."""
+    async def end(self, units: int | None = None) -> None:
+        """There are so many units, which may still be on their way; ``None``: as many as have come."""
         async with self._changed:
-            self._ended = True
+            self._total = len(self._arrived) if units is None else units
             self._changed.notify_all()
 
     async def halt(self) -> None:
         """End, and tell the workers to leave what they have not begun."""
-        self._units.clear()
         self._halted.set()
         await self.end()
 
@@ -51,17 +53,22 @@ class Feed:
         self._units.pop(unit, None)
         self._begun.pop(unit, None)
 
-    async def get(self, unit: int) -> tuple[int, bytes] | None:
-        """The first unit from this one on that is not settled, once there is one; ``None`` after the last."""
+    async def get(self, place: int) -> tuple[int, int, bytes] | None:
+        """The first unit that is not settled, of those that came at this place or later: its place, number and work.
+
+        Waits until there is one; ``None`` after the last.
+        """
         async with self._changed:
-            while True:
-                for number in range(unit, self._next):
-                    if number in self._units:
-                        return number, self._units[number]
-                if self._ended:
+            while not self._halted.is_set():
+                for at in range(place, len(self._arrived)):
+                    unit = self._arrived[at]
+                    if unit in self._units:
+                        return at, unit, self._units[unit]
+                place = max(place, len(self._arrived))
+                if self._total is not None and len(self._arrived) >= self._total:
                     return None
-                unit = max(unit, self._next)
                 await self._changed.wait()
+        return None
 
     async def begin(self, unit: int) -> int:
         """A worker begins with it: for the how many-th time that is."""
@@ -94,10 +101,10 @@ def _reader(feed: Any) -> Callable[[], Iterator[Any]]:
     def read() -> Iterator[Any]:
         import pyarrow as pa
 
-        unit = 0
-        while (found := ray.get(feed.get.remote(unit))) is not None:
-            unit, work = found
+        place = 0
+        while (found := ray.get(feed.get.remote(place))) is not None:
+            place, unit, work = found
             yield pa.table({"unit": pa.array([unit], pa.int64()), "work": pa.array([work], pa.binary())})
-            unit += 1
+            place += 1
 
     return read

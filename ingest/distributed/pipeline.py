@@ -218,8 +218,8 @@ class _Run:
     # The feeding thread.
 
     def _feed_all(self, batches: Iterator[list[PlannedFile]], total: int | None) -> None:
+        unit, files = 0, list[PlannedFile]()
         try:
-            unit, files = 0, list[PlannedFile]()
             size = self._unit_size(total)
             for batch in batches:
                 files += batch
@@ -229,8 +229,8 @@ class _Run:
                     unit, files = unit + 1, []
                 if self._over.is_set():
                     return
-            if files and not self._put(unit, files):
-                return
+            if files and self._put(unit, files):
+                unit += 1
         except BaseException as error:
             with self._room:
                 self._failed = error
@@ -238,7 +238,7 @@ class _Run:
             with self._room:
                 self._fed = True
             with suppress(Exception):
-                self._feed.end.remote()
+                self._feed.end.remote(unit)
 
     def _unit_size(self, total: int | None) -> int:
         """Images per unit: some ten units per worker where there are few images, for all to end at the same time."""

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from siamese_search.errors import printable
-from siamese_search.io.files import atomic_write_text
+from siamese_search.io.files import atomic_write_text, open_own
 
 #: States in which the worker does what it is there for.
 HEALTHY = frozenset({"starting", "scanning", "ingesting", "watching"})
@@ -32,7 +32,16 @@ class HealthFile:
         if state == self._state and now - self._written < _WRITE_SECONDS:
             return
         document = {"time": round(time.time(), 3), "state": state, "last_success": last_success}
-        atomic_write_text(self._path, json.dumps(document) + "\n")
+        text = json.dumps(document) + "\n"
+        try:
+            atomic_write_text(self._path, text)
+        except OSError:
+            if not self._path.is_file():
+                raise
+            # A full disk has no room for a second file, but for these bytes where the former ones are.
+            with open(self._path, "r+b", buffering=0, opener=open_own) as file:
+                file.write(text.encode("ascii"))
+                file.truncate()
         self._written, self._state = now, state
 
 

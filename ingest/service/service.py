@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 import time
@@ -93,6 +94,7 @@ class Reporter(Observer):
     def __init__(self, log: JsonLog, metrics: Metrics | None, health_file: Path | None) -> None:
         self._log, self._metrics = log, metrics
         self._health = None if health_file is None else HealthFile(health_file)
+        self._health_written, self._health_lost = False, False
         self._last_success: float | None = None
         self._state = ""
         self._told = 0.0
@@ -124,10 +126,23 @@ class Reporter(Observer):
         if self._metrics is not None:
             self._metrics.moment(state, waiting, progress)
         if self._health is not None:
-            try:
-                self._health.write(state, self._last_success)
-            except OSError as error:
+            self._say_health(self._health, state)
+
+    def _say_health(self, health: HealthFile, state: State) -> None:
+        """Write the health file. One that can never be written is a mistake; later, the work goes on without it."""
+        try:
+            health.write(state, self._last_success)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            if not self._health_written and not full:
                 raise UsageError(f"the health file cannot be written: {error}") from None
+            if not self._health_lost:
+                self.said("warning", "health_file", f"the health file cannot be written: {error}; going on")
+            self._health_lost = True
+        else:
+            if self._health_lost:
+                self.said("info", "health_file", "the health file is written again")
+            self._health_written, self._health_lost = True, False
 
     def timed(self, embedder: Embedder) -> Embedder:
         """The embedder, with its batches timed where there are metrics."""

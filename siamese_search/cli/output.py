@@ -209,8 +209,10 @@ def shown_path(path: Path) -> str:
         return str(path)
 
 
-def file_size(count: float) -> str:
-    """Bytes for people: ``1.3 MB``."""
+def file_size(count: float | None) -> str:
+    """Bytes for people: ``1.3 MB``; nothing where nobody knows."""
+    if count is None:
+        return ""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

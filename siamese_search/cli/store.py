@@ -129,7 +129,7 @@ def _print_gallery(item: dict[str, Any]) -> None:
         ("cameras", f"{item['cameras']:,}"),
         ("vectors", f"{storage['vectors']}{quantised}"),
         ("index", f"HNSW, {indexed:,} images" if indexed else "none: exact search"),
-        ("size", f"{file_size(item['size_bytes'])}{_memory(item['resident_bytes'])}"),
+        *_size_pair(item),
         ("made by", _model(item["model"])),
     ]
     if item["previous"]:
@@ -141,8 +141,11 @@ def _print_gallery(item: dict[str, Any]) -> None:
     write_text("")
 
 
-def _memory(count: int) -> str:
-    return f", about {file_size(count)} of it in memory to search" if count else ""
+def _size_pair(item: dict[str, Any]) -> list[tuple[str, str]]:
+    disk, memory = item["size_bytes"], item["resident_bytes"]
+    if disk is None:
+        return []  # a server does not say
+    return [("size", f"{file_size(disk)}, about {file_size(memory)} of it in memory to search")]
 
 
 def _model(model: dict[str, Any]) -> str:
@@ -247,10 +250,11 @@ def _describe_optimised(facts: dict[str, Any]) -> str:
     if not facts["changed"]:
         return f"{facts['points']:,} images, nothing to do\n{where}"
     index = f", {facts['indexed_points']:,} of them in an index" if facts["indexed_points"] else ""
-    return (
-        f"{facts['points']:,} images optimised{index} ({facts['seconds']:.1f} s)\n{where}:"
-        f" {file_size(facts['size_bytes'])} on disk, {file_size(facts['resident_bytes'])} in memory to search"
-    )
+    done = f"{facts['points']:,} images optimised{index} ({facts['seconds']:.1f} s)\n{where}"
+    if facts["size_bytes"] is None:
+        return done  # a server does not say
+    disk, memory = file_size(facts["size_bytes"]), file_size(facts["resident_bytes"])
+    return f"{done}: {disk} on disk, {memory} in memory to search"
 
 
 @contextmanager

@@ -109,7 +109,7 @@ class GalleryInfo:
     """What a person wants to know about a gallery.
 
     indexed_points: those in an HNSW index. size_bytes: the space on disk. resident_bytes: an estimate of the memory
-    that a search needs for this gallery, over and above what the program itself takes. Either is 0 if unknown.
+    that a search needs for this gallery, over and above what the program itself takes. Either is None if unknown.
     """
 
     name: str
@@ -118,10 +118,10 @@ class GalleryInfo:
     points: int
     indexed_points: int
     model: ModelRef
-    size_bytes: int
+    size_bytes: int | None
     fields: dict[str, str] = field(default_factory=dict)  # payload field -> str | int | float | bool
     storage: Storage = DEFAULT_STORAGE
-    resident_bytes: int = 0
+    resident_bytes: int | None = None
 
 
 class Gallery(ABC):

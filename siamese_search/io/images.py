@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import io
+import logging
 import os
 import warnings
 from collections.abc import Iterator
@@ -82,6 +83,8 @@ _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 # Pillow warns of bombs and odd EXIF; the bounds below decide. Set once, for good: catch_warnings() would change
 # the filters of the whole process from several decoding threads at once.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+# And it logs an error before it raises one, which names the file.
+logging.getLogger("PIL").setLevel(logging.CRITICAL + 1)
 
 
 def is_image_name(name: str) -> bool:

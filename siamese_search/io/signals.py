@@ -11,8 +11,9 @@ from types import FrameType
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
-    """Within the block, SIGINT and SIGTERM set the yielded event instead of ending the process.
+    """Within the block, SIGINT, SIGTERM and SIGHUP set the yielded event instead of ending the process.
 
+    SIGHUP, for a terminal or session that ends, stays ignored where it is (``nohup``).
     The second signal raises KeyboardInterrupt, for a person who will not wait for the batch in hand (nothing
     committed is lost by it). Outside the main thread, where signals cannot be caught, the event is never set.
     """
@@ -26,7 +27,10 @@ def stop_on_signals() -> Iterator[threading.Event]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, on_signal) for number in numbers}
     try:
         yield stop
     finally:

@@ -42,6 +42,7 @@ class Server:
         self.calls: dict[str, int] = {}
         self.keys: list[str | None] = []  # that came by gRPC
         self.refuse: list[tuple[grpc.StatusCode, str]] = []  # answers for the next requests, in order
+        self.pages: dict[str, dict] = {}  # REST answers by path; any other path has the first page's
         self.lock = threading.Lock()
         self._grpc = grpc.server(ThreadPoolExecutor(2), options=[("grpc.so_reuseport", 0)])
         points_service_pb2_grpc.add_PointsServicer_to_server(_Points(self), self._grpc)
@@ -85,6 +86,7 @@ class Server:
 
 def _http_handler(server):
     class Handler(BaseHTTPRequestHandler):
+<<<<<<< HEAD
         def answer(self):
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             path = self.path.split("?")[0]
@@ -93,6 +95,12 @@ def _http_handler(server):
                 status, result = self.reply(path.strip("/").split("/"), json.loads(body or b"{}"))
             data = json.dumps(result).encode()
             self.send_response(status)
+=======
+        def do_GET(self):
+            first = {"title": "qdrant - vector search engine", "version": server.version}
+            body = json.dumps(server.pages.get(self.path, first)).encode()
+            self.send_response(200)
+>>>>>>> pressure
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(data)))
             self.end_headers()

@@ -15,7 +15,7 @@ def wait_for(condition):
     return condition()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_signal_sets_the_event_and_the_handlers_come_back(number):
     before = signal.getsignal(number)
     with stop_on_signals() as stop:
@@ -31,6 +31,18 @@ def test_the_second_signal_interrupts():
         wait_for(stop.is_set)
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(10)
+
+
+def test_a_hangup_that_is_ignored_stays_ignored():
+    """As under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.1)
+            assert not stop.is_set()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_in_another_thread_it_yields_an_event_and_touches_no_handler():

@@ -35,6 +35,11 @@ def measure(generation: Path, storage: Storage) -> tuple[int, int]:
     return disk, resident
 
 
+def taken(shard: Path) -> int:
+    """The space on disk of a directory's files, in bytes."""
+    return sum(file.stat().st_blocks * 512 for file in shard.rglob("*") if file.is_file())
+
+
 def _is_read(inside: tuple[str, ...], storage: Storage) -> bool:
     """Whether every search reads this file, named by its path in its segment."""
     if inside[:1] == ("payload_storage",):
@@ -54,7 +59,7 @@ def read_ahead(shard: Path, storage: Storage) -> None:
         return
     for file in _searched(shard, storage):
         with suppress(OSError), _opened(file) as (descriptor, size):
-            for start, end in _pieces(descriptor, size):
+            for start, end in data_pieces(descriptor, size):
                 if not _in_memory(descriptor, end - 1):
                     os.posix_fadvise(descriptor, start, end - start, os.POSIX_FADV_WILLNEED)
 
@@ -83,7 +88,7 @@ def _mapped(file: Path) -> list[mmap.mmap]:
     """Mappings of the pieces of a file that are in memory; those that follow one another are one."""
     with _opened(file) as (descriptor, size):
         runs: list[tuple[int, int]] = []
-        for start, end in _pieces(descriptor, size):
+        for start, end in data_pieces(descriptor, size):
             if not _in_memory(descriptor, end - 1):
                 continue
             if runs and runs[-1][1] == start:
@@ -107,7 +112,7 @@ def _opened(file: Path) -> Iterator[tuple[int, int]]:
         os.close(descriptor)
 
 
-def _pieces(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
+def data_pieces(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
     """(start, end) of what a file holds, a few megabytes each, without the holes of a sparse one."""
     offset = 0
     while offset < size:

@@ -96,7 +96,8 @@ class EmbeddedGallery(Gallery):
         names = canonical_ids(ids)
         for start in range(0, len(names), _CHUNK):
             part = slice(start, start + _CHUNK)
-            with self._lease.use(writing=True) as shard:
+            room = 4 * rows[part].nbytes + 4 * len(str(payloads[part])) + 1024 * _CHUNK
+            with self._lease.use(writing=True, room=room) as shard:
                 # Settled under the lock: another writer may have added fields since our last turn.
                 settled, changed = settle(payloads[part], self._lease.types, row_offset=start)
                 bools = bool_fields({**self._lease.types, **changed})
@@ -115,7 +116,7 @@ class EmbeddedGallery(Gallery):
         wanted = list(one_per_id(canonical_ids(ids), payloads).items())
         for start in range(0, len(wanted), _CHUNK):
             part = dict(wanted[start : start + _CHUNK])
-            with self._lease.use(writing=True) as shard:
+            with self._lease.use(writing=True, room=4 * len(str(part)) + 1024 * _CHUNK) as shard:
                 # The engine refuses ids that are not there.
                 there = [str(record.id) for record in shard.retrieve(list(part), False, False)]
                 changes, changed = gather({one: part[one] for one in there}, self._lease.types)

@@ -15,12 +15,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import qdrant_edge as edge
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
-from siamese_search.gallery.edge import layout
-from siamese_search.gallery.edge.convert import index_type, translated
+from siamese_search.gallery.edge import disk, layout
+from siamese_search.gallery.edge.convert import index_type, panics_unprinted, translated
 from siamese_search.gallery.edge.footprint import kept_in_memory, read_ahead
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.fields import UNINDEXED, coerce, json_path
@@ -53,18 +54,32 @@ class ShardLease:
         self._depth = 0
         self._dirty = False
         self._closed = False
+        # What is open in place of a shard that cannot be written, and the mark of the last write in it.
+        self._copy: TemporaryDirectory[str] | None = None
+        self._mark = ""
         self._pid = os.getpid()
         self._storage = DEFAULT_STORAGE
         self.types: dict[str, str] = {}
         self.generation: Path | None = None
 
     @contextmanager
-    def use(self, *, writing: bool = False) -> Iterator[edge.EdgeShard]:
-        """The open shard, for one operation; gives way afterwards if somebody waits."""
+    def use(self, *, writing: bool = False, room: int = 0) -> Iterator[edge.EdgeShard]:
+        """The open shard, for one operation; gives way afterwards if somebody waits.
+
+        room: bytes that the writing will take. Raises StoreError, before anything is written, where there are none.
+        """
         if os.getpid() != self._pid:
             raise StoreError(f"{self._what} was opened by another process: open it again after a fork")
         with self._mutex:
+            if writing:
+                disk.check_room(self._locate(), self._what, room)
+            if self._copy is not None and self._depth == 0 and (writing or self._outdated()):
+                self.release()
             shard = self._open()
+            if writing and self._copy is not None:
+                raise StoreError(
+                    f"cannot write {self._what}: its disk was full or read-only; run the command again"
+                )
             self._depth += 1
             try:
                 if writing and not self._dirty:
@@ -76,6 +91,10 @@ class ShardLease:
             finally:
                 self._depth -= 1
             self.give_way()
+
+    def _outdated(self) -> bool:
+        """Whether somebody, who can, has written since the copy was made."""
+        return self.generation is None or layout.read_mark(self.generation) != self._mark
 
     def give_way(self) -> None:
         """Close the shard if it is idle, its slice is over and somebody waits. Cheap otherwise."""
@@ -101,6 +120,7 @@ class ShardLease:
         """Flush, close the shard and let others in; the next use opens it again."""
         with self._mutex:
             shard, lock, self._shard, self._lock = self._shard, self._lock, None, None
+            copy, self._copy = self._copy, None
             try:
                 if shard is not None:
                     with translated(self._what):
@@ -111,6 +131,8 @@ class ShardLease:
                             shard.close()
                     self._dirty = False
             finally:
+                if copy is not None:
+                    copy.cleanup()
                 if lock is not None:
                     lock.release()
 
@@ -138,6 +160,8 @@ class ShardLease:
 
     def _write_fields(self, pending: list[str]) -> None:
         assert self.generation is not None
+        if self._copy is not None:
+            return
         document = {"format": layout.FORMAT_VERSION, "fields": self.types, "pending": pending}
         path = self.generation / "fields.json"
         try:
@@ -157,8 +181,14 @@ class ShardLease:
             started = time.monotonic()
             layout.finish_swap(generation)
             self._storage = layout.read_header(generation).storage
-            read_ahead(generation / layout.SHARD, self._storage)
-            shard = self._load(generation / layout.SHARD, deadline)
+            path = generation / layout.SHARD
+            read_ahead(path, self._storage)
+            if path.is_dir() and not disk.can_open(path):
+                self._copy = disk.copy_shard(path, self._what)
+                self._mark = layout.read_mark(generation)
+                path = Path(self._copy.name) / path.name
+                lock.release()  # the copy is nobody else's
+            shard = self._load(path, deadline)
             self.generation = generation
             try:
                 with translated(self._what):
@@ -167,6 +197,9 @@ class ShardLease:
                 shard.close()
                 raise
         except BaseException:
+            if self._copy is not None:
+                self._copy.cleanup()
+                self._copy = None
             lock.release()
             raise
         self._shard, self._lock, self._entered = shard, lock, True
@@ -204,7 +237,7 @@ class ShardLease:
             )
         while True:
             try:
-                with translated(self._what):
+                with translated(self._what), panics_unprinted():
                     return edge.EdgeShard.load(os.fspath(path))
             except StoreError as error:
                 if "WouldBlock" not in str(error):

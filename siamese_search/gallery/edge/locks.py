@@ -26,6 +26,7 @@ from siamese_search.io.files import open_own, read_own
 from siamese_search.io.location import redacted_text
 
 _POLL_SECONDS = 0.003
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 class Turnstile:
@@ -49,8 +50,9 @@ class Turnstile:
     def acquire(self, wait: float) -> None:
         """Queue for the lock for at most ``wait`` seconds.
 
-        Raises StoreBusyError naming the holder when the time is up, FileNotFoundError when the directory is
-        gone, StoreError when the lock files cannot be written.
+        Where nothing can be written, the lock files are held as they are; none that is not there is needed, because
+        nobody else can make it either. Raises StoreBusyError naming the holder when the time is up, FileNotFoundError
+        when the directory is gone.
         """
         assert self._hold is None
         deadline = time.monotonic() + wait
@@ -60,13 +62,15 @@ class Turnstile:
             try:
                 self._lock(gate, deadline, wait)
                 self._lock(hold, deadline, wait)
-                fcntl.flock(gate, fcntl.LOCK_UN)
-                _sign(hold)
+                if gate is not None:
+                    fcntl.flock(gate, fcntl.LOCK_UN)
+                if hold is not None:
+                    _sign(hold)
             except BaseException:
-                os.close(hold)
+                _close(hold)
                 raise
         except BaseException:
-            os.close(gate)
+            _close(gate)
             raise
         self._gate, self._hold = gate, hold
 
@@ -82,7 +86,8 @@ class Turnstile:
 
     def in_place(self) -> bool:
         """Whether what we hold is still the lock that others find: not where its directory was replaced."""
-        assert self._hold is not None
+        if self._hold is None:
+            return True  # nobody can replace it
         try:
             there = (self.directory / self._name).stat()
         except FileNotFoundError:
@@ -111,24 +116,29 @@ class Turnstile:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return "another process"
 
-    def _open(self, name: str) -> int:
+    def _open(self, name: str) -> int | None:
         path = self.directory / name
         try:
-            return open_own(path, os.O_RDWR | os.O_CREAT)
+            try:
+                return open_own(path, os.O_RDWR | os.O_CREAT)
+            except OSError as error:
+                if error.errno not in _UNWRITABLE:
+                    raise
+                return open_own(path, os.O_RDONLY)
         except FileNotFoundError:
-            raise
+            if not self.directory.is_dir():
+                raise
+            return None
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.EINVAL, errno.ENXIO):
                 raise StoreError(
                     f"{printable(path)} is no file of a store but a link or a device: somebody else made it; nothing"
                     " was written"
                 ) from error
-            raise StoreError(
-                f"cannot write {printable(path)}: {error.strerror}; the store must be writable, even to search"
-            ) from error
+            raise StoreError(f"cannot open {printable(path)}: {error.strerror}") from error
 
-    def _lock(self, descriptor: int, deadline: float, wait: float) -> None:
-        while True:
+    def _lock(self, descriptor: int | None, deadline: float, wait: float) -> None:
+        while descriptor is not None:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 return
@@ -138,6 +148,10 @@ class Turnstile:
                         f"{self._what} is busy: held by {self.holder()}; gave up after {round(wait, 2):g} s,"
                         " try again later"
                     ) from None
+            except OSError as error:
+                if error.errno == errno.EBADF:  # NFS locks nothing that is open for reading only
+                    return
+                raise
             # Polled rather than blocking: flock(2) has no timeout, and a blocked call would swallow Ctrl-C.
             time.sleep(_POLL_SECONDS)
 
@@ -154,6 +168,11 @@ def _command(pid: int) -> str:
     # A signed URL is a key, and a process list is no reason to show it.
     command = " ".join([Path(named[0]).name, *map(redacted_text, named[1:])])[:200] if named else ""
     return f" ({printable(command)})" if command else ""
+
+
+def _close(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.close(descriptor)
 
 
 def _sign(descriptor: int) -> None:

@@ -29,7 +29,8 @@ import qdrant_edge as edge
 from siamese_search.errors import StoreBusyError, StoreError, printable
 from siamese_search.gallery.edge import journal, layout
 from siamese_search.gallery.edge.convert import index_type, shard_config, to_vector, translated
-from siamese_search.gallery.edge.footprint import has_index
+from siamese_search.gallery.edge.disk import check_room
+from siamese_search.gallery.edge.footprint import has_index, taken
 from siamese_search.gallery.edge.lease import ShardLease
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.fields import UNINDEXED, json_path
@@ -113,6 +114,7 @@ class _Job:
             self._types = _types(self.generation)
             journal.begin(self.generation)
         say("copying")
+        check_room(self.generation, self.what, 2 * taken(self.generation / layout.SHARD))
         lease = ShardLease(self._locate, self.what, _SWAP_WAIT)
         with translated(self.what):
             fresh = edge.EdgeShard.create(os.fspath(self.next), shard_config(dim, storage))

@@ -26,6 +26,7 @@ from siamese_search.errors import (
 )
 from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Store
 from siamese_search.gallery.edge import layout
+from siamese_search.gallery.edge.disk import check_room
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 
@@ -302,6 +303,7 @@ def _build_generation(parent: Path, header: layout.GalleryHeader) -> Path:
 
     generation = layout.new_generation(parent, header)
     try:
+        check_room(generation, f"gallery {header.name!r}")
         with translated(f"making gallery {header.name!r}"):
             config = shard_config(header.model.dim, header.storage)
             edge.EdgeShard.create(os.fspath(generation / layout.SHARD), config).close()

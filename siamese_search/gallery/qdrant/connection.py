@@ -16,12 +16,18 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from qdrant_client import QdrantClient
 
 from siamese_search.errors import StoreError, printable
+<<<<<<< HEAD
 from siamese_search.gallery.qdrant.address import Address
+=======
+from siamese_search.gallery.qdrant.address import GRPC_PORT, Address
+from siamese_search.gallery.qdrant.cluster import missing_shards
+>>>>>>> pressure
 from siamese_search.gallery.qdrant.faults import Fault, fault_of
 
 if TYPE_CHECKING:
@@ -88,17 +94,18 @@ class Connection:
         connection._adopt(client, client.info())
         return connection
 
-    def call(self, operation: Callable[[QdrantClient], T], *, wait: float) -> T:
+    def call(self, operation: Callable[[QdrantClient], T], *, wait: float, collection: str = "") -> T:
         """``operation(client)``, repeated with growing pauses for ``wait`` seconds after its first failure.
 
         Only what may be repeated without harm: a request whose answer was lost may have been carried out.
+        collection: the one that it is about; the error then names the shards of it that a cluster misses.
         Raises MissingCollectionError, CollectionExistsError and otherwise StoreError, each one line.
         """
         self._contact(wait)
         client = self._client
         if client is None or self._closed:
             raise StoreError(f"{self.location} is closed")
-        return self._patiently(lambda: operation(client), wait)
+        return self._patiently(lambda: operation(client), wait, collection)
 
     def try_grpc(self, collection: str, *, wait: float) -> None:
         """From now on speak gRPC, if its port is set and the server there holds this very collection.
@@ -178,7 +185,9 @@ class Connection:
         if client is not None:
             _quietly(client.close)
 
-    def _patiently(self, operation: Callable[[], T], wait: float, *, first: bool = False) -> T:
+    def _patiently(
+        self, operation: Callable[[], T], wait: float, collection: str = "", *, first: bool = False
+    ) -> T:
         """See :meth:`call`. first: nobody has answered there yet, so a name that does not exist is a mistake."""
         began: float | None = None
         pause = _FIRST_PAUSE
@@ -192,8 +201,9 @@ class Connection:
                 now = time.monotonic()
                 began = now if began is None else began
                 left = began + wait - now
-                if not fault.transient or left <= 0 or (first and _no_such_host(fault)):
-                    raise self._error(fault, now - began) from self._cause(error)
+                if not fault.transient or left <= 0 or (first and fault.kind == "nameless"):
+                    missing = self._missing(collection) if fault.kind == "node" else ""
+                    raise self._error(fault, now - began, missing) from self._cause(error)
                 # Jitter: workers that lost the server together must not come back together.
                 wish = max(pause * random.uniform(0.5, 1.0), fault.retry_after)
                 if now - began >= _WORTH_TELLING or wish >= _WORTH_TELLING:
@@ -209,10 +219,9 @@ class Connection:
         with self._lock:
             told, self._told = self._told, True
         if not told:
+            what = "misses a node or a leader" if fault.kind == "node" else "does not answer"
             self._notice(
-                self._redact(
-                    f"{self.location} does not answer ({fault.reason}); waiting up to {left:.0f} s for it"
-                )
+                self._redact(f"{self.location} {what} ({fault.reason}); waiting up to {left:.0f} s for it")
             )
 
     def _tell_back(self, seconds: float) -> None:
@@ -220,6 +229,15 @@ class Connection:
             told, self._told = self._told, False
         if told:
             self._notice(f"{self.location} is back after {seconds:.0f} s; going on")
+
+    def _missing(self, collection: str) -> str:
+        client = self._client
+        if client is None or not collection:
+            return ""
+        # Only said in addition: a cluster that has lost a node may not be able to tell.
+        with suppress(Exception):
+            return printable(missing_shards(client, collection)[:300])
+        return ""
 
     def _contact(self, wait: float) -> None:
         """Find out, once, who answers there and of which version."""
@@ -282,11 +300,19 @@ class Connection:
                 **more,
             )
 
-    def _error(self, fault: Fault, waited: float) -> StoreError:
+    def _error(self, fault: Fault, waited: float, missing: str = "") -> StoreError:
         where, reason = self.location, printable(fault.reason)
         kind: type[StoreError] = StoreError
-        if fault.kind in ("gone", "busy"):
-            tried = f" for {waited:.0f} s" if waited >= 1 else ""
+        tried = f" for {waited:.0f} s" if waited >= 1 else ""
+        if fault.kind == "nameless":
+            text = f"{where}: this host's name leads nowhere ({reason}); check the URL"
+        elif fault.kind == "node":
+            which = f"{missing} of its cluster" if missing else "a node of its cluster or the leader"
+            text = (
+                f"{where} has been without {which}{tried} ({reason}); what was committed is kept: bring the node back,"
+                " then run the command again"
+            )
+        elif fault.kind in ("gone", "busy"):
             text = f"{where} does not answer{tried} ({reason}); what was committed is kept: run the command again"
         elif fault.kind == "key":
             advice = self._withheld or (
@@ -325,6 +351,7 @@ class Connection:
         return text if self._key is None else self._key.redact(text)
 
 
+<<<<<<< HEAD
 def _nodes(client: QdrantClient, collection: str) -> set[int]:
     """The numbers of the nodes that hold a collection, and of the one that was asked."""
     info = client.collection_cluster_info(collection)
@@ -336,6 +363,8 @@ def _no_such_host(fault: Fault) -> bool:
     return "name or service not known" in text or "nodename nor servname" in text
 
 
+=======
+>>>>>>> pressure
 def _quietly(close: Callable[[], None]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

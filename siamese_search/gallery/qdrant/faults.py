@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,11 +13,31 @@ import httpx
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-#: gone: no answer; busy: come again later; key: refused; missing, exists: a collection; disk: the server's is
-#: full; tls: no safe connection; foreign: what answers is no Qdrant; refused: everything else that the server says.
-Kind = Literal["gone", "busy", "key", "missing", "exists", "disk", "tls", "foreign", "refused"]
+#: gone: no answer; nameless: its host's name leads nowhere; node: one of a cluster's is away, or it has no leader;
+#: busy: come again later; key: refused; missing, exists: a collection; disk: the server's is full; tls: no safe
+#: connection; foreign: what answers is no Qdrant; refused: everything else that the server says.
+Kind = Literal[
+    "gone", "nameless", "node", "busy", "key", "missing", "exists", "disk", "tls", "foreign", "refused"
+]
 
 _EMPTY = "its answer has not the form of Qdrant's"
+#: What a cluster says, with the status of an internal error, that misses a node or is choosing its leader.
+_NODE_AWAY = (
+    "temporarily unavailable",
+    "replica",
+    "transport error",
+    "connect error",
+    "connection refused",
+    "connection reset",
+    "failed to apply operation",
+    "read operations failed",
+    "leader is not established",
+    "consensus",
+    "timed out",
+    "timeout",
+)
+#: The cause that such an error names at its end, where the request is what is wrong.
+_WRONG_REQUEST = ("wrong input", "bad request", "validation error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +51,7 @@ class Fault:
     @property
     def transient(self) -> bool:
         """Whether the same request may succeed later."""
-        return self.kind in ("gone", "busy")
+        return self.kind in ("gone", "nameless", "node", "busy")
 
 
 def fault_of(error: Exception) -> Fault | None:
@@ -66,7 +87,7 @@ def _grpc_fault(error: Any) -> Fault:
         return Fault("missing", text)
     if code == status.ALREADY_EXISTS:
         return Fault("exists", text)
-    return _said(text or str(code))
+    return _said(text or str(code), internal=code in (status.INTERNAL, status.UNKNOWN, status.CANCELLED))
 
 
 def _http_fault(error: UnexpectedResponse) -> Fault:
@@ -89,14 +110,16 @@ def _http_fault(error: UnexpectedResponse) -> Fault:
         return Fault("exists", text)
     if status == 408:
         return Fault("gone", text)
-    return _said(text)
+    return _said(text, internal=status >= 500)
 
 
 def _handling_fault(source: Exception) -> Fault | None:
     if isinstance(source, httpx.TransportError):
         text = _line(str(source)) or type(source).__name__
-        if _about_tls(source):
+        if _caused_by(source, ssl.SSLError):
             return Fault("tls", text)
+        if _caused_by(source, socket.gaierror):
+            return Fault("nameless", text)
         if isinstance(source, httpx.TimeoutException):
             return Fault("gone", "it did not answer in time")
         if isinstance(source, httpx.RemoteProtocolError) and "illegal" in text.lower():
@@ -111,24 +134,24 @@ def _handling_fault(source: Exception) -> Fault | None:
     return None
 
 
-def _about_tls(error: BaseException | None) -> bool:
+def _caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
     while error is not None:
-        if isinstance(error, ssl.SSLError):
+        if isinstance(error, kind):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
-def _said(text: str) -> Fault:
+def _said(text: str, *, internal: bool) -> Fault:
     """A refusal, sorted by its words where the status is too coarse."""
     lower = text.lower()
     if "no space left" in lower or "out of disk" in lower:
         return Fault("disk", text)
     if "already exists" in lower:
         return Fault("exists", text)
-    # A cluster that misses a node says so with the status of an internal error.
-    if "temporarily unavailable" in lower or "replica" in lower or "transport error" in lower:
-        return Fault("gone", text)
+    wrong = any(words in lower for words in _WRONG_REQUEST)
+    if internal and not wrong and any(words in lower for words in _NODE_AWAY):
+        return Fault("node", text)
     return Fault("refused", text)
 
 

@@ -4,8 +4,8 @@ Ties are ordered by id here too, although the server orders them as it likes: :m
 fetches on until the tie at the last place ends. With an approximate index (no ``exact``) that holds among the
 points that the index finds.
 
-There is no lock on a server. Two writers that give a new field different types at the same time find out, because
-each reads the fields back after it has written, and writes again if they are not those it wrote by.
+There is no lock on a server. Two writers that give a new field different types at once find out: each reads the
+fields back after it has written, and writes again if they are not those it wrote by.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -329,23 +330,19 @@ class ServerGallery(Gallery):
             points=self.count(),
             indexed_points=state.indexed_vectors_count or 0,
             model=self.model,
-            size_bytes=0,
+            size_bytes=None,
             fields=dict(self._generation.fields),
             storage=self.storage,
         )
 
     def close(self) -> None:
-        """Release, and let the server index what a bulk load has held back.
-
-        Should the server have gone, the next writer's close does that; points are safe already.
-        """
+        """Release, and let the server index what a bulk load has held back; else the next writer's close does."""
         if self._closed:
             return
         try:
-            if self._mode == "w" and self._generation.deferred:
-                restore_indexing(self._connection, self.collection, self._generation.deferred, wait=0)
-        except StoreError:
-            pass
+            if self._mode == "w" and (deferred := self._generation.deferred):
+                with suppress(StoreError):
+                    restore_indexing(self._connection, self.collection, deferred, wait=0)
         finally:
             self._closed = True
             self._on_close()
@@ -357,8 +354,9 @@ class ServerGallery(Gallery):
     def _run(self, operation: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """``operation(client, ...)``: a method of QdrantClient, carried out patiently, with its errors in our words."""
         self._open()
+        what: dict[str, Any] = {"wait": self._wait, "collection": self.collection}
         try:
-            return self._connection.call(lambda client: operation(client, *args, **kwargs), wait=self._wait)
+            return self._connection.call(lambda client: operation(client, *args, **kwargs), **what)
         except MissingCollectionError:
             raise GalleryReplacedError(
                 f"{self._what} was re-indexed or dropped meanwhile: run the command again"

@@ -184,16 +184,17 @@ class ServerStore(Store):
                 self._delete(one.collection, patience)
         if fresh is None:
             collection = collection_name(current.gallery, uuid.uuid4().hex[:8])
-            create_collection(
-                self._connection,
-                collection,
-                model,
-                "building",
-                self._settings,
-                storage,
-                builder=lease(),
-                wait=patience,
-            )
+            with suppress(CollectionExistsError):  # the name is ours alone: only the answer got lost
+                create_collection(
+                    self._connection,
+                    collection,
+                    model,
+                    "building",
+                    self._settings,
+                    storage,
+                    builder=lease(),
+                    wait=patience,
+                )
         else:
             collection = fresh.collection
             update_metadata(self._connection, collection, {"builder": lease()}, wait=patience)

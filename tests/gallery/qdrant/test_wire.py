@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import shutil
+=======
+import json
+>>>>>>> pressure
 import socket
 import subprocess
 import warnings
 
 import grpc
 import pytest
+from qdrant_client.http.exceptions import UnexpectedResponse
 
 from siamese_search.errors import SettingsError, StoreError
 from siamese_search.gallery.qdrant import address, keys
 from siamese_search.gallery.qdrant import store as server_store
 from siamese_search.gallery.qdrant.connection import Connection
+from siamese_search.gallery.qdrant.faults import fault_of
 from siamese_search.gallery.qdrant.store import ServerStore
 from siamese_search.settings import ServerSettings, Settings
 
@@ -185,6 +191,12 @@ def test_a_wrong_key_is_one_line_without_it(serve, given):
     [
         (grpc.StatusCode.INTERNAL, "Service internal error: No space left on device: WAL", "disk is full"),
         (grpc.StatusCode.INVALID_ARGUMENT, "Wrong input: strange", "refused: Wrong input: strange"),
+        (grpc.StatusCode.INVALID_ARGUMENT, "no field 'timeout'", "refused: no field 'timeout'"),
+        (
+            grpc.StatusCode.INTERNAL,
+            "Service internal error: 1 out of 3 shards failed to apply operation. First error captured: Wrong input: x",
+            "refused: Service internal error: 1 out of 3",
+        ),
         (grpc.StatusCode.PERMISSION_DENIED, "read only", "refuses access"),
     ],
 )
@@ -214,3 +226,84 @@ def test_what_may_pass_is_tried_again(serve, code, text):
         server.refuse += [(code, text)] * 2
         contract.fill(gallery, 3)
         assert gallery.count() == 3
+
+
+#: As a cluster of three said them while one of its nodes was away: shards of that node, and no leader yet.
+SHARDS = (
+    "Service internal error: 2 out of 3 shards failed to apply operation. First error captured: Service internal"
+    ' error: Tonic status error: status: Unavailable, message: "tcp connect error", details: [], metadata: {}'
+)
+LEADER = "Service internal error: Failed to propose operation: leader is not established within 10s"
+CLUSTER = [(grpc.StatusCode.INTERNAL, SHARDS), (grpc.StatusCode.INTERNAL, LEADER)]
+
+
+def test_a_cluster_without_a_node_or_leader_is_waited_for_in_writes_reads_and_collection_calls(serve):
+    server, said = serve(), []
+    with connect(server, notice=said.append) as store:
+        server.refuse += CLUSTER
+        gallery = store.open("a", model=MODEL, create=True, mode="w")  # a collection call
+        server.refuse += CLUSTER
+        contract.fill(gallery, 3)
+        server.refuse += CLUSTER
+        assert gallery.count() == 3
+        server.refuse += CLUSTER
+        assert len(list(gallery.scroll())) == 3
+        server.refuse += CLUSTER
+        store.drop("a")
+        assert store.names() == []
+        assert not server.refuse
+    assert said == []  # shorter than is worth telling
+
+
+def test_the_same_over_rest():
+    def answer(text):
+        return fault_of(UnexpectedResponse(500, "", json.dumps({"status": {"error": text}}).encode(), None))
+
+    assert [answer(text).kind for text in (SHARDS, LEADER, "Service internal error: odd")] == [
+        "node",
+        "node",
+        "refused",
+    ]
+    assert answer(SHARDS).transient
+
+
+def test_a_node_that_stays_away_is_told_with_the_shards_that_are_missing(serve):
+    server, said = serve(), []
+    peers = {str(n): {"uri": f"http://node{n}:6335/"} for n in (1, 2, 3)}
+    raft = {"term": 3, "commit": 9, "pending_operations": 0, "leader": 1, "role": "Leader", "is_voter": True}
+    with connect(server, notice=said.append) as store:
+        gallery = store.open("a", model=MODEL, create=True, mode="w")
+        server.pages = {
+            "/cluster": {
+                "result": {
+                    "status": "enabled",
+                    "peer_id": 1,
+                    "peers": peers,
+                    "raft_info": raft,
+                    "consensus_thread_status": {"consensus_thread_status": "stopped"},
+                    "message_send_failures": {"http://node3:6335/": {"count": 4, "latest_error": "refused"}},
+                }
+            },
+            f"/collections/{gallery.collection}/cluster": {
+                "result": {
+                    "peer_id": 1,
+                    "shard_count": 3,
+                    "local_shards": [{"shard_id": 0, "points_count": 5, "state": "Active"}],
+                    "remote_shards": [
+                        {"shard_id": 0, "peer_id": 3, "state": "Dead"},  # a replica of what is here
+                        {"shard_id": 1, "peer_id": 2, "state": "Active"},
+                        {"shard_id": 2, "peer_id": 3, "state": "Active"},  # its last one, so never marked
+                    ],
+                    "shard_transfers": [],
+                }
+            },
+        }
+        gallery._wait = 3.0
+        server.refuse += CLUSTER[:1] * 50
+        with pytest.raises(
+            StoreError, match=r"without shard 2 \(on http://node3:6335\) of its cluster for \d s \(.*"
+        ) as caught:
+            contract.fill(gallery, 3)
+        assert "bring the node back" in str(caught.value)
+        assert [text.split(" (")[0].partition(" ")[2] for text in said] == ["misses a node or a leader"]
+        server.refuse.clear()

@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+from full_disk import fill_disk
 
 from ingest.service.health import HEALTHY, HealthFile, forget, trouble
 
@@ -75,6 +76,18 @@ def test_it_is_written_at_a_change_and_now_and_then(tmp_path, monkeypatch):
     health.write("ingesting", 7.0)
     assert json.loads(path.read_text())["last_success"] == 7.0
     assert os.listdir(tmp_path) == ["health.json"]  # noqa: PTH208
+
+
+def test_on_a_full_disk_it_is_written_where_it_is(small_disk):
+    path = small_disk / "health.json"
+    health = HealthFile(path)
+    health.write("watching", 123456.75)
+    fill_disk(small_disk)
+    with pytest.raises(OSError, match="No space left"):
+        (small_disk / "another").write_text("x")
+    health.write("ingesting", None)  # shorter than what was there
+    assert json.loads(path.read_text())["state"] == "ingesting"
+    assert trouble(path, 60) is None
 
 
 def test_forget_removes_it_and_nothing_is_no_error(tmp_path):

@@ -10,6 +10,7 @@ import urllib.request
 
 import pytest
 from fakes import write_image
+from full_disk import fill_disk
 from prometheus_client.parser import text_string_to_metric_families
 from watching import wait_until
 
@@ -202,6 +203,27 @@ def test_how_vectors_are_stored_is_chosen_as_by_sss(start, root, tmp_path, watch
     other = start(root, "--store", store, "--quantise", "binary", *watch)
     assert other.end() == 2
     assert "keeps its vectors as" in other.lines[-1]["message"]
+
+
+def test_a_full_disk_under_the_health_file_costs_the_health_file_alone(start, root, tmp_path, small_disk):
+    ballast = fill_disk(small_disk)
+    health = small_disk / "health.json"
+    worker = start(root, "--watch", "--store", tmp_path / "store", "--health-file", health)
+    line = worker.wait_event("health_file")
+    assert (line["level"], "No space left" in line["message"]) == ("warning", True)
+    assert worker.wait_event("complete")["new"] == 3
+    ballast.unlink()
+    wait_until(lambda: health.exists() and json.loads(health.read_text())["state"] == "watching")
+    assert worker.events().count("health_file") == 2
+    assert worker.end(signal.SIGHUP) == 0  # the end of its terminal is as good as any
+    assert worker.lines[-1]["event"] == "stopped"
+
+
+def test_a_health_file_that_can_never_be_written_is_a_mistake(start, root, tmp_path):
+    (tmp_path / "file").write_text("")
+    worker = start(root, "--store", tmp_path / "store", "--health-file", tmp_path / "file" / "health.json")
+    assert worker.end() == 2
+    assert "the health file cannot be written" in worker.lines[-1]["message"]
 
 
 def test_pruning_that_is_refused_is_said_and_is_no_success(start, root, tmp_path):
