@@ -168,7 +168,7 @@ def survey_roots(
     if known and (paths or urls):
         raise TypeError("roots are either all paths or all surveys")
     local = [
-        survey(root, layout, follow_links=follow_links, skipped=lambda *_: None)
+        survey(root, layout, follow_links=follow_links, lenient=True)
         for root in (check_roots(paths) if paths or not (urls or known) else ())
     ]
     return known or [*local, *(survey_remote(url, layout) for url in dict.fromkeys(urls))]
@@ -236,25 +236,34 @@ def scan_files(
 def scan_remote(root: RemoteSurvey, source: str, shard: Shard | None = None) -> Iterator[list[ScannedFile]]:
     """Chunks of a remote root's files; what a listing has not said of them is asked for, in many threads.
 
-    shard: only its files.
+    shard: only its files, and of what is passed over its share.
 
     Raises DataError where a list names an image twice.
     """
     seen: set[str] = set()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="look-up") as pool:
-        records = root.stream()
+        records = root.stream_all()
         while chunk := list(islice(records, CHUNK)):
             for record in chunk if root.rows is not None else ():
-                if record.key in seen:
-                    raise DataError(
-                        f"{printable(root.url)}: lists {record.key!r} twice; keep one row per image"
-                    )
-                seen.add(record.key)
-            ours = [record for record in chunk if shard is None or shard.has(record.key)]
-            yield list(pool.map(lambda record: _scanned_object(record, source), ours))
+                if isinstance(record, ImageRecord):
+                    if record.key in seen:
+                        raise DataError(
+                            f"{printable(root.url)}: lists {record.key!r} twice; keep one row per image"
+                        )
+                    seen.add(record.key)
+            ours = [one for one in chunk if shard is None or shard.has(_key(one))]
+            yield list(pool.map(lambda one: _scanned_object(one, root.url, source), ours))
 
 
-def _scanned_object(record: ImageRecord, source: str) -> ScannedFile:
+def _key(one: ImageRecord | PassedOver) -> str:
+    return encode_key(one.relative) if isinstance(one, PassedOver) else one.key
+
+
+def _scanned_object(record: ImageRecord | PassedOver, url: str, source: str) -> ScannedFile:
+    if isinstance(record, PassedOver):
+        path = RemotePath.of(f"{url}/{record.relative}").as_path()
+        passed = ImageRecord(encode_key(record.relative), path)
+        return ScannedFile(passed, source, encode_key(f"{url}/{record.relative}"), 0, 0, record.reason)
     path = record.path
     assert isinstance(path, RemotePath)
     encoded = encode_key(path.url)

@@ -125,8 +125,22 @@ def test_a_layout_that_does_not_fit_shows_the_first_three(tmp_path, layout, name
         scan_records(root, layout)  # on the call, before anything is ingested
 
 
-def test_auto_with_a_few_misfits_names_them(tmp_path):
-    fails(touch(tmp_path, *MARKET, "thumb.jpg"), "names like", "1 image: thumb.jpg", "another layout")
+@pytest.mark.parametrize("layout", ["auto", "asked for"])
+@pytest.mark.parametrize(
+    ("names", "found"), [(MARKET, "market1501"), (["ann/1.jpg", "ann/2.jpg", "bob/1.jpg"], "folders")]
+)
+def test_a_few_misfits_are_left_out_and_named(tmp_path, layout, names, found):
+    root = touch(tmp_path, *names, "sheet.png", "thumb.jpg")
+    dataset = load_dataset(root, "auto" if layout == "auto" else found)
+    assert dataset.layout == found
+    assert sorted(record.key for record in dataset.records) == sorted(names)
+    assert f"; 2 left out, the first is sheet.png: does not fit the layout {found}" in dataset.reason
+    assert len(list(scan_records(root))) == len(names)
+
+
+def test_what_has_no_images_that_are_read_says_what_it_has(tmp_path):
+    (tmp_path / "a").write_bytes(b"\0\0\0\x20ftypavif")
+    fails(tmp_path, "no images in it", "a: AVIF is not read")
 
 
 def test_order_depends_on_names_alone(tmp_path):
