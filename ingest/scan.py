@@ -152,14 +152,19 @@ def check_roots(roots: Sequence[Path]) -> list[Path]:
 
 
 def survey_roots(
-    roots: Sequence[Path | str | Survey], layout: str = "auto", *, follow_links: bool = False
+    roots: Sequence[Path | str | Survey],
+    layout: str = "auto",
+    *,
+    follow_links: bool = False,
+    images_root: Path | None = None,
 ) -> list[Survey]:
     """The roots with their layouts, checked; those that are surveyed already are taken as they are.
 
     roots: a ``str`` is a URL (:mod:`siamese_search.datasets.remote_survey`).
-    follow_links: also enter links to directories, and take links to files outside the root.
+    follow_links: also enter links to directories, and take links to files outside the root. images_root: the
+    directory that the names in CSV files are relative to.
 
-    A directory below a root that cannot be read is no error here: the scan will name it.
+    A directory below a root that cannot be read is no error here, nor is a missing file of a CSV: the scan names it.
     Raises DataError as :func:`check_roots`, for no images, and for a layout that does not fit.
     """
     known = [root for root in roots if isinstance(root, Survey)]
@@ -168,7 +173,7 @@ def survey_roots(
     if known and (paths or urls):
         raise TypeError("roots are either all paths or all surveys")
     local = [
-        survey(root, layout, follow_links=follow_links, lenient=True)
+        survey(root, layout, images_root=images_root, follow_links=follow_links, lenient=True)
         for root in (check_roots(paths) if paths or not (urls or known) else ())
     ]
     return known or [*local, *(survey_remote(url, layout) for url in dict.fromkeys(urls))]

@@ -28,6 +28,7 @@ class RootOptions:
     rescan: float = 3600.0
     poll: bool = False
     follow_links: bool = False
+    images_root: Path | None = None
 
 
 class RootLayout:
@@ -58,7 +59,13 @@ class RootLayout:
 
     def _surveyed(self) -> Survey:
         options = self._options
-        return survey(self._path, options.layout, follow_links=options.follow_links, lenient=True)
+        return survey(
+            self._path,
+            options.layout,
+            images_root=options.images_root,
+            follow_links=options.follow_links,
+            lenient=True,
+        )
 
     def _locator(self, found: Survey) -> Locator:
         layout, reason = found.detection.layout, found.detection.reason

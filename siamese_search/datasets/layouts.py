@@ -202,7 +202,7 @@ def survey(
     """Decide and check the layout of a root in one pass over its names; then stream it, in a second.
 
     Parameters and errors as for :func:`scan_records`. lenient: a directory that cannot be read is no error, because
-    the stream will name it.
+    the stream will name it, nor are missing files of a CSV, while others are there.
     """
     root = Path(root)
     if layout not in ("auto", *LAYOUTS):
@@ -226,7 +226,7 @@ def _survey_path(
         raise DataError(f"{printable(root)}: neither a directory of images nor a CSV file; give one of them")
     if layout in ("folders", "market1501", "flat"):
         raise DataError(f"{printable(root)}: layout {layout} needs a directory; give one, or use csv or auto")
-    return _survey_table(read_header(root), layout, images_root)
+    return _survey_table(read_header(root), layout, images_root, lenient)
 
 
 def _only_csv(root: Path, layout: str) -> Path:
@@ -240,7 +240,7 @@ def _only_csv(root: Path, layout: str) -> Path:
     return found[0]
 
 
-def _survey_table(table: Table, layout: str, images_root: Path | None) -> Survey:
+def _survey_table(table: Table, layout: str, images_root: Path | None, lenient: bool) -> Survey:
     header = ",".join(printable(column) for column in table.columns)
     header = header if len(header) <= 80 else header[:77] + "..."
     if layout == "auto":
@@ -250,8 +250,8 @@ def _survey_table(table: Table, layout: str, images_root: Path | None) -> Survey
         reason = f"a CSV of triplets with the header {header} ({len(triplets)} rows, {len(records)} images)"
         detection = Detection(layout, reason, base)
         return Survey(table.path, detection, rows=records, triplets=triplets, images=len(records))
-    rows = CsvLayout(table, images_root)
-    reason = f"a CSV with the header {header} ({rows.rows} rows)"
+    rows = CsvLayout(table, images_root, lenient=lenient)
+    reason = "; ".join(filter(None, (f"a CSV with the header {header} ({rows.rows} rows)", rows.unnamed)))
     return Survey(table.path, Detection(layout, reason, rows.root), rows=rows, images=rows.rows)
 
 

@@ -146,11 +146,14 @@ def _survey_list(url: str, layout: str) -> RemoteSurvey:
         file.flush()
         try:
             table = read_header(Path(file.name))
-            rows = list(RemoteCsv(table, url))
+            parsed = RemoteCsv(table, url)
+            rows = list(parsed)
         except DataError as error:
             raise DataError(str(error).replace(file.name, printable(shown))) from None
     header = ",".join(printable(column) for column in table.columns)
     reason = f"a list of URLs with the header {header[:80]} ({len(rows)} rows)"
+    if parsed.unnamed and len(table.columns) > 1:
+        reason += f"; {parsed.unnamed}"
     return RemoteSurvey(
         Path(shown), Detection("csv", reason, Path("/")), rows=rows, images=len(rows), url=shown, address=url
     )
