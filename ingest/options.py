@@ -29,6 +29,11 @@ class IngestOptions(Request):
     gallery: str | None = shared.gallery()
     model: StrPath | None = shared.model()
     layout: str = shared.layout()
+    images_root: StrPath | None = option(
+        None,
+        "Where the names in a CSV begin; / for whole paths anywhere.  [default: beside the CSV]",
+        metavar="DIR",
+    )
     source: str | None = option(
         None, "Name of the source.  [default: the directory's full path]", metavar="NAME"
     )
@@ -77,6 +82,10 @@ class IngestOptions(Request):
         from ingest.scan import parse_shard
 
         return parse_shard(self.shard) if isinstance(self.shard, str) else self.shard
+
+    def base(self) -> Path | None:
+        """The directory that the names in a CSV are relative to, where somebody said."""
+        return None if self.images_root is None else Path(self.images_root).resolve()
 
     def batch(self) -> int:
         """Images per forward pass, 64 where nobody said."""

@@ -107,7 +107,9 @@ def run_ingest(
     check_combination(shard, checksum=options.checksum, prune=prune != "no")
     check_arguments(gallery, embedder, options)
     started = time.monotonic()
-    surveys = survey_roots(roots, options.layout, follow_links=options.follow_links)
+    surveys = survey_roots(
+        roots, options.layout, follow_links=options.follow_links, images_root=options.base()
+    )
     remote = [survey for survey in surveys if isinstance(survey, RemoteSurvey)]
     if remote and options.checksum:
         raise UsageError(

@@ -86,13 +86,16 @@ def ingest(
         raise UsageError("an address and workers of a cluster are for the engine ray")
     # Before a gallery is made; and only once, for the names of a large tree take a while.
     roots = survey_roots(
-        [root_of(directory) for directory in directories], options.layout, follow_links=options.follow_links
+        [root_of(directory) for directory in directories],
+        options.layout,
+        follow_links=options.follow_links,
+        images_root=options.base(),
     )
-    if notify is not None and options.layout == "auto":
+    if notify is not None:
         for root in roots:
-            notify(
-                f"{getattr(root, 'url', root.root)}: layout {root.detection.layout}: {root.detection.reason}"
-            )
+            if options.layout == "auto" or root.rows is not None:
+                found = root.detection
+                notify(f"{getattr(root, 'url', root.root)}: layout {found.layout}: {found.reason}")
     with (
         nullcontext() if options.failures is None else FailureLog(options.failures) as log,
         open_to_write(

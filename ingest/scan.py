@@ -152,14 +152,19 @@ def check_roots(roots: Sequence[Path]) -> list[Path]:
 
 
 def survey_roots(
-    roots: Sequence[Path | str | Survey], layout: str = "auto", *, follow_links: bool = False
+    roots: Sequence[Path | str | Survey],
+    layout: str = "auto",
+    *,
+    follow_links: bool = False,
+    images_root: Path | None = None,
 ) -> list[Survey]:
     """The roots with their layouts, checked; those that are surveyed already are taken as they are.
 
     roots: a ``str`` is a URL (:mod:`siamese_search.datasets.remote_survey`).
-    follow_links: also enter links to directories, and take links to files outside the root.
+    follow_links: also enter links to directories, and take links to files outside the root. images_root: the
+    directory that the names in CSV files are relative to.
 
-    A directory below a root that cannot be read is no error here: the scan will name it.
+    A directory below a root that cannot be read is no error here, nor is a missing file of a CSV: the scan names it.
     Raises DataError as :func:`check_roots`, for no images, and for a layout that does not fit.
     """
     known = [root for root in roots if isinstance(root, Survey)]
@@ -168,7 +173,7 @@ def survey_roots(
     if known and (paths or urls):
         raise TypeError("roots are either all paths or all surveys")
     local = [
-        survey(root, layout, follow_links=follow_links, skipped=lambda *_: None)
+        survey(root, layout, images_root=images_root, follow_links=follow_links, lenient=True)
         for root in (check_roots(paths) if paths or not (urls or known) else ())
     ]
     return known or [*local, *(survey_remote(url, layout) for url in dict.fromkeys(urls))]
@@ -236,25 +241,34 @@ def scan_files(
 def scan_remote(root: RemoteSurvey, source: str, shard: Shard | None = None) -> Iterator[list[ScannedFile]]:
     """Chunks of a remote root's files; what a listing has not said of them is asked for, in many threads.
 
-    shard: only its files.
+    shard: only its files, and of what is passed over its share.
 
     Raises DataError where a list names an image twice.
     """
     seen: set[str] = set()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="look-up") as pool:
-        records = root.stream()
+        records = root.stream_all()
         while chunk := list(islice(records, CHUNK)):
             for record in chunk if root.rows is not None else ():
-                if record.key in seen:
-                    raise DataError(
-                        f"{printable(root.url)}: lists {record.key!r} twice; keep one row per image"
-                    )
-                seen.add(record.key)
-            ours = [record for record in chunk if shard is None or shard.has(record.key)]
-            yield list(pool.map(lambda record: _scanned_object(record, source), ours))
+                if isinstance(record, ImageRecord):
+                    if record.key in seen:
+                        raise DataError(
+                            f"{printable(root.url)}: lists {record.key!r} twice; keep one row per image"
+                        )
+                    seen.add(record.key)
+            ours = [one for one in chunk if shard is None or shard.has(_key(one))]
+            yield list(pool.map(lambda one: _scanned_object(one, root.url, source), ours))
 
 
-def _scanned_object(record: ImageRecord, source: str) -> ScannedFile:
+def _key(one: ImageRecord | PassedOver) -> str:
+    return encode_key(one.relative) if isinstance(one, PassedOver) else one.key
+
+
+def _scanned_object(record: ImageRecord | PassedOver, url: str, source: str) -> ScannedFile:
+    if isinstance(record, PassedOver):
+        path = RemotePath.of(f"{url}/{record.relative}").as_path()
+        passed = ImageRecord(encode_key(record.relative), path)
+        return ScannedFile(passed, source, encode_key(f"{url}/{record.relative}"), 0, 0, record.reason)
     path = record.path
     assert isinstance(path, RemotePath)
     encoded = encode_key(path.url)

@@ -9,22 +9,20 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ingest.scan import ScannedFile, scanned_file
 from siamese_search.datasets.layouts import Survey
 from siamese_search.datasets.records import ImageRecord, encode_key, point_id
-from siamese_search.datasets.walk import MAX_DEPTH, refused_link, walk_images
+from siamese_search.datasets.walk import (
+    MAX_DEPTH,
+    PassedOver,
+    is_system_folder,
+    refused_link,
+    walk,
+)
 from siamese_search.io.images import is_image_name
-
-
-@dataclass(slots=True)
-class Located:
-    """files: what a scan would yield for them. misfits: images whose names do not fit the root's layout."""
-
-    files: list[ScannedFile] = field(default_factory=list)
-    misfits: list[str] = field(default_factory=list)
+from siamese_search.io.signatures import may_be_image, refused_file
 
 
 class Locator:
@@ -41,13 +39,13 @@ class Locator:
         self.source = source or encode_key(self.base)
         self._others = others
 
-    def locate(self, paths: Iterable[str]) -> Located:
+    def locate(self, paths: Iterable[str]) -> list[ScannedFile]:
         """The images among ``paths``, which are thought to be there; those that are not are left out.
 
         For a CSV one pass over its rows, without a look at the files that are not asked for.
         Raises DataError for a CSV that can no longer be read.
         """
-        located = Located()
+        located: list[ScannedFile] = []
         walkable: dict[str, bool] = {}
         if self.survey.rows is not None:
             wanted = {encode_key(path) for path in paths}
@@ -57,7 +55,7 @@ class Locator:
             return located
         for path in paths:
             directory, _, name = path.rpartition("/")
-            if name.startswith(".") or not is_image_name(name):
+            if name.startswith(".") or not may_be_image(name):
                 continue
             if directory not in walkable:
                 walkable[directory] = self.walkable(directory)
@@ -66,7 +64,7 @@ class Locator:
         return located
 
     def below(self, directory: str) -> Iterator[str]:
-        """The images below a directory, as far as a scan of the root would come by them."""
+        """What lies below a directory, as far as a scan of the root would come by it and tell."""
         prefix = f"{directory}/"
         if self.survey.rows is not None:
             for record in self.survey.rows:
@@ -76,14 +74,15 @@ class Locator:
         elif self.walkable(directory):
             root = Path(self.base, directory)
             links = self.survey.follow_links
-            for path in walk_images(root, follow_links=links, skipped=lambda *_: None):
+            for one in walk(root, follow_links=links):
+                path = one if isinstance(one, str) else one.relative
                 if prefix.count("/") + path.count("/") < MAX_DEPTH:
                     yield prefix + path
 
     def walkable(self, directory: str) -> bool:
-        """Whether a scan would enter this directory: no part of it is hidden, a link, or nested too deep."""
+        """Whether a scan would enter this directory: no part of it is hidden, the system's, a link, or too deep."""
         parts = directory.split("/") if directory else []
-        if len(parts) >= MAX_DEPTH or any(part.startswith(".") for part in parts):
+        if len(parts) >= MAX_DEPTH or any(part.startswith(".") or is_system_folder(part) for part in parts):
             return False
         links = self.survey.follow_links
         here, above = self.base, set()
@@ -107,15 +106,15 @@ class Locator:
         """Whether another root has a file of this name: with one source for both, they are the same point."""
         return any(os.path.lexists(os.path.join(other, path)) for other in self._others)  # noqa: PTH118
 
-    def _place(self, path: str, name: str, located: Located) -> None:
+    def _place(self, path: str, name: str, located: list[ScannedFile]) -> None:
         """One image name in a directory that a scan enters."""
         refused = self._refused(path, name)
         if refused:
-            located.files.append(self._failure(path, refused))
+            located.append(self._failure(path, refused))
         elif refused is None:
             record = self.survey.record_of(path)
-            if record is None:
-                located.misfits.append(path)
+            if isinstance(record, PassedOver):
+                located.append(self._failure(path, record.reason))
             else:
                 self._add(record, located)
 
@@ -129,22 +128,22 @@ class Locator:
             return ""
         if stat.S_ISLNK(mode):
             return "" if links and os.path.isdir(full) else refused_link(self.base, path, name, not links)  # noqa: PTH112
-        if stat.S_ISDIR(mode):
-            return ""
-        return None if stat.S_ISREG(mode) else "not a regular file"
+        if stat.S_ISREG(mode):
+            return refused_file(full, name)
+        return "not a regular file" if is_image_name(name) and not stat.S_ISDIR(mode) else ""
 
     def _failure(self, path: str, reason: str) -> ScannedFile:
         record = ImageRecord(encode_key(path), Path(self.base, path))
         return ScannedFile(record, self.source, encode_key(record.path), 0, 0, reason)
 
-    def _add(self, record: ImageRecord, located: Located) -> None:
+    def _add(self, record: ImageRecord, located: list[ScannedFile]) -> None:
         scanned = scanned_file(record, self.source, os.fspath(record.path))
         if scanned.reason == "no such file":
             return
         if self._others and self.shared(self.relative(record.path)):
             reason = f"another directory has a file of this name under the same source {self.source!r}"
             scanned = ScannedFile(record, self.source, scanned.path, scanned.size, scanned.mtime_ns, reason)
-        located.files.append(scanned)
+        located.append(scanned)
 
 
 def directory_identity(directory: str, follow_links: bool = True) -> tuple[int, int] | None:

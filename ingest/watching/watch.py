@@ -301,6 +301,7 @@ class Watcher:
             rescan=60 * options.rescan_minutes,
             poll=options.poll,
             follow_links=options.follow_links,
+            images_root=options.base(),
         )
 
 

@@ -5,22 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Literal
 
 from ingest.prune import Place, places_of
 from ingest.scan import CHUNK, ScannedFile, scan_files
 from ingest.watching.events import Delivery, Events
+from ingest.watching.layout import RootLayout, RootOptions, Say
 from ingest.watching.locate import Locator, directory_identity
 from ingest.watching.removal import absent, parents
 from ingest.watching.settling import Settling, signature_of
-from siamese_search.datasets.layouts import Survey, survey
-from siamese_search.datasets.walk import walk_images
 from siamese_search.errors import DataError, printable
-from siamese_search.io.images import is_image_name
+from siamese_search.io.signatures import may_be_image
 
 #: Paths held back at a time (some 300 bytes each). Beyond it only a scan can keep up.
 MAX_WAITING = 200_000
@@ -28,23 +25,6 @@ MAX_WAITING = 200_000
 _LOOK_SECONDS = 1.0
 #: After a scan for lost events the next one waits this many times as long as it took, and at least so many seconds.
 _REST_FACTOR, _REST_SECONDS = 5.0, 2.0
-
-#: (level, event, message): ``level`` is info or warning, ``event`` a word for programs.
-Say = Callable[[Literal["info", "warning"], str, str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class RootOptions:
-    """layout, source: as for an ingest. others: directories of the other roots that share ``source``.
-    settle: seconds. rescan: seconds between full scans, 0 for never. poll: read again instead of events."""
-
-    layout: str = "auto"
-    source: str | None = None
-    others: Sequence[str] = ()
-    settle: float = 0.5
-    rescan: float = 3600.0
-    poll: bool = False
-    follow_links: bool = False
 
 
 class WatchedRoot:
@@ -58,8 +38,9 @@ class WatchedRoot:
         self.path, self._options, self._say, self._wake = path, options, say, wake
         self.table = not path.is_dir()
         self.locator: Locator | None = None
-        if self.table or self._has_images():
-            self.locator = self._survey()
+        self._layout = RootLayout(path, options, say)
+        if self.table or self._layout.has_images():
+            self.locator = self._layout.survey()
         self.base = os.fspath(path) if self.locator is None else self.locator.base
         self._prefix = os.path.join(self.base, "")  # noqa: PTH118
         self.inbox: deque[Delivery] = deque()
@@ -73,7 +54,7 @@ class WatchedRoot:
         )  # out since the last done(): a point must not be written twice at a time
         self._scans: deque[Iterator[list[ScannedFile]]] = deque()
         self._scan_wanted, self._scan_not_before, self._scan_began = True, 0.0, 0.0
-        self._full = False
+        self._full = self._layout_in_doubt = False
         self._loss = ""  # the last reason for a scan that was told
         self.places: list[Place] = []
         self.scanned = self.scan_ended = False  # ever; since the last call of take_scan_ended()
@@ -133,6 +114,9 @@ class WatchedRoot:
             if now >= self._next_rescan:
                 self._next_rescan = float("inf")
                 self._scan_wanted = True
+                self._layout_in_doubt = self._layout.may_change and self.locator is not None
+        if self._layout_in_doubt and self.present and not self._full and now >= self._scan_not_before:
+            self._reconsider(now)
         if self._scan_wanted and self.present and not self._full and now >= self._scan_not_before:
             if self.waiting:
                 self._first_images()
@@ -236,7 +220,9 @@ class WatchedRoot:
                 )
                 self._scan_wanted = True
         elif path and (
-            is_image_name(path) or path in self.directories or os.path.isdir(self._prefix + path)  # noqa: PTH112
+            may_be_image(path.rpartition("/")[2])
+            or path in self.directories
+            or os.path.isdir(self._prefix + path)  # noqa: PTH112
         ):
             self.settling.touch(path, now)
 
@@ -264,14 +250,10 @@ class WatchedRoot:
         except DataError as error:
             self._say("warning", "scan_failed", str(error))
             return []
-        for path in located.misfits:
-            layout = self.locator.survey.detection.layout
-            self._say(
-                "warning", "misfit", f"{printable(self._prefix + path)}: does not fit the layout {layout}"
-            )
         files = []
-        for file in located.files:
+        for file in located:
             path = self.locator.relative(file.record.path)
+            self._doubt(self.locator, path)
             self._learn(path)
             if path in self._handed:
                 self.settling.touch(path, now)
@@ -305,12 +287,16 @@ class WatchedRoot:
     def _directory_scan(self, locator: Locator, directory: str) -> Iterator[list[ScannedFile]]:
         paths = locator.below(directory)
         while chunk := list(islice(paths, CHUNK)):
-            yield locator.locate(chunk).files
+            self._doubt(locator, chunk[0])
+            yield locator.locate(chunk)
 
     def _scheduled(self, now: float) -> None:
         """A full scan has ended: say when the next one may come, and when it has to."""
-        self._scan_not_before = now + max(_REST_SECONDS, _REST_FACTOR * (now - self._scan_began))
+        self._rest(now)
         self._next_rescan = now + self._options.rescan if self._options.rescan > 0 else float("inf")
+
+    def _rest(self, now: float) -> None:
+        self._scan_not_before = now + max(_REST_SECONDS, _REST_FACTOR * (now - self._scan_began))
 
     def _learn(self, path: str) -> None:
         for directory in parents(path):
@@ -324,32 +310,35 @@ class WatchedRoot:
 
     # The root itself.
 
-    def _survey(self) -> Locator:
-        options = self._options
-        found: Survey = survey(
-            self.path, options.layout, follow_links=options.follow_links, skipped=lambda *_: None
-        )
-        self._say(
-            "info",
-            "layout",
-            f"{printable(self.path)}: layout {found.detection.layout}: {found.detection.reason}",
-        )
-        return Locator(found, options.source, options.others)
-
-    def _has_images(self) -> bool:
-        links = self._options.follow_links
-        found = walk_images(self.path, follow_links=links, inside=not links, skipped=lambda *_: None)
-        return next(found, None) is not None
-
     def _first_images(self) -> None:
         """Decide the layout of a root that was empty, if images have come."""
         try:
-            if self._has_images():
-                self.locator = self._survey()
+            if self._layout.has_images():
+                self.locator = self._layout.survey()
                 return
         except DataError as error:
             self._say("warning", "survey_failed", str(error))
         self._scan_wanted = False  # until something happens in it
+
+    def _doubt(self, locator: Locator, path: str) -> None:
+        """Whether a new image may make the layout another one, as the second folder does of a flat directory."""
+        if self._layout.may_change:
+            top, inside, _ = path.partition("/")
+            folders = locator.survey.detection.layout == "folders"
+            self._layout_in_doubt |= not inside if folders else bool(inside) and top not in self.directories
+
+    def _reconsider(self, now: float) -> None:
+        """Decide the layout again, by all images that are there now; where it is another, all are scanned again."""
+        assert self.locator is not None
+        self._layout_in_doubt = False
+        changed = self._layout.reconsidered(self.locator)
+        if changed is not None:
+            self.locator = changed
+            self._scans.clear()
+            self._scan_wanted = True
+        else:
+            self._scan_began = now
+            self._rest(time.monotonic())
 
     def _look_at_root(self) -> None:
         identity = directory_identity(self.base)
@@ -382,7 +371,7 @@ class WatchedRoot:
             return
         self._table_signature = self._table_seen
         try:
-            self.locator = self._survey()
+            self.locator = self._layout.survey()
         except DataError as error:
             self._say("warning", "survey_failed", f"{error}; its former rows stay in force")
             return

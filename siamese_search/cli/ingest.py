@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ from siamese_search.options import click_option, click_options
 if TYPE_CHECKING:
     from ingest.summary import IngestSummary, Progress
 
+
+#: Files named for the same reason; of further ones the number is told.
+_TOLD = 20
 
 EPILOG = """\b
 Examples:
@@ -66,8 +70,9 @@ def ingest_command(
 ) -> int:
     """Embed the images under each DIR (a directory, a .csv file, or a URL) into a gallery.
 
-    What is there already is kept: only new and changed files are embedded. Files that cannot be read are
-    named, counted and skipped (exit code 3), and so are pipes, devices, and links to folders and out of DIR.
+    What is there already is kept: only new and changed files are embedded. Images that cannot be read or do not fit
+    the layout are named, counted and skipped (exit code 3), and so are pipes, devices, links to folders and out of
+    DIR, and the folders in which systems keep thumbnails and deleted files. Hidden files are left alone.
     Ctrl-C finishes the batch in hand; the same command goes on.
 
     With --watch a signal is how it ends, with exit code 0 once the first ingest is complete.
@@ -110,8 +115,14 @@ def ingest_command(
             stop=stop,
             notify=note,
         )
+    told: Counter[str] = Counter()
     for failure in summary.failures:
-        warn(f"skipped {failure.path}: {failure.reason}")
+        told[failure.reason] += 1
+        if told[failure.reason] <= _TOLD:
+            warn(f"skipped {failure.path}: {failure.reason}")
+    for reason, count in told.items():
+        if count > _TOLD:
+            warn(f"skipped {count - _TOLD} more: {reason}")
     if summary.failed > len(summary.failures):
         more = summary.failed - len(summary.failures)
         warn(

@@ -21,6 +21,13 @@ _INT = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")  # "007" is a name, not a number
 _BOOLS = {"true": True, "false": False}
 #: Kinds of column in order of preference: a column has the first kind that all its values fit.
 KINDS = ("bool", "int", "float", "str")
+#: Columns of an export that say nothing of what an image shows.
+_NO_METADATA = BOOKKEEPING | {"id", "vector"}
+#: What other tables call the columns ``identity`` and ``camera``.
+_IDENTITY_NAMES = frozenset(
+    ["person_id", "person", "pid", "label", "class", "subject", "who", "name", "identity_id", "target"]
+)
+_CAMERA_NAMES = frozenset(["camera_id", "cam", "camid", "cam_id", "cameraid"])
 
 Triplet = tuple[str, str, str]
 
@@ -31,9 +38,10 @@ class CsvLayout:
     ``root`` is the directory that keys are relative to. Iterating streams the records in file order, in
     constant memory. Raises DataError (on construction) for missing files, no path column, reserved or
     repeated columns, and paths that leave the image directory.
+    lenient: missing files are an error only where no file is there; else whoever reads the records finds out.
     """
 
-    def __init__(self, table: Table, images_root: Path | None = None) -> None:
+    def __init__(self, table: Table, images_root: Path | None = None, *, lenient: bool = False) -> None:
         self.table = table
         path_column = table.find(*PATH_COLUMNS)
         if path_column is None:
@@ -47,14 +55,34 @@ class CsvLayout:
         special = {self._path, self._identity, self._camera}
         # A nameless column is what data frames write for their index: nobody can filter by it.
         self._metadata = {i: c for i, c in enumerate(table.columns) if i not in special and c}
+        self._lenient = lenient
         for column in self._metadata.values():
-            if column.lower() in BOOKKEEPING:  # a gallery's own fields must not be overwritten
+            if (
+                column.lower() in BOOKKEEPING and not table.is_export
+            ):  # a gallery's own fields are not overwritten
                 raise DataError(f"{printable(table.path)}: column {column!r} is a reserved name; rename it")
+        if table.is_export:  # which says of each image what a gallery knew of its file
+            self._metadata = {i: c for i, c in self._metadata.items() if c.lower() not in _NO_METADATA}
         self.root, self._prefix = Path(), ""
         self.root, self.rows, self.kinds = self._survey(images_root)
 
+    @property
+    def unnamed(self) -> str:
+        """What to know where no column is called ``identity``, or what may be meant for ``camera`` is not; or ""."""
+        told = []
+        for wanted, names in (("identity", _IDENTITY_NAMES), ("camera", _CAMERA_NAMES)):
+            if self.table.find(wanted) is None:
+                like = next(
+                    (c for c in self._metadata.values() if c.lower().replace(" ", "_") in names), None
+                )
+                if like is not None:
+                    told.append(f"no column {wanted}: call {printable(like)} so if it is meant")
+                elif wanted == "identity":
+                    told.append("no column identity, so its images have none")
+        return "; ".join(told)
+
     def __iter__(self) -> Iterator[ImageRecord]:
-        for line, row in self.table.rows():
+        for line, row in self.table.cells():
             key, path = self._place(self._resolve(row[self._path], line))
             metadata = {
                 name: typed_value(row[i], self.kinds[name])
@@ -96,7 +124,7 @@ class CsvLayout:
         missing: list[str] = []
         possible = {index: list(KINDS) for index in self._metadata}
         seen: set[int] = set()
-        for line, row in self.table.rows():
+        for line, row in self.table.cells():
             if base is None:
                 base = self.root = self._find_base(row[self._path], images_root)
                 self._prefix = os.path.join(os.fspath(base), "")  # noqa: PTH118
@@ -113,7 +141,7 @@ class CsvLayout:
                     possible[index] = [kind for kind in possible[index] if fits_kind(value, kind)]
         if base is None:
             raise DataError(f"{printable(self.table.path)}: no rows below the header; nothing to read")
-        if missing_count:
+        if missing_count and not (self._lenient and missing_count < rows):
             raise missing_files(self.table, base, missing, missing_count)
         return (
             base,
@@ -206,7 +234,8 @@ def missing_files(table: Table, base: Path, first: list[str], count: int) -> Dat
     shown = ", ".join(printable(name) for name in first) + (", …" if count > len(first) else "")
     return DataError(
         f"{printable(table.path)}: {count} image{'s' * (count != 1)} it names cannot be found below"
-        f" {printable(base)}: {shown}; restore them, drop the rows, or give another images root"
+        f" {printable(base)}: {shown}; restore them, drop the rows, or move the table beside them"
+        " (sss ingest: --images-root)"
     )
 
 

@@ -17,7 +17,7 @@ from siamese_search.datasets.records import (
     label_text,
 )
 from siamese_search.datasets.table import Table, read_header
-from siamese_search.datasets.walk import PassedOver, Skipped, walk, walk_images
+from siamese_search.datasets.walk import PassedOver, walk
 from siamese_search.errors import DataError, UsageError, printable
 
 LAYOUTS = ("folders", "market1501", "csv", "triplets", "flat")
@@ -27,7 +27,15 @@ _SPLIT_NAMES = frozenset(
     {"train", "test", "val", "valid", "validation", "query", "queries", "gallery", "images"}
     | {"bounding_box_train", "bounding_box_test"}
 )
+_LOOKED_FOR = (
+    "looked for .jpg, .png, .webp, .bmp, .tif, .ppm, .gif, also in folders; hidden files are skipped"
+)
 _SHOWN = 3  # offending paths named in an error
+#: Why an image is left out of a layout.
+_MISFITS = {
+    "market1501": "does not fit the layout market1501: it has no name like 0002_c1s1_000451_03.jpg",
+    "folders": "does not fit the layout folders: it lies beside the folders of the identities, not in one",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +75,13 @@ def detect_layout(
 ) -> Detection:
     """Decide which layout a directory or CSV file has.
 
-    For a directory every image name is read (names only: no file is opened), so the answer does not depend on
-    luck: Market-1501 names if at least half of the images have them, else one folder per identity if most
-    images lie in two or more top folders, else flat. For a CSV the header decides. With ``layout`` other than
-    "auto" only that layout is considered.
+    For a directory every image name is read, so the answer does not depend on luck: Market-1501 names if at least
+    half of the images have them, else one folder per identity if most images lie in two or more top folders, else
+    flat. For a CSV the header decides. With ``layout`` other than "auto" only that layout is considered.
+    Images that do not fit are left out and named, as long as they are fewer than those that do.
 
-    Raises DataError where there are no images or the layout does not fit, with the first three offending
-    paths; UsageError for an unknown layout.
+    Raises DataError where there are no images or the layout does not fit most of them, with the first three
+    offending paths; UsageError for an unknown layout.
     """
     return survey(root, layout, images_root=images_root, follow_links=follow_links).detection
 
@@ -96,13 +104,27 @@ def scan_records(
 def load_dataset(
     root: Path, layout: str = "auto", *, images_root: Path | None = None, follow_links: bool = False
 ) -> Dataset:
-    """Read a whole data set into memory. Raises DataError as :func:`scan_records` and for repeated images."""
+    """Read a whole data set into memory. Raises DataError as :func:`scan_records` and for repeated images.
+
+    What is left out of it is counted in ``reason``, with the first.
+    """
     surveyed = survey(root, layout, images_root=images_root, follow_links=follow_links)
     found = surveyed.detection
-    records = list(surveyed.stream())
+    records: list[ImageRecord] = []
+    left_out: list[PassedOver] = []
+    for one in surveyed.stream_all():
+        if isinstance(one, ImageRecord):
+            records.append(one)
+        elif one.error is not None:
+            raise one.error
+        else:
+            left_out.append(one)
     if found.layout == "csv":
         _refuse_repeats(root, records)
-    return Dataset(found.base, found.layout, found.reason, records, surveyed.triplets)
+    reason = found.reason
+    if left_out:
+        reason += f"; {len(left_out)} left out, the first is {printable(left_out[0].relative)}: {left_out[0].reason}"
+    return Dataset(found.base, found.layout, reason, records, surveyed.triplets)
 
 
 def _refuse_repeats(path: Path, records: list[ImageRecord]) -> None:
@@ -151,21 +173,21 @@ class Survey:
             yield from self.rows
             return
         for one in walk(self.detection.base, follow_links=self.follow_links, inside=inside):
-            record = self.record_of(one) if isinstance(one, str) else one
-            if record is not None:  # a file that came since the check and does not fit: the next scan says so
-                yield record
+            yield self.record_of(one) if isinstance(one, str) else one
 
-    def record_of(self, relative: str) -> ImageRecord | None:
+    def record_of(self, relative: str) -> ImageRecord | PassedOver:
         """The record of one image of a directory (``relative`` as :func:`walk_images` yields it).
 
-        ``None`` where its name does not fit the layout. The images of a CSV are in its rows, not here.
+        It is passed over where its name does not fit the layout. The images of a CSV are in its rows, not here.
         """
         base, layout = self.detection.base, self.detection.layout
         if layout == "market1501":
-            return market_record(base, relative)
+            return market_record(base, relative) or PassedOver(relative, _MISFITS[layout])
         if layout == "folders":
             top, inside, _ = relative.partition("/")
-            return ImageRecord(encode_key(relative), base / relative, label_text(top)) if inside else None
+            if not inside:
+                return PassedOver(relative, _MISFITS[layout])
+            return ImageRecord(encode_key(relative), base / relative, label_text(top))
         return ImageRecord(encode_key(relative), base / relative)
 
 
@@ -175,28 +197,28 @@ def survey(
     *,
     images_root: Path | None = None,
     follow_links: bool = False,
-    skipped: Skipped | None = None,
+    lenient: bool = False,
 ) -> Survey:
     """Decide and check the layout of a root in one pass over its names; then stream it, in a second.
 
-    Parameters and errors as for :func:`scan_records`. skipped: called with each directory that cannot be
-    read, which otherwise is an error (:func:`walk_images`).
+    Parameters and errors as for :func:`scan_records`. lenient: a directory that cannot be read is no error, because
+    the stream will name it, nor are missing files of a CSV, while others are there.
     """
     root = Path(root)
     if layout not in ("auto", *LAYOUTS):
         raise UsageError(f"unknown layout {layout!r}; choose from auto, {', '.join(LAYOUTS)}")
     try:
-        return _survey_path(root, layout, images_root, follow_links, skipped)
+        return _survey_path(root, layout, images_root, follow_links, lenient)
     except OSError as error:  # a parent that may not be entered, a disk that fails
         raise DataError(f"{printable(root)}: cannot be read ({error.strerror or error})") from None
 
 
 def _survey_path(
-    root: Path, layout: str, images_root: Path | None, follow_links: bool, skipped: Skipped | None
+    root: Path, layout: str, images_root: Path | None, follow_links: bool, lenient: bool
 ) -> Survey:
     if root.is_dir():
         if layout not in ("csv", "triplets"):
-            return _survey_directory(root, layout, follow_links, skipped)
+            return _survey_directory(root, layout, follow_links, lenient)
         root = _only_csv(root, layout)
     if not root.exists():
         raise DataError(f"{printable(root)}: no such file or directory; check the path")
@@ -204,7 +226,7 @@ def _survey_path(
         raise DataError(f"{printable(root)}: neither a directory of images nor a CSV file; give one of them")
     if layout in ("folders", "market1501", "flat"):
         raise DataError(f"{printable(root)}: layout {layout} needs a directory; give one, or use csv or auto")
-    return _survey_table(read_header(root), layout, images_root)
+    return _survey_table(read_header(root), layout, images_root, lenient)
 
 
 def _only_csv(root: Path, layout: str) -> Path:
@@ -218,7 +240,7 @@ def _only_csv(root: Path, layout: str) -> Path:
     return found[0]
 
 
-def _survey_table(table: Table, layout: str, images_root: Path | None) -> Survey:
+def _survey_table(table: Table, layout: str, images_root: Path | None, lenient: bool) -> Survey:
     header = ",".join(printable(column) for column in table.columns)
     header = header if len(header) <= 80 else header[:77] + "..."
     if layout == "auto":
@@ -228,8 +250,8 @@ def _survey_table(table: Table, layout: str, images_root: Path | None) -> Survey
         reason = f"a CSV of triplets with the header {header} ({len(triplets)} rows, {len(records)} images)"
         detection = Detection(layout, reason, base)
         return Survey(table.path, detection, rows=records, triplets=triplets, images=len(records))
-    rows = CsvLayout(table, images_root)
-    reason = f"a CSV with the header {header} ({rows.rows} rows)"
+    rows = CsvLayout(table, images_root, lenient=lenient)
+    reason = "; ".join(filter(None, (f"a CSV with the header {header} ({rows.rows} rows)", rows.unnamed)))
     return Survey(table.path, Detection(layout, reason, rows.root), rows=rows, images=rows.rows)
 
 
@@ -247,8 +269,20 @@ class _Names:
     not_in_folders: list[str] = field(default_factory=list)
 
 
-def _read_names(root: Path, follow_links: bool, skipped: Skipped | None) -> _Names:
-    return _count(walk_images(root, follow_links=follow_links, skipped=skipped))
+def _read_names(root: Path, follow_links: bool, lenient: bool) -> tuple[_Names, str]:
+    """What the names tell, and the first thing that was passed over, with its reason."""
+    passed: list[str] = []
+
+    def images() -> Iterator[str]:
+        for one in walk(root, follow_links=follow_links):
+            if isinstance(one, str):
+                yield one
+            elif one.error is not None and not lenient:
+                raise one.error
+            elif not passed:
+                passed.append(f"{printable(one.relative)}: {one.reason}")
+
+    return _count(images()), "".join(passed)
 
 
 def _count(images: Iterable[str]) -> _Names:
@@ -275,13 +309,10 @@ def _count(images: Iterable[str]) -> _Names:
     return names
 
 
-def _survey_directory(root: Path, layout: str, follow_links: bool, skipped: Skipped | None) -> Survey:
-    names = _read_names(root, follow_links, skipped)
+def _survey_directory(root: Path, layout: str, follow_links: bool, lenient: bool) -> Survey:
+    names, passed = _read_names(root, follow_links, lenient)
     if names.images == 0:
-        raise DataError(
-            f"{printable(root)}: no images in it (looked for .jpg, .png, .webp, .bmp, .tif, .ppm, .gif, also"
-            " in folders; hidden files and linked folders are skipped); check the path"
-        )
+        raise DataError(f"{printable(root)}: no images in it ({passed or _LOOKED_FOR}); check the path")
     layout, reason = _fitting(root, names, layout)
     return Survey(root, Detection(layout, reason, root), follow_links, images=names.images)
 
@@ -301,7 +332,7 @@ def _fitting(root: str | Path, names: _Names, layout: str) -> tuple[str, str]:
         layout, reason = _choose(names)
     else:
         reason = "asked for"
-    if layout == "market1501" and names.market < names.images:
+    if layout == "market1501" and 2 * names.market < names.images:
         raise _misfit(
             root,
             layout,
@@ -310,7 +341,7 @@ def _fitting(root: str | Path, names: _Names, layout: str) -> tuple[str, str]:
             names.not_market,
             "rename them like 0002_c1s1_000451_03.jpg, move them out, or choose another layout",
         )
-    if layout == "folders" and names.in_folders < names.images:
+    if layout == "folders" and 2 * names.in_folders < names.images:
         raise _misfit(
             root,
             layout,

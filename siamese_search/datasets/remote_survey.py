@@ -17,11 +17,12 @@ from siamese_search.datasets.csv_layout import CsvLayout
 from siamese_search.datasets.layouts import Detection, Survey, survey_names
 from siamese_search.datasets.records import ImageRecord, encode_key
 from siamese_search.datasets.table import Table, read_header
-from siamese_search.datasets.walk import PassedOver
+from siamese_search.datasets.walk import PassedOver, SystemFolders, is_system_folder
 from siamese_search.errors import DataError, ImageError, UsageError, printable
 from siamese_search.io.images import is_image_name
 from siamese_search.io.location import FileStamp, RemotePath, protocol_of, redacted
 from siamese_search.io.remote import check_url, fetch, list_objects
+from siamese_search.io.signatures import refused_name
 
 _TABLES = (".csv", ".tsv", ".txt")
 #: A list of a million URLs.
@@ -33,11 +34,13 @@ class RemoteSurvey(Survey):
     """A root that is not on this machine. ``url``: its name, safe to store and print; no credentials are in it.
 
     listing: of a prefix, the images below it by their path there; empty for a list, whose records come from ``rows``.
+    passed: what is passed over below a prefix.
     """
 
     url: str = ""
     address: str = ""
     listing: dict[str, FileStamp] = field(default_factory=dict)
+    passed: list[PassedOver] = field(default_factory=list)
 
     @property
     def source(self) -> str:
@@ -50,9 +53,11 @@ class RemoteSurvey(Survey):
             return
         for relative, stamp in self.listing.items():
             record = self.record_of(relative)
-            if record is not None:
+            if isinstance(record, ImageRecord):
                 path = RemotePath.of(f"{self.address}/{relative}", stamp)
-                yield replace(record, path=path.as_path())
+                record = replace(record, path=path.as_path())
+            yield record
+        yield from self.passed
 
     def keys(self) -> set[str]:
         """The keys of all images that there are."""
@@ -89,11 +94,21 @@ def _survey_prefix(address: str, layout: str) -> RemoteSurvey:
         raise UsageError(
             f"{printable(shown)}: layout {layout} is for tables; choose folders, market1501 or flat"
         )
-    listing = {
-        relative: stamp
-        for relative, stamp in list_objects(address)
-        if is_image_name(relative) and not any(part.startswith(".") for part in relative.split("/"))
-    }
+    listing: dict[str, FileStamp] = {}
+    passed: list[PassedOver] = []
+    system = SystemFolders()
+    for relative, stamp in list_objects(address):
+        *folders, name = relative.split("/")
+        if any(part.startswith(".") for part in (*folders, name)):
+            continue
+        inside = next((at for at, part in enumerate(folders) if is_system_folder(part)), None)
+        if inside is not None:
+            system.add("/".join(folders[: inside + 1]))
+        elif (refused := refused_name(name)) is None:
+            listing[relative] = stamp
+        elif refused:
+            passed.append(PassedOver(relative, refused))
+    passed += system.passed_over()
     if not listing:
         raise DataError(
             f"{printable(shown)}: no images below it; check the bucket and the prefix, or see the formats in:"
@@ -102,7 +117,13 @@ def _survey_prefix(address: str, layout: str) -> RemoteSurvey:
     chosen, reason = survey_names(shown, listing, layout)
     detection = Detection(chosen, reason, Path("/"))
     return RemoteSurvey(
-        Path(shown), detection, images=len(listing), url=shown, address=address, listing=listing
+        Path(shown),
+        detection,
+        images=len(listing),
+        url=shown,
+        address=address,
+        listing=listing,
+        passed=passed,
     )
 
 
@@ -125,11 +146,14 @@ def _survey_list(url: str, layout: str) -> RemoteSurvey:
         file.flush()
         try:
             table = read_header(Path(file.name))
-            rows = list(RemoteCsv(table, url))
+            parsed = RemoteCsv(table, url)
+            rows = list(parsed)
         except DataError as error:
             raise DataError(str(error).replace(file.name, printable(shown))) from None
     header = ",".join(printable(column) for column in table.columns)
     reason = f"a list of URLs with the header {header[:80]} ({len(rows)} rows)"
+    if parsed.unnamed and len(table.columns) > 1:
+        reason += f"; {parsed.unnamed}"
     return RemoteSurvey(
         Path(shown), Detection("csv", reason, Path("/")), rows=rows, images=len(rows), url=shown, address=url
     )

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamese_search.errors import DataError, printable
+from siamese_search.io.csv_cells import read_cell
 
 DELIMITERS = (",", ";", "\t", "|")
 MAX_COLUMNS = 256
@@ -16,6 +17,8 @@ MAX_FIELD = 32_768
 MAX_ROWS = 100_000_000
 
 PATH_COLUMNS = ("path", "image", "file", "filename", "image_path", "file_path")
+#: What helps an ingest against names outside.
+_OPTION = ", or ingest with --images-root (/ for whole paths anywhere)"
 TRIPLET_COLUMNS = ("anchor", "positive", "negative")
 
 
@@ -36,6 +39,19 @@ class Table:
     def is_triplets(self) -> bool:
         """Whether the header names an anchor, a positive and a negative."""
         return all(self.find(name) is not None for name in TRIPLET_COLUMNS)
+
+    @property
+    def is_export(self) -> bool:
+        """Whether the columns are those of ``sss export``: then a gallery's own fields are among them."""
+        return all(self.find(name) is not None for name in ("path", "source", "key"))
+
+    def cells(self) -> Iterator[tuple[int, list[str]]]:
+        """The rows as values: of an export, what was written; of other tables, what stands there."""
+        if not self.is_export:
+            yield from self.rows()
+            return
+        for line, row in self.rows(strip=False):
+            yield line, [read_cell(cell) for cell in row]
 
     def rows(self, *, strip: bool = True) -> Iterator[tuple[int, list[str]]]:
         """Yield (line number, fields, stripped unless told), as many as columns; blank lines are skipped."""
@@ -103,13 +119,16 @@ def image_base(table: Table, first: str, images_root: Path | None) -> Path:
     """The directory that a CSV's names are relative to.
 
     ``images_root`` where given; else the CSV's own directory, or the folder in it (the one named like the CSV
-    first) that holds ``first``, the first name in the file. Falls back to the CSV's directory.
+    first) that holds ``first``, the first name in the file. Falls back to the CSV's directory; of an export, which
+    has whole paths, to the root of all.
     """
     if images_root is not None:
         if not images_root.is_dir():
             raise DataError(f"{printable(images_root)}: no such directory; check the images root")
         return images_root
     here = table.path.parent
+    if table.is_export and _relative(here, first) is None:
+        return Path("/")
     if os.path.isabs(first) or not first or "\x00" in first:  # noqa: PTH117 - may hold surrogates
         return here
     candidates = [here, here / table.path.stem]
@@ -131,8 +150,8 @@ def resolve_names(table: Table, base: Path, names: Sequence[str], line: int) -> 
         if relative is None:
             what = f"{printable(name)!r} leaves {printable(base)}" if name else "the image name is empty"
             raise DataError(
-                f"{printable(table.path)}: line {line}: {what}; use names inside"
-                " the image directory, or another images root"
+                f"{printable(table.path)}: line {line}: {what}; use names inside the image directory"
+                f"{_OPTION if name else ''}"
             )
         resolved.append(relative)
     return resolved

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamese_search.datasets.layouts import detect_layout, load_dataset, scan_records
+from siamese_search.datasets.layouts import detect_layout, load_dataset, scan_records, survey
 from siamese_search.datasets.market1501 import parse_market_name
 from siamese_search.datasets.records import decode_key
 from siamese_search.errors import DataError, UsageError
@@ -125,8 +125,22 @@ def test_a_layout_that_does_not_fit_shows_the_first_three(tmp_path, layout, name
         scan_records(root, layout)  # on the call, before anything is ingested
 
 
-def test_auto_with_a_few_misfits_names_them(tmp_path):
-    fails(touch(tmp_path, *MARKET, "thumb.jpg"), "names like", "1 image: thumb.jpg", "another layout")
+@pytest.mark.parametrize("layout", ["auto", "asked for"])
+@pytest.mark.parametrize(
+    ("names", "found"), [(MARKET, "market1501"), (["ann/1.jpg", "ann/2.jpg", "bob/1.jpg"], "folders")]
+)
+def test_a_few_misfits_are_left_out_and_named(tmp_path, layout, names, found):
+    root = touch(tmp_path, *names, "sheet.png", "thumb.jpg")
+    dataset = load_dataset(root, "auto" if layout == "auto" else found)
+    assert dataset.layout == found
+    assert sorted(record.key for record in dataset.records) == sorted(names)
+    assert f"; 2 left out, the first is sheet.png: does not fit the layout {found}" in dataset.reason
+    assert len(list(scan_records(root))) == len(names)
+
+
+def test_what_has_no_images_that_are_read_says_what_it_has(tmp_path):
+    (tmp_path / "a").write_bytes(b"\0\0\0\x20ftypavif")
+    fails(tmp_path, "no images in it", "a: AVIF is not read")
 
 
 def test_order_depends_on_names_alone(tmp_path):
@@ -369,3 +383,51 @@ def test_the_real_data_sets(data_dir):
     assert {r.key for r in triplets.records} <= {r.key for r in market.records}
     faces = load_dataset(data_dir / "orl_faces")
     assert (faces.layout, len(faces.records), len(faces.identities)) == ("folders", 400, 40)
+
+
+def test_whole_paths_lie_below_the_root_that_is_named(tmp_path):
+    touch(tmp_path / "disk", "a.jpg")
+    path = table(tmp_path, "path,identity\n" + f"{tmp_path / 'disk' / 'a.jpg'},ann\n", "x.csv")
+    [record] = scan_records(path, images_root=Path("/"))
+    assert record.path == tmp_path / "disk" / "a.jpg"
+
+
+@pytest.mark.parametrize("text", ["a.jpg\nno.jpg\n", "no.jpg\nno2.jpg\n"])
+def test_a_lenient_survey_leaves_missing_files_to_whoever_reads(tmp_path, text):
+    touch(tmp_path, "a.jpg")
+    path = table(tmp_path, f"path\n{text}")
+    if "a.jpg" in text:
+        assert [record.key for record in survey(path, lenient=True).stream()] == ["a.jpg", "no.jpg"]
+    else:
+        with pytest.raises(DataError, match="2 images it names cannot be found"):
+            survey(path, lenient=True)
+
+
+@pytest.mark.parametrize(
+    ("header", "told"),
+    [
+        (
+            "path,Person_ID,cam",
+            "no column identity: call Person_ID so if it is meant; no column camera: call cam so",
+        ),
+        ("path,age", "no column identity, so its images have none"),
+        ("path,identity", None),
+    ],
+)
+def test_a_table_without_identities_says_so(tmp_path, header, told):
+    touch(tmp_path, "a.jpg")
+    reason = detect_layout(table(tmp_path, f"{header}\na.jpg{',1' * header.count(',')}\n")).reason
+    assert (told in reason) if told else "no column" not in reason
+
+
+def test_an_exported_gallery_is_read_as_a_table(tmp_path):
+    touch(tmp_path / "p", "=x/0.jpg", "=x/1.jpg")
+    rows = "".join(f"{i},'=x,p,{tmp_path}/p/=x/{i}.jpg,=x/{i}.jpg,1,2,{i}\n" for i in (0, 1))
+    text = f"id,identity,source,path,key,crc,size,age\n{rows}"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for path in (table(tmp_path, text, "x.csv"), table(elsewhere, text, "x.csv")):
+        records = load_dataset(path).records
+        assert [(r.identity, r.metadata, r.path) for r in records] == [
+            ("=x", {"age": i}, tmp_path / "p" / "=x" / f"{i}.jpg") for i in (0, 1)
+        ]

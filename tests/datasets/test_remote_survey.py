@@ -4,7 +4,9 @@ import pytest
 from fakes import write_image
 from web import serve
 
+from ingest.scan import scan_files
 from siamese_search.datasets.remote_survey import survey_remote
+from siamese_search.datasets.walk import PassedOver
 from siamese_search.errors import DataError, UsageError
 
 fsspec = pytest.importorskip("fsspec")
@@ -65,13 +67,27 @@ def test_the_layout_of_a_prefix(bucket, names, layout, expected):
     assert all(record.path.stamp.size == 1 for record in survey.stream())
 
 
+def test_what_is_passed_over_is_named(bucket):
+    put(bucket, "in/a/1.jpg", "in/b/1.jfif", "in/b/2.AVIF", "in/b/notes.txt", "in/stray.jpg")
+    put(bucket, "in/a/@eaDir/1.jpg/S.jpg", "in/a/@eaDir/2.jpg/S.jpg", "in/b/@eaDir/1.jpg/S.jpg")
+    survey = survey_remote("memory://bucket/in")
+    assert [key for key, *_ in told(survey)] == ["a/1.jpg", "b/1.jfif"]
+    passed = {one.relative: one.reason for one in survey.stream_all() if isinstance(one, PassedOver)}
+    assert sorted(passed) == ["a/@eaDir", "b/2.AVIF", "stray.jpg"]
+    assert "like 1 more" in passed["a/@eaDir"]
+    [files] = list(scan_files([survey]))
+    assert {f.path: f.reason for f in files if "stray" in f.path} == {
+        "memory://bucket/in/stray.jpg": passed["stray.jpg"]
+    }
+
+
 @pytest.mark.parametrize(
     ("names", "layout", "words"),
     [
         ([], "auto", "no images below it"),
         (["in/a.txt"], "auto", "no images below it"),
         (["in/a.jpg"], "market1501", "does not fit 1 image: a.jpg"),
-        (["in/a.jpg", "in/b/c.jpg"], "folders", "does not fit 1 image: a.jpg"),
+        (["in/a.jpg", "in/b.jpg", "in/b/c.jpg"], "folders", "does not fit 2 images: a.jpg, b.jpg"),
         (["in/train/c.jpg", "in/test/c.jpg"], "auto", "parts of a data set"),
     ],
 )

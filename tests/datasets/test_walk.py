@@ -4,10 +4,12 @@ import os
 import socket
 
 import pytest
+from PIL import Image
 
 from siamese_search.datasets import walk
 from siamese_search.datasets.walk import MAX_DEPTH, link_leads_out, walk_images
 from siamese_search.errors import DataError
+from siamese_search.io.images import read_image
 
 
 @pytest.fixture
@@ -151,3 +153,77 @@ def test_a_root_that_is_a_link_is_the_inside_of_its_links(dirt):
     (dirt.parent / "root2" / "x.jpg").write_bytes(b"x")
     (dirt / "near.jpg").symlink_to("../root2/x.jpg")
     assert link_leads_out(dirt, "near.jpg")
+
+
+def test_an_entry_that_cannot_be_looked_at_is_named(tree, monkeypatch):
+    """As on a file system that says no kinds, in a directory that may be listed but not entered."""
+    real = os.scandir
+
+    class Shut:
+        def __init__(self, entry):
+            self.name = entry.name
+
+        def is_dir(self, **_):
+            raise PermissionError(13, "Permission denied")
+
+    class Listing:
+        def __init__(self, path):
+            with real(path) as entries:
+                self.entries = [Shut(one) if os.fspath(path).endswith("/b") else one for one in entries]
+
+        def __enter__(self):
+            return self.entries
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(walk.os, "scandir", Listing)
+    skipped = []
+    found = list(walk_images(tree, skipped=lambda *what: skipped.append(what)))
+    assert found == ["a/1.jpg", "c/1.jpg"]
+    assert skipped == [("b/1.jpg", "it cannot be read (permission denied)")]
+    with pytest.raises(DataError, match=r"/b/1.jpg: cannot be read \(Permission denied\)"):
+        list(walk_images(tree))
+
+
+def test_images_by_other_names_are_taken_or_named(tmp_path):
+    picture = Image.new("RGB", (20, 40), "red")
+    picture.save(tmp_path / "a.jpg")
+    for suffix, name in {
+        "png": "b",
+        "gif": "c.orig",
+        "webp": "d.1",
+        "bmp": "e.bitmap",
+        "ppm": "f.pix",
+    }.items():
+        picture.save(tmp_path / f"x.{suffix}")
+        (tmp_path / f"x.{suffix}").rename(tmp_path / name)
+    for name in ["g.jpg_large", "h.JFIF", "i.jpg.part", "j.jpg~"]:
+        (tmp_path / name).write_bytes((tmp_path / "a.jpg").read_bytes())
+    picture.save(tmp_path / "k.avif")
+    picture.save(tmp_path / "l.jp2")
+    picture.save(tmp_path / "x.tif")
+    (tmp_path / "x.tif").rename(tmp_path / "m.dng")
+    for name in ["README", "n.weird", "o.yaml", "p"]:
+        (tmp_path / name).write_text("BM: no image" if name != "p" else "")
+    skipped = {}
+    found = list(walk_images(tmp_path, skipped=skipped.__setitem__))
+    assert found == ["a.jpg", "b", "c.orig", "d.1", "e.bitmap", "f.pix", "g.jpg_large", "h.JFIF"]
+    assert {name: reason[:9] for name, reason in skipped.items()} == {
+        "k.avif": "AVIF is n", "l.jp2": "JPEG 2000", "m.dng": "a TIFF or"
+    }  # fmt: skip
+    for name in found:
+        assert read_image(tmp_path / name).shape == (40, 20, 3)
+
+
+def test_a_systems_folders_are_named_once_each(tree):
+    for name in ["a/@eaDir/1.jpg", "b/@eaDir/1.jpg", "c/@eaDir", "#recycle", "$RECYCLE.BIN/S-1-5-21"]:
+        (tree / name).mkdir(parents=True)
+        (tree / name / "thumbnail.jpg").write_bytes(b"x")
+    skipped = {}
+    assert list(walk_images(tree, skipped=skipped.__setitem__)) == ["a/1.jpg", "b/1.jpg", "c/1.jpg"]
+    assert sorted(skipped) == ["#recycle", "$RECYCLE.BIN", "a/@eaDir"]
+    assert "like 2 more called @eaDir" in skipped["a/@eaDir"]
+    assert list(walk_images(tree / "#recycle")) == [
+        "thumbnail.jpg"
+    ]  # named as the root, it is what is wanted

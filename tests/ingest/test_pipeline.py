@@ -284,6 +284,22 @@ def test_a_csv_that_lists_an_image_twice_is_refused(tmp_path, gallery, embedder)
         run_ingest([tmp_path / "l.csv"], gallery, embedder)
 
 
+def test_a_missing_file_of_a_csv_is_named_and_the_rest_is_stored(tmp_path, gallery, embedder):
+    write_image(tmp_path / "a.png")
+    (tmp_path / "l.csv").write_text("path,identity\na.png,ann\ngone.png,bob\n")
+    summary = run_ingest([tmp_path / "l.csv"], gallery, embedder)
+    assert counts(summary) == expect(2, new=1, failed=1)
+    assert summary.failures == [Failure(str(tmp_path / "gone.png"), "no such file")]
+
+
+def test_images_that_do_not_fit_the_layout_are_named_and_the_rest_is_stored(tmp_path, gallery, embedder):
+    for name in ("ann/1.png", "bob/1.png", "sheet.png"):
+        write_image(tmp_path / name)
+    summary = run_ingest([tmp_path], gallery, embedder)
+    assert counts(summary) == expect(3, new=2, failed=1)
+    assert summary.failures[0].reason.startswith("does not fit the layout folders")
+
+
 def test_names_that_are_not_utf8_come_back_as_they_were(tmp_path, gallery, embedder):
     write_image(tmp_path / "ok.jpg")
     odd = os.fsencode(tmp_path) + b"/caf\xe9%\n.jpg"

@@ -185,8 +185,31 @@ def test_an_empty_root_waits_for_its_first_images(tmp_path):
 def test_an_image_that_does_not_fit_the_layout_is_named(root):
     with watching(root, layout="folders") as watch:
         write_image(root / "nobody.jpg")
-        wait_until(lambda: "misfit" in watch.record.events())
+        wait_until(watch.record.failures)
+        [failure] = watch.record.failures()
+        assert failure.path == str(root / "nobody.jpg")
+        assert failure.reason.startswith("does not fit the layout folders")
         assert len(watch.gallery.points) == 4
+
+
+def test_a_layout_is_learnt_from_what_comes_later(tmp_path):
+    root = tmp_path / "inbox"
+    root.mkdir()
+    with watching(root) as watch:
+        write_image(root / "ann/1.jpg")
+        wait_until(lambda: len(watch.gallery.points) == 1)
+        write_image(root / "ann/2.jpg")
+        write_image(root / "bob/1.jpg")
+        wait_same(watch, root)
+        assert {payload["identity"] for _, payload in contents(watch.gallery).values()} == {"ann", "bob"}
+
+
+def test_a_watch_begins_again_beside_an_image_that_does_not_fit(root):
+    write_image(root / "stray.jpg")
+    with watching(root, layout="folders") as watch:
+        watch.wait_complete()
+        assert len(watch.gallery.points) == 4
+        assert [failure.path for failure in watch.record.failures()] == [str(root / "stray.jpg")]
 
 
 def test_a_csv_its_images_and_its_mistakes(tmp_path):
@@ -434,8 +457,7 @@ def test_the_gallery_is_closed_while_nothing_happens(root):
 @pytest.mark.parametrize("name", ["nowhere", "mixed"])
 def test_roots_that_cannot_be_watched(tmp_path, name):
     write_market(tmp_path / "mixed")
-    write_image(tmp_path / "mixed/holiday.jpg")
-    options = WatchOptions(layout="market1501")
+    options = WatchOptions(layout="folders")
     with pytest.raises(DataError, match=name):
         Watcher([tmp_path / name], Store(0).open, options, Record(), threading.Event()).run()
 
