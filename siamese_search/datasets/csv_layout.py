@@ -17,7 +17,7 @@ from siamese_search.datasets.records import BOOKKEEPING, ImageRecord, MetadataVa
 from siamese_search.datasets.table import PATH_COLUMNS, TRIPLET_COLUMNS, Table, image_base, resolve_names
 from siamese_search.errors import DataError, printable
 
-_INT = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")  # "007" is a name, not a number; 18 digits fit int64
+_INT = re.compile(r"[+-]?(0|[1-9][0-9]*)")  # "007" is a name, not a number
 _BOOLS = {"true": True, "false": False}
 #: Kinds of column in order of preference: a column has the first kind that all its values fit.
 KINDS = ("bool", "int", "float", "str")
@@ -132,7 +132,7 @@ def fits_kind(value: str, kind: str) -> bool:
     if kind == "bool":
         return value.lower() in _BOOLS
     if kind == "int":
-        return _INT.fullmatch(value) is not None
+        return len(value) <= 20 and _INT.fullmatch(value) is not None and -(2**63) <= int(value) < 2**63
     if kind == "float":
         return _is_float(value)
     return True
@@ -142,6 +142,9 @@ def _is_float(value: str) -> bool:
     if "_" in value or re.fullmatch(r"[+-]?0[0-9]+", value):
         return False
     try:
+        if _INT.fullmatch(value):
+            # A whole number that no float64 is exactly would run together with its neighbours: a name, then.
+            return len(value) <= 40 and int(value) == float(value)
         return math.isfinite(float(value))
     except ValueError:
         return False

@@ -28,10 +28,14 @@ from siamese_search.errors import FilterError
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "present"]
 FilterValue = str | int | float | bool
 
-ORDERINGS: frozenset[Operator] = frozenset({"<", "<=", ">", ">="})
+#: The orderings, and what engines call their bounds.
+BOUNDS: dict[Operator, str] = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
+ORDERINGS = frozenset(BOUNDS)
 
 #: Stored integers are signed 64-bit in every engine.
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+#: From here on whole numbers are not all a float64.
+_EXACT = 2**53 - 1
 
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
@@ -101,12 +105,36 @@ def check(condition: Condition, fields: Mapping[str, str]) -> Condition:
         return condition
     if operator in ORDERINGS:
         if kind not in ("int", "float"):
-            raise FilterError(f"{name!r} holds {_PEOPLE[kind]}, which {operator} cannot order: use = or !=")
+            hint = ", or a time such as 2024-05-01T10:00:00" if kind == "str" else ""
+            raise FilterError(
+                f"{name!r} holds {_PEOPLE[kind]}, which {operator} cannot order: use = or !={hint}"
+            )
         if len(values) != 1:
             raise FilterError(f"{name!r} {operator} takes one value, not {len(values)}")
     elif not values:
         raise FilterError(f"{name!r} {operator} needs a value")
     return Condition(name, operator, tuple(_checked(v, kind, name) for v in values))
+
+
+def exact_ordering(condition: Condition) -> tuple[Condition | None, tuple[int, ...]]:
+    """An ordering of whole numbers in terms that engines compare exactly: an ordering, or one of these numbers.
+
+    Engines compare as float64, in which whole numbers beyond 2⁵³ run together, or as integers where they have an
+    index. So near such a bound each number is named (1,536 at most), and the ordering takes over at the next float64.
+    Either may be missing; nothing meets the condition where both are.
+    """
+    (value,) = condition.values
+    if not isinstance(value, int) or abs(value) < _EXACT:
+        return condition, ()
+    if condition.operator in (">", ">="):
+        first = value + (condition.operator == ">")
+        far = int(math.nextafter(float(first), math.inf))
+        beyond = Condition(condition.field, ">=", (far,)) if far <= INT_MAX else None
+        return beyond, tuple(range(first, min(far, INT_MAX + 1)))
+    last = value - (condition.operator == "<")
+    far = int(math.nextafter(float(last), -math.inf))
+    beyond = Condition(condition.field, "<=", (far,)) if far >= INT_MIN else None
+    return beyond, tuple(range(max(far + 1, INT_MIN), last + 1))
 
 
 _PEOPLE = {"str": "text", "int": "whole numbers", "float": "numbers", "bool": "true or false"}

@@ -12,7 +12,7 @@ import qdrant_edge as edge
 from siamese_search.errors import SiameseSearchError, StoreError
 from siamese_search.gallery.contract import Vectors
 from siamese_search.gallery.fields import json_path
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.filters import BOUNDS, Condition, exact_ordering
 from siamese_search.gallery.storage import EF_CONSTRUCT, EF_SEARCH, OVERSAMPLING, M, Storage
 
 #: Larger than any segment, in kB: build nothing.
@@ -141,12 +141,22 @@ def to_filter(conditions: Sequence[Condition]) -> edge.Filter | None:
         elif one.operator == "!=":
             must_not.append(_any_of(path, one.values))
         else:
-            bound = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}[one.operator]
-            limits: dict[str, Any] = {bound: float(one.values[0])}
-            must.append(edge.FieldCondition(path, range=edge.RangeFloat(**limits)))
+            must.append(_ordered(path, one))
     if not must and not must_not:
         return None
     return edge.Filter(must=must, must_not=must_not)
+
+
+def _ordered(path: str, one: Condition) -> Any:
+    ordering, numbers = exact_ordering(one)
+    parts: list[Any] = [_any_of(path, numbers)] if numbers else []
+    if ordering is not None:
+        limits: dict[str, Any] = {BOUNDS[ordering.operator]: float(ordering.values[0])}
+        parts.append(edge.FieldCondition(path, range=edge.RangeFloat(**limits)))
+    if not parts:  # no 64-bit number lies beyond the last one
+        last = _any_of(path, one.values)
+        return edge.Filter(must=[last], must_not=[last])
+    return edge.Filter(should=parts)
 
 
 def _any_of(path: str, values: Sequence[Any]) -> Any:

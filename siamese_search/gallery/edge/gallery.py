@@ -46,7 +46,9 @@ from siamese_search.gallery.fields import (
     canonical_ids,
     gather,
     json_path,
+    json_paths,
     one_per_id,
+    reads_as,
     settle,
     unit_rows,
 )
@@ -205,11 +207,7 @@ class EmbeddedGallery(Gallery):
             raise ValueError(f"batch must be at least 1, not {batch}")
         with self._lease.use():
             self._filter(where)  # an unknown field is an error now, not at the first next()
-        selected: bool | list[str] = True
-        if fields is not None:
-            # A name that cannot be a field's is simply not there, as any other unknown one.
-            selected = [json_path(name) for name in fields if name and '"' not in name and "\\" not in name]
-        return self._pages(where, with_vectors, selected or False, batch)
+        return self._pages(where, with_vectors, json_paths(fields), batch)
 
     def _pages(
         self, where: Sequence[Condition], with_vectors: bool, selected: bool | list[str], batch: int
@@ -263,6 +261,16 @@ class EmbeddedGallery(Gallery):
     def fields(self) -> dict[str, str]:
         with self._lease.use():
             return dict(self._lease.types)
+
+    def narrow(self, field: str, kind: str) -> bool:
+        self._writable()
+        with self._lease.use(writing=True) as shard:
+            if self._lease.types.get(field) != "str":
+                return False
+            if not reads_as(self.facet(field, limit=max(1, _size(shard))), kind):
+                return False
+            self._lease.add_fields(shard, {field: kind})
+            return True
 
     def flush(self) -> None:
         self._lease.flush()
