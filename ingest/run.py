@@ -88,8 +88,8 @@ def ingest(
     roots = survey_roots(
         [root_of(directory) for directory in directories], options.layout, follow_links=options.follow_links
     )
-    if notify is not None and options.layout == "auto":
-        for root in roots:
+    for root in roots:
+        if notify is not None and (options.layout == "auto" or root.detection.layout == "csv"):
             notify(
                 f"{getattr(root, 'url', root.root)}: layout {root.detection.layout}: {root.detection.reason}"
             )

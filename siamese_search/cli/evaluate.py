@@ -94,7 +94,7 @@ def evaluate_command(
             return _compared(pair, json=json)
         found = evaluate(data, options=options, progress=show, notify=note)
     for failure in found.failed:
-        warn(f"skipped {safe(failure.path)}: {failure.reason}")
+        warn(f"skipped {failure.shown}: {failure.reason}")
     if json:
         write_json(found.to_json())
     else:
@@ -115,7 +115,7 @@ def evaluate_command(
 def _compared(pair: PairedReport, *, json: bool) -> int:
     """Print two models side by side."""
     for failure in pair.a.failed:
-        warn(f"skipped {safe(failure.path)}: {failure.reason}")
+        warn(f"skipped {failure.shown}: {failure.reason}")
     if json:
         write_json(pair.to_json())
     else:

@@ -98,7 +98,7 @@ def ingest_command(
             notify=note,
         )
     for failure in summary.failures:
-        warn(f"skipped {failure.path}: {failure.reason}")
+        warn(f"skipped {failure.shown}: {failure.reason}")
     if summary.failed > len(summary.failures):
         more = summary.failed - len(summary.failures)
         warn(

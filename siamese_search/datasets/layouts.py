@@ -229,7 +229,7 @@ def _survey_table(table: Table, layout: str, images_root: Path | None) -> Survey
         detection = Detection(layout, reason, base)
         return Survey(table.path, detection, rows=records, triplets=triplets, images=len(records))
     rows = CsvLayout(table, images_root)
-    reason = f"a CSV with the header {header} ({rows.rows} rows)"
+    reason = f"a CSV with the header {header} ({'; '.join([f'{rows.rows} rows', *rows.notes])})"
     return Survey(table.path, Detection(layout, reason, rows.root), rows=rows, images=rows.rows)
 
 

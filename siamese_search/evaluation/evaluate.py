@@ -101,7 +101,7 @@ def evaluate(
     if not len(embedded.vectors):
         first = embedded.failed[0]
         raise DataError(
-            f"none of the {len(embedded.failed)} images can be read; {first.path}: {first.reason}"
+            f"none of the {len(embedded.failed)} images can be read; {first.shown}: {first.reason}"
         )
     fingerprint = data_fingerprint(
         [

@@ -19,8 +19,10 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, cast
 
 from siamese_search.errors import FilterError
@@ -82,13 +84,35 @@ def bind(raw: Iterable[RawCondition], fields: Mapping[str, str]) -> list[Conditi
     """Give each value the type under which its field is stored.
 
     fields: payload field -> ``str``, ``int``, ``float`` or ``bool`` (:meth:`Gallery.fields`). A camera stored
-    as the text ``2`` is compared as text; an ``int`` field wants an integer. Raises FilterError for an unknown
-    field (listing the known ones), a value of the wrong type, and an ordering on text or truth values.
+    as the text ``2`` is compared as text, in any of Unicode's forms; an ``int`` field wants an integer.
+    Raises FilterError for an unknown field (listing the known ones), a value of the wrong type, and an ordering on
+    text or truth values.
     """
     return [
-        check(Condition(one.field, one.operator, tuple(_typed(v, one, fields) for v in one.values)), fields)
-        for one in raw
+        check(
+            Condition(one.field, one.operator, tuple(_typed(v, one, fields) for v in _forms(one, fields))),
+            fields,
+        )
+        for one in map(partial(_known, fields=fields), raw)
     ]
+
+
+def _known(raw: RawCondition, fields: Mapping[str, str]) -> RawCondition:
+    """With the field in the form in which the gallery has its name."""
+    composed = unicodedata.normalize("NFC", raw.field)
+    return replace(raw, field=composed) if raw.field not in fields and composed in fields else raw
+
+
+def _forms(raw: RawCondition, fields: Mapping[str, str]) -> Iterable[str]:
+    """The values; of text each form in which it may be stored: letters and accents as one, and apart."""
+    if raw.operator not in ("=", "!=") or fields.get(raw.field) != "str" or all(map(str.isascii, raw.values)):
+        return raw.values
+    forms = (
+        value if form is None else unicodedata.normalize(form, value)
+        for value in raw.values
+        for form in (None, "NFC", "NFD")
+    )
+    return dict.fromkeys(forms)
 
 
 def check(condition: Condition, fields: Mapping[str, str]) -> Condition:
