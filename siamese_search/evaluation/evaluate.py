@@ -73,7 +73,8 @@ def evaluate(
     with its mirror image (:class:`~siamese_search.model.flip.FlipEmbedder`, whose fingerprint a given gallery
     must then have); holds for every figure. rerank: also re-rank the exact similarities of all images, as
     figures of their own. quantise: also rank through galleries that are searched in copies of so many bits (``int8``,
-    ``int4``, ``binary``), as figures of their own. false_match_rate: what the report's verification threshold is for.
+    ``int4``, ``binary``), as figures of their own. copies: count byte copies
+    of an image as images of their own. false_match_rate: what the report's verification threshold is for.
     data, model_name: names for the report.
 
     Images that cannot be read are named in the report and never stop it. Raises DataError where no query has
@@ -109,9 +110,7 @@ def evaluate(
             for row, digest in zip(embedded.rows.tolist(), embedded.digests, strict=True)
         ]
     )
-    plan, query_vectors, gallery_vectors = plan_of_survivors(
-        plan, records, query_records, embedded, options.use_cameras
-    )
+    plan, query_vectors, gallery_vectors = plan_of_survivors(plan, records, query_records, embedded, options)
     plan.require_valid_query()
 
     # Ids that ascend with the place make the database's order of ties the order of the exact ranking.
