@@ -176,7 +176,15 @@ def _print(report: EvaluationReport) -> None:
             ("resting on", f"{behind}  false pairs" if verification.impostor else None),
             ("threshold", threshold),
             ("open set", _open_set(report)),
-            ("index recall", _rate(report.ann_recall)),
+            (
+                "index recall",
+                _rate(report.ann_recall)
+                + (
+                    ""
+                    if report.filtered_recall is None
+                    else f", filtered by camera {_rate(report.filtered_recall)}"
+                ),
+            ),
             *_quantised(report),
             *_calibrated(report),
         ]

@@ -27,7 +27,7 @@ from siamese_search.evaluation.protocol import ALL_VS_ALL, Protocol
 from siamese_search.evaluation.quantised import measure_quantised
 from siamese_search.evaluation.report import EvaluationReport, Reranked
 from siamese_search.evaluation.retrieval import metrics_from_scores, retrieval_metrics
-from siamese_search.evaluation.through_gallery import rank_through
+from siamese_search.evaluation.through_gallery import filtered_recall, rank_through
 from siamese_search.evaluation.verification import PairScores, cross_pair_scores, pair_scores
 from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.filters import Condition
@@ -179,6 +179,7 @@ def _measure(
         pairs=pairs,
         open_set=open_set(query_vectors, gallery_vectors, plan),
         ann_recall=ranking.recall,
+        filtered_recall=filtered_recall(gallery, query_vectors),
         depth=options.depth,
         top=ranking.top,
         model=gallery.model.fingerprint,

@@ -13,7 +13,7 @@ from siamese_search.errors import SiameseSearchError, StoreError
 from siamese_search.gallery.contract import Vectors
 from siamese_search.gallery.fields import json_path
 from siamese_search.gallery.filters import BOUNDS, Condition, exact_ordering
-from siamese_search.gallery.storage import EF_CONSTRUCT, EF_SEARCH, OVERSAMPLING, M, Storage
+from siamese_search.gallery.storage import EF_CONSTRUCT, EF_FILTERED, EF_SEARCH, OVERSAMPLING, M, Storage
 
 #: Larger than any segment, in kB: build nothing.
 _NEVER = 2**40
@@ -71,15 +71,16 @@ def shard_config(
 def search_params(storage: Storage, k: int, *, exact: bool, filtered: bool) -> edge.SearchParams:
     """How to search for k points: exactly, or in the quantised copy (rescored) and the index where there are any.
 
-    filtered: in a graph, neighbours of neighbours are looked at too (ACORN, L. Patel et al., SIGMOD 2024), without
-    which a filter that one point in six passes leaves a recall of 0.5. It changes nothing where there is no graph.
+    filtered: in a graph, neighbours of neighbours are looked at too (ACORN, L. Patel et al., SIGMOD 2024), whatever
+    share of the points passes, and more candidates; without that a filter that one in three passes leaves a recall of
+    0.5. It changes nothing where there is no graph. Small galleries are searched exactly then, which the caller says.
     """
     oversampling = OVERSAMPLING.get(storage.quantisation)
     exact = exact or (oversampling is not None and k * oversampling > _MOST_RESCORED)
     return edge.SearchParams(
         exact=exact,
-        hnsw_ef=None if exact else EF_SEARCH,
-        acorn=edge.AcornSearchParams(enable=True) if filtered and not exact else None,
+        hnsw_ef=None if exact else EF_FILTERED if filtered else EF_SEARCH,
+        acorn=edge.AcornSearchParams(enable=True, max_selectivity=1.0) if filtered and not exact else None,
         quantization=None
         if oversampling is None
         else edge.QuantizationSearchParams(

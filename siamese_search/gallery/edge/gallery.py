@@ -53,6 +53,7 @@ from siamese_search.gallery.fields import (
     unit_rows,
 )
 from siamese_search.gallery.filters import Condition, check
+from siamese_search.gallery.storage import exact_if_filtered
 
 #: Points per engine call: large enough to be fast, small enough to let a waiting search in soon.
 _CHUNK = 1000
@@ -154,7 +155,7 @@ class EmbeddedGallery(Gallery):
         exact: bool = False,
     ) -> list[list[Hit]]:
         out: list[list[Hit]] = []
-        params = search_params(self.storage, k, exact=exact, filtered=bool(where))
+        params = self._params(k, where, exact)
         for rows in self._query_chunks(vectors, k):
             with self._lease.use() as shard:
                 ask = Ask(self._filter(where), with_vectors, with_payload, params)
@@ -167,7 +168,7 @@ class EmbeddedGallery(Gallery):
         self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
     ) -> list[list[int]]:
         out: list[list[int]] = []
-        params = search_params(self.storage, k, exact=exact, filtered=bool(where))
+        params = self._params(k, where, exact)
         for rows in self._query_chunks(vectors, k):
             with self._lease.use() as shard:
                 ask = Ask(self._filter(where), False, False, params)
@@ -175,6 +176,12 @@ class EmbeddedGallery(Gallery):
                     ids: list[Any] = [point.id for point in points]
                     out.append([one.int for one in ids])
         return out
+
+    def _params(self, k: int, where: Sequence[Condition], exact: bool) -> edge.SearchParams:
+        if where and not exact:
+            with self._lease.use() as shard:
+                exact = exact_if_filtered(_size(shard), self.dim, self.storage.quantisation != "none")
+        return search_params(self.storage, k, exact=exact, filtered=bool(where))
 
     def _query_chunks(self, vectors: Vectors, k: int) -> Iterator[Vectors]:
         """The query vectors, checked, a few at a time."""

@@ -212,7 +212,7 @@ class ServerGallery(Gallery):
         wanted = self._filter(where)
         if k > _LARGE_K:
             k = min(k, max(1, self.count(where)))
-        params = search_params(self._collection_info(), exact=exact)
+        params = search_params(self._collection_info(), self.dim, exact=exact, filtered=bool(where))
         request = partial(
             models.QueryRequest, params=params, with_payload=with_payload, with_vector=with_vectors
         )
