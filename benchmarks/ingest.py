@@ -46,9 +46,9 @@ from siamese_search.gallery import open_gallery  # noqa: E402
 from siamese_search.gallery.contract import ModelRef  # noqa: E402
 from siamese_search.io.files import atomic_write_text  # noqa: E402
 from siamese_search.io.images import read_image  # noqa: E402
+from siamese_search.io.resources import available_cpus  # noqa: E402
 from siamese_search.model.bundle import Bundle, load_bundle  # noqa: E402
 from siamese_search.model.embedder import Embedder, load_embedder  # noqa: E402
-from siamese_search.io.resources import available_cpus  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "ingest.json"
 TARGET = 0.92

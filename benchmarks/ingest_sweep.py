@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import MissingExtraError
+from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.embedder import Embedder, OnnxEmbedder, load_embedder
-from siamese_search.io.resources import available_cpus
 
 Pixels = NDArray[np.uint8]
 Run = Callable[[Pixels], NDArray[np.float32]]

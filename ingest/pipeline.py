@@ -25,12 +25,14 @@ from ingest.checksum import with_digests
 from ingest.commit import Committer
 from ingest.embed import embed_files
 from ingest.options import IngestOptions
+from ingest.plan import field_name
 from ingest.planner import Planner
 from ingest.prune import places_of
 from ingest.prune import prune as prune_points
 from ingest.scan import ScannedFile, Shard, check_combination, scan_files, survey_roots
 from ingest.stages import Clock, Tally, prefetch
 from ingest.summary import IngestSummary, Progress
+from siamese_search.datasets.csv_layout import CsvLayout
 from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
 from siamese_search.gallery.contract import Gallery
@@ -133,6 +135,7 @@ def run_ingest(
     if not summary.interrupted:
         if shard is None:
             _check_outcome(summary, [survey.root for survey in surveys])
+        _narrow(surveys, gallery)
         if prune != "no":
             pruned = prune_points(gallery, places, anyway=prune == "anyway", shard=shard)
             summary.removed, summary.prune_refused = pruned.removed, pruned.refused
@@ -191,6 +194,15 @@ def check_arguments(gallery: Gallery, embedder: Embedder, options: IngestOptions
             f" ({gallery.dim}-D), this model is {embedder.fingerprint[:12]} ({embedder.dim}-D);"
             " use the gallery's own model or rebuild it with: sss reindex"
         )
+
+
+def _narrow(surveys: Sequence[Survey], gallery: Gallery) -> None:
+    """Fields that one odd cell had made text, and that are numbers in their tables again, become numbers again."""
+    kinds = [one.rows.kinds for one in surveys if isinstance(one.rows, CsvLayout)]
+    fields = gallery.fields() if any(kinds) else {}
+    for name, kind in (item for one in kinds for item in one.items()):
+        if kind != "str" and fields.get(field_name(name)) == "str":
+            gallery.narrow(field_name(name), kind)
 
 
 def _total(surveys: Sequence[Survey], shard: Shard | None) -> int | None:

@@ -108,7 +108,7 @@ def payload_of(scanned: ScannedFile) -> dict[str, Any]:
         payload["camera"] = record.camera
     for name, value in record.metadata.items():
         if not (isinstance(value, float) and not math.isfinite(value)):
-            name = _field_name(name)
+            name = field_name(name)
             while name in payload or name in RESERVED:
                 name += "_"
             payload[name] = value
@@ -116,6 +116,6 @@ def payload_of(scanned: ScannedFile) -> dict[str, Any]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _field_name(name: str) -> str:
+def field_name(name: str) -> str:
     """The name as the gallery takes it."""
     return "".join(c if c.isprintable() and c not in '"\\' else "_" for c in name) or "_"

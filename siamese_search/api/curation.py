@@ -123,15 +123,16 @@ def duplicates(
     """
     from siamese_search.curation.duplicates import THRESHOLD, find_duplicates
     from siamese_search.errors import UsageError
-    from siamese_search.gallery.filters import bind, parse_where
+    from siamese_search.gallery.filters import parse_where
     from siamese_search.gallery.opening import open_store
+    from siamese_search.gallery.times import bind_to
 
     if threshold is not None and not 0 < threshold <= 1:
         raise UsageError(f"a threshold of similarity lies above 0 and up to 1, not {threshold:g}")
     conditions = parse_where([where] if isinstance(where, str) else list(where))
     place, name = place_of(current_settings(), store, gallery)
     with open_store(place) as opened, opened.open(name) as found:
-        bound = bind(conditions, found.fields()) if conditions else []
+        bound = bind_to(found, conditions)
         least = THRESHOLD if threshold is None else threshold
         return find_duplicates(found, least, bound, progress=progress)
 
@@ -151,8 +152,9 @@ def propose_identities(
     """
     from siamese_search.curation.identities import propose
     from siamese_search.errors import ModelMismatchError
-    from siamese_search.gallery.filters import bind, parse_where
+    from siamese_search.gallery.filters import parse_where
     from siamese_search.gallery.opening import open_store
+    from siamese_search.gallery.times import bind_to
     from siamese_search.model.bundle import load_bundle
     from siamese_search.workspace import model_of
 
@@ -172,7 +174,7 @@ def propose_identities(
         else:
             with suppress(ModelMismatchError):  # the vectors are there; only what scores mean is not
                 bundle = model_of(found.model)
-        bound = bind(conditions, found.fields()) if conditions else []
+        bound = bind_to(found, conditions)
         return propose(
             found,
             bound,
@@ -199,8 +201,9 @@ def export(
     :func:`siamese_search.curation.export.run.export_gallery` for what it raises.
     """
     from siamese_search.curation.export.run import export_gallery, format_of
-    from siamese_search.gallery.filters import bind, parse_where
+    from siamese_search.gallery.filters import parse_where
     from siamese_search.gallery.opening import open_store
+    from siamese_search.gallery.times import bind_to
     from siamese_search.retrieval.results import json_path
 
     started = time.monotonic()
@@ -209,7 +212,7 @@ def export(
     conditions = parse_where([where] if isinstance(where, str) else list(where))
     place, name = place_of(current_settings(), store, gallery)
     with open_store(place) as opened, opened.open(name) as found:
-        bound = bind(conditions, found.fields()) if conditions else []
+        bound = bind_to(found, conditions)
         done = export_gallery(found, target, chosen, bound, vectors=vectors, progress=progress)
         return {
             "out": json_path(target),

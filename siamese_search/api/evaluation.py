@@ -42,8 +42,9 @@ def evaluate(
     depth: results fetched per query, ``None`` for all (exact mAP). flip: embed each image together with its
     mirror image. rerank: also give the figures after k-reciprocal re-ranking (``report.reranked``).
     quantise: also measure searches in copies of fewer bits, ``int8``, ``int4`` or ``binary`` (``report.quantised``).
-    calibrate: fit thresholds and probabilities to these pairs, and keep them in the bundle (``report.calibration``):
-    from then on searches with it say match or no match.
+    copies: count an image's byte copies as images of their own; by default the first of an identity's stays, and
+    ``report.plan.excluded`` says how many queries had one. calibrate: fit thresholds and probabilities to these pairs,
+    and keep them in the bundle (``report.calibration``): from then on searches with it say match or no match.
 
     Raises DataError (no identity, nobody to find, an identity that is not there), BundleError, UsageError.
     """

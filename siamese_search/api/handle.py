@@ -186,7 +186,8 @@ class GalleryHandle:
         options: SearchOptions,
         answer: Callable[[Searcher, Sequence[Condition], Calibration | None], list[Answer]],
     ) -> list[Answer]:
-        from siamese_search.gallery.filters import bind, parse_where
+        from siamese_search.gallery.filters import parse_where
+        from siamese_search.gallery.times import bind_to
         from siamese_search.retrieval.matching import check_fmr
         from siamese_search.retrieval.searcher import Searcher
 
@@ -195,7 +196,7 @@ class GalleryHandle:
         def once() -> list[Answer]:
             opened, embedder, bundle = self._reader.now()
             check_fmr(bundle.calibration, options.fmr, printable(bundle.name))
-            bound = bind(conditions, opened.fields()) if conditions else []
+            bound = bind_to(opened, conditions)
             return answer(Searcher(opened, embedder), bound, bundle.calibration)
 
         with self._mine(

@@ -125,8 +125,9 @@ def map_gallery(
     import numpy as np
 
     from siamese_search.gallery.checks import sample
-    from siamese_search.gallery.filters import bind, parse_where
+    from siamese_search.gallery.filters import parse_where
     from siamese_search.gallery.opening import open_gallery
+    from siamese_search.gallery.times import bind_to
     from siamese_search.retrieval.map import GalleryMap
     from siamese_search.settings import load_settings
     from siamese_search.vectors.projection import METHODS, best_method, project
@@ -143,7 +144,7 @@ def map_gallery(
                 raise UsageError(
                     f"there is no field {printable(color)!r} to colour by; known fields: {known}"
                 )
-            bound = bind(conditions, fields) if conditions else []
+            bound = bind_to(opened, conditions)
             model = opened.model.name or opened.model.fingerprint[:12]
             return sample(opened, bound, options.limit, options.seed), model
 

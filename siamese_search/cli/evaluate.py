@@ -94,7 +94,7 @@ def evaluate_command(
             return _compared(pair, json=json)
         found = evaluate(data, options=options, progress=show, notify=note)
     for failure in found.failed:
-        warn(f"skipped {safe(failure.path)}: {failure.reason}")
+        warn(f"skipped {failure.shown}: {failure.reason}")
     if json:
         write_json(found.to_json())
     else:
@@ -115,7 +115,7 @@ def evaluate_command(
 def _compared(pair: PairedReport, *, json: bool) -> int:
     """Print two models side by side."""
     for failure in pair.a.failed:
-        warn(f"skipped {safe(failure.path)}: {failure.reason}")
+        warn(f"skipped {failure.shown}: {failure.reason}")
     if json:
         write_json(pair.to_json())
     else:
@@ -176,7 +176,15 @@ def _print(report: EvaluationReport) -> None:
             ("resting on", f"{behind}  false pairs" if verification.impostor else None),
             ("threshold", threshold),
             ("open set", _open_set(report)),
-            ("index recall", _rate(report.ann_recall)),
+            (
+                "index recall",
+                _rate(report.ann_recall)
+                + (
+                    ""
+                    if report.filtered_recall is None
+                    else f", filtered by camera {_rate(report.filtered_recall)}"
+                ),
+            ),
             *_quantised(report),
             *_calibrated(report),
         ]

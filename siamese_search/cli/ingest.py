@@ -119,7 +119,7 @@ def ingest_command(
     for failure in summary.failures:
         told[failure.reason] += 1
         if told[failure.reason] <= _TOLD:
-            warn(f"skipped {failure.path}: {failure.reason}")
+            warn(f"skipped {failure.shown}: {failure.reason}")
     for reason, count in told.items():
         if count > _TOLD:
             warn(f"skipped {count - _TOLD} more: {reason}")

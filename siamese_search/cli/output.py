@@ -90,10 +90,18 @@ def _plain(value: object) -> object:
 
 
 def write_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """The answer as RFC 4180 CSV on stdout (lines end in ``\\n``, as every Unix tool expects)."""
+    """The answer as RFC 4180 CSV on stdout (lines end in ``\\n``, as every Unix tool expects).
+
+    A field of the gallery with the name of another column gets a ``_`` behind it: no reader takes one name twice.
+    """
     buffer = io.StringIO()
     writer = CsvWriter(buffer)
-    for row in (header, *rows):  # names of metadata come from strangers too
+    names: list[str] = []
+    for name in header:
+        while name.casefold() in (other.casefold() for other in names):
+            name += "_"
+        names.append(name)
+    for row in (names, *rows):  # names of metadata come from strangers too
         writer.writerow([csv_cell(value) for value in row])
     sys.stdout.write(buffer.getvalue())
 

@@ -160,7 +160,7 @@ def compare_command(
             raise UsageError(f"{safe(save)}: --save draws a PNG; name the file with .png")
         found = compare(a, b, model=model, fmr=fmr, threshold=threshold, threads=threads)
         for failure in found.failed:
-            warn(f"skipped {failure.path}: {failure.reason}")
+            warn(f"skipped {failure.shown}: {failure.reason}")
         _print_comparison(found, format)
         if save is not None:
             from siamese_search.render.sheets import draw_comparison

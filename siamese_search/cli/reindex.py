@@ -69,7 +69,7 @@ def reindex_command(options: ReindexOptions, drop_old: bool, json: bool) -> int:
         note("sss: interrupted; the gallery is as it was, and the same command goes on from here")
         return EXIT_INTERRUPTED
     for failure in summary.dropped:
-        warn(f"dropped {failure.path}: {failure.reason}")
+        warn(f"dropped {failure.shown}: {failure.reason}")
     if drop_old:
         maintenance.drop_old(**place)
     if json:

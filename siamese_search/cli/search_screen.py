@@ -202,6 +202,8 @@ def _print_table(timeline: Timeline, *, first: bool) -> None:
         )
     if sentence := verdict_sentence(answer):
         write_text(sentence)
+    for line in timeline.notes:
+        write_text(safe(line))
 
 
 def _who(timeline: Timeline) -> str:

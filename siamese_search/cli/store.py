@@ -190,7 +190,7 @@ def verify_command(
             store=store, gallery=gallery, files=not vectors_only, checksum=checksum, progress=bar.update
         )
     for problem in summary.problems:
-        warn(f"{problem.kind} {problem.path or problem.key}: {problem.reason}")
+        warn(f"{problem.kind} {safe(problem.path or problem.key)}: {problem.reason}")
     if summary.wrong > len(summary.problems):
         warn(f"and {summary.wrong - len(summary.problems):,} problems more")
     if json:

@@ -56,7 +56,7 @@ class WatchScreen(Observer):
 
     def _write(self, summary: IngestSummary, text: str) -> None:
         for failure in summary.failures:
-            warn(f"skipped {failure.path}: {failure.reason}")
+            warn(f"skipped {failure.shown}: {failure.reason}")
         if self._json:
             write_json(summary.to_json(), lines=True)
         else:

@@ -168,7 +168,7 @@ def _fault(name: str, text: str, kind: str, fields: Mapping[str, str]) -> str | 
         what = "holds control characters" if text else f"is empty text; {NONE} takes it away"
         return f"the {name} '{printable(text)}' {what}"
     fits = _fits_int(text) if kind == "int" and name in fields else fits_kind(text, kind)
-    if not fits and not (kind == "float" and _fits_int(text)):
+    if not fits and not (kind == "float" and _fits_int(text) and int(text) == float(text)):
         wanted = "holds" if name in fields else "would hold"
         return f"'{printable(text)}' is not {_PEOPLE[kind]}, which '{printable(name)}' {wanted}"
     return None

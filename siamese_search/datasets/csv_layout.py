@@ -9,16 +9,29 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
+import unicodedata
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from siamese_search.datasets.market1501 import is_market_name, market_record
 from siamese_search.datasets.records import BOOKKEEPING, ImageRecord, MetadataValue, encode_key, label_text
-from siamese_search.datasets.table import PATH_COLUMNS, TRIPLET_COLUMNS, Table, image_base, resolve_names
+from siamese_search.datasets.table import (
+    PATH_COLUMNS,
+    TRIPLET_COLUMNS,
+    Table,
+    decoded,
+    image_base,
+    resolve_names,
+)
 from siamese_search.errors import DataError, printable
 
-_INT = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")  # "007" is a name, not a number; 18 digits fit int64
+_INT = re.compile(r"[+-]?(0|[1-9][0-9]*)")  # "007" is a name, not a number
 _BOOLS = {"true": True, "false": False}
+#: A whole number as a data frame writes it in a column with gaps.
+_GAPPED = re.compile(r"(0|[1-9][0-9]*)\.0")
+#: What data frames write where there is nothing.
+MISSING = frozenset({"nan", "NaN", "<NA>", "NaT", "None"})
 #: Kinds of column in order of preference: a column has the first kind that all its values fit.
 KINDS = ("bool", "int", "float", "str")
 #: Columns of an export that say nothing of what an image shows.
@@ -35,9 +48,10 @@ Triplet = tuple[str, str, str]
 class CsvLayout:
     """A checked CSV of images: every row was read once, every file exists, every column has its type.
 
-    ``root`` is the directory that keys are relative to. Iterating streams the records in file order, in
-    constant memory. Raises DataError (on construction) for missing files, no path column, reserved or
-    repeated columns, and paths that leave the image directory.
+    ``root`` is the directory that keys are relative to. ``notes``: how cells were read that data frames and
+    spreadsheets write in their own way (``nan`` is nothing, camera ``1.0`` is camera 1).
+    Iterating streams the records in file order, in constant memory. Raises DataError (on construction) for missing
+    files, no path column, reserved or repeated columns, and paths that leave the image directory.
     lenient: missing files are an error only where no file is there; else whoever reads the records finds out.
     """
 
@@ -64,6 +78,8 @@ class CsvLayout:
         if table.is_export:  # which says of each image what a gallery knew of its file
             self._metadata = {i: c for i, c in self._metadata.items() if c.lower() not in _NO_METADATA}
         self.root, self._prefix = Path(), ""
+        self.notes: list[str] = []
+        self._gapped: set[int] = set()
         self.root, self.rows, self.kinds = self._survey(images_root)
 
     @property
@@ -87,7 +103,7 @@ class CsvLayout:
             metadata = {
                 name: typed_value(row[i], self.kinds[name])
                 for i, name in self._metadata.items()
-                if row[i] != ""
+                if row[i] != "" and not (row[i] in MISSING and self.kinds[name] != "str")
             }
             yield ImageRecord(
                 key,
@@ -98,7 +114,10 @@ class CsvLayout:
             )
 
     def _label(self, row: list[str], column: int | None) -> str | None:
-        return label_text(row[column]) or None if column is not None else None
+        if column is None or row[column] in MISSING:
+            return None
+        text = row[column].removesuffix(".0") if column in self._gapped else decoded(row[column])
+        return label_text(text) or None
 
     # What a table of URLs does in another way.
 
@@ -124,6 +143,7 @@ class CsvLayout:
         missing: list[str] = []
         possible = {index: list(KINDS) for index in self._metadata}
         seen: set[int] = set()
+        marks = _Marks({i for i in (self._identity, self._camera) if i is not None})
         for line, row in self.table.cells():
             if base is None:
                 base = self.root = self._find_base(row[self._path], images_root)
@@ -134,24 +154,63 @@ class CsvLayout:
                 missing_count += 1
                 if len(missing) < 3:
                     missing.append(name)
+            marks.see(row)
             for index in self._metadata:
                 value = row[index]
-                if value != "":
+                if value != "" and value not in MISSING:
                     seen.add(index)
                     possible[index] = [kind for kind in possible[index] if fits_kind(value, kind)]
         if base is None:
             raise DataError(f"{printable(self.table.path)}: no rows below the header; nothing to read")
         if missing_count and not (self._lenient and missing_count < rows):
             raise missing_files(self.table, base, missing, missing_count)
-        return (
-            base,
-            rows,
-            {name: possible[i][0] if i in seen else "str" for i, name in self._metadata.items()},
-        )
+        self._gapped = marks.gapped()
+        kinds = {name: possible[i][0] if i in seen else "str" for i, name in self._metadata.items()}
+        skipped = {self._path, *(i for i, name in self._metadata.items() if kinds[name] == "str")}
+        self.notes = marks.notes(self.table.columns, skipped)
+        return base, rows, kinds
+
+
+class _Marks:
+    """What a table holds of the ways of data frames and spreadsheets. labels: the columns of identities and cameras."""
+
+    def __init__(self, labels: set[int]) -> None:
+        self._missing = Counter[tuple[int, str]]()
+        self._whole, self._other = dict.fromkeys(labels, ""), set[int]()
+        self._encoded = False
+
+    def see(self, row: list[str]) -> None:
+        for column, cell in enumerate(row):
+            if cell in MISSING:
+                self._missing[column, cell] += 1
+            elif column in self._whole and cell:
+                if _GAPPED.fullmatch(cell):
+                    self._whole[column] = self._whole[column] or cell
+                else:
+                    self._other.add(column)
+            self._encoded = self._encoded or (not cell.isascii() and decoded(cell) != cell)
+
+    def gapped(self) -> set[int]:
+        """Columns of labels all of which are whole numbers written as 1.0."""
+        return {column for column, cell in self._whole.items() if cell} - self._other
+
+    def notes(self, columns: Sequence[str], skipped: Collection[int | None]) -> list[str]:
+        """What has been read in another way, by column; skipped: those in which a mark stays what it is."""
+        lines = [
+            f"{count:,} x {cell} in {printable(columns[column])!r} taken as nothing, as data frames write it"
+            for (column, cell), count in self._missing.items()
+            if column not in skipped
+        ]
+        lines += [
+            f"{printable(columns[column])} {self._whole[column]} and the like read as {self._whole[column][:-2]}"
+            for column in sorted(self.gapped())
+        ]
+        return lines + (["bytes that are not UTF-8 read as Windows-1252"] if self._encoded else [])
 
 
 def _storable(text: str) -> str:
-    """Text that every store can hold: where bytes could not be decoded, percent escapes as in keys."""
+    """Text that every store can hold, in Unicode's composed form; other bytes as Windows-1252, or escaped."""
+    text = text if text.isascii() else unicodedata.normalize("NFC", decoded(text))
     return encode_key(text) if any("\ud800" <= c <= "\udfff" for c in text) else text
 
 
@@ -160,7 +219,7 @@ def fits_kind(value: str, kind: str) -> bool:
     if kind == "bool":
         return value.lower() in _BOOLS
     if kind == "int":
-        return _INT.fullmatch(value) is not None
+        return len(value) <= 20 and _INT.fullmatch(value) is not None and -(2**63) <= int(value) < 2**63
     if kind == "float":
         return _is_float(value)
     return True
@@ -170,6 +229,9 @@ def _is_float(value: str) -> bool:
     if "_" in value or re.fullmatch(r"[+-]?0[0-9]+", value):
         return False
     try:
+        if _INT.fullmatch(value):
+            # A whole number that no float64 is exactly would run together with its neighbours: a name, then.
+            return len(value) <= 40 and int(value) == float(value)
         return math.isfinite(float(value))
     except ValueError:
         return False

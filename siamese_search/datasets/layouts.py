@@ -251,7 +251,8 @@ def _survey_table(table: Table, layout: str, images_root: Path | None, lenient: 
         detection = Detection(layout, reason, base)
         return Survey(table.path, detection, rows=records, triplets=triplets, images=len(records))
     rows = CsvLayout(table, images_root, lenient=lenient)
-    reason = "; ".join(filter(None, (f"a CSV with the header {header} ({rows.rows} rows)", rows.unnamed)))
+    told = "; ".join([f"{rows.rows} rows", *rows.notes])
+    reason = "; ".join(filter(None, (f"a CSV with the header {header} ({told})", rows.unnamed)))
     return Survey(table.path, Detection(layout, reason, rows.root), rows=rows, images=rows.rows)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import unicodedata
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -83,20 +84,31 @@ def decode_key(key: str) -> str:
 
 
 def label_text(name: str) -> str:
-    """An identity or camera as text that can be stored and printed: itself, or as a key where it cannot."""
-    return name if name.isprintable() else encode_key(name)
+    """An identity or camera as text that can be stored and printed: itself, or as a key where it cannot.
+
+    In Unicode's composed form (NFC): a name from a Mac, which takes letters and accents apart, is the same person.
+    """
+    if name.isascii():
+        return name if name.isprintable() else encode_key(name)
+    return unicodedata.normalize("NFC", name) if name.isprintable() else encode_key(name)
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One image that was skipped, and why. ``path`` is printable text; ``reason`` stands alone: ``truncated JPEG``."""
+    """One image that was skipped, and why. ``path`` is the real one, which is not always safe to print (``shown`` is);
+    ``reason`` stands alone: ``truncated JPEG``.
+    """
 
     path: str
     reason: str
 
     @classmethod
     def of(cls, path: str | os.PathLike[str], reason: str) -> Failure:
-        return cls(printable(path), reason)
+        return cls(os.fspath(path), reason)
+
+    @property
+    def shown(self) -> str:
+        return printable(self.path)
 
     def to_json(self) -> dict[str, str]:
         return {"path": self.path, "reason": self.reason}

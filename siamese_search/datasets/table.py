@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
+import re
+import unicodedata
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,9 @@ MAX_COLUMNS = 256
 MAX_FIELD = 32_768
 MAX_ROWS = 100_000_000
 
+#: What Excel writes before a header, and wants before it opens a file as columns.
+_TOLD = re.compile(r"sep=([,;\t|])", re.IGNORECASE)
+
 PATH_COLUMNS = ("path", "image", "file", "filename", "image_path", "file_path")
 #: What helps an ingest against names outside.
 _OPTION = ", or ingest with --images-root (/ for whole paths anywhere)"
@@ -24,11 +30,15 @@ TRIPLET_COLUMNS = ("anchor", "positive", "negative")
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """The header of a CSV file: ``columns`` as written, stripped. Rows are streamed by :meth:`rows`."""
+    """The header of a CSV file: ``columns`` as written, stripped. Rows are streamed by :meth:`rows`.
+
+    told: its first line is Excel's ``sep=;``, which names the delimiter.
+    """
 
     path: Path
     delimiter: str
     columns: tuple[str, ...]
+    told: bool = False
 
     def find(self, *names: str) -> int | None:
         """The index of the first of ``names`` among the columns, whatever the case."""
@@ -59,7 +69,8 @@ class Table:
         with _opened(self.path) as handle:
             reader = csv.reader(handle, delimiter=self.delimiter)
             try:
-                next(reader, None)
+                for _ in range(1 + self.told):
+                    next(reader, None)
                 for count, row in enumerate(reader):
                     if not row or not any(field.strip() for field in row):
                         continue
@@ -96,23 +107,27 @@ def read_header(path: Path) -> Table:
                 raise DataError(f"{name}: not a text file")
             if not first.strip():
                 raise DataError(f"{name}: empty; a CSV needs a header line such as path,identity,camera")
-            delimiter = max(DELIMITERS, key=first.count)  # a lone column has none: then "," does no harm
-            handle.seek(0)
-            columns = next(csv.reader(handle, delimiter=delimiter))
+            told = _TOLD.fullmatch(first.strip())
+            if told is None:
+                handle.seek(0)
+            delimiter = (
+                told[1] if told else max(DELIMITERS, key=first.count)
+            )  # a lone column has none: "," does no harm
+            columns = next(csv.reader(handle, delimiter=delimiter), [])
     except FileNotFoundError:
         raise DataError(f"{name}: no such file; check the path") from None
     except csv.Error as error:
         raise DataError(f"{name}: the header cannot be read ({error})") from None
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
-    columns = [column.strip() for column in columns]
+    columns = [unicodedata.normalize("NFC", decoded(column.strip())) for column in columns]
     if len(columns) > MAX_COLUMNS:
         raise DataError(f"{name}: {len(columns)} columns are over the limit of {MAX_COLUMNS}; drop some")
     named = [column.lower() for column in columns if column]
     twice = sorted({column for column in named if named.count(column) > 1})
     if twice:
         raise DataError(f"{name}: column {printable(twice[0])!r} appears twice; rename one")
-    return Table(path, delimiter, tuple(columns))
+    return Table(path, delimiter, tuple(columns), told is not None)
 
 
 def image_base(table: Table, first: str, images_root: Path | None) -> Path:
@@ -138,15 +153,21 @@ def image_base(table: Table, first: str, images_root: Path | None) -> Path:
     except OSError:
         folders = []
     candidates += [here / folder for folder in folders]
-    inside = _relative(here, first) is not None
-    return next((c for c in candidates if inside and os.path.isfile(c / first)), here)  # noqa: PTH113
+    names = [name for name in _spellings(first) if _relative(here, name) is not None]
+    return next((c for c in candidates if any(os.path.isfile(c / name) for name in names)), here)  # noqa: PTH113
 
 
 def resolve_names(table: Table, base: Path, names: Sequence[str], line: int) -> list[str]:
-    """Names of one row relative to ``base``. Raises DataError where one is empty or leaves ``base``."""
+    """Names of one row relative to ``base``, in the spelling in which they are there (:func:`_spellings`).
+
+    Raises DataError where one is empty or leaves ``base``.
+    """
     resolved = []
     for name in names:
         relative = _relative(base, name)
+        if not name.isascii() or "\\" in name:
+            others = (_relative(base, spelling) for spelling in _spellings(name))
+            relative = next((one for one in others if one and os.path.isfile(base / one)), relative)  # noqa: PTH113
         if relative is None:
             what = f"{printable(name)!r} leaves {printable(base)}" if name else "the image name is empty"
             raise DataError(
@@ -167,6 +188,25 @@ def _relative(base: Path, name: str) -> str | None:
     if relative in (".", "..") or relative.startswith("../"):
         return None
     return relative
+
+
+def decoded(text: str) -> str:
+    """Text with bytes that are not UTF-8, read as Windows-1252, in which Excel saves a CSV; any other as it is."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        with suppress(UnicodeDecodeError):
+            return text.encode("utf-8", "surrogateescape").decode("cp1252")
+    return text
+
+
+def _spellings(name: str) -> Iterator[str]:
+    """A name as it stands, and as Windows or a Mac may have written it for a file that is called another way here."""
+    yield name
+    text = decoded(name)
+    for one in dict.fromkeys((text, text.replace("\\", "/"))):
+        for form in ("NFC", "NFD"):
+            yield unicodedata.normalize(form, one)
 
 
 def _opened(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202

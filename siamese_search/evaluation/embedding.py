@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from siamese_search.datasets.records import Failure, ImageRecord
 from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import ImageError
+from siamese_search.evaluation.options import EvaluateOptions
 from siamese_search.evaluation.protocol import Protocol, all_vs_all, market
 from siamese_search.io.images import content_of
 from siamese_search.io.resources import available_cpus
@@ -115,27 +116,63 @@ def plan_of_survivors(
     records: Sequence[ImageRecord],
     queries: Sequence[ImageRecord] | None,
     embedded: Embedded,
-    use_cameras: bool,
+    options: EvaluateOptions,
 ) -> tuple[Protocol, NDArray[np.float32], NDArray[np.float32]]:
     """The plan again, without the images that failed, with the vectors of its queries and of its gallery.
 
-    Planning anew from *all* records less the failures keeps the counts of junk and unlabelled images.
+    Planning anew from *all* records less the failures keeps the counts of junk and unlabelled images. Of images of one
+    identity with the same bytes the first stays, and none finds itself in another file, unless ``copies`` says so.
     """
+    use_cameras = options.use_cameras
+    shown = plan.gallery if queries is None else [*plan.gallery, *plan.queries]
+    found = _Copies(shown, len(plan.gallery), embedded)
     ranked = len(plan.gallery)
     vector_of = np.full(ranked + (0 if queries is None else len(plan.queries)), -1, np.int64)
     vector_of[embedded.rows] = np.arange(len(embedded.rows))
+    if not options.copies:
+        vector_of[found.later] = -1
     survivors, gallery_vector = _survivors(records, plan.gallery_rows, vector_of[:ranked])
     if queries is None:
-        again = all_vs_all(survivors, use_cameras=use_cameras)
+        again = found.counted(all_vs_all(survivors, use_cameras=use_cameras), options.copies)
         gallery_vectors = embedded.vectors[gallery_vector[again.gallery_rows]]
         return again, gallery_vectors[again.same_image], gallery_vectors
     asked, query_vector = _survivors(queries, plan.query_rows, vector_of[ranked:])
-    again = market(asked, survivors, use_cameras=use_cameras)
+    again = market(asked, survivors, use_cameras=use_cameras, same=None if options.copies else found.content)
     return (
-        again,
+        found.counted(again, options.copies),
         embedded.vectors[query_vector[again.query_rows]],
         embedded.vectors[gallery_vector[again.gallery_rows]],
     )
+
+
+class _Copies:
+    """Which of these records are copies: the same bytes under the same identity. ranked: how many are the gallery's.
+
+    later: rows of those that repeat an earlier one of their side, int64 [n].
+    """
+
+    def __init__(self, records: Sequence[ImageRecord], ranked: int, embedded: Embedded) -> None:
+        self._digests: dict[int, bytes] = {}
+        sides: dict[tuple[str | None, bytes], list[list[int]]] = {}
+        for row, digest in zip(embedded.rows.tolist(), embedded.digests, strict=True):
+            if digest:
+                self._digests[id(records[row])] = digest
+                sides.setdefault((records[row].identity, digest), [[], []])[row >= ranked].append(row)
+        self.later = np.array([row for pair in sides.values() for side in pair for row in side[1:]], np.int64)
+        asks = ranked < len(records)  # queries of their own
+        self._copied = sum(
+            len(queries) if gallery or len(queries) > 1 else 0
+            for gallery, queries in ((pair if asks else (pair[0][1:], pair[0])) for pair in sides.values())
+        )
+
+    def content(self, record: ImageRecord) -> object:
+        """What a record has in common with its copies."""
+        return self._digests.get(id(record), record.path)
+
+    def counted(self, plan: Protocol, kept: bool) -> Protocol:
+        """The plan with the counts of copies."""
+        counts = replace(plan.excluded, copied=self._copied, copies=0 if kept else len(self.later))
+        return replace(plan, excluded=counts)
 
 
 def _survivors(

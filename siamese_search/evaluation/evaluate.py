@@ -27,7 +27,7 @@ from siamese_search.evaluation.protocol import ALL_VS_ALL, Protocol
 from siamese_search.evaluation.quantised import measure_quantised
 from siamese_search.evaluation.report import EvaluationReport, Reranked
 from siamese_search.evaluation.retrieval import metrics_from_scores, retrieval_metrics
-from siamese_search.evaluation.through_gallery import rank_through
+from siamese_search.evaluation.through_gallery import filtered_recall, rank_through
 from siamese_search.evaluation.verification import PairScores, cross_pair_scores, pair_scores
 from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.filters import Condition
@@ -73,7 +73,8 @@ def evaluate(
     with its mirror image (:class:`~siamese_search.model.flip.FlipEmbedder`, whose fingerprint a given gallery
     must then have); holds for every figure. rerank: also re-rank the exact similarities of all images, as
     figures of their own. quantise: also rank through galleries that are searched in copies of so many bits (``int8``,
-    ``int4``, ``binary``), as figures of their own. false_match_rate: what the report's verification threshold is for.
+    ``int4``, ``binary``), as figures of their own. copies: count byte copies
+    of an image as images of their own. false_match_rate: what the report's verification threshold is for.
     data, model_name: names for the report.
 
     Images that cannot be read are named in the report and never stop it. Raises DataError where no query has
@@ -101,7 +102,7 @@ def evaluate(
     if not len(embedded.vectors):
         first = embedded.failed[0]
         raise DataError(
-            f"none of the {len(embedded.failed)} images can be read; {first.path}: {first.reason}"
+            f"none of the {len(embedded.failed)} images can be read; {first.shown}: {first.reason}"
         )
     fingerprint = data_fingerprint(
         [
@@ -109,9 +110,7 @@ def evaluate(
             for row, digest in zip(embedded.rows.tolist(), embedded.digests, strict=True)
         ]
     )
-    plan, query_vectors, gallery_vectors = plan_of_survivors(
-        plan, records, query_records, embedded, options.use_cameras
-    )
+    plan, query_vectors, gallery_vectors = plan_of_survivors(plan, records, query_records, embedded, options)
     plan.require_valid_query()
 
     # Ids that ascend with the place make the database's order of ties the order of the exact ranking.
@@ -180,6 +179,7 @@ def _measure(
         pairs=pairs,
         open_set=open_set(query_vectors, gallery_vectors, plan),
         ann_recall=ranking.recall,
+        filtered_recall=filtered_recall(gallery, query_vectors),
         depth=options.depth,
         top=ranking.top,
         model=gallery.model.fingerprint,

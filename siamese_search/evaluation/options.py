@@ -42,6 +42,9 @@ class EvaluateOptions(Request):
         "",
         switches=(Switch("no_cameras", False, "Count matches from the query's own camera too."),),
     )
+    copies: bool = option(
+        False, "Count an image's byte copies as images of their own: a query then finds its copy."
+    )
     flip: bool = option(False, "Embed each image together with its mirror image.")
     rerank: bool | KReciprocal = option(False, "Also give the figures after k-reciprocal re-ranking.")
     quantise: Sequence[str] = option(

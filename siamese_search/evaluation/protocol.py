@@ -12,7 +12,7 @@ frames would make any model look good. Without it ("no cameras") only the query 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +29,12 @@ MARKET = "market"
 
 @dataclass(frozen=True, slots=True)
 class ExclusionCounts:
-    """What each rule did. The first three count images, the next two pairs, the last two queries.
+    """What each rule did. The first three count images, the next two pairs, the others queries, the last again images.
 
     ``same_camera`` counts (query, gallery image) pairs that would have been matches but share the camera;
     ``itself`` counts queries that were found in the gallery. A query without a match left is invalid, either
-    because it has none at all (``no_match``) or because all share its camera (``same_camera_only``).
+    because it has none at all (``no_match``) or because all share its camera (``same_camera_only``). ``copied`` queries
+    have a copy, the same bytes under the same identity, among the others; ``copies`` of images were left out for that.
     """
 
     unlabelled: int
@@ -43,6 +44,8 @@ class ExclusionCounts:
     itself: int
     no_match: int
     same_camera_only: int
+    copied: int = 0
+    copies: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,22 +95,32 @@ class Protocol(Labels):
             (counts.same_camera, f"matches left out by {rule}: same identity and camera as the query"),
             (counts.no_match, "queries invalid: no other image of their identity"),
             (counts.same_camera_only, f"queries invalid: {rule} took every match (--no-cameras keeps them)"),
+            (
+                counts.copied,
+                "queries have a copy (the same bytes) among the others, "
+                + ("left out (--copies keeps it)" if counts.copies else "which counts as a right answer"),
+            ),
         ]
         return [f"{count:,} {text}" for count, text in lines if count]
 
     def require_valid_query(self) -> None:
         """Raise DataError, saying what to do, where no query has a match that it could find."""
         counts, total = self.excluded, len(self.queries)
+        copies = (
+            f"; {counts.copies} copies of the same bytes are left out (--copies keeps them)"
+            if counts.copies
+            else ""
+        )
         if total == 0:
             raise DataError("nothing to evaluate: no image of a named identity (junk and distractors aside)")
         if counts.no_match + counts.same_camera_only < total:
             return
         if counts.same_camera_only == 0:
             raise DataError(
-                f"nothing to evaluate: none of the {total} queries has another image of its identity to find"
+                f"nothing to evaluate: none of the {total} queries has another image of its identity to find{copies}"
             )
         who = "every query" if counts.no_match == 0 else "every query that had a match"
-        raise DataError(f"{who} lost its matches to the same-camera rule: use --no-cameras")
+        raise DataError(f"{who} lost its matches to the same-camera rule: use --no-cameras{copies}")
 
 
 def all_vs_all(records: Sequence[ImageRecord], *, use_cameras: bool = True) -> Protocol:
@@ -129,12 +142,18 @@ def all_vs_all(records: Sequence[ImageRecord], *, use_cameras: bool = True) -> P
 
 
 def market(
-    queries: Sequence[ImageRecord], gallery: Sequence[ImageRecord], *, use_cameras: bool = True
+    queries: Sequence[ImageRecord],
+    gallery: Sequence[ImageRecord],
+    *,
+    use_cameras: bool = True,
+    same: Callable[[ImageRecord], object] | None = None,
 ) -> Protocol:
     """Two sets: queries against a gallery. A query whose file is in the gallery too does not find itself.
 
-    Files are compared as files: a link, or another spelling of the path, does not make a second image.
+    same: what equal images have in common. By default files are compared as files: a link, or another spelling of the
+    path, does not make a second image.
     """
+    same = same or _file
     query_rows, query_left_out = _rankable(queries)
     gallery_rows, gallery_left_out = _rankable(gallery)
     asked_rows = np.array(
@@ -142,8 +161,8 @@ def market(
     )
     asked = [queries[row] for row in asked_rows]
     ranked = [gallery[row] for row in gallery_rows]
-    places = {_file(record): place for place, record in enumerate(ranked)}
-    same_image = np.array([places.get(_file(record), -1) for record in asked], dtype=np.int64)
+    places = {same(record): place for place, record in enumerate(ranked)}
+    same_image = np.array([places.get(same(record), -1) for record in asked], dtype=np.int64)
     return _protocol(
         MARKET,
         use_cameras,

@@ -52,7 +52,8 @@ class EvaluationReport:
 
     ``ranking`` comes from the database's own answers, ``exact`` from comparing every vector with every other:
     equal figures show that the index loses nothing. ``ann_recall`` is the share of each query's exact ten
-    nearest that the database returned. ``depth`` is how many results per query were asked for, ``None`` for
+    nearest that the database returned, ``filtered_recall`` the lowest of those under a filter by camera, ``None`` where
+    there are no two. ``depth`` is how many results per query were asked for, ``None`` for
     the whole gallery; with a depth, matches beyond it count as missed and mAP is mAP@depth.
     ``reranked``, where it was asked for, re-ranks the exact similarities of the whole gallery: no database has
     part in it, neither ``depth`` nor ``ann_recall`` concerns it, and verification knows no re-ranking.
@@ -89,6 +90,7 @@ class EvaluationReport:
     quantised: Sequence[Quantised] = ()
     kept: Calibration | None = None
     warning: str = ""
+    filtered_recall: float | None = None
 
     @property
     def rank1(self) -> float:
@@ -180,6 +182,7 @@ class EvaluationReport:
                 },
             },
             "ann_recall": self.ann_recall,
+            "filtered_recall": self.filtered_recall,
             "exact": {"rank1": self.exact.rank1, "mAP": self.exact.mAP},
             "reranked": None if self.reranked is None else self.reranked.to_json(),
             "quantised": [one.to_json() for one in self.quantised],

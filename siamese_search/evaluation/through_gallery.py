@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.retrieval import HitMetrics, RankingMetrics, metrics_from_hit_ranks, summarise
+from siamese_search.gallery.checks import recall_under
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.paging import GROWTH, until_enough
@@ -21,6 +22,8 @@ _FIRST_FETCH = 128
 _SCORES_AT_ONCE = 8_000_000
 #: Results per query that recall compares, and that a report keeps to show.
 TOP = 10
+#: Queries whose recall is measured under filters.
+_MOST_ASKED = 100
 #: Scores closer than this are ties: engines add up a dot product in different orders.
 _TIE = 1e-6
 
@@ -95,6 +98,19 @@ def rank_through(
         progress(done, count)
     metrics = summarise(per_query, matches, gallery=len(plan.gallery))
     return DatabaseRanking(metrics, top, found / wanted if wanted else float("nan"))
+
+
+def filtered_recall(gallery: Gallery, query_vectors: NDArray[np.float32]) -> float | None:
+    """The lowest share of the exact ten nearest that a search finds, filtered by one camera each and by all others.
+
+    query_vectors: float32 [q, d], of which at most :data:`_MOST_ASKED` are asked. None where there are no two cameras.
+    """
+    if "camera" not in gallery.fields() or len(cameras := gallery.facet("camera")) < 2:
+        return None
+    rows = query_vectors[:: max(1, -(-len(query_vectors) // _MOST_ASKED))]
+    filters = [[Condition("camera", operator, (one,))] for one in cameras for operator in ("=", "!=")]
+    found = [recall_under(gallery, rows, one, TOP) for one in filters]
+    return min((one for one in found if one is not None), default=None)
 
 
 def _depths(

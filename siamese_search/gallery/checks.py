@@ -121,6 +121,24 @@ def sampled_recall(gallery: Gallery, n: int = SAMPLE, seed: int = 0) -> float | 
     return hits / wanted
 
 
+def recall_under(
+    gallery: Gallery, rows: Vectors, where: Sequence[Condition], depth: int = DEPTH
+) -> float | None:
+    """Share of the exact nearest that meet the conditions which a search finds; None where nothing meets them.
+
+    rows: float32 [n, d]. Any result as close as the exact one of the last place counts.
+    """
+    exact = gallery.query_batch(rows, depth, where, with_payload=False, exact=True)
+    found = gallery.query_batch(rows, depth, where, with_payload=False)
+    wanted = sum(map(len, exact))
+    hits = sum(
+        sum(hit.score >= best[-1].score - _ROUNDING for hit in ranked[: len(best)])
+        for best, ranked in zip(exact, found, strict=True)
+        if best
+    )
+    return hits / wanted if wanted else None
+
+
 def check_same_vectors(source: Gallery, target: Gallery, n: int = SAMPLE, seed: int = 0) -> int:
     """Compare the vectors of n sampled points bit by bit, as the target stores them; how many were compared.
 

@@ -242,6 +242,14 @@ class Gallery(ABC):
     def fields(self) -> dict[str, str]:
         """Payload fields that exist in this gallery with their type: str, int, float or bool."""
 
+    def narrow(self, field: str, kind: str) -> bool:
+        """Store a field whose values are text as ``kind`` again, where all of them read as that; whether it was done.
+
+        A field becomes text by one value that does not fit, and this is the way back once that has gone.
+        """
+        del field, kind
+        return False
+
     @abstractmethod
     def flush(self) -> None:
         """Make everything written so far survive a power loss."""

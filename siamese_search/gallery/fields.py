@@ -3,7 +3,8 @@
 A field has one type, so that a filter means the same for every point. When values of different types meet,
 the field is widened, and values are stored in the wider type:
 
-    int + float -> float        anything else mixed -> str (``True`` as ``true``, numbers as Python prints them)
+    int + float -> float        anything else mixed -> str (``True`` as ``true``, numbers as Python prints them),
+                                also whole numbers that no float64 is exactly
 
 Changes of fields are gathered, so that an engine is asked once for all points that change in the same way.
 """
@@ -70,13 +71,48 @@ def json_path(field: str) -> str:
     return f'"{field}"'
 
 
+def json_paths(fields: Sequence[str] | None) -> bool | list[str]:
+    """What an engine is to give of payloads: these fields, all for ``None``; a name that cannot be is not there."""
+    if fields is None:
+        return True
+    return [json_path(name) for name in fields if name and '"' not in name and "\\" not in name] or False
+
+
 def coerce(value: Any, kind: str) -> Any:
-    """A str, int, float or bool value as ``kind``, which must be its own type or a wider one."""
+    """A str, int, float or bool value as ``kind``: its own type, a wider one, or what a text reads as.
+
+    Text that reads as nothing of this kind stays as it is.
+    """
+    if type(value) is str and kind != "str":
+        return _read(value, kind)
     if type(value) is bool and kind == "str":
         return "true" if value else "false"
     if kind == "str":
         return str(value)
     return float(value) if kind == "float" else value
+
+
+def reads_as(texts: Iterable[str], kind: str) -> bool:
+    """Whether all these texts are values of ``kind`` as :func:`coerce` writes them: nothing is lost by either way."""
+
+    def written(text: str, kind: str) -> bool:
+        value = _read(text, kind)
+        return type(value).__name__ == kind and coerce(value, "str") == text
+
+    return all(
+        written(text, kind) or (kind == "float" and written(text, "int") and not _rounded(int(text)))
+        for text in texts
+    )
+
+
+def _read(text: str, kind: str) -> Any:
+    if kind == "bool":
+        return {"true": True, "false": False}.get(text, text)
+    try:
+        value = int(text) if kind == "int" and len(text) <= 20 else float(text)
+    except ValueError:
+        return text
+    return value if INT_MIN <= value <= INT_MAX or (kind == "float" and math.isfinite(value)) else text
 
 
 def settle(
@@ -100,6 +136,8 @@ def settle(
     changed: dict[str, str] = {}
     for name, kinds in seen.items():
         final = _widest(([known[name]] if name in known else []) + [_TYPES[kind] for kind in kinds])
+        if final == "float" and int in kinds and any(_rounded(payload.get(name)) for payload in cleaned):
+            final = "str"
         if known.get(name) != final:
             if name not in known:
                 _check_name(name)
@@ -121,6 +159,11 @@ def same_payload(sent: Mapping[str, Any], stored: Mapping[str, Any], ignore: Col
         if there != value and not (isinstance(there, str) and there == coerce(value, "str")):
             return False
     return True
+
+
+def _rounded(value: Any) -> bool:
+    """Whether a whole number would become another one as a float64."""
+    return type(value) is int and float(value) != value
 
 
 def _widest(kinds: Iterable[str]) -> str:

@@ -19,8 +19,10 @@ from __future__ import annotations
 import difflib
 import math
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal, cast
 
 from siamese_search.errors import FilterError
@@ -28,10 +30,14 @@ from siamese_search.errors import FilterError
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "present"]
 FilterValue = str | int | float | bool
 
-ORDERINGS: frozenset[Operator] = frozenset({"<", "<=", ">", ">="})
+#: The orderings, and what engines call their bounds.
+BOUNDS: dict[Operator, str] = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
+ORDERINGS = frozenset(BOUNDS)
 
 #: Stored integers are signed 64-bit in every engine.
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+#: From here on whole numbers are not all a float64.
+_EXACT = 2**53 - 1
 
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
@@ -78,13 +84,35 @@ def bind(raw: Iterable[RawCondition], fields: Mapping[str, str]) -> list[Conditi
     """Give each value the type under which its field is stored.
 
     fields: payload field -> ``str``, ``int``, ``float`` or ``bool`` (:meth:`Gallery.fields`). A camera stored
-    as the text ``2`` is compared as text; an ``int`` field wants an integer. Raises FilterError for an unknown
-    field (listing the known ones), a value of the wrong type, and an ordering on text or truth values.
+    as the text ``2`` is compared as text, in any of Unicode's forms; an ``int`` field wants an integer.
+    Raises FilterError for an unknown field (listing the known ones), a value of the wrong type, and an ordering on
+    text or truth values.
     """
     return [
-        check(Condition(one.field, one.operator, tuple(_typed(v, one, fields) for v in one.values)), fields)
-        for one in raw
+        check(
+            Condition(one.field, one.operator, tuple(_typed(v, one, fields) for v in _forms(one, fields))),
+            fields,
+        )
+        for one in map(partial(_known, fields=fields), raw)
     ]
+
+
+def _known(raw: RawCondition, fields: Mapping[str, str]) -> RawCondition:
+    """With the field in the form in which the gallery has its name."""
+    composed = unicodedata.normalize("NFC", raw.field)
+    return replace(raw, field=composed) if raw.field not in fields and composed in fields else raw
+
+
+def _forms(raw: RawCondition, fields: Mapping[str, str]) -> Iterable[str]:
+    """The values; of text each form in which it may be stored: letters and accents as one, and apart."""
+    if raw.operator not in ("=", "!=") or fields.get(raw.field) != "str" or all(map(str.isascii, raw.values)):
+        return raw.values
+    forms = (
+        value if form is None else unicodedata.normalize(form, value)
+        for value in raw.values
+        for form in (None, "NFC", "NFD")
+    )
+    return dict.fromkeys(forms)
 
 
 def check(condition: Condition, fields: Mapping[str, str]) -> Condition:
@@ -101,12 +129,36 @@ def check(condition: Condition, fields: Mapping[str, str]) -> Condition:
         return condition
     if operator in ORDERINGS:
         if kind not in ("int", "float"):
-            raise FilterError(f"{name!r} holds {_PEOPLE[kind]}, which {operator} cannot order: use = or !=")
+            hint = ", or a time such as 2024-05-01T10:00:00" if kind == "str" else ""
+            raise FilterError(
+                f"{name!r} holds {_PEOPLE[kind]}, which {operator} cannot order: use = or !={hint}"
+            )
         if len(values) != 1:
             raise FilterError(f"{name!r} {operator} takes one value, not {len(values)}")
     elif not values:
         raise FilterError(f"{name!r} {operator} needs a value")
     return Condition(name, operator, tuple(_checked(v, kind, name) for v in values))
+
+
+def exact_ordering(condition: Condition) -> tuple[Condition | None, tuple[int, ...]]:
+    """An ordering of whole numbers in terms that engines compare exactly: an ordering, or one of these numbers.
+
+    Engines compare as float64, in which whole numbers beyond 2⁵³ run together, or as integers where they have an
+    index. So near such a bound each number is named (1,536 at most), and the ordering takes over at the next float64.
+    Either may be missing; nothing meets the condition where both are.
+    """
+    (value,) = condition.values
+    if not isinstance(value, int) or abs(value) < _EXACT:
+        return condition, ()
+    if condition.operator in (">", ">="):
+        first = value + (condition.operator == ">")
+        far = int(math.nextafter(float(first), math.inf))
+        beyond = Condition(condition.field, ">=", (far,)) if far <= INT_MAX else None
+        return beyond, tuple(range(first, min(far, INT_MAX + 1)))
+    last = value - (condition.operator == "<")
+    far = int(math.nextafter(float(last), -math.inf))
+    beyond = Condition(condition.field, "<=", (far,)) if far >= INT_MIN else None
+    return beyond, tuple(range(max(far + 1, INT_MIN), last + 1))
 
 
 _PEOPLE = {"str": "text", "int": "whole numbers", "float": "numbers", "bool": "true or false"}

@@ -83,6 +83,10 @@ class Forwarding(Gallery):
         with self.around("fields"):
             return self._inside.fields()
 
+    def narrow(self, field: str, kind: str) -> bool:
+        with self.around("narrow"):
+            return self._inside.narrow(field, kind)
+
     def flush(self) -> None:
         with self.around("flush"):
             self._inside.flush()

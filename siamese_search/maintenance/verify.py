@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
-from siamese_search.errors import ImageError, SiameseSearchError, printable
+from siamese_search.errors import ImageError, SiameseSearchError
 from siamese_search.gallery.checks import is_sound
 from siamese_search.io.files import digest_file
 from siamese_search.io.location import PROTOCOLS, protocol_of
@@ -34,7 +34,7 @@ _THREADS = 4
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What is wrong with one image: of which kind, and how in words. path and key are safe to print."""
+    """What is wrong with one image: of which kind, and how in words. path: the real one, not always safe to print."""
 
     kind: Kind
     path: str
@@ -169,7 +169,7 @@ def _check_object(point: StoredPoint, url: str, checksum: bool) -> Problem | Non
 
 
 def _problem(point: StoredPoint, kind: Kind, reason: str) -> Problem:
-    return Problem(kind, printable(point.place), printable(point.key or point.id), reason)
+    return Problem(kind, point.place, point.key or point.id, reason)
 
 
 def _when(mtime_ns: int) -> str:

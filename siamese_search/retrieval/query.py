@@ -161,7 +161,8 @@ class SameImage:
 
     any_score: the hits' scores are not similarities to this image (it is one of several): sizes and bytes decide.
 
-    The identity is that of the first copy which has one.
+    The identity is that of the very file where it is in the gallery, known or not; else the one that all its copies
+    which have one agree on: what is right for a copy need not be right for the query.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None, *, any_score: bool = False) -> None:
@@ -175,8 +176,18 @@ class SameImage:
 
     def among(self, hits: Sequence[Hit]) -> Copies:
         copies = {hit.id: hit for hit in hits if self._examine(hit)}
-        named = (hit.identity for hit in copies.values() if hit.identity is not None)
-        return Copies(copies, (next(named, None),))
+        own = [hit for hit in copies.values() if self._is_file(hit)]
+        named = {hit.identity for hit in own or copies.values()} - {None}
+        return Copies(copies, (named.pop() if len(named) == 1 else None,))
+
+    def _is_file(self, hit: Hit) -> bool:
+        """Whether a hit is the query's own file, by whatever path."""
+        if self._path is None:
+            return False
+        try:
+            return os.path.samefile(hit.place, self._path)  # noqa: PTH121 - also takes surrogate-escaped names
+        except (OSError, ValueError):
+            return hit.place == self._path
 
     def _examine(self, hit: Hit) -> bool:
         if self._path is None:
@@ -190,7 +201,7 @@ class SameImage:
         elif hit.score < _COPY_SCORE:
             return False
         try:
-            if os.path.samefile(stored, self._path):  # noqa: PTH121 - also takes surrogate-escaped names
+            if self._is_file(hit):
                 return True
             return hit.size == self._size and filecmp.cmp(stored, self._path, shallow=False)
         except (OSError, ValueError):

@@ -162,5 +162,5 @@ class QueryResult:
 
 
 def json_path(path: str | Path) -> str:
-    """A path as text that any JSON writer can encode: bytes that are not UTF-8 become ``\\xNN``."""
-    return str(path).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """The path itself, not what is printed of it; bytes that are not UTF-8 are ``\\udcXX``, as in ``os.fsdecode``."""
+    return str(path)

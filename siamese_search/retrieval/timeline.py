@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 from siamese_search.datasets.records import MetadataValue
 from siamese_search.errors import UsageError, printable
+from siamese_search.gallery.times import moment, remarks
 from siamese_search.retrieval.grouping import natural
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
@@ -46,7 +47,8 @@ class Timeline:
     ``None`` where the images have no identity and are taken for the query's own by their score. field: where the
     time comes from. unit: ``seconds`` where it is dates and times, ``None`` where it is numbers of unknown unit, or
     text that only its alphabetical order orders. within: fields that must be equal for two times to be comparable; the
-    order across them means nothing. total: how many sightings there are, listed or not.
+    order across them means nothing. total: how many sightings there are, listed or not. notes: what a reader has to
+    know of the order, a line each.
     """
 
     answer: QueryResult
@@ -56,6 +58,7 @@ class Timeline:
     within: tuple[str, ...] = ()
     sightings: tuple[Sighting, ...] = ()
     total: int = 0
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss search --timeline``."""
@@ -68,6 +71,7 @@ class Timeline:
             "unit": self.unit,
             "within": list(self.within),
             "total": self.total,
+            "notes": list(self.notes),
             "sightings": [sighting.to_json() for sighting in self.sightings],
             **answer,
         }
@@ -96,15 +100,16 @@ def choose_field(fields: Mapping[str, str], named: str | None) -> str:
 def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -> Timeline:
     """The results of an answer in the order of the time in ``field``; equal times by score.
 
-    Dates and times are ISO 8601, those without a time zone taken as UTC where others have one. Numbers are ordered as
-    numbers, other text as text. Frame numbers are comparable within one camera and sequence only: they are
-    ordered by sequence, then frame, and gaps are to the previous image of the same camera and sequence.
+    Dates and times are ISO 8601, those without a time zone taken as UTC. Numbers are ordered as numbers, and other text
+    as text where nothing else is there; among times or numbers it comes last. ``notes`` says so. Frame numbers are
+    comparable within one camera and sequence only: they are ordered by sequence, then frame, and gaps are to the
+    previous image of the same camera and sequence.
     """
     answer = replace(
         answer, results=tuple(replace(hit, when=_shown(field, _value(hit, field))) for hit in answer.results)
     )
     times = {id(result): _value(result, field) for result in answer.results}
-    read, unit = _readings([time for time in times.values() if time is not None], field)
+    read, unit, notes = _readings([time for time in times.values() if time is not None], field)
     within: tuple[str, ...] = ()
     if field.casefold() == _FRAME:
         within = tuple(
@@ -115,7 +120,8 @@ def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -
         time = times[id(result)]
         sequence = natural(str(_value(result, "sequence"))) if "sequence" in within else ()
         camera = natural(str(result.camera))
-        return (time is None, sequence, (0,) if time is None else (read[time],), camera, result.rank)
+        known = (0, read[time]) if time in read else (1, str(time))
+        return (time is None, sequence, (0, 0) if time is None else known, camera, result.rank)
 
     ordered = sorted(answer.results, key=key)
     sightings = []
@@ -124,6 +130,9 @@ def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -
         time = times[id(result)]
         if time is None:
             sightings.append(Sighting(result, None))
+            continue
+        if time not in read:
+            sightings.append(Sighting(result, time))
             continue
         group = tuple(_value(result, name) for name in within)
         previous = last.get(group)
@@ -137,7 +146,14 @@ def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -
         last[group] = result
         sightings.append(Sighting(result, time, gap, came_from))
     return Timeline(
-        replace(answer, results=tuple(ordered)), identity, field, unit, within, tuple(sightings), total
+        replace(answer, results=tuple(ordered)),
+        identity,
+        field,
+        unit,
+        within,
+        tuple(sightings),
+        total,
+        notes,
     )
 
 
@@ -154,28 +170,33 @@ def _value(result: SearchResult, field: str) -> MetadataValue | None:
     return result.metadata.get(field)
 
 
-def _readings(values: Sequence[MetadataValue], field: str) -> tuple[dict[MetadataValue, Any], str | None]:
-    """What each value is as a time: seconds (the unit is said then), a number, or as text."""
-    if field.casefold() == "date":
-        dates = _seconds([str(value) for value in values])  # 20240131 is a date, not a number
-        if dates is not None:
-            return dict(zip(values, dates, strict=True)), "seconds"
-    if all(isinstance(value, (int, float)) for value in values):
-        return {value: float(value) for value in values}, None
+def _readings(
+    values: Sequence[MetadataValue], field: str
+) -> tuple[dict[MetadataValue, Any], str | None, tuple[str, ...]]:
+    """What each value that can be read is as a time: seconds (the unit is said then), a number, or text; and notes."""
     texts = [str(value) for value in values]
-    seconds = _seconds(texts)
-    if seconds is not None:
-        return dict(zip(values, seconds, strict=True)), "seconds"
-    try:
-        return {value: float(text) for value, text in zip(values, texts, strict=True)}, None
-    except ValueError:
-        return dict(zip(values, texts, strict=True)), None
+    numeric = all(isinstance(value, (int, float)) for value in values)
+    if field.casefold() == "date" or not numeric:  # 20240131 is a date, not a number
+        moments = {value: when for value, text in zip(values, texts, strict=True) if (when := moment(text))}
+        if moments and (not numeric or len(moments) == len(set(values))):
+            notes = tuple(f"{printable(field)}: {line}" for line in remarks(texts))
+            return {value: when.timestamp() for value, when in moments.items()}, "seconds", notes
+    if numeric:
+        return {value: value for value in values}, None, ()  # not as floats: nanoseconds have 19 digits
+    numbers = {value: float(text) for value, text in zip(values, texts, strict=True) if _is_number(text)}
+    others = sorted({printable(text) for text in texts if not _is_number(text)})
+    if not others:
+        return numbers, None, ()
+    shown = ", ".join(map(repr, others[:3]))
+    if numbers:
+        note = f"{printable(field)}: not a number, so after all others: {shown}"
+        return numbers, None, (note,)
+    note = f"{printable(field)}: ordered as text, for {shown} is not a time such as 2024-05-01T10:00:00"
+    return dict(zip(values, texts, strict=True)), None, (note,)
 
 
-def _seconds(texts: Sequence[str]) -> list[float] | None:
-    """ISO dates and times as seconds since 1970, ``None`` where any of them is something else."""
+def _is_number(text: str) -> bool:
     try:
-        moments = [datetime.fromisoformat(text.strip()) for text in texts]
+        return math.isfinite(float(text))
     except ValueError:
-        return None
-    return [(moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() for moment in moments]
+        return False

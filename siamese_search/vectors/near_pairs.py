@@ -21,6 +21,8 @@ _FIRST, _SAMPLE = 64, 4096
 _DENSE = 0.02
 #: Rounding of float32 sums.
 _SLACK = 1e-4
+#: Equal vectors have a similarity of 0.9999999 as often as of 1.
+_ROUNDING = 1e-6
 
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
@@ -37,6 +39,7 @@ def near_pairs(
     numbers per vector besides.
     """
     count = len(vectors)
+    threshold -= _ROUNDING
     first = _projected(vectors) if vectors.shape[1] >= 2 * _FIRST else None
     # p·q of the projections, less half their squared lengths, is minus half their squared distance.
     reach = threshold - 1 - _SLACK

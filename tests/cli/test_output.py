@@ -63,6 +63,11 @@ def test_csv_cells_hold_no_formulas(value: object, cell: str) -> None:
     assert output.csv_cell(value) == cell
 
 
+def test_no_column_of_a_csv_comes_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    output.write_csv(["path", "score", "Path", "score", "score_"], [[1, 2, 3, 4, 5]])
+    assert capsys.readouterr().out.splitlines()[0] == "path,score,Path_,score_,score__"
+
+
 def test_csv_is_quoted(capsys: pytest.CaptureFixture[str]) -> None:
     output.write_csv(["a", "b"], [['x,"y"', 1], [None, "z"]])
     text = capsys.readouterr().out

@@ -74,14 +74,10 @@ def test_every_verb_takes_a_url(sss, demo, tiny_bundle, env, server, tmp_path):
     assert [one["key"] for one in there[0]["results"]] == [one["key"] for one in here[0]["results"]]
 
     assert answer(run("info", "--json"))["galleries"][0]["points"] == first["seen"]
-<<<<<<< HEAD
-    assert answer(run("info", "--json"))["galleries"][0]["engine"] == "qdrant"
-=======
-    listed = answer(run("galleries", "--json"))["galleries"][0]
+    listed = answer(run("info", "--json"))["galleries"][0]
     assert (listed["engine"], listed["size_bytes"], listed["resident_bytes"]) == ("qdrant", None, None)
-    for shown in (run("galleries"), run("info"), run("info", "--gallery", "default")):
+    for shown in (run("info"), run("info", "--gallery", "default")):
         assert (shown.returncode, " 0 B" in shown.stdout) == (0, False), shown.stderr
->>>>>>> pressure
     assert not list(tmp_path.glob(".sss"))
 
 

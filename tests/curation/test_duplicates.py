@@ -13,7 +13,9 @@ from vectors import MODEL, units
 
 from siamese_search.curation.duplicates import find_duplicates
 from siamese_search.datasets.records import encode_key, point_id
+from siamese_search.gallery import open_gallery
 from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.storage import Storage
 from siamese_search.vectors import near_pairs as module
 from siamese_search.vectors.near_pairs import near_pairs
 
@@ -136,3 +138,44 @@ def test_blank_pictures_are_told_apart_by_their_colour(gallery, tmp_path):
 
 def test_an_empty_gallery_has_none(gallery):
     assert find_duplicates(gallery) == []
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_people_before_one_camera_are_not_one_picture(gallery, tmp_path, named):
+    """Frames of one camera agree nearly everywhere: what counts is where they do not."""
+    scene = np.random.default_rng(5).integers(0, 256, (16, 28, 3), dtype=np.uint8)
+    people = np.random.default_rng(6).integers(40, 215, (4, 8, 4, 3), dtype=np.uint8)
+    row = units(np.random.default_rng(0), 1)
+    paths = []
+    for number, person in enumerate(people):
+        frame = Image.fromarray(scene).resize((640, 360), Image.Resampling.BICUBIC)
+        frame.paste(Image.fromarray(person).resize((40, 100), Image.Resampling.BICUBIC), (300, 150))
+        paths.append(tmp_path / f"{number}.jpg")
+        frame.save(paths[-1], quality=92)
+        put(gallery, paths[-1:], row, **({"identity": f"id{number}"} if named else {}))
+    assert find_duplicates(gallery) == []
+    again = tmp_path / "again.jpg"
+    Image.open(paths[0]).resize((320, 180)).save(again, quality=40)
+    put(gallery, [again], row, **({"identity": "id0"} if named else {}))
+    assert shown(find_duplicates(gallery)) == [("similar", ["0.jpg", "again.jpg"])]
+
+
+def test_two_names_for_the_same_bytes_are_one_picture_and_for_like_ones_two(gallery, tmp_path):
+    first = picture(tmp_path / "a.jpg", 1)
+    shutil.copyfile(first, tmp_path / "b.jpg")
+    Image.open(first).save(tmp_path / "c.jpg", quality=80)
+    for name in "abc":
+        put(gallery, [tmp_path / f"{name}.jpg"], units(np.random.default_rng(0), 1), identity=name)
+    assert shown(find_duplicates(gallery)) == [("identical", ["a.jpg", "b.jpg"])]
+
+
+@pytest.mark.parametrize("vectors", ["float32", "float16"])
+def test_copies_are_found_at_a_threshold_of_one(tmp_path, vectors):
+    paths = [picture(tmp_path / f"{n}.png", n) for n in range(8)]
+    copies = [Path(shutil.copyfile(path, tmp_path / f"{path.stem}c.png")) for path in paths]
+    rows = units(np.random.default_rng(3), 8)
+    with open_gallery(
+        tmp_path / "s", model=MODEL, create=True, mode="w", storage=Storage(vectors)
+    ) as gallery:
+        put(gallery, [*paths, *copies], np.concatenate((rows, rows)))
+        assert len(find_duplicates(gallery, 1.0)) == 8

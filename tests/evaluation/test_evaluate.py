@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -297,3 +298,32 @@ def test_nan_becomes_null(make_images, embedder, memory_gallery):
     shape = evaluate(make_images(["1"], ("1", "2"), each=1), embedder, memory_gallery()).to_json()
     assert shape["verification"]["auc"] is None  # no impostor pair
     assert math.isfinite(shape["mAP"])
+
+
+def test_copies_of_an_image_are_no_right_answers(make_images, embedder, tmp_path):
+    """A picture of each identity and its byte copy: without the copy there is nothing to find."""
+    records = make_images(["1", "2", "3"], (None,), each=2, noise=400)
+    alone = evaluate(records, embedder)
+    copies = []
+    for number, record in enumerate(records[::2]):
+        path = tmp_path / f"copy{number}.png"
+        path.write_bytes(record.path.read_bytes())
+        copies.append(replace(record, key=path.name, path=path))
+    without = evaluate([*records, *copies], embedder)
+    assert (without.plan.excluded.copied, without.plan.excluded.copies) == (6, 3)
+    assert (without.ranking.mAP, without.verification.auc) == (alone.ranking.mAP, alone.verification.auc)
+    assert "6 queries have a copy (the same bytes) among the others, left out" in " ".join(without.notes())
+    counted = evaluate([*records, *copies], embedder, copies=True)
+    assert (counted.ranking.gallery, counted.plan.excluded.copied, counted.plan.excluded.copies) == (9, 6, 0)
+    assert "6 queries have a copy (the same bytes) among the others, which counts" in " ".join(
+        counted.notes()
+    )
+    # As queries of their own: what they are copies of leaves their ranking, and no other's.
+    asked = evaluate(records, embedder, queries=copies)
+    assert (asked.plan.excluded.copied, asked.plan.excluded.copies, asked.plan.excluded.itself) == (3, 0, 3)
+    assert asked.ranking.gallery == 6
+    # Under another name it is no copy, and says something about the labels.
+    wrong = [replace(copy, identity="9") for copy in copies]
+    assert evaluate([*records, *wrong], embedder).plan.excluded.copied == 0
+    with pytest.raises(DataError, match="3 copies of the same bytes are left out"):
+        evaluate([*records[::2], *copies], embedder)

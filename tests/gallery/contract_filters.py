@@ -10,6 +10,7 @@ from filter_oracle import matches_all
 
 from siamese_search.errors import FilterError
 from siamese_search.gallery.filters import Condition, bind, parse_where
+from siamese_search.gallery.times import bind_to
 
 from .contract import MODEL, OpenEngine, brute_force, fill, make_ids, unit
 
@@ -51,6 +52,93 @@ class FilterContract:
             assert [h.id for h in hits] == [
                 i for i, _ in brute_force(query, ids, vectors, payloads, 12, where)
             ]
+
+    @pytest.mark.parametrize(
+        "edge", [2**53, -(2**53), 2**60, -(2**60), 123456789012345675, 2**63 - 1, -(2**63)]
+    )
+    def test_whole_numbers_beyond_float64(self, open_engine: OpenEngine, edge: int):
+        """Exact up to the ends of 64 bits, on either side of every border at which float64 rounds."""
+        near = (0, 1, 2, 3, 511, 512, 513, 1024, 1025, 2048)
+        track = sorted(
+            {min(2**63 - 1, max(-(2**63), edge + sign * n)) for n in near for sign in (1, -1)} | {0}
+        )
+        payloads = [{"track": value} for value in track]
+        with open_engine(MODEL) as gallery:
+            ids = make_ids(len(track))
+            gallery.upsert(ids, unit(np.random.default_rng(0), len(track)), payloads)
+            for operator in ("=", "!=", "<", "<=", ">", ">="):
+                for value in track:
+                    where = [Condition("track", operator, (value,))]
+                    wanted = sorted(i for i, p in zip(ids, payloads) if matches_all(p, where))
+                    assert [p.id for p in gallery.scroll(where)] == wanted, (operator, value)
+
+    def test_whole_numbers_that_no_float_is_become_text(self, open_engine: OpenEngine):
+        with open_engine(MODEL) as gallery:
+            payloads = [{"track": 2**60 + 1}, {"track": 0.5}]
+            gallery.upsert(make_ids(2), unit(np.random.default_rng(0), 2), payloads)
+            assert gallery.fields()["track"] == "str"
+            assert gallery.facet("track") == {"0.5": 1, str(2**60 + 1): 1}
+
+    @pytest.mark.parametrize(
+        ("odd", "good", "kind"),
+        [
+            ("n/a", [20, 21, 2**60 + 1], "int"),
+            ("?", [0.5, 3, 2.0], "float"),
+            ("-", [True, False, True], "bool"),
+        ],
+    )
+    def test_text_becomes_numbers_again_once_the_odd_value_has_gone(
+        self, open_engine: OpenEngine, odd: str, good: list, kind: str
+    ):
+        ids, rows = make_ids(4), unit(np.random.default_rng(0), 4)
+        with open_engine(MODEL) as gallery:
+            gallery.upsert(ids, rows, [{"age": value} for value in [*good, odd]])
+            assert gallery.fields()["age"] == "str"
+            assert not gallery.narrow("age", kind)
+            gallery.upsert(ids[3:], rows[3:], [{"age": good[0]}])
+            assert not gallery.narrow("age", "int" if kind != "int" else "bool")
+            assert gallery.narrow("age", kind)
+            assert gallery.fields()["age"] == kind
+            assert [p.payload["age"] for p in gallery.retrieve(ids) if p] == [*good, good[0]]
+            assert (
+                gallery.count(
+                    [Condition("age", "=", (type(gallery.retrieve(ids)[0].payload["age"])(good[0]),))]
+                )
+                >= 2
+            )
+        with open_engine(MODEL, mode="w") as gallery:
+            assert gallery.fields()["age"] == kind
+            gallery.upsert(ids[3:], rows[3:], [{"age": odd}])
+            assert gallery.fields()["age"] == "str"
+
+    def test_times_in_order(self, open_engine: OpenEngine, caplog: pytest.LogCaptureFixture):
+        times = [
+            "2024-05-01T10:00:00+02:00",
+            "2024-05-01T08:30:00Z",
+            "2024-05-01T07:59:59",
+            "2024-05-02",
+            "soon",
+        ]
+        with open_engine(MODEL) as gallery:
+            payloads = [{"time": time, "day": "13/04/2024"} for time in times]
+            gallery.upsert(make_ids(5), unit(np.random.default_rng(0), 5), payloads)
+
+            def found(expression: str) -> set[str]:
+                where = bind_to(gallery, parse_where([expression]))
+                return {str(p.payload["time"]) for p in gallery.scroll(where)}
+
+            assert found("time<2024-05-01T08:00:00Z") == {times[2]}
+            assert found("time<=2024-05-01T08:00:00Z") == {times[0], times[2]}
+            assert found("time>2024-05-01T10:00+02:00") == {times[1], times[3]}
+            assert found("time<=2024-05-01") == set(times[:3])  # all of the day
+            assert found("time>2024-05-01") == {times[3]}
+            assert found("time>=2025-01-01") == set()
+            assert "1 of 6 values cannot be read as times ('soon')" in caplog.text
+            assert "name no zone and are taken as UTC" in caplog.text
+            with pytest.raises(FilterError, match=r"no times \('13/04/2024'\)"):
+                found("day>=2024-04-01")
+            with pytest.raises(FilterError, match="or a time such as"):
+                found("time>=13/04/2024")
 
     def test_conditions_that_cannot_be_asked(self, open_engine: OpenEngine):
         with open_engine(MODEL) as gallery:

@@ -235,3 +235,12 @@ def shared_gallery(tmp_path_factory):
         every = {"camera": "x", "size": 1, "sharpness": 0.5, "night": True}
         gallery.upsert(["00000000-0000-0000-0000-ffffffffffff"], np.eye(1, 4, dtype=np.float32), [every])
         yield gallery
+
+
+def test_text_is_found_in_any_form_of_unicode():
+    fields = {"identity": "str", "Gr\u00f6\u00dfe": "int"}
+    (who,) = bind(parse_where(["identity=Zoe\u0308"]), fields)
+    assert set(who.values) == {"Zoe\u0308", "Zo\u00eb"}
+    (size,) = bind(parse_where(["Gro\u0308\u00dfe>=3"]), fields)
+    assert size == Condition("Gr\u00f6\u00dfe", ">=", (3,))
+    assert bind(parse_where(["identity=bob"]), fields) == [Condition("identity", "=", ("bob",))]

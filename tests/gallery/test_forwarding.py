@@ -29,6 +29,7 @@ CALLS = {
     "count": lambda g: g.count(RED),
     "facet": lambda g: g.facet("colour", [], 5),
     "fields": lambda g: g.fields(),
+    "narrow": lambda g: g.narrow("colour", "int"),
     "flush": lambda g: g.flush(),
     "optimise": lambda g: g.optimise(index=None),
     "info": lambda g: g.info(),

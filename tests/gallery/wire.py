@@ -86,21 +86,16 @@ class Server:
 
 def _http_handler(server):
     class Handler(BaseHTTPRequestHandler):
-<<<<<<< HEAD
         def answer(self):
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             path = self.path.split("?")[0]
             status, result = 200, {"title": "qdrant - vector search engine", "version": server.version}
-            if path != "/":
+            if self.path in server.pages:
+                result = server.pages[self.path]
+            elif path != "/":
                 status, result = self.reply(path.strip("/").split("/"), json.loads(body or b"{}"))
             data = json.dumps(result).encode()
             self.send_response(status)
-=======
-        def do_GET(self):
-            first = {"title": "qdrant - vector search engine", "version": server.version}
-            body = json.dumps(server.pages.get(self.path, first)).encode()
-            self.send_response(200)
->>>>>>> pressure
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(data)))
             self.end_headers()

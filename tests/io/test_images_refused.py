@@ -150,9 +150,6 @@ def test_large_images_that_pillow_decodes_in_python_are_refused(tmp_path):
     assert reason(path) == "2001x2000 pixels is over the limit of 4000000 for this kind of PPM"
 
 
-<<<<<<< HEAD
-def test_images_that_have_no_room_beside_each_other_are_decoded_one_at_a_time(tmp_path, monkeypatch):
-=======
 def test_pillow_writes_nothing_to_stderr_of_what_we_name(tmp_path):
     """It logs an error before it raises one, which Python prints where nobody set up logging."""
     path = tmp_path / "a.tif"
@@ -167,8 +164,7 @@ def test_pillow_writes_nothing_to_stderr_of_what_we_name(tmp_path):
     assert "More samples" not in done.stderr.partition("Traceback")[0]
 
 
-def test_large_images_are_decoded_one_at_a_time(tmp_path, monkeypatch):
->>>>>>> pressure
+def test_images_that_have_no_room_beside_each_other_are_decoded_one_at_a_time(tmp_path, monkeypatch):
     """Else memory would grow with the number of threads."""
     monkeypatch.setattr(images, "_pixels", Room(1))
     path = saved(tmp_path / "x.png", Image.fromarray(picture()))

@@ -130,7 +130,7 @@ def test_names_of_any_bytes_and_payloads_without_a_path(store: Path, tmp_path: P
         problems = {problem.key: problem for problem in verify_gallery(gallery).problems}
     assert problems["elsewhere"].kind == problems["nul"].kind == "unreadable"
     (gone,) = [problem for problem in problems.values() if problem.kind == "missing"]
-    assert gone.path.endswith(r"/\xff\n.jpg")
+    assert gone.path == os.fspath(strange)  # what a script can find again
 
 
 def test_all_are_counted_where_not_all_are_listed(

@@ -158,3 +158,21 @@ def test_copies_of_the_query_are_known_whatever_is_done_to_the_scores(people, tm
         [tmp_path / "copy.png"], 30, like=["p4/0.png"], together=True, exclude_self=True
     )
     assert not {"p1/0.png", "p4/0.png"} & {hit.key for hit in fused.results}
+
+
+def test_a_query_is_who_its_own_file_says_not_who_a_copy_says(tmp_path):
+    for name in ("alice", "bob"):
+        write_image(tmp_path / "g" / name / "0.png", seed=name)
+    for who in ("alice", "carol"):
+        (tmp_path / "g" / who).mkdir(exist_ok=True)
+        (tmp_path / "g" / who / "copy.png").write_bytes((tmp_path / "g" / "bob" / "0.png").read_bytes())
+    gallery = MemoryGallery()
+    run_ingest([tmp_path / "g"], gallery, ColourEmbedder())
+    searcher = Searcher(gallery, ColourEmbedder())
+    for name, folder in (("bob", "0.png"), ("alice", "copy.png"), ("carol", "copy.png")):
+        (answer,) = searcher.search([tmp_path / "g" / name / folder])
+        assert answer.identity == name
+        assert sum(hit.itself for hit in answer.results) == 3
+    outside = tmp_path / "q.png"
+    outside.write_bytes((tmp_path / "g" / "bob" / "0.png").read_bytes())
+    assert searcher.search([outside])[0].identity is None  # its copies do not agree

@@ -90,6 +90,34 @@ def test_kinds_of_time(field, values, gaps, unit):
     assert [s.time for s in timeline.sightings] == [values[1], values[0], values[2]]
 
 
+def test_what_is_no_time_comes_last_and_is_named():
+    odd = arrange(answer([("2024-05-01T10:00:00+02:00", "1", None), ("2024-05-01T08:30:00Z", "2", None),
+                          ("unknown", "2", None), ("2024-05-01T07:59:59", "1", None)]), "ann", "time", 4)  # fmt: skip
+    assert order(odd) == [4, 1, 2, 3]
+    assert [s.gap for s in odd.sightings] == [None, 1.0, 1800.0, None]
+    assert odd.unit == "seconds"
+    assert "1 of 4 values cannot be read as times ('unknown')" in odd.notes[0]
+    assert "1 of 3 times name no zone" in odd.notes[1]
+    european = arrange(
+        answer([("13/04/2024", "1", None), ("01/05/2024", "1", None)], "date"), "ann", "date", 2
+    )
+    assert "ordered as text, for '01/05/2024', '13/04/2024'" in european.notes[0]
+    mixed = arrange(
+        answer([("10", "1", None), ("n/a", "1", None), ("9", "1", None)], "frame"), "ann", "frame", 3
+    )
+    assert (order(mixed), [s.gap for s in mixed.sightings]) == ([3, 1, 2], [None, 1.0, None])
+    assert "not a number" in mixed.notes[0]
+
+
+def test_nanoseconds_do_not_run_together():
+    start = 1_700_000_000_000_000_000
+    timeline = arrange(
+        answer([(start + n, "1", None) for n in (2, 0, 1)], "timestamp"), "ann", "timestamp", 3
+    )
+    assert order(timeline) == [2, 3, 1]
+    assert [s.gap for s in timeline.sightings] == [None, 1, 1]
+
+
 def test_equal_times_are_ordered_by_camera_then_score():
     rows = [(1, "10", None), (1, "9", None), (1, "9", None)]
     assert order(arrange(answer(rows), "ann", "time", 3)) == [2, 3, 1]
@@ -164,7 +192,7 @@ def test_a_calibration_marks_every_sighting(market):
     assert timeline.answer.verdict is not None
     shape = timeline.to_json()
     assert list(shape) == [
-        "query", "identity", "time_field", "unit", "within", "total", "sightings", "in_gallery", "verdict",
+        "query", "identity", "time_field", "unit", "within", "total", "notes", "sightings", "in_gallery", "verdict",
     ]  # fmt: skip
     assert list(shape["sightings"][0])[:4] == ["time", "gap", "came_from", "rank"]
 

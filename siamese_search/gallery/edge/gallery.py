@@ -46,11 +46,14 @@ from siamese_search.gallery.fields import (
     canonical_ids,
     gather,
     json_path,
+    json_paths,
     one_per_id,
+    reads_as,
     settle,
     unit_rows,
 )
 from siamese_search.gallery.filters import Condition, check
+from siamese_search.gallery.storage import exact_if_filtered
 
 #: Points per engine call: large enough to be fast, small enough to let a waiting search in soon.
 _CHUNK = 1000
@@ -153,7 +156,7 @@ class EmbeddedGallery(Gallery):
         exact: bool = False,
     ) -> list[list[Hit]]:
         out: list[list[Hit]] = []
-        params = search_params(self.storage, k, exact=exact, filtered=bool(where))
+        params = self._params(k, where, exact)
         for rows in self._query_chunks(vectors, k):
             with self._lease.use() as shard:
                 ask = Ask(self._filter(where), with_vectors, with_payload, params)
@@ -166,7 +169,7 @@ class EmbeddedGallery(Gallery):
         self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
     ) -> list[list[int]]:
         out: list[list[int]] = []
-        params = search_params(self.storage, k, exact=exact, filtered=bool(where))
+        params = self._params(k, where, exact)
         for rows in self._query_chunks(vectors, k):
             with self._lease.use() as shard:
                 ask = Ask(self._filter(where), False, False, params)
@@ -174,6 +177,12 @@ class EmbeddedGallery(Gallery):
                     ids: list[Any] = [point.id for point in points]
                     out.append([one.int for one in ids])
         return out
+
+    def _params(self, k: int, where: Sequence[Condition], exact: bool) -> edge.SearchParams:
+        if where and not exact:
+            with self._lease.use() as shard:
+                exact = exact_if_filtered(_size(shard), self.dim, self.storage.quantisation != "none")
+        return search_params(self.storage, k, exact=exact, filtered=bool(where))
 
     def _query_chunks(self, vectors: Vectors, k: int) -> Iterator[Vectors]:
         """The query vectors, checked, a few at a time."""
@@ -206,11 +215,7 @@ class EmbeddedGallery(Gallery):
             raise ValueError(f"batch must be at least 1, not {batch}")
         with self._lease.use():
             self._filter(where)  # an unknown field is an error now, not at the first next()
-        selected: bool | list[str] = True
-        if fields is not None:
-            # A name that cannot be a field's is simply not there, as any other unknown one.
-            selected = [json_path(name) for name in fields if name and '"' not in name and "\\" not in name]
-        return self._pages(where, with_vectors, selected or False, batch)
+        return self._pages(where, with_vectors, json_paths(fields), batch)
 
     def _pages(
         self, where: Sequence[Condition], with_vectors: bool, selected: bool | list[str], batch: int
@@ -264,6 +269,16 @@ class EmbeddedGallery(Gallery):
     def fields(self) -> dict[str, str]:
         with self._lease.use():
             return dict(self._lease.types)
+
+    def narrow(self, field: str, kind: str) -> bool:
+        self._writable()
+        with self._lease.use(writing=True) as shard:
+            if self._lease.types.get(field) != "str":
+                return False
+            if not reads_as(self.facet(field, limit=max(1, _size(shard))), kind):
+                return False
+            self._lease.add_fields(shard, {field: kind})
+            return True
 
     def flush(self) -> None:
         self._lease.flush()

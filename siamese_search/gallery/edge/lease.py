@@ -21,7 +21,7 @@ import qdrant_edge as edge
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
 from siamese_search.gallery.edge import disk, layout
-from siamese_search.gallery.edge.convert import index_type, panics_unprinted, translated
+from siamese_search.gallery.edge.convert import encode_bools, index_type, panics_unprinted, translated
 from siamese_search.gallery.edge.footprint import kept_in_memory, read_ahead
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.fields import UNINDEXED, coerce, json_path
@@ -153,7 +153,7 @@ class ShardLease:
         self._write_fields(pending=list(changed))
         for name, kind in changed.items():
             if name in before:
-                _convert_stored(shard, name, kind)
+                convert_stored(shard, name, kind)
                 shard.update(edge.UpdateOperation.delete_field_index(json_path(name)))
             _index(shard, name, kind)
         self._write_fields(pending=[])
@@ -264,7 +264,7 @@ class ShardLease:
         self.types = types
         if pending:  # a writer died on the way
             for name in pending:
-                _convert_stored(shard, name, types[name])
+                convert_stored(shard, name, types[name])
                 shard.update(edge.UpdateOperation.delete_field_index(json_path(name)))
                 _index(shard, name, types[name])
             shard.flush()
@@ -290,7 +290,7 @@ def _index(shard: edge.EdgeShard, name: str, kind: str) -> None:
         shard.update(edge.UpdateOperation.create_field_index(json_path(name), index_type(kind)))
 
 
-def _convert_stored(shard: edge.EdgeShard, name: str, kind: str) -> None:
+def convert_stored(shard: edge.EdgeShard, name: str, kind: str) -> None:
     """Rewrite stored values of a field that are not of its type; a second run changes nothing."""
     path = json_path(name)
     present = edge.Filter(must_not=[edge.IsEmptyCondition(path)])
@@ -307,6 +307,8 @@ def _convert_stored(shard: edge.EdgeShard, name: str, kind: str) -> None:
             if type(value).__name__ != kind:
                 groups.setdefault((type(value), value), []).append(record.id)
         for (_, value), ids in groups.items():
-            shard.update(edge.UpdateOperation.set_payload(ids, {name: coerce(value, kind)}))
+            written = {name: coerce(value, kind)}
+            encode_bools(written, [name] if kind == "bool" else [])
+            shard.update(edge.UpdateOperation.set_payload(ids, written))
         if offset is None:
             return

@@ -31,7 +31,7 @@ from siamese_search.gallery.edge import journal, layout
 from siamese_search.gallery.edge.convert import index_type, shard_config, to_vector, translated
 from siamese_search.gallery.edge.disk import check_room
 from siamese_search.gallery.edge.footprint import has_index, taken
-from siamese_search.gallery.edge.lease import ShardLease
+from siamese_search.gallery.edge.lease import ShardLease, convert_stored
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.fields import UNINDEXED, json_path
 from siamese_search.gallery.storage import COMPACT_FROM, pays_index
@@ -160,18 +160,18 @@ class _Job:
                 if entries is None or any(types.get(name) != kind for name, kind in self._types.items()):
                     return False  # lost track, or stored values were converted to another type
                 last = len(entries) <= _TURN
-                new = types.keys() - self._types.keys() if last else set()
-                self._bring_over(entries[:_TURN], {name: types[name] for name in new - UNINDEXED})
+                other = dict(types.items() - self._types.items()) if last else {}
+                self._bring_over(entries[:_TURN], other)
                 if last:
                     self._rename()
                     return True
             time.sleep(0.01)
 
-    def _bring_over(self, entries: Sequence[str], new_fields: Mapping[str, str]) -> None:
-        """Make these points in the copy what they are in the original, and index these fields there."""
+    def _bring_over(self, entries: Sequence[str], fields: Mapping[str, str]) -> None:
+        """Make these points in the copy what they are in the original; fields: new ones, or of another type."""
         self._done += len(entries)
         ids: list[Any] = list(dict.fromkeys(entries))
-        if not ids and not new_fields:
+        if not ids and not fields:
             return
         shard = self._load(layout.SHARD)
         try:
@@ -180,8 +180,12 @@ class _Job:
             shard.close()
         fresh = self._load(layout.NEXT_SHARD)
         try:
-            for name, kind in new_fields.items():
-                _index(fresh, name, kind)
+            for name, kind in fields.items():
+                if name in self._types:
+                    convert_stored(fresh, name, kind)
+                    fresh.update(edge.UpdateOperation.delete_field_index(json_path(name)))
+                if name not in UNINDEXED:
+                    _index(fresh, name, kind)
             fresh.update(edge.UpdateOperation.delete_points(ids))
             _put(fresh, records)
             fresh.flush()

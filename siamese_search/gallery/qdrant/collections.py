@@ -12,7 +12,7 @@ from siamese_search.errors import StoreError
 from siamese_search.gallery.contract import ModelRef, OptimiseProgress
 from siamese_search.gallery.qdrant.connection import Connection
 from siamese_search.gallery.qdrant.generation import State, gallery_of, metadata_of
-from siamese_search.gallery.storage import OVERSAMPLING, Storage
+from siamese_search.gallery.storage import EF_FILTERED, OVERSAMPLING, Storage, exact_if_filtered
 from siamese_search.settings import ServerSettings
 
 _INT4_VERSION = (1, 18)
@@ -96,14 +96,23 @@ def update_metadata(connection: Connection, collection: str, values: dict[str, A
     connection.call(lambda client: client.update_collection(collection, metadata=values), wait=wait)
 
 
-def search_params(info: models.CollectionInfo, *, exact: bool) -> models.SearchParams:
-    """How to search a collection: exactly, or by its index, rescored with the full vectors where it is quantised."""
+def search_params(
+    info: models.CollectionInfo, dim: int, *, exact: bool, filtered: bool
+) -> models.SearchParams:
+    """How to search a collection: exactly, or by its index, rescored with the full vectors where it is quantised.
+
+    filtered: exactly up to a size, else with ACORN (see the embedded engine's), which a server knows from 1.16 on.
+    """
     configured = info.config.quantization_config
+    exact = exact or (filtered and exact_if_filtered(info.points_count or 0, dim, configured is not None))
+    graph: dict[str, Any] = {"exact": exact}
+    if filtered and not exact:
+        graph |= {"hnsw_ef": EF_FILTERED, "acorn": models.AcornSearchParams(enable=True, max_selectivity=1.0)}
     if configured is None:
-        return models.SearchParams(exact=exact)
+        return models.SearchParams(**graph)
     oversampling = next((v for k, v in _OVERSAMPLING.items() if hasattr(configured, k)), 2.0)
     return models.SearchParams(
-        exact=exact,
+        **graph,
         quantization=models.QuantizationSearchParams(
             ignore=exact, rescore=not exact, oversampling=None if exact else oversampling
         ),

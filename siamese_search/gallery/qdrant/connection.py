@@ -22,12 +22,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from qdrant_client import QdrantClient
 
 from siamese_search.errors import StoreError, printable
-<<<<<<< HEAD
 from siamese_search.gallery.qdrant.address import Address
-=======
-from siamese_search.gallery.qdrant.address import GRPC_PORT, Address
 from siamese_search.gallery.qdrant.cluster import missing_shards
->>>>>>> pressure
 from siamese_search.gallery.qdrant.faults import Fault, fault_of
 
 if TYPE_CHECKING:
@@ -351,20 +347,12 @@ class Connection:
         return text if self._key is None else self._key.redact(text)
 
 
-<<<<<<< HEAD
 def _nodes(client: QdrantClient, collection: str) -> set[int]:
     """The numbers of the nodes that hold a collection, and of the one that was asked."""
     info = client.collection_cluster_info(collection)
     return {info.peer_id} | {shard.peer_id for shard in info.remote_shards}
 
 
-def _no_such_host(fault: Fault) -> bool:
-    text = fault.reason.lower()
-    return "name or service not known" in text or "nodename nor servname" in text
-
-
-=======
->>>>>>> pressure
 def _quietly(close: Callable[[], None]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -36,7 +36,9 @@ from siamese_search.gallery.fields import (
     canonical_ids,
     gather,
     json_path,
+    json_paths,
     one_per_id,
+    reads_as,
     settle,
     unit_rows,
 )
@@ -46,6 +48,7 @@ from siamese_search.gallery.qdrant.connection import Connection, MissingCollecti
 from siamese_search.gallery.qdrant.fields import add_fields, finish_fields
 from siamese_search.gallery.qdrant.generation import Generation, read_generation
 from siamese_search.gallery.qdrant.points import (
+    counted,
     most_frequent,
     payload_operations,
     point_structs,
@@ -210,7 +213,7 @@ class ServerGallery(Gallery):
         wanted = self._filter(where)
         if k > _LARGE_K:
             k = min(k, max(1, self.count(where)))
-        params = search_params(self._collection_info(), exact=exact)
+        params = search_params(self._collection_info(), self.dim, exact=exact, filtered=bool(where))
         request = partial(
             models.QueryRequest, params=params, with_payload=with_payload, with_vector=with_vectors
         )
@@ -251,11 +254,7 @@ class ServerGallery(Gallery):
         if batch < 1:
             raise ValueError(f"batch must be at least 1, not {batch}")
         wanted = self._filter(where)  # an unknown field is an error now, not at the first next()
-        selected: bool | list[str] = True
-        if fields is not None:
-            # A name that cannot be a field's is simply not there, as any other unknown one.
-            selected = [json_path(name) for name in fields if name and '"' not in name and "\\" not in name]
-        return self._pages(wanted, with_vectors, selected or False, batch)
+        return self._pages(wanted, with_vectors, json_paths(fields), batch)
 
     def _pages(
         self, wanted: models.Filter | None, with_vectors: bool, selected: bool | list[str], batch: int
@@ -291,20 +290,24 @@ class ServerGallery(Gallery):
             return most_frequent(Counter(point.payload[field] for point in points), limit)
         # Of several shards each sends its own most frequent values only, so then all are asked for.
         shards = self._collection_info().config.params.shard_number or 1
-        everything = shards > 1 or limit > _LARGE_K
-        asked = max(1, self.count(where)) if everything else limit + 1
+        everything = max(1, self.count(where)) if shards > 1 or limit > _LARGE_K else None
         facet = partial(
             self._run, QdrantClient.facet, self.collection, json_path(field), facet_filter=wanted, exact=True
         )
-        while True:
-            hits = facet(limit=asked).hits
-            counts = sorted((hit.count for hit in hits), reverse=True)
-            if everything or len(counts) < asked or counts[limit - 1] != counts[-1]:
-                return most_frequent({hit.value: hit.count for hit in hits if hit.count}, limit)
-            asked *= 8  # a tie at the last place, which the server breaks as it likes
+        return counted(facet, limit, everything)
 
     def fields(self) -> dict[str, str]:
         return dict(self._refresh().fields)
+
+    def narrow(self, field: str, kind: str) -> bool:
+        self._writable()
+        known = self._refresh().fields.get(field)
+        if known != "str" or not reads_as(self.facet(field, limit=max(1, self.count())), kind):
+            return False
+        # A writer of text in between finds the other type, and writes again.
+        add_fields(self._run, self._generation, {field: kind})
+        self._refresh()
+        return True
 
     def flush(self) -> None:
         """Nothing to do: the server has written an acknowledged batch to its log, and syncs that by itself."""
@@ -336,7 +339,7 @@ class ServerGallery(Gallery):
         )
 
     def close(self) -> None:
-        """Release, and let the server index what a bulk load has held back; else the next writer's close does."""
+        """Release, and let the server (or the next writer's close) index what a bulk load has held back."""
         if self._closed:
             return
         try:

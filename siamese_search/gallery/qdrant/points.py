@@ -7,7 +7,7 @@ float`` is the little-endian bytes that numpy holds already. Taking those costs 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -16,14 +16,12 @@ from qdrant_client import grpc as messages
 
 from siamese_search.gallery.contract import StoredPoint, Vectors
 from siamese_search.gallery.fields import Change, json_path
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.filters import BOUNDS, Condition, exact_ordering
 from siamese_search.gallery.qdrant.connection import TIMEOUT
 
 #: One request stays far below the server's limit of 32 MB, and below what proxies like.
 MAX_REQUEST_BYTES = 5_000_000
 _LENGTH_DELIMITED = 2
-
-_BOUNDS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 
 
 def upsert(client: QdrantClient, request: messages.UpsertPoints) -> None:
@@ -165,11 +163,22 @@ def to_filter(conditions: Sequence[Condition]) -> models.Filter | None:
         elif one.operator == "!=":
             must_not.append(any_of(one.field, one.values))
         else:
-            bound: dict[str, Any] = {_BOUNDS[one.operator]: float(one.values[0])}
-            must.append(models.FieldCondition(key=path, range=models.Range(**bound)))
+            must.append(_ordered(one))
     if not must and not must_not:
         return None
     return models.Filter(must=must or None, must_not=must_not or None)
+
+
+def _ordered(one: Condition) -> models.Filter:
+    ordering, numbers = exact_ordering(one)
+    parts: list[Any] = [any_of(one.field, numbers)] if numbers else []
+    if ordering is not None:
+        bound: dict[str, Any] = {BOUNDS[ordering.operator]: float(ordering.values[0])}
+        parts.append(models.FieldCondition(key=json_path(one.field), range=models.Range(**bound)))
+    if not parts:  # no 64-bit number lies beyond the last one
+        last = any_of(one.field, one.values)
+        return models.Filter(must=[last], must_not=[last])
+    return models.Filter(should=parts)
 
 
 def any_of(field: str, values: Sequence[Any]) -> models.FieldCondition | models.Filter:
@@ -203,3 +212,17 @@ def stored(record: models.Record, floats: Sequence[str]) -> StoredPoint:
 def most_frequent(counts: dict[Any, int], limit: int) -> dict[Any, int]:
     """The ``limit`` most frequent values, the smaller one first where two are as frequent."""
     return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:limit])
+
+
+def counted(facet: Callable[..., models.FacetResponse], limit: int, everything: int | None) -> dict[Any, int]:
+    """The most frequent values as :meth:`Gallery.facet` gives them. everything: ask for so many at once.
+
+    facet: a server's, with a limit of its own; it breaks a tie at the last place as it likes.
+    """
+    asked = limit + 1 if everything is None else everything
+    while True:
+        hits = facet(limit=asked).hits
+        counts = sorted((hit.count for hit in hits), reverse=True)
+        if everything is not None or len(counts) < asked or counts[limit - 1] != counts[-1]:
+            return most_frequent({hit.value: hit.count for hit in hits if hit.count}, limit)
+        asked *= 8

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-import shutil
-=======
 import json
->>>>>>> pressure
+import shutil
 import socket
 import subprocess
 import warnings
