@@ -325,13 +325,12 @@ class ServerGallery(Gallery):
 
     def info(self) -> GalleryInfo:
         self._refresh()
-        state = self._collection_info()
         return GalleryInfo(
             name=self.name,
             store=self.store,
             engine="qdrant",
             points=self.count(),
-            indexed_points=state.indexed_vectors_count or 0,
+            indexed_points=self._collection_info().indexed_vectors_count or 0,
             model=self.model,
             size_bytes=None,
             fields=dict(self._generation.fields),

@@ -237,8 +237,7 @@ CLUSTER = [(grpc.StatusCode.INTERNAL, SHARDS), (grpc.StatusCode.INTERNAL, LEADER
 def test_a_cluster_without_a_node_or_leader_is_waited_for_in_writes_reads_and_collection_calls(serve):
     server, said = serve(), []
     with connect(server, notice=said.append) as store:
-        server.refuse += CLUSTER
-        gallery = store.open("a", model=MODEL, create=True, mode="w")  # a collection call
+        gallery = store.open("a", model=MODEL, create=True, mode="w")
         server.refuse += CLUSTER
         contract.fill(gallery, 3)
         server.refuse += CLUSTER
@@ -246,7 +245,7 @@ def test_a_cluster_without_a_node_or_leader_is_waited_for_in_writes_reads_and_co
         server.refuse += CLUSTER
         assert len(list(gallery.scroll())) == 3
         server.refuse += CLUSTER
-        store.drop("a")
+        store.drop("a")  # collection calls
         assert store.names() == []
         assert not server.refuse
     assert said == []  # shorter than is worth telling
