@@ -12,6 +12,8 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 SSS := $(VENV)/bin/sss
 DEMO := demo
+# Three that are found and one that is not, which the model says by itself
+ASKED := 0005_c2s1_018202_01.jpg 0006_c1s1_005334_01.jpg 0007_c3s1_018292_01.jpg 0008_c4s1_014756_01.jpg
 
 # Test workers: one per core, up to four, for each may hold torch. Override it: make test WORKERS=0 is one process
 WORKERS ?= logical
@@ -44,12 +46,14 @@ $(VENV)/.installed-full: pyproject.toml | $(VENV)/bin/python
 	@touch $@ $(VENV)/.installed-base
 
 demo: $(VENV)/.installed-base
-	$(SSS) demo $(DEMO)
-	$(SSS) ingest $(DEMO)/gallery --store $(DEMO)/.sss
-	$(SSS) search $(DEMO)/queries --store $(DEMO)/.sss -k 5 --save $(DEMO)/results.png
-	$(SSS) evaluate $(DEMO)/gallery --queries $(DEMO)/queries
-	@echo
-	@echo "The results as a picture: $(CURDIR)/$(DEMO)/results.png"
+	@$(SSS) demo $(DEMO) 2>/dev/null
+	@$(SSS) ingest $(DEMO)/gallery
+	@echo; echo "Who is it? Four queries, each with its best answer:"
+	@$(SSS) search $(addprefix $(DEMO)/queries/,$(ASKED)) -k 1
+	@echo; echo "How far to trust it, on all 24 queries:"
+	@$(SSS) evaluate $(DEMO)/gallery --queries $(DEMO)/queries 2>/dev/null | grep -E '^(rank-1|mAP|same or not|calibration) '
+	@$(SSS) search $(DEMO)/queries -k 8 --save $(DEMO)/results.html --format paths >/dev/null 2>&1
+	@echo; echo "Open $(DEMO)/results.html in a browser. Then: . $(VENV)/bin/activate; sss search $(DEMO)/queries -k 5 --show"
 
 test: lint
 	$(VENV)/bin/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 --dist worksteal

@@ -9,8 +9,8 @@ that command's options. They are checked by :meth:`Settings.check_commands`, bec
 knows which options there are. The table ``[server]`` is :class:`ServerSettings`.
 
 ``./sss.toml`` may come with somebody else's data. It can therefore not say what weakens the care taken of
-the API key (``insecure``, ``trusted_hosts``, ``server.grpc_port``, ``server.ca_file``): only the user's own file and
-variables can.
+the API key (``insecure``, ``trusted_hosts``, ``server.grpc_port``, ``server.ca_file``), nor what is written
+(:data:`OUTPUTS`): only the user's own file and variables can.
 """
 
 from __future__ import annotations
@@ -72,6 +72,10 @@ _TYPE_NAMES: dict[type, str] = {
 
 #: What ``./sss.toml`` cannot say.
 _USER_ONLY = frozenset({"insecure", "trusted_hosts", "server.grpc_port", "server.ca_file"})
+#: Options of commands that name what is written: a stranger's settings could name any file of the user's.
+OUTPUTS = frozenset(
+    {"save", "star", "plot", "report", "out", "resume", "failures", "undo_file", "health_file", "calibrate"}
+)
 _TRUTH = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
 
 
@@ -279,6 +283,12 @@ def _merge_file(
             for option, setting in value.items():
                 if _plain(option) in _USER_ONLY:  # [search] insecure = true is --insecure
                     _check_owner(name, _plain(option), own)
+                if _plain(option) in OUTPUTS and not own:
+                    raise SettingsError(
+                        f"{name}: [{raw_key}] {option} chooses what is written, which only your own settings"
+                        " (~/.config/sss/sss.toml) or the command line can, because this file may come with"
+                        " somebody else's data"
+                    )
                 section[_plain(option)] = setting
                 origins[f"{key}.{_plain(option)}"] = name
         elif key in _TYPES:
@@ -309,8 +319,10 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{printable(path)}: cannot be read: {reason}{more}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{printable(path)}: not UTF-8 text; save it as UTF-8") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise SettingsError(f"{printable(path)}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise SettingsError(f"{printable(path)}: not valid TOML: nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, and a number of thousands of digits
+        raise SettingsError(f"{printable(path)}: not valid TOML: {str(error)[:200]}") from None
 
 
 def _from_text(variable: str, kind: type, text: str) -> str | int | list[str]:

@@ -2,12 +2,14 @@ import os
 import tempfile
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from siamese_search.cli.commands import COMMANDS, command_of
 from siamese_search.errors import EXIT_USAGE, SettingsError
-from siamese_search.settings import Settings, load_settings
+from siamese_search.settings import OUTPUTS, Settings, load_settings
 
 VALUES = {
     "store": st.sampled_from(["s1", "s2", "/a b/c", "http://host:6334"]),
@@ -94,6 +96,8 @@ def test_command_tables_are_merged_key_by_key_and_dashes_are_underscores(tmp_pat
         ("[store]\npath = 'x'", ["store must be a string", "a table"]),
         ('store = "a\\u0000b"', ["NUL"]),
         ("store = ", ["not valid TOML"]),
+        ("threads = " + "9" * 5000, ["not valid TOML"]),
+        ("a = " + "[" * 3000 + "]" * 3000, ["not valid TOML"]),
     ],
 )
 def test_a_mistake_names_the_file_the_key_and_what_would_be_right(tmp_path, text, parts):
@@ -166,3 +170,22 @@ def test_settings_may_be_a_link(tmp_path):
     (tmp_path / "shared.toml").write_text("gallery = 'mine'")
     (tmp_path / "sss.toml").symlink_to("shared.toml")
     assert load_settings(tmp_path, {}).gallery == "mine"
+
+
+@pytest.mark.parametrize("key", ["save", "undo-file", "report"])
+def test_the_project_chooses_no_outputs(tmp_path, key):
+    text = f'[search]\n{key} = "{tmp_path}/thesis.html"\n'
+    with pytest.raises(SettingsError, match=rf"sss\.toml: \[search\] {key} chooses what is written"):
+        load(tmp_path, text)
+    (tmp_path / "sss.toml").unlink()
+    assert load(tmp_path, user=text).commands["search"] == {key.replace("-", "_"): f"{tmp_path}/thesis.html"}
+
+
+def test_every_option_that_names_a_file_is_an_output_or_known_to_be_read():
+    read = {"teacher", "init", "holdout_ids", "queries", "model", "store", "compare"}
+    for name in COMMANDS:
+        for one in command_of(name).params:
+            metavar = str(getattr(one, "metavar", "") or "")
+            names_a_file = isinstance(one.type, click.Path) or metavar.startswith(("FILE", "DIR"))
+            if one.param_type_name == "option" and names_a_file:
+                assert one.name in OUTPUTS | read, (name, one.name)

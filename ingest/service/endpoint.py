@@ -34,11 +34,10 @@ class Endpoint(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        self.address_family = family
+        self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         self._began: dict[Any, float] = {}
         self._lock = threading.Lock()
-        super().__init__(address[:2], _Handler)
+        super().__init__((host, port), _Handler)
         self.set_app(make_wsgi_app(registry))
         threading.Thread(target=self.serve_forever, name="metrics", daemon=True).start()
 

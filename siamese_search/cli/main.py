@@ -119,6 +119,11 @@ def main(args: Sequence[str] | None = None) -> int:
     if asked := os.environ.get(COMPLETE):
         return _complete(asked)
     argv = list(sys.argv[1:] if args is None else args)
+    if sys.stderr is None:  # closed by whoever started us
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for good
+    if sys.stdout is None:
+        # The next file to be opened would take its place, and the answer would be written into it.
+        return _fail("the standard output is closed: nobody could read the answer", EXIT_FAILED)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # never die of a character that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
@@ -168,7 +173,8 @@ def _run(argv: list[str]) -> int:
         text = " ".join(str(error).split())
         what = f"{type(error).__name__}: {text}" if text else type(error).__name__
         advice = "" if debug else " (run again with --debug for the traceback)"
-        return _fail(f"unexpected {what[:300]}{advice}", EXIT_FAILED, traceback=debug)
+        code = getattr(error, "exit_code", EXIT_FAILED)
+        return _fail(f"unexpected {what[:300]}{advice}", code, traceback=debug)
 
 
 def _fail(message: str, code: int, *, traceback: bool = False) -> int:

@@ -18,7 +18,7 @@ from siamese_search.cli.output import (
     write_table,
     write_text,
 )
-from siamese_search.errors import SiameseSearchError, UsageError
+from siamese_search.errors import UsageError
 from siamese_search.options import click_options
 from siamese_search.retrieval.options import MapOptions
 
@@ -172,8 +172,8 @@ def compare_command(
                 "there is no threshold to decide by: calibrate the model (sss evaluate DATA --calibrate) or give"
                 " --threshold"
             )
-    except SiameseSearchError as error:
-        error.exit_code = EXIT_TROUBLE
+    except Exception as error:  # whatever it was, it is not the answer "another identity"
+        error.exit_code = EXIT_TROUBLE  # type: ignore[attr-defined]
         raise
     return EXIT_SAME if found.any_same else EXIT_DIFFERENT
 

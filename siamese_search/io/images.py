@@ -113,29 +113,41 @@ def read_image(
     Raises ImageError with a reason that can stand in a list of failures.
     """
     try:
-        known = _file_size(path)
-        if known > _MOST_BYTES:
-            raise ImageError(path, f"file of {known} bytes is {_TOO_MUCH}")
-        try:
-            with _files.taken(known or _UNKNOWN_BYTES):
-                data = content_of(path, expected, limit=MAX_BYTES if known else _UNKNOWN_BYTES)
-                return _decode(path, data, size, max_pixels, fit)
-        except TooLargeError:
-            if known:
-                raise
-            with _files.taken(_files.size):
-                return _decode(path, content_of(path, expected), size, max_pixels, fit)
-    except ImageError:
-        raise
+        return _read(path, size, max_pixels, fit, expected)
+    except ImageError as error:
+        failed = error
     except UnidentifiedImageError:
-        raise ImageError(path, f"not an image in one of {', '.join(FORMATS)}, HEIC") from None
+        failed = ImageError(path, f"not an image in one of {', '.join(FORMATS)}, HEIC")
     except Image.DecompressionBombError:
-        raise ImageError(path, f"too many pixels (limit {max_pixels})") from None
+        failed = ImageError(path, f"too many pixels (limit {max_pixels})")
     except MemoryError:
-        raise ImageError(path, "not enough memory to decode it") from None
+        failed = ImageError(path, "not enough memory to decode it")
     except Exception as error:  # Pillow's decoders raise whatever the damage provokes
         text = printable(" ".join(str(error).split())) or type(error).__name__
-        raise ImageError(path, f"cannot be decoded: {text[:160]}") from None
+        failed = ImageError(path, f"cannot be decoded: {text[:160]}")
+    # Without its past, whose frames would keep file and pixels for as long as the error stands in a list of failures.
+    failed.__context__ = failed.__cause__ = None
+    raise failed.with_traceback(None)
+
+
+def _read(
+    path: str | os.PathLike[str],
+    size: tuple[int, int] | None,
+    max_pixels: int,
+    fit: bool,
+    expected: FileStamp | None,
+) -> NDArray[np.uint8]:
+    """The image, its file's bytes held within the room for them."""
+    known = _file_size(path)
+    if known > _MOST_BYTES:
+        raise ImageError(path, f"file of {known} bytes is {_TOO_MUCH}")
+    if known:
+        with _files.taken(known):
+            return _decode(path, content_of(path, expected), size, max_pixels, fit)
+    with suppress(TooLargeError), _files.taken(_UNKNOWN_BYTES):
+        return _decode(path, content_of(path, expected, limit=_UNKNOWN_BYTES), size, max_pixels, fit)
+    with _files.taken(_files.size):
+        return _decode(path, content_of(path, expected), size, max_pixels, fit)
 
 
 def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

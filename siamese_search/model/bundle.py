@@ -15,6 +15,7 @@ from typing import Any
 from siamese_search.errors import BundleError, printable
 from siamese_search.io.files import read_regular
 from siamese_search.model.calibration import Calibration
+from siamese_search.model.contents import wants_other_files, weights_fingerprint
 
 FORMAT_VERSION = 1
 META_NAME = "model.json"
@@ -23,6 +24,8 @@ WEIGHTS_NAME = "model.safetensors"
 
 #: A bundle's JSON is read whole; a stranger's must not fill the memory.
 MAX_META_BYTES = 64 << 20
+#: Of one image that a network takes: batches of it are held in memory.
+_MOST_PIXELS = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,45 @@ class Bundle:
             )
         return data
 
+    def read_graph(self) -> bytes:
+        """:meth:`read_checked` of the ONNX graph, to be run: it wants no other file, and the bundle is what it says.
+
+        Raises BundleError where the graph's weights lie outside the bundle, or the fingerprint is another's. A forged
+        fingerprint would mix vectors of two models in one gallery.
+        """
+        data = self.read_checked(ONNX_NAME)
+        try:
+            outside = wants_other_files(data)
+        except ValueError as error:
+            raise BundleError(f"{printable(self.onnx_path)}: not an ONNX model: {error}") from None
+        if outside:
+            raise BundleError(
+                f"{printable(self.onnx_path)}: its weights lie in another file, and a bundle's graph holds its own:"
+                " nothing was read from there"
+            )
+        if self.path != bundled_path():  # which came with this very code
+            self.check_fingerprint()
+        return data
+
+    def check_fingerprint(self) -> None:
+        """Raise BundleError unless the fingerprint is that of the weights."""
+        try:
+            found = weights_fingerprint(self.read_checked(WEIGHTS_NAME), self.meta["network"])
+        except ValueError as error:
+            raise BundleError(f"{printable(self.weights_path)}: {error}: the bundle is damaged") from None
+        if self.meta.get("precision", "float32") != "float32":
+            found = quantised_fingerprint(found, self.meta["files"][ONNX_NAME]["sha256"])
+        if found != self.fingerprint:
+            raise BundleError(
+                f"{printable(self.path)}: its weights have the fingerprint {found[:12]}, and {META_NAME} says"
+                f" {printable(self.fingerprint[:12])}: it is damaged or forged; copy it again from where it was trained"
+            )
+
+
+def quantised_fingerprint(fingerprint: str, graph: str) -> str:
+    """Of a bundle in int8. fingerprint: that of the float32 weights. graph: sha256 of the ONNX file."""
+    return hashlib.sha256(f"{fingerprint} int8 {graph}".encode()).hexdigest()
+
 
 def bundled_path() -> Path:
     """Where the weights that come with the package are."""
@@ -144,10 +186,12 @@ def _check(meta: Any, directory: Path) -> None:
             and 1 <= int(meta["embedding_dim"]) <= 65_536
             and 8 <= int(meta["input"]["height"]) <= 4096
             and 8 <= int(meta["input"]["width"]) <= 4096
+            and int(meta["input"]["height"]) * int(meta["input"]["width"]) <= _MOST_PIXELS
+            and isinstance(meta["network"], dict)
             and isinstance(meta.get("heldout_identities", []), list)
             and isinstance(meta.get("metrics", {}), dict)
         )
-    except (KeyError, TypeError, ValueError, OverflowError):
+    except (KeyError, TypeError, ValueError, OverflowError):  # OverflowError: of an infinity
         plausible = False
     if not plausible:
         raise BundleError(f"{shown}: {META_NAME} lacks fields of a model bundle: it is damaged")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from siamese_search.errors import BundleError, MissingExtraError, UsageError, printable
 from siamese_search.io.resources import available_cpus
-from siamese_search.model.bundle import ONNX_NAME, Bundle
-from siamese_search.model.inputs import check_images
+from siamese_search.model.bundle import Bundle
+from siamese_search.model.inputs import check_images, check_shapes
 
 Device = Literal["auto", "cpu", "openvino", "cuda"]
 
@@ -96,7 +96,7 @@ class OnnxEmbedder:
         options.log_severity_level = 3
         try:
             self._session: Any = onnxruntime.InferenceSession(
-                bundle.read_checked(ONNX_NAME), options, providers=["CPUExecutionProvider"]
+                bundle.read_graph(), options, providers=["CPUExecutionProvider"]
             )
         except BundleError:
             raise
@@ -106,6 +106,7 @@ class OnnxEmbedder:
                 f"{printable(bundle.onnx_path)}: ONNX Runtime cannot load it: {reason}"
             ) from None
         self._input: str = self._session.get_inputs()[0].name
+        check_shapes(bundle, self._session.get_inputs()[0].shape, self._session.get_outputs()[0].shape)
         self._threads = threads or available_cpus()
         self._pool: ThreadPoolExecutor | None = None
         self.bundle = bundle

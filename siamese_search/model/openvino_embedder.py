@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from siamese_search.errors import BundleError, UsageError, printable
 from siamese_search.io.resources import available_cpus
-from siamese_search.model.bundle import ONNX_NAME, Bundle
-from siamese_search.model.inputs import check_images
+from siamese_search.model.bundle import Bundle
+from siamese_search.model.inputs import check_images, check_shapes
 
 
 class OpenVinoEmbedder:
@@ -37,14 +37,20 @@ class OpenVinoEmbedder:
                 f"{printable(bundle.path)} is an int8 model, which ONNX Runtime runs; use --device cpu"
             )
         self._threads = threads or available_cpus()
-        data = bundle.read_checked(ONNX_NAME)
+        data = bundle.read_graph()
         try:
             core: Any = openvino.Core()
             if half is None:
                 half = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             model = core.read_model(io.BytesIO(data))
+            shapes = (one.get_partial_shape() for one in (model.input(0), model.output(0)))
+            check_shapes(
+                bundle, *([None if d.is_dynamic else d.get_length() for d in shape] for shape in shapes)
+            )
             model.reshape([self.chunk, *bundle.input_size, 3])
             compiled = core.compile_model(model, "CPU", self._options("bf16" if half else "f32"))
+        except BundleError:
+            raise
         except Exception as error:
             reason = " ".join(str(error).split())[:160]
             raise BundleError(f"{printable(bundle.onnx_path)}: OpenVINO cannot load it: {reason}") from None

@@ -18,7 +18,14 @@ from numpy.typing import NDArray
 
 from siamese_search.errors import UsageError, printable
 from siamese_search.io.files import atomic_write_bytes, atomic_write_text
-from siamese_search.model.bundle import META_NAME, ONNX_NAME, WEIGHTS_NAME, Bundle, load_bundle
+from siamese_search.model.bundle import (
+    META_NAME,
+    ONNX_NAME,
+    WEIGHTS_NAME,
+    Bundle,
+    load_bundle,
+    quantised_fingerprint,
+)
 from siamese_search.model.inputs import check_images
 
 _BATCH = 8
@@ -50,7 +57,7 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
 
     with tempfile.TemporaryDirectory() as scratch:
         source, plain, small = (str(Path(scratch) / f"{name}.onnx") for name in ("source", "plain", "small"))
-        Path(source).write_bytes(bundle.read_checked(ONNX_NAME))
+        Path(source).write_bytes(bundle.read_graph())
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         # The float16 weights behind their casts become the float32 ones that can be quantised.
@@ -72,7 +79,7 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
     meta = {
         **bundle.meta,
         "precision": "int8",
-        "fingerprint": hashlib.sha256(f"{bundle.fingerprint} int8 {digest}".encode()).hexdigest(),
+        "fingerprint": quantised_fingerprint(bundle.fingerprint, digest),
         "metrics": {},
         "calibration": None,
         "files": {**bundle.meta["files"], ONNX_NAME: {"bytes": len(graph), "sha256": digest}},

@@ -98,6 +98,7 @@ def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any]) -> 
 def load_network(bundle: Bundle) -> APNNetwork:
     """The bundle's network in float32, in training mode. Raises BundleError on any mismatch."""
     try:
+        bundle.check_fingerprint()
         spec = NetworkSpec.from_json(bundle.meta["network"])
         network = APNNetwork(spec)
         state = load_safetensors(bundle.read_checked(WEIGHTS_NAME))

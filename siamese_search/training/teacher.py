@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -17,7 +18,7 @@ from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, MissingExtraError, UsageError, printable
 from siamese_search.io.files import atomic_path
 from siamese_search.io.images import read_image
-from siamese_search.io.resources import available_cpus
+from siamese_search.io.resources import available_cpus, available_memory
 from siamese_search.training.augment import augment, view_draws, view_recipe
 from siamese_search.training.config import TrainConfig
 
@@ -73,13 +74,18 @@ def save_vectors(
 def _read_npz(path: Path, records: Sequence[ImageRecord], config: TrainConfig | None) -> NDArray[np.float32]:
     wanted = config.teacher_views if config else 0
     try:
+        with zipfile.ZipFile(path) as members:
+            size = sum(member.file_size for member in members.infolist())
+        if size > available_memory() // 2:
+            raise ValueError(f"its {size:,} bytes are more than half of the memory that there is")
         with np.load(path, allow_pickle=False) as archive:
             keys = [str(key) for key in archive["keys"]]
             vectors = np.asarray(archive["vectors"], np.float32)
             views = np.asarray(archive["views"], np.float32) if wanted and "views" in archive else None
             recipe = str(archive["recipe"]) if views is not None else ""
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{printable(path)}: not a teacher archive with keys and vectors: {error}") from None
+    except Exception as error:  # zipfile, zlib and numpy raise whatever the damage provokes
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise DataError(f"{printable(path)}: not a teacher archive with keys and vectors: {reason}") from None
     if vectors.ndim != 2 or len(vectors) != len(keys):
         raise DataError(f"{printable(path)}: {len(keys)} keys but vectors of shape {vectors.shape}")
     rows = {key: row for row, key in enumerate(keys)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -227,3 +229,39 @@ def test_an_interrupted_run_is_named_where_there_is_nothing_else_to_evaluate(
     line = refused("evaluate", cwd=tmp_path, code=2)
     assert "runs/first was interrupted" in line
     assert "sss train --resume runs/first" in line
+
+
+def test_a_bundle_that_cannot_be_is_no_other_identity(
+    sss: Callable[..., Any], query: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    """``compare`` ends with 1 for "another identity": whatever goes wrong is 2, expected or not."""
+    directory = tmp_path / "bundle"
+    shutil.copytree(tiny_bundle.path, directory)
+    meta = json.loads((directory / META_NAME).read_text())
+    for change in ({"embedding_dim": float("inf")}, {"embedding_dim": 16}, {"heldout_identities": 5}):
+        (directory / META_NAME).write_text(json.dumps({**meta, **change}))
+        done = sss("compare", query, query, "--model", directory)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "sss: error: " in done.stderr
+        assert "unexpected" not in done.stderr
+    done = sss("compare", tmp_path / ("x" * 5000), query)
+    assert done.returncode == 2
+
+
+def test_a_closed_output_is_one_line(tmp_path: Path) -> None:
+    for closed, said in ((">&-", "the standard output is closed"), ("2>&-", None)):
+        done = subprocess.run(
+            [
+                "sh",
+                "-c",
+                f'exec "$0" -m siamese_search info --store "$1" {closed}',
+                sys.executable,
+                str(tmp_path),
+            ],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == (0 if said is None else 1)
+        assert "Traceback" not in done.stderr
+        assert said is None or said in done.stderr

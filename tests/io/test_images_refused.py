@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import time
+import traceback
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -212,6 +213,18 @@ print(before, peak())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     before, after = map(int, done.stdout.split())
     assert after - before < 120  # MiB; the images alone would be 320
+
+
+def test_an_error_keeps_nothing_of_its_file(tmp_path):
+    """Of thousands of failures in a list each would keep what it had read."""
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    path = saved(tmp_path / "x.png", Image.fromarray(noise))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    names = [frame.f_code.co_name for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
+    assert names[1:] == ["read_image"]
+    assert caught.value.__context__ is None
 
 
 def test_what_needs_more_than_half_of_the_memory_is_refused(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ pytest.importorskip("openvino")
 onnx = pytest.importorskip("onnx")
 
 from siamese_search.datasets.layouts import load_dataset  # noqa: E402
+from siamese_search.errors import DataError  # noqa: E402
 from siamese_search.io.images import read_image  # noqa: E402
 from siamese_search.training import teacher  # noqa: E402
 from siamese_search.training.augment import augment, view_draws  # noqa: E402
@@ -55,3 +56,26 @@ def test_every_image_and_view_has_its_answer(
     assert found.shape == (3, len(records), 3)
     assert np.allclose(found, expected, atol=1e-4)
     assert not np.allclose(found[0], found[1], atol=1e-3)
+
+
+def test_a_damaged_archive_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.npz"
+    np.savez_compressed(path, keys=np.array(["a"] * 9), vectors=np.ones((9, 400), np.float32))
+    sound = path.read_bytes()
+    rng = np.random.default_rng(0)
+    broken = [b"", b"PK....", *(sound[:end] for end in (30, 300, len(sound) - 5))]
+    for _ in range(40):
+        data = bytearray(sound)
+        for at in rng.integers(0, len(data), 8):
+            data[at] = int(rng.integers(256))
+        broken.append(bytes(data))
+    for data in broken:
+        path.write_bytes(data)
+        try:
+            teacher.teacher_vectors(path, [])  # some damage hits nothing
+        except DataError as error:
+            assert "\n" not in str(error)  # noqa: PT017
+    path.write_bytes(sound)
+    monkeypatch.setattr(teacher, "available_memory", lambda: 10_000)
+    with pytest.raises(DataError, match="more than half of the memory"):
+        teacher.teacher_vectors(path, [])
