@@ -73,10 +73,12 @@ def model_of(gallery: ModelRef) -> Bundle:
     bundled = load_bundle(None)
     if bundled.fingerprint != gallery.fingerprint:
         origin = f" ({printable(gallery.name)})" if gallery.name else ""
+        if gallery.name not in ("", "bundled") and not Path(gallery.name).is_dir():
+            origin = f" ({printable(gallery.name)}, which is no longer there)"
         raise ModelMismatchError(
             f"the gallery was made by model {gallery.fingerprint[:12]}{origin}, and the bundled model is"
-            f" {bundled.fingerprint[:12]}; name its bundle with --model, or embed the images again with"
-            " `sss reindex`"
+            f" {bundled.fingerprint[:12]}; name its bundle with --model (an ingest remembers where it is), or embed the images again"
+            " with `sss reindex`"
         )
     return bundled
 
