@@ -77,8 +77,8 @@ def model_of(gallery: ModelRef) -> Bundle:
             origin = f" ({printable(gallery.name)}, which is no longer there)"
         raise ModelMismatchError(
             f"the gallery was made by model {gallery.fingerprint[:12]}{origin}, and the bundled model is"
-            f" {bundled.fingerprint[:12]}; name its bundle with --model (an ingest remembers where it is), or embed the images again"
-            " with `sss reindex`"
+            f" {bundled.fingerprint[:12]}; name its bundle with --model (an ingest remembers where it is),"
+            " or embed the images again with `sss reindex`"
         )
     return bundled
 

@@ -23,7 +23,7 @@ from PIL import Image, UnidentifiedImageError, _imaging
 from PIL.JpegImagePlugin import JpegImageFile
 
 from siamese_search.errors import ImageError, MissingExtraError, UsageError, printable
-from siamese_search.io.image_bytes import read_bytes
+from siamese_search.io.image_bytes import read_bytes, without_text
 from siamese_search.io.location import FileStamp, RemotePath
 
 #: Pillow's decoders that may see a stranger's bytes. (Its JPEG decoder takes MPO, the format of stereo cameras,
@@ -33,7 +33,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 #: silence: without it each is named, and what to install.
 HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 IMAGE_SUFFIXES = HEIC_SUFFIXES | {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".mpo", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".pnm", ".gif",
 }  # fmt: skip
 
@@ -53,6 +53,8 @@ _SLOW_DECODERS = frozenset({"ppm_plain", "ppm", "bmp_rle"})
 _SLOW_PIXELS = 4_000_000
 #: Pixels times scans of a JPEG: each of the scans of a progressive one passes over the whole picture (10 is usual).
 _MAX_SCANNED = 4_000_000_000
+#: Of 256 levels of grey so many have to be left by the high byte of 16 bits, or it is not all that is kept.
+_LEVELS = 64
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -95,12 +97,21 @@ def read_image(
     fit: keep the image's shape instead: as large as goes into ``size``, and never enlarged (for thumbnails).
     expected: the state of the file that a scan saw; in another one it counts as changed.
     The content decides the format, not the name. Transparency is laid over white; of an animation the first
-    frame counts; 16-bit grey keeps its high byte.
+    frame counts; 16-bit grey keeps its high byte, or what fewer bits of it hold.
     Raises ImageError with a reason that can stand in a list of failures.
     """
     try:
         with _turn(_file_size(path) > _LARGE_BYTES):
-            return _decode(path, content_of(path, expected), size, max_pixels, fit)
+            data = content_of(path, expected)
+            try:
+                return _decode(path, data, size, max_pixels, fit)
+            except (
+                ValueError
+            ):  # Pillow's limits of text and colour profiles, which are no part of the picture
+                plain = without_text(data)
+                if len(plain) == len(data):
+                    raise
+                return _decode(path, plain, size, max_pixels, fit)
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -275,19 +286,39 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _deep_grey(image: Image.Image) -> NDArray[np.uint8]:
     """Grey of more than 8 bits as uint8 [H, W]; Pillow's own conversion clips at 255.
 
-    16-bit files keep their high byte, so that a dark frame stays dark. Modes I and F do not say how deep the
-    file is: Pillow scales PGM to 16 bits, anything else counts as 16-bit where it exceeds 255, and as 0–1
-    where it is float and does not exceed 1.
+    Modes I and F do not say how deep the file is: Pillow scales PGM to 16 bits, anything else counts as 16-bit
+    where it exceeds 255, and as 0–1 where it is float and does not exceed 1. Of 16 bits see :func:`_sixteen_bits`.
     """
     if image.mode.startswith("I;16"):
-        high: NDArray[np.uint8] = (np.asarray(image) >> 8).astype(np.uint8)
-        return high
+        return _sixteen_bits(np.asarray(image))
     values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
     highest = values.max(initial=0.0)
     if image.format == "PPM" or highest > 255.0:
+        if image.mode == "I" and image.format != "PPM":
+            return _sixteen_bits(np.clip(values, 0, 65535).astype(np.uint16))
         top = 65535.0
     else:
         top = 1.0 if image.mode == "F" and highest <= 1.0 else 255.0
     values = np.clip(values, -top, 2 * top)  # so that the next line cannot overflow
     grey: NDArray[np.uint8] = np.clip(values * np.float32(255.0 / top), 0, 255).astype(np.uint8)
     return grey
+
+
+def _sixteen_bits(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
+    """The high byte, unless next to nothing of the picture is in it.
+
+    Sensors of 10, 12 or 14 bits write their values as they are, and thermal cameras a few hundred levels around
+    29,000: of these the high byte keeps a handful. What hardly differs at all is a dark or blank frame, and stays one.
+    """
+    low, high = (float(value) for value in np.percentile(values, (0.1, 99.9), method="nearest"))
+    span = high - low
+    depth = next((top for top in (1023.0, 4095.0, 16383.0) if values.max(initial=0) <= top), 65535.0)
+    if span < _LEVELS or span >= _LEVELS * 256:
+        base, scale = 0.0, 1 / 256
+    elif span >= depth * _LEVELS / 256:
+        base, scale = 0.0, 256 / (depth + 1)
+    else:
+        base, scale = low, 255 / span
+    if (base, scale) == (0.0, 1 / 256):
+        return (values >> 8).astype(np.uint8)
+    return np.clip((values.astype(np.float32) - base) * scale, 0, 255).astype(np.uint8)
