@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import siamese_search
 from siamese_search import workspace
-from siamese_search.errors import ModelMismatchError
+from siamese_search.errors import ModelMismatchError, UsageError
 from siamese_search.gallery import open_gallery
 from siamese_search.model.bundle import load_bundle
 
@@ -72,3 +74,12 @@ def test_a_model_that_was_moved_is_named_and_found_again_once_it_is_named(tmp_pa
         pass
     with open_gallery(store, "g") as gallery:
         assert gallery.model.name == str(moved)
+
+
+@pytest.mark.parametrize("query", [b"a.jpg", ["a.jpg"], Image.new("RGB", (2, 4)), None, 3])
+def test_what_is_no_path_is_named(query: object) -> None:
+    for take in (workspace.query_images, workspace.root_of):
+        with pytest.raises(UsageError, match=f"not (by )?an? {type(query).__name__}"):
+            take(query)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="what is compared is named by a path"):
+        siamese_search.compare(query, "b.jpg")  # type: ignore[arg-type]
