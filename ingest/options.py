@@ -13,12 +13,10 @@ from siamese_search.errors import MissingExtraError, UsageError, printable
 from siamese_search.options import Request, Switch, option
 
 if TYPE_CHECKING:
-    from ingest.scan import Shard
+    from ingest.scan import Prune, Shard
     from siamese_search.model.embedder import Device
     from siamese_search.settings import Settings
     from siamese_search.workspace import StrPath
-
-Prune = Literal["no", "safe", "anyway"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +41,8 @@ class IngestOptions(Request):
     reembed: bool = option(False, "Embed everything again, unchanged files too.")
     checksum: bool = option(
         False,
-        "Compare files by content, not by time; moved ones keep their point. Reads every file.",
+        "Compare files by content, not by time; moved ones keep their point. Reads every file, and embeds"
+        " again what was stored without.",
     )
     prune: Prune = option(
         "no",

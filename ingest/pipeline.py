@@ -27,9 +27,9 @@ from ingest.embed import embed_files
 from ingest.options import IngestOptions
 from ingest.plan import field_name
 from ingest.planner import Planner
-from ingest.prune import places_of
+from ingest.prune import left_behind, places_of
 from ingest.prune import prune as prune_points
-from ingest.scan import ScannedFile, Shard, check_combination, scan_files, survey_roots
+from ingest.scan import ScannedFile, Shard, check_combination, check_images, scan_files, survey_roots
 from ingest.stages import Clock, Tally, prefetch
 from ingest.summary import IngestSummary, Progress
 from siamese_search.datasets.csv_layout import CsvLayout
@@ -110,8 +110,13 @@ def run_ingest(
     check_arguments(gallery, embedder, options)
     started = time.monotonic()
     surveys = survey_roots(
-        roots, options.layout, follow_links=options.follow_links, images_root=options.base()
+        roots,
+        options.layout,
+        follow_links=options.follow_links,
+        images_root=options.base(),
+        prune=prune,
     )
+    check_images(surveys, prune)
     remote = [survey for survey in surveys if isinstance(survey, RemoteSurvey)]
     if remote and options.checksum:
         raise UsageError(
@@ -133,12 +138,18 @@ def run_ingest(
         stop=stop,
     )
     if not summary.interrupted:
-        if shard is None:
+        if shard is None and any(survey.images != 0 for survey in surveys):
             _check_outcome(summary, [survey.root for survey in surveys])
         _narrow(surveys, gallery)
         if prune != "no":
             pruned = prune_points(gallery, places, anyway=prune == "anyway", shard=shard)
             summary.removed, summary.prune_refused = pruned.removed, pruned.refused
+        elif shard is None:
+            for survey in surveys:
+                if survey.images == 0:
+                    summary.seen += 1
+                    summary.fail(survey.root, survey.detection.reason)
+            summary.left = left_behind(gallery, places, surveys, summary.stored)
     summary.seconds = time.monotonic() - started
     return summary
 

@@ -30,9 +30,9 @@ def plan_files(
     """Compare files (all with ``reason`` None) against the gallery, in one look-up.
 
     A file is the same when its size and modification time are; content is not read. With ``checksum`` it is the
-    same when its content is, by the digest in the payload (:mod:`ingest.checksum`); a point without a digest gains
-    one, by size and modification time alone. Then a new file with the content of a stored one that has gone is
-    ``moved`` (:mod:`ingest.moves`). ``reembed`` plans all stored files as changed.
+    same when its content is, by the digest in the payload (:mod:`ingest.checksum`); a point without a digest is
+    embedded again, for nobody can tell what its vector is of. Then a new file with the content of a stored one that
+    has gone is ``moved`` (:mod:`ingest.moves`). ``reembed`` plans all stored files as changed.
     """
     if checksum:
         chunk = with_digests(chunk)
@@ -62,7 +62,7 @@ def _compared(
         payload = with_carried(payload, known)
     same_state = payload["size"] == known.get("size") and payload["mtime_ns"] == known.get("mtime_ns")
     before, now = known.get("digest"), payload.get("digest")
-    same = same_state if before is None or now is None else before == now
+    same = same_state if now is None else before == now
     if not checksum and same and before is not None:
         payload = {**payload, "digest": before}  # nobody has looked, so it is as true as before
     if reembed or crc is None or not same:

@@ -13,19 +13,22 @@ import os
 import re
 import stat
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from ingest.scan import Shard
+from ingest.summary import LeftBehind
 from siamese_search.datasets.layouts import Survey
 from siamese_search.datasets.records import decode_key
 from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.payload import LABELLED
 from siamese_search.io.location import protocol_of
 
 FSTAB = Path("/etc/fstab")
@@ -34,6 +37,11 @@ State = Literal["there", "gone", "unknown"]
 
 #: Of one source's points more than this share is not believed to have gone.
 MOST_GONE = 0.2
+#: Where disks come and go together with their directories; of the last ones in a directory for each user.
+_MOUNTS = ("/mnt", "/Volumes", "/media", "/run/media")
+#: Points that have gone whose vectors are looked for among the others.
+_MOST_RENAMED = 100_000
+_CONTENT = ("size", "crc")
 #: Points per call of the gallery.
 _BATCH = 1000
 #: Bytes of ids that are kept in memory, 37 each; further ones go to a temporary file.
@@ -125,12 +133,14 @@ class Place:
     """A directory whose files are the points of ``source``, and which directory that was: device and inode.
 
     keys: of a place that is not on this machine, all that its listing has; the listing was complete, and is believed.
+    gone: it was not there, and the user has said that all that was in it has gone.
     """
 
     source: str
     base: str
     identity: tuple[int, int] | None
     keys: frozenset[str] | None = None
+    gone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +156,9 @@ class _Count:
     points: int = 0
     gone: int = 0
     unknown: int = 0
+    renamed: int = 0
     first: str = ""
+    contents: Counter[tuple[Any, Any]] = field(default_factory=Counter)
 
 
 def places_of(surveys: Sequence[Survey], source: str | None = None, *, listed: bool = True) -> list[Place]:
@@ -161,7 +173,8 @@ def places_of(surveys: Sequence[Survey], source: str | None = None, *, listed: b
             places.append(Place(source or survey.source, survey.url, None, keys))
             continue
         base = os.path.realpath(survey.detection.base)
-        places.append(Place(source or survey.source, base, _identity(base)))
+        gone = survey.images == 0 and not os.path.lexists(base)
+        places.append(Place(source or survey.source, base, _identity(base), gone=gone))
     return places
 
 
@@ -173,10 +186,12 @@ def prune(
     Nothing is removed when a place is missing, empty or not the directory that it was (its disk was unmounted
     meanwhile); when a file cannot be looked for (an unreadable directory, a link that leads nowhere, a mount point
     of /etc/fstab without its disk); when it was last seen under a directory that is not there; or when more than
-    :data:`MOST_GONE` of a source's points would go.
+    :data:`MOST_GONE` of a source's points would go, those apart whose file is there by another name: of the same size,
+    and with a vector of the same bits, as after a rename.
 
     anyway: remove what has gone in spite of the last rule, what was last seen under a directory that is not there,
-    and leave out (instead of refusing) what cannot be looked for. A missing or empty place is refused all the same.
+    and leave out (instead of refusing) what cannot be looked for. An empty place is refused all the same, and one that
+    is missing unless it was deleted, as far as the directory above it can tell.
 
     shard: remove only its points; the others are another worker's to remove. Whether to remove any is asked of all
     points of the source nevertheless, as one run would: of a few files a fifth soon goes by chance, and what others
@@ -194,6 +209,8 @@ def prune(
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, "w+", encoding="ascii") as spool:
         for source, theirs in sources.items():
             count = _gather(gallery, source, theirs, spool, anyway, shard)
+            if not anyway and count.gone > MOST_GONE * count.points:
+                count.renamed = _renamed(gallery, source, count.contents)
             if not anyway and (reason := _doubt(source, count)) is not None:
                 return Pruned(refused=reason)
         spool.seek(0)
@@ -214,7 +231,7 @@ def _gather(
     remote = [place for place in places if place.keys is not None]
     unmounted = unmounted_places()
     where = [Condition("source", "=", (source,))]
-    for point in gallery.scroll(where, fields=["key", "path"]):
+    for point in gallery.scroll(where, fields=["key", "path", *_CONTENT, LABELLED]):
         count.points += 1
         found = find_listed(point.payload, remote) if remote else None
         if found is None or (found.state != "there" and bases):
@@ -223,6 +240,9 @@ def _gather(
             found = local if found is None or not local.elsewhere else found
         if found.state == "gone" or (anyway and found.elsewhere):
             count.gone += 1
+            # What a person has set would be lost with the old name.
+            if LABELLED not in point.payload and len(count.contents) < _MOST_RENAMED:
+                count.contents[_content(point.payload)] += 1
             if shard is None or shard.has(point.key):
                 spool.write(f"{point.id}\n")
         elif found.state == "unknown":
@@ -231,6 +251,55 @@ def _gather(
                 count.first or f"{printable(str(point.payload.get('path')))}: {printable(found.reason)}"
             )
     return count
+
+
+def _content(payload: Mapping[str, Any]) -> tuple[Any, Any]:
+    return payload.get("size"), payload.get("crc")
+
+
+def _renamed(gallery: Gallery, source: str, gone: Counter[tuple[Any, Any]]) -> int:
+    """How many of the points that have gone (by content) are there once more, by another name."""
+    there: Counter[tuple[Any, Any]] = Counter()
+    for point in gallery.scroll([Condition("source", "=", (source,))], fields=list(_CONTENT)):
+        if (content := _content(point.payload)) in gone:
+            there[content] += 1
+    return sum(min(count, there[content] - count) for content, count in gone.items())
+
+
+def left_behind(
+    gallery: Gallery, places: Sequence[Place], surveys: Sequence[Survey], stored: int
+) -> LeftBehind:
+    """What the gallery holds of these sources beyond the files that a whole scan came by, ``stored`` of them.
+
+    Only where there is more is any file looked for.
+    """
+    sources = tuple({place.source for place in places if place.keys is None})
+    if not sources or gallery.fields().get("source") != "str":
+        return LeftBehind()
+    where = [Condition("source", "=", sources)]
+    if gallery.count(where) <= stored:
+        return LeftBehind()
+    bases: dict[str, list[str]] = {source: [] for source in sources}
+    listed: dict[str, set[int] | None] = {}
+    for place, survey in zip(places, surveys, strict=True):
+        if place.keys is None:
+            bases[place.source].append(place.base)
+            known = listed.setdefault(place.source, set())
+            if survey.rows is None:
+                listed[place.source] = None  # a directory: whatever is there was come by
+            elif known is not None:
+                known.update(hash(record.key) for record in survey.rows)
+    unmounted = unmounted_places()
+    left = LeftBehind()
+    for point in gallery.scroll(where, fields=["source", "key", "path"]):
+        state = find(point.payload, bases[point.source], unmounted).state
+        keys = listed[point.source]
+        path = printable(point.place)
+        if state == "gone":
+            left = replace(left, gone=left.gone + 1, gone_example=left.gone_example or path)
+        elif state == "there" and keys is not None and hash(point.key) not in keys:
+            left = replace(left, unlisted=left.unlisted + 1, unlisted_example=left.unlisted_example or path)
+    return left
 
 
 def _doubt(source: str, count: _Count) -> str | None:
@@ -242,7 +311,7 @@ def _doubt(source: str, count: _Count) -> str | None:
             f"{files} of {name} cannot be looked for ({'the first is ' * (count.unknown > 1)}{count.first});"
             " mend that, or leave such files out with --prune-anyway"
         )
-    if count.gone > MOST_GONE * count.points:
+    if count.gone - count.renamed > MOST_GONE * count.points:
         return (
             f"{count.gone} of the {count.points} images of {name} have gone, which is more than {MOST_GONE:.0%};"
             " if that is right, say --prune-anyway"
@@ -286,6 +355,10 @@ def _fallen(places: Sequence[Place]) -> str | None:
         if place.keys is not None:
             continue
         name = printable(place.base)
+        if place.gone:
+            if not _parent_tells(place.base):
+                return f"{name} is not there, and nor may its disk be"
+            continue
         try:
             identity = _identity(place.base)
             with os.scandir(place.base) as entries:
@@ -295,8 +368,22 @@ def _fallen(places: Sequence[Place]) -> str | None:
         if identity is None or identity != place.identity:
             return f"{name} is not the directory that it was when the run began; is its disk still mounted?"
         if empty:
-            return f"{name} is empty; is its disk mounted?"
+            return f"{name} is empty; is its disk mounted? If its images have gone for good, delete the directory too"
     return None
+
+
+def _parent_tells(base: str) -> bool:
+    """Whether the directory above says that one was deleted: it holds other things, and no disks are mounted there."""
+    parent = os.path.dirname(base)  # noqa: PTH120
+    if os.path.lexists(base) or parent in _MOUNTS or os.path.dirname(parent) in _MOUNTS[2:]:  # noqa: PTH120
+        return False
+    if any(f"{base}/".startswith(place) for place in unmounted_places()):
+        return False
+    try:
+        with os.scandir(parent) as entries:
+            return next(entries, None) is not None
+    except OSError:
+        return False
 
 
 def _identity(base: str) -> tuple[int, int] | None:

@@ -52,7 +52,8 @@ def ingest(
     source: name of the source, where the same images have different paths on different machines.
     reembed: embed unchanged files too. checksum: compare files by content instead of by modification time, so that
     a file that was only touched is not embedded again, an edited one is noticed whatever its time, and one that was
-    moved keeps its point and metadata. follow_links: enter links to directories, take links out of a directory.
+    moved keeps its point and metadata; what was stored without
+    checksums is embedded once more. follow_links: enter links to directories, take links out of a directory.
     prune: ``"safe"`` removes the points of files under ``directories`` that have gone, unless the disk seems to be
     missing or more than a fifth of them would go; ``"anyway"`` removes them even then (not for a missing disk).
     shard: ``"0/4"`` … ``"3/4"``: only that part of the files, by a hash of their key, so that four processes, on one
@@ -70,7 +71,7 @@ def ingest(
     """
     from ingest import run_ingest
     from ingest.failures import FailureLog
-    from ingest.scan import check_combination, survey_roots
+    from ingest.scan import check_combination, check_images, survey_roots
 
     settings = current_settings()
     if not directories:
@@ -90,7 +91,9 @@ def ingest(
         options.layout,
         follow_links=options.follow_links,
         images_root=options.base(),
+        prune=options.prune,
     )
+    check_images(roots, options.prune)
     if notify is not None:
         for root in roots:
             if options.layout == "auto" or root.rows is not None:

@@ -23,7 +23,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from siamese_search.datasets.layouts import Survey, survey
+from siamese_search.datasets.layouts import Detection, NoImagesError, Survey, survey
 from siamese_search.datasets.records import ImageRecord, decode_key, encode_key
 from siamese_search.datasets.remote_survey import RemoteSurvey, survey_remote
 from siamese_search.datasets.walk import PassedOver
@@ -43,6 +43,7 @@ CHUNK = 1000
 
 _TABLES = (".csv", ".tsv", ".txt")
 
+Prune = Literal["no", "safe", "anyway"]
 Action = Literal["new", "changed", "relabelled", "refreshed", "moved", "unchanged"]
 
 
@@ -130,21 +131,24 @@ class ScannedFile:
     digest: str | None = None
 
 
-def check_roots(roots: Sequence[Path]) -> list[Path]:
-    """The roots, absolute, each once, in order. Raises DataError for one that is not there."""
+def check_roots(roots: Sequence[Path], *, gone: bool = False) -> list[Path]:
+    """The roots, absolute, each once, in order. Raises DataError for one that is not there and may not be ``gone``."""
     if not roots:
         raise UsageError("nothing to ingest: name a directory of images or a CSV file")
     resolved: dict[Path, None] = {}
     for root in roots:
         try:
-            resolved[root.resolve(strict=True)] = None
+            resolved[root.resolve(strict=not gone)] = None
         except (FileNotFoundError, NotADirectoryError):
-            raise DataError(f"{printable(root)}: no such file or directory; check the path") from None
+            raise DataError(
+                f"{printable(root)}: no such file or directory; check the path (sss ingest --prune-anyway takes the"
+                " images of a directory that was deleted out of the gallery)"
+            ) from None
         except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
             reason = getattr(error, "strerror", None) or "symbolic links in a loop"
             raise DataError(f"{printable(root)}: cannot be read: {reason}") from None
     for path in resolved:
-        if not path.is_dir() and path.suffix.lower() not in _TABLES:
+        if not path.is_dir() and path.suffix.lower() not in _TABLES and not (gone and not path.exists()):
             raise DataError(
                 f"{printable(path)}: neither a directory nor a CSV file; name the directory it is in"
             )
@@ -157,26 +161,42 @@ def survey_roots(
     *,
     follow_links: bool = False,
     images_root: Path | None = None,
+    prune: Prune = "no",
 ) -> list[Survey]:
     """The roots with their layouts, checked; those that are surveyed already are taken as they are.
 
     roots: a ``str`` is a URL (:mod:`siamese_search.datasets.remote_survey`).
     follow_links: also enter links to directories, and take links to files outside the root. images_root: the
-    directory that the names in CSV files are relative to.
+    directory that the names in CSV files are relative to. prune: with ``anyway`` a root may be gone.
 
     A directory below a root that cannot be read is no error here, nor is a missing file of a CSV: the scan names it.
-    Raises DataError as :func:`check_roots`, for no images, and for a layout that does not fit.
+    A root without images is a survey of none (:func:`check_images`).
+    Raises DataError as :func:`check_roots`, and for a layout that does not fit.
     """
     known = [root for root in roots if isinstance(root, Survey)]
     urls = [root for root in roots if isinstance(root, str)]
     paths = [root for root in roots if isinstance(root, Path)]
     if known and (paths or urls):
         raise TypeError("roots are either all paths or all surveys")
-    local = [
-        survey(root, layout, images_root=images_root, follow_links=follow_links, lenient=True)
-        for root in (check_roots(paths) if paths or not (urls or known) else ())
-    ]
+    anyway = prune == "anyway"
+    local = []
+    for root in check_roots(paths, gone=anyway) if paths or not (urls or known) else ():
+        if anyway and not os.path.lexists(root):
+            local.append(Survey(root, Detection("flat", "it has gone", root), rows=[], images=0))
+            continue
+        try:
+            found = survey(root, layout, images_root=images_root, follow_links=follow_links, lenient=True)
+        except NoImagesError as error:
+            reason = str(error).partition(": ")[2]
+            found = Survey(root, Detection("flat", reason, root), follow_links, images=0)
+        local.append(found)
     return known or [*local, *(survey_remote(url, layout) for url in dict.fromkeys(urls))]
+
+
+def check_images(roots: Sequence[Survey], prune: Prune) -> None:
+    """Raise DataError where no root has an image, unless those that were there shall be pruned."""
+    if prune == "no" and roots and all(root.images == 0 for root in roots):
+        raise DataError("; ".join(f"{printable(root.root)}: {root.detection.reason}" for root in roots))
 
 
 def scan_files(

@@ -31,6 +31,19 @@ def bottleneck(stages: Mapping[Stage, float]) -> Stage | None:
     return slowest if slowest is not None and stages[slowest] > 0 else None
 
 
+@dataclass(frozen=True, slots=True)
+class LeftBehind:
+    """Stored images that an ingest did not come by. gone: their file has gone, ``gone_example`` for one.
+
+    unlisted: their file is there and in no row of the tables that were read, ``unlisted_example`` for one.
+    """
+
+    gone: int = 0
+    unlisted: int = 0
+    gone_example: str = ""
+    unlisted_example: str = ""
+
+
 @dataclass(slots=True)
 class IngestSummary:
     """Counts of images. ``seen`` = new + changed + moved + unchanged + failed, unless the ingest was interrupted.
@@ -38,7 +51,8 @@ class IngestSummary:
     new: embedded for the first time. changed: file or metadata differ from what was stored, and the point was
     replaced. moved: the same content as a stored file that has gone (with checksums): its point was taken over.
     unchanged: already stored. removed: points whose file has gone (0 until pruning is asked for); prune_refused:
-    why none were removed, or no more. failures: the first :data:`MAX_FAILURES`; ``failed`` counts them all.
+    why none were removed, or no more. left: what the gallery holds of the same sources besides.
+    failures: the first :data:`MAX_FAILURES`; ``failed`` counts them all.
     log: gets each failure, with its real path. seconds: wall-clock time.
     workers: of a cluster, 0 in one process; startup_seconds: until the first of them could begin, as part of seconds.
     embedded: forward passes paid for, in images (metadata-only changes cost none). stages: seconds that each
@@ -59,11 +73,17 @@ class IngestSummary:
     seconds: float = 0.0
     interrupted: bool = False
     prune_refused: str | None = None
+    left: LeftBehind = field(default_factory=LeftBehind)
     workers: int = 0
     startup_seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
     log: FailureLog | None = field(default=None, repr=False, compare=False)
     stages: dict[Stage, float] = field(default_factory=dict)
+
+    @property
+    def stored(self) -> int:
+        """Files that are in the gallery now."""
+        return self.new + self.changed + self.moved + self.unchanged
 
     @property
     def bottleneck(self) -> Stage | None:
@@ -91,7 +111,8 @@ class IngestSummary:
         """The JSON contract of ``sss ingest --json``.
 
         ``failed`` lists at most :data:`MAX_FAILURES`; only when there were more is ``failed_total`` added, and
-        ``prune_refused`` only when pruning was asked for and refused, ``workers`` and ``startup_seconds`` only where
+        ``prune_refused`` only when pruning was asked for and refused, ``gone`` and ``unlisted`` only where the gallery
+        holds images that the run did not come by, ``workers`` and ``startup_seconds`` only where
         workers of a cluster embedded something.
         """
         answer: dict[str, Any] = {
@@ -114,6 +135,10 @@ class IngestSummary:
             answer |= {"workers": self.workers, "startup_seconds": round(self.startup_seconds, 3)}
         if self.failed > len(self.failures):
             answer["failed_total"] = self.failed
+        if self.left.gone:
+            answer["gone"] = self.left.gone
+        if self.left.unlisted:
+            answer["unlisted"] = self.left.unlisted
         if self.prune_refused is not None:
             answer["prune_refused"] = self.prune_refused
         return answer

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import wraps
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,13 +82,19 @@ class Request:
             _check(name, getattr(self, name), spec)
 
 
+#: What Python may give for a number (numpy's too), and how it is called.
+_NUMBERS: dict[Any, tuple[type, str]] = {int: (Integral, "a whole number"), float: (Real, "a number")}
+
+
 def _check(name: str, value: Any, spec: Option) -> None:
     for one in value if spec.many and not isinstance(value, str) else [value]:
         if one is None:
             continue
         words = (spec.named or name).replace("_", " ")
         usual = ""
-        if spec.choices and one not in spec.choices:
+        if spec.kind in _NUMBERS and not isinstance(one, _NUMBERS[spec.kind][0]):
+            usual = f"{words} must be {_NUMBERS[spec.kind][1]}, not {one!r}"
+        elif spec.choices and one not in spec.choices:
             usual = f"{name} is {one!r}; choose from {', '.join(spec.choices)}"
         elif spec.low is not None and not (one > spec.low if spec.low_open else one >= spec.low):  # nor NaN
             usual = f"{words} must be {'above' if spec.low_open else 'at least'} {spec.low}, not {one}"

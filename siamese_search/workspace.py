@@ -73,10 +73,12 @@ def model_of(gallery: ModelRef) -> Bundle:
     bundled = load_bundle(None)
     if bundled.fingerprint != gallery.fingerprint:
         origin = f" ({printable(gallery.name)})" if gallery.name else ""
+        if gallery.name not in ("", "bundled") and not Path(gallery.name).is_dir():
+            origin = f" ({printable(gallery.name)}, which is no longer there)"
         raise ModelMismatchError(
             f"the gallery was made by model {gallery.fingerprint[:12]}{origin}, and the bundled model is"
-            f" {bundled.fingerprint[:12]}; name its bundle with --model, or embed the images again with"
-            " `sss reindex`"
+            f" {bundled.fingerprint[:12]}; name its bundle with --model (an ingest remembers where it is),"
+            " or embed the images again with `sss reindex`"
         )
     return bundled
 
@@ -230,18 +232,39 @@ def place_of(settings: Settings, store: StrPath | None, gallery: str | None) -> 
     return place, settings.gallery if gallery is None else gallery
 
 
+def path_text(given: StrPath, what: str) -> str:
+    """A path as text. Raises UsageError for what is none: bytes, a list, an image."""
+    if isinstance(given, bytes) or not isinstance(given, str | os.PathLike):
+        several = "; give several as arguments of their own" if isinstance(given, list | tuple) else ""
+        raise UsageError(f"{what} is named by a path, not by {_article(given)}{several}")
+    return os.fspath(given)
+
+
+def _article(given: object) -> str:
+    name = type(given).__name__
+    return f"an {name}" if name[0].lower() in "aeiou" else f"a {name}"
+
+
 def root_of(directory: StrPath) -> Path | str:
     """A root to ingest: a path, or a URL as it is, which a ``Path`` cannot hold."""
     from siamese_search.io.location import protocol_of
 
-    text = os.fspath(directory)
-    return Path(directory) if protocol_of(text) is None else text
+    text = path_text(directory, "what is ingested")
+    return Path(text) if protocol_of(text) is None else text
 
 
 def query_images(query: StrPath | NDArray[np.uint8]) -> list[Path | NDArray[np.uint8]]:
     """A query as images: a directory stands for the images in it, sorted by path."""
     if not isinstance(query, (str, os.PathLike)):
-        return [query]
+        import numpy as np
+
+        if isinstance(query, np.ndarray):
+            return [query]
+        several = ", and several are given as *list" if isinstance(query, list | tuple) else ""
+        raise UsageError(
+            f"a query is a path or an RGB array, uint8 [H, W, 3], not {_article(query)}{several}; of an image of"
+            " Pillow's give numpy.asarray(image.convert('RGB'))"
+        )
     path = Path(query)
     if not path.is_dir():
         return [path]

@@ -172,6 +172,8 @@ def test_help_shows_the_keywords_with_their_defaults():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
+        (lambda: SearchOptions(k="2"), "k must be a whole number, not '2'"),
+        (lambda: SearchOptions(k=2.5), "k must be a whole number, not 2.5"),
         (lambda: IngestOptions(batch_size=0), "batch size must be at least 1, not 0"),
         (lambda: IngestOptions(prune="maybe"), "prune is 'maybe'; choose from no, safe, anyway"),
         (lambda: SearchOptions(fmr=0.0), "fmr must be above 0, not 0.0"),

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+import siamese_search
 from siamese_search import workspace
-from siamese_search.errors import ModelMismatchError
+from siamese_search.errors import ModelMismatchError, UsageError
 from siamese_search.gallery import open_gallery
 from siamese_search.model.bundle import load_bundle
 
@@ -53,3 +55,31 @@ def test_only_the_gallery_s_own_model_is_loaded(tmp_path: Path, loaded: list[str
     with workspace.Reader(store, "g", other, 1) as reader, pytest.raises(ModelMismatchError):
         reader.now()
     assert len(loaded) == 2
+
+
+def test_a_model_that_was_moved_is_named_and_found_again_once_it_is_named(tmp_path: Path) -> None:
+    own = bundle_directory(tmp_path / "own", "a" * 64)
+    store = str(tmp_path / "store")
+    with open_gallery(store, "g", model=workspace.reference(load_bundle(own)), create=True, mode="w"):
+        pass
+    moved = own.rename(tmp_path / "moved")
+    with open_gallery(store, "g") as gallery, pytest.raises(ModelMismatchError, match="no longer there"):
+        workspace.model_of(gallery.model)
+    with open_gallery(store, "g", model=workspace.reference(load_bundle(moved)), create=True, mode="w"):
+        pass
+    with open_gallery(store, "g") as gallery:
+        assert workspace.model_of(gallery.model).path == moved
+    copy = bundle_directory(tmp_path / "copy", "a" * 64)  # the remembered one is still there, and stays
+    with open_gallery(store, "g", model=workspace.reference(load_bundle(copy)), mode="w"):
+        pass
+    with open_gallery(store, "g") as gallery:
+        assert gallery.model.name == str(moved)
+
+
+@pytest.mark.parametrize("query", [b"a.jpg", ["a.jpg"], Image.new("RGB", (2, 4)), None, 3])
+def test_what_is_no_path_is_named(query: object) -> None:
+    for take in (workspace.query_images, workspace.root_of):
+        with pytest.raises(UsageError, match=f"not (by )?an? {type(query).__name__}"):
+            take(query)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="what is compared is named by a path"):
+        siamese_search.compare(query, "b.jpg")  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import DataError, GalleryReplacedError, UsageError, printable
 from siamese_search.options import request
 from siamese_search.retrieval.options import MapOptions, SearchOptions, TimelineOptions
-from siamese_search.workspace import StrPath, load, place_of, query_images
+from siamese_search.workspace import StrPath, load, path_text, place_of, query_images
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,7 +96,10 @@ def compare(
     settings = load_settings()
     bundle = load_bundle((settings.model if model is None else os.fspath(model)) or None)
     check_fmr(bundle.calibration, fmr, printable(bundle.name))
-    left, right = ([path for path in query_images(side) if isinstance(path, Path)] for side in (a, b))
+    left, right = (
+        [path for path in query_images(path_text(side, "what is compared")) if isinstance(path, Path)]
+        for side in (a, b)
+    )
     return score(
         left,
         right,

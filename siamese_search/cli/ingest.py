@@ -130,6 +130,16 @@ def ingest_command(
             if options.failures is None
             else f"skipped {more} more"
         )
+    if left := summary.left.gone:
+        note(
+            f"sss: of {left} stored image{'s' * (left != 1)} the file has gone, such as {summary.left.gone_example}:"
+            " they are found until --prune removes them"
+        )
+    if left := summary.left.unlisted:
+        note(
+            f"sss: {left} stored image{'s' * (left != 1)} of the same folder are in no row, such as"
+            f" {summary.left.unlisted_example}: they are found as before"
+        )
     if summary.prune_refused is not None:
         warn(f"{summary.removed or 'nothing'} removed: {summary.prune_refused}")
     if json:

@@ -128,7 +128,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # never die of a character that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _run(argv)
+        code = _run(_files_with_dashes(argv))
         sys.stdout.flush()
         return code
     except BrokenPipeError:
@@ -142,6 +142,28 @@ def _complete(asked: str) -> int:
     from click.shell_completion import shell_complete
 
     return shell_complete(cli, {}, "sss", COMPLETE, asked)
+
+
+def _files_with_dashes(argv: list[str]) -> list[str]:
+    """The arguments, with ``./`` before those that a shell has made of ``*.jpg`` and that begin like an option.
+
+    Only image files that are there: no option looks like one.
+    """
+    ends = argv.index("--") if "--" in argv else len(argv)
+    named = []
+    for at, argument in enumerate(argv[:ends]):
+        if argument.startswith("-") and "." in argument and os.path.isfile(argument):  # noqa: PTH113
+            from siamese_search.io.images import is_image_name
+
+            if is_image_name(argument):
+                argv[at] = f"./{argument}"
+                named.append(argument)
+    if named:
+        more = f" (and {len(named) - 1} more)" if len(named) > 1 else ""
+        sys.stderr.write(
+            f"sss: {_one_line(named[0])}{more} is read as a file, like ./{_one_line(named[0])}\n"
+        )
+    return argv
 
 
 def _run(argv: list[str]) -> int:
@@ -164,6 +186,10 @@ def _run(argv: list[str]) -> int:
         path = getattr(getattr(error, "ctx", None), "command_path", "sss")
         message = " ".join(error.format_message().split()).rstrip(".")
         message = message[:1].lower() + message[1:]
+        if isinstance(error, click.NoSuchOption) and any(
+            one.startswith(error.option_name) and os.path.lexists(one) for one in argv
+        ):
+            message += "; a file whose name begins with a dash is written ./-NAME, or comes after --"
         return _fail(f"{message} (see '{path} --help')", error.exit_code)
     except SiameseSearchError as error:
         return _fail(str(error), error.exit_code, traceback=debug)

@@ -38,6 +38,10 @@ _MISFITS = {
 }
 
 
+class NoImagesError(DataError):
+    """A directory that is there and holds no image."""
+
+
 @dataclass(frozen=True, slots=True)
 class Detection:
     """Which layout ``root`` has, and why. ``base`` is the directory that record keys are relative to."""
@@ -313,7 +317,7 @@ def _count(images: Iterable[str]) -> _Names:
 def _survey_directory(root: Path, layout: str, follow_links: bool, lenient: bool) -> Survey:
     names, passed = _read_names(root, follow_links, lenient)
     if names.images == 0:
-        raise DataError(f"{printable(root)}: no images in it ({passed or _LOOKED_FOR}); check the path")
+        raise NoImagesError(f"{printable(root)}: no images in it ({passed or _LOOKED_FOR}); check the path")
     layout, reason = _fitting(root, names, layout)
     return Survey(root, Detection(layout, reason, root), follow_links, images=names.images)
 

@@ -17,6 +17,9 @@ _FLAGS = os.O_RDONLY | sum(
     getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")
 )
 
+_PNG = b"\x89PNG\r\n\x1a\n"
+_NO_PIXELS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
+
 
 def read_bytes(path: str | os.PathLike[str], expected: FileStamp | None = None) -> bytes:
     """All bytes of the regular file at ``path``; links are followed.
@@ -72,3 +75,16 @@ def _read(descriptor: int, size: int) -> bytes:
         parts.append(data)
         left -= len(data)
     return b"".join(parts)
+
+
+def without_text(data: bytes) -> bytes:
+    """A PNG without its text and colour profile, whatever their size; anything else as it is."""
+    if not data.startswith(_PNG):
+        return data
+    parts, at = [data[: len(_PNG)]], len(_PNG)
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")  # length, type and checksum are 12 bytes
+        if data[at + 4 : at + 8] not in _NO_PIXELS:
+            parts.append(data[at:end])
+        at = end
+    return b"".join([*parts, data[at:]])

@@ -15,9 +15,7 @@ import io
 import logging
 import os
 import warnings
-from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +23,8 @@ from PIL import Image, UnidentifiedImageError, _imaging
 from PIL.JpegImagePlugin import JpegImageFile
 
 from siamese_search.errors import ImageError, MissingExtraError, UsageError, printable
-from siamese_search.io.image_bytes import read_bytes
+from siamese_search.io.deep_grey import deep_grey
+from siamese_search.io.image_bytes import read_bytes, without_text
 from siamese_search.io.location import MAX_BYTES, FileStamp, RemotePath, TooLargeError
 from siamese_search.io.resources import Room, available_memory
 
@@ -36,7 +35,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 #: silence: without it each is named, and what to install.
 HEIC_SUFFIXES = frozenset({".heic", ".heif"})
 IMAGE_SUFFIXES = HEIC_SUFFIXES | {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".mpo", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".bmp", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".pnm", ".gif",
 }  # fmt: skip
 
@@ -65,8 +64,6 @@ _MAX_SCANNED = 4_000_000_000
 
 #: Bytes of a decode after which a few milliseconds for giving them back do not count.
 _WORTH_TRIMMING = 32 << 20
-#: Pixels of a deep grey image that are converted at a time.
-_STRIP_PIXELS = 4_000_000
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
@@ -109,7 +106,7 @@ def read_image(
     fit: keep the image's shape instead: as large as goes into ``size``, and never enlarged (for thumbnails).
     expected: the state of the file that a scan saw; in another one it counts as changed.
     The content decides the format, not the name. Transparency is laid over white; of an animation the first
-    frame counts; 16-bit grey keeps its high byte.
+    frame counts; 16-bit grey keeps its high byte, or what fewer bits of it hold.
     Raises ImageError with a reason that can stand in a list of failures.
     """
     try:
@@ -143,11 +140,24 @@ def _read(
         raise ImageError(path, f"file of {known} bytes is {_TOO_MUCH}")
     if known:
         with _files.taken(known):
-            return _decode(path, content_of(path, expected), size, max_pixels, fit)
+            return _without_limits(path, content_of(path, expected), size, max_pixels, fit)
     with suppress(TooLargeError), _files.taken(_UNKNOWN_BYTES):
-        return _decode(path, content_of(path, expected, limit=_UNKNOWN_BYTES), size, max_pixels, fit)
+        return _without_limits(path, content_of(path, expected, limit=_UNKNOWN_BYTES), size, max_pixels, fit)
     with _files.taken(_files.size):
-        return _decode(path, content_of(path, expected), size, max_pixels, fit)
+        return _without_limits(path, content_of(path, expected), size, max_pixels, fit)
+
+
+def _without_limits(
+    path: str | os.PathLike[str], data: bytes, size: tuple[int, int] | None, max_pixels: int, fit: bool
+) -> NDArray[np.uint8]:
+    """:func:`_decode`, also where text and colour profiles, which are no part of the picture, pass Pillow's limits."""
+    try:
+        return _decode(path, data, size, max_pixels, fit)
+    except ValueError:
+        plain = without_text(data)
+        if len(plain) == len(data):
+            raise
+        return _decode(path, plain, size, max_pixels, fit)
 
 
 def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
@@ -332,45 +342,10 @@ def _reduction(stored: tuple[int, int], size: tuple[int, int]) -> int:
 def _plain(image: Image.Image) -> Image.Image:
     """The loaded image as RGB, or as L where it is grey: resized, that is the same in a quarter of the memory."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
-        return _deep_grey(image)
+        return deep_grey(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = image.convert("RGBA")
         rgb = Image.new("RGB", rgba.size, (255, 255, 255))
         rgb.paste(rgba, mask=rgba.getchannel("A"))
         return rgb
     return image if image.mode in ("RGB", "L") else image.convert("RGB")
-
-
-def _deep_grey(image: Image.Image) -> Image.Image:
-    """Grey of more than 8 bits as L; Pillow's own conversion clips at 255.
-
-    16-bit files keep their high byte, so that a dark frame stays dark. Modes I and F do not say how deep the
-    file is: Pillow scales PGM to 16 bits, anything else counts as 16-bit where it exceeds 255, and as 0–1
-    where it is float and does not exceed 1.
-    """
-    grey = np.empty((image.height, image.width), np.uint8)
-    if image.mode.startswith("I;16"):
-        for rows, values in _strips(image):
-            grey[rows] = values >> 8
-        return Image.fromarray(grey)
-    highest = max((float(_finite(values).max(initial=0.0)) for _, values in _strips(image)), default=0.0)
-    if image.format == "PPM" or highest > 255.0:
-        top = 65535.0
-    else:
-        top = 1.0 if image.mode == "F" and highest <= 1.0 else 255.0
-    for rows, values in _strips(image):
-        near = np.clip(_finite(values), -top, 2 * top)  # so that the next line cannot overflow
-        grey[rows] = np.clip(near * np.float32(255.0 / top), 0, 255).astype(np.uint8)
-    return Image.fromarray(grey)
-
-
-def _finite(values: NDArray[Any]) -> NDArray[np.float32]:
-    return np.nan_to_num(values.astype(np.float32), posinf=0.0, neginf=0.0)
-
-
-def _strips(image: Image.Image) -> Iterator[tuple[slice, NDArray[Any]]]:
-    """A large image's values, some rows at a time: an array of all would be held beside the image."""
-    step = max(1, _STRIP_PIXELS // image.width)
-    for top in range(0, image.height, step):
-        bottom = min(top + step, image.height)
-        yield slice(top, bottom), np.asarray(image.crop((0, top, image.width, bottom)))

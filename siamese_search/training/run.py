@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from dataclasses import asdict, dataclass, field, replace
@@ -201,6 +202,8 @@ def _run(
         reporter.message(
             f"{len(failed)} images cannot be read and are left out, the first: {': '.join(failed[0])}"
         )
+    if resumed:
+        _check_same(out, images)
     classes = int(images.labels.max()) + 1
     text = f"{len(images.records)} images of {classes} identities to train on"
     if split.held:
@@ -208,7 +211,8 @@ def _run(
     reporter.message(f"{text}; preset {config.preset}, {config.height}×{config.width}, {device}")
 
     if ranks.first:
-        _start_directory(request, split, resumed)
+        if not resumed:
+            _start_directory(request, split, images)
         teacher = _teacher(request, images, reporter)
         ranks.wait()
     else:
@@ -282,10 +286,36 @@ def _adopt_heads(trainer: Trainer, request: TrainRequest, split: Split, reporter
     return bool(taken)
 
 
-def _start_directory(request: TrainRequest, split: Split, resumed: bool) -> None:
-    """Write ``run.json``: the options of the run, and exactly which identities are held out."""
-    if resumed:
+def _learned_from(images: LabelledImages) -> dict[str, Any]:
+    """What a run learns from: the identities, and a digest of the images, each with its identity, in order."""
+    digest = hashlib.sha256()
+    for record in images.records:
+        digest.update(f"{record.key}\0{record.identity}\0".encode())
+    identities = {str(record.identity) for record in images.records}
+    return {"identities": sorted(identities), "images": digest.hexdigest()}
+
+
+def _check_same(out: Path, images: LabelledImages) -> None:
+    """Raise TrainingError where the data are not those that the run began with: its classes would be other people."""
+    saved = json.loads((out / RUN_NAME).read_text(encoding="utf-8")).get("train")
+    now = _learned_from(images)
+    if saved is None or saved == now:
         return
+    before, there = set(saved["identities"]), set(now["identities"])
+    changes = [
+        f"{len(names)} {'identity' if len(names) == 1 else 'identities'} {what} ({printable(min(names))}"
+        f"{', …' * (len(names) > 1)})"
+        for names, what in ((before - there, "gone"), (there - before, "new"))
+        if names
+    ]
+    raise TrainingError(
+        f"{printable(out)}: the data have changed since this run began: {', '.join(changes) or 'other images'};"
+        " restore them, or begin another run (--init takes over its weights)"
+    )
+
+
+def _start_directory(request: TrainRequest, split: Split, images: LabelledImages) -> None:
+    """Write ``run.json``: the options of the run, and exactly which identities are held out and which it learns."""
     request.out.mkdir(parents=True, exist_ok=True)
     saved = {
         "version": __version__,
@@ -297,6 +327,7 @@ def _start_directory(request: TrainRequest, split: Split, resumed: bool) -> None
         else request.init,
         "teacher": str(request.teacher.resolve()) if request.teacher else None,
         "heldout_identities": split.heldout_identities,
+        "train": _learned_from(images),
         "config": asdict(request.config),
     }
     atomic_write_text(request.out / RUN_NAME, json.dumps(saved, indent=1, ensure_ascii=False) + "\n")

@@ -269,3 +269,19 @@ def test_a_wrong_settings_file_is_one_line_and_code_2(
     assert words in err
     assert err.count("\n") == 1
     assert not seen
+
+
+def test_image_files_that_begin_like_an_option_are_files(tmp_path, monkeypatch, capsys):
+    """What a shell makes of *.jpg among Market-1501's junk."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("-1_c1s1.jpg", "-k.png", "-k"):
+        (tmp_path / name).touch()
+    read = frame._files_with_dashes(["search", "-1_c1s1.jpg", "-k", "-k.png", "-2.jpg", "--", "-1_c1s1.jpg"])
+    assert read == ["search", "./-1_c1s1.jpg", "-k", "./-k.png", "-2.jpg", "--", "-1_c1s1.jpg"]
+    assert capsys.readouterr().err == "sss: -1_c1s1.jpg (and 1 more) is read as a file, like ./-1_c1s1.jpg\n"
+    (tmp_path / "-1").mkdir()
+    assert frame.main(["ingest", "-1"]) == 2
+    assert (
+        "a file whose name begins with a dash is written ./-NAME, or comes after --"
+        in capsys.readouterr().err
+    )

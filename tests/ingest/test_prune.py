@@ -13,6 +13,7 @@ from ingest import prune as whereabouts
 from ingest.pipeline import run_ingest
 from ingest.prune import Finding, Pruned, find, look, places_of, prune, unmounted_places
 from ingest.scan import survey_roots
+from ingest.summary import LeftBehind
 from siamese_search.errors import DataError
 
 
@@ -79,16 +80,88 @@ def test_a_root_that_is_missing_empty_or_another_one_is_refused_whatever_is_said
     root.rename(tmp_path / "away")
     assert "cannot be read (no such file or directory)" in prune(gallery, before, anyway=True).refused
     with pytest.raises(DataError, match="no such file"):
-        run_ingest([root], gallery, ColourEmbedder(), prune="anyway")
+        run_ingest([root], gallery, ColourEmbedder(), prune="safe")
     root.mkdir()
     assert "not the directory that it was" in prune(gallery, before, anyway=True).refused
     with pytest.raises(DataError, match="no images"):
-        run_ingest([root], gallery, ColourEmbedder(), prune="anyway")
+        run_ingest([root], gallery, ColourEmbedder())
+    assert f"{root} is empty" in run_ingest([root], gallery, ColourEmbedder(), prune="anyway").prune_refused
     root.rmdir()
     (tmp_path / "away").rename(root)
     shutil.rmtree(root / "0")
     assert f"{root} is empty" in prune(gallery, before, anyway=True).refused
     assert len(gallery.points) == 10
+
+
+def test_a_source_all_of_whose_images_were_deleted_can_leave(tmp_path):
+    root = tmp_path / "cam9"
+    gallery = fill(root, 10)
+    fill(tmp_path / "keep", 3, gallery)
+    for path in (root / "0").iterdir():
+        path.unlink()  # the folders are still there
+    refused = run_ingest([root], gallery, ColourEmbedder(), prune="safe").prune_refused
+    assert "10 of the 10 images" in refused
+    done = run_ingest([root], gallery, ColourEmbedder(), prune="anyway")
+    assert (done.removed, done.prune_refused, len(gallery.points)) == (10, None, 3)
+
+
+def test_a_directory_that_was_deleted_can_leave_only_when_that_is_said(tmp_path, monkeypatch):
+    roots = [tmp_path / "keep", tmp_path / "cam9"]
+    gallery = fill(roots[0], 3)
+    fill(roots[1], 10, gallery)
+    shutil.rmtree(roots[1])
+    for prune_ in ("no", "safe"):
+        with pytest.raises(DataError, match=r"cam9: no such file or directory.*--prune-anyway"):
+            run_ingest(roots, gallery, ColourEmbedder(), prune=prune_, layout="flat")
+    with (
+        monkeypatch.context() as patch
+    ):  # where disks come and go, a directory that is not there tells nothing
+        patch.setattr(prune_module, "_MOUNTS", (str(tmp_path),))
+        refused = run_ingest(roots, gallery, ColourEmbedder(), prune="anyway", layout="flat").prune_refused
+        assert f"{roots[1]} is not there" in refused
+        assert len(gallery.points) == 13
+    done = run_ingest(roots, gallery, ColourEmbedder(), prune="anyway", layout="flat")
+    assert (done.removed, done.unchanged, len(gallery.points)) == (10, 3, 3)
+
+
+def test_a_renamed_folder_is_no_loss(tmp_path):
+    gallery = fill(tmp_path, 40)
+    (tmp_path / "1").rename(tmp_path / "robert")
+    done = run_ingest([tmp_path], gallery, ColourEmbedder(), layout="flat")
+    assert (done.new, done.left.gone) == (10, 10)
+    assert done.left.gone_example.startswith(f"{tmp_path}/1/1")
+    assert done.to_json()["gone"] == 10
+    shutil.rmtree(tmp_path / "0")  # and these have no other name: 10 of 50
+    done = run_ingest([tmp_path], gallery, ColourEmbedder(), layout="flat", prune="safe")
+    assert (done.removed, done.prune_refused, done.left.gone) == (20, None, 0)
+
+
+def test_what_a_person_has_set_is_a_loss_under_another_name(tmp_path):
+    gallery = fill(tmp_path, 10)
+    gallery.set_payload(list(gallery.points), [{"labelled": '["identity"]', "identity": "ann"}] * 10)
+    (tmp_path / "0").rename(tmp_path / "robert")
+    assert "10 of the 20" in run_ingest([tmp_path], gallery, ColourEmbedder(), prune="safe").prune_refused
+
+
+def test_rows_that_were_taken_out_of_a_table_are_told(tmp_path):
+    for name in "abc":
+        write_image(tmp_path / f"{name}.ppm")
+    table, gallery = tmp_path / "l.csv", MemoryGallery()
+    table.write_text("path\na.ppm\nb.ppm\nc.ppm\n")
+    assert run_ingest([table], gallery, ColourEmbedder()).left == LeftBehind()
+    table.write_text("path\na.ppm\nc.ppm\n")
+    done = run_ingest([table], gallery, ColourEmbedder())
+    assert done.left == LeftBehind(unlisted=1, unlisted_example=f"{tmp_path}/b.ppm")
+    assert done.to_json()["unlisted"] == 1
+
+
+def test_a_root_without_images_does_not_stop_the_others(tmp_path):
+    gallery = fill(tmp_path / "a", 3)
+    (tmp_path / "b").mkdir()
+    done = run_ingest([tmp_path / "a", tmp_path / "b"], gallery, ColourEmbedder(), layout="flat")
+    assert (done.seen, done.unchanged, done.failed) == (4, 3, 1)
+    assert done.failures[0].path == str(tmp_path / "b")
+    assert done.failures[0].reason.startswith("no images in it")
 
 
 def test_a_root_that_goes_while_points_are_removed_ends_it(tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from pictures import HEIGHT, WIDTH, picture, reason, saved
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from siamese_search.errors import ImageError
 from siamese_search.io.images import FORMATS, HEIC_SUFFIXES, IMAGE_SUFFIXES, is_image_name, read_image
@@ -111,6 +112,36 @@ def test_sixteen_bit_grey_with_a_dark_image_stays_dark(tmp_path):
     """Scaling must follow the file's depth, not its content: an all-dark frame is not a bright one."""
     path = saved(tmp_path / "x.png", Image.fromarray(np.full((4, 4), 200, np.uint16)))
     assert read_image(path).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize(("factor", "offset"), [(4, 0), (16, 0), (64, 0), (4, 29_000), (1, 7_000)])
+def test_fewer_bits_in_sixteen_keep_their_levels(tmp_path, suffix, factor, offset):
+    """Sensors of 10, 12 and 14 bits, and thermal cameras, whose values all have nearly the same high byte."""
+    grey = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    path = saved(tmp_path / f"x.{suffix}", Image.fromarray(grey * factor + np.uint16(offset)))
+    result = read_image(path)[:, :, 0]
+    if not offset:
+        np.testing.assert_allclose(result, grey, atol=1)
+    assert len(np.unique(result)) >= 250
+    assert (np.diff(result.ravel().astype(int)) >= 0).all()
+
+
+def test_one_broken_pixel_hides_no_thermal_picture(tmp_path):
+    values = np.repeat(np.arange(29_000, 30_000, dtype=np.uint16), 8).reshape(80, 100)
+    values[3, 3] = 65_535
+    assert len(np.unique(read_image(saved(tmp_path / "x.png", Image.fromarray(values))))) > 200
+
+
+def test_text_and_profiles_of_a_png_do_not_count_against_it(tmp_path):
+    info = PngInfo()
+    info.add_text("workflow", "x" * (2 << 20), zip=True)
+    info.add_itxt("workflow", "y" * (2 << 20), zip=True)
+    path = saved(tmp_path / "x.png", Image.fromarray(picture()), pnginfo=info, icc_profile=bytes(2 << 20))
+    np.testing.assert_array_equal(read_image(path), picture())
+    (tmp_path / "y.png").write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ImageError):
+        read_image(tmp_path / "y.png")
 
 
 def test_sixteen_bit_rgb_png(tmp_path):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,32 @@ def test_a_resumed_run_is_bit_equal(people: Path, tmp_path: Path, config: TrainC
     for a, b in zip(whole.history, again.history, strict=True):
         kept = ("loss", "triplet_loss", "triplet_accuracy", "mAP", "val_loss", "val_triplet_accuracy")
         assert [a[key] for key in kept] == [b[key] for key in kept]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("rename", r"1 identity gone \(0005\), 1 identity new \(zz\)"),
+        ("add", r"1 identity new \(zz\)"),
+        ("images", "other images"),
+    ],
+)
+def test_a_run_is_not_resumed_on_other_data(people: Path, tmp_path: Path, change: str, told: str) -> None:
+    data = tmp_path / "data"
+    for path in people.iterdir():
+        (data / path.name[:4]).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, data / path.name[:4] / f"x{path.name}")
+    reporter = StopAfter(1)
+    with pytest.raises(KeyboardInterrupt):
+        train(request(data, tmp_path / "run", holdout=HoldOut(ids=("0001", "0002"))), reporter, reporter.stop)
+    if change == "rename":
+        (data / "0005").rename(data / "zz")
+    elif change == "add":
+        shutil.copytree(data / "0005", data / "zz")
+    else:
+        next((data / "0005").iterdir()).unlink()
+    with pytest.raises(TrainingError, match=f"the data have changed since this run began: {told};"):
+        resume(tmp_path / "run", device="cpu", threads=1)
 
 
 def test_a_killed_run_resumes_bit_equal(people: Path, tmp_path: Path) -> None:

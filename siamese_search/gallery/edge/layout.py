@@ -237,15 +237,21 @@ def new_generation(parent: Path, header: GalleryHeader) -> Path:
     path = parent / f"g-{uuid.uuid4().hex[:8]}"
     with _os_errors("write", parent):
         path.mkdir(parents=True)
-        model = header.model
-        document = {
-            "format": FORMAT_VERSION if header.storage == DEFAULT_STORAGE else _STORAGE_VERSION,
-            "name": header.name,
-            "model": {"fingerprint": model.fingerprint, "dim": model.dim, "name": model.name},
-            "storage": header.storage.to_json(),
-        }
-        atomic_write_text(path / "gallery.json", json.dumps(document, indent=2) + "\n")
+    write_header(path, header)
     return path
+
+
+def write_header(generation: Path, header: GalleryHeader) -> None:
+    """Write gallery.json, in one step."""
+    model = header.model
+    document = {
+        "format": FORMAT_VERSION if header.storage == DEFAULT_STORAGE else _STORAGE_VERSION,
+        "name": header.name,
+        "model": {"fingerprint": model.fingerprint, "dim": model.dim, "name": model.name},
+        "storage": header.storage.to_json(),
+    }
+    with _os_errors("write", generation):
+        atomic_write_text(generation / "gallery.json", json.dumps(document, indent=2) + "\n")
 
 
 def point_to(gallery: Path, current: Path, previous: Path | None = None) -> None:

@@ -14,6 +14,7 @@ import os
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -69,7 +70,8 @@ class EmbeddedStore(Store):
         while True:
             generation = layout.current_generation(layout.find_gallery(self.path, name))
             try:
-                found = layout.read_header(generation).model
+                header = layout.read_header(generation)
+                found = header.model
                 if model is not None and not _same(model, found):
                     raise ModelMismatchError(
                         f"gallery {name!r} in {printable(self.path)} was made by another model: {_label(found)},"
@@ -78,7 +80,10 @@ class EmbeddedStore(Store):
                     )
                 from siamese_search.gallery.edge.gallery import EmbeddedGallery
 
-                return EmbeddedGallery(self.path, generation, mode=mode, wait=wait)
+                gallery = EmbeddedGallery(self.path, generation, mode=mode, wait=wait)
+                if mode == "w" and model is not None and _moved(model, found):
+                    layout.write_header(generation, replace(header, model=model))
+                return gallery
             except StoreError:
                 if generation.is_dir():
                     raise
@@ -311,6 +316,13 @@ def _build_generation(parent: Path, header: layout.GalleryHeader) -> Path:
         layout.remove_tree(generation)
         raise
     return generation
+
+
+def _moved(model: ModelRef, remembered: ModelRef) -> bool:
+    """Whether a gallery remembers its model in a place where it is no longer, and here is another place."""
+    if model.name in ("", "bundled", remembered.name) or remembered.name == "bundled":
+        return False
+    return not (remembered.name and os.path.isdir(remembered.name))  # noqa: PTH112
 
 
 def _label(model: ModelRef) -> str:
