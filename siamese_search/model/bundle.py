@@ -118,7 +118,7 @@ class Bundle:
     def check_fingerprint(self) -> None:
         """Raise BundleError unless the fingerprint is that of the weights."""
         try:
-            found = weights_fingerprint(self.read_checked(WEIGHTS_NAME), self.meta["network"])
+            found = weights_fingerprint(self.read_checked(WEIGHTS_NAME), self.meta.get("network", {}))
         except ValueError as error:
             raise BundleError(f"{printable(self.weights_path)}: {error}: the bundle is damaged") from None
         if self.meta.get("precision", "float32") != "float32":
@@ -187,7 +187,7 @@ def _check(meta: Any, directory: Path) -> None:
             and 8 <= int(meta["input"]["height"]) <= 4096
             and 8 <= int(meta["input"]["width"]) <= 4096
             and int(meta["input"]["height"]) * int(meta["input"]["width"]) <= _MOST_PIXELS
-            and isinstance(meta["network"], dict)
+            and isinstance(meta.get("network", {}), dict)
             and isinstance(meta.get("heldout_identities", []), list)
             and isinstance(meta.get("metrics", {}), dict)
         )
