@@ -64,7 +64,7 @@ class Bundle:
             return None
         try:
             return Calibration.from_json(saved)
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             raise BundleError(
                 f"{printable(self.path)}: the calibration in {META_NAME} is damaged: run `sss evaluate --calibrate`"
             ) from None
@@ -144,8 +144,10 @@ def _check(meta: Any, directory: Path) -> None:
             and 1 <= int(meta["embedding_dim"]) <= 65_536
             and 8 <= int(meta["input"]["height"]) <= 4096
             and 8 <= int(meta["input"]["width"]) <= 4096
+            and isinstance(meta.get("heldout_identities", []), list)
+            and isinstance(meta.get("metrics", {}), dict)
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         plausible = False
     if not plausible:
         raise BundleError(f"{shown}: {META_NAME} lacks fields of a model bundle: it is damaged")
