@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, cast
 
 import numpy as np
@@ -164,6 +166,37 @@ def _any_of(path: str, values: Sequence[Any]) -> Any:
     return edge.FieldCondition(path, match=edge.MatchAny(list(values)))
 
 
+_stderr = threading.Lock()
+
+
+@contextmanager
+def panics_unprinted() -> Iterator[None]:
+    """Keep off stderr what the engine prints before it panics: :func:`translated` makes one line of a panic.
+
+    It prints to the descriptor itself. What else arrives there meanwhile, from other threads too, is passed on after.
+    """
+    with _stderr:
+        try:
+            stderr, aside = os.dup(2), os.memfd_create("stderr")
+        except (OSError, AttributeError):  # closed, or another system than Linux
+            yield
+            return
+        panicked = False
+        os.dup2(aside, 2)
+        try:
+            yield
+        except BaseException as error:
+            panicked = _is_panic(error)
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            printed = b"" if panicked else os.pread(aside, os.fstat(aside).st_size, 0)
+            os.close(aside)
+            os.close(stderr)
+            with suppress(OSError):
+                os.write(2, printed)
+
+
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """Turn the engine's bare ``Exception`` (and Rust panics, which are BaseException) into StoreError.
@@ -183,7 +216,7 @@ def translated(what: str) -> Iterator[None]:
     ):
         raise
     except BaseException as error:
-        if type(error) is Exception or type(error).__name__ == "PanicException":
+        if type(error) is Exception or _is_panic(error):
             if "No space left on device" in str(error):
                 raise StoreError(
                     f"{what}: its disk is full; what was committed is kept: free some space, then run the command again"
@@ -191,3 +224,7 @@ def translated(what: str) -> Iterator[None]:
             text = str(error).removeprefix("Service runtime error: ").splitlines() or ["no reason given"]
             raise StoreError(f"{what}: the vector engine failed: {text[0][:300]}") from error
         raise
+
+
+def _is_panic(error: BaseException) -> bool:
+    return type(error).__name__ == "PanicException"

@@ -21,7 +21,7 @@ import qdrant_edge as edge
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
 from siamese_search.gallery.edge import disk, layout
-from siamese_search.gallery.edge.convert import index_type, translated
+from siamese_search.gallery.edge.convert import index_type, panics_unprinted, translated
 from siamese_search.gallery.edge.footprint import kept_in_memory, read_ahead
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.fields import UNINDEXED, coerce, json_path
@@ -237,7 +237,7 @@ class ShardLease:
             )
         while True:
             try:
-                with translated(self._what):
+                with translated(self._what), panics_unprinted():
                     return edge.EdgeShard.load(os.fspath(path))
             except StoreError as error:
                 if "WouldBlock" not in str(error):

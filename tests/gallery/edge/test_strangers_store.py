@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -137,3 +139,23 @@ def test_the_store_itself_may_be_reached_through_a_link(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "store")
     read(tmp_path / "link")
     write(tmp_path / "link")
+
+
+def test_a_panic_of_the_engine_is_one_line(tmp_path):
+    """It prints where it happened, and a backtrace, before Python learns of it."""
+    generation = make_store(tmp_path / "store")
+    for file in generation.glob("shard/segments/*/payload_index/*/has_values/status.dat"):
+        file.write_bytes(b"")
+    code = (
+        "import sys; from siamese_search.gallery import open_gallery\n"
+        "print('kept', file=sys.stderr)\n"
+        "try:\n    open_gallery(sys.argv[1]).count()\n"
+        "except Exception as error:\n    print(type(error).__name__, error)\n"
+        "print('kept too', file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "store")], capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stderr) == (0, "kept\nkept too\n")
+    assert done.stdout.startswith("StoreError gallery 'default'")
+    assert "the vector engine failed: index out of bounds" in done.stdout
