@@ -68,7 +68,7 @@ def command(
 ) -> int:
     """Ingest the images under each DIR (a directory or a .csv file) into a gallery, as a service.
 
-    Log lines on stderr are JSON objects. SIGTERM finishes the batch in hand and commits it.
+    Log lines on stderr are JSON objects. SIGTERM and SIGHUP finish the batch in hand and commit it.
     """
     if check is not None:
         return _check(check, max_age, alive)

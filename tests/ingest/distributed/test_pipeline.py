@@ -1,7 +1,7 @@
 """Ingest on a real Ray cluster of two nodes on this machine, one of which dies: nothing lost, nothing doubled.
 
-One cluster for all of it, because starting one takes seconds; the tests run in order, and the second node is gone
-after the first.
+One cluster for all of it, because starting one takes seconds. The fixtures ``two_nodes`` and ``one_node`` say what a
+test finds of it, whichever ran before.
 """
 
 import threading
@@ -46,11 +46,30 @@ def cluster():
         initialize_head=True,
         head_node_args={**small, "include_dashboard": False, "_system_config": system},
     )
-    cluster.second = cluster.add_node(**small, wait=True)
+    cluster.second, cluster.small = None, small
     ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
     yield cluster
     ray.shutdown()
     cluster.shutdown()
+
+
+@pytest.fixture
+def two_nodes(cluster):
+    if cluster.second is None:
+        cluster.second = cluster.add_node(**cluster.small, wait=True)
+    return cluster
+
+
+@pytest.fixture
+def one_node(cluster):
+    if cluster.second is not None:
+        lose_second(cluster)
+    return cluster
+
+
+def lose_second(cluster):
+    second, cluster.second = cluster.second, None
+    cluster.remove_node(second, allow_graceful=False)
 
 
 def opened(store, bundle):
@@ -91,14 +110,14 @@ def counts(summary):
     } | {"failed": sorted((one.path, one.reason) for one in summary.failures), "embedded": summary.embedded}
 
 
-def test_a_node_that_dies_midway_costs_nothing(cluster, images, expected, tiny_bundle, tmp_path):
+def test_a_node_that_dies_midway_costs_nothing(two_nodes, images, expected, tiny_bundle, tmp_path):
     points, summary = expected
     killed = []
 
     def kill(moment):
         if moment.embedded >= 40 and not killed:
             killed.append(moment.embedded)
-            cluster.remove_node(cluster.second, allow_graceful=False)
+            lose_second(two_nodes)
 
     with opened(tmp_path / "store", tiny_bundle) as gallery:
         done = ingest(images, gallery, tiny_bundle, on_ray(tiny_bundle), progress=kill)
@@ -114,7 +133,7 @@ def test_a_node_that_dies_midway_costs_nothing(cluster, images, expected, tiny_b
 
 
 def test_workers_that_store_by_themselves_make_the_same_gallery(
-    cluster, images, expected, tiny_bundle, tmp_path
+    one_node, images, expected, tiny_bundle, tmp_path
 ):
     """In place of a server's: an embedded store, in which the worker and this process take turns."""
     points, summary = expected
@@ -139,7 +158,7 @@ def test_workers_that_store_by_themselves_make_the_same_gallery(
 
 
 def test_stopped_it_keeps_what_is_finished_and_the_next_run_goes_on(
-    cluster, images, expected, tiny_bundle, tmp_path
+    one_node, images, expected, tiny_bundle, tmp_path
 ):
     stop = threading.Event()
 
@@ -159,7 +178,7 @@ def test_stopped_it_keeps_what_is_finished_and_the_next_run_goes_on(
         assert stored(gallery).keys() == expected[0].keys()
 
 
-def test_a_machine_without_the_images_is_named(cluster, images, tiny_bundle, tmp_path):
+def test_a_machine_without_the_images_is_named(one_node, images, tiny_bundle, tmp_path):
     pipeline = on_ray(tiny_bundle, places=[str(tmp_path / "mount")])
     with (
         opened(tmp_path / "store", tiny_bundle) as gallery,
@@ -168,7 +187,7 @@ def test_a_machine_without_the_images_is_named(cluster, images, tiny_bundle, tmp
         ingest(images, gallery, tiny_bundle, pipeline)
 
 
-def test_workers_that_never_start_are_given_up(cluster, images, tiny_bundle, tmp_path, monkeypatch):
+def test_workers_that_never_start_are_given_up(one_node, images, tiny_bundle, tmp_path, monkeypatch):
     """As on a machine where something is not installed: here the workers cannot import this test's ``fakes``."""
     monkeypatch.setattr("ingest.distributed.pipeline.EmbedWorker", CannotStart)
     monkeypatch.setattr("ingest.distributed.pipeline._MOST_FRUITLESS", 1)
