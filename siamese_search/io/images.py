@@ -320,5 +320,7 @@ def _sixteen_bits(values: NDArray[np.uint16]) -> NDArray[np.uint8]:
     else:
         base, scale = low, 255 / span
     if (base, scale) == (0.0, 1 / 256):
-        return (values >> 8).astype(np.uint8)
-    return np.clip((values.astype(np.float32) - base) * scale, 0, 255).astype(np.uint8)
+        grey: NDArray[np.uint8] = (values >> 8).astype(np.uint8)
+    else:
+        grey = np.clip((values.astype(np.float32) - base) * scale, 0, 255).astype(np.uint8)
+    return grey
