@@ -25,8 +25,9 @@ from ingest.pipeline import ingest_files
 from ingest.prune import prune
 from ingest.scan import ScannedFile, check_roots
 from ingest.summary import IngestSummary, Progress
+from ingest.watching.layout import RootOptions
 from ingest.watching.removal import remove_below, remove_files
-from ingest.watching.watched_root import RootOptions, WatchedRoot
+from ingest.watching.watched_root import WatchedRoot
 from siamese_search.errors import GalleryReplacedError, ModelMismatchError, StoreError, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
