@@ -46,7 +46,7 @@ Triplet = tuple[str, str, str]
 
 
 #: What is said of a person who has the name of those that are nobody.
-NOBODY = f"identity {DISTRACTOR_IDENTITY} is nobody, as in Market-1501: its images are distractors; give people other names"
+NOBODY = f"identity {DISTRACTOR_IDENTITY} is nobody, as in Market-1501: its images are distractors; rename a person"
 
 
 class CsvLayout:
