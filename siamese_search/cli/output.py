@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 #: Formats of commands whose answer is a list.
 LIST_FORMATS = ("table", "json", "jsonl", "csv", "paths")
+#: Characters of a table that are held before they are written.
+_CSV_AT_ONCE = 1_000_000
 
 
 def note(message: str) -> None:
@@ -56,6 +59,15 @@ def write_text(text: str) -> None:
 def write_json(value: object, *, lines: bool = False) -> None:
     """The answer as JSON on stdout: indented, or on one line. NaN and infinities become ``null``."""
     sys.stdout.write(to_json(value, indent=None if lines else 2) + "\n")
+
+
+def write_json_list(values: Iterable[object]) -> None:
+    """:func:`write_json` of a list, an element at a time: no more of it is in memory."""
+    before = "[\n  "
+    for value in values:
+        sys.stdout.write(before + to_json(value).replace("\n", "\n  "))
+        before = ",\n  "
+    sys.stdout.write("[]\n" if before.startswith("[") else "\n]\n")
 
 
 def to_json(value: object, *, indent: int | None = 2) -> str:
@@ -101,8 +113,12 @@ def write_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         while name.casefold() in (other.casefold() for other in names):
             name += "_"
         names.append(name)
-    for row in (names, *rows):  # names of metadata come from strangers too
+    for row in chain([names], rows):  # names of metadata come from strangers too
         writer.writerow([csv_cell(value) for value in row])
+        if buffer.tell() > _CSV_AT_ONCE:
+            sys.stdout.write(buffer.getvalue())
+            buffer.seek(0)
+            buffer.truncate()
     sys.stdout.write(buffer.getvalue())
 
 

@@ -18,6 +18,7 @@ from siamese_search.cli.output import (
     warn,
     write_csv,
     write_json,
+    write_json_list,
     write_paths,
     write_sentence,
     write_table,
@@ -213,7 +214,7 @@ def _print(
 
         print_timelines(timelines, format)
     elif format == "json":
-        write_json([answer.to_json() for answer in answers])
+        write_json_list(answer.to_json() for answer in answers)
     elif format == "jsonl":
         for answer in answers:
             write_json(answer.to_json(), lines=True)

@@ -21,6 +21,7 @@ from siamese_search.cli.output import (
     shown_path,
     write_csv,
     write_json,
+    write_json_list,
     write_table,
     write_text,
 )
@@ -157,7 +158,7 @@ def _cut(text: str, room: int) -> str:
 
 def print_timelines(timelines: Sequence[Timeline], format: str) -> None:
     if format == "json":
-        write_json([timeline.to_json() for timeline in timelines])
+        write_json_list(timeline.to_json() for timeline in timelines)
     elif format == "jsonl":
         for timeline in timelines:
             write_json(timeline.to_json(), lines=True)

@@ -191,8 +191,8 @@ def verify_command(
         )
     for problem in summary.problems:
         warn(f"{problem.kind} {safe(problem.path or problem.key)}: {problem.reason}")
-    if summary.wrong > len(summary.problems):
-        warn(f"and {summary.wrong - len(summary.problems):,} problems more")
+    if summary.wrong - summary.lost > len(summary.problems):
+        warn(f"and {summary.wrong - summary.lost - len(summary.problems):,} problems more")
     if json:
         write_json(summary.to_json())
     else:
@@ -203,7 +203,7 @@ def verify_command(
 def _describe_check(summary: VerifySummary) -> str:
     counts = [
         f"{getattr(summary, kind):,} {kind}"
-        for kind in ("damaged", "missing", "changed", "unreadable")
+        for kind in ("lost", "damaged", "missing", "changed", "unreadable")
         if getattr(summary, kind)
     ]
     if summary.unchecked:

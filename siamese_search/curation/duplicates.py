@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from siamese_search.errors import ImageError
+from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.images import content_of, read_image
@@ -179,9 +180,8 @@ def _spooled(
 ) -> tuple[list[str], NDArray[np.float32]]:
     ids = []
     for point in gallery.scroll(where, with_vectors=True, fields=[]):
-        assert point.vector is not None
+        row = np.asarray(vector_of(gallery, point), np.float32)
         ids.append(point.id)
-        row = np.asarray(point.vector, np.float32)
         spool.write(
             (row / np.linalg.norm(row)).astype(np.float32).tobytes()
         )  # float16 has changed its length a little

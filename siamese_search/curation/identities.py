@@ -14,6 +14,7 @@ from siamese_search.curation.export.rows import real_path
 from siamese_search.curation.options import ClusterOptions
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.errors import UsageError
+from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
@@ -102,7 +103,7 @@ def propose(
         cosine = calibration.threshold(FALSE_MATCH_RATE)
     if not points:
         return Proposals((), neighbours, least, cosine)
-    vectors = np.stack([point.vector for point in points if point.vector is not None])
+    vectors = np.stack([vector_of(gallery, point) for point in points])
     progress("clustering")
     labels = cluster(vectors, neighbours=neighbours, least=least, cosine=cosine)
     sizes = np.bincount(labels)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from siamese_search.datasets.csv_layout import CsvLayout, Triplet, read_triplets
+from siamese_search.datasets.csv_layout import NOBODY, CsvLayout, Triplet, read_triplets
 from siamese_search.datasets.market1501 import is_market_name, market_record
 from siamese_search.datasets.records import (
     DISTRACTOR_IDENTITY,
@@ -319,6 +319,8 @@ def _survey_directory(root: Path, layout: str, follow_links: bool, lenient: bool
     if names.images == 0:
         raise NoImagesError(f"{printable(root)}: no images in it ({passed or _LOOKED_FOR}); check the path")
     layout, reason = _fitting(root, names, layout)
+    if layout == "folders" and (root / DISTRACTOR_IDENTITY).is_dir():
+        reason += f"; {NOBODY}"
     return Survey(root, Detection(layout, reason, root), follow_links, images=names.images)
 
 

@@ -64,6 +64,16 @@ def verify_vectors(gallery: Gallery) -> VerifyReport:
     return VerifyReport(points, tuple(damaged))
 
 
+def vector_of(gallery: Gallery, point: StoredPoint) -> Vectors:
+    """The vector of a point that was asked for with it. Raises StoreError where the storage has lost it."""
+    if point.vector is None:
+        raise StoreError(
+            f"gallery {gallery.name!r} in {gallery.store} is damaged: {point.key or point.id!r} has no vector; embed"
+            " the images again with: sss ingest --reembed DIR"
+        )
+    return point.vector
+
+
 def sample_ids(gallery: Gallery, n: int = SAMPLE, seed: int = 0) -> list[str]:
     """n ids (all, where there are fewer), each point as likely as any other; ascending.
 

@@ -110,6 +110,7 @@ class GalleryInfo:
 
     indexed_points: those in an HNSW index. size_bytes: the space on disk. resident_bytes: an estimate of the memory
     that a search needs for this gallery, over and above what the program itself takes. Either is None if unknown.
+    lost: points that there must be and that no search finds, because the storage is damaged.
     """
 
     name: str
@@ -122,6 +123,7 @@ class GalleryInfo:
     fields: dict[str, str] = field(default_factory=dict)  # payload field -> str | int | float | bool
     storage: Storage = DEFAULT_STORAGE
     resident_bytes: int | None = None
+    lost: int = 0
 
 
 class Gallery(ABC):
@@ -243,10 +245,7 @@ class Gallery(ABC):
         """Payload fields that exist in this gallery with their type: str, int, float or bool."""
 
     def narrow(self, field: str, kind: str) -> bool:
-        """Store a field whose values are text as ``kind`` again, where all of them read as that; whether it was done.
-
-        A field becomes text by one value that does not fit, and this is the way back once that has gone.
-        """
+        """Store a field of text as ``kind`` again, where all its values read as that; whether it was done."""
         del field, kind
         return False
 

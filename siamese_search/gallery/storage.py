@@ -40,8 +40,8 @@ COMPACT_FROM = 20_000
 #: Of the HNSW graph: edges per point, candidates while it is built, candidates of a search, and of one with a filter.
 M, EF_CONSTRUCT, EF_SEARCH, EF_FILTERED = 16, 128, 128, 512
 #: Points of 512-D up to which a search with a filter is exact although there is a graph. A filter cuts its links: of
-#: 20,000 clustered vectors a graph gave a recall@10 of 0.67 to 0.85 under filters that keep a third to two thirds in
-#: 2.6 to 15 ms, the exact search 1.0 in 0.34 to 1.8 ms (``benchmarks/filtered_recall.py``); it grows in proportion.
+#: 20,000 clustered vectors a graph with ACORN gave a recall@10 of 0.75 to 0.92 under filters that keep a third to five
+#: sixths, in 11 to 48 ms, the exact search 1.0 in 2 to 6 ms (``benchmarks/filtered_recall.py``), growing linearly.
 _EXACT_UP_TO = 100_000
 
 

@@ -80,13 +80,14 @@ def _among(gallery: Gallery, one: RawCondition) -> Condition:
         _log.warning("--where %s: %s", one, line)
     start = moment(one.values[0])
     assert start is not None
-    end = start + timedelta(days=1) if len(one.values[0].strip()) <= len("2024-05-01") else start
-    kept = {
-        "<": lambda when: when < start,
-        "<=": lambda when: when < end if end > start else when <= start,
-        ">": lambda when: when >= end if end > start else when > start,
-        ">=": lambda when: when >= start,
-    }[one.operator]
+    whole_day = len(one.values[0].strip()) <= len("2024-05-01")
+
+    def kept(when: datetime) -> bool:
+        if one.operator in ("<", ">="):
+            return (when < start) == (one.operator == "<")
+        until = when - start < timedelta(days=1) if whole_day else when <= start
+        return until == (one.operator == "<=")
+
     return Condition(
         one.field, "=", tuple(sorted(value for value, when in read if kept(when))) or (_NOTHING,)
     )

@@ -46,14 +46,15 @@ class Problem:
 class VerifySummary:
     """What was found. All but seconds and problems are counts; problems are the first MOST_LISTED.
 
-    points: looked at. damaged: their vector is not the one that was stored. missing: their file is not there.
-    changed: it is another one than was ingested. unreadable: nobody can tell. unchecked: with checksums asked for,
-    the payload holds none (only size and time were compared).
+    points: looked at. lost: there must be so many more. damaged: their vector is not the one that was stored. missing:
+    their file is not there. changed: it is another one than was ingested. unreadable: nobody can tell. unchecked: with
+    checksums asked for, the payload holds none (only size and time were compared).
     """
 
     collection: str
     store: str
     points: int = 0
+    lost: int = 0
     damaged: int = 0
     missing: int = 0
     changed: int = 0
@@ -65,7 +66,7 @@ class VerifySummary:
     @property
     def wrong(self) -> int:
         """All problems together; a point may have two."""
-        return self.damaged + self.missing + self.changed + self.unreadable
+        return self.lost + self.damaged + self.missing + self.changed + self.unreadable
 
     def add(self, problem: Problem) -> None:
         setattr(self, problem.kind, getattr(self, problem.kind) + 1)
@@ -74,7 +75,7 @@ class VerifySummary:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss verify --json``."""
-        counts = ("points", "damaged", "missing", "changed", "unreadable", "unchecked")
+        counts = ("points", "lost", "damaged", "missing", "changed", "unreadable", "unchecked")
         return {
             **{name: getattr(self, name) for name in counts},
             "problems": [asdict(problem) for problem in self.problems],
@@ -100,11 +101,13 @@ def verify_gallery(
     started = time.monotonic()
     summary = VerifySummary(gallery.name, gallery.store)
     total = gallery.count()
+    lost = gallery.info().lost
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="verify") as pool:
         try:
             for points in _batches(gallery.scroll(with_vectors=True, fields=_FIELDS, batch=_BATCH)):
                 checks = pool.map(lambda point: _check_file(point, checksum), points) if files else ()
                 for point in points:
+                    lost -= point.vector is None  # it is there, and damaged
                     if not is_sound(point, gallery.dim):
                         summary.add(
                             _problem(
@@ -122,6 +125,7 @@ def verify_gallery(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    summary.lost = max(0, lost)
     summary.seconds = time.monotonic() - started
     return summary
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import UsageError, printable
+from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, Hit, StoredPoint
 from siamese_search.gallery.filters import Condition
 
@@ -114,8 +115,7 @@ def item_probe(gallery: Gallery, key: str) -> Probe:
             " with the image file instead"
         )
     (point,) = points
-    assert point.vector is not None
-    return Probe(key, None, point.vector, SamePoint(point), never=True)
+    return Probe(key, None, vector_of(gallery, point), SamePoint(point), never=True)
 
 
 def fuse(probes: Sequence[Probe]) -> Probe:

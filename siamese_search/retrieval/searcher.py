@@ -8,7 +8,7 @@ Re-ranking puts the first images of that ranking into another order, before grou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -37,6 +37,9 @@ __all__ = ["QueryResult", "SearchResult", "Searcher"]
 
 GroupBy = Literal["identity"]
 Query = Path | str | NDArray[np.uint8]
+
+#: Results whose points are in memory as the gallery gave them.
+_HITS_AT_ONCE = 20_000
 
 #: Payload fields with a place of their own in a result; everything else is metadata.
 _RESERVED = BOOKKEEPING | {"identity", "camera"}
@@ -100,8 +103,19 @@ class Searcher:
             options.group_by,
             options.candidates if options.rerank else 0,
         )
-        answered = zip(self.rank(probes, k, where, rules), probes, strict=True)
-        return [answer(*next(answered), rules) if isinstance(one, Probe) else one for one in asked]
+        answered = self._answered(probes, k, where, rules)
+        return [next(answered) if isinstance(one, Probe) else one for one in asked]
+
+    def _answered(
+        self, probes: Sequence[Probe], k: int, where: Sequence[Condition], rules: Rules
+    ) -> Iterator[QueryResult]:
+        """The answers, a few queries at a time: what the gallery says of a point is kept once for all of them."""
+        known: dict[str, SearchResult] = {}
+        step = max(1, _HITS_AT_ONCE // k)
+        for start in range(0, len(probes), step):
+            part = probes[start : start + step]
+            for shown, probe in zip(self.rank(part, k, where, rules), part, strict=True):
+                yield answer(shown, probe, rules, known)
 
     def probes(
         self,
@@ -222,10 +236,13 @@ class Rules:
         return list(groups.values())
 
 
-def answer(shown: Ranked, probe: Probe, rules: Rules) -> QueryResult:
-    """What a probe's ranking is to whoever asked."""
+def answer(
+    shown: Ranked, probe: Probe, rules: Rules, known: dict[str, SearchResult] | None = None
+) -> QueryResult:
+    """What a probe's ranking is to whoever asked. known: what was made of points for other probes, by id."""
+    known = {} if known is None else known
     results = tuple(
-        _result(rank, group, probe, shown.copies) for rank, group in enumerate(shown.groups, start=1)
+        _result(rank, group, probe, shown.copies, known) for rank, group in enumerate(shown.groups, start=1)
     )
     return QueryResult(
         probe.name,
@@ -238,18 +255,20 @@ def answer(shown: Ranked, probe: Probe, rules: Rules) -> QueryResult:
     )
 
 
-def _result(rank: int, group: Group, probe: Probe, copies: Copies) -> SearchResult:
+def _result(
+    rank: int, group: Group, probe: Probe, copies: Copies, known: dict[str, SearchResult]
+) -> SearchResult:
     best = group.best
-    return SearchResult(
+    point = known.get(best.id)
+    if point is None:
+        metadata = {name: value for name, value in best.payload.items() if name not in _RESERVED}
+        point = known[best.id] = SearchResult(
+            0, 0.0, best.identity, best.camera, best.path, best.key, metadata, id=best.id, source=best.source
+        )
+    return replace(
+        point,
         rank=rank,
         score=float(probe.scale * best.score),
-        identity=best.identity,
-        camera=best.camera,
-        path=best.path,
-        key=best.key,
-        metadata={name: value for name, value in best.payload.items() if name not in _RESERVED},
-        id=best.id,
-        source=best.source,
         sightings=group.sightings,
         cameras=group.cameras,
         reranked=group.reranked,

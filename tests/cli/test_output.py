@@ -63,6 +63,14 @@ def test_csv_cells_hold_no_formulas(value: object, cell: str) -> None:
     assert output.csv_cell(value) == cell
 
 
+@pytest.mark.parametrize("values", [[], [1], [{"a": ["x\ny", {}]}, [], {"b": "\udcff"}]])
+def test_a_list_by_elements_is_the_list(capsys: pytest.CaptureFixture[str], values: list[object]) -> None:
+    output.write_json_list(iter(values))
+    text = capsys.readouterr().out
+    assert json.loads(text) == values
+    assert text == json.dumps(values, indent=2) + "\n"
+
+
 def test_no_column_of_a_csv_comes_twice(capsys: pytest.CaptureFixture[str]) -> None:
     output.write_csv(["path", "score", "Path", "score", "score_"], [[1, 2, 3, 4, 5]])
     assert capsys.readouterr().out.splitlines()[0] == "path,score,Path_,score_,score__"

@@ -487,3 +487,12 @@ def test_csv_as_excel_writes_it(tmp_path):
     )
     assert "bytes that are not UTF-8 read as Windows-1252" in dataset.reason
     fails(table(tmp_path, "path\n..\\secret.jpg\n"), "cannot be found")
+
+
+def test_a_person_with_the_name_of_nobody_is_named(tmp_path):
+    touch(tmp_path / "d", "0000/0.jpg", "0001/1.jpg", "0002/2.jpg")
+    assert "identity 0000 is nobody, as in Market-1501" in detect_layout(tmp_path / "d").reason
+    path = table(tmp_path / "d", "path,identity\n0000/0.jpg,0000\n0001/1.jpg,0001\n")
+    assert "identity 0000 is nobody" in detect_layout(path).reason
+    (tmp_path / "d" / "0000").rename(tmp_path / "d" / "zero")
+    assert "nobody" not in detect_layout(tmp_path / "d").reason

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import qdrant_edge as edge
 
+from siamese_search.curation.duplicates import find_duplicates
 from siamese_search.datasets.records import encode_key
+from siamese_search.errors import StoreError
 from siamese_search.gallery import open_gallery
 from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.edge import layout
@@ -144,3 +146,49 @@ def test_all_are_counted_where_not_all_are_listed(
         summary = verify_gallery(gallery, progress=lambda done, total: steps.append((done, total)))
     assert (summary.missing, len(summary.problems)) == (6, 2)
     assert steps == [(6, 6)]
+
+
+def shard_of(store: Path) -> Path:
+    (generation,) = (store / "galleries" / "default").glob("g-*")
+    return generation / layout.SHARD
+
+
+def test_points_that_the_storage_has_lost_are_missed(store: Path, caplog: pytest.LogCaptureFixture):
+    with open_gallery(store) as gallery:
+        assert gallery.info().lost == 0
+    shard = edge.EdgeShard.load(os.fspath(shard_of(store)))
+    shard.update(
+        edge.UpdateOperation.delete_points([point_id(1), point_id(4)])
+    )  # nobody's doing that we know of
+    shard.close()
+    with open_gallery(store) as gallery:
+        query = np.eye(1, DIM, dtype=np.float32)[0]
+        assert len(gallery.query(query, 10)) == 4
+        assert "2 of its points cannot be found" in caplog.text
+        summary = verify_gallery(gallery)
+        assert (summary.points, summary.lost, summary.wrong) == (4, 2, 2)
+        assert summary.to_json()["lost"] == 2
+    with open_gallery(store, mode="w") as gallery:  # what is written next is counted anew
+        gallery.delete([point_id(0)])
+    with open_gallery(store) as gallery:
+        assert (gallery.count(), gallery.info().lost) == (3, 0)
+
+
+def test_a_killed_writer_leaves_no_false_alarm(store: Path):
+    with open_gallery(store, mode="w") as gallery:
+        gallery.delete([point_id(0)])
+        kept = (shard_of(store).parent / "points.json").read_text()
+    (shard_of(store).parent / "points.json").write_text(kept)  # as it was before the writer died
+    with open_gallery(store) as gallery:
+        assert (gallery.count(), gallery.info().lost) == (5, 0)
+
+
+def test_points_that_have_lost_their_vectors_are_damaged(store: Path, caplog: pytest.LogCaptureFixture):
+    for status in shard_of(store).glob("segments/*/vector_storage/vectors/status.dat"):
+        status.unlink()
+    with open_gallery(store) as gallery:
+        summary = verify_gallery(gallery, files=False)
+        assert (summary.points, summary.damaged, summary.lost) == (6, 6, 0)
+        assert "6 of its points cannot be found" in caplog.text
+        with pytest.raises(StoreError, match="has no vector"):
+            find_duplicates(gallery)

@@ -14,6 +14,8 @@ from siamese_search.errors import ImageError, ModelMismatchError, StoreError, Us
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.images import read_image
+from siamese_search.retrieval import searcher as module
+from siamese_search.retrieval.results import SearchResult
 from siamese_search.retrieval.searcher import Searcher
 
 
@@ -277,3 +279,21 @@ def test_values_that_cannot_work(crowd, gallery):
         Searcher(gallery, ColourEmbedder()).search([query])
     with pytest.raises(ModelMismatchError, match="sss reindex"):
         Searcher(MemoryGallery(model=ModelRef("b" * 64, 48)), ColourEmbedder())
+
+
+def test_many_queries_are_answered_a_few_at_a_time_and_share_what_is_known_of_a_point(crowd, monkeypatch):
+    root, gallery = crowd
+    searcher = Searcher(gallery, ColourEmbedder())
+    queries = sorted(root.glob("p*/1-*.png"))
+    whole = searcher.search(queries, 20)
+    monkeypatch.setattr(module, "_HITS_AT_ONCE", 40)
+    gallery.asked.clear()
+    parts = searcher.search(queries, 20)
+    assert parts == whole
+    assert len(gallery.asked) > 1
+    of: dict[str, list[SearchResult]] = {}
+    for answer in parts:
+        for hit in answer.results:
+            of.setdefault(hit.id, []).append(hit)
+    assert max(map(len, of.values())) > 3
+    assert all(len({(id(hit.metadata), id(hit.path)) for hit in hits}) == 1 for hits in of.values())

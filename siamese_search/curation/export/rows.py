@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from siamese_search.datasets.records import decode_key
+from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, Vectors
 from siamese_search.gallery.fields import coerce
 from siamese_search.gallery.filters import Condition
@@ -77,7 +78,7 @@ def batches(
         yield Batch(
             [point.id for point in part],
             [[_value(point.payload, column) for point in part] for column in columns],
-            np.stack([_vector(point.vector) for point in part]) if vectors else None,
+            np.stack([vector_of(gallery, point) for point in part]) if vectors else None,
         )
         done += len(part)
         if progress is not None:
@@ -100,8 +101,3 @@ def real_path(stored: str) -> str:
     """The path that a payload's one stands for; as it is stored where its bytes are not UTF-8."""
     path = decode_key(stored)
     return stored if any("\ud800" <= c <= "\udfff" for c in path) else path
-
-
-def _vector(vector: Vectors | None) -> Vectors:
-    assert vector is not None
-    return vector

@@ -97,8 +97,9 @@ def to_points(ids: Sequence[str], rows: Vectors, payloads: Sequence[dict[str, An
     return [point(i, memoryview(row), payload) for i, row, payload in zip(ids, rows, payloads)]
 
 
-def to_vector(stored: Any) -> Vectors:
-    return np.array(stored, dtype=np.float32)
+def to_vector(stored: Any) -> Vectors | None:
+    """None where it was not asked for, or the shard has lost it (an empty object then)."""
+    return None if stored is None or isinstance(stored, dict) else np.array(stored, dtype=np.float32)
 
 
 def index_type(kind: str) -> Any:

@@ -41,6 +41,7 @@ from siamese_search.gallery.edge.footprint import has_index, measure
 from siamese_search.gallery.edge.lease import ShardLease
 from siamese_search.gallery.edge.optimise_child import run_in_child
 from siamese_search.gallery.edge.queries import Ask, filled, hits, nearest
+from siamese_search.gallery.edge.tally import size
 from siamese_search.gallery.fields import (
     UNINDEXED,
     canonical_ids,
@@ -181,7 +182,7 @@ class EmbeddedGallery(Gallery):
     def _params(self, k: int, where: Sequence[Condition], exact: bool) -> edge.SearchParams:
         if where and not exact:
             with self._lease.use() as shard:
-                exact = exact_if_filtered(_size(shard), self.dim, self.storage.quantisation != "none")
+                exact = exact_if_filtered(size(shard), self.dim, self.storage.quantisation != "none")
         return search_params(self.storage, k, exact=exact, filtered=bool(where))
 
     def _query_chunks(self, vectors: Vectors, k: int) -> Iterator[Vectors]:
@@ -241,7 +242,7 @@ class EmbeddedGallery(Gallery):
     def count(self, where: Sequence[Condition] = ()) -> int:
         with self._lease.use() as shard:
             if not where:
-                return _size(shard)
+                return size(shard)
             return shard.count(edge.CountRequest(exact=True, filter=self._filter(where)))
 
     def facet(self, field: str, where: Sequence[Condition] = (), limit: int = 100) -> dict[Any, int]:
@@ -275,7 +276,7 @@ class EmbeddedGallery(Gallery):
         with self._lease.use(writing=True) as shard:
             if self._lease.types.get(field) != "str":
                 return False
-            if not reads_as(self.facet(field, limit=max(1, _size(shard))), kind):
+            if not reads_as(self.facet(field, limit=max(1, size(shard))), kind):
                 return False
             self._lease.add_fields(shard, {field: kind})
             return True
@@ -304,7 +305,7 @@ class EmbeddedGallery(Gallery):
                 name=self.name,
                 store=self.store,
                 engine="qdrant-edge",
-                points=_size(shard),
+                points=size(shard),
                 # A segment without a graph counts as indexed too: its configuration tells.
                 indexed_points=state.indexed_vectors_count if has_index(self.generation) else 0,
                 model=self.model,
@@ -312,6 +313,7 @@ class EmbeddedGallery(Gallery):
                 fields=dict(self._lease.types),
                 storage=self.storage,
                 resident_bytes=resident,
+                lost=self._lease.lost,
             )
 
     def write_mark(self) -> str | None:
@@ -350,16 +352,8 @@ class EmbeddedGallery(Gallery):
         return to_filter([check(one, self._lease.types) for one in where]) if where else None
 
 
-def _size(shard: edge.EdgeShard) -> int:
-    """How many points there are. A point lives in one segment, so the sum of what the segments count is exact;
-    asking for an exact count reads every point's id: 90 ms for a million, and a search asks four times.
-    """
-    return shard.count(edge.CountRequest(exact=False))
-
-
 def _stored(record: edge.Record, bools: Sequence[str]) -> StoredPoint:
-    vector = None if record.vector is None else to_vector(record.vector)
-    return StoredPoint(str(record.id), decode_bools(record.payload, bools), vector)
+    return StoredPoint(str(record.id), decode_bools(record.payload, bools), to_vector(record.vector))
 
 
 def _by_count(item: tuple[Any, int]) -> tuple[int, Any]:

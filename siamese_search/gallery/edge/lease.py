@@ -9,6 +9,7 @@ while the owner is busy elsewhere (embedding the next batch, waiting for a perso
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -20,13 +21,15 @@ from tempfile import TemporaryDirectory
 import qdrant_edge as edge
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
-from siamese_search.gallery.edge import disk, layout
+from siamese_search.gallery.edge import disk, layout, tally
 from siamese_search.gallery.edge.convert import encode_bools, index_type, panics_unprinted, translated
 from siamese_search.gallery.edge.footprint import kept_in_memory, read_ahead
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.fields import UNINDEXED, coerce, json_path
 from siamese_search.gallery.storage import DEFAULT_STORAGE
 from siamese_search.io.files import atomic_write_text
+
+_log = logging.getLogger(__name__)
 
 #: The shortest time a holder keeps the shard, so that two busy processes do not spend their time opening it.
 _SLICE_SECONDS = 0.1
@@ -46,6 +49,7 @@ class ShardLease:
 
     def __init__(self, locate: Callable[[], Path], what: str, wait: float) -> None:
         self._locate, self._what, self._wait = locate, what, wait
+        self.lost = 0  # points that there must be and that are not, as it was opened
         self._mutex = threading.RLock()
         self._shard: edge.EdgeShard | None = None
         self._lock: Turnstile | None = None
@@ -114,6 +118,7 @@ class ShardLease:
             if self._shard is not None and self._dirty:
                 with translated(self._what):
                     self._shard.flush()
+                    self._count(self._shard)
                 self._dirty = False
 
     def release(self) -> None:
@@ -126,6 +131,7 @@ class ShardLease:
                     with translated(self._what):
                         if self._dirty:
                             shard.flush()
+                            self._count(shard)
                         assert self.generation is not None
                         with kept_in_memory(self.generation / layout.SHARD, self._storage):
                             shard.close()
@@ -135,6 +141,10 @@ class ShardLease:
                     copy.cleanup()
                 if lock is not None:
                     lock.release()
+
+    def _count(self, shard: edge.EdgeShard) -> None:
+        assert self.generation is not None
+        tally.write(self.generation, shard)
 
     def close(self) -> None:
         """Release for good."""
@@ -193,6 +203,7 @@ class ShardLease:
             try:
                 with translated(self._what):
                     self._read_fields(shard)
+                    self._look_whole(shard)
             except BaseException:
                 shard.close()
                 raise
@@ -247,6 +258,15 @@ class ShardLease:
                         f"{self._what} is busy: another program holds {printable(path)} without queueing"
                     ) from error
             time.sleep(0.02)
+
+    def _look_whole(self, shard: edge.EdgeShard) -> None:
+        assert self.generation is not None
+        before, self.lost = self.lost, tally.lost(self.generation, shard)
+        if self.lost > before:
+            _log.warning(
+                "%s is damaged: %s of its points cannot be found, and every answer lacks them; embed the images again"
+                " with: sss ingest --reembed DIR", self._what, f"{self.lost:,}",
+            )  # fmt: skip
 
     def _read_fields(self, shard: edge.EdgeShard) -> None:
         assert self.generation is not None

@@ -249,6 +249,10 @@ def _sole(generation: Path, what: str) -> Iterator[None]:
 
 def _put(shard: edge.EdgeShard, records: Sequence[edge.Record]) -> None:
     """Store points as they came from another shard, with vector and payload."""
+    if any(to_vector(record.vector) is None for record in records):
+        raise StoreError(
+            "points have lost their vectors; embed the images again with: sss ingest --reembed DIR"
+        )
     points = [
         cast(Any, edge.Point)(record.id, memoryview(cast(Any, to_vector(record.vector))), record.payload)
         for record in records

@@ -83,7 +83,7 @@ def hits(
             str(point.id),
             score,
             decode_bools(point.payload, bools),
-            None if point.vector is None else to_vector(point.vector),
+            to_vector(point.vector),
         )
         for point, score in zip(points, scores)
     ]
