@@ -14,7 +14,7 @@ PAGES = (
 )  # fmt: skip
 
 #: Lines that are shown of the output of one command: of longer output the first, and the last few of a page.
-SHOWN = {"README.md": (7, 0)}
+SHOWN = {"README.md": (6, 0)}
 USUAL = (8, 4)
 
 CONSOLE = re.compile(r"^```console\n(.*?)^```", re.S | re.M)

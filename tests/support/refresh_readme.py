@@ -23,6 +23,7 @@ from tests.support.pages import CONSOLE, PAGES, ROOT, SHOWN, USUAL, text_of
 #: What a page's commands draw → the picture in docs/.
 PICTURES = {
     "README.md": {"sheet.png": "demo.png"},
+    "docs/evaluation.md": {"curves.png": "evaluation.png"},
     "docs/training.md": {"runs/first/curves.png": "training.png"},
     "docs/maintenance.md": {"clusters.png": "clusters.png"},
 }
