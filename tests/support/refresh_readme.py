@@ -16,6 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from PIL import Image
+
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.support.pages import CONSOLE, PAGES, ROOT, SHOWN, USUAL, text_of
@@ -52,6 +54,15 @@ def output_of(command: str, directory: Path, shown: tuple[int, int]) -> list[str
     return lines if len(lines) <= first + last + 1 else [*lines[:first], "…", *lines[len(lines) - last :]]
 
 
+def keep_picture(drawn: Path, kept: Path) -> None:
+    """A copy; of a very tall picture the top, as much as a page has room for."""
+    with Image.open(drawn) as picture:
+        if picture.height <= 1.6 * picture.width:
+            shutil.copy(drawn, kept)
+        else:
+            picture.crop((0, 0, picture.width, picture.width)).save(kept, optimize=True)
+
+
 def refresh(page: str) -> None:
     shown = SHOWN.get(page, USUAL)
     with tempfile.TemporaryDirectory() as temporary:
@@ -69,7 +80,7 @@ def refresh(page: str) -> None:
 
         text = CONSOLE.sub(filled, text_of(page))
         for drawn, picture in PICTURES.get(page, {}).items():
-            shutil.copy(directory / drawn, ROOT / "docs" / picture)
+            keep_picture(directory / drawn, ROOT / "docs" / picture)
     (ROOT / page).write_text(text, encoding="utf-8")
 
 
