@@ -58,9 +58,10 @@ def test_demo_installs_the_base_only_and_runs_the_verbs(checkout: Path) -> None:
     assert "-e ." in text
     assert "[torch" not in text
     verbs = re.findall(r"^\.venv/bin/sss (\w+)", text, re.M)
-    assert verbs == ["demo", "ingest", "search", "evaluate"]
-    assert "--save demo/results.png" in text
-    assert "demo/results.png" in text.splitlines()[-1]
+    assert verbs == ["demo", "ingest", "search", "evaluate", "search"]
+    assert "--store" not in text  # where the next command looks
+    assert "--save demo/results.html" in text
+    assert "demo/results.html" in text.splitlines()[-1]
 
 
 def test_test_runs_every_check(checkout: Path) -> None:

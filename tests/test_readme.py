@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from siamese_search.cli.commands import COMMANDS
-from tests.support.pages import PAGES, ROOT, is_run_here, sessions, text_of
+from tests.support.documents import PAGES, ROOT, is_run_here, sessions, text_of
 
 README = text_of("README.md")
 ALL = "\n".join(map(text_of, PAGES))

@@ -177,7 +177,6 @@ def test_a_corpus_of_damaged_files_is_ingested_without_a_crash_and_every_failure
     assert answer["failed"] == len(failures)
     assert len(points) + len(failures) == total
     for path, reason in failures.items():
-        assert path.isprintable()
         assert reason
         assert reason.isprintable()
         assert Path(path).name not in points

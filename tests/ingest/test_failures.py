@@ -182,7 +182,7 @@ def test_every_kind_of_dirt_is_named_and_nothing_of_it_stops_the_rest(tmp_path):
         assert got.keys() == dirt.keys()
         for name, reason in dirt.items():
             assert reason in got[name], name
-        assert all("\n" not in failure.path and failure.path.isprintable() for failure in one.failures)
+        assert all("\n" not in failure.shown and failure.shown.isprintable() for failure in one.failures)
     one = run_ingest([root], MemoryGallery(), ColourEmbedder(), layout="flat", follow_links=True)
     assert one.new == len(good) + 2  # out\nside.ppm and away/secret.ppm
 

@@ -1,40 +1,80 @@
-"""The pages for users, and the commands that they show."""
+"""Judges of pages: a parser that fails where tags do not close, and a browser that must not complain."""
 
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+import pytest
+from PIL import Image
 
-#: Every page whose commands are run, each in a directory of its own.
-PAGES = (
-    "README.md", "docs/matching.md", "docs/evaluation.md", "docs/training.md", "docs/objects.md",
-    "docs/maintenance.md", "docs/configuration.md",
-)  # fmt: skip
-
-#: Lines that are shown of the output of one command: of longer output the first, and the last few of a page.
-SHOWN = {"README.md": (6, 0)}
-USUAL = (8, 4)
-
-CONSOLE = re.compile(r"^```console\n(.*?)^```", re.S | re.M)
+VOID = {"meta", "link", "img", "br"}
 
 
-def text_of(page: str) -> str:
-    return (ROOT / page).read_text(encoding="utf-8")
+class Balanced(HTMLParser):
+    """Fails where tags do not close in order; notes the tags, their ids and what they point to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.links: list[str] = []
+        self.handlers: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href")]
+        self.links += [part for _, value in attrs for part in re.findall(r"url\((#[^)]*)\)", value or "")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        self.ids += [value or "" for name, value in attrs if name == "id"]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
 
 
-def sessions(text: str) -> list[tuple[str, list[str]]]:
-    """(command, the output shown below it) of all console blocks, in order."""
-    found: list[tuple[str, list[str]]] = []
-    for block in CONSOLE.findall(text):
-        for line in block.splitlines():
-            if line.startswith("$ "):
-                found.append((line[2:], []))
-            else:
-                found[-1][1].append(line)
-    return found
+def check_page(text: str) -> Balanced:
+    """The page's tags close, it runs nothing and asks nobody for anything."""
+    parser = Balanced()
+    parser.feed(text)
+    assert parser.open == []
+    assert "script" not in parser.tags
+    assert parser.handlers == []
+    assert len(parser.ids) == len(set(parser.ids))
+    inside = {f"#{name}" for name in parser.ids}
+    assert all(link.startswith("data:") or link in inside for link in parser.links)
+    assert not re.search(r"https?://|url\((?!#)|@import", text)
+    return parser
 
 
-def is_run_here(command: str) -> bool:
-    return command.startswith(("sss ", "seq "))
+def screenshot(
+    page: Path, out: Path, size: tuple[int, int] = (1100, 1800), *, dark: bool = False
+) -> Image.Image:
+    """The page as Chromium shows it, once it has nothing to complain of; skips where there is no Chromium."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium here")
+    done = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={size[0]},{size[1]}",
+            "--hide-scrollbars", "--enable-logging=stderr", f"--user-data-dir={out.with_suffix('.profile')}",
+            *(["--blink-settings=preferredColorScheme=0"] if dark else []),
+            "--disable-background-networking", "--disable-component-update", "--no-first-run",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--screenshot={out}", page.as_uri(),
+        ],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    # A request to elsewhere, or a script, is against the page's own policy: Chromium says so on the console.
+    assert "CONSOLE" not in done.stderr, done.stderr[-2000:]
+    with Image.open(out) as picture:
+        picture.load()
+        return picture.convert("RGB")

@@ -20,7 +20,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.support.pages import CONSOLE, PAGES, ROOT, SHOWN, USUAL, text_of
+from tests.support.documents import CONSOLE, PAGES, ROOT, SHOWN, USUAL, text_of
 
 #: What a page's commands draw → the picture in docs/.
 PICTURES = {

@@ -90,10 +90,11 @@ def test_the_same_name_in_two_data_sets_is_two_people(people: Path, faces: Path)
 def test_a_run_says_and_records_what_each_data_set_gave(people: Path, faces: Path, tmp_path: Path) -> None:
     recorder = Recorder()
     result = train(request(tmp_path / "run", people, faces), recorder)
-    assert recorder.said[0].startswith(
+    assert recorder.said[0].startswith("training on ")
+    assert recorder.said[1].startswith(
         "images: 4 identities, 24 images, 2 identities held out; layout market1501"
     )
-    assert recorder.said[1].startswith("faces: 2 identities, 6 images, 3 identities held out; layout folders")
+    assert recorder.said[2].startswith("faces: 2 identities, 6 images, 3 identities held out; layout folders")
     held = ["faces/0001", "faces/anna", "faces/emil", "images/0001", "images/0004"]
     assert result.bundle.heldout_identities == held
     assert result.bundle.meta["training"]["sources"] == [

@@ -92,7 +92,7 @@ def start(tmp_path, tiny_bundle):
 @pytest.fixture
 def root(tmp_path):
     for name in ["ann/1.jpg", "ann/2.jpg", "bob/1.jpg"]:
-        write_image(tmp_path / "images" / name)
+        write_image(tmp_path / "images" / name, seed=name)
     return tmp_path / "images"
 
 
