@@ -47,6 +47,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     name: where for group in GROUPS.values() for name, where in group.items()
 }
 
+#: Former name of a command → the one that does its work now, so that scripts go on.
+FORMER = {"galleries": "info"}
+
 
 def command_of(name: str) -> click.Command:
     """The command of this name, its module imported."""

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from siamese_search._version import __version__
-from siamese_search.cli.commands import COMMANDS, GROUPS, command_of
+from siamese_search.cli.commands import COMMANDS, FORMER, GROUPS, command_of
 from siamese_search.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -60,6 +60,8 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args:
+            args = [FORMER.get(args[0], args[0]), *args[1:]]
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from difflib import get_close_matches
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -100,6 +101,15 @@ def test_bash_completes_a_line(line: str, wanted: set[str], tmp_path: Path) -> N
     )
     assert set(done.stdout.split()) == wanted, done.stderr
     assert "_sss_completion sss" in done.stderr
+
+
+def test_a_former_name_still_works_and_is_not_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["galleries", "--store", str(tmp_path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["galleries"] == []
+    main(["--help"])
+    assert "  galleries " not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
