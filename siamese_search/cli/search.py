@@ -220,7 +220,7 @@ def _print(
             write_json(answer.to_json(), lines=True)
     elif format == "csv":
         _print_csv(answers)
-    elif terminal is None and len(answers) > 1 and all(len(answer.results) <= 1 for answer in answers):
+    elif terminal is None and len(answers) > 1 and max(len(answer.results) for answer in answers) == 1:
         _print_firsts(answers)
     else:
         for index, answer in enumerate(answers):
@@ -250,7 +250,7 @@ def _print_table(answer: QueryResult, *, first: bool) -> None:
 
 
 def _print_firsts(answers: Sequence[QueryResult]) -> None:
-    """Many queries with one result each, as one table."""
+    """Many queries with one result each, or none, as one table; at least one has one."""
     found = [answer for answer in answers if answer.results]
     columns = _columns(found)[1:]  # without the rank, which is always 1
     rows = [[safe(answer.query), *(cell(answer.results[0]) for *_, cell in columns)] for answer in found]
@@ -258,9 +258,8 @@ def _print_firsts(answers: Sequence[QueryResult]) -> None:
     for answer in answers:
         if not answer.results and answer.error is None:
             write_text(f"{safe(answer.query)}: no results")
-    if found:
-        missing = sum(answer.in_gallery is False for answer in found)
-        _print_verdict(found[0], f"{missing} of {len(found)} are not in the gallery: " if missing else "")
+    missing = sum(answer.in_gallery is False for answer in found)
+    _print_verdict(found[0], f"{missing} of {len(found)} are not in the gallery: " if missing else "")
 
 
 def _columns(answers: Sequence[QueryResult]) -> list[tuple[str, str, Callable[[SearchResult], object]]]:

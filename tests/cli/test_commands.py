@@ -214,6 +214,9 @@ def test_many_queries_with_one_result_each_are_one_table(sss: Run, demo: Path, d
     rows = [line for line in done.stdout.splitlines() if "/queries/" in line]
     assert [row.split()[0] for row in rows] == [str(query) for query in queries]
     assert sum("identity" in line and "score" in line for line in done.stdout.splitlines()) == 1
+    none = sss("search", *queries, "-k", "1", "--where", "camera=99", "--store", demo_store)
+    assert none.stdout.count("no results") == 3
+    assert "score   identity" not in none.stdout
 
 
 def test_no_column_for_cameras_where_there_are_none(sss: Run, demo: Path, tmp_path: Path) -> None:
