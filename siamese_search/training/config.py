@@ -59,6 +59,12 @@ class TrainConfig:
         "augmented views of each image that the teacher is asked about too; they and the plain image take turns",
     )
 
+    view_mix: float = _option(
+        0.0,
+        "share of the images of a view whose lower part is another's: people whom only the teacher knows;"
+        " without losses of identities",
+    )
+
     # optimisation
     optimizer: Literal["adam", "adamw"] = _option("adamw", "optimiser")
     lr: float = _option(1e-3, "peak learning rate")
@@ -123,7 +129,7 @@ class TrainConfig:
             "margin": 0, "triplet_weight": 0, "identity_weight": 0, "label_smoothing": 0, "metric_weight": 0,
             "teacher_weight": 0, "similarity_weight": 0, "weight_decay": 0, "warmup_epochs": 0, "grad_clip": 0,
             "freeze": 0, "restart": 0, "probe_epochs": 0, "flip": 0, "crop": 0, "erase": 0, "jitter": 0, "ema": 0,
-            "zoom": 0, "tint": 0, "grey": 0, "blur": 0, "mixstyle": 0, "teacher_views": 0,
+            "zoom": 0, "tint": 0, "grey": 0, "blur": 0, "mixstyle": 0, "teacher_views": 0, "view_mix": 0,
             "validate_every": 0, "checkpoint_minutes": 0, "seed": 0,
         }  # fmt: skip
         at_most = {
@@ -138,6 +144,7 @@ class TrainConfig:
             "blur": 1,
             "mixstyle": 1,
             "teacher_views": 64,
+            "view_mix": 1,
             "label_smoothing": 0.9,
             "dim": 65_536,
             "ema": 0.99999,
@@ -148,6 +155,19 @@ class TrainConfig:
         for name, high in at_most.items():
             if not getattr(self, name) <= high:
                 raise UsageError(f"{_flag(name)}: {getattr(self, name)} is too large, the most is {high}")
+        labelled = [
+            name
+            for name, weight in (
+                ("--triplet-weight", self.triplet_weight),
+                ("--identity-weight", self.identity_weight),
+                ("--metric-weight", self.metric_weight if self.metric_loss else 0),
+            )
+            if weight
+        ]
+        if self.view_mix and labelled:
+            raise UsageError(
+                f"--view-mix: two people in one have no label, set {' and '.join(labelled)} to 0"
+            )
         if not 0 < self.lr < 10:
             raise UsageError(f"--lr: {self.lr} is not a learning rate (0 < lr < 10)")
         if self.batches == "pk" and self.batch_size < 2 * self.images_per_identity:

@@ -19,7 +19,7 @@ from siamese_search.errors import DataError, MissingExtraError, UsageError, prin
 from siamese_search.io.files import atomic_path
 from siamese_search.io.images import read_image
 from siamese_search.io.resources import available_cpus, available_memory
-from siamese_search.training.augment import augment, view_draws, view_recipe
+from siamese_search.training.augment import augment, mixed, view_draws, view_mix, view_recipe
 from siamese_search.training.config import TrainConfig
 
 Progress = Callable[[int, int], None]
@@ -119,14 +119,19 @@ def _run_network(
     run, size = _compiled(path, threads)
     views = config.teacher_views if config else 0
     tables = [view_draws(config, len(records), view + 1) for view in range(views)] if config else []
+    mixes = [view_mix(config, len(records), view + 1) for view in range(views)] if config else []
+
+    def pixels_of(indices: Sequence[int]) -> torch.Tensor:
+        return torch.from_numpy(np.stack([read_image(records[index].path, size) for index in indices]))
 
     def answers(start: int) -> NDArray[np.float32]:
-        images = np.stack([read_image(r.path, size) for r in records[start : start + batch]])
-        plain = torch.from_numpy(images)
+        plain = pixels_of(range(start, min(start + batch, len(records))))
         seen = [plain.float()]
-        for table in tables:
+        for table, (partner, cut) in zip(tables, mixes, strict=True):
             assert config is not None
-            seen.append(augment(plain, replace(config, flip=0, erase=0), table[start : start + batch]))
+            of = slice(start, start + batch)
+            both = mixed(plain, pixels_of(partner[of].tolist()), cut[of]) if config.view_mix else plain
+            seen.append(augment(both, replace(config, flip=0, erase=0), table[of]))
         return np.stack([run(pixels.numpy()) for pixels in seen])
 
     blocks: list[NDArray[np.float32]] = []

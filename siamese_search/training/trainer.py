@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from siamese_search.errors import TrainingError, UsageError
 from siamese_search.model.network import APNNetwork
-from siamese_search.training.augment import TAUGHT, augment, draw, view_draws
+from siamese_search.training.augment import TAUGHT, augment, draw, mixed, view_draws, view_mix
 from siamese_search.training.backbone import freeze, hold
 from siamese_search.training.config import TrainConfig
 from siamese_search.training.losses import TripletLoss, cosine_regression, similarity_matching
@@ -100,6 +100,9 @@ class Trainer:
         self._views = (
             [] if teacher is None else [view_draws(config, len(labels), v) for v in range(1, len(teacher))]
         )
+        self._mixes = [
+            view_mix(config, len(labels), v + 1) for v in range(len(self._views)) if config.view_mix > 0
+        ]
         # What a step looks up lies on the device: nothing but indices and random numbers travel in a step.
         self._labels = torch.from_numpy(labels).to(self.device)
         self._taught = None if teacher is None else torch.from_numpy(teacher).to(self.device)
@@ -227,7 +230,11 @@ class Trainer:
         random = draw(len(indices), generator)
         if view := self._view():
             random[:, TAUGHT] = self._views[view - 1][indices][:, TAUGHT]
-        pixels = augment(self._pixels(indices), config, moved(random, self.device))
+        images = self._pixels(indices)
+        if view and self._mixes:
+            partner, cut = (of_all[indices] for of_all in self._mixes[view - 1])
+            images = mixed(images, self._pixels(partner.numpy()), moved(cut, self.device))
+        pixels = augment(images, config, moved(random, self.device))
         inputs = self.network.normalise(pixels, self._constants)
         features, necked = self._passes(inputs)
         loss, triplet = self._loss(features.float(), necked.float(), indices, batch.shape)

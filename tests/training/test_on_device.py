@@ -12,7 +12,8 @@ torch = pytest.importorskip("torch")
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.training import pixels as pixels_module  # noqa: E402
 from siamese_search.training import recorded  # noqa: E402
-from siamese_search.training.augment import augment, draw  # noqa: E402
+from siamese_search.training import trainer as trainer_module  # noqa: E402
+from siamese_search.training.augment import augment, draw, view_mix  # noqa: E402
 from siamese_search.training.config import PRESETS  # noqa: E402
 from siamese_search.training.pixels import PixelSource  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
@@ -77,6 +78,38 @@ def test_a_step_on_cuda_gives_the_loss_of_the_cpu() -> None:
     here, there = make_trainer("cpu", config), make_trainer("cuda", config)
     batch = next(iter(here.sampler.epoch(0)))
     assert there._step(batch)[0] == pytest.approx(here._step(batch)[0], rel=0.05)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_student_sees_the_mixed_people_that_its_teacher_saw(
+    monkeypatch: pytest.MonkeyPatch, device: str
+) -> None:
+    still = dict.fromkeys(
+        ("zoom", "tint", "grey", "blur", "jitter", "crop", "erase", "flip", "mixstyle"), 0.0
+    )
+    alone = {"identity_weight": 0.0, "triplet_weight": 0.0}
+    config = STRONG.with_options(teacher_views=1, view_mix=0.5, **alone, **still)
+    trainer = make_trainer(device, config)
+    seen = []
+
+    def spy(images, *args):
+        seen.append(images.cpu())
+        return augment(images, *args)
+
+    monkeypatch.setattr(trainer_module, "augment", spy)
+    every = np.arange(24).reshape(3, 8)
+    for epoch in (0, 1):  # the plain images, then view 1
+        trainer.progress.epoch = epoch
+        for batch in every:
+            assert np.isfinite(trainer._step(batch)[0])
+    plain, view = torch.cat(seen[:3]), torch.cat(seen[3:])
+    assert np.array_equal(plain.numpy(), trainer.images.get(np.arange(24)))
+    partner, cut = view_mix(config, 24, 1)
+    for row in range(24):
+        for y in range(32):
+            source = row if (y + 0.5) / 32 < float(cut[row]) else int(partner[row])
+            assert torch.equal(view[row, y], plain[source, y])
+    assert (view != plain).any()
 
 
 def losses(trainer: Trainer, steps: int = 3) -> list[float]:

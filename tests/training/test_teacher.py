@@ -13,10 +13,10 @@ pytest.importorskip("openvino")
 onnx = pytest.importorskip("onnx")
 
 from siamese_search.datasets.layouts import load_dataset  # noqa: E402
-from siamese_search.errors import DataError  # noqa: E402
+from siamese_search.errors import DataError, UsageError  # noqa: E402
 from siamese_search.io.images import read_image  # noqa: E402
 from siamese_search.training import teacher  # noqa: E402
-from siamese_search.training.augment import augment, view_draws  # noqa: E402
+from siamese_search.training.augment import augment, view_draws, view_mix  # noqa: E402
 from siamese_search.training.config import PRESETS  # noqa: E402
 
 CONFIG = PRESETS["reid"].with_options(teacher_views=2, zoom=0.2, tint=0.2, grey=0.3)
@@ -56,6 +56,31 @@ def test_every_image_and_view_has_its_answer(
     assert found.shape == (3, len(records), 3)
     assert np.allclose(found, expected, atol=1e-4)
     assert not np.allclose(found[0], found[1], atol=1e-3)
+
+
+def test_a_mixed_view_is_one_image_above_and_another_below(people: Path, mean_colour: Path) -> None:
+    still = {"zoom": 0.0, "tint": 0.0, "grey": 0.0, "jitter": 0.0, "crop": 0.0}
+    config = CONFIG.with_options(view_mix=0.5, identity_weight=0.0, triplet_weight=0.0, **still)
+    records = load_dataset(people, "auto").records
+    found = teacher.teacher_vectors(mean_colour, records, config)
+    images = [read_image(record.path, (16, 8)).astype(np.float64) for record in records]
+    kinds = set()
+    for view in (1, 2):
+        partner, cut = view_mix(config, len(records), view)
+        for row in range(len(records)):
+            seen = images[row].copy()
+            for y in range(16):
+                if (y + 0.5) / 16 >= float(cut[row]):
+                    seen[y] = images[int(partner[row])][y]
+            mean = seen.mean((0, 1))[::-1]
+            assert np.allclose(found[view, row], mean / np.linalg.norm(mean), atol=1e-4)
+            kinds.add(float(cut[row]) < 1)
+    assert kinds == {True, False}
+
+
+def test_two_people_in_one_have_no_label() -> None:
+    with pytest.raises(UsageError, match=r"--view-mix.* --triplet-weight and --identity-weight to 0"):
+        CONFIG.with_options(view_mix=0.5)
 
 
 def test_a_damaged_archive_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
