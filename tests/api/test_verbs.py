@@ -60,7 +60,7 @@ def test_importing_costs_nothing_and_every_name_is_there() -> None:
     for name in set(sss.__all__) - {"TrainResult"}:  # that one needs torch
         assert getattr(sss, name) is not None
         assert name in dir(sss)
-    with pytest.raises(AttributeError, match="no attribute 'frobnicate'"):
+    with pytest.raises(AttributeError, match="frobnicate"):
         sss.frobnicate  # noqa: B018
 
 
@@ -70,11 +70,11 @@ def test_the_verbs_can_be_had_from_api_too() -> None:
     verbs = {
         name
         for name in sss.__all__
-        if f"{sss._HOMES.get(name)}.".startswith(("siamese_search.api.", "ingest.run."))
+        if getattr(getattr(sss, name), "__module__", "").startswith(("siamese_search.api.", "ingest.run"))
     }
     assert {"ingest", "search", "train", "evaluate"} < verbs <= set(dir(api))
     assert all(getattr(api, name) is getattr(sss, name) for name in verbs)
-    with pytest.raises(AttributeError, match="no attribute 'frobnicate'"):
+    with pytest.raises(AttributeError, match="frobnicate"):
         api.frobnicate  # noqa: B018
 
 
