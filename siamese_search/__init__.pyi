@@ -19,6 +19,7 @@ from .api.maintenance import push as push
 from .api.maintenance import reindex as reindex
 from .api.maintenance import rollback as rollback
 from .api.maintenance import verify as verify
+from .api.progress import ProgressBar as ProgressBar
 from .api.retrieval import compare as compare
 from .api.retrieval import map_gallery as map_gallery
 from .api.retrieval import search as search

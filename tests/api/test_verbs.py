@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import siamese_search as sss
-from siamese_search.datasets.demo import generate_demo
 from siamese_search.errors import (
     BundleError,
     DataError,
@@ -35,13 +34,6 @@ def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
     for name in ("SSS_STORE", "SSS_GALLERY", "SSS_MODEL", "SSS_THREADS", "SSS_BATCH_SIZE", "SSS_DATA"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("api") / "demo"
-    generate_demo(out, identities=4, cameras=3, distractors=1)
-    return out
 
 
 @pytest.fixture
