@@ -4,30 +4,13 @@
 Names are loaded on first use.
 """
 
-from __future__ import annotations
+import lazy_loader
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ingest.pipeline import run_ingest
-    from ingest.summary import IngestSummary, Progress
-    from siamese_search.datasets.records import Failure
-    from siamese_search.io.signals import stop_on_signals
-
-__all__ = ["Failure", "IngestSummary", "Progress", "run_ingest", "stop_on_signals"]
-
-_HOMES = {
-    "run_ingest": "ingest.pipeline",
-    "Failure": "siamese_search.datasets.records",
-    "IngestSummary": "ingest.summary",
-    "Progress": "ingest.summary",
-    "stop_on_signals": "siamese_search.io.signals",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        from importlib import import_module
-
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "pipeline": ["run_ingest"],
+        "summary": ["Failure", "IngestSummary", "Progress"],
+        "service.service": ["stop_on_signals"],
+    },
+)

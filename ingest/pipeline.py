@@ -21,12 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from ingest import stages
-from ingest.checksum import with_digests
 from ingest.commit import Committer
 from ingest.embed import embed_files
 from ingest.options import IngestOptions
-from ingest.plan import field_name
-from ingest.planner import Planner
+from ingest.plan import Planner, field_name, with_digests
 from ingest.prune import left_behind, places_of
 from ingest.prune import prune as prune_points
 from ingest.scan import ScannedFile, Shard, check_combination, check_images, scan_files, survey_roots
@@ -42,7 +40,7 @@ from siamese_search.io.resources import available_cpus
 from siamese_search.options import request
 
 if TYPE_CHECKING:
-    from ingest.failures import FailureLog
+    from ingest.summary import FailureLog
     from siamese_search.datasets.layouts import Survey
     from siamese_search.model.embedder import Embedder
 
@@ -88,16 +86,10 @@ def run_ingest(
     before keeps its old point, because a file that is being written or a disk that fails for a moment must
     not cost what was known.
 
-    source: name of the source instead of each root's directory, for mounts that differ between hosts.
-    batch_size: images per forward pass. decode_threads: 0 chooses. reembed: embed unchanged files too.
-    checksum: compare by content instead of by modification time, and recognise moved files (:mod:`ingest.plan`).
-    follow_links: enter links to directories, and take links to files outside a root. prune: ``safe`` removes the
-    points of files that have gone, after a complete scan, unless that looks wrong (:mod:`ingest.prune`, and so
-    does ``anyway``). shard: only its part of the files (:mod:`ingest.scan`); others do the rest.
-    failures: gets every failure, however many there are.
-    progress: called from this thread after every step. stop: when set, the batch in hand is finished and
-    committed, and the summary says ``interrupted``; the next run goes on from there. So it does after a
-    crash: point ids depend on (source, key) alone, and what was committed is found unchanged.
+    options: :class:`~ingest.options.IngestOptions`; pruning waits for a complete scan (:mod:`ingest.prune`).
+    failures: gets every failure, however many there are. progress: called from this thread after every step. stop:
+    when set, the batch in hand is finished and committed, and the summary says ``interrupted``; the next run goes on
+    from there. So it does after a crash: point ids depend on (source, key) alone.
     pipeline: what does the work below the scan, :func:`ingest_files` by default.
 
     Raises DataError for a missing root, when there are no images, or when none of them can be used (naming

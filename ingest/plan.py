@@ -7,16 +7,24 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import replace
 from typing import Any
 
-from ingest.checksum import with_digests
-from ingest.moves import find_moves
+import numpy as np
+
+from ingest.commit import write
+from ingest.moves import find_moves, settle_moves
 from ingest.scan import Action, PlannedFile, ScannedFile
+from ingest.stages import Clock, Tally, prefetch
 from siamese_search.datasets.records import BOOKKEEPING, point_id
-from siamese_search.gallery.contract import Gallery
+from siamese_search.gallery.checks import vector_crc
+from siamese_search.gallery.contract import Gallery, Vectors
 from siamese_search.gallery.fields import coerce
 from siamese_search.gallery.payload import LABELLED, with_carried, with_labels
+from siamese_search.io.files import digest_file
 
 #: Payload fields that are not metadata: ingest writes them, and the gallery its ``crc`` of the vector.
 RESERVED = BOOKKEEPING | {"identity", "camera"}
@@ -30,7 +38,7 @@ def plan_files(
     """Compare files (all with ``reason`` None) against the gallery, in one look-up.
 
     A file is the same when its size and modification time are; content is not read. With ``checksum`` it is the
-    same when its content is, by the digest in the payload (:mod:`ingest.checksum`); a point without a digest is
+    same when its content is, by the digest in the payload (:mod:`ingest.plan`); a point without a digest is
     embedded again, for nobody can tell what its vector is of. Then a new file with the content of a stored one that
     has gone is ``moved`` (:mod:`ingest.moves`). ``reembed`` plans all stored files as changed.
     """
@@ -119,3 +127,134 @@ def payload_of(scanned: ScannedFile) -> dict[str, Any]:
 def field_name(name: str) -> str:
     """The name as the gallery takes it."""
     return "".join(c if c.isprintable() and c not in '"\\' else "_" for c in name) or "_"
+
+
+_SCAN_AHEAD = 2  # chunks
+
+
+class Planner:
+    """Looks each chunk up in the gallery. All of it happens in the thread that iterates over :meth:`batches`."""
+
+    def __init__(
+        self, gallery: Gallery, tally: Tally, clock: Clock, *, reembed: bool, checksum: bool
+    ) -> None:
+        self._gallery, self._tally, self._clock = gallery, tally, clock
+        self._options = {"reembed": reembed, **({"checksum": True} if checksum else {})}
+
+    def batches(self, chunks: Iterable[list[ScannedFile]], size: int) -> Iterator[list[PlannedFile]]:
+        """Lists of ``size`` files to embed (the last one: fewer), in order; after a chunk without any an empty
+        one, so that whoever waits can show how far we are.
+
+        chunks: from the scan, which runs in a thread of its own, at most two chunks ahead.
+        """
+        batch: list[PlannedFile] = []
+        with closing(prefetch(self._clock.timed("scan", chunks), _SCAN_AHEAD)) as ahead:
+            for chunk in ahead:
+                idle = True
+                for planned in self._to_embed(chunk):
+                    batch.append(planned)
+                    if len(batch) == size:
+                        yield batch
+                        batch, idle = [], False
+                if idle:
+                    yield []
+        self._tally.scanned = True
+        if batch:
+            yield batch
+
+    def _to_embed(self, chunk: list[ScannedFile]) -> list[PlannedFile]:
+        """Those of the chunk that must be embedded; the others are counted, and written where need be."""
+        self._tally.add(seen=len(chunk))
+        usable = []
+        for scanned in chunk:
+            if scanned.reason is None:
+                usable.append(scanned)
+            else:
+                self._tally.fail(scanned.record.path, scanned.reason)
+        with self._clock.busy("plan"):
+            planned = plan_files(usable, self._gallery, **self._options)
+            groups: dict[str, list[PlannedFile]] = {}
+            for one in planned:
+                groups.setdefault(one.action, []).append(one)
+        self._tally.add(unchanged=len(groups.pop("unchanged", ())))
+        moved = groups.pop("moved", [])
+        relabelled = groups.pop("relabelled", []) + groups.pop("refreshed", [])
+        to_embed = [one for one in planned if one.action in groups]
+        if moved or relabelled:
+            with self._clock.busy("commit"):
+                to_embed += self._relabel(relabelled)
+                to_embed += self._move(moved)
+        return to_embed
+
+    def _relabel(self, files: Sequence[PlannedFile]) -> list[PlannedFile]:
+        """Replace payloads and keep the vectors; returns the files whose vector is damaged, to be embedded."""
+        if not files:
+            return []
+        kept, vectors, damaged = self._sound(files, [file.id for file in files])
+        if kept:
+            write(self._gallery, kept, vectors, self._tally)
+        return damaged
+
+    def _move(self, files: Sequence[PlannedFile]) -> list[PlannedFile]:
+        """The same for files whose vector lies at the point that they come from, which ends."""
+        if not files:
+            return []
+        kept, vectors, damaged = self._sound(files, [file.vector_id for file in files])
+        if kept:
+            refused = settle_moves(self._gallery, kept, vectors)
+            self._tally.add(moved=len(kept) - len(refused))
+            for file, reason in refused:
+                self._tally.fail(file.scanned.record.path, reason)
+        # Embedded, it is as good as moved; the next run with checksums ends the old point.
+        return [replace(file, action="new") for file in damaged]
+
+    def _sound(
+        self, files: Sequence[PlannedFile], ids: Sequence[str]
+    ) -> tuple[list[PlannedFile], Vectors, list[PlannedFile]]:
+        """The files whose stored vector (of the point in ``ids``) is sound, with these, float32 [n, d]; the others.
+
+        Written back, a damaged vector would get a new checksum and pass for sound.
+        """
+        kept, vectors, damaged = [], [], []
+        for file, point in zip(files, self._gallery.retrieve(ids, with_vectors=True), strict=True):
+            if point is None or point.vector is None or vector_crc(point.vector) != point.payload.get("crc"):
+                damaged.append(file)
+            else:
+                kept.append(file)
+                vectors.append(point.vector)
+        return kept, np.stack(vectors) if vectors else np.empty((0, 0), np.float32), damaged
+
+
+#: BLAKE2b releases the GIL, and a second thread hides the waits for the disk.
+_THREADS = 2
+_FILES_PER_TASK = 32
+#: Larger files are no images, and are left unread.
+_MAX_BYTES = 1 << 30
+
+
+def with_digests(files: Sequence[ScannedFile]) -> list[ScannedFile]:
+    """The same files, in order, with their ``digest``; what cannot be read has a ``reason`` instead.
+
+    Files that have a digest or a reason already stay as they are, and so do those too large to be an image: the
+    decoder refuses them unread.
+    """
+    parts = [files[start : start + _FILES_PER_TASK] for start in range(0, len(files), _FILES_PER_TASK)]
+    if len(parts) < 2:
+        return [_with_digest(file) for file in files]
+    with ThreadPoolExecutor(min(_THREADS, len(parts)), thread_name_prefix="checksum") as pool:
+        return [
+            file
+            for part in pool.map(lambda part: [_with_digest(file) for file in part], parts)
+            for file in part
+        ]
+
+
+def _with_digest(file: ScannedFile) -> ScannedFile:
+    if file.reason is not None or file.digest is not None or file.size > _MAX_BYTES:
+        return file
+    try:
+        return replace(file, digest=digest_file(file.record.path))
+    except FileNotFoundError:
+        return replace(file, reason="no such file")
+    except OSError as error:
+        return replace(file, reason=(error.strerror or "cannot be read").lower())

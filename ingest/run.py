@@ -49,29 +49,26 @@ def ingest(
 
     The gallery is made where there is none, with ``model`` (default: the settings', else the bundled one); an
     existing gallery keeps the model that it was made with. Unchanged files are not embedded again.
-    source: name of the source, where the same images have different paths on different machines.
-    reembed: embed unchanged files too. checksum: compare files by content instead of by modification time, so that
-    a file that was only touched is not embedded again, an edited one is noticed whatever its time, and one that was
-    moved keeps its point and metadata; what was stored without
-    checksums is embedded once more. follow_links: enter links to directories, take links out of a directory.
-    prune: ``"safe"`` removes the points of files under ``directories`` that have gone, unless the disk seems to be
-    missing or more than a fifth of them would go; ``"anyway"`` removes them even then (not for a missing disk).
-    shard: ``"0/4"`` … ``"3/4"``: only that part of the files, by a hash of their key, so that four processes, on one
-    machine or on several, do what one would (:mod:`ingest.scan`). failures: a file that gets every failure as a line
-    of JSON. storage (``float32``, ``float16``), quantise (``none``,
-    ``int8``, ``int4``, ``binary``): how a gallery that is made keeps its vectors. stop: set it to end after the batch
-    in hand. engine: ``"ray"`` decodes and embeds on the workers of a Ray cluster
-    (:class:`~ingest.options.RayOptions`), each of which has ``threads`` CPUs, or a GPU; what comes of it is
-    the same. around: what to put around the gallery and the embedder, to measure them.
-    progress, notify: called with each moment of progress, and with lines for people.
+    source: name of the source, where the same images have different paths on different machines. checksum: compare
+    files by content instead of by time, so that one that was only touched is not embedded again, an edited one is
+    noticed, and a moved one keeps its point and metadata; what was stored without is embedded once more. prune:
+    ``"safe"`` removes the points of files under ``directories`` that have gone, unless the disk seems to be missing
+    or more than a fifth of them would go; ``"anyway"`` removes them even then (not for a missing disk). shard:
+    ``"0/4"`` … ``"3/4"``: only that part of the files, so that four processes, on one machine or on several, do
+    what one would (:mod:`ingest.scan`). failures: a file that gets every failure as a line of JSON. storage
+    (``float32``, ``float16``), quantise (``none``, ``int8``, ``int4``, ``binary``): of a gallery that is made.
+    stop: set it to end after the batch in hand. engine: ``"ray"`` works on a cluster
+    (:class:`~ingest.options.RayOptions`), each worker with ``threads`` CPUs, or a GPU. around: what to put around
+    the gallery and the embedder, to measure them.
+    progress: called with each moment (:class:`siamese_search.ProgressBar` shows it). notify: with lines for people.
 
     Returns the counts and the failures: an image that cannot be read never stops the rest.
     Raises DataError (no such directory, no images), StoreError, ModelMismatchError, BundleError; for a cluster also
     ClusterError and MissingExtraError.
     """
     from ingest import run_ingest
-    from ingest.failures import FailureLog
     from ingest.scan import check_combination, check_images, survey_roots
+    from ingest.summary import FailureLog
 
     settings = current_settings()
     if not directories:
@@ -149,7 +146,7 @@ def watch(
 
     Returns whether the first full ingest came to its end. Raises what :meth:`ingest.watching.watch.Watcher.run` raises.
     """
-    from ingest.failures import FailureLog
+    from ingest.summary import FailureLog
     from ingest.watching.watch import Watcher
     from siamese_search.settings import load_settings
 

@@ -119,7 +119,7 @@ class ScannedFile:
     """One file of one root. ``path`` is encoded as keys are (:func:`decode_key` gives the real one).
 
     size: bytes. reason: why the file cannot be used (it vanished, it is a pipe), else ``None``. digest: of its
-    content (:mod:`ingest.checksum`), ``None`` while nobody has read it.
+    content (:mod:`ingest.plan`), ``None`` while nobody has read it.
     """
 
     record: ImageRecord

@@ -18,7 +18,7 @@ from ingest.distributed.session import Cluster, session
 from ingest.distributed.worker import BundleCopy, EmbedWorker, Job, Target, bundle_files
 from ingest.options import IngestOptions, RayOptions
 from ingest.pipeline import MOST_DECODE_THREADS, PLAN_AHEAD, check_arguments
-from ingest.planner import Planner
+from ingest.plan import Planner
 from ingest.scan import PlannedFile, ScannedFile
 from ingest.stages import Clock, Tally, prefetch
 from ingest.summary import IngestSummary, Progress, Stage
@@ -31,7 +31,7 @@ from siamese_search.options import request
 from siamese_search.settings import Settings
 
 if TYPE_CHECKING:
-    from ingest.failures import FailureLog
+    from ingest.summary import FailureLog
 
 #: Units under way per worker: one in hand, one waiting beside it, one on its way there.
 _UNITS_PER_WORKER = 3

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, nullcontext, suppress
+from socketserver import ThreadingMixIn
+from typing import TYPE_CHECKING, Any
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +23,14 @@ if TYPE_CHECKING:
     from siamese_search.model.embedder import Embedder, Started
 
 try:
-    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
-
-    from ingest.service.endpoint import Endpoint
+    from prometheus_client import (
+        CollectorRegistry,
+        Counter,
+        Gauge,
+        Histogram,
+        ProcessCollector,
+        make_wsgi_app,
+    )
 except ModuleNotFoundError:
     raise MissingExtraError("--metrics-port", "service") from None
 
@@ -179,3 +188,62 @@ class _TimedStore(Forwarding):
 
     def around(self, call: str) -> AbstractContextManager[object]:
         return self._histogram.labels(call).time() if call in STORE_CALLS else nullcontext()
+
+
+#: Connections at a time; of more, the oldest is closed: one that asks at once has its answer within milliseconds.
+MOST = 16
+#: Seconds for one connection, request and answer together.
+LIFETIME = 10.0
+
+
+class _Handler(WSGIRequestHandler):
+    timeout = LIFETIME
+
+    def log_message(self, *_: Any) -> None:
+        """A scrape is no event."""
+
+
+class Endpoint(ThreadingMixIn, WSGIServer):
+    """A server of one registry's metrics in a thread of its own: a few connections at a time, each for a few seconds.
+
+    Whoever reaches it may open connections and say nothing; they are not to take the threads and descriptors of the
+    ingest. Raises OSError, OverflowError for the port.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int, registry: CollectorRegistry) -> None:
+        self.address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        self._began: dict[Any, float] = {}
+        self._lock = threading.Lock()
+        super().__init__((host, port), _Handler)
+        self.set_app(make_wsgi_app(registry))
+        threading.Thread(target=self.serve_forever, name="metrics", daemon=True).start()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            for oldest in list(self._began)[: max(0, len(self._began) - MOST + 1)]:
+                self._cut(oldest)
+            self._began[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Called twice a second: end what takes too long, also where it sends a byte now and then."""
+        with self._lock:
+            for request, began in list(self._began.items()):
+                if time.monotonic() - began > LIFETIME:
+                    self._cut(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._began.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Connections that are cut are no news; the log is for what concerns the ingest."""
+
+    def _cut(self, request: Any) -> None:
+        """End a connection; its thread then closes it."""
+        del self._began[request]
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ingest.service.health import HealthFile, forget
-from ingest.service.jsonlog import JsonLog, LogHandler
+from ingest.service.jsonlog import JsonLog
 from ingest.summary import IngestSummary, Progress
 from ingest.watching.watch import Observer, State
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
@@ -45,7 +45,7 @@ def run_service(options: ServiceOptions, log: JsonLog) -> int:
     if options.health_file is not None:
         forget(options.health_file)
     reporter = Reporter(log, metrics, options.health_file)
-    logging.basicConfig(level=logging.WARNING, handlers=[LogHandler(log)], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[log], force=True)
     log.write("info", "started", roots=[redacted(root) for root in options.roots], watch=options.watch)
     with stop_on_signals() as stop:
         code = (_watch if options.watch else _once)(options, reporter, stop)

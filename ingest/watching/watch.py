@@ -25,7 +25,7 @@ from ingest.pipeline import ingest_files
 from ingest.prune import prune
 from ingest.scan import ScannedFile, check_roots
 from ingest.summary import IngestSummary, Progress
-from ingest.watching.layout import RootOptions
+from ingest.watching.locate import RootOptions
 from ingest.watching.removal import remove_below, remove_files
 from ingest.watching.watched_root import WatchedRoot
 from siamese_search.errors import GalleryReplacedError, ModelMismatchError, StoreError, printable
@@ -34,7 +34,7 @@ from siamese_search.gallery.filters import Condition
 from siamese_search.model.embedder import Embedder
 
 if TYPE_CHECKING:
-    from ingest.failures import FailureLog
+    from ingest.summary import FailureLog
 
 #: Opens the gallery together with the embedder of its model; the embedder outlives the block.
 Open = Callable[[], AbstractContextManager[tuple[Gallery, Embedder]]]

@@ -11,11 +11,9 @@ from pathlib import Path
 
 from ingest.prune import Place, places_of
 from ingest.scan import CHUNK, ScannedFile, scan_files
-from ingest.watching.events import Delivery, Events
-from ingest.watching.layout import RootLayout, RootOptions, Say
-from ingest.watching.locate import Locator, directory_identity
+from ingest.watching.events import Delivery, Events, Settling, signature_of
+from ingest.watching.locate import Locator, RootLayout, RootOptions, Say, directory_identity
 from ingest.watching.removal import absent, parents
-from ingest.watching.settling import Settling, signature_of
 from siamese_search.errors import DataError, printable
 from siamese_search.io.signatures import may_be_image
 

@@ -96,9 +96,9 @@ def ingest_command(
         from siamese_search.cli.watch_screen import run_watch
 
         return run_watch(directories, replace(options, storage=None, quantise=None), json=json)
-    from ingest import stop_on_signals
     from ingest.run import ingest
     from siamese_search.cli.progress import Bar
+    from siamese_search.io.signals import stop_on_signals
 
     with Bar("ingest", "images") as bar, stop_on_signals() as stop:
 

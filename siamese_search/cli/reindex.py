@@ -53,9 +53,9 @@ def reindex_command(options: ReindexOptions, drop_old: bool, json: bool) -> int:
     step. The old ones are kept for `sss rollback`. Interrupted or failed, the gallery is as it was, and the same
     command goes on. What is ingested or removed meanwhile is brought over.
     """
-    from ingest import stop_on_signals
     from siamese_search.api import maintenance
     from siamese_search.cli.progress import Bar
+    from siamese_search.io.signals import stop_on_signals
 
     place: dict[str, Any] = {"store": options.store, "gallery": options.gallery}
     if drop_old and options.model is None and not options.keep_vectors:

@@ -215,8 +215,8 @@ def sweep_command(
         except KeyboardInterrupt:
             return _sweep_interrupted(planned)
     _print_sweep(planned, json=json)
-    for path, reason in planned.failed.items():
-        warn(f"skipped {safe(path)}: {reason}")
+    for failure in planned.failed:
+        warn(f"skipped {failure.shown}: {failure.reason}")
     states = {run.state for run in planned.runs}
     if states == {"failed"}:
         return EXIT_FAILED

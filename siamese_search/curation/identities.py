@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
 from siamese_search.options import request
 from siamese_search.vectors.clustering import cluster
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 #: Images that are clustered at once: every one is compared with every other, and a person is to look at the result.
 MOST_IMAGES = 20_000
@@ -67,6 +70,12 @@ class Proposals:
     def count(self, status: Status) -> int:
         """Clusters of this status."""
         return len({one.cluster for one in self.images if one.status == status})
+
+    def to_frame(self) -> DataFrame:
+        """A row per image, in the order of the review, with the fields of :class:`Proposal`. A pandas DataFrame."""
+        from pandas import DataFrame
+
+        return DataFrame([asdict(one) for one in self.images], columns=list(Proposal.__slots__))
 
 
 @request(ClusterOptions)

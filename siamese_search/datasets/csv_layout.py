@@ -14,14 +14,15 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from siamese_search.datasets.market1501 import is_market_name, market_record
 from siamese_search.datasets.records import (
     BOOKKEEPING,
     DISTRACTOR_IDENTITY,
     ImageRecord,
     MetadataValue,
     encode_key,
+    is_market_name,
     label_text,
+    market_record,
 )
 from siamese_search.datasets.table import (
     PATH_COLUMNS,

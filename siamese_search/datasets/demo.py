@@ -15,9 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from siamese_search.datasets.market1501 import is_market_name
 from siamese_search.datasets.options import DemoOptions
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, is_market_name
 from siamese_search.datasets.synthetic.cameras import make_places, photograph
 from siamese_search.datasets.synthetic.people import draw_people
 from siamese_search.errors import DataError, UsageError, printable

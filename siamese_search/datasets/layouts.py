@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from siamese_search.datasets.csv_layout import NOBODY, CsvLayout, Triplet, read_triplets
-from siamese_search.datasets.market1501 import is_market_name, market_record
 from siamese_search.datasets.records import (
     DISTRACTOR_IDENTITY,
     JUNK_IDENTITY,
     ImageRecord,
     encode_key,
+    is_market_name,
     label_text,
+    market_record,
 )
 from siamese_search.datasets.table import Table, read_header
 from siamese_search.datasets.walk import PassedOver, walk

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
+import re
 import unicodedata
 import uuid
 from collections.abc import Mapping
@@ -112,3 +113,41 @@ class Failure:
 
     def to_json(self) -> dict[str, str]:
         return {"path": self.path, "reason": self.reason}
+
+
+#: Market-1501's names: ``0002_c1s1_000451_03.jpg`` is identity 0002, camera 1, sequence 1, frame 451, detection 3
+#: (Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015). Relatives are read too: DukeMTMC-reID
+#: (``0005_c2_f0046985.jpg``), VeRi (``0001_c001_00016450_0.jpg``), doubled suffixes and a word at the end (``_bbox``).
+_MARKET_NAME = re.compile(
+    r"(?P<identity>-1|[0-9]{1,12})_c(?P<camera>[0-9]{1,9})(?:s(?P<sequence>[0-9]{1,9}))?"
+    r"_f?(?P<frame>[0-9]{1,15})(?:_(?P<detection>[0-9]{1,9}))?(?:_[A-Za-z][A-Za-z0-9]*)?(?:\.[A-Za-z]{2,4}){1,2}"
+)
+
+
+def is_market_name(name: str) -> bool:
+    """Whether a file name (no directories) follows the Market-1501 pattern."""
+    return _MARKET_NAME.fullmatch(name) is not None
+
+
+def parse_market_name(name: str) -> tuple[str, str, dict[str, MetadataValue]] | None:
+    """(identity, camera, metadata) of a file name without directories, or ``None`` where it does not fit.
+
+    The identity keeps its zeros (``0002``); the camera loses them (``c001`` → ``1``). Metadata holds what the
+    name has of ``sequence``, ``frame`` and ``detection``, as int.
+    """
+    match = _MARKET_NAME.fullmatch(name)
+    if match is None:
+        return None
+    metadata: dict[str, MetadataValue] = {
+        field: int(match[field]) for field in ("sequence", "frame", "detection") if match[field] is not None
+    }
+    return match["identity"], str(int(match["camera"])), metadata
+
+
+def market_record(root: Path, relative: str) -> ImageRecord | None:
+    """The record of ``root / relative``, or ``None`` where its name does not fit."""
+    parsed = parse_market_name(relative.rpartition("/")[2])
+    if parsed is None:
+        return None
+    identity, camera, metadata = parsed
+    return ImageRecord(encode_key(relative), root / relative, identity, camera, metadata)

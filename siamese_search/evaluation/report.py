@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from siamese_search.evaluation.retrieval import RankingMetrics
 from siamese_search.evaluation.verification import OperatingPoint, PairScores, VerificationMetrics
 from siamese_search.model.calibration import Calibration
 from siamese_search.vectors.k_reciprocal import KReciprocal
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 #: False match rates whose calibrated thresholds are shown.
 CALIBRATED_RATES = (0.1, 0.01, 0.001)
@@ -144,6 +147,15 @@ class EvaluationReport:
                 "similarities of all images, queries included, not from the database; all others are without it"
             )
         return lines
+
+    def to_frame(self) -> DataFrame:
+        """One row, a column per figure of the JSON (``mAP``, ``verification.auc``, …). A pandas DataFrame.
+
+        ``pandas.concat(report.to_frame() for report in reports)`` compares models.
+        """
+        from pandas import json_normalize
+
+        return json_normalize(self.to_json())
 
     def to_json(self) -> dict[str, Any]:
         """The documented JSON object (docs/cli-json.md); plain types, no NaN."""

@@ -248,23 +248,23 @@ def _info(protocol: str, address: str) -> Mapping[str, Any]:
 
 def _patiently(ask: Callable[[], T]) -> T:
     """The answer, after up to :data:`TRIES` tries; what cannot pass is raised at once."""
-    for attempt in range(TRIES):
-        try:
-            return ask()
-        except Exception as error:
-            if attempt == TRIES - 1 or not _may_pass(error):
-                raise
-        _sleep(_PAUSES[min(attempt, len(_PAUSES) - 1)])
-    raise AssertionError
+    from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
+
+    return Retrying(
+        retry=retry_if_exception(_may_pass),
+        stop=stop_after_attempt(TRIES),
+        wait=wait_chain(*map(wait_fixed, _PAUSES)),
+        sleep=_sleep,
+        reraise=True,
+    )(ask)
 
 
 _sleep = time.sleep
 
 
-def _may_pass(error: Exception) -> bool:
-    if isinstance(
-        error, (FileNotFoundError, PermissionError, IsADirectoryError, SiameseSearchError, ValueError)
-    ):
+def _may_pass(error: BaseException) -> bool:
+    final = (FileNotFoundError, PermissionError, IsADirectoryError, SiameseSearchError, ValueError)
+    if isinstance(error, final) or not isinstance(error, Exception):
         return False
     status = getattr(error, "status", None)
     return not isinstance(status, int) or status >= 500 or status in (408, 429)

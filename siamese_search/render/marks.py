@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from siamese_search.datasets.market1501 import parse_market_name
-from siamese_search.datasets.records import JUNK_IDENTITY
+from siamese_search.datasets.records import JUNK_IDENTITY, parse_market_name
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
 Truth = Literal["same", "different", "unknown"]

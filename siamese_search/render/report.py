@@ -23,8 +23,15 @@ from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.verification import FALSE_ACCEPT_RATES
 from siamese_search.io.files import atomic_write_text
 from siamese_search.model.calibration import Calibration
-from siamese_search.render.charts import Drawing, chart
-from siamese_search.render.curves import draw_cmc, draw_open_set, draw_recall, draw_roc, draw_scores
+from siamese_search.render.curves import (
+    Drawing,
+    chart,
+    draw_cmc,
+    draw_open_set,
+    draw_recall,
+    draw_roc,
+    draw_scores,
+)
 from siamese_search.render.html import Dot, Picture, picture, render, scattered, write_page
 from siamese_search.vectors.projection import pca, tsne
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from siamese_search.datasets.records import MetadataValue
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,17 @@ class QueryResult:
         if self.error is not None:
             answer["error"] = self.error
         return answer
+
+    def to_frame(self) -> DataFrame:
+        """A row per result: the query, what its JSON has, and the metadata as ``metadata.FIELD``. A pandas DataFrame.
+
+        ``pandas.concat(answer.to_frame() for answer in answers)`` is one of all queries.
+        """
+        from pandas import json_normalize
+
+        frame = json_normalize([result.to_json() for result in self.results])
+        frame.insert(0, "query", self.query)
+        return frame
 
 
 def json_path(path: str | Path) -> str:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from siamese_search._version import __version__
-from siamese_search.datasets.records import ImageRecord
+from siamese_search.datasets.records import Failure, ImageRecord
 from siamese_search.errors import TrainingError, UsageError, printable
 from siamese_search.io.files import atomic_write_text
 from siamese_search.io.resources import available_cpus
@@ -77,7 +77,7 @@ class TrainResult:
     epochs: int
     metrics: dict[str, float]
     history: list[dict[str, Any]]
-    failed: list[tuple[str, str]]  # (path, reason) of images that could not be read
+    failed: list[Failure]
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -86,7 +86,7 @@ class TrainResult:
             "epochs": self.epochs,
             "metrics": self.metrics,
             "heldout_identities": len(self.bundle.heldout_identities),
-            "failed": [{"path": path, "reason": reason} for path, reason in self.failed],
+            "failed": [failure.to_json() for failure in self.failed],
         }
 
 
@@ -197,10 +197,12 @@ def _run(
 
     images = label_images(split.train, read(split.train.records, "reading training images"))
     held = read(split.held, "reading held-out images") if split.held else None
-    failed = [(str(e.path), e.reason) for source in (images.pixels, held) if source for e in source.failed]
+    failed = [
+        Failure.of(e.path, e.reason) for source in (images.pixels, held) if source for e in source.failed
+    ]
     if failed:
         reporter.message(
-            f"{len(failed)} images cannot be read and are left out, the first: {': '.join(failed[0])}"
+            f"{len(failed)} images cannot be read and are left out, the first: {failed[0].path}: {failed[0].reason}"
         )
     if resumed:
         _check_same(out, images)

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import siamese_search as sss
-from siamese_search.datasets.demo import generate_demo
 from siamese_search.errors import (
     BundleError,
     DataError,
@@ -37,13 +36,6 @@ def no_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("api") / "demo"
-    generate_demo(out, identities=4, cameras=3, distractors=1)
-    return out
-
-
 @pytest.fixture
 def filled(demo: Path, tiny_bundle: Bundle) -> str:
     """The gallery ``default`` in ``./.sss``, made by the tiny model from 17 images."""
@@ -60,7 +52,7 @@ def test_importing_costs_nothing_and_every_name_is_there() -> None:
     for name in set(sss.__all__) - {"TrainResult"}:  # that one needs torch
         assert getattr(sss, name) is not None
         assert name in dir(sss)
-    with pytest.raises(AttributeError, match="no attribute 'frobnicate'"):
+    with pytest.raises(AttributeError, match="frobnicate"):
         sss.frobnicate  # noqa: B018
 
 
@@ -70,11 +62,11 @@ def test_the_verbs_can_be_had_from_api_too() -> None:
     verbs = {
         name
         for name in sss.__all__
-        if f"{sss._HOMES.get(name)}.".startswith(("siamese_search.api.", "ingest.run."))
+        if getattr(getattr(sss, name), "__module__", "").startswith(("siamese_search.api.", "ingest.run"))
     }
     assert {"ingest", "search", "train", "evaluate"} < verbs <= set(dir(api))
     assert all(getattr(api, name) is getattr(sss, name) for name in verbs)
-    with pytest.raises(AttributeError, match="no attribute 'frobnicate'"):
+    with pytest.raises(AttributeError, match="frobnicate"):
         api.frobnicate  # noqa: B018
 
 

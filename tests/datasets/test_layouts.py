@@ -11,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siamese_search.datasets.layouts import detect_layout, load_dataset, scan_records, survey
-from siamese_search.datasets.market1501 import parse_market_name
-from siamese_search.datasets.records import decode_key
+from siamese_search.datasets.records import decode_key, parse_market_name
 from siamese_search.errors import DataError, UsageError
 
 

@@ -20,9 +20,8 @@ from ingest.__main__ import command as worker
 from siamese_search import __version__
 from siamese_search.cli.ingest import ingest_command as ingest
 from siamese_search.errors import EXIT_PARTIAL, EXIT_USAGE, UsageError
-from siamese_search.gallery.qdrant.address import check_encryption, parse_address
+from siamese_search.gallery.qdrant.address import KEY_VARIABLE, check_encryption, parse_address
 from siamese_search.gallery.qdrant.connection import OLDEST_VERSION
-from siamese_search.gallery.qdrant.keys import KEY_VARIABLE
 from siamese_search.settings import load_settings
 
 from .kube import KUBERNETES, Manifest, build, documents, follow, matches, templates, validate

@@ -14,7 +14,7 @@ from prometheus_client import generate_latest
 
 from ingest.__main__ import command as worker
 from ingest.service.metrics import Metrics
-from siamese_search.gallery.qdrant.keys import FILE_VARIABLE, KEY_VARIABLE
+from siamese_search.gallery.qdrant.address import FILE_VARIABLE, KEY_VARIABLE
 from siamese_search.settings import ENV_PREFIX, SERVER_KEYS, Settings, load_settings
 
 Accepts = Callable[[list[str]], None]

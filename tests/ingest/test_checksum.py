@@ -6,9 +6,9 @@ import os
 import pytest
 from fakes import ColourEmbedder, write_image, write_market
 
-from ingest import checksum
-from ingest.checksum import with_digests
+from ingest import plan
 from ingest.pipeline import run_ingest
+from ingest.plan import with_digests
 from ingest.scan import scan_files, survey_roots
 from siamese_search.io.files import digest_file
 
@@ -47,7 +47,7 @@ def test_files_keep_their_order_and_their_reasons(tmp_path, count, monkeypatch):
     (tmp_path / "002.jpg").unlink()
     os.mkfifo(tmp_path / "002.jpg")
     files[0].reason = "known before"
-    monkeypatch.setattr(checksum, "_MAX_BYTES", count - 1)
+    monkeypatch.setattr(plan, "_MAX_BYTES", count - 1)
     done = with_digests(files)
     assert [file.record.key for file in done] == [file.record.key for file in files]
     assert [file.reason for file in done[:3]] == ["known before", "no such file", "not a regular file"]
@@ -144,14 +144,14 @@ def test_a_file_that_cannot_be_read_for_its_digest_fails_with_the_reason(tmp_pat
     paths = write_market(tmp_path)
     run(tmp_path, gallery, ColourEmbedder())
     before = payloads(gallery)
-    real = checksum.digest_file
+    real = plan.digest_file
 
     def failing(path):
         if path == paths[3]:
             raise OSError(5, "Input/output error")
         return real(path)
 
-    monkeypatch.setattr(checksum, "digest_file", failing)
+    monkeypatch.setattr(plan, "digest_file", failing)
     summary = run_ingest([tmp_path], gallery, ColourEmbedder(), checksum=True)
     assert (summary.unchanged, summary.failed) == (11, 1)
     assert summary.failures[0].reason == "input/output error"

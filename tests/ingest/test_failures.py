@@ -12,8 +12,8 @@ from fakes import ColourEmbedder, MemoryGallery, write_image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest.failures import FailureLog
 from ingest.pipeline import run_ingest
+from ingest.summary import FailureLog
 from siamese_search.errors import DataError, UsageError
 
 
@@ -50,7 +50,7 @@ def test_each_run_begins_anew_and_an_empty_one_is_empty(tmp_path):
 def test_a_killed_process_leaves_what_it_has_listed(tmp_path):
     path = tmp_path / "failures.jsonl"
     program = (
-        "import os, signal, sys; from ingest.failures import FailureLog\n"
+        "import os, signal, sys; from ingest.summary import FailureLog\n"
         "log = FailureLog(sys.argv[1])\n"
         "for number in range(3): log.write(f'{number}.jpg', 'why')\n"
         "os.kill(os.getpid(), signal.SIGKILL)"

@@ -8,10 +8,10 @@ from web import serve
 
 from ingest.distributed.messages import Outcome, pack_work, unpack_work
 from ingest.distributed.worker import BundleCopy, Job, run_unit
-from ingest.failures import FailureLog
 from ingest.pipeline import run_ingest
 from ingest.plan import plan_files
 from ingest.scan import scan_files, survey_roots
+from ingest.summary import FailureLog
 from siamese_search.errors import DataError, UsageError
 from siamese_search.io import remote
 from siamese_search.maintenance.verify import verify_gallery

@@ -14,10 +14,10 @@ from fakes import ColourEmbedder, MemoryGallery, write_image, write_market
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.failures import FailureLog
 from ingest.pipeline import run_ingest
 from ingest.run import ingest
 from ingest.scan import MAX_SHARDS, Shard, parse_shard, scan_files, shard_of, survey_roots
+from ingest.summary import FailureLog
 from siamese_search.datasets.demo import generate_demo
 from siamese_search.datasets.layouts import detect_layout
 from siamese_search.errors import UsageError

@@ -300,7 +300,7 @@ def test_unreadable_images_are_left_out_and_named(people: Path, tmp_path: Path) 
     bad = data / "0001_c1s1_000000_00.jpg"
     bad.write_bytes(bad.read_bytes()[:80])
     result = train(request(data, tmp_path / "run", REID.with_options(epochs=1), holdout=HoldOut(amount=0)))
-    assert [path for path, _ in result.failed] == [str(bad)]
+    assert [failure.path for failure in result.failed] == [str(bad)]
     assert result.metrics == {}
     for path in data.iterdir():
         path.write_bytes(b"no image")

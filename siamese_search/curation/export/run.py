@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from siamese_search.curation.export.fiftyone import write_fiftyone
 from siamese_search.curation.export.formats import (
     check_pyarrow,
     write_csv,
+    write_fiftyone,
     write_jsonl,
     write_npz,
     write_parquet,

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 import qdrant_edge as edge
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
-from siamese_search.gallery.edge import disk, layout, tally
+from siamese_search.gallery.edge import footprint, layout, tally
 from siamese_search.gallery.edge.convert import encode_bools, index_type, panics_unprinted, translated
 from siamese_search.gallery.edge.footprint import kept_in_memory, read_ahead
 from siamese_search.gallery.edge.locks import Turnstile
@@ -76,7 +76,7 @@ class ShardLease:
             raise StoreError(f"{self._what} was opened by another process: open it again after a fork")
         with self._mutex:
             if writing:
-                disk.check_room(self._locate(), self._what, room)
+                footprint.check_room(self._locate(), self._what, room)
             if self._copy is not None and self._depth == 0 and (writing or self._outdated()):
                 self.release()
             shard = self._open()
@@ -193,8 +193,8 @@ class ShardLease:
             self._storage = layout.read_header(generation).storage
             path = generation / layout.SHARD
             read_ahead(path, self._storage)
-            if path.is_dir() and not disk.can_open(path):
-                self._copy = disk.copy_shard(path, self._what)
+            if path.is_dir() and not footprint.can_open(path):
+                self._copy = footprint.copy_shard(path, self._what)
                 self._mark = layout.read_mark(generation)
                 path = Path(self._copy.name) / path.name
                 lock.release()  # the copy is nobody else's

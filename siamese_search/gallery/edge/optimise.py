@@ -29,8 +29,7 @@ import qdrant_edge as edge
 from siamese_search.errors import StoreBusyError, StoreError, printable
 from siamese_search.gallery.edge import journal, layout
 from siamese_search.gallery.edge.convert import index_type, shard_config, to_vector, translated
-from siamese_search.gallery.edge.disk import check_room
-from siamese_search.gallery.edge.footprint import has_index, taken
+from siamese_search.gallery.edge.footprint import check_room, has_index, taken
 from siamese_search.gallery.edge.lease import ShardLease, convert_stored
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.fields import UNINDEXED, json_path

@@ -27,7 +27,7 @@ from siamese_search.errors import (
 )
 from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Store
 from siamese_search.gallery.edge import layout
-from siamese_search.gallery.edge.disk import check_room
+from siamese_search.gallery.edge.footprint import check_room
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 

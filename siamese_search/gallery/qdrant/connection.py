@@ -23,11 +23,10 @@ from qdrant_client import QdrantClient
 
 from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.qdrant.address import Address
-from siamese_search.gallery.qdrant.cluster import missing_shards
-from siamese_search.gallery.qdrant.faults import Fault, fault_of
+from siamese_search.gallery.qdrant.faults import Fault, fault_of, missing_shards
 
 if TYPE_CHECKING:
-    from siamese_search.gallery.qdrant.keys import ApiKey
+    from siamese_search.gallery.qdrant.address import ApiKey
 
 T = TypeVar("T")
 

@@ -17,12 +17,16 @@ metadata, a flat mapping whose keys the server replaces one by one:
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import time
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
-from siamese_search.errors import StoreError, printable
+from siamese_search.errors import StoreBusyError, StoreError, printable
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage, read_storage
 
@@ -137,3 +141,54 @@ def read_generation(metadata: Mapping[str, Any] | None, where: str) -> Generatio
         pending,
         storage,
     )
+
+
+# Who builds a generation: a lease in its metadata, because there is no lock on a server. The builder renews it whenever
+# it writes; one that is older, or whose process is known to have died on this machine, may be taken over.
+
+#: Longer than a batch takes to be embedded, shorter than anybody waits for a machine that has died.
+LEASE_SECONDS = 120.0
+RENEW_SECONDS = 10.0
+
+#: This process: a number of its own, because process numbers come again (in a container it is always 1).
+PROCESS = uuid.uuid4().hex
+
+
+def lease() -> dict[str, Any]:
+    """A lease of this process, from now on."""
+    return {"host": socket.gethostname(), "pid": os.getpid(), "process": PROCESS, "seen": int(time.time())}
+
+
+def holder(builder: Mapping[str, Any], now: float | None = None) -> str | None:
+    """Who holds a lease that is still good, this process included, in words; None where nobody does."""
+    if not builder:
+        return None
+    host, pid, process = builder.get("host"), builder.get("pid"), builder.get("process")
+    age = max(0.0, (time.time() if now is None else now) - float(builder.get("seen") or 0))
+    if process != PROCESS:
+        if age > LEASE_SECONDS:
+            return None
+        if host == socket.gethostname() and (pid == os.getpid() or not _alive(pid)):
+            return None  # an earlier process of this number, or one that has ended
+    return f"process {pid} on {host}, which was last seen {age:.0f} s ago"
+
+
+def check_mine(generation: Generation) -> None:
+    """Raise StoreBusyError where another process has taken the lease over."""
+    if generation.builder.get("process") != PROCESS:
+        who = holder(generation.builder) or "nobody"
+        raise StoreBusyError(
+            f"gallery {generation.gallery!r} is now being re-indexed by {who}: this run stops"
+        )
+
+
+def _alive(pid: object) -> bool:
+    if type(pid) is not int or pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -24,13 +24,26 @@ from siamese_search.errors import (
 )
 from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Store
 from siamese_search.gallery.edge.layout import check_name
-from siamese_search.gallery.qdrant.address import check_encryption, gets_key, parse_address, read_authorities
+from siamese_search.gallery.qdrant.address import (
+    check_encryption,
+    gets_key,
+    parse_address,
+    read_authorities,
+    read_key,
+)
 from siamese_search.gallery.qdrant.collections import create_collection, update_metadata
 from siamese_search.gallery.qdrant.connection import CollectionExistsError, Connection, MissingCollectionError
 from siamese_search.gallery.qdrant.gallery import ServerGallery
-from siamese_search.gallery.qdrant.generation import Generation, collection_name, gallery_of, read_generation
-from siamese_search.gallery.qdrant.keys import read_key
-from siamese_search.gallery.qdrant.lease import RENEW_SECONDS, check_mine, holder, lease
+from siamese_search.gallery.qdrant.generation import (
+    RENEW_SECONDS,
+    Generation,
+    check_mine,
+    collection_name,
+    gallery_of,
+    holder,
+    lease,
+    read_generation,
+)
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 from siamese_search.settings import ServerSettings, Settings, load_settings
 

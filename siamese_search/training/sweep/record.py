@@ -7,16 +7,19 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from siamese_search._version import __version__
-from siamese_search.datasets.records import ImageRecord
+from siamese_search.datasets.records import Failure, ImageRecord
 from siamese_search.errors import DataError, TrainingError, UsageError, printable
 from siamese_search.evaluation.protocol import Protocol, all_vs_all
-from siamese_search.io.csv_cells import CsvWriter
+from siamese_search.io.csv_cells import CsvWriter, csv_cell
 from siamese_search.io.files import atomic_write_text
 from siamese_search.training.data import DataPaths, HoldOut, as_paths, load_split, read_paths, written_paths
 from siamese_search.training.sweep.grid import GridPoint, Value, flag, grid_points, parse_grid, swept, text
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 RECORD_NAME = "sweep.json"
 TABLE_NAME = "results.csv"
@@ -73,7 +76,7 @@ class Sweep:
     grid: dict[str, tuple[Value, ...]]
     runs: list[SweepRun]
     protocol: Protocol = field(repr=False)
-    failed: dict[str, str] = field(default_factory=dict)  # path → reason of images that could not be read
+    failed: list[Failure] = field(default_factory=list)
 
     @property
     def swept(self) -> list[str]:
@@ -106,7 +109,8 @@ class Sweep:
             {"name": run.name, **{key: value for key, value in asdict(run).items() if key != "point"}}
             for run in self.runs
         ]
-        saved = {"version": __version__, **self.description(), "failed": self.failed, "runs": runs}
+        failed = {failure.path: failure.reason for failure in self.failed}
+        saved = {"version": __version__, **self.description(), "failed": failed, "runs": runs}
         # Text of file names may hold lone surrogates, which only ASCII JSON can carry.
         atomic_write_text(self.directory / RECORD_NAME, json.dumps(saved, indent=1) + "\n")
         buffer = io.StringIO()
@@ -130,7 +134,7 @@ class Sweep:
                 *("" if number is None else f"{number:.6f}" for number in numbers),
                 "" if run.epochs is None else str(run.epochs),
                 "" if run.seconds is None else f"{run.seconds:.1f}",
-                _no_formula(run.reason or ""),
+                csv_cell(run.reason),
             ]
 
     def to_json(self) -> dict[str, Any]:
@@ -144,8 +148,19 @@ class Sweep:
             "queries": len(self.protocol.queries),
             "cameras": self.protocol.use_cameras,
             "runs": [self._run_json(run) for run in self.runs],
-            "failed": [{"path": printable(path), "reason": reason} for path, reason in self.failed.items()],
+            "failed": [{"path": failure.shown, "reason": failure.reason} for failure in self.failed],
         }
+
+    def to_frame(self) -> DataFrame:
+        """A row per run: its name, the swept options, its state and its figures. A pandas DataFrame."""
+        from pandas import json_normalize
+
+        runs = (self._run_json(run) for run in self.runs)
+        rows = [
+            {"run": run.pop("name"), **run.pop("values"), **run, "tar_at_far": run["tar_at_far"] or {}}
+            for run in runs
+        ]
+        return json_normalize(rows, sep="_")
 
     def _run_json(self, run: SweepRun) -> dict[str, Any]:
         found = run.figures
@@ -213,7 +228,7 @@ def load_sweep(directory: Path) -> Sweep:
         data, layout = read_paths(saved["data"]), str(saved["layout"])
         held = tuple(map(str, saved["heldout_identities"]))
         rest = (str(saved["init"]), None if saved["teacher"] is None else str(saved["teacher"]))
-        failed = {str(name): str(reason) for name, reason in saved["failed"].items()}
+        failed = [Failure(str(path), str(reason)) for path, reason in saved["failed"].items()]
     except FileNotFoundError:
         raise TrainingError(
             f"{printable(directory)}: no sweep to resume, {RECORD_NAME} is missing: check the directory"
@@ -249,11 +264,6 @@ def _run_of(point: GridPoint, saved: dict[str, Any]) -> SweepRun:
         raise ValueError(f"a run is {saved['state']!r}")
     keys = ("state", "reason", "fingerprint", "epochs", "seconds")
     return SweepRun(point, **{key: saved[key] for key in keys}, figures=figures)
-
-
-def _no_formula(reason: str) -> str:
-    """A reason may begin with a file's name, and a spreadsheet would run one that begins so."""
-    return f"'{reason}" if reason[:1] in ("=", "+", "-", "@") else reason
 
 
 def difference(asked: Sweep, there: Sweep) -> str | None:

@@ -14,6 +14,7 @@ from typing import Protocol as Structure
 import numpy as np
 from numpy.typing import NDArray
 
+from siamese_search.datasets.records import Failure
 from siamese_search.errors import DataError, SiameseSearchError, TrainingError, printable
 from siamese_search.evaluation.embedding import embed_records
 from siamese_search.evaluation.protocol import Protocol
@@ -116,7 +117,7 @@ def _bring_to_its_end(
     training = bundle.meta["training"]
     run.state, run.reason, run.fingerprint = "done", None, bundle.fingerprint
     run.epochs, run.seconds = int(training["epochs"]), float(training["seconds"])
-    sweep.failed.update(failed)
+    _add_failures(sweep, failed)
 
 
 def _train(
@@ -143,8 +144,13 @@ def _train(
             threads=threads,
         )
         result = train(request, reporter, stop)
-    sweep.failed.update(result.failed)
+    _add_failures(sweep, result.failed)
     return result.bundle
+
+
+def _add_failures(sweep: Sweep, failed: Sequence[Failure]) -> None:
+    known = {failure.path for failure in sweep.failed}
+    sweep.failed += [failure for failure in failed if failure.path not in known]
 
 
 def _share_teacher(sweep: Sweep, run: SweepRun, out: Path) -> None:
@@ -166,10 +172,10 @@ def measure(
     *,
     threads: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Figures, Sequence[tuple[str, str]]]:
+) -> tuple[Figures, Sequence[Failure]]:
     """Embed the images of ``protocol``, rank and verify them in memory, all against all.
 
-    Returns the figures and (path, reason) of the images that cannot be read, which take no part.
+    Returns the figures and the images that cannot be read, which take no part.
     Raises DataError where no image can be read or no query is left with a match.
     """
     embedded = embed_records(protocol.gallery, embedder, threads=threads, progress=progress)
@@ -191,7 +197,7 @@ def measure(
         tar_at_far=verification.tar_at_far,
         roc=(_rounded(curve.false_accept_rate), _rounded(curve.true_accept_rate)),
     )
-    return figures, [(failure.path, failure.reason) for failure in embedded.failed]
+    return figures, embedded.failed
 
 
 def _rounded(rates: NDArray[np.float64]) -> list[float]:

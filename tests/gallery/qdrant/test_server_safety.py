@@ -10,8 +10,7 @@ import traceback
 import pytest
 
 from siamese_search.errors import SettingsError, StoreError, UsageError
-from siamese_search.gallery.qdrant.address import check_encryption, gets_key, parse_address
-from siamese_search.gallery.qdrant.keys import ApiKey, read_key
+from siamese_search.gallery.qdrant.address import ApiKey, check_encryption, gets_key, parse_address, read_key
 from siamese_search.gallery.qdrant.store import connect
 from siamese_search.settings import Settings, load_settings
 

@@ -18,7 +18,7 @@ from siamese_search.errors import (
     UsageError,
 )
 from siamese_search.gallery.contract import Generations, ModelRef
-from siamese_search.gallery.qdrant import lease
+from siamese_search.gallery.qdrant import generation
 from siamese_search.gallery.qdrant import store as server_store
 
 from .. import contract, memory
@@ -152,7 +152,7 @@ def test_one_process_builds_at_a_time(filled, client, monkeypatch):
         with pytest.raises(StoreBusyError):
             refused("people")
     # A process of the same number on the same machine, later: the first one must have ended.
-    monkeypatch.setattr(lease, "PROCESS", "another")
+    monkeypatch.setattr(generation, "PROCESS", "another")
     later = memory.memory_store(client).build("people", NEW, wait=0)
     rows = contract.unit(np.random.default_rng(1), 1, NEW.dim)
     monkeypatch.undo()
@@ -162,13 +162,13 @@ def test_one_process_builds_at_a_time(filled, client, monkeypatch):
 
 
 def test_a_lease_ends_with_time_and_with_its_process():
-    mine = lease.lease()
-    assert lease.holder(mine) is not None
-    assert lease.holder({}) is None
+    mine = generation.lease()
+    assert generation.holder(mine) is not None
+    assert generation.holder({}) is None
     elsewhere = {**mine, "host": "another-machine", "process": "another"}
-    assert "another-machine" in (lease.holder(elsewhere) or "")
-    assert lease.holder(elsewhere, now=mine["seen"] + lease.LEASE_SECONDS + 1) is None
-    assert lease.holder({**mine, "process": "another", "pid": 2**22 + 1}) is None
+    assert "another-machine" in (generation.holder(elsewhere) or "")
+    assert generation.holder(elsewhere, now=mine["seen"] + generation.LEASE_SECONDS + 1) is None
+    assert generation.holder({**mine, "process": "another", "pid": 2**22 + 1}) is None
 
 
 class _Killed(BaseException):

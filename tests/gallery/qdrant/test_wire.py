@@ -13,7 +13,7 @@ import pytest
 from qdrant_client.http.exceptions import UnexpectedResponse
 
 from siamese_search.errors import SettingsError, StoreError
-from siamese_search.gallery.qdrant import address, keys
+from siamese_search.gallery.qdrant import address
 from siamese_search.gallery.qdrant import store as server_store
 from siamese_search.gallery.qdrant.connection import Connection
 from siamese_search.gallery.qdrant.faults import fault_of
@@ -50,7 +50,7 @@ def connect(server, *, key=None, grpc_port=None, notice=lambda _text: None, **se
     place = address.Address("http", "127.0.0.1", server.rest_port)
     connection = Connection(
         place,
-        key=None if key is None else keys.ApiKey(key),
+        key=None if key is None else address.ApiKey(key),
         grpc_port=grpc_port or server.grpc_port,
         notice=notice,
     )

@@ -10,14 +10,14 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from watching import wait_until
 
-from ingest.service import endpoint
+from ingest.service import metrics
 
 
 @pytest.fixture
 def port():
     registry = CollectorRegistry()
     Gauge("answered", "It.", registry=registry).set(1)
-    server = endpoint.Endpoint("127.0.0.1", 0, registry)
+    server = metrics.Endpoint("127.0.0.1", 0, registry)
     yield server.server_port
     server.shutdown()
     server.server_close()
@@ -38,8 +38,8 @@ def test_half_requests_take_few_threads_and_descriptors_and_keep_nobody_out(port
     for _ in range(200):
         clients.append(socket.create_connection(("127.0.0.1", port), timeout=10))
         clients[-1].sendall(b"GET /metrics HTTP/1.1\r\nX")
-    wait_until(lambda: descriptors() - before - 200 <= endpoint.MOST, "the oldest connections are closed")
-    assert threading.active_count() - threads <= endpoint.MOST
+    wait_until(lambda: descriptors() - before - 200 <= metrics.MOST, "the oldest connections are closed")
+    assert threading.active_count() - threads <= metrics.MOST
     assert all(scrape(port) for _ in range(3))
     for client in clients:
         client.close()
@@ -47,7 +47,7 @@ def test_half_requests_take_few_threads_and_descriptors_and_keep_nobody_out(port
 
 
 def test_a_connection_ends_also_where_it_sends_a_byte_now_and_then(port, monkeypatch):
-    monkeypatch.setattr(endpoint, "LIFETIME", 0.5)
+    monkeypatch.setattr(metrics, "LIFETIME", 0.5)
     client = socket.create_connection(("127.0.0.1", port), timeout=10)
     client.settimeout(0.1)
     began = time.monotonic()

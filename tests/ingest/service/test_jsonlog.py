@@ -6,7 +6,7 @@ from datetime import datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.service.jsonlog import JsonLog, LogHandler
+from ingest.service.jsonlog import JsonLog
 
 TEXT = st.text(st.characters(codec=None), max_size=30)  # surrogates, line separators, control characters
 
@@ -65,7 +65,7 @@ def test_a_reader_that_has_gone_is_no_error():
 def test_what_libraries_log_becomes_lines_too():
     stream = io.StringIO()
     logger = logging.Logger("store")
-    logger.addHandler(LogHandler(JsonLog(stream)))
+    logger.addHandler(JsonLog(stream))
     logger.warning("%s does not answer", "http://x")
     logger.error("lost")
     first, second = map(json.loads, stream.getvalue().splitlines())
@@ -80,6 +80,6 @@ def test_what_libraries_log_becomes_lines_too():
 def test_a_signature_in_a_url_is_not_logged():
     stream = io.StringIO()
     logger = logging.Logger("aiohttp")
-    logger.addHandler(LogHandler(JsonLog(stream)))
+    logger.addHandler(JsonLog(stream))
     logger.warning("cannot read https://me:secret@host/a.jpg?X-Amz-Signature=secret now")
     assert json.loads(stream.getvalue())["message"] == "cannot read https://host/a.jpg now"

@@ -1,6 +1,6 @@
 import os
 
-from ingest.watching.settling import Settling, signature_of
+from ingest.watching.events import Settling, signature_of
 
 
 def test_a_path_settles_once_it_has_been_quiet_for_so_long(tmp_path):

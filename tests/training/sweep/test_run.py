@@ -234,7 +234,7 @@ def test_an_unreadable_held_out_image_is_named(whole: Path, people: Path, tmp_pa
     )
     bad.write_bytes(bad.read_bytes()[:80])
     done = sweep(data, out, margin=MARGINS)
-    assert list(done.failed) == [str(bad)]
+    assert [failure.path for failure in done.failed] == [str(bad)]
     assert [run.state for run in done.runs] == ["done", "done"]
     assert load_sweep(out).failed == done.failed
 
@@ -296,3 +296,11 @@ def test_without_a_directory_the_unfinished_sweep_is_taken_up(
     assert "going on with runs/begun" in said[0]
     other = sweeps.plan_runs(people, **{**options, "epochs": 3})  # type: ignore[arg-type]
     assert other.directory.name.startswith("sweep-")
+
+
+def test_a_sweep_is_a_frame(whole: Path) -> None:
+    sweep = load_sweep(whole)
+    frame = sweep.to_frame()
+    assert list(frame["run"]) == [run.name for run in sweep.runs]
+    assert set(sweep.swept) <= set(frame.columns)
+    assert list(frame["mAP"]) == [run.figures.mAP for run in sweep.runs if run.figures]
