@@ -54,10 +54,9 @@ class Detection:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set in memory.
+    """A data set in memory. ``root``: the directory that record keys are relative to.
 
-    ``root`` is the directory that record keys are relative to. ``triplets`` are (anchor, positive, negative)
-    keys of records; empty unless the layout is ``triplets``.
+    ``triplets``: (anchor, positive, negative) keys of records; empty unless the layout is ``triplets``.
     """
 
     root: Path

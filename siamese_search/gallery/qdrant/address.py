@@ -206,3 +206,14 @@ def _checked(text: str, where: str) -> ApiKey:
             f"{where}: not an API key: it holds blanks or characters beyond ASCII, or is too long"
         )
     return ApiKey(value)
+
+
+def key_for(address: Address, settings: Settings) -> tuple[ApiKey | None, str]:
+    """The API key to send there, and why there is one that is not sent ("" where there is no such reason)."""
+    key = read_key()
+    if key is None or gets_key(address, settings):
+        return key, ""
+    return None, (
+        f"the key was not sent, because the URL stands in ./sss.toml; if you trust {address.host}, add it to"
+        " trusted_hosts in your own settings (~/.config/sss/sss.toml)"
+    )

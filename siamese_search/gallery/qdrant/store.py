@@ -24,13 +24,7 @@ from siamese_search.errors import (
 )
 from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Store
 from siamese_search.gallery.edge.layout import check_name
-from siamese_search.gallery.qdrant.address import (
-    check_encryption,
-    gets_key,
-    parse_address,
-    read_authorities,
-    read_key,
-)
+from siamese_search.gallery.qdrant.address import check_encryption, key_for, parse_address, read_authorities
 from siamese_search.gallery.qdrant.collections import create_collection, update_metadata
 from siamese_search.gallery.qdrant.connection import CollectionExistsError, Connection, MissingCollectionError
 from siamese_search.gallery.qdrant.gallery import ServerGallery
@@ -60,13 +54,7 @@ def connect(location: str, *, settings: Settings | None = None) -> ServerStore:
     settings = load_settings() if settings is None else settings
     address = parse_address(location)
     check_encryption(address, settings)
-    key, withheld = read_key(), ""
-    if key is not None and not gets_key(address, settings):
-        key = None
-        withheld = (
-            f"the key was not sent, because the URL stands in ./sss.toml; if you trust {address.host}, add it to"
-            " trusted_hosts in your own settings (~/.config/sss/sss.toml)"
-        )
+    key, withheld = key_for(address, settings)
     connection = Connection(
         address,
         key=key,
