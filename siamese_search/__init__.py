@@ -18,6 +18,7 @@ from siamese_search._version import __version__
 if TYPE_CHECKING:
     from ingest.run import ingest
     from ingest.summary import IngestSummary
+    from siamese_search.api.calibration import calibrate
     from siamese_search.api.curation import duplicates, export, label, propose_identities
     from siamese_search.api.evaluation import compare_models, evaluate
     from siamese_search.api.handle import Gallery
@@ -75,6 +76,7 @@ _HOMES = {
     "map_gallery": "siamese_search.api.retrieval",
     "quantise_model": "siamese_search.api.training",
     "sweep": "siamese_search.api.training",
+    "calibrate": "siamese_search.api.calibration",
     "compare_models": "siamese_search.api.evaluation",
     "IngestSummary": "ingest.summary",
     "Failure": "siamese_search.datasets.records",
@@ -107,6 +109,7 @@ __all__ = [
     "SiameseSearchError",
     "TrainResult",
     "__version__",
+    "calibrate",
     "compare",
     "compare_models",
     "describe",
