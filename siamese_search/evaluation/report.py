@@ -204,6 +204,7 @@ class EvaluationReport:
             "reranked": None if self.reranked is None else self.reranked.to_json(),
             "quantised": [one.to_json() for one in self.quantised],
             "calibration": None if self.calibration is None else self.calibration.to_json(),
+            "calibrated_in": self.calibrated_place or None,
             "kept_calibration": None if self.kept is None else _by_rate(self.kept_points()),
             "depth": self.depth,
             "model": self.model,
