@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,15 @@ from siamese_search.model.calibration import Calibration
 from siamese_search.model.embedder import Embedder, load_embedder
 from siamese_search.render.sheets import draw_comparison
 from siamese_search.retrieval.comparison import compare
-from siamese_search.retrieval.judging import ALONE, Judge
+from siamese_search.retrieval.judging import Judge
 
 KNOWN = Calibration((0.5, 0.01), (-0.5, 0.9999), slope=10.0, offset=-5.0, genuine=50, impostor=100)
+#: Two images are as likely the same as not at a score of 0.99995, which noise does not reach.
+PRIOR = 1 / (1 + math.exp(4.9995))
 
 
 def judged(_vectors: object) -> Judge:
-    return Judge(KNOWN)
+    return Judge(KNOWN, prior=PRIOR)
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +53,15 @@ def test_scores_are_those_of_each_pair_alone(embedder: Embedder, images: list[Pa
 
 def test_a_calibrated_model_decides(embedder: Embedder, images: list[Path]) -> None:
     usual = compare(images[:1], images, embedder, judged)
-    assert usual.threshold == KNOWN.even_score(ALONE)  # where the probability is one half, as in a search
+    assert usual.threshold == pytest.approx(0.99995)  # where the probability is one half, as in a search
     found = compare(images[:1], images, embedder, judged, false_match_rate=0.01)
     assert (found.threshold, found.false_match_rate) == (0.9999, 0.01)
     assert found.same is not None
     assert found.same.tolist() == [[True, False, False, False]]
     assert found.any_same is True
     assert found.probabilities is not None
-    assert found.probabilities[0, 0] == pytest.approx(KNOWN.probability(1.0, ALONE), abs=1e-4)
-    assert compare(images[:1], images[1:], embedder, judged, false_match_rate=0.01).any_same is False
+    assert found.probabilities[0, 0] == pytest.approx(KNOWN.probability(1.0, PRIOR), abs=1e-4)
+    assert compare(images[:1], images[1:], embedder, judged).any_same is False
     given = compare(images[:1], images[1:], embedder, judged, threshold=-1.0)
     assert (given.any_same, given.false_match_rate) == (True, None)
     with pytest.raises(UsageError, match="below what"):
