@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
+from siamese_search.errors import BundleError, DataError, ModelMismatchError, UsageError, printable
 from siamese_search.workspace import StrPath, current_settings, model_of, open_to_write, place_of
 
 if TYPE_CHECKING:
@@ -102,10 +102,10 @@ def _measured(gallery: Gallery) -> tuple[Calibration, int, int]:
 
 
 def verdicts_in(gallery: Gallery) -> Judge | None:
-    """What verdicts rest on in an open gallery; ``None`` where its model is not on this machine."""
+    """What verdicts rest on in an open gallery; ``None`` where its model is not on this machine, or is damaged."""
     from siamese_search.retrieval.judging import judge_in
 
-    with suppress(ModelMismatchError):
+    with suppress(ModelMismatchError, BundleError):
         return judge_in(gallery, model_of(gallery.model).calibration)
     return None
 
