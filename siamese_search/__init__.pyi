@@ -1,6 +1,7 @@
 """The public names, each with its home; at run time :mod:`lazy_loader` reads them here."""
 
 from ._version import __version__ as __version__
+from .api.calibration import calibrate as calibrate
 from .api.curation import duplicates as duplicates
 from .api.curation import export as export
 from .api.curation import label as label

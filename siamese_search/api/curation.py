@@ -146,8 +146,8 @@ def propose_identities(
     """Cluster a gallery's images without identity (``labelled``: all), for a person to review. Changes nothing.
 
     neighbours: about as many images as an identity has. least: lowest mean k-reciprocal similarity of two clusters
-    that are merged, 0 to 1. cosine: lowest mean cosine, by default what the model's calibration gives for a false match
-    rate of 0.01. model: the bundle whose calibration counts, by default the gallery's own. See
+    that are merged, 0 to 1. cosine: lowest mean cosine, by default what the gallery's calibration, else its model's,
+    gives for a false match rate of 0.01. model: the bundle whose calibration counts, by default the gallery's own. See
     :func:`siamese_search.curation.identities.propose`.
     """
     from siamese_search.curation.identities import propose
@@ -156,6 +156,7 @@ def propose_identities(
     from siamese_search.gallery.opening import open_store
     from siamese_search.gallery.times import bind_to
     from siamese_search.model.bundle import load_bundle
+    from siamese_search.retrieval.judging import gallery_calibration
     from siamese_search.workspace import model_of
 
     conditions = parse_where([options.where] if isinstance(options.where, str) else list(options.where))
@@ -178,7 +179,7 @@ def propose_identities(
         return propose(
             found,
             bound,
-            calibration=None if bundle is None else bundle.calibration,
+            calibration=gallery_calibration(found) or (None if bundle is None else bundle.calibration),
             options=options,
             progress=progress,
         )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from siamese_search.api.calibration import check_place, keep
 from siamese_search.errors import BundleError, DataError, UsageError, printable
 from siamese_search.evaluation.options import EvaluateOptions
 from siamese_search.options import request
@@ -44,7 +45,8 @@ def evaluate(
     quantise: also measure searches in copies of fewer bits, ``int8``, ``int4`` or ``binary`` (``report.quantised``).
     copies: count an image's byte copies as images of their own; by default the first of an identity's stays, and
     ``report.plan.excluded`` says how many queries had one. calibrate: fit thresholds and probabilities to these pairs,
-    and keep them in the bundle (``report.calibration``): from then on searches with it say match or no match.
+    and keep them (``report.calibration``) in the gallery in use (``store``, ``gallery``), which is made where there is
+    none; in the bundle of a run where the images are the run's own and no gallery is named. Never in the package.
 
     Raises DataError (no identity, nobody to find, an identity that is not there), BundleError, UsageError.
     """
@@ -58,6 +60,9 @@ def evaluate(
     settings = current_settings()
     named = settings.model if options.model is None else os.fspath(options.model)
     subject = choose_subject(data, named)
+    into_bundle = options.store is None and options.gallery is None and subject.is_own_data
+    if options.calibrate and not into_bundle:
+        check_place(settings, options.store, options.gallery, subject.bundle)
     if options.queries is not None and subject.others:
         raise UsageError(
             "queries are searched in one data set; name it too (sss evaluate photos/ --queries …)"
@@ -91,9 +96,13 @@ def evaluate(
         from siamese_search.evaluation.calibrate import calibrate as fit
         from siamese_search.evaluation.calibrate import save_calibration
 
-        report = replace(report, calibration=fit(report.pairs, f"{subject.place}: {reason}"))
-        assert report.calibration is not None
-        save_calibration(subject.bundle, report.calibration)
+        found = fit(report.pairs, f"{subject.place}: {reason}")
+        if into_bundle:
+            save_calibration(subject.bundle, found)
+            place = f"model {printable(subject.bundle.name)}"
+        else:
+            place = keep(settings, options.store, options.gallery, subject.bundle, found)
+        report = replace(report, calibration=found, calibrated_place=place)
     return report
 
 

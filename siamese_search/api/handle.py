@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from siamese_search.curation.duplicates import Group
     from siamese_search.curation.identities import Proposals
     from siamese_search.evaluation.report import EvaluationReport
+    from siamese_search.gallery.contract import Gallery as Opened
     from siamese_search.gallery.filters import Condition
-    from siamese_search.model.calibration import Calibration
+    from siamese_search.model.bundle import Bundle
+    from siamese_search.retrieval.judging import Judge
     from siamese_search.retrieval.results import QueryResult
     from siamese_search.retrieval.searcher import Searcher
     from siamese_search.retrieval.timeline import Timeline
@@ -56,6 +58,7 @@ class GalleryHandle:
         self._reader = Reader(self.store, self.gallery, self._model, self._threads)
         self._turn = threading.RLock()
         self._closed = False
+        self._judged: tuple[tuple[str | None, float | None], Judge] | None = None
 
     @classmethod
     def of(cls, options: SearchOptions) -> Self:
@@ -65,19 +68,16 @@ class GalleryHandle:
     @request(SearchOptions)
     def search(self, *queries: StrPath | NDArray[np.uint8], options: SearchOptions) -> list[QueryResult]:
         """As :func:`siamese_search.search`."""
-        from siamese_search.retrieval.matching import mark, population
+        from siamese_search.retrieval.matching import mark
 
         question = _Question.of(queries, options)
 
-        def answer(
-            searcher: Searcher, bound: Sequence[Condition], known: Calibration | None
-        ) -> list[QueryResult]:
+        def answer(searcher: Searcher, bound: Sequence[Condition], judge: Judge) -> list[QueryResult]:
             answers = searcher.search(
                 question.images, options.k, bound, like=question.keys, unlike=question.away, options=options
             )
-            if known is None:
-                return answers
-            return mark(answers, known, options.fmr, population(searcher.gallery, bound))
+            images = searcher.gallery.count(bound) if judge.calibration is not None else 0
+            return mark(answers, judge, options.fmr, images)
 
         return self._ask(options, answer)
 
@@ -89,9 +89,7 @@ class GalleryHandle:
 
         question = _Question.of(queries, options)
 
-        def answer(
-            searcher: Searcher, bound: Sequence[Condition], known: Calibration | None
-        ) -> list[Timeline]:
+        def answer(searcher: Searcher, bound: Sequence[Condition], judge: Judge) -> list[Timeline]:
             wanted = FollowRequest(
                 choose_field(searcher.gallery.fields(), options.time_field),
                 options.k,
@@ -103,7 +101,7 @@ class GalleryHandle:
             asked = searcher.probes(
                 question.images, question.keys, question.away, together=options.together, flip=options.flip
             )
-            return follow(searcher, asked, wanted, bound, known)
+            return follow(searcher, asked, wanted, bound, judge)
 
         return self._ask(options, answer)
 
@@ -181,10 +179,21 @@ class GalleryHandle:
                 )
         return self._turn
 
+    def _judge(self, opened: Opened, bundle: Bundle, options: SearchOptions) -> Judge:
+        """Kept while nobody writes: it takes a look at some of the gallery's vectors."""
+        from siamese_search.retrieval.judging import NOT_FLIPPED, Judge, judge_in
+
+        if options.flip:
+            return Judge(None, why=NOT_FLIPPED)
+        mark = opened.write_mark()
+        if mark is None or self._judged is None or self._judged[0] != (mark, options.prior):
+            self._judged = (mark, options.prior), judge_in(opened, bundle.calibration, options.prior)
+        return self._judged[1]
+
     def _ask(
         self,
         options: SearchOptions,
-        answer: Callable[[Searcher, Sequence[Condition], Calibration | None], list[Answer]],
+        answer: Callable[[Searcher, Sequence[Condition], Judge], list[Answer]],
     ) -> list[Answer]:
         from siamese_search.gallery.filters import parse_where
         from siamese_search.gallery.times import bind_to
@@ -195,9 +204,10 @@ class GalleryHandle:
 
         def once() -> list[Answer]:
             opened, embedder, bundle = self._reader.now()
-            check_fmr(bundle.calibration, options.fmr, printable(bundle.name))
+            judge = self._judge(opened, bundle, options)
+            check_fmr(judge, options.fmr, printable(bundle.name))
             bound = bind_to(opened, conditions)
-            return answer(Searcher(opened, embedder), bound, bundle.calibration)
+            return answer(Searcher(opened, embedder), bound, judge)
 
         with self._mine(
             "search", {name: getattr(options, name) for name in ("store", "gallery", "model", "threads")}

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from siamese_search.api.calibration import verdicts_in
 from siamese_search.errors import UsageError, printable
 from siamese_search.maintenance.options import ReindexOptions
 from siamese_search.options import request
@@ -188,6 +189,9 @@ def _facts(store: Store, name: str) -> dict[str, Any]:
         facts = asdict(opened.info())
         facts["identities"] = _distinct(opened, facts["fields"], "identity")
         facts["cameras"] = _distinct(opened, facts["fields"], "camera")
+        judge = verdicts_in(opened)
+        facts["calibration"] = None if judge is None else judge.owner
+        facts["no_verdict"] = "" if judge is None else judge.why
     generations = store.generations(name)
     for which, model in (("previous", generations.previous), ("building", generations.building)):
         facts[which] = None if model is None else asdict(model)

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import DataError, GalleryReplacedError, UsageError, printable
 from siamese_search.options import request
-from siamese_search.retrieval.options import MapOptions, SearchOptions, TimelineOptions
+from siamese_search.retrieval.options import CompareOptions, MapOptions, SearchOptions, TimelineOptions
 from siamese_search.workspace import StrPath, load, path_text, place_of, query_images
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from siamese_search.model.bundle import Bundle
+    from siamese_search.retrieval.judging import Judge
     from siamese_search.retrieval.results import QueryResult
     from siamese_search.retrieval.timeline import Timeline
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from siamese_search.gallery.checks import Sample
     from siamese_search.retrieval.comparison import Comparison
     from siamese_search.retrieval.map import GalleryMap, MapPoint
+    from siamese_search.settings import Settings
 
 
 Answer = TypeVar("Answer")
@@ -71,31 +74,26 @@ def timeline(*queries: StrPath | NDArray[np.uint8], options: TimelineOptions) ->
         return handle.timeline(*queries, options=options)
 
 
-def compare(
-    a: StrPath,
-    b: StrPath,
-    *,
-    model: StrPath | None = None,
-    fmr: float | None = None,
-    threshold: float | None = None,
-    threads: int | None = None,
-) -> Comparison:
+@request(CompareOptions)
+def compare(a: StrPath, b: StrPath, *, options: CompareOptions) -> Comparison:
     """Score every pair of an image of ``a`` and one of ``b``: image files, or directories of them.
 
-    model: a bundle (default: the settings', else the bundled one). fmr: false match rate of the threshold (0.01), for
-    a calibrated model; threshold: a cosine similarity instead. Without either the scores come undecided.
-    Raises UsageError (both given, or a rate that the model cannot give), ImageError, DataError, BundleError.
+    A pair has the probability that a search in the same gallery gives it: calibration and prior are the gallery's,
+    where there is one of this model; else the model's own calibration and a prior of 0.01. It need not hold them.
+    model: a bundle (default: the settings', else the gallery's own, else the bundled one). fmr: false match rate of the
+    threshold; threshold: a cosine similarity instead. Without any the scores come undecided.
+    Raises UsageError (both given, or a rate that nothing here can give), ImageError, DataError, BundleError.
     """
-    from siamese_search.model.bundle import load_bundle
     from siamese_search.retrieval.comparison import compare as score
+    from siamese_search.retrieval.judging import Judge, judge_alone
     from siamese_search.retrieval.matching import check_fmr
     from siamese_search.settings import load_settings
 
-    if fmr is not None and threshold is not None:
+    if options.fmr is not None and options.threshold is not None:
         raise UsageError("give either a false match rate or a threshold, not both")
     settings = load_settings()
-    bundle = load_bundle((settings.model if model is None else os.fspath(model)) or None)
-    check_fmr(bundle.calibration, fmr, printable(bundle.name))
+    bundle, found = _judge_in_use(settings, options)
+    check_fmr(found or Judge(bundle.calibration), options.fmr, printable(bundle.name))
     left, right = (
         [path for path in query_images(path_text(side, "what is compared")) if isinstance(path, Path)]
         for side in (a, b)
@@ -103,11 +101,37 @@ def compare(
     return score(
         left,
         right,
-        load(bundle, "cpu", settings.threads if threads is None else threads),
-        bundle.calibration,
-        threshold=threshold,
-        false_match_rate=fmr,
+        load(bundle, "cpu", settings.threads if options.threads is None else options.threads),
+        lambda vectors: found or judge_alone(bundle.calibration, vectors, options.prior),
+        threshold=options.threshold,
+        false_match_rate=options.fmr,
     )
+
+
+def _judge_in_use(settings: Settings, options: CompareOptions) -> tuple[Bundle, Judge | None]:
+    """The model to compare with, and the judge of the gallery in use, where there is one of that model.
+
+    A gallery that was named must be there, and of the model that was named; one that was not need be neither.
+    """
+    from siamese_search.errors import GalleryNotFoundError, ModelMismatchError
+    from siamese_search.gallery.opening import open_gallery
+    from siamese_search.model.bundle import load_bundle
+    from siamese_search.retrieval.judging import judge_in
+    from siamese_search.workspace import model_of, reference
+
+    named = settings.model if options.model is None else os.fspath(options.model)
+    bundle = load_bundle(named) if named else None
+    place, name = place_of(settings, options.store, options.gallery)
+    wanted = options.store is not None or options.gallery is not None
+    try:
+        with open_gallery(place, name, model=None if bundle is None else reference(bundle)) as opened:
+            bundle = bundle or model_of(opened.model)
+            if wanted or opened.count():
+                return bundle, judge_in(opened, bundle.calibration, options.prior)
+    except (GalleryNotFoundError, ModelMismatchError):
+        if wanted:
+            raise
+    return bundle or load_bundle(None), None
 
 
 @request(MapOptions)

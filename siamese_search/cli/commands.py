@@ -22,6 +22,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Train and measure": {
         "evaluate": ("siamese_search.cli.evaluate", "Measure a model on identities it has never seen."),
+        "calibrate": ("siamese_search.cli.calibrate", "Measure what scores mean in a gallery."),
         "train": ("siamese_search.cli.train", "Train a model on your own identities."),
         "sweep": ("siamese_search.cli.train", "Train with several values of an option and compare them."),
         "quantise": ("siamese_search.cli.quantise", "Make an int8 copy of a model."),

@@ -18,6 +18,7 @@ from siamese_search.options import click_options
 if TYPE_CHECKING:
     from siamese_search.evaluation.compare import PairedReport
     from siamese_search.evaluation.report import EvaluationReport
+    from siamese_search.model.calibration import Calibration
 
 EPILOG = """\b
 Examples:
@@ -207,21 +208,30 @@ def _quantised(report: EvaluationReport) -> list[tuple[str, str]]:
 
 def _calibrated(report: EvaluationReport) -> list[tuple[str, str | None]]:
     """The thresholds that the model now has, or how those that it came with hold here."""
-    from siamese_search.evaluation.report import CALIBRATED_RATES
-
     found = report.calibration
     if found is None:
         kept = "  ".join(
             f"{rate:g}: {point.false_accept_rate:.2%}" for rate, point in report.kept_points().items()
         )
         return [("calibration", f"pairs that the model's thresholds let pass  {kept}")] if kept else []
+    undo = "; sss calibrate --undo takes it back" if report.calibrated_place.startswith("gallery") else ""
+    return [
+        ("calibrated", f"least score at a false match rate of  {thresholds(found)}"),
+        ("written to", f"{report.calibrated_place}{undo}"),
+    ]
+
+
+def thresholds(found: Calibration) -> str:
+    """The least scores at the rates that are shown."""
+    from siamese_search.evaluation.report import CALIBRATED_RATES
+
     points = []
     for rate in CALIBRATED_RATES:
         try:
             points.append(f"{rate:g}: {found.threshold(rate):.4f}")
         except UsageError:
             points.append(f"{rate:g}: n/a")
-    return [("calibrated", f"least score at a false match rate of  {'  '.join(points)}")]
+    return "  ".join(points)
 
 
 def _open_set(report: EvaluationReport) -> str:

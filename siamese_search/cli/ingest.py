@@ -149,6 +149,11 @@ def ingest_command(
     advice = advise(summary)
     if advice is not None:
         note(advice)
+    if summary.embedded and not summary.interrupted:
+        from siamese_search.api.calibration import no_verdicts
+
+        if reason := no_verdicts(store=options.store, gallery=options.gallery):
+            note(f"sss: {reason}")
     return _exit_code(summary)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import format_option, insecure_option, json_option, threads_option
+from siamese_search.cli.options import format_option, insecure_option, json_option
 from siamese_search.cli.output import (
     note,
     safe,
@@ -20,7 +20,7 @@ from siamese_search.cli.output import (
 )
 from siamese_search.errors import UsageError
 from siamese_search.options import click_options
-from siamese_search.retrieval.options import MapOptions
+from siamese_search.retrieval.options import CompareOptions, MapOptions
 
 if TYPE_CHECKING:
     from siamese_search.retrieval.comparison import Comparison
@@ -52,7 +52,7 @@ Examples:
   sss compare a.jpg photos/ --save who.png   one against many, as a picture
   if sss compare door.jpg anna.jpg > /dev/null; then echo open; fi
 
-Needs a calibrated model (sss evaluate --calibrate) or --threshold.
+Needs a calibration (sss calibrate) or --threshold.
 Exit codes: 0 the same (of several pairs: at least one), 1 different, 2 could not tell.
 """
 
@@ -121,19 +121,7 @@ def _write(found: GalleryMap, save: Path) -> None:
 )
 @click.argument("a", type=click.Path(), metavar="A")
 @click.argument("b", type=click.Path(), metavar="B")
-@click.option("--model", metavar="BUNDLE", help="Model bundle.  [default: the bundled one; SSS_MODEL]")
-@click.option(
-    "--fmr",
-    type=click.FloatRange(0, 1, min_open=True),
-    metavar="X",
-    help="False match rate of the threshold, for a calibrated model.  [default: 0.01]",
-)
-@click.option(
-    "--threshold",
-    type=click.FloatRange(-1, 1),
-    metavar="S",
-    help="Least cosine similarity of the same identity, instead of the calibrated one.",
-)
+@click_options(CompareOptions, after={"store": [insecure_option]})
 @format_option("table", "json", "csv")
 @click.option(
     "--save",
@@ -141,24 +129,18 @@ def _write(found: GalleryMap, save: Path) -> None:
     metavar="FILE.png",
     help="Also draw the pairs with their scores.",
 )
-@threads_option
-def compare_command(
-    a: str,
-    b: str,
-    model: str | None,
-    fmr: float | None,
-    threshold: float | None,
-    format: str,
-    save: Path | None,
-    threads: int | None,
-) -> int:
-    """Compare image A with image B. A directory on either side stands for all images in it: then every pair."""
+def compare_command(a: str, b: str, options: CompareOptions, format: str, save: Path | None) -> int:
+    """Compare image A with image B. A directory on either side stands for all images in it: then every pair.
+
+    The probability is the one that a search in the gallery in use gives such a pair; without a gallery, the prior is 1
+    in 100.
+    """
     from siamese_search.api.retrieval import compare
 
     try:
         if save is not None and save.suffix.lower() != ".png":
             raise UsageError(f"{safe(save)}: --save draws a PNG; name the file with .png")
-        found = compare(a, b, model=model, fmr=fmr, threshold=threshold, threads=threads)
+        found = compare(a, b, options=options)
         for failure in found.failed:
             warn(f"skipped {failure.shown}: {failure.reason}")
         _print_comparison(found, format)
@@ -168,10 +150,10 @@ def compare_command(
             draw_comparison(found, save)
             note(f"wrote {safe(save)}")
         if found.any_same is None:
-            raise UsageError(
-                "there is no threshold to decide by: calibrate the model (sss evaluate DATA --calibrate) or give"
-                " --threshold"
+            reason = (
+                found.judge.why or "the model is not calibrated; calibrate on labelled images: sss calibrate"
             )
+            raise UsageError(f"there is no threshold to decide by (--threshold sets one): {reason}")
     except Exception as error:  # whatever it was, it is not the answer "another identity"
         error.exit_code = EXIT_TROUBLE  # type: ignore[attr-defined]
         raise
@@ -192,7 +174,13 @@ def _print_comparison(found: Comparison, format: str) -> None:
 
 
 def _print_pair(found: Comparison) -> None:
-    chance = None if found.probabilities is None else f"{found.probabilities[0, 0]:.1%}"
+    from siamese_search.render.marks import percent
+
+    chance = None
+    if found.probabilities is not None:
+        judge = found.judge
+        whose = f"prior 1 in {1 / judge.prior:,.3g}; the {judge.origin}'s calibration"
+        chance = f"{percent(float(found.probabilities[0, 0]))}  ({whose}{f'; {judge.doubt}' if judge.doubt else ''})"
     write_pairs(
         [
             ("verdict", {True: "same", False: "different", None: "not decided"}[found.any_same]),
@@ -206,7 +194,7 @@ def _print_pair(found: Comparison) -> None:
 def _threshold(found: Comparison) -> str | None:
     if found.threshold is None:
         return None
-    origin = "" if found.false_match_rate is None else f"  (false match rate {found.false_match_rate:g})"
+    origin = "" if found.false_match_rate is None else f"  (false match rate {found.false_match_rate:.2g})"
     return f"{found.threshold:.4f}{origin}"
 
 

@@ -76,11 +76,15 @@ def reindex_command(options: ReindexOptions, drop_old: bool, json: bool) -> int:
         write_json(summary.to_json())
     else:
         before = "deleted" if drop_old else "kept for `sss rollback` until `sss reindex --drop-old`"
+        calibration = {
+            "kept": "\nits calibration is kept",
+            "dropped": "\nits calibration was of the former model and stays with that; measure one: sss calibrate",
+        }.get(summary.calibration or "", "")
         write_text(
             f"{summary.images} images, {summary.embedded} of them embedded now ({summary.seconds:.1f} s)\n"
             f"gallery '{summary.collection}' in {safe(summary.store)}: now by {safe(summary.model)},"
             f" was by {safe(summary.former_model)}\n"
-            f"the former vectors are {before}"
+            f"the former vectors are {before}{calibration}"
         )
     return EXIT_PARTIAL if summary.dropped else EXIT_DONE
 

@@ -89,6 +89,9 @@ def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
         columns = [("gallery", "text"), ("images", "number"), ("identities", "number"), ("cameras", "number")]
         columns += [("size", "number"), ("model", "path"), ("", "text"), ("filter by", "words")]
         write_table(columns, [_row(item) for item in galleries])
+        for item in galleries:
+            if item["no_verdict"]:
+                write_text(f"{safe(item['name'])}: {item['no_verdict']}")
     else:
         write_text("")
     write_pairs(
@@ -130,6 +133,7 @@ def _print_gallery(item: dict[str, Any]) -> None:
         ("vectors", f"{storage['vectors']}{quantised}"),
         ("index", f"HNSW, {indexed:,} images" if indexed else "none: exact search"),
         *_size_pair(item),
+        ("verdicts", _verdicts(item)),
         ("made by", _model(item["model"])),
     ]
     if item["previous"]:
@@ -139,6 +143,11 @@ def _print_gallery(item: dict[str, Any]) -> None:
     fields = [f"{name} ({kind})" for name, kind in sorted(item["fields"].items()) if name not in BOOKKEEPING]
     write_pairs([*pairs, ("filter by", ", ".join(fields))])
     write_text("")
+
+
+def _verdicts(item: dict[str, Any]) -> str:
+    owner = item["calibration"]
+    return item["no_verdict"] or (f"by the {owner}'s calibration" if owner else "none: not calibrated")
 
 
 def _size_pair(item: dict[str, Any]) -> list[tuple[str, str]]:

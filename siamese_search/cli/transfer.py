@@ -70,7 +70,8 @@ def _copied(title: str, copy: Callable[..., CopySummary], json: bool) -> int:
     extra = f", {report.extra:,} only there" if report.extra else ""
     write_text(
         f"{report.points:,} images: {report.copied:,} copied, {report.kept:,} there already{extra}"
-        f" ({summary.seconds:.1f} s); {report.verified} vectors compared\n"
+        f" ({summary.seconds:.1f} s); {report.verified} vectors compared"
+        f"{', its calibration too' if report.calibrated else ''}\n"
         f"gallery '{safe(summary.gallery)}' from {safe(summary.source)} to {safe(summary.target)}"
     )
     return EXIT_DONE

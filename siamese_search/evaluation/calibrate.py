@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from siamese_search.errors import BundleError, DataError, printable
 from siamese_search.evaluation.verification import PairScores
 from siamese_search.io.files import atomic_write_text
-from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
+from siamese_search.model.bundle import META_NAME, Bundle, bundled_path, load_bundle
 from siamese_search.model.calibration import Calibration
 
 #: Measured false match rates per factor of ten, from 1 downwards; 0.1, 0.01 and 0.001 are among them.
@@ -56,7 +56,14 @@ def calibrate(pairs: PairScores, data: str = "") -> Calibration:
 
 
 def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
-    """Write the calibration into the bundle's ``model.json``; weights and fingerprint stay. Raises BundleError."""
+    """Write the calibration into the ``model.json`` of a run's own bundle; weights and fingerprint stay.
+
+    Raises BundleError where it cannot be written, and for the installed package's: every gallery there is shares that.
+    """
+    if bundle.path.resolve() == bundled_path().resolve():
+        raise BundleError(
+            "the bundled model belongs to the installed package and is never written: name a gallery"
+        )
     meta = {**bundle.meta, "calibration": calibration.to_json()}
     path = bundle.path / META_NAME
     try:

@@ -54,8 +54,10 @@ class EvaluateOptions(Request):
         many=True,
     )
     calibrate: bool = option(
-        False, "Keep thresholds and probabilities in the model: searches then say match or no match."
+        False, "Keep thresholds and probabilities in the gallery: searches then say match or no match."
     )
+    store: StrPath | None = shared.store()
+    gallery: str | None = shared.gallery()
     depth: int | None = option(
         None, "Results fetched per query.  [default: all]", kind=int, low=1, metavar="N"
     )

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: False match rates whose calibrated thresholds are shown.
 CALIBRATED_RATES = (0.1, 0.01, 0.001)
+#: The rate by which a calibration is said to hold or not, and the false pairs that it takes to say so.
+_JUDGED, _LEAST_EXPECTED = 0.01, 20
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,8 @@ class EvaluationReport:
     ``reranked``, where it was asked for, re-ranks the exact similarities of the whole gallery: no database has
     part in it, neither ``depth`` nor ``ann_recall`` concerns it, and verification knows no re-ranking.
     ``quantised``, where it was asked for, says what searching in fewer bits costs; no other figure is touched by it.
-    ``calibration``, where it was asked for, was fitted to ``pairs``; ``kept`` is the one that the model came with.
+    ``calibration``, where it was asked for, was fitted to ``pairs`` and kept in ``calibrated_place``; ``kept`` is the
+    one that the model came with.
     ``warning`` says in one line why the figures may flatter the model; empty where nothing is known against them.
     ``flip`` says that all vectors are means over an image and its mirror image.
     ``query_vectors`` [q, d] and ``gallery_vectors`` [g, d] are what was measured, in the plan's order.
@@ -91,6 +94,7 @@ class EvaluationReport:
     gallery_vectors: NDArray[np.float32]
     calibration: Calibration | None = None
     quantised: Sequence[Quantised] = ()
+    calibrated_place: str = ""
     kept: Calibration | None = None
     warning: str = ""
     filtered_recall: float | None = None
@@ -133,7 +137,7 @@ class EvaluationReport:
 
     def notes(self) -> list[str]:
         """Lines for people: what the rules left out, what could not be read, how far the figures reach."""
-        lines = [*([self.warning] if self.warning else []), *self.plan.explain()]
+        lines = [*([self.warning] if self.warning else []), *self._misfit(), *self.plan.explain()]
         if self.failed:
             lines.append(f"{len(self.failed):,} images could not be read and took no part")
         if self.depth is not None:
@@ -156,6 +160,19 @@ class EvaluationReport:
         from pandas import json_normalize
 
         return json_normalize(self.to_json())
+
+    def _misfit(self) -> list[str]:
+        """Whether the thresholds that the model came with let something else pass here than they are meant for."""
+        for rate, point in self.kept_points().items():
+            expected = rate * self.pairs.impostor_pairs
+            if self.calibration is not None or rate != _JUDGED or expected < _LEAST_EXPECTED:
+                continue
+            if not rate / 2 <= point.false_accept_rate <= 2 * rate:
+                return [
+                    f"the model's calibration does not hold on this data: {point.false_accept_rate:.2%} of the pairs of"
+                    f" different identities pass where {rate:.0%} should; --calibrate measures it anew"
+                ]
+        return []
 
     def to_json(self) -> dict[str, Any]:
         """The documented JSON object (docs/cli-json.md); plain types, no NaN."""
@@ -199,6 +216,7 @@ class EvaluationReport:
             "reranked": None if self.reranked is None else self.reranked.to_json(),
             "quantised": [one.to_json() for one in self.quantised],
             "calibration": None if self.calibration is None else self.calibration.to_json(),
+            "calibrated_in": self.calibrated_place or None,
             "kept_calibration": None if self.kept is None else _by_rate(self.kept_points()),
             "depth": self.depth,
             "model": self.model,

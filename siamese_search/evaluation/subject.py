@@ -41,6 +41,11 @@ class Subject:
         return (self.data, *self.others)
 
     @property
+    def is_own_data(self) -> bool:
+        """Whether the data is what the model was trained on."""
+        return self.trained_on is not None and self.trained_on.resolve() == self.data.resolve()
+
+    @property
     def place(self) -> str:
         """For people: the paths."""
         return ", ".join(str(path) for path in self.paths)
@@ -212,9 +217,7 @@ def _same_data(subject: Subject, held: set[str], known: set[str]) -> bool:
     A run remembers the place. A bundle that was moved away from it does not: then every held-out identity,
     and others too, must be in the data.
     """
-    if subject.trained_on is not None:
-        return subject.trained_on.resolve() == subject.data.resolve()
-    return held < known
+    return subject.is_own_data if subject.trained_on is not None else held < known
 
 
 def _checked(ids: Sequence[str] | set[str], known: set[str], dataset: Dataset) -> frozenset[str]:

@@ -271,6 +271,14 @@ class Gallery(ABC):
         """
         return None
 
+    def notes(self) -> dict[str, Any]:
+        """What :meth:`annotate` last kept in this generation's description; {} at first."""
+        return {}
+
+    def annotate(self, notes: Mapping[str, Any]) -> None:
+        """Keep these JSON values in the description, durably, in place of the former ones."""
+        raise NotImplementedError
+
     @abstractmethod
     def close(self) -> None:
         """Flush and release. Safe to call twice."""
@@ -342,14 +350,12 @@ class Store(ABC):
         model and storage (its points kept), else a new, empty one; an unfinished one of others is deleted.
 
         storage: None is :meth:`default_storage` like that of the current generation.
-
         Nobody else sees it before :meth:`publish`. One process builds at a time: StoreBusyError otherwise.
         """
 
     @abstractmethod
     def publish(self, name: str, *, wait: float = 10.0) -> None:
         """Make the building generation current in one atomic step; the former current one becomes previous.
-
         An older previous one is deleted. The built gallery must be closed. A search that has begun in the
         former generation ends there. StoreError where nothing is being built.
         """

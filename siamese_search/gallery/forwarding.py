@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -102,6 +102,14 @@ class Forwarding(Gallery):
     def write_mark(self) -> str | None:
         with self.around("write_mark"):
             return self._inside.write_mark()
+
+    def notes(self) -> dict[str, Any]:
+        with self.around("notes"):
+            return self._inside.notes()
+
+    def annotate(self, notes: Mapping[str, Any]) -> None:
+        with self.around("annotate"):
+            self._inside.annotate(notes)
 
     def close(self) -> None:
         with self.around("close"):

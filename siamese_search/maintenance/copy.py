@@ -17,6 +17,7 @@ from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.checks import check_same_vectors, sound_points, vector_crc
 from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.fields import same_payload
+from siamese_search.retrieval.judging import hand_over
 
 #: Points per read and write.
 _BATCH = 1000
@@ -26,10 +27,10 @@ _MOST_PASSES = 5
 
 @dataclass(slots=True)
 class CopyReport:
-    """What a copy did. All are counts of points.
+    """What a copy did, in counts of points.
 
     points: in the source. copied: sent now. kept: were there already, the same. extra: in the target only
-    (they stay). verified: vectors compared bit by bit.
+    (they stay). verified: vectors compared bit by bit. calibrated: whether it got the source's calibration.
     """
 
     points: int = 0
@@ -37,6 +38,7 @@ class CopyReport:
     kept: int = 0
     extra: int = 0
     verified: int = 0
+    calibrated: bool = False
 
 
 def copy_gallery(
@@ -101,6 +103,7 @@ def copy_gallery(
             f" {report.points:,} of {printable(source.store)}; run the command again"
         )
     report.verified = check_same_vectors(source, target)
+    report.calibrated = hand_over(source, target)
     return report
 
 

@@ -25,6 +25,7 @@ from siamese_search.io.resources import available_cpus
 from siamese_search.maintenance.copy import paired
 from siamese_search.maintenance.options import ReindexOptions
 from siamese_search.options import request
+from siamese_search.retrieval.judging import gallery_calibration, hand_over
 
 if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery, ModelRef, Store, StoredPoint, Vectors
@@ -45,6 +46,8 @@ class ReindexSummary:
 
     images: points of the new generation. embedded: those of them that this run made (the others were there
     from an interrupted one). dropped: images that could not be read any more and are gone from the gallery.
+    calibration: what became of the gallery's own: ``"kept"``, ``"dropped"`` (scores of another model mean something
+    else), or ``None`` where it had none.
     recall: share of the exact nearest neighbours that the new index finds, by sample; None for an empty gallery.
     """
 
@@ -56,6 +59,7 @@ class ReindexSummary:
     embedded: int = 0
     dropped: list[Failure] = field(default_factory=list)
     recall: float | None = None
+    calibration: str | None = None
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
@@ -65,6 +69,7 @@ class ReindexSummary:
             "embedded": self.embedded,
             "dropped": [failure.to_json() for failure in self.dropped],
             "recall": None if self.recall is None else round(self.recall, 4),
+            "calibration": self.calibration,
             "seconds": round(self.seconds, 3),
             "collection": self.collection,
             "store": self.store,
@@ -120,6 +125,11 @@ def run_reindex(
                 run.bring_over(current)
             fresh.flush()
             run.check_count(current)
+            if gallery_calibration(current) is not None:
+                summary.calibration = "dropped"
+                if current.model.fingerprint == fresh.model.fingerprint:
+                    hand_over(current, fresh)
+                    summary.calibration = "kept"
             fresh.close()
 
         store.publish_settled(name, settle, wait=max(wait, _SWAP_WAIT))

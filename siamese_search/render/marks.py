@@ -66,13 +66,13 @@ def paths_of(answers: Sequence[QueryResult]) -> list[Path]:
 
 
 def verdict_sentence(answer: QueryResult, found: str | None = None) -> str:
-    """What "match" means in this answer, and whether there is one; empty while the model has no calibration.
+    """What "match" means in this answer, and whether there is one, or why nobody says; empty without calibration.
 
     found: what to say of whether there is one, in place of that.
     """
     verdict = answer.verdict
     if verdict is None:
-        return ""
+        return answer.no_verdict
     if found is None:
         found = "" if answer.in_gallery else "not in the gallery: "
     people = f"{verdict.identities:,} {'identity' if verdict.identities == 1 else 'identities'}"
@@ -81,13 +81,20 @@ def verdict_sentence(answer: QueryResult, found: str | None = None) -> str:
             f"{found}among {people} no score of this calibration makes a match likelier than not; --fmr sets a"
             " threshold of your own"
         )
-    rate = f"false match rate {verdict.false_match_rate:.2g}"
-    why = rate if verdict.asked is not None else f"likelier right than wrong among {people}; {rate}"
-    if verdict.strictest:
-        why = f"the strictest threshold that was measured, among {people}; {rate}"
+    prior = f"prior 1 in {1 / verdict.prior:,.3g}" if verdict.prior < 0.5 else f"prior {verdict.prior:g}"
+    if verdict.asked is not None:
+        why = f"false match rate {verdict.asked:.2g}"
+    else:
+        why = (
+            "the strictest threshold that was measured" if verdict.strictest else "likelier right than wrong"
+        )
+    others = f"{verdict.compared:,} image{'s' * (verdict.compared != 1)} of others"
+    expected = verdict.expected_false_matches
+    many = f"about {expected:,.0f}" if expected >= 9.5 else f"about {expected:.1f}"
+    doubt = f"; {verdict.doubt}" if verdict.doubt else ""
     return (
-        f"{found}a match scores {verdict.threshold:.4f} or more ({why}); the chance of any false match among"
-        f" {verdict.compared:,} images is {percent(verdict.any_false_match)}"
+        f"{found}a match scores {verdict.threshold:.4f} or more: {why} ({prior}; the {verdict.calibration}'s"
+        f" calibration); of {others} {many if expected >= 0.05 else 'fewer than 0.1'} would by chance{doubt}"
     )
 
 

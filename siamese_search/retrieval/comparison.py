@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from siamese_search.datasets.records import Failure
 from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import DataError, ImageError, UsageError, printable
-from siamese_search.model.calibration import DEFAULT_FMR, Calibration
+from siamese_search.retrieval.judging import NOBODY, Judge
 from siamese_search.retrieval.results import json_path
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ class Comparison:
 
     left, right: n and m images. scores: float32 [n, m], cosine similarities, higher is closer. threshold: from it on
     two images count as the same identity; ``None`` where neither calibration nor caller gave one.
-    false_match_rate: what the threshold was chosen for, ``None`` where it was given. probabilities: float64 [n, m] of
-    being the same identity, both cases equally likely beforehand; ``None`` without calibration. failed: images that
-    could not be read, with the reason.
+    false_match_rate: what the threshold was chosen for, else what was measured there, ``None`` where it was given.
+    probabilities: float64 [n, m] of being the same identity; ``None`` without calibration. judge: what both rest on.
+    failed: images that could not be read, with the reason.
     """
 
     left: list[Path]
@@ -42,6 +42,7 @@ class Comparison:
     probabilities: NDArray[np.float64] | None
     failed: list[Failure]
     model: str
+    judge: Judge = NOBODY
 
     @property
     def same(self) -> NDArray[np.bool_] | None:
@@ -60,6 +61,9 @@ class Comparison:
             "model": self.model,
             "threshold": None if self.threshold is None else round(self.threshold, 6),
             "false_match_rate": self.false_match_rate,
+            "prior": None if self.probabilities is None else float(f"{self.judge.prior:.6g}"),
+            "calibration": None if self.probabilities is None else self.judge.origin,
+            **({"no_verdict": self.judge.why} if self.judge.why else {}),
             "same": self.any_same,
             "pairs": [
                 {
@@ -80,14 +84,15 @@ def compare(
     left: Sequence[Path],
     right: Sequence[Path],
     embedder: Embedder,
-    calibration: Calibration | None = None,
+    judge: Callable[[NDArray[np.float32]], Judge] = lambda _vectors: NOBODY,
     *,
     threshold: float | None = None,
     false_match_rate: float | None = None,
 ) -> Comparison:
     """Embed both sides, each image once, and score every pair.
 
-    threshold: instead of the calibration's for ``false_match_rate`` (0.01). An image that cannot be read is named in
+    judge: of all the images, by their vectors. threshold: instead of that for ``false_match_rate``, by default the
+    score from which two images are likelier the same than not, as in a search. An image that cannot be read is named in
     ``failed`` and left out. Raises DataError where a side has no image left, ImageError where that was its only one,
     UsageError for more than :data:`MAX_PAIRS` pairs and for a rate that the calibration cannot give.
     """
@@ -96,10 +101,6 @@ def compare(
             f"{len(left):,} × {len(right):,} pairs are too many to compare one by one: ingest one side and search for"
             " the other"
         )
-    rate = None
-    if threshold is None and calibration is not None:
-        rate = DEFAULT_FMR if false_match_rate is None else false_match_rate
-        threshold = calibration.threshold(rate)
     vectors, failed = _embed(dict.fromkeys([*left, *right]), embedder)
     sides = []
     for side in (left, right):
@@ -110,13 +111,23 @@ def compare(
                 raise ImageError(side[0], reason)
             raise DataError(f"none of the {len(side)} images can be read; {printable(side[0])}: {reason}")
         sides.append(readable)
+    asked = judge(np.stack(list(vectors.values())))
+    calibration, rate = asked.calibration, None
+    if threshold is None and calibration is not None:
+        if false_match_rate is not None:
+            rate, threshold = false_match_rate, calibration.threshold(false_match_rate)
+        else:
+            threshold = calibration.even_score(asked.prior)
+            rate = calibration.false_match_rate(threshold)
     a, b = (np.stack([vectors[path] for path in side]) for side in sides)
     scores = np.clip(a @ b.T, -1.0, 1.0).astype(np.float32)
     chances = None
     if calibration is not None:
-        chances = np.array([[calibration.probability(float(s)) for s in row] for row in scores])
+        chances = np.array([[calibration.probability(float(s), asked.prior) for s in row] for row in scores])
     named = [Failure.of(path, reason) for path, reason in failed.items()]
-    return Comparison(sides[0], sides[1], scores, threshold, rate, chances, named, embedder.fingerprint)
+    return Comparison(
+        sides[0], sides[1], scores, threshold, rate, chances, named, embedder.fingerprint, asked
+    )
 
 
 def _embed(

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
-from siamese_search.model.calibration import Calibration
 from siamese_search.retrieval.grouping import Group
-from siamese_search.retrieval.matching import Population, mark, population
+from siamese_search.retrieval.judging import NOBODY, Judge
+from siamese_search.retrieval.matching import mark
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Probe
 from siamese_search.retrieval.ranking import ranked
@@ -43,7 +43,7 @@ def follow(
     asked: Sequence[Probe | QueryResult],
     request: FollowRequest,
     where: Sequence[Condition] = (),
-    calibration: Calibration | None = None,
+    judge: Judge = NOBODY,
 ) -> list[Timeline]:
     """A timeline per probe, in order; for a query that could not be read, an empty one with its error.
 
@@ -55,7 +55,7 @@ def follow(
     SearchOptions(min_score=request.min_score, candidates=request.candidates or 1)  # refuses what cannot be
     rules = Rules(request.exclude_self, request.min_score, None, request.candidates)
     probes = [one for one in asked if isinstance(one, Probe)]
-    among = population(searcher.gallery, where) if calibration is not None else Population(0, 0)
+    images = searcher.gallery.count(where) if judge.calibration is not None else 0
     firsts = iter(searcher.rank(probes, _LOOKED_AT, where, rules))
     found = []
     for one in asked:
@@ -68,10 +68,10 @@ def follow(
             listed, total = _of(searcher.gallery, one, identity, request.k or MOST, where, rules)
             result = answer(listed, one, rules)
         else:
-            judged = calibration is not None and one.pairwise
+            judged = judge.calibration is not None and one.pairwise
             most = request.k or (MOST if judged else _NEAREST)
             result = answer(searcher.rank([one], most, where, replace(rules, candidates=0))[0], one, rules)
-        (result,) = mark([result], calibration, request.fmr, among)
+        (result,) = mark([result], judge, request.fmr, images)
         if not named and result.verdict is not None:
             result = replace(result, results=tuple(hit for hit in result.results if hit.match))
         found.append(arrange(result, identity, request.field, total if named else len(result.results)))

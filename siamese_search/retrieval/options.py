@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from siamese_search import options as shared
 from siamese_search.options import Request, option
@@ -21,6 +21,30 @@ if TYPE_CHECKING:
 DEFAULT_CANDIDATES = 200
 #: More would take minutes, and memory by the square.
 MOST_CANDIDATES = 10_000
+
+
+def fmr() -> Any:
+    return option(
+        None,
+        "Count as matches what passes at this false match rate.  [default: what is likelier right than wrong]",
+        kind=float,
+        low=0,
+        high=1,
+        low_open=True,
+        metavar="X",
+    )
+
+
+def prior() -> Any:
+    return option(
+        None,
+        "Probability that two images show the same identity, before their score is known."
+        "  [default: 1 in twice the identities of the gallery; 0.01 without one]",
+        kind=float,
+        low=1e-12,
+        high=1 - 1e-6,
+        metavar="P",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,15 +91,28 @@ class SearchOptions(Request):
         refusal="the minimum score is a cosine similarity from -1 to 1, not {}",
         metavar="S",
     )
-    fmr: float | None = option(
+    fmr: float | None = fmr()
+    prior: float | None = prior()
+    store: StrPath | None = shared.store()
+    gallery: str | None = shared.gallery()
+    model: StrPath | None = shared.model()
+    threads: int | None = shared.threads()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareOptions(Request):
+    """See :func:`siamese_search.api.retrieval.compare`. What is ``None`` comes from the settings."""
+
+    fmr: float | None = fmr()
+    threshold: float | None = option(
         None,
-        "Count as matches what passes at this false match rate.  [default: what is likelier right than wrong]",
+        "Least cosine similarity of the same identity, instead of the calibrated one.",
         kind=float,
-        low=0,
+        low=-1,
         high=1,
-        low_open=True,
-        metavar="X",
+        metavar="S",
     )
+    prior: float | None = prior()
     store: StrPath | None = shared.store()
     gallery: str | None = shared.gallery()
     model: StrPath | None = shared.model()

@@ -81,16 +81,21 @@ class Verdict:
     the query's identity. identities: how many the gallery holds under the same filters (an image without one counts
     as one; estimated in large galleries). prior: the probability of each image before its score is known.
     strictest: the threshold is the highest that the calibration has measured, because even odds lie beyond it.
+    expected_false_matches: how many of the images compared would reach it on average although none is the query's.
+    calibration: whose it is, the gallery's or its model's. doubt: why it is not known whether it holds here.
     """
 
     false_match_rate: float
     threshold: float
     compared: int
     any_false_match: float
+    expected_false_matches: float
     identities: int
     prior: float
     asked: float | None = None
     strictest: bool = False
+    calibration: str = "model"
+    doubt: str = ""
 
     @property
     def reachable(self) -> bool:
@@ -103,8 +108,10 @@ class Verdict:
             "threshold": round(self.threshold, 6) if self.reachable else None,
             "compared": self.compared,
             "any_false_match": _digits(self.any_false_match),
+            "expected_false_matches": _digits(self.expected_false_matches),
             "identities": self.identities,
             "prior": _digits(self.prior),
+            "calibration": self.calibration,
         }
 
 
@@ -120,7 +127,8 @@ class QueryResult:
     query: the path as given, or ``image 3`` for an array. path: ``None`` for an array.
     identity: the query's own identity where the gallery knows that very file, else ``None``.
     error: why the query could not be read, else ``None`` (no results is not an error).
-    verdict: how ``match`` was decided, ``None`` while the model has no calibration. pairwise: whether scores are
+    verdict: how ``match`` was decided, ``None`` where no calibration is known to hold; no_verdict: then the reason,
+    empty where there is no calibration at all. pairwise: whether scores are
     similarities of images, or means of such; no calibration knows about others. best_score: the highest in the
     ranking, shown or not. candidates: how many images were to be re-ranked, ``None`` without re-ranking.
     """
@@ -134,6 +142,7 @@ class QueryResult:
     pairwise: bool = True
     best_score: float | None = None
     candidates: int | None = None
+    no_verdict: str = ""
 
     @property
     def in_gallery(self) -> bool | None:
@@ -148,7 +157,7 @@ class QueryResult:
 
     def to_json(self) -> dict[str, Any]:
         """``{"query", "results"}``; ``error`` is added for a query that could not be read, ``in_gallery`` and
-        ``verdict`` by a calibrated model, ``candidates`` by re-ranking.
+        ``verdict`` by a calibrated model, or ``no_verdict`` with the reason, ``candidates`` by re-ranking.
         """
         answer: dict[str, Any] = {
             "query": json_path(self.query),
@@ -159,6 +168,8 @@ class QueryResult:
         if self.verdict is not None:
             answer["in_gallery"] = self.in_gallery
             answer["verdict"] = self.verdict.to_json()
+        if self.no_verdict:
+            answer["no_verdict"] = self.no_verdict
         if self.error is not None:
             answer["error"] = self.error
         return answer

@@ -12,23 +12,30 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamese_search.model.bundle import Bundle, load_bundle
+from siamese_search.gallery import open_gallery
+from siamese_search.model.bundle import Bundle, bundled_path, load_bundle
+from siamese_search.retrieval.judging import gallery_calibration
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
 def calibrated(sss: Run, demo: Path, tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with ``model``, calibrated on the demo gallery, and ``.sss`` filled by it."""
+    """A directory with ``model``, and ``.sss`` filled by it and calibrated on the demo gallery before that."""
     cwd = tmp_path_factory.mktemp("calibrated")
     shutil.copytree(tiny_bundle.path, cwd / "model")
     done = sss("evaluate", demo / "gallery", "--model", "model", "--no-cameras", "--calibrate", cwd=cwd)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("calibrated")]
-    found = load_bundle(cwd / "model").calibration
+    assert (
+        "gallery 'default' in .sss, which has no images yet; sss calibrate --undo takes it back"
+        in done.stdout
+    )
+    assert load_bundle(cwd / "model").meta == tiny_bundle.meta  # which every gallery of that model shares
+    with open_gallery(cwd / ".sss") as gallery:
+        found = gallery_calibration(gallery)
     assert found is not None
     assert f"0.1: {found.threshold(0.1):.4f}" in line
-    assert load_bundle(cwd / "model").fingerprint == tiny_bundle.fingerprint
     assert sss("ingest", demo / "gallery", "--model", "model", cwd=cwd).returncode == 0
     return cwd
 
@@ -48,7 +55,8 @@ def test_searches_say_match_or_no_match(sss: Run, demo: Path, calibrated: Path) 
     assert chances == sorted(chances, reverse=True)
     shown = sss("search", query, "--fmr", "0.1", "--where", "camera=1", cwd=calibrated).stdout
     assert "match" in shown
-    assert "the chance of any false match among 1" in shown.splitlines()[-1]
+    assert " images of others" in shown.splitlines()[-1]
+    assert "would by chance" in shown.splitlines()[-1]
     assert "at fmr 0.1" in shown
     # Without a rate of one's own, match and probability say the same.
     (usual,) = json.loads(sss("search", query, "-k", "30", "--format", "json", cwd=calibrated).stdout)
@@ -57,7 +65,8 @@ def test_searches_say_match_or_no_match(sss: Run, demo: Path, calibrated: Path) 
     ]
     assert usual["verdict"]["identities"] == 6 + 2  # each distractor is somebody of their own
     assert usual["verdict"]["prior"] == pytest.approx(1 / 16)
-    assert "among 8 identities" in sss("search", query, cwd=calibrated).stdout
+    assert "prior 1 in 16; the gallery's calibration" in sss("search", query, cwd=calibrated).stdout
+    assert usual["verdict"]["calibration"] == "gallery"
 
 
 def test_a_timeline_marks_every_sighting(sss: Run, demo: Path, calibrated: Path) -> None:
@@ -92,7 +101,80 @@ def test_what_cannot_be_calibrated_is_said(
 
 def test_a_rate_needs_a_calibrated_model(refused: Callable[..., str], query: Path, demo_store: Path) -> None:
     line = refused("search", query, "--store", demo_store, "--fmr", "0.01", code=2)
-    assert "--calibrate" in line
+    assert "sss calibrate" in line
+
+
+def test_a_pair_has_one_probability_in_searches_and_comparisons(
+    sss: Run, demo: Path, calibrated: Path
+) -> None:
+    query = sorted((demo / "queries").glob("*.jpg"))[0]
+
+    def both(*how: str) -> tuple[float, float, dict[str, object]]:
+        (answer,) = json.loads(
+            sss("search", query, "-k", "1", *how, "--format", "json", cwd=calibrated).stdout
+        )
+        (hit,) = answer["results"]
+        pair = json.loads(sss("compare", query, hit["path"], *how, "--format", "json", cwd=calibrated).stdout)
+        assert pair["pairs"][0]["score"] == pytest.approx(hit["score"], abs=2e-6)
+        assert (pair["prior"], pair["calibration"]) == (answer["verdict"]["prior"], "gallery")
+        assert pair["pairs"][0]["same"] is hit["match"]
+        return hit["probability"], pair["pairs"][0]["probability"], answer["verdict"]
+
+    usual = both()
+    assert usual[0] == pytest.approx(usual[1], abs=1e-4)
+    even = both("--prior", "0.5")
+    assert even[0] == pytest.approx(even[1], abs=1e-4)
+    assert even[0] > usual[0]
+    assert even[2]["prior"] == 0.5
+
+
+def test_mirrored_queries_have_scores_only(sss: Run, demo: Path, calibrated: Path) -> None:
+    query = sorted((demo / "queries").glob("*.jpg"))[0]
+    (answer,) = json.loads(sss("search", query, "--flip", "--format", "json", cwd=calibrated).stdout)
+    assert "verdict" not in answer
+    assert "no verdicts with --flip" in answer["no_verdict"]
+    assert "no verdicts with --flip" in sss("search", query, "--flip", "--fmr", "0.1", cwd=calibrated).stdout
+
+
+def test_a_gallery_is_calibrated_on_its_own_labels_and_that_is_taken_back(
+    sss: Run, refused: Callable[..., str], demo: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    model = ("--model", tiny_bundle.path)
+    assert sss("ingest", demo / "gallery", *model, cwd=tmp_path).returncode == 0
+    assert "nothing to take back" in refused("calibrate", "--undo", cwd=tmp_path, code=2)
+    done = sss("calibrate", "--json", cwd=tmp_path)
+    found = json.loads(done.stdout)
+    assert (found["identities"], found["collection"]) == (6, "default")
+    again = sss("calibrate", cwd=tmp_path).stdout
+    assert "written to gallery 'default' in .sss; sss calibrate --undo takes it back" in again
+    facts = json.loads(sss("info", "--json", cwd=tmp_path).stdout)["galleries"][0]
+    assert facts["calibration"] == "gallery"
+    assert sss("push", "copy", cwd=tmp_path).stdout.splitlines()[0].endswith(", its calibration too")
+    with open_gallery(tmp_path / "copy") as gallery:
+        kept = gallery_calibration(gallery)
+    assert kept is not None
+    assert kept.to_json() == found["calibration"]
+    done = sss("reindex", "--keep-vectors", "--storage", "float16", cwd=tmp_path)
+    assert done.stdout.splitlines()[-1] == "its calibration is kept"
+    done = sss("reindex", "--model", "bundled", cwd=tmp_path)
+    assert "its calibration was of the former model" in done.stdout.splitlines()[-1]
+    with open_gallery(tmp_path / ".sss") as gallery:
+        assert gallery_calibration(gallery) is None
+    assert sss("rollback", cwd=tmp_path).returncode == 0
+    with open_gallery(tmp_path / ".sss") as gallery:
+        assert gallery_calibration(gallery) == kept
+
+
+def test_the_installed_package_is_never_written(
+    sss: Run, refused: Callable[..., str], demo: Path, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    before = (bundled_path() / "model.json").read_bytes()
+    done = sss("evaluate", demo / "gallery", "--calibrate", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "gallery 'default' in .sss" in done.stdout
+    assert (bundled_path() / "model.json").read_bytes() == before
+    other = ("evaluate", demo / "gallery", "--model", tiny_bundle.path, "--calibrate")
+    assert "made by another model" in refused(*other, cwd=tmp_path, code=2)
 
 
 def test_compare_says_same_or_different_by_its_exit_code(

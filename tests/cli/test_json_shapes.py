@@ -269,6 +269,17 @@ def test_info(sss: Run, demo_store: Path, tmp_path: Path) -> None:
     assert answer(sss("info", "--store", tmp_path / "none", "--json"))["galleries"] == []
 
 
+def test_calibrate(sss: Run, demo_store: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    shutil.copytree(demo_store, store)
+    made = answer(sss("calibrate", "--store", store, "--json"))
+    same_shape(documented("sss calibrate --json"), made)
+    assert made["identities"] == 6
+    back = answer(sss("calibrate", "--undo", "--store", store, "--json"))
+    same_shape(documented("sss calibrate --json"), back)
+    assert back["calibration"] is None
+
+
 def test_optimise_and_verify(sss: Run, demo_store: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     shutil.copytree(demo_store, store)

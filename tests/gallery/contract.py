@@ -296,6 +296,23 @@ class GalleryContract:
                     write()
             assert gallery.count() == 3
 
+    def test_notes_stay_with_the_generation(self, open_engine: OpenEngine):
+        kept = {"calibration": [{"rates": [1.0, 0.25, 1e-7], "data": "drei Männer"}, None]}
+        with open_engine(MODEL) as gallery:
+            assert gallery.notes() == {}
+            fill(gallery, 3)
+            gallery.annotate({"other": 1})
+            gallery.annotate(kept)
+            assert gallery.notes() == kept
+        with open_engine(MODEL, mode="r") as gallery:
+            assert gallery.notes() == kept
+            with pytest.raises(StoreError, match="reading"):
+                gallery.annotate({})
+            assert gallery.count() == 3
+        with open_engine(MODEL) as gallery:
+            gallery.annotate({})
+            assert gallery.notes() == {}
+
     def test_close_twice_and_use_after_close(self, open_engine: OpenEngine):
         gallery = open_engine(MODEL)
         fill(gallery, 3)

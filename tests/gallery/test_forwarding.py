@@ -34,6 +34,8 @@ CALLS = {
     "optimise": lambda g: g.optimise(index=None),
     "info": lambda g: g.info(),
     "write_mark": lambda g: g.write_mark(),
+    "notes": lambda g: g.notes(),
+    "annotate": lambda g: g.annotate({"calibration": None}),
     "close": lambda g: g.close(),
 }
 

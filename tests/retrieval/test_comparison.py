@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,15 @@ from siamese_search.model.calibration import Calibration
 from siamese_search.model.embedder import Embedder, load_embedder
 from siamese_search.render.sheets import draw_comparison
 from siamese_search.retrieval.comparison import compare
+from siamese_search.retrieval.judging import Judge
 
 KNOWN = Calibration((0.5, 0.01), (-0.5, 0.9999), slope=10.0, offset=-5.0, genuine=50, impostor=100)
+#: Two images are as likely the same as not at a score of 0.99995, which noise does not reach.
+PRIOR = 1 / (1 + math.exp(4.9995))
+
+
+def judged(_vectors: object) -> Judge:
+    return Judge(KNOWN, prior=PRIOR)
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +52,20 @@ def test_scores_are_those_of_each_pair_alone(embedder: Embedder, images: list[Pa
 
 
 def test_a_calibrated_model_decides(embedder: Embedder, images: list[Path]) -> None:
-    found = compare(images[:1], images, embedder, KNOWN)
+    usual = compare(images[:1], images, embedder, judged)
+    assert usual.threshold == pytest.approx(0.99995)  # where the probability is one half, as in a search
+    found = compare(images[:1], images, embedder, judged, false_match_rate=0.01)
     assert (found.threshold, found.false_match_rate) == (0.9999, 0.01)
     assert found.same is not None
     assert found.same.tolist() == [[True, False, False, False]]
     assert found.any_same is True
     assert found.probabilities is not None
-    assert found.probabilities[0, 0] == pytest.approx(KNOWN.probability(1.0), abs=1e-4)
-    assert compare(images[:1], images[1:], embedder, KNOWN).any_same is False
-    given = compare(images[:1], images[1:], embedder, KNOWN, threshold=-1.0)
+    assert found.probabilities[0, 0] == pytest.approx(KNOWN.probability(1.0, PRIOR), abs=1e-4)
+    assert compare(images[:1], images[1:], embedder, judged).any_same is False
+    given = compare(images[:1], images[1:], embedder, judged, threshold=-1.0)
     assert (given.any_same, given.false_match_rate) == (True, None)
     with pytest.raises(UsageError, match="below what"):
-        compare(images, images, embedder, KNOWN, false_match_rate=1e-3)
+        compare(images, images, embedder, judged, false_match_rate=1e-3)
 
 
 def test_images_that_cannot_be_read_are_named(embedder: Embedder, images: list[Path], tmp_path: Path) -> None:
@@ -76,7 +86,7 @@ def test_too_many_pairs_are_refused_unread(embedder: Embedder, tmp_path: Path) -
 
 
 def test_json_names_every_pair(embedder: Embedder, images: list[Path]) -> None:
-    answer = compare(images[:2], images[2:], embedder, KNOWN).to_json()
+    answer = compare(images[:2], images[2:], embedder, judged).to_json()
     assert [(Path(p["a"]).name, Path(p["b"]).name) for p in answer["pairs"]] == [
         ("a.png", "c.png"), ("a.png", "d.png"), ("b.png", "c.png"), ("b.png", "d.png")
     ]  # fmt: skip
@@ -85,12 +95,14 @@ def test_json_names_every_pair(embedder: Embedder, images: list[Path]) -> None:
 
 def test_pictures(embedder: Embedder, images: list[Path], tmp_path: Path) -> None:
     """A pair is framed in the colour of its verdict; a table has a cell per pair."""
-    same = draw_comparison(compare(images[:1], images[:1], embedder, KNOWN), tmp_path / "same.png")
-    different = draw_comparison(compare(images[:1], images[1:2], embedder, KNOWN), tmp_path / "different.png")
+    same = draw_comparison(compare(images[:1], images[:1], embedder, judged), tmp_path / "same.png")
+    different = draw_comparison(
+        compare(images[:1], images[1:2], embedder, judged), tmp_path / "different.png"
+    )
     open_ = draw_comparison(compare(images[:1], images[1:2], embedder), tmp_path / "open.png")
     frames = [Image.open(path).getpixel((130, 30)) for path in (same, different, open_)]
     assert frames == [(0, 146, 94), (205, 62, 38), (160, 165, 172)]
-    table = draw_comparison(compare(images, images, embedder, KNOWN), tmp_path / "table.png")
+    table = draw_comparison(compare(images, images, embedder, judged), tmp_path / "table.png")
     with Image.open(table) as picture:
         colours = [colour for _, colour in picture.getcolors(1 << 20) or []]
         assert {(0, 146, 94), (205, 62, 38)} <= set(colours)

@@ -13,12 +13,23 @@ from siamese_search.errors import UsageError
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
 from siamese_search.render.marks import match_heading, percent, verdict_sentence
-from siamese_search.retrieval import matching
-from siamese_search.retrieval.matching import Population, check_fmr, mark, population
+from siamese_search.retrieval import population as counting
+from siamese_search.retrieval.judging import Judge
+from siamese_search.retrieval.matching import check_fmr
+from siamese_search.retrieval.matching import mark as mark_by
+from siamese_search.retrieval.population import Population, population
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
 #: Half of the pairs of different identities score 0.2 or more, a tenth 0.4, a hundredth 0.6.
 KNOWN = Calibration((0.5, 0.1, 0.01), (0.2, 0.4, 0.6), slope=10.0, offset=-5.0, genuine=50, impostor=100)
+
+
+def mark(
+    answers: list[QueryResult], known: Calibration | None, fmr: float | None, among: Population
+) -> list[QueryResult]:
+    """As in a gallery of that population."""
+    judge = Judge(known, identities=among.identities, prior=0.5 / max(1, among.identities))
+    return mark_by(answers, judge, fmr, among.images)
 
 
 def answer(*scores: float, error: str | None = None) -> QueryResult:
@@ -110,9 +121,8 @@ def test_beyond_what_was_measured_the_strictest_threshold_decides() -> None:
     assert threshold(5 * 10**5, 10**5) == (0.8, True)  # a false match anywhere among them: 39 %
     assert threshold(10**6, 10**5) == (WIDE.even_score(0.5e-5), False)  # 63 %: it cannot vouch for that
     (marked,) = mark([answer(0.9)], WIDE, None, Population(1000, 100))
-    assert "strictest threshold that was measured, among 100 identities; false match rate 1e-06" in (
-        verdict_sentence(marked)
-    )
+    assert "the strictest threshold that was measured (prior 1 in 200;" in verdict_sentence(marked)
+    assert verdict_sentence(marked).endswith("of 1,000 images of others fewer than 0.1 would by chance")
 
 
 def test_a_match_that_reranking_moved_out_of_sight_still_counts() -> None:
@@ -125,8 +135,9 @@ def test_the_column_of_a_threshold_of_ones_own_says_so() -> None:
     (usual,) = mark([answer(0.6)], KNOWN, None, CROWD)
     (own,) = mark([answer(0.6)], KNOWN, 0.01, CROWD)
     assert (match_heading(usual), match_heading(own)) == ("match", "at fmr 0.01")
-    assert "likelier right than wrong among 20 identities" in verdict_sentence(usual)
-    assert "(false match rate 0.01)" in verdict_sentence(own)
+    assert "likelier right than wrong (prior 1 in 40; the model's calibration)" in verdict_sentence(usual)
+    assert "false match rate 0.01 (prior 1 in 40;" in verdict_sentence(own)
+    assert verdict_sentence(own).endswith("of 100 images of others about 1.0 would by chance")
     assert [percent(p) for p in (None, 0.0, 1e-5, 0.5, 0.9999, 1.0)] == [
         "", "0.0%", "< 0.1%", "50.0%", "> 99.9%", "100.0%",
     ]  # fmt: skip
@@ -147,14 +158,13 @@ def test_an_image_without_identity_counts_as_one() -> None:
     assert population(gallery, [Condition("identity", "=", ("a",))]) == Population(3, 1)
     assert population(gallery, [Condition("camera", "=", ("9",))]) == Population(0, 0)
     assert population(filled([None] * 4)) == Population(4, 4)
-    assert Population(0, 0).prior == 0.5
 
 
 def test_many_identities_are_estimated_from_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     # A third of the images is of one person, a third of 40 people, a third of nobody known.
     gallery = filled(["crowd"] * 400 + [str(n % 40 + 1) for n in range(400)] + [None] * 400)
     assert population(gallery) == Population(1200, 441)
-    monkeypatch.setattr(matching, "_COUNTED", 100)
+    monkeypatch.setattr(counting, "_COUNTED", 100)
     found = population(gallery)
     assert found.images == 1200
     assert found.identities == pytest.approx(441, rel=0.25)
@@ -181,8 +191,27 @@ def test_without_a_calibration_nothing_is_said() -> None:
     plain = answer(0.9)
     assert mark([plain], None, None, CROWD) == [plain]
     assert plain.in_gallery is None
-    check_fmr(None, None, "m")
-    with pytest.raises(UsageError, match="sss evaluate DATA --model m --calibrate"):
-        check_fmr(None, 0.01, "m")
+    check_fmr(Judge(None), None, "m")
+    with pytest.raises(UsageError, match=r"model m has no calibration.*sss calibrate"):
+        check_fmr(Judge(None), 0.01, "m")
     with pytest.raises(UsageError, match="below what"):
-        check_fmr(KNOWN, 0.001, "m")
+        check_fmr(Judge(KNOWN), 0.001, "m")
+
+
+def test_where_no_calibration_holds_the_reason_is_said_and_nothing_else() -> None:
+    check_fmr(Judge(None, why="not here"), 0.01, "m")
+    good, unreadable = mark_by(
+        [answer(0.9), answer(error="empty file")], Judge(None, why="not here"), 0.01, 9
+    )
+    assert (good.verdict, good.in_gallery, good.results[0].match) == (None, None, None)
+    assert verdict_sentence(good) == good.to_json()["no_verdict"] == "not here"
+    assert "no_verdict" not in unreadable.to_json()
+
+
+def test_a_pair_has_one_probability_whatever_the_filter() -> None:
+    judge = Judge(KNOWN, identities=20, prior=1 / 40)
+    (all_of_them,), (some,) = mark_by([answer(0.7)], judge, None, 100), mark_by([answer(0.7)], judge, None, 3)
+    assert all_of_them.results[0].probability == some.results[0].probability
+    assert all_of_them.results[0].probability == pytest.approx(KNOWN.probability(0.7, 1 / 40))
+    assert all_of_them.verdict is not None
+    assert all_of_them.verdict.expected_false_matches == pytest.approx(1.0)

@@ -15,6 +15,7 @@ from siamese_search.model.calibration import Calibration
 from siamese_search.render.marks import sightings
 from siamese_search.retrieval import follow as following
 from siamese_search.retrieval.follow import FollowRequest, follow
+from siamese_search.retrieval.judging import Judge
 from siamese_search.retrieval.results import QueryResult, SearchResult
 from siamese_search.retrieval.searcher import Searcher
 from siamese_search.retrieval.timeline import arrange, choose_field
@@ -151,7 +152,9 @@ def market(tmp_path_factory):
 
 def followed(gallery, queries, calibration=None, where=(), **options):
     searcher = Searcher(gallery, ColourEmbedder())
-    return follow(searcher, searcher.probes(queries), FollowRequest("frame", **options), where, calibration)
+    return follow(
+        searcher, searcher.probes(queries), FollowRequest("frame", **options), where, Judge(calibration)
+    )
 
 
 def test_all_sightings_of_the_nearest_identity(market):

@@ -65,6 +65,7 @@ class MemoryGallery(Gallery):
     def __init__(self, name="default", model=MODEL):
         self.name, self.store, self.model = name, "memory", model
         self.points = {}
+        self.kept = {}
         self.asked = []
         self.upserts = []
 
@@ -130,6 +131,12 @@ class MemoryGallery(Gallery):
 
     def fields(self):
         return {k: type(v).__name__ for _, payload in self.points.values() for k, v in payload.items()}
+
+    def notes(self):
+        return dict(self.kept)
+
+    def annotate(self, notes):
+        self.kept = dict(notes)
 
     def flush(self):
         pass

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -319,6 +320,14 @@ class EmbeddedGallery(Gallery):
     def write_mark(self) -> str | None:
         with self._lease.use():  # whoever writes has given way, and marks his next write again
             return f"{self.generation.name} {layout.read_mark(self.generation)}"
+
+    def notes(self) -> dict[str, Any]:
+        return dict(layout.read_header(self.generation).notes)
+
+    def annotate(self, notes: Mapping[str, Any]) -> None:
+        self._writable()
+        with self._lease.use(writing=True):
+            layout.write_header(self.generation, replace(layout.read_header(self.generation), notes=notes))
 
     def close(self) -> None:
         try:

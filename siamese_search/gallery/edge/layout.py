@@ -5,7 +5,7 @@
     STORE/galleries/NAME/BUILDING         the generation that is being filled, while there is one
     STORE/galleries/NAME/build.lock       held by whoever fills it (see locks.py; its turnstile is beside it)
     STORE/galleries/NAME/g-XXXXXXXX/      a generation:
-        gallery.json                      format version, name, model (fingerprint, dimension, name), storage
+        gallery.json                      format version, name, model (fingerprint, dimension, name), storage, notes
         fields.json                       the payload schema
         written                           another random text with every turn in which somebody writes
         shard/                            the engine's files
@@ -27,9 +27,9 @@ import json
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,7 @@ class GalleryHeader:
     name: str
     model: ModelRef
     storage: Storage = DEFAULT_STORAGE
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def check_name(name: str) -> str:
@@ -249,6 +250,7 @@ def write_header(generation: Path, header: GalleryHeader) -> None:
         "name": header.name,
         "model": {"fingerprint": model.fingerprint, "dim": model.dim, "name": model.name},
         "storage": header.storage.to_json(),
+        "notes": dict(header.notes),
     }
     with _os_errors("write", generation):
         atomic_write_text(generation / "gallery.json", json.dumps(document, indent=2) + "\n")
@@ -283,11 +285,11 @@ def read_header(generation: Path) -> GalleryHeader:
     try:
         model = document["model"]
         name, fingerprint, dim = document["name"], model["fingerprint"], model["dim"]
-        label = model.get("name", "")
+        label, notes = model.get("name", ""), document.get("notes", {})
         sound = (
             isinstance(name, str) and isinstance(fingerprint, str) and type(dim) is int and 0 < dim <= 65536
         )
-        if not sound or not isinstance(label, str):
+        if not sound or not isinstance(label, str) or not isinstance(notes, dict):
             raise ValueError
         storage = read_storage(document.get("storage"))
     except (KeyError, TypeError, AttributeError, ValueError):
@@ -295,7 +297,7 @@ def read_header(generation: Path) -> GalleryHeader:
             f"{printable(path)} is damaged: it lacks name, model or storage; delete the gallery's directory and ingest"
             " again"
         ) from None
-    return GalleryHeader(name, ModelRef(fingerprint, dim, label), storage)
+    return GalleryHeader(name, ModelRef(fingerprint, dim, label), storage, notes)
 
 
 def read_json(path: Path, newest: int = FORMAT_VERSION) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -51,14 +51,12 @@ from siamese_search.gallery.qdrant.points import (
     counted,
     most_frequent,
     payload_operations,
-    point_structs,
     ranked_points,
+    send,
     stored,
     to_filter,
     to_payload,
     to_vector,
-    upsert,
-    upsert_requests,
 )
 
 T = TypeVar("T")
@@ -122,7 +120,7 @@ class ServerGallery(Gallery):
                 changed["crc"] = "int"
             if changed:
                 add_fields(self._run, self._generation, changed)
-            self._send(ids, rows, settled)
+            send(self._run, self._connection.grpc, self.collection, ids, rows, settled)
             return {**known, **changed}
 
         self._write(attempt)
@@ -136,14 +134,6 @@ class ServerGallery(Gallery):
             if all(now.get(name) == kind for name, kind in written.items()):
                 return
         raise StoreError(f"{self._what}: others keep changing the types of its fields; run the command again")
-
-    def _send(self, ids: list[str], rows: Vectors, payloads: list[dict[str, Any]]) -> None:
-        if self._connection.grpc:
-            for request in upsert_requests(self.collection, ids, rows, payloads):
-                self._run(upsert, request)
-        else:
-            for batch in point_structs(ids, rows, payloads):
-                self._run(QdrantClient.upsert, self.collection, batch, wait=True)
 
     def set_payload(self, ids: Sequence[str], payloads: Sequence[Payload]) -> None:
         self._writable()
@@ -336,6 +326,15 @@ class ServerGallery(Gallery):
             fields=dict(self._generation.fields),
             storage=self.storage,
         )
+
+    def notes(self) -> dict[str, Any]:
+        return dict(self._refresh().notes)
+
+    def annotate(self, notes: Mapping[str, Any]) -> None:
+        self._writable()
+        self._run(QdrantClient.update_collection, self.collection, metadata={"notes": dict(notes)})
+        self._refresh()
+        self._watch(self._generation)
 
     def close(self) -> None:
         """Release, and let the server (or the next writer's close) index what a bulk load has held back."""

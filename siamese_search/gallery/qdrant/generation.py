@@ -10,6 +10,7 @@ metadata, a flat mapping whose keys the server replaces one by one:
     storage             {vectors, quantisation}
     state               "published" (current, or was or will be), "building", or "dropped" (deletion has begun)
     previous            the collection to roll back to, or ""
+    notes               JSON values that a gallery's users keep with it
     deferred            the indexing threshold to restore when a bulk load ends; 0 when there is none
     builder             {host, pid, process, seen}: who builds it; {} when nobody does
     field:NAME          {type, pending}; pending: stored values are still being converted to that type
@@ -23,7 +24,7 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
@@ -54,6 +55,7 @@ class Generation:
     fields: Mapping[str, str]
     pending: tuple[str, ...]
     storage: Storage = DEFAULT_STORAGE
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 def collection_name(gallery: str, suffix: str) -> str:
@@ -82,6 +84,7 @@ def metadata_of(
         "previous": "",
         "deferred": 0,
         "builder": {},
+        "notes": {},
     }
 
 
@@ -113,7 +116,7 @@ def read_generation(metadata: Mapping[str, Any] | None, where: str) -> Generatio
         reference = ModelRef(model["fingerprint"], model["dim"], model.get("name", ""))
         gallery, collection, state = metadata["gallery"], metadata["collection"], metadata["state"]
         previous, deferred = metadata.get("previous", ""), metadata.get("deferred", 0)
-        builder = metadata.get("builder") or {}
+        builder, notes = metadata.get("builder") or {}, metadata.get("notes") or {}
         storage = read_storage(metadata.get("storage"))
         texts = (gallery, collection, reference.fingerprint, reference.name, previous)
         sound = (
@@ -123,6 +126,7 @@ def read_generation(metadata: Mapping[str, Any] | None, where: str) -> Generatio
             and state in ("published", "building", "dropped")
             and all(kind in _TYPES for kind in types.values())
             and isinstance(builder, dict)
+            and isinstance(notes, dict)
             and gallery_of(collection) == gallery
         )
     except (KeyError, TypeError, AttributeError, ValueError):
@@ -140,6 +144,7 @@ def read_generation(metadata: Mapping[str, Any] | None, where: str) -> Generatio
         types,
         pending,
         storage,
+        notes,
     )
 
 

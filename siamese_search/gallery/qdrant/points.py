@@ -29,6 +29,23 @@ def upsert(client: QdrantClient, request: messages.UpsertPoints) -> None:
     client.grpc_points.Upsert(request, timeout=TIMEOUT)
 
 
+def send(
+    run: Callable[..., Any],
+    grpc: bool,
+    collection: str,
+    ids: list[str],
+    rows: Vectors,
+    payloads: list[dict[str, Any]],
+) -> None:
+    """Upsert points, in requests that a server takes. run: as :meth:`ServerGallery._run`."""
+    if grpc:
+        for request in upsert_requests(collection, ids, rows, payloads):
+            run(upsert, request)
+    else:
+        for batch in point_structs(ids, rows, payloads):
+            run(QdrantClient.upsert, collection, batch, wait=True)
+
+
 def upsert_requests(
     collection: str, ids: Sequence[str], rows: Vectors, payloads: Sequence[Mapping[str, Any]]
 ) -> Iterator[messages.UpsertPoints]:

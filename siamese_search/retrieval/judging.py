@@ -1,0 +1,178 @@
+"""Who says match or no match in a gallery: its own calibration, else its model's, and only where that holds.
+
+Without a single label a gallery tells whether a calibration holds in it. Hardly any two of its images show the same
+identity, so the scores between them lie as the calibration's scores of different identities do, or they do not: then
+its thresholds let through something else here. What is compared is the share of pairs above the calibration's median
+of different identities. That far down there are enough pairs in a few images, and hardly any of the same identity;
+``benchmarks/verdicts.py`` says how often each answer is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from siamese_search.datasets.records import JUNK_IDENTITY
+from siamese_search.errors import StoreError, UsageError, printable
+from siamese_search.gallery.contract import Gallery
+from siamese_search.model.calibration import Calibration
+from siamese_search.retrieval.grouping import is_somebody
+from siamese_search.retrieval.population import IN_GALLERY, population
+
+#: The probability that two images show the same identity, where no gallery says how many identities there are.
+ALONE = 0.01
+#: Images looked at, and how many it takes to tell anything.
+SAMPLE = 256
+LEAST_IMAGES = 32
+#: The calibration's rate whose threshold is looked at, and the shares of it, seen here, between which it holds.
+_RATE = 0.5
+_LOWEST, _HIGHEST = 1 / 3, 1.45
+
+#: Why a search with mirrored queries says nothing of matches: the one rule for ``flip``.
+NOT_FLIPPED = "no verdicts with --flip: a calibration is of images as they are"
+
+_NOW, _FORMER = "calibration", "former_calibration"
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """What verdicts rest on. calibration: ``None`` where there are none, ``why`` then says the reason, if there is one.
+
+    origin: whose calibration it is. identities: that the gallery holds, 0 without a gallery. prior: of two images to
+    show the same identity. doubt: in one line, why it is not known whether the calibration holds here.
+    """
+
+    calibration: Calibration | None
+    origin: Literal["gallery", "model"] = "model"
+    identities: int = 0
+    prior: float = ALONE
+    why: str = ""
+    doubt: str = ""
+
+    @property
+    def owner(self) -> str | None:
+        """Whose calibration there is, whether it holds or not; ``None`` where there is none."""
+        return self.origin if self.calibration is not None or self.why else None
+
+
+#: Where there is no calibration.
+NOBODY = Judge(None)
+
+
+def judge_in(gallery: Gallery, of_model: Calibration | None, prior: float | None = None) -> Judge:
+    """The judge of searches in a gallery. prior: ``None`` for that of :mod:`siamese_search.retrieval.population`."""
+    own = gallery_calibration(gallery)
+    known = of_model if own is None else own
+    if known is None:
+        return Judge(None)
+    identities = population(gallery).identities
+    likely = IN_GALLERY / max(1, identities) if prior is None else prior
+    return checked(Judge(known, "model" if own is None else "gallery", identities, likely), *sample(gallery))
+
+
+def judge_alone(
+    of_model: Calibration | None, vectors: NDArray[np.float32], prior: float | None = None
+) -> Judge:
+    """The judge of images that are compared without a gallery. vectors: theirs, float32 [n, d]."""
+    if of_model is None:
+        return Judge(None)
+    found = Judge(of_model, prior=ALONE if prior is None else prior)
+    return checked(found, vectors, [None] * len(vectors), "these images")
+
+
+def checked(
+    found: Judge, vectors: NDArray[np.float32], identities: Sequence[str | None], what: str = "this gallery"
+) -> Judge:
+    """A judge whose calibration counts only if it holds for images like these: vectors [n, d], identities n."""
+    assert found.calibration is not None
+    images, share = len(vectors), share_above_median(vectors, identities, found.calibration)
+    if share is None or images < LEAST_IMAGES:
+        doubt = f"{images} images are too few to tell whether that holds here"
+        return Judge(found.calibration, found.origin, found.identities, found.prior, doubt=doubt)
+    if _LOWEST <= share <= _HIGHEST:
+        return found
+    do_look = "does not look" if what == "this gallery" else "do not look"
+    why = (
+        f"{what} {do_look} like what the {found.origin} was calibrated on: no verdicts, scores only; calibrate on"
+        " images of this kind: sss calibrate"
+    )
+    return Judge(None, found.origin, found.identities, found.prior, why)
+
+
+def share_above_median(
+    vectors: NDArray[np.float32], identities: Sequence[str | None], calibration: Calibration
+) -> float | None:
+    """The share of pairs above the calibration's median score of different identities, over what it is there.
+
+    1 where the scores lie alike, more where images are more alike here. Pairs known to be of the same identity are
+    left out. ``None`` without any pair. vectors: unit, float32 [n, d]; identities: n.
+    """
+    at = next((n for n, rate in enumerate(calibration.rates) if rate <= _RATE), len(calibration.rates) - 1)
+    names = np.array([f"={name}" if is_somebody(name) else f"#{row}" for row, name in enumerate(identities)])
+    left, right = np.triu_indices(len(vectors), 1)
+    other = names[left] != names[right] if len(vectors) else np.empty(0, bool)
+    if not other.any():
+        return None
+    scores = (vectors @ vectors.T)[left[other], right[other]]
+    return float((scores >= calibration.thresholds[at]).mean() / calibration.rates[at])
+
+
+def sample(gallery: Gallery) -> tuple[NDArray[np.float32], list[str | None]]:
+    """Vectors, float32 [n, d], and identities of some images: those with the lowest ids, which are hashes. No junk."""
+    wanted = ("identity",) if "identity" in gallery.fields() else ()
+    points = islice(gallery.scroll(with_vectors=True, fields=wanted, batch=SAMPLE), SAMPLE)
+    found = [one for one in points if one.vector is not None and one.identity != JUNK_IDENTITY]
+    vectors = np.array([one.vector for one in found], np.float32).reshape(len(found), gallery.dim)
+    return vectors, [one.identity for one in found]
+
+
+def gallery_calibration(gallery: Gallery) -> Calibration | None:
+    """The calibration that the gallery itself keeps. Raises StoreError for a damaged one."""
+    return _read(gallery, gallery.notes().get(_NOW))
+
+
+def keep_calibration(gallery: Gallery, calibration: Calibration) -> None:
+    """Make this the gallery's calibration; its former one stays, to be taken back."""
+    notes = gallery.notes()
+    gallery.annotate({**notes, _NOW: calibration.to_json(), _FORMER: notes.get(_NOW)})
+
+
+def take_back(gallery: Gallery) -> Calibration | None:
+    """The former calibration again, ``None`` for the model's; twice changes nothing. UsageError where there is none."""
+    notes = gallery.notes()
+    if notes.get(_NOW) is None and notes.get(_FORMER) is None:
+        raise UsageError(
+            f"gallery {gallery.name!r} in {printable(gallery.store)} has no calibration of its own: there is nothing"
+            " to take back"
+        )
+    former = _read(gallery, notes.get(_FORMER))
+    gallery.annotate({**notes, _NOW: notes.get(_FORMER), _FORMER: notes.get(_NOW)})
+    return former
+
+
+def hand_over(source: Gallery, target: Gallery) -> bool:
+    """Give ``target``, of the same model, the calibration of ``source``, if that has one; whether it was another."""
+    now = source.notes().get(_NOW)
+    if now is None or target.notes().get(_NOW) == now:
+        return False
+    found = _read(source, now)
+    assert found is not None
+    keep_calibration(target, found)
+    return True
+
+
+def _read(gallery: Gallery, saved: Any) -> Calibration | None:
+    if saved is None:
+        return None
+    try:
+        return Calibration.from_json(saved)
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        raise StoreError(
+            f"the calibration of gallery {gallery.name!r} in {printable(gallery.store)} is damaged: measure it anew"
+            " with: sss calibrate"
+        ) from None
