@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ingest.options import IngestOptions, RayOptions
 from siamese_search.errors import GalleryNotFoundError, UsageError, printable
 from siamese_search.io.location import protocol_of, redacted
-from siamese_search.options import request
+from siamese_search.options import layout_of, request
 from siamese_search.workspace import (
     LazyEmbedder,
     Notify,
@@ -88,7 +88,7 @@ def ingest(
     # Before a gallery is made; and only once, for the names of a large tree take a while.
     roots = survey_roots(
         [root_of(directory) for directory in directories],
-        options.layout,
+        layout_of(options),
         follow_links=options.follow_links,
         images_root=options.base(),
         prune=options.prune,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from siamese_search.errors import BundleError, DataError, UsageError, printable
 from siamese_search.evaluation.options import EvaluateOptions
-from siamese_search.options import request
+from siamese_search.options import layout_of, request
 from siamese_search.workspace import (
     Notify,
     StrPath,
@@ -22,6 +22,7 @@ from siamese_search.workspace import (
 if TYPE_CHECKING:
     from siamese_search.evaluation.compare import PairedReport
     from siamese_search.evaluation.report import EvaluationReport
+    from siamese_search.evaluation.subject import Subject
 
 
 @request(EvaluateOptions)
@@ -62,8 +63,8 @@ def evaluate(
         raise UsageError(
             "queries are searched in one data set; name it too (sss evaluate photos/ --queries …)"
         )
-    dataset = load_joined(subject.paths, subject.layout if options.layout == "auto" else options.layout)
-    asked = None if options.queries is None else load_dataset(Path(options.queries), options.layout)
+    dataset = load_joined(subject.paths, _layout(subject, options))
+    asked = None if options.queries is None else load_dataset(Path(options.queries), layout_of(options))
     chosen, reason = select_identities(subject, dataset, asked, options.identities)
     if notify is not None:
         notify(f"model {subject.bundle.name}, data {subject.place} ({dataset.layout}: {dataset.reason})")
@@ -97,6 +98,12 @@ def evaluate(
     return report
 
 
+def _layout(subject: Subject, options: EvaluateOptions) -> str:
+    """How the data is read: as asked for, else as its run has read it."""
+    asked = layout_of(options)
+    return subject.layout if asked == "auto" else asked
+
+
 @request(EvaluateOptions)
 def compare_models(
     a: StrPath,
@@ -127,10 +134,10 @@ def compare_models(
         )
     first = choose_subject(data, str(a))
     where = first.data if data is None else data
-    asked = None if options.queries is None else load_dataset(Path(options.queries), options.layout)
+    asked = None if options.queries is None else load_dataset(Path(options.queries), layout_of(options))
     common: set[str] | None = None
     for subject in (first, choose_subject(where, str(b))):
-        dataset = load_joined(subject.paths, subject.layout if options.layout == "auto" else options.layout)
+        dataset = load_joined(subject.paths, _layout(subject, options))
         chosen, reason = select_identities(subject, dataset, asked, options.identities)
         if notify is not None:
             notify(f"model {subject.bundle.name}: {reason}")
