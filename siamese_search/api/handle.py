@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from siamese_search.retrieval.timeline import Timeline
 
 Answer = TypeVar("Answer")
+
+_log = logging.getLogger(__name__)
 
 
 class GalleryHandle:
@@ -186,6 +189,7 @@ class GalleryHandle:
         options: SearchOptions,
         answer: Callable[[Searcher, Sequence[Condition], Calibration | None], list[Answer]],
     ) -> list[Answer]:
+        from siamese_search.gallery.checks import why_nothing
         from siamese_search.gallery.filters import parse_where
         from siamese_search.gallery.times import bind_to
         from siamese_search.retrieval.matching import check_fmr
@@ -197,7 +201,13 @@ class GalleryHandle:
             opened, embedder, bundle = self._reader.now()
             check_fmr(bundle.calibration, options.fmr, printable(bundle.name))
             bound = bind_to(opened, conditions)
-            return answer(Searcher(opened, embedder), bound, bundle.calibration)
+            answers = answer(Searcher(opened, embedder), bound, bundle.calibration)
+            found: list[Any] = [getattr(one, "answer", one) for one in answers]  # of a timeline
+            if bound and not any(one.results for one in found) and any(one.error is None for one in found):
+                reason = why_nothing(opened, conditions, bound)
+                if reason:
+                    _log.warning("%s", reason)
+            return answers
 
         with self._mine(
             "search", {name: getattr(options, name) for name in ("store", "gallery", "model", "threads")}

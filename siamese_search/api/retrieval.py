@@ -127,7 +127,7 @@ def map_gallery(
     """
     import numpy as np
 
-    from siamese_search.gallery.checks import sample
+    from siamese_search.gallery.checks import sample, why_nothing
     from siamese_search.gallery.filters import parse_where
     from siamese_search.gallery.opening import open_gallery
     from siamese_search.gallery.times import bind_to
@@ -149,16 +149,17 @@ def map_gallery(
                 )
             bound = bind_to(opened, conditions)
             model = opened.model.name or opened.model.fingerprint[:12]
-            return sample(opened, bound, options.limit, options.seed), model
+            found = sample(opened, bound, options.limit, options.seed)
+            if not found.points and bound:
+                raise DataError(f"nothing to plot: {why_nothing(opened, conditions, bound)}")
+            return found, model
 
     try:
         found, model = ask()
     except GalleryReplacedError:  # its generation was replaced and deleted meanwhile
         found, model = ask()
     if not found.points:
-        raise DataError(
-            f"gallery {name!r} has no images{' that meet the filters' if conditions else ''} to plot"
-        )
+        raise DataError(f"gallery {name!r} has no images to plot")
     chosen = best_method(len(found.points)) if method is None else method
     if notify is not None:
         count = f"{len(found.points):,} images"
