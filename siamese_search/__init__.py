@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         rollback,
         verify,
     )
+    from siamese_search.api.model import load_model
     from siamese_search.api.retrieval import compare, map_gallery, search, timeline
     from siamese_search.api.training import quantise_model, sweep, train
     from siamese_search.datasets.records import Failure
@@ -56,6 +57,7 @@ _HOMES = {
     "search": "siamese_search.api.retrieval",
     "timeline": "siamese_search.api.retrieval",
     "compare": "siamese_search.api.retrieval",
+    "load_model": "siamese_search.api.model",
     "train": "siamese_search.api.training",
     "evaluate": "siamese_search.api.evaluation",
     "duplicates": "siamese_search.api.curation",
@@ -123,6 +125,7 @@ __all__ = [
     "list_galleries",
     "load_bundle",
     "load_embedder",
+    "load_model",
     "map_gallery",
     "open_gallery",
     "open_store",

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from siamese_search.errors import BundleError, DataError, UsageError, printable
 from siamese_search.evaluation.options import EvaluateOptions
+from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.options import layout_of, request
 from siamese_search.workspace import (
     Notify,
@@ -21,8 +22,27 @@ from siamese_search.workspace import (
 
 if TYPE_CHECKING:
     from siamese_search.evaluation.compare import PairedReport
-    from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.evaluation.subject import Subject
+    from siamese_search.render.notebook import Plot
+
+
+class Report(EvaluationReport):
+    """An :class:`~siamese_search.evaluation.report.EvaluationReport` that draws itself."""
+
+    @classmethod
+    def of(cls, report: EvaluationReport) -> Self:
+        return cls(**{one.name: getattr(report, one.name) for one in fields(report)})
+
+    def plot(self) -> Plot:
+        """CMC, ROC and scores of pairs, as a figure of matplotlib's: a notebook shows it, ``savefig`` writes it."""
+        from siamese_search.render.notebook import plot_report
+
+        return plot_report(self)
+
+    def _repr_html_(self) -> str:
+        from siamese_search.render.notebook import report_html
+
+        return report_html(self)
 
 
 @request(EvaluateOptions)
@@ -32,7 +52,7 @@ def evaluate(
     options: EvaluateOptions,
     progress: Callable[[str, int, int], None] | None = None,
     notify: Notify | None = None,
-) -> EvaluationReport:
+) -> Report:
     """Measure how well a model finds the right identity among labelled images, through a gallery of their own.
 
     Every image is a query against all the others, or those of ``queries`` against those of ``data``; matches
@@ -95,7 +115,7 @@ def evaluate(
         report = replace(report, calibration=fit(report.pairs, f"{subject.place}: {reason}"))
         assert report.calibration is not None
         save_calibration(subject.bundle, report.calibration)
-    return report
+    return Report.of(report)
 
 
 def _layout(subject: Subject, options: EvaluateOptions) -> str:

@@ -8,19 +8,16 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from siamese_search.api import curation
+from siamese_search.api.results import Results
 from siamese_search.errors import GalleryReplacedError, UsageError, printable
 from siamese_search.options import request
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
 from siamese_search.workspace import Reader, StrPath, current_settings, place_of, query_images
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from ingest.summary import IngestSummary
     from siamese_search.curation.duplicates import Group
     from siamese_search.curation.identities import Proposals
@@ -30,6 +27,7 @@ if TYPE_CHECKING:
     from siamese_search.retrieval.results import QueryResult
     from siamese_search.retrieval.searcher import Searcher
     from siamese_search.retrieval.timeline import Timeline
+    from siamese_search.workspace import OneImage, Query
 
 Answer = TypeVar("Answer")
 
@@ -66,7 +64,7 @@ class GalleryHandle:
         return cls(options.store, options.gallery, options.model, options.threads)
 
     @request(SearchOptions)
-    def search(self, *queries: StrPath | NDArray[np.uint8], options: SearchOptions) -> list[QueryResult]:
+    def search(self, *queries: Query, options: SearchOptions) -> Results:
         """As :func:`siamese_search.search`."""
         from siamese_search.retrieval.matching import mark, population
 
@@ -82,10 +80,10 @@ class GalleryHandle:
                 return answers
             return mark(answers, known, options.fmr, population(searcher.gallery, bound))
 
-        return self._ask(options, answer)
+        return Results(self._ask(options, answer))
 
     @request(TimelineOptions)
-    def timeline(self, *queries: StrPath | NDArray[np.uint8], options: TimelineOptions) -> list[Timeline]:
+    def timeline(self, *queries: Query, options: TimelineOptions) -> list[Timeline]:
         """As :func:`siamese_search.timeline`."""
         from siamese_search.retrieval.follow import FollowRequest, follow
         from siamese_search.retrieval.timeline import choose_field
@@ -245,12 +243,12 @@ def open(
 class _Question:
     """The images and keys that are asked for, and those that the answer shall not resemble."""
 
-    images: list[Path | NDArray[np.uint8]]
+    images: list[OneImage]
     keys: list[str]
-    away: list[Path | NDArray[np.uint8]]
+    away: list[OneImage]
 
     @classmethod
-    def of(cls, queries: Sequence[StrPath | NDArray[np.uint8]], options: SearchOptions) -> Self:
+    def of(cls, queries: Sequence[Query], options: SearchOptions) -> Self:
         """Raises UsageError where nothing is asked for."""
         if options.k is not None and options.k < 1:
             raise UsageError(f"k is {options.k}; ask for at least 1 result")
