@@ -28,6 +28,9 @@ BLUE: Colour = (38, 92, 166)
 TILE_WIDTH = 128
 BORDER = 5
 FONT_SIZES = (13, 15, 24)
+#: Of frames and badges, by what :mod:`siamese_search.render.marks` says. Green and red of the Okabe–Ito kind: told
+#: apart with red-green blindness by their lightness.
+COLOURS: dict[str, Colour] = {"good": GREEN, "bad": RED, "unknown": PALE}
 
 
 class Canvas:
@@ -69,6 +72,22 @@ class Canvas:
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         picture = picture.resize(size, Image.Resampling.LANCZOS)
         self.image.paste(picture, (left + (width - size[0]) // 2, top + (height - size[1]) // 2))
+
+    def badge(self, at: tuple[int, int], word: str, colour: Colour) -> None:
+        """A word on a label of this colour; ``at`` is its lower left corner."""
+        reach, (left, bottom) = self.width_of(word, 13), at
+        self.pen.rounded_rectangle((left, bottom - 19, left + reach + 10, bottom), 4, fill=colour)
+        self.text((left + 5, bottom - 18), word, 13, CARD)
+
+    def wrapped(self, text: str, size: int, room: int) -> list[str]:
+        """The text in lines, broken between words; only a word that is longer than ``room`` is longer."""
+        lines: list[str] = []
+        for word in printable(text).split():
+            if lines and self.width_of(f"{lines[-1]} {word}", size) <= room:
+                lines[-1] += f" {word}"
+            else:
+                lines.append(word)
+        return lines
 
     def text(
         self, at: tuple[float, float], text: str, size: int, colour: Colour, room: int | None = None
