@@ -8,10 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from siamese_search.errors import ImageError, SiameseSearchError, printable
 from siamese_search.io.files import atomic_path
 from siamese_search.io.images import FORMATS, read_image
+from siamese_search.io.signatures import OWN_TEXT
 
 Colour = tuple[int, int, int]
 
@@ -137,9 +139,11 @@ def _shortened(text: str, keep: int) -> str:
 
 def save_png(image: Image.Image, out: Path, what: str) -> Path:
     """Write a PNG, atomically; returns ``out``. Raises SiameseSearchError where that fails. what: for people."""
+    marked = PngInfo()
+    marked.add_text(*OWN_TEXT)
     try:
         with atomic_path(out) as aside:
-            image.save(aside, format="PNG", optimize=False)
+            image.save(aside, format="PNG", optimize=False, pnginfo=marked)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise SiameseSearchError(f"{printable(out)}: the {what} cannot be written: {reason}") from None

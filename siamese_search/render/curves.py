@@ -11,6 +11,7 @@ import numpy as np
 
 from siamese_search.errors import SiameseSearchError, UsageError, printable
 from siamese_search.io.files import atomic_path
+from siamese_search.io.signatures import OWN_TEXT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,7 +67,7 @@ def picture(out: Path, size: tuple[float, float]) -> Iterator[Figure]:
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        metadata = {"Date": None} if kind == ".svg" else {"Software": None}
+        metadata = {"Date": None} if kind == ".svg" else dict([OWN_TEXT])
         try:
             with atomic_path(out) as aside:
                 figure.savefig(aside, format=kind[1:], dpi=120, metadata=metadata)
