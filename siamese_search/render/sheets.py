@@ -28,6 +28,7 @@ from siamese_search.render.canvas import (
     usual_aspect,
 )
 from siamese_search.render.marks import BADGES, FRAMES, known_identities, mark, paths_of, sightings
+from siamese_search.render.matrix import labels, shade, write_comparison_page
 from siamese_search.retrieval.comparison import Comparison
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
@@ -41,8 +42,8 @@ _CAPTION = 54
 _CAPTION_LINE = 18
 _TITLE = 64
 
-#: Images drawn of each side; the sheet says how many it leaves out.
-MAX_SIDE = 30
+#: Rows and columns drawn of a comparison, about a screenful; the picture says how many it leaves out.
+MAX_SIDES = (8, 12)
 
 _PAIR_MARGIN = 28
 _PAIR_GAP = 12
@@ -189,9 +190,11 @@ def _tile_height(results: Sequence[QueryResult]) -> int:
 def draw_comparison(comparison: Comparison, out: Path) -> Path:
     """Write the picture of a comparison: one pair large, several as a table, left images down, right ones across.
 
-    Green is the same identity, red another, grey not decided (no threshold). Returns ``out``. Raises
-    SiameseSearchError where it cannot be written.
+    Green is the same identity, red another, and cells are shaded by score. A page (``.html``) has all pairs, a picture
+    of several a screenful of them. Returns ``out``. Raises SiameseSearchError where it cannot be written.
     """
+    if out.suffix.lower() in (".html", ".htm"):
+        return write_comparison_page(comparison, _rule(comparison), out)
     single = comparison.scores.shape == (1, 1)
     return save_png(_pair(comparison) if single else _table(comparison), out, "picture")
 
@@ -244,7 +247,8 @@ def _pair(comparison: Comparison) -> Image.Image:
 
 
 def _table(comparison: Comparison) -> Image.Image:
-    left, right = comparison.left[:MAX_SIDE], comparison.right[:MAX_SIDE]
+    left, right = comparison.left[: MAX_SIDES[0]], comparison.right[: MAX_SIDES[1]]
+    names = labels(left), labels(right)
     height = round(_SMALL * 1.4)
     step_x, step_y = _CELL[0] + _PAIR_GAP, max(_CELL[1], height) + _PAIR_GAP + 18
     head = _PAIR_MARGIN + _PAIR_TITLE
@@ -256,22 +260,21 @@ def _table(comparison: Comparison) -> Image.Image:
     canvas.text((_PAIR_MARGIN, _PAIR_MARGIN - 6), "Same or different", 24, INK)
     shown = f"{len(comparison.left)} by {len(comparison.right)} images"
     if len(left) < len(comparison.left) or len(right) < len(comparison.right):
-        shown += f", the first {len(left)} by {len(right)} drawn"
+        shown += f", the first {len(left)} by {len(right)} drawn (--save x.html has them all)"
     canvas.text((_PAIR_MARGIN, _PAIR_MARGIN + 26), f"{shown}  ·  {_rule(comparison)}", 13, GREY)
     for column, path in enumerate(right):
         at = (first + column * step_x, head)
         canvas.tile(path, at, height, BLUE, _CELL[0])
-        canvas.text((at[0], head + height + 4), printable(path.name), 13, GREY, _CELL[0])
+        canvas.text((at[0], head + height + 4), names[1][column], 13, GREY, _CELL[0])
     for row, path in enumerate(left):
         top = head + height + 30 + row * step_y
         canvas.tile(path, (_PAIR_MARGIN, top), height, BLUE, _CELL[0])
-        canvas.text((_PAIR_MARGIN, top + height + 4), printable(path.name), 13, GREY, TILE_WIDTH)
+        canvas.text((_PAIR_MARGIN, top + height + 4), names[0][row], 13, GREY, TILE_WIDTH)
         for column in range(len(right)):
             x, y = first + column * step_x, top + (height - _CELL[1]) // 2
-            canvas.pen.rounded_rectangle(
-                (x, y, x + _CELL[0] - 1, y + _CELL[1] - 1), 6, fill=_colour(comparison, row, column)
-            )
+            fill, ink = shade(comparison, row, column)
+            canvas.pen.rounded_rectangle((x, y, x + _CELL[0] - 1, y + _CELL[1] - 1), 6, fill=fill)
             text = f"{comparison.scores[row, column]:.3f}"
             reach = canvas.width_of(text, 15)
-            canvas.text((x + (_CELL[0] - reach) / 2, y + _CELL[1] / 2 - 9), text, 15, (255, 255, 255))
+            canvas.text((x + (_CELL[0] - reach) / 2, y + _CELL[1] / 2 - 9), text, 15, ink)
     return canvas.image
