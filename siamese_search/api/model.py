@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class Model:
         ``PIL.Image``, or the bytes of an image's file. Raises ImageError for the first that cannot be read.
         """
         one = isinstance(images, (str, os.PathLike, bytes, np.ndarray)) or not isinstance(images, Iterable)
-        asked = [images] if one else list(images)  # type: ignore[arg-type, list-item]
+        asked: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
         sources = [image for each in asked for image in query_images(each)]
         vectors = [np.empty((0, self.dim), np.float32)]
         for found in embed_images(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, overload
+from typing import Any, SupportsIndex, overload
 
 from siamese_search.retrieval.results import QueryResult
 
@@ -16,9 +16,9 @@ class Results(list[QueryResult]):
         return results_html(self)
 
     @overload
-    def __getitem__(self, at: slice) -> Results: ...
+    def __getitem__(self, at: SupportsIndex) -> QueryResult: ...
     @overload
-    def __getitem__(self, at: Any) -> QueryResult: ...
+    def __getitem__(self, at: slice) -> Results: ...
     def __getitem__(self, at: Any) -> QueryResult | Results:
         found = super().__getitem__(at)
         return Results(found) if isinstance(found, list) else found

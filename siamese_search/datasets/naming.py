@@ -35,7 +35,7 @@ class Naming:
     """
 
     def __init__(self, pattern: str) -> None:
-        import re2
+        import re2  # type: ignore[import-untyped, unused-ignore]
 
         options = re2.Options()
         options.log_errors = False
