@@ -1,6 +1,7 @@
 # make demo   the whole way on a synthetic data set, in one command (base install, no torch)
 # make test   everything that must hold: ruff, mypy, pytest (full install)
 # make lint   ruff and mypy only
+# make wheel  the wheel in an empty environment runs the four verbs; PYTHON=python3.11 for another Python
 # make bench  the benchmarks; each prints a table and writes JSON
 # make clean  remove what these targets made
 
@@ -23,7 +24,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	"$$p" -c 'import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; \
 	done)
 
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test lint wheel bench clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -62,6 +63,19 @@ lint: $(VENV)/.installed-full
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
+
+# Away from the checkout, so that only what the wheel holds can be imported
+wheel:
+	@here=$$PWD; there=$$(mktemp -d); trap 'rm -rf "$$there"' EXIT; \
+	"$(PYTHON)" -m venv "$$there/venv"; python="$$there/venv/bin/python"; \
+	"$$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$$there" "$$here"; \
+	"$$python" -m pip install --quiet --disable-pip-version-check "$$there"/*.whl; \
+	cd "$$there"; export HOME="$$there" PYTHONPATH= PATH="$$there/venv/bin:$$PATH"; \
+	sss demo demo --identities 6; \
+	sss ingest demo/gallery; \
+	sss search demo/queries -k 1; \
+	sss evaluate demo/gallery --queries demo/queries; \
+	echo "the wheel works on $$("$$python" --version)"
 
 bench: $(VENV)/.installed-full
 	@for script in benchmarks/[a-z]*.py; do echo "== $$script"; $(VENV)/bin/python "$$script"; done

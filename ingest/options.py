@@ -27,6 +27,7 @@ class IngestOptions(Request):
     gallery: str | None = shared.gallery()
     model: StrPath | None = shared.model()
     layout: str = shared.layout()
+    pattern: str | None = shared.pattern()
     images_root: StrPath | None = option(
         None,
         "Where the names in a CSV begin; / for whole paths anywhere.  [default: beside the CSV]",

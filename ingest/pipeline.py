@@ -37,7 +37,7 @@ from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.forwarding import Serial
 from siamese_search.io.remote import THREADS as REMOTE_THREADS
 from siamese_search.io.resources import available_cpus
-from siamese_search.options import request
+from siamese_search.options import layout_of, request
 
 if TYPE_CHECKING:
     from ingest.summary import FailureLog
@@ -103,7 +103,7 @@ def run_ingest(
     started = time.monotonic()
     surveys = survey_roots(
         roots,
-        options.layout,
+        layout_of(options),
         follow_links=options.follow_links,
         images_root=options.base(),
         prune=prune,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -10,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingest.options import IngestOptions, RayOptions
+from ingest.overlap import overlaps
 from siamese_search.errors import GalleryNotFoundError, UsageError, printable
 from siamese_search.io.location import protocol_of, redacted
-from siamese_search.options import request
+from siamese_search.options import layout_of, request
 from siamese_search.workspace import (
     LazyEmbedder,
     Notify,
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery
     from siamese_search.model.embedder import Embedder
     from siamese_search.settings import Settings
+
+_log = logging.getLogger(__name__)
 
 
 @request(IngestOptions)
@@ -85,7 +89,7 @@ def ingest(
     # Before a gallery is made; and only once, for the names of a large tree take a while.
     roots = survey_roots(
         [root_of(directory) for directory in directories],
-        options.layout,
+        layout_of(options),
         follow_links=options.follow_links,
         images_root=options.base(),
         prune=options.prune,
@@ -107,6 +111,9 @@ def ingest(
             quantise=options.quantise,
         ) as (opened, bundle),
     ):
+        if options.source is None:
+            for line in overlaps(roots, opened):
+                _log.warning("%s", line)
         embedder: Embedder = LazyEmbedder(bundle, options.device, options.threads or 0)
         if around is not None:
             opened, embedder = around(opened, embedder)

@@ -23,7 +23,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from siamese_search.datasets.layouts import Detection, NoImagesError, Survey, survey
+from siamese_search.datasets.layouts import NoImagesError, Survey, survey
+from siamese_search.datasets.names import Detection
 from siamese_search.datasets.records import ImageRecord, decode_key, encode_key
 from siamese_search.datasets.remote_survey import RemoteSurvey, survey_remote
 from siamese_search.datasets.walk import PassedOver

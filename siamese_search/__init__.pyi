@@ -20,6 +20,7 @@ from .api.maintenance import push as push
 from .api.maintenance import reindex as reindex
 from .api.maintenance import rollback as rollback
 from .api.maintenance import verify as verify
+from .api.model import load_model as load_model
 from .api.progress import ProgressBar as ProgressBar
 from .api.retrieval import compare as compare
 from .api.retrieval import map_gallery as map_gallery

@@ -66,7 +66,7 @@ def embed_images(
 ) -> Generator[Embedded[T], None, None]:
     """Decode and embed batches of whatever has an image, in order; one that cannot be read costs no other.
 
-    image_of: an item's file, or its RGB array, uint8 [H, W, 3]. stamp_of: the state that its file was seen in; one that
+    image_of: an item's file, or its image in memory. stamp_of: the state that its file was seen in; one that
     has been written since is a failure. threads: that decode. ahead: batches decoded before they are asked for. stop:
     looked at between two batches; what has not been embedded by then is dropped.
 

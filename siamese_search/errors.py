@@ -22,6 +22,10 @@ class SiameseSearchError(Exception):
 
     exit_code: int = EXIT_FAILED
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython and notebooks show in place of a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class UsageError(SiameseSearchError):
     """An option, argument or setting has a value that cannot work (k = 0, an unknown preset)."""

@@ -257,6 +257,31 @@ def layout() -> Any:
     )
 
 
+#: What a layout begins with that is a pattern of names (:mod:`siamese_search.datasets.naming`).
+PATTERN = "pattern:"
+
+
+def pattern() -> Any:
+    return option(
+        None,
+        "Fields from file names: a regular expression whose named groups they are, such as"
+        r" '(?P<identity>.+)_cam(?P<camera>\d+)'.",
+        metavar="REGEX",
+    )
+
+
+def layout_of(options: Any) -> str:
+    """The layout that a request with :func:`layout` and :func:`pattern` asks for, in one word.
+
+    Raises UsageError where it asks for both.
+    """
+    if options.pattern is None:
+        return str(options.layout)
+    if options.layout != "auto":
+        raise UsageError("a pattern is a layout of its own; give either a layout or a pattern, not both")
+    return f"{PATTERN}{options.pattern}"
+
+
 def batch_size() -> Any:
     return option(None, "Images per forward pass.  [default: 64]", kind=int, low=1, metavar="N")
 

@@ -13,11 +13,16 @@ from siamese_search.errors import DataError, GalleryNotFoundError, ModelMismatch
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from PIL import Image
 
     from siamese_search.gallery.contract import Gallery, ModelRef, Store
     from siamese_search.model.bundle import Bundle
     from siamese_search.model.embedder import Device, Embedder, Started
     from siamese_search.settings import Settings
+
+    Query = str | os.PathLike[str] | NDArray[np.uint8] | bytes | Image.Image
+    #: A query that is one image.
+    OneImage = Path | NDArray[np.uint8] | bytes | Image.Image
 
 StrPath = str | os.PathLike[str]
 Notify = Callable[[str], None]
@@ -253,24 +258,27 @@ def root_of(directory: StrPath) -> Path | str:
     return Path(text) if protocol_of(text) is None else text
 
 
-def query_images(query: StrPath | NDArray[np.uint8]) -> list[Path | NDArray[np.uint8]]:
+def query_images(query: Query) -> list[OneImage]:
     """A query as images: a directory stands for the images in it, sorted by path."""
+    if isinstance(query, bytes):
+        return [query]
     if not isinstance(query, (str, os.PathLike)):
         import numpy as np
+        from PIL import Image
 
-        if isinstance(query, np.ndarray):
+        if isinstance(query, (np.ndarray, Image.Image)):
             return [query]
         several = ", and several are given as *list" if isinstance(query, list | tuple) else ""
         raise UsageError(
-            f"a query is a path or an RGB array, uint8 [H, W, 3], not {_article(query)}{several}; of an image of"
-            " Pillow's give numpy.asarray(image.convert('RGB'))"
+            f"a query is a path, an image of Pillow's, an RGB array, uint8 [H, W, 3], or the bytes of an image's file,"
+            f" not {_article(query)}{several}"
         )
     path = Path(query)
     if not path.is_dir():
         return [path]
     from siamese_search.datasets.walk import walk_images
 
-    images: list[Path | NDArray[np.uint8]] = [path / relative for relative in walk_images(path)]
+    images: list[OneImage] = [path / relative for relative in walk_images(path)]
     if not images:
         raise DataError(f"{printable(path)}: no images in it to search for; check the path")
     return images

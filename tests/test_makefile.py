@@ -47,7 +47,7 @@ def recipe(target: str, cwd: Path, *variables: str) -> str:
 
 
 def test_the_targets_are_all_there(checkout: Path) -> None:
-    for target in ("demo", "test", "lint", "bench", "clean"):
+    for target in ("demo", "test", "lint", "wheel", "bench", "clean"):
         assert recipe(target, checkout)
         assert f"make {target}" in make("help").stdout
 

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 import siamese_search
 from siamese_search import workspace
@@ -76,7 +75,7 @@ def test_a_model_that_was_moved_is_named_and_found_again_once_it_is_named(tmp_pa
         assert gallery.model.name == str(moved)
 
 
-@pytest.mark.parametrize("query", [b"a.jpg", ["a.jpg"], Image.new("RGB", (2, 4)), None, 3])
+@pytest.mark.parametrize("query", [["a.jpg"], None, 3])
 def test_what_is_no_path_is_named(query: object) -> None:
     for take in (workspace.query_images, workspace.root_of):
         with pytest.raises(UsageError, match=f"not (by )?an? {type(query).__name__}"):

@@ -26,7 +26,7 @@ from siamese_search.datasets.walk import (
 )
 from siamese_search.errors import DataError, printable
 from siamese_search.io.images import is_image_name
-from siamese_search.io.signatures import may_be_image, refused_file
+from siamese_search.io.signatures import is_own_picture, may_be_image, refused_file
 
 
 class Locator:
@@ -133,7 +133,7 @@ class Locator:
         if stat.S_ISLNK(mode):
             return "" if links and os.path.isdir(full) else refused_link(self.base, path, name, not links)  # noqa: PTH112
         if stat.S_ISREG(mode):
-            return refused_file(full, name)
+            return "" if is_own_picture(self.base, path) else refused_file(full, name)
         return "not a regular file" if is_image_name(name) and not stat.S_ISDIR(mode) else ""
 
     def _failure(self, path: str, reason: str) -> ScannedFile:

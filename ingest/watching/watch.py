@@ -32,6 +32,7 @@ from siamese_search.errors import GalleryReplacedError, ModelMismatchError, Stor
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.embedder import Embedder
+from siamese_search.options import layout_of
 
 if TYPE_CHECKING:
     from ingest.summary import FailureLog
@@ -295,7 +296,7 @@ class Watcher:
         options = self._options
         others = [str(one if one.is_dir() else one.parent) for one in self._paths if one != path]
         return RootOptions(
-            layout=options.layout,
+            layout=layout_of(options),
             source=options.source,
             others=others if options.source is not None else (),
             settle=options.settle_seconds,

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "maintenance": [
             "describe", "drop", "drop_old", "galleries", "optimise", "pull", "push", "reindex", "rollback", "verify",
         ],
+        "model": ["load_model"],
         "progress": ["ProgressBar"],
         "retrieval": ["compare", "map_gallery", "search", "timeline"],
         "training": ["new_run_directory", "quantise_model", "sweep", "train"],

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from siamese_search.api.calibration import check_place, keep
 from siamese_search.errors import BundleError, DataError, UsageError, printable
 from siamese_search.evaluation.options import EvaluateOptions
-from siamese_search.options import request
+from siamese_search.evaluation.report import EvaluationReport
+from siamese_search.options import layout_of, request
 from siamese_search.workspace import (
     Notify,
     StrPath,
@@ -22,7 +23,27 @@ from siamese_search.workspace import (
 
 if TYPE_CHECKING:
     from siamese_search.evaluation.compare import PairedReport
-    from siamese_search.evaluation.report import EvaluationReport
+    from siamese_search.evaluation.subject import Subject
+    from siamese_search.render.notebook import Plot
+
+
+class Report(EvaluationReport):
+    """An :class:`~siamese_search.evaluation.report.EvaluationReport` that draws itself."""
+
+    @classmethod
+    def of(cls, report: EvaluationReport) -> Self:
+        return cls(**{one.name: getattr(report, one.name) for one in fields(report)})
+
+    def plot(self) -> Plot:
+        """CMC, ROC and scores of pairs, as a figure of matplotlib's: a notebook shows it, ``savefig`` writes it."""
+        from siamese_search.render.notebook import plot_report
+
+        return plot_report(self)
+
+    def _repr_html_(self) -> str:
+        from siamese_search.render.notebook import report_html
+
+        return report_html(self)
 
 
 @request(EvaluateOptions)
@@ -32,7 +53,7 @@ def evaluate(
     options: EvaluateOptions,
     progress: Callable[[str, int, int], None] | None = None,
     notify: Notify | None = None,
-) -> EvaluationReport:
+) -> Report:
     """Measure how well a model finds the right identity among labelled images, through a gallery of their own.
 
     Every image is a query against all the others, or those of ``queries`` against those of ``data``; matches
@@ -67,8 +88,8 @@ def evaluate(
         raise UsageError(
             "queries are searched in one data set; name it too (sss evaluate photos/ --queries …)"
         )
-    dataset = load_joined(subject.paths, subject.layout if options.layout == "auto" else options.layout)
-    asked = None if options.queries is None else load_dataset(Path(options.queries), options.layout)
+    dataset = load_joined(subject.paths, _layout(subject, options))
+    asked = None if options.queries is None else load_dataset(Path(options.queries), layout_of(options))
     chosen, reason = select_identities(subject, dataset, asked, options.identities)
     if notify is not None:
         notify(f"model {subject.bundle.name}, data {subject.place} ({dataset.layout}: {dataset.reason})")
@@ -103,7 +124,13 @@ def evaluate(
         else:
             place = keep(settings, options.store, options.gallery, subject.bundle, found)
         report = replace(report, calibration=found, calibrated_place=place)
-    return report
+    return Report.of(report)
+
+
+def _layout(subject: Subject, options: EvaluateOptions) -> str:
+    """How the data is read: as asked for, else as its run has read it."""
+    asked = layout_of(options)
+    return subject.layout if asked == "auto" else asked
 
 
 @request(EvaluateOptions)
@@ -136,10 +163,10 @@ def compare_models(
         )
     first = choose_subject(data, str(a))
     where = first.data if data is None else data
-    asked = None if options.queries is None else load_dataset(Path(options.queries), options.layout)
+    asked = None if options.queries is None else load_dataset(Path(options.queries), layout_of(options))
     common: set[str] | None = None
     for subject in (first, choose_subject(where, str(b))):
-        dataset = load_joined(subject.paths, subject.layout if options.layout == "auto" else options.layout)
+        dataset = load_joined(subject.paths, _layout(subject, options))
         chosen, reason = select_identities(subject, dataset, asked, options.identities)
         if notify is not None:
             notify(f"model {subject.bundle.name}: {reason}")

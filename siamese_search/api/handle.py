@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from siamese_search.api import curation
+from siamese_search.api.results import Results
 from siamese_search.errors import GalleryReplacedError, UsageError, printable
 from siamese_search.options import request
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
 from siamese_search.workspace import Reader, StrPath, current_settings, place_of, query_images
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from ingest.summary import IngestSummary
     from siamese_search.curation.duplicates import Group
     from siamese_search.curation.identities import Proposals
@@ -31,8 +29,11 @@ if TYPE_CHECKING:
     from siamese_search.retrieval.results import QueryResult
     from siamese_search.retrieval.searcher import Searcher
     from siamese_search.retrieval.timeline import Timeline
+    from siamese_search.workspace import OneImage, Query
 
 Answer = TypeVar("Answer")
+
+_log = logging.getLogger(__name__)
 
 
 class GalleryHandle:
@@ -66,7 +67,7 @@ class GalleryHandle:
         return cls(options.store, options.gallery, options.model, options.threads)
 
     @request(SearchOptions)
-    def search(self, *queries: StrPath | NDArray[np.uint8], options: SearchOptions) -> list[QueryResult]:
+    def search(self, *queries: Query, options: SearchOptions) -> Results:
         """As :func:`siamese_search.search`."""
         from siamese_search.retrieval.matching import mark
 
@@ -79,10 +80,10 @@ class GalleryHandle:
             images = searcher.gallery.count(bound) if judge.calibration is not None else 0
             return mark(answers, judge, options.fmr, images)
 
-        return self._ask(options, answer)
+        return Results(self._ask(options, answer))
 
     @request(TimelineOptions)
-    def timeline(self, *queries: StrPath | NDArray[np.uint8], options: TimelineOptions) -> list[Timeline]:
+    def timeline(self, *queries: Query, options: TimelineOptions) -> list[Timeline]:
         """As :func:`siamese_search.timeline`."""
         from siamese_search.retrieval.follow import FollowRequest, follow
         from siamese_search.retrieval.timeline import choose_field
@@ -195,6 +196,7 @@ class GalleryHandle:
         options: SearchOptions,
         answer: Callable[[Searcher, Sequence[Condition], Judge], list[Answer]],
     ) -> list[Answer]:
+        from siamese_search.gallery.checks import why_nothing
         from siamese_search.gallery.filters import parse_where
         from siamese_search.gallery.times import bind_to
         from siamese_search.retrieval.matching import check_fmr
@@ -207,7 +209,13 @@ class GalleryHandle:
             judge = self._judge(opened, bundle, options)
             check_fmr(judge, options.fmr, printable(bundle.name))
             bound = bind_to(opened, conditions)
-            return answer(Searcher(opened, embedder), bound, judge)
+            answers = answer(Searcher(opened, embedder), bound, judge)
+            found: list[Any] = [getattr(one, "answer", one) for one in answers]  # of a timeline
+            if bound and not any(one.results for one in found) and any(one.error is None for one in found):
+                reason = why_nothing(opened, conditions, bound)
+                if reason:
+                    _log.warning("%s", reason)
+            return answers
 
         with self._mine(
             "search", {name: getattr(options, name) for name in ("store", "gallery", "model", "threads")}
@@ -245,12 +253,12 @@ def open(
 class _Question:
     """The images and keys that are asked for, and those that the answer shall not resemble."""
 
-    images: list[Path | NDArray[np.uint8]]
+    images: list[OneImage]
     keys: list[str]
-    away: list[Path | NDArray[np.uint8]]
+    away: list[OneImage]
 
     @classmethod
-    def of(cls, queries: Sequence[StrPath | NDArray[np.uint8]], options: SearchOptions) -> Self:
+    def of(cls, queries: Sequence[Query], options: SearchOptions) -> Self:
         """Raises UsageError where nothing is asked for."""
         if options.k is not None and options.k < 1:
             raise UsageError(f"k is {options.k}; ask for at least 1 result")

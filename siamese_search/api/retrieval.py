@@ -8,37 +8,34 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from siamese_search.api.handle import GalleryHandle
+from siamese_search.api.results import Results
 from siamese_search.errors import DataError, GalleryReplacedError, UsageError, printable
 from siamese_search.options import request
 from siamese_search.retrieval.options import CompareOptions, MapOptions, SearchOptions, TimelineOptions
 from siamese_search.workspace import StrPath, load, path_text, place_of, query_images
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from siamese_search.model.bundle import Bundle
-    from siamese_search.retrieval.judging import Judge
-    from siamese_search.retrieval.results import QueryResult
-    from siamese_search.retrieval.timeline import Timeline
-
-    Query = Path | NDArray[np.uint8]
     from siamese_search.gallery.checks import Sample
+    from siamese_search.model.bundle import Bundle
     from siamese_search.retrieval.comparison import Comparison
+    from siamese_search.retrieval.judging import Judge
     from siamese_search.retrieval.map import GalleryMap, MapPoint
+    from siamese_search.retrieval.timeline import Timeline
     from siamese_search.settings import Settings
+    from siamese_search.workspace import Query
 
 
 Answer = TypeVar("Answer")
 
 
 @request(SearchOptions)
-def search(*queries: StrPath | NDArray[np.uint8], options: SearchOptions) -> list[QueryResult]:
-    """Rank a gallery's images by likeness to each query: an image file, a directory of them, or an array.
+def search(*queries: Query, options: SearchOptions) -> Results:
+    """Rank a gallery's images by likeness to each query: an image file, a directory of them, or an image.
 
-    Arrays are RGB uint8 [H, W, 3]. k: results per query. where: filters such as ``"camera=2"``, all of which
-    must hold. group_by: ``"identity"`` keeps the best image of each. exclude_self: leave out the query file
-    itself. min_score: lowest cosine similarity. The model is the gallery's own unless ``model`` names one. One that was
+    An image in memory is an array, RGB uint8 [H, W, 3], a ``PIL.Image``, or the bytes of a file. k: results per query.
+    where: filters such as ``"camera=2"``, all of which must hold. group_by: ``"identity"`` keeps the best image of
+    each. exclude_self: leave out the query file itself. min_score: lowest cosine similarity. The model is the gallery's
+    own unless ``model`` names one. One that was
     calibrated (``evaluate(calibrate=True)``) says which results are matches: those that are at least as likely the
     same identity as not, given the size of the gallery; fmr: those that reach the threshold for this false match rate.
 
@@ -47,7 +44,8 @@ def search(*queries: StrPath | NDArray[np.uint8], options: SearchOptions) -> lis
     flip: embed each query image together with its mirror image. rerank: put the first ``candidates`` images of each
     ranking into the order of k-reciprocal re-ranking; scores stay cosine similarities.
 
-    Returns one QueryResult per query image, in order; one that cannot be read has its ``error`` set.
+    Returns one QueryResult per query image, in order; one that cannot be read has its ``error`` set. A notebook shows
+    the list as pictures.
     Many searches, one after the other, are faster through :func:`siamese_search.open`.
     Raises UsageError (k < 1), FilterError, GalleryNotFoundError, StoreError, ModelMismatchError.
     """
@@ -56,7 +54,7 @@ def search(*queries: StrPath | NDArray[np.uint8], options: SearchOptions) -> lis
 
 
 @request(TimelineOptions)
-def timeline(*queries: StrPath | NDArray[np.uint8], options: TimelineOptions) -> list[Timeline]:
+def timeline(*queries: Query, options: TimelineOptions) -> list[Timeline]:
     """When and where each query's nearest identity was seen: all its images in the gallery, in the order of time.
 
     time_field: the field that holds the time; by default the first of ``time``, ``timestamp``, ``datetime``, ``date``
@@ -151,7 +149,7 @@ def map_gallery(
     """
     import numpy as np
 
-    from siamese_search.gallery.checks import sample
+    from siamese_search.gallery.checks import sample, why_nothing
     from siamese_search.gallery.filters import parse_where
     from siamese_search.gallery.opening import open_gallery
     from siamese_search.gallery.times import bind_to
@@ -173,16 +171,17 @@ def map_gallery(
                 )
             bound = bind_to(opened, conditions)
             model = opened.model.name or opened.model.fingerprint[:12]
-            return sample(opened, bound, options.limit, options.seed), model
+            found = sample(opened, bound, options.limit, options.seed)
+            if not found.points and bound:
+                raise DataError(f"nothing to plot: {why_nothing(opened, conditions, bound)}")
+            return found, model
 
     try:
         found, model = ask()
     except GalleryReplacedError:  # its generation was replaced and deleted meanwhile
         found, model = ask()
     if not found.points:
-        raise DataError(
-            f"gallery {name!r} has no images{' that meet the filters' if conditions else ''} to plot"
-        )
+        raise DataError(f"gallery {name!r} has no images to plot")
     chosen = best_method(len(found.points)) if method is None else method
     if notify is not None:
         count = f"{len(found.points):,} images"

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import DataError, MissingExtraError, TrainingError, UsageError, printable
-from siamese_search.options import request
+from siamese_search.options import layout_of, request
 from siamese_search.training.options import RunOptions, SweepOptions
 from siamese_search.workspace import (
     StrPath,
@@ -79,7 +79,7 @@ def train(
         if not sources:
             raise UsageError("nothing to train on; name at least one data set")
         for source in sources:
-            detect_layout(source, options.layout)  # fails before torch is imported, which takes seconds
+            detect_layout(source, layout_of(options))  # fails before torch is imported, which takes seconds
     run = _training()
     if options.resume is not None:
         resumed: TrainResult = run.resume(Path(options.resume), reporter, stop, options.device, threads)
@@ -88,7 +88,7 @@ def train(
         data=sources[0] if len(sources) == 1 else sources,
         out=Path(new_run_directory(options.preset) if options.out is None else options.out),
         config=config,
-        layout=options.layout,
+        layout=layout_of(options),
         holdout=_held_out(options, config.seed),
         init=os.fspath(options.init),
         teacher=None if options.teacher is None else Path(options.teacher),
@@ -186,7 +186,7 @@ def plan_runs(
         Path(new_run_directory("sweep") if options.out is None else options.out),
         options.preset,
         grid,
-        layout=options.layout,
+        layout=layout_of(options),
         holdout=_held_out(options, seed),
         init=os.fspath(options.init),
         teacher=None if options.teacher is None else Path(options.teacher),

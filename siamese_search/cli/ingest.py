@@ -41,7 +41,8 @@ while its size and time are; with --checksum, while its content is.
 
 #: What a first ingest needs; watching, shards, Ray and storage are behind --help-all.
 _OFTEN = (
-    "store", "gallery", "model", "layout", "source", "batch_size", "threads", "device", "checksum", "prune", "watch",
+    "store", "gallery", "model", "layout", "pattern", "source", "batch_size", "threads", "device", "checksum", "prune",
+    "watch",
 )  # fmt: skip
 
 

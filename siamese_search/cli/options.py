@@ -26,7 +26,6 @@ class Place(Request):
     model: str | None = shared.model()
     storage: str | None = shared.storage()
     quantise: str | None = shared.quantise()
-    layout: str = shared.layout()
     device: str = shared.embedding_device()
     threads: int | None = shared.threads()
     where: Sequence[str] = shared.where()
@@ -70,11 +69,6 @@ def store_options(command: F) -> F:
 def storage_options(command: F) -> F:
     """``--storage`` and ``--quantise``."""
     return click_option(Place, "storage")(click_option(Place, "quantise")(command))
-
-
-def layout_option(command: F) -> F:
-    """``--layout``."""
-    return click_option(Place, "layout")(command)
 
 
 def where_option(command: F) -> F:

@@ -50,6 +50,7 @@ Examples:
   sss compare a.jpg b.jpg                    the same identity?
   sss compare a.jpg b.jpg --fmr 0.001        at one false match in a thousand pairs
   sss compare a.jpg photos/ --save who.png   one against many, as a picture
+  sss compare anna/ photos/ --save all.html  every pair, as a page
   if sss compare door.jpg anna.jpg > /dev/null; then echo open; fi
 
 Needs a calibration (sss calibrate) or --threshold.
@@ -126,8 +127,8 @@ def _write(found: GalleryMap, save: Path) -> None:
 @click.option(
     "--save",
     type=click.Path(path_type=Path),
-    metavar="FILE.png",
-    help="Also draw the pairs with their scores.",
+    metavar="FILE",
+    help="Also draw the pairs with their scores: a screenful as a picture (.png), or all as a page (.html).",
 )
 def compare_command(a: str, b: str, options: CompareOptions, format: str, save: Path | None) -> int:
     """Compare image A with image B. A directory on either side stands for all images in it: then every pair.
@@ -138,8 +139,10 @@ def compare_command(a: str, b: str, options: CompareOptions, format: str, save: 
     from siamese_search.api.retrieval import compare
 
     try:
-        if save is not None and save.suffix.lower() != ".png":
-            raise UsageError(f"{safe(save)}: --save draws a PNG; name the file with .png")
+        if save is not None and save.suffix.lower() not in (".png", ".html", ".htm"):
+            raise UsageError(
+                f"{safe(save)}: --save draws a picture or writes a page; name the file with .png or .html"
+            )
         found = compare(a, b, options=options)
         for failure in found.failed:
             warn(f"skipped {failure.shown}: {failure.reason}")

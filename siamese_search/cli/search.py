@@ -222,6 +222,8 @@ def _print(
         _print_csv(answers)
     elif terminal is None and len(answers) > 1 and max(len(answer.results) for answer in answers) == 1:
         _print_firsts(answers)
+    elif len(answers) > 1 and not any(answer.results for answer in answers):
+        write_text("no results for any query")
     else:
         for index, answer in enumerate(answers):
             if answer.error is None:

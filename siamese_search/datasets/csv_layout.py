@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 
 from siamese_search.datasets.records import (
@@ -44,11 +45,13 @@ MISSING = frozenset({"nan", "NaN", "<NA>", "NaT", "None"})
 KINDS = ("bool", "int", "float", "str")
 #: Columns of an export that say nothing of what an image shows.
 _NO_METADATA = BOOKKEEPING | {"id", "vector"}
-#: What other tables call the columns ``identity`` and ``camera``.
-_IDENTITY_NAMES = frozenset(
-    ["person_id", "person", "pid", "label", "class", "subject", "who", "name", "identity_id", "target"]
-)
-_CAMERA_NAMES = frozenset(["camera_id", "cam", "camid", "cam_id", "cameraid"])
+#: What other tables call the columns ``identity`` and ``camera``, the most telling first.
+_USUAL = {
+    "identity": ("identity_id", "person_id", "pid", "person", "subject", "label", "target", "class", "id"),
+    "camera": ("camera_id", "cameraid", "cam_id", "camid", "cam"),
+}
+#: Rows in which a value must come again, or the column names images and no identities.
+_FIRST_ROWS = 10_000
 
 Triplet = tuple[str, str, str]
 
@@ -76,8 +79,10 @@ class CsvLayout:
                 f" {', '.join(printable(c) for c in table.columns)}; name one of them 'path'"
             )
         self._path = path_column
-        self._identity = table.find("identity")
-        self._camera = table.find("camera")
+        self._identity, identity_said = self._column("identity")
+        self._camera, camera_said = self._column("camera")
+        #: Which columns are identities and cameras, where they are called another way; or that there are none.
+        self.unnamed = "; ".join(filter(None, (identity_said, camera_said)))
         special = {self._path, self._identity, self._camera}
         # A nameless column is what data frames write for their index: nobody can filter by it.
         self._metadata = {i: c for i, c in enumerate(table.columns) if i not in special and c}
@@ -94,20 +99,35 @@ class CsvLayout:
         self._gapped: set[int] = set()
         self.root, self.rows, self.kinds = self._survey(images_root)
 
-    @property
-    def unnamed(self) -> str:
-        """What to know where no column is called ``identity``, or what may be meant for ``camera`` is not; or ""."""
-        told = []
-        for wanted, names in (("identity", _IDENTITY_NAMES), ("camera", _CAMERA_NAMES)):
-            if self.table.find(wanted) is None:
-                like = next(
-                    (c for c in self._metadata.values() if c.lower().replace(" ", "_") in names), None
-                )
-                if like is not None:
-                    told.append(f"no column {wanted}: call {printable(like)} so if it is meant")
-                elif wanted == "identity":
-                    told.append("no column identity, so its images have none")
-        return "; ".join(told)
+    def _column(self, wanted: str) -> tuple[int | None, str]:
+        """The column of identities or cameras, by its name or a usual other one, and what to say of the choice."""
+        column = self.table.find(wanted)
+        if column is not None or self.table.is_export:
+            return column, ""
+        told = ""
+        for name in _USUAL[wanted]:
+            column = self._find_spaced(name)
+            if column is None or column == self._path:
+                continue
+            shown = printable(self.table.columns[column])
+            if name != "id" or self._repeats(column):  # which numbers the rows, more often than not
+                return column, f"{wanted} from column {shown}"
+            told = told or f"no value of {shown} comes twice, so it is no identity: call it so if it is meant"
+        nobody = "no column identity, so its images have none" if wanted == "identity" else ""
+        return None, "; ".join(filter(None, (nobody, told)))
+
+    def _find_spaced(self, name: str) -> int | None:
+        return self.table.find(name, name.replace("_", " "), name.replace("_", "-"))
+
+    def _repeats(self, column: int) -> bool:
+        """Whether a value of the column comes twice in the first rows."""
+        seen: set[str] = set()
+        for _, row in islice(self.table.cells(), _FIRST_ROWS):
+            if row[column] in seen:
+                return True
+            if row[column] and row[column] not in MISSING:
+                seen.add(row[column])
+        return False
 
     def __iter__(self) -> Iterator[ImageRecord]:
         for line, row in self.table.cells():

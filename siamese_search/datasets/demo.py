@@ -52,7 +52,7 @@ class _Shot:
 
 @request(DemoOptions)
 def generate_demo(
-    out: Path,
+    out: str | os.PathLike[str],
     *,
     options: DemoOptions,
     progress: Progress | None = None,
@@ -68,6 +68,7 @@ def generate_demo(
     work.
     """
     _check(options)
+    out = Path(out)
     seed, size = options.seed, options.size
     plan = list(_plan(options))
     people = draw_people(options.identities + options.distractors + options.junk, seed)

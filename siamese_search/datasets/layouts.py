@@ -3,35 +3,28 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from siamese_search.datasets.csv_layout import NOBODY, CsvLayout, Triplet, read_triplets
+from siamese_search.datasets.names import Detection, check_layout, decide, listed
 from siamese_search.datasets.records import (
     DISTRACTOR_IDENTITY,
     JUNK_IDENTITY,
     ImageRecord,
     encode_key,
-    is_market_name,
     label_text,
     market_record,
 )
 from siamese_search.datasets.table import Table, read_header
 from siamese_search.datasets.walk import PassedOver, walk
-from siamese_search.errors import DataError, UsageError, printable
+from siamese_search.errors import DataError, printable
+from siamese_search.options import PATTERN
 
-LAYOUTS = ("folders", "market1501", "csv", "triplets", "flat")
-
-#: Folders with these names split a data set; they are not identities.
-_SPLIT_NAMES = frozenset(
-    {"train", "test", "val", "valid", "validation", "query", "queries", "gallery", "images"}
-    | {"bounding_box_train", "bounding_box_test"}
-)
 _LOOKED_FOR = (
     "looked for .jpg, .png, .webp, .bmp, .tif, .ppm, .gif, also in folders; hidden files are skipped"
 )
-_SHOWN = 3  # offending paths named in an error
 #: Why an image is left out of a layout.
 _MISFITS = {
     "market1501": "does not fit the layout market1501: it has no name like 0002_c1s1_000451_03.jpg",
@@ -41,15 +34,6 @@ _MISFITS = {
 
 class NoImagesError(DataError):
     """A directory that is there and holds no image."""
-
-
-@dataclass(frozen=True, slots=True)
-class Detection:
-    """Which layout ``root`` has, and why. ``base`` is the directory that record keys are relative to."""
-
-    layout: str
-    reason: str
-    base: Path
 
 
 @dataclass(frozen=True)
@@ -136,7 +120,7 @@ def _refuse_repeats(path: Path, records: list[ImageRecord]) -> None:
     repeated = [r.key for r in records if r.key in seen or seen.add(r.key)]  # type: ignore[func-returns-value]
     if repeated:
         raise DataError(
-            f"{printable(path)}: {len(repeated)} rows repeat an image: {_listed(repeated)};"
+            f"{printable(path)}: {len(repeated)} rows repeat an image: {listed(repeated)};"
             " keep one row for each"
         )
 
@@ -185,6 +169,8 @@ class Survey:
         It is passed over where its name does not fit the layout. The images of a CSV are in its rows, not here.
         """
         base, layout = self.detection.base, self.detection.layout
+        if self.detection.naming is not None:
+            return self.detection.naming.record(base, relative)
         if layout == "market1501":
             return market_record(base, relative) or PassedOver(relative, _MISFITS[layout])
         if layout == "folders":
@@ -209,8 +195,7 @@ def survey(
     the stream will name it, nor are missing files of a CSV, while others are there.
     """
     root = Path(root)
-    if layout not in ("auto", *LAYOUTS):
-        raise UsageError(f"unknown layout {layout!r}; choose from auto, {', '.join(LAYOUTS)}")
+    check_layout(layout)
     try:
         return _survey_path(root, layout, images_root, follow_links, lenient)
     except OSError as error:  # a parent that may not be entered, a disk that fails
@@ -228,6 +213,10 @@ def _survey_path(
         raise DataError(f"{printable(root)}: no such file or directory; check the path")
     if not root.is_file() or root.suffix.lower() not in (".csv", ".tsv", ".txt"):
         raise DataError(f"{printable(root)}: neither a directory of images nor a CSV file; give one of them")
+    if layout.startswith(PATTERN):
+        raise DataError(
+            f"{printable(root)}: a pattern is for names in a directory; a CSV has columns: leave it out"
+        )
     if layout in ("folders", "market1501", "flat"):
         raise DataError(f"{printable(root)}: layout {layout} needs a directory; give one, or use csv or auto")
     return _survey_table(read_header(root), layout, images_root, lenient)
@@ -236,10 +225,10 @@ def _survey_path(
 def _only_csv(root: Path, layout: str) -> Path:
     found = sorted(p for p in root.iterdir() if p.suffix.lower() == ".csv" and not p.name.startswith("."))
     if len(found) != 1:
-        listed = f" ({_listed([p.name for p in found])})" if found else ""
+        named = f" ({listed([p.name for p in found])})" if found else ""
         raise DataError(
             f"{printable(root)}: layout {layout} needs one CSV and the directory has {len(found)}"
-            f"{listed}; name the file"
+            f"{named}; name the file"
         )
     return found[0]
 
@@ -260,141 +249,22 @@ def _survey_table(table: Table, layout: str, images_root: Path | None, lenient: 
     return Survey(table.path, Detection(layout, reason, rows.root), rows=rows, images=rows.rows)
 
 
-@dataclass
-class _Names:
-    """What one pass over the names of a directory found."""
-
-    images: int = 0
-    market: int = 0
-    in_folders: int = 0
-    folders: int = 0
-    first_market: str = ""
-    top_names: list[str] = field(default_factory=list)  # the first few
-    not_market: list[str] = field(default_factory=list)
-    not_in_folders: list[str] = field(default_factory=list)
-
-
-def _read_names(root: Path, follow_links: bool, lenient: bool) -> tuple[_Names, str]:
-    """What the names tell, and the first thing that was passed over, with its reason."""
-    passed: list[str] = []
+def _survey_directory(root: Path, layout: str, follow_links: bool, lenient: bool) -> Survey:
+    passed = ""  # the first thing that was passed over, with its reason
 
     def images() -> Iterator[str]:
+        nonlocal passed
         for one in walk(root, follow_links=follow_links):
             if isinstance(one, str):
                 yield one
             elif one.error is not None and not lenient:
                 raise one.error
             elif not passed:
-                passed.append(f"{printable(one.relative)}: {one.reason}")
+                passed = f"{printable(one.relative)}: {one.reason}"
 
-    return _count(images()), "".join(passed)
-
-
-def _count(images: Iterable[str]) -> _Names:
-    names = _Names()
-    last_top = None
-    for relative in images:
-        names.images += 1
-        name = relative.rpartition("/")[2]
-        if is_market_name(name):
-            names.market += 1
-            names.first_market = names.first_market or name
-        elif len(names.not_market) < _SHOWN:
-            names.not_market.append(relative)
-        top, inside, _ = relative.partition("/")
-        if inside:
-            names.in_folders += 1
-            if top != last_top:  # the walk leaves a folder for good before it enters the next
-                names.folders += 1
-                last_top = top
-                if len(names.top_names) < 16:
-                    names.top_names.append(top)
-        elif len(names.not_in_folders) < _SHOWN:
-            names.not_in_folders.append(relative)
-    return names
-
-
-def _survey_directory(root: Path, layout: str, follow_links: bool, lenient: bool) -> Survey:
-    names, passed = _read_names(root, follow_links, lenient)
-    if names.images == 0:
+    detection, count = decide(root, images(), layout)
+    if count == 0:
         raise NoImagesError(f"{printable(root)}: no images in it ({passed or _LOOKED_FOR}); check the path")
-    layout, reason = _fitting(root, names, layout)
-    if layout == "folders" and (root / DISTRACTOR_IDENTITY).is_dir():
-        reason += f"; {NOBODY}"
-    return Survey(root, Detection(layout, reason, root), follow_links, images=names.images)
-
-
-def survey_names(root: str, images: Iterable[str], layout: str) -> tuple[str, str]:
-    """Decide and check the layout of images that are known by name alone: (layout, why).
-
-    images: ``/``-joined paths below ``root``, all of a folder's in a row; at least one. Errors as for :func:`survey`.
-    """
-    if layout not in ("auto", *LAYOUTS):
-        raise UsageError(f"unknown layout {layout!r}; choose from auto, {', '.join(LAYOUTS)}")
-    return _fitting(root, _count(images), layout)
-
-
-def _fitting(root: str | Path, names: _Names, layout: str) -> tuple[str, str]:
-    if layout == "auto":
-        layout, reason = _choose(names)
-    else:
-        reason = "asked for"
-    if layout == "market1501" and 2 * names.market < names.images:
-        raise _misfit(
-            root,
-            layout,
-            reason,
-            names.images - names.market,
-            names.not_market,
-            "rename them like 0002_c1s1_000451_03.jpg, move them out, or choose another layout",
-        )
-    if layout == "folders" and 2 * names.in_folders < names.images:
-        raise _misfit(
-            root,
-            layout,
-            reason,
-            names.images - names.in_folders,
-            names.not_in_folders,
-            "move them into the folder of their identity, or choose layout flat",
-        )
-    if layout == "folders" and all(name.lower() in _SPLIT_NAMES for name in names.top_names):
-        raise DataError(
-            f"{printable(root)}: its folders ({_listed(names.top_names)}) are parts of a data set, not"
-            " identities; give one of them, or choose layout flat"
-        )
-    return layout, reason
-
-
-def _choose(names: _Names) -> tuple[str, str]:
-    images = names.images
-    if 2 * names.market >= images:
-        return (
-            "market1501",
-            f"names like {printable(names.first_market)} ({names.market} of {images} images)",
-        )
-    if 2 * names.in_folders >= images and names.folders >= 2:
-        return (
-            "folders",
-            f"one folder per identity ({names.folders} folders, {names.in_folders} of {images} images)",
-        )
-    if names.folders:
-        return (
-            "flat",
-            f"{names.folders} folder{'s' * (names.folders != 1)} are no identities ({images} images)",
-        )
-    return "flat", f"no folders and no names like 0002_c1s1_000451_03.jpg ({images} images)"
-
-
-def _misfit(
-    root: str | Path, layout: str, reason: str, count: int, first: list[str], remedy: str
-) -> DataError:
-    return DataError(
-        f"{printable(root)}: layout {layout} ({reason}) does not fit {count} image{'s' * (count != 1)}:"
-        f" {_listed(first, count)}; {remedy}"
-    )
-
-
-def _listed(names: list[str], count: int | None = None) -> str:
-    """The first three names, printable, with an ellipsis where there are more."""
-    total = len(names) if count is None else count
-    return ", ".join(printable(name) for name in names[:_SHOWN]) + (", …" if total > _SHOWN else "")
+    if detection.layout == "folders" and (root / DISTRACTOR_IDENTITY).is_dir():
+        detection = replace(detection, reason=f"{detection.reason}; {NOBODY}")
+    return Survey(root, detection, follow_links, images=count)

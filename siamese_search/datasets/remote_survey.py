@@ -14,7 +14,8 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 from siamese_search.datasets.csv_layout import CsvLayout
-from siamese_search.datasets.layouts import Detection, Survey, survey_names
+from siamese_search.datasets.layouts import Survey
+from siamese_search.datasets.names import Detection, decide
 from siamese_search.datasets.records import ImageRecord, encode_key
 from siamese_search.datasets.table import Table, read_header
 from siamese_search.datasets.walk import PassedOver, SystemFolders, is_system_folder
@@ -114,8 +115,7 @@ def _survey_prefix(address: str, layout: str) -> RemoteSurvey:
             f"{printable(shown)}: no images below it; check the bucket and the prefix, or see the formats in:"
             " sss ingest --help"
         )
-    chosen, reason = survey_names(shown, listing, layout)
-    detection = Detection(chosen, reason, Path("/"))
+    detection = replace(decide(shown, listing, layout)[0], base=Path("/"))
     return RemoteSurvey(
         Path(shown),
         detection,

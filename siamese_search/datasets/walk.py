@@ -13,7 +13,7 @@ from typing import Literal, overload
 
 from siamese_search.errors import DataError, printable
 from siamese_search.io.images import is_image_name
-from siamese_search.io.signatures import may_be_image, refused_file
+from siamese_search.io.signatures import is_own_picture, may_be_image, refused_file
 
 MAX_DEPTH = 64
 
@@ -69,11 +69,11 @@ def walk(root: Path, *, follow_links: bool = False, inside: bool = False) -> Ite
     the order depends on names alone. Memory is bounded by the largest single directory.
 
     Names that start with a dot do not count, nor files that are no images by their suffix or, of unknown suffixes,
-    by their first bytes; of the others, whatever is not a regular file or of a format that is not read is passed over
-    (FIFOs, sockets, devices, broken links). Links to files count as files, with
-    ``inside`` only where they lead to a file below ``root``; links to directories are followed only with
-    ``follow_links``, and never into a directory that is already open above them, so a loop ends. A system's folders
-    (:func:`is_system_folder`) are passed over and named once per name, at the end.
+    by their first bytes, nor sheets that were drawn here (:func:`~siamese_search.io.signatures.is_own_picture`). Of the
+    others, whatever is not a regular file or of a format that is not read is passed over (FIFOs, sockets, devices,
+    broken links). Links to files count as files, with ``inside`` only where they lead to a file below ``root``. Links
+    to directories are followed only with ``follow_links``, and never into a directory that is already open above them,
+    so a loop ends. A system's folders (:func:`is_system_folder`) are passed over and named once per name, at the end.
     Raises DataError where ``root`` itself cannot be read.
     """
     base = os.fspath(root)
@@ -120,7 +120,7 @@ def walk(root: Path, *, follow_links: bool = False, inside: bool = False) -> Ite
             elif entry.is_file():
                 # What has an image's suffix is not asked for: a scan comes by 20,000 files a second.
                 refused = None if is_image_name(name) else refused_file(os.path.join(base, relative), name)  # noqa: PTH118
-                if refused is None:
+                if refused is None and not is_own_picture(base, relative):
                     yield relative
                 elif refused:
                     yield PassedOver(relative, refused)

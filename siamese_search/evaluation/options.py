@@ -62,6 +62,7 @@ class EvaluateOptions(Request):
         None, "Results fetched per query.  [default: all]", kind=int, low=1, metavar="N"
     )
     layout: str = shared.layout()
+    pattern: str | None = shared.pattern()
     batch_size: int | None = shared.batch_size()
     threads: int | None = shared.threads()
     device: Device = shared.embedding_device()

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from siamese_search.errors import StoreError
+from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.fields import UNINDEXED
+from siamese_search.gallery.filters import ORDERINGS, Condition, RawCondition
 
 #: Points looked at, and results compared for each.
 SAMPLE = 64
@@ -28,6 +29,8 @@ LEAST_RECALL = 0.9
 _ROUNDING = 1e-4
 
 _AT_ONCE = 500
+#: Values of a field that are listed where a filter names others.
+_VALUES = 10
 
 
 def vector_crc(row: Vectors) -> int:
@@ -52,6 +55,35 @@ class VerifyReport:
 
     points: int
     damaged: tuple[str, ...]
+
+
+def why_nothing(gallery: Gallery, asked: Sequence[RawCondition], bound: Sequence[Condition]) -> str:
+    """Which of the conditions no point meets, and what there is instead; "" where some points meet them all.
+
+    asked: the same conditions as they were written.
+    """
+    if gallery.count(bound):
+        return ""
+    for written, condition in zip(asked, bound, strict=True):
+        if gallery.count([condition]) == 0:
+            return f"no image has {printable(str(written))}{_instead(gallery, written)}"
+    return f"no image has {' and '.join(printable(str(written)) for written in asked)} at the same time"
+
+
+def _instead(gallery: Gallery, written: RawCondition) -> str:
+    """The values that the field of a condition has, the most frequent of many."""
+    if written.field in UNINDEXED or written.operator not in ("=", *ORDERINGS):
+        return ""
+    counts = gallery.facet(written.field, limit=_VALUES + 1)
+    if not counts:
+        return f"; no image has {printable(written.field)} at all"
+    texts = [
+        str(value).lower() if isinstance(value, bool) else str(value) for value in list(counts)[:_VALUES]
+    ]
+    shown = sorted(texts, key=lambda text: (len(text), text))  # 2 before 10
+    more = ", …" if len(counts) > _VALUES else ""
+    are = "is" if len(counts) == 1 else "are"
+    return f"; there {are} {', '.join(map(printable, shown))}{more}"
 
 
 def verify_vectors(gallery: Gallery) -> VerifyReport:

@@ -15,6 +15,7 @@ import io
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -109,8 +110,31 @@ def read_image(
     frame counts; 16-bit grey keeps its high byte, or what fewer bits of it hold.
     Raises ImageError with a reason that can stand in a list of failures.
     """
+    return _guarded(path, max_pixels, lambda: _read(path, size, max_pixels, fit, expected))
+
+
+def held_image(
+    image: NDArray[np.uint8] | bytes | Image.Image, size: tuple[int, int], *, max_pixels: int = MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """An image in memory at ``size``, uint8 [H, W, 3], as :func:`read_image` gives that of a file.
+
+    image: an RGB array, the bytes of a file, or one of Pillow's. Raises as :func:`read_image` and :func:`resized`.
+    """
+    if isinstance(image, np.ndarray):
+        return resized(image, size)
+    if isinstance(image, bytes):
+        return _guarded(
+            "image", max_pixels, lambda: _without_limits("image", image, size, max_pixels, fit=False)
+        )
+    return _guarded("image", max_pixels, lambda: _upright(image, size))
+
+
+def _guarded(
+    path: str | os.PathLike[str], max_pixels: int, work: Callable[[], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """What ``work`` makes, or an ImageError whatever goes wrong in it."""
     try:
-        return _read(path, size, max_pixels, fit, expected)
+        return work()
     except ImageError as error:
         failed = error
     except UnidentifiedImageError:

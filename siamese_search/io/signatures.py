@@ -20,6 +20,10 @@ _OTHERS = frozenset(
     """.split()  # noqa: SIM905
 )
 _HEAD = 32
+#: What pictures that are drawn here say of themselves: a text chunk of PNG, before the pixels.
+OWN_TEXT = ("Software", "siamese-search")
+OWN_MARK = "tEXt{}\0{}".format(*OWN_TEXT).encode()
+_MARKED = 256
 _READ = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|P[1-6][ \t\r\n]+[0-9#]"
     rb"|BM....\0\0\0\0....[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"
@@ -78,6 +82,19 @@ def refused_file(path: str, name: str) -> str | None:
     return "" if kind is None else _unread(kind)
 
 
+def is_own_picture(base: str, relative: str) -> bool:
+    """Whether an image right below a root is a sheet or a curve that was drawn here, and so no image of the root.
+
+    Deeper ones are not looked at: it costs to open each file, and ``--save`` writes where one stands.
+    """
+    if "/" in relative or not relative.lower().endswith(".png"):
+        return False
+    try:
+        return OWN_MARK in _head(os.path.join(base, relative), _MARKED)  # noqa: PTH118 - surrogate-escaped names
+    except OSError:
+        return False
+
+
 def refused_name(name: str) -> str | None:
     """As :func:`refused_file`, where there is no more than a name to tell by."""
     if is_image_name(name):
@@ -90,9 +107,9 @@ def _unread(kind: str) -> str:
     return f"{kind} is not read; convert it to one of {', '.join(FORMATS)}"
 
 
-def _head(path: str) -> bytes:
+def _head(path: str, size: int = _HEAD) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        return os.read(descriptor, _HEAD)
+        return os.read(descriptor, size)
     finally:
         os.close(descriptor)

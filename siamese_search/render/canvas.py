@@ -8,10 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from siamese_search.errors import ImageError, SiameseSearchError, printable
 from siamese_search.io.files import atomic_path
 from siamese_search.io.images import FORMATS, read_image
+from siamese_search.io.signatures import OWN_TEXT
 
 Colour = tuple[int, int, int]
 
@@ -28,6 +30,9 @@ BLUE: Colour = (38, 92, 166)
 TILE_WIDTH = 128
 BORDER = 5
 FONT_SIZES = (13, 15, 24)
+#: Of frames and badges, by what :mod:`siamese_search.render.marks` says. Green and red of the Okabe–Ito kind: told
+#: apart with red-green blindness by their lightness.
+COLOURS: dict[str, Colour] = {"good": GREEN, "bad": RED, "unknown": PALE}
 
 
 class Canvas:
@@ -69,6 +74,22 @@ class Canvas:
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         picture = picture.resize(size, Image.Resampling.LANCZOS)
         self.image.paste(picture, (left + (width - size[0]) // 2, top + (height - size[1]) // 2))
+
+    def badge(self, at: tuple[int, int], word: str, colour: Colour) -> None:
+        """A word on a label of this colour; ``at`` is its lower left corner."""
+        reach, (left, bottom) = self.width_of(word, 13), at
+        self.pen.rounded_rectangle((left, bottom - 19, left + reach + 10, bottom), 4, fill=colour)
+        self.text((left + 5, bottom - 18), word, 13, CARD)
+
+    def wrapped(self, text: str, size: int, room: int) -> list[str]:
+        """The text in lines, broken between words; only a word that is longer than ``room`` is longer."""
+        lines: list[str] = []
+        for word in printable(text).split():
+            if lines and self.width_of(f"{lines[-1]} {word}", size) <= room:
+                lines[-1] += f" {word}"
+            else:
+                lines.append(word)
+        return lines
 
     def text(
         self, at: tuple[float, float], text: str, size: int, colour: Colour, room: int | None = None
@@ -118,9 +139,11 @@ def _shortened(text: str, keep: int) -> str:
 
 def save_png(image: Image.Image, out: Path, what: str) -> Path:
     """Write a PNG, atomically; returns ``out``. Raises SiameseSearchError where that fails. what: for people."""
+    marked = PngInfo()
+    marked.add_text(*OWN_TEXT)
     try:
         with atomic_path(out) as aside:
-            image.save(aside, format="PNG", optimize=False)
+            image.save(aside, format="PNG", optimize=False, pnginfo=marked)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise SiameseSearchError(f"{printable(out)}: the {what} cannot be written: {reason}") from None

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from siamese_search.errors import SiameseSearchError, UsageError, printable
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.io.files import atomic_path
+from siamese_search.io.signatures import OWN_TEXT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 INK, PAPER, GRID, AXIS, FAINT = "#1f2933", "#ffffff", "#e4e7eb", "#9aa5b1", "#7b8794"
 SAME, DIFFERENT, MARK = "#1769aa", "#d9822b", "#c23030"
 
+SIZE = (15, 4.9)  # inches, of three curves
 _TOP = 50  # ranks shown by the CMC curve
 
 #: How every picture of figures looks.
@@ -70,7 +72,7 @@ def picture(out: Path, size: tuple[float, float]) -> Iterator[Figure]:
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        metadata = {"Date": None} if kind == ".svg" else {"Software": None}
+        metadata = {"Date": None} if kind == ".svg" else dict([OWN_TEXT])
         try:
             with atomic_path(out) as aside:
                 figure.savefig(aside, format=kind[1:], dpi=120, metadata=metadata)
@@ -84,12 +86,17 @@ def draw_curves(report: EvaluationReport, out: Path) -> None:
 
     A curve without data (no impostor pairs, say) says so instead.
     """
-    with picture(out, (15, 4.9)) as figure:
-        cmc, roc, scores = figure.subplots(1, 3)
-        draw_cmc(cmc, report)
-        draw_roc(roc, report)
-        draw_scores(scores, report)
-        figure.suptitle(_headline(report), x=0.01, ha="left", fontsize=10.5, parse_math=False)
+    with picture(out, SIZE) as figure:
+        draw_all(figure, report)
+
+
+def draw_all(figure: Figure, report: EvaluationReport) -> None:
+    """The three curves side by side."""
+    cmc, roc, scores = figure.subplots(1, 3)
+    draw_cmc(cmc, report)
+    draw_roc(roc, report)
+    draw_scores(scores, report)
+    figure.suptitle(_headline(report), x=0.01, ha="left", fontsize=10.5, parse_math=False)
 
 
 def _headline(report: EvaluationReport) -> str:

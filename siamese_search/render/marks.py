@@ -11,25 +11,37 @@ from siamese_search.datasets.records import JUNK_IDENTITY, parse_market_name
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
 Truth = Literal["same", "different", "unknown"]
+Kind = Literal["good", "bad", "unknown"]
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """kind: what the frame's colour says, ``good`` (green), ``bad`` (red) or ``unknown`` (grey). word: the same for
-    those who cannot tell the colours; empty where nothing is known."""
+    """A frame tells the truth where it is known, and a badge what the calibrated model says, on every picture.
 
-    kind: Literal["good", "bad", "unknown"]
+    kind: the frame's colour, ``good`` (green), ``bad`` (red) or ``unknown`` (grey). word: the badge, and tone its
+    colour; without a verdict it says in words what the frame does, and nothing where nothing is known.
+    """
+
+    kind: Kind
     word: str
+    tone: Kind
+
+
+#: What frames mean, for legends.
+FRAMES: dict[Kind, str] = {"good": "same identity", "bad": "another identity", "unknown": "not known"}
+#: And badges, where a model gave a verdict.
+BADGES = "badges: match or no match, as the calibrated model judges"
+_KINDS: dict[Truth, Kind] = {"same": "good", "different": "bad", "unknown": "unknown"}
+_WORDS: dict[Truth, str] = {"same": "same", "different": "another", "unknown": ""}
 
 
 def mark(result: SearchResult, query_identity: str | None) -> Mark:
-    """Match or no match, where the model is calibrated; else whether it is the query's identity, if that is known."""
-    if result.match is not None:
-        return Mark("good", "match") if result.match else Mark("bad", "no match")
+    """What is known of a result, and what the model says of it."""
     truth = verdict(query_identity, result)
-    if truth == "unknown":
-        return Mark("unknown", "")
-    return Mark("good", "same") if truth == "same" else Mark("bad", "another")
+    kind = _KINDS[truth]
+    if result.match is None:
+        return Mark(kind, _WORDS[truth], kind)
+    return Mark(kind, "match" if result.match else "no match", "good" if result.match else "bad")
 
 
 def verdict(query_identity: str | None, result: SearchResult) -> Truth:

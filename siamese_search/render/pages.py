@@ -12,7 +12,7 @@ from typing import Any
 from siamese_search._version import __version__
 from siamese_search.errors import UsageError
 from siamese_search.render.html import picture, render, write_page
-from siamese_search.render.marks import Mark, known_identities, mark, verdict_sentence
+from siamese_search.render.marks import BADGES, FRAMES, known_identities, mark, verdict_sentence
 from siamese_search.retrieval.results import QueryResult
 
 #: Queries shown, and results of each; the page says how many it leaves out.
@@ -27,10 +27,10 @@ _FIELDS = 40
 def write_html_sheet(answers: Sequence[QueryResult], out: Path, *, title: str = "Search results") -> Path:
     """Write the page, atomically; returns ``out``.
 
-    Frames and words say match or no match where the model is calibrated, else whether a result has the query's
-    identity, where that is known (as :func:`~siamese_search.render.marks.known_identities` has it). A file that
-    cannot be read is named in its place. Raises UsageError for nothing to show, SiameseSearchError where ``out``
-    cannot be written.
+    Frames say whether a result has the query's identity, where that is known (as
+    :func:`~siamese_search.render.marks.known_identities` has it), and words match or no match where the model is
+    calibrated. A file that cannot be read is named in its place. Raises UsageError for nothing to show,
+    SiameseSearchError where ``out`` cannot be written.
     """
     if not answers:
         raise UsageError("there are no results to show")
@@ -40,16 +40,16 @@ def write_html_sheet(answers: Sequence[QueryResult], out: Path, *, title: str = 
 def html_sheet(answers: Sequence[QueryResult], *, title: str = "Search results") -> str:
     """The whole page."""
     identities = known_identities(answers)
-    marks = [
-        [mark(result, identity) for result in answer.results] for answer, identity in zip(answers, identities)
-    ]
-    shown = [_shown(*one) for one in zip(answers[:MAX_QUERIES], identities, marks)]
+    shown = [shown_answer(*one, most=MAX_RESULTS) for one in zip(answers[:MAX_QUERIES], identities)]
     paths = {one["answer"].path for one in shown} | {r.path for one in shown for r, _ in one["results"]}
     return render(
         "search.html.j2",
         title=title,
         total=len(answers),
-        words={one.word for row in marks for one in row},
+        known=any(one.kind != "unknown" for row in shown for _, one in row["results"]),
+        judged=any(answer.verdict is not None for answer in answers),
+        meanings=FRAMES,
+        badges=BADGES,
         answers=shown,
         pictures={path: picture(path, _PICTURE) for path in paths},
         most_fields=_FIELDS,
@@ -57,13 +57,14 @@ def html_sheet(answers: Sequence[QueryResult], *, title: str = "Search results")
     )
 
 
-def _shown(answer: QueryResult, identity: str | None, marks: Sequence[Mark]) -> dict[str, Any]:
+def shown_answer(answer: QueryResult, identity: str | None, *, most: int) -> dict[str, Any]:
+    """What a template shows of an answer: its first ``most`` results with their marks, and what is said of it."""
     sentences = [verdict_sentence(answer)]
-    if len(answer.results) > MAX_RESULTS:
-        sentences.append(f"the first {MAX_RESULTS} of {len(answer.results):,} shown")
+    if len(answer.results) > most:
+        sentences.append(f"the first {most} of {len(answer.results):,} shown")
     return {
         "answer": answer,
         "identity": identity,
-        "results": list(zip(answer.results, marks))[:MAX_RESULTS],
+        "results": [(result, mark(result, identity)) for result in answer.results[:most]],
         "sentences": list(filter(None, sentences)),
     }

@@ -14,6 +14,7 @@ from siamese_search.errors import UsageError, printable
 from siamese_search.render.canvas import (
     BLUE,
     BORDER,
+    COLOURS,
     GREEN,
     GREY,
     INK,
@@ -26,22 +27,13 @@ from siamese_search.render.canvas import (
     save_png,
     usual_aspect,
 )
-from siamese_search.render.marks import Truth, known_identities, paths_of, sightings, verdict
+from siamese_search.render.marks import BADGES, FRAMES, known_identities, mark, paths_of, sightings
+from siamese_search.render.matrix import labels, shade, write_comparison_page
 from siamese_search.retrieval.comparison import Comparison
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
 #: Queries drawn; a PNG of more would be too tall to look at. The sheet says how many it leaves out.
 MAX_QUERIES = 100
-
-#: Green and red of the Okabe–Ito kind: told apart with red-green blindness by their lightness.
-_COLOURS: dict[Truth, Colour] = {"same": GREEN, "different": RED, "unknown": PALE}
-_MEANING: dict[Truth, str] = {
-    "same": "same identity",
-    "different": "another identity",
-    "unknown": "not known",
-}
-#: Added where some query's identity is not known, so that the model's verdict stands in for it.
-_JUDGED: dict[Truth, str] = {"same": " or match", "different": " or no match", "unknown": ""}
 
 _TILE_HEIGHT = (96, 256)
 _GAP = 14
@@ -50,8 +42,8 @@ _CAPTION = 54
 _CAPTION_LINE = 18
 _TITLE = 64
 
-#: Images drawn of each side; the sheet says how many it leaves out.
-MAX_SIDE = 30
+#: Rows and columns drawn of a comparison, about a screenful; the picture says how many it leaves out.
+MAX_SIDES = (8, 12)
 
 _PAIR_MARGIN = 28
 _PAIR_GAP = 12
@@ -71,10 +63,10 @@ def draw_sheet(
 ) -> Path:
     """Draw a row per query (more where it has over ``columns`` results) and write a PNG, atomically.
 
-    truth: colour borders by whether a result has the query's identity: green the same, red another, grey not
-    known. A query's identity is what ``query_identities`` says (by ``QueryResult.query``, or one per result in
-    order), else what the gallery knows of that file, else what a Market-1501 file name says. Where it is not
-    known, a calibrated model's match or no match is shown in its place. Without ``truth``, borders are grey.
+    truth: colour borders by whether a result has the query's identity: green the same, red another, grey not known; a
+    calibrated model's match or no match is a badge. A query's identity is what ``query_identities`` says (by
+    ``QueryResult.query``, or one per result in order), else what the gallery knows of that file, else what a
+    Market-1501 file name says. Without ``truth``, borders are grey and there are no badges.
 
     An image that cannot be read becomes a tile that says so. At most :data:`MAX_QUERIES` queries are drawn.
     Returns ``out``. Raises UsageError for columns < 1 or nothing to draw, SiameseSearchError where ``out``
@@ -140,23 +132,23 @@ class _Page:
     def _heading(self) -> None:
         more = f", the first {len(self.results)} drawn" if self.total > len(self.results) else ""
         self.canvas.text((_MARGIN, _MARGIN - 6), self.title, 24, INK)
-        count = f"{self.total} {'query' if self.total == 1 else 'queries'}{more}  ·  score: cosine similarity"
-        self.canvas.text((_MARGIN, _MARGIN + 26), count, 13, GREY)
+        parts = [
+            f"{self.total} {'query' if self.total == 1 else 'queries'}{more}",
+            "score: cosine similarity",
+        ]
+        parts += [BADGES] if self.truth and any(answer.verdict for answer in self.results) else []
+        room = self.canvas.image.width - 2 * _MARGIN
+        for number, line in enumerate(self.canvas.wrapped(" · ".join(parts), 13, room)):
+            self.canvas.text((_MARGIN, _MARGIN + 26 + 17 * number), line, 13, GREY)
         if not self.truth:
             return
         right = self.canvas.image.width - _MARGIN
-        judged = any(
-            identity is None and found.match is not None
-            for identity, result in zip(self.identities, self.results, strict=False)
-            for found in result.results
-        )
-        for kind in reversed(_MEANING):
-            label = _MEANING[kind] + _JUDGED[kind] * judged
-            right -= self.canvas.width_of(label, 13)
-            self.canvas.text((right, _MARGIN - 2), label, 13, GREY)
+        for kind in reversed(FRAMES):
+            right -= self.canvas.width_of(FRAMES[kind], 13)
+            self.canvas.text((right, _MARGIN - 2), FRAMES[kind], 13, GREY)
             right -= 20
             box = (right, _MARGIN - 1, right + 13, _MARGIN + 12)
-            self.canvas.pen.rounded_rectangle(box, 3, fill=_COLOURS[kind])
+            self.canvas.pen.rounded_rectangle(box, 3, fill=COLOURS[kind])
             right -= 16
 
     def _query(self, result: QueryResult, identity: str | None, top: int) -> None:
@@ -166,16 +158,14 @@ class _Page:
         name = result.query if result.path is None else result.path.name
         self.canvas.text((_MARGIN, below + 20), printable(name), 13, GREY, TILE_WIDTH)
 
-    def _kind(self, identity: str | None, result: SearchResult) -> Truth:
-        if not self.truth:
-            return "unknown"
-        if identity is None and result.match is not None:
-            return "same" if result.match else "different"
-        return verdict(identity, result)
-
     def _result(self, result: SearchResult, identity: str | None, left: int, top: int) -> None:
-        kind = self._kind(identity, result)
-        self.canvas.tile(result.path, (left, top), self.tile_height, _COLOURS[kind])
+        judged = mark(result, identity)
+        colour = COLOURS[judged.kind if self.truth else "unknown"]
+        self.canvas.tile(result.path, (left, top), self.tile_height, colour)
+        if result.match is not None and self.truth:
+            self.canvas.badge(
+                (left + BORDER, top + self.tile_height - BORDER - 1), judged.word, COLOURS[judged.tone]
+            )
         below = top + self.tile_height + 5
         score = f"{result.score:.3f}"
         score_width = self.canvas.width_of(score, 13)
@@ -200,9 +190,11 @@ def _tile_height(results: Sequence[QueryResult]) -> int:
 def draw_comparison(comparison: Comparison, out: Path) -> Path:
     """Write the picture of a comparison: one pair large, several as a table, left images down, right ones across.
 
-    Green is the same identity, red another, grey not decided (no threshold). Returns ``out``. Raises
-    SiameseSearchError where it cannot be written.
+    Green is the same identity, red another, and cells are shaded by score. A page (``.html``) has all pairs, a picture
+    of several a screenful of them. Returns ``out``. Raises SiameseSearchError where it cannot be written.
     """
+    if out.suffix.lower() in (".html", ".htm"):
+        return write_comparison_page(comparison, _rule(comparison), out)
     single = comparison.scores.shape == (1, 1)
     return save_png(_pair(comparison) if single else _table(comparison), out, "picture")
 
@@ -255,7 +247,8 @@ def _pair(comparison: Comparison) -> Image.Image:
 
 
 def _table(comparison: Comparison) -> Image.Image:
-    left, right = comparison.left[:MAX_SIDE], comparison.right[:MAX_SIDE]
+    left, right = comparison.left[: MAX_SIDES[0]], comparison.right[: MAX_SIDES[1]]
+    names = labels(left), labels(right)
     height = round(_SMALL * 1.4)
     step_x, step_y = _CELL[0] + _PAIR_GAP, max(_CELL[1], height) + _PAIR_GAP + 18
     head = _PAIR_MARGIN + _PAIR_TITLE
@@ -267,22 +260,21 @@ def _table(comparison: Comparison) -> Image.Image:
     canvas.text((_PAIR_MARGIN, _PAIR_MARGIN - 6), "Same or different", 24, INK)
     shown = f"{len(comparison.left)} by {len(comparison.right)} images"
     if len(left) < len(comparison.left) or len(right) < len(comparison.right):
-        shown += f", the first {len(left)} by {len(right)} drawn"
+        shown += f", the first {len(left)} by {len(right)} drawn (--save x.html has them all)"
     canvas.text((_PAIR_MARGIN, _PAIR_MARGIN + 26), f"{shown}  ·  {_rule(comparison)}", 13, GREY)
     for column, path in enumerate(right):
         at = (first + column * step_x, head)
         canvas.tile(path, at, height, BLUE, _CELL[0])
-        canvas.text((at[0], head + height + 4), printable(path.name), 13, GREY, _CELL[0])
+        canvas.text((at[0], head + height + 4), names[1][column], 13, GREY, _CELL[0])
     for row, path in enumerate(left):
         top = head + height + 30 + row * step_y
         canvas.tile(path, (_PAIR_MARGIN, top), height, BLUE, _CELL[0])
-        canvas.text((_PAIR_MARGIN, top + height + 4), printable(path.name), 13, GREY, TILE_WIDTH)
+        canvas.text((_PAIR_MARGIN, top + height + 4), names[0][row], 13, GREY, TILE_WIDTH)
         for column in range(len(right)):
             x, y = first + column * step_x, top + (height - _CELL[1]) // 2
-            canvas.pen.rounded_rectangle(
-                (x, y, x + _CELL[0] - 1, y + _CELL[1] - 1), 6, fill=_colour(comparison, row, column)
-            )
+            fill, ink = shade(comparison, row, column)
+            canvas.pen.rounded_rectangle((x, y, x + _CELL[0] - 1, y + _CELL[1] - 1), 6, fill=fill)
             text = f"{comparison.scores[row, column]:.3f}"
             reach = canvas.width_of(text, 15)
-            canvas.text((x + (_CELL[0] - reach) / 2, y + _CELL[1] / 2 - 9), text, 15, (255, 255, 255))
+            canvas.text((x + (_CELL[0] - reach) / 2, y + _CELL[1] / 2 - 9), text, 15, ink)
     return canvas.image

@@ -12,31 +12,36 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from siamese_search.errors import UsageError, printable
 from siamese_search.render.canvas import (
     BLUE,
     BORDER,
-    GREEN,
+    COLOURS,
     GREY,
     INK,
-    PALE,
     PAPER,
-    RED,
     Canvas,
     Colour,
     save_png,
     usual_aspect,
 )
-from siamese_search.render.marks import Mark, known_identities, mark, paths_of, verdict_sentence
+from siamese_search.render.marks import (
+    BADGES,
+    FRAMES,
+    Mark,
+    known_identities,
+    mark,
+    paths_of,
+    verdict_sentence,
+)
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
 #: Results drawn around one query, and queries in one picture; the picture says what it leaves out.
 MAX_RESULTS = 40
 MAX_QUERIES = 12
 
-_COLOURS: dict[str, Colour] = {"good": GREEN, "bad": RED, "unknown": PALE}
 _MARGIN = 28
 _CAPTION = 40
 #: Size of a ring's number, and the ring's colour.
@@ -44,8 +49,11 @@ _LABEL = (31, 16)
 _RING: Colour = (206, 209, 214)
 #: Least space between two pictures.
 _GAP = 10
-#: Height of the heading of one star.
+#: Height of the heading of one star, without its second line of words and those that follow.
 _HEAD = 56
+_LINE = 18
+#: Lines and rings are drawn this many times as large, and made smaller: that is what smooths them.
+_FINE = 3
 #: The farthest result stands at least this many times as far away as the nearest place.
 _SPREAD = 0.8
 
@@ -71,8 +79,8 @@ class Layout:
 def draw_star(answers: Sequence[QueryResult], out: Path) -> Path:
     """Draw a star per answer, one below the other, and write a PNG, atomically; returns ``out``.
 
-    Frames and lines are green for a match and red for none where the model is calibrated, else by whether the result
-    has the query's identity where that is known, else grey. Raises UsageError for nothing to draw,
+    Frames and lines are green where a result has the query's identity, red where it has another, grey where that is not
+    known; badges are a calibrated model's verdict. Raises UsageError for nothing to draw,
     SiameseSearchError where ``out`` cannot be written.
     """
     good = [answer for answer in answers if answer.error is None]
@@ -171,20 +179,43 @@ class _Star:
         reach_x = max([self.middle[0] / 2, *(abs(x) + box[0] / 2 for x, _ in layout.centres)])
         reach_y = max([self.middle[1] / 2, *(abs(y) + box[1] / 2 for _, y in layout.centres)])
         width = max(2 * round(reach_x + _MARGIN), 640)
-        self.canvas = Canvas(width, _HEAD + 2 * round(reach_y + _MARGIN) + 24)
-        self.centre = (width / 2, _HEAD + reach_y + _MARGIN)
-        self._rings(layout, marked)
-        for (x, y), judged in zip(layout.centres, self.marks, strict=True):
-            ends = [self.centre, (self.centre[0] + x, self.centre[1] + y - _CAPTION / 2)]
-            self.canvas.pen.line(ends, fill=_COLOURS[judged.kind], width=2)
+        above, below = self._words(Canvas(1, 1), width - 2 * _MARGIN)
+        self.head = _HEAD + _LINE * (len(above) - 1)
+        height = self.head + 2 * round(reach_y + _MARGIN)
+        self.canvas = Canvas(width, height + 24 + _LINE * max(len(below) - 1, 0))
+        self.centre = (width / 2, self.head + reach_y + _MARGIN)
+        self.bottom = height
+        shown = self._rings(layout, marked)
+        self._lines(layout, [layout.radius(score) for score, _ in shown])
+        for score, (left, top) in shown:
+            self.canvas.pen.rectangle((left, top, left + _LABEL[0], top + _LABEL[1]), fill=PAPER)
+            self.canvas.text((left + 3, top), f"{score:.2f}", 13, GREY)
         for result, judged, place in zip(self.results, self.marks, layout.centres, strict=True):
             self._result(result, judged, place)
         self._query()
-        self._words()
+        self.canvas.text((_MARGIN, _MARGIN - 12), "Closest images", 24, INK)
+        for top, lines in ((_MARGIN + 20, above), (self.bottom, below)):
+            for number, line in enumerate(lines):
+                self.canvas.text((_MARGIN, top + _LINE * number), line, 13, GREY)
         return self.canvas.image
 
-    def _rings(self, layout: Layout, marked: Sequence[float]) -> None:
-        """Circles of equal similarity, each with its number where there is room for it; no number, no circle."""
+    def _lines(self, layout: Layout, radii: Sequence[float]) -> None:
+        """Rings, and a line from the query to each result, in the colour of its frame."""
+        width, height = self.canvas.image.size
+        large = Image.new("RGB", (width * _FINE, height * _FINE), PAPER)
+        pen = ImageDraw.Draw(large)
+        x, y = (at * _FINE for at in self.centre)
+        for radius in radii:
+            reach = radius * _FINE
+            pen.ellipse((x - reach, y - reach, x + reach, y + reach), outline=_RING, width=_FINE)
+        for (dx, dy), judged in zip(layout.centres, self.marks, strict=True):
+            end = (x + dx * _FINE, y + (dy - _CAPTION / 2) * _FINE)
+            pen.line([(x, y), end], fill=COLOURS[judged.kind], width=2 * _FINE)
+        self.canvas.image.paste(large.resize((width, height), Image.Resampling.BOX))
+
+    def _rings(self, layout: Layout, marked: Sequence[float]) -> list[tuple[float, tuple[float, float]]]:
+        """The circles of equal similarity, by score, and the place of its number; no room for that, no circle."""
+        shown = []
         x, y = self.centre
         taken = [((0.0, 0.0), self.middle), *((centre, layout.size) for centre in layout.centres)]
         for score in marked:
@@ -196,29 +227,26 @@ class _Star:
             if (at := next(free, None)) is None:
                 continue
             taken.append((at, _LABEL))
-            self.canvas.pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_RING, width=1)
-            left, top = x + at[0] - _LABEL[0] / 2, y + at[1] - _LABEL[1] / 2
-            self.canvas.pen.rectangle((left, top, left + _LABEL[0], top + _LABEL[1]), fill=PAPER)
-            self.canvas.text((left + 3, top), f"{score:.2f}", 13, GREY)
+            shown.append((score, (x + at[0] - _LABEL[0] / 2, y + at[1] - _LABEL[1] / 2)))
+        return shown
 
     def _inside(self, at: tuple[float, float]) -> bool:
         x, y = self.centre[0] + at[0], self.centre[1] + at[1]
-        width, height = self.canvas.image.size
-        return _LABEL[0] < x < width - _LABEL[0] and _HEAD + _LABEL[1] < y < height - 24 - _LABEL[1]
+        width = self.canvas.image.width
+        return _LABEL[0] < x < width - _LABEL[0] and self.head + _LABEL[1] < y < self.bottom - _LABEL[1]
 
     def _result(self, result: SearchResult, judged: Mark, place: tuple[float, float]) -> None:
         width, height = self.tile
         left = round(self.centre[0] + place[0] - width / 2)
         top = round(self.centre[1] + place[1] - (height + _CAPTION) / 2)
-        self._card((left, top), self.tile, result.path, _COLOURS[judged.kind])
+        self._card((left, top), self.tile, result.path, COLOURS[judged.kind])
         name = "no identity" if result.identity is None else result.identity
         colour = GREY if result.identity is None else INK
         self.canvas.text((left, top + height + 3), f"{result.rank}. {name}", 15, colour, width)
         score = f"{result.score:.3f}"
         self.canvas.text((left, top + height + 21), score, 13, INK)
-        reach = self.canvas.width_of(score, 13) + 6
-        if self.canvas.width_of(judged.word, 13) <= width - reach:
-            self.canvas.text((left + reach, top + height + 21), judged.word, 13, GREY)
+        if result.match is not None:
+            self.canvas.badge((left + BORDER, top + height - BORDER - 1), judged.word, COLOURS[judged.tone])
 
     def _card(self, at: tuple[int, int], size: tuple[int, int], path: Path | None, colour: Colour) -> None:
         left, top = at
@@ -237,13 +265,14 @@ class _Star:
         file = self.answer.query if self.answer.path is None else self.answer.path.name
         self.canvas.text((left, top + height + 21), printable(file), 13, GREY, width)
 
-    def _words(self) -> None:
-        room = self.canvas.image.width - 2 * _MARGIN
-        self.canvas.text((_MARGIN, _MARGIN - 12), "Closest images", 24, INK, room)
+    def _words(self, canvas: Canvas, room: int) -> tuple[list[str], list[str]]:
+        """The lines above and below the picture. canvas: to measure them with."""
         left = len(self.answer.results) - len(self.results)
         parts = [f"{len(self.results)} results" if self.results else "no results"]
         parts += [f"{left} more not drawn"] if left else []
         parts += ["clockwise by rank", "nearer the middle: more alike (cosine similarity)"]
-        self.canvas.text((_MARGIN, _MARGIN + 20), "  ·  ".join(parts), 13, GREY, room)
-        if sentence := verdict_sentence(self.answer):
-            self.canvas.text((_MARGIN, self.canvas.image.height - 26), sentence, 13, GREY, room)
+        if any(one.kind != "unknown" for one in self.marks):
+            parts.append(f"frames: green {FRAMES['good']}, red {FRAMES['bad']}, grey {FRAMES['unknown']}")
+        sentence = verdict_sentence(self.answer)
+        parts += [BADGES] if sentence else []
+        return canvas.wrapped(" · ".join(parts), 13, room), canvas.wrapped(sentence, 13, room)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.embedding import batches_of, embed_images
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["QueryResult", "SearchResult", "Searcher"]
 
 GroupBy = Literal["identity"]
-Query = Path | str | NDArray[np.uint8]
+Query = Path | str | NDArray[np.uint8] | bytes | Image.Image
 
 #: Results whose points are in memory as the gallery gave them.
 _HITS_AT_ONCE = 20_000
@@ -74,11 +75,11 @@ class Searcher:
     ) -> list[QueryResult]:
         """The k closest images (or identities) of each query; one QueryResult per query, in order.
 
-        queries: image files, or RGB arrays uint8 [H, W, 3] of any size. like: keys of items of the gallery, as
-        further queries after these; such an item is not among its own results. together: all of them show one target,
-        and one answer comes for it, before those of queries that cannot be read; scores are mean similarities. unlike:
-        images that the results shall not resemble; scores lose half of the mean similarity to them. flip: embed each
-        image together with its mirror image.
+        queries: image files or images in memory, as :data:`~siamese_search.io.decoding.ImageSource` has it. like: keys
+        of items of the gallery, as further queries after these; such an item is not among its own results. together:
+        all of them show one target, and one answer comes for it, before those of queries that cannot be read; scores
+        are mean similarities. unlike: images that the results shall not resemble; scores lose half of the mean
+        similarity to them. flip: embed each image together with its mirror image.
         k: results per query; fewer come only when the gallery has no more that qualify.
         where: conditions on the payload, joined by AND.
         exclude_self: leave out the query's own file and copies of it (:class:`SameImage` says which).
@@ -135,7 +136,7 @@ class Searcher:
         away, reasons = self._embed(unlike, flip)
         for image, reason in zip(unlike, reasons, strict=True):
             if reason is not None:
-                raise ImageError(str(image) if not isinstance(image, np.ndarray) else "image", reason)
+                raise ImageError(str(image) if isinstance(image, (str, Path)) else "image", reason)
         mixed = len(unlike) > 0 or (together and len(queries) + len(like) > 1)
         asked = self._embedded(queries, flip, mixed=mixed)
         asked += [item_probe(self.gallery, key) for key in like]
@@ -149,7 +150,7 @@ class Searcher:
         rows = iter(vectors)
         probes: list[Probe | QueryResult] = []
         for number, (query, error) in enumerate(zip(queries, errors, strict=True), start=1):
-            path = None if isinstance(query, np.ndarray) else Path(query)
+            path = Path(query) if isinstance(query, (str, Path)) else None
             name = f"image {number}" if path is None else str(path)
             if error is None:
                 probes.append(Probe(name, path, next(rows), SameImage(path, any_score=mixed)))

@@ -112,8 +112,8 @@ def _check_identities(path: Path, dataset: Dataset) -> None:
     found = dataset.identities
     if not found:
         raise DataError(
-            f"{printable(path)}: layout {dataset.layout} gives no identities to learn from: use one folder per "
-            "identity, Market-1501 names, or a CSV with an identity column"
+            f"{printable(path)}: layout {dataset.layout} gives no identities to learn from ({dataset.reason}): use one"
+            " folder per identity, Market-1501 names, a pattern of names, or a CSV with an identity column"
         )
     if len(found) < MIN_TRAIN_IDENTITIES:
         raise DataError(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from siamese_search.io.files import atomic_path, atomic_write_text
+from siamese_search.io.signatures import OWN_TEXT
 
 HISTORY_NAME = "history.jsonl"
 PLOT_NAME = "curves.png"
@@ -60,7 +61,7 @@ def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Pat
     figure.suptitle(title, fontsize=10)
     path = directory / PLOT_NAME
     with atomic_path(path) as aside:
-        figure.savefig(aside, format="png", dpi=130)
+        figure.savefig(aside, format="png", dpi=130, metadata=dict([OWN_TEXT]))
     return path
 
 

@@ -43,6 +43,7 @@ class RunOptions(Request):
         None, "Network (.xml, .onnx) or vectors (.npz) to distil from.", metavar="FILE"
     )
     layout: str = shared.layout()
+    pattern: str | None = shared.pattern()
     device: str = option(
         "auto",
         "Where the network runs; auto takes a CUDA GPU if torch is installed and sees one.",

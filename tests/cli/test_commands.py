@@ -76,6 +76,7 @@ def test_filters_and_least_score(sss: Run, query: Path, demo_store: Path) -> Non
     nothing = sss("search", query, "--store", demo_store, "--where", "camera=99")
     assert nothing.returncode == 0
     assert "no results" in nothing.stdout
+    assert "no image has camera=99; there are 1, 2, 3\n" in nothing.stderr
 
 
 def test_exclude_self(sss: Run, demo: Path, demo_store: Path) -> None:
@@ -215,8 +216,8 @@ def test_many_queries_with_one_result_each_are_one_table(sss: Run, demo: Path, d
     assert [row.split()[0] for row in rows] == [str(query) for query in queries]
     assert sum("identity" in line and "score" in line for line in done.stdout.splitlines()) == 1
     none = sss("search", *queries, "-k", "1", "--where", "camera=99", "--store", demo_store)
-    assert none.stdout.count("no results") == 3
-    assert "score   identity" not in none.stdout
+    assert none.stdout == "no results for any query\n"
+    assert none.stderr.count("no image has camera=99; there are 1, 2, 3") == 1
 
 
 def test_no_column_for_cameras_where_there_are_none(sss: Run, demo: Path, tmp_path: Path) -> None:

@@ -148,3 +148,48 @@ def test_a_large_ingest_says_how_to_tidy_up() -> None:
     assert after(19_999) is None
     assert after(20_000, interrupted=True) is None
     assert after(20_000, store="https://host:6333") is None
+
+
+def test_our_own_sheets_in_a_root_are_no_images_of_it(
+    ingest: Run, sss: Run, photos: Path, tmp_path: Path
+) -> None:
+    for name in ("ann", "bo"):
+        (photos / name).mkdir()
+    for number in range(6):
+        (photos / f"{number}.jpg").rename(photos / ("ann", "bo")[number % 2] / f"{number}.jpg")
+    (photos / "labels.csv").unlink()
+    assert counts(ingest(photos)) == {"new": 6}
+    query = photos / "ann" / "0.jpg"
+    place = ("--store", tmp_path / "store")
+    assert (
+        sss("search", query, *place, "--save", photos / "sheet.png", "--star", photos / "star.png").returncode
+        == 0
+    )
+    assert sss("compare", query, query, "--save", photos / "pair.png").returncode in (0, 1)
+    again = ingest(photos)
+    assert counts(again) == {"unchanged": 6}
+    assert "sheet.png" not in again.stderr
+    shutil.copy(photos / "ann" / "0.jpg", photos / "stray.png")  # somebody else's is named, as before
+    assert counts(ingest(photos), 3) == {"unchanged": 6}
+
+
+def test_a_root_inside_another_is_said(ingest: Run, photos: Path) -> None:
+    (photos / "ann").mkdir()
+    (photos / "0.jpg").rename(photos / "ann" / "0.jpg")
+    (photos / "labels.csv").unlink()
+    assert "stands there twice" not in ingest(photos).stderr
+    inner = ingest(photos / "ann")
+    assert inner.stderr.count("stands there twice") == 1
+    assert f"{photos / 'ann'}: the gallery also has images of {photos}, and" in inner.stderr
+    assert "stands there twice" not in ingest(photos / "ann", "--source", "ann").stderr
+
+
+def test_one_folder_of_one_identity(ingest: Run, sss: Run, photos: Path, tmp_path: Path) -> None:
+    (photos / "labels.csv").unlink()
+    (photos / "anna").mkdir()
+    for number in range(6):
+        (photos / f"{number}.jpg").rename(photos / "anna" / f"{number}.jpg")
+    done = ingest(photos, "--layout", "folders")
+    assert counts(done) == {"new": 6}
+    found = sss("search", photos / "anna" / "0.jpg", "--store", tmp_path / "store", "-k", "1", "--json")
+    assert json.loads(found.stdout)[0]["results"][0]["identity"] == "anna"

@@ -50,7 +50,7 @@ def test_what_cannot_be_plotted(refused: Callable[..., str], demo_store: Path) -
     assert ".html or .png" in refused("plot", "--store", demo_store, "--save", "x.svg", code=2)
     with pytest.raises(UsageError, match="known fields: camera"):
         map_gallery(store=demo_store, color="colour")
-    with pytest.raises(DataError, match="no images that meet the filters"):
+    with pytest.raises(DataError, match="nothing to plot: no image has "):
         map_gallery(store=demo_store, where="camera=99")
     with pytest.raises(UsageError, match="at least 5 images, not 1"):
         map_gallery(store=demo_store, limit=1, method="tsne")

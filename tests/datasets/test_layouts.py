@@ -406,18 +406,36 @@ def test_a_lenient_survey_leaves_missing_files_to_whoever_reads(tmp_path, text):
 @pytest.mark.parametrize(
     ("header", "told"),
     [
-        (
-            "path,Person_ID,cam",
-            "no column identity: call Person_ID so if it is meant; no column camera: call cam so",
-        ),
+        ("path,Person_ID,cam", "identity from column Person_ID; camera from column cam"),
+        ("file,label,cam", "identity from column label; camera from column cam"),
+        ("path,person id,camid", "identity from column person id; camera from column camid"),
+        ("path,class,pid", "identity from column pid"),
         ("path,age", "no column identity, so its images have none"),
-        ("path,identity", None),
+        ("path,identity,label", None),
     ],
 )
-def test_a_table_without_identities_says_so(tmp_path, header, told):
+def test_a_table_says_which_column_is_the_identity(tmp_path, header, told):
     touch(tmp_path, "a.jpg")
-    reason = detect_layout(table(tmp_path, f"{header}\na.jpg{',1' * header.count(',')}\n")).reason
-    assert (told in reason) if told else "no column" not in reason
+    path = table(tmp_path, f"{header}\na.jpg{',1' * header.count(',')}\n")
+    reason = detect_layout(path).reason
+    assert (told in reason) if told else "column" not in reason
+    (record,) = scan_records(path)
+    taken = told is None or "from column" in told
+    assert record.identity == ("1" if taken else None)
+    assert record.camera == ("1" if "cam" in header else None)
+
+
+def test_an_id_is_an_identity_only_where_it_comes_again(tmp_path):
+    touch(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    again = table(tmp_path, "path,id\na.jpg,7\nb.jpg,8\nc.jpg,7\n")
+    assert [record.identity for record in scan_records(again)] == ["7", "8", "7"]
+    rows = table(tmp_path, "path,id\na.jpg,1\nb.jpg,2\nc.jpg,3\n", "rows.csv")
+    assert "no value of id comes twice" in detect_layout(rows).reason
+    assert [(record.identity, dict(record.metadata)) for record in scan_records(rows)] == [
+        (None, {"id": 1}),
+        (None, {"id": 2}),
+        (None, {"id": 3}),
+    ]
 
 
 def test_an_exported_gallery_is_read_as_a_table(tmp_path):

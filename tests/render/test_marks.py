@@ -13,18 +13,18 @@ def result(identity, match=None):
 @pytest.mark.parametrize(
     ("query", "found", "match", "expected"),
     [
-        ("a", "a", None, Mark("good", "same")),
-        ("a", "b", None, Mark("bad", "another")),
-        (None, "b", None, Mark("unknown", "")),
-        ("a", None, None, Mark("unknown", "")),
-        ("-1", "-1", None, Mark("unknown", "")),
-        # What the calibrated model says goes before what is known: it is the answer that is shown.
-        ("a", "b", True, Mark("good", "match")),
-        ("a", "a", False, Mark("bad", "no match")),
-        (None, None, False, Mark("bad", "no match")),
+        ("a", "a", None, Mark("good", "same", "good")),
+        ("a", "b", None, Mark("bad", "another", "bad")),
+        (None, "b", None, Mark("unknown", "", "unknown")),
+        ("a", None, None, Mark("unknown", "", "unknown")),
+        ("-1", "-1", None, Mark("unknown", "", "unknown")),
+        # The frame stays with the truth, and the badge with the model, also where they disagree.
+        ("a", "b", True, Mark("bad", "match", "good")),
+        ("a", "a", False, Mark("good", "no match", "bad")),
+        (None, None, False, Mark("unknown", "no match", "bad")),
     ],
 )
-def test_a_mark_is_the_models_verdict_or_else_the_truth(query, found, match, expected):
+def test_a_mark_is_the_truth_and_the_models_verdict(query, found, match, expected):
     assert mark(result(found, match), query) == expected
 
 

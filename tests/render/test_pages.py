@@ -39,7 +39,13 @@ def hostile(tmp_path, picture):
         for rank, path in enumerate(paths, start=1)
     ]  # fmt: skip
     return [
-        QueryResult(str(paths[0]), tuple(found), paths[0], verdict=Verdict(0.01, 0.5, 10, 0.1, 10, 0.05)),
+        QueryResult(
+            str(paths[0]),
+            tuple(found),
+            paths[0],
+            found[1].identity,
+            verdict=Verdict(0.01, 0.5, 10, 0.1, 10, 0.05),
+        ),
         QueryResult(EVIL, path=Path(EVIL), error=f"no such file {EVIL}"),
         QueryResult("image 3", (result(1, None, tmp_path / "gone.jpg", sightings=2, cameras=(EVIL,)),)),
     ]
@@ -68,15 +74,16 @@ def test_a_browser_shows_it_without_a_complaint(hostile, tmp_path, dark):
         assert (np.abs(picture.astype(int) - colour).max(axis=2) < 4).sum() > 500
 
 
-def test_frames_and_words_say_match_or_else_same(picture):
+def test_frames_say_the_truth_and_words_the_verdict(picture):
     calibrated = QueryResult(
         "q", (result(1, "a", picture, match=True, probability=0.97), result(2, "b", picture, match=False)),
         verdict=Verdict(0.01, 0.5, 10, 0.1, 10, 0.05),
     )  # fmt: skip
     page = html_sheet([calibrated])
-    assert re.findall(r'class="tile (\w*)"', page) == ["query", "right", "wrong"]
-    assert ">match</span>" in page
-    assert ">no match</span>" in page
+    assert re.findall(r'class="tile (\w*)"', page) == ["query", "", ""]  # nobody knows who the query is
+    assert '"word right">match</span>' in page
+    assert '"word wrong">no match</span>' in page
+    assert "badges: match or no match" in page
     assert "97.0%" in page
     assert "a match scores 0.5000 or more" in page
     known = QueryResult(str(picture), (result(1, "0007", picture), result(2, "b", picture)), picture)

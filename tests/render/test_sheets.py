@@ -1,18 +1,19 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes import write_image
 from PIL import Image
 
 from siamese_search.errors import SiameseSearchError, UsageError
 from siamese_search.render import sheets
-from siamese_search.render.canvas import BLUE, TILE_WIDTH, elide
+from siamese_search.render.canvas import BLUE, COLOURS, TILE_WIDTH, elide
 from siamese_search.render.marks import verdict
 from siamese_search.render.sheets import draw_sheet
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
-GREEN, RED, GREY = (sheets._COLOURS[kind] for kind in ("same", "different", "unknown"))
+GREEN, RED, GREY = (COLOURS[kind] for kind in ("good", "bad", "unknown"))
 
 
 def result(rank, identity, path, **more):
@@ -74,15 +75,19 @@ def test_where_the_query_identity_comes_from(picture, tmp_path):
         assert borders(out, height_of([answer])) == [[BLUE, *expected]]
 
 
-def test_without_a_known_identity_the_model_judges(picture, tmp_path):
+def test_the_models_verdict_is_a_badge_and_never_the_frame(picture, tmp_path):
     anonymous = write_image(tmp_path / "who.jpg", size=(128, 64))
     found = [result(1, "ann", picture, match=True), result(2, None, picture, match=False)]
     for answer, expected in [
-        (query(anonymous, *found), [GREEN, RED]),
-        (query(anonymous, *found, identity="bob"), [RED, GREY]),  # the truth is better than the model's word
+        (query(anonymous, *found), [GREY, GREY]),
+        (query(anonymous, *found, identity="bob"), [RED, GREY]),
     ]:
         out = draw_sheet([answer], tmp_path / "sheet.png")
         assert borders(out, height_of([answer])) == [[BLUE, *expected]]
+        with Image.open(out) as drawn:
+            pixels = np.asarray(drawn.convert("RGB")).astype(int)[92:]  # below the legend
+        for colour in (GREEN, RED):
+            assert (np.abs(pixels - colour).max(axis=2) < 4).sum() > 300
 
 
 @pytest.mark.parametrize(

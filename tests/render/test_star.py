@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from siamese_search.errors import UsageError
-from siamese_search.render.canvas import BLUE, GREEN, RED
+from siamese_search.render.canvas import BLUE, GREEN, RED, Canvas
 from siamese_search.render.star import MAX_RESULTS, arrange, draw_star, rings
-from siamese_search.retrieval.results import QueryResult, SearchResult
+from siamese_search.retrieval.results import QueryResult, SearchResult, Verdict
 
 SIZES = st.tuples(st.integers(40, 220), st.integers(40, 260))
 
@@ -67,21 +67,34 @@ def share(picture, colour):
     return (np.abs(np.asarray(picture).astype(int) - colour).max(axis=2) < 4).sum()
 
 
-def test_frames_say_match_or_none(tmp_path):
+def test_frames_say_the_truth_and_badges_the_verdict(tmp_path):
     path = write_image(tmp_path / "a.jpg", size=(128, 64))
 
-    def found(rank, match):
-        return SearchResult(rank, 1 - rank / 20, "a" * 30, "1", path, "a.jpg", match=match)
+    def found(rank, match, identity):
+        return SearchResult(rank, 1 - rank / 20, identity, "1", path, "a.jpg", match=match)
 
-    pictures = {}
-    for name, matches in {"all": [True] * 4, "none": [False] * 4, "unknown": [None] * 4}.items():
-        answer = QueryResult("q", tuple(found(i, m) for i, m in enumerate(matches, start=1)), path)
+    verdict = Verdict(0.01, 0.5, 168, 0.815, 48, 1 / 96)
+    cases = {"same": (None, "a", True, False), "other": (None, "b", False, True), "nobody": (None, None, False, False),
+             "match": (True, None, True, False), "no": (False, None, False, True)}  # fmt: skip
+    for name, (match, identity, green, red) in cases.items():
+        results = tuple(found(i, match, identity) for i in range(1, 5))
+        judged = None if match is None else verdict
+        answer = QueryResult("q", results, path, identity="a", verdict=judged)
         with Image.open(draw_star([answer], tmp_path / f"{name}.png")) as picture:
-            pictures[name] = picture.convert("RGB")
-    for name, green, red in (("all", True, False), ("none", False, True), ("unknown", False, False)):
-        assert (share(pictures[name], GREEN) > 1000) == green
-        assert (share(pictures[name], RED) > 1000) == red
-        assert share(pictures[name], BLUE) > 500
+            drawn = picture.convert("RGB")
+        assert (share(drawn, GREEN) > 700) == green, name
+        assert (share(drawn, RED) > 700) == red, name
+        assert share(drawn, BLUE) > 500
+
+
+def test_words_are_wrapped_and_never_cut():
+    canvas = Canvas(1, 1)
+    text = "the chance of any false match among 168 images is 81.5% " * 3
+    lines = canvas.wrapped(text, 13, 200)
+    assert " ".join(lines) == text.strip()
+    assert len(lines) > 3
+    assert all(canvas.width_of(line, 13) <= 200 for line in lines)
+    assert canvas.wrapped("", 13, 200) == []
 
 
 def test_dirt_never_stops_the_drawing(tmp_path):

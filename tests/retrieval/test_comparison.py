@@ -13,6 +13,7 @@ from siamese_search.io.images import read_image
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.calibration import Calibration
 from siamese_search.model.embedder import Embedder, load_embedder
+from siamese_search.render.matrix import shade
 from siamese_search.render.sheets import draw_comparison
 from siamese_search.retrieval.comparison import compare
 from siamese_search.retrieval.judging import Judge
@@ -102,8 +103,9 @@ def test_pictures(embedder: Embedder, images: list[Path], tmp_path: Path) -> Non
     open_ = draw_comparison(compare(images[:1], images[1:2], embedder), tmp_path / "open.png")
     frames = [Image.open(path).getpixel((130, 30)) for path in (same, different, open_)]
     assert frames == [(0, 146, 94), (205, 62, 38), (160, 165, 172)]
-    table = draw_comparison(compare(images, images, embedder, judged), tmp_path / "table.png")
+    every = compare(images, images, embedder, judged)
+    table = draw_comparison(every, tmp_path / "table.png")
     with Image.open(table) as picture:
         colours = [colour for _, colour in picture.getcolors(1 << 20) or []]
-        assert {(0, 146, 94), (205, 62, 38)} <= set(colours)
+        assert {shade(every, i, j)[0] for i in range(4) for j in range(4)} <= set(colours)
         assert picture.width > 128 + 4 * 96

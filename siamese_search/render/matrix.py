@@ -1,0 +1,82 @@
+"""A comparison of many images with many: how cells are shaded and rows are called, and the whole of it as a page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from siamese_search._version import __version__
+from siamese_search.errors import printable
+from siamese_search.render.canvas import BLUE, CARD, GREEN, INK, RED, Colour
+from siamese_search.render.html import picture, render, rgb, write_page
+from siamese_search.retrieval.comparison import Comparison
+
+#: Images of each side on the page; it says how many it leaves out.
+MAX_SIDE = 150
+_PICTURE = (64, 48)
+#: Share of the full colour in a cell that lies right at the threshold.
+_PALEST = 0.15
+
+
+def shade(comparison: Comparison, row: int, column: int) -> tuple[Colour, Colour]:
+    """Colours of a cell and of its text: green the same, red another, stronger the farther from the threshold.
+
+    Without a threshold blue, stronger the more alike.
+    """
+    score = float(comparison.scores[row, column])
+    if comparison.threshold is None:
+        full, share = BLUE, max(score, 0.0)
+    elif score >= comparison.threshold:
+        full, share = GREEN, (score - comparison.threshold) / max(1 - comparison.threshold, 1e-6)
+    else:
+        full, share = RED, (comparison.threshold - score) / max(comparison.threshold, 1e-6)
+    share = _PALEST + (1 - _PALEST) * min(share, 1.0)
+    mixed = tuple(round(share * a + (1 - share) * b) for a, b in zip(full, CARD, strict=True))
+    return (mixed[0], mixed[1], mixed[2]), CARD if share > 0.55 else INK
+
+
+def labels(paths: Sequence[Path]) -> list[str]:
+    """Names that tell images apart: without what all of them begin and end with; with the folder where names repeat."""
+    names = [path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [f"{path.parent.name}/{path.name}" for path in paths]
+    if len(set(names)) < 2:
+        return [printable(name) for name in names]
+    before = len(os.path.commonprefix(names))  # noqa: RUF071 - of text, not of paths
+    after = len(os.path.commonprefix([name[before:][::-1] for name in names]))  # noqa: RUF071
+    if before + after < 5:  # an ellipsis would save nothing
+        return [printable(name) for name in names]
+    middles = [name[before : len(name) - after] for name in names]
+    if not all(middles):  # one is the beginning of another
+        return [printable(name) for name in names]
+    return [printable(f"…{middle}") if before > 1 else printable(names[at][: before + len(middle)])
+            for at, middle in enumerate(middles)]  # fmt: skip
+
+
+def write_comparison_page(comparison: Comparison, rule: str, out: Path) -> Path:
+    """Write the table of all pairs as a page, atomically; returns ``out``. rule: what a cell means, in words.
+
+    Raises SiameseSearchError where it cannot be written.
+    """
+    left, right = comparison.left[:MAX_SIDE], comparison.right[:MAX_SIDE]
+    sides = [list(zip(labels(side), side, strict=True)) for side in (left, right)]
+    rows = [
+        [
+            (f"{comparison.scores[row, column]:.3f}", *map(rgb, shade(comparison, row, column)))
+            for column in range(len(right))
+        ]
+        for row in range(len(left))
+    ]
+    page = render(
+        "matrix.html.j2",
+        title="Same or different",
+        counts=(len(comparison.left), len(comparison.right)),
+        shown=(len(left), len(right)),
+        rule=rule,
+        heads=sides[1],
+        rows=list(zip(sides[0], rows, strict=True)),
+        pictures={path: picture(path, _PICTURE) for path in {*left, *right}},
+        version=__version__,
+    )
+    return write_page(page, out, "comparison")

@@ -1,0 +1,78 @@
+"""A comparison as a picture of a screenful and as a page: shades, names, and what is left out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes import write_image
+from hypothesis import given
+from hypothesis import strategies as st
+from pages import check_page
+from PIL import Image
+
+from siamese_search.render.canvas import GREEN, RED
+from siamese_search.render.matrix import MAX_SIDE, labels, shade
+from siamese_search.render.sheets import draw_comparison
+from siamese_search.retrieval.comparison import Comparison
+
+
+def comparison(paths, scores, threshold=0.5):
+    scores = np.asarray(scores, np.float32)
+    left, right = paths[: scores.shape[0]], paths[: scores.shape[1]]
+    return Comparison(left, right, scores, threshold, None, None, [], "m")
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (["a.jpg", "b.jpg"], ["a.jpg", "b.jpg"]),
+        (["camera_0001.jpg", "camera_0002.jpg"], ["…1", "…2"]),
+        (["x/0.jpg", "y/0.jpg"], ["x", "y"]),
+        (["a.jpg", "b.png"], ["a.jpg", "b.png"]),
+        (["only.jpg"], ["only.jpg"]),
+        (["same.jpg", "same.jpg"], ["/same.jpg", "/same.jpg"]),
+        (["img.jpg", "img_2.jpg"], ["img.jpg", "img_2.jpg"]),
+    ],
+)
+def test_names_tell_rows_apart(names, expected):
+    assert labels([Path(name) for name in names]) == expected
+
+
+NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="/\0"), min_size=1, max_size=12)
+
+
+@given(st.lists(NAMES, unique=True, max_size=8))
+def test_names_that_differ_stay_different(names):
+    shown = labels([Path("d") / name for name in names if name not in (".", "..")])
+    assert len(set(shown)) == len(shown)
+    assert all(text.isprintable() for text in shown)
+
+
+def test_shades_grow_with_the_distance_from_the_threshold():
+    one = comparison([Path("a"), Path("b"), Path("c"), Path("d")], [[1.0, 0.51, 0.49, 0.0]])
+    fills = [np.array(shade(one, 0, column)[0]) for column in range(4)]
+    assert tuple(fills[0]) == GREEN
+    assert tuple(fills[3]) == RED
+    assert (fills[1] > fills[0]).all()  # paler
+    assert (fills[2] >= fills[3]).all()
+    assert shade(one, 0, 0)[1] != shade(one, 0, 1)[1]  # text that can be read on either
+
+
+def test_a_picture_is_a_screenful_and_a_page_is_all(tmp_path):
+    paths = [write_image(tmp_path / f"<b>{number:03}.jpg", size=(64, 32)) for number in range(20)]
+    found = comparison(paths, np.linspace(-1, 1, 400).reshape(20, 20))
+    with Image.open(draw_comparison(found, tmp_path / "pairs.png")) as picture:
+        assert picture.width <= 1920
+        assert picture.height <= 1300
+    page = draw_comparison(found, tmp_path / "pairs.html").read_text()
+    check_page(page)
+    assert page.count("<td") == 400
+    assert page.count("data:image/jpeg") == 40
+    assert "20 by 20 images" in page
+    assert "<b>" not in page.replace("<body>", "")
+    many = comparison(
+        [Path(f"{number}") for number in range(MAX_SIDE + 5)], np.zeros((2, MAX_SIDE + 5)), None
+    )
+    assert f"the first 2 by {MAX_SIDE} shown" in draw_comparison(many, tmp_path / "many.html").read_text()
