@@ -18,6 +18,7 @@ from siamese_search._version import __version__
 if TYPE_CHECKING:
     from ingest.run import ingest
     from ingest.summary import IngestSummary
+    from siamese_search.api.adaptation import adapt
     from siamese_search.api.curation import duplicates, export, label, propose_identities
     from siamese_search.api.evaluation import compare_models, evaluate
     from siamese_search.api.handle import Gallery
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from siamese_search.render.sheets import draw_sheet
     from siamese_search.render.star import draw_star
     from siamese_search.retrieval.results import QueryResult, SearchResult
+    from siamese_search.training.adapt.run import AdaptResult
     from siamese_search.training.run import TrainResult
 
 _HOMES = {
@@ -57,6 +59,8 @@ _HOMES = {
     "timeline": "siamese_search.api.retrieval",
     "compare": "siamese_search.api.retrieval",
     "train": "siamese_search.api.training",
+    "adapt": "siamese_search.api.adaptation",
+    "AdaptResult": "siamese_search.training.adapt.run",
     "evaluate": "siamese_search.api.evaluation",
     "duplicates": "siamese_search.api.curation",
     "export": "siamese_search.api.curation",
@@ -97,6 +101,7 @@ _HOMES = {
 
 # Not ``open``: ``from siamese_search import *`` must not hide Python's own.
 __all__ = [
+    "AdaptResult",
     "Bundle",
     "EvaluationReport",
     "Failure",
@@ -107,6 +112,7 @@ __all__ = [
     "SiameseSearchError",
     "TrainResult",
     "__version__",
+    "adapt",
     "compare",
     "compare_models",
     "describe",

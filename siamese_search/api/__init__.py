@@ -12,6 +12,7 @@ from typing import Any
 _VERBS = {
     "ingest.run": ("ingest",),
     "siamese_search.api.retrieval": ("compare", "map_gallery", "search", "timeline"),
+    "siamese_search.api.adaptation": ("adapt",),
     "siamese_search.api.training": ("new_run_directory", "quantise_model", "sweep", "train"),
     "siamese_search.api.handle": ("Gallery", "open"),
     "siamese_search.api.evaluation": ("compare_models", "evaluate"),
