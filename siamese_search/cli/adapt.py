@@ -83,14 +83,11 @@ def _print(result: AdaptResult) -> None:
     from siamese_search.api.adaptation import SHEET_NAME
 
     path, found = result.bundle.path, result.final
-    epochs = len(result.history)
-    how = "the clusters have settled" if result.settled else "as many as asked for"
+    epochs = f"{len(result.history)} of at most {result.bundle.meta['training']['config']['epochs']}"
     text = (
         f"{found['clusters']} clusters, {found['singles']} single images: look at {safe(path / SHEET_NAME)}"
     )
-    write_text(
-        f"model     {safe(path)}\nepochs    {epochs}, {how}\nimages    {len(result.records)} in {text}"
-    )
+    write_text(f"model     {safe(path)}\nepochs    {epochs}\nimages    {len(result.records)} in {text}")
     if "purity" in found:
         write_text(
             f"labels    not used; by them purity {found['purity']:.1%}, adjusted Rand index {found['ari']:.1%}"
