@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from siamese_search.api.training import new_run_directory
-from siamese_search.curation.identities import Proposal, Proposals
+from siamese_search.curation.identities import Proposal, Proposals, Status
 from siamese_search.datasets.layouts import detect_layout
 from siamese_search.datasets.records import point_id
 from siamese_search.errors import MissingExtraError, UsageError
@@ -117,32 +117,42 @@ def _show(result: AdaptResult) -> None:
 
 
 def proposals(result: AdaptResult) -> Proposals:
-    """The clusters as ``sss cluster`` proposes them, the largest first and in each the surest image first."""
+    """The clusters as ``sss cluster`` proposes them, the largest first and in each the surest image first.
+
+    One in which a person gave an identity takes it; one with several is a conflict.
+    """
     labels, vectors = result.clusters, result.embeddings.astype(np.float64)
     sizes = np.bincount(labels)
     sums = np.zeros((len(sizes), vectors.shape[1]))
     np.add.at(sums, labels, vectors)
     means = (np.einsum("ij,ij->i", vectors, sums[labels]) - 1) / np.maximum(sizes[labels] - 1, 1)
-    names = {int(label): place for place, label in enumerate(np.argsort(-sizes, kind="stable"), 1)}
-    order = sorted(range(len(labels)), key=lambda row: (names[int(labels[row])], -means[row], row))
+    places = {int(label): place for place, label in enumerate(np.argsort(-sizes, kind="stable"), 1)}
+    given: dict[int, set[str]] = {}
+    for row, name in enumerate(result.confirmed):
+        if name is not None:
+            given.setdefault(int(labels[row]), set()).add(name)
     source = os.path.realpath(os.path.commonpath([one.path.parent for one in result.records]))
     images = []
-    for row in order:
+    for row in sorted(range(len(labels)), key=lambda row: (places[int(labels[row])], -means[row], row)):
         record, label = result.records[row], int(labels[row])
-        alone = sizes[label] == 1
+        names, place, size = given.get(label, set()), places[label], int(sizes[label])
+        status: Status = (
+            "single" if size == 1 else "conflict" if len(names) > 1 else "known" if names else "new"
+        )
+        proposed = {"known": next(iter(names), ""), "new": f"new-{place:04d}"}.get(status, "")
         images.append(
             Proposal(
-                point_id(source, record.key),
-                str(record.path.absolute()),
-                record.key,
-                "",
-                record.camera,
-                record.identity,
-                names[label],
-                int(sizes[label]),
-                "" if alone else f"new-{names[label]:04d}",
-                "single" if alone else "new",
-                None if alone else float(np.clip(means[row], 0, 1)),
+                id=point_id(source, record.key),
+                path=str(record.path.absolute()),
+                key=record.key,
+                source="",
+                camera=record.camera,
+                existing=record.identity if result.confirmed[row] is None else result.confirmed[row],
+                cluster=place,
+                size=size,
+                proposed=proposed,
+                status=status,
+                confidence=None if size == 1 else float(np.clip(means[row], 0, 1)),
             )
         )
     config = result.bundle.meta["training"]["config"]

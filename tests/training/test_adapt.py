@@ -15,6 +15,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+from siamese_search.api.adaptation import proposals  # noqa: E402
 from siamese_search.errors import DataError, TrainingError, UsageError  # noqa: E402
 from siamese_search.model.bundle import load_bundle  # noqa: E402
 from siamese_search.model.embedder import load_embedder  # noqa: E402
@@ -141,6 +142,10 @@ def test_identities_that_a_person_gave_are_kept_and_calibrate(people: Path, tmp_
     assert (confirmed.seeds >= 0).sum() == 4 * 6
     assert (confirmed.aside >= 0).sum() == 2 * 6
     assert not ((confirmed.seeds >= 0) & (confirmed.aside >= 0)).any()
+    assert result.confirmed == [record.identity for record in result.records]
+    found = proposals(result)
+    assert {one.proposed for one in found.images if one.status == "known"} <= set(result.confirmed)
+    assert all(one.status in ("known", "conflict", "single") for one in found.images)
     seeds = confirmed.seeds
     for identity in np.unique(seeds[seeds >= 0]):
         clusters = set(result.clusters[seeds == identity].tolist())

@@ -20,14 +20,17 @@ ASIDE = 1 / 3
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """Identities by number, int64 [n] for n images, -1 where nobody said: seeds of clusters, and those kept aside."""
+    """Identities of n images: by number, int64 [n], -1 where nobody said, seeds of clusters and those kept aside; and
+    the names of both.
+    """
 
     seeds: NDArray[np.int64]
     aside: NDArray[np.int64]
+    names: list[str | None]
 
     @classmethod
     def nothing(cls, images: int) -> Confirmed:
-        return cls(np.full(images, -1, np.int64), np.full(images, -1, np.int64))
+        return cls(np.full(images, -1, np.int64), np.full(images, -1, np.int64), [None] * images)
 
 
 def read_confirmed(path: Path, records: Sequence[ImageRecord], seed: int) -> Confirmed:
@@ -63,7 +66,8 @@ def read_confirmed(path: Path, records: Sequence[ImageRecord], seed: int) -> Con
     several = np.flatnonzero(np.bincount(known[known >= 0]) > 1)
     kept = np.random.default_rng((seed, 6)).permutation(several)[: round(ASIDE * len(several))]
     apart = np.isin(known, kept if len(several) > 2 else [])
-    return Confirmed(np.where(apart, -1, known), np.where(apart, known, -1))
+    every = [names.get(row) for row in range(len(records))]
+    return Confirmed(np.where(apart, -1, known), np.where(apart, known, -1), every)
 
 
 def _place(path: str | os.PathLike[str]) -> str:

@@ -68,6 +68,7 @@ class AdaptResult:
     records: list[ImageRecord]
     clusters: NDArray[np.int64]
     embeddings: NDArray[np.float32]
+    confirmed: list[str | None]  # the identity that a person gave each, if any
     failed: list[tuple[str, str]]  # (path, reason) of images that could not be read
 
     @property
@@ -208,7 +209,9 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
     plot_history(out, rows, f"{len(images.records)} images without labels, {config.backbone}")
     save_bundle(trainer.result, out, extra)
     images.pixels.close()
-    return AdaptResult(load_bundle(out), rows, loop.settled, images.records, clusters, embeddings, failed)
+    return AdaptResult(
+        load_bundle(out), rows, loop.settled, images.records, clusters, embeddings, confirmed.names, failed
+    )
 
 
 def _read(
