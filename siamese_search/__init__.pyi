@@ -1,6 +1,7 @@
 """The public names, each with its home; at run time :mod:`lazy_loader` reads them here."""
 
 from ._version import __version__ as __version__
+from .api.adaptation import adapt as adapt
 from .api.calibration import calibrate as calibrate
 from .api.curation import duplicates as duplicates
 from .api.curation import export as export
@@ -46,4 +47,5 @@ from .render.sheets import draw_sheet as draw_sheet
 from .render.star import draw_star as draw_star
 from .retrieval.results import QueryResult as QueryResult
 from .retrieval.results import SearchResult as SearchResult
+from .training.adapt.run import AdaptResult as AdaptResult
 from .training.run import TrainResult as TrainResult

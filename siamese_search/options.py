@@ -300,6 +300,15 @@ def embedding_device() -> Any:
     )
 
 
+def training_device() -> Any:
+    """Where a network learns."""
+    return option(
+        "auto",
+        "Where the network runs; auto takes a CUDA GPU if torch is installed and sees one.",
+        choices=("auto", "cpu", "cuda"),
+    )
+
+
 def storage() -> Any:
     """Named as in :mod:`siamese_search.gallery.storage`, as is the next."""
     return option(

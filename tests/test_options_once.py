@@ -24,7 +24,7 @@ from siamese_search.evaluation.options import EvaluateOptions
 from siamese_search.maintenance.options import ReindexOptions
 from siamese_search.options import Request, declared
 from siamese_search.retrieval.options import MapOptions, SearchOptions, TimelineOptions
-from siamese_search.training.options import RunOptions, SweepOptions
+from siamese_search.training.options import AdaptOptions, RunOptions, SweepOptions
 
 ROOT = Path(__file__).parents[1]
 MOST_PARAMETERS = 8
@@ -36,6 +36,7 @@ VERBS = {
     "evaluate": (EvaluateOptions, ["sss.evaluate", "sss.compare_models"]),
     "train": (RunOptions, ["sss.train"]),
     "sweep": (SweepOptions, ["sss.sweep"]),
+    "adapt": (AdaptOptions, ["sss.adapt"]),
     "reindex": (ReindexOptions, ["sss.reindex"]),
     "cluster": (ClusterOptions, ["sss.propose_identities"]),
     "label": (LabelOptions, ["sss.label"]),
@@ -51,6 +52,7 @@ REQUESTS = [
     EvaluateOptions,
     RunOptions,
     SweepOptions,
+    AdaptOptions,
     ReindexOptions,
     ClusterOptions,
     LabelOptions,

@@ -10,6 +10,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "adaptation": ["adapt"],
         "calibration": ["calibrate"],
         "curation": ["duplicates", "export", "label", "propose_identities"],
         "evaluation": ["compare_models", "evaluate"],

@@ -24,6 +24,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "evaluate": ("siamese_search.cli.evaluate", "Measure a model on identities it has never seen."),
         "calibrate": ("siamese_search.cli.calibrate", "Measure what scores mean in a gallery."),
         "train": ("siamese_search.cli.train", "Train a model on your own identities."),
+        "adapt": ("siamese_search.cli.adapt", "Adapt a model to your images, without labels."),
         "sweep": ("siamese_search.cli.train", "Train with several values of an option and compare them."),
         "quantise": ("siamese_search.cli.quantise", "Make an int8 copy of a model."),
     },

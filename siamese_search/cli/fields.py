@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import click
 
 from siamese_search.cli.help import HyperparameterOption
+from siamese_search.training.adapt.config import ADAPT, SPEC, AdaptConfig, option_names
 from siamese_search.training.config import PRESETS, TrainConfig, option_fields
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -25,22 +26,39 @@ class IntChoice(click.Choice):  # type: ignore[type-arg]  # generic only from cl
 
 def hyperparameter_options(command: F) -> F:
     """Add one option per field of TrainConfig; an option that is not given is ``None``."""
-    kinds = get_type_hints(TrainConfig)
-    for name, _, text in reversed(option_fields()):
-        flag = "--" + name.replace("_", "-")
-        kind = kinds[name]
-        declared = f"{flag}/--no-{flag[2:]}" if kind is bool else flag
-        command = click.option(
-            declared,
-            name,
-            cls=HyperparameterOption,
-            default=None,
-            show_default=False,
-            type=_click_type(kind),
-            metavar=_metavar(kind),
-            help=f"{text[:1].upper()}{text[1:]}.  {_defaults(name)}",
-        )(command)
-    return command
+    return _options(TrainConfig, [name for name, _, _ in option_fields()], _defaults)(command)
+
+
+def adaptation_options(command: F) -> F:
+    """The same of AdaptConfig, for ``sss adapt``."""
+
+    def default(name: str) -> str:
+        value = getattr(ADAPT, name)
+        return f"[default: {'as the model' if name in SPEC else value}]"
+
+    return _options(AdaptConfig, option_names(), default)(command)
+
+
+def _options(cls: type[TrainConfig], names: list[str], default_of: Callable[[str], str]) -> Callable[[F], F]:
+    kinds = get_type_hints(cls)
+    texts = {name: text for name, _, text in option_fields(cls)}
+
+    def decorate(command: F) -> F:
+        for name in reversed(names):
+            flag, kind, text = "--" + name.replace("_", "-"), kinds[name], texts[name]
+            command = click.option(
+                f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
+                name,
+                cls=HyperparameterOption,
+                default=None,
+                show_default=False,
+                type=_click_type(kind),
+                metavar=_metavar(kind),
+                help=f"{text[:1].upper()}{text[1:]}.  {default_of(name)}",
+            )(command)
+        return command
+
+    return decorate
 
 
 class ValueList(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on

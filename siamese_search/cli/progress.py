@@ -165,6 +165,10 @@ class TrainScreen:
             if "val_loss" in row:
                 line += f" loss {row['val_loss']:.4f}  triplet accuracy {row['val_triplet_accuracy']:6.1%} "
             line += f" rank-1 {row['rank1']:6.1%}  mAP {row['mAP']:6.1%}"
+        if "clusters" in row:
+            line += f"  {row['clusters']} clusters, {row['singles']} single images"
+            for key, name in (("agreement", "agreement"), ("purity", "purity"), ("ari", "ARI")):
+                line += f", {name} {row[key]:.1%}" if key in row else ""
         line += f"  {row['images_per_second']:.0f} images/s"
         (self._bar or Bar("", "")).note(line)
 

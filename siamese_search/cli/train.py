@@ -92,13 +92,13 @@ def train_command(
         options = replace(options, out=options.out or new_run_directory(options.preset))
         epochs: int | None = find_preset(options.preset).with_options(**changes).epochs
     else:
-        _refuse_with_resume(click.get_current_context(), "run")
-        epochs = _epochs_of(Path(options.resume))
+        refuse_with_resume(click.get_current_context(), "run")
+        epochs = epochs_of(Path(options.resume))
     with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
         try:
             result = train(data, options=options, reporter=screen if speaks else None, stop=stop, **changes)
         except KeyboardInterrupt:
-            return _interrupted(Path(str(options.resume or options.out))) if speaks else EXIT_INTERRUPTED
+            return interrupted(Path(str(options.resume or options.out))) if speaks else EXIT_INTERRUPTED
     if not speaks:
         return EXIT_DONE
     if json:
@@ -133,7 +133,7 @@ def _data(named: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def _refuse_with_resume(ctx: click.Context, what: str) -> None:
+def refuse_with_resume(ctx: click.Context, what: str) -> None:
     """What goes on has its options already; one given again would silently mean nothing."""
     from click.core import ParameterSource
 
@@ -145,7 +145,7 @@ def _refuse_with_resume(ctx: click.Context, what: str) -> None:
             raise UsageError(f"--resume continues a {what} with its own options; leave out {given}")
 
 
-def _epochs_of(run: Path) -> int | None:
+def epochs_of(run: Path) -> int | None:
     """How many epochs a run was started for, for the progress display; the trainer checks the file itself."""
     import json
 
@@ -155,9 +155,12 @@ def _epochs_of(run: Path) -> int | None:
         return None
 
 
-def _interrupted(directory: Path) -> int:
+def interrupted(directory: Path, verb: str = "train") -> int:
+    """Say what an interrupted run has kept, and how to go on."""
     if (directory / "checkpoint.safetensors").exists():
-        note(f"sss: interrupted; a checkpoint is kept, go on with: sss train --resume {printable(directory)}")
+        note(
+            f"sss: interrupted; a checkpoint is kept, go on with: sss {verb} --resume {printable(directory)}"
+        )
     else:
         note("sss: interrupted before the first checkpoint; nothing was kept")
     return EXIT_INTERRUPTED
@@ -194,7 +197,7 @@ def sweep_command(
     from siamese_search.training.data import as_paths
 
     if options.resume is not None:
-        _refuse_with_resume(click.get_current_context(), "sweep")
+        refuse_with_resume(click.get_current_context(), "sweep")
     planned = training.plan_runs(
         *data,
         options=options,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from siamese_search.errors import UsageError
 
 
-def _option(default: Any, text: str) -> Any:
+def hyperparameter(default: Any, text: str) -> Any:
+    """A field that is an option, with its help."""
     return field(default=default, metadata={"help": text})
 
 
@@ -16,45 +17,53 @@ def _option(default: Any, text: str) -> Any:
 class TrainConfig:
     """One training run. The defaults are the ``reid`` preset."""
 
-    preset: str = _option("reid", "name of the recipe these values come from")
+    preset: str = hyperparameter("reid", "name of the recipe these values come from")
 
     # network
-    backbone: str = _option("efficientnet_b0", "any timm model name, or simple_cnn (then 100×100, 5-D)")
-    dim: int = _option(512, "embedding dimension")
-    height: int = _option(256, "input height in pixels")
-    width: int = _option(128, "input width in pixels")
-    pool: Literal["avg", "gem"] = _option("avg", "pooling: average or generalised mean")
-    neck: Literal["none", "bn"] = _option("bn", "batch-norm neck before the identity classifier")
-    last_stride: Literal[1, 2] = _option(
+    backbone: str = hyperparameter(
+        "efficientnet_b0", "any timm model name, or simple_cnn (then 100×100, 5-D)"
+    )
+    dim: int = hyperparameter(512, "embedding dimension")
+    height: int = hyperparameter(256, "input height in pixels")
+    width: int = hyperparameter(128, "input width in pixels")
+    pool: Literal["avg", "gem"] = hyperparameter("avg", "pooling: average or generalised mean")
+    neck: Literal["none", "bn"] = hyperparameter("bn", "batch-norm neck before the identity classifier")
+    last_stride: Literal[1, 2] = hyperparameter(
         2, "stride of the last down-sampling; 1 doubles the final map and the cost"
     )
 
     # batches
-    batches: Literal["pk", "apn", "pairs"] = _option(
+    batches: Literal["pk", "apn", "pairs"] = hyperparameter(
         "pk", "P×K identities, anchor-positive-negative triplets, or pairs with the contrastive loss"
     )
-    batch_size: int = _option(64, "images per P×K batch, or triplets, or pairs")
-    images_per_identity: int = _option(4, "K of P×K")
-    epochs: int = _option(60, "passes over the training images")
-    sizes: str = _option(
+    batch_size: int = hyperparameter(64, "images per P×K batch, or triplets, or pairs")
+    images_per_identity: int = hyperparameter(4, "K of P×K")
+    epochs: int = hyperparameter(60, "passes over the training images")
+    sizes: str = hyperparameter(
         "",
         "smaller sizes to begin at, with their epochs, as in 128x64:20+192x96:2; the other epochs are at full size",
     )
 
     # losses
-    margin: float = _option(0.3, "margin of the triplet or contrastive loss, in Euclidean distance")
-    soft_margin: bool = _option(False, "softplus instead of a hinge in the batch-hard triplet loss")
-    unit_triplets: bool = _option(False, "triplet or pair distances between L2-normalised embeddings")
-    triplet_weight: float = _option(1.0, "weight of the triplet or contrastive loss")
-    identity_weight: float = _option(1.0, "weight of the identity classification loss; 0 switches it off")
-    label_smoothing: float = _option(0.1, "label smoothing of the identity loss")
-    metric_loss: str = _option(
+    margin: float = hyperparameter(0.3, "margin of the triplet or contrastive loss, in Euclidean distance")
+    soft_margin: bool = hyperparameter(False, "softplus instead of a hinge in the batch-hard triplet loss")
+    unit_triplets: bool = hyperparameter(False, "triplet or pair distances between L2-normalised embeddings")
+    triplet_weight: float = hyperparameter(1.0, "weight of the triplet or contrastive loss")
+    identity_weight: float = hyperparameter(
+        1.0, "weight of the identity classification loss; 0 switches it off"
+    )
+    label_smoothing: float = hyperparameter(0.1, "label smoothing of the identity loss")
+    metric_loss: str = hyperparameter(
         "", "more losses, by their names in pytorch-metric-learning: MultiSimilarityLoss+CircleLoss"
     )
-    metric_weight: float = _option(1.0, "weight of the losses of --metric-loss")
-    teacher_weight: float = _option(10.0, "weight of the cosine regression onto the teacher's embedding")
-    similarity_weight: float = _option(10.0, "weight of matching the teacher's in-batch similarity matrix")
-    teacher_views: int = _option(
+    metric_weight: float = hyperparameter(1.0, "weight of the losses of --metric-loss")
+    teacher_weight: float = hyperparameter(
+        10.0, "weight of the cosine regression onto the teacher's embedding"
+    )
+    similarity_weight: float = hyperparameter(
+        10.0, "weight of matching the teacher's in-batch similarity matrix"
+    )
+    teacher_views: int = hyperparameter(
         0,
         "augmented views of each image that the teacher is asked about too; they and the plain image take turns",
     )
@@ -66,51 +75,55 @@ class TrainConfig:
     )
 
     # optimisation
-    optimizer: Literal["adam", "adamw"] = _option("adamw", "optimiser")
-    lr: float = _option(1e-3, "peak learning rate")
-    weight_decay: float = _option(0.02, "weight decay (adamw: decoupled)")
-    schedule: Literal["constant", "cosine"] = _option("cosine", "learning-rate schedule after the warm-up")
-    warmup_epochs: float = _option(2.0, "epochs of linear warm-up")
-    restart: float = _option(
+    optimizer: Literal["adam", "adamw"] = hyperparameter("adamw", "optimiser")
+    lr: float = hyperparameter(1e-3, "peak learning rate")
+    weight_decay: float = hyperparameter(0.02, "weight decay (adamw: decoupled)")
+    schedule: Literal["constant", "cosine"] = hyperparameter(
+        "cosine", "learning-rate schedule after the warm-up"
+    )
+    warmup_epochs: float = hyperparameter(2.0, "epochs of linear warm-up")
+    restart: float = hyperparameter(
         0.4, "peak learning rate of every size of --sizes after the first, as a share of --lr"
     )
-    probe_epochs: int = _option(
+    probe_epochs: int = hyperparameter(
         20,
         "passes that fit new heads to the embeddings of --init BUNDLE before training goes on; 0: none",
     )
-    freeze: int = _option(
+    freeze: int = hyperparameter(
         0, "stages at the beginning of the backbone that are not trained; the stem is the first"
     )
-    grad_clip: float = _option(5.0, "largest gradient norm; 0 switches clipping off")
+    grad_clip: float = hyperparameter(5.0, "largest gradient norm; 0 switches clipping off")
 
-    ema: float = _option(
+    ema: float = hyperparameter(
         0.999, "decay of the moving average of the weights that is validated and kept, warmed up; 0: none"
     )
 
     # augmentation
-    flip: float = _option(0.5, "probability of a horizontal flip")
-    crop: float = _option(0.06, "random crop after padding by this share of the height")
-    erase: float = _option(0.5, "probability of random erasing")
-    jitter: float = _option(0.2, "strength of brightness, contrast and saturation jitter")
-    zoom: float = _option(0.0, "tighter and wider boxes: height and width scaled by up to 1 + this share")
-    tint: float = _option(0.0, "strength of the change of each colour channel, as of another camera")
-    grey: float = _option(
+    flip: float = hyperparameter(0.5, "probability of a horizontal flip")
+    crop: float = hyperparameter(0.06, "random crop after padding by this share of the height")
+    erase: float = hyperparameter(0.5, "probability of random erasing")
+    jitter: float = hyperparameter(0.2, "strength of brightness, contrast and saturation jitter")
+    zoom: float = hyperparameter(
+        0.0, "tighter and wider boxes: height and width scaled by up to 1 + this share"
+    )
+    tint: float = hyperparameter(0.0, "strength of the change of each colour channel, as of another camera")
+    grey: float = hyperparameter(
         0.0, "probability of losing the colour of a rectangle or, a third of them, of the image"
     )
-    blur: float = _option(0.0, "probability of half the resolution")
-    mixstyle: float = _option(
+    blur: float = hyperparameter(0.0, "probability of half the resolution")
+    mixstyle: float = hyperparameter(
         0.0, "share of batches whose early feature maps exchange their statistics (MixStyle)"
     )
 
     # the run
-    seed: int = _option(0, "seed of everything random")
-    keep: Literal["last", "best"] = _option(
+    seed: int = hyperparameter(0, "seed of everything random")
+    keep: Literal["last", "best"] = hyperparameter(
         "last", "which weights become the bundle; best is chosen on the held-out identities"
     )
-    validate_every: int = _option(1, "epochs between validations; 0 only at the end")
-    checkpoint_minutes: float = _option(5.0, "minutes between checkpoints inside an epoch")
+    validate_every: int = hyperparameter(1, "epochs between validations; 0 only at the end")
+    checkpoint_minutes: float = hyperparameter(5.0, "minutes between checkpoints inside an epoch")
 
-    def with_options(self, **changes: Any) -> TrainConfig:
+    def with_options(self, **changes: Any) -> Self:
         """A copy with these fields changed, checked. Raises UsageError naming the option.
 
         Another backbone brings its own size along (``BACKBONE_DEFAULTS``) where none is asked for.
@@ -219,6 +232,6 @@ def preset(name: str) -> TrainConfig:
     return PRESETS[name]
 
 
-def option_fields() -> list[tuple[str, Any, str]]:
+def option_fields(cls: type[TrainConfig] = TrainConfig) -> list[tuple[str, Any, str]]:
     """(name, default of ``reid``, help) of every field that is an option, in order."""
-    return [(f.name, f.default, str(f.metadata["help"])) for f in fields(TrainConfig) if f.name != "preset"]
+    return [(f.name, f.default, str(f.metadata["help"])) for f in fields(cls) if f.name != "preset"]

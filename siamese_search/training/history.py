@@ -27,14 +27,15 @@ def write_history(directory: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Path:
-    """Draw loss, triplet accuracy and held-out retrieval per epoch into ``curves.png``."""
+    """Draw loss, triplet accuracy and held-out retrieval per epoch into ``curves.png``, and clusters if any."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     epochs = [row["epoch"] for row in rows]
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    clustered = any("clusters" in row for row in rows)
+    figure = Figure(figsize=(13.5 if clustered else 10, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    left, right, *more = figure.subplots(1, 3 if clustered else 2)
     left.plot(epochs, [row["loss"] for row in rows], color="#b5432e", label="training loss")
     _part(left, rows, "triplet_loss", "triplet or pair part", "#d9a08f")
     _part(left, rows, "val_loss", "the same, held out", "#1f6f8b")
@@ -48,12 +49,20 @@ def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Pat
         ("val_triplet_accuracy", "held-out triplet accuracy", "#c9a227"),
         ("rank1", "held-out rank-1", "#1f6f8b"),
         ("mAP", "held-out mAP", "#3a9a5c"),
+        ("agreement", "agreement with the clusters before", "#1f6f8b"),
+        ("purity", "purity, by the labels", "#3a9a5c"),
+        ("ari", "adjusted Rand index, by the labels", "#c9a227"),
     ):
         _part(right, rows, key, label, colour, scale=100)
     right.set_xlabel("epoch")
     right.set_ylabel("%")
     right.set_ylim(0, 101)
-    for axes in (left, right):
+    for axes in more:
+        _part(axes, rows, "clusters", "clusters", "#1f6f8b")
+        _part(axes, rows, "singles", "single images", "#888888")
+        axes.set_xlabel("epoch")
+        axes.set_ylim(bottom=0)
+    for axes in (left, right, *more):
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)

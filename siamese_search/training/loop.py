@@ -61,13 +61,14 @@ class Loop:
 
     def epochs(self) -> None:
         config, trainer = self.config, self.trainer
-        while trainer.progress.epoch < config.epochs:
+        while not self.finished():
             self._enter_stage()
             if not trainer.train_epoch(self.reporter.step, self.stop.is_set, self.save):
                 self.save()
                 raise KeyboardInterrupt
             row: dict[str, Any] = {**trainer.finish_epoch()}
             row["epoch"] = int(row["epoch"])
+            row.update(self.figures())
             last = row["epoch"] == config.epochs
             if self.held and (last or (config.validate_every and row["epoch"] % config.validate_every == 0)):
                 row.update(trainer.ranks.agree(self.validate() if trainer.ranks.first else {}))
@@ -86,6 +87,14 @@ class Loop:
             if trainer.ranks.first:
                 write_history(self.out, self.rows)
             self.reporter.epoch(row)
+
+    def finished(self) -> bool:
+        """Whether there is no further epoch to train."""
+        return self.trainer.progress.epoch >= self.config.epochs
+
+    def figures(self) -> dict[str, Any]:
+        """What the row of an epoch holds beside the trainer's own figures."""
+        return {}
 
     def _enter_stage(self) -> None:
         """At the first step of a stage of another size: its pixels, and an optimiser without the former's moments."""

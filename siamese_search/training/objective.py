@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,13 @@ from siamese_search.datasets.samplers import BalancedPKSampler, PairSampler, PKS
 from siamese_search.training.config import TrainConfig
 from siamese_search.training.losses import TripletLoss, batch_hard_triplet, contrastive, triplet_margin
 
-Sampler = PKSampler | BalancedPKSampler | TripletSampler | PairSampler
+
+class Sampler(Protocol):
+    """Which images form a batch: a pure function of the seed and the epoch."""
+
+    def epoch(self, epoch: int) -> Iterator[NDArray[np.int64]]: ...
+
+    def steps(self, epoch: int) -> int: ...
 
 
 def make_sampler(

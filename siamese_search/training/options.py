@@ -1,4 +1,4 @@
-"""What a training run is asked for beside its hyperparameters (:mod:`siamese_search.training.config`), and a sweep."""
+"""What a training run, a sweep and an adaptation are asked for beside their hyperparameters."""
 
 from __future__ import annotations
 
@@ -44,11 +44,7 @@ class RunOptions(Request):
     )
     layout: str = shared.layout()
     pattern: str | None = shared.pattern()
-    device: str = option(
-        "auto",
-        "Where the network runs; auto takes a CUDA GPU if torch is installed and sees one.",
-        choices=("auto", "cpu", "cuda"),
-    )
+    device: str = shared.training_device()
     threads: int | None = shared.threads()
 
 
@@ -69,3 +65,26 @@ class SweepOptions(RunOptions):
         kind=float,
         metavar="X",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptOptions(Request):
+    """See :func:`siamese_search.api.adaptation.adapt`."""
+
+    out: StrPath | None = option(None, "Run directory.  [default: runs/adapt-DATE-TIME]", metavar="DIR")
+    resume: StrPath | None = option(
+        None, "Continue the adaptation in DIR, with its own options.", metavar="DIR"
+    )
+    init: StrPath = option(
+        "bundled",
+        "The model to adapt: bundled, a bundle, imagenet (weights that know no identities yet), or a file of weights.",
+        metavar="WEIGHTS",
+    )
+    labels: StrPath | None = option(
+        None,
+        "Identities that a person gave some images: a CSV with path or key and identity, or a review.",
+        metavar="FILE.csv",
+    )
+    layout: str = shared.layout()
+    device: str = shared.training_device()
+    threads: int | None = shared.threads()

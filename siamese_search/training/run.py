@@ -21,7 +21,7 @@ from siamese_search.io.resources import available_cpus
 from siamese_search.model import simple_cnn
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.weights_file import save_bundle
-from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, load_heads
+from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_heads
 from siamese_search.training.config import PRESETS, TrainConfig
 from siamese_search.training.data import (
     DataPaths,
@@ -34,7 +34,8 @@ from siamese_search.training.data import (
     read_paths,
     written_paths,
 )
-from siamese_search.training.history import plot_history, read_history, write_history
+from siamese_search.training.directory import RUN_NAME, refuse_used, restore, training_device
+from siamese_search.training.history import plot_history
 from siamese_search.training.initial import initial_network, kind_of
 from siamese_search.training.linear_probe import fit_heads
 from siamese_search.training.loop import Loop, Reporter, Silent
@@ -44,9 +45,8 @@ from siamese_search.training.pixels import PixelSource
 from siamese_search.training.ranks import Ranks, joined
 from siamese_search.training.schedule import stages
 from siamese_search.training.teacher import save_vectors, teacher_vectors
-from siamese_search.training.trainer import Progress, Trainer
+from siamese_search.training.trainer import Trainer
 
-RUN_NAME = "run.json"
 TEACHER_NAME = "teacher.npz"
 #: Up to this many, a bundle says by name whom it learned from, so that an evaluation on them can warn.
 _NAMED_IDENTITIES = 20_000
@@ -120,6 +120,8 @@ def resume(
     path = out / RUN_NAME
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
+        if "neighbours" in saved["config"]:
+            raise UsageError(f"{printable(out)}: a run of sss adapt: sss adapt --resume {printable(out)}")
         request = TrainRequest(
             data=read_paths(saved["data"]),
             out=out,
@@ -148,25 +150,16 @@ def _joined(
     request: TrainRequest, reporter: Reporter, stop: threading.Event, *, resumed: bool
 ) -> TrainResult:
     """The run, with the other processes of a ``torchrun`` where there are any."""
-    device = _device(request.device)
+    device = training_device(request.device)
     with joined(device) as ranks:
         if ranks.first and not resumed:
-            _refuse_used(request.out)
+            refuse_used(request.out)
         request = replace(request, out=Path(ranks.agree(str(request.out))))
         if ranks.world > 1 and device == "cuda":
             device = f"cuda:{ranks.local}"
         if not ranks.first:
             reporter = Silent()
         return _run(request, reporter, stop, ranks, device, resumed=resumed)
-
-
-def _refuse_used(out: Path) -> None:
-    for name, advice in (
-        (RUN_NAME, f"continue it with --resume {printable(out)}"),
-        (META_NAME, "keep it"),
-    ):
-        if (out / name).exists():
-            raise TrainingError(f"{printable(out)}: already holds a run: {advice}, or choose another --out")
 
 
 def _run(
@@ -230,7 +223,7 @@ def _run(
         adopted = _adopt_heads(trainer, request, split, reporter)
         if not adopted and kind_of(request.init) in ("bundled", "bundle"):
             _probe(trainer, reporter)
-    rows = _restore(trainer, out, reporter) if resumed else []
+    rows = restore(trainer, out, reporter) if resumed else []
     run = Loop(out, config, trainer, reporter, stop, rows, split.held, held, images.pixels)
     run.epochs()
     metrics = ranks.agree(run.final_metrics() if ranks.first else {})
@@ -244,16 +237,6 @@ def _run(
         if source:
             source.close()
     return TrainResult(bundle, trainer.progress.epoch, metrics, rows, failed)
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {name}: torch sees no CUDA device here; use --device cpu")
-    if name != "cpu" and not name.startswith("cuda"):
-        raise UsageError(f"unknown device {name!r}: use auto, cpu or cuda")
-    return name
 
 
 def _probe(trainer: Trainer, reporter: Reporter) -> None:
@@ -352,21 +335,6 @@ def _teacher(request: TrainRequest, images: LabelledImages, reporter: Reporter) 
     if not kept.exists():
         save_vectors(kept, images.records, asked(request.teacher), request.config)
     return asked(kept)  # also the first time: what is kept is rounded, and a resumed run must see the same
-
-
-def _restore(trainer: Trainer, out: Path, reporter: Reporter) -> list[dict[str, Any]]:
-    path = out / CHECKPOINT_NAME
-    if not path.exists():
-        raise TrainingError(
-            f"{printable(out)}: stopped before its first checkpoint: nothing to resume, start again in another --out"
-        )
-    state = load_checkpoint(path, trainer.modules, trainer.optimizer)
-    trainer.progress = Progress(**state["progress"])
-    if trainer.ranks.first and len(read_history(out)) != len(state["rows"]):
-        write_history(out, state["rows"])
-    reporter.message(f"resuming at epoch {trainer.progress.epoch + 1}, step {trainer.progress.step}")
-    rows: list[dict[str, Any]] = state["rows"]
-    return rows
 
 
 def _summary(

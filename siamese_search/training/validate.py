@@ -17,7 +17,7 @@ from siamese_search.evaluation.retrieval import RankingMetrics, retrieval_metric
 from siamese_search.model.network import APNNetwork
 from siamese_search.training.config import TrainConfig
 from siamese_search.training.objective import make_sampler, triplet_objective
-from siamese_search.training.pixels import PixelSource
+from siamese_search.training.pixels import PixelSource, Progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,12 @@ class Validation:
 
 
 def embed_all(
-    network: APNNetwork, pixels: PixelSource, rows: NDArray[np.int64], device: str, batch: int = 128
+    network: APNNetwork,
+    pixels: PixelSource,
+    rows: NDArray[np.int64],
+    device: str,
+    batch: int = 128,
+    progress: Progress | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """(features, embeddings), each float32 [n, dim], of these pixel rows in evaluation mode.
 
@@ -54,6 +59,8 @@ def embed_all(
                 features, necked = network(network.normalise(images))
                 unit = F.normalize(necked.float(), dim=1)
                 blocks.append((features.float().cpu().numpy(), unit.cpu().numpy()))
+                if progress:
+                    progress(min(start + batch, len(rows)), len(rows))
     finally:
         network.train(training)
     if not blocks:

@@ -27,17 +27,25 @@ _Vectors = NDArray[np.float32]
 
 
 def cluster(
-    vectors: _Vectors, *, neighbours: int = 20, least: float = 0.25, cosine: float | None = None
+    vectors: _Vectors,
+    *,
+    neighbours: int = 20,
+    least: float = 0.25,
+    cosine: float | None = None,
+    seeds: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """The cluster of each vector, int64 [n]: numbers from 0 in the order of each cluster's first member.
 
-    vectors: unit rows, float32 [n, d]. neighbours: k1, about as many images as an identity has. Deterministic.
+    vectors: unit rows, float32 [n, d]. neighbours: k1, about as many images as an identity has. seeds: [n], the
+    identity of each vector where it is known, else -1: those of one are in one cluster, those of two never are.
+    Deterministic.
     """
     if not len(vectors):
         return np.empty(0, np.int64)
     k2 = max(1, min(6, round(neighbours * 0.3)))
     rows = jaccard_rows(vectors, KReciprocal(k1=neighbours, k2=k2))
-    linked = _Linkage(vectors, rows, least, cosine).merged()
+    known = np.full(len(vectors), -1, np.int64) if seeds is None else seeds
+    linked = _Linkage(vectors, rows, least, cosine, known).merged()
     _, first, inverse = np.unique(linked, return_index=True, return_inverse=True)
     rank = np.empty(len(first), np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
@@ -53,9 +61,11 @@ class _Linkage:
         rows: list[tuple[NDArray[np.int32], NDArray[np.float32]]],
         least: float,
         cosine: float | None,
+        seeds: NDArray[np.int64],
     ) -> None:
         count = len(vectors)
         self._least, self._cosine, self._count = least, cosine, count
+        self._seeds = np.concatenate((seeds, np.full(count, -1, np.int64)))
         self._parent = np.arange(2 * count)
         self._size = np.ones(2 * count)
         self._vectors: list[_Vectors | None] = [*vectors, *[None] * count]
@@ -66,9 +76,10 @@ class _Linkage:
 
     def merged(self) -> NDArray[np.int64]:
         """The last cluster that each image is in."""
-        heap = [(-best[0], one) for one in range(self._count) if (best := self._best(one)) is not None]
+        new = self._gathered()
+        there = [one for one in range(new) if self._parent[one] == one]
+        heap = [(-best[0], one) for one in there if (best := self._best(one)) is not None]
         heapq.heapify(heap)
-        new = self._count
         while heap:
             bound, one = heapq.heappop(heap)
             if self._parent[one] != one:
@@ -86,8 +97,19 @@ class _Linkage:
             new += 1
         return self._roots(np.arange(self._count))
 
+    def _gathered(self) -> int:
+        """Merge the images of each identity that is known; returns the next free number."""
+        new = self._count
+        for identity in np.unique(self._seeds[self._seeds >= 0]).tolist():
+            one, *others = np.flatnonzero(self._seeds[: self._count] == identity).tolist()
+            for other in others:
+                self._merge(one, other, new)
+                one, new = new, new + 1
+        return new
+
     def _merge(self, one: int, other: int, new: int) -> None:
         self._parent[[one, other]] = new
+        self._seeds[new] = max(self._seeds[one], self._seeds[other])
         self._size[new] = self._size[one] + self._size[other]
         parts = (one, other)
         self._vectors[new] = _known(self._vectors[one]) + _known(self._vectors[other])
@@ -104,7 +126,8 @@ class _Linkage:
         sums = np.bincount(at.reshape(-1), _known(self._sums[one])[outside], minlength=len(others))
         self._places[one], self._sums[one] = others, sums.astype(np.float64, copy=False)
         means = sums / (self._size[one] * self._size[others])
-        good = np.flatnonzero(means >= self._least)
+        strangers = (self._seeds[one] >= 0) & (self._seeds[others] >= 0)  # two identities that are known
+        good = np.flatnonzero((means >= self._least) & ~strangers)
         if self._cosine is not None and len(good):
             mine = _known(self._vectors[one])
             theirs = np.stack([_known(self._vectors[other]) for other in others[good]])

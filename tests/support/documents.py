@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 #: Every page whose commands are run, each in a directory of its own.
 PAGES = (
     "README.md", "docs/matching.md", "docs/evaluation.md", "docs/training.md", "docs/objects.md",
-    "docs/maintenance.md", "docs/configuration.md",
+    "docs/adapt.md", "docs/maintenance.md", "docs/configuration.md",
 )  # fmt: skip
 
 #: Lines that are shown of the output of one command: of longer output the first, and the last few of a page.

@@ -27,6 +27,7 @@ PICTURES = {
     "README.md": {"sheet.png": "demo.png"},
     "docs/evaluation.md": {"curves.png": "evaluation.png"},
     "docs/training.md": {"runs/first/curves.png": "training.png"},
+    "docs/adapt.md": {"runs/mine/clusters.png": "adapt.png"},
     "docs/maintenance.md": {"clusters.png": "clusters.png"},
 }
 

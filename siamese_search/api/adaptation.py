@@ -1,0 +1,159 @@
+"""A model adapted to images without labels. Needs the ``[torch]`` extra."""
+
+from __future__ import annotations
+
+import os
+import threading
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from siamese_search.api.training import new_run_directory
+from siamese_search.curation.identities import Proposal, Proposals, Status
+from siamese_search.datasets.layouts import detect_layout
+from siamese_search.datasets.records import point_id
+from siamese_search.errors import MissingExtraError, UsageError
+from siamese_search.options import request
+from siamese_search.training.adapt.config import ADAPT, SPEC, AdaptConfig
+from siamese_search.training.options import AdaptOptions
+from siamese_search.workspace import StrPath, current_settings
+
+if TYPE_CHECKING:
+    from siamese_search.training.adapt.run import AdaptResult
+    from siamese_search.training.loop import Reporter
+
+#: The clusters of the finished model, in its run directory: a table to review, and a sheet to look at.
+TABLE_NAME, SHEET_NAME = "clusters.csv", "clusters.png"
+
+
+@request(AdaptOptions)
+def adapt(
+    data: StrPath | None = None,
+    *,
+    options: AdaptOptions,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+    **hyperparameters: Any,
+) -> AdaptResult:
+    """Adapt a model to the images in ``data`` without a label; the run directory ``out`` becomes a model bundle.
+
+    Each epoch the images are clustered and the clusters learned as identities; the run ends when they no longer
+    change. Labels in ``data`` are not used, only reported on. ``hyperparameters``: fields of
+    :class:`~siamese_search.training.adapt.config.AdaptConfig` (``epochs=10, freeze=3``); size and kind of the network
+    are those of the model. labels: a table of identities that a person gave. resume: a run directory to continue.
+    stop: set it to end after the batch in hand (KeyboardInterrupt is raised, a checkpoint kept).
+
+    The bundle is calibrated only where labels or a column ``track`` tell what its scores mean. Beside it are
+    ``clusters.csv``, which ``sss label`` applies after a review, and ``clusters.png``.
+    Needs the ``[torch]`` extra (else MissingExtraError). Raises DataError, TrainingError, UsageError, BundleError.
+    """
+    settings = current_settings()
+    threads = settings.threads if options.threads is None else options.threads
+    unknown = set(hyperparameters) - set(_fields())
+    if unknown:
+        raise UsageError(f"unknown hyperparameter {sorted(unknown)[0]!r}; see `sss adapt --help-all`")
+    if options.resume is not None:
+        result: AdaptResult = _adapting().resume(
+            Path(options.resume), reporter, stop, options.device, threads
+        )
+    else:
+        place = Path(settings.data if data is None else data)
+        detect_layout(place, options.layout)  # fails before torch is imported, which takes seconds
+        config = configured(os.fspath(options.init), **hyperparameters)
+        run = _adapting()
+        asked = run.AdaptRequest(
+            data=place,
+            out=Path(new_run_directory("adapt") if options.out is None else options.out),
+            config=config,
+            layout=options.layout,
+            init=os.fspath(options.init),
+            labels=None if options.labels is None else Path(options.labels),
+            device=options.device,
+            threads=threads,
+        )
+        result = run.adapt(asked, reporter, stop)
+    _show(result)
+    return result
+
+
+def configured(init: str, **hyperparameters: Any) -> AdaptConfig:
+    """The configuration for these weights: what is not given is that of the bundle. Raises BundleError, UsageError."""
+    from siamese_search.model.bundle import load_bundle
+
+    own: dict[str, Any] = {}
+    if init not in ("imagenet", "none") and Path(init).suffix.lower() not in (".safetensors", ".pth", ".pt"):
+        network = load_bundle(None if init == "bundled" else init).meta.get("network", {})
+        own = {name: network[name] for name in SPEC if name in network}
+    given = {name: value for name, value in hyperparameters.items() if value is not None}
+    return ADAPT.with_options(**{**own, **given})
+
+
+def _fields() -> tuple[str, ...]:
+    from siamese_search.training.adapt.config import option_names
+
+    return tuple(option_names())
+
+
+def _adapting() -> Any:
+    try:
+        return import_module("siamese_search.training.adapt.run")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in ("siamese_search", "ingest"):
+            raise
+        raise MissingExtraError("adapting", "torch") from None
+
+
+def _show(result: AdaptResult) -> None:
+    """Write the clusters of the finished model beside it: to look at, and to review."""
+    from siamese_search.curation.review import write_review
+    from siamese_search.render.clusters import draw_clusters
+
+    found = proposals(result)
+    write_review(found, result.bundle.path / TABLE_NAME)
+    if any(one.status != "single" for one in found.images):
+        draw_clusters(found, result.bundle.path / SHEET_NAME)
+
+
+def proposals(result: AdaptResult) -> Proposals:
+    """The clusters as ``sss cluster`` proposes them, the largest first and in each the surest image first.
+
+    One in which a person gave an identity takes it; one with several is a conflict.
+    """
+    labels, vectors = result.clusters, result.embeddings.astype(np.float64)
+    sizes = np.bincount(labels)
+    sums = np.zeros((len(sizes), vectors.shape[1]))
+    np.add.at(sums, labels, vectors)
+    means = (np.einsum("ij,ij->i", vectors, sums[labels]) - 1) / np.maximum(sizes[labels] - 1, 1)
+    places = {int(label): place for place, label in enumerate(np.argsort(-sizes, kind="stable"), 1)}
+    given: dict[int, set[str]] = {}
+    for row, name in enumerate(result.confirmed):
+        if name is not None:
+            given.setdefault(int(labels[row]), set()).add(name)
+    source = os.path.realpath(os.path.commonpath([one.path.parent for one in result.records]))
+    images = []
+    for row in sorted(range(len(labels)), key=lambda row: (places[int(labels[row])], -means[row], row)):
+        record, label = result.records[row], int(labels[row])
+        names, place, size = given.get(label, set()), places[label], int(sizes[label])
+        status: Status = (
+            "single" if size == 1 else "conflict" if len(names) > 1 else "known" if names else "new"
+        )
+        proposed = {"known": next(iter(names), ""), "new": f"new-{place:04d}"}.get(status, "")
+        images.append(
+            Proposal(
+                id=point_id(source, record.key),
+                path=str(record.path.absolute()),
+                key=record.key,
+                source="",
+                camera=record.camera,
+                existing=record.identity if result.confirmed[row] is None else result.confirmed[row],
+                cluster=place,
+                size=size,
+                proposed=proposed,
+                status=status,
+                confidence=None if size == 1 else float(np.clip(means[row], 0, 1)),
+            )
+        )
+    config = result.bundle.meta["training"]["config"]
+    return Proposals(tuple(images), config["neighbours"], config["least"], None)

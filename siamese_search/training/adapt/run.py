@@ -1,0 +1,330 @@
+"""A whole adaptation: images without labels, clusters, epochs, checkpoints; the finished run is a model bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from siamese_search._version import __version__
+from siamese_search.datasets.layouts import Dataset, load_dataset
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, ImageRecord
+from siamese_search.errors import DataError, TrainingError, UsageError, printable
+from siamese_search.evaluation.calibrate import calibrate
+from siamese_search.evaluation.labels import Labels
+from siamese_search.evaluation.verification import pair_scores
+from siamese_search.io.files import atomic_write_text
+from siamese_search.io.resources import available_cpus
+from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
+from siamese_search.model.calibration import Calibration
+from siamese_search.model.weights_file import save_bundle
+from siamese_search.training.adapt.clusters import figures
+from siamese_search.training.adapt.config import ADAPT, AdaptConfig, from_saved
+from siamese_search.training.adapt.labels import Confirmed, read_confirmed
+from siamese_search.training.adapt.trainer import ClusterTrainer
+from siamese_search.training.data import LabelledImages
+from siamese_search.training.directory import RUN_NAME, refuse_used, restore, training_device
+from siamese_search.training.history import plot_history
+from siamese_search.training.initial import initial_network, kind_of
+from siamese_search.training.loop import Loop, Reporter, Silent
+from siamese_search.training.pixels import PixelSource
+
+#: The field of a CSV that says which images show one identity on its way past one camera.
+TRACK = "track"
+#: Pairs of either kind below which nothing is calibrated.
+_LEAST_PAIRS = 50
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptRequest:
+    """Which images to adapt to, from which weights, into which directory. labels: a table of some identities."""
+
+    data: Path
+    out: Path
+    config: AdaptConfig = ADAPT
+    layout: str = "auto"
+    init: str = "bundled"  # as for a training
+    labels: Path | None = None
+    device: str = "auto"
+    threads: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AdaptResult:
+    """A finished run. clusters: of the finished model, int64 [n], of ``records``, whose embeddings are [n, d]."""
+
+    bundle: Bundle
+    history: list[dict[str, Any]]
+    settled: bool
+    records: list[ImageRecord]
+    clusters: NDArray[np.int64]
+    embeddings: NDArray[np.float32]
+    confirmed: list[str | None]  # the identity that a person gave each, if any
+    failed: list[tuple[str, str]]  # (path, reason) of images that could not be read
+
+    @property
+    def final(self) -> dict[str, float | int]:
+        """What the clusters of the finished model are, as in a row of the history."""
+        return figures(self.clusters, np.full(len(self.clusters), -1), _known(self.records))
+
+    def to_json(self) -> dict[str, Any]:
+        calibration = self.bundle.calibration
+        return {
+            "bundle": str(self.bundle.path),
+            "fingerprint": self.bundle.fingerprint,
+            "images": len(self.records),
+            "epochs": len(self.history),
+            "settled": self.settled,
+            **self.final,
+            "calibrated_on": calibration.data if calibration else None,
+            "failed": [{"path": path, "reason": reason} for path, reason in self.failed],
+        }
+
+
+@dataclass
+class _ClusterLoop(Loop):
+    """The epochs of an adaptation: new clusters first, and the end when they settle."""
+
+    trainer: ClusterTrainer
+    config: AdaptConfig
+    known: list[str | None]
+
+    @property
+    def settled(self) -> bool:
+        return (
+            bool(self.rows)
+            and self.config.settle < 1
+            and self.rows[-1].get("agreement", 0) >= self.config.settle
+        )
+
+    def finished(self) -> bool:
+        return self.settled or super().finished()
+
+    def figures(self) -> dict[str, Any]:
+        memory = self.trainer.memory
+        return figures(memory.labels.cpu().numpy(), memory.former.cpu().numpy(), self.known)
+
+    def _enter_stage(self) -> None:
+        self.trainer.start_epoch(self._reading("embedding to cluster"))
+
+
+def adapt(
+    request: AdaptRequest, reporter: Reporter | None = None, stop: threading.Event | None = None
+) -> AdaptResult:
+    """Adapt from the beginning into ``request.out``, which becomes a bundle.
+
+    ``stop`` as in a training: a checkpoint is written, KeyboardInterrupt raised, and :func:`resume` goes on.
+    Raises TrainingError where the directory holds a run or nothing clusters, DataError and UsageError.
+    """
+    request.config.check()
+    refuse_used(request.out)
+    return _run(request, reporter or Silent(), stop or threading.Event(), resumed=False)
+
+
+def resume(
+    out: Path,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+    device: str = "auto",
+    threads: int = 0,
+) -> AdaptResult:
+    """Continue the run in directory ``out`` from its last checkpoint, with the options it was started with."""
+    path = out / RUN_NAME
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        if "neighbours" not in saved["config"]:
+            raise UsageError(f"{printable(out)}: a run of sss train: sss train --resume {printable(out)}")
+        request = AdaptRequest(
+            data=Path(saved["data"]),
+            out=out,
+            config=from_saved(saved["config"]),
+            layout=saved["layout"],
+            init=saved["init"],
+            labels=Path(saved["labels"]) if saved["labels"] else None,
+            device=device,
+            threads=threads,
+        )
+    except FileNotFoundError:
+        raise TrainingError(
+            f"{printable(out)}: no run to resume, {RUN_NAME} is missing: check the directory"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{printable(path)}: cannot be read ({error}): start again in another --out"
+        ) from None
+    if (out / META_NAME).exists():
+        raise TrainingError(f"{printable(out)}: this run is finished: use it with --model {printable(out)}")
+    return _run(request, reporter or Silent(), stop or threading.Event(), resumed=True)
+
+
+def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, resumed: bool) -> AdaptResult:
+    config, out = request.config, request.out
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("sss adapt runs as one process: start it without torchrun")
+    device = training_device(request.device)
+    threads = request.threads or available_cpus()
+    torch.set_num_threads(threads)
+    dataset = load_dataset(request.data, request.layout)
+    reporter.message(f"adapting to {printable(request.data)} into {printable(out)}")
+    reporter.message(f"layout {dataset.layout}: {dataset.reason}")
+    network = initial_network(config, request.init, reporter.message, weights=not resumed)
+    images, failed = _read(dataset, config, threads, reporter)
+    confirmed = Confirmed.nothing(len(images.records))
+    if request.labels is not None:
+        confirmed = read_confirmed(request.labels, images.records, config.seed)
+    learned = _learned_from(images.records, confirmed)
+    if resumed:
+        _check_same(out, learned)
+    cameras = _cameras(images.records)
+    count = len(np.unique(cameras[cameras >= 0]))
+    text = f"{len(images.records)} images, {f'{count} cameras' if count else 'cameras unknown'}"
+    if request.labels is not None:
+        text += f", {int((confirmed.seeds >= 0).sum())} confirmed by a person"
+        text += f" and {int((confirmed.aside >= 0).sum())} more kept aside to calibrate on"
+    reporter.message(f"{text}; {config.height}×{config.width}, {device}")
+    if not resumed:
+        _start_directory(request, learned)
+    trainer = ClusterTrainer(network, config, images, cameras=cameras, seeds=confirmed.seeds, device=device)
+    rows = restore(trainer, out, reporter) if resumed else []
+    loop = _ClusterLoop(
+        out, config, trainer, reporter, stop, rows, [], None, images.pixels, _known(images.records)
+    )  # fmt: skip
+    loop.epochs()
+    embeddings = trainer.embed(lambda done, total: reporter.decoding(done, total, "embedding at the end"))
+    clusters = trainer.cluster(embeddings)
+    calibration = _calibration(embeddings, images.records, confirmed, reporter.message)
+    final = figures(clusters, trainer.memory.labels.cpu().numpy(), _known(images.records))
+    extra = _summary(request, len(images.records), rows, final)
+    if calibration is not None:
+        extra["calibration"] = calibration.to_json()
+    plot_history(out, rows, f"{len(images.records)} images without labels, {config.backbone}")
+    save_bundle(trainer.result, out, extra)
+    images.pixels.close()
+    return AdaptResult(
+        load_bundle(out), rows, loop.settled, images.records, clusters, embeddings, confirmed.names, failed
+    )
+
+
+def _read(
+    dataset: Dataset, config: AdaptConfig, threads: int, reporter: Reporter
+) -> tuple[LabelledImages, list[tuple[str, str]]]:
+    """The images that can be read; all have label 0, for what labels there are is not looked at."""
+    pixels = PixelSource(
+        [record.path for record in dataset.records], (config.height, config.width), threads=threads,
+        progress=lambda done, total: reporter.decoding(done, total, "reading images"),
+    )  # fmt: skip
+    failed = [(str(error.path), error.reason) for error in pixels.failed]
+    if failed:
+        reporter.message(
+            f"{len(failed)} images cannot be read and are left out, the first: {', '.join(failed[0])}"
+        )
+    records = [dataset.records[row] for row in pixels.usable.tolist()]
+    if len(records) < 4:
+        raise DataError(f"{printable(dataset.root)}: {len(records)} images are too few to cluster, give more")
+    nothing, triplets = np.zeros(len(records), np.int64), np.empty((0, 3), np.int64)
+    return LabelledImages(records, nothing, triplets, pixels.usable, pixels), failed
+
+
+def _cameras(records: list[ImageRecord]) -> NDArray[np.int64]:
+    """The camera of each record as a number, int64 [n], -1 where unknown."""
+    names = sorted({record.camera for record in records if record.camera is not None})
+    number: dict[str | None, int] = {name: at for at, name in enumerate(names)}
+    return np.array([number.get(record.camera, -1) for record in records], np.int64)
+
+
+def _known(records: list[ImageRecord]) -> list[str | None]:
+    """The identity of each record where its place or name tells it: for the report alone."""
+    nobody = (JUNK_IDENTITY, DISTRACTOR_IDENTITY)
+    return [None if record.identity in nobody else record.identity for record in records]
+
+
+def _learned_from(records: list[ImageRecord], confirmed: Confirmed) -> dict[str, Any]:
+    digest = hashlib.sha256(b"".join(record.key.encode() + b"\0" for record in records))
+    digest.update(confirmed.seeds.tobytes() + confirmed.aside.tobytes())
+    return {"images": len(records), "digest": digest.hexdigest()}
+
+
+def _check_same(out: Path, learned: dict[str, Any]) -> None:
+    """Raise TrainingError where the images, or what was confirmed of them, are not those of the beginning."""
+    saved = json.loads((out / RUN_NAME).read_text(encoding="utf-8")).get("train")
+    if saved != learned:
+        raise TrainingError(
+            f"{printable(out)}: the data have changed since this run began: restore them, or begin another run"
+            " (--init takes over its weights)"
+        )
+
+
+def _start_directory(request: AdaptRequest, learned: dict[str, Any]) -> None:
+    """Write ``run.json``: the options of the run, and which images it learns from."""
+    request.out.mkdir(parents=True, exist_ok=True)
+    named = kind_of(request.init) in ("file", "bundle")
+    saved = {
+        "version": __version__,
+        "data": str(request.data.resolve()),
+        "layout": request.layout,
+        "init": str(Path(request.init).resolve()) if named else request.init,
+        "labels": str(request.labels.resolve()) if request.labels else None,
+        "heldout_identities": [],
+        "train": learned,
+        "config": asdict(request.config),
+    }
+    atomic_write_text(request.out / RUN_NAME, json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
+
+
+def _calibration(
+    embeddings: NDArray[np.float32],
+    records: list[ImageRecord],
+    confirmed: Confirmed,
+    say: Callable[[str], None],
+) -> Calibration | None:
+    """What the new scores mean, from what is known without the clusters; None, said, where that is too little."""
+    aside = [f"{one}" if one >= 0 else None for one in confirmed.aside.tolist()]
+    tracks = [_track(record) for record in records]
+    for names, what, cameras in (
+        (aside, "images confirmed by a person, kept out of the training", True),
+        (tracks, "images of tracks, of which one identity may have several", False),
+    ):
+        rows = [row for row, name in enumerate(names) if name is not None]
+        given = [records[row].camera for row in rows] if cameras else None
+        for seen in (given, None):  # pairs between cameras are those that a search is for
+            pairs = pair_scores(embeddings[rows], Labels.within([str(names[row]) for row in rows], seen))
+            if min(pairs.genuine_pairs, pairs.impostor_pairs) >= _LEAST_PAIRS:
+                try:
+                    return calibrate(pairs, f"{len(rows)} {what}")
+                except DataError as error:
+                    say(f"not calibrated on {len(rows)} {what}: {error}")
+                    break
+    say("not calibrated, so no verdicts: give --labels FILE, or a CSV with a column 'track'")
+    return None
+
+
+def _track(record: ImageRecord) -> str | None:
+    track = record.metadata.get(TRACK)
+    return None if track is None else f"{record.camera} {track}"
+
+
+def _summary(
+    request: AdaptRequest, images: int, rows: list[dict[str, Any]], final: dict[str, float | int]
+) -> dict[str, Any]:
+    return {
+        "created_by": f"siamese-search {__version__}",
+        "training": {
+            "preset": request.config.preset,
+            "config": asdict(request.config),
+            "init": kind_of(request.init),
+            "images": images,
+            "labels": request.labels.name if request.labels else None,
+            "clusters": final,
+            "epochs": len(rows),
+            "seconds": round(sum(row["seconds"] for row in rows), 1),
+        },
+    }

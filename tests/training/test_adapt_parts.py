@@ -1,0 +1,176 @@
+"""The parts of an adaptation, each beside a slow and obvious one: memory, batches, camera means, seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch.nn import functional as F  # noqa: E402
+
+from siamese_search.errors import UsageError  # noqa: E402
+from siamese_search.training.adapt.clusters import centred, figures  # noqa: E402
+from siamese_search.training.adapt.config import ADAPT  # noqa: E402
+from siamese_search.training.adapt.memory import Memory  # noqa: E402
+from siamese_search.training.adapt.sampler import ClusterSampler  # noqa: E402
+from siamese_search.vectors.clustering import cluster  # noqa: E402
+
+
+def unit(rng: np.random.Generator, rows: int, dim: int = 6) -> np.ndarray:
+    found = rng.normal(size=(rows, dim)).astype(np.float32)
+    return found / np.linalg.norm(found, axis=1, keepdims=True)
+
+
+def filled(rng: np.random.Generator) -> tuple[Memory, np.ndarray, np.ndarray]:
+    labels = np.array([0, 1, 0, 2, 1, 0, 3, 2, 2, 4])
+    embeddings = unit(rng, len(labels))
+    memory = Memory(len(labels), 6)
+    memory.start(torch.from_numpy(embeddings), torch.from_numpy(labels))
+    return memory, embeddings, labels
+
+
+def test_a_cluster_begins_as_the_mean_of_its_images():
+    memory, embeddings, labels = filled(np.random.default_rng(0))
+    assert memory.count == 5
+    for label in range(5):
+        mean = embeddings[labels == label].mean(axis=0)
+        np.testing.assert_allclose(memory.centroids[label], mean / np.linalg.norm(mean), atol=1e-6)
+    assert not memory.centroids[5:].any()
+    assert (memory.former == -1).all()
+    memory.start(torch.from_numpy(embeddings), torch.from_numpy(labels[::-1].copy()))
+    assert memory.former.tolist() == labels.tolist()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_loss_is_infonce_with_one_s_own_centroid(seed):
+    rng = np.random.default_rng(seed)
+    memory, _, _ = filled(rng)
+    batch, labels = unit(rng, 7), rng.integers(0, 5, 7)
+    terms = []
+    for row, label in zip(batch, labels, strict=True):
+        scores = [float(np.dot(row, memory.centroids[one].numpy())) / 0.05 for one in range(5)]
+        terms.append(-np.log(np.exp(scores[label]) / np.sum(np.exp(scores))))
+    loss = memory.loss(torch.from_numpy(batch), torch.from_numpy(labels), 0.05)
+    assert float(loss) == pytest.approx(np.mean(terms), rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("hardest", [True, False])
+def test_an_update_moves_each_centroid_to_one_image_of_the_batch(seed, hardest):
+    rng = np.random.default_rng(seed)
+    memory, _, _ = filled(rng)
+    batch, labels = unit(rng, 9), rng.integers(0, 4, 9)
+    order = rng.permutation(9)
+    wanted = memory.centroids.numpy().copy()
+    for label in set(labels.tolist()):
+        own = [row for row in range(9) if labels[row] == label]
+        if hardest:
+            chosen = min(own, key=lambda row: float(batch[row] @ wanted[label]))
+        else:
+            chosen = next(row for row in order if labels[row] == label)
+        moved = 0.1 * wanted[label] + 0.9 * batch[chosen]
+        wanted[label] = moved / np.linalg.norm(moved)
+    memory.update(
+        torch.from_numpy(batch), torch.from_numpy(labels), 0.1, None if hardest else torch.from_numpy(order)
+    )
+    np.testing.assert_allclose(memory.centroids, wanted, atol=1e-6)
+
+
+def test_the_gradient_is_that_of_the_memory_before_its_update():
+    rng = np.random.default_rng(3)
+    memory, _, _ = filled(rng)
+    labels = torch.from_numpy(rng.integers(0, 5, 6))
+    batch = torch.from_numpy(unit(rng, 6)).requires_grad_()
+    before = memory.centroids[:5].clone()
+    loss = memory.loss(batch, labels, 0.05)
+    memory.update(batch.detach(), labels, 0.1)
+    loss.backward()
+    again = batch.detach().clone().requires_grad_()
+    F.cross_entropy(again @ before.T / 0.05, labels).backward()
+    torch.testing.assert_close(batch.grad, again.grad)
+
+
+def test_batches_hold_groups_of_one_cluster_with_cameras_in_equal_parts():
+    labels = np.array([0] * 8 + [1] * 5 + [2, 3, 4])
+    cameras = np.array([0] * 6 + [1] * 2 + [0, 0, 1, 1, 2] + [0, 0, 0])
+    sampler = ClusterSampler(labels, cameras, p=2, k=4, seed=1)
+    seen: list[int] = []
+    for epoch in range(6):
+        batches = list(sampler.epoch(epoch))
+        assert len(batches) == sampler.steps(epoch)
+        for batch in batches:
+            assert (
+                len(np.unique(batch[np.isin(labels[batch], (2, 3, 4))]))
+                == np.isin(labels[batch], (2, 3, 4)).sum()
+            )
+            for label in (0, 1):
+                own = batch[labels[batch] == label]
+                assert len(own) % 4 == 0
+                if label == 0 and len(own):
+                    assert (cameras[own] == 0).sum() == (cameras[own] == 1).sum()
+        again = list(sampler.epoch(epoch))
+        assert all((a == b).all() for a, b in zip(batches, again, strict=True))
+        seen += np.concatenate(batches).tolist()
+    assert set(seen) == set(range(16))
+
+
+@pytest.mark.parametrize("iters", [1, 3, 11])
+def test_an_epoch_has_as_many_batches_as_were_asked_for(iters):
+    labels, cameras = np.repeat(np.arange(6), 3), np.full(18, -1)
+    sampler = ClusterSampler(labels, cameras, p=2, k=2, iters=iters)
+    assert len(list(sampler.epoch(0))) == sampler.steps(0) == iters
+
+
+def test_what_all_images_of_a_camera_share_is_taken_away():
+    rng = np.random.default_rng(0)
+    people, tint = rng.normal(size=(8, 16)), 3 * rng.normal(size=(2, 16))
+    vectors = np.concatenate([people + tint[camera] for camera in (0, 1)]).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cameras = np.repeat([0, 1], 8)
+    found = centred(vectors, cameras)
+    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
+    near = (found[:8] @ found[8:].T).argmax(axis=1)
+    assert (near == np.arange(8)).all()
+    plain = centred(vectors, np.full(16, -1))
+    assert plain.shape == vectors.shape
+    alone = centred(vectors, np.arange(16))
+    np.testing.assert_allclose(alone, vectors, atol=1e-6)
+
+
+def test_known_identities_stay_together_and_apart():
+    rng = np.random.default_rng(5)
+    middles = unit(rng, 4, 32)
+    vectors = np.repeat(middles, 6, axis=0) + 0.05 * rng.normal(size=(24, 32)).astype(np.float32)
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    free = cluster(vectors, neighbours=5)
+    assert (free == np.repeat(np.arange(4), 6)).all()
+    seeds = np.full(24, -1)
+    seeds[[0, 6]] = 0  # two clusters that are one identity
+    seeds[[12, 13]] = 1, 2  # one cluster that is two
+    found = cluster(vectors, neighbours=5, seeds=seeds)
+    assert found[0] == found[6]
+    assert found[12] != found[13]
+    assert (found[18:] == found[18]).all()
+    nobody = cluster(vectors, neighbours=5, seeds=np.full(24, -1))
+    assert (nobody == free).all()
+
+
+def test_figures_of_clusters_by_hand():
+    labels = np.array([0, 0, 0, 1, 1, 2])
+    known = ["a", "a", "b", "b", None, "c"]
+    found = figures(labels, np.full(6, -1), known)
+    assert (found["clusters"], found["singles"]) == (2, 1)
+    assert "agreement" not in found
+    assert found["purity"] == pytest.approx(4 / 5)
+    assert figures(labels, labels, [None] * 6) == {"clusters": 2, "singles": 1, "agreement": 1.0}
+    assert figures(np.arange(3), np.arange(3), ["a", "b", "c"])["ari"] == 1.0
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"least": 0.0}, {"neighbours": 0}, {"temperature": float("nan")}, {"momentum": 1.5}, {"lr": 0.0}],
+)
+def test_a_value_that_cannot_work_is_refused_by_its_option(wrong):
+    with pytest.raises(UsageError, match=f"--{next(iter(wrong))}"):
+        ADAPT.with_options(**wrong)
