@@ -31,6 +31,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("siamese_search.workspace",),
     ("ingest",),
     ("siamese_search.api",),
+    ("siamese_search.web",),
     ("siamese_search.cli",),
     ("siamese_search", "siamese_search.__main__"),
 )
