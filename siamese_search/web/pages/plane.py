@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 
 from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.vectors.projection import METHODS
-from siamese_search.web.pages.views import Service, identity_url, named, shape_of, show
+from siamese_search.web.pages.views import Service, called, identity_url, shape_of, show
 
 router = APIRouter()
 
@@ -52,7 +52,7 @@ def _caption(found: dict[str, Any]) -> str:
 
 
 def _dot(point: dict[str, Any], color: str) -> dict[str, Any]:
-    parts = [named(point["identity"])]
+    parts = [called(point["identity"])]
     if point["camera"] is not None:
         parts.append(f"camera {point['camera']}")
     if color not in ("identity", "camera"):

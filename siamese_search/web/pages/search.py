@@ -50,15 +50,16 @@ def search_page(request: Request, service: Service) -> Response:
     except UsageError as error:  # a filter that cannot work: it can be taken away on this page
         problem = str(error)
     results = answer.results if answer else ()
+    verdict = _verdict(answer, bool(asked.where)) if answer else None
     facets, ranges = _facets(service, asked)
     return show(
         request,
         "search.html.j2",
         here="Search",
-        title=_title(answer) if answer else "Search",
+        title=verdict["title"] if verdict else "Search",
         asked=asked,
         queries=_queries(service, asked),
-        verdict=_verdict(answer) if answer else None,
+        verdict=verdict,
         problem=problem,
         results=[(result, mark(result, answer.identity if answer else None)) for result in results],
         shape=shape_of(service, [result.id for result in results]),
@@ -128,13 +129,8 @@ def _answer(service: GalleryService, asked: Asked) -> QueryResult:
     return service.search(question, options)[0]
 
 
-def _title(answer: QueryResult) -> str:
-    found = answer.results[0].identity if answer.results else None
-    return "Not in the gallery" if answer.in_gallery is False else named(found)
-
-
-def _verdict(answer: QueryResult) -> dict[str, Any]:
-    """What the answer comes to, for people: said as plainly as the calibration allows, and no plainer."""
+def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
+    """What the answer comes to, for people: as plainly as the calibration allows, and no plainer. narrowed: by filters."""
     if answer.error is not None:
         return {"kind": "bad", "title": answer.error, "lines": []}
     if not answer.results:
@@ -156,7 +152,7 @@ def _verdict(answer: QueryResult) -> dict[str, Any]:
     if not answer.in_gallery:
         return {
             "kind": "bad",
-            "title": "Not in the gallery",
+            "title": "No match under these filters" if narrowed else "Not in the gallery",
             "lines": [f"The nearest is {who}, at {chance}.", *lines],
         }
     return {"kind": "good", "title": f"{who[0].upper()}{who[1:]}, {chance}", "lines": lines}
