@@ -44,7 +44,6 @@ def identities(
         last=start + len(rows),
         before=leaf(max(0, start - _PAGE)) if before else "",
         after=leaf(start + _PAGE) if after else "",
-        unknown=service.review(limit=1).unlabelled,
         shape=shape_of(service, [row.shown for row in rows]),
     )
 

@@ -130,7 +130,7 @@ def _answer(service: GalleryService, asked: Asked) -> QueryResult:
 
 
 def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
-    """What the answer comes to, for people: as plainly as the calibration allows, and no plainer. narrowed: by filters."""
+    """What the answer comes to, as plainly as the calibration allows, and no plainer. narrowed: by filters."""
     if answer.error is not None:
         return {"kind": "bad", "title": answer.error, "lines": []}
     if not answer.results:
