@@ -24,13 +24,17 @@ if TYPE_CHECKING:
     from siamese_search.curation.duplicates import Group
     from siamese_search.curation.identities import Proposals
     from siamese_search.evaluation.report import EvaluationReport
+    from siamese_search.gallery.contract import Gallery as Gallery_
     from siamese_search.gallery.filters import Condition
+    from siamese_search.model.bundle import Bundle
     from siamese_search.model.calibration import Calibration
+    from siamese_search.model.embedder import Embedder
     from siamese_search.retrieval.results import QueryResult
     from siamese_search.retrieval.searcher import Searcher
     from siamese_search.retrieval.timeline import Timeline
 
 Answer = TypeVar("Answer")
+Found = TypeVar("Found")
 
 
 class GalleryHandle:
@@ -149,6 +153,25 @@ class GalleryHandle:
         with self._mine("info", {}):
             return describe(**self._place(), model=self._model)
 
+    def reading(self, work: Callable[[Gallery_, Embedder, Bundle], Found]) -> Found:
+        """What ``work`` makes of the open gallery, its network and its bundle, in this handle's turn.
+
+        ``work`` may be called twice: a generation that is replaced and deleted meanwhile is left for the new one.
+        """
+        with self._mine("reading", {}):
+            try:
+                return work(*self._reader.now())
+            except GalleryReplacedError:
+                self._reader.release()
+                return work(*self._reader.now())
+
+    def writing(self, work: Callable[[Gallery_], Found]) -> Found:
+        """What ``work`` makes of the gallery, opened for writing."""
+        from siamese_search.gallery.opening import open_gallery
+
+        with self._mine("writing", {}), open_gallery(self.store, self.gallery, mode="w") as opened:
+            return work(opened)
+
     def close(self) -> None:
         """Release the gallery and the network. Safe to call twice."""
         with self._turn:
@@ -193,8 +216,7 @@ class GalleryHandle:
 
         conditions = parse_where([options.where] if isinstance(options.where, str) else list(options.where))
 
-        def once() -> list[Answer]:
-            opened, embedder, bundle = self._reader.now()
+        def once(opened: Gallery_, embedder: Embedder, bundle: Bundle) -> list[Answer]:
             check_fmr(bundle.calibration, options.fmr, printable(bundle.name))
             bound = bind_to(opened, conditions)
             return answer(Searcher(opened, embedder), bound, bundle.calibration)
@@ -202,11 +224,7 @@ class GalleryHandle:
         with self._mine(
             "search", {name: getattr(options, name) for name in ("store", "gallery", "model", "threads")}
         ):
-            try:
-                return once()
-            except GalleryReplacedError:  # its generation was replaced and deleted meanwhile
-                self._reader.release()
-                return once()  # all from the new one then
+            return self.reading(once)  # all from one generation
 
 
 Gallery = GalleryHandle

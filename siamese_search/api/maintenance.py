@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from siamese_search.maintenance.copy import CopyReport
     from siamese_search.maintenance.reindex import ReindexSummary
     from siamese_search.maintenance.verify import VerifySummary
+    from siamese_search.model.bundle import Bundle
 
 
 @request(ReindexOptions)
@@ -161,15 +162,20 @@ def describe(
     return {
         "store": location,
         "galleries": found,
-        "model": {
-            "name": bundle.name,
-            "fingerprint": bundle.fingerprint,
-            "dim": bundle.dim,
-            "input_size": list(bundle.input_size),
-            "backbone": bundle.meta.get("backbone"),
-            "heldout_identities": len(bundle.heldout_identities),
-            "metrics": dict(bundle.meta.get("metrics") or {}),
-        },
+        "model": model_facts(bundle),
+    }
+
+
+def model_facts(bundle: Bundle) -> dict[str, Any]:
+    """The ``model`` of :func:`describe`."""
+    return {
+        "name": bundle.name,
+        "fingerprint": bundle.fingerprint,
+        "dim": bundle.dim,
+        "input_size": list(bundle.input_size),
+        "backbone": bundle.meta.get("backbone"),
+        "heldout_identities": len(bundle.heldout_identities),
+        "metrics": dict(bundle.meta.get("metrics") or {}),
     }
 
 

@@ -15,6 +15,7 @@ import io
 import logging
 import os
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
@@ -109,8 +110,29 @@ def read_image(
     frame counts; 16-bit grey keeps its high byte, or what fewer bits of it hold.
     Raises ImageError with a reason that can stand in a list of failures.
     """
+    return _named(path, max_pixels, lambda: _read(path, size, max_pixels, fit, expected))
+
+
+def decode_image(
+    data: bytes,
+    size: tuple[int, int] | None = None,
+    *,
+    name: str = "image",
+    fit: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> NDArray[np.uint8]:
+    """:func:`read_image` of a file's bytes that are in memory. name: for the errors."""
+    if not data:
+        raise ImageError(name, "empty file")
+    return _named(name, max_pixels, lambda: _without_limits(name, data, size, max_pixels, fit))
+
+
+def _named(
+    path: str | os.PathLike[str], max_pixels: int, decode: Callable[[], NDArray[np.uint8]]
+) -> NDArray[np.uint8]:
+    """What ``decode`` gives; whatever it raises as one ImageError with a reason."""
     try:
-        return _read(path, size, max_pixels, fit, expected)
+        return decode()
     except ImageError as error:
         failed = error
     except UnidentifiedImageError:

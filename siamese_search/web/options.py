@@ -55,9 +55,8 @@ class Limits:
     #: Characters of a text, and entries of a list, in a request.
     text: int = 1000
     points: int = 10_000
-    #: Seconds for a request to arrive, and for a place among those that are answered.
+    #: Seconds for a request to arrive.
     arrival: float = 20.0
-    turn: float = 20.0
     #: Requests that are answered at a time, and those of one address in a minute; and failed keys of one.
     at_once: int = 32
     per_minute: int = 6000

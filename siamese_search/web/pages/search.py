@@ -153,9 +153,9 @@ def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
         return {
             "kind": "bad",
             "title": "No match under these filters" if narrowed else "Not in the gallery",
-            "lines": [f"The nearest is {who}, at {chance}.", *lines],
+            "lines": [f"The nearest is {who}, with a probability of {chance}.", *lines],
         }
-    return {"kind": "good", "title": f"{who[0].upper()}{who[1:]}, {chance}", "lines": lines}
+    return {"kind": "good", "title": f"{who[0].upper()}{who[1:]}, probability {chance}", "lines": lines}
 
 
 def _queries(service: GalleryService, asked: Asked) -> list[dict[str, Any]]:
