@@ -191,10 +191,15 @@ def facts(gallery: str, *, store: StrPath | None = None) -> dict[str, Any]:
 def _facts(store: Store, name: str) -> dict[str, Any]:
     """All about one gallery: GalleryInfo, the numbers of identities and cameras, the other generations' models."""
     with store.open(name) as opened:
-        facts = asdict(opened.info())
-        facts["identities"] = _distinct(opened, facts["fields"], "identity")
-        facts["cameras"] = _distinct(opened, facts["fields"], "camera")
-    generations = store.generations(name)
+        return facts_of(store, opened)
+
+
+def facts_of(store: Store, opened: Gallery) -> dict[str, Any]:
+    """:func:`facts` of a gallery that is open."""
+    facts = asdict(opened.info())
+    facts["identities"] = _distinct(opened, facts["fields"], "identity")
+    facts["cameras"] = _distinct(opened, facts["fields"], "camera")
+    generations = store.generations(opened.name)
     for which, model in (("previous", generations.previous), ("building", generations.building)):
         facts[which] = None if model is None else asdict(model)
     return facts

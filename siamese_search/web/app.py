@@ -25,7 +25,7 @@ from siamese_search.errors import (
 from siamese_search.web import login, pages, rest
 from siamese_search.web.guard import Guard, allowed_hosts
 from siamese_search.web.metrics import Metrics
-from siamese_search.web.rendering import page
+from siamese_search.web.pages.views import error_page
 from siamese_search.web.rest.shapes import AsciiJSON
 from siamese_search.web.security import Security
 from siamese_search.web.service import GalleryService
@@ -120,8 +120,7 @@ def _said(request: Request, status: int, text: str, headers: object = None) -> R
     if request.url.path.startswith("/api/"):
         answer: Response = AsciiJSON({"error": text}, status)
     else:
-        title = _TITLES.get(status, "Not done")
-        answer = page(request, "error.html.j2", status=status, code=status, title=title, text=text, back="")
+        answer = error_page(request, status, _TITLES.get(status, "Not done"), text)
     if isinstance(headers, dict):
         answer.headers.update(headers)
     return answer

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import RedirectResponse, Response
 
 from siamese_search.web.guard import session_cookie
-from siamese_search.web.rendering import page
+from siamese_search.web.pages.views import show
 from siamese_search.web.security import Security, checked_write
 
 router = APIRouter(include_in_schema=False)
@@ -18,7 +18,19 @@ _LASTS = 12 * 3600
 @router.get("/login")
 def ask(request: Request, back: str = "/") -> Response:
     """The form."""
-    return page(request, "login.html.j2", back=_local(back), problem="")
+    return _form(request, back)
+
+
+def _form(request: Request, back: str, problem: str = "", status: int = 200) -> Response:
+    return show(
+        request,
+        "login.html.j2",
+        here="",
+        title="Sign in",
+        status=status,
+        back=_local(back),
+        problem=problem,
+    )
 
 
 @router.post("/login", dependencies=[Depends(checked_write)])
@@ -29,16 +41,10 @@ def sign_in(
     security: Security = request.app.state.security
     address = request.client.host if request.client else ""
     if security.blocked(address):
-        return page(
-            request,
-            "login.html.j2",
-            status=429,
-            back=_local(back),
-            problem="Too many wrong keys; wait a minute.",
-        )
+        return _form(request, back, "Too many wrong keys; wait a minute.", 429)
     if not security.knows(key):
         security.failed(address)
-        return page(request, "login.html.j2", status=403, back=_local(back), problem="This is not the key.")
+        return _form(request, back, "This is not the key.", 403)
     answer = RedirectResponse(_local(back), 303)
     session = security.new_session(signed_in=True)
     answer.headers.append("set-cookie", session_cookie(request.scope, session, lasts=_LASTS))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from siamese_search.api import curation, maintenance, retrieval
 from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import DataError, StoreBusyError, printable
+from siamese_search.gallery.opening import open_store
 from siamese_search.io.files import read_regular
-from siamese_search.retrieval.map import colouring, placed
 from siamese_search.web.answers import Cluster, GalleryFacts
 from siamese_search.web.options import ServeOptions
 
@@ -59,6 +59,8 @@ class Overview:
         return self._once(("clusters", tuple(where), labelled, least), make)
 
     def gallery_map(self, color: str, method: str | None, where: Sequence[str], limit: int) -> dict[str, Any]:
+        from siamese_search.retrieval.map import colouring, placed
+
         def make() -> dict[str, Any]:
             found = retrieval.map_gallery(
                 **self._place, color=color, method=method or "pca", where=list(where), limit=limit
@@ -78,15 +80,16 @@ class Overview:
         return self._once(("map", color, method, tuple(where), limit), make)
 
     def info(self) -> GalleryFacts:
-        def ask(_gallery: Gallery, _embedder: Embedder, bundle: Bundle) -> Bundle:
-            return bundle
+        def ask(gallery: Gallery, _embedder: Embedder, bundle: Bundle) -> tuple[dict[str, Any], Bundle]:
+            with open_store(self._handle.store) as store:
+                return maintenance.facts_of(store, gallery), bundle
 
-        bundle = self._handle.reading(ask)
+        facts, bundle = self._handle.reading(ask)
         notes: list[str] = []
         failures, total = self._failures(notes)
         known = bundle.calibration
         return GalleryFacts(
-            maintenance.facts(self._handle.gallery, store=self._handle.store),
+            facts,
             maintenance.model_facts(bundle),
             None if known is None else known.to_json(),
             failures,
