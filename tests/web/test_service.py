@@ -28,7 +28,7 @@ def points_of(store):
 
 
 def labels_of(store):
-    return {key: {k: v for k, v in payload.items()} for key, (payload, _) in points_of(store).items()}
+    return {key: dict(payload.items()) for key, (payload, _) in points_of(store).items()}
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,8 @@ def test_a_crop_is_a_search_for_that_part(drawn, reads, tmp_path):
     assert same(found, sss.search(part, store=drawn.store, k=3)[0])
     (whole,) = reads.keep([upload(path)])
     cut = reads.recrop(whole, crop)
-    assert reads.kept_crop(cut) == crop and reads.kept_crop(whole) is None
+    assert reads.kept_crop(cut) == crop
+    assert reads.kept_crop(whole) is None
     again = reads.search(Question(kept=(cut,)), SearchOptions(k=3))[0]
     assert again.results[0].score == pytest.approx(found.results[0].score, abs=0.02)
     for box in (Crop(0.5, 0, 0.5, 1), Crop(0, 0, 2, 1), Crop(0, float("nan"), 1, 1), Crop(-0.1, 0, 1, 1)):
@@ -155,7 +156,8 @@ def test_kept_uploads_are_the_latest(drawn, monkeypatch):
         first, second, third = (service.keep([upload(photo(drawn))])[0] for _ in range(3))
         with pytest.raises(NotThereError):
             service.kept_picture(first)
-        assert service.kept_picture(second) and service.kept_picture(third)
+        assert service.kept_picture(second)
+        assert service.kept_picture(third)
     finally:
         service.close()
 
@@ -370,7 +372,8 @@ def test_clusters_map_and_facts(drawn, reads, stored):
     info = reads.info()
     assert info.facts["points"] == len(stored)
     assert info.calibration["slope"] > 0
-    assert info.failures is None and info.evaluation is None
+    assert info.failures is None
+    assert info.evaluation is None
     assert reads.galleries()["galleries"][0]["name"] == "default"
 
 
@@ -387,7 +390,8 @@ def test_the_files_that_it_was_told_of_are_shown(drawn, tmp_path):
         failures.write_text("no JSON")
         report.unlink()
         info = service.info()
-        assert info.failures is None and info.evaluation is None
+        assert info.failures is None
+        assert info.evaluation is None
         assert len(info.notes) == 2
     finally:
         service.close()

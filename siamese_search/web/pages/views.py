@@ -42,6 +42,7 @@ def show(request: Request, template: str, *, here: str, title: str, **values: ob
         **{
             "here": here,
             "title": title,
+            "bare": template.startswith("login"),
             "version": __version__,
             "notice": _notice(request),
             "here_url": address_of(request),
