@@ -54,6 +54,16 @@ def read_server(drawn):
         yield address
 
 
+@pytest.fixture(scope="session")
+def write_server(drawn, tmp_path_factory):
+    """(address, store): one server for all that changes labels; each test leaves enough for the others."""
+    from browsing import serving
+
+    store = shutil.copytree(drawn.store, tmp_path_factory.mktemp("written") / ".sss")
+    with serving(store) as address:
+        yield address, store
+
+
 @pytest.fixture
 def tab(chromium):
     """Opens pages of an address; when the test ends, none may have asked elsewhere or complained."""

@@ -50,8 +50,10 @@ document.addEventListener("keydown", (event) => {
 });
 
 function picked(form) {
+  const said = form.querySelector("[data-picked]");
+  if (!said) return;
   const count = [...form.elements].filter((one) => one.name === "points" && one.checked).length;
-  form.querySelector("[data-picked]").textContent = count ? `${count} selected` : "Select sightings";
+  said.textContent = count ? `${count} selected` : "Select sightings";
 }
 
 function begin() {
