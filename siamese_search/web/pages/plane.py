@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Literal
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
@@ -14,13 +15,17 @@ from siamese_search.web.pages.views import Service, called, identity_url, shape_
 
 router = APIRouter()
 
+Method = Literal["pca", "tsne", "umap"]
+#: Ways to lay images out, and the library that each needs.
+_NEEDS = {"pca": None, "tsne": "sklearn", "umap": "umap"}
+
 
 @router.get("/map")
-def plane(request: Request, service: Service, color: str = "identity") -> Response:
+def plane(request: Request, service: Service, color: str = "identity", method: Method = "pca") -> Response:
     """The page; the places come apart, once there is something to draw them."""
     facts = service.info().facts
     fields = ["identity", "camera", *sorted(set(facts["fields"]) - {"identity", "camera"} - BOOKKEEPING)]
-    found = service.gallery_map(color=color) if facts["points"] > 1 else None
+    found = service.gallery_map(color=color, method=method) if facts["points"] > 1 else None
     dots = [_dot(point, color) for point in found["points"]] if found else []
     return show(
         request,
@@ -30,7 +35,11 @@ def plane(request: Request, service: Service, color: str = "identity") -> Respon
         fields=fields,
         color=color,
         caption=_caption(found) if found else "",
-        source="/map/points.json?" + urlencode({"color": color}),
+        source="/map/points.json?" + urlencode({"color": color, "method": method}),
+        method=method,
+        methods=[
+            (name, METHODS[name]) for name, needs in _NEEDS.items() if needs is None or find_spec(needs)
+        ],
         dots=dots,
         legend=found["legend"] if found else [],
         scale=found.get("scale") if found else None,
@@ -39,9 +48,9 @@ def plane(request: Request, service: Service, color: str = "identity") -> Respon
 
 
 @router.get("/map/points.json")
-def points(service: Service, color: str = "identity") -> Response:
+def points(service: Service, color: str = "identity", method: Method = "pca") -> Response:
     """The places of the map, 0 to 1, y upwards."""
-    found = service.gallery_map(color=color)
+    found = service.gallery_map(color=color, method=method)
     return JSONResponse({"points": [_dot(point, color) for point in found["points"]]})
 
 

@@ -73,6 +73,8 @@ def _notice(request: Request) -> Edit | None:
 
 def error_page(request: Request, status: int, title: str, text: str, back: str = "") -> HTMLResponse:
     """One line of what happened, and what to do. back: where to try again."""
+    if text == "Not Found":  # the framework's, of an address that leads to no page
+        text = "there is no such page: begin with the search"
     return show(
         request, "error.html.j2", here="", title=title, status=status, code=status, text=text, back=back
     )
