@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 pytest.importorskip("fastapi", reason="the [web] extra is not installed")
 
+from siamese_search.errors import UsageError
 from siamese_search.gallery.filters import RawCondition, parse_where
 from siamese_search.web.pages.address import KS, Asked
 from siamese_search.web.pages.views import seen_other
@@ -42,6 +43,11 @@ def test_whatever_a_stranger_writes_is_some_search(text):
     found = Asked.read(text)
     assert 1 <= found.k <= KS[-1]
     assert Asked.read(found.text) == found
+
+
+def test_far_too_much_is_refused():
+    with pytest.raises(UsageError, match="at most 200"):
+        Asked.read("&".join(["like=x"] * 201))
 
 
 @given(ASKED, VALUE, VALUE)

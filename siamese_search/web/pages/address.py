@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode
 
-from siamese_search.errors import FilterError
+from siamese_search.errors import FilterError, UsageError
 from siamese_search.gallery.filters import RawCondition, parse_where
 
 #: Results per page that are offered.
@@ -29,9 +29,13 @@ class Asked:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """From the query of an address; what it does not know, it leaves out."""
+        """From the query of an address; what it does not know, it leaves out. Raises UsageError for far too much."""
         found: dict[str, list[str]] = {}
-        for name, value in parse_qsl(text, max_num_fields=200):
+        try:
+            pairs = parse_qsl(text, max_num_fields=_MOST)
+        except ValueError:
+            raise UsageError(f"an address names at most {_MOST} images and filters: take some away") from None
+        for name, value in pairs:
             found.setdefault(name, []).append(value)
         numbers = [int(one) for one in found.get("k", []) if one.isascii() and one.isdigit() and len(one) < 6]
         lists: dict[str, Any] = {field: tuple(found.get(name, ())) for name, field in _LISTS.items()}
@@ -139,6 +143,7 @@ class Asked:
         return found
 
 
+_MOST = 200
 #: Names in the address, and what they are here.
 _LISTS: Mapping[str, str] = {
     "q": "kept",
