@@ -201,11 +201,12 @@ class Searching:
         return found
 
     def _of_vector(self, gallery: Gallery, number: int, values: Sequence[float]) -> Probe:
-        vector = np.asarray(values, np.float32)
-        length = float(np.linalg.norm(vector))
+        vector = np.asarray(values, np.float64)
+        with np.errstate(over="ignore"):  # infinite then, and refused
+            length = float(np.linalg.norm(vector))
         if vector.shape != (gallery.dim,) or not np.isfinite(length) or length < 1e-6:
             raise UsageError(f"vector {number} is not {gallery.dim} finite numbers, not all of them 0")
-        return Probe(f"vector {number}", None, vector / length, SameImage(None))
+        return Probe(f"vector {number}", None, (vector / length).astype(np.float32), SameImage(None))
 
 
 def point_of(text: str) -> str:
