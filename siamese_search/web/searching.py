@@ -74,6 +74,7 @@ class _Kept:
     pixels: Pixels  # as the network takes them
     picture: Picture
     crop: Crop | None
+    whole: Pixels | None = None  # of the upload itself: the picture has lost a little
 
 
 class Searching:
@@ -122,7 +123,10 @@ class Searching:
         ready = self._decoded(uploads, crop)
         tokens = []
         for number, ((name, pixels), shown) in enumerate(zip(ready, whole, strict=True)):
-            tokens.append(self._add(_Kept(name, pixels, encoded(shown), None if number else crop)))
+            part = None if number else crop
+            tokens.append(
+                self._add(_Kept(name, pixels, encoded(shown), part, pixels if part is None else None))
+            )
         return tokens
 
     def kept(self, token: str) -> _Kept:
@@ -138,8 +142,10 @@ class Searching:
     def recrop(self, token: str, crop: Crop | None) -> str:
         """See :meth:`GalleryService.recrop`."""
         held = self.kept(token)
-        pixels = cropped(decode_image(held.picture.data), crop)
-        return self._add(_Kept(held.name, resized(pixels, self._size()), held.picture, crop))
+        if crop is None and held.whole is not None:
+            return self._add(replace(held, pixels=held.whole, crop=None))
+        pixels = resized(cropped(decode_image(held.picture.data), crop), self._size())
+        return self._add(replace(held, pixels=pixels, crop=crop))
 
     def _add(self, one: _Kept) -> str:
         token = secrets.token_urlsafe(12)
