@@ -91,7 +91,7 @@ class Guard:
             method not in _SAFE or headers.get("sec-fetch-mode") != "navigate"
         ):
             raise Refusal(403, "requests from pages of other sites are refused")
-        if method not in _SAFE and "origin" in headers and urlsplit(headers["origin"]).netloc != host:
+        if method not in _SAFE and "origin" in headers and _place(headers["origin"]) != host:
             raise Refusal(403, "requests from pages of other sites are refused")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 15 or int(length) > self._limits.bytes:
@@ -137,6 +137,14 @@ class Guard:
         self._rates[address] = (minute, count)
         if count > self._limits.per_minute:
             raise Refusal(429, "too many requests; wait a minute")
+
+
+def _place(origin: str) -> str:
+    """Host and port of an origin; "" for what is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 class _Exchange:

@@ -6,7 +6,7 @@ import io
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from siamese_search.api.handle import GalleryHandle
-from siamese_search.errors import NotThereError, UsageError, printable
+from siamese_search.errors import NotThereError, StoreError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
-from siamese_search.gallery.filters import parse_where
+from siamese_search.gallery.filters import Condition, parse_where
 from siamese_search.gallery.times import bind_to
 from siamese_search.io.images import decode_image, resized
-from siamese_search.retrieval.matching import check_fmr, mark, population
+from siamese_search.model.flip import FlipEmbedder
+from siamese_search.retrieval.matching import Population, check_fmr, mark, population
 from siamese_search.retrieval.query import Probe, SameImage, SamePoint, fuse, item_probe, push_away
 from siamese_search.retrieval.results import QueryResult
 from siamese_search.retrieval.searcher import Searcher
@@ -38,6 +39,8 @@ Pixels = NDArray[np.uint8]
 #: Uploads that are kept, and what their pictures may take together.
 _KEPT = 1000
 _KEPT_BYTES = 64 << 20
+#: Filters under which the identities were counted.
+_COUNTED = 64
 #: Pixels in each direction of the picture that is kept, from which another part can be cut.
 _SHOWN = 1024
 #: Pixels in each direction up to which an image is decoded before a part is cut out.
@@ -83,6 +86,7 @@ class Searching:
     def __init__(self, handle: GalleryHandle, limits: Limits) -> None:
         self._handle, self._limits = handle, limits
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._counted: OrderedDict[Hashable, Population] = OrderedDict()
         self._lock = threading.Lock()
 
     def search(self, question: Question, options: SearchOptions) -> list[QueryResult]:
@@ -97,6 +101,8 @@ class Searching:
             check_fmr(bundle.calibration, options.fmr, printable(bundle.name))
             bound = bind_to(gallery, raw)
             searcher = Searcher(gallery, embedder)
+            if gallery.count() == 0:
+                raise StoreError(f"gallery {gallery.name!r} is empty; fill it with: sss ingest DIR")
             asked = _embedded(searcher, images, options.flip)
             asked += self._of_points(gallery, question.points)
             asked += [item_probe(gallery, key) for key in question.keys]
@@ -112,9 +118,21 @@ class Searching:
             found = searcher.answers(asked, options.k, bound, options)
             if bundle.calibration is None:
                 return found
-            return mark(found, bundle.calibration, options.fmr, population(gallery, bound))
+            return mark(found, bundle.calibration, options.fmr, self._population(gallery, bound))
 
         return self._handle.reading(answer)
+
+    def _population(self, gallery: Gallery, where: Sequence[Condition]) -> Population:
+        """Counted once for some filters, until somebody writes."""
+        key = (gallery.model.fingerprint, gallery.write_mark(), gallery.count(), tuple(where))
+        found = self._counted.get(key) if key[1] is not None else None
+        if found is None:
+            found = population(gallery, where)
+            with self._lock:
+                self._counted[key] = found
+                while len(self._counted) > _COUNTED:
+                    self._counted.popitem(last=False)
+        return found
 
     def keep(self, uploads: Sequence[Upload], crop: Crop | None) -> list[str]:
         """See :meth:`GalleryService.keep`."""
@@ -226,11 +244,13 @@ def point_of(text: str) -> str:
 
 
 def _embedded(searcher: Searcher, images: Sequence[tuple[str, Pixels]], flip: bool) -> list[Probe]:
+    """As :meth:`Searcher.probes`, of pixels that have the network's size already."""
     if not images:
         return []
-    found = searcher.probes([pixels for _, pixels in images], flip=flip)
-    named = zip(images, found, strict=True)
-    return [replace(one, name=name) for (name, _), one in named if isinstance(one, Probe)]
+    embedder = FlipEmbedder(searcher.embedder) if flip else searcher.embedder
+    vectors = embedder.embed(np.stack([pixels for _, pixels in images]))
+    named = zip(images, vectors, strict=True)
+    return [Probe(name, None, vector, SameImage(None)) for (name, _), vector in named]
 
 
 def _mixed(probe: Probe) -> Probe:

@@ -91,7 +91,12 @@ def test_a_server_of_this_machine_is_not_reached_by_another_name(open_server):
 def test_pages_of_other_sites_neither_read_nor_write(drawn, open_server):
     here = f"http://{open_server.host}"
     body, kind = multipart(query(drawn))
-    for headers in ({"origin": "http://example.org"}, {"origin": "null"}, {"sec_fetch_site": "cross-site"}):
+    for headers in (
+        {"origin": "http://example.org"},
+        {"origin": "null"},
+        {"origin": "http://[::1"},
+        {"sec_fetch_site": "cross-site"},
+    ):
         status, _, _ = open_server.ask("POST", "/api/v1/search/images", body, content_type=kind, **headers)
         assert status == 403
     assert open_server.ask("GET", "/api/v1/facets", sec_fetch_site="cross-site")[0] == 403
