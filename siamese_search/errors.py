@@ -89,6 +89,14 @@ class ModelMismatchError(StoreError):
     """The gallery's vectors come from another model than the one in hand."""
 
 
+class NotThereError(SiameseSearchError):
+    """What was named (a point, an identity, an edit) is not in the gallery."""
+
+
+class RefusedError(SiameseSearchError):
+    """A change that the server does not make: it is read-only, or somebody else has changed the same since."""
+
+
 class FilterError(UsageError):
     """A ``--where`` expression cannot be parsed, or names an unknown field."""
 

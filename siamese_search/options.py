@@ -11,6 +11,7 @@ A field without :func:`option` is for Python alone.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
@@ -87,7 +88,7 @@ _NUMBERS: dict[Any, tuple[type, str]] = {int: (Integral, "a whole number"), floa
 
 
 def _check(name: str, value: Any, spec: Option) -> None:
-    for one in value if spec.many and not isinstance(value, str) else [value]:
+    for one in value if spec.many and not isinstance(value, str | os.PathLike) else [value]:
         if one is None:
             continue
         words = (spec.named or name).replace("_", " ")

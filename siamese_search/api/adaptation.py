@@ -15,7 +15,7 @@ from siamese_search.curation.identities import Proposal, Proposals, Status
 from siamese_search.datasets.layouts import detect_layout
 from siamese_search.datasets.records import point_id
 from siamese_search.errors import MissingExtraError, UsageError
-from siamese_search.options import request
+from siamese_search.options import layout_of, request
 from siamese_search.training.adapt.config import ADAPT, SPEC, AdaptConfig
 from siamese_search.training.options import AdaptOptions
 from siamese_search.workspace import StrPath, current_settings
@@ -60,14 +60,14 @@ def adapt(
         )
     else:
         place = Path(settings.data if data is None else data)
-        detect_layout(place, options.layout)  # fails before torch is imported, which takes seconds
+        detect_layout(place, layout_of(options))  # fails before torch is imported, which takes seconds
         config = configured(os.fspath(options.init), **hyperparameters)
         run = _adapting()
         asked = run.AdaptRequest(
             data=place,
             out=Path(new_run_directory("adapt") if options.out is None else options.out),
             config=config,
-            layout=options.layout,
+            layout=layout_of(options),
             init=os.fspath(options.init),
             labels=None if options.labels is None else Path(options.labels),
             device=options.device,

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery as Opened
     from siamese_search.gallery.filters import Condition
     from siamese_search.model.bundle import Bundle
+    from siamese_search.model.embedder import Embedder
     from siamese_search.retrieval.judging import Judge
     from siamese_search.retrieval.results import QueryResult
     from siamese_search.retrieval.searcher import Searcher
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from siamese_search.workspace import OneImage, Query
 
 Answer = TypeVar("Answer")
+Found = TypeVar("Found")
 
 _log = logging.getLogger(__name__)
 
@@ -148,6 +150,25 @@ class GalleryHandle:
         with self._mine("info", {}):
             return describe(**self._place(), model=self._model)
 
+    def reading(self, work: Callable[[Opened, Embedder, Bundle], Found]) -> Found:
+        """What ``work`` makes of the open gallery, its network and its bundle, in this handle's turn.
+
+        ``work`` may be called twice: a generation that is replaced and deleted meanwhile is left for the new one.
+        """
+        with self._mine("reading", {}):
+            try:
+                return work(*self._reader.now())
+            except GalleryReplacedError:
+                self._reader.release()
+                return work(*self._reader.now())
+
+    def writing(self, work: Callable[[Opened], Found]) -> Found:
+        """What ``work`` makes of the gallery, opened for writing."""
+        from siamese_search.gallery.opening import open_gallery
+
+        with self._mine("writing", {}), open_gallery(self.store, self.gallery, mode="w") as opened:
+            return work(opened)
+
     def close(self) -> None:
         """Release the gallery and the network. Safe to call twice."""
         with self._turn:
@@ -180,8 +201,8 @@ class GalleryHandle:
                 )
         return self._turn
 
-    def _judge(self, opened: Opened, bundle: Bundle, options: SearchOptions) -> Judge:
-        """Kept while nobody writes: it takes a look at some of the gallery's vectors."""
+    def judge(self, opened: Opened, bundle: Bundle, options: SearchOptions) -> Judge:
+        """Who says match or no match in a search. Kept while nobody writes, for it looks at some of the vectors."""
         from siamese_search.retrieval.judging import NOT_FLIPPED, Judge, judge_in
 
         if options.flip:
@@ -204,9 +225,8 @@ class GalleryHandle:
 
         conditions = parse_where([options.where] if isinstance(options.where, str) else list(options.where))
 
-        def once() -> list[Answer]:
-            opened, embedder, bundle = self._reader.now()
-            judge = self._judge(opened, bundle, options)
+        def once(opened: Opened, embedder: Embedder, bundle: Bundle) -> list[Answer]:
+            judge = self.judge(opened, bundle, options)
             check_fmr(judge, options.fmr, printable(bundle.name))
             bound = bind_to(opened, conditions)
             answers = answer(Searcher(opened, embedder), bound, judge)
@@ -220,11 +240,7 @@ class GalleryHandle:
         with self._mine(
             "search", {name: getattr(options, name) for name in ("store", "gallery", "model", "threads")}
         ):
-            try:
-                return once()
-            except GalleryReplacedError:  # its generation was replaced and deleted meanwhile
-                self._reader.release()
-                return once()  # all from the new one then
+            return self.reading(once)  # all from one generation
 
 
 Gallery = GalleryHandle

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from siamese_search.maintenance.copy import CopyReport
     from siamese_search.maintenance.reindex import ReindexSummary
     from siamese_search.maintenance.verify import VerifySummary
+    from siamese_search.model.bundle import Bundle
 
 
 @request(ReindexOptions)
@@ -162,15 +163,20 @@ def describe(
     return {
         "store": location,
         "galleries": found,
-        "model": {
-            "name": bundle.name,
-            "fingerprint": bundle.fingerprint,
-            "dim": bundle.dim,
-            "input_size": list(bundle.input_size),
-            "backbone": bundle.meta.get("backbone"),
-            "heldout_identities": len(bundle.heldout_identities),
-            "metrics": dict(bundle.meta.get("metrics") or {}),
-        },
+        "model": model_facts(bundle),
+    }
+
+
+def model_facts(bundle: Bundle) -> dict[str, Any]:
+    """The ``model`` of :func:`describe`."""
+    return {
+        "name": bundle.name,
+        "fingerprint": bundle.fingerprint,
+        "dim": bundle.dim,
+        "input_size": list(bundle.input_size),
+        "backbone": bundle.meta.get("backbone"),
+        "heldout_identities": len(bundle.heldout_identities),
+        "metrics": dict(bundle.meta.get("metrics") or {}),
     }
 
 
@@ -186,13 +192,18 @@ def facts(gallery: str, *, store: StrPath | None = None) -> dict[str, Any]:
 def _facts(store: Store, name: str) -> dict[str, Any]:
     """All about one gallery: GalleryInfo, the numbers of identities and cameras, the other generations' models."""
     with store.open(name) as opened:
-        facts = asdict(opened.info())
-        facts["identities"] = _distinct(opened, facts["fields"], "identity")
-        facts["cameras"] = _distinct(opened, facts["fields"], "camera")
-        judge = verdicts_in(opened)
-        facts["calibration"] = None if judge is None else judge.owner
-        facts["no_verdict"] = "" if judge is None else judge.why
-    generations = store.generations(name)
+        return facts_of(store, opened)
+
+
+def facts_of(store: Store, opened: Gallery) -> dict[str, Any]:
+    """:func:`facts` of a gallery that is open."""
+    facts = asdict(opened.info())
+    facts["identities"] = _distinct(opened, facts["fields"], "identity")
+    facts["cameras"] = _distinct(opened, facts["fields"], "camera")
+    judge = verdicts_in(opened)
+    facts["calibration"] = None if judge is None else judge.owner
+    facts["no_verdict"] = "" if judge is None else judge.why
+    generations = store.generations(opened.name)
     for which, model in (("previous", generations.previous), ("building", generations.building)):
         facts[which] = None if model is None else asdict(model)
     return facts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from siamese_search.api.handle import GalleryHandle
 from siamese_search.api.results import Results
@@ -16,6 +16,7 @@ from siamese_search.workspace import StrPath, load, path_text, place_of, query_i
 
 if TYPE_CHECKING:
     from siamese_search.gallery.checks import Sample
+    from siamese_search.gallery.contract import StoredPoint
     from siamese_search.model.bundle import Bundle
     from siamese_search.retrieval.comparison import Comparison
     from siamese_search.retrieval.judging import Judge
@@ -199,22 +200,20 @@ def map_gallery(
         seed=options.seed,
         color=color,
         total=found.total,
-        points=tuple(_point(point.payload, color) for point in found.points),
+        points=tuple(_point(point, color) for point in found.points),
         places=project(vectors, chosen, options.seed),
     )
 
 
-def _point(payload: dict[str, Any], color: str) -> MapPoint:
-    from siamese_search.datasets.records import decode_key
-    from siamese_search.io.location import located
+def _point(point: StoredPoint, color: str) -> MapPoint:
     from siamese_search.retrieval.map import MapPoint
 
-    identity, camera = payload.get("identity"), payload.get("camera")
     return MapPoint(
-        key=str(payload.get("key", "")),
-        source=str(payload.get("source", "")),
-        path=located(decode_key(str(payload.get("path", "")))),
-        identity=None if identity is None else str(identity),
-        camera=None if camera is None else str(camera),
-        value=payload.get(color),
+        key=point.key,
+        source=point.source,
+        path=point.path,
+        identity=point.identity,
+        camera=point.camera,
+        value=point.payload.get(color),
+        id=point.id,
     )

@@ -14,6 +14,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "search": ("siamese_search.cli.search", "Find who is in an image, and where else they were seen."),
     },
     "Look": {
+        "serve": ("siamese_search.cli.serve", "Search and care for a gallery in a browser."),
         "info": ("siamese_search.cli.store", "Show what a store holds, and the model in use."),
         "compare": ("siamese_search.cli.pictures", "Tell whether two images show the same identity."),
         "plot": ("siamese_search.cli.pictures", "Draw a gallery as a map: similar images near each other."),

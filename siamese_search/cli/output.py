@@ -233,17 +233,6 @@ def shown_path(path: Path) -> str:
         return str(path)
 
 
-def file_size(count: float | None) -> str:
-    """Bytes for people: ``1.3 MB``; nothing where nobody knows."""
-    if count is None:
-        return ""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
 def write_pairs(pairs: Iterable[tuple[str, object]]) -> None:
     """Aligned ``label  value`` lines on stdout."""
     listed = [(label, safe(value)) for label, value in pairs if label or value is not None]

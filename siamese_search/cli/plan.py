@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import click
 
 from siamese_search.cli.options import json_option
-from siamese_search.cli.output import file_size, write_json, write_table, write_text
+from siamese_search.cli.output import write_json, write_table, write_text
 from siamese_search.errors import EXIT_DONE
 from siamese_search.options import click_options
 from siamese_search.planning import Question
+from siamese_search.render.marks import file_size
 
 if TYPE_CHECKING:
     from siamese_search.planning import Plan

@@ -12,7 +12,6 @@ import click
 from siamese_search.cli.options import json_option, place_options, store_option, store_options
 from siamese_search.cli.output import (
     console,
-    file_size,
     note,
     safe,
     warn,
@@ -29,6 +28,7 @@ from siamese_search.errors import (
     StoreError,
     UsageError,
 )
+from siamese_search.render.marks import file_size
 
 if TYPE_CHECKING:
     from siamese_search.maintenance.verify import VerifySummary

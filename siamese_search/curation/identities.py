@@ -124,7 +124,7 @@ def propose(
     order = sorted(
         members, key=lambda label: (_rank(len(members[label]), known[label]), -len(members[label]), label)
     )
-    number = _last_number(gallery, options.prefix) if has_identity else 0
+    number = last_number(gallery, options.prefix) if has_identity else 0
     images: list[Proposal] = []
     for place, label in enumerate(order, 1):
         rows, names = members[label], known[label]
@@ -188,7 +188,7 @@ def _confidence(mean: float, calibration: Calibration | None) -> float:
     return min(1.0, max(0.0, mean)) if calibration is None else calibration.probability(mean)
 
 
-def _last_number(gallery: Gallery, prefix: str) -> int:
+def last_number(gallery: Gallery, prefix: str) -> int:
     """The highest number of an identity that an earlier run has named."""
     pattern = re.compile(re.escape(prefix) + r"-([0-9]{1,9})")
     found = (pattern.fullmatch(str(name)) for name in gallery.facet("identity", limit=2**31 - 1))

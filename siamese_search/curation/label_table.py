@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Protocol
 from siamese_search.datasets.csv_layout import KINDS, fits_kind, typed_value
 from siamese_search.datasets.records import BOOKKEEPING, decode_key, encode_key, point_id
 from siamese_search.datasets.table import Table, read_header
-from siamese_search.errors import DataError, printable
+from siamese_search.errors import DataError, UsageError, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import INT_MAX, INT_MIN
 from siamese_search.gallery.payload import parse_labelled
@@ -94,7 +95,7 @@ def read_label_table(path: Path, fields: Mapping[str, str], only: Sequence[str] 
             if not cell.strip():
                 continue
             value = None if cell.strip() == NONE else read_cell(cell)
-            reason = None if value is None else _fault(name, value, kinds[name], fields)
+            reason = None if value is None else fault(name, value, kinds[name], fields)
             if reason is not None:
                 table.problems.append((row.line, reason))
             else:
@@ -158,7 +159,27 @@ def _kind(name: str, fields: Mapping[str, str], cells: Sequence[str]) -> str:
     return next((kind for kind in KINDS if values and all(fits_kind(v, kind) for v in values)), "str")
 
 
-def _fault(name: str, text: str, kind: str, fields: Mapping[str, str]) -> str | None:
+def label_value(name: str, value: Any, fields: Mapping[str, str]) -> Any:
+    """A label that somebody gives, as the gallery is to store it; ``None`` takes it away.
+
+    fields: those of the gallery; a new one has the type of its value. Raises UsageError for what cannot be a label.
+    """
+    if not name or not name.isprintable() or '"' in name or "\\" in name:
+        raise UsageError(f"'{printable(name)}' cannot name a field; choose another name")
+    if name.lower() in _PASSED_OVER:
+        raise UsageError(f"'{name}' cannot be set by hand: it belongs to the file")
+    if value is None:
+        return None
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = unicodedata.normalize("NFC", text.strip())
+    kind = "str" if name in _TEXT else fields.get(name) or type(value).__name__
+    reason = fault(name, text, kind, fields)
+    if reason is not None:
+        raise UsageError(reason)
+    return _typed(text, kind)
+
+
+def fault(name: str, text: str, kind: str, fields: Mapping[str, str]) -> str | None:
     """Why a cell cannot be this field's value."""
     try:
         text.encode("utf-8")

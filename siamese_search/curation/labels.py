@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ def plan_labels(gallery: Gallery, path: Path, columns: Sequence[str] = ()) -> La
             if point is None:
                 plan.problems.append(f"line {row.line}: {finder.missing(row)}")
                 continue
-            change = _change(point, row)
+            change = change_of(point, row.values, row.labelled)
             if change is None:
                 plan.unchanged += 1
             else:
@@ -95,13 +95,18 @@ def plan_labels(gallery: Gallery, path: Path, columns: Sequence[str] = ()) -> La
     return plan
 
 
-def _change(point: StoredPoint, row: LabelRow) -> Change | None:
+def change_of(
+    point: StoredPoint, values: Mapping[str, Any], labelled: tuple[str, ...] | None = None
+) -> Change | None:
+    """What giving a point these values changes, ``None`` for nothing. labelled: the fields that count as set by hand
+    afterwards; by default those that did, and those that change.
+    """
     payload = point.payload
-    after = {name: value for name, value in row.values.items() if value != payload.get(name)}
+    after = {name: value for name, value in values.items() if value != payload.get(name)}
     # Equal and of another type (1 and True) cannot be: a value has its field's type.
     before = {name: payload.get(name) for name in after}
     was = read_labelled(payload)
-    now = tuple(sorted({*was, *after})) if row.labelled is None else row.labelled
+    now = tuple(sorted({*was, *after})) if labelled is None else labelled
     if not after and set(was) == set(now):
         return None
     path = str(payload.get("path", ""))
@@ -172,8 +177,19 @@ def apply_labels(
     written stays, and the same plan may be applied again.
     """
     check_plan(plan)
+    write_changes(gallery, plan.changes, progress=progress, stop=stop)
+
+
+def write_changes(
+    gallery: Gallery,
+    changes: Sequence[Change],
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> None:
+    """Write changes and flush; see :func:`apply_labels`."""
     done = 0
-    for batch in _batches(plan.changes):
+    for batch in _batches(changes):
         if stop is not None and stop.is_set():
             gallery.flush()
             raise KeyboardInterrupt
@@ -183,7 +199,7 @@ def apply_labels(
         )
         done += len(batch)
         if progress is not None:
-            progress(done, len(plan.changes))
+            progress(done, len(changes))
     gallery.flush()
 
 

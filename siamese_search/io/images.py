@@ -123,10 +123,22 @@ def held_image(
     if isinstance(image, np.ndarray):
         return resized(image, size)
     if isinstance(image, bytes):
-        return _guarded(
-            "image", max_pixels, lambda: _without_limits("image", image, size, max_pixels, fit=False)
-        )
+        return decode_image(image, size, max_pixels=max_pixels)
     return _guarded("image", max_pixels, lambda: _upright(image, size))
+
+
+def decode_image(
+    data: bytes,
+    size: tuple[int, int] | None = None,
+    *,
+    name: str = "image",
+    fit: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> NDArray[np.uint8]:
+    """:func:`read_image` of a file's bytes that are in memory. name: for the errors."""
+    if not data:
+        raise ImageError(name, "empty file")
+    return _guarded(name, max_pixels, lambda: _without_limits(name, data, size, max_pixels, fit))
 
 
 def _guarded(

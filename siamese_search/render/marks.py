@@ -133,6 +133,17 @@ def percent(value: float | None) -> str:
     return "> 99.9%" if 0.999 < value < 1 else f"{value:.1%}"
 
 
+def file_size(count: float | None) -> str:
+    """Bytes for people: ``1.3 MB``; nothing where nobody knows."""
+    if count is None:
+        return ""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
 def sightings(result: SearchResult) -> str:
     """``7x cam 1, 2``: how often and where a grouped identity was seen, in a timeline when; empty for others."""
     if result.when is not None:

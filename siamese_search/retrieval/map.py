@@ -42,6 +42,7 @@ class MapPoint:
     identity: str | None
     camera: str | None
     value: MetadataValue | None
+    id: str = ""
 
 
 @dataclass(frozen=True)

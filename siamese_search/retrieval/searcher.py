@@ -97,6 +97,16 @@ class Searcher:
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
         asked = self.probes(queries, like, unlike, together=options.together, flip=options.flip)
+        return self.answers(asked, k, where, options)
+
+    def answers(
+        self,
+        asked: Sequence[Probe | QueryResult],
+        k: int,
+        where: Sequence[Condition],
+        options: SearchOptions,
+    ) -> list[QueryResult]:
+        """:meth:`search` for what :meth:`probes` made, or the caller: the answers, in order."""
         probes = [one for one in asked if isinstance(one, Probe)]
         rules = Rules(
             options.exclude_self,

@@ -68,7 +68,7 @@ class TrainConfig:
         "augmented views of each image that the teacher is asked about too; they and the plain image take turns",
     )
 
-    view_mix: float = _option(
+    view_mix: float = hyperparameter(
         0.0,
         "share of the images of a view whose lower part is another's: people whom only the teacher knows;"
         " without losses of identities",

@@ -86,5 +86,6 @@ class AdaptOptions(Request):
         metavar="FILE.csv",
     )
     layout: str = shared.layout()
+    pattern: str | None = shared.pattern()
     device: str = shared.training_device()
     threads: int | None = shared.threads()

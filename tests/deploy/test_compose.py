@@ -24,6 +24,8 @@ from siamese_search.settings import Settings, load_settings
 Compose = Callable[[str], dict[str, Any]]
 STACKS = ["compose.yaml", "compose.cluster.yaml"]
 FILES = [*STACKS, "compose.cuda.yaml"]
+#: Laid over a stack; what is in it is in test_serve.py.
+LAID_OVER = "compose.serve.yaml"
 
 
 def nodes(stack: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -49,7 +51,7 @@ def valid(path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", [*FILES, LAID_OVER])
 def test_a_file_follows_the_compose_specification(deploy: Path, name: str) -> None:
     checked = valid(deploy / name)
     assert checked.returncode == 0, checked.stdout
@@ -62,7 +64,7 @@ def test_the_specification_notices_a_key_that_is_none(deploy: Path, tmp_path: Pa
 
 
 def test_every_compose_file_is_tested(deploy: Path) -> None:
-    assert {path.name for path in deploy.glob("*.y*ml")} == set(FILES)
+    assert {path.name for path in deploy.glob("*.y*ml")} == {*FILES, LAID_OVER}
 
 
 @pytest.mark.parametrize("name", FILES)

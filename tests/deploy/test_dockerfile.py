@@ -77,14 +77,14 @@ def test_every_copied_stage_exists(stages: dict[str, Stage]) -> None:
     assert set(sources) <= set(stages)
 
 
-def test_both_have_the_service_and_cuda_has_torch_from_one_pip_command(stages: dict[str, Stage]) -> None:
+def test_both_have_the_services_and_cuda_has_torch_from_one_pip_command(stages: dict[str, Stage]) -> None:
     installed = {}
     for target in ("cpu", "cuda"):
         [source] = [rest for word, rest in stages[target] if word == "COPY"]
         build = stages[re.findall(r"--from=(\S+)", source)[0]]
         [installed[target]] = [rest for word, rest in build if word == "RUN" and "pip" in rest]
-    assert installed["cpu"].split()[-1] == '".[service]"'
-    assert installed["cuda"].split()[-1] == '".[torch,service]"'
+    assert installed["cpu"].split()[-1] == '".[service,web]"'
+    assert installed["cuda"].split()[-1] == '".[torch,service,web]"'
     assert list(stages)[-1] == "cpu"  # of a build that names no target
 
 

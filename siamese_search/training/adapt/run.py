@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from siamese_search._version import __version__
 from siamese_search.datasets.layouts import Dataset, load_dataset
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, ImageRecord
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, Failure, ImageRecord
 from siamese_search.errors import DataError, TrainingError, UsageError, printable
 from siamese_search.evaluation.calibrate import calibrate
 from siamese_search.evaluation.labels import Labels
@@ -69,7 +69,7 @@ class AdaptResult:
     clusters: NDArray[np.int64]
     embeddings: NDArray[np.float32]
     confirmed: list[str | None]  # the identity that a person gave each, if any
-    failed: list[tuple[str, str]]  # (path, reason) of images that could not be read
+    failed: list[Failure]
 
     @property
     def final(self) -> dict[str, float | int]:
@@ -86,7 +86,7 @@ class AdaptResult:
             "settled": self.settled,
             **self.final,
             "calibrated_on": calibration.data if calibration else None,
-            "failed": [{"path": path, "reason": reason} for path, reason in self.failed],
+            "failed": [failure.to_json() for failure in self.failed],
         }
 
 
@@ -216,16 +216,16 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
 
 def _read(
     dataset: Dataset, config: AdaptConfig, threads: int, reporter: Reporter
-) -> tuple[LabelledImages, list[tuple[str, str]]]:
+) -> tuple[LabelledImages, list[Failure]]:
     """The images that can be read; all have label 0, for what labels there are is not looked at."""
     pixels = PixelSource(
         [record.path for record in dataset.records], (config.height, config.width), threads=threads,
         progress=lambda done, total: reporter.decoding(done, total, "reading images"),
     )  # fmt: skip
-    failed = [(str(error.path), error.reason) for error in pixels.failed]
+    failed = [Failure.of(error.path, error.reason) for error in pixels.failed]
     if failed:
         reporter.message(
-            f"{len(failed)} images cannot be read and are left out, the first: {', '.join(failed[0])}"
+            f"{len(failed)} images cannot be read and are left out, the first: {failed[0].path}: {failed[0].reason}"
         )
     records = [dataset.records[row] for row in pixels.usable.tolist()]
     if len(records) < 4:
@@ -267,7 +267,7 @@ def _start_directory(request: AdaptRequest, learned: dict[str, Any]) -> None:
     """Write ``run.json``: the options of the run, and which images it learns from."""
     request.out.mkdir(parents=True, exist_ok=True)
     named = kind_of(request.init) in ("file", "bundle")
-    saved = {
+    saved: dict[str, Any] = {
         "version": __version__,
         "data": str(request.data.resolve()),
         "layout": request.layout,

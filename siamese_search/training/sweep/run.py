@@ -27,7 +27,8 @@ from siamese_search.training.augment import view_recipe
 from siamese_search.training.checkpoint import CHECKPOINT_NAME
 from siamese_search.training.config import TrainConfig
 from siamese_search.training.data import HoldOut
-from siamese_search.training.run import RUN_NAME, TEACHER_NAME, Reporter, Silent, TrainRequest, resume, train
+from siamese_search.training.directory import RUN_NAME
+from siamese_search.training.run import TEACHER_NAME, Reporter, Silent, TrainRequest, resume, train
 from siamese_search.training.sweep.record import PLOT_NAME, Figures, Sweep, SweepRun, held_out_protocol
 
 _LOCK_NAME = ".lock"

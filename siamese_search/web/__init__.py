@@ -1,0 +1,1 @@
+"""``sss serve``: one gallery in a browser, and an API over HTTP. Needs the [web] extra."""

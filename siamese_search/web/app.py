@@ -1,0 +1,126 @@
+"""create_app(): the pages, the API and what stands guard before them, as one ASGI application."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio.to_thread
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import PlainTextResponse, Response
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+from siamese_search._version import __version__
+from siamese_search.errors import (
+    ImageError,
+    NotThereError,
+    RefusedError,
+    SiameseSearchError,
+    StoreError,
+    UsageError,
+)
+from siamese_search.web import login, pages, rest
+from siamese_search.web.guard import Guard, allowed_hosts
+from siamese_search.web.metrics import Metrics
+from siamese_search.web.pages.views import error_page
+from siamese_search.web.rest.shapes import AsciiJSON
+from siamese_search.web.security import Security
+from siamese_search.web.service import GalleryService
+
+_log = logging.getLogger(__name__)
+#: Error → status; the first that fits.
+_STATUS: tuple[tuple[type[SiameseSearchError], int], ...] = (
+    (NotThereError, 404),
+    (RefusedError, 409),
+    (ImageError, 422),
+    (UsageError, 400),
+    (StoreError, 503),
+)
+_TITLES = {
+    400: "That cannot be asked",
+    403: "Refused",
+    404: "Not here",
+    409: "Not changed",
+    422: "That cannot be read",
+    503: "Not ready",
+}
+
+
+def create_app(service: GalleryService, key: str | None = None) -> FastAPI:
+    """The application over a service. key: what visitors have to know; ``None`` for none."""
+
+    @asynccontextmanager
+    async def life(_app: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = service.limits.at_once
+        yield
+
+    app = FastAPI(
+        title="Siamese Search",
+        version=__version__,
+        description="Search a gallery, and care for its identities. JSON as in docs/cli-json.md.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/api/v1/openapi.json",
+        default_response_class=AsciiJSON,
+        lifespan=life,
+    )
+    security = Security(key, service.limits.failed_keys)
+    metrics = Metrics()
+    app.state.service, app.state.security = service, security
+    named = service.options.allow_host
+    hosts = allowed_hosts(service.options.host, (named,) if isinstance(named, str) else tuple(named))
+    app.add_middleware(Guard, security=security, limits=service.limits, metrics=metrics, hosts=hosts)
+    app.include_router(rest.router)
+    app.include_router(login.router)
+    app.include_router(pages.router)
+    app.mount("/static", StaticFiles(packages=[("siamese_search.web", "static")]), name="static")
+
+    @app.get("/healthz", include_in_schema=False)
+    async def health() -> Response:
+        return PlainTextResponse("ok\n")
+
+    @app.get("/readyz", include_in_schema=False)
+    def ready() -> Response:
+        trouble = service.ready()
+        return PlainTextResponse("ok\n") if trouble is None else PlainTextResponse(f"{trouble}\n", 503)
+
+    @app.get("/metrics", include_in_schema=False)
+    def measured() -> Response:
+        text = metrics.text(ready=service.ready() is None)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.exception_handler(SiameseSearchError)
+    def failed(request: Request, error: SiameseSearchError) -> Response:
+        status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+        return _said(request, status, str(error))
+
+    @app.exception_handler(StarletteHTTPException)
+    def refused(request: Request, error: HTTPException) -> Response:
+        return _said(request, error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
+        return _said(request, 422, f"{where}: {first['msg']}")
+
+    @app.exception_handler(Exception)
+    def broken(request: Request, error: Exception) -> Response:
+        _log.error("%s %s failed", request.method, request.url.path, exc_info=error)
+        return _said(request, 500, "something went wrong here; the server's log says what")
+
+    return app
+
+
+def _said(request: Request, status: int, text: str, headers: object = None) -> Response:
+    """An error, for programs or for people."""
+    if request.url.path.startswith("/api/"):
+        answer: Response = AsciiJSON({"error": text}, status)
+    else:
+        answer = error_page(request, status, _TITLES.get(status, "Not done"), text)
+    if isinstance(headers, dict):
+        answer.headers.update(headers)
+    return answer

@@ -1,0 +1,217 @@
+"""Identities, their sightings, and who is likely the same; facets; the images themselves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from siamese_search.api.handle import GalleryHandle
+from siamese_search.datasets.records import BOOKKEEPING
+from siamese_search.errors import NotThereError, UsageError, printable
+from siamese_search.gallery.checks import vector_of
+from siamese_search.gallery.contract import StoredPoint
+from siamese_search.gallery.filters import Condition, parse_where
+from siamese_search.gallery.payload import read_labelled
+from siamese_search.gallery.times import bind_to, moment
+from siamese_search.io.images import read_image
+from siamese_search.retrieval.grouping import is_somebody, natural
+from siamese_search.retrieval.matching import mark
+from siamese_search.retrieval.options import SearchOptions
+from siamese_search.retrieval.query import Probe, SamePoint, fuse
+from siamese_search.retrieval.results import QueryResult, SearchResult, json_path
+from siamese_search.retrieval.searcher import Searcher
+from siamese_search.retrieval.timeline import arrange, choose_field
+from siamese_search.web.answers import Facet, IdentitySummary, IdentityView, Picture, Sighting, Suggestion
+from siamese_search.web.searching import encoded, point_of
+
+if TYPE_CHECKING:
+    from siamese_search.gallery.contract import Gallery
+    from siamese_search.model.bundle import Bundle
+    from siamese_search.model.embedder import Embedder
+
+_ALL = 2**31 - 1
+#: Values of a field that are read to find its lowest and highest; of more there is neither.
+_MOST_VALUES = 50_000
+#: Sightings of one identity that are compared with each other.
+_MOST_SIGHTINGS = 5000
+_OWN = BOOKKEEPING | {"identity", "camera"}
+
+
+def sighting_of(point: StoredPoint, *, when: str | None = None, similarity: float | None = None) -> Sighting:
+    """A stored point as the pages show it."""
+    metadata = {name: value for name, value in point.payload.items() if name not in _OWN}
+    return Sighting(
+        point.id, point.key, point.source, json_path(point.path), point.identity, point.camera, metadata,
+        when, similarity, read_labelled(point.payload),
+    )  # fmt: skip
+
+
+class Identities:
+    """What is in the gallery, by name. See :class:`GalleryService` for the methods."""
+
+    def __init__(self, handle: GalleryHandle) -> None:
+        self._handle = handle
+
+    def facets(self, where: Sequence[str], values: int) -> list[Facet]:
+        raw = parse_where(where)
+
+        def answer(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> list[Facet]:
+            bound, fields = bind_to(gallery, raw), gallery.fields()
+            names: list[str] = [name for name in ("identity", "camera") if name in fields]
+            names += sorted(set(fields) - set(_OWN))
+            return [_facet(gallery, name, fields[name], bound, values) for name in names]
+
+        return self._handle.reading(answer)
+
+    def identities(
+        self, text: str, where: Sequence[str], start: int, limit: int
+    ) -> tuple[list[IdentitySummary], int]:
+        raw = parse_where(where)
+
+        def answer(
+            gallery: Gallery, _embedder: Embedder, _bundle: Bundle
+        ) -> tuple[list[IdentitySummary], int]:
+            if "identity" not in gallery.fields():
+                return [], 0
+            bound = bind_to(gallery, raw)
+            wanted = text.strip().casefold()
+            counts = gallery.facet("identity", bound, limit=_ALL)
+            names = [name for name in counts if is_somebody(name) and wanted in str(name).casefold()]
+            names.sort(key=lambda name: (-counts[name], natural(str(name))))
+            shown = names[start : start + limit]
+            cameras: dict[str, set[str]] = {name: set() for name in shown}
+            first: dict[str, str] = {}
+            if shown:
+                among = [*bound, Condition("identity", "=", tuple(shown))]
+                for point in gallery.scroll(among, fields=("identity", "camera")):
+                    name = str(point.identity)
+                    first.setdefault(name, point.id)
+                    if point.camera is not None:
+                        cameras.setdefault(name, set()).add(point.camera)
+            rows = [
+                IdentitySummary(name, counts[name], tuple(sorted(cameras[name], key=natural)), first[name])
+                for name in shown
+                if name in first  # written meanwhile
+            ]
+            return rows, len(names)
+
+        return self._handle.reading(answer)
+
+    def identity(self, name: str, limit: int, suggestions: int) -> IdentityView:
+        def answer(gallery: Gallery, embedder: Embedder, bundle: Bundle) -> IdentityView:
+            own = Condition("identity", "=", (name,))
+            total = gallery.count([own]) if "identity" in gallery.fields() else 0
+            if total == 0:
+                raise NotThereError(f"nobody in the gallery is called {printable(name)[:80]!r}")
+            points = []
+            for point in gallery.scroll([own], with_vectors=True):
+                points.append(point)
+                if len(points) == _MOST_SIGHTINGS:
+                    break
+            vectors = np.stack([vector_of(gallery, point) for point in points]).astype(np.float64)
+            sums = vectors.sum(axis=0)
+            norms = np.einsum("ij,ij->i", vectors, vectors)
+            means = (vectors @ sums - norms) / max(1, len(points) - 1)
+            best = points[int(np.argmax(means))].id
+            ordered, time_field = _in_time(points, gallery.fields())
+            similarity = {
+                point.id: float(mean) if len(points) > 1 else None
+                for point, mean in zip(points, means, strict=True)
+            }
+            known = {point.id: point for point in points}
+            cameras = Counter(point.camera for point in points)
+            return IdentityView(
+                name,
+                total,
+                best,
+                tuple(
+                    sighting_of(known[one], when=when, similarity=similarity[one])
+                    for one, when in ordered[:limit]
+                ),
+                tuple(sorted(cameras.items(), key=lambda item: (item[0] is None, natural(str(item[0]))))),
+                time_field,
+                self._suggestions(gallery, embedder, bundle, points, suggestions)
+                if suggestions and is_somebody(name)
+                else (),
+            )
+
+        return self._handle.reading(answer)
+
+    def _suggestions(
+        self, gallery: Gallery, embedder: Embedder, bundle: Bundle, points: Sequence[StoredPoint], most: int
+    ) -> tuple[Suggestion, ...]:
+        """A search for all images together, among other identities: a result's score is its mean similarity."""
+        probes = [Probe(one.key, None, vector_of(gallery, one), SamePoint(one), never=True) for one in points]
+        others = [
+            Condition("identity", "present"),
+            Condition("identity", "!=", (str(points[0].identity), "-1", "0000")),
+        ]
+        options = SearchOptions(k=most, group_by="identity")
+        found = Searcher(gallery, embedder).answers([fuse(probes)], most, others, options)
+        judge = self._handle.judge(gallery, bundle, options)
+        found = mark(found, judge, None, gallery.count(others) if judge.calibration is not None else 0)
+        return tuple(
+            Suggestion(str(one.identity), one.sightings or 0, one.id, one.score, one.probability)
+            for one in found[0].results
+        )
+
+    def sightings(self, points: Sequence[str]) -> list[Sighting]:
+        ids = [point_of(point) for point in points]
+
+        def answer(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> list[Sighting]:
+            return [sighting_of(one) for one in (gallery.retrieve(ids) if ids else []) if one is not None]
+
+        return self._handle.reading(answer)
+
+    def picture(self, point: str, size: int) -> Picture:
+        """The file is found by the point's own record: no path of a visitor's is ever opened."""
+        if not 16 <= size <= 2048:
+            raise UsageError(f"a size is from 16 to 2048 pixels, not {size}")
+        identifier = point_of(point)
+
+        def answer(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> StoredPoint:
+            (found,) = gallery.retrieve([identifier])
+            if found is None:
+                raise NotThereError(f"there is no image {identifier} in the gallery (any more)")
+            return found
+
+        found = self._handle.reading(answer)
+        shown = encoded(read_image(found.path, (size, size), fit=True))
+        return Picture(shown.data, shown.media_type, hashlib.blake2b(shown.data, digest_size=8).hexdigest())
+
+
+def _facet(gallery: Gallery, name: str, kind: str, where: Sequence[Condition], values: int) -> Facet:
+    counts = gallery.facet(name, where, limit=_MOST_VALUES + 1)
+    top = tuple(list(counts.items())[:values])
+    few = 0 < len(counts) <= _MOST_VALUES
+    if kind in ("int", "float") and few:
+        return Facet(name, kind, top, len(counts), min(counts), max(counts))
+    if kind == "str" and few and moment(str(next(iter(counts)))) is not None:
+        times = {value: when for value in counts if (when := moment(str(value))) is not None}
+        if len(times) == len(counts):
+            low, high = min(times, key=times.__getitem__), max(times, key=times.__getitem__)
+            return Facet(name, kind, top, len(counts), low, high, time=True)
+    return Facet(name, kind, top, len(counts))
+
+
+def _in_time(
+    points: Sequence[StoredPoint], fields: dict[str, str]
+) -> tuple[list[tuple[str, str | None]], str | None]:
+    """(point id, its time for people) in the order of a timeline; by key where there is no field of times."""
+    try:
+        field = choose_field(fields, None)
+    except UsageError:
+        return [(one.id, None) for one in sorted(points, key=lambda one: (one.key, one.id))], None
+    results = tuple(
+        SearchResult(
+            rank, 0.0, one.identity, one.camera, one.path, one.key,
+            {name: value for name, value in one.payload.items() if name not in _OWN}, id=one.id,
+        )
+        for rank, one in enumerate(points, 1)
+    )  # fmt: skip
+    line = arrange(QueryResult("", results), None, field, len(results))
+    return [(one.result.id, one.result.when) for one in line.sightings], field

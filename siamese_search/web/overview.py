@@ -1,0 +1,163 @@
+"""What is kept until the gallery changes, because it takes seconds: clusters and the map; and all about a gallery."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from siamese_search.api import curation, maintenance, retrieval
+from siamese_search.api.handle import GalleryHandle
+from siamese_search.errors import DataError, StoreBusyError, printable
+from siamese_search.gallery.opening import open_store
+from siamese_search.io.files import read_regular
+from siamese_search.model.calibration import Calibration
+from siamese_search.retrieval.judging import gallery_calibration
+from siamese_search.web.answers import Cluster, GalleryFacts
+from siamese_search.web.options import ServeOptions
+
+if TYPE_CHECKING:
+    from siamese_search.gallery.contract import Gallery
+    from siamese_search.model.bundle import Bundle
+    from siamese_search.model.embedder import Embedder
+
+_KEPT = 8
+_MOST_FAILURES = 1000
+_MOST_BYTES = 64 << 20
+#: Seconds to wait for another visitor's map or clusters.
+_PATIENCE = 60.0
+
+Made = TypeVar("Made")
+
+
+class Overview:
+    """See :class:`GalleryService` for the methods."""
+
+    def __init__(self, handle: GalleryHandle, options: ServeOptions) -> None:
+        self._handle, self._options = handle, options
+        self._place: dict[str, Any] = {"store": handle.store, "gallery": handle.gallery}
+        self._made: OrderedDict[Hashable, tuple[object, Any]] = OrderedDict()
+        self._one = threading.Lock()
+
+    def clusters(self, where: Sequence[str], labelled: bool, least: float | None) -> list[Cluster]:
+        def make() -> list[Cluster]:
+            how = {} if least is None else {"least": least}
+            model = self._options.model
+            found = curation.propose_identities(
+                **self._place, model=model, where=list(where), labelled=labelled, **how
+            )
+            rows: dict[int, list[Any]] = {}
+            for one in found.images:
+                rows.setdefault(one.cluster, []).append(one)
+            return [
+                Cluster(
+                    number, images[0].status, images[0].proposed,
+                    tuple((one.id, one.existing, one.confidence) for one in images),
+                )
+                for number, images in rows.items()
+            ]  # fmt: skip
+
+        return self._once(("clusters", tuple(where), labelled, least), make)
+
+    def gallery_map(self, color: str, method: str | None, where: Sequence[str], limit: int) -> dict[str, Any]:
+        from siamese_search.retrieval.map import colouring, placed
+
+        def make() -> dict[str, Any]:
+            found = retrieval.map_gallery(
+                **self._place, color=color, method=method or "pca", where=list(where), limit=limit
+            )
+            colours = colouring(found)
+            answer = found.to_json()
+            for point, at, hue, (x, y) in zip(
+                answer["points"], found.points, colours.colours, placed(found.places), strict=True
+            ):
+                point |= {"id": at.id, "color": _hex(hue), "x": round(float(x), 6), "y": round(float(y), 6)}
+            answer["legend"] = [
+                {"label": one.label, "color": _hex(one.colour), "count": one.count} for one in colours.entries
+            ]
+            answer["scale"] = None if colours.scale is None else list(colours.scale)
+            return answer
+
+        return self._once(("map", color, method, tuple(where), limit), make)
+
+    def info(self) -> GalleryFacts:
+        def ask(
+            gallery: Gallery, _embedder: Embedder, bundle: Bundle
+        ) -> tuple[dict[str, Any], Bundle, Calibration | None]:
+            with open_store(self._handle.store) as store:
+                own = gallery_calibration(gallery)
+                return maintenance.facts_of(store, gallery), bundle, own or bundle.calibration
+
+        facts, bundle, known = self._handle.reading(ask)
+        notes = [facts["no_verdict"]] if facts["no_verdict"] else []
+        failures, total = self._failures(notes)
+        return GalleryFacts(
+            facts,
+            maintenance.model_facts(bundle),
+            None if known is None else known.to_json(),
+            failures,
+            total,
+            self._evaluation(notes),
+            tuple(notes),
+        )
+
+    def _failures(self, notes: list[str]) -> tuple[tuple[dict[str, str], ...] | None, int | None]:
+        """Of the file that ``sss ingest --failures`` wrote; read anew each time."""
+        named = self._options.ingest_failures
+        if named is None:
+            return None, None
+        try:
+            lines = read_regular(Path(named), _MOST_BYTES).decode("ascii").splitlines()
+            rows = [json.loads(line) for line in lines[:_MOST_FAILURES]]
+            shown = tuple({"path": str(one["path"]), "reason": str(one["reason"])} for one in rows)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            notes.append(f"{printable(named)}: not the failures of an ingest: {_why(error)}")
+            return None, None
+        return shown, len(lines)
+
+    def _evaluation(self, notes: list[str]) -> dict[str, Any] | None:
+        named = self._options.evaluation
+        if named is None:
+            return None
+        try:
+            found = json.loads(read_regular(Path(named), _MOST_BYTES))
+            if not isinstance(found, dict) or "rank1" not in found:
+                raise DataError("it has no rank1")
+        except (OSError, ValueError, DataError) as error:
+            notes.append(f"{printable(named)}: not the report of an evaluation: {_why(error)}")
+            return None
+        return found
+
+    def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What was made for this key before, unless the gallery has changed; one at a time is made."""
+        mark = self._handle.reading(lambda gallery, _embedder, _bundle: _mark(gallery))
+        if not self._one.acquire(timeout=_PATIENCE):
+            raise StoreBusyError("others are drawing a map or clusters just now; ask again in a minute")
+        try:
+            held = self._made.get(key)
+            if held is not None and held[0] == mark and mark[-1] is not None:
+                self._made.move_to_end(key)
+                return cast(Made, held[1])
+            made = make()
+            self._made[key] = (mark, made)
+            self._made.move_to_end(key)
+            while len(self._made) > _KEPT:
+                self._made.popitem(last=False)
+            return made
+        finally:
+            self._one.release()
+
+
+def _mark(gallery: Gallery) -> tuple[object, ...]:
+    return gallery.model.fingerprint, gallery.count(), gallery.write_mark()
+
+
+def _hex(colour: tuple[int, int, int]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*colour)
+
+
+def _why(error: Exception) -> str:
+    return printable(" ".join((getattr(error, "strerror", None) or str(error)).split()))[:160]

@@ -1,0 +1,126 @@
+"""The gallery itself: counts, model and calibration, storage, failures, evaluation, and the changes made here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Form, Request, Response
+
+from siamese_search.datasets.records import BOOKKEEPING
+from siamese_search.render.html import rate, small_rate
+from siamese_search.render.marks import file_size
+from siamese_search.web.pages.views import WRITE, Service, seen_other, show
+
+router = APIRouter()
+
+#: Failed images listed.
+_FAILURES = 20
+
+
+@router.get("/gallery")
+def gallery(request: Request, service: Service) -> Response:
+    """What this server holds."""
+    found = service.info()
+    facts, model = found.facts, found.model
+    failures = found.failures
+    return show(
+        request,
+        "gallery.html.j2",
+        here="Gallery",
+        title=f"Gallery {service.name}",
+        store=facts["store"],
+        figures=_figures(facts),
+        lost=facts["lost"],
+        model=_model(model),
+        calibration=_calibration(found.calibration),
+        storage=_storage(facts),
+        fields=sorted((name, kind) for name, kind in facts["fields"].items() if name not in BOOKKEEPING),
+        failures=None if failures is None else failures[:_FAILURES],
+        failed=found.failures_total or len(failures or ()),
+        model_fingerprint=facts["model"]["fingerprint"],
+        evaluation=_evaluation(found.evaluation),
+        notes=found.notes,
+        history=service.edits(),
+    )
+
+
+@router.post("/undo", dependencies=WRITE)
+def undo(
+    service: Service, change: Annotated[str, Form()], back: Annotated[str, Form()] = "/gallery"
+) -> Response:
+    """Take a change back."""
+    service.undo(change)
+    return seen_other(back)
+
+
+def _figures(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The few that a person asks for first."""
+    names = [("images", "points"), ("identities", "identities"), ("cameras", "cameras")]
+    shown = [(name, f"{facts[key]:,}") for name, key in names if facts.get(key) is not None]
+    sizes = [("on disk", facts["size_bytes"]), ("memory for a search", facts["resident_bytes"])]
+    return shown + [(name, file_size(size)) for name, size in sizes if size is not None]
+
+
+def _model(model: dict[str, Any]) -> list[tuple[str, str]]:
+    height, width = model["input_size"]
+    rows = [
+        ("name", model["name"]),
+        ("network", f"{model['backbone']}, {model['dim']}-D"),
+        ("input", f"{height} × {width} (height × width)"),
+        ("fingerprint", model["fingerprint"][:12]),
+    ]
+    metrics = model.get("metrics") or {}
+    known = [("rank-1", "rank1"), ("mAP", "mAP")]
+    if found := [f"{name} {metrics[key]:.1%}" for name, key in known if isinstance(metrics.get(key), float)]:
+        people = model.get("heldout_identities")
+        rows.append(
+            ("measured", ", ".join(found) + (f" on {people:,} held-out identities" if people else ""))
+        )
+    return rows
+
+
+def _calibration(known: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The thresholds for round false match rates: each the first whose measured rate is no more."""
+    if known is None:
+        return None
+    measured = list(zip(known["false_match_rates"], known["thresholds"]))
+    rows = []
+    for wanted in (0.1, 0.01, 0.001, 0.0001):
+        threshold = next((score for rate, score in measured if rate <= wanted * (1 + 1e-9)), None)
+        if threshold is not None:
+            rows.append((small_rate(wanted), f"{threshold:.4f}"))
+    text = f"Fitted on {known['genuine_pairs']:,} pairs of the same identity and {known['impostor_pairs']:,} of others"
+    return {"rows": rows, "text": text + (f", of {known['data']}." if known["data"] else ".")}
+
+
+def _storage(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    kept = facts["storage"]
+    indexed, points = facts["indexed_points"], facts["points"]
+    rows = [
+        ("engine", facts["engine"]),
+        ("vectors", kept["vectors"]),
+        ("searched in", "the vectors themselves" if kept["quantisation"] == "none" else kept["quantisation"]),
+        ("index", f"HNSW over {indexed:,} of {points:,}" if indexed else "none: searches are exact"),
+    ]
+    for name, key in (("roll back to", "previous"), ("being built", "building")):
+        other = facts.get(key)
+        if other:
+            shown = other.get("name") or other["fingerprint"][:12] if isinstance(other, dict) else str(other)
+            rows.append((name, shown))
+    return rows
+
+
+def _evaluation(report: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The figures of a report that people compare."""
+    if report is None:
+        return None
+    pairs = report["verification"]
+    rows = [
+        ("rank-1", rate(report["rank1"])),
+        ("mAP", rate(report["mAP"])),
+        ("mINP", rate(report["mINP"])),
+        ("equal error rate", rate(pairs["eer"])),
+        ("TAR at FAR 0.1%", rate(pairs["tar_at_far"].get("1e-3"))),
+    ]
+    text = f"{report['queries']:,} queries against {report['gallery']:,} images of {report['data']}"
+    return {"rows": rows, "text": text, "model": report["model"]}

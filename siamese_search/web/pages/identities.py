@@ -1,0 +1,116 @@
+"""Identities: all of them, and each with its sightings; renamed, merged and split, with undo."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Form, Query, Request, Response
+
+from siamese_search.errors import UsageError
+from siamese_search.retrieval.grouping import natural
+from siamese_search.web.answers import IdentityView, Sighting
+from siamese_search.web.pages.views import WRITE, Service, identity_url, seen_other, shape_of, show
+
+router = APIRouter()
+
+#: Identities on a page, and sightings of one.
+_PAGE = 60
+_SIGHTINGS = 500
+
+
+@router.get("/identities")
+def identities(
+    request: Request, service: Service, text: str = "", start: Annotated[int, Query(ge=0, le=10**9)] = 0
+) -> Response:
+    """Who there is, the most seen first."""
+    rows, total = service.identities(text, start=start, limit=_PAGE)
+    before, after = start > 0, start + len(rows) < total
+
+    def leaf(place: int) -> str:
+        asked = [("text", text)] * bool(text) + [("start", str(place))] * (place > 0)
+        return "/identities" + ("?" + urlencode(asked) if asked else "")
+
+    return show(
+        request,
+        "identities.html.j2",
+        here="Identities",
+        title="Identities",
+        text=text,
+        rows=rows,
+        total=total,
+        first=start + 1,
+        last=start + len(rows),
+        before=leaf(max(0, start - _PAGE)) if before else "",
+        after=leaf(start + _PAGE) if after else "",
+        shape=shape_of(service, [row.shown for row in rows]),
+    )
+
+
+@router.get("/identity")
+def identity(request: Request, service: Service, name: str, order: str = "camera") -> Response:
+    """One identity: all sightings, by camera or in time, and who is likely the same."""
+    found = service.identity(name, limit=_SIGHTINGS)
+    order = "time" if order == "time" and found.time_field else "camera"
+    return show(
+        request,
+        "identity.html.j2",
+        here="Identities",
+        title=name,
+        name=name,
+        found=found,
+        order=order,
+        facts=_facts(found),
+        groups=_groups(found, order),
+        shape=shape_of(service, [one.id for one in found.sightings]),
+    )
+
+
+@router.post("/identity/rename", dependencies=WRITE)
+def rename(service: Service, name: Annotated[str, Form()], to: Annotated[str, Form()]) -> Response:
+    """Give it another name."""
+    to = to.strip()
+    edit = service.rename(name, to)
+    return seen_other(identity_url(to), edit)
+
+
+@router.post("/identity/merge", dependencies=WRITE)
+def merge(service: Service, name: Annotated[str, Form()], into: Annotated[str, Form()]) -> Response:
+    """Take another one in."""
+    return seen_other(identity_url(into), service.merge([name.strip()], into))
+
+
+@router.post("/identity/split", dependencies=WRITE)
+def split(
+    service: Service,
+    name: Annotated[str, Form()],
+    points: Annotated[list[str] | None, Form()] = None,
+    to: Annotated[str, Form()] = "",
+) -> Response:
+    """Some sightings are of somebody else."""
+    if not points:
+        raise UsageError("no sighting was selected: tick those that are of somebody else")
+    return seen_other(identity_url(name), service.split(points, to.strip()))
+
+
+def _facts(found: IdentityView) -> list[tuple[str, str]]:
+    """Who saw it, and when."""
+    named = [(f"camera {camera}" if camera is not None else "no camera", n) for camera, n in found.cameras]
+    facts = [("seen by", ", ".join(f"{name} ({count:,})" for name, count in named))]
+    times = [one.when for one in found.sightings if one.when]
+    if found.time_field and times and len(found.sightings) == found.total:
+        facts.append(("when", times[0] if len(set(times)) == 1 else f"{times[0]} to {times[-1]}"))
+    return facts
+
+
+def _groups(found: IdentityView, order: str) -> list[tuple[str, list[Sighting]]]:
+    """The sightings in order of time, all together or apart by camera."""
+    if order == "time":
+        return [("", list(found.sightings))]
+    held = Counter(one.camera for one in found.sightings)
+    apart: list[tuple[str, list[Sighting]]] = []
+    for camera in sorted(held, key=lambda one: (one is None, natural(one or ""))):
+        title = "No camera" if camera is None else f"Camera {camera}"
+        apart.append((title, [one for one in found.sightings if one.camera == camera]))
+    return apart

@@ -1,0 +1,275 @@
+"""The search: images in, a ranking out, narrowed by facets; every state is an address."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Request, Response, UploadFile
+
+from siamese_search.errors import SiameseSearchError, UsageError
+from siamese_search.render.marks import mark, percent, reranking_sentence, verdict_sentence
+from siamese_search.retrieval.options import SearchOptions
+from siamese_search.retrieval.results import QueryResult
+from siamese_search.web.answers import Crop, Facet, Question, Upload
+from siamese_search.web.pages.address import KS, Asked
+from siamese_search.web.pages.views import (
+    WRITE,
+    Service,
+    aspect_of,
+    named,
+    seen_other,
+    shape,
+    shape_of,
+    show,
+    somebody,
+)
+from siamese_search.web.service import GalleryService
+
+router = APIRouter()
+
+#: People of the gallery to begin with, on the empty page.
+_EXAMPLES = 12
+#: Values of a field that are listed at once; the rest unfold.
+_VALUES = 8
+#: From so many different numbers on, a field of them is a range, and no list.
+_RANGE = 8
+#: A crop's corner in the forms: the image is so many units wide and high.
+_UNITS = 10_000
+
+
+@router.get("/")
+def search_page(request: Request, service: Service) -> Response:
+    """The search, empty or answered."""
+    asked = Asked.read(request.url.query)
+    if not asked.anything:
+        return _begin(request, service, asked)
+    problem, answer = "", None
+    try:
+        answer = _answer(service, asked)
+    except UsageError as error:  # a filter that cannot work: it can be taken away on this page
+        problem = str(error)
+    results = answer.results if answer else ()
+    verdict = _verdict(answer, bool(asked.where)) if answer else None
+    facets, ranges = _facets(service, asked)
+    return show(
+        request,
+        "search.html.j2",
+        here="Search",
+        title=verdict["title"] if verdict else "Search",
+        asked=asked,
+        queries=_queries(service, asked),
+        verdict=verdict,
+        problem=problem,
+        results=[(result, mark(result, answer.identity if answer else None)) for result in results],
+        shape=shape_of(service, [result.id for result in results]),
+        facets=facets,
+        ranges=ranges,
+        chips=[{"text": text, "url": asked.without("where", text)} for text in asked.where],
+        ks=sorted({*KS, asked.k}),
+    )
+
+
+@router.post("/search", dependencies=WRITE)
+def upload(
+    service: Service,
+    images: Annotated[list[UploadFile], File()],
+    state: Annotated[str, Form()] = "",
+) -> Response:
+    """Keep what was dropped, pasted or chosen for a while, and go to where it is searched for."""
+    asked = Asked.read(state)
+    tokens = service.keep([Upload(one.file.read(), one.filename or "image") for one in images])
+    return seen_other(asked.url(kept=(*asked.kept, *tokens)))
+
+
+@router.post("/crop", dependencies=WRITE)
+def crop(
+    service: Service,
+    token: Annotated[str, Form()],
+    box: Annotated[str, Form()] = "",
+    state: Annotated[str, Form()] = "",
+) -> Response:
+    """Search for a part of an upload; for all of it, where no box is given."""
+    asked = Asked.read(state)
+    new = service.recrop(token, _read_box(box))
+    return seen_other(asked.url(kept=tuple(new if one == token else one for one in asked.kept)))
+
+
+@router.get("/filter")
+def narrow(request: Request, field: str, low: str = "", high: str = "") -> Response:
+    """From the form of a range to the address that has it."""
+    return seen_other(Asked.read(request.url.query).ranged(field, low, high).url())
+
+
+def _begin(request: Request, service: GalleryService, asked: Asked) -> Response:
+    facts = service.info().facts
+    known, _ = service.identities(limit=_EXAMPLES + 2)
+    examples = [one for one in known if somebody(one.name)][:_EXAMPLES]
+    return show(
+        request,
+        "search.html.j2",
+        here="Search",
+        title="Search",
+        asked=asked,
+        facts=facts,
+        examples=examples,
+        shape=shape_of(service, [one.shown for one in examples]),
+    )
+
+
+def _answer(service: GalleryService, asked: Asked) -> QueryResult:
+    question = Question(points=asked.like, kept=asked.kept, away_points=asked.away, away_kept=asked.away_kept)
+    options = SearchOptions(
+        k=asked.k,
+        where=asked.where,
+        group_by="identity" if asked.group else None,
+        rerank=asked.rerank,
+        together=len(asked.like) + len(asked.kept) > 1,
+    )
+    return service.search(question, options)[0]
+
+
+def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
+    """What the answer comes to, as plainly as the calibration allows, and no plainer. narrowed: by filters."""
+    if answer.error is not None:
+        return {"kind": "bad", "title": answer.error, "lines": []}
+    if not answer.results:
+        return {"kind": "", "title": "Nothing to compare with", "lines": ["No image passes these filters."]}
+    best = max(answer.results, key=lambda result: result.score)
+    who = named(best.identity) if best.identity is not None else "an image without identity"
+    why = verdict_sentence(answer, "")
+    lines = [f"{why[0].upper()}{why[1:]}."] if why else []
+    if order := reranking_sentence(answer):
+        lines.append(f"{order[0].upper()}{order[1:]}.")
+    if answer.verdict is None:
+        if answer.no_verdict:
+            return {"kind": "", "title": f"Nearest: {who}", "lines": lines}
+        judged = (
+            "Scores of several images together, or pushed away from others, are not judged by the calibration."
+            if not answer.pairwise
+            else "Neither gallery nor model has a calibration, so no score is called a match."
+        )
+        return {"kind": "", "title": f"Nearest: {who}", "lines": [judged, *lines]}
+    chance = percent(best.probability)
+    if not answer.in_gallery:
+        return {
+            "kind": "bad",
+            "title": "No match under these filters" if narrowed else "Not in the gallery",
+            "lines": [f"The nearest is {who}, with a probability of {chance}.", *lines],
+        }
+    return {"kind": "good", "title": f"{who[0].upper()}{who[1:]}, probability {chance}", "lines": lines}
+
+
+def _queries(service: GalleryService, asked: Asked) -> list[dict[str, Any]]:
+    """The query's images, with what each may be changed to."""
+    found = []
+    for name, tokens in (("q", asked.kept), ("notq", asked.away_kept)):
+        for token in tokens:
+            box = _box(service.kept_crop(token))
+            whole = box == (0, 0, _UNITS, _UNITS)
+            found.append(
+                {
+                    "upload": token if name == "q" else "",
+                    "src": f"/uploads/{token}",
+                    "name": "your image" if whole else "part of your image",
+                    "box": box,
+                    "whole": whole,
+                    "dim": "M0 0H{0}V{0}H0Z M{1} {2}v{4}h{3}v-{4}Z".format(_UNITS, *box),
+                    "shape": shape(aspect_of(service.kept_picture(token))),
+                    "away": name == "notq",
+                    "remove": asked.without(name, token),
+                }
+            )
+    for name, points in (("like", asked.like), ("not", asked.away)):
+        for one in service.sightings(points):
+            found.append(
+                {
+                    "upload": "",
+                    "src": f"/images/{one.id}",
+                    "name": named(one.identity) if one.identity is not None else one.key,
+                    "shape": shape_of(service, [one.id]),
+                    "away": name == "not",
+                    "remove": asked.without(name, one.id),
+                }
+            )
+    return sorted(found, key=lambda one: one["away"])
+
+
+def _box(crop: Crop | None) -> tuple[int, int, int, int]:
+    """Left, top, width and height in units."""
+    if crop is None:
+        return 0, 0, _UNITS, _UNITS
+    left, top, right, bottom = (
+        round(share * _UNITS) for share in (crop.left, crop.top, crop.right, crop.bottom)
+    )
+    return left, top, right - left, bottom - top
+
+
+def _read_box(text: str) -> Crop | None:
+    if not text:
+        return None
+    parts = text.split(",")
+    if len(parts) != 4 or not all(part.isascii() and part.isdigit() and len(part) < 6 for part in parts):
+        raise UsageError(f"a box is LEFT,TOP,WIDTH,HEIGHT in ten-thousandths of the image, not {text!r}")
+    left, top, width, height = (int(part) / _UNITS for part in parts)
+    if not (width > 0 and height > 0 and left + width <= 1 and top + height <= 1):
+        raise UsageError(f"the box {text!r} is empty or reaches beyond the image: draw another")
+    return Crop(left, top, min(left + width, 1.0), min(top + height, 1.0))
+
+
+def _facets(service: GalleryService, asked: Asked) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What can be narrowed by: values with their counts, under the other filters; and ranges."""
+    fields = {one.field for one in asked.conditions()}
+    try:
+        found = service.facets(asked.where)
+        own = {field: _counted(service, asked, field) for field in sorted(fields)}
+        everything = {one.field: one for one in service.facets()} if fields else {}
+    except SiameseSearchError:  # the search has said why
+        found = service.facets()
+        own, everything = {}, {}
+    values, ranges = [], []
+    for one in found:
+        one = own.get(one.field) or one
+        whole = everything.get(one.field, one)
+        chosen = asked.chosen(one.field)
+        if (one.low is not None and whole.distinct > _RANGE) or any(asked.bounds(one.field)):
+            low, high = asked.bounds(one.field)
+            mode = "text" if one.time else "decimal"
+            ends = {"lowest": whole.low, "highest": whole.high}
+            ranges.append({"field": one.field, "low": low, "high": high, "mode": mode, **ends})
+        elif whole.distinct > 1 or chosen:
+            values.append(_values(one, asked, chosen))
+    return values, ranges
+
+
+def _counted(service: GalleryService, asked: Asked, field: str) -> Facet | None:
+    """A field's values under the filters of all the other fields: so that another one can be chosen, too."""
+    others = service.facets(asked.where_without(field))
+    return next((one for one in others if one.field == field), None)
+
+
+def _values(facet: Facet, asked: Asked, chosen: Sequence[str]) -> dict[str, Any]:
+    shown = [(_text(value), count) for value, count in facet.values]
+    shown += [(value, 0) for value in chosen if value not in dict(shown)]
+    listed = [
+        {
+            "label": named(text) if facet.field == "identity" else text,
+            "count": count,
+            "on": text in chosen,
+            "url": asked.toggled(facet.field, text),
+        }
+        for text, count in shown
+    ]
+    first = [one for place, one in enumerate(listed) if place < _VALUES or one["on"]]
+    rest = [one for one in listed if one not in first]
+    return {
+        "field": facet.field,
+        "first": first,
+        "rest": rest,
+        "hidden": max(0, facet.distinct - len(listed)),
+    }
+
+
+def _text(value: object) -> str:
+    """As a filter is written."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

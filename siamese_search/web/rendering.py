@@ -1,0 +1,54 @@
+"""Pages from ``templates/``: every value escaped, no script or style but those of ``static/``."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from siamese_search.errors import printable
+from siamese_search.web.security import csrf_token
+from siamese_search.web.service import GalleryService
+
+
+def service_of(request: Request) -> GalleryService:
+    """The service of this application; a dependency for routes: ``service: Annotated[..., Depends(service_of)]``."""
+    found: GalleryService = request.app.state.service
+    return found
+
+
+def page(request: Request, template: str, *, status: int = 200, **values: object) -> HTMLResponse:
+    """A template as a response. It also sees ``request``, ``csrf_token``, ``read_only``, ``signed_in`` (whether there
+    is anything to sign out of) and ``gallery_name``.
+    """
+    state = request.app.state
+    known = {
+        "request": request,
+        "csrf_token": csrf_token(request),
+        "read_only": state.service.options.read_only,
+        "signed_in": state.security.key is not None,
+        "gallery_name": state.service.name,
+    }
+    return HTMLResponse(_environment().get_template(template).render({**known, **values}), status)
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=PackageLoader("siamese_search.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_spelled_out,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["thousands"] = lambda number: f"{number:,}"
+    return made
+
+
+def _spelled_out(value: object) -> object:
+    """Control characters as escapes; markup has been through here when it was made."""
+    return value if isinstance(value, Markup) else printable(str(value))

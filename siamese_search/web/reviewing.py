@@ -1,0 +1,206 @@
+"""The review: images without identity, each with whom it may show, the least certain first."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from siamese_search.api.handle import GalleryHandle
+from siamese_search.gallery.checks import vector_of
+from siamese_search.gallery.filters import Condition, parse_where
+from siamese_search.gallery.times import bind_to
+from siamese_search.retrieval.grouping import is_somebody
+from siamese_search.retrieval.options import SearchOptions
+from siamese_search.web.answers import Candidate, Edit, ReviewItem, ReviewQueue
+from siamese_search.web.labelling import Labels
+from siamese_search.web.searching import point_of
+
+if TYPE_CHECKING:
+    from siamese_search.gallery.contract import Gallery, StoredPoint
+    from siamese_search.model.bundle import Bundle
+    from siamese_search.model.embedder import Embedder
+
+#: Images that wait in one queue; the others follow when these are decided.
+_MOST = 1000
+#: Nearest images that are looked at for each, and identities that are proposed.
+_NEAREST, _PROPOSED = 30, 5
+_FIELDS = ("identity", "camera", "key")
+
+
+@dataclass(slots=True)
+class _Near:
+    """One image that waits and its nearest: (point id, score), as long as no vector changes."""
+
+    point: StoredPoint
+    nearest: list[tuple[str, float]]
+
+
+@dataclass(slots=True)
+class _Table:
+    """The queue for some filters. mark: the gallery's, when it was made."""
+
+    mark: object
+    rows: list[_Near]
+    unlabelled: int
+    known: dict[str, StoredPoint] = field(default_factory=dict)
+
+
+class Review:
+    """See :class:`GalleryService` for the methods."""
+
+    def __init__(self, handle: GalleryHandle, labels: Labels) -> None:
+        self._handle, self._labels = handle, labels
+        self._refused: dict[str, set[str]] = {}
+        self._skipped: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._table: tuple[tuple[str, ...], _Table] | None = None
+
+    def queue(self, where: Sequence[str], limit: int) -> ReviewQueue:
+        raw = parse_where(where)
+
+        def answer(gallery: Gallery, _embedder: Embedder, bundle: Bundle) -> ReviewQueue:
+            bound = bind_to(gallery, raw)
+            table = self._of(gallery, tuple(where), bound)
+            judge = self._handle.judge(gallery, bundle, SearchOptions())
+            calibration, prior = judge.calibration, judge.prior
+            chance: Callable[[float], float | None] = (
+                (lambda _score: None) if calibration is None else lambda s: calibration.probability(s, prior)
+            )
+            items = []
+            for row in table.rows:
+                candidates = self._candidates(row, table.known, chance)
+                sure = _uncertainty(candidates)
+                items.append((self._skipped.get(row.point.id, 0), sure, row.point.id, row.point, candidates))
+            items.sort(key=lambda one: one[:3])
+            shown = tuple(
+                ReviewItem(point.id, point.key, point.camera, point.identity, candidates, sure)
+                for _, sure, _, point, candidates in items[:limit]
+            )
+            return ReviewQueue(shown, len(items), table.unlabelled, calibration is not None)
+
+        return self._handle.reading(answer)
+
+    def _candidates(
+        self, row: _Near, known: dict[str, StoredPoint], chance: Callable[[float], float | None]
+    ) -> tuple[Candidate, ...]:
+        """The best image of each identity, and of each image without one, less those that were refused."""
+        refused = self._refused.get(row.point.id, set())
+        best: dict[str, Candidate] = {}
+        for identifier, score in row.nearest:
+            point = known.get(identifier)
+            if point is None:
+                continue
+            name = point.identity if is_somebody(point.identity) else None
+            group = f"#{identifier}" if name is None else f"={name}"
+            if group not in refused and group not in best and (name is not None or point.identity is None):
+                best[group] = Candidate(identifier, name, point.camera, score, chance(score))
+        return tuple(best.values())[:_PROPOSED]
+
+    def _of(self, gallery: Gallery, where: tuple[str, ...], bound: Sequence[Condition]) -> _Table:
+        """The table, made anew once the gallery has changed; its neighbours stay where only labels have."""
+        mark = (gallery.model.fingerprint, gallery.count(), gallery.write_mark())
+        with self._lock:
+            held = self._table
+        if held is not None and held[0] == where and held[1].mark == mark and mark[2] is not None:
+            return held[1]
+        waiting, unlabelled = _without_identity(gallery, bound)
+        former = {row.point.id: row for row in held[1].rows} if held is not None and held[0] == where else {}
+        rows = []
+        lacking = []
+        for point in waiting:
+            before = former.get(point.id)
+            if (
+                before is not None
+                and before.point.payload.get("crc") == point.payload.get("crc")
+                and (
+                    held is not None and held[1].mark[:2] == mark[:2]  # type: ignore[index]
+                )
+            ):
+                rows.append(_Near(point, before.nearest))
+            else:
+                lacking.append(point)
+        for start in range(0, len(lacking), 100):
+            part = lacking[start : start + 100]
+            vectors = np.stack([vector_of(gallery, point) for point in part])
+            found = gallery.query_batch(vectors, _NEAREST + 1, with_payload=False)
+            for point, hits in zip(part, found, strict=True):
+                rows.append(_Near(point, [(hit.id, hit.score) for hit in hits if hit.id != point.id]))
+        near = sorted({identifier for row in rows for identifier, _ in row.nearest})
+        known: dict[str, StoredPoint] = {}
+        for start in range(0, len(near), 1000):
+            known |= {one.id: one for one in gallery.retrieve(near[start : start + 1000]) if one is not None}
+        table = _Table(mark, rows, unlabelled, known)
+        with self._lock:
+            self._table = (where, table)
+        return table
+
+    def yes(self, point: str, candidate: str) -> Edit:
+        return self._labels.same(point, candidate)
+
+    def new(self, point: str) -> Edit:
+        return self._labels.new(point)
+
+    def no(self, point: str, candidate: str) -> Edit:
+        identifier, other = point_of(point), point_of(candidate)
+
+        def look(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> tuple[str, str]:
+            one, two = self._labels.found(gallery, [identifier, other])
+            name = two.identity if is_somebody(two.identity) else None
+            return (f"#{other}" if name is None else f"={name}"), f"{one.key} is not {name or two.key}"
+
+        group, what = self._handle.reading(look)
+
+        def forget() -> None:
+            self._refused.get(identifier, set()).discard(group)
+
+        edit = self._labels.remember(what, forget)
+        self._refused.setdefault(identifier, set()).add(group)
+        return edit
+
+    def skip(self, point: str) -> Edit:
+        identifier = point_of(point)
+
+        def look(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> str:
+            return self._labels.found(gallery, [identifier])[0].key
+
+        key = self._handle.reading(look)
+        before = self._skipped.get(identifier, 0)
+
+        def forget() -> None:
+            self._skipped[identifier] = before
+
+        edit = self._labels.remember(f"left {key} for later", forget)
+        self._skipped[identifier] = max(self._skipped.values(), default=0) + 1
+        return edit
+
+
+def _uncertainty(candidates: Sequence[Candidate]) -> float:
+    if not candidates:
+        return 1.0  # nobody to ask about: last
+    first = candidates[0]
+    if first.probability is not None:
+        return abs(first.probability - 0.5)
+    return first.score - candidates[1].score if len(candidates) > 1 else 1.0 - first.score
+
+
+def _without_identity(gallery: Gallery, bound: Sequence[Condition]) -> tuple[list[StoredPoint], int]:
+    """The images to decide about, by ascending id, and how many there are."""
+    total = gallery.count(bound)
+    if "identity" in gallery.fields():
+        unlabelled = total - gallery.count([*bound, Condition("identity", "present")])
+    else:
+        unlabelled = total
+    waiting: list[StoredPoint] = []
+    ids: list[str] = []
+    if unlabelled:
+        for point in gallery.scroll(bound, fields=("identity",), batch=5000):
+            if point.identity is None:
+                ids.append(point.id)
+                if len(ids) == _MOST:
+                    break
+        waiting = [one for one in gallery.retrieve(ids, with_vectors=True) if one is not None]
+    return waiting, unlabelled

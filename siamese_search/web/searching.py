@@ -1,0 +1,245 @@
+"""Searches for uploads, images of the gallery and vectors; and uploads that are kept, so that a URL names them."""
+
+from __future__ import annotations
+
+import io
+import secrets
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from siamese_search.api.handle import GalleryHandle
+from siamese_search.errors import NotThereError, StoreError, UsageError, printable
+from siamese_search.gallery.checks import vector_of
+from siamese_search.gallery.filters import parse_where
+from siamese_search.gallery.times import bind_to
+from siamese_search.io.images import decode_image, resized
+from siamese_search.model.flip import FlipEmbedder
+from siamese_search.retrieval.matching import check_fmr, mark
+from siamese_search.retrieval.query import Probe, SameImage, SamePoint, fuse, item_probe, push_away
+from siamese_search.retrieval.results import QueryResult
+from siamese_search.retrieval.searcher import Searcher
+from siamese_search.web.answers import Crop, Picture, Question, Upload
+from siamese_search.web.options import Limits
+
+if TYPE_CHECKING:
+    from siamese_search.gallery.contract import Gallery
+    from siamese_search.model.bundle import Bundle
+    from siamese_search.model.embedder import Embedder
+    from siamese_search.retrieval.options import SearchOptions
+
+Pixels = NDArray[np.uint8]
+
+#: Uploads that are kept, and what their pictures may take together.
+_KEPT = 1000
+_KEPT_BYTES = 64 << 20
+#: Pixels in each direction of the picture that is kept, from which another part can be cut.
+_SHOWN = 1024
+#: Pixels in each direction up to which an image is decoded before a part is cut out.
+_DECODED = 4096
+
+
+def encoded(pixels: Pixels, quality: int = 85) -> Picture:
+    """An image as a JPEG that holds nothing but its pixels."""
+    held = io.BytesIO()
+    Image.fromarray(pixels).save(held, format="JPEG", quality=quality)
+    return Picture(held.getvalue(), "image/jpeg", secrets.token_hex(8))
+
+
+def cropped(pixels: Pixels, crop: Crop | None) -> Pixels:
+    """The part of an image, uint8 [h, w, 3]. Raises UsageError for a box that is none."""
+    if crop is None:
+        return pixels
+    sides = (crop.left, crop.top, crop.right, crop.bottom)
+    if not (
+        all(0 <= one <= 1 for one in sides) and crop.left < crop.right and crop.top < crop.bottom
+    ):  # nor NaN
+        raise UsageError(
+            "a crop is left, top, right and bottom from 0 to 1, left of right and top above bottom"
+        )
+    height, width = pixels.shape[:2]
+    left, right = int(crop.left * width), max(int(np.ceil(crop.right * width)), int(crop.left * width) + 1)
+    top, bottom = int(crop.top * height), max(int(np.ceil(crop.bottom * height)), int(crop.top * height) + 1)
+    return np.ascontiguousarray(pixels[min(top, height - 1) : bottom, min(left, width - 1) : right])
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    name: str
+    pixels: Pixels  # as the network takes them
+    picture: Picture
+    crop: Crop | None
+    whole: Pixels | None = None  # of the upload itself: the picture has lost a little
+
+
+class Searching:
+    """Everything that embeds."""
+
+    def __init__(self, handle: GalleryHandle, limits: Limits) -> None:
+        self._handle, self._limits = handle, limits
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def search(self, question: Question, options: SearchOptions) -> list[QueryResult]:
+        """See :meth:`GalleryService.search`."""
+        self._check(question, options.k)
+        where = [options.where] if isinstance(options.where, str) else list(options.where)
+        raw = parse_where(where)
+        images = self._decoded(question.uploads, question.crop) + self._known(question.kept)
+        away = self._decoded(question.away_uploads, None) + self._known(question.away_kept)
+
+        def answer(gallery: Gallery, embedder: Embedder, bundle: Bundle) -> list[QueryResult]:
+            judge = self._handle.judge(gallery, bundle, options)
+            check_fmr(judge, options.fmr, printable(bundle.name))
+            bound = bind_to(gallery, raw)
+            searcher = Searcher(gallery, embedder)
+            if gallery.count() == 0:
+                raise StoreError(f"gallery {gallery.name!r} is empty; fill it with: sss ingest DIR")
+            asked = _embedded(searcher, images, options.flip)
+            asked += self._of_points(gallery, question.points)
+            asked += [item_probe(gallery, key) for key in question.keys]
+            asked += [self._of_vector(gallery, number, one) for number, one in enumerate(question.vectors, 1)]
+            apart = [one.vector for one in _embedded(searcher, away, options.flip)]
+            apart += [one.vector for one in self._of_points(gallery, question.away_points)]
+            if apart or (options.together and len(asked) > 1):
+                asked = [_mixed(one) for one in asked]
+            if options.together:
+                asked = [fuse(asked)]
+            if apart:
+                asked = [push_away(one, np.stack(apart)) for one in asked]
+            found = searcher.answers(asked, options.k, bound, options)
+            against = gallery.count(bound) if judge.calibration is not None else 0
+            return mark(found, judge, options.fmr, against)
+
+        return self._handle.reading(answer)
+
+    def keep(self, uploads: Sequence[Upload], crop: Crop | None) -> list[str]:
+        """See :meth:`GalleryService.keep`."""
+        self._check(Question(uploads=tuple(uploads)), 1)
+        whole = [self._decode(one, (_SHOWN, _SHOWN), fit=True) for one in uploads]
+        ready = self._decoded(uploads, crop)
+        tokens = []
+        for number, ((name, pixels), shown) in enumerate(zip(ready, whole, strict=True)):
+            part = None if number else crop
+            tokens.append(
+                self._add(_Kept(name, pixels, encoded(shown), part, pixels if part is None else None))
+            )
+        return tokens
+
+    def kept(self, token: str) -> _Kept:
+        """What a token stands for."""
+        with self._lock:
+            found = self._kept.get(token)
+            if found is not None:
+                self._kept.move_to_end(token)
+        if found is None:
+            raise NotThereError("this query image is no longer kept; drop it on the page again")
+        return found
+
+    def recrop(self, token: str, crop: Crop | None) -> str:
+        """See :meth:`GalleryService.recrop`."""
+        held = self.kept(token)
+        if crop is None and held.whole is not None:
+            return self._add(replace(held, pixels=held.whole, crop=None))
+        pixels = resized(cropped(decode_image(held.picture.data), crop), self._size())
+        return self._add(replace(held, pixels=pixels, crop=crop))
+
+    def _add(self, one: _Kept) -> str:
+        token = secrets.token_urlsafe(12)
+        with self._lock:
+            self._kept[token] = one
+            while len(self._kept) > _KEPT or (
+                len(self._kept) > 1
+                and sum(len(each.picture.data) for each in self._kept.values()) > _KEPT_BYTES
+            ):
+                self._kept.popitem(last=False)
+        return token
+
+    def _check(self, question: Question, k: int) -> None:
+        most = self._limits
+        asked = (question.uploads, question.points, question.keys, question.vectors, question.kept)
+        if not any(asked):
+            raise UsageError("nothing to search for; give at least one image, point, key or vector")
+        apart = (question.away_uploads, question.away_points, question.away_kept)
+        if sum(map(len, asked)) > most.images or sum(map(len, apart)) > most.images:
+            raise UsageError(f"one search takes at most {most.images} images; give fewer")
+        if not 1 <= k <= most.k:
+            raise UsageError(f"k is {k}; ask for 1 to {most.k} results")
+
+    def _size(self) -> tuple[int, int]:
+        return self._handle.reading(lambda _gallery, embedder, _bundle: embedder.input_size)
+
+    def _decode(self, one: Upload, size: tuple[int, int], *, fit: bool = False) -> Pixels:
+        return decode_image(
+            one.data, size, name=printable(one.name)[:200], fit=fit, max_pixels=self._limits.pixels
+        )
+
+    def _decoded(self, uploads: Sequence[Upload], crop: Crop | None) -> list[tuple[str, Pixels]]:
+        """Names, and pixels as the network takes them: those of a whole image are what a search by file gets."""
+        if not uploads:
+            return []
+        size = self._size()
+        found = []
+        for number, one in enumerate(uploads):
+            if crop is not None and number == 0:
+                whole = self._decode(one, (_DECODED, _DECODED), fit=True)
+                pixels = resized(cropped(whole, crop), size)
+            else:
+                pixels = self._decode(one, size)
+            found.append((printable(one.name)[:200], pixels))
+        return found
+
+    def _known(self, tokens: Sequence[str]) -> list[tuple[str, Pixels]]:
+        held = [self.kept(token) for token in tokens]
+        size = self._size() if held else (1, 1)
+        return [(one.name, resized(one.pixels, size)) for one in held]
+
+    def _of_points(self, gallery: Gallery, points: Sequence[str]) -> list[Probe]:
+        found = []
+        ids = [point_of(point) for point in points]
+        for asked, point in zip(points, gallery.retrieve(ids, with_vectors=True) if ids else [], strict=True):
+            if point is None:
+                raise NotThereError(f"there is no image {printable(asked)!r} in the gallery (any more)")
+            found.append(Probe(point.key, None, vector_of(gallery, point), SamePoint(point), never=True))
+        return found
+
+    def _of_vector(self, gallery: Gallery, number: int, values: Sequence[float]) -> Probe:
+        vector = np.asarray(values, np.float64)
+        with np.errstate(over="ignore"):  # infinite then, and refused
+            length = float(np.linalg.norm(vector))
+        if vector.shape != (gallery.dim,) or not np.isfinite(length) or length < 1e-6:
+            raise UsageError(f"vector {number} is not {gallery.dim} finite numbers, not all of them 0")
+        return Probe(f"vector {number}", None, (vector / length).astype(np.float32), SameImage(None))
+
+
+def point_of(text: str) -> str:
+    """A point id as the store has it. Raises NotThereError for what is none."""
+    import uuid
+
+    try:
+        return str(uuid.UUID(text))
+    except (ValueError, AttributeError):
+        raise NotThereError(f"{printable(text)[:80]!r} is not the id of an image") from None
+
+
+def _embedded(searcher: Searcher, images: Sequence[tuple[str, Pixels]], flip: bool) -> list[Probe]:
+    """As :meth:`Searcher.probes`, of pixels that have the network's size already."""
+    if not images:
+        return []
+    embedder = FlipEmbedder(searcher.embedder) if flip else searcher.embedder
+    vectors = embedder.embed(np.stack([pixels for _, pixels in images]))
+    named = zip(images, vectors, strict=True)
+    return [Probe(name, None, vector, SameImage(None)) for (name, _), vector in named]
+
+
+def _mixed(probe: Probe) -> Probe:
+    """Of several, or away from some: what a hit scores is not its similarity to this image."""
+    return (
+        replace(probe, judge=SameImage(None, any_score=True)) if isinstance(probe.judge, SameImage) else probe
+    )

@@ -1,0 +1,123 @@
+"""serve(): one process that keeps a gallery and its model at hand, and answers until it is told to end."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from siamese_search.errors import MissingExtraError, SiameseSearchError, UsageError, printable
+from siamese_search.web.options import ServeOptions
+
+#: Connections at a time; who comes later is told that the server is busy.
+_MOST_CONNECTIONS = 256
+#: Seconds that answers have after SIGTERM.
+_GRACE = 5
+
+
+def serve(options: ServeOptions, *, started: Callable[[str], None] = lambda _url: None) -> None:
+    """Serve until SIGINT or SIGTERM. started: told the URL once the port is open.
+
+    Raises UsageError (a port that is taken, an address that needs a key), MissingExtraError.
+    """
+    try:
+        import fastapi  # noqa: F401
+        import multipart  # noqa: F401 - FastAPI asks for it when it makes the routes
+        import prometheus_client  # noqa: F401
+        import uvicorn
+    except ModuleNotFoundError:
+        raise MissingExtraError("sss serve", "web") from None
+
+    from siamese_search.web.guard import is_loopback
+    from siamese_search.web.security import VARIABLE, read_key
+
+    key = read_key(options.key_file)
+    if key is None and not is_loopback(options.host):
+        raise UsageError(
+            f"--host {printable(options.host)} is reached from other machines: set {VARIABLE}, or name a file of"
+            " your own with --key-file"
+        )
+    listening = _listen(options.host, options.port)
+    with listening:
+        from siamese_search.web.service import GalleryService
+
+        service = GalleryService(options)
+        warming = threading.Thread(target=_warm, args=(service,), name="warm", daemon=True)
+        warming.start()
+        from siamese_search.web.app import create_app
+
+        class Server(uvicorn.Server):
+            @contextmanager
+            def capture_signals(self) -> Iterator[None]:
+                """As uvicorn's own, but the end is a clean one: the signal is not raised again."""
+                before = {
+                    one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)
+                }
+                try:
+                    yield
+                finally:
+                    for one, handler in before.items():
+                        signal.signal(one, handler)
+
+        config = uvicorn.Config(
+            create_app(service, key),
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+            timeout_graceful_shutdown=_GRACE,
+        )
+        url = _url(options.host, listening.getsockname()[1])
+        started(url)
+        if options.open:
+            import webbrowser
+
+            threading.Timer(0.5, webbrowser.open, (url,)).start()
+        try:
+            Server(config).run(sockets=[listening])
+        finally:
+            service.close()
+
+
+def _warm(service: Any) -> None:
+    """Load while the first visitor is still on the way; what fails is said, and tried again by who asks."""
+    try:
+        service.warm()
+    except Exception:
+        logging.getLogger(__name__).exception("the gallery cannot be opened")
+    trouble = service.trouble
+    if trouble is not None:
+        sys.stderr.write(f"sss: {trouble}\n")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, number, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        made = socket.socket(family, kind, number)
+        try:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind(address)
+            made.listen(128)
+        except BaseException:
+            made.close()
+            raise
+    except (OSError, UnicodeError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        hint = "; name another with --port, or 0 for any that is free" if port else ""
+        raise SiameseSearchError(
+            f"cannot listen at {printable(host)} port {port}: {why.lower()}{hint}"
+        ) from None
+    return made
+
+
+def _url(host: str, port: int) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{shown}:{port}/"

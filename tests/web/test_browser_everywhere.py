@@ -1,0 +1,135 @@
+"""Every page: on a telephone, in light and dark, without scripts, read-only, behind a key."""
+
+from __future__ import annotations
+
+from browsing import IMAGES, serving
+
+PAGES = [
+    "/",
+    "/identities",
+    "/identity?name=0001",
+    "/review",
+    "/review/clusters",
+    "/map",
+    "/gallery",
+    "/nowhere",
+]
+
+
+def test_every_page_on_a_telephone_in_light_and_dark(read_server, tab):
+    page = tab(read_server, viewport={"width": 390, "height": 844}, has_touch=True)
+    for path in PAGES[:-1]:
+        assert page.goto(path).status == 200, path
+        page.wait_for_load_state("networkidle")
+        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide <= 0, f"{path} is {wide} px too wide"
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            paper, ink = page.evaluate(
+                """() => { const style = getComputedStyle(document.body);
+                return [style.backgroundColor, style.color].map((one) => one.match(/\\d+/g).map(Number)); }"""
+            )
+            assert (sum(paper) > sum(ink)) == (scheme == "light"), path
+        broken = page.evaluate(
+            "[...document.images].filter((one) => one.complete && !one.naturalWidth).map((one) => one.src)"
+        )
+        assert broken == [], path
+
+
+def test_reading_needs_no_script(drawn, read_server, tab):
+    page = tab(read_server, java_script_enabled=False)
+    page.goto("/")
+    page.locator("form.upload input[type=file]").set_input_files(drawn.queries["0002"])
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_url("**q=*")
+    assert page.locator("ol.cards .name").first.inner_text() == "0002"
+    page.locator(".facet li a").first.click()
+    page.wait_for_url("**where=*")
+    page.goto("/identities")
+    page.locator("a.picture").first.click()
+    page.locator(".group img").first.wait_for()
+    page.goto("/map")
+    assert page.locator("figure svg circle").count() == IMAGES
+    assert page.locator("canvas").is_hidden()
+    page.locator("figure a").first.click(force=True)
+    page.wait_for_load_state()
+    assert page.url != f"{read_server}/map"
+
+
+def test_a_line_around_images_on_the_map_lists_them_and_survives_a_reload(read_server, tab):
+    page = tab(read_server)
+    page.goto("/map?color=camera")
+    page.wait_for_load_state("networkidle")
+    box = page.locator("#plane").bounding_box()
+    corners = [(0.02, 0.02), (0.98, 0.02), (0.98, 0.98), (0.02, 0.98), (0.02, 0.05)]
+    for place, (x, y) in enumerate(corners):
+        page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"], steps=3)
+        if place == 0:
+            page.mouse.down()
+    page.mouse.up()
+    count = page.locator("#selected-count")
+    count.wait_for()
+    assert count.inner_text() == f"{IMAGES} images selected"
+    page.reload()
+    count.wait_for()
+    assert count.inner_text() == f"{IMAGES} images selected"
+    assert page.locator("#selected-cards li").count() == IMAGES
+    page.locator("#selected-search").click()
+    page.wait_for_url("**/?like=*")
+    page.wait_for_selector("ol.cards .name")
+
+
+def test_a_read_only_server_offers_no_change(read_server, tab):
+    page = tab(read_server)
+    for path in PAGES[1:-1]:
+        page.goto(path)
+        assert page.locator("form[method=post]").count() == 0, path
+    assert page.get_by_text("read-only").count() == 1
+
+
+def test_the_whole_search_works_by_keyboard(drawn, read_server, tab):
+    """Every control can be reached, and the one that has the focus is seen to have it."""
+    page = tab(read_server)
+    page.goto("/")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
+    reached = set()
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate("document.activeElement.getAttribute('href') ?? document.activeElement.type")
+        )
+        assert page.evaluate(
+            """() => [document.activeElement, document.activeElement.previousElementSibling].some(
+            (one) => one && getComputedStyle(one).outlineStyle !== 'none')"""
+        )
+    assert {"/identities", "/review", "/map", "/gallery", "file"} <= reached
+
+
+def test_a_key_is_asked_for_once(copied, chromium):
+    with serving(copied, key="correct-horse-battery-staple") as address:
+        context = chromium.new_context(base_url=address)
+        page = context.new_page()
+        page.goto("/identities")
+        assert page.locator("h1").inner_text() == "Sign in"
+        page.get_by_label("Key").fill("wrong")
+        page.get_by_role("button", name="Sign in").click()
+        page.locator("[role=alert]").wait_for()
+        page.get_by_label("Key").fill("correct-horse-battery-staple")
+        page.get_by_role("button", name="Sign in").click()
+        page.get_by_role("heading", name="Identities").wait_for()
+        page.get_by_role("button", name="Sign out").click()
+        page.goto("/identities")
+        assert page.locator("h1").inner_text() == "Sign in"
+        context.close()
+
+
+def test_what_is_not_there_is_said_in_one_line(read_server, chromium):
+    context = chromium.new_context(base_url=read_server)
+    page = context.new_page()
+    for path in ("/nowhere", "/identity?name=nobody", "/?q=gone"):
+        answer = page.goto(path)
+        assert answer.status == 404, path
+        assert page.locator("main h1").inner_text()
+        assert page.locator("main").get_by_role("link", name="Search").count() == 1
+    context.close()

@@ -1,0 +1,397 @@
+"""GalleryService over a real gallery: what it answers against the functions and against slow, obvious ways."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi", reason="the [web] extra is not installed")
+
+import siamese_search as sss
+from siamese_search.errors import ImageError, NotThereError, RefusedError, UsageError
+from siamese_search.gallery.opening import open_gallery
+from siamese_search.retrieval.options import SearchOptions
+from siamese_search.web.answers import Crop, Question, Upload
+from siamese_search.web.options import Limits, ServeOptions
+from siamese_search.web.service import GalleryService
+
+
+def points_of(store):
+    """Everything in the gallery: point id → (payload, vector)."""
+    with open_gallery(store) as gallery:
+        return {one.id: (dict(one.payload), one.vector) for one in gallery.scroll(with_vectors=True)}
+
+
+def labels_of(store):
+    return {key: dict(payload.items()) for key, (payload, _) in points_of(store).items()}
+
+
+@pytest.fixture(scope="module")
+def stored(drawn):
+    return points_of(drawn.store)
+
+
+@pytest.fixture(scope="module")
+def reads(drawn):
+    service = GalleryService(ServeOptions(store=str(drawn.store)))
+    yield service
+    service.close()
+
+
+@pytest.fixture
+def writes(copied):
+    service = GalleryService(ServeOptions(store=str(copied)))
+    service.store_path = copied
+    yield service
+    service.close()
+
+
+def photo(drawn):
+    return Path(next(iter(drawn.queries.values()))[0])
+
+
+def upload(path):
+    return Upload(path.read_bytes(), path.name)
+
+
+def same(answer, other):
+    return [(r.id, round(r.score, 6), r.match) for r in answer.results] == [
+        (r.id, round(r.score, 6), r.match) for r in other.results
+    ]
+
+
+@pytest.mark.parametrize("how", [
+    {}, {"group_by": "identity"}, {"where": ("camera=1",)}, {"rerank": True, "candidates": 30}, {"flip": True},
+])  # fmt: skip
+def test_an_upload_finds_what_its_file_finds(drawn, reads, how):
+    path = photo(drawn)
+    (found,) = reads.search(Question(uploads=(upload(path),)), SearchOptions(k=5, **how))
+    (expected,) = sss.search(path, store=drawn.store, k=5, **how)
+    assert same(found, expected)
+    assert found.verdict == expected.verdict
+    assert found.results[0].id
+    (token,) = reads.keep([upload(path)])
+    assert same(reads.search(Question(kept=(token,)), SearchOptions(k=5, **how))[0], expected)
+
+
+def test_several_fuse_and_others_push_away(drawn, reads):
+    one, two, other = (Path(paths[0]) for paths in list(drawn.queries.values())[:3])
+    fused = reads.search(Question(uploads=(upload(one), upload(two))), SearchOptions(k=5, together=True))
+    assert same(fused[0], sss.search(one, two, store=drawn.store, k=5, together=True)[0])
+    away = reads.search(Question(uploads=(upload(one),), away_uploads=(upload(other),)), SearchOptions(k=5))
+    assert same(away[0], sss.search(one, store=drawn.store, k=5, unlike=other)[0])
+    assert away[0].verdict is None
+
+
+def test_an_image_of_the_gallery_is_a_query_but_no_answer(drawn, reads, stored):
+    point, (payload, vector) = sorted(stored.items())[0]
+    (found,) = reads.search(Question(points=(point,)), SearchOptions(k=5))
+    (expected,) = sss.search(like=payload["key"], store=drawn.store, k=5)
+    assert same(found, expected)
+    assert point not in [one.id for one in found.results]
+    (nearest,) = reads.search(Question(vectors=(tuple(3 * vector.astype(float)),)), SearchOptions(k=1))
+    assert nearest.results[0].id == point
+    assert nearest.results[0].score == pytest.approx(1, abs=1e-4)
+
+
+def test_a_crop_is_a_search_for_that_part(drawn, reads, tmp_path):
+    path = photo(drawn)
+    image = Image.open(path)
+    width, height = image.size
+    part = tmp_path / "part.png"
+    image.crop((0, 0, width, height // 2)).save(part)
+    crop = Crop(0, 0, 1, (height // 2) / height)
+    (found,) = reads.search(Question(uploads=(upload(path),), crop=crop), SearchOptions(k=3))
+    assert same(found, sss.search(part, store=drawn.store, k=3)[0])
+    (whole,) = reads.keep([upload(path)])
+    cut = reads.recrop(whole, crop)
+    assert reads.kept_crop(cut) == crop
+    assert reads.kept_crop(whole) is None
+    again = reads.search(Question(kept=(cut,)), SearchOptions(k=3))[0]
+    assert again.results[0].score == pytest.approx(found.results[0].score, abs=0.02)
+    for box in (Crop(0.5, 0, 0.5, 1), Crop(0, 0, 2, 1), Crop(0, float("nan"), 1, 1), Crop(-0.1, 0, 1, 1)):
+        with pytest.raises(UsageError, match="a crop is"):
+            reads.search(Question(uploads=(upload(path),), crop=box), SearchOptions(k=3))
+
+
+def test_what_cannot_be_asked(drawn, reads, stored):
+    some = next(iter(stored))
+    for question, error, text in [
+        (Question(), UsageError, "nothing to search for"),
+        (Question(points=("nobody",)), NotThereError, "not the id"),
+        (Question(points=("00000000-0000-0000-0000-000000000000",)), NotThereError, "no image"),
+        (Question(kept=("gone",)), NotThereError, "no longer kept"),
+        (Question(vectors=((1.0, 2.0),)), UsageError, "finite numbers"),
+        (Question(vectors=((float("nan"),) * 128,)), UsageError, "finite numbers"),
+        (Question(points=(some,) * 17), UsageError, "at most 16"),
+        (Question(uploads=(Upload(b"no image", "a.jpg"),)), ImageError, "not an image"),
+        (Question(uploads=(Upload(b"", "a.jpg"),)), ImageError, "empty"),
+    ]:
+        with pytest.raises(error, match=text):
+            reads.search(question, SearchOptions(k=3))
+    with pytest.raises(UsageError, match="1 to 200"):
+        reads.search(Question(points=(some,)), SearchOptions(k=201))
+
+
+def test_uploads_are_bounded_in_pixels(drawn):
+    small = GalleryService(ServeOptions(store=str(drawn.store)), Limits(pixels=1000))
+    try:
+        with pytest.raises(ImageError, match="over the limit"):
+            small.search(Question(uploads=(upload(photo(drawn)),)), SearchOptions(k=1))
+    finally:
+        small.close()
+
+
+def test_kept_uploads_are_the_latest(drawn, monkeypatch):
+    from siamese_search.web import searching
+
+    monkeypatch.setattr(searching, "_KEPT", 2)
+    service = GalleryService(ServeOptions(store=str(drawn.store)))
+    try:
+        first, second, third = (service.keep([upload(photo(drawn))])[0] for _ in range(3))
+        with pytest.raises(NotThereError):
+            service.kept_picture(first)
+        assert service.kept_picture(second)
+        assert service.kept_picture(third)
+    finally:
+        service.close()
+
+
+def test_facets_count_what_is_there(reads, stored):
+    facets = {one.field: one for one in reads.facets(["camera=1"], values=3)}
+    there = [payload for payload, _ in stored.values() if payload["camera"] == "1"]
+    assert list(facets)[:2] == ["identity", "camera"]
+    assert not {"key", "path", "crc", "source", "size"} & set(facets)
+    identities = Counter(p["identity"] for p in there if p.get("identity") is not None)
+    assert facets["identity"].distinct == len(identities)
+    assert [n for _, n in facets["identity"].values] == sorted(identities.values(), reverse=True)[:3]
+    frames = [payload["frame"] for payload in there]
+    assert (facets["frame"].low, facets["frame"].high) == (min(frames), max(frames))
+
+
+def test_the_list_of_identities_has_all_and_pages(reads, stored):
+    counts = Counter(
+        p["identity"] for p, _ in stored.values() if p.get("identity") not in (None, "0000", "-1")
+    )
+    rows, total = reads.identities(limit=500)
+    assert total == len(counts)
+    assert {one.name: one.images for one in rows} == dict(counts)
+    paged = [one for start in range(0, total, 4) for one in reads.identities(start=start, limit=4)[0]]
+    assert paged == rows
+    for one in rows:
+        assert stored[one.shown][0]["identity"] == one.name
+        assert set(one.cameras) == {p["camera"] for p, _ in stored.values() if p.get("identity") == one.name}
+    assert {one.name for one in reads.identities("2", limit=500)[0]} == {n for n in counts if "2" in n}
+
+
+def test_an_identity_with_its_best_shot_and_who_is_likely_the_same(reads, stored):
+    name = reads.identities(limit=1)[0][0].name
+    view = reads.identity(name)
+    own = {i: v.astype(float) for i, (p, v) in stored.items() if p.get("identity") == name}
+    means = {i: np.mean([v @ w for j, w in own.items() if j != i]) for i, v in own.items()}
+    assert view.best == max(means, key=means.get)
+    assert {one.id: pytest.approx(one.similarity, abs=1e-5) for one in view.sightings} == means
+    frames = [(one.metadata["sequence"], one.metadata["frame"]) for one in view.sightings]
+    assert frames == sorted(frames)
+    assert view.time_field == "frame"
+    others: dict[str, float] = {}
+    for payload, vector in stored.values():
+        who = payload.get("identity")
+        if who not in (None, name, "0000", "-1"):
+            mean = float(np.mean([v @ vector for v in own.values()]))
+            others[who] = max(mean, others.get(who, -1))
+    best = sorted(others, key=others.get, reverse=True)[:5]
+    assert [one.name for one in view.suggestions] == best
+    assert [one.score for one in view.suggestions] == pytest.approx([others[n] for n in best], abs=1e-4)
+    assert all(0 <= one.probability <= 1 for one in view.suggestions)
+    with pytest.raises(NotThereError, match="nobody in the gallery is called"):
+        reads.identity("nobody at all")
+
+
+def test_an_image_is_shown_without_what_else_is_in_its_file(writes, tmp_path):
+    directory = tmp_path / "more"
+    directory.mkdir()
+    exif = Image.Exif()
+    exif[0x010E] = "SECRET-WORDS"
+    Image.new("RGB", (300, 600), (200, 30, 30)).save(directory / "x.jpg", exif=exif, comment=b"SECRET-WORDS")
+    sss.ingest(directory, store=writes.store_path)
+    (point,) = [i for i, (p, _) in points_of(writes.store_path).items() if p["key"] == "x.jpg"]
+    picture = writes.picture(point, size=100)
+    assert b"SECRET-WORDS" in (directory / "x.jpg").read_bytes()
+    assert b"SECRET-WORDS" not in picture.data
+    assert Image.open(io.BytesIO(picture.data)).size == (50, 100)
+    for bad in ("../../etc/passwd", str(directory / "x.jpg"), "", "%00"):
+        with pytest.raises(NotThereError):
+            writes.picture(bad)
+    (directory / "x.jpg").unlink()
+    with pytest.raises(ImageError, match="no such file"):
+        writes.picture(point)
+
+
+def two(service):
+    rows = service.identities(limit=2)[0]
+    return rows[0].name, rows[1].name
+
+
+def test_merge_and_undo_leave_all_as_it_was(writes):
+    before = labels_of(writes.store_path)
+    one, other = two(writes)
+    edit = writes.merge([other], one)
+    assert edit.changed == sum(p.get("identity") == other for p in before.values())
+    after = labels_of(writes.store_path)
+    assert {p.get("identity") for p in after.values()} == {p.get("identity") for p in before.values()} - {
+        other
+    }
+    assert all('"identity"' in after[i]["labelled"] for i in before if before[i].get("identity") == other)
+    writes.undo(edit.undo)
+    assert labels_of(writes.store_path) == before
+    assert [one.undone for one in writes.edits()] == [True]
+    with pytest.raises(RefusedError, match="already"):
+        writes.undo(edit.undo)
+
+
+def test_rename_split_and_assign_and_their_undo(writes):
+    before = labels_of(writes.store_path)
+    one, other = two(writes)
+    with pytest.raises(RefusedError, match="merge the two"):
+        writes.rename(one, other)
+    writes.rename(one, "  Zoë  ")
+    assert writes.identity("Zoë").total
+    view = writes.identity("Zoë")
+    split = writes.split([view.sightings[0].id])
+    assert writes.identity("new-0001").total == 1
+    with pytest.raises(UsageError, match="all images of"):
+        writes.split([view.sightings[0].id])
+    set_ = writes.assign([view.sightings[1].id], {"camera": "9", "hat": True, "frame": 5})
+    assert writes.sighting(view.sightings[1].id).metadata["hat"] is True
+    for edit in (set_, split, writes.edits()[-1]):
+        writes.undo(edit.undo)
+    assert labels_of(writes.store_path) == before
+
+
+def test_an_undo_never_takes_a_later_change_back(writes):
+    one, other = two(writes)
+    edit = writes.merge([other], one)
+    later = writes.rename(one, "later")
+    with pytest.raises(RefusedError, match="labelled again since"):
+        writes.undo(edit.undo)
+    writes.undo(later.undo)
+    writes.undo(edit.undo)
+    assert writes.identity(other).total
+
+
+@pytest.mark.parametrize("values", [
+    {"path": "/etc/passwd"}, {"key": "x"}, {"crc": 1}, {"labelled": "[]"}, {"frame": "soon"}, {"identity": ""},
+    {"identity": "a\nb"}, {"a\x00b": "x"}, {}, {"identity": "x" * 1001}, {"identity": "\udcff"},
+])  # fmt: skip
+def test_what_cannot_be_a_label_changes_nothing(writes, values):
+    before = labels_of(writes.store_path)
+    with pytest.raises(UsageError):
+        writes.assign([next(iter(before))], values)
+    assert labels_of(writes.store_path) == before
+
+
+def test_a_read_only_server_changes_nothing(drawn):
+    service = GalleryService(ServeOptions(store=str(drawn.store), read_only=True))
+    try:
+        before = labels_of(drawn.store)
+        one, other = two(service)
+        point = next(iter(before))
+        for call in (
+            lambda: service.rename(one, "x"), lambda: service.merge([one], other), lambda: service.undo("x"),
+            lambda: service.split([point]), lambda: service.assign([point], {"identity": "x"}),
+            lambda: service.review_new(point), lambda: service.review_skip(point),
+        ):  # fmt: skip
+            with pytest.raises(RefusedError, match="read-only"):
+                call()
+        assert labels_of(drawn.store) == before
+    finally:
+        service.close()
+
+
+def test_the_review_asks_about_the_least_certain_first(writes, stored):
+    queue = writes.review(limit=200)
+    unknown = {i for i, (p, _) in stored.items() if p.get("identity") is None}
+    assert {one.point for one in queue.items} == unknown
+    assert queue.remaining == queue.unlabelled == len(unknown)
+    sure = [one.uncertainty for one in queue.items]
+    assert sure == sorted(sure)
+    for item in queue.items:
+        assert item.uncertainty == abs(item.candidates[0].probability - 0.5)
+        scores = {
+            i: float(v @ stored[item.point][1]) for i, (p, v) in stored.items()
+            if i != item.point and p.get("identity") not in ("0000", "-1")
+        }  # fmt: skip
+        assert item.candidates[0].point == max(scores, key=scores.get)
+        assert item.candidates[0].identity == stored[item.candidates[0].point][0].get("identity")
+
+
+def test_answers_of_the_review_and_their_undo(writes):
+    before = labels_of(writes.store_path)
+    first = writes.review().items[0]
+    asked = first.candidates[0]
+    no = writes.review_no(first.point, asked.point)
+    item = next(one for one in writes.review(limit=200).items if one.point == first.point)
+    assert asked.point not in [one.point for one in item.candidates]
+    assert labels_of(writes.store_path) == before
+    writes.undo(no.undo)
+    assert writes.review().items[0].candidates[0] == asked
+
+    skip = writes.review_skip(first.point)
+    assert writes.review(limit=200).items[-1].point == first.point
+    writes.undo(skip.undo)
+    assert writes.review().items[0].point == first.point
+
+    count = writes.review().remaining
+    yes = writes.review_yes(first.point, asked.point)
+    now = labels_of(writes.store_path)
+    assert now[first.point]["identity"] == now[asked.point]["identity"]
+    assert writes.review().remaining < count
+    writes.undo(yes.undo)
+    new = writes.review_new(first.point)
+    assert labels_of(writes.store_path)[first.point]["identity"] == "new-0001"
+    writes.undo(new.undo)
+    assert labels_of(writes.store_path) == before
+
+
+def test_clusters_map_and_facts(drawn, reads, stored):
+    clusters = reads.clusters()
+    assert {i for one in clusters for i, _, _ in one.images} == {
+        i for i, (p, _) in stored.items() if p.get("identity") in (None, "0000", "-1")
+    }
+    found = reads.gallery_map(color="camera")
+    assert {one["id"] for one in found["points"]} == set(stored)
+    assert all(0 <= one["x"] <= 1 and 0 <= one["y"] <= 1 for one in found["points"])
+    assert all(one["value"] == stored[one["id"]][0]["camera"] for one in found["points"])
+    assert sum(one["count"] for one in found["legend"]) == len(stored)
+    info = reads.info()
+    assert info.facts["points"] == len(stored)
+    assert info.calibration["slope"] > 0
+    assert info.failures is None
+    assert info.evaluation is None
+    assert reads.galleries()["galleries"][0]["name"] == "default"
+
+
+def test_the_files_that_it_was_told_of_are_shown(drawn, tmp_path):
+    failures, report = tmp_path / "failed.jsonl", tmp_path / "report.json"
+    failures.write_text('{"path": "a.jpg", "reason": "empty file"}\n')
+    report.write_text('{"rank1": 0.5}')
+    options = ServeOptions(store=str(drawn.store), ingest_failures=str(failures), evaluation=str(report))
+    service = GalleryService(options)
+    try:
+        info = service.info()
+        assert info.failures == ({"path": "a.jpg", "reason": "empty file"},)
+        assert info.evaluation == {"rank1": 0.5}
+        failures.write_text("no JSON")
+        report.unlink()
+        info = service.info()
+        assert info.failures is None
+        assert info.evaluation is None
+        assert len(info.notes) == 2
+    finally:
+        service.close()
