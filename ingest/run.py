@@ -124,7 +124,7 @@ def ingest(
             cluster = RayPipeline(
                 bundle, ray, settings, device=options.device, threads=options.threads or 0, places=places
             )
-        return run_ingest(
+        summary: IngestSummary = run_ingest(
             roots,
             opened,
             embedder,
@@ -134,6 +134,7 @@ def ingest(
             stop=stop,
             pipeline=cluster,
         )
+        return summary
 
 
 def watch(

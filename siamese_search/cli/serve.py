@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
 from siamese_search.cli.output import write_text
@@ -27,7 +29,7 @@ def serve_command(options: ServeOptions) -> int:
 
     def started(url: str) -> None:
         write_text(f"Serving at {url} (Ctrl+C ends)\n")
-        click.get_text_stream("stdout").flush()
+        sys.stdout.flush()
 
     serve(options, started=started)
     return EXIT_DONE
