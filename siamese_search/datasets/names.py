@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from siamese_search.datasets.market1501 import is_market_name
 from siamese_search.datasets.naming import SAMPLE, Naming, naming_of, proposal
+from siamese_search.datasets.records import is_market_name
 from siamese_search.errors import DataError, UsageError, printable
 from siamese_search.options import PATTERN
 

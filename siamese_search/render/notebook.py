@@ -10,8 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from siamese_search.evaluation.report import EvaluationReport
-from siamese_search.render.charts import chart
-from siamese_search.render.curves import SIZE, STYLE, draw_all, draw_cmc, draw_roc, draw_scores
+from siamese_search.render.curves import SIZE, STYLE, chart, draw_all, draw_cmc, draw_roc, draw_scores
 from siamese_search.render.html import picture, rate, render
 from siamese_search.render.marks import known_identities
 from siamese_search.render.pages import shown_answer
