@@ -9,7 +9,7 @@ that command's options. They are checked by :meth:`Settings.check_commands`, bec
 knows which options there are. The table ``[server]`` is :class:`ServerSettings`.
 
 ``./sss.toml`` may come with somebody else's data. It can therefore not say what weakens the care taken of
-the API key (``insecure``, ``trusted_hosts``, ``server.grpc_port``, ``server.ca_file``), nor what is written
+the API key (``insecure``, ``trusted_hosts``, ``server.grpc_port``, ``server.ca_file``), who is let into `sss serve`, nor what is written
 (:data:`OUTPUTS`): only the user's own file and variables can.
 """
 
@@ -70,8 +70,10 @@ _TYPE_NAMES: dict[type, str] = {
     list: "a list of strings",
 }
 
-#: What ``./sss.toml`` cannot say.
-_USER_ONLY = frozenset({"insecure", "trusted_hosts", "server.grpc_port", "server.ca_file"})
+#: What ``./sss.toml`` cannot say; the last three open `sss serve` to others.
+_USER_ONLY = frozenset(
+    {"insecure", "trusted_hosts", "server.grpc_port", "server.ca_file", "host", "key_file", "allow_host"}
+)
 #: Options of commands that name what is written: a stranger's settings could name any file of the user's.
 OUTPUTS = frozenset(
     {"save", "star", "plot", "report", "out", "resume", "failures", "undo_file", "health_file", "calibrate"}
@@ -303,7 +305,7 @@ def _check_owner(name: str, key: str, own: bool) -> None:
     if key in _USER_ONLY and not own:
         raise SettingsError(
             f"{name}: {key} can be set in your own settings only (~/.config/sss/sss.toml), because it weakens"
-            " the care taken of the API key"
+            " the care taken of keys and of who is let in"
         )
 
 

@@ -165,6 +165,9 @@ def test_a_host_that_the_project_names_gets_no_key_unless_trusted(tmp_path, proj
         "[server]\ngrpc_port = 7000",
         '[server]\nca-file = "/tmp/ca.pem"',
         "[search]\ninsecure = true",
+        '[serve]\nhost = "0.0.0.0"',
+        '[serve]\nkey-file = "key"',
+        '[serve]\nallow-host = ["example.org"]',
     ],
 )
 def test_the_project_cannot_weaken_the_care_that_is_taken(tmp_path, project):
