@@ -183,6 +183,7 @@ def test_the_project_chooses_no_outputs(tmp_path, key):
 
 def test_every_option_that_names_a_file_is_an_output_or_known_to_be_read():
     read = {"teacher", "init", "holdout_ids", "images_root", "queries", "model", "store", "compare"}
+    read |= {"labels", "key_file", "evaluation", "ingest_failures"}
     for name in COMMANDS:
         for one in command_of(name).params:
             metavar = str(getattr(one, "metavar", "") or "")
