@@ -199,7 +199,7 @@ def test_push_and_pull_between_two_stores(filled: str, demo: Path, tmp_path: Pat
     assert (report.points, report.copied, report.kept, report.extra, report.verified) == (17, 17, 0, 0, 17)
     assert points(tmp_path / "far") == before
     assert sss.push(tmp_path / "far").to_json() | {"seconds": 0} == {
-        "points": 17, "copied": 0, "kept": 17, "extra": 0, "verified": 17, "seconds": 0,
+        "points": 17, "copied": 0, "kept": 17, "extra": 0, "verified": 17, "seconds": 0, "calibrated": False,
         "collection": "default", "from": ".sss", "to": str(tmp_path / "far"), "model": summary.model,
     }  # fmt: skip
     sss.drop("default")

@@ -53,7 +53,7 @@ def test_no_other_help_is_long(name: str, capsys: pytest.CaptureFixture[str]) ->
     assert len(capsys.readouterr().out.splitlines()) <= 80
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "export"])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("export", "serve")])
 def test_every_answer_has_a_format_with_a_short_form(name: str) -> None:
     flags = {flag for option in options(name) for flag in option.opts}
     assert {"--format", "--json"} <= flags

@@ -223,7 +223,7 @@ def test_an_error_keeps_nothing_of_its_file(tmp_path):
     with pytest.raises(ImageError) as caught:
         read_image(path)
     names = [frame.f_code.co_name for frame, _ in traceback.walk_tb(caught.value.__traceback__)]
-    assert names[1:] == ["read_image"]
+    assert names[1:] == ["read_image", "_guarded"]
     assert caught.value.__context__ is None
 
 

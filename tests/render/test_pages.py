@@ -44,7 +44,7 @@ def hostile(tmp_path, picture):
             tuple(found),
             paths[0],
             found[1].identity,
-            verdict=Verdict(0.01, 0.5, 10, 0.1, 10, 0.05),
+            verdict=Verdict(0.01, 0.5, 10, 0.1, 0.1, 10, 0.05),
         ),
         QueryResult(EVIL, path=Path(EVIL), error=f"no such file {EVIL}"),
         QueryResult("image 3", (result(1, None, tmp_path / "gone.jpg", sightings=2, cameras=(EVIL,)),)),
@@ -77,7 +77,7 @@ def test_a_browser_shows_it_without_a_complaint(hostile, tmp_path, dark):
 def test_frames_say_the_truth_and_words_the_verdict(picture):
     calibrated = QueryResult(
         "q", (result(1, "a", picture, match=True, probability=0.97), result(2, "b", picture, match=False)),
-        verdict=Verdict(0.01, 0.5, 10, 0.1, 10, 0.05),
+        verdict=Verdict(0.01, 0.5, 10, 0.1, 0.1, 10, 0.05),
     )  # fmt: skip
     page = html_sheet([calibrated])
     assert re.findall(r'class="tile (\w*)"', page) == ["query", "", ""]  # nobody knows who the query is

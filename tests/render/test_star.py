@@ -73,7 +73,7 @@ def test_frames_say_the_truth_and_badges_the_verdict(tmp_path):
     def found(rank, match, identity):
         return SearchResult(rank, 1 - rank / 20, identity, "1", path, "a.jpg", match=match)
 
-    verdict = Verdict(0.01, 0.5, 168, 0.815, 48, 1 / 96)
+    verdict = Verdict(0.01, 0.5, 168, 0.815, 1.68, 48, 1 / 96)
     cases = {"same": (None, "a", True, False), "other": (None, "b", False, True), "nobody": (None, None, False, False),
              "match": (True, None, True, False), "no": (False, None, False, True)}  # fmt: skip
     for name, (match, identity, green, red) in cases.items():
