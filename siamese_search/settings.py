@@ -9,8 +9,8 @@ that command's options. They are checked by :meth:`Settings.check_commands`, bec
 knows which options there are. The table ``[server]`` is :class:`ServerSettings`.
 
 ``./sss.toml`` may come with somebody else's data. It can therefore not say what weakens the care taken of
-the API key (``insecure``, ``trusted_hosts``, ``server.grpc_port``, ``server.ca_file``), who is let into `sss serve`, nor what is written
-(:data:`OUTPUTS`): only the user's own file and variables can.
+the API key (``insecure``, ``trusted_hosts``, ``server.grpc_port``, ``server.ca_file``), who is let into
+``sss serve``, nor what is written (:data:`OUTPUTS`): only the user's own file and variables can.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ _TYPE_NAMES: dict[type, str] = {
     list: "a list of strings",
 }
 
-#: What ``./sss.toml`` cannot say; the last three open `sss serve` to others.
+#: What ``./sss.toml`` cannot say; the last three open ``sss serve`` to others.
 _USER_ONLY = frozenset(
     {"insecure", "trusted_hosts", "server.grpc_port", "server.ca_file", "host", "key_file", "allow_host"}
 )

@@ -389,5 +389,5 @@ def test_every_command_with_json_is_documented() -> None:
     from siamese_search.cli.commands import COMMANDS
 
     text = DOCUMENT.read_text(encoding="utf-8")
-    for name in COMMANDS:
+    for name in set(COMMANDS) - {"serve"}:  # its JSON is that of an API: docs/serve.md
         assert f"## sss {name} --" in text

@@ -222,7 +222,7 @@ def test_colours_are_left_to_the_pictures_where_asked(
     blocks: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Image.new("RGB", (10, 20)).save(tmp_path / "a.png")
-    answer = QueryResult("q", results([tmp_path / "a.png"], match=False), tmp_path / "a.png")
+    answer = QueryResult("q", results([tmp_path / "a.png"], match=False), tmp_path / "a.png", identity="bob")
     assert "\x1b[31m╭─ 1 no match" in "\n".join(blocks(answer, 80))
     monkeypatch.setenv("NO_COLOR", "1")
     shown = "\n".join(blocks(answer, 80))

@@ -212,5 +212,5 @@ def test_an_image_that_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> N
     broken = min(people.iterdir())
     broken.write_bytes(b"no image")
     result = adapt(request(people, tmp_path / "run", CONFIG.with_options(epochs=1)))
-    assert [path for path, _ in result.failed] == [str(broken)]
+    assert [str(failure.path) for failure in result.failed] == [str(broken)]
     assert len(result.records) == 35
