@@ -21,7 +21,9 @@ from tests.support.documents import PAGES, ROOT, is_run_here, sessions, text_of
 README = text_of("README.md")
 ALL = "\n".join(map(text_of, PAGES))
 #: Pages whose commands are tested elsewhere, or that have none.
-LINKED = ("docs/scale.md", "docs/benchmarks.md", "docs/distributed.md", "docs/recipe.md", "docs/gpu.md")
+LINKED = (
+    "docs/serve.md", "docs/scale.md", "docs/benchmarks.md", "docs/distributed.md", "docs/recipe.md", "docs/gpu.md",
+)  # fmt: skip
 
 #: A short run at a small size; what the README says stays what is run.
 TRAINING = {
@@ -98,7 +100,8 @@ def test_the_commands_run_and_print_what_is_shown(page: str, workplace: tuple[Pa
 
 def test_every_verb_is_on_a_page() -> None:
     shown = {c.split()[1] for page in PAGES for c, _ in sessions(text_of(page)) if c.startswith("sss ")}
-    elsewhere = {"sweep", "quantise", "drop", "pull", "plan"}  # each in its own tests; plan on docs/scale.md
+    # each in its own tests; plan on docs/scale.md, serve on docs/serve.md
+    elsewhere = {"sweep", "quantise", "drop", "pull", "plan", "serve"}
     assert shown == set(COMMANDS) - elsewhere
 
 
