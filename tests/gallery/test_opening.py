@@ -234,6 +234,7 @@ def test_gallery_json_says_what_the_design_says(store: Path):
         "name": "default",
         "model": {"fingerprint": MODEL.fingerprint, "dim": 4, "name": "bundled"},
         "storage": {"vectors": "float32", "quantisation": "none"},
+        "notes": {},
     }
 
 

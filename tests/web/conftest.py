@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+import siamese_search as sss
+
 
 @dataclass(frozen=True)
 class Drawn:
@@ -28,7 +30,11 @@ def drawn(tmp_path_factory):
     from browsing import make_gallery
 
     place = tmp_path_factory.mktemp("drawn")
-    return Drawn(place, make_gallery(place))
+    found = Drawn(place, make_gallery(place))
+    sss.calibrate(
+        store=found.store
+    )  # drawn people are none of those that the bundled model was calibrated on
+    return found
 
 
 @pytest.fixture
