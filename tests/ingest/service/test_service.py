@@ -214,7 +214,7 @@ def test_a_full_disk_under_the_health_file_costs_the_health_file_alone(start, ro
     assert worker.wait_event("complete")["new"] == 3
     ballast.unlink()
     wait_until(lambda: health.exists() and json.loads(health.read_text())["state"] == "watching")
-    assert worker.events().count("health_file") == 2
+    wait_until(lambda: worker.events().count("health_file") == 2)  # said after it is written
     assert worker.end(signal.SIGHUP) == 0  # the end of its terminal is as good as any
     assert worker.lines[-1]["event"] == "stopped"
 
