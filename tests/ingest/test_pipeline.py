@@ -445,7 +445,7 @@ def test_an_error_of_any_stage_is_raised_as_it_is_and_ends_all_threads(
 
     target = {
         "scan": ("ingest.scan.scanned_file", 60),
-        "plan": ("ingest.planner.plan_files", 10),
+        "plan": ("ingest.plan.plan_files", 10),
         "decode": ("siamese_search.io.decoding.read_image", 60),
     }
     if stage in target:
