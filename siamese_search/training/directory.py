@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
+from siamese_search.datasets.records import Failure
 from siamese_search.errors import TrainingError, UsageError, printable
 from siamese_search.model.bundle import META_NAME
 from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint
@@ -15,6 +18,8 @@ from siamese_search.training.loop import Reporter
 from siamese_search.training.trainer import Progress, Trainer
 
 RUN_NAME = "run.json"
+
+Asked = TypeVar("Asked")
 
 
 def refuse_used(out: Path) -> None:
@@ -25,6 +30,35 @@ def refuse_used(out: Path) -> None:
     ):
         if (out / name).exists():
             raise TrainingError(f"{printable(out)}: already holds a run: {advice}, or choose another --out")
+
+
+def asked_before(out: Path, request_of: Callable[[dict[str, Any]], Asked]) -> Asked:
+    """What an unfinished run was started with: what ``request_of`` makes of its ``run.json``.
+
+    Raises TrainingError where there is none, where it cannot be read, and where the run is finished.
+    """
+    path = out / RUN_NAME
+    try:
+        request = request_of(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise TrainingError(
+            f"{printable(out)}: no run to resume, {RUN_NAME} is missing: check the directory"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"{printable(path)}: cannot be read ({error}): start again in another --out"
+        ) from None
+    if (out / META_NAME).exists():
+        raise TrainingError(f"{printable(out)}: this run is finished: use it with --model {printable(out)}")
+    return request
+
+
+def tell_failed(failed: Sequence[Failure], reporter: Reporter) -> None:
+    """Say which images cannot be read, if any."""
+    if failed:
+        reporter.message(
+            f"{len(failed)} images cannot be read and are left out, the first: {failed[0].path}: {failed[0].reason}"
+        )
 
 
 def restore(trainer: Trainer, out: Path, reporter: Reporter) -> list[dict[str, Any]]:

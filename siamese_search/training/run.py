@@ -19,7 +19,7 @@ from siamese_search.errors import TrainingError, UsageError, printable
 from siamese_search.io.files import atomic_write_text
 from siamese_search.io.resources import available_cpus
 from siamese_search.model import simple_cnn
-from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
+from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_heads
 from siamese_search.training.config import PRESETS, TrainConfig
@@ -34,7 +34,14 @@ from siamese_search.training.data import (
     read_paths,
     written_paths,
 )
-from siamese_search.training.directory import RUN_NAME, refuse_used, restore, training_device
+from siamese_search.training.directory import (
+    RUN_NAME,
+    asked_before,
+    refuse_used,
+    restore,
+    tell_failed,
+    training_device,
+)
 from siamese_search.training.history import plot_history
 from siamese_search.training.initial import initial_network, kind_of
 from siamese_search.training.linear_probe import fit_heads
@@ -117,12 +124,11 @@ def resume(
     threads: int = 0,
 ) -> TrainResult:
     """Continue the run in directory ``out`` from its last checkpoint, with the options it was started with."""
-    path = out / RUN_NAME
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+
+    def request_of(saved: dict[str, Any]) -> TrainRequest:
         if "neighbours" in saved["config"]:
             raise UsageError(f"{printable(out)}: a run of sss adapt: sss adapt --resume {printable(out)}")
-        request = TrainRequest(
+        return TrainRequest(
             data=read_paths(saved["data"]),
             out=out,
             config=TrainConfig(**{"ema": 0.0, **saved["config"]}),  # a run from before --ema has none
@@ -133,16 +139,8 @@ def resume(
             device=device,
             threads=threads,
         )
-    except FileNotFoundError:
-        raise TrainingError(
-            f"{printable(out)}: no run to resume, {RUN_NAME} is missing: check the directory"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(
-            f"{printable(path)}: cannot be read ({error}): start again in another --out"
-        ) from None
-    if (out / META_NAME).exists():
-        raise TrainingError(f"{printable(out)}: this run is finished: use it with --model {printable(out)}")
+
+    request = asked_before(out, request_of)
     return _joined(request, reporter or Silent(), stop or threading.Event(), resumed=True)
 
 
@@ -193,10 +191,7 @@ def _run(
     failed = [
         Failure.of(e.path, e.reason) for source in (images.pixels, held) if source for e in source.failed
     ]
-    if failed:
-        reporter.message(
-            f"{len(failed)} images cannot be read and are left out, the first: {failed[0].path}: {failed[0].reason}"
-        )
+    tell_failed(failed, reporter)
     if resumed:
         _check_same(out, images)
     classes = int(images.labels.max()) + 1

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
+
 from siamese_search.api.adaptation import proposals  # noqa: E402
 from siamese_search.errors import DataError, TrainingError, UsageError  # noqa: E402
 from siamese_search.model.bundle import load_bundle  # noqa: E402
@@ -23,7 +23,7 @@ from siamese_search.training import run as training  # noqa: E402
 from siamese_search.training.adapt.config import ADAPT, AdaptConfig  # noqa: E402
 from siamese_search.training.adapt.labels import read_confirmed  # noqa: E402
 from siamese_search.training.adapt.run import AdaptRequest, adapt, resume  # noqa: E402
-from siamese_search.training.loop import Silent  # noqa: E402
+from tests.support.stopping import StopAfter  # noqa: E402
 from tests.training.conftest import draw_people  # noqa: E402
 
 CONFIG = ADAPT.with_options(
@@ -34,19 +34,6 @@ CONFIG = ADAPT.with_options(
 
 def request(people: Path, out: Path, config: AdaptConfig = CONFIG, **options: object) -> AdaptRequest:
     return AdaptRequest(data=people, out=out, config=config, init="none", device="cpu", threads=1, **options)  # type: ignore[arg-type]
-
-
-class StopAfter(Silent):
-    """Asks the run to stop after some batches, as Ctrl-C does."""
-
-    def __init__(self, steps: int) -> None:
-        self.stop = threading.Event()
-        self.left = steps
-
-    def step(self, report: object) -> None:  # noqa: ARG002
-        self.left -= 1
-        if self.left == 0:
-            self.stop.set()
 
 
 def test_a_finished_run_is_a_bundle_with_a_history_of_its_clusters(people: Path, tmp_path: Path) -> None:

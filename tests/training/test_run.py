@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +28,7 @@ from siamese_search.training.data import HoldOut, load_split  # noqa: E402
 from siamese_search.training.run import Silent, TrainRequest, resume, train  # noqa: E402
 from siamese_search.training.teacher import save_vectors  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
+from tests.support.stopping import StopAfter  # noqa: E402
 
 SMALL = {"backbone": "test_efficientnet", "dim": 16, "height": 32, "width": 16}
 REID = PRESETS["reid"].with_options(
@@ -44,19 +44,6 @@ SIMPLE = PAIRS.with_options(backbone="simple_cnn", dim=16, height=32, width=16)
 def request(people: Path, out: Path, config: TrainConfig = REID, **options: object) -> TrainRequest:
     options.setdefault("holdout", HoldOut(amount=2))
     return TrainRequest(data=people, out=out, config=config, init="none", device="cpu", threads=1, **options)  # type: ignore[arg-type]
-
-
-class StopAfter(Silent):
-    """Asks the run to stop after some batches, as Ctrl-C does."""
-
-    def __init__(self, steps: int) -> None:
-        self.stop = threading.Event()
-        self.left = steps
-
-    def step(self, report: object) -> None:  # noqa: ARG002
-        self.left -= 1
-        if self.left == 0:
-            self.stop.set()
 
 
 @pytest.mark.parametrize("config", [REID, APN, PAIRS, SIMPLE], ids=["reid", "apn", "pairs", "simple_cnn"])

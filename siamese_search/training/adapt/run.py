@@ -24,7 +24,7 @@ from siamese_search.evaluation.labels import Labels
 from siamese_search.evaluation.verification import pair_scores
 from siamese_search.io.files import atomic_write_text
 from siamese_search.io.resources import available_cpus
-from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
+from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.calibration import Calibration
 from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.adapt.clusters import figures
@@ -32,7 +32,14 @@ from siamese_search.training.adapt.config import ADAPT, AdaptConfig, from_saved
 from siamese_search.training.adapt.labels import Confirmed, read_confirmed
 from siamese_search.training.adapt.trainer import ClusterTrainer
 from siamese_search.training.data import LabelledImages
-from siamese_search.training.directory import RUN_NAME, refuse_used, restore, training_device
+from siamese_search.training.directory import (
+    RUN_NAME,
+    asked_before,
+    refuse_used,
+    restore,
+    tell_failed,
+    training_device,
+)
 from siamese_search.training.history import plot_history
 from siamese_search.training.initial import initial_network, kind_of
 from siamese_search.training.loop import Loop, Reporter, Silent
@@ -138,12 +145,11 @@ def resume(
     threads: int = 0,
 ) -> AdaptResult:
     """Continue the run in directory ``out`` from its last checkpoint, with the options it was started with."""
-    path = out / RUN_NAME
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+
+    def request_of(saved: dict[str, Any]) -> AdaptRequest:
         if "neighbours" not in saved["config"]:
             raise UsageError(f"{printable(out)}: a run of sss train: sss train --resume {printable(out)}")
-        request = AdaptRequest(
+        return AdaptRequest(
             data=Path(saved["data"]),
             out=out,
             config=from_saved(saved["config"]),
@@ -153,16 +159,8 @@ def resume(
             device=device,
             threads=threads,
         )
-    except FileNotFoundError:
-        raise TrainingError(
-            f"{printable(out)}: no run to resume, {RUN_NAME} is missing: check the directory"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(
-            f"{printable(path)}: cannot be read ({error}): start again in another --out"
-        ) from None
-    if (out / META_NAME).exists():
-        raise TrainingError(f"{printable(out)}: this run is finished: use it with --model {printable(out)}")
+
+    request = asked_before(out, request_of)
     return _run(request, reporter or Silent(), stop or threading.Event(), resumed=True)
 
 
@@ -223,10 +221,7 @@ def _read(
         progress=lambda done, total: reporter.decoding(done, total, "reading images"),
     )  # fmt: skip
     failed = [Failure.of(error.path, error.reason) for error in pixels.failed]
-    if failed:
-        reporter.message(
-            f"{len(failed)} images cannot be read and are left out, the first: {failed[0].path}: {failed[0].reason}"
-        )
+    tell_failed(failed, reporter)
     records = [dataset.records[row] for row in pixels.usable.tolist()]
     if len(records) < 4:
         raise DataError(f"{printable(dataset.root)}: {len(records)} images are too few to cluster, give more")
