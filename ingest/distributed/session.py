@@ -75,7 +75,8 @@ def _quiet_ray(verbose: bool) -> Any:
     if not verbose:
         warnings.filterwarnings("ignore", module=r"ray\.")
         for handler in logging.getLogger("ray.data").handlers:
-            if not hasattr(handler, "_filename"):  # the terminal's; its log file stays
+            # Ray's own for the terminal. Its log file stays, and so do handlers that others have put there.
+            if type(handler).__module__.startswith("ray.") and not hasattr(handler, "_filename"):
                 handler.setLevel(logging.CRITICAL + 1)
     return ray
 

@@ -1,13 +1,14 @@
 """Where workers are put, and what is refused, without starting anything."""
 
 import importlib.util
+import logging
 import os
 from types import SimpleNamespace
 
 import pytest
 
 from ingest.distributed import session
-from ingest.distributed.session import RayOptions
+from ingest.distributed.session import RayOptions, _quiet_ray
 from siamese_search.errors import MissingExtraError, UsageError
 
 
@@ -68,3 +69,18 @@ def test_nothing_printed_below_reaches_the_terminal(capfd):
         os.write(2, b"chatter")
     os.write(2, b"after")
     assert capfd.readouterr().err == "after"
+
+
+def test_only_what_ray_says_to_the_terminal_is_silenced() -> None:
+    """Whoever listens to Ray's loggers, or to all loggers, goes on hearing."""
+    pytest.importorskip("ray.data")
+    logger, ours = logging.getLogger("ray.data"), logging.NullHandler()
+    logger.addHandler(ours)
+    try:
+        _quiet_ray(verbose=False)
+        own = [one for one in logger.handlers if type(one).__name__ == "PlainRayHandler"]
+        assert own
+        assert all(one.level > logging.CRITICAL for one in own)
+        assert ours.level == logging.NOTSET
+    finally:
+        logger.removeHandler(ours)
