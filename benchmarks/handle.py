@@ -52,6 +52,13 @@ def fill(store: str, images: int, seed: int = 0) -> None:
         gallery.upsert(ids, rows, payloads)
 
 
+def drawn_photos(directory: Path, count: int) -> list[Path]:
+    """So many queries: drawn people, again and again."""
+    generate_demo(directory / "demo", identities=4, cameras=2)
+    drawn = sorted((directory / "demo" / "gallery").glob("*.jpg"))
+    return [drawn[number % len(drawn)] for number in range(count)]
+
+
 def write_for_ever(store: str) -> None:
     """What the other process does: ten points at a time, with a pause."""
     number = 0
@@ -101,9 +108,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sss-handle-") as directory:
         store = os.path.join(directory, "store")  # noqa: PTH118
         fill(store, arguments.images)
-        generate_demo(Path(directory) / "demo", identities=4, cameras=2)
-        drawn = sorted((Path(directory) / "demo" / "gallery").glob("*.jpg"))
-        photos = [drawn[number % len(drawn)] for number in range(arguments.calls)]
+        photos = drawn_photos(Path(directory), arguments.calls)
         results = {"alone": measure(store, photos, arguments.threads)}
         if arguments.writing:
             command = [sys.executable, __file__, "--write", store]

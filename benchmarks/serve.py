@@ -32,9 +32,7 @@ from urllib.parse import urlsplit
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
-from handle import fill  # noqa: E402
-
-from siamese_search.datasets.demo import generate_demo  # noqa: E402
+from handle import drawn_photos, fill  # noqa: E402
 
 CLIENTS = (1, 4, 16)
 _EMBED = """
@@ -144,9 +142,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sss-serve-") as directory:
         store = os.path.join(directory, "store")  # noqa: PTH118
         fill(store, arguments.images)
-        generate_demo(Path(directory) / "demo", identities=4, cameras=2)
-        drawn = sorted((Path(directory) / "demo" / "gallery").glob("*.jpg"))
-        photos = [drawn[number % len(drawn)] for number in range(arguments.requests)]
+        photos = drawn_photos(Path(directory), arguments.requests)
         starts, used = [], []
         for _ in range(arguments.starts):
             before = resource.getrusage(resource.RUSAGE_CHILDREN)

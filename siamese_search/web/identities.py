@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from siamese_search.api.handle import GalleryHandle
-from siamese_search.datasets.records import BOOKKEEPING
+from siamese_search.datasets.records import BOOKKEEPING, DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.errors import NotThereError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import StoredPoint
@@ -148,7 +148,7 @@ class Identities:
         probes = [Probe(one.key, None, vector_of(gallery, one), SamePoint(one), never=True) for one in points]
         others = [
             Condition("identity", "present"),
-            Condition("identity", "!=", (str(points[0].identity), "-1", "0000")),
+            Condition("identity", "!=", (str(points[0].identity), JUNK_IDENTITY, DISTRACTOR_IDENTITY)),
         ]
         options = SearchOptions(k=most, group_by="identity")
         found = Searcher(gallery, embedder).answers([fuse(probes)], most, others, options)
