@@ -31,9 +31,8 @@ def drawn(tmp_path_factory):
 
     place = tmp_path_factory.mktemp("drawn")
     found = Drawn(place, make_gallery(place))
-    sss.calibrate(
-        store=found.store
-    )  # drawn people are none of those that the bundled model was calibrated on
+    # Drawn people are none of those that the bundled model was calibrated on.
+    sss.calibrate(store=found.store)
     return found
 
 
@@ -43,8 +42,9 @@ def copied(drawn, tmp_path):
     return shutil.copytree(drawn.store, tmp_path / ".sss")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium():
+    """Not for the session: while it is open its event loop is this thread's, and nobody else can run one."""
     from browsing import browser
 
     with browser() as opened:
