@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from siamese_search.errors import UsageError
 from siamese_search.model import simple_cnn
+from siamese_search.model.instance_mix import mix_statistics
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -33,9 +34,14 @@ class NetworkSpec:
     last_stride: Literal[1, 2] = 2
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    instance_mix: float = 0.0  # younger than the first bundles
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """Of a network without it, no word of ``instance_mix``: fingerprints are made of this."""
+        data = asdict(self)
+        if not self.instance_mix:
+            del data["instance_mix"]
+        return data
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> NetworkSpec:
@@ -86,6 +92,8 @@ class APNNetwork(nn.Module):
         self.backbone = _create_backbone(spec)
         if spec.last_stride == 1:
             _undo_last_stride(self.backbone)
+        if spec.instance_mix:
+            mix_statistics(self.backbone, spec.instance_mix)
         self.pool = _create_pool(spec)
         channels = int(getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features)
         self.embedding = nn.Linear(channels, spec.dim, bias=spec.neck == "none")

@@ -31,6 +31,11 @@ class TrainConfig:
     last_stride: Literal[1, 2] = hyperparameter(
         2, "stride of the last down-sampling; 1 doubles the final map and the cost"
     )
+    instance_mix: float = hyperparameter(
+        0.0,
+        "share of each image's own statistics in the normalisations of the stem and the first stage;"
+        " for other cameras",
+    )
 
     # batches
     batches: Literal["pk", "apn", "pairs"] = hyperparameter(
@@ -143,6 +148,7 @@ class TrainConfig:
             "teacher_weight": 0, "similarity_weight": 0, "weight_decay": 0, "warmup_epochs": 0, "grad_clip": 0,
             "freeze": 0, "restart": 0, "probe_epochs": 0, "flip": 0, "crop": 0, "erase": 0, "jitter": 0, "ema": 0,
             "zoom": 0, "tint": 0, "grey": 0, "blur": 0, "mixstyle": 0, "teacher_views": 0, "view_mix": 0,
+            "instance_mix": 0,
             "validate_every": 0, "checkpoint_minutes": 0, "seed": 0,
         }  # fmt: skip
         at_most = {
@@ -158,6 +164,7 @@ class TrainConfig:
             "mixstyle": 1,
             "teacher_views": 64,
             "view_mix": 1,
+            "instance_mix": 1,
             "label_smoothing": 0.9,
             "dim": 65_536,
             "ema": 0.99999,

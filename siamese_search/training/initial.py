@@ -37,7 +37,7 @@ def initial_network(
     mean, std = normalisation(config.backbone)
     spec = NetworkSpec(
         config.backbone, config.dim, config.height, config.width, config.pool, config.neck, config.last_stride,
-        mean, std,
+        mean, std, config.instance_mix,
     )  # fmt: skip
     torch.manual_seed(config.seed)
     network = APNNetwork(spec)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from siamese_search.training.backbone import stages
+from siamese_search.model.stages import stages
 from siamese_search.training.moving import moved
 
 #: Of the Beta distribution that the shares are drawn from: most are near 0 or 1.

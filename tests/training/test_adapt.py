@@ -15,6 +15,8 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 
 
+from safetensors.torch import load_file  # noqa: E402
+
 from siamese_search.api.adaptation import proposals  # noqa: E402
 from siamese_search.errors import DataError, TrainingError, UsageError  # noqa: E402
 from siamese_search.model.bundle import load_bundle  # noqa: E402
@@ -52,6 +54,19 @@ def test_a_finished_run_is_a_bundle_with_a_history_of_its_clusters(people: Path,
     assert out.shape == (2, 16)
     np.testing.assert_allclose(np.linalg.norm(result.embeddings, axis=1), 1, atol=1e-5)
     assert json.loads(json.dumps(result.to_json()))["clusters"] == result.final["clusters"]
+
+
+def test_no_epoch_at_all_renews_the_statistics_alone(people: Path, tmp_path: Path) -> None:
+    plain = adapt(request(people, tmp_path / "plain", CONFIG.with_options(epochs=0, statistics=False)))
+    renewed = adapt(request(people, tmp_path / "run", CONFIG.with_options(epochs=0)))
+    assert plain.history == renewed.history == []
+    assert renewed.final["clusters"] >= 1
+    one, other = (load_file(tmp_path / name / "model.safetensors") for name in ("plain", "run"))
+    changed = {name for name in one if not torch.equal(one[name], other[name])}
+    assert changed
+    assert all("running" in name or "num_batches" in name for name in changed)
+    with pytest.raises(UsageError, match="--epochs"):
+        CONFIG.with_options(epochs=-1)
 
 
 def test_labels_of_the_directory_change_nothing(people: Path, tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch.nn import functional as F  # noqa: E402
+from torch.nn.modules.batchnorm import _BatchNorm  # noqa: E402
 
 from siamese_search.errors import UsageError  # noqa: E402
+from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.training.adapt.clusters import centred, figures  # noqa: E402
 from siamese_search.training.adapt.config import ADAPT  # noqa: E402
 from siamese_search.training.adapt.memory import Memory  # noqa: E402
 from siamese_search.training.adapt.sampler import ClusterSampler  # noqa: E402
+from siamese_search.training.adapt.statistics import FORMER, renew_statistics  # noqa: E402
 from siamese_search.vectors.clustering import cluster  # noqa: E402
 
 
@@ -174,3 +177,50 @@ def test_figures_of_clusters_by_hand():
 def test_a_value_that_cannot_work_is_refused_by_its_option(wrong):
     with pytest.raises(UsageError, match=f"--{next(iter(wrong))}"):
         ADAPT.with_options(**wrong)
+
+
+class Pixels:
+    """Of images that are in memory: what the statistics need of a source."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = images
+
+    def get(self, rows: np.ndarray) -> np.ndarray:
+        return self.images[rows]
+
+
+@pytest.mark.parametrize("mix", [0.0, 0.4])
+def test_renewed_statistics_are_those_of_all_images_and_some_of_the_former(mix):
+    """The first normalisation reads the images themselves: its statistics can be summed by hand."""
+    spec = NetworkSpec("test_efficientnet", 8, 32, 16, neck="bn", instance_mix=mix)
+    network, images = (
+        APNNetwork(spec),
+        np.random.default_rng(0).integers(0, 255, (160, 32, 16, 3)).astype(np.uint8),
+    )
+    norm = network.backbone.bn1
+    with torch.no_grad():
+        norm.running_mean.fill_(5.0)
+        maps = network.backbone.conv_stem(network.normalise(torch.from_numpy(images)))
+    weights = {name: value.clone() for name, value in network.state_dict().items() if "running" not in name}
+    assert renew_statistics(network, Pixels(images), np.arange(160)) == 1 + sum(
+        isinstance(module, _BatchNorm) for module in network.modules() if module is not norm
+    )
+    share = 160 / (160 + FORMER)
+    torch.testing.assert_close(
+        norm.running_mean, maps.mean((0, 2, 3)) * share + 5.0 * (1 - share), rtol=1e-3, atol=1e-3
+    )
+    torch.testing.assert_close(
+        norm.running_var, maps.var((0, 2, 3)) * share + 1 - share, rtol=1e-2, atol=1e-2
+    )
+    assert not any(module.training for module in network.modules())
+    assert norm.momentum == 0.1
+    for name, value in weights.items():
+        if "num_batches" not in name:
+            assert torch.equal(network.state_dict()[name], value)
+
+
+def test_a_network_without_normalisations_stays_as_it_is():
+    network = APNNetwork(NetworkSpec("test_convnext", 5, 32, 32))
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    assert renew_statistics(network, Pixels(np.zeros((4, 32, 32, 3), np.uint8)), np.arange(4)) == 0
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())

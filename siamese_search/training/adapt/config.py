@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from siamese_search.errors import UsageError
@@ -17,13 +17,16 @@ _UNUSED = frozenset({
 
 
 #: What the network is: where nothing else is asked for, as the model that is adapted.
-SPEC = ("backbone", "dim", "height", "width", "pool", "neck", "last_stride")
+SPEC = ("backbone", "dim", "height", "width", "pool", "neck", "last_stride", "instance_mix")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptConfig(TrainConfig):
     """One adaptation; its usual values are :data:`ADAPT`."""
 
+    statistics: bool = hyperparameter(
+        True, "begin with the statistics of these images in the normalisations; --epochs 0 ends there"
+    )
     iters: int = hyperparameter(0, "batches of an epoch; 0: as many as the images make")
     neighbours: int = hyperparameter(12, "about as many images as an identity has")
     least: float = hyperparameter(
@@ -43,7 +46,7 @@ class AdaptConfig(TrainConfig):
     )
 
     def check(self) -> None:
-        TrainConfig.check(self)
+        TrainConfig.check(replace(self, epochs=1) if self.epochs == 0 else self)
         for name, least, most in (
             ("iters", 0, 10**9), ("neighbours", 1, 10_000), ("least", 1e-6, 1), ("temperature", 1e-3, 10),
             ("momentum", 0, 1), ("settle", 0, 1),

@@ -30,6 +30,7 @@ from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.adapt.clusters import figures
 from siamese_search.training.adapt.config import ADAPT, AdaptConfig, from_saved
 from siamese_search.training.adapt.labels import Confirmed, read_confirmed
+from siamese_search.training.adapt.statistics import renew_statistics
 from siamese_search.training.adapt.trainer import ClusterTrainer
 from siamese_search.training.data import LabelledImages
 from siamese_search.training.directory import (
@@ -191,6 +192,12 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
     reporter.message(f"{text}; {config.height}×{config.width}, {device}")
     if not resumed:
         _start_directory(request, learned)
+        if config.statistics:
+            count = renew_statistics(
+                network, images.pixels, images.rows, seed=config.seed, device=device,
+                progress=lambda done, total: reporter.decoding(done, total, "statistics of these images"),
+            )  # fmt: skip
+            reporter.message(f"statistics of these images in {count} normalisations")
     trainer = ClusterTrainer(network, config, images, cameras=cameras, seeds=confirmed.seeds, device=device)
     rows = restore(trainer, out, reporter) if resumed else []
     loop = _ClusterLoop(
@@ -204,7 +211,8 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
     extra = _summary(request, len(images.records), rows, final)
     if calibration is not None:
         extra["calibration"] = calibration.to_json()
-    plot_history(out, rows, f"{len(images.records)} images without labels, {config.backbone}")
+    if rows:  # none with --epochs 0
+        plot_history(out, rows, f"{len(images.records)} images without labels, {config.backbone}")
     save_bundle(trainer.result, out, extra)
     images.pixels.close()
     return AdaptResult(
