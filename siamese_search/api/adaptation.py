@@ -18,7 +18,7 @@ from siamese_search.curation.identities import (
     status_of,
     write_review,
 )
-from siamese_search.datasets.layouts import detect_layout
+from siamese_search.datasets.layouts import survey
 from siamese_search.datasets.records import point_id
 from siamese_search.errors import MissingExtraError, UsageError
 from siamese_search.options import layout_of, request
@@ -66,7 +66,7 @@ def adapt(
         )
     else:
         place = Path(settings.data if data is None else data)
-        detect_layout(place, layout_of(options))  # fails before torch is imported, which takes seconds
+        survey(place, layout_of(options))  # fails before torch is imported, which takes seconds
         config = configured(os.fspath(options.init), **hyperparameters)
         run = _adapting()
         asked = run.AdaptRequest(
