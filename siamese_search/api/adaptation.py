@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from siamese_search.api.training import new_run_directory
-from siamese_search.curation.identities import (
-    Proposal,
-    Proposals,
-    mean_similarity,
-    status_of,
-    write_review,
-)
+from siamese_search.curation.identities import Proposal, Proposals, mean_similarity, status_of, write_review
 from siamese_search.datasets.layouts import survey
 from siamese_search.datasets.records import point_id
 from siamese_search.errors import MissingExtraError, UsageError

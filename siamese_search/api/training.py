@@ -21,12 +21,7 @@ from numpy.typing import NDArray
 from siamese_search.errors import DataError, MissingExtraError, TrainingError, UsageError, printable
 from siamese_search.options import layout_of, request
 from siamese_search.training.options import RunOptions, SweepOptions
-from siamese_search.workspace import (
-    StrPath,
-    current_settings,
-    load,
-    query_images,
-)
+from siamese_search.workspace import StrPath, current_settings, load, query_images
 
 if TYPE_CHECKING:
     from siamese_search.model.bundle import Bundle
