@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Python puts this script's own directory first, where "ingest" would be the benchmark of that name.
 sys.path[0] = str(ROOT)
 
-from siamese_search.datasets.layouts import scan_records  # noqa: E402
+from siamese_search.datasets.layouts import survey  # noqa: E402
 from siamese_search.io.files import atomic_write_text  # noqa: E402
 from siamese_search.io.images import read_image  # noqa: E402
 from siamese_search.model.bundle import load_bundle  # noqa: E402
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     bundle = load_bundle(options.model)
-    records = list(scan_records(options.images))
+    records = list(survey(options.images).stream())
     chosen = records[:: max(1, len(records) // options.limit)][: options.limit]
     pixels = np.stack([read_image(record.path, bundle.input_size) for record in chosen])
     with tempfile.TemporaryDirectory() as scratch:

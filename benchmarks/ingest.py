@@ -41,7 +41,7 @@ sys.path[0] = str(ROOT)
 
 from ingest.pipeline import run_ingest  # noqa: E402
 from ingest.summary import IngestSummary  # noqa: E402
-from siamese_search.datasets.layouts import scan_records  # noqa: E402
+from siamese_search.datasets.layouts import survey  # noqa: E402
 from siamese_search.gallery import open_gallery  # noqa: E402
 from siamese_search.gallery.contract import ModelRef  # noqa: E402
 from siamese_search.io.files import atomic_write_text  # noqa: E402
@@ -204,7 +204,7 @@ def _linked(images: Path, root: Path, limit: int) -> tuple[Path, int]:
     """A directory of the first ``limit`` images, so that a part of a set can be measured."""
     root.mkdir()
     count = 0
-    for record in scan_records(images):
+    for record in survey(images).stream():
         place = root / f"{count:07d}{record.path.suffix}"
         try:
             os.link(record.path, place)

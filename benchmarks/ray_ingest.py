@@ -122,7 +122,7 @@ def main() -> None:
     if options.engine:
         print(json.dumps(one_run(options)))
         return
-    from siamese_search.datasets.layouts import scan_records
+    from siamese_search.datasets.layouts import survey
     from siamese_search.io.files import atomic_write_text
     from siamese_search.io.resources import available_cpus
 
@@ -130,7 +130,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "images"
         root.mkdir()
-        for count, record in enumerate(scan_records(options.images)):
+        for count, record in enumerate(survey(options.images).stream()):
             if count == options.limit:
                 break
             shutil.copy(record.path, root / f"{count:07d}{record.path.suffix}")

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingest.options import IngestOptions, RayOptions
-from ingest.overlap import overlaps
 from siamese_search.errors import GalleryNotFoundError, UsageError, printable
 from siamese_search.io.location import protocol_of, redacted
 from siamese_search.options import layout_of, request
@@ -29,11 +28,15 @@ if TYPE_CHECKING:
     from ingest.options import WatchOptions
     from ingest.summary import IngestSummary, Progress
     from ingest.watching.watch import Observer
+    from siamese_search.datasets.layouts import Survey
     from siamese_search.gallery.contract import Gallery
     from siamese_search.model.embedder import Embedder
     from siamese_search.settings import Settings
 
 _log = logging.getLogger(__name__)
+
+#: Sources of a gallery that are compared with the roots of an ingest.
+_SOURCES = 10_000
 
 
 @request(IngestOptions)
@@ -112,7 +115,7 @@ def ingest(
         ) as (opened, bundle),
     ):
         if options.source is None:
-            for line in overlaps(roots, opened):
+            for line in _overlaps(roots, opened):
                 _log.warning("%s", line)
         embedder: Embedder = LazyEmbedder(bundle, options.device, options.threads or 0)
         if around is not None:
@@ -135,6 +138,28 @@ def ingest(
             pipeline=cluster,
         )
         return summary
+
+
+def _overlaps(roots: Sequence[Survey], gallery: Gallery) -> Iterator[str]:
+    """A sentence for each source of the gallery that holds a root's directory, or lies in it.
+
+    An image in both has two keys, and so two points. For roots whose source is their own directory. Sources are
+    compared as text, for a directory may have gone.
+    """
+    if "source" not in gallery.fields():
+        return
+    sources = [str(source) for source in gallery.facet("source", limit=_SOURCES)]
+    for root in roots:
+        if hasattr(root, "url"):
+            continue
+        here = root.source
+        for there in sources:
+            inner, outer = (here, there) if len(here) > len(there) else (there, here)
+            if here != there and inner.startswith(os.path.join(outer, "")):  # noqa: PTH118 - keys, not paths
+                yield (
+                    f"{printable(here)}: the gallery also has images of {printable(there)}, and one of the two lies in"
+                    " the other: an image in both stands there twice (ingest one of them, always the same)"
+                )
 
 
 def watch(

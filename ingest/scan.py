@@ -203,7 +203,7 @@ def check_images(roots: Sequence[Survey], prune: Prune) -> None:
 def scan_files(
     roots: Sequence[Survey], source: str | None = None, shard: Shard | None = None
 ) -> Iterator[list[ScannedFile]]:
-    """Chunks of at most :data:`CHUNK` files, root by root, in the deterministic order of ``scan_records``.
+    """Chunks of at most :data:`CHUNK` files, root by root, in the deterministic order of ``Survey.stream``.
 
     roots: from :func:`survey_roots`. source: the name that keys belong to, for all roots; by default each
     root's own directory (of a CSV: the one that its paths are relative to). shard: only its files, and of

@@ -152,7 +152,7 @@ def test_the_options_and_settings_that_are_named_exist(
     import click
 
     from ingest.__main__ import command as service
-    from siamese_search.cli.config import command_defaults
+    from siamese_search.cli.commands import command_defaults
     from siamese_search.cli.main import cli
 
     context = click.Context(cli)

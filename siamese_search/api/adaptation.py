@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from siamese_search.api.training import new_run_directory
-from siamese_search.curation.identities import Proposal, Proposals, Status
-from siamese_search.datasets.layouts import detect_layout
+from siamese_search.curation.identities import Proposal, Proposals, mean_similarity, status_of, write_review
+from siamese_search.datasets.layouts import survey
 from siamese_search.datasets.records import point_id
 from siamese_search.errors import MissingExtraError, UsageError
 from siamese_search.options import layout_of, request
@@ -60,7 +60,7 @@ def adapt(
         )
     else:
         place = Path(settings.data if data is None else data)
-        detect_layout(place, layout_of(options))  # fails before torch is imported, which takes seconds
+        survey(place, layout_of(options))  # fails before torch is imported, which takes seconds
         config = configured(os.fspath(options.init), **hyperparameters)
         run = _adapting()
         asked = run.AdaptRequest(
@@ -107,7 +107,6 @@ def _adapting() -> Any:
 
 def _show(result: AdaptResult) -> None:
     """Write the clusters of the finished model beside it: to look at, and to review."""
-    from siamese_search.curation.review import write_review
     from siamese_search.render.clusters import draw_clusters
 
     found = proposals(result)
@@ -121,11 +120,9 @@ def proposals(result: AdaptResult) -> Proposals:
 
     One in which a person gave an identity takes it; one with several is a conflict.
     """
-    labels, vectors = result.clusters, result.embeddings.astype(np.float64)
+    labels = result.clusters
     sizes = np.bincount(labels)
-    sums = np.zeros((len(sizes), vectors.shape[1]))
-    np.add.at(sums, labels, vectors)
-    means = (np.einsum("ij,ij->i", vectors, sums[labels]) - 1) / np.maximum(sizes[labels] - 1, 1)
+    means = mean_similarity(result.embeddings, labels, sizes)
     places = {int(label): place for place, label in enumerate(np.argsort(-sizes, kind="stable"), 1)}
     given: dict[int, set[str]] = {}
     for row, name in enumerate(result.confirmed):
@@ -136,9 +133,7 @@ def proposals(result: AdaptResult) -> Proposals:
     for row in sorted(range(len(labels)), key=lambda row: (places[int(labels[row])], -means[row], row)):
         record, label = result.records[row], int(labels[row])
         names, place, size = given.get(label, set()), places[label], int(sizes[label])
-        status: Status = (
-            "single" if size == 1 else "conflict" if len(names) > 1 else "known" if names else "new"
-        )
+        status = status_of(size, names)
         proposed = {"known": next(iter(names), ""), "new": f"new-{place:04d}"}.get(status, "")
         images.append(
             Proposal(

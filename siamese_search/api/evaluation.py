@@ -14,12 +14,7 @@ from siamese_search.errors import BundleError, DataError, UsageError, printable
 from siamese_search.evaluation.options import EvaluateOptions
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.options import layout_of, request
-from siamese_search.workspace import (
-    Notify,
-    StrPath,
-    current_settings,
-    load,
-)
+from siamese_search.workspace import Notify, StrPath, current_settings, load
 
 if TYPE_CHECKING:
     from siamese_search.evaluation.compare import PairedReport

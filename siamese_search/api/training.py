@@ -21,12 +21,7 @@ from numpy.typing import NDArray
 from siamese_search.errors import DataError, MissingExtraError, TrainingError, UsageError, printable
 from siamese_search.options import layout_of, request
 from siamese_search.training.options import RunOptions, SweepOptions
-from siamese_search.workspace import (
-    StrPath,
-    current_settings,
-    load,
-    query_images,
-)
+from siamese_search.workspace import StrPath, current_settings, load, query_images
 
 if TYPE_CHECKING:
     from siamese_search.model.bundle import Bundle
@@ -63,7 +58,7 @@ def train(
 
     Needs the ``[torch]`` extra (else MissingExtraError). Raises DataError, TrainingError, UsageError.
     """
-    from siamese_search.datasets.layouts import detect_layout
+    from siamese_search.datasets.layouts import survey
     from siamese_search.training.config import preset as find_preset
 
     settings = current_settings()
@@ -79,7 +74,7 @@ def train(
         if not sources:
             raise UsageError("nothing to train on; name at least one data set")
         for source in sources:
-            detect_layout(source, layout_of(options))  # fails before torch is imported, which takes seconds
+            survey(source, layout_of(options))  # fails before torch is imported, which takes seconds
     run = _training()
     if options.resume is not None:
         resumed: TrainResult = run.resume(Path(options.resume), reporter, stop, options.device, threads)

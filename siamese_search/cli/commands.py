@@ -1,8 +1,13 @@
-"""Which commands there are, and where each is; the modules are imported one by one, when they are called."""
+"""Which commands there are, where each is, and the defaults that ``sss.toml`` has for its options.
+
+The modules are imported one by one, when they are called. ``k = 20`` in the table ``[search]`` is ``sss search -k 20``.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
 import click
 
@@ -23,7 +28,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     },
     "Train and measure": {
         "evaluate": ("siamese_search.cli.evaluate", "Measure a model on identities it has never seen."),
-        "calibrate": ("siamese_search.cli.calibrate", "Measure what scores mean in a gallery."),
+        "calibrate": ("siamese_search.cli.evaluate", "Measure what scores mean in a gallery."),
         "train": ("siamese_search.cli.train", "Train a model on your own identities."),
         "adapt": ("siamese_search.cli.adapt", "Adapt a model to your images, without labels."),
         "sweep": ("siamese_search.cli.train", "Train with several values of an option and compare them."),
@@ -41,7 +46,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "plan": ("siamese_search.cli.plan", "Size a store: memory, disk, nodes, hours."),
         "push": ("siamese_search.cli.transfer", "Copy a gallery into another store."),
         "pull": ("siamese_search.cli.transfer", "Copy a gallery out of another store."),
-        "export": ("siamese_search.cli.export", "Write a gallery to a file for other programs."),
+        "export": ("siamese_search.cli.transfer", "Write a gallery to a file for other programs."),
     },
 }
 
@@ -58,3 +63,26 @@ def command_of(name: str) -> click.Command:
     """The command of this name, its module imported."""
     command: click.Command = getattr(import_module(COMMANDS[name][0]), f"{name}_command")
     return command
+
+
+def command_defaults(name: str) -> Mapping[str, Any]:
+    """The settings files' defaults for one command's options.
+
+    All command tables are checked, so that a mistake in one is found by the first command that runs; the
+    commands' modules are loaded only if there are tables at all. Raises SettingsError.
+    """
+    from siamese_search.settings import load_settings
+
+    settings = load_settings()
+    if not settings.commands:
+        return {}
+    settings.check_commands(_known_options(settings.commands))
+    return settings.commands.get(name, {})
+
+
+def _known_options(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    known: dict[str, list[str]] = {name: [] for name in COMMANDS}
+    for name in set(tables) & set(COMMANDS):
+        command = command_of(name)
+        known[name] = [str(p.name) for p in command.params if p.param_type_name == "option"]
+    return known

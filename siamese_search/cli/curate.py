@@ -176,21 +176,9 @@ def _print_duplicates(groups: Sequence[Group], format: str, null: bool) -> int:
         for group in groups:
             write_json(_shape(group), lines=True)
     elif format == "csv":
-        header = [
-            "group",
-            "kind",
-            "keep",
-            "path",
-            "key",
-            "source",
-            "identity",
-            "score",
-            "size",
-            "width",
-            "height",
-        ]
+        columns = ("kind", "keep", "path", "key", "source", "identity", "score", "size", "width", "height")
         write_csv(
-            header,
+            ["group", *columns],
             (
                 [number, group.kind, index == 0, one.path, one.key, one.source, one.identity, f"{one.score:.6f}",
                  one.size, one.width, one.height]
@@ -276,7 +264,7 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
     at the end. At most 20,000 images at once.
     """
     from siamese_search.api import curation
-    from siamese_search.curation.review import write_review
+    from siamese_search.curation.identities import write_review
     from siamese_search.render.clusters import draw_clusters
 
     if save is not None and save.suffix.lower() != ".png":

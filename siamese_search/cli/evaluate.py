@@ -1,4 +1,4 @@
-"""``sss evaluate``: how far to trust the answers."""
+"""``sss evaluate``: how far to trust the answers; ``sss calibrate``: what scores mean in a gallery."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import json_option
+from siamese_search.cli.options import json_option, place_options
 from siamese_search.cli.output import note, safe, warn, write_json, write_pairs, write_table, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from siamese_search.evaluation.options import EvaluateOptions
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.model.calibration import Calibration
 
-EPILOG = """\b
+_EPILOG = """\b
 Examples:
   sss evaluate                                      the newest run, on the identities it held out
   sss evaluate photos/ --model runs/first           a model, on any labelled images
@@ -34,8 +34,16 @@ Examples:
 Matches from the query's own camera do not count, unless --no-cameras says so.
 """
 
+_CALIBRATE_EPILOG = """\b
+Examples:
+  sss calibrate                    by the labels of the gallery in use
+  sss calibrate --gallery station  of another one
+  sss calibrate --undo             take the last one back
+  sss evaluate photos/ --calibrate by labelled images that are in no gallery
+"""
 
-@click.command("evaluate", epilog=EPILOG, short_help="Measure a model on identities it has never seen.")
+
+@click.command("evaluate", epilog=_EPILOG, short_help="Measure a model on identities it has never seen.")
 @click.argument("data", type=click.Path(), required=False, metavar="[DATA]")
 @click_options(
     EvaluateOptions,
@@ -216,12 +224,12 @@ def _calibrated(report: EvaluationReport) -> list[tuple[str, str | None]]:
         return [("calibration", f"pairs that the model's thresholds let pass  {kept}")] if kept else []
     undo = "; sss calibrate --undo takes it back" if report.calibrated_place.startswith("gallery") else ""
     return [
-        ("calibrated", f"least score at a false match rate of  {thresholds(found)}"),
+        ("calibrated", f"least score at a false match rate of  {_thresholds(found)}"),
         ("written to", f"{report.calibrated_place}{undo}"),
     ]
 
 
-def thresholds(found: Calibration) -> str:
+def _thresholds(found: Calibration) -> str:
     """The least scores at the rates that are shown."""
     from siamese_search.evaluation.report import CALIBRATED_RATES
 
@@ -247,3 +255,32 @@ def _rate(value: float | None) -> str:
 
 def _number(value: float | None) -> str:
     return "n/a" if value is None or value != value else f"{value:.4f}"
+
+
+@click.command("calibrate", epilog=_CALIBRATE_EPILOG, short_help="Measure what scores mean in a gallery.")
+@click.option("--undo", is_flag=True, help="Take the last calibration back; again: put it in its place.")
+@place_options
+@json_option
+def calibrate_command(undo: bool, store: str | None, gallery: str | None, json: bool) -> None:
+    """Measure what scores mean on the labelled images of a gallery, and keep that in the gallery.
+
+    From then on its searches say match or no match by that. No image is read; the model stays as it is. The former
+    calibration is kept, for --undo.
+    """
+    from siamese_search.api.calibration import calibrate
+
+    found = calibrate(store=store, gallery=gallery, undo=undo)
+    if json:
+        write_json(found.to_json())
+        return
+    place = f"gallery '{safe(found.gallery)}' in {safe(found.store)}"
+    if found.calibration is None:
+        write_text(f"{place}: back to the calibration of its model")
+        return
+    lines = [f"least score at a false match rate of  {_thresholds(found.calibration)}"]
+    if undo:
+        lines.append(f"{place}: back to the calibration on {safe(found.calibration.data)}")
+    else:
+        lines.append(f"measured on {found.images:,} images of {found.identities:,} identities")
+        lines.append(f"written to {place}; sss calibrate --undo takes it back")
+    write_text("\n".join(lines))

@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 from siamese_search._version import __version__
-from siamese_search.cli.commands import COMMANDS, FORMER, GROUPS, command_of
+from siamese_search.cli.commands import COMMANDS, FORMER, GROUPS, command_defaults, command_of
 from siamese_search.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -110,8 +110,6 @@ def _remember_debug(ctx: click.Context, _param: click.Parameter, value: bool) ->
 @click.pass_context
 def cli(ctx: click.Context) -> None:
     """Re-identification search: a directory of images goes in, the right identity comes out."""
-    from siamese_search.cli.config import command_defaults
-
     if ctx.invoked_subcommand is not None:
         ctx.default_map = {ctx.invoked_subcommand: command_defaults(ctx.invoked_subcommand)}
 

@@ -8,9 +8,7 @@ import click
 
 from siamese_search.cli.options import Positive, json_option, threads_option
 from siamese_search.cli.output import note, safe, write_json, write_pairs
-from siamese_search.errors import (
-    EXIT_DONE,
-)
+from siamese_search.errors import EXIT_DONE
 
 if TYPE_CHECKING:
     from siamese_search.api.training import QuantisedModel

@@ -21,13 +21,7 @@ from siamese_search.cli.output import (
     write_text,
 )
 from siamese_search.datasets.records import BOOKKEEPING
-from siamese_search.errors import (
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_PARTIAL,
-    StoreError,
-    UsageError,
-)
+from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, StoreError, UsageError
 from siamese_search.render.marks import file_size
 
 if TYPE_CHECKING:

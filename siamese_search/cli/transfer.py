@@ -1,23 +1,16 @@
-"""``sss push``, ``sss pull``: a gallery copied into another store, or out of one."""
+"""A gallery copied: ``sss push`` and ``sss pull`` into or out of another store, ``sss export`` into a file."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import json_option, place_options
-from siamese_search.cli.output import (
-    note,
-    safe,
-    write_json,
-    write_text,
-)
-from siamese_search.errors import (
-    EXIT_DONE,
-    EXIT_INTERRUPTED,
-)
+from siamese_search.cli.options import json_flag, json_option, place_options, where_option
+from siamese_search.cli.output import note, safe, warn, write_json, write_text
+from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from siamese_search.api.maintenance import CopySummary
@@ -34,6 +27,18 @@ _PULL_EPILOG = """\b
 Examples:
   sss pull http://localhost:6333                    a server's gallery into ./.sss
   sss pull http://localhost:6333 --gallery station  another one
+"""
+
+_EXPORT_EPILOG = """\b
+Examples:
+  sss export gallery.parquet                    typed columns; needs '.[analysis]'
+  sss export labels.csv --no-vectors            to edit in a spreadsheet; `sss label` reads it
+  sss export night.npz --where night=true       numpy.load(), no pickle
+  sss export for-fiftyone --format fiftyone     a FiftyOneDataset directory
+
+\b
+FiftyOne reads the last one with
+  fiftyone.Dataset.from_dir("for-fiftyone", dataset_type=fiftyone.types.FiftyOneDataset)
 """
 
 
@@ -89,3 +94,54 @@ def pull_command(source: str, store: str | None, gallery: str | None, json: bool
     from siamese_search.api import maintenance
 
     return _copied("pull", lambda **how: maintenance.pull(source, store=store, gallery=gallery, **how), json)
+
+
+@click.command("export", epilog=_EXPORT_EPILOG, short_help="Write a gallery to a file for other programs.")
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.option(
+    "--format",
+    type=click.Choice(["parquet", "npz", "csv", "jsonl", "fiftyone"]),
+    help="By default what the name of OUT says.",
+)
+@where_option
+@click.option("--no-vectors", is_flag=True, help="Leave the vectors out.")
+@place_options
+@json_flag
+def export_command(
+    out: Path,
+    format: str | None,
+    where: tuple[str, ...],
+    no_vectors: bool,
+    store: str | None,
+    gallery: str | None,
+    json: bool,
+) -> int:
+    """Write all points of a gallery, labels and vectors, to OUT: .parquet, .npz, .csv, .jsonl, or for FiftyOne.
+
+    OUT gets its name when it is whole. Memory does not grow with the gallery. Images are not copied.
+    """
+    from siamese_search.api import curation
+    from siamese_search.cli.progress import Bar
+
+    with Bar("export", "images") as bar:
+        done = curation.export(
+            out,
+            format=format,
+            where=where,
+            vectors=not no_vectors,
+            store=store,
+            gallery=gallery,
+            progress=bar.update,
+        )
+    if done["left_out"]:
+        warn(f"{done['left_out']:,} images left out: the gallery does not know their path")
+    if json:
+        write_json(done)
+    else:
+        write_text(f"{done['points']:,} images written to {safe(out)}")
+        if done["format"] == "fiftyone":
+            note(
+                f"load it with: fiftyone.Dataset.from_dir({safe(out)!r},"
+                " dataset_type=fiftyone.types.FiftyOneDataset)"
+            )
+    return EXIT_DONE

@@ -1,22 +1,29 @@
-"""Identities for a person to review: clusters of a gallery's images, named, with how sure each place is."""
+"""Identities for a person to review: clusters of a gallery's images, named, with how sure each place is.
+
+The review is a CSV, to edit and to apply with ``sss label``.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.curation.export.rows import real_path
+from siamese_search.curation.label_table import PROPOSED
 from siamese_search.curation.options import ClusterOptions
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
-from siamese_search.errors import UsageError
+from siamese_search.errors import SiameseSearchError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.filters import Condition
+from siamese_search.io.csv_cells import CsvWriter, write_cell
+from siamese_search.io.files import atomic_path
 from siamese_search.model.calibration import Calibration
 from siamese_search.options import request
 from siamese_search.vectors.clustering import cluster
@@ -31,7 +38,15 @@ FALSE_MATCH_RATE = 0.01
 #: Identities of Market-1501 that are nobody's.
 _NOBODY = (JUNK_IDENTITY, DISTRACTOR_IDENTITY)
 
-Status = Literal["new", "known", "conflict", "single"]
+#: The columns of a review.
+_HEADER = (
+    "path", "key", "source", PROPOSED, "confidence", "cluster size", "existing identity", "cluster", "note",
+)  # fmt: skip
+_NOTES = {"conflict": "conflict: its images have different identities", "single": "single"}
+
+Status = Literal["conflict", "known", "new", "single"]
+#: The order of a review.
+_ORDER: tuple[Status, ...] = get_args(Status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +131,18 @@ def propose(
     progress("clustering")
     labels = cluster(vectors, neighbours=neighbours, least=least, cosine=cosine)
     sizes = np.bincount(labels)
-    means = _mean_similarity(vectors, labels, sizes)
+    means = mean_similarity(vectors, labels, sizes)
     members: dict[int, list[int]] = {}
     for row, label in enumerate(labels.tolist()):
         members.setdefault(label, []).append(row)
     known = {label: _identities(points, rows) for label, rows in members.items()}
-    order = sorted(
-        members, key=lambda label: (_rank(len(members[label]), known[label]), -len(members[label]), label)
-    )
+    statuses = {label: status_of(len(rows), known[label]) for label, rows in members.items()}
+    order = sorted(members, key=lambda label: (_ORDER.index(statuses[label]), -len(members[label]), label))
     number = last_number(gallery, options.prefix) if has_identity else 0
     images: list[Proposal] = []
     for place, label in enumerate(order, 1):
-        rows, names = members[label], known[label]
-        status: Status = (
-            "single" if len(rows) == 1 else "conflict" if len(names) > 1 else "known" if names else "new"
-        )
-        proposed = names[0] if status == "known" else ""
+        rows, status = members[label], statuses[label]
+        proposed = known[label][0] if status == "known" else ""
         if status == "new":
             number += 1
             proposed = f"{options.prefix}-{number:04d}"
@@ -156,6 +167,11 @@ def propose(
     return Proposals(tuple(images), neighbours, least, cosine)
 
 
+def status_of(size: int, names: Collection[str]) -> Status:
+    """The status of a cluster of so many images, whose known identities are ``names``."""
+    return "single" if size == 1 else "conflict" if len(names) > 1 else "known" if names else "new"
+
+
 def _too_many(total: int) -> UsageError:
     return UsageError(
         f"{total:,} images are more than the {MOST_IMAGES:,} that can be clustered at once (and that a person would"
@@ -168,11 +184,7 @@ def _identities(points: Sequence[StoredPoint], rows: Sequence[int]) -> list[str]
     return sorted(name for name in names if name is not None and name not in _NOBODY)
 
 
-def _rank(size: int, names: Sequence[str]) -> int:
-    return 3 if size == 1 else 0 if len(names) > 1 else 1 if names else 2
-
-
-def _mean_similarity(
+def mean_similarity(
     vectors: NDArray[np.float32], labels: NDArray[np.int64], sizes: NDArray[np.int64]
 ) -> NDArray[np.float64]:
     """Of each image to the others of its cluster, [n]; 1 for a single one."""
@@ -193,3 +205,20 @@ def last_number(gallery: Gallery, prefix: str) -> int:
     pattern = re.compile(re.escape(prefix) + r"-([0-9]{1,9})")
     found = (pattern.fullmatch(str(name)) for name in gallery.facet("identity", limit=2**31 - 1))
     return max((int(match[1]) for match in found if match), default=0)
+
+
+def write_review(proposals: Proposals, out: Path) -> None:
+    """One row per image, in the order of the proposals. Raises SiameseSearchError where it cannot be written."""
+    try:
+        with atomic_path(out) as aside, aside.open("w", encoding="utf-8", newline="") as handle:
+            writer = CsvWriter(handle)
+            writer.writerow(_HEADER)
+            for one in proposals.images:
+                confidence = "" if one.confidence is None else f"{one.confidence:.4f}"
+                place = map(write_cell, (one.path or None, one.key, one.source, one.proposed or None))
+                existing = write_cell(one.existing)
+                writer.writerow(
+                    [*place, confidence, one.size, existing, one.cluster, _NOTES.get(one.status, "")]
+                )
+    except OSError as error:
+        raise SiameseSearchError(f"{printable(out)}: cannot be written: {error.strerror or error}") from None

@@ -58,45 +58,12 @@ class Dataset:
         )
 
 
-def detect_layout(
-    root: Path, layout: str = "auto", *, images_root: Path | None = None, follow_links: bool = False
-) -> Detection:
-    """Decide which layout a directory or CSV file has.
-
-    For a directory every image name is read, so the answer does not depend on luck: Market-1501 names if at least
-    half of the images have them, else one folder per identity if most images lie in two or more top folders, else
-    flat. For a CSV the header decides. With ``layout`` other than "auto" only that layout is considered.
-    Images that do not fit are left out and named, as long as they are fewer than those that do.
-
-    Raises DataError where there are no images or the layout does not fit most of them, with the first three
-    offending paths; UsageError for an unknown layout.
-    """
-    return survey(root, layout, images_root=images_root, follow_links=follow_links).detection
-
-
-def scan_records(
-    root: Path, layout: str = "auto", *, images_root: Path | None = None, follow_links: bool = False
-) -> Iterator[ImageRecord]:
-    """Stream the records of a directory or CSV file, in an order that depends on names alone.
-
-    Everything is checked before the first record comes, on the call itself: no images, a layout that does not
-    fit and missing files raise DataError here, not in the middle of the stream. Memory does not grow with the
-    number of images, except for ``triplets`` (each image once).
-
-    images_root: the directory that a CSV's names are relative to (see :func:`table.image_base`).
-    follow_links: whether links to directories are walked (loops end; default: skipped).
-    """
-    return survey(root, layout, images_root=images_root, follow_links=follow_links).stream()
-
-
-def load_dataset(
-    root: Path, layout: str = "auto", *, images_root: Path | None = None, follow_links: bool = False
-) -> Dataset:
-    """Read a whole data set into memory. Raises DataError as :func:`scan_records` and for repeated images.
+def load_dataset(root: Path, layout: str = "auto", *, images_root: Path | None = None) -> Dataset:
+    """Read a whole data set into memory. Raises DataError as :func:`survey` and for repeated images.
 
     What is left out of it is counted in ``reason``, with the first.
     """
-    surveyed = survey(root, layout, images_root=images_root, follow_links=follow_links)
+    surveyed = survey(root, layout, images_root=images_root)
     found = surveyed.detection
     records: list[ImageRecord] = []
     left_out: list[PassedOver] = []
@@ -145,7 +112,10 @@ class Survey:
         return encode_key(os.path.realpath(self.detection.base))
 
     def stream(self) -> Iterator[ImageRecord]:
-        """The records, as :func:`scan_records` gives them."""
+        """The records, in an order that depends on names alone.
+
+        Memory does not grow with the number of images, except for ``triplets`` (each image once).
+        """
         for one in self.stream_all():
             if isinstance(one, ImageRecord):
                 yield one
@@ -191,8 +161,17 @@ def survey(
 ) -> Survey:
     """Decide and check the layout of a root in one pass over its names; then stream it, in a second.
 
-    Parameters and errors as for :func:`scan_records`. lenient: a directory that cannot be read is no error, because
-    the stream will name it, nor are missing files of a CSV, while others are there.
+    For a directory every image name is read, so the answer does not depend on luck: Market-1501 names if at least
+    half of the images have them, else one folder per identity if most images lie in two or more top folders, else
+    flat. For a CSV the header decides. With ``layout`` other than "auto" only that layout is considered.
+    Images that do not fit are left out and named, as long as they are fewer than those that do.
+
+    images_root: the directory that a CSV's names are relative to (see :func:`table.image_base`). follow_links: whether
+    links to directories are walked (loops end). lenient: a directory that cannot be read is no error, because the
+    stream will name it, nor are missing files of a CSV, while others are there.
+
+    Raises, on the call and not in the middle of the stream, DataError where there are no images, files are missing or
+    the layout does not fit most of them, with the first three offending paths; UsageError for an unknown layout.
     """
     root = Path(root)
     check_layout(layout)

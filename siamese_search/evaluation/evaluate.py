@@ -30,7 +30,6 @@ from siamese_search.evaluation.retrieval import metrics_from_scores, retrieval_m
 from siamese_search.evaluation.through_gallery import filtered_recall, rank_through
 from siamese_search.evaluation.verification import PairScores, cross_pair_scores, pair_scores
 from siamese_search.gallery.contract import Gallery, ModelRef
-from siamese_search.gallery.filters import Condition
 from siamese_search.model.embedder import Embedder
 from siamese_search.model.flip import FlipEmbedder
 from siamese_search.options import request
@@ -149,7 +148,6 @@ def _measure(
     places: Mapping[str, int],
     *,
     options: EvaluateOptions,
-    where: Sequence[Condition] = (),
     progress: Progress | None,
 ) -> EvaluationReport:
     """All figures of a plan whose vectors stand in ``gallery``, under that one's names.
@@ -162,7 +160,6 @@ def _measure(
         query_vectors,
         gallery_vectors,
         places,
-        where=where,
         depth=options.depth,
         progress=None if progress is None else lambda done, total: progress("rank", done, total),
     )

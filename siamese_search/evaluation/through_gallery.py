@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,7 +44,6 @@ def rank_through(
     gallery_vectors: NDArray[np.float32],
     places: Mapping[str, int],
     *,
-    where: Sequence[Condition] = (),
     depth: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> DatabaseRanking:
@@ -56,7 +55,7 @@ def rank_through(
     counted before any exclusion; ``None`` goes on until every match has come, through the whole gallery if
     need be, so that the figures are those of full rankings. progress: called with queries done and in all.
     """
-    everything = max(1, gallery.count(where))
+    everything = max(1, gallery.count())
     most = everything if depth is None else min(depth, everything)
     count = len(plan.queries)
     matches = [plan.matches(query) for query in range(count)]
@@ -73,7 +72,7 @@ def rank_through(
         if progress is not None and done:
             progress(done, count)
         vectors = query_vectors[queries]
-        answers = gallery.query_ids(vectors, fetched, where)
+        answers = gallery.query_ids(vectors, fetched)
         return list(zip(answers, vectors @ gallery_vectors.T, strict=True))
 
     def more(query: int, answered: tuple[list[int], NDArray[np.float32]], fetched: int) -> int:

@@ -7,8 +7,5 @@ import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
-    submod_attrs={
-        "checks": ["VerifyReport", "verify_vectors"],
-        "opening": ["list_galleries", "open_gallery", "open_store"],
-    },
+    submod_attrs={"opening": ["list_galleries", "open_gallery", "open_store"]},
 )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from siamese_search.errors import StoreError, printable
-from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
+from siamese_search.gallery.contract import Gallery, Hit, StoredPoint, Vectors
 from siamese_search.gallery.fields import UNINDEXED
 from siamese_search.gallery.filters import ORDERINGS, Condition, RawCondition
 
@@ -49,14 +49,6 @@ def is_sound(point: StoredPoint, dim: int) -> bool:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyReport:
-    """``points`` were read; ``damaged`` are the ids whose vector is not the one that was stored."""
-
-    points: int
-    damaged: tuple[str, ...]
-
-
 def why_nothing(gallery: Gallery, asked: Sequence[RawCondition], bound: Sequence[Condition]) -> str:
     """Which of the conditions no point meets, and what there is instead; "" where some points meet them all.
 
@@ -84,16 +76,6 @@ def _instead(gallery: Gallery, written: RawCondition) -> str:
     more = ", …" if len(counts) > _VALUES else ""
     are = "is" if len(counts) == 1 else "are"
     return f"; there {are} {', '.join(map(printable, shown))}{more}"
-
-
-def verify_vectors(gallery: Gallery) -> VerifyReport:
-    """Read every point and compare its vector with its checksum. Streams; 100,000 points take seconds."""
-    points, damaged = 0, []
-    for point in gallery.scroll(with_vectors=True, fields=["crc"]):
-        points += 1
-        if not is_sound(point, gallery.dim):
-            damaged.append(point.id)
-    return VerifyReport(points, tuple(damaged))
 
 
 def vector_of(gallery: Gallery, point: StoredPoint) -> Vectors:
@@ -126,7 +108,7 @@ def sound_points(gallery: Gallery, ids: list[str]) -> Iterator[tuple[StoredPoint
     for point in gallery.retrieve(ids, with_vectors=True):
         if point is None:
             continue
-        if point.vector is None or vector_crc(point.vector) != point.payload.get("crc"):
+        if point.vector is None or not is_sound(point, gallery.dim):
             key = point.key or point.id
             raise StoreError(
                 f"gallery {gallery.name!r} in {gallery.store}: the stored vector of {key!r} is damaged; ingest that"
@@ -135,20 +117,19 @@ def sound_points(gallery: Gallery, ids: list[str]) -> Iterator[tuple[StoredPoint
         yield point, point.vector
 
 
-def sampled_recall(gallery: Gallery, n: int = SAMPLE, seed: int = 0) -> float | None:
-    """Share of the exact :data:`DEPTH` nearest of n stored vectors that the gallery's index finds; None if empty.
+def sampled_recall(gallery: Gallery) -> float | None:
+    """Share of the exact :data:`DEPTH` nearest of :data:`SAMPLE` stored vectors that the index finds; None if empty.
 
     A result counts when it is as close as the exact one of the last place: equal scores are interchangeable.
     Raises StoreError for a damaged vector, and for one whose exact nearest neighbour is not itself.
     """
-    sampled = list(sound_points(gallery, sample_ids(gallery, n, seed)))
+    sampled = list(sound_points(gallery, sample_ids(gallery)))
     if not sampled:
         return None
     rows = np.stack([vector for _, vector in sampled])
     exact = gallery.query_batch(rows, DEPTH, with_payload=False, exact=True)
     found = gallery.query_batch(rows, DEPTH, with_payload=False)
-    wanted = hits = 0
-    for (point, row), best, ranked in zip(sampled, exact, found, strict=True):
+    for (point, row), best in zip(sampled, exact, strict=True):
         # Not simply 1: a vector that was rounded to float16 is a little longer or shorter.
         itself = min(1.0, float(row @ row))
         near = [hit for hit in best if hit.score >= itself - _ROUNDING]
@@ -158,9 +139,7 @@ def sampled_recall(gallery: Gallery, n: int = SAMPLE, seed: int = 0) -> float | 
                 f"gallery {gallery.name!r} in {gallery.store}: the nearest neighbour of the stored vector of"
                 f" {point.key or point.id!r} is not itself"
             )
-        wanted += len(best)
-        hits += sum(hit.score >= best[-1].score - _ROUNDING for hit in ranked[: len(best)])
-    return hits / wanted
+    return _share_found(exact, found)
 
 
 def recall_under(
@@ -172,6 +151,11 @@ def recall_under(
     """
     exact = gallery.query_batch(rows, depth, where, with_payload=False, exact=True)
     found = gallery.query_batch(rows, depth, where, with_payload=False)
+    return _share_found(exact, found)
+
+
+def _share_found(exact: list[list[Hit]], found: list[list[Hit]]) -> float | None:
+    """The share of the exact results that were found, or others as close; None where there are none."""
     wanted = sum(map(len, exact))
     hits = sum(
         sum(hit.score >= best[-1].score - _ROUNDING for hit in ranked[: len(best)])
@@ -181,12 +165,12 @@ def recall_under(
     return hits / wanted if wanted else None
 
 
-def check_same_vectors(source: Gallery, target: Gallery, n: int = SAMPLE, seed: int = 0) -> int:
-    """Compare the vectors of n sampled points bit by bit, as the target stores them; how many were compared.
+def check_same_vectors(source: Gallery, target: Gallery) -> int:
+    """Compare the vectors of :data:`SAMPLE` points bit by bit, as the target stores them; how many were compared.
 
     Raises StoreError naming the first point whose vector is missing or differs in the target.
     """
-    ids = sample_ids(source, n, seed)
+    ids = sample_ids(source)
     compared = 0
     there = {point.id: vector for point, vector in sound_points(target, ids)}
     for point, vector in sound_points(source, ids):

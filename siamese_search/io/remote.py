@@ -177,7 +177,7 @@ def _read(path: RemotePath, expected: FileStamp | None, limit: int) -> bytes:
     return parts.getvalue()
 
 
-def stamp_of(info: Mapping[str, Any], size: int | None = None) -> FileStamp:
+def stamp_of(info: Mapping[str, Any]) -> FileStamp:
     """Size and state of an object, of what a listing says about it.
 
     The time is that of the last change to the second; its fraction stands for the ETag (or the provider's checksum), so
@@ -190,8 +190,7 @@ def stamp_of(info: Mapping[str, Any], size: int | None = None) -> FileStamp:
             break
     tag = next((str(info[name]) for name in ("md5Hash", "ETag", "etag", "Content-MD5") if info.get(name)), "")
     fraction = int.from_bytes(hashlib.blake2b(tag.encode(), digest_size=8).digest(), "big") if tag else 0
-    found = info.get("size") if size is None else size
-    return FileStamp(int(found or 0), seconds * 1_000_000_000 + fraction % 1_000_000_000)
+    return FileStamp(int(info.get("size") or 0), seconds * 1_000_000_000 + fraction % 1_000_000_000)
 
 
 def _seconds(value: Any) -> int:

@@ -1,7 +1,7 @@
 """Match or no match: each result is judged by its score, by the calibration and the prior of a :class:`Judge`.
 
 A search compares the query with many images, so that a high score means less in a large gallery than in a small one:
-the prior knows how many identities there are (:mod:`siamese_search.retrieval.population`). By Bayes' rule
+the prior knows how many identities there are (:mod:`siamese_search.retrieval.judging`). By Bayes' rule
 
     odds(same | score) = odds(prior) · L(score)
 

@@ -9,9 +9,8 @@ import pytest
 from vectors import units
 
 from siamese_search.curation import identities
-from siamese_search.curation.identities import propose
+from siamese_search.curation.identities import propose, write_review
 from siamese_search.curation.labels import apply_labels, check_plan, plan_labels
-from siamese_search.curation.review import write_review
 from siamese_search.datasets.records import point_id
 from siamese_search.errors import UsageError
 from siamese_search.gallery.filters import Condition

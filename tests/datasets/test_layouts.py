@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamese_search.datasets.layouts import detect_layout, load_dataset, scan_records, survey
+from siamese_search.datasets.layouts import load_dataset, survey
 from siamese_search.datasets.records import decode_key, parse_market_name
 from siamese_search.errors import DataError, UsageError
 
@@ -24,7 +24,7 @@ def touch(root: Path, *names: str) -> Path:
 
 
 def keys(root: Path, **options) -> list[str]:
-    return [record.key for record in scan_records(root, **options)]
+    return [record.key for record in survey(root, **options).stream()]
 
 
 def table(root: Path, text: str, name: str = "data.csv") -> Path:
@@ -79,7 +79,7 @@ def test_market_directory_is_recognised_and_says_why(tmp_path):
 
 def test_market_names_win_over_the_folders_they_are_in(tmp_path):
     root = touch(tmp_path, *(f"train/{name}" for name in MARKET), *(f"query/{name}" for name in MARKET))
-    assert detect_layout(root).layout == "market1501"
+    assert survey(root).detection.layout == "market1501"
 
 
 def test_folders_give_the_first_folder_as_the_identity(tmp_path):
@@ -102,8 +102,8 @@ def test_flat_directories_have_no_identities(tmp_path):
 
 def test_one_folder_alone_is_no_identity_unless_asked_for(tmp_path):
     root = touch(tmp_path, "photos/a.jpg", "photos/b.jpg")
-    assert detect_layout(root).layout == "flat"
-    assert [r.identity for r in scan_records(root, "folders")] == ["photos", "photos"]
+    assert survey(root).detection.layout == "flat"
+    assert [r.identity for r in survey(root, "folders").stream()] == ["photos", "photos"]
 
 
 def test_split_folders_are_not_taken_for_identities(tmp_path):
@@ -121,7 +121,7 @@ def test_a_layout_that_does_not_fit_shows_the_first_three(tmp_path, layout, name
     root = touch(tmp_path, *names)
     fails(root, layout, offenders, layout=layout)
     with pytest.raises(DataError):
-        scan_records(root, layout)  # on the call, before anything is ingested
+        survey(root, layout).stream()  # on the call, before anything is ingested
 
 
 @pytest.mark.parametrize("layout", ["auto", "asked for"])
@@ -134,7 +134,7 @@ def test_a_few_misfits_are_left_out_and_named(tmp_path, layout, names, found):
     assert dataset.layout == found
     assert sorted(record.key for record in dataset.records) == sorted(names)
     assert f"; 2 left out, the first is sheet.png: does not fit the layout {found}" in dataset.reason
-    assert len(list(scan_records(root))) == len(names)
+    assert len(list(survey(root).stream())) == len(names)
 
 
 def test_what_has_no_images_that_are_read_says_what_it_has(tmp_path):
@@ -184,7 +184,7 @@ def test_a_root_that_is_a_link_is_walked(tmp_path):
 def test_names_that_are_not_utf8_survive(tmp_path):
     raw = b"caf\xe9%.jpg"
     (tmp_path / os.fsdecode(raw)).write_bytes(b"x")
-    (record,) = scan_records(tmp_path)
+    (record,) = survey(tmp_path).stream()
     record.key.encode("utf-8")
     assert os.fsencode(decode_key(record.key)) == raw
     assert record.path.read_bytes() == b"x"
@@ -196,7 +196,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
 
     def peak(root: Path) -> int:
         tracemalloc.start()
-        count = sum(1 for _ in scan_records(root, "flat"))
+        count = sum(1 for _ in survey(root, "flat").stream())
         found = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert count % 100 == 0
@@ -257,7 +257,7 @@ def test_csv_columns_become_typed_metadata(tmp_path):
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_csv_path_columns_and_delimiters(tmp_path, column, delimiter):
     touch(tmp_path, "a.jpg")
-    (record,) = scan_records(table(tmp_path, f"{column}{delimiter}identity\r\na.jpg{delimiter}7\r\n"))
+    (record,) = survey(table(tmp_path, f"{column}{delimiter}identity\r\na.jpg{delimiter}7\r\n")).stream()
     assert (record.key, record.identity) == ("a.jpg", "7")
 
 
@@ -286,7 +286,7 @@ def test_csv_missing_files_are_counted(tmp_path):
     path = table(tmp_path, "path\na.jpg\n" + "".join(f"no{i}.jpg\n" for i in range(5)))
     fails(path, "5 images it names cannot be found", "no0.jpg, no1.jpg, no2.jpg, …")
     with pytest.raises(DataError):
-        scan_records(path)
+        survey(path).stream()
 
 
 @pytest.mark.parametrize(
@@ -319,7 +319,7 @@ def test_csv_may_name_files_that_are_not_utf8(tmp_path):
     name = b"caf\xe9.jpg"
     (tmp_path / os.fsdecode(name)).write_bytes(b"x")
     (tmp_path / "data.csv").write_bytes(b"path,who\n" + name + b",Ren\xe9\n")
-    (record,) = scan_records(tmp_path / "data.csv")
+    (record,) = survey(tmp_path / "data.csv").stream()
     assert os.fsencode(decode_key(record.key)) == name
     assert record.metadata["who"] == "René"
 
@@ -388,7 +388,7 @@ def test_the_real_data_sets(data_dir):
 def test_whole_paths_lie_below_the_root_that_is_named(tmp_path):
     touch(tmp_path / "disk", "a.jpg")
     path = table(tmp_path, "path,identity\n" + f"{tmp_path / 'disk' / 'a.jpg'},ann\n", "x.csv")
-    [record] = scan_records(path, images_root=Path("/"))
+    [record] = survey(path, images_root=Path("/")).stream()
     assert record.path == tmp_path / "disk" / "a.jpg"
 
 
@@ -417,9 +417,9 @@ def test_a_lenient_survey_leaves_missing_files_to_whoever_reads(tmp_path, text):
 def test_a_table_says_which_column_is_the_identity(tmp_path, header, told):
     touch(tmp_path, "a.jpg")
     path = table(tmp_path, f"{header}\na.jpg{',1' * header.count(',')}\n")
-    reason = detect_layout(path).reason
+    reason = survey(path).detection.reason
     assert (told in reason) if told else "column" not in reason
-    (record,) = scan_records(path)
+    (record,) = survey(path).stream()
     taken = told is None or "from column" in told
     assert record.identity == ("1" if taken else None)
     assert record.camera == ("1" if "cam" in header else None)
@@ -428,10 +428,10 @@ def test_a_table_says_which_column_is_the_identity(tmp_path, header, told):
 def test_an_id_is_an_identity_only_where_it_comes_again(tmp_path):
     touch(tmp_path, "a.jpg", "b.jpg", "c.jpg")
     again = table(tmp_path, "path,id\na.jpg,7\nb.jpg,8\nc.jpg,7\n")
-    assert [record.identity for record in scan_records(again)] == ["7", "8", "7"]
+    assert [record.identity for record in survey(again).stream()] == ["7", "8", "7"]
     rows = table(tmp_path, "path,id\na.jpg,1\nb.jpg,2\nc.jpg,3\n", "rows.csv")
-    assert "no value of id comes twice" in detect_layout(rows).reason
-    assert [(record.identity, dict(record.metadata)) for record in scan_records(rows)] == [
+    assert "no value of id comes twice" in survey(rows).detection.reason
+    assert [(record.identity, dict(record.metadata)) for record in survey(rows).stream()] == [
         (None, {"id": 1}),
         (None, {"id": 2}),
         (None, {"id": 3}),
@@ -508,8 +508,8 @@ def test_csv_as_excel_writes_it(tmp_path):
 
 def test_a_person_with_the_name_of_nobody_is_named(tmp_path):
     touch(tmp_path / "d", "0000/0.jpg", "0001/1.jpg", "0002/2.jpg")
-    assert "identity 0000 is nobody, as in Market-1501" in detect_layout(tmp_path / "d").reason
+    assert "identity 0000 is nobody, as in Market-1501" in survey(tmp_path / "d").detection.reason
     path = table(tmp_path / "d", "path,identity\n0000/0.jpg,0000\n0001/1.jpg,0001\n")
-    assert "identity 0000 is nobody" in detect_layout(path).reason
+    assert "identity 0000 is nobody" in survey(path).detection.reason
     (tmp_path / "d" / "0000").rename(tmp_path / "d" / "zero")
-    assert "nobody" not in detect_layout(tmp_path / "d").reason
+    assert "nobody" not in survey(tmp_path / "d").detection.reason

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siamese_search.datasets.layouts import detect_layout, load_dataset, survey
+from siamese_search.datasets.layouts import load_dataset, survey
 from siamese_search.datasets.walk import PassedOver
 from siamese_search.errors import DataError, UsageError
 from siamese_search.options import layout_of
@@ -81,7 +81,7 @@ def test_names_that_do_not_fit_are_passed_over_and_named(tmp_path):
 def test_a_pattern_that_fits_few_is_one_line(tmp_path):
     touch(tmp_path, *BUSES)
     with pytest.raises(DataError) as caught:
-        detect_layout(tmp_path, r"pattern:(?P<identity>.+)_c(?P<camera>\d+)s")
+        survey(tmp_path, r"pattern:(?P<identity>.+)_c(?P<camera>\d+)s")
     message = str(caught.value)
     assert "does not fit 6 images: bus_0001_cam1.jpg" in message
     assert "\n" not in message
@@ -111,7 +111,7 @@ def test_a_file_that_comes_later_keeps_the_kinds(tmp_path):
 def test_a_bad_pattern_is_one_line(tmp_path, pattern, told):
     touch(tmp_path, *BUSES)
     with pytest.raises(UsageError) as caught:
-        detect_layout(tmp_path, f"pattern:{pattern}")
+        survey(tmp_path, f"pattern:{pattern}")
     assert told in str(caught.value)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 300
@@ -132,7 +132,7 @@ def test_a_table_needs_no_pattern(tmp_path):
     touch(tmp_path, "a.jpg")
     (tmp_path / "data.csv").write_text("path\na.jpg\n")
     with pytest.raises(DataError, match="a pattern is for names in a directory"):
-        detect_layout(tmp_path / "data.csv", f"pattern:{BUS}")
+        survey(tmp_path / "data.csv", f"pattern:{BUS}")
 
 
 def test_a_request_asks_for_a_layout_or_a_pattern():
@@ -162,7 +162,7 @@ def test_a_pattern_is_proposed_where_names_look_alike(tmp_path, names, expected)
     assert (shlex.quote(expected) in told) if expected else told == ""
     if expected:
         touch(tmp_path, *names)
-        assert shlex.quote(expected) in detect_layout(tmp_path).reason
+        assert shlex.quote(expected) in survey(tmp_path).detection.reason
         found = load_dataset(tmp_path, f"pattern:{expected}")  # and it is one that works
         assert len(found.records) == len(names)
         assert 2 <= len(found.identities) <= len(names) / 2
@@ -170,7 +170,7 @@ def test_a_pattern_is_proposed_where_names_look_alike(tmp_path, names, expected)
 
 def test_cameras_are_proposed_beside_folders(tmp_path):
     touch(tmp_path, *(f"{who}/cam{camera}_0.jpg" for who in "ab" for camera in (1, 2)))
-    found = detect_layout(tmp_path)
+    found = survey(tmp_path).detection
     assert found.layout == "folders"
     assert r"--pattern 'cam(?P<camera>\d+)' takes cameras" in found.reason
 

@@ -8,7 +8,7 @@ import io
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from siamese_search.datasets.layouts import scan_records
+from siamese_search.datasets.layouts import survey
 from siamese_search.datasets.table import read_header
 from siamese_search.errors import DataError
 from siamese_search.io.csv_cells import CsvWriter, read_cell, write_cell
@@ -71,7 +71,7 @@ def reads_or_says_why(path, data):
     except DataError as error:
         said.append(str(error))
     try:
-        records = list(scan_records(path))
+        records = list(survey(path).stream())
         assert all(str(record.path.parent.resolve()).startswith(root) for record in records)
     except DataError as error:
         said.append(str(error))

@@ -16,9 +16,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from filter_oracle import matches_all
+from soundness import verify_vectors
 
 from siamese_search.errors import StoreError, UsageError
-from siamese_search.gallery.checks import vector_crc, verify_vectors
+from siamese_search.gallery.checks import vector_crc
 from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.filters import Condition
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from soundness import verify_vectors
 
 from siamese_search.errors import StoreError
-from siamese_search.gallery.checks import verify_vectors
 from siamese_search.gallery.filters import Condition
 
 from .contract import DIM, MODEL, OpenEngine, fill, make_ids, unit

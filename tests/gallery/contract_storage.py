@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from soundness import verify_vectors
 
-from siamese_search.gallery.checks import sampled_recall, vector_crc, verify_vectors
+from siamese_search.gallery.checks import sampled_recall, vector_crc
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.storage import Storage
 

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 from fakes import MODEL, ColourEmbedder, MemoryGallery, write_market
+from soundness import verify_vectors
 
 from ingest.pipeline import run_ingest
-from siamese_search.gallery import open_gallery, verify_vectors
+from siamese_search.gallery import open_gallery
 
 TESTS = Path(__file__).resolve().parents[1]
 IMAGES = 400

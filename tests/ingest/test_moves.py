@@ -10,11 +10,12 @@ import pytest
 from fakes import MODEL, ColourEmbedder, MemoryGallery, write_image, write_market
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from soundness import verify_vectors
 
 from ingest import moves, prune
 from ingest.pipeline import run_ingest
 from siamese_search.datasets.records import point_id
-from siamese_search.gallery import open_gallery, verify_vectors
+from siamese_search.gallery import open_gallery
 from siamese_search.gallery.payload import read_carried
 from siamese_search.io.files import digest_file
 from siamese_search.io.images import read_image

@@ -19,7 +19,7 @@ from ingest.run import ingest
 from ingest.scan import MAX_SHARDS, Shard, parse_shard, scan_files, shard_of, survey_roots
 from ingest.summary import FailureLog
 from siamese_search.datasets.demo import generate_demo
-from siamese_search.datasets.layouts import detect_layout
+from siamese_search.datasets.layouts import survey
 from siamese_search.errors import UsageError
 from siamese_search.gallery import open_gallery
 from tests.gallery import memory
@@ -193,7 +193,7 @@ def test_all_shards_see_the_layout_of_all_names(tmp_path):
         write_image(root / name)
     part = tmp_path / "part"  # by its own names the first shard would have another layout
     shutil.copytree(root, part, ignore=lambda _, names: [name for name in names if not Shard(0, 4).has(name)])
-    assert (detect_layout(part).layout, detect_layout(root).layout) == ("market1501", "flat")
+    assert (survey(part).detection.layout, survey(root).detection.layout) == ("market1501", "flat")
     one, several = MemoryGallery(), MemoryGallery()
     run_ingest([root], one, ColourEmbedder())
     in_shards([root], several, 4)

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from fakes import MODEL, ColourEmbedder, write_image, write_market
 from reindex_process import MIRRORED, MirroredEmbedder
+from soundness import verify_vectors
 
 from ingest.pipeline import run_ingest
 from siamese_search.errors import DataError, GalleryReplacedError, StoreBusyError, StoreError
-from siamese_search.gallery import open_gallery, open_store, verify_vectors
+from siamese_search.gallery import open_gallery, open_store
 from siamese_search.gallery.contract import Generations
 from siamese_search.io.images import read_image
 from siamese_search.maintenance import reindex as module

@@ -4,24 +4,30 @@ import math
 import uuid
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from fakes import MemoryGallery
 
 from siamese_search.errors import UsageError
-from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
 from siamese_search.render.marks import match_heading, percent, verdict_sentence
-from siamese_search.retrieval import population as counting
-from siamese_search.retrieval.judging import Judge
+from siamese_search.retrieval import judging
+from siamese_search.retrieval.judging import Judge, identities_in
 from siamese_search.retrieval.matching import check_fmr
 from siamese_search.retrieval.matching import mark as mark_by
-from siamese_search.retrieval.population import Population, population
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
 #: Half of the pairs of different identities score 0.2 or more, a tenth 0.4, a hundredth 0.6.
 KNOWN = Calibration((0.5, 0.1, 0.01), (0.2, 0.4, 0.6), slope=10.0, offset=-5.0, genuine=50, impostor=100)
+
+
+class Population(NamedTuple):
+    """What a query is ranked against."""
+
+    images: int
+    identities: int
 
 
 def mark(
@@ -154,21 +160,19 @@ def filled(identities: list[str | None], cameras: int = 2) -> MemoryGallery:
 
 def test_an_image_without_identity_counts_as_one() -> None:
     gallery = filled(["a", "b", "a", None, "0000", "0000", "-1", "a"])
-    assert population(gallery) == Population(8, 6)
-    assert population(gallery, [Condition("identity", "=", ("a",))]) == Population(3, 1)
-    assert population(gallery, [Condition("camera", "=", ("9",))]) == Population(0, 0)
-    assert population(filled([None] * 4)) == Population(4, 4)
+    assert identities_in(gallery) == 6
+    assert identities_in(filled(["a"] * 3)) == 1
+    assert identities_in(filled([])) == 0
+    assert identities_in(filled([None] * 4)) == 4
 
 
 def test_many_identities_are_estimated_from_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
     # A third of the images is of one person, a third of 40 people, a third of nobody known.
     gallery = filled(["crowd"] * 400 + [str(n % 40 + 1) for n in range(400)] + [None] * 400)
-    assert population(gallery) == Population(1200, 441)
-    monkeypatch.setattr(counting, "_COUNTED", 100)
-    found = population(gallery)
-    assert found.images == 1200
-    assert found.identities == pytest.approx(441, rel=0.25)
-    assert population(filled([None] * 300)) == Population(300, 300)
+    assert identities_in(gallery) == 441
+    monkeypatch.setattr(judging, "_COUNTED", 100)
+    assert identities_in(gallery) == pytest.approx(441, rel=0.25)
+    assert identities_in(filled([None] * 300)) == 300
 
 
 def test_the_chance_of_a_false_match_is_that_of_the_threshold_in_force() -> None:

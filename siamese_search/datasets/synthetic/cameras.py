@@ -116,7 +116,7 @@ def photograph(
     canvas = _background(place, rng)
     _cast_shadow(canvas, pose, camera)
     if rng.random() < 0.5 * camera.occlusion:
-        canvas.paste(*_passer_by(pose, rng, behind=True))
+        canvas.paste(*_passer_by(pose, rng))
     figure_small = np.asarray(figure.resize((width, height), Image.Resampling.BOX), dtype=np.float32)
     ground = np.asarray(canvas.resize((width, height), Image.Resampling.BOX), dtype=np.float32)
     alpha = figure_small[..., 3:] / 255.0
@@ -154,17 +154,14 @@ def _cast_shadow(canvas: Image.Image, pose: Pose, camera: Camera) -> None:
     canvas.paste((22, 22, 28), mask=mask)
 
 
-def _passer_by(
-    pose: Pose, rng: np.random.Generator, *, behind: bool
-) -> tuple[Image.Image, tuple[int, int], Image.Image]:
-    """Arguments of ``paste`` for a vague second pedestrian beside the first."""
+def _passer_by(pose: Pose, rng: np.random.Generator) -> tuple[Image.Image, tuple[int, int], Image.Image]:
+    """Arguments of ``paste`` for a vague second pedestrian beside the first, and behind."""
     size = (CANVAS[0] // 4, CANVAS[1] // 4)
     layer = Image.new("RGBA", size, (0, 0, 0, 0))
     ink = ImageDraw.Draw(layer)
     side = -1 if rng.random() < 0.5 else 1
     x = (0.5 + side * float(rng.uniform(0.34, 0.46))) * size[0]
-    scale = 0.75 if behind else 1.05
-    foot, unit = pose.feet[1] * size[1] * (0.86 if behind else 1.02), size[1] * pose.height * scale
+    foot, unit = pose.feet[1] * size[1] * 0.86, size[1] * pose.height * 0.75
     top, low = (CLOTHES[int(rng.integers(len(CLOTHES)))] for _ in range(2))
     for leg in (-1, 1):
         knee, heel = x + leg * 0.035 * unit, x + leg * 0.055 * unit

@@ -14,9 +14,10 @@ from types import SimpleNamespace
 
 import pytest
 import qdrant_edge as edge
+from soundness import verify_vectors
 
 from siamese_search.errors import StoreBusyError, StoreError
-from siamese_search.gallery import open_gallery, verify_vectors
+from siamese_search.gallery import open_gallery
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.edge import footprint, layout
 from siamese_search.gallery.edge import lease as lease_module

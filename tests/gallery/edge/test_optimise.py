@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from soundness import verify_vectors
 
 from siamese_search.errors import StoreBusyError, StoreError
-from siamese_search.gallery import open_gallery, verify_vectors
+from siamese_search.gallery import open_gallery
 from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.edge import journal, layout, optimise
 from siamese_search.gallery.filters import Condition

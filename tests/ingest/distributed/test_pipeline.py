@@ -8,12 +8,13 @@ import threading
 
 import pytest
 from fakes import write_market
+from soundness import verify_vectors
 
 from ingest.distributed.pipeline import RayPipeline
 from ingest.distributed.session import RayOptions, _quiet_ray
 from ingest.pipeline import run_ingest
 from siamese_search.errors import ClusterError, DataError
-from siamese_search.gallery import open_gallery, verify_vectors
+from siamese_search.gallery import open_gallery
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.settings import Settings
 from siamese_search.workspace import LazyEmbedder
