@@ -64,7 +64,7 @@ def create_app(service: GalleryService, key: str | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
-        # Not by include_router(), which would make each of them a second time: a tenth of the time of a start.
+        # Not by include_router(), which would make each of them a second time, 0.2 s of a start.
         routes=[*rest.routes, *login.router.routes, *pages.routes],
         lifespan=life,
     )

@@ -45,14 +45,10 @@ def area(name: str) -> APIRouter:
     Of the reasons the first has the model and the others lead to it: FastAPI makes a validator of each model.
     """
     shown = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}}
-    first, *others = ({"description": text} for text in _REASONS.values())
-    described = [{"model": Failure, **first}, *({**one, **shown} for one in others)]
-    return APIRouter(
-        prefix="/api/v1",
-        tags=[name],
-        default_response_class=AsciiJSON,
-        responses=dict(zip(_REASONS, described, strict=True)),
-    )
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status, text in _REASONS.items():
+        responses[status] = {"description": text, **(shown if responses else {"model": Failure})}
+    return APIRouter(prefix="/api/v1", tags=[name], default_response_class=AsciiJSON, responses=responses)
 
 
 class _Body(BaseModel):
