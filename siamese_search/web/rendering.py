@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -14,10 +15,14 @@ from siamese_search.web.security import csrf_token
 from siamese_search.web.service import GalleryService
 
 
-def service_of(request: Request) -> GalleryService:
-    """The service of this application; a dependency for routes: ``service: Annotated[..., Depends(service_of)]``."""
+async def service_of(request: Request) -> GalleryService:
+    """The service of this application. async: FastAPI would send what is not to another thread, at each request."""
     found: GalleryService = request.app.state.service
     return found
+
+
+#: What a route asks for: ``service: Service``.
+Service = Annotated[GalleryService, Depends(service_of)]
 
 
 def page(request: Request, template: str, *, status: int = 200, **values: object) -> HTMLResponse:

@@ -8,6 +8,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from siamese_search.retrieval.options import SearchOptions
 
 Pixels = NDArray[np.uint8]
+_Images = list[tuple[str, Pixels]]
 
 #: Uploads that are kept, and what their pictures may take together.
 _KEPT = 1000
@@ -83,6 +85,8 @@ class Searching:
 
     def __init__(self, handle: GalleryHandle, limits: Limits) -> None:
         self._handle, self._limits = handle, limits
+        #: Of the network's images, as far as is known; a gallery that is indexed anew may have another.
+        self._size: tuple[int, int] | None = None
         self._kept: OrderedDict[str, _Kept] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -91,17 +95,28 @@ class Searching:
         self._check(question, options.k)
         where = [options.where] if isinstance(options.where, str) else list(options.where)
         raw = parse_where(where)
-        images = self._decoded(question.uploads, question.crop) + self._known(question.kept)
-        away = self._decoded(question.away_uploads, None) + self._known(question.away_kept)
+
+        @cache
+        def images(size: tuple[int, int]) -> tuple[_Images, _Images]:
+            """Those to search for, and those to search away from."""
+            wanted = self._decoded(question.uploads, question.crop, size) + self._known(question.kept, size)
+            away = self._decoded(question.away_uploads, None, size) + self._known(question.away_kept, size)
+            return wanted, away
+
+        if self._size is not None:
+            images(self._size)  # before the turn: others search meanwhile
 
         def answer(gallery: Gallery, embedder: Embedder, bundle: Bundle) -> list[QueryResult]:
             judge = self._handle.judge(gallery, bundle, options)
             check_fmr(judge, options.fmr, printable(bundle.name))
             bound = bind_to(gallery, raw)
             searcher = Searcher(gallery, embedder)
-            if gallery.count() == 0:
+            self._size = embedder.input_size
+            wanted, away = images(embedder.input_size)
+            count = gallery.count()
+            if count == 0:
                 raise StoreError(f"gallery {gallery.name!r} is empty; fill it with: sss ingest DIR")
-            asked = _embedded(searcher, images, options.flip)
+            asked = _embedded(searcher, wanted, options.flip)
             asked += self._of_points(gallery, question.points)
             asked += [item_probe(gallery, key) for key in question.keys]
             asked += [self._of_vector(gallery, number, one) for number, one in enumerate(question.vectors, 1)]
@@ -114,7 +129,7 @@ class Searching:
             if apart:
                 asked = [push_away(one, np.stack(apart)) for one in asked]
             found = searcher.answers(asked, options.k, bound, options)
-            against = gallery.count(bound) if judge.calibration is not None else 0
+            against = gallery.count(bound) if bound else count
             return mark(found, judge, options.fmr, against)
 
         return self._handle.reading(answer)
@@ -123,7 +138,7 @@ class Searching:
         """See :meth:`GalleryService.keep`."""
         self._check(Question(uploads=tuple(uploads)), 1)
         whole = [self._decode(one, (_SHOWN, _SHOWN), fit=True) for one in uploads]
-        ready = self._decoded(uploads, crop)
+        ready = self._decoded(uploads, crop, self._size_now())
         tokens = []
         for number, ((name, pixels), shown) in enumerate(zip(ready, whole, strict=True)):
             part = None if number else crop
@@ -147,7 +162,7 @@ class Searching:
         held = self.kept(token)
         if crop is None and held.whole is not None:
             return self._add(replace(held, pixels=held.whole, crop=None))
-        pixels = resized(cropped(decode_image(held.picture.data), crop), self._size())
+        pixels = resized(cropped(decode_image(held.picture.data), crop), self._size_now())
         return self._add(replace(held, pixels=pixels, crop=crop))
 
     def _add(self, one: _Kept) -> str:
@@ -172,7 +187,7 @@ class Searching:
         if not 1 <= k <= most.k:
             raise UsageError(f"k is {k}; ask for 1 to {most.k} results")
 
-    def _size(self) -> tuple[int, int]:
+    def _size_now(self) -> tuple[int, int]:
         return self._handle.reading(lambda _gallery, embedder, _bundle: embedder.input_size)
 
     def _decode(self, one: Upload, size: tuple[int, int], *, fit: bool = False) -> Pixels:
@@ -180,11 +195,8 @@ class Searching:
             one.data, size, name=printable(one.name)[:200], fit=fit, max_pixels=self._limits.pixels
         )
 
-    def _decoded(self, uploads: Sequence[Upload], crop: Crop | None) -> list[tuple[str, Pixels]]:
+    def _decoded(self, uploads: Sequence[Upload], crop: Crop | None, size: tuple[int, int]) -> _Images:
         """Names, and pixels as the network takes them: those of a whole image are what a search by file gets."""
-        if not uploads:
-            return []
-        size = self._size()
         found = []
         for number, one in enumerate(uploads):
             if crop is not None and number == 0:
@@ -195,9 +207,8 @@ class Searching:
             found.append((printable(one.name)[:200], pixels))
         return found
 
-    def _known(self, tokens: Sequence[str]) -> list[tuple[str, Pixels]]:
+    def _known(self, tokens: Sequence[str], size: tuple[int, int]) -> _Images:
         held = [self.kept(token) for token in tokens]
-        size = self._size() if held else (1, 1)
         return [(one.name, resized(one.pixels, size)) for one in held]
 
     def _of_points(self, gallery: Gallery, points: Sequence[str]) -> list[Probe]:
@@ -228,7 +239,7 @@ def point_of(text: str) -> str:
         raise NotThereError(f"{printable(text)[:80]!r} is not the id of an image") from None
 
 
-def _embedded(searcher: Searcher, images: Sequence[tuple[str, Pixels]], flip: bool) -> list[Probe]:
+def _embedded(searcher: Searcher, images: _Images, flip: bool) -> list[Probe]:
     """As :meth:`Searcher.probes`, of pixels that have the network's size already."""
     if not images:
         return []

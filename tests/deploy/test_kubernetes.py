@@ -15,20 +15,29 @@ import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+from fastapi.testclient import TestClient
 
 from ingest.__main__ import command as worker
 from siamese_search import __version__
+from siamese_search.cli.commands import command_of
 from siamese_search.cli.ingest import ingest_command as ingest
 from siamese_search.errors import EXIT_PARTIAL, EXIT_USAGE, UsageError
 from siamese_search.gallery.qdrant.address import KEY_VARIABLE, check_encryption, parse_address
 from siamese_search.gallery.qdrant.connection import OLDEST_VERSION
 from siamese_search.settings import load_settings
+from siamese_search.web.app import create_app
+from siamese_search.web.guard import is_loopback
+from siamese_search.web.options import ServeOptions
+from siamese_search.web.security import VARIABLE
+from siamese_search.web.service import GalleryService
 
 from .kube import KUBERNETES, Manifest, build, documents, follow, matches, templates, validate
 
 Accepts = Callable[[list[str]], None]
-DIRECTORIES = ["", "job", "job-gpu", "ray"]
+DIRECTORIES = ["", "job", "job-gpu", "ray", "serve"]
 SECRET = {"name": "qdrant-api-key", "key": "api-key"}
+#: Of ``sss serve``: what visitors have to know.
+SERVE_SECRET = {"name": "sss-serve-key", "key": "serve-key"}
 Invalid = (jsonschema.ValidationError, kubernetes_validate.ValidationError)
 
 
@@ -51,7 +60,7 @@ def the(everything: list[Manifest], kind: str, name: str) -> Manifest:
 
 def pods(everything: list[Manifest]) -> list[dict[str, Any]]:
     found = [template for one in everything for template in templates(one)]
-    assert len(found) == 5  # worker, two jobs, Ray's head and workers
+    assert len(found) == 6  # worker, two jobs, Ray's head and workers, the web service
     return found
 
 
@@ -100,6 +109,7 @@ def test_every_file_is_used_and_tested() -> None:
         ("PersistentVolumeClaim", "volumeName:", "volume:"),
         ("Deployment", "livenessProbe:", "livenessCheck:"),
         ("Deployment", "type: Recreate", "type: [Recreate]"),
+        ("Service", "targetPort:", "target:"),
         ("Job", "backoffLimitPerIndex: 3", "backoffLimitPerIndex: three"),
         ("Job", "onExitCodes:", "onExitCode:"),
         ("NetworkPolicy", "podSelector:", "podsSelector:"),
@@ -271,6 +281,52 @@ def test_ray_runs_sss_with_its_own_version(
     assert set(extras) <= set(project["project"]["optional-dependencies"])
 
 
+def test_the_web_service(everything: list[Manifest]) -> None:
+    deployment = the(everything, "Deployment", "sss-serve")["spec"]
+    pod = deployment["template"]
+    [container] = pod["spec"]["containers"]
+    assert container["command"] == ["sss", "serve"]
+    # The command takes these arguments, and the server the address: with the key that the variable brings, only.
+    context = command_of("serve").make_context("sss serve", list(container["args"]))
+    port = context.params["port"]
+    [key] = [one for one in container["env"] if one["name"] == VARIABLE]
+    assert key["valueFrom"] == {"secretKeyRef": SERVE_SECRET}
+    assert not is_loopback(context.params["host"])
+    assert context.params["key_file"] is None
+    # Undo and uploads are in the memory of one process.
+    assert deployment["replicas"] == 1
+
+    assert container["ports"] == [{"name": "http", "containerPort": port}]
+    service = the(everything, "Service", "sss-serve")["spec"]
+    assert service["selector"].items() <= pod["metadata"]["labels"].items()
+    assert service["selector"]["app.kubernetes.io/component"] == "serve"
+    assert [one["targetPort"] for one in service["ports"]] == ["http"]
+    others = [one for one in pods(everything) if one is not pod]
+    assert not any(service["selector"].items() <= one["metadata"]["labels"].items() for one in others)
+    policy = the(everything, "NetworkPolicy", "sss-serve")["spec"]
+    assert matches(policy["podSelector"], pod["metadata"]["labels"])
+    assert not any(matches(policy["podSelector"], one["metadata"]["labels"]) for one in others)
+    assert [one["port"] for rule in policy["ingress"] for one in rule["ports"]] == [port]
+
+
+def test_the_web_service_answers_its_probes(everything: list[Manifest], tmp_path: Path) -> None:
+    """As the kubelet asks: without the key, also where ``--allow-host`` names the ingress."""
+    [container] = the(everything, "Deployment", "sss-serve")["spec"]["template"]["spec"]["containers"]
+    options = ServeOptions(host="0.0.0.0", allow_host=("gallery.example.com",), store=tmp_path / "none")
+    service = GalleryService(options)
+    app = create_app(service, "a key that is long enough".replace(" ", "-"))
+    # No gallery yet: alive, and not ready.
+    wanted = {"startupProbe": 200, "livenessProbe": 200, "readinessProbe": 503}
+    with TestClient(app, base_url="http://10.0.0.7:8000") as client:
+        for name, status in wanted.items():
+            probe = container[name]["httpGet"]
+            assert probe["port"] == "http"
+            headers = {one["name"]: one["value"] for one in probe["httpHeaders"]}
+            assert client.get(probe["path"], headers=headers).status_code == status, name
+            assert client.get(probe["path"]).status_code == 421  # by the pod's address: hence the header
+    service.close()
+
+
 # What they name exists.
 
 
@@ -297,11 +353,13 @@ def test_everything_that_is_named_is_there(everything: list[Manifest], values: d
                 section, name = source["resourceFieldRef"]["resource"].split(".")
                 assert name in container["resources"][section]
             if "secretKeyRef" in source:
-                assert source["secretKeyRef"] == SECRET
+                assert source["secretKeyRef"] == (SERVE_SECRET if variable["name"] == VARIABLE else SECRET)
     assert values["apiKey"]["valueFrom"]["secretKeyRef"] == SECRET
-    [example] = documents(KUBERNETES / "secret.example.yaml")
-    validate(example)
-    assert (example["metadata"]["name"], list(example["stringData"])) == (SECRET["name"], [SECRET["key"]])
+    for example, secret in zip(
+        documents(KUBERNETES / "secret.example.yaml"), (SECRET, SERVE_SECRET), strict=True
+    ):
+        validate(example)
+        assert (example["metadata"]["name"], list(example["stringData"])) == (secret["name"], [secret["key"]])
 
 
 def test_images_are_read_by_all_and_written_by_none(everything: list[Manifest]) -> None:
@@ -312,7 +370,7 @@ def test_images_are_read_by_all_and_written_by_none(everything: list[Manifest]) 
         [container] = pod["spec"]["containers"]
         [mount] = [one for one in container["volumeMounts"] if one["name"] == "images"]
         assert mount["readOnly"] is True
-        if "args" in container:
+        if "args" in container and "command" not in container:  # a worker, of the image's own entry point
             assert container["args"][:2] == [mount["mountPath"], "--source=images"]
 
 
@@ -375,8 +433,8 @@ def test_no_manifest_holds_a_key(everything: list[Manifest]) -> None:
                 assert "value" not in variable
         assert not re.search("key|token|password", " ".join(container.get("args", [])), re.I)
     assert not [one for one in everything if one["kind"] == "Secret"]
-    [example] = documents(KUBERNETES / "secret.example.yaml")
-    assert set(example["stringData"].values()) == {""}
+    for example in documents(KUBERNETES / "secret.example.yaml"):
+        assert set(example["stringData"].values()) == {""}
 
 
 # Confinement.
@@ -473,7 +531,7 @@ def test_prometheus_finds_the_metrics_of_every_worker(everything: list[Manifest]
             if port["name"] == endpoint["port"]:
                 assert f"--metrics-port={port['containerPort']}" in container["args"]
                 served += 1
-    assert served == 3
+    assert served == 3  # the web service asks for its key there, too
     policy = the(everything, "NetworkPolicy", "sss-worker")["spec"]
     assert any(port["port"] == 9464 for rule in policy["ingress"] for port in rule.get("ports", []))
 

@@ -79,6 +79,16 @@ def test_an_upload_finds_what_its_file_finds(drawn, reads, how):
     assert same(reads.search(Question(kept=(token,)), SearchOptions(k=5, **how))[0], expected)
 
 
+def test_an_upload_is_read_anew_once_the_gallery_has_a_model_of_another_input_size(drawn, reads):
+    """Uploads are decoded before the server's turn, as the last network took them."""
+    question = Question(uploads=(upload(photo(drawn)),))
+    (expected,) = sss.search(photo(drawn), store=drawn.store, k=5)
+    reads._searching._size = (64, 32)
+    for _ in range(2):
+        assert same(reads.search(question, SearchOptions(k=5))[0], expected)
+    assert list(reads._searching._size) == list(reads.info().model["input_size"])
+
+
 def test_several_fuse_and_others_push_away(drawn, reads):
     one, two, other = (Path(paths[0]) for paths in list(drawn.queries.values())[:3])
     fused = reads.search(Question(uploads=(upload(one), upload(two))), SearchOptions(k=5, together=True))

@@ -9,9 +9,10 @@ from fastapi import APIRouter, Form, Request, Response
 from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.render.html import rate, small_rate
 from siamese_search.render.marks import file_size
-from siamese_search.web.pages.views import WRITE, Service, seen_other, show
+from siamese_search.web.pages.views import WRITE, seen_other, show
+from siamese_search.web.rendering import Service
 
-router = APIRouter()
+router = APIRouter(include_in_schema=False)
 
 #: Failed images listed.
 _FAILURES = 20

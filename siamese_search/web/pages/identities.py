@@ -11,9 +11,10 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from siamese_search.errors import UsageError
 from siamese_search.retrieval.grouping import natural
 from siamese_search.web.answers import IdentityView, Sighting
-from siamese_search.web.pages.views import WRITE, Service, identity_url, seen_other, shape_of, show
+from siamese_search.web.pages.views import WRITE, identity_url, seen_other, shape_of, show
+from siamese_search.web.rendering import Service
 
-router = APIRouter()
+router = APIRouter(include_in_schema=False)
 
 #: Identities on a page, and sightings of one.
 _PAGE = 60

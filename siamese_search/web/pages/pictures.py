@@ -10,9 +10,9 @@ from markupsafe import Markup
 from siamese_search.errors import ImageError
 from siamese_search.render.canvas import short_reason
 from siamese_search.web.answers import Picture
-from siamese_search.web.pages.views import Service
+from siamese_search.web.rendering import Service
 
-router = APIRouter()
+router = APIRouter(include_in_schema=False)
 
 _INSTEAD = Markup(
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 150" width="200" height="300">'

@@ -11,9 +11,10 @@ from fastapi.responses import JSONResponse
 
 from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.vectors.projection import METHODS
-from siamese_search.web.pages.views import Service, called, identity_url, shape_of, show
+from siamese_search.web.pages.views import called, identity_url, shape_of, show
+from siamese_search.web.rendering import Service
 
-router = APIRouter()
+router = APIRouter(include_in_schema=False)
 
 Method = Literal["pca", "tsne", "umap"]
 #: Ways to lay images out, and the library that each needs.

@@ -9,10 +9,11 @@ from fastapi import APIRouter, Form, Query, Request, Response
 from siamese_search.errors import NotThereError, UsageError
 from siamese_search.render.marks import percent
 from siamese_search.web.answers import Candidate, Cluster, Edit, ReviewItem
-from siamese_search.web.pages.views import WRITE, Service, named, seen_other, shape_of, show
+from siamese_search.web.pages.views import WRITE, named, seen_other, shape_of, show
+from siamese_search.web.rendering import Service
 from siamese_search.web.service import GalleryService
 
-router = APIRouter()
+router = APIRouter(include_in_schema=False)
 
 #: Images of the proposed identity beside the one in question; clusters on a page, and images of each.
 _BESIDE = 8

@@ -15,7 +15,6 @@ from siamese_search.web.answers import Crop, Facet, Question, Upload
 from siamese_search.web.pages.address import KS, Asked
 from siamese_search.web.pages.views import (
     WRITE,
-    Service,
     aspect_of,
     named,
     seen_other,
@@ -24,9 +23,10 @@ from siamese_search.web.pages.views import (
     show,
     somebody,
 )
+from siamese_search.web.rendering import Service
 from siamese_search.web.service import GalleryService
 
-router = APIRouter()
+router = APIRouter(include_in_schema=False)
 
 #: People of the gallery to begin with, on the empty page.
 _EXAMPLES = 12

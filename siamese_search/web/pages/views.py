@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated
 from urllib.parse import urlencode, urlsplit
 
 from fastapi import Depends, Request
@@ -18,11 +17,10 @@ from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.errors import SiameseSearchError
 from siamese_search.render.marks import percent, sightings
 from siamese_search.web.answers import Edit, Picture
-from siamese_search.web.rendering import page, service_of
+from siamese_search.web.rendering import page
 from siamese_search.web.security import checked_write
 from siamese_search.web.service import GalleryService
 
-Service = Annotated[GalleryService, Depends(service_of)]
 #: Of every route that changes something.
 WRITE = [Depends(checked_write)]
 
@@ -67,8 +65,7 @@ def _notice(request: Request) -> Edit | None:
     token = request.query_params.get("edit")
     if not token:
         return None
-    service = service_of(request)
-    return next((edit for edit in service.edits() if edit.undo == token), None)
+    return next((edit for edit in request.app.state.service.edits() if edit.undo == token), None)
 
 
 def error_page(request: Request, status: int, title: str, text: str, back: str = "") -> HTMLResponse:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Query, Request
 from fastapi.responses import Response
 
 from siamese_search.web.answers import Cluster, Facet, GalleryFacts, IdentityView, ReviewQueue, Sighting
-from siamese_search.web.rendering import service_of
-from siamese_search.web.rest.shapes import AsciiJSON, PointId, Text
-from siamese_search.web.service import GalleryService
+from siamese_search.web.rendering import Service
+from siamese_search.web.rest.shapes import AsciiJSON, PointId, Text, area
 
-router = APIRouter(tags=["gallery"])
-Service = Annotated[GalleryService, Depends(service_of)]
+router = area("gallery")
 Where = Annotated[list[Text], Query(max_length=50, description='Filters such as "camera=2", joined by AND.')]
 _NONE: list[str] = []
 

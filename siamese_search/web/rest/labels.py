@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Depends
+from fastapi import Depends
 from fastapi.responses import Response
 
 from siamese_search.errors import UsageError
 from siamese_search.web.answers import Edit
-from siamese_search.web.rendering import service_of
+from siamese_search.web.rendering import Service
 from siamese_search.web.rest import shapes
-from siamese_search.web.rest.shapes import AsciiJSON
+from siamese_search.web.rest.shapes import AsciiJSON, area
 from siamese_search.web.security import checked_write
-from siamese_search.web.service import GalleryService
 
-router = APIRouter(tags=["labels"])
-Service = Annotated[GalleryService, Depends(service_of)]
+router = area("labels")
 _EDIT: dict[str, Any] = {
     "responses": {200: {"model": Edit}},
     "dependencies": [Depends(checked_write)],

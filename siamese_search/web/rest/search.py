@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, File, UploadFile
+from fastapi import File, UploadFile
 from fastapi.responses import Response
 from pydantic import Field
 
@@ -12,12 +12,10 @@ from siamese_search.errors import UsageError
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.results import QueryResult
 from siamese_search.web.answers import Crop, Question, Upload
-from siamese_search.web.rendering import service_of
-from siamese_search.web.rest.shapes import Answer, AsciiJSON, SearchBody, SearchSettings
-from siamese_search.web.service import GalleryService
+from siamese_search.web.rendering import Service
+from siamese_search.web.rest.shapes import Answer, AsciiJSON, SearchBody, SearchSettings, area
 
-router = APIRouter(tags=["search"])
-Service = Annotated[GalleryService, Depends(service_of)]
+router = area("search")
 
 
 @router.post("/search", responses={200: {"model": list[Answer]}})

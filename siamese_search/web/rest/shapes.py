@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
+from fastapi import APIRouter
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,6 +24,31 @@ class Failure(BaseModel):
     """Why it was not done, in one line."""
 
     error: str
+
+
+_REASONS = {
+    400: "It cannot be asked like that.",
+    401: "It needs the key.",
+    403: "It is refused to pages of others.",
+    404: "It is not there.",
+    409: "It is not changed: read-only, or changed by others since.",
+    413: "It is too large.",
+    422: "It is not what the schema says, or no image.",
+    429: "Too many requests.",
+    503: "The gallery cannot be reached, or is busy.",
+}
+
+
+def area(name: str) -> APIRouter:
+    """A router of the API, for its modules: no router includes another, for each level makes all routes anew.
+
+    Of the reasons the first has the model and the others lead to it: FastAPI makes a validator of each model.
+    """
+    shown = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}}
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status, text in _REASONS.items():
+        responses[status] = {"description": text, **(shown if responses else {"model": Failure})}
+    return APIRouter(prefix="/api/v1", tags=[name], default_response_class=AsciiJSON, responses=responses)
 
 
 class _Body(BaseModel):
