@@ -21,12 +21,10 @@ from siamese_search.io.signatures import OWN_TEXT
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from siamese_search.evaluation.report import EvaluationReport
-
 
 #: Every colour of these curves. A page puts its own in their place (:func:`chart`).
 INK, PAPER, GRID, AXIS, FAINT = "#1f2933", "#ffffff", "#e4e7eb", "#9aa5b1", "#7b8794"
-SAME, DIFFERENT, MARK = "#1769aa", "#d9822b", "#c23030"
+SAME, DIFFERENT, MARK, GOOD, BAD = "#1769aa", "#d9822b", "#c23030", "#00925e", "#cd3e26"
 
 SIZE = (15, 4.9)  # inches, of three curves
 _TOP = 50  # ranks shown by the CMC curve
@@ -275,6 +273,8 @@ _VARIABLES = {
     SAME: "c0",
     DIFFERENT: "c1",
     MARK: "mark",
+    GOOD: "good",
+    BAD: "bad",
 }
 _STYLE = STYLE | {
     "figure.facecolor": "none",
@@ -291,21 +291,33 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 def chart(draw: Drawing, report: EvaluationReport) -> Markup:
     """An ``svg`` element without a title: the page has one. Its ids begin with the name of ``draw``."""
+
+    def alone(figure: Figure) -> str:
+        axes = figure.subplots()
+        draw(axes, report)
+        axes.set_title("")
+        return " over ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))
+
+    return svg(alone, _SIZE, draw.__name__)
+
+
+def svg(draw: Callable[[Figure], str], size: tuple[float, float], name: str) -> Markup:
+    """What ``draw`` puts on a figure of ``size`` inches, as an ``svg`` element with the label that it returns.
+
+    Ids begin with ``name``.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     held = io.StringIO()
     with rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE, layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
-        axes = figure.subplots()
-        draw(axes, report)
-        axes.set_title("")
+        label = draw(figure)
         figure.savefig(held, format="svg", metadata=_NO_METADATA)
     root = ElementTree.fromstring(held.getvalue())
-    label = " over ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))
-    _made_part_of_a_page(root, draw.__name__)
+    _made_part_of_a_page(root, name)
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 

@@ -16,7 +16,7 @@ from siamese_search.datasets.records import point_id
 from siamese_search.errors import UsageError
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
-from siamese_search.render.clusters import draw_clusters
+from siamese_search.render.sheets import draw_clusters
 from siamese_search.vectors.clustering import cluster
 from siamese_search.vectors.k_reciprocal import KReciprocal, jaccard_rows, rerank
 
