@@ -58,7 +58,7 @@ _SMALL = 72
 MAX_CLUSTERS, MAX_IMAGES = 60, 12
 
 _CLUSTERS: dict[str, Colour] = {"new": BLUE, "known": GREEN, "conflict": RED, "single": PALE}
-_CLUSTER_TILE, _CLUSTER_HEAD, _CLUSTER_GAP = 160, 34, 10
+_CLUSTER_HEAD, _CLUSTER_GAP = 34, 10
 
 
 def draw_sheet(
@@ -109,7 +109,7 @@ class _Page:
         self.identities = identities
         self.title = title
         self.total = total
-        self.tile_height = _tile_height(results)
+        self.tile_height = _tile_height(paths_of(results))
 
     def draw(self) -> Image.Image:
         grouped = any(sightings(found) for result in self.results for found in result.results)
@@ -189,11 +189,11 @@ class _Page:
             self.canvas.text((left, below + 38), seen, 13, GREY, TILE_WIDTH)
 
 
-def _tile_height(results: Sequence[QueryResult]) -> int:
+def _tile_height(paths: Sequence[Path]) -> int:
     """Height for the usual shape of these images, in bounds."""
     low, high = _TILE_HEIGHT
     inside = TILE_WIDTH - 2 * BORDER
-    return round(min(high, max(low, inside * usual_aspect(paths_of(results)) + 2 * BORDER)))
+    return round(min(high, max(low, inside * usual_aspect(paths) + 2 * BORDER)))
 
 
 def draw_comparison(comparison: Comparison, out: Path) -> Path:
@@ -303,7 +303,8 @@ def draw_clusters(proposals: Proposals, out: Path) -> Path:
         raise UsageError("there are no clusters to draw: every image stands alone")
     shown = rows[:MAX_CLUSTERS]
     columns = min(MAX_IMAGES, max(map(len, shown)))
-    height = _CLUSTER_HEAD + _CLUSTER_TILE + 26 + _CLUSTER_GAP
+    tile = _tile_height([Path(one.path) for row in shown for one in row[:3] if one.path])
+    height = _CLUSTER_HEAD + tile + 26 + _CLUSTER_GAP
     width = max(560, 2 * _MARGIN + columns * (TILE_WIDTH + _CLUSTER_GAP))
     canvas = Canvas(width, 2 * _MARGIN + 60 + len(shown) * height)
     canvas.text((_MARGIN, _MARGIN - 6), "Proposed identities", 24, INK)
@@ -312,12 +313,12 @@ def draw_clusters(proposals: Proposals, out: Path) -> Path:
     count = f"{len(rows)} clusters{more}  ·  {singles} single images  ·  below each: confidence"
     canvas.text((_MARGIN, _MARGIN + 26), count, 13, GREY)
     for place, row in enumerate(shown):
-        _draw_cluster(canvas, row, _MARGIN + 60 + place * height)
+        _draw_cluster(canvas, row, tile, _MARGIN + 60 + place * height)
     picture: Image.Image = canvas.image
     return save_png(picture, out, "contact sheet")
 
 
-def _draw_cluster(canvas: Canvas, row: list[Proposal], top: int) -> None:
+def _draw_cluster(canvas: Canvas, row: list[Proposal], tile: int, top: int) -> None:
     first = row[0]
     name = first.proposed or "conflict: " + ", ".join(sorted({one.existing for one in row if one.existing}))
     colour = _CLUSTERS[first.status]
@@ -329,10 +330,11 @@ def _draw_cluster(canvas: Canvas, row: list[Proposal], top: int) -> None:
     images = row if len(row) <= MAX_IMAGES else row[:half] + row[-half:]
     for column, one in enumerate(images):
         left = _MARGIN + column * (TILE_WIDTH + _CLUSTER_GAP)
-        canvas.tile(
-            Path(one.path) if one.path else None, (left, top + _CLUSTER_HEAD - 8), _CLUSTER_TILE, colour
-        )
+        below = top + _CLUSTER_HEAD - 8 + tile
+        canvas.tile(Path(one.path) if one.path else None, (left, below - tile), tile, colour)
+        if column == half - 1 and len(images) < len(row):
+            canvas.badge((left + BORDER, below - BORDER - 1), f"+{len(row) - len(images):,}", INK)
+        # How sure the clusters are says nothing of an image whose identity a person has given.
         text = "" if one.confidence is None else f"{one.confidence:.2f}"
-        if one.existing is not None:
-            text += f"  is {one.existing}"
-        canvas.text((left, top + _CLUSTER_HEAD - 8 + _CLUSTER_TILE + 3), text, 13, GREY, TILE_WIDTH)
+        text = text if one.existing is None else f"is {one.existing}"
+        canvas.text((left, below + 3), text, 13, GREY, TILE_WIDTH)
