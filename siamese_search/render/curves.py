@@ -17,6 +17,7 @@ from siamese_search.errors import SiameseSearchError, UsageError, printable
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.io.files import atomic_path
 from siamese_search.io.signatures import OWN_TEXT
+from siamese_search.render.html import rate, small_rate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,8 +124,7 @@ def draw_cmc(axes: Any, report: EvaluationReport) -> None:
     shown = [k for k in (1, 5, 10) if k <= top]
     axes.plot(shown, [100 * curve[k - 1] for k in shown], "o", color=SAME, markersize=5)
     axes.set_xlim(0, top + 0.5)
-    lowest = 100 * float(curve[0])
-    axes.set_ylim(max(0.0, np.floor((lowest - 8) / 10) * 10), 101.5)
+    axes.set_ylim(0, 101.5)
     axes.set_ylabel("queries, %")
     lines = [_line(f"rank-{k}", float(curve[k - 1])) for k in shown]
     metrics = report.ranking
@@ -154,7 +154,7 @@ def draw_roc(axes: Any, report: EvaluationReport) -> None:
     chance = np.geomspace(left, 1, 200)
     axes.plot(chance, 100 * chance, color=AXIS, linewidth=1, linestyle=":")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda rate, _: np.format_float_positional(rate, trim="-"))
+    axes.xaxis.set_major_formatter(lambda at, _: np.format_float_positional(at, trim="-"))
     axes.set_xlim(left, 1)
     axes.set_ylim(0, 101.5)
     axes.set_ylabel("true accept rate, %")
@@ -186,8 +186,8 @@ def draw_scores(axes: Any, report: EvaluationReport) -> None:
             color=MARK,
             linewidth=1.3,
             linestyle="--",
-            label=f"threshold {verification.threshold:.3f}: {100 * verification.false_match_rate:.2g} % "
-            "false matches",
+            label=f"threshold {verification.threshold:.3f}: "
+            f"{small_rate(verification.false_match_rate)} false matches",
         )
     axes.set_xlim(edges[occupied[0]] - 0.02, edges[occupied[-1] + 1] + 0.02)
     axes.set_ylabel("share of pairs, % per bin")
@@ -259,8 +259,7 @@ def say(axes: Any, text: str) -> None:
 
 def _line(name: str, share: float | None) -> str:
     """A name and a percentage, in columns."""
-    value = "n/a" if share is None else f"{100 * share:.1f} %"
-    return f"{name:<10}{value:>8}"
+    return f"{name:<10}{rate(share):>8}"
 
 
 #: The page's variables, light and dark, by the colours that are drawn with.
