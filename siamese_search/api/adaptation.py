@@ -107,7 +107,7 @@ def _adapting() -> Any:
 
 def _show(result: AdaptResult) -> None:
     """Write the clusters of the finished model beside it: to look at, and to review."""
-    from siamese_search.render.clusters import draw_clusters
+    from siamese_search.render.sheets import draw_clusters
 
     found = proposals(result)
     write_review(found, result.bundle.path / TABLE_NAME)

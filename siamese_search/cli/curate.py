@@ -265,7 +265,7 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
     """
     from siamese_search.api import curation
     from siamese_search.curation.identities import write_review
-    from siamese_search.render.clusters import draw_clusters
+    from siamese_search.render.sheets import draw_clusters
 
     if save is not None and save.suffix.lower() != ".png":
         raise UsageError(f"{safe(save)}: --save draws a PNG; name the file with .png")

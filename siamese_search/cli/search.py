@@ -140,7 +140,7 @@ def search_command(
     if len(failed) < len(answers):
         # The picture first: a reader such as `head` may close stdout before all results are printed.
         try:
-            _draw(answers, output.save, output.star)
+            _draw(answers, timelines, output)
         finally:
             # an unwritable picture must not cost the answer
             left_out = _print(answers, output, timelines)
@@ -163,9 +163,15 @@ def _report_failures(failed: Sequence[QueryResult], total: int) -> int:
     return EXIT_PARTIAL
 
 
-def _draw(answers: Sequence[QueryResult], save: Path | None, star: Path | None) -> None:
+def _draw(answers: Sequence[QueryResult], timelines: list[Timeline] | None, output: Output) -> None:
+    save, star = output.save, output.star
     if save is not None:
-        if save.suffix.lower() == ".png":
+        picture = save.suffix.lower() == ".png"
+        if timelines is not None:
+            from siamese_search.render import timeline
+
+            (timeline.draw_timelines if picture else timeline.write_timeline_page)(timelines, save)
+        elif picture:
             from siamese_search.render.sheets import draw_sheet
 
             draw_sheet(answers, save)

@@ -172,9 +172,10 @@ def print_timelines(timelines: Sequence[Timeline], format: str) -> None:
 
 def _print_table(timeline: Timeline, *, first: bool) -> None:
     from siamese_search.render.marks import match_heading, percent, verdict_sentence
+    from siamese_search.retrieval.timeline import spoken, who
 
     answer = timeline.answer
-    title = f"{safe(answer.query)}: {_who(timeline)}"
+    title = f"{safe(answer.query)}: {who(timeline)}"
     write_text(title if first else f"\n{title}")
     marked = any(result.match is not None for result in answer.results)
     sequences = "sequence" in timeline.within
@@ -189,7 +190,7 @@ def _print_table(timeline: Timeline, *, first: bool) -> None:
         camera = result.camera
         if sighting.came_from is not None:
             camera = f"{sighting.came_from} → {result.camera}"
-        cells += [sighting.time, _gap(sighting.gap, timeline.unit), camera, f"{result.score:.4f}"]
+        cells += [sighting.time, spoken(sighting.gap, timeline.unit), camera, f"{result.score:.4f}"]
         if marked:
             cells += [{True: "yes", False: "no", None: ""}[result.match], percent(result.probability)]
         return [*cells, shown_path(result.path)]
@@ -207,51 +208,8 @@ def _print_table(timeline: Timeline, *, first: bool) -> None:
         write_text(safe(line))
 
 
-def _who(timeline: Timeline) -> str:
-    """Whose sightings these are, and whether all are shown."""
-    shown, total = len(timeline.sightings), timeline.total
-    if timeline.identity is None:
-        if not timeline.sightings:
-            return "no sightings"
-        kind = "matches" if timeline.answer.verdict is not None else "nearest images"
-        return f"no identity known; the {shown:,} {kind}"
-    count = (
-        f"{shown:,} of {total:,} sightings" if shown < total else f"{shown:,} sighting{'s' * (shown != 1)}"
-    )
-    cameras = sorted({hit.camera for hit in timeline.answer.results if hit.camera is not None})
-    by = f", by {len(cameras)} cameras" if len(cameras) > 1 else ""
-    return f"identity {safe(timeline.identity)}, {count}{by}"
-
-
-def _gap(gap: float | None, unit: str | None) -> str:
-    """``+2 h 5 min``, or the bare difference where its unit is not known."""
-    if gap is None:
-        return ""
-    if unit != "seconds":
-        return f"+{gap:,.10g}"
-    days, rest = divmod(round(gap), 86_400)
-    hours, rest = divmod(rest, 3600)
-    minutes, seconds = divmod(rest, 60)
-    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s")]
-    while len(parts) > 1 and parts[0][0] == 0:
-        del parts[0]
-    return "+" + " ".join(f"{count} {name}" for count, name in parts[:2] if count or name == parts[0][1])
-
-
 def _print_csv(timelines: Sequence[Timeline]) -> None:
-    header = [
-        "query",
-        "time",
-        "gap",
-        "came_from",
-        "rank",
-        "score",
-        "identity",
-        "camera",
-        "path",
-        "key",
-        "match",
-    ]
+    header = ["query", "time", "gap", "came_from", "rank", "score", "identity", "camera", "path", "key", "match"]
     extra = sorted({name for one in timelines for hit in one.answer.results for name in hit.metadata})
     rows = [
         [

@@ -17,16 +17,15 @@ from siamese_search.errors import SiameseSearchError, UsageError, printable
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.io.files import atomic_path
 from siamese_search.io.signatures import OWN_TEXT
+from siamese_search.render.html import rate, small_rate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from siamese_search.evaluation.report import EvaluationReport
-
 
 #: Every colour of these curves. A page puts its own in their place (:func:`chart`).
 INK, PAPER, GRID, AXIS, FAINT = "#1f2933", "#ffffff", "#e4e7eb", "#9aa5b1", "#7b8794"
-SAME, DIFFERENT, MARK = "#1769aa", "#d9822b", "#c23030"
+SAME, DIFFERENT, MARK, GOOD, BAD = "#1769aa", "#d9822b", "#c23030", "#00925e", "#cd3e26"
 
 SIZE = (15, 4.9)  # inches, of three curves
 _TOP = 50  # ranks shown by the CMC curve
@@ -125,8 +124,7 @@ def draw_cmc(axes: Any, report: EvaluationReport) -> None:
     shown = [k for k in (1, 5, 10) if k <= top]
     axes.plot(shown, [100 * curve[k - 1] for k in shown], "o", color=SAME, markersize=5)
     axes.set_xlim(0, top + 0.5)
-    lowest = 100 * float(curve[0])
-    axes.set_ylim(max(0.0, np.floor((lowest - 8) / 10) * 10), 101.5)
+    axes.set_ylim(0, 101.5)
     axes.set_ylabel("queries, %")
     lines = [_line(f"rank-{k}", float(curve[k - 1])) for k in shown]
     metrics = report.ranking
@@ -156,7 +154,7 @@ def draw_roc(axes: Any, report: EvaluationReport) -> None:
     chance = np.geomspace(left, 1, 200)
     axes.plot(chance, 100 * chance, color=AXIS, linewidth=1, linestyle=":")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda rate, _: np.format_float_positional(rate, trim="-"))
+    axes.xaxis.set_major_formatter(lambda at, _: np.format_float_positional(at, trim="-"))
     axes.set_xlim(left, 1)
     axes.set_ylim(0, 101.5)
     axes.set_ylabel("true accept rate, %")
@@ -188,8 +186,8 @@ def draw_scores(axes: Any, report: EvaluationReport) -> None:
             color=MARK,
             linewidth=1.3,
             linestyle="--",
-            label=f"threshold {verification.threshold:.3f}: {100 * verification.false_match_rate:.2g} % "
-            "false matches",
+            label=f"threshold {verification.threshold:.3f}: "
+            f"{small_rate(verification.false_match_rate)} false matches",
         )
     axes.set_xlim(edges[occupied[0]] - 0.02, edges[occupied[-1] + 1] + 0.02)
     axes.set_ylabel("share of pairs, % per bin")
@@ -261,8 +259,7 @@ def say(axes: Any, text: str) -> None:
 
 def _line(name: str, share: float | None) -> str:
     """A name and a percentage, in columns."""
-    value = "n/a" if share is None else f"{100 * share:.1f} %"
-    return f"{name:<10}{value:>8}"
+    return f"{name:<10}{rate(share):>8}"
 
 
 #: The page's variables, light and dark, by the colours that are drawn with.
@@ -275,6 +272,8 @@ _VARIABLES = {
     SAME: "c0",
     DIFFERENT: "c1",
     MARK: "mark",
+    GOOD: "good",
+    BAD: "bad",
 }
 _STYLE = STYLE | {
     "figure.facecolor": "none",
@@ -291,21 +290,33 @@ _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 def chart(draw: Drawing, report: EvaluationReport) -> Markup:
     """An ``svg`` element without a title: the page has one. Its ids begin with the name of ``draw``."""
+
+    def alone(figure: Figure) -> str:
+        axes = figure.subplots()
+        draw(axes, report)
+        axes.set_title("")
+        return " over ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))
+
+    return svg(alone, _SIZE, draw.__name__)
+
+
+def svg(draw: Callable[[Figure], str], size: tuple[float, float], name: str) -> Markup:
+    """What ``draw`` puts on a figure of ``size`` inches, as an ``svg`` element with the label that it returns.
+
+    Ids begin with ``name``.
+    """
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     held = io.StringIO()
     with rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE, layout="constrained")
+        figure = Figure(figsize=size, layout="constrained")
         FigureCanvasSVG(figure)
-        axes = figure.subplots()
-        draw(axes, report)
-        axes.set_title("")
+        label = draw(figure)
         figure.savefig(held, format="svg", metadata=_NO_METADATA)
     root = ElementTree.fromstring(held.getvalue())
-    label = " over ".join(filter(None, (axes.get_ylabel(), axes.get_xlabel())))
-    _made_part_of_a_page(root, draw.__name__)
+    _made_part_of_a_page(root, name)
     root.attrib = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label}
     return Markup(ElementTree.tostring(root, encoding="unicode"))
 

@@ -37,13 +37,20 @@ def write_html_sheet(answers: Sequence[QueryResult], out: Path, *, title: str = 
     return write_page(html_sheet(answers, title=title), out, "page of results")
 
 
-def html_sheet(answers: Sequence[QueryResult], *, title: str = "Search results") -> str:
-    """The whole page."""
+def html_sheet(
+    answers: Sequence[QueryResult],
+    *,
+    title: str = "Search results",
+    template: str = "search.html.j2",
+    gaps: Sequence[Sequence[str]] = (),
+    **more: object,
+) -> str:
+    """The whole page. gaps: what stands beside the time of each result. more: what the ``template`` shows besides."""
     identities = known_identities(answers)
     shown = [shown_answer(*one, most=MAX_RESULTS) for one in zip(answers[:MAX_QUERIES], identities)]
     paths = {one["answer"].path for one in shown} | {r.path for one in shown for r, _ in one["results"]}
     return render(
-        "search.html.j2",
+        template,
         title=title,
         total=len(answers),
         known=any(one.kind != "unknown" for row in shown for _, one in row["results"]),
@@ -54,6 +61,8 @@ def html_sheet(answers: Sequence[QueryResult], *, title: str = "Search results")
         pictures={path: picture(path, _PICTURE) for path in paths},
         most_fields=_FIELDS,
         version=__version__,
+        gaps=gaps,
+        **more,
     )
 
 

@@ -62,13 +62,14 @@ def write_report(report: EvaluationReport, directory: Path, command: str = "") -
 
 def html_page(report: EvaluationReport, command: str = "") -> str:
     """The whole page."""
-    plan = report.plan
+    plan, ranking = report.plan, report.ranking
     known = report.calibration or report.kept
     pairs = report.verification.auc is not None
     mapped, maps = _maps(report)
     return render(
         "report.html.j2",
-        title=f"{report.model_name or 'model'} on {report.data}",
+        title=f"{report.model_name or 'model'} on {report.data}: {ranking.queries:,} queries,"
+        f" {ranking.gallery:,} images",
         report=report,
         charts=_charts(report),
         accept_rates=FALSE_ACCEPT_RATES,

@@ -1,4 +1,5 @@
-"""Pictures as PNG: a contact sheet of search results, and a comparison of images side by side or as a table.
+"""Pictures as PNG: contact sheets of results and of proposed identities, and a comparison of images side by side or
+as a table.
 
 On a sheet the query is on the left, its results follow by rank, and a border says whether each is right.
 """
@@ -6,10 +7,12 @@ On a sheet the query is on the left, its results follow by rank, and a border sa
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from PIL import Image
 
+from siamese_search.curation.identities import Proposal, Proposals
 from siamese_search.errors import UsageError, printable
 from siamese_search.render.canvas import (
     BLUE,
@@ -50,6 +53,12 @@ _PAIR_GAP = 12
 _PAIR_TITLE = 60
 _CELL = (96, 44)
 _SMALL = 72
+
+#: Clusters drawn, and images of each: a PNG of more would be too tall to look at.
+MAX_CLUSTERS, MAX_IMAGES = 60, 12
+
+_CLUSTERS: dict[str, Colour] = {"new": BLUE, "known": GREEN, "conflict": RED, "single": PALE}
+_CLUSTER_HEAD, _CLUSTER_GAP = 34, 10
 
 
 def draw_sheet(
@@ -100,7 +109,7 @@ class _Page:
         self.identities = identities
         self.title = title
         self.total = total
-        self.tile_height = _tile_height(results)
+        self.tile_height = _tile_height(paths_of(results))
 
     def draw(self) -> Image.Image:
         grouped = any(sightings(found) for result in self.results for found in result.results)
@@ -180,11 +189,11 @@ class _Page:
             self.canvas.text((left, below + 38), seen, 13, GREY, TILE_WIDTH)
 
 
-def _tile_height(results: Sequence[QueryResult]) -> int:
+def _tile_height(paths: Sequence[Path]) -> int:
     """Height for the usual shape of these images, in bounds."""
     low, high = _TILE_HEIGHT
     inside = TILE_WIDTH - 2 * BORDER
-    return round(min(high, max(low, inside * usual_aspect(paths_of(results)) + 2 * BORDER)))
+    return round(min(high, max(low, inside * usual_aspect(paths) + 2 * BORDER)))
 
 
 def draw_comparison(comparison: Comparison, out: Path) -> Path:
@@ -278,3 +287,54 @@ def _table(comparison: Comparison) -> Image.Image:
             reach = canvas.width_of(text, 15)
             canvas.text((x + (_CELL[0] - reach) / 2, y + _CELL[1] / 2 - 9), text, 15, ink)
     return canvas.image
+
+
+def draw_clusters(proposals: Proposals, out: Path) -> Path:
+    """A row of images per cluster, single images left out, as a PNG: blue a new identity, green a known one, red a
+    conflict. Raises UsageError where there is nothing to draw.
+    """
+    rows = [
+        list(group)
+        for _, group in groupby(
+            (one for one in proposals.images if one.status != "single"), lambda one: one.cluster
+        )
+    ]
+    if not rows:
+        raise UsageError("there are no clusters to draw: every image stands alone")
+    shown = rows[:MAX_CLUSTERS]
+    columns = min(MAX_IMAGES, max(map(len, shown)))
+    tile = _tile_height([Path(one.path) for row in shown for one in row[:3] if one.path])
+    height = _CLUSTER_HEAD + tile + 26 + _CLUSTER_GAP
+    width = max(560, 2 * _MARGIN + columns * (TILE_WIDTH + _CLUSTER_GAP))
+    canvas = Canvas(width, 2 * _MARGIN + 60 + len(shown) * height)
+    canvas.text((_MARGIN, _MARGIN - 6), "Proposed identities", 24, INK)
+    more = f", the first {len(shown)} drawn" if len(rows) > len(shown) else ""
+    singles = sum(one.status == "single" for one in proposals.images)
+    count = f"{len(rows)} clusters{more}  ·  {singles} single images  ·  below each: confidence"
+    canvas.text((_MARGIN, _MARGIN + 26), count, 13, GREY)
+    for place, row in enumerate(shown):
+        _draw_cluster(canvas, row, tile, _MARGIN + 60 + place * height)
+    picture: Image.Image = canvas.image
+    return save_png(picture, out, "contact sheet")
+
+
+def _draw_cluster(canvas: Canvas, row: list[Proposal], tile: int, top: int) -> None:
+    first = row[0]
+    name = first.proposed or "conflict: " + ", ".join(sorted({one.existing for one in row if one.existing}))
+    colour = _CLUSTERS[first.status]
+    canvas.text((_MARGIN, top), name, 15, colour, canvas.image.width - 2 * _MARGIN - 120)
+    reach = canvas.width_of(f"{len(row)} images", 13)
+    canvas.text((canvas.image.width - _MARGIN - reach, top + 2), f"{len(row)} images", 13, GREY)
+    # The surest and, where not all have room, the least sure: those are where mistakes are.
+    half = MAX_IMAGES // 2
+    images = row if len(row) <= MAX_IMAGES else row[:half] + row[-half:]
+    for column, one in enumerate(images):
+        left = _MARGIN + column * (TILE_WIDTH + _CLUSTER_GAP)
+        below = top + _CLUSTER_HEAD - 8 + tile
+        canvas.tile(Path(one.path) if one.path else None, (left, below - tile), tile, colour)
+        if column == half - 1 and len(images) < len(row):
+            canvas.badge((left + BORDER, below - BORDER - 1), f"+{len(row) - len(images):,}", INK)
+        # How sure the clusters are says nothing of an image whose identity a person has given.
+        text = "" if one.confidence is None else f"{one.confidence:.2f}"
+        text = text if one.existing is None else f"is {one.existing}"
+        canvas.text((left, below + 3), text, 13, GREY, TILE_WIDTH)

@@ -138,7 +138,7 @@ def _draw_against(axes: Any, sweep: Sweep) -> None:
             )
     heights = [height for _, _, part, _ in lines for height in part] or [0.0, 100.0]
     room = max(4.0, 0.25 * (max(heights) - min(heights)))
-    low, high = max(-4.0, min(heights) - room), min(104.0, max(heights) + room)
+    low, high = max(0.0, min(heights) - room), min(104.0, max(heights) + room)
     axes.set_ylim(low, high)
     failed = [place for place, run in zip(places, runs, strict=True) if run.state == "failed"]
     if failed:

@@ -26,13 +26,15 @@ class Sighting:
 
     time: as stored; ``None`` where the image has none (such images are last). gap: since the previous sighting whose
     time can be compared with this one, in seconds or in the field's own units. came_from: the camera of the previous
-    sighting, where that was another one and times of both cameras can be compared.
+    sighting, where that was another one and times of both cameras can be compared. at: ``time`` on an axis, in
+    seconds since 1970 or a number; ``None`` where it has none.
     """
 
     result: SearchResult
     time: MetadataValue | None
     gap: float | None = None
     came_from: str | None = None
+    at: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         gap = None if self.gap is None else round(self.gap, 6)
@@ -144,7 +146,9 @@ def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -
             if not within and previous.camera != result.camera:
                 came_from = previous.camera
         last[group] = result
-        sightings.append(Sighting(result, time, gap, came_from))
+        sightings.append(
+            Sighting(result, time, gap, came_from, None if isinstance(read[time], str) else read[time])
+        )
     return Timeline(
         replace(answer, results=tuple(ordered)),
         identity,
@@ -155,6 +159,37 @@ def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -
         total,
         notes,
     )
+
+
+def who(timeline: Timeline) -> str:
+    """Whose sightings these are, and whether all are shown."""
+    shown, total = len(timeline.sightings), timeline.total
+    if timeline.identity is None:
+        if not timeline.sightings:
+            return "no sightings"
+        kind = "matches" if timeline.answer.verdict is not None else "nearest images"
+        return f"no identity known; the {shown:,} {kind}"
+    count = (
+        f"{shown:,} of {total:,} sightings" if shown < total else f"{shown:,} sighting{'s' * (shown != 1)}"
+    )
+    cameras = sorted({hit.camera for hit in timeline.answer.results if hit.camera is not None})
+    by = f", by {len(cameras)} cameras" if len(cameras) > 1 else ""
+    return f"identity {printable(timeline.identity)}, {count}{by}"
+
+
+def spoken(gap: float | None, unit: str | None) -> str:
+    """``+2 h 5 min``, or the bare difference where its unit is not known."""
+    if gap is None:
+        return ""
+    if unit != "seconds":
+        return f"+{gap:,.10g}"
+    days, rest = divmod(round(gap), 86_400)
+    hours, rest = divmod(rest, 3600)
+    minutes, seconds = divmod(rest, 60)
+    parts = [(days, "d"), (hours, "h"), (minutes, "min"), (seconds, "s")]
+    while len(parts) > 1 and parts[0][0] == 0:
+        del parts[0]
+    return "+" + " ".join(f"{count} {name}" for count, name in parts[:2] if count or name == parts[0][1])
 
 
 def _shown(field: str, time: MetadataValue | None) -> str:

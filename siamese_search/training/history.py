@@ -33,15 +33,22 @@ def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Pat
 
     epochs = [row["epoch"] for row in rows]
     clustered = any("clusters" in row for row in rows)
-    figure = Figure(figsize=(13.5 if clustered else 10, 3.6), layout="constrained")
+    # Each loss on an axis of its own: the sum of all is many times one of its parts, and would press it flat.
+    named = (
+        ("loss", "training loss", "#b5432e"),
+        ("triplet_loss", "its triplet or pair part", "#b5432e"),
+        ("val_loss", "triplet or pair loss, held out", "#1f6f8b"),
+    )
+    losses = [part for part in named if any(row.get(part[0]) is not None for row in rows)]
+    panels = len(losses) + 1 + clustered
+    figure = Figure(figsize=(3.7 * panels, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    left, right, *more = figure.subplots(1, 3 if clustered else 2)
-    left.plot(epochs, [row["loss"] for row in rows], color="#b5432e", label="training loss")
-    _part(left, rows, "triplet_loss", "triplet or pair part", "#d9a08f")
-    _part(left, rows, "val_loss", "the same, held out", "#1f6f8b")
-    left.set_xlabel("epoch")
-    left.set_ylabel("loss")
-    left.set_ylim(bottom=0)
+    all_axes = figure.subplots(1, panels)
+    right, more = all_axes[len(losses)], all_axes[len(losses) + 1 :]
+    for axes, part in zip(all_axes, losses, strict=False):
+        _part(axes, rows, *part)
+        axes.set_ylabel("loss, mean of the epoch")
+        axes.set_ylim(bottom=0)
     right.plot(
         epochs, [100 * row["triplet_accuracy"] for row in rows], color="#888888", label="triplet accuracy"
     )
@@ -54,15 +61,15 @@ def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Pat
         ("ari", "adjusted Rand index, by the labels", "#c9a227"),
     ):
         _part(right, rows, key, label, colour, scale=100)
-    right.set_xlabel("epoch")
-    right.set_ylabel("%")
+    right.set_ylabel("share, %")
     right.set_ylim(0, 101)
     for axes in more:
         _part(axes, rows, "clusters", "clusters", "#1f6f8b")
         _part(axes, rows, "singles", "single images", "#888888")
-        axes.set_xlabel("epoch")
+        axes.set_ylabel("count")
         axes.set_ylim(bottom=0)
-    for axes in (left, right, *more):
+    for axes in all_axes:
+        axes.set_xlabel("epoch")
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)

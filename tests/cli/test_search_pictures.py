@@ -150,6 +150,19 @@ def test_a_page_and_a_star(sss: Run, query: Path, demo_store: Path, tmp_path: Pa
     assert wrong.returncode == 2
 
 
+@pytest.mark.parametrize("name", ["t.html", "t.png"])
+def test_a_timeline_is_drawn_as_one(
+    sss: Run, query: Path, demo_store: Path, tmp_path: Path, name: str
+) -> None:
+    done = sss("search", query, "--store", demo_store, "--timeline", "--save", name, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, f"wrote {name}\n")
+    if name == "t.html":
+        assert "each lane has an axis of its own" in (tmp_path / name).read_text()
+    else:
+        with Image.open(tmp_path / name) as picture:
+            assert picture.size[0] == 1440  # a sheet of as many results is narrower
+
+
 # The layout itself, without a process.
 
 

@@ -6,16 +6,19 @@ import csv
 
 import numpy as np
 import pytest
+from fakes import write_image
+from PIL import Image
 from vectors import units
 
 from siamese_search.curation import identities
-from siamese_search.curation.identities import propose, write_review
+from siamese_search.curation.identities import Proposal, Proposals, propose, write_review
 from siamese_search.curation.labels import apply_labels, check_plan, plan_labels
 from siamese_search.datasets.records import point_id
 from siamese_search.errors import UsageError
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
-from siamese_search.render.clusters import draw_clusters
+from siamese_search.render.canvas import Canvas
+from siamese_search.render.sheets import draw_clusters
 from siamese_search.vectors.clustering import cluster
 from siamese_search.vectors.k_reciprocal import KReciprocal, jaccard_rows, rerank
 
@@ -163,12 +166,29 @@ def test_a_review_is_applied_as_it_stands_and_a_second_run_agrees(people, tmp_pa
 
 def test_the_sheet_draws_clusters(people, tmp_path):
     found = propose(people, labelled=True, neighbours=6, cosine=0.5)
-    from PIL import Image
-
     picture = Image.open(draw_clusters(found, tmp_path / "sheet.png"))
     assert picture.height > 4 * 160
     with pytest.raises(UsageError, match="no clusters"):
         draw_clusters(propose(people, [Condition("key", "=", ("4-0.jpg",))]), tmp_path / "none.png")
+
+
+def test_the_sheet_counts_what_it_leaves_out_and_scores_no_given_identity(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(Canvas, "text", lambda _self, _at, text, *_more: said.append(text))
+    path = write_image(tmp_path / "wide.png", size=(40, 20))
+    images = tuple(
+        Proposal(
+            str(n), str(path), f"{n}.jpg", "s", "1", "ann" if n == 2 else None, 0, 51, "new-1", "new", 1.0
+        )
+        for n in range(51)
+    )
+    picture = Image.open(draw_clusters(Proposals(images, 20, 0.5, 0.25), tmp_path / "sheet.png"))
+    assert "+39" in said
+    assert said.count("1.00") == 11
+    assert said.count("is ann") == 1
+    left = 28 + 128 // 2  # the middle of the first tile: as wide as the images, so nothing is empty
+    column = [picture.convert("RGB").getpixel((left, y)) for y in range(28 + 60 + 26, 28 + 60 + 26 + 69)]
+    assert (255, 255, 255) not in column[5:-5]
 
 
 def test_too_many_images_are_refused_kindly(people, monkeypatch):

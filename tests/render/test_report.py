@@ -136,7 +136,11 @@ def test_the_charts_have_their_curves_labels_and_marks(report) -> None:
     charts = drawn(html_page(report))
     said = {name: ["".join(text.itertext()) for text in svg.iter("text")] for name, svg in charts.items()}
     cmc, roc, recall, scores, open_set = charts
-    assert {"rank k", "queries, %", f"rank-1{report.rank1:>11.1%}".replace("%", " %")} <= set(said[cmc])
+    assert {"rank k", "queries, %", f"rank-1{report.rank1:>12.1%}"} <= set(said[cmc])
+    assert {"0", "20", "60", "80", "100"} <= set(said[cmc])  # the whole of it, however good the model is
+    assert f": {report.ranking.queries:,} queries, {report.ranking.gallery:,} images</h1>" in html_page(
+        report
+    )
     assert {"false accept rate", "true accept rate, %", "1", "0.1"} <= set(said[roc])
     assert any(text.startswith("TAR@1e-2") for text in said[roc])
     assert {"recall, %", "precision, %", "0", "20", "40", "60", "80", "100"} <= set(said[recall])
