@@ -97,7 +97,7 @@ class Searcher:
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
         asked = self.probes(queries, like, unlike, together=options.together, flip=options.flip)
-        return self.answers(asked, k, where, options)
+        return list(self.answers(asked, k, where, options))
 
     def answers(
         self,
@@ -105,8 +105,8 @@ class Searcher:
         k: int,
         where: Sequence[Condition],
         options: SearchOptions,
-    ) -> list[QueryResult]:
-        """:meth:`search` for what :meth:`probes` made, or the caller: the answers, in order."""
+    ) -> Iterator[QueryResult]:
+        """:meth:`search` for what :meth:`probes` made, or the caller: the answers, in order, a few at a time."""
         probes = [one for one in asked if isinstance(one, Probe)]
         rules = Rules(
             options.exclude_self,
@@ -115,7 +115,7 @@ class Searcher:
             options.candidates if options.rerank else 0,
         )
         answered = self._answered(probes, k, where, rules)
-        return [next(answered) if isinstance(one, Probe) else one for one in asked]
+        return (next(answered) if isinstance(one, Probe) else one for one in asked)
 
     def _answered(
         self, probes: Sequence[Probe], k: int, where: Sequence[Condition], rules: Rules
