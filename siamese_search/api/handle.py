@@ -72,24 +72,16 @@ class GalleryHandle:
     @request(SearchOptions)
     def search(self, *queries: Query, options: SearchOptions) -> Results:
         """As :func:`siamese_search.search`."""
-        asking = self._asking(options, _search(_Question.of(queries, options), options))
-        with self._turn_of(options):
-            return Results(self.reading(lambda *now: list(asking(*now))))  # all from one generation
+        return Results(self._ask(options, _search(_Question.of(queries, options), options), list))
 
     @request(SearchOptions)
     def stream(self, *queries: Query, options: SearchOptions) -> Iterator[QueryResult]:
-        """The answers of :meth:`search` as they are found, so that only a few are in memory.
+        """The answers of :meth:`search` as they are found: few are in memory. Ask nothing else before the last.
 
         Raises GalleryReplacedError where the gallery's generation is replaced and deleted before the last.
         """
-        asking = self._asking(options, _search(_Question.of(queries, options), options))
-
-        def begun(*now: Any) -> Iterator[QueryResult]:
-            answers = asking(*now)
-            return chain([next(answers)], answers)
-
-        with self._turn_of(options):
-            yield from self.reading(begun)
+        begun = lambda answers: chain([next(answers)], answers)  # noqa: E731 - what fails at first is tried again
+        return self._ask(options, _search(_Question.of(queries, options), options), begun)
 
     @request(TimelineOptions)
     def timeline(self, *queries: Query, options: TimelineOptions) -> list[Timeline]:
@@ -113,9 +105,7 @@ class GalleryHandle:
             )
             return follow(searcher, asked, wanted, bound, judge)
 
-        asking = self._asking(options, answer)
-        with self._turn_of(options):
-            return self.reading(lambda *now: list(asking(*now)))  # all from one generation
+        return self._ask(options, answer, list)
 
     def ingest(self, *directories: StrPath, **options: Any) -> IngestSummary:
         """As :func:`siamese_search.ingest`; the gallery is made where there is none."""
@@ -221,16 +211,12 @@ class GalleryHandle:
             self._judged = (mark, options.prior), judge_in(opened, bundle.calibration, options.prior)
         return self._judged[1]
 
-    def _turn_of(self, options: SearchOptions) -> AbstractContextManager[Any]:
-        names = ("store", "gallery", "model", "threads")
-        return self._mine("search", {name: getattr(options, name) for name in names})
-
-    def _asking(
+    def _ask(
         self,
         options: SearchOptions,
         answer: Callable[[Searcher, Sequence[Condition], Judge], Iterable[Answer]],
-    ) -> Callable[[Opened, Embedder, Bundle], Iterator[Answer]]:
-        """What asks an open gallery: the answers one by one, and why there is nothing in any of them."""
+        take: Callable[[Iterator[Answer]], Found],
+    ) -> Found:
         from siamese_search.gallery.checks import why_nothing
         from siamese_search.gallery.filters import parse_where
         from siamese_search.gallery.times import bind_to
@@ -251,7 +237,9 @@ class GalleryHandle:
             if bound and empty and read and (reason := why_nothing(opened, conditions, bound)):
                 _log.warning("%s", reason)
 
-        return ask
+        own = {name: getattr(options, name) for name in ("store", "gallery", "model", "threads")}
+        with self._mine("search", own):
+            return self.reading(lambda *now: take(ask(*now)))  # all from one generation
 
 
 def _search(

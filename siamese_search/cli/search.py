@@ -142,7 +142,7 @@ def search_command(
 
 @dataclass
 class _Answers:
-    """Answers as they come, with what has come so far, so that many of them need not be held."""
+    """Answers as they come, and what is known of those that came: they need not be held."""
 
     coming: Iterator[QueryResult]
     options: SearchOptions
@@ -157,23 +157,17 @@ class _Answers:
                 self.failed.append(answer)
             yield answer
 
-    def metadata(self) -> list[str]:
-        """The names of the gallery's own fields, in the order of columns."""
-        known = self.handle.reading(lambda opened, *_: opened.fields())
-        return sorted(known.keys() - BOOKKEEPING - {"identity", "camera"})
-
 
 def _give(asked: _Answers, output: Output, timelines: list[Timeline] | None = None) -> int:
     """Draw and print the answers; the exit code. Only pictures need them all at once."""
     answers: Iterable[QueryResult] = asked
     first = list(_until(asked, lambda answer: answer.error is None))
     if len(asked.failed) < asked.total:
-        answers = chain(first, asked)
+        drawn = output.save is not None or output.star is not None
+        answers = list(chain(first, asked)) if drawn else chain(first, asked)
         # The picture first: a reader such as `head` may close stdout before all results are printed.
         try:
-            if output.save is not None or output.star is not None:
-                answers = list(answers)
-                _draw(answers, output.save, output.star)
+            _draw(answers if isinstance(answers, list) else [], output.save, output.star)
         finally:
             # an unwritable picture must not cost the answer
             left_out = _print(answers, asked, output, timelines)
@@ -345,7 +339,9 @@ def _print_verdict(answer: QueryResult, found: str | None = None) -> None:
 
 
 def _print_csv(answers: Iterable[QueryResult], asked: _Answers) -> None:
-    extra = asked.metadata()  # of the whole gallery: the columns are known before the last result is
+    # Of the whole gallery: the columns are known before the last result is.
+    known = asked.handle.reading(lambda opened, *_: opened.fields())
+    extra = sorted(known.keys() - BOOKKEEPING - {"identity", "camera"})
     header = ["query", "rank", "score", "identity", "camera", "path", "key", "match"]
     grouped, reranked = asked.options.group_by is not None, asked.options.rerank
     header += ["sightings", "cameras"] if grouped else []

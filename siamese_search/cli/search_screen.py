@@ -239,19 +239,8 @@ def _gap(gap: float | None, unit: str | None) -> str:
 
 
 def _print_csv(timelines: Sequence[Timeline]) -> None:
-    header = [
-        "query",
-        "time",
-        "gap",
-        "came_from",
-        "rank",
-        "score",
-        "identity",
-        "camera",
-        "path",
-        "key",
-        "match",
-    ]
+    header = ["query", "time", "gap", "came_from", "rank", "score", "identity", "camera", "path", "key"]
+    header += ["match"]
     extra = sorted({name for one in timelines for hit in one.answer.results for name in hit.metadata})
     rows = [
         [

@@ -207,4 +207,4 @@ def test_a_stream_tells_what_is_wrong_before_its_first_answer(filled, photos, tm
             next(handle.stream(photos[0], where="colour=red"))
         assert [one.error is None for one in handle.stream(bad, photos[0])] == [False, True]
         assert not any(one.results for one in handle.stream(*photos, where="camera=99"))
-    assert len(caplog.messages) == 1
+    assert sum("camera=99" in message for message in caplog.messages) == 1
