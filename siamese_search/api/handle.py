@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from siamese_search.api import curation
@@ -71,18 +72,16 @@ class GalleryHandle:
     @request(SearchOptions)
     def search(self, *queries: Query, options: SearchOptions) -> Results:
         """As :func:`siamese_search.search`."""
-        from siamese_search.retrieval.matching import mark
+        return Results(self._ask(options, _search(_Question.of(queries, options), options), list))
 
-        question = _Question.of(queries, options)
+    @request(SearchOptions)
+    def stream(self, *queries: Query, options: SearchOptions) -> Iterator[QueryResult]:
+        """The answers of :meth:`search` as they are found: few are in memory. Ask nothing else before the last.
 
-        def answer(searcher: Searcher, bound: Sequence[Condition], judge: Judge) -> list[QueryResult]:
-            answers = searcher.search(
-                question.images, options.k, bound, like=question.keys, unlike=question.away, options=options
-            )
-            images = searcher.gallery.count(bound) if judge.calibration is not None else 0
-            return mark(answers, judge, options.fmr, images)
-
-        return Results(self._ask(options, answer))
+        Raises GalleryReplacedError where the gallery's generation is replaced and deleted before the last.
+        """
+        begun = lambda answers: chain([next(answers)], answers)  # noqa: E731 - what fails at first is tried again
+        return self._ask(options, _search(_Question.of(queries, options), options), begun)
 
     @request(TimelineOptions)
     def timeline(self, *queries: Query, options: TimelineOptions) -> list[Timeline]:
@@ -106,7 +105,7 @@ class GalleryHandle:
             )
             return follow(searcher, asked, wanted, bound, judge)
 
-        return self._ask(options, answer)
+        return self._ask(options, answer, list)
 
     def ingest(self, *directories: StrPath, **options: Any) -> IngestSummary:
         """As :func:`siamese_search.ingest`; the gallery is made where there is none."""
@@ -215,8 +214,9 @@ class GalleryHandle:
     def _ask(
         self,
         options: SearchOptions,
-        answer: Callable[[Searcher, Sequence[Condition], Judge], list[Answer]],
-    ) -> list[Answer]:
+        answer: Callable[[Searcher, Sequence[Condition], Judge], Iterable[Answer]],
+        take: Callable[[Iterator[Answer]], Found],
+    ) -> Found:
         from siamese_search.gallery.checks import why_nothing
         from siamese_search.gallery.filters import parse_where
         from siamese_search.gallery.times import bind_to
@@ -225,22 +225,37 @@ class GalleryHandle:
 
         conditions = parse_where([options.where] if isinstance(options.where, str) else list(options.where))
 
-        def once(opened: Opened, embedder: Embedder, bundle: Bundle) -> list[Answer]:
+        def ask(opened: Opened, embedder: Embedder, bundle: Bundle) -> Iterator[Answer]:
             judge = self.judge(opened, bundle, options)
             check_fmr(judge, options.fmr, printable(bundle.name))
             bound = bind_to(opened, conditions)
-            answers = answer(Searcher(opened, embedder), bound, judge)
-            found: list[Any] = [getattr(one, "answer", one) for one in answers]  # of a timeline
-            if bound and not any(one.results for one in found) and any(one.error is None for one in found):
-                reason = why_nothing(opened, conditions, bound)
-                if reason:
-                    _log.warning("%s", reason)
-            return answers
+            empty, read = True, False
+            for one in answer(Searcher(opened, embedder), bound, judge):
+                found: Any = getattr(one, "answer", one)  # of a timeline
+                empty, read = empty and not found.results, read or found.error is None
+                yield one
+            if bound and empty and read and (reason := why_nothing(opened, conditions, bound)):
+                _log.warning("%s", reason)
 
-        with self._mine(
-            "search", {name: getattr(options, name) for name in ("store", "gallery", "model", "threads")}
-        ):
-            return self.reading(once)  # all from one generation
+        own = {name: getattr(options, name) for name in ("store", "gallery", "model", "threads")}
+        with self._mine("search", own):
+            return self.reading(lambda *now: take(ask(*now)))  # all from one generation
+
+
+def _search(
+    question: _Question, options: SearchOptions
+) -> Callable[[Searcher, Sequence[Condition], Judge], Iterator[QueryResult]]:
+    from siamese_search.retrieval.matching import mark
+
+    def answer(searcher: Searcher, bound: Sequence[Condition], judge: Judge) -> Iterator[QueryResult]:
+        asked = searcher.probes(
+            question.images, question.keys, question.away, together=options.together, flip=options.flip
+        )
+        images = searcher.gallery.count(bound) if judge.calibration is not None else 0
+        for one in searcher.answers(asked, options.k or 0, bound, options):
+            yield from mark([one], judge, options.fmr, images)
+
+    return answer
 
 
 Gallery = GalleryHandle

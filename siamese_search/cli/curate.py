@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from siamese_search.cli.options import (
+    OutPath,
     Place,
     format_option,
     insecure_option,
@@ -244,14 +245,12 @@ def _shape(group: Group) -> dict[str, Any]:
 
 
 @click.command("cluster", epilog=_CLUSTER_EPILOG, short_help="Propose identities for images without one.")
-@click.argument("out", metavar="OUT.csv", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT.csv", type=OutPath())
 @click_options(
     ClusterOptions,
     after={
         "labelled": [
-            click.option(
-                "--save", type=click.Path(path_type=Path), metavar="FILE.png", help="Also draw the clusters."
-            )
+            click.option("--save", type=OutPath(), metavar="FILE.png", help="Also draw the clusters.")
         ],
         "store": [insecure_option],
     },

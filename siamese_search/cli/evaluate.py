@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import json_option, place_options
+from siamese_search.cli.options import OutPath, json_option, place_options
 from siamese_search.cli.output import note, safe, warn, write_json, write_pairs, write_table, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from siamese_search.evaluation.options import EvaluateOptions
@@ -58,12 +58,10 @@ Examples:
         ]
     },
 )
-@click.option(
-    "--plot", type=click.Path(path_type=Path), metavar="FILE", help="Also draw the curves (.png, .svg)."
-)
+@click.option("--plot", type=OutPath(), metavar="FILE", help="Also draw the curves (.png, .svg).")
 @click.option(
     "--report",
-    type=click.Path(path_type=Path),
+    type=OutPath(directory=True),
     metavar="DIR",
     help="Also write report.json and report.html, a page with curves, cameras and the worst queries.",
 )

@@ -6,12 +6,14 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from siamese_search import options as shared
-from siamese_search.errors import UsageError
+from siamese_search.errors import UsageError, printable
+from siamese_search.io.files import check_output
 from siamese_search.options import Request, click_option
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -30,6 +32,22 @@ class Place(Request):
     threads: int | None = shared.threads()
     where: Sequence[str] = shared.where()
     null: bool = shared.null()
+
+
+class OutPath(click.Path):
+    """A path to be written: one that cannot be is told before any work is done for it."""
+
+    def __init__(self, *, directory: bool = False) -> None:
+        super().__init__(path_type=Path)
+        self._directory = directory
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path: Path = super().convert(value, param, ctx)  # type: ignore[assignment]
+        try:
+            check_output(path, directory=self._directory)
+        except OSError as error:
+            self.fail(f"{printable(path)}: cannot be written: {error.strerror or error}", param, ctx)
+        return path
 
 
 def insecure_option(command: F) -> F:

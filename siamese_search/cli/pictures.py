@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import format_option, insecure_option, json_option
+from siamese_search.cli.options import OutPath, format_option, insecure_option, json_option
 from siamese_search.cli.output import (
     note,
     safe,
@@ -67,7 +67,7 @@ Exit codes: 0 the same (of several pairs: at least one), 1 different, 2 could no
         "color": [
             click.option(
                 "--save",
-                type=click.Path(path_type=Path),
+                type=OutPath(),
                 metavar="FILE",
                 help="Where to write the map: a page (.html) or a picture (.png).  [default: map-GALLERY.html]",
             )
@@ -126,7 +126,7 @@ def _write(found: GalleryMap, save: Path) -> None:
 @format_option("table", "json", "csv")
 @click.option(
     "--save",
-    type=click.Path(path_type=Path),
+    type=OutPath(),
     metavar="FILE",
     help="Also draw the pairs with their scores: a screenful as a picture (.png), or all as a page (.html).",
 )

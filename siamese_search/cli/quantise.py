@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import Positive, json_option, threads_option
+from siamese_search.cli.options import OutPath, Positive, json_option, threads_option
 from siamese_search.cli.output import note, safe, write_json, write_pairs
 from siamese_search.errors import EXIT_DONE
 
@@ -26,13 +27,19 @@ Measure before you use it: without instructions for 8-bit arithmetic (VNNI, Arm 
 
 @click.command("quantise", epilog=_QUANTISE_EPILOG, short_help="Make an int8 copy of a model.")
 @click.argument("images", type=click.Path(), metavar="IMAGES")
-@click.option("--out", required=True, metavar="DIR", help="New directory for the int8 bundle.")
+@click.option(
+    "--out",
+    required=True,
+    type=OutPath(directory=True),
+    metavar="DIR",
+    help="New directory for the int8 bundle.",
+)
 @click.option("--model", metavar="BUNDLE", help="Model to copy.  [default: the bundled one; SSS_MODEL]")
 @click.option("--count", type=Positive(), default=128, metavar="N", help="Images to calibrate with.")
 @threads_option
 @json_option
 def quantise_command(
-    images: str, out: str, model: str | None, count: int, threads: int | None, json: bool
+    images: str, out: Path, model: str | None, count: int, threads: int | None, json: bool
 ) -> int:
     """Write a copy of a model that computes in 8-bit integers, calibrated with some of the images in IMAGES.
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import insecure_option
+from siamese_search.cli.options import OutPath, insecure_option
 from siamese_search.cli.output import (
     LIST_FORMATS,
     note,
@@ -24,11 +25,13 @@ from siamese_search.cli.output import (
     write_table,
     write_text,
 )
+from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
 from siamese_search.options import Request, Switch, click_option, click_options, null, option
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
 
 if TYPE_CHECKING:
+    from siamese_search.api.handle import GalleryHandle
     from siamese_search.render.terminal import Terminal
     from siamese_search.retrieval.results import QueryResult, SearchResult
     from siamese_search.retrieval.timeline import Timeline
@@ -52,7 +55,7 @@ Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --wher
 """
 
 
-_FILE = click.Path(path_type=Path)
+_FILE = OutPath()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +112,7 @@ def search_command(
     Scores are cosine similarities: higher is closer, 1 is the same image. A model that was calibrated (sss evaluate
     --calibrate) also says which results are matches, and when the query is not in the gallery.
     """
-    from siamese_search.api import retrieval
+    from siamese_search.api.handle import GalleryHandle
 
     context = click.get_current_context()
     if not queries and not options.like:
@@ -126,27 +129,59 @@ def search_command(
         raise click.UsageError("--time-field is what --timeline orders by; give both", context)
     if timeline and options.group_by is not None:
         raise click.UsageError("--timeline follows one identity; leave --group-by out", context)
-    timelines: list[Timeline] | None = None
-    if timeline:
+    with GalleryHandle.of(options) as handle:
+        if not timeline:
+            return _give(_Answers(handle.stream(*queries, options=options), options, handle), output)
         # The usual number of results is no limit of a timeline; one that was asked for is.
         typed = context.get_parameter_source("k") is click.core.ParameterSource.COMMANDLINE
         asked = {one.name: getattr(options, one.name) for one in fields(options)}
         asked["k"] = options.k if typed else None
-        timelines = retrieval.timeline(*queries, options=TimelineOptions(**asked, time_field=time_field))
-        answers = [one.answer for one in timelines]
-    else:
-        answers = retrieval.search(*queries, options=options)
-    failed = [answer for answer in answers if answer.error is not None]
-    if len(failed) < len(answers):
+        found = handle.timeline(*queries, options=TimelineOptions(**asked, time_field=time_field))
+        return _give(_Answers((one.answer for one in found), options, handle), output, found)
+
+
+@dataclass
+class _Answers:
+    """Answers as they come, and what is known of those that came: they need not be held."""
+
+    coming: Iterator[QueryResult]
+    options: SearchOptions
+    handle: GalleryHandle
+    total: int = 0
+    failed: list[QueryResult] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[QueryResult]:
+        for answer in self.coming:
+            self.total += 1
+            if answer.error is not None:
+                self.failed.append(answer)
+            yield answer
+
+
+def _give(asked: _Answers, output: Output, timelines: list[Timeline] | None = None) -> int:
+    """Draw and print the answers; the exit code. Only pictures need them all at once."""
+    answers: Iterable[QueryResult] = asked
+    first = list(_until(asked, lambda answer: answer.error is None))
+    if len(asked.failed) < asked.total:
+        drawn = output.save is not None or output.star is not None
+        answers = list(chain(first, asked)) if drawn else chain(first, asked)
         # The picture first: a reader such as `head` may close stdout before all results are printed.
         try:
-            _draw(answers, timelines, output)
+            _draw(answers if isinstance(answers, list) else [], timelines, output)
         finally:
             # an unwritable picture must not cost the answer
-            left_out = _print(answers, output, timelines)
-        if left_out and not failed:
+            left_out = _print(answers, asked, output, timelines)
+        if left_out and not asked.failed:
             return EXIT_PARTIAL
-    return _report_failures(failed, len(answers))
+    return _report_failures(asked.failed, asked.total)
+
+
+def _until(answers: Iterable[QueryResult], last: Callable[[QueryResult], bool]) -> Iterator[QueryResult]:
+    """The answers up to the first that is the ``last``, or all."""
+    for answer in answers:
+        yield answer
+        if last(answer):
+            return
 
 
 def _report_failures(failed: Sequence[QueryResult], total: int) -> int:
@@ -199,7 +234,8 @@ def _terminal(format: str) -> Terminal | None:
 
 
 def _print(
-    answers: Sequence[QueryResult],
+    answers: Iterable[QueryResult],
+    asked: _Answers,
     output: Output,
     timelines: list[Timeline] | None,
 ) -> int:
@@ -225,13 +261,22 @@ def _print(
         for answer in answers:
             write_json(answer.to_json(), lines=True)
     elif format == "csv":
-        _print_csv(answers)
-    elif terminal is None and len(answers) > 1 and max(len(answer.results) for answer in answers) == 1:
-        _print_firsts(answers)
-    elif len(answers) > 1 and not any(answer.results for answer in answers):
+        _print_csv(answers, asked)
+    else:
+        _print_tables(iter(answers), terminal)
+    return 0
+
+
+def _print_tables(answers: Iterator[QueryResult], terminal: Terminal | None) -> None:
+    # As long as none has several results they may all go into one table, so they wait for each other.
+    held = list(_until(answers, lambda answer: len(answer.results) > 1))
+    most = max(len(answer.results) for answer in held)
+    if terminal is None and len(held) > 1 and most == 1:
+        _print_firsts(held)
+    elif len(held) > 1 and most == 0:
         write_text("no results for any query")
     else:
-        for index, answer in enumerate(answers):
+        for index, answer in enumerate(chain(held, answers)):
             if answer.error is None:
                 if terminal is not None:
                     from siamese_search.cli.search_screen import show_pictures
@@ -240,7 +285,6 @@ def _print(
                         write_text("")
                     show_pictures(answer, terminal)
                 _print_table(answer, first=index == 0 or terminal is not None)
-    return 0
 
 
 def _print_table(answer: QueryResult, *, first: bool) -> None:
@@ -300,12 +344,13 @@ def _print_verdict(answer: QueryResult, found: str | None = None) -> None:
             write_sentence(sentence)
 
 
-def _print_csv(answers: Sequence[QueryResult]) -> None:
-    extra = sorted({name for answer in answers for result in answer.results for name in result.metadata})
+def _print_csv(answers: Iterable[QueryResult], asked: _Answers) -> None:
+    # Of the whole gallery: the columns are known before the last result is.
+    known = asked.handle.reading(lambda opened, *_: opened.fields())
+    extra = sorted(known.keys() - BOOKKEEPING - {"identity", "camera"})
     header = ["query", "rank", "score", "identity", "camera", "path", "key", "match"]
-    grouped = any(result.sightings is not None for answer in answers for result in answer.results)
+    grouped, reranked = asked.options.group_by is not None, asked.options.rerank
     header += ["sightings", "cameras"] if grouped else []
-    reranked = any(answer.candidates is not None for answer in answers)
     header += ["reranked"] if reranked else []
     write_csv(
         [*header, *extra],

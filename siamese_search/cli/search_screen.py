@@ -209,7 +209,19 @@ def _print_table(timeline: Timeline, *, first: bool) -> None:
 
 
 def _print_csv(timelines: Sequence[Timeline]) -> None:
-    header = ["query", "time", "gap", "came_from", "rank", "score", "identity", "camera", "path", "key", "match"]
+    header = [
+        "query",
+        "time",
+        "gap",
+        "came_from",
+        "rank",
+        "score",
+        "identity",
+        "camera",
+        "path",
+        "key",
+        "match",
+    ]
     extra = sorted({name for one in timelines for hit in one.answer.results for name in hit.metadata})
     rows = [
         [

@@ -50,6 +50,18 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
+def check_output(path: Path, *, directory: bool = False) -> None:
+    """Raise OSError now where a file (or a directory) could not be written at ``path`` later. Leaves nothing behind."""
+    if path.exists() and path.is_dir() != directory:
+        code = errno.ENOTDIR if directory else errno.EISDIR
+        raise OSError(code, os.strerror(code))
+    place = path if directory else path.parent
+    while not place.exists():
+        place = place.parent  # what is missing is made with the file
+    with tempfile.TemporaryFile(dir=place):
+        pass
+
+
 def open_own(path: str | Path, flags: int) -> int:
     """A descriptor of a regular file in a directory that may come from a stranger, made with 0666 less the umask.
 

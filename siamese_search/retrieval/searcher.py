@@ -75,20 +75,11 @@ class Searcher:
     ) -> list[QueryResult]:
         """The k closest images (or identities) of each query; one QueryResult per query, in order.
 
-        queries: image files or images in memory, as :data:`~siamese_search.io.decoding.ImageSource` has it. like: keys
-        of items of the gallery, as further queries after these; such an item is not among its own results. together:
-        all of them show one target, and one answer comes for it, before those of queries that cannot be read; scores
-        are mean similarities. unlike: images that the results shall not resemble; scores lose half of the mean
-        similarity to them. flip: embed each image together with its mirror image.
-        k: results per query; fewer come only when the gallery has no more that qualify.
-        where: conditions on the payload, joined by AND.
-        exclude_self: leave out the query's own file and copies of it (:class:`SameImage` says which).
-        min_score: leave out results below this cosine similarity, after ranking.
-        group_by: ``identity`` keeps the best image per identity; an image without one is its own group.
-        rerank: put the first ``candidates`` images of each ranking (under ``where``, without what ``exclude_self``
-        leaves out) into the order of k-reciprocal re-ranking; what comes behind them stays as it was. Scores remain
-        cosine similarities, so they no longer fall with the rank; ``min_score`` leaves out by them, and an identity's
-        best image is the one that re-ranking puts first.
+        Options are those of :func:`siamese_search.search`; where: conditions, joined by AND; like: such an item is not
+        among its own results. Fewer than k come only when the gallery has no more that qualify.
+        rerank: puts the first ``candidates`` under ``where``, without what ``exclude_self`` leaves out, into another
+        order; scores no longer fall with the rank, ``min_score`` leaves out by them, and an identity's best image is
+        the one that re-ranking puts first.
 
         Equal scores are ordered by point id. Raises UsageError for k < 1, FilterError for an unknown field,
         StoreError when the gallery is empty, ImageError when the only query cannot be read; among several,
@@ -97,7 +88,7 @@ class Searcher:
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
         asked = self.probes(queries, like, unlike, together=options.together, flip=options.flip)
-        return self.answers(asked, k, where, options)
+        return list(self.answers(asked, k, where, options))
 
     def answers(
         self,
@@ -105,8 +96,8 @@ class Searcher:
         k: int,
         where: Sequence[Condition],
         options: SearchOptions,
-    ) -> list[QueryResult]:
-        """:meth:`search` for what :meth:`probes` made, or the caller: the answers, in order."""
+    ) -> Iterator[QueryResult]:
+        """:meth:`search` for what :meth:`probes` made, or the caller: the answers, in order, a few at a time."""
         probes = [one for one in asked if isinstance(one, Probe)]
         rules = Rules(
             options.exclude_self,
@@ -115,7 +106,7 @@ class Searcher:
             options.candidates if options.rerank else 0,
         )
         answered = self._answered(probes, k, where, rules)
-        return [next(answered) if isinstance(one, Probe) else one for one in asked]
+        return (next(answered) if isinstance(one, Probe) else one for one in asked)
 
     def _answered(
         self, probes: Sequence[Probe], k: int, where: Sequence[Condition], rules: Rules

@@ -11,6 +11,7 @@ import torch
 
 from siamese_search.datasets.records import Failure
 from siamese_search.errors import TrainingError, UsageError, printable
+from siamese_search.io.files import check_output
 from siamese_search.model.bundle import META_NAME
 from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from siamese_search.training.history import read_history, write_history
@@ -23,7 +24,11 @@ Asked = TypeVar("Asked")
 
 
 def refuse_used(out: Path) -> None:
-    """Raise TrainingError where the directory already holds a run or a model."""
+    """Raise TrainingError where the directory already holds a run or a model, or cannot be written."""
+    try:
+        check_output(out, directory=True)
+    except OSError as error:
+        raise TrainingError(f"{printable(out)}: cannot be written: {error.strerror or error}") from None
     for name, advice in (
         (RUN_NAME, f"continue it with --resume {printable(out)}"),
         (META_NAME, "keep it"),

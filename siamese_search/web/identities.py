@@ -151,7 +151,7 @@ class Identities:
             Condition("identity", "!=", (str(points[0].identity), JUNK_IDENTITY, DISTRACTOR_IDENTITY)),
         ]
         options = SearchOptions(k=most, group_by="identity")
-        found = Searcher(gallery, embedder).answers([fuse(probes)], most, others, options)
+        found = list(Searcher(gallery, embedder).answers([fuse(probes)], most, others, options))
         judge = self._handle.judge(gallery, bundle, options)
         found = mark(found, judge, None, gallery.count(others) if judge.calibration is not None else 0)
         return tuple(

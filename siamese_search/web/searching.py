@@ -128,7 +128,7 @@ class Searching:
                 asked = [fuse(asked)]
             if apart:
                 asked = [push_away(one, np.stack(apart)) for one in asked]
-            found = searcher.answers(asked, options.k, bound, options)
+            found = list(searcher.answers(asked, options.k, bound, options))
             against = gallery.count(bound) if bound else count
             return mark(found, judge, options.fmr, against)
 

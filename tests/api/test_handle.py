@@ -12,8 +12,9 @@ import pytest
 import siamese_search as sss
 from siamese_search import workspace
 from siamese_search.datasets.demo import generate_demo
-from siamese_search.errors import GalleryNotFoundError, UsageError
+from siamese_search.errors import FilterError, GalleryNotFoundError, UsageError
 from siamese_search.model.bundle import Bundle
+from siamese_search.retrieval import searcher
 
 
 @pytest.fixture(autouse=True)
@@ -176,3 +177,34 @@ def test_use_after_close_is_one_error(filled: str, photos: list[Path]) -> None:
     for call in (lambda: people.search(photos[0]), people.duplicates, people.info):
         with pytest.raises(UsageError, match=r"gallery 'default' in \.sss was closed; open it again"):
             call()
+
+
+def test_a_stream_gives_the_answers_of_a_search_while_most_are_still_to_be_found(filled, photos, monkeypatch):
+    monkeypatch.setattr(searcher, "_HITS_AT_ONCE", 4)
+    asked: list[int] = []
+    rank = searcher.Searcher.rank
+
+    def counted(self, probes, *rest):
+        asked.append(len(probes))
+        return rank(self, probes, *rest)
+
+    monkeypatch.setattr(searcher.Searcher, "rank", counted)
+    with sss.open(filled) as handle:
+        whole = handle.search(*photos, k=2)
+        asked.clear()
+        stream = handle.stream(*photos, k=2)
+        first = next(stream)
+        assert asked == [2]
+        assert [first, *stream] == whole
+        assert sum(asked) == len(photos) > 4
+
+
+def test_a_stream_tells_what_is_wrong_before_its_first_answer(filled, photos, tmp_path, caplog):
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    with sss.open(filled) as handle:
+        with pytest.raises(FilterError):
+            next(handle.stream(photos[0], where="colour=red"))
+        assert [one.error is None for one in handle.stream(bad, photos[0])] == [False, True]
+        assert not any(one.results for one in handle.stream(*photos, where="camera=99"))
+    assert sum("camera=99" in message for message in caplog.messages) == 1

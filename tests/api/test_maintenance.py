@@ -171,7 +171,7 @@ def test_a_search_whose_generation_vanishes_is_answered_by_the_new_one(
     filled: str, demo: Path, tiny_bundle: Bundle, other_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Gallery open, model loaded, and then the generation is replaced and deleted: once is forgiven."""
-    search = Searcher.search
+    search = Searcher.probes
     models: list[str] = []
 
     def meanwhile(searcher: Searcher, *args: Any, **options: Any) -> Any:
@@ -182,7 +182,7 @@ def test_a_search_whose_generation_vanishes_is_answered_by_the_new_one(
             )
         return search(searcher, *args, **options)
 
-    monkeypatch.setattr(Searcher, "search", meanwhile)
+    monkeypatch.setattr(Searcher, "probes", meanwhile)
     replaced_before = {1}
     assert own_score(demo) == pytest.approx(1.0, abs=1e-4)
     assert models == [tiny_bundle.fingerprint, other_bundle.fingerprint]

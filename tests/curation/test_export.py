@@ -213,3 +213,14 @@ def test_parquet_without_pyarrow_says_what_to_install(filled, tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
     with pytest.raises(MissingExtraError, match=r"\[analysis\]"):
         export_gallery(filled, tmp_path / "g.parquet", "parquet")
+
+
+@pytest.mark.parametrize("format", ["csv", "fiftyone"])
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(
+    filled, tmp_path, monkeypatch, format
+):
+    monkeypatch.setattr(type(filled), "scroll", None)
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(SiameseSearchError, match="Not a directory"):
+        export_gallery(filled, tmp_path / "file" / "out", format)
+    assert (tmp_path / "file").read_text() == "kept"

@@ -21,7 +21,7 @@ from siamese_search.curation.export.rows import batches, columns_of
 from siamese_search.errors import SiameseSearchError, UsageError, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
-from siamese_search.io.files import atomic_path, fsync_directory
+from siamese_search.io.files import atomic_path, check_output, fsync_directory
 
 FORMATS = ("parquet", "npz", "csv", "jsonl", "fiftyone")
 
@@ -65,6 +65,7 @@ def export_gallery(
     dim = gallery.dim if vectors else None
     about = {"model": gallery.model.fingerprint, "gallery": gallery.name}
     try:
+        check_output(out, directory=format == "fiftyone")
         if format == "fiftyone":
             return _directory(out, lambda aside: Exported(*write_fiftyone(rows, columns, aside, about=about)))
         with atomic_path(out) as aside:
