@@ -9,6 +9,9 @@ Shift", 2021, whose batch is here one image: an embedding never depends on its n
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -69,8 +72,8 @@ class _MixedPlain(_Mixed):
 class _MixedAct(_Mixed):
     """Takes the place of timm's ``BatchNormAct2d``, which holds the activation too."""
 
-    drop: nn.Module
-    act: nn.Module
+    drop: Callable[[Tensor], Tensor]
+    act: Callable[[Tensor], Tensor]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(self.drop(self.mixed(x)))
@@ -82,7 +85,7 @@ def mix_statistics(backbone: nn.Module, share: float) -> None:
     Names and state stay those of the backbone. Raises UsageError for a backbone without them.
     """
     found = first_parts(backbone, PARTS, "--instance-mix") if stages(backbone) else []
-    norms = [module for module in found if isinstance(module, nn.BatchNorm2d)]
+    norms: list[Any] = [module for module in found if isinstance(module, nn.BatchNorm2d)]
     if not norms:
         raise UsageError("--instance-mix: the first stages of this backbone have no batch normalisation")
     for norm in norms:

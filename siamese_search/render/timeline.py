@@ -124,7 +124,7 @@ def _heading(figure: Figure, timeline: Timeline, top: float, left_out: int) -> N
     _image(axes, answer.path, (side / 2, side / 2), (1.0, 1.0), SAME)
     name = printable(answer.query if answer.path is None else answer.path.name)
     lines = [name + (f"  ·  {left_out:,} more queries not drawn" if left_out else ""), *_remarks(timeline)]
-    texts = {"x": _LEFT / _WIDTH, "va": "top", "parse_math": False}
+    texts: dict[str, Any] = {"x": _LEFT / _WIDTH, "va": "top", "parse_math": False}
     figure.text(y=(top - 0.15) / total, s=who(timeline), fontsize=14, fontweight="bold", **texts)
     figure.text(y=(top - 0.48) / total, s="\n".join(lines[:4]), fontsize=9.5, color=FAINT, **texts)
 
@@ -202,8 +202,8 @@ def _image(
         extent = (left, right, bottom, top)
         axes.imshow(pixels, extent=extent, aspect="auto", interpolation="none", zorder=3)
         axes.set(**limits)
-    frame = {"fill": False, "edgecolor": colour, "linewidth": 2, "zorder": 4}
-    axes.add_patch(Rectangle((left, bottom), right - left, top - bottom, **frame))
+    box = Rectangle((left, bottom), right - left, top - bottom, fill=False, edgecolor=colour, linewidth=2)
+    axes.add_patch(box).set_zorder(4)
     return right, bottom
 
 

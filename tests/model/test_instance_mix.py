@@ -53,7 +53,7 @@ def test_it_is_the_sum_that_its_words_say(height):
             mean = 0.7 * float(norm.running_mean[channel]) + 0.3 * np.mean(seen)
             var = 0.7 * float(norm.running_var[channel]) + 0.3 * np.var(seen)
             unit = (x[image, channel] - mean) / np.sqrt(var + norm.eps)
-            expected[image, channel] = unit * float(norm.weight[channel]) + float(norm.bias[channel])
+            expected[image, channel] = unit * norm.weight[channel].item() + norm.bias[channel].item()
     with torch.no_grad():
         np.testing.assert_allclose(norm(torch.from_numpy(x)).numpy(), expected, rtol=1e-4, atol=1e-4)
 

@@ -47,7 +47,7 @@ def picture(tmp_path):
 
 
 def height_of(results):
-    return sheets._tile_height(results)
+    return sheets._tile_height(sheets.paths_of(results))
 
 
 def test_borders_tell_the_same_identity_from_others(picture, tmp_path):
