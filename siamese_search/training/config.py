@@ -34,7 +34,7 @@ class TrainConfig:
     instance_mix: float = hyperparameter(
         0.0,
         "share of each image's own statistics in the normalisations of the stem and the first stage;"
-        " for other cameras",
+        " for other cameras; 0 keeps what the initial weights have",
     )
 
     # batches

@@ -26,6 +26,19 @@ def kind_of(init: str) -> str:
     return "file" if tensors else "bundle"
 
 
+def with_initial(config: TrainConfig, init: str) -> TrainConfig:
+    """``config`` with the ``instance_mix`` that the weights of a bundle were trained with, unless it names another.
+
+    Raises BundleError for a bundle that cannot be read.
+    """
+    if config.instance_mix or kind_of(init) not in ("bundled", "bundle"):
+        return config
+    network = load_bundle(init).meta.get("network", {})
+    if network.get("backbone") != config.backbone:
+        return config
+    return config.with_options(instance_mix=network.get("instance_mix", 0.0))
+
+
 def initial_network(
     config: TrainConfig, init: str, say: Callable[[str], None], *, weights: bool
 ) -> APNNetwork:

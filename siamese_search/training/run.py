@@ -43,7 +43,7 @@ from siamese_search.training.directory import (
     training_device,
 )
 from siamese_search.training.history import plot_history
-from siamese_search.training.initial import initial_network, kind_of
+from siamese_search.training.initial import initial_network, kind_of, with_initial
 from siamese_search.training.linear_probe import fit_heads
 from siamese_search.training.loop import Loop, Reporter, Silent
 from siamese_search.training.metric_losses import make_metric_losses
@@ -113,6 +113,7 @@ def train(
     if request.init == "imagenet" and request.config.backbone == simple_cnn.NAME:
         reporter.message(f"initial weights: random, {simple_cnn.NAME} has none from ImageNet")
         request = replace(request, init="none")
+    request = replace(request, config=with_initial(request.config, request.init))
     return _joined(request, reporter, stop or threading.Event(), resumed=False)
 
 
