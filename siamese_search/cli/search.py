@@ -159,12 +159,12 @@ class _Answers:
 
 
 def _give(asked: _Answers, output: Output, timelines: list[Timeline] | None = None) -> int:
-    """Draw and print the answers; the exit code. Only pictures need them all at once."""
+    """Draw and print the answers; the exit code. Only pictures and timelines need them all at once."""
     answers: Iterable[QueryResult] = asked
     first = list(_until(asked, lambda answer: answer.error is None))
     if len(asked.failed) < asked.total:
-        drawn = output.save is not None or output.star is not None
-        answers = list(chain(first, asked)) if drawn else chain(first, asked)
+        whole = timelines is not None or output.save is not None or output.star is not None
+        answers = list(chain(first, asked)) if whole else chain(first, asked)
         # The picture first: a reader such as `head` may close stdout before all results are printed.
         try:
             _draw(answers if isinstance(answers, list) else [], timelines, output)

@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from siamese_search._version import __version__
 from siamese_search.errors import (
     ImageError,
+    MissingExtraError,
     NotThereError,
     RefusedError,
     SiameseSearchError,
@@ -37,6 +38,7 @@ _STATUS: tuple[tuple[type[SiameseSearchError], int], ...] = (
     (RefusedError, 409),
     (ImageError, 422),
     (UsageError, 400),
+    (MissingExtraError, 400),  # what was asked for is not installed here
     (StoreError, 503),
 )
 _TITLES = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import fields
 
 import click
@@ -213,14 +215,15 @@ sys.exit(main(["info"]))
 def seen(
     monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> list[dict[str, object]]:
-    """What ``api.retrieval.search`` is called with; it answers nothing. Runs in a directory without settings."""
+    """What an open gallery is asked with; it answers nothing. Runs in a directory without settings."""
     calls: list[dict[str, object]] = []
 
-    def search(*_queries: str, options: SearchOptions) -> list[object]:
-        calls.append({one.name: getattr(options, one.name) for one in fields(options)})
-        return []
+    class Empty:
+        def stream(self, *_queries: str, options: SearchOptions) -> Iterator[object]:
+            calls.append({one.name: getattr(options, one.name) for one in fields(options)})
+            return iter(())
 
-    monkeypatch.setattr("siamese_search.api.retrieval.search", search)
+    monkeypatch.setattr("siamese_search.api.handle.GalleryHandle.of", lambda _options: nullcontext(Empty()))
     monkeypatch.chdir(tmp_path_factory.mktemp("work"))
     monkeypatch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)

@@ -15,6 +15,8 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the [web] extra is not installed")
 
+from importlib.util import find_spec
+
 from browsing import serving
 from http_client import Client, multipart, snapshot
 
@@ -79,6 +81,13 @@ def test_errors_are_one_line(open_server):
         got, answer = open_server.json(method, path, value)
         assert (got, list(answer)) == (status, ["error"]), (path, answer)
         assert "\n" not in answer["error"]
+
+
+@pytest.mark.skipif(find_spec("umap") is not None, reason="UMAP is installed")
+def test_what_is_not_installed_is_the_callers_mistake(open_server):
+    status, answer = open_server.json("GET", "/api/v1/map?method=umap")
+    assert status == 400
+    assert "needs the [umap] extra" in answer["error"]
 
 
 def test_a_server_of_this_machine_is_not_reached_by_another_name(open_server):
