@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from siamese_search.api import curation
@@ -80,7 +80,7 @@ class GalleryHandle:
 
         Raises GalleryReplacedError where the gallery's generation is replaced and deleted before the last.
         """
-        begun = lambda answers: chain([next(answers)], answers)  # noqa: E731 - what fails at first is tried again
+        begun = lambda answers: chain(list(islice(answers, 1)), answers)  # noqa: E731 - what fails at first is tried again
         return self._ask(options, _search(_Question.of(queries, options), options), begun)
 
     @request(TimelineOptions)

@@ -9,13 +9,12 @@ import socket
 import subprocess
 import sys
 import urllib.parse
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("fastapi", reason="the [web] extra is not installed")
-
-from importlib.util import find_spec
 
 from browsing import serving
 from http_client import Client, multipart, snapshot
