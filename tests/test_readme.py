@@ -46,10 +46,12 @@ def masked(line: str) -> str:
 
 
 def shortened(command: str) -> str:
-    """One epoch where the README says how many: what it says stays what is run, in the time a test has."""
+    """One epoch of small images where a page says how many of what size: what it says stays, in a test's time."""
     if command.startswith("sss adapt"):  # small as it stands, and only its second epoch has all to show
         return command
-    return re.sub(r"--epochs \d+", "--epochs 1", command)
+    return re.sub(
+        r"--height \d+ --width \d+", "--height 48 --width 40", re.sub(r"--epochs \d+", "--epochs 1", command)
+    )
 
 
 @pytest.fixture
@@ -64,7 +66,7 @@ def workplace(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     unwanted = ("SSS_", "XDG_", "COLUMNS", "LINES")
     clean = {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
     path = f"{programs}:{Path(sys.executable).parent}:{clean['PATH']}"
-    return directory, {**clean, **TRAINING, "PATH": path, "HOME": str(programs), "SSS_THREADS": "2"}
+    return directory, {**clean, **TRAINING, "PATH": path, "HOME": str(programs), "SSS_THREADS": "1"}
 
 
 @pytest.mark.slow

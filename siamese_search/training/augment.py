@@ -20,12 +20,12 @@ _LUMA = (0.299, 0.587, 0.114)
 #: The columns of a row of random numbers, by the step that reads them.
 _FLIP, _BLUR, _GREY = 0, 1, 2
 _CROP, _ZOOM, _JITTER, _TINT = slice(3, 5), slice(5, 7), slice(7, 10), slice(10, 13)
-_PATCH, _ERASE, _BOX, _COLOUR = slice(13, 17), 17, slice(18, 22), slice(22, 25)
-COLUMNS = 25
+_PATCH, _ERASE, _BOX, _COLOUR, _DETAIL = slice(13, 17), 17, slice(18, 22), slice(22, 25), slice(25, 27)
+COLUMNS = 27
 
 #: What a teacher sees of a view: all but mirroring, which hardly changes its answer, and erasing, for what it says of
 #: the whole person is what a student that sees a part shall learn.
-TAUGHT = [column for column in range(_ERASE) if column != _FLIP]
+TAUGHT = [*(column for column in range(_ERASE) if column != _FLIP), 25, 26]
 
 
 def draw(n: int, generator: torch.Generator) -> Tensor:
@@ -40,7 +40,7 @@ def view_draws(config: TrainConfig, n: int, view: int) -> Tensor:
 
 def view_recipe(config: TrainConfig) -> str:
     """What the pixels of a view depend on, as text: vectors of views belong to one recipe."""
-    names = ("seed", "crop", "zoom", "blur", "jitter", "tint", "grey")
+    names = ("seed", "crop", "zoom", "blur", "detail", "jitter", "tint", "grey")
     mix = f" view_mix={config.view_mix}" if config.view_mix else ""
     return " ".join(f"{name}={getattr(config, name)}" for name in names) + mix
 
@@ -85,6 +85,8 @@ def augment(images: Tensor, config: TrainConfig, random: Tensor, *, masks: bool 
     x = x.to(torch.float32, copy=True)
     if config.blur > 0:
         x = _blur(x, r[:, _BLUR] < config.blur, masks)
+    if config.detail > 0:
+        x = _detail(x, config.detail * (1.5 * r[:, _DETAIL] - 0.5))
     if config.jitter > 0 or config.tint > 0:
         x = _jitter(x, config, r[:, _JITTER], r[:, _TINT])
     if config.grey > 0:
@@ -150,6 +152,22 @@ def _blur(x: Tensor, chosen: Tensor, masks: bool) -> Tensor:
 def _halved(x: Tensor) -> Tensor:
     small = F.avg_pool2d(x.permute(0, 3, 1, 2), 2)
     return F.interpolate(small, x.shape[1:3], mode="bilinear").permute(0, 2, 3, 1)
+
+
+def _detail(x: Tensor, octaves: Tensor) -> Tensor:
+    """Detail under two pixels times 2^octaves, that of two to four pixels times half as many octaves.
+
+    octaves: float32 [n, 2]. Small pictures that were enlarged have little of either, a large and sharp box has much.
+    No change of place or light brings the one to the other, and all first filters see the difference.
+    """
+    pixels = x.permute(0, 3, 1, 2)
+    half = F.avg_pool2d(pixels, 2, ceil_mode=True)
+    coarse = half - F.interpolate(F.avg_pool2d(half, 2, ceil_mode=True), half.shape[2:], mode="bilinear")
+    fine = pixels - F.interpolate(half, pixels.shape[2:], mode="bilinear")
+    of_fine = torch.exp2(octaves[:, 0])[:, None, None, None] - 1.0
+    of_coarse = torch.exp2(octaves[:, 1] / 2)[:, None, None, None] - 1.0
+    pixels = pixels + of_fine * fine + F.interpolate(of_coarse * coarse, pixels.shape[2:], mode="bilinear")
+    return pixels.clamp_(0.0, 255.0).permute(0, 2, 3, 1)
 
 
 def _jitter(x: Tensor, config: TrainConfig, r: Tensor, tint: Tensor) -> Tensor:

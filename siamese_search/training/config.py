@@ -116,6 +116,7 @@ class TrainConfig:
         0.0, "probability of losing the colour of a rectangle or, a third of them, of the image"
     )
     blur: float = hyperparameter(0.0, "probability of half the resolution")
+    detail: float = hyperparameter(0.0, "fine detail up to so many octaves stronger, or half as many weaker")
     mixstyle: float = hyperparameter(
         0.0, "share of batches whose early feature maps exchange their statistics (MixStyle)"
     )
@@ -147,7 +148,7 @@ class TrainConfig:
             "margin": 0, "triplet_weight": 0, "identity_weight": 0, "label_smoothing": 0, "metric_weight": 0,
             "teacher_weight": 0, "similarity_weight": 0, "weight_decay": 0, "warmup_epochs": 0, "grad_clip": 0,
             "freeze": 0, "restart": 0, "probe_epochs": 0, "flip": 0, "crop": 0, "erase": 0, "jitter": 0, "ema": 0,
-            "zoom": 0, "tint": 0, "grey": 0, "blur": 0, "mixstyle": 0, "teacher_views": 0, "view_mix": 0,
+            "zoom": 0, "tint": 0, "grey": 0, "blur": 0, "detail": 0, "mixstyle": 0, "teacher_views": 0, "view_mix": 0,
             "instance_mix": 0,
             "validate_every": 0, "checkpoint_minutes": 0, "seed": 0,
         }  # fmt: skip
@@ -161,6 +162,7 @@ class TrainConfig:
             "tint": 0.9,
             "grey": 1,
             "blur": 1,
+            "detail": 4,
             "mixstyle": 1,
             "teacher_views": 64,
             "view_mix": 1,

@@ -38,7 +38,7 @@ def sss(tmp_path_factory: pytest.TempPathFactory) -> Run:
                 *[os.fspath(a) if isinstance(a, Path) else str(a) for a in args],
             ],
             cwd=cwd or elsewhere,
-            env={**clean, "HOME": str(home), "SSS_THREADS": "2", **(env or {})},
+            env={**clean, "HOME": str(home), "SSS_THREADS": "1", **(env or {})},
             capture_output=True,
             text=True,
             errors="surrogateescape",

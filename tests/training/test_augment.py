@@ -121,7 +121,9 @@ def test_the_source_is_left_as_it_was() -> None:
             assert torch.equal(source, before)
 
 
-STRONG = NONE.with_options(zoom=0.3, crop=0.1, tint=0.3, jitter=0.3, grey=1.0, blur=1.0, erase=0.5, flip=0.5)
+STRONG = NONE.with_options(
+    zoom=0.3, crop=0.1, tint=0.3, jitter=0.3, grey=1.0, blur=1.0, detail=2.0, erase=0.5, flip=0.5
+)
 
 
 def test_every_step_draws_from_its_own_numbers() -> None:
@@ -131,7 +133,7 @@ def test_every_step_draws_from_its_own_numbers() -> None:
     other = draw(16, generator(5))
     steps = {
         "flip": [0], "blur": [1], "grey": [2, *range(13, 17)], "crop": [3, 4], "zoom": [5, 6], "jitter": [7, 8, 9],
-        "tint": [10, 11, 12], "erase": list(range(17, COLUMNS)),
+        "tint": [10, 11, 12], "erase": list(range(17, 25)), "detail": [25, 26],
     }  # fmt: skip
     assert sorted(column for columns in steps.values() for column in columns) == list(range(COLUMNS))
     config = STRONG.with_options(grey=0.5, blur=0.5)
@@ -185,6 +187,26 @@ def test_blur_keeps_the_mean_and_loses_detail() -> None:
     assert bool((out.std(dim=(1, 2)) < source.float().std(dim=(1, 2))).all())
 
 
+def test_detail_strengthens_what_is_fine_and_leaves_what_is_smooth() -> None:
+    stripes = (
+        torch.tensor([90.0, 110.0]).repeat(8)[None, None, :, None].expand(1, 32, 16, 3)
+    )  # each pair means 100
+    coarse = torch.tensor([90.0, 90.0, 110.0, 110.0]).repeat(4)[None, None, :, None].expand(1, 32, 16, 3)
+    config = NONE.with_options(detail=2.0)
+    random = torch.full((1, COLUMNS), 1 / 3)  # no change: from 1/3 on detail is strengthened
+    for source in (stripes, coarse, images(1).float()):
+        assert torch.allclose(augment_with(source, config, random), source, atol=1e-3)
+    random[:, 25] = 1.0
+    assert torch.allclose(augment_with(stripes, config, random) - 100, 4 * (stripes - 100), atol=1e-3)
+    random[:, 25] = 0.0
+    assert torch.allclose(augment_with(stripes, config, random) - 100, (stripes - 100) / 2, atol=1e-3)
+    random[:, 25], random[:, 26] = 1 / 3, 1.0
+    assert torch.allclose(augment_with(stripes, config, random), stripes, atol=1e-3)
+    assert 1.3 < float(augment_with(coarse, config, random).std() / coarse.std()) < 2.0
+    random[:, 25:] = 1.0
+    assert torch.allclose(augment_with(torch.full((1, 32, 16, 3), 70.0), config, random), torch.tensor(70.0))
+
+
 def test_a_view_can_be_made_again_and_depends_on_its_number_and_the_seed() -> None:
     one = view_draws(STRONG, 20, 1)
     assert torch.equal(one, view_draws(STRONG, 20, 1))
@@ -213,7 +235,7 @@ def test_masks_give_the_same_pixels_as_visiting_the_chosen_images(config) -> Non
             one, other, atol=1e-3, rtol=0
         )  # products of another shape are rounded otherwise
         assert torch.equal(source, before)
-    exact = config.with_options(jitter=0.0, tint=0.0, grey=0.0, blur=0.0)
+    exact = config.with_options(jitter=0.0, tint=0.0, grey=0.0, blur=0.0, detail=0.0)
     assert torch.equal(
         augment_with(images(48), exact, random, masks=False),
         augment_with(images(48), exact, random, masks=True),

@@ -22,7 +22,7 @@ CUDA = torch.cuda.is_available()
 DEVICES = ["cpu", *(["cuda"] if CUDA else [])]
 STRONG = PRESETS["reid"].with_options(
     backbone="test_efficientnet", dim=16, height=32, width=16, batch_size=8, images_per_identity=2, zoom=0.2,
-    tint=0.2, grey=0.5, blur=0.3, mixstyle=0.5, ema=0.9, epochs=2,
+    tint=0.2, grey=0.5, blur=0.3, detail=1.0, mixstyle=0.5, ema=0.9, epochs=2,
 )  # fmt: skip
 
 
@@ -85,7 +85,7 @@ def test_a_student_sees_the_mixed_people_that_its_teacher_saw(
     monkeypatch: pytest.MonkeyPatch, device: str
 ) -> None:
     still = dict.fromkeys(
-        ("zoom", "tint", "grey", "blur", "jitter", "crop", "erase", "flip", "mixstyle"), 0.0
+        ("zoom", "tint", "grey", "blur", "detail", "jitter", "crop", "erase", "flip", "mixstyle"), 0.0
     )
     alone = {"identity_weight": 0.0, "triplet_weight": 0.0}
     config = STRONG.with_options(teacher_views=1, view_mix=0.5, **alone, **still)
