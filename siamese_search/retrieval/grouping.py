@@ -11,9 +11,8 @@ import numpy as np
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.gallery.contract import Gallery, Hit
 from siamese_search.gallery.filters import Condition
-from siamese_search.gallery.paging import until_enough
 from siamese_search.retrieval.query import Copies, Probe
-from siamese_search.retrieval.ranking import SPARE, may_appear
+from siamese_search.retrieval.ranking import SPARE, may_appear, until_enough
 
 #: Results fetched per group wanted, at first: identities have several images each.
 _FETCH = 8

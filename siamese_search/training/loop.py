@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from siamese_search.datasets.records import ImageRecord
-from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from siamese_search.training.checkpoint import (
+    CHECKPOINT_NAME,
+    load_checkpoint,
+    save_checkpoint,
+    write_history,
+)
 from siamese_search.training.config import TrainConfig
-from siamese_search.training.history import write_history
 from siamese_search.training.pixels import PixelSource
 from siamese_search.training.schedule import stage_at
 from siamese_search.training.trainer import StepReport, Trainer

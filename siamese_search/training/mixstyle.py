@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from siamese_search.model.stages import stages
-from siamese_search.training.moving import moved
+from siamese_search.training.pixels import moved
 
 #: Of the Beta distribution that the shares are drawn from: most are near 0 or 1.
 _ALPHA = 0.1

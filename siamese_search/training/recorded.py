@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from siamese_search.model.network import APNNetwork
 from siamese_search.training.mixstyle import mixers
-from siamese_search.training.moving import moved
+from siamese_search.training.pixels import moved
 
 #: False launches every kernel by itself, as where nothing can be recorded.
 RECORD = True

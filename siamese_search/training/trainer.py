@@ -18,17 +18,21 @@ from torch.nn import functional as F
 from siamese_search.errors import TrainingError, UsageError
 from siamese_search.model.network import APNNetwork
 from siamese_search.training.augment import TAUGHT, augment, draw, mixed, view_draws, view_mix
-from siamese_search.training.backbone import freeze, hold
+from siamese_search.training.backbone import freeze, hold, trim
 from siamese_search.training.config import TrainConfig
-from siamese_search.training.losses import TripletLoss, cosine_regression, similarity_matching
-from siamese_search.training.metric_losses import make_metric_losses, metric_loss
+from siamese_search.training.losses import (
+    TripletLoss,
+    cosine_regression,
+    make_metric_losses,
+    metric_loss,
+    similarity_matching,
+)
 from siamese_search.training.mixstyle import add_mixstyle
-from siamese_search.training.moving import moved
 from siamese_search.training.objective import Sampler, collapsed_loss, make_sampler, triplet_objective
+from siamese_search.training.pixels import moved
 from siamese_search.training.ranks import SINGLE, Ranks
 from siamese_search.training.recorded import Passes
 from siamese_search.training.schedule import stage_at
-from siamese_search.training.trimmed import trim
 
 
 class Images(Protocol):
