@@ -53,24 +53,16 @@ def ingest(
     URLs ([cloud] extra): ``s3://bucket/prefix`` and ``gs://bucket/prefix``, or an image or a list of URLs at
     ``https://``. What is stored of them holds no credentials.
 
-    The gallery is made where there is none, with ``model`` (default: the settings', else the bundled one); an
-    existing gallery keeps the model that it was made with. Unchanged files are not embedded again.
-    source: name of the source, where the same images have different paths on different machines. checksum: compare
-    files by content instead of by time, so that one that was only touched is not embedded again, an edited one is
-    noticed, and a moved one keeps its point and metadata; what was stored without is embedded once more. prune:
-    ``"safe"`` removes the points of files under ``directories`` that have gone, unless the disk seems to be missing
-    or more than a fifth of them would go; ``"anyway"`` removes them even then (not for a missing disk). shard:
-    ``"0/4"`` … ``"3/4"``: only that part of the files, so that four processes, on one machine or on several, do
-    what one would (:mod:`ingest.scan`). failures: a file that gets every failure as a line of JSON. storage
-    (``float32``, ``float16``), quantise (``none``, ``int8``, ``int4``, ``binary``): of a gallery that is made.
-    stop: set it to end after the batch in hand. engine: ``"ray"`` works on a cluster
-    (:class:`~ingest.options.RayOptions`), each worker with ``threads`` CPUs, or a GPU. around: what to put around
-    the gallery and the embedder, to measure them.
+    The gallery is made where there is none; an existing one keeps the model that it was made with. With checksums a
+    moved file keeps its point and metadata. prune: ``"safe"`` removes the points of files that have gone, unless the
+    disk seems to be missing or more than a fifth of them would go; ``"anyway"`` removes them even then (not for a
+    missing disk). stop: set it to end after the batch in hand. ray: of a cluster, for the engine ``"ray"``
+    (:class:`~ingest.options.RayOptions`). around: what to put around the gallery and the embedder, to measure them.
     progress: called with each moment (:class:`siamese_search.ProgressBar` shows it). notify: with lines for people.
 
-    Returns the counts and the failures: an image that cannot be read never stops the rest.
-    Raises DataError (no such directory, no images), StoreError, ModelMismatchError, BundleError; for a cluster also
-    ClusterError and MissingExtraError.
+    Returns the counts and the failures: an image that cannot be read never stops the rest. Raises DataError (no such
+    directory, no images), StoreError, ModelMismatchError, BundleError; ClusterError and MissingExtraError for a
+    cluster.
     """
     from ingest import run_ingest
     from ingest.scan import check_combination, check_images, survey_roots

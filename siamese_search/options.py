@@ -40,11 +40,10 @@ class Switch:
 class Option:
     """What a field says of itself. help: "" where only its switches are on the command line.
 
-    low, high: bounds, both allowed unless ``low_open``. flags: in place of ``--name``. named: the flag,
-    variable and key, where the field has another name. many: may be given again.
-    unsaid: the help names the default itself, and an option that is not given is ``None`` to click. refusal: of a value
-    that cannot be (``{}``), in place of the usual sentence. typed: the default as one would
-    type it. kind: a type, or what reads one from text.
+    low, high: bounds, both allowed unless ``low_open``. flags: in place of ``--name``. named: the flag, variable and
+    key, where the field has another name. many: may be given again. unsaid: the help names the default itself. refusal:
+    of a value that cannot be (``{}``), in place of the usual sentence. typed: the default as one would type it. kind: a
+    type, or what reads one from text.
     """
 
     help: str

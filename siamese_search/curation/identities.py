@@ -147,7 +147,9 @@ def propose(
             proposed = f"{options.prefix}-{number:04d}"
         for row in sorted(rows, key=lambda row: (-means[row], points[row].id)):
             point = points[row]
-            confidence = None if status == "single" else _confidence(float(means[row]), calibration)
+            mean = float(means[row])
+            sure = min(1.0, max(0.0, mean)) if calibration is None else calibration.probability(mean)
+            confidence = None if status == "single" else sure
             images.append(
                 Proposal(
                     point.id,
@@ -193,10 +195,6 @@ def mean_similarity(
     own = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
     mean = (np.einsum("ij,ij->i", vectors, sums[labels]) - own) / others
     return np.where(sizes[labels] == 1, 1.0, mean)
-
-
-def _confidence(mean: float, calibration: Calibration | None) -> float:
-    return min(1.0, max(0.0, mean)) if calibration is None else calibration.probability(mean)
 
 
 def last_number(gallery: Gallery, prefix: str) -> int:

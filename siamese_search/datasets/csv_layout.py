@@ -105,7 +105,7 @@ class CsvLayout:
             return column, ""
         told = ""
         for name in _USUAL[wanted]:
-            column = self._find_spaced(name)
+            column = self.table.find(name, name.replace("_", " "), name.replace("_", "-"))
             if column is None or column == self._path:
                 continue
             shown = printable(self.table.columns[column])
@@ -114,9 +114,6 @@ class CsvLayout:
             told = told or f"no value of {shown} comes twice, so it is no identity: call it so if it is meant"
         nobody = "no column identity, so its images have none" if wanted == "identity" else ""
         return None, "; ".join(filter(None, (nobody, told)))
-
-    def _find_spaced(self, name: str) -> int | None:
-        return self.table.find(name, name.replace("_", " "), name.replace("_", "-"))
 
     def _repeats(self, column: int) -> bool:
         """Whether a value of the column comes twice in the first rows."""

@@ -40,12 +40,9 @@ def rank_groups(
 ) -> list[tuple[list[Group], Copies]]:
     """Per probe the k identities whose best images rank highest, in that order, and the copies of the probe seen.
 
-    leaves_out: whether copies of the probe may not appear.
-
-    Where the hits hold fewer than k identities, the gallery is asked again without those already found:
-    each round finds at least one more or the end, so that an identity with a million images costs no more
-    than one with ten. An image without identity is a group of its own, and so is each of the reserved identities
-    of Market-1501 (``-1`` junk, ``0000`` distractors): they are many people, not one.
+    leaves_out: whether copies of the probe may not appear. Where the hits hold fewer than k identities, the gallery is
+    asked again without those already found, so that an identity with a million images costs no more than one with ten.
+    An image without identity is a group of its own, and so is each of Market-1501's junk and distractors.
     """
     size = gallery.count()
     vectors = [probe.vector for probe in probes]

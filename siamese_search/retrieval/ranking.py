@@ -132,10 +132,9 @@ def rerank_top(
 ) -> Iterator[tuple[Reranked, Copies]]:
     """Per probe, in order, its first ``candidates`` hits that may appear, in their new order; and its copies seen.
 
-    leaves_out: whether copies of a probe may not appear; those that may not take part in nothing. Hits that re-ranking
-    holds equal stay in the order of the ranking (by score, then point id). Each probe is re-ranked alone: what else
-    is asked in the same call changes nothing. A copy of the query that stays among the candidates is one image
-    with the query, not two.
+    leaves_out: whether copies of a probe may not appear. Hits that re-ranking holds equal stay in the order of the
+    ranking. Each probe is re-ranked alone. A copy of the query that stays among the candidates is one image with the
+    query, not two.
     """
     at_once = max(1, _VALUES_AT_ONCE // (min(gallery.count(), candidates) * gallery.dim))
     for start in range(0, len(probes), at_once):

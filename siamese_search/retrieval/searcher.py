@@ -1,9 +1,8 @@
 """Searcher: query images become ranked results.
 
-One search is: embed the queries, ask the gallery for more than k, drop the query itself, group, and
-ask for more where too little is left; cut by score last. What a database returns is a prefix of the true
-ranking, so each step keeps the order, and the answer is the one that ranking the whole gallery would give.
-Re-ranking puts the first images of that ranking into another order, before grouping and cutting.
+One search is: embed the queries, ask the gallery for more than k, drop the query itself, re-rank, group, and ask for
+more where too little is left; cut by score last. Each step keeps the order, and the answer is the one that ranking the
+whole gallery would give.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ class Loop:
         progress = self.trainer.progress
         stage = stage_at(self.config, progress.epoch)
         if progress.epoch == stage.first > 0 and progress.step == 0:
-            self.trainer.forget_moments()
+            self.trainer.optimizer.state.clear()  # images of another size have gradients of another scale
         if stage.size == self.pixels.size:
             return
         self.reporter.message(

@@ -1,8 +1,7 @@
 """MixStyle: other cameras in the middle of the network (Zhou et al., "Domain Generalization with MixStyle", ICLR 2021).
 
-The mean and deviation of the channels of early feature maps hold the style of an image: light, contrast, the colours
-of a camera. Mixed with those of another image of the batch, they teach the rest of the network to do without them.
-Nothing of it is left after training.
+The mean and deviation of the channels of early feature maps hold the style of an image. Mixed with those of another
+image of the batch, they teach the rest of the network to do without them. Nothing of it is left after training.
 """
 
 from __future__ import annotations

@@ -104,9 +104,8 @@ def train(
 ) -> TrainResult:
     """Train from the beginning into ``request.out``, which becomes a bundle.
 
-    ``stop`` set from elsewhere ends the run after the batch in hand: a checkpoint is written and
-    KeyboardInterrupt raised; :func:`resume` goes on from there to the same curve.
-    Raises TrainingError if the directory already holds a run, DataError and UsageError for what was asked.
+    stop: ends the run after the batch in hand: a checkpoint is written and KeyboardInterrupt raised; :func:`resume`
+    goes on to the same curve. Raises TrainingError if the directory holds a run already, DataError and UsageError.
     """
     request.config.check()
     stages(request.config)  # and so are sizes that cannot be
@@ -255,10 +254,8 @@ def _probe(trainer: Trainer, reporter: Reporter) -> None:
 
 
 def _adopt_heads(trainer: Trainer, request: TrainRequest, split: Split, reporter: Reporter) -> bool:
-    """Starting from a run on the same data, take its classifier and projection too; True where that was done.
-
-    Training small and finishing large (progressive resizing) is two runs; without their heads the second
-    would spend its first epoch learning the identities again.
+    """Starting from a run on the same data (progressive resizing is two), take its classifier and projection too; True
+    where that was done. Without them the first epoch would go into learning the identities again.
     """
     first = Path(request.init)
     try:

@@ -77,10 +77,9 @@ class Trainer:
     """Trains ``network`` on images with integer labels.
 
     labels: int64 [n], 0 … classes-1. sampler: which images form a batch; by default what ``config.batches`` says.
-    teacher: float32 [1 + v, n, t] unit rows, of the plain images and of v views (``augment.view_draws``); or None.
-    Every random draw depends only on (seed, epoch, step, rank), so a run resumed from a checkpoint repeats the one
-    never interrupted.
-    ranks: the processes that train together; each sees the whole data set and takes its share of the batches.
+    teacher: float32 [1 + v, n, t] unit rows, of the plain images and of v views; or None. ranks: the processes that
+    train together. Every random draw depends only on (seed, epoch, step, rank), so a resumed run repeats the one never
+    interrupted.
     """
 
     def __init__(
@@ -219,10 +218,6 @@ class Trainer:
     def learning_rate(self, epoch: float) -> float:
         """The learning rate at a fractional epoch, of the stage that it is in."""
         return stage_at(self.config, epoch).learning_rate(epoch, self.config.schedule)
-
-    def forget_moments(self) -> None:
-        """Start the optimiser afresh: images of another size have gradients of another scale."""
-        self.optimizer.state.clear()
 
     def _step(self, batch: NDArray[np.int64]) -> tuple[float, float, float]:
         """One optimiser step; returns the loss, its triplet part and the triplet accuracy."""
