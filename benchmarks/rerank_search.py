@@ -32,7 +32,7 @@ from siamese_search.gallery.opening import open_gallery
 from siamese_search.io.files import atomic_write_text
 from siamese_search.model.bundle import load_bundle
 from siamese_search.retrieval.query import Probe, SamePoint
-from siamese_search.retrieval.rerank import rerank_top
+from siamese_search.retrieval.ranking import rerank_top
 from siamese_search.vectors.k_reciprocal import rerank
 from siamese_search.workspace import load
 

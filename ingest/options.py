@@ -92,9 +92,12 @@ class IngestOptions(Request):
         return self.batch_size or 64
 
     def settled(self, settings: Settings) -> Self:
-        """With the settings' numbers where nobody said."""
+        """With the settings' place and numbers where nobody said."""
         return replace(
             self,
+            store=settings.store if self.store is None else self.store,
+            gallery=settings.gallery if self.gallery is None else self.gallery,
+            model=settings.model or None if self.model is None else self.model,
             batch_size=settings.batch_size if self.batch_size is None else self.batch_size,
             threads=settings.threads if self.threads is None else self.threads,
         )

@@ -20,8 +20,8 @@ from siamese_search.workspace import (
     StrPath,
     current_settings,
     open_to_write,
-    place_of,
     root_of,
+    store_in_use,
 )
 
 if TYPE_CHECKING:
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from siamese_search.datasets.layouts import Survey
     from siamese_search.gallery.contract import Gallery
     from siamese_search.model.embedder import Embedder
-    from siamese_search.settings import Settings
 
 _log = logging.getLogger(__name__)
 
@@ -54,28 +53,21 @@ def ingest(
     URLs ([cloud] extra): ``s3://bucket/prefix`` and ``gs://bucket/prefix``, or an image or a list of URLs at
     ``https://``. What is stored of them holds no credentials.
 
-    The gallery is made where there is none, with ``model`` (default: the settings', else the bundled one); an
-    existing gallery keeps the model that it was made with. Unchanged files are not embedded again.
-    source: name of the source, where the same images have different paths on different machines. checksum: compare
-    files by content instead of by time, so that one that was only touched is not embedded again, an edited one is
-    noticed, and a moved one keeps its point and metadata; what was stored without is embedded once more. prune:
-    ``"safe"`` removes the points of files under ``directories`` that have gone, unless the disk seems to be missing
-    or more than a fifth of them would go; ``"anyway"`` removes them even then (not for a missing disk). shard:
-    ``"0/4"`` … ``"3/4"``: only that part of the files, so that four processes, on one machine or on several, do
-    what one would (:mod:`ingest.scan`). failures: a file that gets every failure as a line of JSON. storage
-    (``float32``, ``float16``), quantise (``none``, ``int8``, ``int4``, ``binary``): of a gallery that is made.
-    stop: set it to end after the batch in hand. engine: ``"ray"`` works on a cluster
-    (:class:`~ingest.options.RayOptions`), each worker with ``threads`` CPUs, or a GPU. around: what to put around
-    the gallery and the embedder, to measure them.
+    The gallery is made where there is none; an existing one keeps the model that it was made with. With checksums a
+    moved file keeps its point and metadata. prune: ``"safe"`` removes the points of files that have gone, unless the
+    disk seems to be missing or more than a fifth of them would go; ``"anyway"`` removes them even then (not for a
+    missing disk). stop: set it to end after the batch in hand. ray: of a cluster, for the engine ``"ray"``
+    (:class:`~ingest.options.RayOptions`). around: what to put around the gallery and the embedder, to measure them.
     progress: called with each moment (:class:`siamese_search.ProgressBar` shows it). notify: with lines for people.
 
-    Returns the counts and the failures: an image that cannot be read never stops the rest.
-    Raises DataError (no such directory, no images), StoreError, ModelMismatchError, BundleError; for a cluster also
-    ClusterError and MissingExtraError.
+    Returns the counts and the failures: an image that cannot be read never stops the rest. Raises DataError (no such
+    directory, no images), StoreError, ModelMismatchError, BundleError; ClusterError and MissingExtraError for a
+    cluster.
     """
     from ingest import run_ingest
     from ingest.scan import check_combination, check_images, survey_roots
     from ingest.summary import FailureLog
+    from siamese_search.datasets.remote_survey import RemoteSurvey
 
     settings = current_settings()
     if not directories:
@@ -102,16 +94,12 @@ def ingest(
         for root in roots:
             if options.layout == "auto" or root.rows is not None:
                 found = root.detection
-                notify(f"{getattr(root, 'url', root.root)}: layout {found.layout}: {found.reason}")
+                place = root.url if isinstance(root, RemoteSurvey) else root.root
+                notify(f"{place}: layout {found.layout}: {found.reason}")
     with (
         nullcontext() if options.failures is None else FailureLog(options.failures) as log,
         open_to_write(
-            settings,
-            options.store,
-            options.gallery,
-            options.model,
-            storage=options.storage,
-            quantise=options.quantise,
+            options.store, options.gallery, options.model, storage=options.storage, quantise=options.quantise
         ) as (opened, bundle),
     ):
         if options.source is None:
@@ -122,7 +110,7 @@ def ingest(
             opened, embedder = around(opened, embedder)
         cluster = None
         if options.engine == "ray" and ray is not None:
-            local = [root for root in roots if not hasattr(root, "url")]
+            local = [root for root in roots if not isinstance(root, RemoteSurvey)]
             places = [os.path.realpath(root.detection.base) for root in local]
             cluster = RayPipeline(
                 bundle, ray, settings, device=options.device, threads=options.threads or 0, places=places
@@ -146,11 +134,13 @@ def _overlaps(roots: Sequence[Survey], gallery: Gallery) -> Iterator[str]:
     An image in both has two keys, and so two points. For roots whose source is their own directory. Sources are
     compared as text, for a directory may have gone.
     """
+    from siamese_search.datasets.remote_survey import RemoteSurvey
+
     if "source" not in gallery.fields():
         return
     sources = [str(source) for source in gallery.facet("source", limit=_SOURCES)]
     for root in roots:
-        if hasattr(root, "url"):
+        if isinstance(root, RemoteSurvey):
             continue
         here = root.source
         for there in sources:
@@ -181,7 +171,6 @@ def watch(
     """
     from ingest.summary import FailureLog
     from ingest.watching.watch import Watcher
-    from siamese_search.settings import load_settings
 
     for one in directories:
         if protocol_of(one) is not None:
@@ -189,11 +178,11 @@ def watch(
                 f"{printable(redacted(os.fspath(one)))}: --watch needs files on this machine; ingest a URL again when"
                 " something may have changed"
             )
-    settings = load_settings()
-    options = options.settled(settings)
-    opener = _Opener(settings, options, around, around_store)
+    opener = _Opener(options.settled(current_settings()), around, around_store)
     with nullcontext() if options.failures is None else FailureLog(options.failures) as log:
-        watcher = Watcher([Path(one) for one in directories], opener.open, options, observer, stop, log)
+        watcher = Watcher(
+            [Path(one) for one in directories], opener.open, opener.options, observer, stop, log
+        )
         watcher.run()
     return watcher.first_done
 
@@ -203,28 +192,31 @@ class _Opener:
 
     def __init__(
         self,
-        settings: Settings,
         options: WatchOptions,
         around: Callable[[Embedder], Embedder],
         around_store: Callable[[Gallery], Gallery],
     ) -> None:
-        self._settings, self._options = settings, options
+        self.options = options
         self._around, self._around_store = around, around_store
         self._embedder: Embedder | None = None
         self._storage = (options.storage, options.quantise)  # asked for at the first opening only
 
     @contextmanager
     def open(self) -> Iterator[tuple[Gallery, Embedder]]:
-        from siamese_search.gallery.opening import open_gallery
-
         # A writer waits minutes for a server that is away, in silence; a reader is back after seconds, and whoever
         # watches waits by itself, says so, and can be stopped.
-        asked = self._options
-        place = (self._settings, asked.store, asked.gallery)
-        with suppress(GalleryNotFoundError), open_gallery(*place_of(*place)):
+        asked = self.options
+        with (
+            suppress(GalleryNotFoundError),
+            store_in_use(asked.store, asked.gallery) as (store, name),
+            store.open(name),
+        ):
             pass
         storage, quantise = self._storage
-        with open_to_write(*place, asked.model, storage=storage, quantise=quantise) as (opened, bundle):
+        with open_to_write(asked.store, asked.gallery, asked.model, storage=storage, quantise=quantise) as (
+            opened,
+            bundle,
+        ):
             self._storage = (None, None)
             if self._embedder is None or self._embedder.fingerprint != bundle.fingerprint:
                 self._embedder = self._around(LazyEmbedder(bundle, asked.device, asked.threads or 0))

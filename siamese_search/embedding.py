@@ -1,7 +1,6 @@
 """embed_images(): images become vectors, batch by batch. The one loop that decodes and embeds.
 
-A few threads decode the next batches into buffers that are used again while the model works on this one, so that
-memory is that of ``ahead + 1`` batches of pixels however many images there are.
+A few threads decode the next batches into buffers that are used again while the model works on this one.
 """
 
 from __future__ import annotations
@@ -66,12 +65,10 @@ def embed_images(
 ) -> Generator[Embedded[T], None, None]:
     """Decode and embed batches of whatever has an image, in order; one that cannot be read costs no other.
 
-    image_of: an item's file, or its image in memory. stamp_of: the state that its file was seen in; one that
-    has been written since is a failure. threads: that decode. ahead: batches decoded before they are asked for. stop:
-    looked at between two batches; what has not been embedded by then is dropped.
-
+    image_of: an item's file, or its image in memory. stamp_of: the state that its file was seen in; one that has been
+    written since is a failure. ahead: batches decoded before they are asked for. stop: looked at between two batches.
     Where a device computes by itself (:func:`~siamese_search.model.embedder.begin`), a batch is handed out when the
-    next one has been started, and before the error where that fails.
+    next one has been started.
     """
     running: tuple[Embedded[T], Started] | None = None
     try:

@@ -1,13 +1,13 @@
 """Every error that a user can meet, each with its exit code.
 
-A message is one line: what happened, to which file or value, and what to do about it.
-The command line prints ``str(error)`` and exits with ``error.exit_code``; nobody sees a traceback
-without ``--debug``.
+A message is one line: what happened, to which file or value, and what to do about it. The command line prints
+``str(error)`` and exits with ``error.exit_code``.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 EXIT_DONE = 0
@@ -99,6 +99,12 @@ class RefusedError(SiameseSearchError):
 
 class FilterError(UsageError):
     """A ``--where`` expression cannot be parsed, or names an unknown field."""
+
+
+def listed(names: Sequence[str], count: int | None = None) -> str:
+    """The first three names, printable, with an ellipsis where there are more. count: how many there are."""
+    total = len(names) if count is None else count
+    return ", ".join(printable(name) for name in names[:3]) + (", …" if total > 3 else "")
 
 
 def printable(path: str | os.PathLike[str]) -> str:

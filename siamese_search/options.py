@@ -40,11 +40,10 @@ class Switch:
 class Option:
     """What a field says of itself. help: "" where only its switches are on the command line.
 
-    low, high: bounds, both allowed unless ``low_open``. flags: in place of ``--name``. named: the flag,
-    variable and key, where the field has another name. many: may be given again.
-    unsaid: the help names the default itself, and an option that is not given is ``None`` to click. refusal: of a value
-    that cannot be (``{}``), in place of the usual sentence. typed: the default as one would
-    type it. kind: a type, or what reads one from text.
+    low, high: bounds, both allowed unless ``low_open``. flags: in place of ``--name``. named: the flag, variable and
+    key, where the field has another name. many: may be given again. unsaid: the help names the default itself. refusal:
+    of a value that cannot be (``{}``), in place of the usual sentence. typed: the default as one would type it. kind: a
+    type, or what reads one from text.
     """
 
     help: str
@@ -108,7 +107,7 @@ def _check(name: str, value: Any, spec: Option) -> None:
 def request(cls: type[Request]) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """Let a function that takes ``options`` (keyword-only, a ``cls``) take each field of it as a keyword too.
 
-    A keyword that the function itself has stays its own. ``help()`` shows them all; to a type checker they are ``Any``.
+    A keyword that the function itself has stays its own. ``help()`` explains each; to a type checker all are ``Any``.
     """
 
     def decorate(function: Callable[..., T]) -> Callable[..., T]:
@@ -142,9 +141,19 @@ def request(cls: type[Request]) -> Callable[[Callable[..., T]], Callable[..., T]
         call.__signature__ = signature.replace(  # type: ignore[attr-defined]  # read by inspect
             parameters=[*shown[:last], *extra, *shown[last:]]
         )
+        if function.__doc__:
+            call.__doc__ = f"{inspect.getdoc(function)}\n\nOptions:\n{_explained(cls, names)}"
         return call
 
     return decorate
+
+
+def _explained(cls: type[Request], names: Collection[str]) -> str:
+    """A line for each of these options, in the words of its help."""
+    helps = {
+        name: spec.help or spec.switches[0].help for name, spec in declared(cls).items() if name in names
+    }
+    return "\n".join(f"    {name}: {text}" for name, text in helps.items())
 
 
 def click_option(cls: type[Request], name: str) -> Callable[[F], F]:
@@ -258,7 +267,7 @@ def layout() -> Any:
     )
 
 
-#: What a layout begins with that is a pattern of names (:mod:`siamese_search.datasets.naming`).
+#: What a layout begins with that is a pattern of names (:mod:`siamese_search.datasets.names`).
 PATTERN = "pattern:"
 
 

@@ -1,16 +1,12 @@
 """Settings: defaults < user ``sss.toml`` < ``./sss.toml`` < ``SSS_*`` variables, as one frozen dataclass.
 
-The user's file is ``$XDG_CONFIG_HOME/sss/sss.toml`` (``~/.config`` where that is unset). Options on the
-command line come last of all and are not seen here. Where each value came from is kept, so that a message can
-name it.
+The user's file is ``$XDG_CONFIG_HOME/sss/sss.toml`` (``~/.config`` where that is unset). Where each value came from is
+kept, so that a message can name it. The table ``[server]`` is :class:`ServerSettings`; one per command (``[train]``
+with ``epochs = 3``) has the defaults of its options, which :meth:`Settings.check_commands` checks.
 
-A file may also hold one table per command (``[train]`` with ``epochs = 3``): those become the defaults of
-that command's options. They are checked by :meth:`Settings.check_commands`, because only the command line
-knows which options there are. The table ``[server]`` is :class:`ServerSettings`.
-
-``./sss.toml`` may come with somebody else's data. It can therefore not say what weakens the care taken of
-the API key (``insecure``, ``trusted_hosts``, ``server.grpc_port``, ``server.ca_file``), who is let into
-``sss serve``, nor what is written (:data:`OUTPUTS`): only the user's own file and variables can.
+``./sss.toml`` may come with somebody else's data. It can therefore not say what weakens the care taken of the API key
+(``insecure``, ``trusted_hosts``, ``server.grpc_port``, ``server.ca_file``), who is let into ``sss serve``, nor what is
+written (:data:`OUTPUTS`): only the user's own file and variables can.
 """
 
 from __future__ import annotations
@@ -205,10 +201,8 @@ class Settings:
 def load_settings(cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:
     """Read all sources and merge them, key by key (also inside the command tables).
 
-    cwd: where ``./sss.toml`` is looked for (default: the working directory).
-    env: the environment (default: ``os.environ``). An empty variable counts as unset.
-    Raises SettingsError, naming the file or variable and the key, for an unreadable file, bad TOML, an
-    unknown key or a value of the wrong type or out of range.
+    cwd: where ``./sss.toml`` is looked for. env: the environment; an empty variable counts as unset. Raises
+    SettingsError, naming the file or variable and the key.
     """
     cwd = Path.cwd() if cwd is None else cwd
     env = os.environ if env is None else env

@@ -165,7 +165,6 @@ class Reader:
 
 @contextmanager
 def open_to_write(
-    settings: Settings,
     store: StrPath | None,
     gallery: str | None,
     model: StrPath | None,
@@ -181,6 +180,7 @@ def open_to_write(
     from siamese_search.gallery.opening import open_gallery, open_store
     from siamese_search.model.bundle import load_bundle
 
+    settings = current_settings()
     place, name = place_of(settings, store, gallery)
     named = settings.model if model is None else os.fspath(model)
 
@@ -235,6 +235,28 @@ def place_of(settings: Settings, store: StrPath | None, gallery: str | None) -> 
     """(store, gallery name): as given, else as the settings say."""
     place = settings.store if store is None else os.fspath(store)
     return place, settings.gallery if gallery is None else gallery
+
+
+@contextmanager
+def store_in_use(store: StrPath | None, gallery: str | None) -> Iterator[tuple[Store, str]]:
+    """The store, open, and the gallery's name: as given, else as the settings say."""
+    from siamese_search.gallery.opening import open_store
+
+    place, name = place_of(current_settings(), store, gallery)
+    with open_store(place) as opened:
+        yield opened, name
+
+
+def bundle_in_use(model: StrPath | None) -> Bundle:
+    """The bundle: as given, else as the settings say, else the bundled one."""
+    from siamese_search.model.bundle import load_bundle
+
+    return load_bundle((current_settings().model if model is None else os.fspath(model)) or None)
+
+
+def threads_in_use(threads: int | None) -> int:
+    """CPU threads: as given, else as the settings say."""
+    return current_settings().threads if threads is None else threads
 
 
 def path_text(given: StrPath, what: str) -> str:

@@ -38,8 +38,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 MOST_LINES = 400
 #: Of both packages together. What grows beyond it is a reason to look for what can go.
-MOST_FILES = 296
-MOST_LINES_IN_ALL = 46_100
+MOST_FILES = 276
+MOST_LINES_IN_ALL = 45_500
 MOST_MODULES = 10
 
 

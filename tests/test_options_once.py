@@ -191,3 +191,9 @@ def test_what_cannot_be_is_refused_in_one_line_that_names_the_option(make, words
         make()
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_help_explains_every_option_of_a_function():
+    explained = sss.search.__doc__
+    for name, one in declared(SearchOptions).items():
+        assert f"    {name}: {one.help}" in explained

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import os
 import threading
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from siamese_search.api.training import new_run_directory
+from siamese_search.api.training import needing_torch, new_run_directory
 from siamese_search.curation.identities import Proposal, Proposals, mean_similarity, status_of, write_review
 from siamese_search.datasets.layouts import survey
 from siamese_search.datasets.records import point_id
-from siamese_search.errors import MissingExtraError, UsageError
+from siamese_search.errors import UsageError
 from siamese_search.options import layout_of, request
-from siamese_search.training.adapt.config import ADAPT, SPEC, AdaptConfig
+from siamese_search.training.adapt.config import configured, option_names
 from siamese_search.training.options import AdaptOptions
-from siamese_search.workspace import StrPath, current_settings
+from siamese_search.workspace import StrPath, current_settings, threads_in_use
 
 if TYPE_CHECKING:
     from siamese_search.training.adapt.run import AdaptResult
@@ -39,30 +38,27 @@ def adapt(
 ) -> AdaptResult:
     """Adapt a model to the images in ``data`` without a label; the run directory ``out`` becomes a model bundle.
 
-    Each epoch the images are clustered and the clusters learned as identities; the run ends when they no longer
-    change. Labels in ``data`` are not used, only reported on. ``hyperparameters``: fields of
+    Each epoch the images are clustered and the clusters learned as identities, until they no longer change. Labels in
+    ``data`` are only reported on. ``hyperparameters``: fields of
     :class:`~siamese_search.training.adapt.config.AdaptConfig` (``epochs=10, freeze=3``); size and kind of the network
-    are those of the model. labels: a table of identities that a person gave. resume: a run directory to continue.
-    stop: set it to end after the batch in hand (KeyboardInterrupt is raised, a checkpoint kept).
+    are those of the model. stop: set it to end after the batch in hand (KeyboardInterrupt is raised, a checkpoint
+    kept).
 
-    The bundle is calibrated only where labels or a column ``track`` tell what its scores mean. Beside it are
-    ``clusters.csv``, which ``sss label`` applies after a review, and ``clusters.png``.
-    Needs the ``[torch]`` extra (else MissingExtraError). Raises DataError, TrainingError, UsageError, BundleError.
+    Beside the bundle are ``clusters.csv``, which ``sss label`` applies after a review, and ``clusters.png``. Raises
+    MissingExtraError without the ``[torch]`` extra, DataError, TrainingError, UsageError, BundleError.
     """
-    settings = current_settings()
-    threads = settings.threads if options.threads is None else options.threads
-    unknown = set(hyperparameters) - set(_fields())
+    threads = threads_in_use(options.threads)
+    unknown = set(hyperparameters) - set(option_names())
     if unknown:
         raise UsageError(f"unknown hyperparameter {sorted(unknown)[0]!r}; see `sss adapt --help-all`")
     if options.resume is not None:
-        result: AdaptResult = _adapting().resume(
-            Path(options.resume), reporter, stop, options.device, threads
-        )
+        run = needing_torch("siamese_search.training.adapt.run", "adapting")
+        result: AdaptResult = run.resume(Path(options.resume), reporter, stop, options.device, threads)
     else:
-        place = Path(settings.data if data is None else data)
+        place = Path(current_settings().data if data is None else data)
         survey(place, layout_of(options))  # fails before torch is imported, which takes seconds
         config = configured(os.fspath(options.init), **hyperparameters)
-        run = _adapting()
+        run = needing_torch("siamese_search.training.adapt.run", "adapting")
         asked = run.AdaptRequest(
             data=place,
             out=Path(new_run_directory("adapt") if options.out is None else options.out),
@@ -76,33 +72,6 @@ def adapt(
         result = run.adapt(asked, reporter, stop)
     _show(result)
     return result
-
-
-def configured(init: str, **hyperparameters: Any) -> AdaptConfig:
-    """The configuration for these weights: what is not given is that of the bundle. Raises BundleError, UsageError."""
-    from siamese_search.model.bundle import load_bundle
-
-    own: dict[str, Any] = {}
-    if init not in ("imagenet", "none") and Path(init).suffix.lower() not in (".safetensors", ".pth", ".pt"):
-        network = load_bundle(None if init == "bundled" else init).meta.get("network", {})
-        own = {name: network[name] for name in SPEC if name in network}
-    given = {name: value for name, value in hyperparameters.items() if value is not None}
-    return ADAPT.with_options(**{**own, **given})
-
-
-def _fields() -> tuple[str, ...]:
-    from siamese_search.training.adapt.config import option_names
-
-    return tuple(option_names())
-
-
-def _adapting() -> Any:
-    try:
-        return import_module("siamese_search.training.adapt.run")
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("siamese_search", "ingest"):
-            raise
-        raise MissingExtraError("adapting", "torch") from None
 
 
 def _show(result: AdaptResult) -> None:

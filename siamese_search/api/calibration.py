@@ -8,15 +8,21 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from siamese_search.errors import BundleError, DataError, ModelMismatchError, UsageError, printable
-from siamese_search.workspace import StrPath, current_settings, model_of, open_to_write, place_of
+from siamese_search.errors import (
+    BundleError,
+    DataError,
+    GalleryNotFoundError,
+    ModelMismatchError,
+    UsageError,
+    printable,
+)
+from siamese_search.workspace import StrPath, model_of, open_to_write, store_in_use
 
 if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery
     from siamese_search.model.bundle import Bundle
     from siamese_search.model.calibration import Calibration
     from siamese_search.retrieval.judging import Judge
-    from siamese_search.settings import Settings
 
 #: Labelled images of a gallery that are looked at, drawn by their ids, which are hashes.
 MOST_IMAGES = 10_000
@@ -48,17 +54,15 @@ class CalibrationSummary:
 def calibrate(
     *, store: StrPath | None = None, gallery: str | None = None, undo: bool = False
 ) -> CalibrationSummary:
-    """Measure what scores mean on a gallery's own labelled images, and keep that in the gallery.
+    """Measure what scores mean on a gallery's own labelled images, by their stored vectors, and keep that in the
+    gallery.
 
-    No image is read: the stored vectors are compared, across cameras where enough pairs are. The former calibration
-    stays; undo: take that back instead (again: the newer one). The bundle is not touched.
-    Raises DataError for too few labelled images, UsageError for nothing to take back, GalleryNotFoundError, StoreError.
+    undo: take the last one back instead; again: the newer one. Raises DataError for too few labelled images, UsageError
+    for nothing to take back, GalleryNotFoundError, StoreError.
     """
-    from siamese_search.gallery.opening import open_store
     from siamese_search.retrieval.judging import keep_calibration, take_back
 
-    place, name = place_of(current_settings(), store, gallery)
-    with open_store(place) as opened, opened.open(name, mode="w") as found:
+    with store_in_use(store, gallery) as (opened, name), opened.open(name, mode="w") as found:
         if undo:
             return CalibrationSummary(name, opened.location, take_back(found))
         known, images, identities = _measured(found)
@@ -112,37 +116,28 @@ def verdicts_in(gallery: Gallery) -> Judge | None:
 
 def no_verdicts(*, store: StrPath | None = None, gallery: str | None = None) -> str:
     """Why searches in a gallery give scores only, in one line; empty where they say match or no match."""
-    from siamese_search.gallery.opening import open_gallery
-
-    place, name = place_of(current_settings(), store, gallery)
-    with open_gallery(place, name) as opened:
-        judge = verdicts_in(opened)
+    with store_in_use(store, gallery) as (opened, name), opened.open(name) as found:
+        judge = verdicts_in(found)
     return "" if judge is None else judge.why
 
 
-def check_place(settings: Settings, store: StrPath | None, gallery: str | None, bundle: Bundle) -> None:
+def check_place(store: StrPath | None, gallery: str | None, bundle: Bundle) -> None:
     """Raise UsageError where the gallery that a calibration is for holds vectors of another model than ``bundle``."""
-    from siamese_search.errors import GalleryNotFoundError
-    from siamese_search.gallery.opening import open_store
-
-    place, name = place_of(settings, store, gallery)
-    with open_store(place) as opened, suppress(GalleryNotFoundError):
+    with store_in_use(store, gallery) as (opened, name), suppress(GalleryNotFoundError):
         made_by = opened.generations(name).current
         if made_by.fingerprint != bundle.fingerprint:
             raise UsageError(
-                f"gallery {name!r} in {printable(place)} was made by another model ({made_by.fingerprint[:12]}) than"
-                f" the one measured ({bundle.fingerprint[:12]}), so it cannot keep its calibration: name the gallery"
-                " that is meant with --gallery, or the model with --model"
+                f"gallery {name!r} in {printable(opened.location)} was made by another model"
+                f" ({made_by.fingerprint[:12]}) than the one measured ({bundle.fingerprint[:12]}), so it cannot keep"
+                " its calibration: name the gallery that is meant with --gallery, or the model with --model"
             )
 
 
-def keep(
-    settings: Settings, store: StrPath | None, gallery: str | None, bundle: Bundle, calibration: Calibration
-) -> str:
+def keep(store: StrPath | None, gallery: str | None, bundle: Bundle, calibration: Calibration) -> str:
     """Keep a calibration in a gallery, made if need be; for people, where that is."""
     from siamese_search.retrieval.judging import keep_calibration
 
-    with open_to_write(settings, store, gallery, os.fspath(bundle.path)) as (found, _):
+    with open_to_write(store, gallery, os.fspath(bundle.path)) as (found, _):
         keep_calibration(found, calibration)
         empty = "" if found.count() else ", which has no images yet"
         return f"gallery {found.name!r} in {printable(found.store)}{empty}"

@@ -1,9 +1,4 @@
-"""The care for a gallery as functions: labels by hand, duplicates, proposed identities, export.
-
-As in :mod:`siamese_search.api`: the command line is a thin skin over these, whatever is not given comes from the
-settings, and every failure is a :class:`~siamese_search.errors.SiameseSearchError` with a one-line message. A store
-is a directory or a server's URL; nothing here knows which.
-"""
+"""The care for a gallery as functions: labels by hand, duplicates, proposed identities, export."""
 
 from __future__ import annotations
 
@@ -17,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from siamese_search.curation.options import ClusterOptions, LabelOptions
 from siamese_search.options import request
-from siamese_search.workspace import StrPath, current_settings, place_of
+from siamese_search.workspace import StrPath, current_settings, store_in_use
 
 if TYPE_CHECKING:
     from siamese_search.curation.duplicates import Group
@@ -82,19 +77,19 @@ def label(
     """Apply the labels of a CSV (identity, camera, any metadata column) to the images that its rows name.
 
     See :func:`siamese_search.curation.labels.plan_labels` for the table. Nothing is written unless every row can be.
-    columns: only these. dry_run: change nothing. undo: a new file for the former values; applying it takes the change
-    back. on_plan: called with the checked plan before anything is written. stop: set it to end after the
-    points in hand (KeyboardInterrupt is raised; the same call goes on).
-    Raises DataError (a table or rows that cannot be applied), UsageError (the undo file exists), StoreError.
+    on_plan: called with the checked plan before anything is written. stop: set it to end after the points in hand
+    (KeyboardInterrupt is raised; the same call goes on). Raises DataError, UsageError (the undo file exists),
+    StoreError.
     """
     from siamese_search.curation.labels import apply_labels, check_plan, plan_labels, write_undo
-    from siamese_search.gallery.opening import open_store
 
     started = time.monotonic()
-    place, name = place_of(current_settings(), options.store, options.gallery)
     dry_run = options.dry_run
     aside = None if options.undo is None else Path(options.undo)
-    with open_store(place) as opened, opened.open(name, mode="r" if dry_run else "w") as found:
+    with (
+        store_in_use(options.store, options.gallery) as (opened, name),
+        opened.open(name, mode="r" if dry_run else "w") as found,
+    ):
         plan = plan_labels(found, Path(table), options.names())
         if on_plan is not None:
             on_plan(plan)
@@ -118,20 +113,17 @@ def duplicates(
 ) -> list[Group]:
     """The same pictures in a gallery, in groups, the one to keep first. Nothing is changed or deleted.
 
-    threshold: least cosine similarity of two vectors whose files are compared (0.9). See
-    :func:`siamese_search.curation.duplicates.find_duplicates`.
+    threshold: least cosine similarity of two vectors whose files are compared (0.9).
     """
     from siamese_search.curation.duplicates import THRESHOLD, find_duplicates
     from siamese_search.errors import UsageError
     from siamese_search.gallery.filters import parse_where
-    from siamese_search.gallery.opening import open_store
     from siamese_search.gallery.times import bind_to
 
     if threshold is not None and not 0 < threshold <= 1:
         raise UsageError(f"a threshold of similarity lies above 0 and up to 1, not {threshold:g}")
-    conditions = parse_where([where] if isinstance(where, str) else list(where))
-    place, name = place_of(current_settings(), store, gallery)
-    with open_store(place) as opened, opened.open(name) as found:
+    conditions = parse_where(where)
+    with store_in_use(store, gallery) as (opened, name), opened.open(name) as found:
         bound = bind_to(found, conditions)
         least = THRESHOLD if threshold is None else threshold
         return find_duplicates(found, least, bound, progress=progress)
@@ -143,27 +135,21 @@ def propose_identities(
     options: ClusterOptions,
     progress: Callable[[str], None] = lambda _stage: None,
 ) -> Proposals:
-    """Cluster a gallery's images without identity (``labelled``: all), for a person to review. Changes nothing.
+    """Cluster a gallery's images without identity, for a person to review. Changes nothing.
 
-    neighbours: about as many images as an identity has. least: lowest mean k-reciprocal similarity of two clusters
-    that are merged, 0 to 1. cosine: lowest mean cosine, by default what the gallery's calibration, else its model's,
-    gives for a false match rate of 0.01. model: the bundle whose calibration counts, by default the gallery's own. See
-    :func:`siamese_search.curation.identities.propose`.
+    The model's calibration counts where the gallery has none. See :func:`siamese_search.curation.identities.propose`.
     """
     from siamese_search.curation.identities import propose
     from siamese_search.errors import ModelMismatchError
     from siamese_search.gallery.filters import parse_where
-    from siamese_search.gallery.opening import open_store
     from siamese_search.gallery.times import bind_to
     from siamese_search.model.bundle import load_bundle
     from siamese_search.retrieval.judging import gallery_calibration
     from siamese_search.workspace import model_of
 
-    conditions = parse_where([options.where] if isinstance(options.where, str) else list(options.where))
-    settings = current_settings()
-    place, name = place_of(settings, options.store, options.gallery)
-    named = settings.model if options.model is None else str(options.model)
-    with open_store(place) as opened, opened.open(name) as found:
+    conditions = parse_where(options.where)
+    named = current_settings().model if options.model is None else str(options.model)
+    with store_in_use(options.store, options.gallery) as (opened, name), opened.open(name) as found:
         bundle = None
         if named:
             bundle = load_bundle(named)
@@ -198,21 +184,18 @@ def export(
     """Write a gallery's points to a file for other programs; the JSON of ``sss export``.
 
     format: ``parquet``, ``npz``, ``csv``, ``jsonl`` or ``fiftyone`` (a directory); by default what ``out`` is named.
-    where: filters such as ``"camera=2"``. vectors: False leaves them out. See
-    :func:`siamese_search.curation.export.run.export_gallery` for what it raises.
+    Raises as :func:`siamese_search.curation.export.formats.export_gallery`.
     """
-    from siamese_search.curation.export.run import export_gallery, format_of
+    from siamese_search.curation.export.formats import export_gallery, format_of
     from siamese_search.gallery.filters import parse_where
-    from siamese_search.gallery.opening import open_store
     from siamese_search.gallery.times import bind_to
     from siamese_search.retrieval.results import json_path
 
     started = time.monotonic()
     target = Path(out)
     chosen = format_of(target, format)
-    conditions = parse_where([where] if isinstance(where, str) else list(where))
-    place, name = place_of(current_settings(), store, gallery)
-    with open_store(place) as opened, opened.open(name) as found:
+    conditions = parse_where(where)
+    with store_in_use(store, gallery) as (opened, name), opened.open(name) as found:
         bound = bind_to(found, conditions)
         done = export_gallery(found, target, chosen, bound, vectors=vectors, progress=progress)
         return {

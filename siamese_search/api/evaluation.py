@@ -14,7 +14,7 @@ from siamese_search.errors import BundleError, DataError, UsageError, printable
 from siamese_search.evaluation.options import EvaluateOptions
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.options import layout_of, request
-from siamese_search.workspace import Notify, StrPath, current_settings, load
+from siamese_search.workspace import Notify, StrPath, current_settings, load, threads_in_use
 
 if TYPE_CHECKING:
     from siamese_search.evaluation.compare import PairedReport
@@ -51,18 +51,11 @@ def evaluate(
 ) -> Report:
     """Measure how well a model finds the right identity among labelled images, through a gallery of their own.
 
-    Every image is a query against all the others, or those of ``queries`` against those of ``data``; matches
-    from the query's own camera do not count unless ``use_cameras`` is False.
-    model: a bundle. identities: ``"heldout"`` (those that its training never saw), ``"all"``, a file of them,
-    or a list; by default the held-out ones where ``data`` is what the model was trained on, else all.
-    Without ``data`` the newest run under ``runs/`` is measured on the data set that it was trained on.
-    depth: results fetched per query, ``None`` for all (exact mAP). flip: embed each image together with its
-    mirror image. rerank: also give the figures after k-reciprocal re-ranking (``report.reranked``).
-    quantise: also measure searches in copies of fewer bits, ``int8``, ``int4`` or ``binary`` (``report.quantised``).
-    copies: count an image's byte copies as images of their own; by default the first of an identity's stays, and
-    ``report.plan.excluded`` says how many queries had one. calibrate: fit thresholds and probabilities to these pairs,
-    and keep them (``report.calibration``) in the gallery in use (``store``, ``gallery``), which is made where there is
-    none; in the bundle of a run where the images are the run's own and no gallery is named. Never in the package.
+    Every image is a query against all the others, or those of ``queries`` against those of ``data``. Without ``data``
+    the newest run under ``runs/`` is measured on the data set that it was trained on. By default the identities are the
+    held-out ones where ``data`` is what the model was trained on, else all. A calibration (``report.calibration``) is
+    kept in the gallery in use, made where there is none; in the bundle of a run where the images are the run's own and
+    no gallery is named.
 
     Raises DataError (no identity, nobody to find, an identity that is not there), BundleError, UsageError.
     """
@@ -78,7 +71,7 @@ def evaluate(
     subject = choose_subject(data, named)
     into_bundle = options.store is None and options.gallery is None and subject.is_own_data
     if options.calibrate and not into_bundle:
-        check_place(settings, options.store, options.gallery, subject.bundle)
+        check_place(options.store, options.gallery, subject.bundle)
     if options.queries is not None and subject.others:
         raise UsageError(
             "queries are searched in one data set; name it too (sss evaluate photos/ --queries …)"
@@ -93,7 +86,7 @@ def evaluate(
     if chosen is not None:
         records = [record for record in records if record.identity in chosen]
         query_records = None if query_records is None else [r for r in query_records if r.identity in chosen]
-    threads = settings.threads if options.threads is None else options.threads
+    threads = threads_in_use(options.threads)
     batch_size = settings.batch_size if options.batch_size is None else options.batch_size
     report = measure(
         records,
@@ -117,7 +110,7 @@ def evaluate(
             save_calibration(subject.bundle, found)
             place = f"model {printable(subject.bundle.name)}"
         else:
-            place = keep(settings, options.store, options.gallery, subject.bundle, found)
+            place = keep(options.store, options.gallery, subject.bundle, found)
         report = replace(report, calibration=found, calibrated_place=place)
     return Report.of(report)
 
@@ -140,9 +133,8 @@ def compare_models(
 ) -> PairedReport:
     """Measure two bundles on the same queries, and how sure the difference is (bootstrap over identities).
 
-    data: labelled images; by default what ``a`` was trained on. identities: as in :func:`siamese_search.evaluate`; by
-    default those that both held out, where both did. options: the others of :func:`siamese_search.evaluate`.
-    Raises DataError where no identity is left, and as :func:`siamese_search.evaluate`; UsageError for ``calibrate``.
+    data: by default what ``a`` was trained on. identities: by default those that both held out, where both did. Raises
+    as :func:`siamese_search.evaluate`, and UsageError for ``calibrate``.
     """
     from siamese_search.datasets.joining import load_joined
     from siamese_search.datasets.layouts import load_dataset

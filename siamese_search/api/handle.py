@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar, overload
 
 from siamese_search.api import curation
-from siamese_search.api.results import Results
 from siamese_search.errors import GalleryReplacedError, UsageError, printable
 from siamese_search.options import request
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
+from siamese_search.retrieval.results import QueryResult
 from siamese_search.workspace import Reader, StrPath, current_settings, place_of, query_images
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from siamese_search.model.bundle import Bundle
     from siamese_search.model.embedder import Embedder
     from siamese_search.retrieval.judging import Judge
-    from siamese_search.retrieval.results import QueryResult
     from siamese_search.retrieval.searcher import Searcher
     from siamese_search.retrieval.timeline import Timeline
     from siamese_search.workspace import OneImage, Query
@@ -43,9 +42,8 @@ class GalleryHandle:
     """One gallery, its model and its threads, for many calls. Made by :func:`open`; use it as a context manager.
 
     The methods are the functions of :mod:`siamese_search` without ``store``, ``gallery``, ``model`` and ``threads``.
-    The gallery and the network are loaded by the first search and kept. Between calls others may write: an embedded
-    gallery gives way to whoever waits, and once it was re-indexed, the next call is of the new generation. Calls from
-    several threads take turns. After :meth:`close` every call raises UsageError.
+    Between calls others may write: an embedded gallery gives way, and after a re-index the next call is of the new
+    generation. Calls from several threads take turns. After :meth:`close` every call raises UsageError.
     """
 
     def __init__(
@@ -223,7 +221,7 @@ class GalleryHandle:
         from siamese_search.retrieval.matching import check_fmr
         from siamese_search.retrieval.searcher import Searcher
 
-        conditions = parse_where([options.where] if isinstance(options.where, str) else list(options.where))
+        conditions = parse_where(options.where)
 
         def ask(opened: Opened, embedder: Embedder, bundle: Bundle) -> Iterator[Answer]:
             judge = self.judge(opened, bundle, options)
@@ -274,8 +272,7 @@ def open(
             for photo in photos:
                 print(people.search(photo, k=1)[0].results)
 
-    What is not given comes from the settings, as everywhere. Nothing is loaded before the first call needs it, so the
-    gallery need not exist yet: ``ingest`` makes it.
+    Nothing is loaded before the first call needs it, so the gallery need not exist yet: ``ingest`` makes it.
     """
     return GalleryHandle(store, gallery, model, threads)
 
@@ -300,3 +297,20 @@ class _Question:
         unlike = options.unlike
         others = [unlike] if isinstance(unlike, (str, os.PathLike)) else list(unlike)
         return cls(images, keys, [image for other in others for image in query_images(other)])
+
+
+class Results(list[QueryResult]):
+    """One answer per query. In a notebook it shows thumbnails; a slice of it does so, too."""
+
+    def _repr_html_(self) -> str:
+        from siamese_search.render.notebook import results_html
+
+        return results_html(self)
+
+    @overload
+    def __getitem__(self, at: SupportsIndex) -> QueryResult: ...
+    @overload
+    def __getitem__(self, at: slice) -> Results: ...
+    def __getitem__(self, at: Any) -> QueryResult | Results:
+        found = super().__getitem__(at)
+        return Results(found) if isinstance(found, list) else found

@@ -1,9 +1,4 @@
-"""The verbs that keep and move whole galleries: re-index, optimise, verify, describe, drop, push and pull.
-
-As in :mod:`siamese_search.api`: the command line is a thin skin over these, whatever is not given comes from
-the settings, and every failure is a :class:`~siamese_search.errors.SiameseSearchError` with a one-line message.
-A store is a directory or a server's URL; nothing here knows which.
-"""
+"""The verbs that keep and move whole galleries: re-index, optimise, verify, describe, drop, push and pull."""
 
 from __future__ import annotations
 
@@ -18,7 +13,17 @@ from siamese_search.api.calibration import verdicts_in
 from siamese_search.errors import UsageError, printable
 from siamese_search.maintenance.options import ReindexOptions
 from siamese_search.options import request
-from siamese_search.workspace import StrPath, current_settings, load, open_to_write, place_of, reference
+from siamese_search.workspace import (
+    StrPath,
+    bundle_in_use,
+    current_settings,
+    load,
+    open_to_write,
+    place_of,
+    reference,
+    store_in_use,
+    threads_in_use,
+)
 
 if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery, ModelRef, OptimiseProgress, Store
@@ -39,41 +44,32 @@ def reindex(
 ) -> ReindexSummary:
     """Embed a gallery's images again with ``model`` (default: the settings', else the bundled one).
 
-    The new vectors are checked and replace the old ones in one step when all are there; until then, and after a
-    failure or an interruption, the gallery is as it was, and the same call goes on. The old ones are kept for
-    :func:`rollback` until :func:`drop_old`.
-
-    keep_vectors: copy the gallery's own vectors into a new generation instead, with the storage settings of now.
-    drop_missing: leave out images that cannot be read any more. storage (``float32``, ``float16``), quantise (``none``,
-    ``int8``, ``int4``, ``binary``): how the vectors are kept from now on; by default as they are.
-    Raises DataError (an image that has gone), UsageError (the gallery is this model's already), StoreError.
+    The new vectors are checked and replace the old ones in one step when all are there; until then, and after a failure
+    or an interruption, the gallery is as it was, and the same call goes on. The old ones are kept for :func:`rollback`
+    until :func:`drop_old`. Raises DataError (an image that has gone), UsageError (the gallery is this model's already),
+    StoreError.
     """
-    from siamese_search.gallery.opening import open_store
     from siamese_search.maintenance.reindex import run_reindex
-    from siamese_search.model.bundle import load_bundle
 
-    settings = current_settings()
-    place, name = place_of(settings, options.store, options.gallery)
     if options.keep_vectors and model is not None:
         raise UsageError("the vectors are kept or a model makes new ones: give one of the two")
-    with open_store(place) as opened:
+    with store_in_use(options.store, options.gallery) as (opened, name):
         made_by = opened.generations(name).current
         embedder = None
         if not options.keep_vectors:
-            bundle = load_bundle(os.fspath(settings.model if model is None else model) or None)
+            bundle = bundle_in_use(model)
             if made_by.fingerprint == bundle.fingerprint:
                 raise UsageError(
-                    f"gallery {name!r} in {printable(place)} is by this model already: nothing to do"
+                    f"gallery {name!r} in {printable(opened.location)} is by this model already: nothing to do"
                 )
             made_by = reference(bundle)
-            threads = settings.threads if options.threads is None else options.threads
-            embedder = load(bundle, options.device, threads)
+            embedder = load(bundle, options.device, threads_in_use(options.threads))
         return run_reindex(
             opened,
             name,
             made_by,
             embedder,
-            options=replace(options, batch_size=options.batch_size or settings.batch_size),
+            options=replace(options, batch_size=options.batch_size or current_settings().batch_size),
             storage=_changed_storage(opened, name, options.storage, options.quantise),
             progress=progress,
             stop=stop,
@@ -97,48 +93,36 @@ def make_gallery(
     quantise: str | None = None,
 ) -> None:
     """Make an empty gallery, where it is not there yet: see :func:`ingest.run.ingest`."""
-    with open_to_write(current_settings(), store, gallery, model, storage=storage, quantise=quantise):
+    with open_to_write(store, gallery, model, storage=storage, quantise=quantise):
         pass
 
 
 def rollback(*, store: StrPath | None = None, gallery: str | None = None) -> tuple[ModelRef, ModelRef]:
     """Put the former generation of a gallery back in its place, in one step: (the model now, the one before).
 
-    The one that was current becomes the former: a second call undoes the first. What was ingested since the
-    re-index is in the newer generation only. Raises StoreError where there is no former generation.
+    A second call undoes the first. What was ingested since the re-index is in the newer generation only. Raises
+    StoreError where there is no former generation.
     """
-    from siamese_search.gallery.opening import open_store
-
-    place, name = place_of(current_settings(), store, gallery)
-    with open_store(place) as opened:
+    with store_in_use(store, gallery) as (opened, name):
         before = opened.generations(name).current
         return opened.rollback(name), before
 
 
 def drop_old(*, store: StrPath | None = None, gallery: str | None = None) -> int:
     """Delete every generation of a gallery but the current one, unfinished ones too; how many there were."""
-    from siamese_search.gallery.opening import open_store
-
-    place, name = place_of(current_settings(), store, gallery)
-    with open_store(place) as opened:
+    with store_in_use(store, gallery) as (opened, name):
         return opened.drop_old(name)
 
 
 def drop(gallery: str, *, store: StrPath | None = None) -> None:
     """Delete a gallery with all its generations. The images are not touched. Asks nobody."""
-    from siamese_search.gallery.opening import open_store
-
-    place, name = place_of(current_settings(), store, gallery)
-    with open_store(place) as opened:
+    with store_in_use(store, gallery) as (opened, name):
         opened.drop(name)
 
 
 def galleries(*, store: StrPath | None = None) -> dict[str, Any]:
     """What a store holds, as plain values (in the JSON of ``sss info``). A store that does not exist holds none."""
-    from siamese_search.gallery.opening import open_store
-
-    place, _ = place_of(current_settings(), store, None)
-    with open_store(place) as opened:
+    with store_in_use(store, None) as (opened, _):
         return {"store": opened.location, "galleries": [_facts(opened, name) for name in opened.names()]}
 
 
@@ -147,24 +131,13 @@ def describe(
 ) -> dict[str, Any]:
     """What a store holds and which model would be used, as plain values (the JSON of ``sss info``).
 
-    Without ``gallery`` all galleries of the store are described; a store that does not exist has none.
-    Raises StoreError, GalleryNotFoundError (a gallery that was named), BundleError.
+    Without ``gallery`` all of them; a store that does not exist has none. Raises StoreError, GalleryNotFoundError,
+    BundleError.
     """
-    from siamese_search.gallery.opening import open_store
-    from siamese_search.model.bundle import load_bundle
-
-    settings = current_settings()
-    place, _ = place_of(settings, store, gallery)
-    with open_store(place) as opened:
+    with store_in_use(store, gallery) as (opened, _):
         names = opened.names() if gallery is None else [gallery]
         found = [_facts(opened, name) for name in names]
-        location = opened.location
-    bundle = load_bundle((settings.model if model is None else os.fspath(model)) or None)
-    return {
-        "store": location,
-        "galleries": found,
-        "model": model_facts(bundle),
-    }
+    return {"store": opened.location, "galleries": found, "model": model_facts(bundle_in_use(model))}
 
 
 def model_facts(bundle: Bundle) -> dict[str, Any]:
@@ -182,10 +155,7 @@ def model_facts(bundle: Bundle) -> dict[str, Any]:
 
 def facts(gallery: str, *, store: StrPath | None = None) -> dict[str, Any]:
     """One entry of :func:`galleries`."""
-    from siamese_search.gallery.opening import open_store
-
-    place, name = place_of(current_settings(), store, gallery)
-    with open_store(place) as opened:
+    with store_in_use(store, gallery) as (opened, name):
         return _facts(opened, name)
 
 
@@ -222,14 +192,11 @@ def optimise(
 ) -> dict[str, Any]:
     """Tidy a gallery up, so that it opens faster, in less memory; the JSON of ``sss optimise``.
 
-    index: build an HNSW index (True) or drop it (False), whatever the size; by default where it pays. In a process
-    of its own for an embedded gallery, which stays usable meanwhile. progress: called with stage and seconds.
+    index: build an HNSW index (True) or drop it (False); by default where it pays. progress: called with stage and
+    seconds.
     """
-    from siamese_search.gallery.opening import open_store
-
-    place, name = place_of(current_settings(), store, gallery)
     started = time.monotonic()
-    with open_store(place) as opened, opened.open(name, mode="w") as found:
+    with store_in_use(store, gallery) as (opened, name), opened.open(name, mode="w") as found:
         changed = found.optimise(index=index, progress=progress)
         info = found.info()
         return {
@@ -252,15 +219,10 @@ def verify(
     checksum: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> VerifySummary:
-    """Compare a gallery's vectors with their checksums and its images with what was ingested.
-
-    See :func:`siamese_search.maintenance.verify.verify_gallery`. Nothing is changed.
-    """
-    from siamese_search.gallery.opening import open_store
+    """As :func:`siamese_search.maintenance.verify.verify_gallery`. Nothing is changed."""
     from siamese_search.maintenance.verify import verify_gallery
 
-    place, name = place_of(current_settings(), store, gallery)
-    with open_store(place) as opened, opened.open(name) as found:
+    with store_in_use(store, gallery) as (opened, name), opened.open(name) as found:
         return verify_gallery(found, files=files, checksum=checksum, progress=progress)
 
 
@@ -295,11 +257,11 @@ def push(
     progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
 ) -> CopySummary:
-    """Copy a gallery (payloads, vectors, model) into the store ``to``, under the same name.
+    """Copy a gallery (payloads, vectors, model) into the store ``to``, under the same name, made where it does not
+    exist.
 
-    It is made there where it does not exist; points that are there already, the same, are not sent again, so an
-    interrupted push goes on; points that only ``to`` has stay. Verified by count and by sampled vectors.
-    Raises ModelMismatchError where ``to`` has a gallery of this name by another model, StoreError.
+    Points that are there already, the same, are not sent again; points that only ``to`` has stay. Verified by count and
+    by sampled vectors. Raises ModelMismatchError where ``to`` has a gallery of this name by another model, StoreError.
     """
     place, name = place_of(current_settings(), store, gallery)
     return _copy(place, os.fspath(to), name, progress, stop)

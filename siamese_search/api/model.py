@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from siamese_search.embedding import BATCH, batches_of, embed_images
 from siamese_search.errors import ImageError
-from siamese_search.workspace import StrPath, current_settings, load, query_images
+from siamese_search.workspace import StrPath, bundle_in_use, load, query_images, threads_in_use
 
 if TYPE_CHECKING:
     from siamese_search.model.bundle import Bundle
@@ -65,8 +65,5 @@ def load_model(model: StrPath | None = None, *, device: Device = "auto", threads
 
     device, threads: as for :func:`siamese_search.ingest`. Raises BundleError, MissingExtraError.
     """
-    from siamese_search.model.bundle import load_bundle
-
-    settings = current_settings()
-    bundle = load_bundle((settings.model if model is None else os.fspath(model)) or None)
-    return Model(bundle, load(bundle, device, settings.threads if threads is None else threads))
+    bundle = bundle_in_use(model)
+    return Model(bundle, load(bundle, device, threads_in_use(threads)))

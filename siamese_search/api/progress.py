@@ -10,8 +10,8 @@ from ingest.summary import Progress
 class ProgressBar:
     """``sss.ingest("photos/", progress=sss.ProgressBar())``; for trainings ``reporter=sss.ProgressBar()``.
 
-    Takes what any verb says of its progress: a moment of an ingest; images done and their number; a stage before these,
-    or alone. Each stage has a bar of its own. ``with`` closes the last one also where an exception ends the verb.
+    Takes what any verb says of its progress, a bar for each stage. ``with`` closes the last one also where an exception
+    ends the verb.
     """
 
     def __init__(self, **options: Any) -> None:

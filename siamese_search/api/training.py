@@ -1,7 +1,4 @@
-"""Training, one run or a sweep of them, and an int8 copy of what was trained.
-
-Training needs the ``[torch]`` extra. A sweep has two halves: plan, then run.
-"""
+"""Training, one run or a sweep of them, and an int8 copy of what was trained. Training needs the ``[torch]`` extra."""
 
 from __future__ import annotations
 
@@ -12,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +17,14 @@ from numpy.typing import NDArray
 from siamese_search.errors import DataError, MissingExtraError, TrainingError, UsageError, printable
 from siamese_search.options import layout_of, request
 from siamese_search.training.options import RunOptions, SweepOptions
-from siamese_search.workspace import StrPath, current_settings, load, query_images
+from siamese_search.workspace import (
+    StrPath,
+    bundle_in_use,
+    current_settings,
+    load,
+    query_images,
+    threads_in_use,
+)
 
 if TYPE_CHECKING:
     from siamese_search.model.bundle import Bundle
@@ -47,35 +50,30 @@ def train(
 ) -> TrainResult:
     """Train an embedding on the identities in ``data``; the run directory ``out`` becomes a model bundle.
 
-    data: a data set, or several: identities of different data sets are different people whatever their names,
-    each data set has an equal share of every batch, and identities and keys become ``SOURCE/ID``, ``SOURCE/KEY``.
-    preset: ``reid``, ``apn`` or ``contrastive``; ``hyperparameters`` are fields of
-    :class:`~siamese_search.training.config.TrainConfig` (``epochs=5, margin=0.5``).
-    holdout: identities of each data set that training must not see, as a share (0.15; at least 2), a number
-    (20) or 0 for none (default 0.1); holdout_ids: a file of them, or the identities themselves.
-    init: ``imagenet``, ``bundled``, ``none`` or a bundle's directory. resume: a run directory to continue.
-    stop: set it to end after the batch in hand (KeyboardInterrupt is raised, a checkpoint kept).
+    data: a data set, or several: identities of different data sets are different people, each data set has an equal
+    share of every batch, and identities and keys become ``SOURCE/ID``, ``SOURCE/KEY``. ``hyperparameters``: fields of
+    :class:`~siamese_search.training.config.TrainConfig` (``epochs=5, margin=0.5``). holdout_ids: a file, or the
+    identities themselves. stop: set it to end after the batch in hand (KeyboardInterrupt is raised, a checkpoint kept).
 
-    Needs the ``[torch]`` extra (else MissingExtraError). Raises DataError, TrainingError, UsageError.
+    Raises MissingExtraError without the ``[torch]`` extra, DataError, TrainingError, UsageError.
     """
     from siamese_search.datasets.layouts import survey
     from siamese_search.training.config import preset as find_preset
 
-    settings = current_settings()
-    threads = settings.threads if options.threads is None else options.threads
+    threads = threads_in_use(options.threads)
     config = find_preset(options.preset)
     unknown = set(hyperparameters) - set(config.__slots__)
     if unknown:
         raise UsageError(f"unknown hyperparameter {sorted(unknown)[0]!r}; see `sss train --help`")
     config = config.with_options(**hyperparameters)
-    data = settings.data if data is None else data
+    data = current_settings().data if data is None else data
     sources = (Path(data),) if isinstance(data, (str, os.PathLike)) else tuple(Path(path) for path in data)
     if options.resume is None:
         if not sources:
             raise UsageError("nothing to train on; name at least one data set")
         for source in sources:
             survey(source, layout_of(options))  # fails before torch is imported, which takes seconds
-    run = _training()
+    run = needing_torch("siamese_search.training.run", "training")
     if options.resume is not None:
         resumed: TrainResult = run.resume(Path(options.resume), reporter, stop, options.device, threads)
         return resumed
@@ -111,23 +109,17 @@ def _held_out(options: RunOptions, seed: int) -> HoldOut:
 
 def new_run_directory(preset: str) -> str:
     """``runs/reid-20260131-235959``: sorts by time, and is new."""
-    import time
-
     return f"runs/{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
-def _training() -> ModuleType:
-    """The training module, or MissingExtraError where torch and its company are not installed."""
-    from importlib import import_module
-
-    from siamese_search.errors import MissingExtraError
-
+def needing_torch(module: str, what: str) -> Any:
+    """A module of ours, or MissingExtraError where torch and its company are not installed. what: for which it is."""
     try:
-        return import_module("siamese_search.training.run")
+        return import_module(module)
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in ("siamese_search", "ingest"):
             raise
-        raise MissingExtraError("training", "torch") from None
+        raise MissingExtraError(what, "torch") from None
 
 
 @request(SweepOptions)
@@ -140,16 +132,12 @@ def sweep(
 ) -> Sweep:
     """Train a model for every combination of hyperparameters, and measure all on the same held-out identities.
 
-    data: one data set or several (default: the settings').
-    hyperparameters: as for :func:`~siamese_search.api.training.train`, but one or more have several values
-    (``margin=[0.2, 0.5, 1.0], epochs=5``; text with commas will do). The other options too are those of
-    ``train``. Each run is a bundle in a directory of its own inside ``out`` (default: ``runs/sweep-DATE-TIME``),
-    beside ``sweep.json``, ``results.csv`` and ``sweep.png``.
+    data and options are those of :func:`train`, but one or more hyperparameters have several values (``margin=[0.2,
+    0.5, 1.0], epochs=5``; text with commas will do). Each run is a bundle in a directory of its own inside ``out``,
+    beside ``sweep.json``, ``results.csv`` and ``sweep.png``. What is finished is never trained again: the same call
+    goes on. A run that fails has ``state == "failed"`` and a ``reason``, and does not stop the others.
 
-    What is finished is never trained again: the same call, or ``resume`` with the sweep's directory, goes on. A
-    run that fails has ``state == "failed"`` and a ``reason``, and does not stop the others.
-    stop: set it to end after the batch in hand (KeyboardInterrupt is raised, everything kept).
-    Raises UsageError, DataError, TrainingError, and MissingExtraError without the ``[torch]`` extra.
+    Raises as :func:`train`.
     """
     planned = plan_runs(*data, options=options, **hyperparameters)
     return run_planned(planned, device=options.device, threads=options.threads, reporter=reporter, stop=stop)
@@ -206,15 +194,9 @@ def run_planned(
 ) -> Sweep:
     """Bring the runs of a sweep that :func:`plan_runs` made to their end."""
     from siamese_search.render.sweep import draw_sweep
-    from siamese_search.settings import load_settings
 
-    try:
-        training = import_module("siamese_search.training.sweep.run")
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] in ("siamese_search", "ingest"):
-            raise
-        raise MissingExtraError("training", "torch") from None
-    threads = load_settings().threads if threads is None else threads
+    training = needing_torch("siamese_search.training.sweep.run", "training")
+    threads = threads_in_use(threads)
     done: Sweep = training.run_sweep(
         planned, device=device, threads=threads, reporter=reporter, stop=stop, draw=draw_sweep
     )
@@ -223,11 +205,9 @@ def run_planned(
 
 def _places(data: Sequence[StrPath]) -> Path | tuple[Path, ...]:
     """The data sets as named, else the one that the settings name."""
-    from siamese_search.settings import load_settings
-
     if data:
         return Path(data[0]) if len(data) == 1 else tuple(Path(one) for one in data)
-    settings = load_settings()
+    settings = current_settings()
     if not Path(settings.data).exists():
         raise UsageError(
             f"no DATA given, and {printable(settings.data)} ({printable(settings.origin('data'))}) does not exist:"
@@ -291,12 +271,9 @@ def quantise_model(
 ) -> QuantisedModel:
     """Write an int8 copy of a model into the new directory ``out``, and compare the two.
 
-    images: a directory of the kind of images that will be embedded. count: images to calibrate with, spread over
-    the directory. Needs the [torch] extra. Raises UsageError, DataError (no image can be read), BundleError.
+    images: a directory of the kind of images that will be embedded. count: images to calibrate with. Raises UsageError,
+    DataError (no image can be read), BundleError, MissingExtraError.
     """
-    from siamese_search.model.bundle import load_bundle
-    from siamese_search.settings import load_settings
-
     if count < 1:
         raise UsageError(f"quantising needs at least 1 image, not {count}")
     try:
@@ -305,8 +282,7 @@ def quantise_model(
         raise MissingExtraError("quantising", "torch") from None
     from siamese_search.model.quantise import quantise
 
-    settings = load_settings()
-    bundle = load_bundle((settings.model if model is None else os.fspath(model)) or None)
+    bundle = bundle_in_use(model)
     if bundle.meta.get("precision") == "int8":
         raise UsageError(
             f"{printable(bundle.name)} is an int8 model already: name the one that it was made from"
@@ -315,7 +291,7 @@ def quantise_model(
     inside, others = pixels[::2], pixels[1::2]
     others = others if len(others) else inside
     small = quantise(bundle, inside, Path(out))
-    threads = settings.threads if threads is None else threads
+    threads = threads_in_use(threads)
     before, seconds_before = _embedded(load(bundle, "cpu", threads), others)
     after, seconds_after = _embedded(load(small, "cpu", threads), others)
     cosines = (before * after).sum(axis=1)

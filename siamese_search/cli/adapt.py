@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_search.cli.fields import adaptation_options
-from siamese_search.cli.help import LongCommand
+from siamese_search.cli.fields import LongCommand, adaptation_options
 from siamese_search.cli.options import json_option
 from siamese_search.cli.output import note, safe, write_json, write_text
 from siamese_search.cli.train import epochs_of, interrupted, refuse_with_resume
@@ -54,9 +53,10 @@ def adapt_command(data: str | None, options: AdaptOptions, json: bool, **hyperpa
     that DATA has are not used; how well the clusters agree with them is shown. Ctrl-C writes a checkpoint.
     """
     from ingest import stop_on_signals
-    from siamese_search.api.adaptation import adapt, configured
+    from siamese_search.api.adaptation import adapt
     from siamese_search.api.training import new_run_directory
     from siamese_search.cli.progress import TrainScreen
+    from siamese_search.training.adapt.config import configured
 
     if options.resume is None:
         if data is None:

@@ -32,7 +32,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "train": ("siamese_search.cli.train", "Train a model on your own identities."),
         "adapt": ("siamese_search.cli.adapt", "Adapt a model to your images, without labels."),
         "sweep": ("siamese_search.cli.train", "Train with several values of an option and compare them."),
-        "quantise": ("siamese_search.cli.quantise", "Make an int8 copy of a model."),
+        "quantise": ("siamese_search.cli.train", "Make an int8 copy of a model."),
     },
     "Maintain": {
         "label": ("siamese_search.cli.curate", "Set labels by hand, from a reviewed CSV."),
@@ -66,10 +66,8 @@ def command_of(name: str) -> click.Command:
 
 
 def command_defaults(name: str) -> Mapping[str, Any]:
-    """The settings files' defaults for one command's options.
-
-    All command tables are checked, so that a mistake in one is found by the first command that runs; the
-    commands' modules are loaded only if there are tables at all. Raises SettingsError.
+    """The settings files' defaults for one command's options. Raises SettingsError for a mistake in any command's
+    table.
     """
     from siamese_search.settings import load_settings
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ingest.options import RayOptions, WatchOptions
-from siamese_search.cli.help import LongCommand
+from siamese_search.cli.fields import LongCommand
 from siamese_search.cli.options import insecure_option, json_option
 from siamese_search.cli.output import ingested, note, warn, write_json, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError

@@ -1,7 +1,5 @@
-"""The command ``sss``: finds the subcommand, loads only that, and turns errors into one line each.
-
-Nothing heavy is imported here: ``sss --help`` must feel instant, and a cold ``sss search`` must not pay
-for training. Each subcommand's module is imported when it is called (:class:`LazyGroup`).
+"""The command ``sss``: finds the subcommand, imports its module alone (``sss --help`` must feel instant), and turns
+errors into one line each.
 """
 
 from __future__ import annotations

@@ -144,10 +144,7 @@ def write_paths(paths: Iterable[str], *, null: bool = False) -> int:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A Rich console that reads no markup in what it prints and obeys NO_COLOR, TERM and COLUMNS.
-
-    Into a pipe it never wraps or cuts: the reader is a program or a pager.
-    """
+    """A Rich console that reads no markup and obeys NO_COLOR, TERM and COLUMNS; into a pipe it never wraps or cuts."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout

@@ -1,8 +1,4 @@
-"""Progress on stderr: a live bar with rate and ETA on a terminal, a line now and then anywhere else.
-
-A training run has a bar per stage and a line for every finished epoch; a sweep also says which run it is at, and that
-run's figures when it ends.
-"""
+"""Progress on stderr: a live bar with rate and ETA on a terminal, a line now and then anywhere else."""
 
 from __future__ import annotations
 
@@ -29,10 +25,8 @@ LINE_SECONDS = 15.0
 
 
 class Bar:
-    """``with Bar("ingest", "images") as bar: bar.update(done, total)``.
-
-    Nothing is drawn before the first update, and the bar disappears at the end: what stays on the screen
-    is the answer.
+    """``with Bar("ingest", "images") as bar: bar.update(done, total)``. Drawn from the first update on, and gone at the
+    end.
     """
 
     def __init__(self, title: str, unit: str, *, start: int = 0) -> None:
@@ -65,9 +59,8 @@ class Bar:
             self._bar.console.print(printable(message), soft_wrap=True)
 
     def update(self, done: int, total: int | None, *, rate: float | None = None, extra: str = "") -> None:
-        """Show ``done`` of ``total`` (``None`` while it is unknown), and a few words more.
-
-        rate: per second; by default the mean since the beginning.
+        """Show ``done`` of ``total`` (``None``: unknown), and a few words more. rate: per second; by default the mean
+        so far.
         """
         now = time.monotonic()
         if rate is None:

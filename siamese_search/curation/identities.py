@@ -53,8 +53,8 @@ _ORDER: tuple[Status, ...] = get_args(Status)
 class Proposal:
     """One image. path: "" where the gallery does not know it. proposed: "" for a conflict and for a single image.
 
-    confidence: how well it sits with the others of its cluster, 0 to 1: of a calibrated model the probability that it
-    shows the same identity as they do (by its mean similarity to them), else that mean itself; None for a single one.
+    confidence: the probability that it shows the same identity as the others of its cluster, by its mean similarity to
+    them; without a calibration that mean itself, 0 to 1; None for a single one.
     """
 
     id: str
@@ -104,10 +104,9 @@ def propose(
 ) -> Proposals:
     """Cluster the images that meet the conditions and have no identity; with ``labelled`` also those that have one.
 
-    A cluster in which all labelled images agree takes their identity; where they do not, it is a conflict and
-    proposes nothing. New ones are called ``new-0001`` and so on (``prefix``), by size, after those that the gallery
-    has already. cosine: in place of the calibration's threshold. Market-1501's junk and distractors count as images
-    without identity. Deterministic. Raises UsageError for more than MOST_IMAGES images.
+    A cluster in which all labelled images agree takes their identity; where they do not, it is a conflict and proposes
+    nothing. New ones are numbered by size, after those that the gallery has already. Market-1501's junk and distractors
+    count as images without identity. Deterministic. Raises UsageError for more than MOST_IMAGES images.
     """
     labelled, neighbours, least = options.labelled, options.neighbours, options.least
     cosine = options.cosine
@@ -148,7 +147,9 @@ def propose(
             proposed = f"{options.prefix}-{number:04d}"
         for row in sorted(rows, key=lambda row: (-means[row], points[row].id)):
             point = points[row]
-            confidence = None if status == "single" else _confidence(float(means[row]), calibration)
+            mean = float(means[row])
+            sure = min(1.0, max(0.0, mean)) if calibration is None else calibration.probability(mean)
+            confidence = None if status == "single" else sure
             images.append(
                 Proposal(
                     point.id,
@@ -194,10 +195,6 @@ def mean_similarity(
     own = np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64)
     mean = (np.einsum("ij,ij->i", vectors, sums[labels]) - own) / others
     return np.where(sizes[labels] == 1, 1.0, mean)
-
-
-def _confidence(mean: float, calibration: Calibration | None) -> float:
-    return min(1.0, max(0.0, mean)) if calibration is None else calibration.probability(mean)
 
 
 def last_number(gallery: Gallery, prefix: str) -> int:

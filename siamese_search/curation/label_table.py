@@ -1,7 +1,4 @@
-"""The CSV of a label run, read and checked by itself: which columns are labels, what their cells say.
-
-:class:`Finder` says which point of a gallery a row means.
-"""
+"""The CSV of a label run, read and checked by itself; and :class:`Finder`, which point of a gallery a row means."""
 
 from __future__ import annotations
 
@@ -63,9 +60,8 @@ class LabelTable:
 
 
 def read_label_table(path: Path, fields: Mapping[str, str], only: Sequence[str] = ()) -> LabelTable:
-    """Read a CSV. fields: those of the gallery with their types; a new one gets the type that all its cells fit.
-
-    only: the columns to apply. Raises DataError for a file without a column that names images, or without labels.
+    """Read a CSV. fields: those of the gallery with their types; a new one gets the type that all its cells fit. only:
+    the columns to apply. Raises DataError for a file without a column that names images, or without labels.
     """
     header = read_header(path)
     places = {name: header.find(name) for name in ("source", "key", "path", FORMERLY)}

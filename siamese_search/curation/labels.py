@@ -1,14 +1,13 @@
 """Labels from a reviewed CSV: which points of a gallery it means, what it would change, and the change itself.
 
-Nothing is written before every row has been checked. What is written is named in the payload as set by hand
-(:mod:`..gallery.payload`), so that no later ingest takes it away, and each step may be repeated without harm.
+Nothing is written before every row has been checked, and each step may be repeated without harm.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,10 @@ from siamese_search.curation.label_table import FORMERLY, Finder, LabelRow, read
 from siamese_search.datasets.records import decode_key
 from siamese_search.errors import DataError, UsageError, printable
 from siamese_search.gallery.contract import Gallery, StoredPoint
+from siamese_search.gallery.fields import chunks
 from siamese_search.gallery.payload import LABELLED, labelled_text, read_labelled
 from siamese_search.io.csv_cells import NONE, CsvWriter, write_cell
 from siamese_search.io.files import atomic_path
-
-#: Points per look-up and per write.
-_BATCH = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ def plan_labels(gallery: Gallery, path: Path, columns: Sequence[str] = ()) -> La
         if former is not row and (former.values, former.labelled) != (row.values, row.labelled):
             plan.problems.append(f"line {row.line}: another label for the image of line {former.line}")
     known: set[str] = set()
-    for batch in _batches(list(wanted.items())):
+    for batch in chunks(list(wanted.items())):
         points = gallery.retrieve([identifier for identifier, _ in batch])
         for (_, (row, _)), point in zip(batch, points, strict=True):
             if point is None:
@@ -189,7 +186,7 @@ def write_changes(
 ) -> None:
     """Write changes and flush; see :func:`apply_labels`."""
     done = 0
-    for batch in _batches(changes):
+    for batch in chunks(changes):
         if stop is not None and stop.is_set():
             gallery.flush()
             raise KeyboardInterrupt
@@ -206,8 +203,3 @@ def write_changes(
 def shown_path(change: Change) -> str:
     """Where the image is, or its key where the gallery does not say."""
     return decode_key(change.path) if change.path else change.key
-
-
-def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), _BATCH):
-        yield items[start : start + _BATCH]

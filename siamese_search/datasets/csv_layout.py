@@ -33,7 +33,7 @@ from siamese_search.datasets.table import (
     image_base,
     resolve_names,
 )
-from siamese_search.errors import DataError, printable
+from siamese_search.errors import DataError, listed, printable
 
 _INT = re.compile(r"[+-]?(0|[1-9][0-9]*)")  # "007" is a name, not a number
 _BOOLS = {"true": True, "false": False}
@@ -64,10 +64,9 @@ class CsvLayout:
     """A checked CSV of images: every row was read once, every file exists, every column has its type.
 
     ``root`` is the directory that keys are relative to. ``notes``: how cells were read that data frames and
-    spreadsheets write in their own way (``nan`` is nothing, camera ``1.0`` is camera 1).
-    Iterating streams the records in file order, in constant memory. Raises DataError (on construction) for missing
-    files, no path column, reserved or repeated columns, and paths that leave the image directory.
-    lenient: missing files are an error only where no file is there; else whoever reads the records finds out.
+    spreadsheets write in their own way. Iterating streams the records in file order, in constant memory. lenient:
+    missing files are an error only where no file is there. Raises DataError (on construction) for missing files, no
+    path column, reserved or repeated columns, and paths that leave the image directory.
     """
 
     def __init__(self, table: Table, images_root: Path | None = None, *, lenient: bool = False) -> None:
@@ -106,7 +105,7 @@ class CsvLayout:
             return column, ""
         told = ""
         for name in _USUAL[wanted]:
-            column = self._find_spaced(name)
+            column = self.table.find(name, name.replace("_", " "), name.replace("_", "-"))
             if column is None or column == self._path:
                 continue
             shown = printable(self.table.columns[column])
@@ -115,9 +114,6 @@ class CsvLayout:
             told = told or f"no value of {shown} comes twice, so it is no identity: call it so if it is meant"
         nobody = "no column identity, so its images have none" if wanted == "identity" else ""
         return None, "; ".join(filter(None, (nobody, told)))
-
-    def _find_spaced(self, name: str) -> int | None:
-        return self.table.find(name, name.replace("_", " "), name.replace("_", "-"))
 
     def _repeats(self, column: int) -> bool:
         """Whether a value of the column comes twice in the first rows."""
@@ -287,10 +283,9 @@ def read_triplets(
 ) -> tuple[Path, list[ImageRecord], list[Triplet]]:
     """Read a triplet CSV: (image directory, one record per distinct image, triplets of keys as A, P, N).
 
-    Identities and cameras come from Market-1501 names where every name has that form, else identities from
-    the first folder where every image is in one, else they are unknown (``None``). Records are in order of
-    first appearance. Raises DataError for files that are missing, names that leave the image directory, and
-    rows whose identities contradict their roles.
+    Identities and cameras come from Market-1501 names where every name has that form, else identities from the first
+    folder where every image is in one, else they are ``None``. Raises DataError for files that are missing, names that
+    leave the image directory, and rows whose identities contradict their roles.
     """
     found = [table.find(name) for name in TRIPLET_COLUMNS]
     if any(column is None for column in found):
@@ -327,10 +322,9 @@ def require_files(table: Table, base: Path, names: list[str]) -> None:
 
 def missing_files(table: Table, base: Path, first: list[str], count: int) -> DataError:
     """The error for images that a CSV names and the disk does not have."""
-    shown = ", ".join(printable(name) for name in first) + (", …" if count > len(first) else "")
     return DataError(
         f"{printable(table.path)}: {count} image{'s' * (count != 1)} it names cannot be found below"
-        f" {printable(base)}: {shown}; restore them, drop the rows, or move the table beside them"
+        f" {printable(base)}: {listed(first, count)}; restore them, drop the rows, or move the table beside them"
         " (sss ingest: --images-root)"
     )
 
@@ -357,8 +351,7 @@ def _check_roles(
         if a is not None and (a != p or a == n):
             wrong.append(f"line {line} (anchor {a}, positive {p}, negative {n})")
     if wrong:
-        shown = ", ".join(printable(text) for text in wrong[:3]) + (", …" if len(wrong) > 3 else "")
         raise DataError(
             f"{printable(table.path)}: {len(wrong)} of {len(rows)} triplets contradict the identities of"
-            f" their files: {shown}; an anchor and its positive share an identity, the negative has another"
+            f" their files: {listed(wrong)}; an anchor and its positive share an identity, the negative has another"
         )

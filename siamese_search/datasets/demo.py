@@ -1,8 +1,7 @@
 """The synthetic demo set: drawn pedestrians as real JPEG files with Market-1501 names.
 
-Every identity is one query in one camera and gallery images in the others; distractors (``0000``) are people
-who are nobody's answer. Everything follows from the seed: the same arguments give the same bytes (with the
-same Pillow).
+Every identity is one query in one camera and gallery images in the others; distractors (``0000``) are nobody's answer.
+The same arguments give the same bytes (with the same Pillow).
 """
 
 from __future__ import annotations
@@ -57,15 +56,10 @@ def generate_demo(
     options: DemoOptions,
     progress: Progress | None = None,
 ) -> DemoSet:
-    """Write the demo set to ``out/gallery`` and ``out/queries``.
+    """Write the demo set to ``out/gallery`` and ``out/queries``; a set of other arguments there is replaced.
 
-    images_per_camera: gallery images of each identity in each camera other than its query's.
-    distractors, junk: how many images of strangers, and of misplaced boxes (identity -1), join the gallery.
-    size: (height, width) of the images. progress: called with (images done, images in all).
-
-    A second run changes nothing; with other arguments it replaces the set. Raises DataError where
-    ``out`` is a file, or a directory with content that is not a demo set; UsageError for numbers that cannot
-    work.
+    progress: called with (images done, images in all). Raises DataError where ``out`` is a file, or a directory with
+    content that is not a demo set; UsageError for numbers that cannot work.
     """
     _check(options)
     out = Path(out)

@@ -1,8 +1,7 @@
 """Several data sets read as one: identities and keys carry the name of their source, so that none are confused.
 
-Identity ``0002`` of ``market/`` becomes ``market/0002``, and the image ``0002/1.jpg`` of it the key
-``market/0002/1.jpg``. The reserved identities (junk, distractors) stay what they are. One data set alone is
-read as it is.
+Identity ``0002`` of ``market/`` becomes ``market/0002``. The reserved identities stay what they are. One data set alone
+is read as it is.
 """
 
 from __future__ import annotations
@@ -56,10 +55,7 @@ def source_names(paths: Sequence[Path]) -> list[str]:
 
 
 def load_sources(paths: Sequence[Path], layout: str = "auto") -> list[Source]:
-    """Read each data set, in its own layout where that is ``auto``. Errors as :func:`load_dataset` has them.
-
-    Raises DataError, too, where two of them share an image: it would be two people.
-    """
+    """Read each data set, in its own layout where that is ``auto``. Raises DataError, too, where two share an image."""
     names = source_names(paths)
     sources = [Source(name, load_dataset(path, layout)) for name, path in zip(names, paths, strict=True)]
     for one, other in combinations(sources, 2):

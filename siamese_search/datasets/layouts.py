@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from siamese_search.datasets.csv_layout import NOBODY, CsvLayout, Triplet, read_triplets
-from siamese_search.datasets.names import Detection, check_layout, decide, listed
+from siamese_search.datasets.names import Detection, check_layout, decide
 from siamese_search.datasets.records import (
     DISTRACTOR_IDENTITY,
     JUNK_IDENTITY,
@@ -19,7 +19,7 @@ from siamese_search.datasets.records import (
 )
 from siamese_search.datasets.table import Table, read_header
 from siamese_search.datasets.walk import PassedOver, walk
-from siamese_search.errors import DataError, printable
+from siamese_search.errors import DataError, listed, printable
 from siamese_search.options import PATTERN
 
 _LOOKED_FOR = (
@@ -59,9 +59,8 @@ class Dataset:
 
 
 def load_dataset(root: Path, layout: str = "auto", *, images_root: Path | None = None) -> Dataset:
-    """Read a whole data set into memory. Raises DataError as :func:`survey` and for repeated images.
-
-    What is left out of it is counted in ``reason``, with the first.
+    """Read a whole data set into memory; what is left out is counted in ``reason``. Raises DataError as :func:`survey`
+    and for repeated images.
     """
     surveyed = survey(root, layout, images_root=images_root)
     found = surveyed.detection
@@ -112,10 +111,7 @@ class Survey:
         return encode_key(os.path.realpath(self.detection.base))
 
     def stream(self) -> Iterator[ImageRecord]:
-        """The records, in an order that depends on names alone.
-
-        Memory does not grow with the number of images, except for ``triplets`` (each image once).
-        """
+        """The records, in an order that depends on names alone; in bounded memory, except for ``triplets``."""
         for one in self.stream_all():
             if isinstance(one, ImageRecord):
                 yield one
@@ -161,17 +157,14 @@ def survey(
 ) -> Survey:
     """Decide and check the layout of a root in one pass over its names; then stream it, in a second.
 
-    For a directory every image name is read, so the answer does not depend on luck: Market-1501 names if at least
-    half of the images have them, else one folder per identity if most images lie in two or more top folders, else
-    flat. For a CSV the header decides. With ``layout`` other than "auto" only that layout is considered.
-    Images that do not fit are left out and named, as long as they are fewer than those that do.
+    For a directory: Market-1501 names if at least half of the images have them, else one folder per identity if most
+    images lie in two or more top folders, else flat. For a CSV the header decides. Images that do not fit are left out
+    and named, as long as they are fewer than those that do.
 
     images_root: the directory that a CSV's names are relative to (see :func:`table.image_base`). follow_links: whether
-    links to directories are walked (loops end). lenient: a directory that cannot be read is no error, because the
-    stream will name it, nor are missing files of a CSV, while others are there.
-
-    Raises, on the call and not in the middle of the stream, DataError where there are no images, files are missing or
-    the layout does not fit most of them, with the first three offending paths; UsageError for an unknown layout.
+    links to directories are walked. lenient: a directory that cannot be read is no error, because the stream will name
+    it, nor are missing files of a CSV, while others are there. Raises, on the call, DataError where there are no
+    images, files are missing or the layout does not fit most of them; UsageError for an unknown layout.
     """
     root = Path(root)
     check_layout(layout)

@@ -32,12 +32,10 @@ _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image file.
+    """One image file. ``identity`` and ``camera`` are ``None`` where unknown.
 
-    ``key`` is the POSIX path relative to the source root, encoded losslessly as UTF-8 text by
-    :func:`encode_key`; ``path`` is where the file is on this machine. ``identity`` and ``camera`` are
-    ``None`` where unknown. ``metadata`` is flat: str, int, float or bool values. ``source`` names the data
-    set where several are read as one (:mod:`siamese_search.datasets.joining`), else it is ``None``.
+    ``key``: the POSIX path relative to the source root, by :func:`encode_key`; ``path``: where the file is on this
+    machine. ``metadata``: flat str, int, float or bool. ``source``: the data set, where several are read as one.
     """
 
     key: str
@@ -64,9 +62,7 @@ def _source_state(source: str) -> hashlib._Hash:
 
 
 def encode_key(relative: str | os.PathLike[str]) -> str:
-    """A relative path as UTF-8 text, losslessly.
-
-    Valid UTF-8 names without ``%`` or control characters are unchanged; every other byte is
+    """A relative path as UTF-8 text, losslessly: bytes that are not valid, ``%`` and control characters are
     percent-escaped. The inverse is :func:`decode_key`.
     """
     raw = os.fsencode(relative)

@@ -1,7 +1,7 @@
 """Images by URL: a prefix of a bucket, a list of URLs, or one image, as a survey like that of a directory.
 
 A bucket is listed once, whole, before anything is embedded: the layout needs all names, and what a complete listing
-lacks has gone. It stays in memory, some 300 bytes per object.
+lacks has gone. It takes some 300 bytes per object.
 """
 
 from __future__ import annotations

@@ -25,20 +25,24 @@ def group_by_label(labels: Sequence[int] | Indices) -> list[Indices]:
     return [order[a:b] for a, b in pairwise(bounds)]
 
 
+def _to_tell_apart(labels: Sequence[int]) -> list[Indices]:
+    groups = group_by_label(labels)
+    if len(groups) < 2:
+        raise DataError("training needs at least 2 identities: there is nothing to tell apart")
+    if all(len(group) < 2 for group in groups):
+        raise DataError("training needs an identity with at least 2 images: every identity has only one")
+    return groups
+
+
 class PKSampler:
     """Batches of P identities × K images (Hermans et al., "In Defense of the Triplet Loss", 2017).
 
-    Every epoch visits every identity about as often as its images ask for: an identity with n images
-    enters max(1, round(n / K)) times, in random order. Identities with fewer than K images repeat some.
-    A batch never holds an identity twice. Identities with a single image stay in, as negatives.
+    An identity with n images enters max(1, round(n / K)) times an epoch, in random order; one with fewer than K repeats
+    some. A batch never holds an identity twice. Identities with a single image stay in, as negatives.
     """
 
     def __init__(self, labels: Sequence[int], identities: int, images: int, seed: int = 0) -> None:
-        self.groups = group_by_label(labels)
-        if len(self.groups) < 2:
-            raise DataError("training needs at least 2 identities: there is nothing to tell apart")
-        if all(len(group) < 2 for group in self.groups):
-            raise DataError("training needs an identity with at least 2 images: every identity has only one")
+        self.groups = _to_tell_apart(labels)
         self.p = min(identities, len(self.groups))
         self.k = images
         self.seed = seed
@@ -75,13 +79,9 @@ class PKSampler:
 class TripletSampler:
     """Batches of (anchor, positive, negative): given triplets, or drawn at random anew each epoch.
 
-    Drawn: every image of an identity with at least two is once an anchor; its positive is another image
-    of the same identity, its negative any image of another one.
-
-    sources: the data set of each image, [n]; by default all are of one. With several, each is drawn from by
-    itself, for an image of another data set would be too easy a negative; a data set without triplets gives
-    none. They take turns, so each has an equal share of every batch, and an epoch lasts until the largest is
-    through: the smaller ones are drawn again meanwhile.
+    Drawn: every image of an identity with at least two is once an anchor; its negative is any image of another one.
+    sources: the data set of each image, [n]. With several, each is drawn from by itself, and they take turns: each has
+    an equal share of every batch, and the smaller ones are drawn again until the largest is through.
     """
 
     def __init__(
@@ -131,9 +131,8 @@ class TripletSampler:
 class PairSampler:
     """Batches of pairs, half of the same identity and half of different ones.
 
-    The pairs are those of triplets, given or drawn anew each epoch as :class:`TripletSampler` does:
-    (anchor, positive) and (anchor, negative), shuffled apart. So every image of an identity with at least two
-    is once the first of a same pair and once the first of a different pair. Several sources as there.
+    They are those of triplets, given or drawn as :class:`TripletSampler` does: (anchor, positive) and (anchor,
+    negative), shuffled apart.
     """
 
     def __init__(
@@ -240,10 +239,9 @@ def _draw_triplets(labels: Indices, groups: list[Indices], rng: np.random.Genera
 def shares(total: int, sizes: Sequence[int], turn: int) -> list[int]:
     """Divide the ``total`` identities of a batch among sources that have ``sizes`` identities, list [s].
 
-    Equal shares, but none above what its source has: what one cannot take goes to the others. What does not
-    divide falls to each in turn. A source is given one identity alone only where it has no second one, for a
-    batch is searched for its hardest negatives, and those of another source are too easy: where ``total``
-    holds fewer than two of every source, the sources themselves take turns.
+    Equal shares, but none above what its source has: what one cannot take goes to the others, and what does not divide
+    falls to each in turn. A source has at least two if it can, for negatives of another source are too easy: where
+    ``total`` holds fewer than two of every source, the sources take turns.
     """
     present = min(len(sizes), max(1, total // 2))
     active = [(turn + i) % len(sizes) for i in range(present)]
@@ -264,22 +262,18 @@ def shares(total: int, sizes: Sequence[int], turn: int) -> list[int]:
 
 
 class BalancedPKSampler:
-    """Batches of P identities × K images as :class:`PKSampler`'s, with an equal share for every source.
+    """Batches of P identities × K images as :class:`PKSampler`'s, with an equal share for every source
+    (:func:`shares`).
 
-    labels, sources: of each image, [n]; an identity belongs to one source. See :func:`shares` for who has
-    how much of a batch. An epoch lasts until every source has been through as often as its images ask for
-    (n / K times each identity); the smaller ones go on meanwhile with their images in a new order. A batch
-    never holds an identity twice. Everything depends on (seed, epoch, step) alone.
+    labels, sources: of each image, [n]; an identity belongs to one source. An epoch lasts until every source has been
+    through as often as its images ask for; the smaller ones go on meanwhile. Everything depends on (seed, epoch, step)
+    alone.
     """
 
     def __init__(
         self, labels: Sequence[int], sources: Sequence[int], identities: int, images: int, seed: int = 0
     ) -> None:
-        self.groups = group_by_label(labels)
-        if len(self.groups) < 2:
-            raise DataError("training needs at least 2 identities: there is nothing to tell apart")
-        if all(len(group) < 2 for group in self.groups):
-            raise DataError("training needs an identity with at least 2 images: every identity has only one")
+        self.groups = _to_tell_apart(labels)
         self.p = identities
         self.k = images
         self.seed = seed

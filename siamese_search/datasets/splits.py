@@ -13,7 +13,7 @@ from pathlib import Path
 
 from siamese_search.datasets.layouts import Dataset
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
-from siamese_search.errors import DataError, UsageError, printable
+from siamese_search.errors import DataError, UsageError, listed, printable
 
 #: Reserved identities are no people: they are neither trained on nor held out by choice.
 RESERVED_IDENTITIES = frozenset({JUNK_IDENTITY, DISTRACTOR_IDENTITY})
@@ -30,9 +30,8 @@ def split_identities(
 ) -> tuple[set[str], set[str]]:
     """Split distinct identities into (train, held out).
 
-    Give exactly one of ``count`` (how many to hold out, ≥ 1) and ``fraction`` (0 < fraction < 1, rounded to
-    the nearest number, at least 1). ``None``, junk (-1) and distractors (0000) are in neither set.
-    Raises UsageError for values that cannot work, DataError where fewer than 2 identities would be left to
+    Give exactly one of ``count`` (≥ 1) and ``fraction`` (0 < fraction < 1, rounded, at least 1). ``None``, junk (-1)
+    and distractors (0000) are in neither set. Raises UsageError, and DataError where fewer than 2 would be left to
     train on.
     """
     names = {i for i in identities if i is not None} - RESERVED_IDENTITIES
@@ -57,10 +56,8 @@ def split_identities(
 
 
 def read_identity_list(path: Path) -> list[str]:
-    """Read identities, one per line; blank lines and ``#`` comments are skipped, repeats are dropped.
-
-    A ``#`` starts a comment at the beginning of a line or after white space. Raises DataError for a file that
-    is missing, unreadable, not UTF-8 text, over 16 MiB, or that names nobody.
+    """Read identities, one per line; blank lines, repeats and comments (``#`` at the beginning or after white space)
+    are dropped. Raises DataError for a file that cannot be read, is not UTF-8 text, over 16 MiB, or names nobody.
     """
     name = printable(path)
     try:
@@ -99,11 +96,9 @@ def _without_comment(line: str) -> str:
 def hold_out(dataset: Dataset, identities: Iterable[str]) -> tuple[Dataset, Dataset]:
     """Split a data set into (train, held out) by the identities to hold out.
 
-    Train has the other identities, and only triplets none of whose images is of a held-out one. Held out has
-    the named identities, and the junk and distractor images too: the evaluation protocol ignores the first
-    and keeps the second as negatives, and neither can be trained on. Images of unknown identity are in
-    neither part. Raises DataError where an identity has no images (first three and the count), where none is
-    named, or where fewer than 2 would be left to train on.
+    Train has the other identities, and only triplets without a held-out one. Held out has the named identities, and the
+    junk and distractor images too, which cannot be trained on. Images of unknown identity are in neither. Raises
+    DataError where an identity has no images, where none is named, or where fewer than 2 would be left to train on.
     """
     held = set(identities)
     known = set(dataset.identities)
@@ -117,10 +112,9 @@ def hold_out(dataset: Dataset, identities: Iterable[str]) -> tuple[Dataset, Data
     absent = sorted(held - known)
     # A CSV of triplets is a sample of the images: whom it does not name is held out already.
     if absent and (dataset.layout != "triplets" or held.isdisjoint(known)):
-        shown = ", ".join(printable(name) for name in absent[:3]) + (", …" if len(absent) > 3 else "")
         raise DataError(
             f"{len(absent)} of {len(held)} identities to hold out have no images in"
-            f" {printable(dataset.root)}: {shown}; it has {len(known)} identities such as"
+            f" {printable(dataset.root)}: {listed(absent)}; it has {len(known)} identities such as"
             f" {printable(min(known))}; mend the list"
         )
     if len(known - held) < MIN_TRAIN_IDENTITIES:

@@ -49,9 +49,8 @@ def walk_images(
 ) -> Iterator[str]:
     """Yield the image files below ``root`` as ``/``-joined relative paths, in the order of :func:`walk`.
 
-    skipped: handed what is passed over; the walk goes on. Without it FIFOs, sockets, devices and links are passed
-    over silently, and a directory that cannot be read or is nested deeper than :data:`MAX_DEPTH` raises DataError,
-    as ``root`` itself always does.
+    skipped: handed what is passed over. Without it a directory that cannot be read or is nested deeper than
+    :data:`MAX_DEPTH` raises DataError, as ``root`` itself always does.
     """
     for one in walk(root, follow_links=follow_links, inside=inside):
         if isinstance(one, str):
@@ -65,16 +64,12 @@ def walk_images(
 def walk(root: Path, *, follow_links: bool = False, inside: bool = False) -> Iterator[str | PassedOver]:
     """Yield the image files below ``root`` (undecodable bytes as surrogates), and what is passed over there.
 
-    Entries are sorted by name within each directory, and a directory's images come where its name sorts:
-    the order depends on names alone. Memory is bounded by the largest single directory.
-
-    Names that start with a dot do not count, nor files that are no images by their suffix or, of unknown suffixes,
-    by their first bytes, nor sheets that were drawn here (:func:`~siamese_search.io.signatures.is_own_picture`). Of the
-    others, whatever is not a regular file or of a format that is not read is passed over (FIFOs, sockets, devices,
-    broken links). Links to files count as files, with ``inside`` only where they lead to a file below ``root``. Links
-    to directories are followed only with ``follow_links``, and never into a directory that is already open above them,
-    so a loop ends. A system's folders (:func:`is_system_folder`) are passed over and named once per name, at the end.
-    Raises DataError where ``root`` itself cannot be read.
+    The order depends on names alone; memory is bounded by the largest single directory. Hidden names do not count, nor
+    files that are no images by suffix or first bytes, nor sheets that were drawn here. What is not a regular file or of
+    a format that is not read is passed over. Links to files count as files, with ``inside`` only where they lead below
+    ``root``; links to directories are followed only with ``follow_links``, and a loop ends. A system's folders
+    (:func:`is_system_folder`) are named once per name, at the end. Raises DataError where ``root`` itself cannot be
+    read.
     """
     base = os.fspath(root)
     status = os.stat(base)  # noqa: PTH116 - also takes surrogate-escaped names

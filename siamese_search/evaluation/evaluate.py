@@ -30,8 +30,7 @@ from siamese_search.evaluation.retrieval import metrics_from_scores, retrieval_m
 from siamese_search.evaluation.through_gallery import filtered_recall, rank_through
 from siamese_search.evaluation.verification import PairScores, cross_pair_scores, pair_scores
 from siamese_search.gallery.contract import Gallery, ModelRef
-from siamese_search.model.embedder import Embedder
-from siamese_search.model.flip import FlipEmbedder
+from siamese_search.model.embedder import Embedder, FlipEmbedder
 from siamese_search.options import request
 from siamese_search.vectors.k_reciprocal import KReciprocal, reranked_blocks
 
@@ -69,7 +68,7 @@ def evaluate(
     of an identity is a query against all the others. gallery: an *empty* gallery of this model to use, left
     filled; by default a temporary embedded one. use_cameras: leave out matches from the query's own camera.
     depth: results fetched per query, ``None`` for all, which makes mAP exact. flip: embed each image together
-    with its mirror image (:class:`~siamese_search.model.flip.FlipEmbedder`, whose fingerprint a given gallery
+    with its mirror image (:class:`~siamese_search.model.embedder.FlipEmbedder`, whose fingerprint a given gallery
     must then have); holds for every figure. rerank: also re-rank the exact similarities of all images, as
     figures of their own. quantise: also rank through galleries that are searched in copies of so many bits (``int8``,
     ``int4``, ``binary``), as figures of their own. copies: count byte copies

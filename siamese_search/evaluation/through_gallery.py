@@ -14,7 +14,7 @@ from siamese_search.evaluation.retrieval import HitMetrics, RankingMetrics, metr
 from siamese_search.gallery.checks import recall_under
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
-from siamese_search.gallery.paging import GROWTH, until_enough
+from siamese_search.retrieval.ranking import GROWTH, until_enough
 
 #: Fewest results fetched per query.
 _FIRST_FETCH = 128

@@ -1,7 +1,5 @@
-"""Checks of a gallery: checksums of its vectors, and samples of its points.
-
-An engine keeps no checksums of its own; every engine writes ``crc`` into the payload at upsert. Does a gallery find
-what it holds, and does it hold what another one does? A sample of its points says so.
+"""Checks of a gallery: checksums of its vectors, which every engine writes as ``crc`` at upsert, and samples of its
+points.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ import numpy as np
 
 from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.contract import Gallery, Hit, StoredPoint, Vectors
-from siamese_search.gallery.fields import UNINDEXED
+from siamese_search.gallery.fields import UNINDEXED, chunks
 from siamese_search.gallery.filters import ORDERINGS, Condition, RawCondition
 
 #: Points looked at, and results compared for each.
@@ -195,9 +193,8 @@ class Sample:
 def sample(gallery: Gallery, where: Sequence[Condition] = (), limit: int = 2000, seed: int = 0) -> Sample:
     """At most ``limit`` (from 1) of the points that meet the conditions, all with the same chance.
 
-    Those whose ids have the smallest keyed hashes (bottom-k sampling): it takes one pass over the ids, in memory for
-    ``limit`` of them, and the same gallery gives the same sample from any engine; a point more or less changes it by at
-    most one.
+    Those whose ids have the smallest keyed hashes (bottom-k sampling): one pass over the ids, the same sample from any
+    engine, and a point more or less changes it by at most one.
     """
     total = gallery.count(where)
     if total <= limit:
@@ -211,7 +208,9 @@ def sample(gallery: Gallery, where: Sequence[Condition] = (), limit: int = 2000,
     chosen = heapq.nsmallest(limit, gallery.scroll(where, fields=()), key=rank)
     ids = sorted(point.id for point in chosen)
     found: list[StoredPoint] = []
-    for start in range(0, len(ids), _AT_ONCE):
-        part = gallery.retrieve(ids[start : start + _AT_ONCE], with_vectors=True)
-        found += [point for point in part if point is not None]  # what was deleted meanwhile is no part of it
+    for part in chunks(ids, _AT_ONCE):
+        points = gallery.retrieve(part, with_vectors=True)
+        found += [
+            point for point in points if point is not None
+        ]  # what was deleted meanwhile is no part of it
     return Sample(found, total)

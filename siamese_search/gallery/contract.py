@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import decode_key
+from siamese_search.errors import ModelMismatchError, printable
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 from siamese_search.io.location import located
@@ -35,6 +36,21 @@ class ModelRef:
     fingerprint: str
     dim: int
     name: str = ""  # for people: where the model came from
+
+    def same_as(self, other: ModelRef) -> bool:
+        return (self.fingerprint, self.dim) == (other.fingerprint, other.dim)
+
+    def check(self, gallery: ModelRef, what: str) -> None:
+        """Raise ModelMismatchError unless a gallery, ``what``, was made by this model."""
+        if not self.same_as(gallery):
+            raise ModelMismatchError(
+                f"{what} was made by another model: {gallery}, not {self}; search with that model, or run `sss reindex`"
+                " to embed the gallery again"
+            )
+
+    def __str__(self) -> str:
+        short = f"{self.fingerprint.removeprefix('sha256:')[:12]}, {self.dim}-D"
+        return f"{printable(self.name)} ({short})" if self.name else short
 
 
 class Point:
@@ -128,13 +144,11 @@ class GalleryInfo:
 class Gallery(ABC):
     """An open gallery. Use it as a context manager; ``close`` is idempotent.
 
-    Vectors are float32 and must be finite and of unit length (to 1e-3): anything else raises
-    ``ValueError`` naming the row, because the engines would store it silently.
-    Payload values are str, int (64 bits), float (finite), bool or None (a None value is not stored). A field
-    has one type: int and float mixed become float, any other mixture becomes str, stored values included.
-    Engines add ``crc``, the CRC-32 of the stored vector's bytes, to every payload; what is stored is
-    ``storage.rounded(sent)``.
-    Any call may raise StoreBusyError while another process has its turn, and StoreError for damage.
+    Vectors are float32, finite and of unit length (to 1e-3); payload values str, int (64 bits), float (finite), bool or
+    None (not stored): anything else raises ``ValueError`` naming the row. A field has one type: int and float mixed
+    become float, any other mixture becomes str, stored values included. Engines add ``crc``, the CRC-32 of the stored
+    vector's bytes, to every payload; what is stored is ``storage.rounded(sent)``. Any call may raise StoreBusyError
+    while another process has its turn, and StoreError for damage.
     """
 
     name: str
@@ -151,20 +165,18 @@ class Gallery(ABC):
     def upsert(self, ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload]) -> None:
         """Insert or replace points, whole payload included. On return the points survive a process crash.
 
-        ids: n uuid strings; vectors: float32 [n, d]; payloads: n flat mappings. n may be 0. Where an id
-        occurs twice, the last one wins. Vectors are stored to the bit (float16: those of their rounding). Raises
-        ValueError for what cannot be stored; large calls are written in parts, so that an earlier part may then be
-        stored already.
+        ids: n uuid strings, of which the last one wins; vectors: float32 [n, d]; payloads: n flat mappings. n may be 0.
+        Raises ValueError for what cannot be stored; large calls are written in parts, of which earlier ones may then be
+        stored.
         """
 
     @abstractmethod
     def set_payload(self, ids: Sequence[str], payloads: Sequence[Payload]) -> None:
-        """Change some fields of points in place; their vectors and other fields stay. Durable as :meth:`upsert`.
+        """Change some fields of points in place; their vectors and other fields stay. Durable and in parts as
+        :meth:`upsert`.
 
         payloads: one per id. A value of None takes the field away. Ids that are not there are ignored; where an id
-        occurs twice, fields of the later one win. Types are settled as by upsert, stored values included. The same
-        call may be repeated without harm. Raises ValueError for what cannot be stored and for ``crc``; large
-        calls are written in parts, so that an earlier part may then be stored already.
+        occurs twice, fields of the later one win. Raises ValueError for what cannot be stored and for ``crc``.
         """
 
     @abstractmethod
@@ -182,10 +194,10 @@ class Gallery(ABC):
         with_payload: bool = True,
         exact: bool = False,
     ) -> list[list[Hit]]:
-        """The k nearest points to each row of vectors [n, d] that meet all conditions.
+        """The k nearest points to each row of vectors [n, d] that meet all conditions; fewer when the gallery has not
+        as many.
 
-        Lists are shorter than k when the gallery is. ``exact`` bypasses any approximate index. Without
-        payloads (empty in each hit) long lists come several times faster.
+        exact: bypass any approximate index. Without payloads (empty in each hit) long lists come several times faster.
         Raises FilterError for an unknown field (as do all methods that take conditions), UsageError for k < 1.
         """
 
@@ -206,10 +218,7 @@ class Gallery(ABC):
     def query_ids(
         self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
     ) -> list[list[int]]:
-        """:meth:`query_batch`, but only the ids, as the integers of their UUIDs: for rankings of thousands.
-
-        Engines override it where making a :class:`Hit` of each result costs more than finding it.
-        """
+        """:meth:`query_batch`, but only the ids, as the integers of their UUIDs: for rankings of thousands."""
         found = self.query_batch(vectors, k, where, with_payload=False, exact=exact)
         return [[uuid.UUID(hit.id).int for hit in hits] for hits in found]
 
@@ -254,10 +263,9 @@ class Gallery(ABC):
 
     @abstractmethod
     def optimise(self, *, index: bool | None = None, progress: OptimiseProgress | None = None) -> bool:
-        """Tidy up, and build or drop an HNSW index; True if something changed. May take minutes.
+        """Tidy up, and build or drop an HNSW index; True if something changed. May take minutes, while others go on.
 
-        index: None builds one where it pays and keeps one that is there; a server decides by itself. Searches
-        and writes go on meanwhile.
+        index: None builds one where it pays and keeps one that is there; a server decides by itself.
         """
 
     @abstractmethod
@@ -265,10 +273,7 @@ class Gallery(ABC):
         """Counts, size, model, fields."""
 
     def write_mark(self) -> str | None:
-        """A text that changes whenever anybody writes to this generation; None where the engine cannot tell.
-
-        Equal marks before and after mean that nothing was written in between.
-        """
+        """A text that changes whenever anybody writes to this generation; None where the engine cannot tell."""
         return None
 
     def notes(self) -> dict[str, Any]:
@@ -326,12 +331,9 @@ class Store(ABC):
     ) -> Gallery:
         """Open the current generation. See :func:`siamese_search.gallery.opening.open_gallery`.
 
-        storage: of a gallery that is made by this call (default: :meth:`default_storage`); one that exists keeps
-        its own.
-
-        The gallery stands for that generation until it is closed. When another has become current, a reader
-        goes on in its own; a writer's next call raises GalleryReplacedError, as does a reader's once its
-        generation has been deleted.
+        The gallery stands for that generation until it is closed. When another has become current, a reader goes on in
+        its own; a writer's next call raises GalleryReplacedError, as does a reader's once its generation has been
+        deleted.
         """
 
     @abstractmethod
@@ -346,11 +348,9 @@ class Store(ABC):
     def build(
         self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = 10.0
     ) -> Gallery:
-        """The building generation, open for writing: the one left unfinished by an earlier call with the same
-        model and storage (its points kept), else a new, empty one; an unfinished one of others is deleted.
-
-        storage: None is :meth:`default_storage` like that of the current generation.
-        Nobody else sees it before :meth:`publish`. One process builds at a time: StoreBusyError otherwise.
+        """The building generation, open for writing: the one left unfinished by an earlier call with the same model and
+        storage (default: as the current one's), its points kept, else a new, empty one; an unfinished one of others is
+        deleted. Nobody else sees it before :meth:`publish`. One process builds at a time: StoreBusyError otherwise.
         """
 
     @abstractmethod
@@ -363,8 +363,8 @@ class Store(ABC):
     def publish_settled(self, name: str, settle: Callable[[Gallery], None], *, wait: float = 10.0) -> None:
         """:meth:`publish` after a last look at the current generation, with which ``settle`` is called.
 
-        As far as the engine can, nobody else writes to it from then until the swap; searches may have to
-        wait. ``settle`` may still write to the built gallery, and closes it. What it raises publishes nothing.
+        As far as the engine can, nobody else writes to it from then until the swap. ``settle`` may still write to the
+        built gallery, and closes it. What it raises publishes nothing.
         """
         with self.open(name, wait=wait) as current:
             settle(current)

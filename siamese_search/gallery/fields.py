@@ -14,14 +14,19 @@ from __future__ import annotations
 import math
 import re
 import uuid
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from siamese_search.gallery.contract import Payload, Vectors
-from siamese_search.gallery.filters import INT_MAX, INT_MIN
+from siamese_search.gallery.filters import BOUNDS, INT_MAX, INT_MIN, Condition, exact_ordering
+
+T = TypeVar("T")
+
+#: Points per call of an engine: large enough to be fast, small enough to let a waiting search in soon.
+CHUNK = 1000
 
 _CANONICAL_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -52,6 +57,89 @@ def unit_rows(vectors: Any, dim: int, what: str = "vector") -> Vectors:
             raise ValueError(f"{what} {row} is not finite (NaN or infinity)")
         raise ValueError(f"{what} {row} has length {lengths[row]:.6g}; it must be 1 (to 1e-3)")
     return rows
+
+
+def checked_points(
+    ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload], dim: int
+) -> tuple[list[str], Vectors]:
+    """Canonical ids and checked rows of points that are to be stored. Raises ValueError."""
+    rows = unit_rows(vectors, dim)
+    if not len(ids) == len(rows) == len(payloads):
+        raise ValueError(f"{len(ids)} ids, {len(rows)} vectors and {len(payloads)} payloads do not match")
+    return canonical_ids(ids), rows
+
+
+def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
+    """The items in parts of at most ``size``, in order."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+class FilterMaker:
+    """Checked conditions as an engine's filter; the engine gives the parts, each for a path as it spells it."""
+
+    def match(self, path: str, values: Sequence[Any]) -> Any:
+        """The field has one of these texts, whole numbers or truth values."""
+        raise NotImplementedError
+
+    def within(self, path: str, **bounds: float) -> Any:
+        """The field lies between these bounds: ``lt``, ``lte``, ``gt``, ``gte``."""
+        raise NotImplementedError
+
+    def absent(self, path: str) -> Any:
+        raise NotImplementedError
+
+    def joined(self, **parts: Any) -> Any:
+        """parts: ``must``, ``must_not``, ``should``."""
+        raise NotImplementedError
+
+    def filter_of(self, conditions: Sequence[Condition]) -> Any:
+        """The filter that means the same; None for no conditions."""
+        parts: dict[str, list[Any]] = {"must": [], "must_not": []}
+        for one in conditions:
+            if one.operator == "present":
+                parts["must_not"].append(self.absent(json_path(one.field)))
+            elif one.operator in ("=", "!="):
+                parts["must" if one.operator == "=" else "must_not"].append(
+                    self.any_of(one.field, one.values)
+                )
+            else:
+                parts["must"].append(self._ordered(one))
+        return self.joined(**parts) if conditions else None
+
+    def any_of(self, field: str, values: Sequence[Any]) -> Any:
+        """The field has one of these values, which are of one type."""
+        path = json_path(field)
+        if not isinstance(values[0], float):
+            return self.match(path, values)
+        # Engines match only text, integers and truth values; a number is a range of one point.
+        return self.joined(should=[self.within(path, gte=value, lte=value) for value in values])
+
+    def _ordered(self, one: Condition) -> Any:
+        ordering, numbers = exact_ordering(one)
+        parts = [self.any_of(one.field, numbers)] if numbers else []
+        if ordering is not None:
+            bound = {BOUNDS[ordering.operator]: float(ordering.values[0])}
+            parts.append(self.within(json_path(one.field), **bound))
+        if not parts:  # no 64-bit number lies beyond the last one
+            last = self.any_of(one.field, one.values)
+            return self.joined(must=[last], must_not=[last])
+        return self.joined(should=parts)
+
+
+def most_frequent(counts: Mapping[Any, int], limit: int) -> dict[Any, int]:
+    """The ``limit`` most frequent values, the smaller one first where two are as frequent."""
+    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:limit])
+
+
+def misfits(records: Iterable[Any], name: str, kind: str) -> list[tuple[Any, list[Any]]]:
+    """Of an engine's records: the values of a field that are not of its type, each with the points' ids."""
+    groups: dict[tuple[type, object], list[Any]] = {}
+    for record in records:
+        value = (record.payload or {}).get(name)
+        if type(value).__name__ != kind:
+            groups.setdefault((type(value), value), []).append(record.id)
+    return [(value, ids) for (_, value), ids in groups.items()]
 
 
 def canonical_ids(ids: Sequence[str]) -> list[str]:
@@ -120,9 +208,9 @@ def settle(
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Validated payloads with every value in its field's type, and the fields that are new or wider.
 
-    None values are dropped; numpy scalars become Python's. Raises ValueError naming the row and the field
-    for what cannot be stored: other types, NaN and infinities, integers beyond 64 bits, text that is not
-    valid Unicode, and field names that are empty or hold a double quote or backslash.
+    None values are dropped; numpy scalars become Python's. Raises ValueError naming the row and the field for what
+    cannot be stored: other types, NaN and infinities, integers beyond 64 bits, invalid Unicode, and names that no field
+    may have.
     """
     cleaned = [_clean(payload, row) for row, payload in enumerate(payloads, row_offset)]
     seen: dict[str, set[type]] = {}

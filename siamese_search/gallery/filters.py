@@ -1,17 +1,16 @@
-"""Filters: ``--where "camera=2"`` as conditions, typed by the stored value, independent of any engine.
+r"""Filters: ``--where "camera=2"`` as conditions, typed by the stored value, independent of any engine.
 
-The grammar of one expression::
+The grammar of one expression; several are joined by AND::
 
     FIELD OPERATOR VALUE[,VALUE...]        operators: = (or ==)  !=  <  <=  >  >=
     FIELD = *                              the field is present
 
-Spaces around the field and around each value are ignored. A comma means "any of" (with ``!=``: none of).
-A value or a field in double quotes is taken as it stands (``note="a, b"``), and a backslash takes the next
-character as it stands, inside quotes and out (``note=a\\,b``, ``note=\\*``). Empty text is ``note=""``.
+Spaces around the field and around each value are ignored. A comma means "any of" (with ``!=``: none of). A value or a
+field in double quotes is taken as it stands (``note="a, b"``), and a backslash takes the next character as it stands,
+inside quotes and out (``note=a\\,b``, ``note=\\*``). Empty text is ``note=""``.
 
-Several expressions are joined by AND. The pipeline is :func:`parse_where` (text to :class:`RawCondition`,
-untyped), then :func:`bind` (to :class:`Condition`, typed by the gallery's fields). What each means, slowly and
-obviously, is in ``tests/support/filter_oracle.py``; every engine must reproduce it.
+:func:`parse_where` makes untyped :class:`RawCondition` of text, :func:`bind` gives them the gallery's types. What each
+means, slowly and obviously, is in ``tests/support/filter_oracle.py``; every engine must reproduce it.
 """
 
 from __future__ import annotations
@@ -42,6 +41,12 @@ _EXACT = 2**53 - 1
 _BOOLS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
 _OPERATOR = re.compile(r"!=|<=|>=|==|=|<|>")
+_QUOTED = r'"((?:[^"\\]|\\.)*)"'
+_FIELD = re.compile(rf"{_QUOTED}\s*", re.DOTALL)
+#: A value and the spaces around it: in quotes, or up to a comma; a backslash takes the next character as it stands.
+_VALUE = re.compile(rf"""\s*(?:{_QUOTED}|(?!["\s])((?:\\.|[^,\s]|\s+(?![\s,]|\Z))*))\s*""", re.DOTALL)
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+_UNCLOSED = "a double quote is not closed"
 _PLAIN = re.compile(r"[^\s\"\\,*=!<>]+(?: [^\s\"\\,*=!<>]+)*")
 
 
@@ -75,18 +80,18 @@ class RawCondition:
         return f"{_quoted(self.field)}{self.operator}{','.join(map(_quoted, self.values))}"
 
 
-def parse_where(expressions: Sequence[str]) -> list[RawCondition]:
+def parse_where(expressions: str | Sequence[str]) -> list[RawCondition]:
     """Parse ``--where`` expressions; raises FilterError that quotes the expression and shows the right form."""
-    return [_parse_one(expression) for expression in expressions]
+    listed = [expressions] if isinstance(expressions, str) else expressions
+    return [_parse_one(expression) for expression in listed]
 
 
 def bind(raw: Iterable[RawCondition], fields: Mapping[str, str]) -> list[Condition]:
     """Give each value the type under which its field is stored.
 
-    fields: payload field -> ``str``, ``int``, ``float`` or ``bool`` (:meth:`Gallery.fields`). A camera stored
-    as the text ``2`` is compared as text, in any of Unicode's forms; an ``int`` field wants an integer.
-    Raises FilterError for an unknown field (listing the known ones), a value of the wrong type, and an ordering on
-    text or truth values.
+    fields: payload field -> ``str``, ``int``, ``float`` or ``bool`` (:meth:`Gallery.fields`). Text is compared in any
+    of Unicode's forms. Raises FilterError for an unknown field (listing the known ones), a value of the wrong type, and
+    an ordering on text or truth values.
     """
     return [
         check(
@@ -118,8 +123,7 @@ def _forms(raw: RawCondition, fields: Mapping[str, str]) -> Iterable[str]:
 def check(condition: Condition, fields: Mapping[str, str]) -> Condition:
     """The condition, if it can be asked of these fields; an int value for a float field becomes a float.
 
-    Raises FilterError otherwise. Engines call this first, so that a condition built by hand fails loudly
-    instead of matching nothing.
+    Raises FilterError otherwise. Engines call this first: a condition built by hand must not match nothing in silence.
     """
     kind = _kind_of(condition.field, fields)
     name, operator, values = condition.field, condition.operator, condition.values
@@ -224,8 +228,10 @@ def _parse_one(expression: str) -> RawCondition:
 def _read_field(expression: str) -> tuple[str, str]:
     text = expression.lstrip()
     if text.startswith('"'):
-        field, used = _read_quoted(text, expression)
-        rest = text[used:].lstrip()
+        quoted = _FIELD.match(text)
+        if quoted is None:
+            raise _malformed(expression, _UNCLOSED)
+        field, rest = _unescaped(quoted[1]), text[quoted.end() :]
     else:
         symbol = _OPERATOR.search(text)
         if symbol is None:
@@ -236,59 +242,27 @@ def _read_field(expression: str) -> tuple[str, str]:
     return field, rest
 
 
-def _read_quoted(text: str, expression: str) -> tuple[str, int]:
-    """The quoted text that starts at text[0], and how many characters it took."""
-    out: list[str] = []
-    i = 1
-    while i < len(text):
-        if text[i] == '"':
-            return "".join(out), i + 1
-        if text[i] == "\\" and i + 1 < len(text):
-            i += 1
-        out.append(text[i])
-        i += 1
-    raise _malformed(expression, "a double quote is not closed")
-
-
 def _split_values(text: str, expression: str) -> list[str | None]:
     """The values between commas; None stands for a bare ``*``."""
     values: list[str | None] = []
-    i = 0
+    at = 0
     while True:
-        value, i = _read_value(text, i, expression)
-        values.append(value)
-        if i >= len(text):
-            return values
-        i += 1  # the comma
-
-
-def _read_value(text: str, i: int, expression: str) -> tuple[str | None, int]:
-    while i < len(text) and text[i].isspace():
-        i += 1
-    if i < len(text) and text[i] == '"':
-        value, used = _read_quoted(text[i:], expression)
-        i += used
-        while i < len(text) and text[i].isspace():
-            i += 1
-        if i < len(text) and text[i] != ",":
+        found = _VALUE.match(text, at)
+        if found is None:
+            raise _malformed(expression, _UNCLOSED)
+        quoted, bare = found.groups()
+        if found.end() < len(text) and text[found.end()] != ",":
             raise _malformed(expression, "there is text after a closing quote")
-        return value, i
-    out: list[str] = []
-    kept = 0  # everything up to here is wanted; later trailing spaces are not
-    escaped = False
-    while i < len(text) and text[i] != ",":
-        if text[i] == "\\" and i + 1 < len(text):
-            i += 1
-            escaped = True
-            kept = len(out) + 1
-        elif not text[i].isspace():
-            kept = len(out) + 1
-        out.append(text[i])
-        i += 1
-    value = "".join(out[:kept])
-    if not value:
-        raise _malformed(expression, 'a value is missing (empty text is written "")')
-    return (None if value == "*" and not escaped else value), i
+        if bare == "":
+            raise _malformed(expression, 'a value is missing (empty text is written "")')
+        values.append(None if bare == "*" else _unescaped(quoted if bare is None else bare))
+        if found.end() == len(text):
+            return values
+        at = found.end() + 1  # behind the comma
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPED.sub(r"\1", text)
 
 
 def _malformed(expression: str, reason: str) -> FilterError:

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from functools import wraps
+from typing import Any, TypeVar, cast
 
-from siamese_search.gallery.contract import (
-    Gallery,
-    GalleryInfo,
-    Hit,
-    OptimiseProgress,
-    Payload,
-    StoredPoint,
-    Vectors,
-)
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.contract import Gallery
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _passed_on(method: F) -> F:
+    """The same method of the gallery inside, within :meth:`Forwarding.around`."""
+    name = method.__name__
+
+    @wraps(method, updated=())  # not its mark of being abstract
+    def call(self: Forwarding, *args: Any, **options: Any) -> Any:
+        with self.around(name):
+            return getattr(self.inside, name)(*args, **options)
+
+    return cast(F, call)
 
 
 class Forwarding(Gallery):
     """Passes every call on to the gallery inside, each within :meth:`around`."""
 
     def __init__(self, inside: Gallery) -> None:
-        self._inside = inside
+        self.inside = inside
         self.name, self.store, self.shared = inside.name, inside.store, inside.shared
         self.model, self.storage = inside.model, inside.storage
 
@@ -32,88 +38,24 @@ class Forwarding(Gallery):
         del call
         return nullcontext()
 
-    def upsert(self, ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload]) -> None:
-        with self.around("upsert"):
-            self._inside.upsert(ids, vectors, payloads)
-
-    def set_payload(self, ids: Sequence[str], payloads: Sequence[Payload]) -> None:
-        with self.around("set_payload"):
-            self._inside.set_payload(ids, payloads)
-
-    def delete(self, ids: Sequence[str]) -> None:
-        with self.around("delete"):
-            self._inside.delete(ids)
-
-    def query_batch(
-        self, vectors: Vectors, k: int, where: Sequence[Condition] = (), **options: bool
-    ) -> list[list[Hit]]:
-        with self.around("query_batch"):
-            return self._inside.query_batch(vectors, k, where, **options)
-
-    def query_ids(
-        self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
-    ) -> list[list[int]]:
-        with self.around("query_ids"):
-            return self._inside.query_ids(vectors, k, where, exact=exact)
-
-    def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[StoredPoint | None]:
-        with self.around("retrieve"):
-            return self._inside.retrieve(ids, with_vectors=with_vectors)
-
-    def scroll(
-        self,
-        where: Sequence[Condition] = (),
-        *,
-        with_vectors: bool = False,
-        fields: Sequence[str] | None = None,
-        batch: int = 1000,
-    ) -> Iterator[StoredPoint]:
-        with self.around("scroll"):
-            return self._inside.scroll(where, with_vectors=with_vectors, fields=fields, batch=batch)
-
-    def count(self, where: Sequence[Condition] = ()) -> int:
-        with self.around("count"):
-            return self._inside.count(where)
-
-    def facet(self, field: str, where: Sequence[Condition] = (), limit: int = 100) -> dict[Any, int]:
-        with self.around("facet"):
-            return self._inside.facet(field, where, limit)
-
-    def fields(self) -> dict[str, str]:
-        with self.around("fields"):
-            return self._inside.fields()
-
-    def narrow(self, field: str, kind: str) -> bool:
-        with self.around("narrow"):
-            return self._inside.narrow(field, kind)
-
-    def flush(self) -> None:
-        with self.around("flush"):
-            self._inside.flush()
-
-    def optimise(self, *, index: bool | None = None, progress: OptimiseProgress | None = None) -> bool:
-        with self.around("optimise"):
-            return self._inside.optimise(index=index, progress=progress)
-
-    def info(self) -> GalleryInfo:
-        with self.around("info"):
-            return self._inside.info()
-
-    def write_mark(self) -> str | None:
-        with self.around("write_mark"):
-            return self._inside.write_mark()
-
-    def notes(self) -> dict[str, Any]:
-        with self.around("notes"):
-            return self._inside.notes()
-
-    def annotate(self, notes: Mapping[str, Any]) -> None:
-        with self.around("annotate"):
-            self._inside.annotate(notes)
-
-    def close(self) -> None:
-        with self.around("close"):
-            self._inside.close()
+    upsert = _passed_on(Gallery.upsert)
+    set_payload = _passed_on(Gallery.set_payload)
+    delete = _passed_on(Gallery.delete)
+    query_batch = _passed_on(Gallery.query_batch)
+    query_ids = _passed_on(Gallery.query_ids)
+    retrieve = _passed_on(Gallery.retrieve)
+    scroll = _passed_on(Gallery.scroll)
+    count = _passed_on(Gallery.count)
+    facet = _passed_on(Gallery.facet)
+    fields = _passed_on(Gallery.fields)
+    narrow = _passed_on(Gallery.narrow)
+    flush = _passed_on(Gallery.flush)
+    optimise = _passed_on(Gallery.optimise)
+    info = _passed_on(Gallery.info)
+    write_mark = _passed_on(Gallery.write_mark)
+    notes = _passed_on(Gallery.notes)
+    annotate = _passed_on(Gallery.annotate)
+    close = _passed_on(Gallery.close)
 
 
 class Serial(Forwarding):

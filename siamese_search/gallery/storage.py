@@ -1,12 +1,9 @@
 """How a gallery keeps its vectors: their number format, and a quantised copy of them to search in.
 
-Float16 halves the space. What is stored then is the rounding of what was sent, and the checksum (``crc``) is that
-of the rounding: of the float32 values that are read back, in every format. Rounding twice changes nothing, so that
-a copy of a copy is the same.
-
-A quantised copy (8, 4 or 1 bits a number) is what a search reads first; it hands more candidates over than were
-asked for, and those are scored again with the stored vectors. The scores that come out are exact, and only a
-neighbour that is no candidate can be missed. A graph (HNSW) is a third way, and pays only for large galleries.
+Float16 halves the space; the checksum (``crc``) is that of the float32 values that are read back, in every format. A
+quantised copy (8, 4 or 1 bits a number) is what a search reads first; it hands over more candidates than were asked
+for, and those are scored again with the stored vectors: scores are exact, and only a neighbour that is no candidate can
+be missed. A graph (HNSW) is a third way, and pays only for large galleries.
 """
 
 from __future__ import annotations

@@ -50,9 +50,8 @@ def remarks(texts: Iterable[str]) -> list[str]:
 def bind_to(gallery: Gallery, raw: Sequence[RawCondition]) -> list[Condition]:
     """The conditions in the types of a gallery's fields, as :func:`~siamese_search.gallery.filters.bind`.
 
-    An order of text is one of times: it is asked of each value that the field has, and what cannot be read as a time
-    never meets it (a warning says how many). A date stands for its whole day. Raises FilterError, also where none of
-    the field's values is a time.
+    An order of text is one of times: what cannot be read as a time never meets it (a warning says how many). A date
+    stands for its whole day. Raises FilterError, also where none of the field's values is a time.
     """
     if not raw:
         return []

@@ -56,8 +56,7 @@ def csv_cell(value: object) -> str:
 def write_cell(value: Any, *, none: str = "") -> str:
     """A str, int, float, bool or None as a cell that :func:`read_cell` gives back; ``none`` stands for None.
 
-    Text that begins like a formula, has white space around it or could be mistaken for something else gets a
-    leading ``'``. Truth values are ``true`` and ``false``.
+    Text that begins like a formula, has white space around it or could be mistaken gets a leading ``'``.
     """
     if value is None:
         return none

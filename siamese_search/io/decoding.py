@@ -35,9 +35,8 @@ _IDLE_BUFFERS = 4
 class DecodedPixels:
     """One decoded batch. Use it as a context manager, or call :meth:`release` when its pixels have been used.
 
-    rows: of each image that could be read, its index in what was submitted, ascending. pixels: uint8
-    [len(rows), H, W, 3], valid until the release. failures: index and error of the others.
-    seconds: busy time of the decoding threads, added up.
+    rows: of each image that could be read, its index, ascending. pixels: uint8 [len(rows), H, W, 3], valid until the
+    release. failures: index and error of the others. seconds: busy time of the decoding threads, added up.
     """
 
     rows: list[int]
@@ -92,10 +91,7 @@ class PendingPixels:
 
 
 class BatchDecoder:
-    """A pool of decoding threads. Use it as a context manager; leaving it ends them after their current image.
-
-    size: (height, width) of every image.
-    """
+    """A pool of threads that decode to ``size`` = (height, width). Leaving it ends them after their current image."""
 
     def __init__(self, size: tuple[int, int], threads: int) -> None:
         self._size = size

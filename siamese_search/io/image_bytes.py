@@ -1,7 +1,6 @@
 """read_bytes(): the whole content of one regular file, as it is at one moment, or the reason why not.
 
-The bytes are copied into memory before any decoder sees them. Decoders that map a file would otherwise die
-of SIGBUS when somebody truncates it meanwhile, and a file that is being written would be read half old, half new.
+Copied into memory before any decoder sees it: one that maps a file would die of SIGBUS when somebody truncates it.
 """
 
 from __future__ import annotations
@@ -24,9 +23,8 @@ _NO_PIXELS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})
 def read_bytes(path: str | os.PathLike[str], expected: FileStamp | None = None) -> bytes:
     """All bytes of the regular file at ``path``; links are followed.
 
-    expected: the state that a scan saw; a file in another state counts as changed.
-    Raises ImageError when it is no regular file (nothing else is ever opened), empty, over
-    :data:`MAX_BYTES`, cannot be read, or changes while it is read. Never waits for a FIFO's writer.
+    expected: the state that a scan saw; a file in another state counts as changed. Raises ImageError when it is no
+    regular file, empty, over :data:`MAX_BYTES`, cannot be read, or changes while it is read.
     """
     try:
         # Before it is opened, because opening a device can already do something.

@@ -101,14 +101,12 @@ def read_image(
 ) -> NDArray[np.uint8]:
     """Decode one image to RGB uint8 [H, W, 3], upright by its EXIF orientation.
 
-    size: (height, width) to resize to, bilinear with antialiasing; ``None`` keeps the image's own size. The
-    result is that of a full decode, except that a JPEG of at least 5.8 times the size (in both directions) is
-    decoded reduced: nearly all values within 2 grey levels of it, more only at the hardest edges.
-    fit: keep the image's shape instead: as large as goes into ``size``, and never enlarged (for thumbnails).
-    expected: the state of the file that a scan saw; in another one it counts as changed.
-    The content decides the format, not the name. Transparency is laid over white; of an animation the first
-    frame counts; 16-bit grey keeps its high byte, or what fewer bits of it hold.
-    Raises ImageError with a reason that can stand in a list of failures.
+    size: (height, width) to resize to, bilinear with antialiasing; ``None`` keeps the image's own. The result is that
+    of a full decode, except that a JPEG of at least 5.8 times the size is decoded reduced: nearly all values within 2
+    grey levels of it. fit: keep the image's shape instead, and never enlarge. expected: the state of the file that a
+    scan saw; in another one it counts as changed. The content decides the format, not the name. Transparency is laid
+    over white; of an animation the first frame counts; of 16-bit grey see :mod:`.deep_grey`. Raises ImageError with a
+    reason that can stand in a list of failures.
     """
     return _guarded(path, max_pixels, lambda: _read(path, size, max_pixels, fit, expected))
 

@@ -1,8 +1,7 @@
 """RemotePath: an image in object storage or on the web, where a ``Path`` stands for a local one.
 
-A ``Path`` cannot hold a URL (it makes ``s3:/`` of ``s3://``). This is what readers get instead: it knows its size and
-state from the listing, shows itself without credentials, and is told from a local file by its type alone, because a
-local file may have any name.
+It is told from a local file by its type alone, because a local file may have any name, and shows itself without
+credentials. (A ``Path`` makes ``s3:/`` of ``s3://``.)
 """
 
 from __future__ import annotations

@@ -13,9 +13,8 @@ from types import FrameType
 def stop_on_signals() -> Iterator[threading.Event]:
     """Within the block, SIGINT, SIGTERM and SIGHUP set the yielded event instead of ending the process.
 
-    SIGHUP, for a terminal or session that ends, stays ignored where it is (``nohup``).
-    The second signal raises KeyboardInterrupt, for a person who will not wait for the batch in hand (nothing
-    committed is lost by it). Outside the main thread, where signals cannot be caught, the event is never set.
+    SIGHUP stays ignored where it is (``nohup``). The second signal raises KeyboardInterrupt. Outside the main thread,
+    where signals cannot be caught, the event is never set.
     """
     stop = threading.Event()
 

@@ -50,11 +50,11 @@ def copy_gallery(
 ) -> CopyReport:
     """Make ``target`` (open for writing, of the same model) hold every point of ``source``, payload and vector.
 
-    progress: called with points done and their number. stop: when set, KeyboardInterrupt is raised after the
-    batch in hand; a repeated call goes on from there. Raises ValueError for galleries of different models,
-    StoreError for a damaged vector in the source, and when the target does not hold the same afterwards.
+    progress: called with points done and their number. stop: when set, KeyboardInterrupt is raised after the batch in
+    hand; a repeated call goes on. Raises StoreError for a damaged vector in the source, and when the target does not
+    hold the same afterwards.
     """
-    if (source.model.fingerprint, source.dim) != (target.model.fingerprint, target.dim):
+    if not source.model.same_as(target.model):
         raise ValueError("the two galleries are of different models")
     report = CopyReport()
     first = True
@@ -112,11 +112,8 @@ def paired(
 ) -> Iterator[tuple[StoredPoint | None, StoredPoint | None]]:
     """All points of both galleries by ascending id: those of one id together, without vectors.
 
-    vectors: those of the source are what the target is to hold. Where it rounds them, so that its checksums are
-    others, the source's points have the checksums of the rounding.
-
-    Points up to the pair in hand may be written or deleted meanwhile: neither scroll looks back, and a point
-    of the pair in hand stays the one that it was.
+    vectors: those of the source are what the target is to hold, so where it rounds them, the checksums are those of the
+    rounding. Points up to the pair in hand may be written or deleted meanwhile: neither scroll looks back.
     """
     rounds = vectors and source.storage.vectors != target.storage.vectors == "float16"
     ours = _rounded(source, target) if rounds else source.scroll()

@@ -1,8 +1,7 @@
 """run_reindex(): a new generation of a gallery from its images, checked, then published in one step.
 
-The former generation answers searches throughout. Each pass compares the two by point id and embeds what the
-new one lacks, so an interrupted re-index goes on where it was, and what is ingested or deleted meanwhile is
-brought over by the next pass; the last one runs while nobody else writes, right before the swap.
+The former generation answers searches throughout. Each pass compares the two by point id and embeds what the new one
+lacks; the last one runs while nobody else writes, right before the swap.
 """
 
 from __future__ import annotations
@@ -44,11 +43,9 @@ _SWAP_WAIT = 60.0
 class ReindexSummary:
     """What a re-index did.
 
-    images: points of the new generation. embedded: those of them that this run made (the others were there
-    from an interrupted one). dropped: images that could not be read any more and are gone from the gallery.
-    calibration: what became of the gallery's own: ``"kept"``, ``"dropped"`` (scores of another model mean something
-    else), or ``None`` where it had none.
-    recall: share of the exact nearest neighbours that the new index finds, by sample; None for an empty gallery.
+    images: points of the new generation. embedded: those that this run made. dropped: images that could not be read any
+    more and are gone from the gallery. calibration: what became of the gallery's own: ``"kept"``, ``"dropped"``, or
+    ``None`` where it had none. recall: of the new index, by sample; None for an empty gallery.
     """
 
     collection: str
@@ -92,15 +89,14 @@ def run_reindex(
 ) -> ReindexSummary:
     """Build a generation of gallery ``name`` by ``model``, payloads unchanged, check it, and publish it.
 
-    embedder: of that model; None copies the vectors instead (the same model, new storage settings).
-    drop_missing: leave out images that cannot be read any more; without it the first of them raises DataError,
-    so that nobody loses points by an unmounted disk. storage: of the new generation; None keeps what there is.
-    wait: seconds to queue for a store in use.
-    progress: called with images done and their number. stop: when set, KeyboardInterrupt is raised after the
-    batch in hand. Whatever is raised, the gallery is as it was, and the next call goes on.
+    embedder: of that model; None copies the vectors instead (the same model, new storage settings). Without
+    ``drop_missing`` the first image that cannot be read raises DataError, so that nobody loses points by an unmounted
+    disk. storage: of the new generation; None keeps what there is. progress: called with images done and their number.
+    stop: when set, KeyboardInterrupt is raised after the batch in hand. Whatever is raised, the gallery is as it was,
+    and the next call goes on.
 
-    Raises StoreError when the new generation does not pass its checks: as many points as the former one has
-    (less those dropped), each sampled point nearest to itself, and the index as good as an exact search.
+    Raises StoreError when the new generation does not pass its checks: as many points as the former one has (less those
+    dropped), each sampled point nearest to itself, and the index as good as an exact search.
     """
     started = time.monotonic()
     batch_size, wait = options.batch_size or 64, options.wait

@@ -1,6 +1,6 @@
 """Model bundles: ``model.json``, ``model.onnx`` and ``model.safetensors`` in one directory.
 
-Reading a bundle needs neither torch nor ONNX Runtime. No pickle anywhere.
+A bundle may come from a stranger: it is read and checked without torch and ONNX Runtime, and without pickle.
 """
 
 from __future__ import annotations
@@ -8,14 +8,112 @@ from __future__ import annotations
 import hashlib
 import json
 import stat
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from siamese_search.errors import BundleError, printable
 from siamese_search.io.files import read_regular
 from siamese_search.model.calibration import Calibration
-from siamese_search.model.contents import wants_other_files, weights_fingerprint
+
+#: torch's names of safetensors' types.
+_DTYPES = {
+    **{
+        "F64": "float64",
+        "F32": "float32",
+        "F16": "float16",
+        "BF16": "bfloat16",
+        "BOOL": "bool",
+        "U8": "uint8",
+    },
+    **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8"},
+}
+
+#: Of ONNX's protocol buffers: field by field, the message that is in it. Only these can hold a tensor.
+_MESSAGES: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}
+_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+
+
+def weights_fingerprint(data: bytes, network: Mapping[str, Any]) -> str:
+    """What :func:`siamese_search.model.weights_file.fingerprint_of` says of these safetensors, without torch.
+
+    network: the description in model.json. Raises ValueError for what is no such file.
+    """
+    try:
+        start = 8 + struct.unpack_from("<Q", data)[0]
+        header = json.loads(data[8:start])
+        digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode())
+        for name in sorted(header.keys() - {"__metadata__"}):
+            one = header[name]
+            begin, end = one["data_offsets"]
+            digest.update(f"{name} torch.{_DTYPES[one['dtype']]} {tuple(one['shape'])}\n".encode())
+            digest.update(memoryview(data)[start + begin : start + end])
+    except (struct.error, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError("not a file of safetensors") from error
+    return digest.hexdigest()
+
+
+def wants_other_files(model: bytes) -> bool:
+    """Whether a tensor of an ONNX model lies in another file. Raises ValueError for what is no protocol buffer."""
+    waiting: list[tuple[str, memoryview]] = [("model", memoryview(model))]
+    while waiting:
+        kind, content = waiting.pop()
+        inner = _MESSAGES[kind]
+        for field, value in _fields(content):
+            if kind == "tensor" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value == 1)):
+                return True
+            if field in inner and isinstance(value, memoryview):
+                waiting.append((inner[field], value))
+    return False
+
+
+def _fields(content: memoryview) -> Iterator[tuple[int, memoryview | int]]:
+    """The fields of a message: number and bytes, or number and value of a varint."""
+    at = 0
+    while at < len(content):
+        tag, at = _varint(content, at)
+        field, wire = tag >> 3, tag & 7
+        if wire == 0:
+            value, at = _varint(content, at)
+            yield field, value
+            continue
+        size = 8 if wire == 1 else 4
+        if wire == 2:
+            size, at = _varint(content, at)
+        elif wire not in (1, 5):
+            raise ValueError("no protocol buffer")
+        if at + size > len(content):
+            raise ValueError("a protocol buffer that ends early")
+        yield field, content[at : at + size]
+        at += size
+
+
+def _varint(content: memoryview, at: int) -> tuple[int, int]:
+    value = 0
+    for shift in range(0, 70, 7):
+        if at >= len(content):
+            break
+        byte = content[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+    raise ValueError("no protocol buffer")
+
 
 FORMAT_VERSION = 1
 META_NAME = "model.json"
@@ -141,10 +239,8 @@ def bundled_path() -> Path:
 
 
 def load_bundle(path: Path | str | None = None) -> Bundle:
-    """Open the bundle in directory ``path``; ``None`` or ``"bundled"`` means the bundled model.
-
-    Checks the format version, the fields and the sizes of the files (contents are checked when they are
-    read). Raises BundleError.
+    """Open the bundle in directory ``path``; ``None`` or ``"bundled"`` means the bundled model. Raises BundleError;
+    contents are checked when they are read.
     """
     directory = bundled_path() if path is None or path == "bundled" else Path(path).resolve()
     shown = printable(directory)
@@ -206,4 +302,24 @@ def _check(meta: Any, directory: Path) -> None:
         if found != size:
             raise BundleError(
                 f"{shown}: {name} has {found} bytes instead of {size}: it is truncated, copy it again"
+            )
+
+
+def check_images(images: NDArray[np.uint8], size: tuple[int, int]) -> None:
+    """Raise ValueError unless ``images`` is uint8 [N, H, W, 3] of this (H, W)."""
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (*size, 3):
+        raise ValueError(f"expected uint8 [N, {size[0]}, {size[1]}, 3], got {images.dtype} {images.shape}")
+
+
+def check_shapes(bundle: Bundle, taken: Sequence[object], given: Sequence[object]) -> None:
+    """Raise BundleError unless a graph takes and gives what model.json says; what is no number is open."""
+    wanted = ((None, *bundle.input_size, 3), (None, bundle.dim))
+    for said, found in zip(wanted, (taken, given), strict=True):
+        fits = len(said) == len(found) and all(
+            a is None or not isinstance(b, int) or a == b for a, b in zip(said, found, strict=True)
+        )
+        if not fits:
+            raise BundleError(
+                f"{printable(bundle.path)}: the graph takes {list(taken)} and gives {list(given)}, and {META_NAME} says"
+                f" {bundle.input_size[0]}x{bundle.input_size[1]} and {bundle.dim}: the bundle is damaged, copy it again"
             )

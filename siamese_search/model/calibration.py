@@ -1,7 +1,6 @@
 """Calibration: what a model's scores mean. From a similarity to match or no match, and to a probability.
 
-Fitted by :mod:`siamese_search.evaluation.calibrate` on identities that training never saw, kept in ``model.json``.
-Plain Python: a search must not pay for it.
+Fitted by :mod:`siamese_search.evaluation.calibrate`. Plain Python: a search must not pay for it.
 """
 
 from __future__ import annotations

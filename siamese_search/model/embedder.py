@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from siamese_search.errors import BundleError, MissingExtraError, UsageError, printable
 from siamese_search.io.resources import available_cpus
-from siamese_search.model.bundle import Bundle
-from siamese_search.model.inputs import check_images, check_shapes
+from siamese_search.model.bundle import Bundle, check_images, check_shapes
 
 Device = Literal["auto", "cpu", "openvino", "cuda"]
 
@@ -54,10 +53,10 @@ def begin(embedder: Embedder, images: NDArray[np.uint8]) -> Started:
 def load_embedder(bundle: Bundle, *, device: Device = "cpu", threads: int = 0) -> Embedder:
     """An embedder for this bundle.
 
-    device: ``cpu`` runs ONNX Runtime; ``openvino`` runs OpenVINO on the CPU; ``cuda`` runs torch; ``auto`` takes CUDA
-    where torch is installed and sees a GPU, else ONNX Runtime. threads: CPU threads, 0 = all that this process may
-    use. The vectors of all of them may stand in one gallery (cosine ≥ 0.999 for the same image), but they differ in
-    their last digits. So ``auto`` never takes OpenVINO: that it is installed must not change anybody's figures.
+    device: ``cpu`` runs ONNX Runtime, ``openvino`` OpenVINO, ``cuda`` torch; ``auto`` takes CUDA where torch sees a
+    GPU, else ONNX Runtime. threads: CPU threads, 0 = all. Vectors of all of them may stand in one gallery (cosine ≥
+    0.999), but differ in their last digits: so ``auto`` never takes OpenVINO, for what is installed must not change
+    anybody's figures.
     """
     if device not in ("auto", "cpu", "openvino", "cuda"):
         raise UsageError(f"unknown device {device!r}: use auto, cpu, openvino or cuda")
@@ -79,9 +78,8 @@ def load_embedder(bundle: Bundle, *, device: Device = "cpu", threads: int = 0) -
 class OnnxEmbedder:
     """Runs ``model.onnx`` on CPU. Safe to call from one thread at a time.
 
-    Every thread runs the whole network on a few images of its own, instead of all of them sharing each layer: no
-    thread waits for another after every layer, none spins while others decode, and a vector has the same bits
-    whatever the batch and the number of threads.
+    Every thread runs the whole network on a few images of its own: none waits for another after every layer, none spins
+    while others decode, and a vector has the same bits whatever the batch and the number of threads.
     """
 
     #: Images per run: few enough that the activations stay in a core's cache.
@@ -144,3 +142,22 @@ def _cuda_is_there() -> bool:
     except ModuleNotFoundError:
         return False
     return bool(torch.cuda.is_available())
+
+
+class FlipEmbedder:
+    """An embedder around another: the mean of both mirror images' embeddings, brought back to unit length. It costs two
+    forward passes, and its fingerprint is another: its vectors are not those of the model alone.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self.dim = embedder.dim
+        self.input_size = embedder.input_size
+        self.fingerprint = f"{embedder.fingerprint}+flip"
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        plain = self._embedder.embed(images)
+        total = plain + self._embedder.embed(np.ascontiguousarray(images[:, :, ::-1]))
+        lengths = np.linalg.norm(total, axis=1, keepdims=True)
+        # Two opposite embeddings have no mean direction; then the image as it is decides.
+        return np.where(lengths > 1e-6, total / np.maximum(lengths, 1e-6), plain).astype(np.float32)

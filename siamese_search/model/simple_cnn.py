@@ -1,9 +1,8 @@
 """``simple_cnn``: the small classic network for grey faces and signatures, as a backbone.
 
-Three blocks of reflection padding, 3×3 convolution (4, 8, 8 channels), ReLU and batch norm at full resolution,
-then fully connected layers 500-500; the last one, to the embedding, is the embedding layer that every backbone
-gets. The first fully connected layer sees every pixel, so the weights belong to one input size:
-at 100×100 it holds 40 million of them.
+Three blocks of reflection padding, 3×3 convolution (4, 8, 8 channels), ReLU and batch norm at full resolution, then
+fully connected layers 500-500. The first of these sees every pixel, so the weights belong to one input size: at 100×100
+it holds 40 million of them.
 """
 
 from __future__ import annotations

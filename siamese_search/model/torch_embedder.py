@@ -1,8 +1,7 @@
 """The torch embedder, for CUDA: bf16, channels-last, copies beside the arithmetic, one recorded graph per batch size.
 
-Imported only where it is asked for. A batch goes through a slot: the pixels into pinned memory, from there to the
-device on a stream of its own while the batch before is computed, and the vectors back into pinned memory. There are
-two slots, so :meth:`TorchEmbedder.begin` returns while the device works, and the caller can fetch the next batch.
+A batch goes through one of two slots: the pixels into pinned memory, from there to the device on a stream of its own
+while the batch before is computed, and the vectors back. So :meth:`TorchEmbedder.begin` returns while the device works.
 """
 
 from __future__ import annotations
@@ -17,19 +16,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from siamese_search.errors import UsageError, printable
-from siamese_search.model.bundle import Bundle
-from siamese_search.model.inputs import check_images
+from siamese_search.model.bundle import Bundle, check_images
 from siamese_search.model.weights_file import load_network
 
 _SLOTS = 2
 
 
 class TorchEmbedder:
-    """Runs ``model.safetensors``; agrees with the ONNX embedder to cosine ≥ 0.999.
+    """Runs ``model.safetensors``; agrees with the ONNX embedder to cosine ≥ 0.999. Safe to call from one thread at a
+    time.
 
-    All batches are computed at the size of the largest so far (a power of two): a smaller one is padded, and what
-    the padding gives is dropped. So CUDA replays one recorded graph instead of launching each kernel again. Where
-    recording fails, kernels are launched one by one. Safe to call from one thread at a time.
+    All batches are computed at the size of the largest so far (a power of two), the smaller ones padded: CUDA replays
+    one recorded graph. Where recording fails, kernels are launched one by one.
     """
 
     #: Images per run, at most.

@@ -40,8 +40,7 @@ def embedding_hours(
 
         images ÷ min(workers × rate, walk, writes) ÷ 3600
 
-    walk: files per second that the process finds which hands them out; several directories, each with an ingest of its
-    own, are walked side by side. writes: images per second that the store takes; a directory store has one writer.
+    walk: files per second that the process finds which hands them out. writes: images per second that the store takes.
     """
     return images / min(workers * rate, walk, writes) / _HOUR
 

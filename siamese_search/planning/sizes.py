@@ -1,8 +1,7 @@
-"""The size of a gallery: in a directory, on the embedded engine, and on Qdrant servers.
+"""The size of a gallery: in a directory, on the embedded engine, and on Qdrant servers, with the nodes and shards.
 
-``benchmarks/plan.py`` holds the first against real ones. For servers: how many nodes hold it, and in how many shards.
-The formulas are those of Qdrant's documentation, Capacity Planning; what stays in memory is what this project's
-collections keep there (:mod:`siamese_search.gallery.qdrant.collections`).
+``benchmarks/plan.py`` holds the first against real ones. For servers the formulas are those of Qdrant's documentation,
+Capacity Planning; what stays in memory is what this project's collections keep there.
 """
 
 from __future__ import annotations
@@ -77,6 +76,9 @@ def embedded_size(
     written = images * (dim * figures.LOG_BYTES[storage.vectors] + payload_bytes)
     extra = figures.EMBEDDED_QUANTISED_EXTRA[storage.quantisation]
     width = figures.QUANTISED_BYTES[storage.quantisation]
+    share = indexed_bytes(payload_bytes) / indexed_bytes(
+        figures.PAYLOAD_BYTES
+    )  # of an ingest without metadata
     blocks = math.ceil(payload_bytes / figures.PAYLOAD_BLOCK) * figures.PAYLOAD_BLOCK
     return EmbeddedSize(
         optimised=optimised,
@@ -85,7 +87,7 @@ def embedded_size(
         quantised=images * (dim * width + extra),
         graph=images * figures.EMBEDDED_GRAPH_BYTES if indexed else 0.0,
         payloads=images * (blocks + figures.PAYLOAD_TRACKER),
-        payload_indexes=images * figures.EMBEDDED_INDEX_BYTES[optimised] * indexed_share(payload_bytes),
+        payload_indexes=images * figures.EMBEDDED_INDEX_BYTES[optimised] * share,
         ids=images * figures.EMBEDDED_ID_BYTES[optimised],
         log=written if written < figures.LOG_SEGMENT else figures.LOG_SEGMENT + written % figures.LOG_SEGMENT,
     )
@@ -94,11 +96,6 @@ def embedded_size(
 def indexed_bytes(payload_bytes: float) -> float:
     """The bytes of a payload in indexed fields: all but key, path, checksum, size and time; at least a quarter."""
     return max(payload_bytes - figures.UNINDEXED_BYTES, payload_bytes / 4)
-
-
-def indexed_share(payload_bytes: float) -> float:
-    """The indexed bytes, as a multiple of those of an ingest without metadata."""
-    return indexed_bytes(payload_bytes) / indexed_bytes(figures.PAYLOAD_BYTES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +166,8 @@ def cluster_size(
 def topology(images: int, ram: float, *, replicas: int, node_ram: float) -> Topology:
     """How many nodes of ``node_ram`` bytes hold ``ram`` bytes, and in how many shards.
 
-    nodes: the most of RAM ÷ 80 % of a node's, points ÷ 100 million, and what replicas need: 1 for one copy, as many
-    nodes as copies and at least 3 for several. shards: two to a node, so that twice as many nodes can share them;
-    as many as a gallery may have (``[server] shards``) at most.
+    nodes: the most of RAM ÷ 80 % of a node's, points ÷ 100 million, and what replicas need. shards: two to a node, so
+    that twice as many nodes can share them; as many as a gallery may have (``[server] shards``) at most.
     """
     wanted = {
         "memory": math.ceil(ram / (node_ram * figures.NODE_SHARE)),

@@ -47,10 +47,9 @@ def follow(
 ) -> list[Timeline]:
     """A timeline per probe, in order; for a query that could not be read, an empty one with its error.
 
-    The identity followed is that of the nearest image (re-ranked, if that is asked for). Junk and distractors of
-    Market-1501 are nobody's, so the first image beyond them decides. Where it has no identity, the images are those
-    that match, or the nearest ones where nothing says what matches.
-    Raises UsageError and StoreError as :meth:`Searcher.search`.
+    The identity followed is that of the nearest image (re-ranked, if that is asked for) that is somebody's. Where it
+    has none, the images are those that match, or the nearest ones where nothing says what matches. Raises UsageError
+    and StoreError as :meth:`Searcher.answers`.
     """
     SearchOptions(min_score=request.min_score, candidates=request.candidates or 1)  # refuses what cannot be
     rules = Rules(request.exclude_self, request.min_score, None, request.candidates)

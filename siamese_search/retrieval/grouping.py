@@ -11,9 +11,8 @@ import numpy as np
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.gallery.contract import Gallery, Hit
 from siamese_search.gallery.filters import Condition
-from siamese_search.gallery.paging import until_enough
 from siamese_search.retrieval.query import Copies, Probe
-from siamese_search.retrieval.ranking import SPARE, may_appear
+from siamese_search.retrieval.ranking import SPARE, may_appear, until_enough
 
 #: Results fetched per group wanted, at first: identities have several images each.
 _FETCH = 8
@@ -41,12 +40,9 @@ def rank_groups(
 ) -> list[tuple[list[Group], Copies]]:
     """Per probe the k identities whose best images rank highest, in that order, and the copies of the probe seen.
 
-    leaves_out: whether copies of the probe may not appear.
-
-    Where the hits hold fewer than k identities, the gallery is asked again without those already found:
-    each round finds at least one more or the end, so that an identity with a million images costs no more
-    than one with ten. An image without identity is a group of its own, and so is each of the reserved identities
-    of Market-1501 (``-1`` junk, ``0000`` distractors): they are many people, not one.
+    leaves_out: whether copies of the probe may not appear. Where the hits hold fewer than k identities, the gallery is
+    asked again without those already found, so that an identity with a million images costs no more than one with ten.
+    An image without identity is a group of its own, and so is each of Market-1501's junk and distractors.
     """
     size = gallery.count()
     vectors = [probe.vector for probe in probes]

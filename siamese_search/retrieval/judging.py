@@ -1,10 +1,9 @@
 """Who says match or no match in a gallery: its own calibration, else its model's, and only where that holds.
 
 Without a single label a gallery tells whether a calibration holds in it. Hardly any two of its images show the same
-identity, so the scores between them lie as the calibration's scores of different identities do, or they do not: then
-its thresholds let through something else here. What is compared is the share of pairs above the calibration's median
-of different identities. That far down there are enough pairs in a few images, and hardly any of the same identity;
-``benchmarks/verdicts.py`` says how often each answer is right.
+identity, so the scores between them lie as the calibration's scores of different identities do, or its thresholds let
+through something else here. What is compared is the share of pairs above the calibration's median of different
+identities: there are enough of these in a few images. ``benchmarks/verdicts.py`` says how often each answer is right.
 
 Before any score is known, the query's identity is taken to be in the gallery as likely as not, and if it is, to be any
 of the n identities there with the same chance. Each image is then the query's with a prior of 1/(2n).

@@ -1,9 +1,8 @@
 """Searcher: query images become ranked results.
 
-One search is: embed the queries, ask the gallery for more than k, drop the query itself, group, and
-ask for more where too little is left; cut by score last. What a database returns is a prefix of the true
-ranking, so each step keeps the order, and the answer is the one that ranking the whole gallery would give.
-Re-ranking puts the first images of that ranking into another order, before grouping and cutting.
+One search is: embed the queries, ask the gallery for more than k, drop the query itself, re-rank, group, and ask for
+more where too little is left; cut by score last. Each step keeps the order, and the answer is the one that ranking the
+whole gallery would give.
 """
 
 from __future__ import annotations
@@ -22,13 +21,11 @@ from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import ImageError, ModelMismatchError, StoreError, UsageError
 from siamese_search.gallery.contract import Gallery, Hit
 from siamese_search.gallery.filters import Condition
-from siamese_search.model.flip import FlipEmbedder
-from siamese_search.options import request
+from siamese_search.model.embedder import FlipEmbedder
 from siamese_search.retrieval.grouping import Group, count_sightings, group_key, rank_groups
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Copies, Probe, SameImage, fuse, item_probe, push_away
-from siamese_search.retrieval.ranking import ranked
-from siamese_search.retrieval.rerank import Reranked, rerank_top
+from siamese_search.retrieval.ranking import Reranked, ranked, rerank_top
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
 if TYPE_CHECKING:
@@ -62,34 +59,6 @@ class Searcher:
         self.gallery = gallery
         self.embedder = embedder
 
-    @request(SearchOptions)
-    def search(
-        self,
-        queries: Sequence[Query],
-        k: int = 10,
-        where: Sequence[Condition] = (),
-        *,
-        like: Sequence[str] = (),
-        unlike: Sequence[Query] = (),
-        options: SearchOptions,
-    ) -> list[QueryResult]:
-        """The k closest images (or identities) of each query; one QueryResult per query, in order.
-
-        Options are those of :func:`siamese_search.search`; where: conditions, joined by AND; like: such an item is not
-        among its own results. Fewer than k come only when the gallery has no more that qualify.
-        rerank: puts the first ``candidates`` under ``where``, without what ``exclude_self`` leaves out, into another
-        order; scores no longer fall with the rank, ``min_score`` leaves out by them, and an identity's best image is
-        the one that re-ranking puts first.
-
-        Equal scores are ordered by point id. Raises UsageError for k < 1, FilterError for an unknown field,
-        StoreError when the gallery is empty, ImageError when the only query cannot be read; among several,
-        such a query gets an ``error`` and the others are answered.
-        """
-        if k < 1:
-            raise UsageError(f"k must be at least 1, not {k}")
-        asked = self.probes(queries, like, unlike, together=options.together, flip=options.flip)
-        return list(self.answers(asked, k, where, options))
-
     def answers(
         self,
         asked: Sequence[Probe | QueryResult],
@@ -97,7 +66,15 @@ class Searcher:
         where: Sequence[Condition],
         options: SearchOptions,
     ) -> Iterator[QueryResult]:
-        """:meth:`search` for what :meth:`probes` made, or the caller: the answers, in order, a few at a time."""
+        """The k closest images (or identities) of each: of what :meth:`probes` made, or the caller. In order.
+
+        An answer that is one already stays. Fewer than k come only when the gallery has no more that qualify; equal
+        scores are ordered by point id. With ``rerank`` the first ``candidates`` under ``where``, without what
+        ``exclude_self`` leaves out, are put into another order: ``min_score`` still leaves out by the score.
+        Raises UsageError for k < 1, FilterError for an unknown field.
+        """
+        if k < 1:
+            raise UsageError(f"k must be at least 1, not {k}")
         probes = [one for one in asked if isinstance(one, Probe)]
         rules = Rules(
             options.exclude_self,
@@ -128,9 +105,10 @@ class Searcher:
         together: bool = False,
         flip: bool = False,
     ) -> list[Probe | QueryResult]:
-        """What :meth:`search` searches for, in its order; for a query that cannot be read, the answer that says so.
+        """What is searched for, in order; for a query that cannot be read, the answer that says so.
 
-        Raises StoreError when the gallery is empty.
+        like: keys of items of the gallery, which are not among their own results. unlike: images to push away from.
+        Raises StoreError when the gallery is empty, ImageError when the only query cannot be read.
         """
         if self.gallery.count() == 0:
             raise StoreError(f"gallery {self.gallery.name!r} is empty; fill it with: sss ingest DIR")

@@ -103,9 +103,8 @@ def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -
     """The results of an answer in the order of the time in ``field``; equal times by score.
 
     Dates and times are ISO 8601, those without a time zone taken as UTC. Numbers are ordered as numbers, and other text
-    as text where nothing else is there; among times or numbers it comes last. ``notes`` says so. Frame numbers are
-    comparable within one camera and sequence only: they are ordered by sequence, then frame, and gaps are to the
-    previous image of the same camera and sequence.
+    as text where nothing else is there, else last; ``notes`` says so. Frame numbers are comparable within one camera
+    and sequence only: gaps are to the previous image of the same.
     """
     answer = replace(
         answer, results=tuple(replace(hit, when=_shown(field, _value(hit, field))) for hit in answer.results)

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on, in one safetensors file. No pickle."""
+"""What a run keeps on its way: checkpoints, each one safetensors file, and ``history.jsonl``, with its curves."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from siamese_search.errors import TrainingError, printable
-from siamese_search.io.files import atomic_path
+from siamese_search.io.files import atomic_path, atomic_write_text
+from siamese_search.io.signatures import OWN_TEXT
 
 CHECKPOINT_NAME = "checkpoint.safetensors"
 
@@ -87,3 +88,82 @@ def load_heads(path: Path, heads: torch.nn.Module) -> list[str]:
     taken = {key: value for key, value in found.items() if key in state and state[key].shape == value.shape}
     heads.load_state_dict({**state, **taken})
     return sorted(taken)
+
+
+HISTORY_NAME = "history.jsonl"
+PLOT_NAME = "curves.png"
+
+
+def read_history(directory: Path) -> list[dict[str, Any]]:
+    """The rows written so far; a missing file is an empty history."""
+    path = directory / HISTORY_NAME
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def write_history(directory: Path, rows: list[dict[str, Any]]) -> None:
+    """Replace the history as one atomic step (a resumed run drops rows that came after its checkpoint)."""
+    atomic_write_text(directory / HISTORY_NAME, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Path:
+    """Draw loss, triplet accuracy and held-out retrieval per epoch into ``curves.png``, and clusters if any."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    epochs = [row["epoch"] for row in rows]
+    clustered = any("clusters" in row for row in rows)
+    # Each loss on an axis of its own: the sum of all is many times one of its parts, and would press it flat.
+    named = (
+        ("loss", "training loss", "#b5432e"),
+        ("triplet_loss", "its triplet or pair part", "#b5432e"),
+        ("val_loss", "triplet or pair loss, held out", "#1f6f8b"),
+    )
+    losses = [part for part in named if any(row.get(part[0]) is not None for row in rows)]
+    panels = len(losses) + 1 + clustered
+    figure = Figure(figsize=(3.7 * panels, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    all_axes = figure.subplots(1, panels)
+    right, more = all_axes[len(losses)], all_axes[len(losses) + 1 :]
+    for axes, part in zip(all_axes, losses, strict=False):
+        _part(axes, rows, *part)
+        axes.set_ylabel("loss, mean of the epoch")
+        axes.set_ylim(bottom=0)
+    right.plot(
+        epochs, [100 * row["triplet_accuracy"] for row in rows], color="#888888", label="triplet accuracy"
+    )
+    for key, label, colour in (
+        ("val_triplet_accuracy", "held-out triplet accuracy", "#c9a227"),
+        ("rank1", "held-out rank-1", "#1f6f8b"),
+        ("mAP", "held-out mAP", "#3a9a5c"),
+        ("agreement", "agreement with the clusters before", "#1f6f8b"),
+        ("purity", "purity, by the labels", "#3a9a5c"),
+        ("ari", "adjusted Rand index, by the labels", "#c9a227"),
+    ):
+        _part(right, rows, key, label, colour, scale=100)
+    right.set_ylabel("share, %")
+    right.set_ylim(0, 101)
+    for axes in more:
+        _part(axes, rows, "clusters", "clusters", "#1f6f8b")
+        _part(axes, rows, "singles", "single images", "#888888")
+        axes.set_ylabel("count")
+        axes.set_ylim(bottom=0)
+    for axes in all_axes:
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(title, fontsize=10)
+    path = directory / PLOT_NAME
+    with atomic_path(path) as aside:
+        figure.savefig(aside, format="png", dpi=130, metadata=dict([OWN_TEXT]))
+    return path
+
+
+def _part(axes: Any, rows: list[dict[str, Any]], key: str, label: str, colour: str, scale: float = 1) -> None:
+    """One curve of the epochs that have this figure; none where no epoch has it."""
+    points = [(row["epoch"], scale * row[key]) for row in rows if row.get(key) is not None]
+    if points:
+        axes.plot(*zip(*points), marker="o", markersize=3, color=colour, label=label)

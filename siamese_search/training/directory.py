@@ -9,13 +9,14 @@ from typing import Any, TypeVar
 
 import torch
 
+from siamese_search._version import __version__
 from siamese_search.datasets.records import Failure
 from siamese_search.errors import TrainingError, UsageError, printable
-from siamese_search.io.files import check_output
+from siamese_search.io.files import atomic_write_text, check_output
 from siamese_search.model.bundle import META_NAME
-from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint
-from siamese_search.training.history import read_history, write_history
+from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, read_history, write_history
 from siamese_search.training.loop import Reporter
+from siamese_search.training.options import kind_of
 from siamese_search.training.trainer import Progress, Trainer
 
 RUN_NAME = "run.json"
@@ -56,6 +57,28 @@ def asked_before(out: Path, request_of: Callable[[dict[str, Any]], Asked]) -> As
     if (out / META_NAME).exists():
         raise TrainingError(f"{printable(out)}: this run is finished: use it with --model {printable(out)}")
     return request
+
+
+def start_directory(out: Path, saved: dict[str, Any]) -> None:
+    """Write ``run.json``: the options of the run, and which images it learns from."""
+    out.mkdir(parents=True, exist_ok=True)
+    init = str(saved["init"])
+    place = str(Path(init).resolve()) if kind_of(init) in ("file", "bundle") else init
+    document = {"version": __version__, **saved, "init": place}
+    atomic_write_text(out / RUN_NAME, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def learned_before(out: Path) -> dict[str, Any] | None:
+    """What the run in ``out`` began to learn from, as :func:`start_directory` was told under ``train``."""
+    learned: dict[str, Any] | None = json.loads((out / RUN_NAME).read_text(encoding="utf-8")).get("train")
+    return learned
+
+
+def data_changed(out: Path, changes: str = "") -> TrainingError:
+    return TrainingError(
+        f"{printable(out)}: the data have changed since this run began{changes}; restore them, or begin another run"
+        " (--init takes over its weights)"
+    )
 
 
 def tell_failed(failed: Sequence[Failure], reporter: Reporter) -> None:

@@ -13,30 +13,10 @@ from siamese_search.model.imagenet import fit_state, load_imagenet, read_weights
 from siamese_search.model.network import APNNetwork, NetworkSpec, normalisation
 from siamese_search.model.weights_file import transfer
 from siamese_search.training.config import TrainConfig
+from siamese_search.training.options import kind_of
 
 #: Names of tensors that are shown before the rest is only counted.
 _SHOWN = 4
-
-
-def kind_of(init: str) -> str:
-    """What ``--init`` names: ``imagenet``, ``none`` or ``bundled`` itself, a ``file`` of tensors, or a ``bundle``."""
-    if init in ("imagenet", "none", "bundled"):
-        return init
-    tensors = Path(init).suffix.lower() in (".safetensors", ".pth", ".pt") and not Path(init).is_dir()
-    return "file" if tensors else "bundle"
-
-
-def with_initial(config: TrainConfig, init: str) -> TrainConfig:
-    """``config`` with the ``instance_mix`` that the weights of a bundle were trained with, unless it names another.
-
-    Raises BundleError for a bundle that cannot be read.
-    """
-    if config.instance_mix or kind_of(init) not in ("bundled", "bundle"):
-        return config
-    network = load_bundle(init).meta.get("network", {})
-    if network.get("backbone") != config.backbone:
-        return config
-    return config.with_options(instance_mix=network.get("instance_mix", 0.0))
 
 
 def initial_network(

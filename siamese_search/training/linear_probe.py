@@ -1,9 +1,8 @@
 """New training heads fitted to a network that already embeds well, before the network itself is touched.
 
-A classifier with random weights sends random gradients into weights that took long to learn, and the first epochs of
-a fine-tuning go into mending what they broke (Kumar et al., "Fine-Tuning can Distort Pretrained Features", ICLR
-2022: first a linear probe, then the whole network). One pass over the images, without augmentation, gives their
-embeddings; the heads then learn from those alone, which costs next to nothing.
+A classifier with random weights sends random gradients into weights that took long to learn (Kumar et al., "Fine-Tuning
+can Distort Pretrained Features", ICLR 2022: first a linear probe, then the whole network). One pass over the images,
+without augmentation, gives their embeddings; the heads then learn from those alone.
 """
 
 from __future__ import annotations
@@ -29,9 +28,8 @@ def fit_heads(
 ) -> list[float]:
     """Fit ``trainer.heads`` to the embeddings that its network gives now; the network stays as it is.
 
-    epochs: passes over the embeddings. progress: called with images embedded so far, and of how many.
-    Returns the mean loss of each pass; empty where there is no head to fit. The same seed and images give the same
-    heads, and every process of a ``torchrun`` ends with those of the first.
+    epochs: passes over the embeddings. progress: called with images embedded so far, and of how many. Returns the mean
+    loss of each pass; empty where there is no head to fit. Every process of a ``torchrun`` ends with the same heads.
     """
     parameters = list(trainer.heads.parameters())
     if not parameters or epochs == 0:

@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from siamese_search.datasets.records import ImageRecord
-from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, save_checkpoint
+from siamese_search.training.checkpoint import (
+    CHECKPOINT_NAME,
+    load_checkpoint,
+    save_checkpoint,
+    write_history,
+)
 from siamese_search.training.config import TrainConfig
-from siamese_search.training.history import write_history
 from siamese_search.training.pixels import PixelSource
 from siamese_search.training.schedule import stage_at
 from siamese_search.training.trainer import StepReport, Trainer
@@ -101,7 +105,7 @@ class Loop:
         progress = self.trainer.progress
         stage = stage_at(self.config, progress.epoch)
         if progress.epoch == stage.first > 0 and progress.step == 0:
-            self.trainer.forget_moments()
+            self.trainer.optimizer.state.clear()  # images of another size have gradients of another scale
         if stage.size == self.pixels.size:
             return
         self.reporter.message(

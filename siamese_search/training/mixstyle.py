@@ -1,8 +1,7 @@
 """MixStyle: other cameras in the middle of the network (Zhou et al., "Domain Generalization with MixStyle", ICLR 2021).
 
-The mean and deviation of the channels of early feature maps hold the style of an image: light, contrast, the colours
-of a camera. Mixed with those of another image of the batch, they teach the rest of the network to do without them.
-Nothing of it is left after training.
+The mean and deviation of the channels of early feature maps hold the style of an image. Mixed with those of another
+image of the batch, they teach the rest of the network to do without them. Nothing of it is left after training.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from siamese_search.model.stages import stages
-from siamese_search.training.moving import moved
+from siamese_search.training.pixels import moved
 
 #: Of the Beta distribution that the shares are drawn from: most are near 0 or 1.
 _ALPHA = 0.1

@@ -109,8 +109,6 @@ class PixelSource:
         """The same on ``device``: from all images there, where they fit, so that only the indices have to travel."""
         import torch
 
-        from siamese_search.training.moving import moved
-
         if self._asked != device:  # once, and again after a change of size
             self._asked = device
             pixels = self._resident
@@ -122,3 +120,10 @@ class PixelSource:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on ``device``. CUDA is not waited for: only pinned memory is copied while the CPU goes on."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

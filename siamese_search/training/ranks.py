@@ -1,8 +1,7 @@
 """Several processes that train one network (``torchrun``): who is who, and what they agree on after every batch.
 
-Every process takes its own batches of the same epoch, so the recipe's batch is the batch of one process. After
-each batch gradients and batch-norm statistics are averaged, so that all processes hold the same bits and the
-first one's checkpoint is the whole state.
+Each takes its own batches of the same epoch. After each batch gradients and batch-norm statistics are averaged, so that
+all hold the same bits and the first one's checkpoint is the whole state.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """The network's forward and backward pass as CUDA graphs: replayed, not launched kernel by kernel.
 
-A small network on a fast GPU waits for the CPU, which launches a thousand kernels in every step. A recorded graph has
-one shape and one place in memory, so what changes from step to step (the images, whose styles are mixed) is copied
-there before each replay.
+A recorded graph has one shape and one place in memory, so what changes from step to step (the images, whose styles are
+mixed) is copied there before each replay.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from siamese_search.model.network import APNNetwork
 from siamese_search.training.mixstyle import mixers
-from siamese_search.training.moving import moved
+from siamese_search.training.pixels import moved
 
 #: False launches every kernel by itself, as where nothing can be recorded.
 RECORD = True

@@ -15,13 +15,12 @@ from numpy.typing import NDArray
 
 from siamese_search._version import __version__
 from siamese_search.datasets.records import Failure, ImageRecord
-from siamese_search.errors import TrainingError, UsageError, printable
-from siamese_search.io.files import atomic_write_text
+from siamese_search.errors import UsageError, printable
 from siamese_search.io.resources import available_cpus
 from siamese_search.model import simple_cnn
 from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.weights_file import save_bundle
-from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_heads
+from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_heads, plot_history
 from siamese_search.training.config import PRESETS, TrainConfig
 from siamese_search.training.data import (
     DataPaths,
@@ -37,17 +36,20 @@ from siamese_search.training.data import (
 from siamese_search.training.directory import (
     RUN_NAME,
     asked_before,
+    data_changed,
+    learned_before,
     refuse_used,
     restore,
+    start_directory,
     tell_failed,
     training_device,
 )
-from siamese_search.training.history import plot_history
-from siamese_search.training.initial import initial_network, kind_of, with_initial
+from siamese_search.training.initial import initial_network
 from siamese_search.training.linear_probe import fit_heads
 from siamese_search.training.loop import Loop, Reporter, Silent
-from siamese_search.training.metric_losses import make_metric_losses
+from siamese_search.training.losses import make_metric_losses
 from siamese_search.training.objective import make_sampler
+from siamese_search.training.options import kind_of, network_of
 from siamese_search.training.pixels import PixelSource
 from siamese_search.training.ranks import Ranks, joined
 from siamese_search.training.schedule import stages
@@ -102,9 +104,8 @@ def train(
 ) -> TrainResult:
     """Train from the beginning into ``request.out``, which becomes a bundle.
 
-    ``stop`` set from elsewhere ends the run after the batch in hand: a checkpoint is written and
-    KeyboardInterrupt raised; :func:`resume` goes on from there to the same curve.
-    Raises TrainingError if the directory already holds a run, DataError and UsageError for what was asked.
+    stop: ends the run after the batch in hand: a checkpoint is written and KeyboardInterrupt raised; :func:`resume`
+    goes on to the same curve. Raises TrainingError if the directory holds a run already, DataError and UsageError.
     """
     request.config.check()
     stages(request.config)  # and so are sizes that cannot be
@@ -113,7 +114,11 @@ def train(
     if request.init == "imagenet" and request.config.backbone == simple_cnn.NAME:
         reporter.message(f"initial weights: random, {simple_cnn.NAME} has none from ImageNet")
         request = replace(request, init="none")
-    request = replace(request, config=with_initial(request.config, request.init))
+    if not request.config.instance_mix:  # the weights of a bundle were trained with its own
+        own = network_of(request.init)
+        if own.get("backbone") == request.config.backbone:
+            mixed = request.config.with_options(instance_mix=own.get("instance_mix", 0.0))
+            request = replace(request, config=mixed)
     return _joined(request, reporter, stop or threading.Event(), resumed=False)
 
 
@@ -249,10 +254,8 @@ def _probe(trainer: Trainer, reporter: Reporter) -> None:
 
 
 def _adopt_heads(trainer: Trainer, request: TrainRequest, split: Split, reporter: Reporter) -> bool:
-    """Starting from a run on the same data, take its classifier and projection too; True where that was done.
-
-    Training small and finishing large (progressive resizing) is two runs; without their heads the second
-    would spend its first epoch learning the identities again.
+    """Starting from a run on the same data (progressive resizing is two), take its classifier and projection too; True
+    where that was done. Without them the first epoch would go into learning the identities again.
     """
     first = Path(request.init)
     try:
@@ -278,8 +281,7 @@ def _learned_from(images: LabelledImages) -> dict[str, Any]:
 
 def _check_same(out: Path, images: LabelledImages) -> None:
     """Raise TrainingError where the data are not those that the run began with: its classes would be other people."""
-    saved = json.loads((out / RUN_NAME).read_text(encoding="utf-8")).get("train")
-    now = _learned_from(images)
+    saved, now = learned_before(out), _learned_from(images)
     if saved is None or saved == now:
         return
     before, there = set(saved["identities"]), set(now["identities"])
@@ -289,29 +291,22 @@ def _check_same(out: Path, images: LabelledImages) -> None:
         for names, what in ((before - there, "gone"), (there - before, "new"))
         if names
     ]
-    raise TrainingError(
-        f"{printable(out)}: the data have changed since this run began: {', '.join(changes) or 'other images'};"
-        " restore them, or begin another run (--init takes over its weights)"
-    )
+    raise data_changed(out, f": {', '.join(changes) or 'other images'}")
 
 
 def _start_directory(request: TrainRequest, split: Split, images: LabelledImages) -> None:
     """Write ``run.json``: the options of the run, and exactly which identities are held out and which it learns."""
-    request.out.mkdir(parents=True, exist_ok=True)
     saved = {
-        "version": __version__,
         "data": written_paths(request.data),
         **({"sources": list(split.sources)} if split.sources else {}),
         "layout": request.layout,
-        "init": str(Path(request.init).resolve())
-        if kind_of(request.init) in ("file", "bundle")
-        else request.init,
+        "init": request.init,
         "teacher": str(request.teacher.resolve()) if request.teacher else None,
         "heldout_identities": split.heldout_identities,
         "train": _learned_from(images),
         "config": asdict(request.config),
     }
-    atomic_write_text(request.out / RUN_NAME, json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
+    start_directory(request.out, saved)
 
 
 def _teacher(request: TrainRequest, images: LabelledImages, reporter: Reporter) -> NDArray[np.float32] | None:

@@ -1,7 +1,5 @@
-"""Stages of a run: training small first and finishing large (progressive resizing), as one schedule.
-
-Most of what a re-identification network learns it learns at half the size, at a quarter of the cost; a few epochs
-at the full size then bring the detail in (Touvron et al., "Fixing the train-test resolution discrepancy", 2019).
+"""Stages of a run: training small first and finishing large (progressive resizing), as one schedule (Touvron et al.,
+"Fixing the train-test resolution discrepancy", 2019): most is learned at half the size, at a quarter of the cost.
 """
 
 from __future__ import annotations

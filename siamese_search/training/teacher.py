@@ -34,11 +34,10 @@ def teacher_vectors(
 ) -> NDArray[np.float32]:
     """The teacher's embeddings, float32 [1 + v, n, t], unit rows: of every record, then of each of its v views.
 
-    path: ``.npz`` with arrays ``keys`` (text; ``SOURCE/KEY`` where a run has several data sets), ``vectors`` [m, t]
-    and perhaps ``views`` [v, m, t], as :func:`save_vectors` writes them; or an OpenVINO IR ``.xml`` (its ``.bin``
-    beside it) or ``.onnx`` whose input is BGR 0–255, float [N, 3, H, W]. config: how many views, and their
-    augmentation; None for no views.
-    Raises DataError for a missing key or a vector that is not finite, UsageError for another kind of file.
+    path: ``.npz`` as :func:`save_vectors` writes it (arrays ``keys``, ``vectors`` [m, t] and perhaps ``views`` [v, m,
+    t]); or an OpenVINO IR ``.xml`` or ``.onnx`` whose input is BGR 0–255, float [N, 3, H, W]. config: how many views,
+    and their augmentation; None for no views. Raises DataError for a missing key or a vector that is not finite,
+    UsageError for another kind of file.
     """
     if not path.is_file():
         raise DataError(f"{printable(path)}: no such teacher file")

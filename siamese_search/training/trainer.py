@@ -18,17 +18,21 @@ from torch.nn import functional as F
 from siamese_search.errors import TrainingError, UsageError
 from siamese_search.model.network import APNNetwork
 from siamese_search.training.augment import TAUGHT, augment, draw, mixed, view_draws, view_mix
-from siamese_search.training.backbone import freeze, hold
+from siamese_search.training.backbone import freeze, hold, trim
 from siamese_search.training.config import TrainConfig
-from siamese_search.training.losses import TripletLoss, cosine_regression, similarity_matching
-from siamese_search.training.metric_losses import make_metric_losses, metric_loss
+from siamese_search.training.losses import (
+    TripletLoss,
+    cosine_regression,
+    make_metric_losses,
+    metric_loss,
+    similarity_matching,
+)
 from siamese_search.training.mixstyle import add_mixstyle
-from siamese_search.training.moving import moved
 from siamese_search.training.objective import Sampler, collapsed_loss, make_sampler, triplet_objective
+from siamese_search.training.pixels import moved
 from siamese_search.training.ranks import SINGLE, Ranks
 from siamese_search.training.recorded import Passes
 from siamese_search.training.schedule import stage_at
-from siamese_search.training.trimmed import trim
 
 
 class Images(Protocol):
@@ -73,10 +77,9 @@ class Trainer:
     """Trains ``network`` on images with integer labels.
 
     labels: int64 [n], 0 … classes-1. sampler: which images form a batch; by default what ``config.batches`` says.
-    teacher: float32 [1 + v, n, t] unit rows, of the plain images and of v views (``augment.view_draws``); or None.
-    Every random draw depends only on (seed, epoch, step, rank), so a run resumed from a checkpoint repeats the one
-    never interrupted.
-    ranks: the processes that train together; each sees the whole data set and takes its share of the batches.
+    teacher: float32 [1 + v, n, t] unit rows, of the plain images and of v views; or None. ranks: the processes that
+    train together. Every random draw depends only on (seed, epoch, step, rank), so a resumed run repeats the one never
+    interrupted.
     """
 
     def __init__(
@@ -215,10 +218,6 @@ class Trainer:
     def learning_rate(self, epoch: float) -> float:
         """The learning rate at a fractional epoch, of the stage that it is in."""
         return stage_at(self.config, epoch).learning_rate(epoch, self.config.schedule)
-
-    def forget_moments(self) -> None:
-        """Start the optimiser afresh: images of another size have gradients of another scale."""
-        self.optimizer.state.clear()
 
     def _step(self, batch: NDArray[np.int64]) -> tuple[float, float, float]:
         """One optimiser step; returns the loss, its triplet part and the triplet accuracy."""

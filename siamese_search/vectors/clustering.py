@@ -2,14 +2,13 @@
 
 Two images that share many of their reciprocal neighbours are likely one identity, more surely than their cosine alone
 says (Zhong et al., CVPR 2017; :mod:`siamese_search.vectors.k_reciprocal`). Clusters are merged, the most similar first,
-by the mean of that similarity over all pairs between them (UPGMA), while it is at least ``least``. Where a cosine
-threshold is given, the mean cosine must reach it too: reciprocal neighbours are relative, and among strangers
-somebody is always nearest.
+by the mean of that similarity over all pairs between them (UPGMA), while it is at least ``least``; the mean cosine must
+reach its threshold too, where one is given: among strangers somebody is always nearest.
 
-Nearly all pairs have similarity 0 and are not stored, so memory grows with n. Each cluster holds the summed
-similarity to others under the names that they had when it was made, and resolves these when it is looked at. A
-merge can only lower a mean (it is reducible), so a cluster's best similarity of before is a bound: those are kept in a
-heap, and the first whose bound still holds is merged.
+Nearly all pairs have similarity 0 and are not stored, so memory grows with n. Each cluster holds the summed similarity
+to others under the names that they had when it was made, and resolves these when it is looked at. A merge can only
+lower a mean (it is reducible), so a cluster's best similarity of before is a bound: those are kept in a heap, and the
+first whose bound still holds is merged.
 """
 
 from __future__ import annotations

@@ -66,12 +66,10 @@ def rerank(
 ) -> NDArray[np.float32]:
     """Re-ranked similarities float32 [q, g] of queries [q, d] to gallery [g, d], both with unit rows.
 
-    same_image: int64 [q], each query's own place in the gallery or -1; such a query is one image, not two.
-    All queries take part in all neighbourhoods, so a query's row depends on the others that are asked with it;
-    a short list of one query (its first hundred results, say) is a gallery as good as any.
-    Images at the same distance rank by place: the gallery's in order, then the queries that are not in it. More
-    neighbours than there are images means all of them. An empty side gives an empty result.
-    Raises ValueError for shapes that do not fit, rows that are not of unit length and places that do not exist.
+    same_image: int64 [q], each query's own place in the gallery or -1; such a query is one image, not two. All queries
+    take part in all neighbourhoods, so a query's row depends on the others that are asked with it. Images at the same
+    distance rank by place. More neighbours than there are images means all of them. An empty side gives an empty
+    result. Raises ValueError for shapes, rows and places that cannot be.
     """
     blocks = list(reranked_blocks(queries, gallery, how, same_image=same_image))
     return np.concatenate(blocks) if blocks else np.empty((0, len(gallery)), np.float32)

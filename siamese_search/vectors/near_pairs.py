@@ -1,9 +1,9 @@
 """near_pairs(): all pairs of vectors whose cosine similarity reaches a threshold, exactly, without an n×n matrix.
 
-For unit vectors |x - y|² = 2 - 2 x·y, and no rotation or projection makes a distance larger. So the vectors are
-rotated onto the principal axes of a sample of them, and two whose first coordinates alone are farther apart than the
-threshold allows need not be compared in full. That is exact, and most pairs end there. 100,000 of 512-D at
-0.9 take 24 s of processor time; plain products take 70 s, asking the gallery 576 s (``benchmarks/duplicates.py``).
+For unit vectors |x - y|² = 2 - 2 x·y, and no rotation or projection makes a distance larger. So the vectors are rotated
+onto the principal axes of a sample of them, and two whose first coordinates alone are too far apart need not be
+compared in full. 100,000 of 512-D at 0.9 take 24 s of processor time; plain products take 70 s
+(``benchmarks/duplicates.py``).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import siamese_search as sss
-from siamese_search.api.results import Results
+from siamese_search.api.handle import Results
 from siamese_search.datasets.demo import generate_demo
 from siamese_search.model.bundle import Bundle
 

@@ -18,7 +18,7 @@ from siamese_search.options import layout_of
 from siamese_search.training.options import RunOptions
 
 pytest.importorskip("re2", reason="google-re2 is not installed")
-from siamese_search.datasets.naming import Naming, proposal
+from siamese_search.datasets.names import Naming, proposal
 
 BUS = r"(?P<identity>.+)_cam(?P<camera>\d+)"
 BUSES = [f"bus_{bus:04}_cam{camera}.jpg" for bus in (1, 2, 3) for camera in (1, 2)]

@@ -16,7 +16,7 @@ from siamese_search.evaluation.labels import Labels
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.io.images import read_image
-from siamese_search.model.flip import FlipEmbedder
+from siamese_search.model.embedder import FlipEmbedder
 from siamese_search.vectors.k_reciprocal import KReciprocal, rerank
 
 CONTRACT = {
@@ -224,7 +224,7 @@ def test_flip_holds_for_every_figure_and_is_named(make_images, embedder, memory_
 
 
 def test_queries_are_asked_in_bounded_groups(make_images, embedder, memory_gallery, monkeypatch):
-    monkeypatch.setattr("siamese_search.gallery.paging.HITS_AT_ONCE", 30)
+    monkeypatch.setattr("siamese_search.retrieval.ranking.HITS_AT_ONCE", 30)
     gallery = memory_gallery()
     report = evaluate(make_images(), embedder, gallery)
     assert gallery.asked == [(2, 12)] * 6

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from siamese_search.model.export import _store_half  # noqa: E402
+from siamese_search.model.weights_file import _store_half  # noqa: E402
 
 
 def stored(values: np.ndarray) -> tuple[np.ndarray, bool]:

@@ -3,8 +3,7 @@ from __future__ import annotations
 import numpy as np
 
 from siamese_search.model.bundle import Bundle
-from siamese_search.model.embedder import load_embedder
-from siamese_search.model.flip import FlipEmbedder
+from siamese_search.model.embedder import FlipEmbedder, load_embedder
 
 
 class Sides:

@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from siamese_search.errors import UsageError  # noqa: E402
-from siamese_search.model.instance_mix import mix_statistics  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
+from siamese_search.model.stages import mix_statistics  # noqa: E402
 from siamese_search.model.weights_file import fingerprint_of  # noqa: E402
 
 
@@ -117,7 +117,7 @@ def test_a_backbone_without_such_normalisations_is_refused():
 def test_the_exported_graph_says_the_same():
     pytest.importorskip("onnx")
     ort = pytest.importorskip("onnxruntime")
-    from siamese_search.model.export import export_onnx
+    from siamese_search.model.weights_file import export_onnx
 
     network = APNNetwork(NetworkSpec("test_efficientnet", 16, 96, 48, instance_mix=0.4)).eval()
     images = np.random.default_rng(2).integers(0, 255, (3, 96, 48, 3)).astype(np.uint8)

@@ -15,8 +15,7 @@ import pytest
 import torch
 
 from siamese_search.errors import BundleError
-from siamese_search.model.bundle import Bundle, load_bundle
-from siamese_search.model.contents import wants_other_files, weights_fingerprint
+from siamese_search.model.bundle import Bundle, load_bundle, wants_other_files, weights_fingerprint
 from siamese_search.model.embedder import OnnxEmbedder
 from siamese_search.model.network import APNNetwork
 from siamese_search.model.weights_file import fingerprint_of, load_network, save_bundle, stored_state

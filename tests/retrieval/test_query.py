@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import ColourEmbedder, MemoryGallery, write_image
+from searching import Searcher
 
 from ingest.pipeline import run_ingest
 from siamese_search.errors import ImageError, UsageError
 from siamese_search.io.images import read_image
 from siamese_search.retrieval.query import AWAY, Probe, SameImage, fuse, push_away
-from siamese_search.retrieval.searcher import Searcher
 
 
 @pytest.fixture(scope="module")

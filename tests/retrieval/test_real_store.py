@@ -6,12 +6,12 @@ import sys
 
 import pytest
 from fakes import MODEL, ColourEmbedder, MemoryGallery, write_image, write_market
+from searching import Searcher
 
 from ingest.pipeline import run_ingest
 from siamese_search.errors import FilterError
 from siamese_search.gallery import open_gallery
 from siamese_search.gallery.filters import Condition
-from siamese_search.retrieval.searcher import Searcher
 
 
 def test_the_embedded_store_answers_as_the_oracle_does(tmp_path):

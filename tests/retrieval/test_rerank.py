@@ -11,6 +11,7 @@ from fakes import MODEL, ColourEmbedder, MemoryGallery, write_image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from searching import Searcher
 
 from ingest.pipeline import run_ingest
 from siamese_search.errors import UsageError
@@ -18,8 +19,7 @@ from siamese_search.gallery import open_gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.storage import Storage
 from siamese_search.io.images import read_image
-from siamese_search.retrieval import rerank as reranking
-from siamese_search.retrieval.searcher import Searcher
+from siamese_search.retrieval import ranking as reranking
 from siamese_search.vectors.k_reciprocal import rerank
 
 from ..gallery import memory

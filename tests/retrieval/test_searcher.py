@@ -8,6 +8,7 @@ import pytest
 from fakes import ColourEmbedder, MemoryGallery, meets, write_image, write_market
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from searching import Searcher
 
 from ingest.pipeline import run_ingest
 from siamese_search.errors import ImageError, ModelMismatchError, StoreError, UsageError
@@ -16,7 +17,6 @@ from siamese_search.gallery.filters import Condition
 from siamese_search.io.images import read_image
 from siamese_search.retrieval import searcher as module
 from siamese_search.retrieval.results import SearchResult
-from siamese_search.retrieval.searcher import Searcher
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from siamese_search.datasets.joining import Source
 from siamese_search.datasets.layouts import Dataset
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, UsageError
-from siamese_search.training.holdout import HoldOut, choose_held, choose_held_by_source
+from siamese_search.training.data import HoldOut, choose_held, choose_held_by_source
 
 
 def people(root: str, *names: str, layout: str = "folders") -> Dataset:

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch")
 
 from torch import nn  # noqa: E402
 
-from siamese_search.training.trimmed import TrimmedConv2d, trim  # noqa: E402
+from siamese_search.training.backbone import TrimmedConv2d, trim  # noqa: E402
 
 
 @pytest.mark.parametrize("size", [(4, 2), (1, 1), (2, 9), (8, 4), (3, 3)])

@@ -1,9 +1,7 @@
 """What an export writes: CSV, JSON Lines, Parquet, NumPy's .npz, a data set for FiftyOne.
 
-Parquet, by pyarrow, has one typed column per field; the vector is a fixed-size list of float32. The .npz has one array
-per field, without pickle, and text as fixed-width Unicode. An array's header says its length and the width of its
-longest text, which are known at the end only. So each column is first put on disk as it comes, and then written into
-the archive a piece at a time.
+An array's header in an .npz says its length and the width of its longest text, known at the end only. So each column is
+first put on disk as it comes, and then written into the archive a piece at a time.
 """
 
 from __future__ import annotations
@@ -11,23 +9,28 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import re
+import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from siamese_search.curation.export.rows import Batch, Column
-from siamese_search.errors import DataError, MissingExtraError, printable
-from siamese_search.gallery.contract import Vectors
+from siamese_search.curation.export.rows import Batch, Column, batches, columns_of
+from siamese_search.errors import DataError, MissingExtraError, SiameseSearchError, UsageError, printable
+from siamese_search.gallery.contract import Gallery, Vectors
+from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.payload import LABELLED
 from siamese_search.io.csv_cells import CsvWriter, write_cell
+from siamese_search.io.files import atomic_path, check_output, fsync_directory
 
 _PIECE = 4096
 #: A single long text widens its whole column: beyond this many bytes nobody could load it.
@@ -226,11 +229,9 @@ def write_fiftyone(
 
         fo.Dataset.from_dir(dataset_dir=OUT, dataset_type=fo.types.FiftyOneDataset)
 
-    ``metadata.json`` has no ``version`` key, which makes it the variant of FiftyOne's LegacyFiftyOneDatasetImporter:
-    every version reads that one, and it needs neither object ids nor FiftyOne's database schema. ``samples.json`` holds
-    a sample per image, by absolute path: images are not copied.
-    identity: a Classification, so that FiftyOne colours, filters and evaluates by it. All other fields are plain;
-    the vector is the vector field ``embedding``. about: goes into ``dataset.info``.
+    ``metadata.json`` has no ``version`` key: every version of FiftyOne reads that variant. Images are named by absolute
+    path. identity: a Classification; all other fields are plain, the vector is ``embedding``. about: goes into
+    ``dataset.info``.
     """
     names = _names([column for column in columns if column.field not in _LEFT_OUT])
     where = next((at for at, column in enumerate(columns) if column.field == "path"), None)
@@ -282,3 +283,76 @@ def _packed(vector: Vectors) -> dict[str, Any]:
     np.save(buffer, vector, allow_pickle=False)
     packed = zlib.compress(buffer.getvalue(), 1)
     return {"$binary": {"base64": base64.b64encode(packed).decode("ascii"), "subType": "00"}}
+
+
+FORMATS = ("parquet", "npz", "csv", "jsonl", "fiftyone")
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """points: written. left_out: those that the format has no place for (FiftyOne: images without a path)."""
+
+    points: int
+    left_out: int = 0
+
+
+def format_of(out: Path, wanted: str | None) -> str:
+    """The format that is asked for, or that the name says. Raises UsageError where neither does."""
+    suffix = out.suffix.lower().removeprefix(".")
+    if wanted is None and suffix not in FORMATS:
+        raise UsageError(
+            f"{printable(out)}: name the file .parquet, .npz, .csv or .jsonl, or give --format {'|'.join(FORMATS)}"
+        )
+    return wanted or suffix
+
+
+def export_gallery(
+    gallery: Gallery,
+    out: Path,
+    format: str,
+    where: Sequence[Condition] = (),
+    *,
+    vectors: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> Exported:
+    """Write the points that meet the conditions, by ascending id. Memory does not grow with their number.
+
+    A file that exists is replaced when the new one is whole; a directory (fiftyone) must be new or empty. Raises
+    UsageError, MissingExtraError (parquet), DataError, SiameseSearchError where ``out`` cannot be written.
+    """
+    if format == "parquet":
+        check_pyarrow()
+    columns = columns_of(gallery.fields())
+    rows = batches(gallery, columns, where, vectors=vectors, progress=progress)
+    dim = gallery.dim if vectors else None
+    about = {"model": gallery.model.fingerprint, "gallery": gallery.name}
+    try:
+        check_output(out, directory=format == "fiftyone")
+        if format == "fiftyone":
+            return _directory(out, lambda aside: Exported(*write_fiftyone(rows, columns, aside, about=about)))
+        with atomic_path(out) as aside:
+            if format == "parquet":
+                return Exported(write_parquet(rows, columns, aside, dim=dim, about=about))
+            if format == "npz":
+                return Exported(write_npz(rows, columns, aside, dim=dim))
+            if format == "csv":
+                return Exported(write_csv(rows, columns, aside, vectors=vectors))
+            return Exported(write_jsonl(rows, columns, aside))
+    except OSError as error:
+        raise SiameseSearchError(f"{printable(out)}: cannot be written: {error.strerror or error}") from None
+
+
+def _directory(out: Path, write: Callable[[Path], Exported]) -> Exported:
+    if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
+        raise UsageError(f"{printable(out)} exists: name a new directory")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{out.name[:80]}.", dir=out.parent))
+    try:
+        done = write(aside)
+        aside.chmod(0o755)
+        aside.replace(out)
+        fsync_directory(out.parent)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    return done

@@ -1,9 +1,10 @@
-"""Between our types and Qdrant Edge's: vectors, points, conditions, errors."""
+"""Between our types and Qdrant Edge's: vectors, points, conditions, errors; and queries, always in the same order."""
 
 from __future__ import annotations
 
 import os
 import threading
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, cast
@@ -12,9 +13,8 @@ import numpy as np
 import qdrant_edge as edge
 
 from siamese_search.errors import SiameseSearchError, StoreError
-from siamese_search.gallery.contract import Vectors
-from siamese_search.gallery.fields import json_path
-from siamese_search.gallery.filters import BOUNDS, Condition, exact_ordering
+from siamese_search.gallery.contract import Hit, Vectors
+from siamese_search.gallery.fields import FilterMaker
 from siamese_search.gallery.storage import EF_CONSTRUCT, EF_FILTERED, EF_SEARCH, OVERSAMPLING, M, Storage
 
 #: Larger than any segment, in kB: build nothing.
@@ -73,9 +73,8 @@ def shard_config(
 def search_params(storage: Storage, k: int, *, exact: bool, filtered: bool) -> edge.SearchParams:
     """How to search for k points: exactly, or in the quantised copy (rescored) and the index where there are any.
 
-    filtered: in a graph, neighbours of neighbours are looked at too (ACORN, L. Patel et al., SIGMOD 2024), whatever
-    share of the points passes, and more candidates; without that a filter that one in three passes leaves a recall of
-    0.5. It changes nothing where there is no graph. Small galleries are searched exactly then, which the caller says.
+    filtered: in a graph, neighbours of neighbours are looked at too (ACORN, L. Patel et al., SIGMOD 2024), and more
+    candidates; without that a filter that one in three passes leaves a recall of 0.5.
     """
     oversampling = OVERSAMPLING.get(storage.quantisation)
     exact = exact or (oversampling is not None and k * oversampling > _MOST_RESCORED)
@@ -114,8 +113,7 @@ def bool_fields(types: Mapping[str, str]) -> list[str]:
 def encode_bools(payload: dict[str, Any], names: Sequence[str]) -> None:
     """Truth values as the engine stores them, in place: the texts ``true`` and ``false``.
 
-    Edge 0.9's ``MatchValue(True)`` becomes a match with the integer 1, which no truth value meets: stored as
-    they are, these fields could not be filtered. As text they can, and widening a field to str costs nothing.
+    Edge 0.9's ``MatchValue(True)`` becomes a match with the integer 1, which no truth value meets.
     """
     for name in names:
         if name in payload:
@@ -132,50 +130,24 @@ def decode_bools(payload: dict[str, Any] | None, names: Sequence[str]) -> dict[s
     return payload
 
 
-def to_filter(conditions: Sequence[Condition]) -> edge.Filter | None:
-    """The engine's filter; None for no conditions."""
-    must: list[Any] = []
-    must_not: list[Any] = []
-    for one in conditions:
-        path = json_path(one.field)
-        if one.operator == "present":
-            must_not.append(edge.IsEmptyCondition(path))
-        elif one.operator == "=":
-            must.append(_any_of(path, one.values))
-        elif one.operator == "!=":
-            must_not.append(_any_of(path, one.values))
-        else:
-            must.append(_ordered(path, one))
-    if not must and not must_not:
-        return None
-    return edge.Filter(must=must, must_not=must_not)
+class _Filters(FilterMaker):
+    def match(self, path: str, values: Sequence[Any]) -> edge.FieldCondition:
+        if isinstance(values[0], bool):
+            values = [_BOOL_TEXT[value] for value in values]
+        match = edge.MatchValue(values[0]) if len(values) == 1 else edge.MatchAny(list(values))
+        return edge.FieldCondition(path, match=match)
+
+    def within(self, path: str, **bounds: float) -> edge.FieldCondition:
+        return edge.FieldCondition(path, range=edge.RangeFloat(**bounds))
+
+    def absent(self, path: str) -> edge.IsEmptyCondition:
+        return edge.IsEmptyCondition(path)
+
+    def joined(self, **parts: Any) -> edge.Filter:
+        return edge.Filter(**parts)
 
 
-def _ordered(path: str, one: Condition) -> Any:
-    ordering, numbers = exact_ordering(one)
-    parts: list[Any] = [_any_of(path, numbers)] if numbers else []
-    if ordering is not None:
-        limits: dict[str, Any] = {BOUNDS[ordering.operator]: float(ordering.values[0])}
-        parts.append(edge.FieldCondition(path, range=edge.RangeFloat(**limits)))
-    if not parts:  # no 64-bit number lies beyond the last one
-        last = _any_of(path, one.values)
-        return edge.Filter(must=[last], must_not=[last])
-    return edge.Filter(should=parts)
-
-
-def _any_of(path: str, values: Sequence[Any]) -> Any:
-    first = values[0]
-    if isinstance(first, bool):
-        values = [_BOOL_TEXT[v] for v in values]
-        first = values[0]
-    if isinstance(first, float):
-        # The engine matches only text, integers and truth values; a number is a range of one point.
-        return edge.Filter(
-            should=[edge.FieldCondition(path, range=edge.RangeFloat(gte=v, lte=v)) for v in values]
-        )
-    if len(values) == 1:
-        return edge.FieldCondition(path, match=edge.MatchValue(first))
-    return edge.FieldCondition(path, match=edge.MatchAny(list(values)))
+FILTERS = _Filters()
 
 
 _stderr = threading.Lock()
@@ -240,3 +212,86 @@ def translated(what: str) -> Iterator[None]:
 
 def _is_panic(error: BaseException) -> bool:
     return type(error).__name__ == "PanicException"
+
+
+class Ask:
+    """What is the same for all queries of a batch."""
+
+    def __init__(
+        self,
+        where: edge.Filter | None,
+        with_vectors: bool,
+        with_payload: bool,
+        params: edge.SearchParams,
+    ) -> None:
+        self.where, self.params = where, params
+        self.with_vectors, self.with_payload = with_vectors, with_payload
+
+    def request(self, row: Vectors, limit: int, *, bare: bool = False) -> edge.QueryRequest:
+        return edge.QueryRequest(
+            limit=limit,
+            query=edge.Query.Nearest(cast(Any, row)),  # an array: taken as it is, without a list of floats
+            filter=self.where,
+            params=self.params,
+            with_payload=self.with_payload and not bare,
+            with_vector=self.with_vectors and not bare,
+        )
+
+
+#: Points in order, the score of each, and whether their payload and vector are still to be fetched.
+Ranking = tuple[list[edge.ScoredPoint], list[float], bool]
+
+
+def nearest(shard: edge.EdgeShard, rows: Vectors, k: int, ask: Ask) -> Iterator[Ranking]:
+    """The k nearest to each row [n, d], by score descending, then id ascending.
+
+    The engine breaks ties as it likes. So one more is asked for, and where the score at the k-th place goes on to the
+    last one fetched, more and more, until the tie ends or the points do.
+    """
+    requests = [ask.request(row, k + 1) for row in rows]
+    results = (
+        shard.query_batch(edge.QueryBatchRequest(requests))
+        if len(requests) > 1
+        else [shard.query(requests[0])]
+    )
+    for row, found in zip(rows, results):
+        limit = k + 1
+        points, scores = _ranked(found)
+        bare = False
+        while len(points) == limit and scores[k - 1] == scores[-1]:
+            limit *= 8
+            points, scores = _ranked(shard.query(ask.request(row, limit, bare=True)))
+            bare = ask.with_payload or ask.with_vectors
+        yield points[:k], scores[:k], bare
+
+
+def _ranked(found: Sequence[edge.ScoredPoint]) -> tuple[list[edge.ScoredPoint], list[float]]:
+    """Points by score descending, then id ascending, and their scores."""
+    # Clipped before sorting: rounding puts equal vectors at 1.0000001, and a cosine ends at 1.
+    scores = np.clip([point.score for point in found], -1.0, 1.0)
+    if not (scores[1:] < scores[:-1]).all():  # an id costs more than all the rest: only ties ask for it
+        keys = scores.tolist()
+        order = sorted(range(len(keys)), key=lambda i: (-keys[i], cast(uuid.UUID, found[i].id).int))
+        return [found[i] for i in order], scores[order].tolist()
+    return list(found), scores.tolist()
+
+
+def hits(
+    points: Sequence[edge.ScoredPoint | edge.Record], scores: Sequence[float], bools: Sequence[str]
+) -> list[Hit]:
+    return [
+        Hit(
+            str(point.id),
+            score,
+            decode_bools(point.payload, bools),
+            to_vector(point.vector),
+        )
+        for point, score in zip(points, scores)
+    ]
+
+
+def filled(shard: edge.EdgeShard, points: Sequence[edge.ScoredPoint], ask: Ask) -> list[edge.Record]:
+    """The same points with what was asked for, in the same order."""
+    wanted = shard.retrieve([point.id for point in points], ask.with_payload, ask.with_vectors)
+    records = {record.id: record for record in wanted}
+    return [records[point.id] for point in points]

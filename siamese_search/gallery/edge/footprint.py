@@ -27,8 +27,7 @@ _PIECE = 2 << 20
 def measure(generation: Path, storage: Storage) -> tuple[int, int]:
     """(space on disk, memory that a search needs), in bytes; sparse files count what they hold.
 
-    The second is an estimate: all but the payloads, the log and, beside a quantised copy, the vectors, of which a
-    search reads some pages only.
+    The second is all but the payloads, the log and, beside a quantised copy, the vectors.
     """
     disk = resident = 0
     for file in generation.rglob("*"):
@@ -56,11 +55,10 @@ def _is_read(inside: tuple[str, ...], storage: Storage) -> bool:
 
 
 def read_ahead(shard: Path, storage: Storage) -> None:
-    """Ask the system to read what opening and a search will want, in large pieces: the engine maps its files, and
-    takes them page by page where they are not in memory.
+    """Ask the system to read what opening and a search will want, in large pieces: the engine takes it page by page.
 
-    50,000 points from a busy disk: 0.6 s instead of 14 s. What is in memory already is not asked for: that costs
-    90 ms for a million points, looking at one page of each piece 2 ms.
+    50,000 points from a busy disk: 0.6 s instead of 14 s. What is in memory already is not asked for: that costs 90 ms
+    for a million points, looking at one page of each piece 2 ms.
     """
     if not hasattr(os, "posix_fadvise"):
         return
@@ -75,9 +73,8 @@ def read_ahead(shard: Path, storage: Storage) -> None:
 def kept_in_memory(shard: Path, storage: Storage) -> Iterator[None]:
     """While the engine closes a shard: leave in memory what a search reads.
 
-    On closing, the engine has the system take all pages of its files out of memory (MADV_PAGEOUT), so that the next
-    search would read a million points' 480 MB from disk again. Pages that are mapped a second time are spared. Only
-    what is in memory is mapped: closing reads nothing.
+    On closing, the engine has the system take all pages of its files out of memory (MADV_PAGEOUT). Pages that are
+    mapped a second time are spared. Only what is in memory is mapped: closing reads nothing.
     """
     maps: list[mmap.mmap] = []
     try:

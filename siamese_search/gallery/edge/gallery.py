@@ -1,8 +1,7 @@
 """The embedded engine: a gallery in a directory, on Qdrant Edge.
 
-Search is exact, or goes through a quantised copy first (:mod:`..storage`), until :meth:`EmbeddedGallery.optimise`
-builds an HNSW index, which pays only for large galleries (:func:`..storage.pays_index`). Vectors are stored as
-sent (Dot distance on unit vectors), in float32 or rounded to float16.
+Search is exact, or goes through a quantised copy first, until :meth:`EmbeddedGallery.optimise` builds an HNSW index,
+which pays only for large galleries (:func:`..storage.pays_index`). Dot distance on unit vectors keeps them as sent.
 """
 
 from __future__ import annotations
@@ -30,25 +29,32 @@ from siamese_search.gallery.contract import (
 )
 from siamese_search.gallery.edge import journal, layout
 from siamese_search.gallery.edge.convert import (
+    FILTERS,
+    Ask,
     bool_fields,
     decode_bools,
     encode_bools,
+    filled,
+    hits,
+    nearest,
     search_params,
-    to_filter,
     to_points,
     to_vector,
 )
 from siamese_search.gallery.edge.footprint import has_index, measure
 from siamese_search.gallery.edge.lease import ShardLease
 from siamese_search.gallery.edge.optimise_child import run_in_child
-from siamese_search.gallery.edge.queries import Ask, filled, hits, nearest
 from siamese_search.gallery.edge.tally import size
 from siamese_search.gallery.fields import (
+    CHUNK,
     UNINDEXED,
     canonical_ids,
+    checked_points,
+    chunks,
     gather,
     json_path,
     json_paths,
+    most_frequent,
     one_per_id,
     reads_as,
     settle,
@@ -57,21 +63,15 @@ from siamese_search.gallery.fields import (
 from siamese_search.gallery.filters import Condition, check
 from siamese_search.gallery.storage import exact_if_filtered
 
-#: Points per engine call: large enough to be fast, small enough to let a waiting search in soon.
-_CHUNK = 1000
 _QUERY_CHUNK = 64
 _MAX_K = 2**31
 
 
 class EmbeddedGallery(Gallery):
-    """One gallery of a directory store. Made by :func:`siamese_search.gallery.open_gallery`.
+    """One gallery of a directory store. Made by :func:`siamese_search.gallery.open_gallery`. Thread-safe.
 
-    Thread-safe. Several processes may have it open: each takes its turn (:mod:`.lease`), so calls may wait
-    and raise StoreBusyError naming the holder. ``mode`` "r" refuses writes.
-
-    It stands for one generation until it is closed. After another was published, a reader goes on in its own
-    (as long as that is kept), so that no answer mixes two; a writer's next call raises GalleryReplacedError, so
-    that nothing is written where nobody looks. A reader's does too once its generation has been deleted.
+    Several processes may have it open: each takes its turn (:mod:`.lease`), so calls may wait and raise StoreBusyError
+    naming the holder. ``mode`` "r" refuses writes. It stands for one generation: see :meth:`Store.open`.
     """
 
     def __init__(
@@ -95,13 +95,11 @@ class EmbeddedGallery(Gallery):
 
     def upsert(self, ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload]) -> None:
         self._writable()
-        rows = self.storage.rounded(unit_rows(vectors, self.dim))
-        if not len(ids) == len(rows) == len(payloads):
-            raise ValueError(f"{len(ids)} ids, {len(rows)} vectors and {len(payloads)} payloads do not match")
-        names = canonical_ids(ids)
-        for start in range(0, len(names), _CHUNK):
-            part = slice(start, start + _CHUNK)
-            room = 4 * rows[part].nbytes + 4 * len(str(payloads[part])) + 1024 * _CHUNK
+        names, rows = checked_points(ids, vectors, payloads, self.dim)
+        rows = self.storage.rounded(rows)
+        for start in range(0, len(names), CHUNK):
+            part = slice(start, start + CHUNK)
+            room = 4 * rows[part].nbytes + 4 * len(str(payloads[part])) + 1024 * CHUNK
             with self._lease.use(writing=True, room=room) as shard:
                 # Settled under the lock: another writer may have added fields since our last turn.
                 settled, changed = settle(payloads[part], self._lease.types, row_offset=start)
@@ -118,10 +116,9 @@ class EmbeddedGallery(Gallery):
 
     def set_payload(self, ids: Sequence[str], payloads: Sequence[Payload]) -> None:
         self._writable()
-        wanted = list(one_per_id(canonical_ids(ids), payloads).items())
-        for start in range(0, len(wanted), _CHUNK):
-            part = dict(wanted[start : start + _CHUNK])
-            with self._lease.use(writing=True, room=4 * len(str(part)) + 1024 * _CHUNK) as shard:
+        for some in chunks(list(one_per_id(canonical_ids(ids), payloads).items())):
+            part = dict(some)
+            with self._lease.use(writing=True, room=4 * len(str(part)) + 1024 * CHUNK) as shard:
                 # The engine refuses ids that are not there.
                 there = [str(record.id) for record in shard.retrieve(list(part), False, False)]
                 changes, changed = gather({one: part[one] for one in there}, self._lease.types)
@@ -140,9 +137,7 @@ class EmbeddedGallery(Gallery):
 
     def delete(self, ids: Sequence[str]) -> None:
         self._writable()
-        names = canonical_ids(ids)
-        for start in range(0, len(names), _CHUNK):
-            part = names[start : start + _CHUNK]
+        for part in chunks(canonical_ids(ids)):
             with self._lease.use(writing=True) as shard:
                 journal.note(self.generation, part)
                 shard.update(edge.UpdateOperation.delete_points(list(part)))
@@ -197,10 +192,10 @@ class EmbeddedGallery(Gallery):
     def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[StoredPoint | None]:
         names = canonical_ids(ids)
         found: dict[str, StoredPoint] = {}
-        for start in range(0, len(names), _CHUNK):
+        for part in chunks(names):
             with self._lease.use() as shard:
                 bools = self._bools()
-                for record in shard.retrieve(list(names[start : start + _CHUNK]), True, with_vectors):
+                for record in shard.retrieve(list(part), True, with_vectors):
                     point = _stored(record, bools)
                     found[point.id] = point
         return [found.get(name) for name in names]
@@ -260,13 +255,13 @@ class EmbeddedGallery(Gallery):
                 hits = [(hit.value, hit.count) for hit in shard.facet(request) if hit.count]
                 if kind == "bool":
                     hits = [(value == "true", count) for value, count in hits]
-                return dict(sorted(hits, key=_by_count))
+                return most_frequent(dict(hits), limit)
         # The engine counts neither floats nor what has no index.
         counts = Counter(
             point.payload[field]
             for point in self.scroll([*where, Condition(field, "present")], fields=[field])
         )
-        return dict(sorted(counts.items(), key=_by_count)[:limit])
+        return most_frequent(counts, limit)
 
     def fields(self) -> dict[str, str]:
         with self._lease.use():
@@ -286,10 +281,8 @@ class EmbeddedGallery(Gallery):
         self._lease.flush()
 
     def optimise(self, *, index: bool | None = None, progress: OptimiseProgress | None = None) -> bool:
-        """As the contract; in a child process, on a copy of the shard (:mod:`.optimise`).
-
-        Searches and writes of others go on in the shard as it is, and wait only while it is copied and swapped.
-        Interrupting (Ctrl-C) kills the child and leaves the gallery as it was.
+        """As the contract; in a child process, on a copy of the shard (:mod:`.optimise`). Interrupting (Ctrl-C) kills
+        the child and leaves the gallery as it was.
         """
         self._writable()
         points = self.count()  # opens, so that pending work and errors come up here
@@ -358,12 +351,8 @@ class EmbeddedGallery(Gallery):
             raise StoreError(f"{self._what} is open for reading only")
 
     def _filter(self, where: Sequence[Condition]) -> edge.Filter | None:
-        return to_filter([check(one, self._lease.types) for one in where]) if where else None
+        return FILTERS.filter_of([check(one, self._lease.types) for one in where]) if where else None
 
 
 def _stored(record: edge.Record, bools: Sequence[str]) -> StoredPoint:
     return StoredPoint(str(record.id), decode_bools(record.payload, bools), to_vector(record.vector))
-
-
-def _by_count(item: tuple[Any, int]) -> tuple[int, Any]:
-    return -item[1], item[0]

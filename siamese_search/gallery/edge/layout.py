@@ -29,7 +29,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ def check_name(name: str) -> str:
 
 def is_store(store: Path) -> bool:
     """True for a store, False where there is nothing yet (missing or empty); StoreError for anything else."""
-    with _os_errors("read", store):
+    with os_errors("read", store):
         if not store.exists() and not store.is_symlink():
             return False
         if not store.is_dir():
@@ -95,7 +95,7 @@ def make_store(store: Path) -> None:
     """Make the directory a store where it is not one yet."""
     if is_store(store):
         return
-    with _os_errors("write", store):
+    with os_errors("write", store):
         document = {"format": FORMAT_VERSION, "kind": "siamese-search store"}
         atomic_write_text(store / "store.json", json.dumps(document) + "\n")
 
@@ -105,7 +105,7 @@ def gallery_names(store: Path) -> list[str]:
     if not is_store(store):
         return []
     home = store / "galleries"
-    with _os_errors("read", store):
+    with os_errors("read", store):
         if not home.is_dir():
             return []
         return sorted(
@@ -216,7 +216,7 @@ def building_generation(gallery: Path) -> Path | None:
 
 def mark_building(gallery: Path, generation: Path | None) -> None:
     """Make ``generation`` the one that is being filled, atomically; None: nothing is."""
-    with _os_errors("write", gallery):
+    with os_errors("write", gallery):
         if generation is None:
             (gallery / "BUILDING").unlink(missing_ok=True)
             fsync_directory(gallery)
@@ -227,7 +227,7 @@ def mark_building(gallery: Path, generation: Path | None) -> None:
 def stray_generations(gallery: Path) -> list[Path]:
     """Generations that no pointer names: of builders that died, and former ones nobody wants any more."""
     named = {*generation_pointers(gallery), building_generation(gallery)}
-    with _os_errors("read", gallery):
+    with os_errors("read", gallery):
         return sorted(
             path for path in gallery.iterdir() if _GENERATION.fullmatch(path.name) and path not in named
         )
@@ -236,7 +236,7 @@ def stray_generations(gallery: Path) -> list[Path]:
 def new_generation(parent: Path, header: GalleryHeader) -> Path:
     """Make an empty generation directory (header and empty schema, no shard yet) and return it."""
     path = parent / f"g-{uuid.uuid4().hex[:8]}"
-    with _os_errors("write", parent):
+    with os_errors("write", parent):
         path.mkdir(parents=True)
     write_header(path, header)
     return path
@@ -248,24 +248,24 @@ def write_header(generation: Path, header: GalleryHeader) -> None:
     document = {
         "format": FORMAT_VERSION if header.storage == DEFAULT_STORAGE else _STORAGE_VERSION,
         "name": header.name,
-        "model": {"fingerprint": model.fingerprint, "dim": model.dim, "name": model.name},
+        "model": asdict(model),
         "storage": header.storage.to_json(),
         "notes": dict(header.notes),
     }
-    with _os_errors("write", generation):
+    with os_errors("write", generation):
         atomic_write_text(generation / "gallery.json", json.dumps(document, indent=2) + "\n")
 
 
 def point_to(gallery: Path, current: Path, previous: Path | None = None) -> None:
     """Make these the current and the previous generation, atomically."""
     names = [current.name] if previous is None else [current.name, previous.name]
-    with _os_errors("write", gallery):
+    with os_errors("write", gallery):
         atomic_write_text(gallery / "CURRENT", "\n".join(names) + "\n")
 
 
 def publish_gallery(aside: Path, gallery: Path) -> bool:
     """Rename a finished gallery directory to its name; False when another process was first (ours is removed)."""
-    with _os_errors("write", gallery):
+    with os_errors("write", gallery):
         gallery.parent.mkdir(parents=True, exist_ok=True)
         try:
             aside.rename(gallery)
@@ -324,7 +324,7 @@ def read_json(path: Path, newest: int = FORMAT_VERSION) -> dict[str, Any]:
 def mark_written(generation: Path) -> None:
     """Change the generation's mark. Call it with the generation's lock, before the write that it announces."""
     with (
-        _os_errors("write", generation),
+        os_errors("write", generation),
         open(generation / "written", "w", encoding="ascii", opener=open_own) as file,
     ):
         file.write(uuid.uuid4().hex)
@@ -332,18 +332,17 @@ def mark_written(generation: Path) -> None:
 
 def read_mark(generation: Path) -> str:
     """The mark of the last write; empty where there was none. Call it with the generation's lock."""
-    try:
-        return read_own(generation / "written", 100).decode("ascii", "replace")
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise StoreError(f"cannot read {printable(generation / 'written')}: {error.strerror}") from error
+    with os_errors("read", generation / "written"):
+        try:
+            return read_own(generation / "written", 100).decode("ascii", "replace")
+        except FileNotFoundError:
+            return ""
 
 
 def set_aside(path: Path) -> Path:
     """Rename a directory so that nobody finds it any more; returns its new place, to be removed."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.dropped")
-    with _os_errors("write", path.parent):
+    with os_errors("write", path.parent):
         path.rename(aside)
         fsync_directory(path.parent)
     return aside
@@ -363,13 +362,14 @@ def remove_tree(path: Path) -> None:
 def finish_swap(generation: Path) -> None:
     """Give an optimised shard its name where its swap was cut short between two renames. Call it with the lock."""
     if not (generation / SHARD).exists() and (generation / NEXT_SHARD).is_dir():
-        with _os_errors("write", generation):
+        with os_errors("write", generation):
             (generation / NEXT_SHARD).rename(generation / SHARD)
             fsync_directory(generation)
 
 
 @contextmanager
-def _os_errors(doing: str, path: Path) -> Iterator[None]:
+def os_errors(doing: str, path: Path) -> Iterator[None]:
+    """Turn the disk's errors into a StoreError: ``cannot read store PATH``, or whatever else we were doing there."""
     try:
         yield
     except OSError as error:

@@ -1,9 +1,8 @@
 """The lease: an engine's shard that is opened when needed and given up when somebody else waits for it.
 
-Qdrant Edge 0.9 locks a shard exclusively, readers included, so sharing means taking turns. A lease opens the
-shard on first use, keeps it open between uses (opening costs 0.1 s at 20,000 points), and closes it as soon
-as it is idle, somebody waits at the turnstile, and it has had its slice. A watcher thread gives way even
-while the owner is busy elsewhere (embedding the next batch, waiting for a person).
+Qdrant Edge 0.9 locks a shard exclusively, readers included, so sharing means taking turns. A lease keeps the shard open
+between uses (opening costs 0.1 s at 20,000 points), and closes it as soon as it is idle, somebody waits at the
+turnstile, and it has had its slice: a watcher thread gives way even while the owner is busy elsewhere.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from siamese_search.gallery.edge import footprint, layout, tally
 from siamese_search.gallery.edge.convert import encode_bools, index_type, panics_unprinted, translated
 from siamese_search.gallery.edge.footprint import kept_in_memory, read_ahead
 from siamese_search.gallery.edge.locks import Turnstile
-from siamese_search.gallery.fields import UNINDEXED, coerce, json_path
+from siamese_search.gallery.fields import UNINDEXED, coerce, json_path, misfits
 from siamese_search.gallery.storage import DEFAULT_STORAGE
 from siamese_search.io.files import atomic_write_text
 
@@ -41,10 +40,9 @@ _RETURN_SECONDS = 120.0
 
 
 class ShardLease:
-    """Shared access to the shard of the generation that ``locate()`` names.
+    """Shared access to the shard of the generation that ``locate()`` names. Thread-safe.
 
-    ``locate`` is asked again each time the shard is opened, and raises where that generation may no longer
-    be used. Thread-safe.
+    ``locate`` is asked each time the shard is opened, and raises where that generation may no longer be used.
     """
 
     def __init__(self, locate: Callable[[], Path], what: str, wait: float) -> None:
@@ -155,17 +153,14 @@ class ShardLease:
     def add_fields(self, shard: edge.EdgeShard, changed: dict[str, str]) -> None:
         """Record new or widened fields, convert what is stored, and index them. Call inside :meth:`use`.
 
-        The schema file comes first and marks the fields as pending: whoever opens the shard after a crash
-        in between finishes the work.
+        The schema file comes first and marks the fields as pending: whoever opens the shard after a crash finishes the
+        work.
         """
         before = self.types
         self.types = {**before, **changed}
         self._write_fields(pending=list(changed))
         for name, kind in changed.items():
-            if name in before:
-                convert_stored(shard, name, kind)
-                shard.update(edge.UpdateOperation.delete_field_index(json_path(name)))
-            _index(shard, name, kind)
+            _settle(shard, name, kind, stored=name in before)
         self._write_fields(pending=[])
 
     def _write_fields(self, pending: list[str]) -> None:
@@ -174,10 +169,8 @@ class ShardLease:
             return
         document = {"format": layout.FORMAT_VERSION, "fields": self.types, "pending": pending}
         path = self.generation / "fields.json"
-        try:
+        with layout.os_errors("write", path):
             atomic_write_text(path, json.dumps(document) + "\n")
-        except OSError as error:
-            raise StoreError(f"cannot write {printable(path)}: {error.strerror}") from error
 
     def _open(self) -> edge.EdgeShard:
         if self._closed:
@@ -284,9 +277,7 @@ class ShardLease:
         self.types = types
         if pending:  # a writer died on the way
             for name in pending:
-                convert_stored(shard, name, types[name])
-                shard.update(edge.UpdateOperation.delete_field_index(json_path(name)))
-                _index(shard, name, types[name])
+                _settle(shard, name, types[name], stored=True)
             shard.flush()
             self._write_fields(pending=[])
 
@@ -305,7 +296,11 @@ class ShardLease:
                 self._mutex.release()
 
 
-def _index(shard: edge.EdgeShard, name: str, kind: str) -> None:
+def _settle(shard: edge.EdgeShard, name: str, kind: str, *, stored: bool) -> None:
+    """Index a field; one that was stored by another type before, once its values are of this one."""
+    if stored:
+        convert_stored(shard, name, kind)
+        shard.update(edge.UpdateOperation.delete_field_index(json_path(name)))
     if name not in UNINDEXED:
         shard.update(edge.UpdateOperation.create_field_index(json_path(name), index_type(kind)))
 
@@ -321,12 +316,7 @@ def convert_stored(shard: edge.EdgeShard, name: str, kind: str) -> None:
                 offset=offset, limit=1000, filter=present, with_payload=[path], with_vector=False
             )
         )
-        groups: dict[tuple[type, object], list[edge.PointId]] = {}
-        for record in records:
-            value = (record.payload or {}).get(name)
-            if type(value).__name__ != kind:
-                groups.setdefault((type(value), value), []).append(record.id)
-        for (_, value), ids in groups.items():
+        for value, ids in misfits(records, name, kind):
             written = {name: coerce(value, kind)}
             encode_bools(written, [name] if kind == "bool" else [])
             shard.update(edge.UpdateOperation.set_payload(ids, written))

@@ -1,8 +1,7 @@
-"""Optimising an embedded gallery in a child process.
+"""Optimising an embedded gallery in a child process: the engine's ``optimize`` holds the interpreter lock for minutes.
 
-The engine's ``optimize`` holds the interpreter lock for its whole run (minutes), so nothing else in the process would
-move, Ctrl-C included. ``python -m siamese_search.gallery.edge.optimise_child`` is the child; what it does is in
-optimise.py. It says each stage on a line of its stdout, and in the end whether something changed.
+``python -m siamese_search.gallery.edge.optimise_child`` is the child; what it does is in optimise.py. It says each
+stage on a line of its stdout, and in the end whether something changed.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Literal
 
 from siamese_search.errors import (
     GalleryNotFoundError,
-    ModelMismatchError,
     StoreBusyError,
     StoreError,
     printable,
@@ -72,12 +71,8 @@ class EmbeddedStore(Store):
             try:
                 header = layout.read_header(generation)
                 found = header.model
-                if model is not None and not _same(model, found):
-                    raise ModelMismatchError(
-                        f"gallery {name!r} in {printable(self.path)} was made by another model: {_label(found)},"
-                        f" not {_label(model)}; search with that model, or run `sss reindex` to embed the gallery"
-                        " again"
-                    )
+                if model is not None:
+                    model.check(found, self._what(name))
                 from siamese_search.gallery.edge.gallery import EmbeddedGallery
 
                 gallery = EmbeddedGallery(self.path, generation, mode=mode, wait=wait)
@@ -277,13 +272,9 @@ def _continues(generation: Path, model: ModelRef, storage: Storage) -> bool:
     """Whether an unfinished generation is sound as far as its header goes, this model's, and so stored."""
     try:
         header = layout.read_header(generation)
-        return _same(header.model, model) and header.storage == storage
+        return header.model.same_as(model) and header.storage == storage
     except StoreError:
         return False
-
-
-def _same(one: ModelRef, other: ModelRef) -> bool:
-    return (one.fingerprint, one.dim) == (other.fingerprint, other.dim)
 
 
 def _create(store: Path, header: layout.GalleryHeader) -> None:
@@ -323,8 +314,3 @@ def _moved(model: ModelRef, remembered: ModelRef) -> bool:
     if model.name in ("", "bundled", remembered.name) or remembered.name == "bundled":
         return False
     return not (remembered.name and os.path.isdir(remembered.name))  # noqa: PTH112
-
-
-def _label(model: ModelRef) -> str:
-    short = f"{model.fingerprint.removeprefix('sha256:')[:12]}, {model.dim}-D"
-    return f"{printable(model.name)} ({short})" if model.name else short

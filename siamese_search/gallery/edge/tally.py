@@ -11,7 +11,7 @@ from pathlib import Path
 
 import qdrant_edge as edge
 
-from siamese_search.errors import StoreError, printable
+from siamese_search.errors import StoreError
 from siamese_search.gallery.edge import layout
 from siamese_search.io.files import atomic_write_text
 
@@ -28,10 +28,8 @@ def size(shard: edge.EdgeShard) -> int:
 def write(generation: Path, shard: edge.EdgeShard) -> None:
     """Keep the number. Call it with the generation's lock, after a flush."""
     document = {"format": layout.FORMAT_VERSION, "points": size(shard), "mark": layout.read_mark(generation)}
-    try:
+    with layout.os_errors("write", generation / NAME):
         atomic_write_text(generation / NAME, json.dumps(document) + "\n")
-    except OSError as error:
-        raise StoreError(f"cannot write {printable(generation / NAME)}: {error.strerror}") from error
 
 
 def lost(generation: Path, shard: edge.EdgeShard) -> int:

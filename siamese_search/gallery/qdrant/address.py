@@ -1,8 +1,7 @@
 """The address of a server, checked before anything is sent to it.
 
-A key that travels in the clear, or to a host that somebody else's ``./sss.toml`` named, is a key lost. So plain
-HTTP beyond this machine must be asked for, and credentials inside a URL (which end up in shell histories, process
-lists and messages) are refused.
+A key that travels in the clear, or to a host that somebody else's ``./sss.toml`` named, is a key lost. So plain HTTP
+beyond this machine must be asked for, and credentials inside a URL are refused.
 """
 
 from __future__ import annotations
@@ -19,12 +18,12 @@ from urllib.parse import urlsplit
 
 from siamese_search.errors import SettingsError, UsageError, printable
 from siamese_search.io.files import read_regular
+from siamese_search.io.location import protocol_of
 from siamese_search.settings import Settings
 
 REST_PORT = 6333
 #: Of a file of certificates; the system's own bundle has a quarter of that.
 _MAX_CA_BYTES = 1 << 20
-_URL = re.compile(r"(?i)[a-z][a-z0-9+.-]*://")
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
 
 
@@ -44,10 +43,6 @@ class Address:
         return f"{self.scheme}://{host}:{self.port}{self.prefix}"
 
     @property
-    def encrypted(self) -> bool:
-        return self.scheme == "https"
-
-    @property
     def loopback(self) -> bool:
         """Whether it is this machine. Other names may resolve to anything, so only this one counts."""
         if self.host.lower() == "localhost":
@@ -56,11 +51,6 @@ class Address:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
-
-
-def is_url(location: str) -> bool:
-    """Whether a store's location is a URL, of whatever scheme, and not a directory."""
-    return bool(_URL.match(location))
 
 
 def parse_address(location: str) -> Address:
@@ -92,7 +82,7 @@ def parse_address(location: str) -> Address:
 
 def check_encryption(address: Address, settings: Settings) -> None:
     """Raise UsageError for plain HTTP to another machine, unless the user has said that this is meant."""
-    if not (address.encrypted or address.loopback or settings.insecure):
+    if not (address.scheme == "https" or address.loopback or settings.insecure):
         raise UsageError(
             f"{address.url}: plain HTTP to another machine shows the key and the vectors to the network; use"
             " https://, or say that the network is safe with --insecure (or SSS_INSECURE=1)"
@@ -103,7 +93,7 @@ def gets_key(address: Address, settings: Settings) -> bool:
     """Whether the API key may go there: not where ``./sss.toml`` names the host and the user does not trust it."""
     named = []
     for value in settings.project_values():
-        if is_url(value):
+        if protocol_of(value) is not None:
             try:
                 named.append(parse_address(value).host.lower())
             except UsageError:

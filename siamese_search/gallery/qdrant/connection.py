@@ -133,8 +133,8 @@ class Connection:
     ) -> str:
         """Why what listens at the gRPC port is not this server; "" when it is.
 
-        The proof is a number that each node of Qdrant draws for itself: that of a node which holds the collection.
-        No key is sent before what answers has this server's version and build and wants a key as this server does.
+        The proof is a number that each node of Qdrant draws for itself. No key is sent before what answers has this
+        server's version and build and wants a key as this server does.
         """
         another = "belongs to another server: correct [server] grpc-port"
         try:

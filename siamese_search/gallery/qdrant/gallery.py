@@ -1,11 +1,8 @@
 """The server engine: a gallery in a collection of a Qdrant server, one node or many.
 
-Ties are ordered by id here too, although the server orders them as it likes: :meth:`ServerGallery.query_batch`
-fetches on until the tie at the last place ends. With an approximate index (no ``exact``) that holds among the
-points that the index finds.
-
-There is no lock on a server. Two writers that give a new field different types at once find out: each reads the
-fields back after it has written, and writes again if they are not those it wrote by.
+Ties are ordered by id here too (among the points that an approximate index finds): queries fetch on until the tie at
+the last place ends. There is no lock on a server: two writers that give a new field different types at once find out,
+for each reads the fields back after it has written, and writes again if they are not those it wrote by.
 """
 
 from __future__ import annotations
@@ -32,36 +29,43 @@ from siamese_search.gallery.contract import (
     Vectors,
 )
 from siamese_search.gallery.fields import (
+    CHUNK,
     UNINDEXED,
     canonical_ids,
+    checked_points,
+    chunks,
     gather,
     json_path,
     json_paths,
+    most_frequent,
     one_per_id,
     reads_as,
     settle,
     unit_rows,
 )
 from siamese_search.gallery.filters import Condition, check
-from siamese_search.gallery.qdrant.collections import restore_indexing, search_params, wait_until_idle
+from siamese_search.gallery.qdrant.collections import (
+    add_fields,
+    finish_fields,
+    restore_indexing,
+    search_params,
+    wait_until_idle,
+)
 from siamese_search.gallery.qdrant.connection import Connection, MissingCollectionError
-from siamese_search.gallery.qdrant.fields import add_fields, finish_fields
 from siamese_search.gallery.qdrant.generation import Generation, read_generation
 from siamese_search.gallery.qdrant.points import (
+    FILTERS,
     counted,
-    most_frequent,
     payload_operations,
     ranked_points,
     send,
     stored,
-    to_filter,
     to_payload,
     to_vector,
 )
 
 T = TypeVar("T")
 
-_CHUNK = 1000
 _QUERY_CHUNK = 64
 #: From this k on, the number of points is asked for first: a server may reserve memory for every place.
 _LARGE_K = 10_000
@@ -73,8 +77,7 @@ _WRITE_ATTEMPTS = 10
 class ServerGallery(Gallery):
     """One generation of a gallery on a server. Made by :class:`siamese_search.gallery.qdrant.store.ServerStore`.
 
-    Thread-safe for reading; one thread writes. ``mode`` "r" refuses writes. It stands for one generation: after another
-    was published, a reader goes on in its own while that is kept, a writer's next call raises GalleryReplacedError.
+    Thread-safe for reading; one thread writes. ``mode`` "r" refuses writes. Of generations see :meth:`Store.open`.
     """
 
     shared = True
@@ -103,12 +106,10 @@ class ServerGallery(Gallery):
 
     def upsert(self, ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload]) -> None:
         self._writable()
-        rows = self.storage.rounded(unit_rows(vectors, self.dim))
-        if not len(ids) == len(rows) == len(payloads):
-            raise ValueError(f"{len(ids)} ids, {len(rows)} vectors and {len(payloads)} payloads do not match")
-        names = canonical_ids(ids)
-        for start in range(0, len(names), _CHUNK):
-            part = slice(start, start + _CHUNK)
+        names, rows = checked_points(ids, vectors, payloads, self.dim)
+        rows = self.storage.rounded(rows)
+        for start in range(0, len(names), CHUNK):
+            part = slice(start, start + CHUNK)
             self._upsert(names[part], rows[part], payloads[part], start)
 
     def _upsert(self, ids: list[str], rows: Vectors, payloads: Sequence[Payload], offset: int) -> None:
@@ -137,9 +138,8 @@ class ServerGallery(Gallery):
 
     def set_payload(self, ids: Sequence[str], payloads: Sequence[Payload]) -> None:
         self._writable()
-        wanted = list(one_per_id(canonical_ids(ids), payloads).items())
-        for start in range(0, len(wanted), _CHUNK):
-            self._set_payload(dict(wanted[start : start + _CHUNK]))
+        for part in chunks(list(one_per_id(canonical_ids(ids), payloads).items())):
+            self._set_payload(dict(part))
 
     def _set_payload(self, part: dict[str, dict[str, Any]]) -> None:
         def attempt(known: dict[str, str]) -> dict[str, str]:
@@ -156,9 +156,8 @@ class ServerGallery(Gallery):
 
     def delete(self, ids: Sequence[str]) -> None:
         self._writable()
-        names = canonical_ids(ids)
-        for start in range(0, len(names), _CHUNK):
-            selector = models.PointIdsList(points=list(names[start : start + _CHUNK]))
+        for part in chunks(canonical_ids(ids)):
+            selector = models.PointIdsList(points=list(part))
             self._run(QdrantClient.delete, self.collection, selector, wait=True)
         self._refresh()
         self._watch(self._generation)
@@ -225,8 +224,7 @@ class ServerGallery(Gallery):
         names = canonical_ids(ids)
         floats = self._floats()
         found: dict[str, StoredPoint] = {}
-        for start in range(0, len(names), _CHUNK):
-            part = list(names[start : start + _CHUNK])
+        for part in chunks(names):
             records = self._run(
                 QdrantClient.retrieve, self.collection, part, with_payload=True, with_vectors=with_vectors
             )
@@ -389,10 +387,12 @@ class ServerGallery(Gallery):
         if time.monotonic() - self._read_at > _FRESH:
             self._refresh()
         try:
-            return to_filter([check(one, self._generation.fields) for one in where])
+            checked = [check(one, self._generation.fields) for one in where]
         except FilterError:
             fields = self._refresh().fields
-            return to_filter([check(one, fields) for one in where])
+            checked = [check(one, fields) for one in where]
+        wanted: models.Filter | None = FILTERS.filter_of(checked)
+        return wanted
 
     def _writable(self) -> None:
         if self._mode != "w":

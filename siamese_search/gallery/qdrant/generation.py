@@ -24,7 +24,7 @@ import socket
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, cast
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
@@ -78,7 +78,7 @@ def metadata_of(
         "format": FORMAT_VERSION if storage.vectors == "float32" else _FLOAT16_VERSION,
         "gallery": gallery,
         "collection": collection,
-        "model": {"fingerprint": model.fingerprint, "dim": model.dim, "name": model.name},
+        "model": asdict(model),
         "storage": storage.to_json(),
         "state": state,
         "previous": "",

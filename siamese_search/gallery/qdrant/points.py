@@ -15,8 +15,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as messages
 
 from siamese_search.gallery.contract import StoredPoint, Vectors
-from siamese_search.gallery.fields import Change, json_path
-from siamese_search.gallery.filters import BOUNDS, Condition, exact_ordering
+from siamese_search.gallery.fields import Change, FilterMaker, json_path, most_frequent
 from siamese_search.gallery.qdrant.connection import TIMEOUT
 
 #: One request stays far below the server's limit of 32 MB, and below what proxies like.
@@ -59,9 +58,8 @@ def upsert_requests(
     wire = rows.astype("<f4", copy=False)
     parts, size = [head], len(head)
     for one, row, payload in zip(ids, wire, payloads):
-        body = messages.PointStruct(
-            id=messages.PointId(uuid=one), payload=to_values(payload)
-        ).SerializeToString()
+        values = {name: _value(value) for name, value in payload.items()}
+        body = messages.PointStruct(id=messages.PointId(uuid=one), payload=values).SerializeToString()
         vector = row.tobytes()
         length = _varint(len(body) + len(around) + len(vector))
         added = len(field) + len(length) + len(body) + len(around) + len(vector)
@@ -108,11 +106,6 @@ def payload_operations(changes: Sequence[Change]) -> list[models.UpdateOperation
             removed = models.DeletePayload(keys=[json_path(name) for name in change.removed], filter=these)
             operations.append(models.DeletePayloadOperation(delete_payload=removed))
     return operations
-
-
-def to_values(payload: Mapping[str, Any]) -> dict[str, messages.Value]:
-    """A payload of str, int, float and bool as protobuf values."""
-    return {key: _value(value) for key, value in payload.items()}
 
 
 def to_vector(stored: object) -> Vectors | None:
@@ -167,51 +160,25 @@ def _varint(value: int) -> bytes:
     return bytes(out)
 
 
-def to_filter(conditions: Sequence[Condition]) -> models.Filter | None:
-    """The filter that means the same; None for no conditions. The conditions have been checked."""
-    must: list[Any] = []
-    must_not: list[Any] = []
-    for one in conditions:
-        path = json_path(one.field)
-        if one.operator == "present":
-            must_not.append(models.IsEmptyCondition(is_empty=models.PayloadField(key=path)))
-        elif one.operator == "=":
-            must.append(any_of(one.field, one.values))
-        elif one.operator == "!=":
-            must_not.append(any_of(one.field, one.values))
-        else:
-            must.append(_ordered(one))
-    if not must and not must_not:
-        return None
-    return models.Filter(must=must or None, must_not=must_not or None)
+class _Filters(FilterMaker):
+    def match(self, path: str, values: Sequence[Any]) -> models.FieldCondition | models.Filter:
+        if len(values) == 1:
+            return models.FieldCondition(key=path, match=models.MatchValue(value=values[0]))
+        if isinstance(values[0], bool):
+            return models.Filter(should=[self.match(path, [value]) for value in values])
+        return models.FieldCondition(key=path, match=models.MatchAny(any=list(values)))
+
+    def within(self, path: str, **bounds: float) -> models.FieldCondition:
+        return models.FieldCondition(key=path, range=models.Range(**bounds))
+
+    def absent(self, path: str) -> models.IsEmptyCondition:
+        return models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
+
+    def joined(self, **parts: Any) -> models.Filter:
+        return models.Filter(**{name: part or None for name, part in parts.items()})
 
 
-def _ordered(one: Condition) -> models.Filter:
-    ordering, numbers = exact_ordering(one)
-    parts: list[Any] = [any_of(one.field, numbers)] if numbers else []
-    if ordering is not None:
-        bound: dict[str, Any] = {BOUNDS[ordering.operator]: float(ordering.values[0])}
-        parts.append(models.FieldCondition(key=json_path(one.field), range=models.Range(**bound)))
-    if not parts:  # no 64-bit number lies beyond the last one
-        last = any_of(one.field, one.values)
-        return models.Filter(must=[last], must_not=[last])
-    return models.Filter(should=parts)
-
-
-def any_of(field: str, values: Sequence[Any]) -> models.FieldCondition | models.Filter:
-    """The field has one of these values, which are of one type."""
-    path = json_path(field)
-    first = values[0]
-    if isinstance(first, float):
-        # The engine matches only text, integers and truth values; a number is a range of one point.
-        ranges = [models.FieldCondition(key=path, range=models.Range(gte=v, lte=v)) for v in values]
-        return models.Filter(should=list(ranges))
-    if isinstance(first, bool):
-        matches = [models.FieldCondition(key=path, match=models.MatchValue(value=v)) for v in values]
-        return matches[0] if len(matches) == 1 else models.Filter(should=list(matches))
-    if len(values) == 1:
-        return models.FieldCondition(key=path, match=models.MatchValue(value=first))
-    return models.FieldCondition(key=path, match=models.MatchAny(any=list(values)))
+FILTERS = _Filters()
 
 
 def ranked_points(points: Sequence[models.ScoredPoint]) -> list[tuple[models.ScoredPoint, float]]:
@@ -224,11 +191,6 @@ def ranked_points(points: Sequence[models.ScoredPoint]) -> list[tuple[models.Sco
 def stored(record: models.Record, floats: Sequence[str]) -> StoredPoint:
     """A point as the gallery gives it. floats: as :func:`~siamese_search.gallery.qdrant.points.to_payload`."""
     return StoredPoint(str(record.id), to_payload(record.payload, floats), to_vector(record.vector))
-
-
-def most_frequent(counts: dict[Any, int], limit: int) -> dict[Any, int]:
-    """The ``limit`` most frequent values, the smaller one first where two are as frequent."""
-    return dict(sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:limit])
 
 
 def counted(facet: Callable[..., models.FacetResponse], limit: int, everything: int | None) -> dict[Any, int]:

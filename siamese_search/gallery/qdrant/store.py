@@ -1,14 +1,14 @@
 """The store on a Qdrant server: galleries are aliases, their generations collections (see generation.py).
 
-Every step below leaves a state from which the same command goes on, because the alias alone says which generation
-is current, and a generation's own metadata say what it is otherwise. What is not ours (no metadata of ours, another
-name) is never listed, touched or deleted.
+Every step leaves a state from which the same command goes on, because the alias alone says which generation is current.
+What is not ours (no metadata of ours, another name) is never listed, touched or deleted.
 """
 
 from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
 
@@ -17,10 +17,8 @@ from qdrant_client import models
 from siamese_search.errors import (
     GalleryNotFoundError,
     GalleryReplacedError,
-    ModelMismatchError,
     StoreBusyError,
     StoreError,
-    printable,
 )
 from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Store
 from siamese_search.gallery.edge.layout import check_name
@@ -105,14 +103,8 @@ class ServerStore(Store):
                 raise ValueError('create needs a model and mode "w"')
             self._create(name, model, storage or self.default_storage(), patience)
         current = self._current(name, patience)
-        if model is not None and (model.fingerprint, model.dim) != (
-            current.model.fingerprint,
-            current.model.dim,
-        ):
-            raise ModelMismatchError(
-                f"{self._what(name)} was made by another model: {_label(current.model)}, not {_label(model)};"
-                " search with that model, or run `sss reindex` to embed the gallery again"
-            )
+        if model is not None:
+            model.check(current.model, self._what(name))
         if not writing:
             return ServerGallery(self._connection, current, wait=patience)
         self._heal(current, patience)
@@ -170,16 +162,16 @@ class ServerStore(Store):
         deadline = time.monotonic() + wait
         while True:
             building = self._building(current, patience)
-            held = next((who for one in building if (who := holder(one.builder))), None)
-            if held is None:
+            try:
+                self._refuse_held(building)
                 break
-            if time.monotonic() >= deadline:
-                raise StoreBusyError(f"{self._what(current.gallery)} is being re-indexed by {held}")
+            except StoreBusyError:
+                if time.monotonic() >= deadline:
+                    raise
             time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
         fresh = None
-        wanted = (model.fingerprint, model.dim, storage)
         for one in building:
-            if fresh is None and (one.model.fingerprint, one.model.dim, one.storage) == wanted:
+            if fresh is None and one.model.same_as(model) and one.storage == storage:
                 fresh = one
             else:
                 self._delete(one.collection, patience)
@@ -201,9 +193,9 @@ class ServerStore(Store):
             update_metadata(self._connection, collection, {"builder": lease()}, wait=patience)
         # Somebody may have looked at the same moment: of several that build, the first by name goes on.
         for rival in self._building(current, patience):
-            if rival.collection < collection and (who := holder(rival.builder)):
+            if rival.collection < collection and holder(rival.builder):
                 self._delete(collection, patience)
-                raise StoreBusyError(f"{self._what(current.gallery)} is being re-indexed by {who}")
+                self._refuse_held([rival])
         claimed = self._read(collection, patience)
         if claimed is None:
             raise StoreBusyError(f"{self._what(current.gallery)} is being re-indexed by another process")
@@ -218,8 +210,7 @@ class ServerStore(Store):
         if not building:
             raise StoreError(f"nothing is being built for {self._what(name)}: there is nothing to publish")
         fresh = building[0]
-        if who := holder(fresh.builder):
-            raise StoreBusyError(f"{self._what(name)} is being re-indexed by {who}")
+        self._refuse_held([fresh])
         update_metadata(self._connection, fresh.collection, {"previous": current.collection}, wait=patience)
         self._switch(name, fresh.collection, patience)
         update_metadata(self._connection, fresh.collection, {"state": "published"}, wait=patience)
@@ -242,9 +233,7 @@ class ServerStore(Store):
         wait = float(self._settings.wait)
         current = self._current(name, wait)
         self._heal(current, wait)
-        building = self._building(current, wait)
-        if who := next((who for one in building if (who := holder(one.builder))), None):
-            raise StoreBusyError(f"{self._what(name)} is being re-indexed by {who}")
+        self._refuse_held(self._building(current, wait))
         update_metadata(self._connection, current.collection, {"previous": ""}, wait=wait)
         former = [one for one in self._of(name, wait) if one.collection != current.collection]
         for one in former:
@@ -258,8 +247,7 @@ class ServerStore(Store):
         target = self._target(name, wait)
         if target is None and not generations:
             self._current(name, wait)  # says that there is none, and which there are
-        if who := next((who for one in generations if (who := holder(one.builder))), None):
-            raise StoreBusyError(f"{self._what(name)} is being re-indexed by {who}")
+        self._refuse_held(generations)
         # Marked first: after a crash in between, nobody takes a half-deleted gallery for a whole one.
         for one in generations:
             update_metadata(self._connection, one.collection, {"state": "dropped"}, wait=wait)
@@ -377,6 +365,12 @@ class ServerStore(Store):
             if one.state == "building" and one.collection != current.collection
         ]
 
+    def _refuse_held(self, generations: Sequence[Generation]) -> None:
+        """Raise StoreBusyError where somebody builds one of these."""
+        for one in generations:
+            if who := holder(one.builder):
+                raise StoreBusyError(f"{self._what(one.gallery)} is being re-indexed by {who}")
+
     def _heal(self, current: Generation, wait: float) -> None:
         """Finish a publication that ended right after the switch of the alias."""
         if current.state == "building":
@@ -393,8 +387,3 @@ class ServerStore(Store):
 
     def _what(self, name: str) -> str:
         return f"gallery {name!r} in {self.location}"
-
-
-def _label(model: ModelRef) -> str:
-    short = f"{model.fingerprint.removeprefix('sha256:')[:12]}, {model.dim}-D"
-    return f"{printable(model.name)} ({short})" if model.name else short

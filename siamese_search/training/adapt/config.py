@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from siamese_search.errors import UsageError
 from siamese_search.training.config import TrainConfig, hyperparameter
+from siamese_search.training.options import network_of
 
 #: Of a training with labels; here the clusters and the memory decide.
 _UNUSED = frozenset({
@@ -70,6 +71,9 @@ def option_names() -> list[str]:
     return sorted(names, key=lambda name: name in inherited)
 
 
-def from_saved(saved: dict[str, Any]) -> AdaptConfig:
-    """The configuration that ``run.json`` keeps. Raises TypeError for what is none."""
-    return AdaptConfig(**saved)
+def configured(init: str, **hyperparameters: Any) -> AdaptConfig:
+    """The configuration for these weights: what is not given is that of the bundle. Raises BundleError, UsageError."""
+    network = network_of(init)
+    own = {name: network[name] for name in SPEC if name in network}
+    given = {name: value for name, value in hyperparameters.items() if value is not None}
+    return ADAPT.with_options(**{**own, **given})

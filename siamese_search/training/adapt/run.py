@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import threading
 from collections.abc import Callable
@@ -18,32 +17,34 @@ from numpy.typing import NDArray
 from siamese_search._version import __version__
 from siamese_search.datasets.layouts import Dataset, load_dataset
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, Failure, ImageRecord
-from siamese_search.errors import DataError, TrainingError, UsageError, printable
+from siamese_search.errors import DataError, UsageError, printable
 from siamese_search.evaluation.calibrate import calibrate
 from siamese_search.evaluation.labels import Labels
 from siamese_search.evaluation.verification import pair_scores
-from siamese_search.io.files import atomic_write_text
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.calibration import Calibration
 from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.adapt.clusters import figures
-from siamese_search.training.adapt.config import ADAPT, AdaptConfig, from_saved
+from siamese_search.training.adapt.config import ADAPT, AdaptConfig
 from siamese_search.training.adapt.labels import Confirmed, read_confirmed
 from siamese_search.training.adapt.statistics import renew_statistics
 from siamese_search.training.adapt.trainer import ClusterTrainer
+from siamese_search.training.checkpoint import plot_history
 from siamese_search.training.data import LabelledImages
 from siamese_search.training.directory import (
-    RUN_NAME,
     asked_before,
+    data_changed,
+    learned_before,
     refuse_used,
     restore,
+    start_directory,
     tell_failed,
     training_device,
 )
-from siamese_search.training.history import plot_history
-from siamese_search.training.initial import initial_network, kind_of
+from siamese_search.training.initial import initial_network
 from siamese_search.training.loop import Loop, Reporter, Silent
+from siamese_search.training.options import kind_of
 from siamese_search.training.pixels import PixelSource
 
 #: The field of a CSV that says which images show one identity on its way past one camera.
@@ -153,7 +154,7 @@ def resume(
         return AdaptRequest(
             data=Path(saved["data"]),
             out=out,
-            config=from_saved(saved["config"]),
+            config=AdaptConfig(**saved["config"]),
             layout=saved["layout"],
             init=saved["init"],
             labels=Path(saved["labels"]) if saved["labels"] else None,
@@ -258,29 +259,22 @@ def _learned_from(records: list[ImageRecord], confirmed: Confirmed) -> dict[str,
 
 def _check_same(out: Path, learned: dict[str, Any]) -> None:
     """Raise TrainingError where the images, or what was confirmed of them, are not those of the beginning."""
-    saved = json.loads((out / RUN_NAME).read_text(encoding="utf-8")).get("train")
-    if saved != learned:
-        raise TrainingError(
-            f"{printable(out)}: the data have changed since this run began: restore them, or begin another run"
-            " (--init takes over its weights)"
-        )
+    if learned_before(out) != learned:
+        raise data_changed(out)
 
 
 def _start_directory(request: AdaptRequest, learned: dict[str, Any]) -> None:
     """Write ``run.json``: the options of the run, and which images it learns from."""
-    request.out.mkdir(parents=True, exist_ok=True)
-    named = kind_of(request.init) in ("file", "bundle")
     saved: dict[str, Any] = {
-        "version": __version__,
         "data": str(request.data.resolve()),
         "layout": request.layout,
-        "init": str(Path(request.init).resolve()) if named else request.init,
+        "init": request.init,
         "labels": str(request.labels.resolve()) if request.labels else None,
         "heldout_identities": [],
         "train": learned,
         "config": asdict(request.config),
     }
-    atomic_write_text(request.out / RUN_NAME, json.dumps(saved, indent=1, ensure_ascii=False) + "\n")
+    start_directory(request.out, saved)
 
 
 def _calibration(

@@ -1,7 +1,6 @@
 """The statistics of a network's normalisations, taken anew from images without labels: the first step to other cameras.
 
-Nothing is trained: each layer is told what mean and variance its channels have here ("AdaBN": Li et al., "Revisiting
-Batch Normalization for Practical Domain Adaptation", 2016). Weights for edges and people stay as they were learned.
+Nothing is trained ("AdaBN": Li et al., "Revisiting Batch Normalization for Practical Domain Adaptation", 2016).
 """
 
 from __future__ import annotations

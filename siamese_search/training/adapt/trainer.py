@@ -12,9 +12,8 @@ from torch.nn import functional as F
 
 from siamese_search.errors import TrainingError
 from siamese_search.model.network import APNNetwork
-from siamese_search.training.adapt.clusters import find_clusters
+from siamese_search.training.adapt.clusters import Memory, find_clusters
 from siamese_search.training.adapt.config import AdaptConfig
-from siamese_search.training.adapt.memory import Memory
 from siamese_search.training.adapt.sampler import ClusterSampler
 from siamese_search.training.data import LabelledImages
 from siamese_search.training.losses import TripletLoss

@@ -43,9 +43,9 @@ class GridPoint:
 def parse_grid(given: Mapping[str, object]) -> dict[str, tuple[Value, ...]]:
     """Hyperparameters with their values, each of its field's own type.
 
-    given: field of TrainConfig → text with commas (``"0.2,0.5"``), a sequence of values, or one value.
-    Raises UsageError, naming option and value, for an unknown field, a value of the wrong type, a number that
-    is not finite, an empty one or one that is there twice. Ranges are checked by :func:`grid_points`.
+    given: field of TrainConfig → text with commas (``"0.2,0.5"``), a sequence of values, or one value. Raises
+    UsageError, naming option and value, for what cannot be, is empty or there twice. Ranges are checked by
+    :func:`grid_points`.
     """
     kinds = get_type_hints(TrainConfig)
     known = [name for name, _, _ in option_fields()]

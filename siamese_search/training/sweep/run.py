@@ -71,10 +71,10 @@ def run_sweep(
 ) -> Sweep:
     """Bring every run of ``sweep`` to its end: finished ones are left alone, the others trained or continued.
 
-    A run that fails, for whatever reason, is recorded as failed and does not stop the others; when the sweep is
-    run again it is tried again. After each run the record and the table are written, and ``draw`` is called with the
-    place of the plot. ``stop`` set from elsewhere ends the run in hand after its batch: KeyboardInterrupt is raised,
-    all that was trained is kept. Raises TrainingError where another process works on the same sweep.
+    A run that fails, for whatever reason, is recorded so and does not stop the others; the next call tries it again.
+    After each run the record and the table are written, and ``draw`` is called with the place of the plot. stop: ends
+    the run in hand after its batch (KeyboardInterrupt, all kept). Raises TrainingError where another process works on
+    the same sweep.
     """
     reporter, stop = reporter or SilentSweep(), stop or threading.Event()
     with _alone(sweep.directory):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamese_search.gallery import paging
-from siamese_search.gallery.paging import until_enough
+from siamese_search.retrieval import ranking as paging
+from siamese_search.retrieval.ranking import until_enough
 
 
 @given(
