@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -21,9 +22,9 @@ from ingest.scan import Action, PlannedFile, ScannedFile
 from ingest.stages import Clock, Tally, prefetch
 from siamese_search.datasets.records import BOOKKEEPING, point_id
 from siamese_search.gallery.checks import vector_crc
-from siamese_search.gallery.contract import Gallery, Vectors
+from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
 from siamese_search.gallery.fields import coerce
-from siamese_search.gallery.payload import LABELLED, with_carried, with_labels
+from siamese_search.gallery.payload import LABELLED, taken_along, with_carried, with_labels
 from siamese_search.io.files import digest_file
 
 #: Payload fields that are not metadata: ingest writes them, and the gallery its ``crc`` of the vector.
@@ -129,6 +130,87 @@ def field_name(name: str) -> str:
     return "".join(c if c.isprintable() and c not in '"\\' else "_" for c in name) or "_"
 
 
+#: Sources of a gallery that are looked at.
+SOURCES = 10_000
+
+
+class Overlap:
+    """Directories of which one lies in the other, both sources of a gallery: an image in both is one point, of the
+    outermost, whatever the order of their ingests. The inner one's own table or names may say more of it.
+    """
+
+    def __init__(self, gallery: Gallery) -> None:
+        self._gallery = gallery
+        known = gallery.facet("source", limit=SOURCES) if "source" in gallery.fields() else ()
+        self._sources = frozenset(map(str, known))
+
+    def beside(self, own: str) -> list[str]:
+        """The sources that hold the directory ``own``, or lie in it."""
+        return sorted(one for one in self._sources if one != own and (_inside(one, own) or _inside(own, one)))
+
+    def joined(
+        self, planned: Sequence[PlannedFile], *, reembed: bool = False, checksum: bool = False
+    ) -> Sequence[PlannedFile]:
+        """The planned files, where another source has the same one: as its point, or taking that one over."""
+        overlapping = {one for one in {file.scanned.source for file in planned} if self.beside(one)}
+        twins = [
+            (file, source, point_id(source, file.scanned.path[len(os.path.join(source, "")) :]))  # noqa: PTH118
+            for file in planned
+            if file.scanned.source in overlapping and file.action != "moved"
+            for source in _above(file.scanned.path)
+            if source != file.scanned.source and source in self._sources
+        ]
+        if not twins:
+            return planned
+        now: dict[str, PlannedFile] = {}
+        points = self._gallery.retrieve([identifier for *_, identifier in twins])
+        # The outermost last: it decides.
+        for (file, source, _), point in sorted(
+            zip(twins, points, strict=True), key=lambda one: -len(one[0][1])
+        ):
+            if point is not None and point.payload.get("path") == file.scanned.path:
+                inside = len(source) < len(file.scanned.source)
+                now[file.id] = (
+                    _as_stored(file, point, reembed, checksum) if inside else _taken_over(file, point)
+                )
+        return [now.get(file.id, file) for file in planned]
+
+
+def _inside(path: str, directory: str) -> bool:
+    return path.startswith(os.path.join(directory, ""))  # noqa: PTH118 - keys, not paths
+
+
+def _above(path: str) -> Iterator[str]:
+    while (upper := path.rpartition("/")[0] or "/") != path:
+        yield upper
+        path = upper
+
+
+def _as_stored(file: PlannedFile, point: StoredPoint, reembed: bool, checksum: bool) -> PlannedFile:
+    """The file as the point that an outer source has of it; its own, if there is one, ends."""
+    fresh = payload_of(file.scanned) | {"source": point.source, "key": point.key}
+    known = {name: value for name, value in point.payload.items() if name not in ("crc", "digest")}
+    action, payload = _compared(known | fresh, point.payload, reembed, checksum)
+    if file.action == "new" or action == "changed":
+        return replace(file, action=action, id=point.id, payload=payload)
+    return replace(file, action="moved", id=point.id, payload=payload, origin=file.id)
+
+
+def _taken_over(file: PlannedFile, point: StoredPoint) -> PlannedFile:
+    """The file with what the point of an inner source knows of it, which ends; with its vector, where there is none."""
+    same = all(file.payload.get(name) == point.payload.get(name) for name in ("size", "mtime_ns"))
+    if file.action == "changed" or (file.action == "new" and not same):
+        return file  # embedded first; the next run ends the other point
+    if file.action == "new":
+        digest = {name: point.payload[name] for name in ("digest",) if name in point.payload}
+        payload = taken_along(digest | file.payload, point.payload, point.id)
+        return replace(file, action="moved", payload=payload, origin=point.id, holder=point.id)
+    known = {
+        name: value for name, value in point.payload.items() if name != LABELLED or name not in file.payload
+    }
+    return replace(file, action="moved", payload=taken_along(file.payload, known, point.id), origin=point.id)
+
+
 _SCAN_AHEAD = 2  # chunks
 
 
@@ -140,6 +222,7 @@ class Planner:
     ) -> None:
         self._gallery, self._tally, self._clock = gallery, tally, clock
         self._options = {"reembed": reembed, **({"checksum": True} if checksum else {})}
+        self._overlap: Overlap | None = None
 
     def batches(self, chunks: Iterable[list[ScannedFile]], size: int) -> Iterator[list[PlannedFile]]:
         """Lists of ``size`` files to embed (the last one: fewer), in order; after a chunk without any an empty
@@ -172,7 +255,11 @@ class Planner:
             else:
                 self._tally.fail(scanned.record.path, scanned.reason)
         with self._clock.busy("plan"):
-            planned = plan_files(usable, self._gallery, **self._options)
+            if self._overlap is None:
+                self._overlap = Overlap(self._gallery)
+            planned = self._overlap.joined(
+                plan_files(usable, self._gallery, **self._options), **self._options
+            )
             groups: dict[str, list[PlannedFile]] = {}
             for one in planned:
                 groups.setdefault(one.action, []).append(one)

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-#: Sources of a gallery that are compared with the roots of an ingest.
-_SOURCES = 10_000
-
 
 @request(IngestOptions)
 def ingest(
@@ -141,25 +138,17 @@ def ingest(
 
 
 def _overlaps(roots: Sequence[Survey], gallery: Gallery) -> Iterator[str]:
-    """A sentence for each source of the gallery that holds a root's directory, or lies in it.
+    """A sentence for each source of the gallery that holds a root's directory, or lies in it."""
+    from ingest.plan import Overlap
 
-    An image in both has two keys, and so two points. For roots whose source is their own directory. Sources are
-    compared as text, for a directory may have gone.
-    """
-    if "source" not in gallery.fields():
-        return
-    sources = [str(source) for source in gallery.facet("source", limit=_SOURCES)]
+    known = Overlap(gallery)
     for root in roots:
-        if hasattr(root, "url"):
-            continue
-        here = root.source
-        for there in sources:
-            inner, outer = (here, there) if len(here) > len(there) else (there, here)
-            if here != there and inner.startswith(os.path.join(outer, "")):  # noqa: PTH118 - keys, not paths
-                yield (
-                    f"{printable(here)}: the gallery also has images of {printable(there)}, and one of the two lies in"
-                    " the other: an image in both stands there twice (ingest one of them, always the same)"
-                )
+        for there in known.beside(root.source):
+            outer = min(there, root.source, key=len)
+            yield (
+                f"{printable(root.source)}: the gallery also has images of {printable(there)}, and one of the two lies"
+                f" in the other: an image in both stands there once, as one of {printable(outer)}"
+            )
 
 
 def watch(
