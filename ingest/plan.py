@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -130,85 +130,64 @@ def field_name(name: str) -> str:
     return "".join(c if c.isprintable() and c not in '"\\' else "_" for c in name) or "_"
 
 
-#: Sources of a gallery that are looked at.
-SOURCES = 10_000
-
-
 class Overlap:
-    """Directories of which one lies in the other, both sources of a gallery: an image in both is one point, of the
-    outermost, whatever the order of their ingests. The inner one's own table or names may say more of it.
+    """Of the sources of a gallery, directories that lie in each other: an image in both is one point, of the outermost,
+    whatever the order of their ingests. The table or the names of an inner one may say more of it.
     """
 
-    def __init__(self, gallery: Gallery) -> None:
-        self._gallery = gallery
-        known = gallery.facet("source", limit=SOURCES) if "source" in gallery.fields() else ()
+    def __init__(self, gallery: Gallery, *, reembed: bool = False, checksum: bool = False) -> None:
+        self._gallery, self._how = gallery, (reembed, checksum)
+        known = gallery.facet("source", limit=10_000) if "source" in gallery.fields() else ()
         self._sources = frozenset(map(str, known))
 
     def beside(self, own: str) -> list[str]:
         """The sources that hold the directory ``own``, or lie in it."""
-        return sorted(one for one in self._sources if one != own and (_inside(one, own) or _inside(own, one)))
+        return sorted(one for one in self._sources - {own} if own in _above(one) or one in _above(own))
 
-    def joined(
-        self, planned: Sequence[PlannedFile], *, reembed: bool = False, checksum: bool = False
-    ) -> Sequence[PlannedFile]:
-        """The planned files, where another source has the same one: as its point, or taking that one over."""
+    def joined(self, planned: list[PlannedFile]) -> list[PlannedFile]:
+        """The planned files; those that another source has too as its point, or taking that point over."""
         overlapping = {one for one in {file.scanned.source for file in planned} if self.beside(one)}
         twins = [
-            (file, source, point_id(source, file.scanned.path[len(os.path.join(source, "")) :]))  # noqa: PTH118
+            (file, point_id(source, file.scanned.path[len(source.rstrip("/")) + 1 :]))
             for file in planned
             if file.scanned.source in overlapping and file.action != "moved"
-            for source in _above(file.scanned.path)
-            if source != file.scanned.source and source in self._sources
+            for source in _above(file.scanned.path)  # the outermost last: it decides
+            if source in self._sources and source != file.scanned.source
         ]
-        if not twins:
-            return planned
         now: dict[str, PlannedFile] = {}
-        points = self._gallery.retrieve([identifier for *_, identifier in twins])
-        # The outermost last: it decides.
-        for (file, source, _), point in sorted(
-            zip(twins, points, strict=True), key=lambda one: -len(one[0][1])
-        ):
+        points = self._gallery.retrieve([identifier for _, identifier in twins]) if twins else []
+        for (file, _), point in zip(twins, points, strict=True):
             if point is not None and point.payload.get("path") == file.scanned.path:
-                inside = len(source) < len(file.scanned.source)
-                now[file.id] = (
-                    _as_stored(file, point, reembed, checksum) if inside else _taken_over(file, point)
-                )
+                inner = len(point.source) > len(file.scanned.source)
+                now[file.id] = _taken_over(file, point) if inner else self._as_stored(file, point)
         return [now.get(file.id, file) for file in planned]
 
+    def _as_stored(self, file: PlannedFile, point: StoredPoint) -> PlannedFile:
+        """The file as the point of an outer source; its own, if there is one, ends."""
+        known = {name: value for name, value in point.payload.items() if name not in ("crc", "digest")}
+        fresh = payload_of(file.scanned) | {"source": point.source, "key": point.key}
+        action, payload = _compared(known | fresh, point.payload, *self._how)
+        if file.action == "new" or action == "changed":
+            return replace(file, action=action, id=point.id, payload=payload)
+        return replace(file, action="moved", id=point.id, payload=payload, origin=file.id)
 
-def _inside(path: str, directory: str) -> bool:
-    return path.startswith(os.path.join(directory, ""))  # noqa: PTH118 - keys, not paths
 
-
-def _above(path: str) -> Iterator[str]:
-    while (upper := path.rpartition("/")[0] or "/") != path:
-        yield upper
-        path = upper
-
-
-def _as_stored(file: PlannedFile, point: StoredPoint, reembed: bool, checksum: bool) -> PlannedFile:
-    """The file as the point that an outer source has of it; its own, if there is one, ends."""
-    fresh = payload_of(file.scanned) | {"source": point.source, "key": point.key}
-    known = {name: value for name, value in point.payload.items() if name not in ("crc", "digest")}
-    action, payload = _compared(known | fresh, point.payload, reembed, checksum)
-    if file.action == "new" or action == "changed":
-        return replace(file, action=action, id=point.id, payload=payload)
-    return replace(file, action="moved", id=point.id, payload=payload, origin=file.id)
+def _above(path: str) -> list[str]:
+    """The directories that a path lies in, the innermost first."""
+    return [str(one) for one in PurePosixPath(path).parents]
 
 
 def _taken_over(file: PlannedFile, point: StoredPoint) -> PlannedFile:
-    """The file with what the point of an inner source knows of it, which ends; with its vector, where there is none."""
-    same = all(file.payload.get(name) == point.payload.get(name) for name in ("size", "mtime_ns"))
-    if file.action == "changed" or (file.action == "new" and not same):
+    """The file with what the point of an inner source knows of it, which ends; with its vector, where it has none."""
+    known, new = dict(point.payload), file.action == "new"
+    same = all(file.payload[name] == known.get(name) for name in ("size", "mtime_ns"))
+    if file.action == "changed" or (new and not same):
         return file  # embedded first; the next run ends the other point
-    if file.action == "new":
-        digest = {name: point.payload[name] for name in ("digest",) if name in point.payload}
-        payload = taken_along(digest | file.payload, point.payload, point.id)
-        return replace(file, action="moved", payload=payload, origin=point.id, holder=point.id)
-    known = {
-        name: value for name, value in point.payload.items() if name != LABELLED or name not in file.payload
-    }
-    return replace(file, action="moved", payload=taken_along(file.payload, known, point.id), origin=point.id)
+    if LABELLED in file.payload:
+        known.pop(LABELLED, None)
+    digest = {"digest": known["digest"]} if new and "digest" in known else {}
+    payload = taken_along(digest | file.payload, known, point.id)
+    return replace(file, action="moved", payload=payload, origin=point.id, holder=point.id if new else None)
 
 
 _SCAN_AHEAD = 2  # chunks
@@ -222,7 +201,7 @@ class Planner:
     ) -> None:
         self._gallery, self._tally, self._clock = gallery, tally, clock
         self._options = {"reembed": reembed, **({"checksum": True} if checksum else {})}
-        self._overlap: Overlap | None = None
+        self._overlap: Overlap | None = None  # until somebody asks
 
     def batches(self, chunks: Iterable[list[ScannedFile]], size: int) -> Iterator[list[PlannedFile]]:
         """Lists of ``size`` files to embed (the last one: fewer), in order; after a chunk without any an empty
@@ -255,11 +234,8 @@ class Planner:
             else:
                 self._tally.fail(scanned.record.path, scanned.reason)
         with self._clock.busy("plan"):
-            if self._overlap is None:
-                self._overlap = Overlap(self._gallery)
-            planned = self._overlap.joined(
-                plan_files(usable, self._gallery, **self._options), **self._options
-            )
+            self._overlap = self._overlap or Overlap(self._gallery, **self._options)
+            planned = self._overlap.joined(plan_files(usable, self._gallery, **self._options))
             groups: dict[str, list[PlannedFile]] = {}
             for one in planned:
                 groups.setdefault(one.action, []).append(one)

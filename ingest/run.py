@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ingest.options import WatchOptions
     from ingest.summary import IngestSummary, Progress
     from ingest.watching.watch import Observer
-    from siamese_search.datasets.layouts import Survey
     from siamese_search.gallery.contract import Gallery
     from siamese_search.model.embedder import Embedder
     from siamese_search.settings import Settings
@@ -71,6 +70,7 @@ def ingest(
     ClusterError and MissingExtraError.
     """
     from ingest import run_ingest
+    from ingest.plan import Overlap
     from ingest.scan import check_combination, check_images, survey_roots
     from ingest.summary import FailureLog
 
@@ -112,8 +112,15 @@ def ingest(
         ) as (opened, bundle),
     ):
         if options.source is None:
-            for line in _overlaps(roots, opened):
-                _log.warning("%s", line)
+            known = Overlap(opened)
+            for here, there in (
+                (root.source, there) for root in roots for there in known.beside(root.source)
+            ):
+                _log.warning(
+                    "%s: the gallery also has images of %s, and one of the two lies in the other: an image in both"
+                    " stands there once, as one of %s",
+                    *map(printable, (here, there, min(here, there, key=len))),
+                )
         embedder: Embedder = LazyEmbedder(bundle, options.device, options.threads or 0)
         if around is not None:
             opened, embedder = around(opened, embedder)
@@ -135,20 +142,6 @@ def ingest(
             pipeline=cluster,
         )
         return summary
-
-
-def _overlaps(roots: Sequence[Survey], gallery: Gallery) -> Iterator[str]:
-    """A sentence for each source of the gallery that holds a root's directory, or lies in it."""
-    from ingest.plan import Overlap
-
-    known = Overlap(gallery)
-    for root in roots:
-        for there in known.beside(root.source):
-            outer = min(there, root.source, key=len)
-            yield (
-                f"{printable(root.source)}: the gallery also has images of {printable(there)}, and one of the two lies"
-                f" in the other: an image in both stands there once, as one of {printable(outer)}"
-            )
 
 
 def watch(
