@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,9 @@ from ingest.scan import Action, PlannedFile, ScannedFile
 from ingest.stages import Clock, Tally, prefetch
 from siamese_search.datasets.records import BOOKKEEPING, point_id
 from siamese_search.gallery.checks import vector_crc
-from siamese_search.gallery.contract import Gallery, Vectors
+from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
 from siamese_search.gallery.fields import coerce
-from siamese_search.gallery.payload import LABELLED, with_carried, with_labels
+from siamese_search.gallery.payload import LABELLED, taken_along, with_carried, with_labels
 from siamese_search.io.files import digest_file
 
 #: Payload fields that are not metadata: ingest writes them, and the gallery its ``crc`` of the vector.
@@ -129,6 +130,66 @@ def field_name(name: str) -> str:
     return "".join(c if c.isprintable() and c not in '"\\' else "_" for c in name) or "_"
 
 
+class Overlap:
+    """Of the sources of a gallery, directories that lie in each other: an image in both is one point, of the outermost,
+    whatever the order of their ingests. The table or the names of an inner one may say more of it.
+    """
+
+    def __init__(self, gallery: Gallery, *, reembed: bool = False, checksum: bool = False) -> None:
+        self._gallery, self._how = gallery, (reembed, checksum)
+        known = gallery.facet("source", limit=10_000) if "source" in gallery.fields() else ()
+        self._sources = frozenset(map(str, known))
+
+    def beside(self, own: str) -> list[str]:
+        """The sources that hold the directory ``own``, or lie in it."""
+        return sorted(one for one in self._sources - {own} if own in _above(one) or one in _above(own))
+
+    def joined(self, planned: list[PlannedFile]) -> list[PlannedFile]:
+        """The planned files; those that another source has too as its point, or taking that point over."""
+        overlapping = {one for one in {file.scanned.source for file in planned} if self.beside(one)}
+        twins = [
+            (file, point_id(source, file.scanned.path[len(source.rstrip("/")) + 1 :]))
+            for file in planned
+            if file.scanned.source in overlapping and file.action != "moved"
+            for source in _above(file.scanned.path)  # the outermost last: it decides
+            if source in self._sources and source != file.scanned.source
+        ]
+        now: dict[str, PlannedFile] = {}
+        points = self._gallery.retrieve([identifier for _, identifier in twins]) if twins else []
+        for (file, _), point in zip(twins, points, strict=True):
+            if point is not None and point.payload.get("path") == file.scanned.path:
+                inner = len(point.source) > len(file.scanned.source)
+                now[file.id] = _taken_over(file, point) if inner else self._as_stored(file, point)
+        return [now.get(file.id, file) for file in planned]
+
+    def _as_stored(self, file: PlannedFile, point: StoredPoint) -> PlannedFile:
+        """The file as the point of an outer source; its own, if there is one, ends."""
+        known = {name: value for name, value in point.payload.items() if name not in ("crc", "digest")}
+        fresh = payload_of(file.scanned) | {"source": point.source, "key": point.key}
+        action, payload = _compared(known | fresh, point.payload, *self._how)
+        if file.action == "new" or action == "changed":
+            return replace(file, action=action, id=point.id, payload=payload)
+        return replace(file, action="moved", id=point.id, payload=payload, origin=file.id)
+
+
+def _above(path: str) -> list[str]:
+    """The directories that a path lies in, the innermost first."""
+    return [str(one) for one in PurePosixPath(path).parents]
+
+
+def _taken_over(file: PlannedFile, point: StoredPoint) -> PlannedFile:
+    """The file with what the point of an inner source knows of it, which ends; with its vector, where it has none."""
+    known, new = dict(point.payload), file.action == "new"
+    same = all(file.payload[name] == known.get(name) for name in ("size", "mtime_ns"))
+    if file.action == "changed" or (new and not same):
+        return file  # embedded first; the next run ends the other point
+    if LABELLED in file.payload:
+        known.pop(LABELLED, None)
+    digest = {"digest": known["digest"]} if new and "digest" in known else {}
+    payload = taken_along(digest | file.payload, known, point.id)
+    return replace(file, action="moved", payload=payload, origin=point.id, holder=point.id if new else None)
+
+
 _SCAN_AHEAD = 2  # chunks
 
 
@@ -140,6 +201,7 @@ class Planner:
     ) -> None:
         self._gallery, self._tally, self._clock = gallery, tally, clock
         self._options = {"reembed": reembed, **({"checksum": True} if checksum else {})}
+        self._overlap: Overlap | None = None  # until somebody asks
 
     def batches(self, chunks: Iterable[list[ScannedFile]], size: int) -> Iterator[list[PlannedFile]]:
         """Lists of ``size`` files to embed (the last one: fewer), in order; after a chunk without any an empty
@@ -172,7 +234,8 @@ class Planner:
             else:
                 self._tally.fail(scanned.record.path, scanned.reason)
         with self._clock.busy("plan"):
-            planned = plan_files(usable, self._gallery, **self._options)
+            self._overlap = self._overlap or Overlap(self._gallery, **self._options)
+            planned = self._overlap.joined(plan_files(usable, self._gallery, **self._options))
             groups: dict[str, list[PlannedFile]] = {}
             for one in planned:
                 groups.setdefault(one.action, []).append(one)

@@ -28,14 +28,10 @@ if TYPE_CHECKING:
     from ingest.options import WatchOptions
     from ingest.summary import IngestSummary, Progress
     from ingest.watching.watch import Observer
-    from siamese_search.datasets.layouts import Survey
     from siamese_search.gallery.contract import Gallery
     from siamese_search.model.embedder import Embedder
 
 _log = logging.getLogger(__name__)
-
-#: Sources of a gallery that are compared with the roots of an ingest.
-_SOURCES = 10_000
 
 
 @request(IngestOptions)
@@ -65,6 +61,7 @@ def ingest(
     cluster.
     """
     from ingest import run_ingest
+    from ingest.plan import Overlap
     from ingest.scan import check_combination, check_images, survey_roots
     from ingest.summary import FailureLog
     from siamese_search.datasets.remote_survey import RemoteSurvey
@@ -103,8 +100,15 @@ def ingest(
         ) as (opened, bundle),
     ):
         if options.source is None:
-            for line in _overlaps(roots, opened):
-                _log.warning("%s", line)
+            known = Overlap(opened)
+            for here, there in (
+                (root.source, there) for root in roots for there in known.beside(root.source)
+            ):
+                _log.warning(
+                    "%s: the gallery also has images of %s, and one of the two lies in the other: an image in both"
+                    " stands there once, as one of %s",
+                    *map(printable, (here, there, min(here, there, key=len))),
+                )
         embedder: Embedder = LazyEmbedder(bundle, options.device, options.threads or 0)
         if around is not None:
             opened, embedder = around(opened, embedder)
@@ -126,30 +130,6 @@ def ingest(
             pipeline=cluster,
         )
         return summary
-
-
-def _overlaps(roots: Sequence[Survey], gallery: Gallery) -> Iterator[str]:
-    """A sentence for each source of the gallery that holds a root's directory, or lies in it.
-
-    An image in both has two keys, and so two points. For roots whose source is their own directory. Sources are
-    compared as text, for a directory may have gone.
-    """
-    from siamese_search.datasets.remote_survey import RemoteSurvey
-
-    if "source" not in gallery.fields():
-        return
-    sources = [str(source) for source in gallery.facet("source", limit=_SOURCES)]
-    for root in roots:
-        if isinstance(root, RemoteSurvey):
-            continue
-        here = root.source
-        for there in sources:
-            inner, outer = (here, there) if len(here) > len(there) else (there, here)
-            if here != there and inner.startswith(os.path.join(outer, "")):  # noqa: PTH118 - keys, not paths
-                yield (
-                    f"{printable(here)}: the gallery also has images of {printable(there)}, and one of the two lies in"
-                    " the other: an image in both stands there twice (ingest one of them, always the same)"
-                )
 
 
 def watch(

@@ -211,8 +211,7 @@ def scan_files(
     whose rows have no order to rely on, a hash per row). A directory that cannot be read, a pipe, a device, a
     link to a directory or out of the root comes as a file with a reason, and the scan goes on; links are followed
     where the survey was made so, and the files that a CSV names are taken wherever they lie.
-    Raises DataError when two files of one source have the same key, or a CSV lists a file twice: they would
-    be the same point.
+    Raises DataError when two files of one source have the same key: they would be the same point.
     """
     earlier: list[str] = []
     chunk: list[ScannedFile] = []
@@ -225,7 +224,6 @@ def scan_files(
             continue
         base = os.path.realpath(root.detection.base)
         own_source = source or root.source
-        listed: set[int] | None = set() if root.detection.layout == "csv" else None
         prefix = _plain_prefix(root.detection.base)
         for one in root.stream_all(inside=not root.follow_links):
             if isinstance(one, PassedOver):
@@ -234,12 +232,6 @@ def scan_files(
                     continue
                 chunk.append(ScannedFile(record, own_source, encode_key(record.path), 0, 0, one.reason))
             else:
-                if listed is not None:
-                    if (digest := hash(one.key)) in listed:
-                        raise DataError(
-                            f"{printable(root.root)}: lists {one.key!r} twice; keep one row per image"
-                        )
-                    listed.add(digest)
                 if shard is not None and not shard.has(one.key):
                     continue
                 if prefix is not None and "%" not in one.key:  # nothing in it is escaped
@@ -263,20 +255,10 @@ def scan_remote(root: RemoteSurvey, source: str, shard: Shard | None = None) -> 
     """Chunks of a remote root's files; what a listing has not said of them is asked for, in many threads.
 
     shard: only its files, and of what is passed over its share.
-
-    Raises DataError where a list names an image twice.
     """
-    seen: set[str] = set()
     with ThreadPoolExecutor(THREADS, thread_name_prefix="look-up") as pool:
         records = root.stream_all()
         while chunk := list(islice(records, CHUNK)):
-            for record in chunk if root.rows is not None else ():
-                if isinstance(record, ImageRecord):
-                    if record.key in seen:
-                        raise DataError(
-                            f"{printable(root.url)}: lists {record.key!r} twice; keep one row per image"
-                        )
-                    seen.add(record.key)
             ours = [one for one in chunk if shard is None or shard.has(_key(one))]
             yield list(pool.map(lambda one: _scanned_object(one, root.url, source), ours))
 

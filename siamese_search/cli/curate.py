@@ -199,7 +199,7 @@ def _print_duplicates(groups: Sequence[Group], format: str, null: bool) -> int:
 
 def _print_table(groups: Sequence[Group]) -> None:
     if not groups:
-        write_text("no duplicates")
+        write_text("no image is a duplicate of another")
         return
     rows: list[list[Any]] = [
         [number if index == 0 else "", group.kind if index == 0 else "", "keep" if index == 0 else "",

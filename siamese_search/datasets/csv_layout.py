@@ -33,7 +33,9 @@ from siamese_search.datasets.table import (
     image_base,
     resolve_names,
 )
+from siamese_search.datasets.walk import PassedOver
 from siamese_search.errors import DataError, listed, printable
+from siamese_search.io.location import redacted
 
 _INT = re.compile(r"[+-]?(0|[1-9][0-9]*)")  # "007" is a name, not a number
 _BOOLS = {"true": True, "false": False}
@@ -64,9 +66,10 @@ class CsvLayout:
     """A checked CSV of images: every row was read once, every file exists, every column has its type.
 
     ``root`` is the directory that keys are relative to. ``notes``: how cells were read that data frames and
-    spreadsheets write in their own way. Iterating streams the records in file order, in constant memory. lenient:
-    missing files are an error only where no file is there. Raises DataError (on construction) for missing files, no
-    path column, reserved or repeated columns, and paths that leave the image directory.
+    spreadsheets write in their own way. Iterating streams the records in file order; a hash per row is kept. lenient:
+    missing files and names that lead elsewhere are an error only where there is nothing else; else whoever reads the
+    records finds out. Raises DataError (on construction) for missing files, no path column, reserved or repeated
+    columns, and paths that leave the image directory.
     """
 
     def __init__(self, table: Table, images_root: Path | None = None, *, lenient: bool = False) -> None:
@@ -126,8 +129,23 @@ class CsvLayout:
         return False
 
     def __iter__(self) -> Iterator[ImageRecord]:
+        return (one for one in self.with_misfits() if isinstance(one, ImageRecord))
+
+    def with_misfits(self) -> Iterator[ImageRecord | PassedOver]:
+        """The records, and the rows that name no image below the base, or one that an earlier row names."""
+        seen: set[int] = set()
         for line, row in self.table.cells():
-            key, path = self._place(self._resolve(row[self._path], line))
+            try:
+                key, path = self._place(self._resolve(row[self._path], line))
+                if hash(key) in seen:
+                    raise DataError(
+                        f"{printable(self.table.path)}: line {line}: an image of an earlier row, which counts"
+                    )
+            except DataError as error:
+                reason = "line" + str(error).partition(": line")[2]
+                yield PassedOver(redacted(row[self._path]), reason, None if self._lenient else error)
+                continue
+            seen.add(hash(key))
             metadata = {
                 name: typed_value(row[i], self.kinds[name])
                 for i, name in self._metadata.items()
@@ -167,7 +185,8 @@ class CsvLayout:
     def _survey(self, images_root: Path | None) -> tuple[Path, int, dict[str, str]]:
         """Read every row once: (image directory, number of rows, kind of each metadata column)."""
         base: Path | None = None
-        rows, missing_count = 0, 0
+        rows = missing_count = 0
+        misfit: DataError | None = None
         missing: list[str] = []
         possible = {index: list(KINDS) for index in self._metadata}
         seen: set[int] = set()
@@ -177,8 +196,14 @@ class CsvLayout:
             if base is None:
                 base = self.root = self._find_base(row[self._path], images_root)
                 self._prefix = os.path.join(os.fspath(base), "")  # noqa: PTH118
-            name = self._resolve(row[self._path], line)
             rows += 1
+            try:
+                name = self._resolve(row[self._path], line)
+            except DataError as error:
+                if not self._lenient:
+                    raise
+                misfit, missing_count = misfit or error, missing_count + 1
+                continue
             if not self._is_there(name):
                 missing_count += 1
                 if len(missing) < 3:
@@ -193,7 +218,7 @@ class CsvLayout:
         if base is None:
             raise DataError(f"{printable(self.table.path)}: no rows below the header; nothing to read")
         if missing_count and not (self._lenient and missing_count < rows):
-            raise missing_files(self.table, base, missing, missing_count)
+            raise misfit or missing_files(self.table, base, missing, missing_count)
         self._gapped = marks.gapped()
         kinds = {name: possible[i][0] if i in seen else "str" for i, name in self._metadata.items()}
         skipped = {self._path, *(i for i, name in self._metadata.items() if kinds[name] == "str")}

@@ -73,22 +73,10 @@ def load_dataset(root: Path, layout: str = "auto", *, images_root: Path | None =
             raise one.error
         else:
             left_out.append(one)
-    if found.layout == "csv":
-        _refuse_repeats(root, records)
     reason = found.reason
     if left_out:
         reason += f"; {len(left_out)} left out, the first is {printable(left_out[0].relative)}: {left_out[0].reason}"
     return Dataset(found.base, found.layout, reason, records, surveyed.triplets)
-
-
-def _refuse_repeats(path: Path, records: list[ImageRecord]) -> None:
-    seen: set[str] = set()
-    repeated = [r.key for r in records if r.key in seen or seen.add(r.key)]  # type: ignore[func-returns-value]
-    if repeated:
-        raise DataError(
-            f"{printable(path)}: {len(repeated)} rows repeat an image: {listed(repeated)};"
-            " keep one row for each"
-        )
 
 
 @dataclass
@@ -124,7 +112,7 @@ class Survey:
         The files that a CSV lists are not looked at here, links or not.
         """
         if self.rows is not None:
-            yield from self.rows
+            yield from self.rows.with_misfits() if isinstance(self.rows, CsvLayout) else self.rows
             return
         for one in walk(self.detection.base, follow_links=self.follow_links, inside=inside):
             yield self.record_of(one) if isinstance(one, str) else one

@@ -35,7 +35,7 @@ class RemoteSurvey(Survey):
     """A root that is not on this machine. ``url``: its name, safe to store and print; no credentials are in it.
 
     listing: of a prefix, the images below it by their path there; empty for a list, whose records come from ``rows``.
-    passed: what is passed over below a prefix.
+    passed: what is passed over below a prefix, or in a list.
     """
 
     url: str = ""
@@ -49,9 +49,7 @@ class RemoteSurvey(Survey):
 
     def stream_all(self, *, inside: bool = False) -> Iterator[ImageRecord | PassedOver]:  # noqa: ARG002
         """The records; the ``path`` of each is a :class:`RemotePath`."""
-        if self.rows is not None:
-            yield from self.rows
-            return
+        yield from self.rows or ()
         for relative, stamp in self.listing.items():
             record = self.record_of(relative)
             if isinstance(record, ImageRecord):
@@ -147,16 +145,17 @@ def _survey_list(url: str, layout: str) -> RemoteSurvey:
         try:
             table = read_header(Path(file.name))
             parsed = RemoteCsv(table, url)
-            rows = list(parsed)
+            found = list(parsed.with_misfits())
         except DataError as error:
             raise DataError(str(error).replace(file.name, printable(shown))) from None
+    rows = [one for one in found if isinstance(one, ImageRecord)]
     header = ",".join(printable(column) for column in table.columns)
     reason = f"a list of URLs with the header {header[:80]} ({len(rows)} rows)"
     if parsed.unnamed and len(table.columns) > 1:
         reason += f"; {parsed.unnamed}"
-    return RemoteSurvey(
-        Path(shown), Detection("csv", reason, Path("/")), rows=rows, images=len(rows), url=shown, address=url
-    )
+    how = Detection("csv", reason, Path("/"))
+    passed = [one for one in found if isinstance(one, PassedOver)]
+    return RemoteSurvey(Path(shown), how, rows=rows, images=len(rows), url=shown, address=url, passed=passed)
 
 
 class RemoteCsv(CsvLayout):
@@ -164,7 +163,7 @@ class RemoteCsv(CsvLayout):
 
     def __init__(self, table: Table, url: str) -> None:
         self._url = url
-        super().__init__(table)
+        super().__init__(table, lenient=True)
 
     def _find_base(self, first: str, images_root: Path | None) -> Path:  # noqa: ARG002
         return Path("/")

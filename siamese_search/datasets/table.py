@@ -11,6 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from siamese_search.datasets.records import decode_key
 from siamese_search.errors import DataError, printable
 from siamese_search.io.csv_cells import read_cell
 
@@ -165,7 +166,7 @@ def resolve_names(table: Table, base: Path, names: Sequence[str], line: int) -> 
     resolved = []
     for name in names:
         relative = _relative(base, name)
-        if not name.isascii() or "\\" in name:
+        if not name.isascii() or "\\" in name or "%" in name:
             others = (_relative(base, spelling) for spelling in _spellings(name))
             relative = next((one for one in others if one and os.path.isfile(base / one)), relative)  # noqa: PTH113
         if relative is None:
@@ -207,6 +208,8 @@ def _spellings(name: str) -> Iterator[str]:
     for one in dict.fromkeys((text, text.replace("\\", "/"))):
         for form in ("NFC", "NFD"):
             yield unicodedata.normalize(form, one)
+    if name.isascii():
+        yield decode_key(name)  # as an export writes bytes that are no text
 
 
 def _opened(path: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202

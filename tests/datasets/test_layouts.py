@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siamese_search.datasets.layouts import load_dataset, survey
-from siamese_search.datasets.records import decode_key, parse_market_name
+from siamese_search.datasets.records import ImageRecord, decode_key, parse_market_name
+from siamese_search.datasets.walk import PassedOver
 from siamese_search.errors import DataError, UsageError
 
 
@@ -298,7 +299,7 @@ def test_csv_missing_files_are_counted(tmp_path):
         ("path,Age,age\na.jpg,1,2\n", "twice"),
         ("path,mtime_ns\na.jpg,1\n", "reserved"),
         ("path,x\na.jpg\n", "line 2 has 1 fields"),
-        ("path\na.jpg\na.jpg\n", "repeat an image: a.jpg"),
+        ("path\na.jpg\na.jpg\n", "line 3: an image of an earlier row"),
         ("path,x\n,1\n", "name is empty"),
         ("path,x\na.jpg," + "y" * 40_000 + "\n", "32768"),
         ('path,x\na.jpg,"' + "y" * 200_000 + "\n", "field larger"),
@@ -390,6 +391,21 @@ def test_whole_paths_lie_below_the_root_that_is_named(tmp_path):
     path = table(tmp_path, "path,identity\n" + f"{tmp_path / 'disk' / 'a.jpg'},ann\n", "x.csv")
     [record] = survey(path, images_root=Path("/")).stream()
     assert record.path == tmp_path / "disk" / "a.jpg"
+
+
+def test_a_lenient_survey_passes_over_names_that_lead_elsewhere(tmp_path):
+    touch(tmp_path / "in", "a.jpg", "b.jpg")
+    touch(tmp_path, "secret.jpg")
+    path = table(tmp_path / "in", "path,n\na.jpg,1\n../secret.jpg,2\n,3\n/etc/hostname,4\nb.jpg,5\n")
+    found = list(survey(path, lenient=True).stream_all())
+    assert [one.key for one in found if isinstance(one, ImageRecord)] == ["a.jpg", "b.jpg"]
+    told = [(one.relative, one.reason) for one in found if isinstance(one, PassedOver)]
+    assert [name for name, _ in told] == ["../secret.jpg", "", "/etc/hostname"]
+    for (_, reason), line, word in zip(told, (3, 4, 5), ("leaves", "empty", "leaves"), strict=True):
+        assert reason.startswith(f"line {line}: ")
+        assert word in reason
+    with pytest.raises(DataError, match=r"line 2: .* leaves"):
+        survey(table(tmp_path / "in", "path,n\n../secret.jpg,2\n"), lenient=True)
 
 
 @pytest.mark.parametrize("text", ["a.jpg\nno.jpg\n", "no.jpg\nno2.jpg\n"])

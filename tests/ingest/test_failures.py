@@ -11,6 +11,7 @@ import pytest
 from fakes import ColourEmbedder, MemoryGallery, write_image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from siamese_search.curation.export.run import export_gallery
 
 from ingest.pipeline import run_ingest
 from ingest.summary import FailureLog
@@ -219,3 +220,31 @@ def test_two_runs_do_not_share_a_list(tmp_path):
     with FailureLog(path):
         pass
     assert path.read_text() == ""
+
+
+def test_rows_that_name_an_image_twice_or_one_elsewhere_cost_nothing_but_themselves(
+    tmp_path, gallery, embedder
+):
+    for name in ("in/a.jpg", "in/b.jpg", "out.jpg"):
+        write_image(tmp_path / name, seed=name)
+    table = tmp_path / "in" / "people.csv"
+    table.write_text("path,identity\na.jpg,ann\n../out.jpg,eve\n./a.jpg,bob\nb.jpg,bob\n")
+    one = run_ingest([table], gallery, embedder)
+    assert (one.new, one.failed) == (2, 2)
+    assert {payload["identity"] for _, payload in gallery.points.values()} == {"ann", "bob"}
+    reasons = {Path(failure.path).name: failure.reason for failure in one.failures}
+    assert reasons["a.jpg"] == "line 4: an image of an earlier row, which counts"
+    assert reasons["out.jpg"].startswith("line 3: '../out.jpg' leaves")
+
+
+def test_an_export_comes_back_with_names_that_are_no_text(tmp_path, gallery, embedder):
+    names = [os.fsdecode(b"\xff\xfe.jpg"), "%41.jpg", "a\nb.jpg"]
+    for number, name in enumerate(names):
+        write_image(tmp_path / "in" / name, seed=number)
+    run_ingest([tmp_path / "in"], gallery, embedder)
+    export_gallery(gallery, tmp_path / "all.csv", "csv", vectors=False)
+    again = MemoryGallery()
+    one = run_ingest([tmp_path / "all.csv"], again, embedder)
+    assert (one.new, one.failed) == (3, 0)
+    paths = [{payload["path"] for _, payload in each.points.values()} for each in (gallery, again)]
+    assert paths[0] == paths[1]

@@ -161,8 +161,15 @@ def test_a_list_on_the_web_with_signed_urls(site, images, embedder, gallery):
     assert site.count("GET") == before + 2  # the list itself, and what a HEAD request did not find
 
     site.files["/list.csv"] += b"\n/p/none.jpg?signature=twice,bob"
-    with pytest.raises(DataError, match=r"list.csv: lists .*none.jpg' twice"):
-        run_ingest([f"{site.url}/list.csv"], gallery, embedder)
+    site.files["/list.csv"] += b"\nfile:///etc/passwd,eve"  # and what is no address of an image
+    more = run_ingest([f"{site.url}/list.csv"], gallery, embedder)
+    assert (more.unchanged, more.failed) == (4, 3)
+    assert any(
+        "none.jpg" in one.path and one.reason == "line 7: an image of an earlier row, which counts"
+        for one in more.failures
+    )
+    assert any("etc/passwd" in one.path and one.reason.startswith("line 8: ") for one in more.failures)
+    assert "signature" not in str(more.failures)
 
 
 def test_verify_looks_at_the_objects(bucket, images, embedder, gallery):
