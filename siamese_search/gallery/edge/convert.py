@@ -138,8 +138,8 @@ def to_filter(conditions: Sequence[Condition]) -> edge.Filter | None:
     must_not: list[Any] = []
     for one in conditions:
         path = json_path(one.field)
-        if one.operator == "present":
-            must_not.append(edge.IsEmptyCondition(path))
+        if one.operator in ("present", "absent"):
+            (must if one.operator == "absent" else must_not).append(edge.IsEmptyCondition(path))
         elif one.operator == "=":
             must.append(_any_of(path, one.values))
         elif one.operator == "!=":

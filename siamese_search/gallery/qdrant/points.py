@@ -173,8 +173,10 @@ def to_filter(conditions: Sequence[Condition]) -> models.Filter | None:
     must_not: list[Any] = []
     for one in conditions:
         path = json_path(one.field)
-        if one.operator == "present":
-            must_not.append(models.IsEmptyCondition(is_empty=models.PayloadField(key=path)))
+        if one.operator in ("present", "absent"):
+            (must if one.operator == "absent" else must_not).append(
+                models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
+            )
         elif one.operator == "=":
             must.append(any_of(one.field, one.values))
         elif one.operator == "!=":
