@@ -51,7 +51,7 @@ Examples:
   sss search query.jpg --show                   the images in the terminal
   sss search query.jpg --format paths --null | xargs -0 ls -l
 
-Filters: = != < <= > >=, a comma for "any of", '*' for "present"; several --where must all hold.
+Filters: = != < <= > >=, a comma for "any of", =* for "present", !=* for "absent"; several --where must all hold.
 """
 
 

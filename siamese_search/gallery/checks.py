@@ -56,6 +56,8 @@ def why_nothing(gallery: Gallery, asked: Sequence[RawCondition], bound: Sequence
         return ""
     for written, condition in zip(asked, bound, strict=True):
         if gallery.count([condition]) == 0:
+            if written.operator == "absent":
+                return f"every image has {printable(written.field)}"
             return f"no image has {printable(str(written))}{_instead(gallery, written)}"
     return f"no image has {' and '.join(printable(str(written)) for written in asked)} at the same time"
 

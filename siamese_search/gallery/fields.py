@@ -97,8 +97,10 @@ class FilterMaker:
         """The filter that means the same; None for no conditions."""
         parts: dict[str, list[Any]] = {"must": [], "must_not": []}
         for one in conditions:
-            if one.operator == "present":
-                parts["must_not"].append(self.absent(json_path(one.field)))
+            if one.operator in ("present", "absent"):
+                parts["must" if one.operator == "absent" else "must_not"].append(
+                    self.absent(json_path(one.field))
+                )
             elif one.operator in ("=", "!="):
                 parts["must" if one.operator == "=" else "must_not"].append(
                     self.any_of(one.field, one.values)

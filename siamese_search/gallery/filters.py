@@ -3,7 +3,7 @@ r"""Filters: ``--where "camera=2"`` as conditions, typed by the stored value, in
 The grammar of one expression; several are joined by AND::
 
     FIELD OPERATOR VALUE[,VALUE...]        operators: = (or ==)  !=  <  <=  >  >=
-    FIELD = *                              the field is present
+    FIELD = *                              the field is present; with != it is absent
 
 Spaces around the field and around each value are ignored. A comma means "any of" (with ``!=``: none of). A value or a
 field in double quotes is taken as it stands (``note="a, b"``), and a backslash takes the next character as it stands,
@@ -26,12 +26,14 @@ from typing import Literal, cast
 
 from siamese_search.errors import FilterError
 
-Operator = Literal["=", "!=", "<", "<=", ">", ">=", "present"]
+Operator = Literal["=", "!=", "<", "<=", ">", ">=", "present", "absent"]
 FilterValue = str | int | float | bool
 
 #: The orderings, and what engines call their bounds.
 BOUNDS: dict[Operator, str] = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
 ORDERINGS = frozenset(BOUNDS)
+#: What a bare ``*`` makes of an operator.
+_BARE: dict[Operator, Operator] = {"=": "present", "!=": "absent"}
 
 #: Stored integers are signed 64-bit in every engine.
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
@@ -55,7 +57,7 @@ class Condition:
     """One condition on one payload field; several conditions are joined by AND.
 
     ``values`` holds one value for the orderings, one or more for ``=`` (any of) and ``!=`` (none of),
-    and none for ``present``. A point without the field meets ``!=`` and nothing else.
+    and none for ``present`` and ``absent``. A point without the field meets ``!=`` and ``absent``, nothing else.
     """
 
     field: str
@@ -75,8 +77,8 @@ class RawCondition:
     values: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        if self.operator == "present":
-            return f"{_quoted(self.field)}=*"
+        if self.operator in _BARE.values():
+            return f"{_quoted(self.field)}{'=' if self.operator == 'present' else '!='}*"
         return f"{_quoted(self.field)}{self.operator}{','.join(map(_quoted, self.values))}"
 
 
@@ -127,9 +129,9 @@ def check(condition: Condition, fields: Mapping[str, str]) -> Condition:
     """
     kind = _kind_of(condition.field, fields)
     name, operator, values = condition.field, condition.operator, condition.values
-    if operator == "present":
+    if operator in _BARE.values():
         if values:
-            raise FilterError(f"'present' takes no value, but {name!r} was given {len(values)}")
+            raise FilterError(f"{operator!r} takes no value, but {name!r} was given {len(values)}")
         return condition
     if operator in ORDERINGS:
         if kind not in ("int", "float"):
@@ -217,9 +219,9 @@ def _parse_one(expression: str) -> RawCondition:
     operator = cast(Operator, "=" if symbol[0] == "==" else symbol[0])
     values = _split_values(rest[symbol.end() :], expression)
     if any(value is None for value in values):
-        if len(values) == 1 and operator == "=":
-            return RawCondition(field, "present")
-        raise _malformed(expression, 'a bare * stands alone after "=" (the text * is written "*")')
+        if len(values) == 1 and operator in _BARE:
+            return RawCondition(field, _BARE[operator])
+        raise _malformed(expression, 'a bare * stands alone after = or != (the text * is written "*")')
     if operator in ORDERINGS and len(values) > 1:
         raise _malformed(expression, f"{operator} takes one value")
     return RawCondition(field, operator, tuple(v for v in values if v is not None))
@@ -269,7 +271,7 @@ def _malformed(expression: str, reason: str) -> FilterError:
     shown = expression if len(expression) <= 80 else expression[:77] + "..."
     return FilterError(
         f"cannot read the filter {shown!r}: {reason}; write FIELD=VALUE, with = != < <= > >=, "
-        "a comma for any of, * for present"
+        "a comma for any of, =* for present, !=* for absent"
     )
 
 

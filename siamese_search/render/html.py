@@ -1,4 +1,6 @@
-"""Pages that need nothing else, from ``templates/``: one file, no script, no request to anybody, light and dark.
+"""Pages that need nothing else, from ``templates/``: one file, no request to anybody, light and dark.
+
+No script but that of maps, ``static/plane.js``, whose sum the page's own policy names.
 
 Names come from strangers' directories: the templates escape every value, and spell out control characters. Images are
 encoded anew, small, as data URIs, so that what a stranger hid in a file stays out.
@@ -8,13 +10,17 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from itertools import repeat
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
@@ -36,18 +42,6 @@ class Picture:
     reason: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Dot:
-    """A point of a scatter plot, x and y in percent. edges: the ones that it is near, where its card opens inwards."""
-
-    x: str
-    y: str
-    colour: str
-    caption: str
-    url: str
-    edges: str
-
-
 def render(template: str, **values: object) -> str:
     """The whole page. Whatever is not ``Markup`` is escaped; a name that the template lacks is an error."""
     return _environment().get_template(template).render(values)
@@ -55,8 +49,18 @@ def render(template: str, **values: object) -> str:
 
 @cache
 def _environment() -> Environment:
+    made = environment(PackageLoader(__package__), PackageLoader(__package__, "static"))
+    script = files(__package__).joinpath("static/plane.js").read_text(encoding="utf-8")
+    proof = base64.b64encode(sha256(script.encode()).digest()).decode()
+    made.globals |= {"script": Markup(script), "script_proof": Markup(f"sha256-{proof}")}
+    made.filters |= {"probability": percent, "rate": rate, "sightings": sightings, "small_rate": small_rate}
+    return made
+
+
+def environment(*loaders: BaseLoader) -> Environment:
+    """Templates that escape every value, and spell out control characters; those of the first loader that has them."""
     made = Environment(
-        loader=PackageLoader(__package__),
+        loader=ChoiceLoader(loaders),
         autoescape=True,
         undefined=StrictUndefined,
         finalize=_spelled_out,
@@ -64,14 +68,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters |= {
-        "probability": percent,
-        "rate": rate,
-        "rgb": rgb,
-        "sightings": sightings,
-        "small_rate": small_rate,
-        "thousands": lambda number: f"{number:,}",
-    }
+    made.filters["thousands"] = lambda number: f"{number:,}"
     return made
 
 
@@ -88,11 +85,6 @@ def rate(value: float | None) -> str:
 def small_rate(value: float) -> str:
     """A rate for people: two digits that count, however small."""
     return rate(value) if value != value or value >= 0.0095 or value == 0 else f"{100 * value:.2g}%"
-
-
-def rgb(colour: tuple[int, int, int]) -> str:
-    """A colour of CSS."""
-    return "rgb({} {} {})".format(*colour)
 
 
 def picture(path: Path | None, size: tuple[int, int]) -> Picture:
@@ -117,15 +109,24 @@ def encoded(path: Path, size: tuple[int, int]) -> str:
 
 
 def scattered(
-    points: NDArray[np.float64], colours: Sequence[str], captions: Sequence[str], urls: Sequence[str]
-) -> list[Dot]:
-    """points: float64 [n, 2], on one scale, so that distances compare. urls: n data URIs, or fewer."""
+    points: NDArray[np.float64],
+    colours: Sequence[str],
+    captions: Sequence[str],
+    urls: Sequence[str],
+    names: Sequence[str | None],
+    codes: Iterable[int] = repeat(-1),
+) -> list[dict[str, Any]]:
+    """The dots of ``scatter()`` in ``parts.html.j2``. points: float64 [n, 2], on one scale, so that distances compare.
+
+    urls: data URIs, or "". names: of identities. codes: lines of the legend, -1 for none.
+    """
     low, high = points.min(axis=0), points.max(axis=0)
     placed = ((points - (low + high) / 2) / (float((high - low).max()) or 1.0) + 0.5) * 96 + 2
     dots = []
-    for (x, y), colour, caption, url in zip(placed, colours, captions, urls, strict=True):
+    for (x, y), colour, caption, url, name, code in zip(placed, colours, captions, urls, names, codes):
         edges = " ".join(name for name, near in (("l", x < 10), ("r", x > 90), ("t", y > 80)) if near)
-        dots.append(Dot(f"{x:.1f}", f"{y:.1f}", colour, caption, url, edges))
+        place = {"x": f"{x:.3f}", "y": f"{y:.3f}", "edges": edges}
+        dots.append(place | {"colour": colour, "caption": caption, "url": url, "name": name, "code": code})
     return dots
 
 

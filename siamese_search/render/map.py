@@ -11,10 +11,10 @@ from PIL import Image, ImageDraw
 
 from siamese_search._version import __version__
 from siamese_search.render.canvas import CARD, GREY, INK, LINE, PAPER, Canvas, save_png
-from siamese_search.render.html import picture, render, rgb, scattered, write_page
+from siamese_search.render.html import picture, render, scattered, write_page
 from siamese_search.retrieval.map import GREY as NOBODY
 from siamese_search.retrieval.map import (
-    Colour,
+    STOPS,
     Colouring,
     GalleryMap,
     MapPoint,
@@ -55,24 +55,18 @@ def _dots(found: GalleryMap, colours: Colouring) -> Image.Image:
     image = Image.new("RGB", (side, side), CARD)
     pen = ImageDraw.Draw(image)
     inset = radius + 8
-    order = sorted(
-        range(len(found.points)), key=lambda place: colours.colours[place] != NOBODY
-    )  # below the others
+    order = sorted(range(len(found.points)), key=lambda place: colours.colours[place] != NOBODY)
     spots = placed(found.places)
-    for place in order:
+    for place in order:  # nobody below the others
         x = (inset + spots[place, 0] * (_SIDE - 2 * inset)) * _FINE
         y = (inset + (1 - spots[place, 1]) * (_SIDE - 2 * inset)) * _FINE
         reach = radius * _FINE
-        pen.ellipse(
-            (x - reach, y - reach, x + reach, y + reach),
-            fill=colours.colours[place],
-            outline=CARD,
-            width=_FINE,
-        )
+        box = (x - reach, y - reach, x + reach, y + reach)
+        pen.ellipse(box, fill=colours.colours[place], outline=CARD, width=_FINE)
     return image.resize((_SIDE, _SIDE), Image.Resampling.BOX)
 
 
-def _key(colour: Colour) -> Image.Image:
+def _key(colour: str) -> Image.Image:
     image = Image.new("RGB", (14 * _FINE, 14 * _FINE), PAPER)
     ImageDraw.Draw(image).ellipse((0, 0, 14 * _FINE - 1, 14 * _FINE - 1), fill=colour)
     return image.resize((14, 14), Image.Resampling.BOX)
@@ -89,15 +83,15 @@ def _legend(canvas: Canvas, found: GalleryMap, colours: Colouring, left: int, to
         canvas.text((left + 26, top - 4), f"{high:.6g}", 13, GREY, room - 26)
         canvas.text((left + 26, top + 148), f"{low:.6g}", 13, GREY, room - 26)
         top += 180
-    for entry in colours.entries:
-        canvas.image.paste(_key(entry.colour), (left, top + 2))
+    for entry in colours.entries[: colours.first]:
+        canvas.image.paste(_key(entry.color), (left, top + 2))
         count = f"{entry.count:,}"
         reach = canvas.width_of(count, 13)
         canvas.text((left + 22, top), entry.label, 13, INK, room - 22 - reach - 8)
         canvas.text((left + room - reach, top), count, 13, GREY)
         top += _LINE_HEIGHT
-    if colours.more:
-        canvas.text((left + 22, top), f"and {colours.more:,} more", 13, GREY, room - 22)
+    if more := len(colours.entries) - colours.first:
+        canvas.text((left + 22, top), f"and {more:,} more", 13, GREY, room - 22)
 
 
 def write_map_page(found: GalleryMap, out: Path) -> Path:
@@ -111,23 +105,24 @@ def map_page(found: GalleryMap) -> str:
     urls = [picture(point.path, _PICTURE).url for point in found.points[:MAX_PICTURES]]
     urls += [""] * (len(found.points) - len(urls))
     captions = [_caption(found, point) for point in found.points]
+    names = [point.identity for point in found.points]
     return render(
         "map.html.j2",
         title=found.title,
         found=found,
         colours=colours,
-        stops=",".join(rgb(scale_colour(share / 4)) for share in range(4, -1, -1)),
-        dots=scattered(found.places, [rgb(colour) for colour in colours.colours], captions, urls),
+        stops=STOPS,
+        dots=scattered(found.places, colours.colours, captions, urls, names, colours.codes),
         most_pictures=MAX_PICTURES,
         version=__version__,
     )
 
 
 def _caption(found: GalleryMap, point: MapPoint) -> str:
-    """``ann, camera 2, frame 17: 0001.jpg``."""
+    """``ann, camera 2, frame 17: cam2/0001.jpg``."""
     parts = ["no identity" if point.identity is None else point.identity]
     if point.camera is not None:
         parts.append(f"camera {point.camera}")
     if found.color not in ("identity", "camera"):
         parts.append(f"{found.color} {'none' if point.value is None else point.value}")
-    return f"{', '.join(parts)}: {Path(point.key).name}"
+    return f"{', '.join(parts)}: {point.key}"

@@ -1,6 +1,7 @@
 """write_report(): an evaluation as ``report.json`` and as ``report.html``, one page that needs nothing else.
 
-The page has no script and asks nobody for anything; names from files are escaped, and images are encoded anew, small.
+The page has no script but that of its maps and asks nobody for anything; names from files are escaped, and images are
+encoded anew, small.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from siamese_search.render.curves import (
     draw_roc,
     draw_scores,
 )
-from siamese_search.render.html import Dot, Picture, picture, render, scattered, write_page
+from siamese_search.render.html import Picture, picture, render, scattered, write_page
+from siamese_search.retrieval.map import hue
 from siamese_search.vectors.projection import pca, tsne
 
 #: Points of the embedding map, and results shown beside a bad query.
@@ -145,7 +147,7 @@ def _thumb(record: ImageRecord) -> Picture:
     return Picture(picture(record.path, _THUMB).url, "unreadable")
 
 
-def _maps(report: EvaluationReport) -> tuple[int, list[tuple[str, list[Dot]]]]:
+def _maps(report: EvaluationReport) -> tuple[int, list[tuple[str, list[dict[str, Any]]]]]:
     """How many images are mapped, and the maps with their names."""
     records, vectors = report.plan.gallery, report.gallery_vectors
     if len(records) < 3:
@@ -155,13 +157,11 @@ def _maps(report: EvaluationReport) -> tuple[int, list[tuple[str, list[Dot]]]]:
     urls = [picture(record.path, _SMALL).url for record in kept]
     captions = [f"{record.identity}, camera {record.camera}" for record in kept]
     codes: dict[str | None, int] = {}
-    colours = [_hue(codes.setdefault(record.identity, len(codes))) for record in kept]
+    colours = [hue(codes.setdefault(record.identity, len(codes))) for record in kept]
+    names = [record.identity for record in kept]
     places = (("PCA", pca(vectors[chosen])), ("t-SNE", tsne(vectors[chosen])))
     return len(kept), [
-        (name, scattered(points, colours, captions, urls)) for name, points in places if points is not None
+        (name, scattered(points, colours, captions, urls, names))
+        for name, points in places
+        if points is not None
     ]
-
-
-def _hue(code: int) -> str:
-    """A colour per identity, by the golden angle: neighbours in number differ."""
-    return f"hsl({code * 137.508 % 360:.0f} 60% 50%)"

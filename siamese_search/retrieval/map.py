@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import colorsys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +17,20 @@ from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, 
 from siamese_search.retrieval.results import json_path
 from siamese_search.vectors.projection import METHODS
 
-Colour = tuple[int, int, int]
-
-#: Entries of a legend; more values have colours, but no line of their own.
+#: Values that a legend shows at once.
 MOST_ENTRIES = 12
 
-#: For up to twelve values: told apart on light and on dark ground, the first seven also with colour blindness (after
-#: P. Tol, "Colour schemes", SRON/EPS/TN/09-002).
-_PALETTE: tuple[Colour, ...] = (
-    (68, 119, 170), (238, 102, 119), (34, 136, 51), (204, 187, 68), (102, 204, 238), (170, 51, 119),
-    (238, 119, 51), (0, 153, 136), (153, 112, 193), (140, 110, 60), (214, 80, 160), (120, 160, 40),
+#: For up to twelve values. All colours here have a contrast of 3 to light and to dark ground; these are as far
+#: apart as that allows (OKLab), the first seven also for those who do not tell red from green.
+_PALETTE = (
+    "#9084fc", "#547800", "#fc30c0", "#a85460", "#b48400", "#b424cc",
+    "#0ca860", "#7848fc", "#309cb4", "#cc78a8", "#606cb4", "#fc480c",
 )  # fmt: skip
-GREY: Colour = (150, 155, 162)
-#: From low to high, for numbers: neither end is lost on light or dark ground.
-_SCALE: tuple[Colour, ...] = ((72, 96, 200), (140, 90, 200), (205, 80, 150), (235, 120, 90), (236, 184, 50))
+GREY = "#868b93"
+#: From low to high, for numbers: red, green and blue.
+_SCALE = ((80, 104, 210), (140, 90, 200), (205, 80, 150), (226, 112, 84), (206, 130, 20))
+#: Relative luminances for more than twelve values, in turns: neighbours in hue differ in lightness.
+_LUMINANCES = (0.16, 0.285, 0.215)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,23 +101,23 @@ class GalleryMap:
         }
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A line of the legend."""
+class Entry(NamedTuple):
+    """A line of the legend. color: as all here, ``#rrggbb``."""
 
     label: str
-    colour: Colour
+    color: str
     count: int
 
 
 @dataclass(frozen=True)
 class Colouring:
-    """colours: of the points, in order. entries: of the legend, the most frequent values. more: how many further
-    values have a colour but no entry. scale: (low, high) where colours stand for numbers, and there are no entries."""
+    """colours: of the points, in order. entries: of the legend, all values; the ``first`` are the most frequent. codes:
+    the points' entries, -1 for none. scale: (low, high) where colours stand for numbers, which have no entries."""
 
-    colours: list[Colour]
+    colours: list[str]
     entries: list[Entry]
-    more: int = 0
+    codes: list[int]
+    first: int
     scale: tuple[float, float] | None = None
 
 
@@ -127,44 +128,61 @@ def colouring(found: GalleryMap) -> Colouring:
     present = [v for v in values if v is not None]
     if numbers and len(numbers) == len(present) and len(set(numbers)) > MOST_ENTRIES:
         return _scaled(values, min(numbers), max(numbers))
-    counts = Counter(value for value in present if not _is_nobody(found.color, value))
-    order = sorted(counts, key=lambda value: (-counts[value], str(value)))
-    codes = {value: number for number, value in enumerate(sorted(counts, key=_natural))}
-    few = len(counts) <= len(_PALETTE)
-    colours = {value: _PALETTE[code] if few else _hue(code) for value, code in codes.items()}
-    shown = sorted(order[:MOST_ENTRIES], key=_natural) if few else order[:MOST_ENTRIES]
-    entries = [Entry(str(value), colours[value], counts[value]) for value in shown]
-    grey = Counter(
-        f"no {found.color}" if value is None else _NOBODY[str(value)]
-        for value in values
-        if value is None or value not in counts
-    )
-    entries += [Entry(label, GREY, count) for label, count in sorted(grey.items())]
+    said = [_said(found.color, value) for value in values]
+    counts = Counter(said)
+    named = sorted((one for one in counts if one[0]), key=lambda one: _natural(one[1]))
+    few = len(named) <= len(_PALETTE)
+    colours = {one: _PALETTE[code] if few else hue(code) for code, one in enumerate(named)}
+    nobody = sorted(one for one in counts if not one[0])
+    if not few:
+        named.sort(key=lambda one: -counts[one])
+    order = [*named[:MOST_ENTRIES], *nobody, *named[MOST_ENTRIES:]]
+    codes = {one: code for code, one in enumerate(order)}
     return Colouring(
-        [GREY if value is None else colours.get(value, GREY) for value in values],
-        entries,
-        max(len(counts) - MOST_ENTRIES, 0),
+        [colours.get(one, GREY) for one in said],
+        [Entry(one[1], colours.get(one, GREY), counts[one]) for one in order],
+        [codes[one] for one in said],
+        min(len(named), MOST_ENTRIES) + len(nobody),
     )
 
 
 _NOBODY = {DISTRACTOR_IDENTITY: "distractors", JUNK_IDENTITY: "junk"}
 
 
-def _is_nobody(color: str, value: MetadataValue) -> bool:
-    return color == "identity" and value in _NOBODY
+def _said(color: str, value: MetadataValue | None) -> tuple[bool, str]:
+    """Whether a value is one, and what the legend calls it."""
+    if value is None:
+        return False, f"no {color}"
+    nobody = color == "identity" and value in _NOBODY
+    return not nobody, _NOBODY[str(value)] if nobody else str(value)
 
 
-def _natural(value: MetadataValue) -> tuple[bool, float, str]:
+def _natural(text: str) -> tuple[bool, float, str]:
     """Numbers by size, then texts."""
-    text = str(value)
     number = text.isascii() and text.isdigit() and len(text) < 300
     return not number, float(text) if number else 0.0, text
 
 
-def _hue(code: int) -> Colour:
-    """By the golden angle: neighbours in number differ in colour."""
-    red, green, blue = colorsys.hls_to_rgb(code * 137.508 % 360 / 360, 0.5, 0.6)
-    return round(255 * red), round(255 * green), round(255 * blue)
+@cache
+def hue(code: int) -> str:
+    """A colour of many, by the golden angle: neighbours in number differ."""
+    low, high = 0.0, 1.0
+    for _ in range(12):
+        middle = (low + high) / 2
+        colour = colorsys.hls_to_rgb(code * 137.508 % 360 / 360, middle, 0.75)
+        dark = luminance(colour) < _LUMINANCES[code % len(_LUMINANCES)]
+        low, high = (middle, high) if dark else (low, middle)
+    return _css([255 * part for part in colour])
+
+
+def luminance(colour: Sequence[float]) -> float:
+    """Relative luminance of sRGB parts from 0 to 1 (WCAG 2)."""
+    linear = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour)
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def _css(colour: Iterable[float]) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*map(round, colour))
 
 
 def _scaled(values: Sequence[MetadataValue | None], low: float, high: float) -> Colouring:
@@ -173,18 +191,20 @@ def _scaled(values: Sequence[MetadataValue | None], low: float, high: float) -> 
         for value in values
     ]
     missing = sum(value is None for value in values)
-    return Colouring(colours, [Entry("none", GREY, missing)] * (missing > 0), scale=(low, high))
-
-
-def scale_colour(share: float) -> Colour:
-    """The colour of a number, 0 for the lowest and 1 for the highest."""
-    at = min(max(share, 0.0), 1.0) * (len(_SCALE) - 1)
-    first = min(int(at), len(_SCALE) - 2)
-    part = at - first
-    red, green, blue = (
-        round(a + (b - a) * part) for a, b in zip(_SCALE[first], _SCALE[first + 1], strict=True)
+    entries = [Entry("none", GREY, missing)] * (missing > 0)
+    return Colouring(
+        colours, entries, [0 if value is None else -1 for value in values], len(entries), (low, high)
     )
-    return red, green, blue
+
+
+def scale_colour(share: float) -> str:
+    """The colour of a number, 0 for the lowest and 1 for the highest."""
+    stops = np.linspace(0, 1, len(_SCALE))
+    return _css(float(np.interp(share, stops, channel)) for channel in zip(*_SCALE, strict=True))
+
+
+#: For a legend, from low to high.
+STOPS = tuple(scale_colour(step / 31) for step in range(32))
 
 
 def placed(places: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -33,7 +33,7 @@ class Facet:
 
     kind: ``str``, ``int``, ``float`` or ``bool``. values: the most frequent with their counts. distinct: how many
     values there are, at most one more than are counted. low, high: of numbers and times (``None`` for others).
-    time: whether the text of the field is times; ``low`` and ``high`` are ISO 8601 then.
+    time: whether the text of the field is times; ``low`` and ``high`` are ISO 8601 then. absent: images without it.
     """
 
     field: str
@@ -43,6 +43,7 @@ class Facet:
     low: Value | None = None
     high: Value | None = None
     time: bool = False
+    absent: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,7 +76,8 @@ def create_app(service: GalleryService, key: str | None = None) -> FastAPI:
     named = service.options.allow_host
     hosts = allowed_hosts(service.options.host, (named,) if isinstance(named, str) else tuple(named))
     app.add_middleware(Guard, security=security, limits=service.limits, metrics=metrics, hosts=hosts)
-    app.mount("/static", StaticFiles(packages=[("siamese_search.web", "static")]), name="static")
+    ours: list[str | tuple[str, str]] = [(f"siamese_search.{room}", "static") for room in ("web", "render")]
+    app.mount("/static", StaticFiles(packages=ours), name="static")
 
     @app.get("/healthz", include_in_schema=False)
     async def health() -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -63,7 +64,8 @@ class Identities:
             bound, fields = bind_to(gallery, raw), gallery.fields()
             names: list[str] = [name for name in ("identity", "camera") if name in fields]
             names += sorted(set(fields) - set(_OWN))
-            return [_facet(gallery, name, fields[name], bound, values) for name in names]
+            total = gallery.count(bound)
+            return [_facet(gallery, name, fields[name], bound, values, total) for name in names]
 
         return self._handle.reading(answer)
 
@@ -184,18 +186,24 @@ class Identities:
         return Picture(shown.data, shown.media_type, hashlib.blake2b(shown.data, digest_size=8).hexdigest())
 
 
-def _facet(gallery: Gallery, name: str, kind: str, where: Sequence[Condition], values: int) -> Facet:
+def _facet(
+    gallery: Gallery, name: str, kind: str, where: Sequence[Condition], values: int, total: int
+) -> Facet:
+    """total: images that meet ``where``."""
     counts = gallery.facet(name, where, limit=_MOST_VALUES + 1)
-    top = tuple(list(counts.items())[:values])
-    few = 0 < len(counts) <= _MOST_VALUES
-    if kind in ("int", "float") and few:
-        return Facet(name, kind, top, len(counts), min(counts), max(counts))
-    if kind == "str" and few and moment(str(next(iter(counts)))) is not None:
+    few = len(counts) <= _MOST_VALUES
+    absent = total - sum(counts.values()) if few else gallery.count([*where, Condition(name, "absent")])
+    facet = Facet(name, kind, tuple(list(counts.items())[:values]), len(counts), absent=max(absent, 0))
+    if not counts or not few:
+        return facet
+    if kind in ("int", "float"):
+        return replace(facet, low=min(counts), high=max(counts))
+    if kind == "str" and moment(str(next(iter(counts)))) is not None:
         times = {value: when for value in counts if (when := moment(str(value))) is not None}
         if len(times) == len(counts):
             low, high = min(times, key=times.__getitem__), max(times, key=times.__getitem__)
-            return Facet(name, kind, top, len(counts), low, high, time=True)
-    return Facet(name, kind, top, len(counts))
+            return replace(facet, low=low, high=high, time=True)
+    return facet
 
 
 def _in_time(

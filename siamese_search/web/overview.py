@@ -63,7 +63,7 @@ class Overview:
         return self._once(("clusters", tuple(where), labelled, least), make)
 
     def gallery_map(self, color: str, method: str | None, where: Sequence[str], limit: int) -> dict[str, Any]:
-        from siamese_search.retrieval.map import colouring, placed
+        from siamese_search.retrieval.map import STOPS, colouring, placed
 
         def make() -> dict[str, Any]:
             found = retrieval.map_gallery(
@@ -71,14 +71,12 @@ class Overview:
             )
             colours = colouring(found)
             answer = found.to_json()
-            for point, at, hue, (x, y) in zip(
-                answer["points"], found.points, colours.colours, placed(found.places), strict=True
-            ):
-                point |= {"id": at.id, "color": _hex(hue), "x": round(float(x), 6), "y": round(float(y), 6)}
-            answer["legend"] = [
-                {"label": one.label, "color": _hex(one.colour), "count": one.count} for one in colours.entries
-            ]
-            answer["scale"] = None if colours.scale is None else list(colours.scale)
+            of_points = zip(found.points, colours.colours, colours.codes, placed(found.places), strict=True)
+            for point, (at, colour, code, (x, y)) in zip(answer["points"], of_points, strict=True):
+                point |= {"id": at.id, "color": colour, "entry": code}
+                point |= {"x": round(float(x), 6), "y": round(float(y), 6)}
+            answer |= {"legend": [one._asdict() for one in colours.entries], "first": colours.first}
+            answer |= {"scale": colours.scale, "stops": STOPS}
             return answer
 
         return self._once(("map", color, method, tuple(where), limit), make)
@@ -153,10 +151,6 @@ class Overview:
 
 def _mark(gallery: Gallery) -> tuple[object, ...]:
     return gallery.model.fingerprint, gallery.count(), gallery.write_mark()
-
-
-def _hex(colour: tuple[int, int, int]) -> str:
-    return "#{:02x}{:02x}{:02x}".format(*colour)
 
 
 def _why(error: Exception) -> str:

@@ -7,10 +7,9 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.responses import HTMLResponse
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment, PackageLoader
 
-from siamese_search.errors import printable
+from siamese_search.render.html import environment
 from siamese_search.web.security import csrf_token
 from siamese_search.web.service import GalleryService
 
@@ -42,18 +41,4 @@ def page(request: Request, template: str, *, status: int = 200, **values: object
 
 @cache
 def _environment() -> Environment:
-    made = Environment(
-        loader=PackageLoader("siamese_search.web"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_spelled_out,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["thousands"] = lambda number: f"{number:,}"
-    return made
-
-
-def _spelled_out(value: object) -> object:
-    """Control characters as escapes; markup has been through here when it was made."""
-    return value if isinstance(value, Markup) else printable(str(value))
+    return environment(PackageLoader("siamese_search.web"), PackageLoader("siamese_search.render"))

@@ -178,8 +178,9 @@ class GalleryService:
         where: Sequence[str] = (),
         limit: int = 2000,
     ) -> dict[str, Any]:
-        """The JSON of ``sss plot``; each point also has ``id`` and ``color`` (``#rrggbb``), and there is ``legend``:
-        ``[{"label", "color", "count"}]``, with ``scale`` (low, high) where colours stand for numbers. x, y: 0 to 1.
+        """The JSON of ``sss plot``; each point also has ``id``, ``color`` (``#rrggbb``) and ``entry``, its place in
+        ``legend``: ``[{"label", "color", "count"}]``, the most frequent ``first``, or -1. Where colours stand for
+        numbers there are ``scale`` (low, high) and ``stops``. x, y: 0 to 1.
         """
         return self._overview.gallery_map(color, method, where, limit)
 

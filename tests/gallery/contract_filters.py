@@ -260,6 +260,7 @@ class FilterContract:
             assert gallery.count([Condition("big", "=", (2**63 - 2,))]) == 0
             assert gallery.count([Condition("empty", "=", ("",))]) == 1
             assert gallery.count([Condition("empty", "present")]) == 1
+            assert gallery.count([Condition("empty", "absent")]) == 0  # empty text is there
             assert gallery.count([Condition("unicode", "=", (payload["unicode"],))]) == 1
 
     @pytest.mark.parametrize("name", ["a.b", "c[0]", "[]", "two words", "Größe", "a-b", "x:y", "1", "$"])
@@ -271,6 +272,9 @@ class FilterContract:
             assert gallery.facet(name) == {"x": 1}
             assert [p.payload for p in gallery.scroll([Condition(name, "present")], fields=[name])] == [
                 {name: "x"}
+            ]
+            assert [p.payload for p in gallery.scroll([Condition(name, "absent")], fields=["a"])] == [
+                {"a": "x"}
             ]
 
     @pytest.mark.parametrize("name", ["", 'a"b', "a\\b", "a\nb"])

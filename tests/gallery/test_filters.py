@@ -38,6 +38,9 @@ FIELDS = {"camera": "str", "size": "int", "sharpness": "float", "night": "bool"}
         (" camera = 1 , 3 ", RawCondition("camera", "=", ("1", "3"))),
         ("camera=*", RawCondition("camera", "present")),
         ("camera = * ", RawCondition("camera", "present")),
+        ("camera!=*", RawCondition("camera", "absent")),
+        ("camera != * ", RawCondition("camera", "absent")),
+        ('camera!="*"', RawCondition("camera", "!=", ("*",))),
         ('camera="*"', RawCondition("camera", "=", ("*",))),
         ("camera=\\*", RawCondition("camera", "=", ("*",))),
         ("camera=a*", RawCondition("camera", "=", ("a*",))),
@@ -61,7 +64,8 @@ def test_grammar(expression: str, wanted: RawCondition):
 
 @pytest.mark.parametrize(
     "expression",
-    ["", "camera", "=2", "camera=", "camera=1,", "camera=,1", "camera!=*", "size<*", "camera=1,*", "size<1,2",
+    ["", "camera", "=2", "camera=", "camera=1,", "camera=,1", "camera!=*,1", "size<*", "camera=1,*",
+     "camera!=1,*", "size<1,2",
      'camera="2', 'camera="2"3', '"camera=2', '"camera" 2', "camera~2", " = "],
 )  # fmt: skip
 def test_malformed_expressions_are_quoted_back(expression: str):
@@ -83,11 +87,11 @@ texts = st.text(st.characters(blacklist_categories=("Cs",)))
 
 @given(
     name=names,
-    operator=st.sampled_from(["=", "!=", "<", "<=", ">", ">=", "present"]),
+    operator=st.sampled_from(["=", "!=", "<", "<=", ">", ">=", "present", "absent"]),
     values=st.lists(texts, min_size=1, max_size=4),
 )
 def test_any_condition_survives_printing_and_parsing(name, operator, values):
-    if operator == "present":
+    if operator in ("present", "absent"):
         values = []
     elif operator not in ("=", "!="):
         values = values[:1]
@@ -116,6 +120,7 @@ def test_values_get_the_stored_type():
     assert one("sharpness<1e-3") == Condition("sharpness", "<", (0.001,))
     assert one("night=True,no,1,0") == Condition("night", "=", (True, False, True, False))
     assert one("night=*") == Condition("night", "present")
+    assert one("size!=*") == Condition("size", "absent")
 
 
 @pytest.mark.parametrize(
@@ -157,6 +162,7 @@ def test_check_refuses_impossible_conditions():
         Condition("night", "=", (1,)),
         Condition("size", "=", (1.0,)),
         Condition("camera", "present", ("2",)),
+        Condition("camera", "absent", ("2",)),
     ):  # fmt: skip
         with pytest.raises(FilterError):
             check(bad, FIELDS)
@@ -175,6 +181,9 @@ def test_reference_semantics():
         (Condition("none", "present"), False),
         (Condition("missing", "present"), False),
         (Condition("night", "present"), True),
+        (Condition("none", "absent"), True),
+        (Condition("missing", "absent"), True),
+        (Condition("night", "absent"), False),
         (Condition("size", "<", (5,)), False),
         (Condition("size", "<=", (5.0,)), True),
         (Condition("size", ">", (4,)), True),
@@ -200,8 +209,8 @@ payloads = st.fixed_dictionaries({}, optional=VALUES)
 def conditions(draw):
     name = draw(st.sampled_from(sorted(FIELDS)))
     orderings = ["<", "<=", ">", ">="] if FIELDS[name] in ("int", "float") else []
-    operator = draw(st.sampled_from(["=", "!=", "present", *orderings]))
-    if operator == "present":
+    operator = draw(st.sampled_from(["=", "!=", "present", "absent", *orderings]))
+    if operator in ("present", "absent"):
         return Condition(name, operator)
     most = 1 if operator in orderings else 3
     return Condition(name, operator, tuple(draw(st.lists(VALUES[name], min_size=1, max_size=most))))

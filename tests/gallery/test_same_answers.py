@@ -58,9 +58,11 @@ VALUES = {
 @st.composite
 def conditions(draw):
     name = draw(st.sampled_from(sorted(VALUES)))
-    operators = ["=", "!=", "present"] + (["<", "<=", ">", ">="] if name in ("size", "sharp") else [])
+    operators = ["=", "!=", "present", "absent"] + (
+        ["<", "<=", ">", ">="] if name in ("size", "sharp") else []
+    )
     operator = draw(st.sampled_from(operators))
-    if operator == "present":
+    if operator in ("present", "absent"):
         return Condition(name, operator)
     most = 3 if operator in ("=", "!=") else 1
     return Condition(name, operator, tuple(draw(st.lists(VALUES[name], min_size=1, max_size=most))))

@@ -46,6 +46,7 @@ def told(scratch):
         (["frame>9"], "no image has frame>9; there are 0, 1, 2, 3, 4, 5"),
         (["late=no"], "no image has late=no; there is true"),
         (["camera!=1,2,10"], "no image has camera!=1,2,10"),
+        (["camera!=*"], "every image has camera"),
         (["size=77"], "no image has size=77"),
         (["camera=1", "room=b"], "no image has camera=1 and room=b at the same time"),
         (["camera=1", "room=a"], ""),

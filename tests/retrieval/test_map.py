@@ -1,3 +1,4 @@
+import itertools
 import json
 import os
 from pathlib import Path
@@ -6,11 +7,19 @@ import numpy as np
 import pytest
 from fakes import write_image
 from pages import check_page, screenshot
-from PIL import Image
+from PIL import Image, ImageColor
 
 from siamese_search.errors import SiameseSearchError
 from siamese_search.render.map import draw_map, map_page, write_map_page
-from siamese_search.retrieval.map import GREY, MOST_ENTRIES, GalleryMap, MapPoint, colouring, placed
+from siamese_search.retrieval.map import (
+    GREY,
+    MOST_ENTRIES,
+    GalleryMap,
+    MapPoint,
+    colouring,
+    luminance,
+    placed,
+)
 
 EVIL = "<script>alert(1)</script>"
 
@@ -39,8 +48,48 @@ def test_few_values_have_colours_far_apart_and_many_have_one_each():
     assert {e.label for e in colouring(make_map(["-1", "2"], "camera")).entries} == {"-1", "2"}
     many = colouring(make_map([f"p{i % 40}" for i in range(90)]))
     assert len(set(many.colours)) == 40
-    assert (len(many.entries), many.more) == (MOST_ENTRIES, 40 - MOST_ENTRIES)
+    assert (len(many.entries), many.first) == (40, MOST_ENTRIES)
     assert all(entry.count == 3 for entry in many.entries[:10])  # the most frequent first
+    last = colouring(make_map([f"p{i}" for i in range(20)] + [None, "-1"]))
+    assert [entry.label for entry in last.entries[MOST_ENTRIES : last.first]] == ["junk", "no identity"]
+
+
+@pytest.mark.parametrize(
+    "values", [["1", "2", None, "junk", "-1"], [f"p{i % 31}" for i in range(80)] + [None]]
+)
+def test_every_point_has_the_line_of_the_legend_that_says_its_value(values):
+    drawn = colouring(make_map(values))
+    for value, code, colour in zip(values, drawn.codes, drawn.colours, strict=True):
+        said = {None: "no identity", "-1": "junk"}.get(value, value)
+        assert (drawn.entries[code].label, drawn.entries[code].color) == (said, colour)
+        assert (colour == GREY) == (value in (None, "-1"))
+    assert [entry.count for entry in drawn.entries] == [
+        drawn.codes.count(place) for place in range(len(drawn.entries))
+    ]
+
+
+def oklab(colour):
+    """After B. Ottosson, 2020: distances are differences that are seen."""
+    parts = np.array(ImageColor.getrgb(colour)) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    cones = [[0.4122, 0.5363, 0.0514], [0.2119, 0.6807, 0.1074], [0.0883, 0.2817, 0.63]]
+    mixed = [[0.2105, 0.7936, -0.0041], [1.978, -2.4286, 0.4506], [0.0259, 0.7828, -0.8087]]
+    return np.array(mixed) @ np.cbrt(np.array(cones) @ linear)
+
+
+def test_colours_are_told_apart_on_light_and_on_dark_ground():
+    few = set(colouring(make_map([f"p{i}" for i in range(12)])).colours)
+    many = set(colouring(make_map([f"p{i}" for i in range(400)])).colours)
+    numbers = set(colouring(make_map(list(range(200)), "frame")).colours)
+    for colour in few | many | numbers | {GREY}:
+        for ground in ("#ffffff", "#1d232a"):  # --card of base.css
+            light, dark = sorted(
+                (luminance(np.divide(ImageColor.getrgb(one), 255)) for one in (colour, ground)), reverse=True
+            )
+            assert (light + 0.05) / (dark + 0.05) >= 3, (colour, ground)
+    apart = [np.linalg.norm(oklab(a) - oklab(b)) for a, b in itertools.combinations(few | {GREY}, 2)]
+    assert min(apart) > 0.08
+    assert len(many) > 300
 
 
 def test_many_numbers_have_a_scale_and_few_do_not():
@@ -65,7 +114,7 @@ def test_the_picture_has_the_points_where_they_are(tmp_path):
     found = make_map(["a", "b"], places=places)
     with Image.open(draw_map(found, tmp_path / "map.png")) as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)[92:992, 28:928]
-    a, b = colouring(found).colours
+    a, b = map(ImageColor.getrgb, colouring(found).colours)
     for colour, low in ((a, True), (b, False)):
         rows, columns = np.nonzero(np.abs(pixels - colour).max(axis=2) < 4)
         assert len(rows) > 80
@@ -75,7 +124,7 @@ def test_the_picture_has_the_points_where_they_are(tmp_path):
 def test_the_page_has_pictures_and_asks_nobody(tmp_path):
     path = write_image(tmp_path / "a.png", size=(400, 200))
     page = map_page(make_map(["a", "b", None], path=path))
-    assert {"figure", "img"} <= check_page(page).tags
+    assert {"figure", "img", "script"} <= check_page(page).tags
     assert page.count("data:image/jpeg") == 3
     assert "3 images, by PCA, coloured by identity" in page
     assert "at random" in map_page(make_map(["a"], total=9))
@@ -87,8 +136,7 @@ def test_names_from_strangers_cannot_speak_html(tmp_path):
         [EVIL, f'"{EVIL}', "a\nb"], EVIL, path=Path(nasty), gallery=EVIL, store=EVIL, model='"><b>'
     )
     page = map_page(found)
-    check_page(page)
-    assert "<script" not in page
+    assert len(check_page(page).scripts) == 1  # our own
     json.dumps(found.to_json()).encode()
     draw_map(found, tmp_path / "map.png")
 

@@ -40,6 +40,8 @@ def meets(payload, condition):
     match condition.operator:
         case "present":
             return value is not None
+        case "absent":
+            return value is None
         case "!=":
             return value not in condition.values
         case "=":

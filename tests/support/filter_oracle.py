@@ -16,6 +16,8 @@ def matches(payload: Mapping[str, Any], condition: Condition) -> bool:
     stored = payload.get(condition.field)
     if condition.operator == "present":
         return stored is not None
+    if condition.operator == "absent":
+        return stored is None
     if condition.operator == "!=":
         return stored is None or not any(_equal(stored, v) for v in condition.values)
     if stored is None:

@@ -79,6 +79,45 @@ def test_a_line_around_images_on_the_map_lists_them_and_survives_a_reload(read_s
     page.wait_for_selector("ol.cards .name")
 
 
+def test_the_map_finds_moves_and_turns_values_off(read_server, tab):
+    page = tab(read_server)
+    page.goto("/")
+    page.get_by_role("link", name="Map").click()  # by htmx: nothing of the page's head is read again
+    find = page.get_by_role("searchbox", name="Find an identity or a file")
+    find.fill("0001")
+    said = page.locator(".tools output")
+    assert said.inner_text() == "4 images"
+    assert page.locator(".legend li:visible").all_inner_texts() == ["0001\n4"]
+    page.reload()
+    said.filter(has_text="4 images").wait_for()  # the address has it
+    find.press("Escape")
+    assert page.url == f"{read_server}/map"
+
+    everyone, last = page.locator(".legend button"), page.locator(".legend button").last
+    last.click()
+    assert last.get_attribute("aria-pressed") == "false"
+    box = page.locator("#plane").bounding_box()
+    places = [(0.01, 0.01), (0.99, 0.01), (0.99, 0.99), (0.01, 0.99), (0.01, 0.05)]
+    places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in places]
+
+    def draw():
+        page.mouse.move(*places[0])
+        page.mouse.down()
+        for place in places[1:]:
+            page.mouse.move(*place, steps=3)
+        page.mouse.up()
+
+    draw()
+    hidden = int(last.inner_text().splitlines()[-1])
+    assert page.locator("#selected-count").inner_text() == f"{IMAGES - hidden} images selected"
+    page.locator("#selected-clear").click()
+    page.get_by_role("button", name="Move").click()
+    page.get_by_role("button", name="Zoom in").click()
+    draw()  # which moves the map
+    assert page.locator("#selected").is_hidden()
+    assert everyone.count() > 2
+
+
 def test_a_read_only_server_offers_no_change(read_server, tab):
     page = tab(read_server)
     for path in PAGES[1:-1]:

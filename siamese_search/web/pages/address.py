@@ -89,9 +89,15 @@ class Asked:
             chosen.remove(value)
         else:
             chosen.append(value)
-        others = self.where_without(field, "=")
+        others = self.where_without(field, "=", "absent")
         added = (str(RawCondition(field, "=", tuple(chosen))),) if chosen else ()
         return self.url(where=(*others, *added))
+
+    def without_field(self, field: str) -> tuple[bool, str]:
+        """Whether only images that lack a field are asked for, and the page where that is the other way round."""
+        on = RawCondition(field, "absent") in self.conditions()
+        others = self.where_without(field, "=", "absent")
+        return on, self.url(where=others if on else (*others, str(RawCondition(field, "absent"))))
 
     def chosen(self, field: str) -> tuple[str, ...]:
         """The values that a field may have, as far as a filter says so."""

@@ -42,8 +42,7 @@ def plane(request: Request, service: Service, color: str = "identity", method: M
             (name, METHODS[name]) for name, needs in _NEEDS.items() if needs is None or find_spec(needs)
         ],
         dots=dots,
-        legend=found["legend"] if found else [],
-        scale=found.get("scale") if found else None,
+        found=found,
         shape=shape_of(service, [dot["id"] for dot in dots[:5]]),
     )
 
@@ -73,6 +72,9 @@ def _dot(point: dict[str, Any], color: str) -> dict[str, Any]:
         "x": point["x"],
         "y": point["y"],
         "colour": point["color"],
+        "entry": point["entry"],
+        "name": point["identity"],
+        "key": point["key"],
         "caption": ", ".join(parts),
         "link": identity_url(point["identity"]) if known else "/?" + urlencode({"like": point["id"]}),
     }

@@ -237,7 +237,7 @@ def _facets(service: GalleryService, asked: Asked) -> tuple[list[dict[str, Any]]
             mode = "text" if one.time else "decimal"
             ends = {"lowest": whole.low, "highest": whole.high}
             ranges.append({"field": one.field, "low": low, "high": high, "mode": mode, **ends})
-        elif whole.distinct > 1 or chosen:
+        elif whole.distinct + (whole.absent > 0) > 1 or chosen:
             values.append(_values(one, asked, chosen))
     return values, ranges
 
@@ -260,13 +260,16 @@ def _values(facet: Facet, asked: Asked, chosen: Sequence[str]) -> dict[str, Any]
         }
         for text, count in shown
     ]
+    on, url = asked.without_field(facet.field)
+    if facet.absent or on:
+        listed.append({"label": f"no {facet.field}", "count": facet.absent, "on": on, "url": url})
     first = [one for place, one in enumerate(listed) if place < _VALUES or one["on"]]
     rest = [one for one in listed if one not in first]
     return {
         "field": facet.field,
         "first": first,
         "rest": rest,
-        "hidden": max(0, facet.distinct - len(listed)),
+        "hidden": max(0, facet.distinct - len(shown)),
     }
 
 
