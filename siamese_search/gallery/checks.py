@@ -211,8 +211,6 @@ def sample(gallery: Gallery, where: Sequence[Condition] = (), limit: int = 2000,
     ids = sorted(point.id for point in chosen)
     found: list[StoredPoint] = []
     for part in chunks(ids, _AT_ONCE):
-        points = gallery.retrieve(part, with_vectors=True)
-        found += [
-            point for point in points if point is not None
-        ]  # what was deleted meanwhile is no part of it
+        # What was deleted meanwhile is no part of it.
+        found += [point for point in gallery.retrieve(part, with_vectors=True) if point is not None]
     return Sample(found, total)
