@@ -209,8 +209,6 @@ def sample(gallery: Gallery, where: Sequence[Condition] = (), limit: int = 2000,
     ids = sorted(point.id for point in chosen)
     found: list[StoredPoint] = []
     for part in chunks(ids, _AT_ONCE):
-        points = gallery.retrieve(part, with_vectors=True)
-        found += [
-            point for point in points if point is not None
-        ]  # what was deleted meanwhile is no part of it
+        held = gallery.retrieve(part, with_vectors=True)
+        found += [point for point in held if point is not None]  # what was deleted meanwhile is no part of it
     return Sample(found, total)
