@@ -32,7 +32,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "train": ("siamese_search.cli.train", "Train a model on your own identities."),
         "adapt": ("siamese_search.cli.adapt", "Adapt a model to your images, without labels."),
         "sweep": ("siamese_search.cli.train", "Train with several values of an option and compare them."),
-        "quantise": ("siamese_search.cli.train", "Make an int8 copy of a model."),
+        "quantise": ("siamese_search.cli.quantise", "Make an int8 copy of a model."),
     },
     "Maintain": {
         "label": ("siamese_search.cli.curate", "Set labels by hand, from a reviewed CSV."),

@@ -1,4 +1,4 @@
-"""``sss train``: a model from labelled images; ``sss sweep``: several values of an option; ``quantise``: in int8."""
+"""``sss train``: a model from labelled images; ``sss sweep``: several values of an option, side by side."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from siamese_search.cli.fields import LongCommand, hyperparameter_options, value_list_options
-from siamese_search.cli.options import OutPath, Positive, json_option, threads_option
-from siamese_search.cli.output import note, safe, warn, write_json, write_pairs, write_table, write_text
+from siamese_search.cli.options import json_option
+from siamese_search.cli.output import note, safe, warn, write_json, write_table, write_text
 from siamese_search.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -25,8 +25,8 @@ from siamese_search.training.config import preset as find_preset
 from siamese_search.training.options import RunOptions, SweepOptions
 
 if TYPE_CHECKING:
-    from siamese_search.api.training import QuantisedModel
     from siamese_search.training.sweep.record import Sweep
+
 
 _TRAIN_EPILOG = """\b
 Examples:
@@ -295,54 +295,3 @@ def _sweep_interrupted(sweep: Sweep) -> int:
         f" sss sweep --resume {safe(sweep.directory)}"
     )
     return EXIT_INTERRUPTED
-
-
-_QUANTISE_EPILOG = """\b
-Examples:
-  sss quantise photos/ --out runs/small                     of the bundled model
-  sss quantise photos/ --model runs/first --out runs/small  of another one
-  sss evaluate photos/ --compare runs/first runs/small      what it costs
-
-Measure before you use it: without instructions for 8-bit arithmetic (VNNI, Arm dot product) it is no faster.
-"""
-
-
-@click.command("quantise", epilog=_QUANTISE_EPILOG, short_help="Make an int8 copy of a model.")
-@click.argument("images", type=click.Path(), metavar="IMAGES")
-@click.option(
-    "--out",
-    required=True,
-    type=OutPath(directory=True),
-    metavar="DIR",
-    help="New directory for the int8 bundle.",
-)
-@click.option("--model", metavar="BUNDLE", help="Model to copy.  [default: the bundled one; SSS_MODEL]")
-@click.option("--count", type=Positive(), default=128, metavar="N", help="Images to calibrate with.")
-@threads_option
-@json_option
-def quantise_command(
-    images: str, out: Path, model: str | None, count: int, threads: int | None, json: bool
-) -> int:
-    """Write a copy of a model that computes in 8-bit integers, calibrated with some of the images in IMAGES.
-
-    Its embeddings are slightly different ones, so it is a model of its own: a gallery takes either, never both.
-    """
-    from siamese_search.api.training import quantise_model
-
-    made = quantise_model(images, out, model=model, count=count, threads=threads)
-    if json:
-        write_json(made.to_json())
-    else:
-        write_pairs(
-            [
-                ("model", safe(made.bundle.path)),
-                ("cosine", _cosine(made)),
-                ("speed", f"{made.speed:.2f} times that of the original, here"),
-            ]
-        )
-        note(f"next: sss evaluate {safe(images)} --compare {safe(model or 'bundled')} {safe(out)}")
-    return EXIT_DONE
-
-
-def _cosine(made: QuantisedModel) -> str:
-    return f"mean {made.mean_cosine:.4f}, least {made.least_cosine:.4f}, to the original ({made.measured} images)"

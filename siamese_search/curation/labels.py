@@ -21,6 +21,9 @@ from siamese_search.gallery.payload import LABELLED, labelled_text, read_labelle
 from siamese_search.io.csv_cells import NONE, CsvWriter, write_cell
 from siamese_search.io.files import atomic_path
 
+#: Points per look-up and per write.
+_BATCH = 1000
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -75,7 +78,7 @@ def plan_labels(gallery: Gallery, path: Path, columns: Sequence[str] = ()) -> La
         if former is not row and (former.values, former.labelled) != (row.values, row.labelled):
             plan.problems.append(f"line {row.line}: another label for the image of line {former.line}")
     known: set[str] = set()
-    for batch in chunks(list(wanted.items())):
+    for batch in chunks(list(wanted.items()), _BATCH):
         points = gallery.retrieve([identifier for identifier, _ in batch])
         for (_, (row, _)), point in zip(batch, points, strict=True):
             if point is None:
@@ -186,7 +189,7 @@ def write_changes(
 ) -> None:
     """Write changes and flush; see :func:`apply_labels`."""
     done = 0
-    for batch in chunks(changes):
+    for batch in chunks(changes, _BATCH):
         if stop is not None and stop.is_set():
             gallery.flush()
             raise KeyboardInterrupt
