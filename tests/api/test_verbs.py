@@ -85,7 +85,7 @@ def test_a_directory_without_images_costs_no_other_query(filled: str, demo: Path
     member = min((demo / "gallery").glob("0001_*"))
     found, none = sss.search(member, tmp_path / "empty", k=1, store=filled)
     assert found.results[0].path.samefile(member)
-    assert (none.path, none.results) == (tmp_path / "empty", [])
+    assert (none.path, none.results) == (tmp_path / "empty", ())
     assert "not a regular file" in str(none.error)
     with pytest.raises(DataError, match="no images in it"):
         sss.search(tmp_path / "empty", store=filled)
