@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import wraps
@@ -78,8 +78,13 @@ class Request:
     """What a verb is asked for. Making one raises UsageError, naming the option, for a value that cannot be."""
 
     def __post_init__(self) -> None:
-        for name, spec in declared(type(self)).items():
-            _check(name, getattr(self, name), spec)
+        for one in (one for one in fields(self) if "option" in one.metadata):
+            value = getattr(self, one.name)
+            if value is None and one.default is not MISSING:
+                object.__setattr__(self, one.name, value := one.default)
+            elif isinstance(value, Iterator):  # it is gone through more than once
+                object.__setattr__(self, one.name, value := tuple(value))
+            _check(one.name, value, one.metadata["option"])
 
 
 #: What Python may give for a number (numpy's too), and how it is called.
@@ -87,13 +92,15 @@ _NUMBERS: dict[Any, tuple[type, str]] = {int: (Integral, "a whole number"), floa
 
 
 def _check(name: str, value: Any, spec: Option) -> None:
-    for one in value if spec.many and not isinstance(value, str | os.PathLike) else [value]:
+    for one in value if spec.many and not isinstance(value, str | os.PathLike | Real) else [value]:
         if one is None:
             continue
         words = (spec.named or name).replace("_", " ")
         usual = ""
         if spec.kind in _NUMBERS and not isinstance(one, _NUMBERS[spec.kind][0]):
             usual = f"{words} must be {_NUMBERS[spec.kind][1]}, not {one!r}"
+        elif spec.kind is str and isinstance(one, Real):
+            usual = f"{words} must be text, not {one!r}"
         elif spec.choices and one not in spec.choices:
             usual = f"{name} is {one!r}; choose from {', '.join(spec.choices)}"
         elif spec.low is not None and not (one > spec.low if spec.low_open else one >= spec.low):  # nor NaN

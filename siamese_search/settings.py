@@ -306,7 +306,7 @@ def _check_owner(name: str, key: str, own: bool) -> None:
 def _read_toml(path: Path) -> dict[str, Any]:
     """One TOML file; a file that is not there is an empty one."""
     try:
-        return tomllib.loads(read_regular(path, _MAX_FILE_BYTES).decode("utf-8"))
+        return tomllib.loads(read_regular(path, _MAX_FILE_BYTES).decode("utf-8-sig"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:

@@ -280,8 +280,8 @@ def root_of(directory: StrPath) -> Path | str:
     return Path(text) if protocol_of(text) is None else text
 
 
-def query_images(query: Query) -> list[OneImage]:
-    """A query as images: a directory stands for the images in it, sorted by path."""
+def query_images(query: Query, *, alone: bool = True) -> list[OneImage]:
+    """A query as images: a directory stands for the images in it, by path; without any, not ``alone``, for itself."""
     if isinstance(query, bytes):
         return [query]
     if not isinstance(query, (str, os.PathLike)):
@@ -295,12 +295,14 @@ def query_images(query: Query) -> list[OneImage]:
             f"a query is a path, an image of Pillow's, an RGB array, uint8 [H, W, 3], or the bytes of an image's file,"
             f" not {_article(query)}{several}"
         )
+    if query == "":
+        raise UsageError("a query's path is empty")
     path = Path(query)
     if not path.is_dir():
         return [path]
     from siamese_search.datasets.walk import walk_images
 
     images: list[OneImage] = [path / relative for relative in walk_images(path)]
-    if not images:
+    if not images and alone:
         raise DataError(f"{printable(path)}: no images in it to search for; check the path")
-    return images
+    return images or [path]

@@ -183,6 +183,11 @@ def test_help_shows_the_keywords_with_their_defaults():
         (lambda: SearchOptions(min_score=2.0), "from -1 to 1, not 2.0"),
         (lambda: SearchOptions(group_by="camera"), "by 'identity' only, not by 'camera'"),
         (lambda: EvaluateOptions(quantise=["int8", "int3"]), "quantise is 'int3'; choose from int8"),
+        (lambda: SearchOptions(where=5), "where must be text, not 5"),
+        (lambda: SearchOptions(where=b"camera=1"), "where must be text, not 99"),
+        (lambda: SearchOptions(like=[3]), "like must be text, not 3"),
+        (lambda: SearchOptions(store=3), "store must be text, not 3"),
+        (lambda: IngestOptions(gallery=True), "gallery must be text, not True"),
         (lambda: ServiceOptions(metrics_port=70_000), "metrics port must be at most 65535, not 70000"),
     ],
 )
@@ -197,3 +202,14 @@ def test_help_explains_every_option_of_a_function():
     explained = sss.search.__doc__
     for name, one in declared(SearchOptions).items():
         assert f"    {name}: {one.help}" in explained
+
+
+def test_none_is_what_is_not_given():
+    assert SearchOptions(k=None, where=None, unlike=None, flip=None) == SearchOptions()
+    assert IngestOptions(layout=None, prune=None) == IngestOptions()
+
+
+def test_what_can_be_gone_through_only_once_is_kept():
+    """A filter that is lost finds everything."""
+    conditions = (one for one in ["camera=1", "night=true"])
+    assert SearchOptions(where=conditions).where == ("camera=1", "night=true")

@@ -130,6 +130,11 @@ def test_files_that_are_no_text_or_cannot_be_read(tmp_path):
         load_settings(tmp_path, {})
 
 
+def test_a_file_from_windows_begins_with_a_mark(tmp_path):
+    (tmp_path / "sss.toml").write_bytes(b"\xef\xbb\xbfgallery = 'mine'\r\n")
+    assert load_settings(tmp_path, {}).gallery == "mine"
+
+
 def test_where_the_users_file_is(tmp_path):
     (tmp_path / ".config/sss").mkdir(parents=True)
     (tmp_path / ".config/sss/sss.toml").write_text("gallery = 'mine'")

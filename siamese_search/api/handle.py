@@ -290,7 +290,7 @@ class _Question:
         """Raises UsageError where nothing is asked for."""
         if options.k is not None and options.k < 1:
             raise UsageError(f"k is {options.k}; ask for at least 1 result")
-        images = [image for query in queries for image in query_images(query)]
+        images = [image for query in queries for image in query_images(query, alone=len(queries) == 1)]
         keys = [options.like] if isinstance(options.like, str) else list(options.like)
         if not images and not keys:
             raise UsageError("nothing to search for; give at least one query image")

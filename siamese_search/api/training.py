@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import DataError, MissingExtraError, TrainingError, UsageError, printable
+from siamese_search.io.files import check_output
 from siamese_search.options import layout_of, request
 from siamese_search.training.options import RunOptions, SweepOptions
 from siamese_search.workspace import (
@@ -233,6 +234,10 @@ def _resume_or_refuse(planned: Sweep) -> Sweep:
         return there
     if any((out / name).exists() for name in ("run.json", META_NAME)):
         raise TrainingError(f"{printable(out)}: holds a training run: choose another --out")
+    try:
+        check_output(out, directory=True)
+    except OSError as error:
+        raise TrainingError(f"{printable(out)}: cannot be written: {error.strerror or error}") from None
     return planned
 
 

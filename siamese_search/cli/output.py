@@ -256,5 +256,5 @@ def ingested(summary: IngestSummary) -> str:
         )
     return (
         f"{summary.seen} images: {', '.join(counts)} ({summary.seconds:.1f} s{speed})\n"
-        f"gallery '{summary.collection}' in {summary.store}"
+        f"gallery '{summary.collection}' in {printable(summary.store)}"
     )

@@ -122,6 +122,8 @@ def held_image(
         return resized(image, size)
     if isinstance(image, bytes):
         return decode_image(image, size, max_pixels=max_pixels)
+    if 0 in image.size:
+        raise UsageError(f"an image of {image.width} x {image.height} pixels shows nothing")
     return _guarded("image", max_pixels, lambda: _upright(image, size))
 
 

@@ -41,11 +41,12 @@ _UNREAD = {
     "QOI": re.compile(rb"qoif"),
     "camera raw": re.compile(rb"....ftypcrx |FUJIFILMCCD-RAW|IIU\0|IIR[OS]", re.DOTALL),
 }
-#: Their suffixes, for objects whose first bytes would cost a request each.
+#: Their suffixes: for objects, whose first bytes would cost a request each, and where no first bytes tell.
 _UNREAD_SUFFIXES = {
     **dict.fromkeys((".avif", ".avifs"), "AVIF"),
     **dict.fromkeys((".jp2", ".j2k", ".jpx", ".jpf", ".j2c"), "JPEG 2000"),
-    ".jxl": "JPEG XL", ".psd": "Photoshop", ".exr": "OpenEXR", ".qoi": "QOI",
+    ".jxl": "JPEG XL", ".psd": "Photoshop", ".exr": "OpenEXR", ".qoi": "QOI", ".pcx": "PCX", ".tga": "TGA",
+    ".ico": "an icon", ".svg": "SVG", ".dcm": "DICOM",
     **dict.fromkeys((".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".raf", ".rw2", ".pef"), "camera raw"),
 }  # fmt: skip
 
@@ -79,7 +80,7 @@ def refused_file(path: str, name: str) -> str | None:
             return None
         return "a TIFF or a camera's raw file by another suffix; convert it, or rename it to .tif"
     kind = next((kind for kind, pattern in _UNREAD.items() if pattern.match(head)), None)
-    return "" if kind is None else _unread(kind)
+    return refused_name(name) if kind is None else _unread(kind)
 
 
 def is_own_picture(base: str, relative: str) -> bool:

@@ -80,6 +80,17 @@ def test_ingest_then_search_by_path_array_and_directory(filled: str, demo: Path)
     assert [answer.path for answer in several] == sorted((demo / "queries").iterdir())
 
 
+def test_a_directory_without_images_costs_no_other_query(filled: str, demo: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    member = min((demo / "gallery").glob("0001_*"))
+    found, none = sss.search(member, tmp_path / "empty", k=1, store=filled)
+    assert found.results[0].path.samefile(member)
+    assert (none.path, none.results) == (tmp_path / "empty", ())
+    assert "not a regular file" in str(none.error)
+    with pytest.raises(DataError, match="no images in it"):
+        sss.search(tmp_path / "empty", store=filled)
+
+
 def test_the_gallery_remembers_its_model(filled: str, demo: Path, tiny_bundle: Bundle) -> None:
     again = sss.ingest(demo / "gallery")
     assert (again.new, again.unchanged) == (0, 17)
@@ -108,6 +119,8 @@ def test_what_is_wrong_is_said_before_anything_is_loaded_or_made(demo: Path, tmp
         sss.search("x.jpg", k=0)
     with pytest.raises(UsageError, match="at least one query"):
         sss.search()
+    with pytest.raises(UsageError, match="path is empty"):  # and no search for all images that lie here
+        sss.search("")
     with pytest.raises(FilterError):
         sss.search("x.jpg", where="camera")
     with pytest.raises(BundleError, match="no such model"):

@@ -46,3 +46,30 @@ def test_an_output_that_cannot_be_written_is_told_first(command, place, tmp_path
     assert reason in line
     assert str(out) in line
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", ["train", "adapt", "sweep"])
+@pytest.mark.parametrize("place", ["a file", "below a file", "nowhere to make it"])
+def test_a_training_that_could_not_be_written_does_not_begin(command, place, tmp_path, monkeypatch, capsys):
+    """The images' names are good and what they hold is not: whoever had begun would have said so."""
+    pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    for name in ("ann", "bob", "cy", "dan"):
+        for number in range(4):
+            image = tmp_path / "data" / name / f"{number}.jpg"
+            image.parent.mkdir(parents=True, exist_ok=True)
+            image.write_bytes(b"")
+    (tmp_path / "kept").write_text("kept")
+    out = {
+        "a file": tmp_path / "kept",
+        "below a file": tmp_path / "kept" / "x",
+        "nowhere to make it": Path("/proc/nobody/x"),
+    }[place]
+    before = sorted(tmp_path.rglob("*"))
+    grid = ["--epochs", "1", "--margin", "0.2,0.3"] if command == "sweep" else []
+    assert main([command, "data", "--out", str(out), *grid]) == 1
+    told = capsys.readouterr().err
+    assert f"{out}: cannot be written" in told
+    assert "empty file" not in told
+    assert sorted(tmp_path.rglob("*")) == before
+    assert (tmp_path / "kept").read_text() == "kept"

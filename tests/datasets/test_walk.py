@@ -202,6 +202,8 @@ def test_images_by_other_names_are_taken_or_named(tmp_path):
         (tmp_path / name).write_bytes((tmp_path / "a.jpg").read_bytes())
     picture.save(tmp_path / "k.avif")
     picture.save(tmp_path / "l.jp2")
+    picture.save(tmp_path / "q.tga")
+    (tmp_path / "r.SVG").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
     picture.save(tmp_path / "x.tif")
     (tmp_path / "x.tif").rename(tmp_path / "m.dng")
     for name in ["README", "n.weird", "o.yaml", "p"]:
@@ -210,7 +212,8 @@ def test_images_by_other_names_are_taken_or_named(tmp_path):
     found = list(walk_images(tmp_path, skipped=skipped.__setitem__))
     assert found == ["a.jpg", "b", "c.orig", "d.1", "e.bitmap", "f.pix", "g.jpg_large", "h.JFIF"]
     assert {name: reason[:9] for name, reason in skipped.items()} == {
-        "k.avif": "AVIF is n", "l.jp2": "JPEG 2000", "m.dng": "a TIFF or"
+        "k.avif": "AVIF is n", "l.jp2": "JPEG 2000", "m.dng": "a TIFF or", "q.tga": "TGA is no",
+        "r.SVG": "SVG is no",
     }  # fmt: skip
     for name in found:
         assert read_image(tmp_path / name).shape == (40, 20, 3)

@@ -15,8 +15,15 @@ from pictures import HEIGHT, WIDTH, picture, reason, saved
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from siamese_search.errors import ImageError
-from siamese_search.io.images import FORMATS, HEIC_SUFFIXES, IMAGE_SUFFIXES, is_image_name, read_image
+from siamese_search.errors import ImageError, UsageError
+from siamese_search.io.images import (
+    FORMATS,
+    HEIC_SUFFIXES,
+    IMAGE_SUFFIXES,
+    held_image,
+    is_image_name,
+    read_image,
+)
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "tiff", "ppm"])
@@ -365,3 +372,9 @@ def test_the_allow_list_is_what_suffixes_promise():
 )
 def test_image_names(name, expected):
     assert is_image_name(name) is expected
+
+
+def test_an_image_in_memory_without_pixels_is_refused():
+    for size in ((0, 0), (5, 0), (0, 5)):
+        with pytest.raises(UsageError, match="shows nothing"):
+            held_image(Image.new("RGB", size), (4, 2))

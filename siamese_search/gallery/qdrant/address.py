@@ -64,7 +64,7 @@ def parse_address(location: str) -> Address:
         host, port = parts.hostname or "", parts.port
     except ValueError:
         raise UsageError("the store's URL cannot be read: write http(s)://HOST:PORT") from None
-    shown = f"{printable(parts.scheme)}://{printable(host)}"
+    shown = f"{printable(parts.scheme)}://{printable(host)}{'' if port is None else f':{port}'}"
     if "@" in parts.netloc:
         raise UsageError(
             f"the store's URL holds credentials: write {shown} without them, and give the key in SSS_API_KEY"
