@@ -87,6 +87,11 @@ def small_rate(value: float) -> str:
     return rate(value) if value != value or value >= 0.0095 or value == 0 else f"{100 * value:.2g}%"
 
 
+def rgb(colour: tuple[int, int, int]) -> str:
+    """A colour of CSS."""
+    return "rgb({} {} {})".format(*colour)
+
+
 def picture(path: Path | None, size: tuple[int, int]) -> Picture:
     """:func:`encoded`, or why it cannot be."""
     try:
