@@ -83,7 +83,8 @@ class Guard:
         host = headers.get("host", "")
         scope["sss.visit"] = visit = self._visit(headers, host)
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
-        if self._hosts is not None and name.lower() not in self._hosts:
+        scraped = path == "/metrics" and self._security.key is not None  # by its address, which has no name
+        if self._hosts is not None and name.lower() not in self._hosts and not scraped:
             raise Refusal(421, "this server is not known by that name; name it with --allow-host")
         self._count(address)
         site = headers.get("sec-fetch-site", "")

@@ -6,6 +6,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -75,7 +76,7 @@ class Overview:
             for point, (at, colour, code, (x, y)) in zip(answer["points"], of_points, strict=True):
                 point |= {"id": at.id, "color": colour, "entry": code}
                 point |= {"x": round(float(x), 6), "y": round(float(y), 6)}
-            answer |= {"legend": [one._asdict() for one in colours.entries], "first": colours.first}
+            answer |= {"legend": list(map(asdict, colours.entries)), "first": colours.first}
             answer |= {"scale": colours.scale, "stops": STOPS}
             return answer
 

@@ -536,6 +536,31 @@ def test_prometheus_finds_the_metrics_of_every_worker(everything: list[Manifest]
     assert any(port["port"] == 9464 for rule in policy["ingress"] for port in rule.get("ports", []))
 
 
+def test_prometheus_has_the_key_of_the_web_service(everything: list[Manifest]) -> None:
+    pod = the(everything, "Deployment", "sss-serve")["spec"]["template"]
+    [container] = pod["spec"]["containers"]
+    [endpoint] = the(everything, "PodMonitor", "sss-serve")["spec"]["podMetricsEndpoints"]
+    assert matches(the(everything, "PodMonitor", "sss-serve")["spec"]["selector"], pod["metadata"]["labels"])
+    [port] = container["ports"]
+    assert (port["name"], endpoint["path"]) == (endpoint["port"], "/metrics")
+    [key] = [one["valueFrom"] for one in container["env"] if one["name"] == "SSS_SERVE_KEY"]
+    assert endpoint["authorization"] == {"type": "Bearer", "credentials": key["secretKeyRef"]}
+    others = [
+        one
+        for one in pods(everything)
+        if matches(the(everything, "PodMonitor", "sss-serve")["spec"]["selector"], one["metadata"]["labels"])
+    ]
+    assert [one["metadata"]["labels"] for one in others] == [pod["metadata"]["labels"]]
+    policy = the(everything, "NetworkPolicy", "sss-serve")["spec"]
+    let_in = {
+        peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+        for rule in policy["ingress"]
+        if {"port": port["containerPort"], "protocol": "TCP"} in rule["ports"]
+        for peer in rule["from"]
+    }
+    assert let_in == {"ingress-nginx", "monitoring"}
+
+
 # The walk-through.
 
 

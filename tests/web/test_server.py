@@ -96,6 +96,16 @@ def test_a_server_of_this_machine_is_not_reached_by_another_name(open_server):
         assert open_server.ask("GET", "/healthz", host=host)[0] == 200
 
 
+def test_prometheus_scrapes_by_address_with_the_key_alone(open_server, locked):
+    bearer = {"authorization": f"Bearer {KEY}"}
+    status, _, text = locked.ask("GET", "/metrics", host="10.1.2.3:8000", **bearer)
+    assert status == 200
+    assert b"sss_serve_ready" in text
+    assert locked.ask("GET", "/metrics", host="10.1.2.3:8000")[0] == 401
+    assert locked.ask("GET", "/", host="10.1.2.3:8000", **bearer)[0] == 421
+    assert open_server.ask("GET", "/metrics", host="10.1.2.3:8000")[0] == 421
+
+
 def test_pages_of_other_sites_neither_read_nor_write(drawn, open_server):
     here = f"http://{open_server.host}"
     body, kind = multipart(query(drawn))
