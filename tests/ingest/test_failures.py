@@ -11,10 +11,10 @@ import pytest
 from fakes import ColourEmbedder, MemoryGallery, write_image
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from siamese_search.curation.export.run import export_gallery
 
 from ingest.pipeline import run_ingest
 from ingest.summary import FailureLog
+from siamese_search.curation.export.formats import export_gallery
 from siamese_search.errors import DataError, UsageError
 
 
