@@ -176,7 +176,7 @@ def decisions(
             order = draw.sample(sorted(rows), len(rows))
             part = [row for one in order for row in rows[one]][:size]
             names = [ids[row] if labelled else None for row in part]
-            given += checked(Judge(known), vectors[part], names).calibration is not None
+            given += checked(Judge(known, identities=len(part)), vectors[part], names).calibration is not None
         found[str(size)] = given / DRAWS if size <= len(ids) else None
     return found
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 import click
 
 from siamese_search.cli.options import OutPath, json_option, place_options
-from siamese_search.cli.output import note, safe, warn, write_json, write_pairs, write_table, write_text
+from siamese_search.cli.output import (
+    note,
+    safe,
+    warn,
+    write_json,
+    write_pairs,
+    write_sentence,
+    write_table,
+    write_text,
+)
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from siamese_search.evaluation.options import EvaluateOptions
 from siamese_search.options import click_options
@@ -197,7 +206,7 @@ def _print(report: EvaluationReport) -> None:
         ]
     )
     for line in report.notes():
-        write_text(f"- {line}")
+        write_sentence(f"- {line}")
 
 
 def _quantised(report: EvaluationReport) -> list[tuple[str, str]]:

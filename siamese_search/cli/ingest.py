@@ -11,7 +11,7 @@ import click
 from ingest.options import RayOptions, WatchOptions
 from siamese_search.cli.help import LongCommand
 from siamese_search.cli.options import insecure_option, json_option
-from siamese_search.cli.output import ingested, note, warn, write_json, write_text
+from siamese_search.cli.output import clauses, ingested, note, warn, write_json, write_text
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
 from siamese_search.options import click_option, click_options
 
@@ -154,7 +154,8 @@ def ingest_command(
         from siamese_search.api.calibration import no_verdicts
 
         if reason := no_verdicts(store=options.store, gallery=options.gallery):
-            note(f"sss: {reason}")
+            for line in clauses(f"sss: {reason}").split("\n"):
+                note(line)
     return _exit_code(summary)
 
 

@@ -214,12 +214,19 @@ def write_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[obje
         sys.stdout.write(f"{line}\n    {path}\n")
 
 
-def write_sentence(text: str) -> None:
-    """A sentence on stdout, broken between words where a terminal is narrower."""
-    if sys.stdout.isatty():
-        from textwrap import wrap
+def clauses(text: str) -> str:
+    """A sentence that is too long for one line, in a line for each part of it that a semicolon ends."""
+    return text if len(text) <= 80 else text.replace("; ", ";\n")
 
-        text = "\n".join(wrap(text, max(console().width, 20), break_long_words=False, break_on_hyphens=False))
+
+def write_sentence(text: str) -> None:
+    """A sentence on stdout: its :func:`clauses`, broken between words where a terminal is narrower."""
+    text = clauses(text)
+    if sys.stdout.isatty():
+        from textwrap import TextWrapper
+
+        narrow = TextWrapper(max(console().width, 20), break_long_words=False, break_on_hyphens=False)
+        text = "\n".join(map(narrow.fill, text.split("\n")))
     write_text(text)
 
 

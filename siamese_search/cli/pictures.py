@@ -153,9 +153,7 @@ def compare_command(a: str, b: str, options: CompareOptions, format: str, save: 
             draw_comparison(found, save)
             note(f"wrote {safe(save)}")
         if found.any_same is None:
-            reason = (
-                found.judge.why or "the model is not calibrated; calibrate on labelled images: sss calibrate"
-            )
+            reason = found.judge.why or "the model is not calibrated; with labels: sss calibrate"
             raise UsageError(f"there is no threshold to decide by (--threshold sets one): {reason}")
     except Exception as error:  # whatever it was, it is not the answer "another identity"
         error.exit_code = EXIT_TROUBLE  # type: ignore[attr-defined]

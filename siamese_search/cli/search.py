@@ -311,7 +311,7 @@ def _print_firsts(answers: Sequence[QueryResult]) -> None:
         if not answer.results and answer.error is None:
             write_text(f"{safe(answer.query)}: no results")
     missing = sum(answer.in_gallery is False for answer in found)
-    _print_verdict(found[0], f"{missing} of {len(found)} are not in the gallery: " if missing else "")
+    _print_verdict(found[0], f"{missing} of {len(found)} are not in the gallery; " if missing else "")
 
 
 def _columns(answers: Sequence[QueryResult]) -> list[tuple[str, str, Callable[[SearchResult], object]]]:

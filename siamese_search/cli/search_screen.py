@@ -22,6 +22,7 @@ from siamese_search.cli.output import (
     write_csv,
     write_json,
     write_json_list,
+    write_sentence,
     write_table,
     write_text,
 )
@@ -203,7 +204,7 @@ def _print_table(timeline: Timeline, *, first: bool) -> None:
             f"{safe(timeline.field)} numbers count within one {place}: only there do order and gaps mean time"
         )
     if sentence := verdict_sentence(answer):
-        write_text(sentence)
+        write_sentence(sentence)
     for line in timeline.notes:
         write_text(safe(line))
 

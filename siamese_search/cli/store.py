@@ -17,6 +17,7 @@ from siamese_search.cli.output import (
     warn,
     write_json,
     write_pairs,
+    write_sentence,
     write_table,
     write_text,
 )
@@ -85,7 +86,7 @@ def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
         write_table(columns, [_row(item) for item in galleries])
         for item in galleries:
             if item["no_verdict"]:
-                write_text(f"{safe(item['name'])}: {item['no_verdict']}")
+                write_sentence(f"{safe(item['name'])}: {item['no_verdict']}")
     else:
         write_text("")
     write_pairs(
@@ -136,12 +137,13 @@ def _print_gallery(item: dict[str, Any]) -> None:
         pairs.append(("building", f"{_model(item['building'])}; sss reindex goes on with it"))
     fields = [f"{name} ({kind})" for name, kind in sorted(item["fields"].items()) if name not in BOOKKEEPING]
     write_pairs([*pairs, ("filter by", ", ".join(fields))])
-    write_text("")
+    write_sentence(item["no_verdict"] and f"\n{item['no_verdict']}\n\n")
 
 
 def _verdicts(item: dict[str, Any]) -> str:
     owner = item["calibration"]
-    return item["no_verdict"] or (f"by the {owner}'s calibration" if owner else "none: not calibrated")
+    given = f"by the {owner}'s calibration" if owner else "none: not calibrated"
+    return "none, as said below" if item["no_verdict"] else given
 
 
 def _size_pair(item: dict[str, Any]) -> list[tuple[str, str]]:

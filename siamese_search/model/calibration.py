@@ -16,6 +16,8 @@ from siamese_search.errors import UsageError
 
 #: False match rate at which two images are told apart where nobody asks for another one.
 DEFAULT_FMR = 0.01
+#: What makes scores better where a calibration does not hold, without a label.
+ADAPT = "sss adapt DIR --epochs 0 (a minute), then sss reindex --model RUN"
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,27 +86,24 @@ def verdict_sentence(answer: QueryResult, found: str | None = None) -> str:
     if verdict is None:
         return answer.no_verdict
     if found is None:
-        found = "" if answer.in_gallery else "not in the gallery: "
+        found = "" if answer.in_gallery else "not in the gallery; "
     people = f"{verdict.identities:,} {'identity' if verdict.identities == 1 else 'identities'}"
     if not verdict.reachable:
         return (
-            f"{found}among {people} no score of this calibration makes a match likelier than not; --fmr sets a"
-            " threshold of your own"
+            f"{found}among {people} no score makes a match likelier right than wrong;"
+            " --fmr sets a threshold of your own"
         )
     prior = f"prior 1 in {1 / verdict.prior:,.3g}" if verdict.prior < 0.5 else f"prior {verdict.prior:g}"
     if verdict.asked is not None:
         why = f"false match rate {verdict.asked:.2g}"
     else:
-        why = (
-            "the strictest threshold that was measured" if verdict.strictest else "likelier right than wrong"
-        )
-    others = f"{verdict.compared:,} image{'s' * (verdict.compared != 1)} of others"
+        why = "the strictest measured" if verdict.strictest else "likelier right than wrong"
     expected = verdict.expected_false_matches
     many = f"about {expected:,.0f}" if expected >= 9.5 else f"about {expected:.1f}"
-    doubt = f"; {verdict.doubt}" if verdict.doubt else ""
     return (
-        f"{found}a match scores {verdict.threshold:.4f} or more: {why} ({prior}; the {verdict.calibration}'s"
-        f" calibration); of {others} {many if expected >= 0.05 else 'fewer than 0.1'} would by chance{doubt}"
+        f"{found}a match scores {verdict.threshold:.4f} or more: {why} ({prior});"
+        f" the {verdict.calibration}'s calibration: a query that is not here gets"
+        f" {many if expected >= 0.05 else 'under 0.1'} false matches"
     )
 
 

@@ -64,6 +64,7 @@ class Comparison:
             "prior": None if self.probabilities is None else float(f"{self.judge.prior:.6g}"),
             "calibration": None if self.probabilities is None else self.judge.origin,
             **({"no_verdict": self.judge.why} if self.judge.why else {}),
+            **({"doubt": self.judge.doubt} if self.judge.doubt else {}),
             "same": self.any_same,
             "pairs": [
                 {

@@ -13,7 +13,7 @@ of the n identities there with the same chance. Each image is then the query's w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ from siamese_search.datasets.records import JUNK_IDENTITY
 from siamese_search.errors import StoreError, UsageError, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
-from siamese_search.model.calibration import Calibration
+from siamese_search.model.calibration import ADAPT, Calibration
 from siamese_search.retrieval.grouping import is_somebody
 
 #: The probability that two images show the same identity, where no gallery says how many identities there are.
@@ -51,7 +51,7 @@ class Judge:
     """What verdicts rest on. calibration: ``None`` where there are none, ``why`` then says the reason, if there is one.
 
     origin: whose calibration it is. identities: that the gallery holds, 0 without a gallery. prior: of two images to
-    show the same identity. doubt: in one line, why it is not known whether the calibration holds here.
+    show the same identity. doubt: without a gallery, in one line, why it is not known whether the calibration holds.
     """
 
     calibration: Calibration | None
@@ -110,26 +110,31 @@ def judge_alone(
     if of_model is None:
         return Judge(None)
     found = Judge(of_model, prior=ALONE if prior is None else prior)
-    return checked(found, vectors, [None] * len(vectors), "these images")
+    return checked(found, vectors, [None] * len(vectors), "these images are")
 
 
 def checked(
-    found: Judge, vectors: NDArray[np.float32], identities: Sequence[str | None], what: str = "this gallery"
+    found: Judge, vectors: NDArray[np.float32], names: Sequence[str | None], what: str = "this gallery is"
 ) -> Judge:
-    """A judge whose calibration counts only if it holds for images like these: vectors [n, d], identities n."""
+    """A judge whose calibration counts only if it holds for images like these: vectors [n, d], identities' names n.
+
+    Where they are too few to tell, a gallery's own does, its model's does not, and without a gallery that is in doubt.
+    """
     assert found.calibration is not None
-    images, share = len(vectors), share_above_median(vectors, identities, found.calibration)
+    images, share = len(vectors), share_above_median(vectors, names, found.calibration)
     if share is None or images < LEAST_IMAGES:
-        doubt = f"{images} images are too few to tell whether that holds here"
-        return Judge(found.calibration, found.origin, found.identities, found.prior, doubt=doubt)
-    if _LOWEST <= share <= _HIGHEST:
+        if found.origin == "gallery":  # it was measured for just these
+            return found
+        few = f"{images} image{'s' * (images != 1)} cannot tell whether the model's calibration holds"
+        if not found.identities:  # two images never could
+            return replace(found, doubt=few)
+        why = f"{few}: scores only; {LEAST_IMAGES} can, or with labels: sss calibrate"
+    elif _LOWEST <= share <= _HIGHEST:
         return found
-    do_look = "does not look" if what == "this gallery" else "do not look"
-    why = (
-        f"{what} {do_look} like what the {found.origin} was calibrated on: no verdicts, scores only; calibrate on"
-        " images of this kind: sss calibrate"
-    )
-    return Judge(None, found.origin, found.identities, found.prior, why)
+    else:
+        like = f"{what} not like what the {found.origin} was calibrated on"
+        why = f"{like}: scores only; with labels: sss calibrate; without: {ADAPT}"
+    return replace(found, calibration=None, why=why)
 
 
 def share_above_median(

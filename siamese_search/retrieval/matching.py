@@ -77,7 +77,6 @@ def mark(
         asked=false_match_rate,
         strictest=strictest,
         calibration=judge.origin,
-        doubt=judge.doubt,
     )
 
     def marked(result: SearchResult) -> SearchResult:

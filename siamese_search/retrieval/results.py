@@ -82,7 +82,7 @@ class Verdict:
     as one; estimated in large galleries). prior: the probability of each image before its score is known.
     strictest: the threshold is the highest that the calibration has measured, because even odds lie beyond it.
     expected_false_matches: how many of the images compared would reach it on average although none is the query's.
-    calibration: whose it is, the gallery's or its model's. doubt: why it is not known whether it holds here.
+    calibration: whose it is, the gallery's or its model's.
     """
 
     false_match_rate: float
@@ -95,7 +95,6 @@ class Verdict:
     asked: float | None = None
     strictest: bool = False
     calibration: str = "model"
-    doubt: str = ""
 
     @property
     def reachable(self) -> bool:

@@ -10,12 +10,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from siamese_search.cli.output import clauses
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError
 from siamese_search.evaluation.evaluate import evaluate
 from siamese_search.evaluation.labels import Labels
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.io.images import read_image
+from siamese_search.model.calibration import ADAPT, Calibration
 from siamese_search.model.flip import FlipEmbedder
 from siamese_search.vectors.k_reciprocal import KReciprocal, rerank
 
@@ -205,6 +207,18 @@ def test_reranked_figures_stand_beside_those_of_the_database(make_images, embedd
     assert "k1 4, k2 2, lambda 0.3" in report.notes()[-1]
     assert "not from the database" in report.notes()[-1]
     assert plain.to_json()["reranked"] is None
+
+
+def test_thresholds_that_let_too_much_pass_are_named_with_the_ways_out_in_short_lines(make_images, embedder):
+    report = evaluate(make_images([str(n) for n in range(1, 61)], ("1", "2")), embedder)
+    assert report.pairs.impostor_pairs > 2000
+    assert not report._misfit()
+    loose = Calibration((1.0, 0.01), (-1.0, -0.9), 10.0, 5.0, 50, 100)
+    (note,) = replace(report, kept=loose)._misfit()
+    lines = clauses(f"- {note}").splitlines()
+    assert lines[0].startswith("- the calibration does not hold here: ")
+    assert lines[1:] == ["--calibrate measures it anew;", f"better scores: {ADAPT}"]
+    assert max(map(len, lines)) <= 80
 
 
 def test_flip_holds_for_every_figure_and_is_named(make_images, embedder, memory_gallery):

@@ -73,20 +73,30 @@ def test_verdicts_are_given_where_scores_lie_as_they_did_when_it_was_calibrated(
     assert (here.identities, here.prior) == (100, 1 / 200)
     elsewhere = judge_in(filled(spread(100, towards=6.0)), KNOWN)
     assert elsewhere.calibration is None
-    assert "this gallery does not look like what the model was calibrated on" in elsewhere.why
-    assert "sss calibrate" in elsewhere.why
+    assert "this gallery is not like what the model was calibrated on: scores only" in elsewhere.why
+    assert "with labels: sss calibrate; without: sss adapt DIR --epochs 0" in elsewhere.why
     # Labels that explain why images are alike change the answer: what is left are pairs of others.
     vectors = np.repeat(spread(10), 10, axis=0)
     assert judge_in(filled(vectors, [str(n // 10) for n in range(100)]), KNOWN).calibration is KNOWN
 
 
-def test_too_few_images_tell_nothing_and_that_is_said() -> None:
-    few = judge_in(filled(spread(LEAST_IMAGES - 1, towards=6.0)), KNOWN, prior=0.25)
-    assert few.calibration is KNOWN
-    assert few.prior == 0.25
-    assert f"{LEAST_IMAGES - 1} images are too few to tell" in few.doubt
+def test_too_few_images_cannot_tell_so_only_the_gallerys_own_calibration_gives_verdicts() -> None:
+    small = filled(spread(LEAST_IMAGES - 1))
+    few = judge_in(small, KNOWN, prior=0.25)
+    assert (few.calibration, few.owner, few.prior) == (None, "model", 0.25)
+    assert few.why.startswith(f"{LEAST_IMAGES - 1} images cannot tell whether the model's calibration holds: scores")
+    assert f"{LEAST_IMAGES} can" in few.why
+    keep_calibration(small, OTHER)
+    own = judge_in(small, KNOWN)
+    assert (own.calibration, own.why, own.doubt) == (OTHER, "", "")
+    assert judge_in(filled(spread(LEAST_IMAGES)), KNOWN).calibration is KNOWN
+
+
+def test_images_without_a_gallery_are_judged_and_where_they_are_few_with_a_doubt() -> None:
     alone = judge_alone(KNOWN, spread(2))
     assert (alone.calibration, alone.prior) == (KNOWN, ALONE)
+    assert alone.doubt == "2 images cannot tell whether the model's calibration holds"
+    assert not judge_alone(KNOWN, spread(LEAST_IMAGES)).doubt
     assert judge_alone(KNOWN, spread(100, towards=6.0)).calibration is None
     assert judge_alone(None, spread(100)).why == judge_in(filled(spread(100)), None).why == ""
 

@@ -127,8 +127,8 @@ def test_beyond_what_was_measured_the_strictest_threshold_decides() -> None:
     assert threshold(5 * 10**5, 10**5) == (0.8, True)  # a false match anywhere among them: 39 %
     assert threshold(10**6, 10**5) == (WIDE.even_score(0.5e-5), False)  # 63 %: it cannot vouch for that
     (marked,) = mark([answer(0.9)], WIDE, None, Population(1000, 100))
-    assert "the strictest threshold that was measured (prior 1 in 200;" in verdict_sentence(marked)
-    assert verdict_sentence(marked).endswith("of 1,000 images of others fewer than 0.1 would by chance")
+    assert "the strictest measured (prior 1 in 200);" in verdict_sentence(marked)
+    assert verdict_sentence(marked).endswith("a query that is not here gets under 0.1 false matches")
 
 
 def test_a_match_that_reranking_moved_out_of_sight_still_counts() -> None:
@@ -141,9 +141,9 @@ def test_the_column_of_a_threshold_of_ones_own_says_so() -> None:
     (usual,) = mark([answer(0.6)], KNOWN, None, CROWD)
     (own,) = mark([answer(0.6)], KNOWN, 0.01, CROWD)
     assert (match_heading(usual), match_heading(own)) == ("match", "at fmr 0.01")
-    assert "likelier right than wrong (prior 1 in 40; the model's calibration)" in verdict_sentence(usual)
-    assert "false match rate 0.01 (prior 1 in 40;" in verdict_sentence(own)
-    assert verdict_sentence(own).endswith("of 100 images of others about 1.0 would by chance")
+    assert "likelier right than wrong (prior 1 in 40); the model's calibration: " in verdict_sentence(usual)
+    assert "false match rate 0.01 (prior 1 in 40);" in verdict_sentence(own)
+    assert verdict_sentence(own).endswith("a query that is not here gets about 1.0 false matches")
     assert [percent(p) for p in (None, 0.0, 1e-5, 0.5, 0.9999, 1.0)] == [
         "", "0.0%", "< 0.1%", "50.0%", "> 99.9%", "100.0%",
     ]  # fmt: skip
