@@ -72,7 +72,7 @@ def evaluate(
     from siamese_search.evaluation.subject import choose_subject, seen_warning, select_identities
 
     if options.calibrate and options.flip:
-        raise UsageError("a search embeds no mirror images, so calibrate without flip")
+        raise UsageError("a calibration is of images as they are: calibrate without --flip")
     settings = current_settings()
     named = settings.model if options.model is None else os.fspath(options.model)
     subject = choose_subject(data, named)
@@ -105,7 +105,7 @@ def evaluate(
         progress=progress,
     )
     report = replace(report, warning=seen_warning(subject.bundle, dataset, asked, chosen))
-    if not options.flip:  # a search embeds no mirror images, and so a calibration knows none
+    if not options.flip:  # a calibration is of images as they are
         with suppress(BundleError):  # a damaged one is for --calibrate to replace
             report = replace(report, kept=subject.bundle.calibration)
     if options.calibrate:

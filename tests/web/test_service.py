@@ -74,6 +74,8 @@ def test_an_upload_finds_what_its_file_finds(drawn, reads, how):
     (expected,) = sss.search(path, store=drawn.store, k=5, **how)
     assert same(found, expected)
     assert found.verdict == expected.verdict
+    assert found.no_verdict == expected.no_verdict
+    assert ("--flip" in found.no_verdict) == ("flip" in how)
     assert found.results[0].id
     (token,) = reads.keep([upload(path)])
     assert same(reads.search(Question(kept=(token,)), SearchOptions(k=5, **how))[0], expected)
