@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -186,10 +185,8 @@ def test_a_small_gallery_has_no_verdicts_by_the_models_calibration_and_says_so(
     assert answer["verdict"]["calibration"] == "gallery"
 
 
-@pytest.mark.slow
-def test_where_a_calibration_does_not_hold_the_ways_out_are_told_and_work(sss: Run, tmp_path: Path) -> None:
+def test_where_a_calibration_does_not_hold_the_ways_out_are_told(sss: Run, tmp_path: Path) -> None:
     """In noise any two images are more alike than people are, whatever the weights."""
-    pytest.importorskip("torch")
     (tmp_path / "photos").mkdir()
     for number in range(40):
         pixels = np.random.default_rng(number).integers(0, 256, (128, 64, 3), np.uint8)
@@ -208,18 +205,6 @@ def test_where_a_calibration_does_not_hold_the_ways_out_are_told_and_work(sss: R
     for told in (sss("info", cwd=tmp_path), sss("info", "--gallery", "default", cwd=tmp_path)):
         assert "\n".join(ways) in told.stdout
     assert max(map(len, [*ingested[-3:], *searched[-3:]])) <= 80
-
-    adapt, reindex = re.findall(r"sss (.+?)(?: \(|$)", ways[1])
-    done = sss(*adapt.replace("DIR", "photos").split(), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    (run,) = (tmp_path / "runs").iterdir()
-    done = sss(*reindex.replace("RUN", str(run)).split(), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert sss("search", query, cwd=tmp_path).returncode == 0
-    (calibrate,) = re.findall(r"sss (.+);", ways[0])
-    assert sss(calibrate, cwd=tmp_path).returncode == 0
-    (answer,) = json.loads(sss("search", query, "--format", "json", cwd=tmp_path).stdout)
-    assert answer["verdict"]["calibration"] == "gallery"
 
 
 def test_a_gallery_is_calibrated_on_its_own_labels_and_that_is_taken_back(
