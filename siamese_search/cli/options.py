@@ -26,9 +26,6 @@ class Place(Request):
     store: str | None = shared.store()
     gallery: str | None = shared.gallery()
     model: str | None = shared.model()
-    storage: str | None = shared.storage()
-    quantise: str | None = shared.quantise()
-    device: str = shared.embedding_device()
     threads: int | None = shared.threads()
     where: Sequence[str] = shared.where()
     null: bool = shared.null()
@@ -84,11 +81,6 @@ def store_options(command: F) -> F:
     return place_options(click_option(Place, "model")(command))
 
 
-def storage_options(command: F) -> F:
-    """``--storage`` and ``--quantise``."""
-    return click_option(Place, "storage")(click_option(Place, "quantise")(command))
-
-
 def where_option(command: F) -> F:
     """``--where``."""
     return click_option(Place, "where")(command)
@@ -97,11 +89,6 @@ def where_option(command: F) -> F:
 def threads_option(command: F) -> F:
     """``--threads``."""
     return click_option(Place, "threads")(command)
-
-
-def embedding_device_option(command: F) -> F:
-    """``--device`` where a network only embeds."""
-    return click_option(Place, "device")(command)
 
 
 def json_flag(command: F) -> F:

@@ -69,8 +69,7 @@ class CsvLayout:
     spreadsheets write in their own way (``nan`` is nothing, camera ``1.0`` is camera 1).
     Iterating streams the records in file order; a hash per row is kept. Raises DataError (on construction) for missing
     files, no path column, reserved or repeated columns, and paths that leave the image directory.
-    lenient: missing files and names that lead elsewhere are an error only where there is nothing else; else whoever
-    reads the records finds out.
+    lenient: missing files and names that lead elsewhere are an error only where there is nothing else.
     """
 
     def __init__(self, table: Table, images_root: Path | None = None, *, lenient: bool = False) -> None:
@@ -142,9 +141,7 @@ class CsvLayout:
             try:
                 key, path = self._place(self._resolve(row[self._path], line))
                 if hash(key) in seen:
-                    raise DataError(
-                        f"{printable(self.table.path)}: line {line}: an image of an earlier row, which counts"
-                    )
+                    raise DataError(f"{printable(self.table.path)}: line {line}: an earlier row has it")
             except DataError as error:
                 reason = "line" + str(error).partition(": line")[2]
                 yield PassedOver(redacted(row[self._path]), reason, None if self._lenient else error)
