@@ -167,9 +167,8 @@ class Overlap:
         known = {name: value for name, value in point.payload.items() if name not in ("crc", "digest")}
         fresh = payload_of(file.scanned) | {"source": point.source, "key": point.key}
         action, payload = _compared(known | fresh, point.payload, *self._how)
-        if file.action == "new" or action == "changed":
-            return replace(file, action=action, id=point.id, payload=payload)
-        return replace(file, action="moved", id=point.id, payload=payload, origin=file.id)
+        ends = file.id if file.action != "new" and action != "changed" else None
+        return replace(file, action="moved" if ends else action, id=point.id, payload=payload, origin=ends)
 
 
 def _above(path: str) -> list[str]:
@@ -179,12 +178,13 @@ def _above(path: str) -> list[str]:
 
 def _taken_over(file: PlannedFile, point: StoredPoint) -> PlannedFile:
     """The file with what the point of an inner source knows of it, which ends; with its vector, where it has none."""
-    known, new = dict(point.payload), file.action == "new"
+    new = file.action == "new"
+    known = {
+        name: value for name, value in point.payload.items() if name != LABELLED or name not in file.payload
+    }
     same = all(file.payload[name] == known.get(name) for name in ("size", "mtime_ns"))
     if file.action == "changed" or (new and not same):
         return file  # embedded first; the next run ends the other point
-    if LABELLED in file.payload:
-        known.pop(LABELLED, None)
     digest = {"digest": known["digest"]} if new and "digest" in known else {}
     payload = taken_along(digest | file.payload, known, point.id)
     return replace(file, action="moved", payload=payload, origin=point.id, holder=point.id if new else None)

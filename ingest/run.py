@@ -101,14 +101,11 @@ def ingest(
     ):
         if options.source is None:
             known = Overlap(opened)
-            for here, there in (
-                (root.source, there) for root in roots for there in known.beside(root.source)
-            ):
-                _log.warning(
-                    "%s: the gallery also has images of %s, and one of the two lies in the other: an image in both"
-                    " stands there once, as one of %s",
-                    *map(printable, (here, there, min(here, there, key=len))),
-                )
+            for here in [root.source for root in roots]:
+                for there in known.beside(here):
+                    one, two, outer = map(printable, (here, there, min(here, there, key=len)))
+                    both = "one of the two lies in the other: an image in both stands there once, as one of"
+                    _log.warning("%s: the gallery also has images of %s, and %s %s", one, two, both, outer)
         embedder: Embedder = LazyEmbedder(bundle, options.device, options.threads or 0)
         if around is not None:
             opened, embedder = around(opened, embedder)

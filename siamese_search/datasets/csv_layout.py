@@ -67,9 +67,9 @@ class CsvLayout:
 
     ``root`` is the directory that keys are relative to. ``notes``: how cells were read that data frames and
     spreadsheets write in their own way. Iterating streams the records in file order; a hash per row is kept. lenient:
-    missing files and names that lead elsewhere are an error only where there is nothing else; else whoever reads the
-    records finds out. Raises DataError (on construction) for missing files, no path column, reserved or repeated
-    columns, and paths that leave the image directory.
+    missing files and names that lead elsewhere are an error only where there is nothing else. Raises DataError (on
+    construction) for missing files, no path column, reserved or repeated columns, and paths that leave the image
+    directory.
     """
 
     def __init__(self, table: Table, images_root: Path | None = None, *, lenient: bool = False) -> None:
@@ -138,9 +138,7 @@ class CsvLayout:
             try:
                 key, path = self._place(self._resolve(row[self._path], line))
                 if hash(key) in seen:
-                    raise DataError(
-                        f"{printable(self.table.path)}: line {line}: an image of an earlier row, which counts"
-                    )
+                    raise DataError(f"{printable(self.table.path)}: line {line}: an earlier row has it")
             except DataError as error:
                 reason = "line" + str(error).partition(": line")[2]
                 yield PassedOver(redacted(row[self._path]), reason, None if self._lenient else error)

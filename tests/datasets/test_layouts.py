@@ -299,7 +299,7 @@ def test_csv_missing_files_are_counted(tmp_path):
         ("path,Age,age\na.jpg,1,2\n", "twice"),
         ("path,mtime_ns\na.jpg,1\n", "reserved"),
         ("path,x\na.jpg\n", "line 2 has 1 fields"),
-        ("path\na.jpg\na.jpg\n", "line 3: an image of an earlier row"),
+        ("path\na.jpg\na.jpg\n", "line 3: an earlier row has it"),
         ("path,x\n,1\n", "name is empty"),
         ("path,x\na.jpg," + "y" * 40_000 + "\n", "32768"),
         ('path,x\na.jpg,"' + "y" * 200_000 + "\n", "field larger"),

@@ -233,7 +233,7 @@ def test_rows_that_name_an_image_twice_or_one_elsewhere_cost_nothing_but_themsel
     assert (one.new, one.failed) == (2, 2)
     assert {payload["identity"] for _, payload in gallery.points.values()} == {"ann", "bob"}
     reasons = {Path(failure.path).name: failure.reason for failure in one.failures}
-    assert reasons["a.jpg"] == "line 4: an image of an earlier row, which counts"
+    assert reasons["a.jpg"] == "line 4: an earlier row has it"
     assert reasons["out.jpg"].startswith("line 3: '../out.jpg' leaves")
 
 
