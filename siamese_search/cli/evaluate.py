@@ -11,6 +11,7 @@ import click
 
 from siamese_search.cli.options import OutPath, json_option, place_options
 from siamese_search.cli.output import (
+    clauses,
     note,
     safe,
     warn,
@@ -206,7 +207,7 @@ def _print(report: EvaluationReport) -> None:
         ]
     )
     for line in report.notes():
-        write_sentence(f"- {line}")
+        write_sentence("- " + clauses(line).replace("\n", "\n  "))
 
 
 def _quantised(report: EvaluationReport) -> list[tuple[str, str]]:
