@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingest.options import IngestOptions, RayOptions
-from siamese_search.errors import GalleryNotFoundError, UsageError, printable
+from siamese_search.errors import GalleryNotFoundError, UsageError, listed, printable
 from siamese_search.io.location import protocol_of, redacted
 from siamese_search.options import layout_of, request
 from siamese_search.workspace import (
@@ -126,7 +126,37 @@ def ingest(
             stop=stop,
             pipeline=cluster,
         )
+        if summary.new:
+            own = {root.source for root in roots} if options.source is None else {options.source}
+            _warn_of_namesakes(opened, own)
         return summary
+
+
+def _warn_of_namesakes(gallery: Gallery, own: set[str]) -> None:
+    """Say it where a source of an ingest and another one, which lies elsewhere, name the same identities."""
+    from ingest.plan import Overlap
+    from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
+    from siamese_search.gallery.filters import Condition
+
+    if not {"source", "identity"} <= gallery.fields().keys():
+        return
+    known = Overlap(gallery)
+    named = {
+        str(source): set(
+            map(str, gallery.facet("identity", [Condition("source", "=", (source,))], limit=10_000))
+        )
+        for source in gallery.facet("source", limit=20)
+    }
+    shared: set[str] = set()
+    places: set[str] = set()
+    for one in own & named.keys():
+        for other in named.keys() - {one, *known.beside(one)}:
+            if both := (named[one] & named[other]) - {JUNK_IDENTITY, DISTRACTOR_IDENTITY}:
+                shared |= both
+                places |= {one, other}
+    if shared:
+        text = "identities of the same name in more than one source (%s) count as the same: %s"
+        _log.warning(text, listed(sorted(places)), listed(sorted(shared)))
 
 
 def watch(

@@ -185,6 +185,22 @@ def test_a_root_inside_another_is_said(ingest: Run, photos: Path) -> None:
     assert "stands there once" not in ingest(photos / "ann", "--source", "ann").stderr
 
 
+def test_the_same_names_in_two_sources_are_said(ingest: Run, photos: Path, tmp_path: Path) -> None:
+    """Identity 0001 of two data sets is one in a gallery: hardly what anybody means who did not hear of it."""
+    (photos / "labels.csv").unlink()
+    for site, names in (("east", ("0001", "0002", "0000")), ("west", ("0002", "0003", "0000"))):
+        for number, name in enumerate(names):
+            (tmp_path / site / name).mkdir(parents=True)
+            shutil.copy(photos / f"{number}.jpg", tmp_path / site / name)
+    assert "same name" not in ingest(tmp_path / "east", "--layout", "folders").stderr
+    both = ingest(tmp_path / "west", "--layout", "folders").stderr
+    assert [line for line in both.splitlines() if "same name" in line] == [
+        "identities of the same name in more than one source"
+        f" ({tmp_path / 'east'}, {tmp_path / 'west'}) count as the same: 0002"
+    ]
+    assert "same name" not in ingest(tmp_path / "west", "--layout", "folders").stderr  # nothing new
+
+
 def test_one_folder_of_one_identity(ingest: Run, sss: Run, photos: Path, tmp_path: Path) -> None:
     (photos / "labels.csv").unlink()
     (photos / "anna").mkdir()
