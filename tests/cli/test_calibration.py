@@ -100,7 +100,7 @@ def test_what_cannot_be_calibrated_is_said(
     line = refused("search", demo / "queries", "--fmr", "1e-9", cwd=calibrated, code=2)
     assert "below what this model's calibration" in line
     both = ("evaluate", demo / "gallery", "--model", tiny_bundle.path, "--flip", "--calibrate")
-    assert "calibrate without flip" in refused(*both, code=2)
+    assert "calibrate without --flip" in refused(*both, code=2)
 
 
 def test_a_rate_needs_a_calibrated_model(refused: Callable[..., str], query: Path, demo_store: Path) -> None:
