@@ -277,13 +277,6 @@ def test_the_same_key_from_two_roots_of_one_source_is_refused(tmp_path, gallery,
     assert str(tmp_path / "two" / "a.jpg") in str(caught.value)
 
 
-def test_a_csv_that_lists_an_image_twice_is_refused(tmp_path, gallery, embedder):
-    write_image(tmp_path / "a.jpg")
-    (tmp_path / "l.csv").write_text("path,identity\na.jpg,ann\na.jpg,bob\n")
-    with pytest.raises(DataError, match=r"'a\.jpg' twice"):
-        run_ingest([tmp_path / "l.csv"], gallery, embedder)
-
-
 def test_a_missing_file_of_a_csv_is_named_and_the_rest_is_stored(tmp_path, gallery, embedder):
     write_image(tmp_path / "a.png")
     (tmp_path / "l.csv").write_text("path,identity\na.png,ann\ngone.png,bob\n")
