@@ -140,12 +140,15 @@ def _warn_of_namesakes(gallery: Gallery, own: set[str]) -> None:
 
     if not {"source", "identity"} <= gallery.fields().keys():
         return
+    sources = gallery.facet("source", limit=20)
+    if len(sources) < 2:
+        return
     known = Overlap(gallery)
     named = {
         str(source): set(
             map(str, gallery.facet("identity", [Condition("source", "=", (source,))], limit=10_000))
         )
-        for source in gallery.facet("source", limit=20)
+        for source in sources
     }
     shared: set[str] = set()
     places: set[str] = set()
