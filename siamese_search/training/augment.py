@@ -25,7 +25,7 @@ COLUMNS = 27
 
 #: What a teacher sees of a view: all but mirroring, which hardly changes its answer, and erasing, for what it says of
 #: the whole person is what a student that sees a part shall learn.
-TAUGHT = [*(column for column in range(_ERASE) if column != _FLIP), 25, 26]
+TAUGHT = [*(column for column in range(_ERASE) if column != _FLIP), *range(COLUMNS)[_DETAIL]]
 
 
 def draw(n: int, generator: torch.Generator) -> Tensor:
