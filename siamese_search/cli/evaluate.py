@@ -11,7 +11,6 @@ import click
 
 from siamese_search.cli.options import OutPath, json_option, place_options
 from siamese_search.cli.output import (
-    clauses,
     note,
     safe,
     warn,
@@ -207,7 +206,7 @@ def _print(report: EvaluationReport) -> None:
         ]
     )
     for line in report.notes():
-        write_sentence("- " + clauses(line).replace("\n", "\n  "))
+        write_sentence(f"- {line}", indent="  ")
 
 
 def _quantised(report: EvaluationReport) -> list[tuple[str, str]]:

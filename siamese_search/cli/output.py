@@ -216,13 +216,18 @@ def clauses(text: str) -> str:
     return text if len(text) <= 80 else text.replace("; ", ";\n")
 
 
-def write_sentence(text: str) -> None:
-    """A sentence on stdout: its :func:`clauses`, broken between words where a terminal is narrower."""
-    text = clauses(text)
+def write_sentence(text: str, indent: str = "") -> None:
+    """A sentence on stdout: its :func:`clauses`, broken between words where a terminal is narrower.
+
+    indent: before each line but the first.
+    """
+    text = clauses(text).replace("\n", f"\n{indent}")
     if sys.stdout.isatty():
         from textwrap import TextWrapper
 
-        narrow = TextWrapper(max(console().width, 20), break_long_words=False, break_on_hyphens=False)
+        narrow = TextWrapper(
+            max(console().width, 20), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
         text = "\n".join(map(narrow.fill, text.split("\n")))
     write_text(text)
 
