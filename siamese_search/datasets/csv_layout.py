@@ -140,7 +140,8 @@ class CsvLayout:
                 if hash(key) in seen:
                     raise DataError(f"{printable(self.table.path)}: line {line}: an earlier row has it")
             except DataError as error:
-                reason = "line" + str(error).partition(": line")[2]
+                here = f"line {line}: "
+                reason = here + str(error).partition(f": {here}")[2]
                 yield PassedOver(redacted(row[self._path]), reason, None if self._lenient else error)
                 continue
             seen.add(hash(key))

@@ -237,6 +237,14 @@ def test_rows_that_name_an_image_twice_or_one_elsewhere_cost_nothing_but_themsel
     assert reasons["out.jpg"].startswith("line 3: '../out.jpg' leaves")
 
 
+def test_a_row_is_named_by_its_line_whatever_the_table_is_called(tmp_path, gallery, embedder):
+    write_image(tmp_path / "a.jpg")
+    table = tmp_path / "of: line 9.csv"
+    table.write_text("path,identity\na.jpg,ann\na.jpg,bob\n")
+    (failure,) = run_ingest([table], gallery, embedder).failures
+    assert failure.reason == "line 3: an earlier row has it"
+
+
 def test_an_export_comes_back_with_names_that_are_no_text(tmp_path, gallery, embedder):
     names = [os.fsdecode(b"\xff\xfe.jpg"), "%41.jpg", "a\nb.jpg"]
     for number, name in enumerate(names):
