@@ -59,6 +59,7 @@ class NoModel:
 
     def __init__(self, dim: int) -> None:
         self.dim, self.fingerprint = dim, "0" * 64
+        self.centres = None
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         raise AssertionError(f"{len(images)} images were to be embedded in a second run")

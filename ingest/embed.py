@@ -57,6 +57,7 @@ def embed_files(
         planned(),
         embedder,
         lambda file: file.scanned.record.path,
+        camera_of=lambda file: file.scanned.record.camera,
         stamp_of=lambda file: FileStamp(file.scanned.size, file.scanned.mtime_ns),
         threads=threads,
         ahead=_DECODE_AHEAD,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from siamese_search.errors import ImageError
 from siamese_search.io.decoding import BatchDecoder, DecodedPixels, ImageSource, PendingPixels
 from siamese_search.io.location import FileStamp
+from siamese_search.model.centres import centred
 from siamese_search.model.embedder import Embedder, Started, begin
 
 T = TypeVar("T")
@@ -59,6 +60,7 @@ def embed_images(
     image_of: Callable[[T], ImageSource],
     *,
     stamp_of: Callable[[T], FileStamp | None] | None = None,
+    camera_of: Callable[[T], str | None] | None = None,
     threads: int = THREADS,
     ahead: int = 1,
     stop: Stop | None = None,
@@ -66,11 +68,23 @@ def embed_images(
     """Decode and embed batches of whatever has an image, in order; one that cannot be read costs no other.
 
     image_of: an item's file, or its image in memory. stamp_of: the state that its file was seen in; one that has been
-    written since is a failure. ahead: batches decoded before they are asked for. stop: looked at between two batches.
+    written since is a failure. camera_of: its camera, for a model with centres. ahead: batches decoded before they are
+    asked for. stop: looked at between two batches.
     Where a device computes by itself (:func:`~siamese_search.model.embedder.begin`), a batch is handed out when the
     next one has been started.
     """
     running: tuple[Embedded[T], Started] | None = None
+
+    def finished(found: Embedded[T], started: Started) -> Embedded[T]:
+        """The batch with its vectors; waits for a device that has been started."""
+        began = time.perf_counter()
+        vectors = started() if callable(started) else started
+        found.vectors = centred(
+            embedder, vectors, None if camera_of is None else list(map(camera_of, found.items))
+        )
+        found.embedding += time.perf_counter() - began
+        return found
+
     try:
         for batch, decoded in _decoded(
             batches, embedder.input_size, image_of, stamp_of, threads, ahead, stop
@@ -89,25 +103,17 @@ def embed_images(
                     found.embedding = time.perf_counter() - began
             before, running = running, (found, started)
             if before is not None:
-                yield _finished(*before)
+                yield finished(*before)
             if not callable(started):
                 running = None
-                yield _finished(found, started)
+                yield finished(found, started)
     except Exception:
         if running is not None:
             with suppress(Exception):  # the first error is the one to report
-                yield _finished(*running)
+                yield finished(*running)
         raise
     if running is not None:
-        yield _finished(*running)
-
-
-def _finished(found: Embedded[T], started: Started) -> Embedded[T]:
-    """The batch with its vectors; waits for a device that has been started."""
-    began = time.perf_counter()
-    found.vectors = started() if callable(started) else started
-    found.embedding += time.perf_counter() - began
-    return found
+        yield finished(*running)
 
 
 def _decoded(

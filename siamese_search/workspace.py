@@ -35,6 +35,7 @@ class LazyEmbedder:
         self.dim = bundle.dim
         self.input_size = bundle.input_size
         self.fingerprint = bundle.fingerprint
+        self.centres = bundle.read_centres()
         self._options = (bundle, device, threads)
         self._embedder: Embedder | None = None
 

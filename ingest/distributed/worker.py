@@ -23,7 +23,7 @@ from ingest.summary import IngestSummary
 from siamese_search.embedding import Stop, batches_of
 from siamese_search.errors import BundleError, DataError, SiameseSearchError, printable
 from siamese_search.gallery.contract import Gallery, ModelRef, Vectors
-from siamese_search.model.bundle import META_NAME, ONNX_NAME, WEIGHTS_NAME, Bundle, load_bundle
+from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import Device, Embedder, load_embedder
 from siamese_search.settings import Settings
 
@@ -75,7 +75,7 @@ class Job:
 
 def bundle_files(bundle: Bundle) -> dict[str, bytes]:
     """The content of a bundle's files, by name, checked."""
-    files = {name: bundle.read_checked(name) for name in (ONNX_NAME, WEIGHTS_NAME)}
+    files = {name: bundle.read_checked(name) for name in bundle.file_names}
     return files | {META_NAME: (bundle.path / META_NAME).read_bytes()}
 
 

@@ -155,6 +155,7 @@ class _Timed:
     def __init__(self, embedder: Embedder, histogram: Histogram) -> None:
         self._embedder, self._histogram = embedder, histogram
         self.dim, self.input_size, self.fingerprint = embedder.dim, embedder.input_size, embedder.fingerprint
+        self.centres = embedder.centres
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         with self._histogram.time():

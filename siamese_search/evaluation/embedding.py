@@ -60,6 +60,7 @@ def embed_records(
         batches_of(range(len(records)), batch_size),
         embedder,
         lambda row: records[row].path,
+        camera_of=lambda row: records[row].camera,
         threads=threads or min(_MOST_THREADS, available_cpus()),
     ):
         vectors.append(found.vectors)

@@ -237,7 +237,13 @@ class _Reindex:
                 yield len(points)
             return
         threads = min(THREADS, available_cpus())
-        for found in embed_images(batches, self.embedder, lambda point: point.path, threads=threads):
+        for found in embed_images(
+            batches,
+            self.embedder,
+            lambda point: point.path,
+            camera_of=lambda point: point.camera,
+            threads=threads,
+        ):
             for point, error in found.failures:
                 self._drop(point, error)
             finite = np.asarray(np.isfinite(found.vectors).all(axis=1))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from siamese_search.errors import BundleError, printable
 from siamese_search.io.files import read_regular
 from siamese_search.model.calibration import Calibration
+from siamese_search.model.centres import Centres
 
 #: torch's names of safetensors' types.
 _DTYPES = {
@@ -119,6 +120,8 @@ FORMAT_VERSION = 1
 META_NAME = "model.json"
 ONNX_NAME = "model.onnx"
 WEIGHTS_NAME = "model.safetensors"
+#: Of a model that was adapted to cameras: its centres, float32 in little-endian bytes.
+CENTRES_NAME = "centres.f32"
 
 #: A bundle's JSON is read whole; a stranger's must not fill the memory.
 MAX_META_BYTES = 64 << 20
@@ -160,7 +163,15 @@ class Bundle:
     @property
     def calibration(self) -> Calibration | None:
         """What its scores mean (``sss evaluate --calibrate``); ``None`` until then. Raises BundleError."""
-        saved = self.meta.get("calibration")
+        return self._calibration("calibration")
+
+    @property
+    def adapted_calibration(self) -> Calibration | None:
+        """What its scores mean with statistics and centres of the cameras that are searched. Raises BundleError."""
+        return self._calibration("adapted_calibration")
+
+    def _calibration(self, name: str) -> Calibration | None:
+        saved = self.meta.get(name)
         if saved is None:
             return None
         try:
@@ -169,6 +180,20 @@ class Bundle:
             raise BundleError(
                 f"{printable(self.path)}: the calibration in {META_NAME} is damaged: run `sss evaluate --calibrate`"
             ) from None
+
+    @property
+    def file_names(self) -> tuple[str, ...]:
+        """Its files beside model.json."""
+        return (ONNX_NAME, WEIGHTS_NAME, *([CENTRES_NAME] if "centres" in self.meta else ()))
+
+    def read_centres(self) -> Centres | None:
+        """What its vectors are less, camera by camera; ``None`` of a model that was adapted to none."""
+        if "centres" not in self.meta:
+            return None
+        means = np.frombuffer(self.read_checked(CENTRES_NAME), "<f4").reshape(-1, self.dim)
+        if not np.isfinite(means).all():
+            raise BundleError(f"{printable(self.path / CENTRES_NAME)}: not all finite: adapt the model again")
+        return Centres(tuple(self.meta["centres"]), means.astype(np.float32))
 
     @property
     def onnx_path(self) -> Path:
@@ -219,6 +244,10 @@ class Bundle:
             found = weights_fingerprint(self.read_checked(WEIGHTS_NAME), self.meta.get("network", {}))
         except ValueError as error:
             raise BundleError(f"{printable(self.weights_path)}: {error}: the bundle is damaged") from None
+        if "centres" in self.meta:
+            found = centred_fingerprint(
+                found, self.meta["centres"], self.meta["files"][CENTRES_NAME]["sha256"]
+            )
         if self.meta.get("precision", "float32") != "float32":
             found = quantised_fingerprint(found, self.meta["files"][ONNX_NAME]["sha256"])
         if found != self.fingerprint:
@@ -231,6 +260,11 @@ class Bundle:
 def quantised_fingerprint(fingerprint: str, graph: str) -> str:
     """Of a bundle in int8. fingerprint: that of the float32 weights. graph: sha256 of the ONNX file."""
     return hashlib.sha256(f"{fingerprint} int8 {graph}".encode()).hexdigest()
+
+
+def centred_fingerprint(fingerprint: str, cameras: Sequence[str], centres: str) -> str:
+    """Of a bundle with centres. fingerprint: that of the weights. centres: sha256 of their file."""
+    return hashlib.sha256(f"{fingerprint} centres {centres} {json.dumps(list(cameras))}".encode()).hexdigest()
 
 
 def bundled_path() -> Path:
@@ -275,7 +309,9 @@ def _check(meta: Any, directory: Path) -> None:
         )
     try:
         files = meta["files"]
-        sizes = {name: int(files[name]["bytes"]) for name in (ONNX_NAME, WEIGHTS_NAME)}
+        names = Bundle(directory, meta).file_names
+        sizes = {name: int(files[name]["bytes"]) for name in names}
+        cameras = meta.get("centres", [])
         all(len(str(files[name]["sha256"])) == 64 for name in files)
         plausible = (
             len(str(meta["fingerprint"])) == 64
@@ -286,6 +322,9 @@ def _check(meta: Any, directory: Path) -> None:
             and isinstance(meta.get("network", {}), dict)
             and isinstance(meta.get("heldout_identities", []), list)
             and isinstance(meta.get("metrics", {}), dict)
+            and isinstance(cameras, list)
+            and all(isinstance(camera, str) for camera in cameras)
+            and sizes.get(CENTRES_NAME) in (None, 4 * (len(cameras) + 1) * int(meta["embedding_dim"]))
         )
     except (KeyError, TypeError, ValueError, OverflowError):  # OverflowError: of an infinity
         plausible = False

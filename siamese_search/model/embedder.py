@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from siamese_search.errors import BundleError, MissingExtraError, UsageError, printable
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle, check_images, check_shapes
+from siamese_search.model.centres import Centres
 
 Device = Literal["auto", "cpu", "openvino", "cuda"]
 
@@ -22,7 +23,8 @@ class Embedder(Protocol):
     """What turns images into vectors.
 
     ``embed`` takes uint8 RGB [N, H, W, 3] with (H, W) = ``input_size`` and returns float32 [N, dim] with
-    rows of unit length. N may be 0. ``fingerprint`` names weights and preprocessing.
+    rows of unit length. N may be 0. ``fingerprint`` names weights and preprocessing. ``centres``, of a model
+    that was adapted to cameras, are still in the vectors: :func:`~siamese_search.model.centres.centred` takes them out.
     """
 
     @property
@@ -33,6 +35,9 @@ class Embedder(Protocol):
 
     @property
     def fingerprint(self) -> str: ...
+
+    @property
+    def centres(self) -> Centres | None: ...
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]: ...
 
@@ -111,6 +116,7 @@ class OnnxEmbedder:
         self.dim = bundle.dim
         self.input_size = bundle.input_size
         self.fingerprint = bundle.fingerprint
+        self.centres = bundle.read_centres()
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         check_images(images, self.input_size)
@@ -154,6 +160,7 @@ class FlipEmbedder:
         self.dim = embedder.dim
         self.input_size = embedder.input_size
         self.fingerprint = f"{embedder.fingerprint}+flip"
+        self.centres = embedder.centres
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         plain = self._embedder.embed(images)

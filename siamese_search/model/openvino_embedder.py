@@ -59,6 +59,7 @@ class OpenVinoEmbedder:
         self.dim = bundle.dim
         self.input_size = bundle.input_size
         self.fingerprint = bundle.fingerprint
+        self.centres = bundle.read_centres()
 
     def _options(self, precision: str) -> dict[str, Any]:
         return {

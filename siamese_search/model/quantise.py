@@ -21,7 +21,6 @@ from siamese_search.io.files import atomic_write_bytes, atomic_write_text
 from siamese_search.model.bundle import (
     META_NAME,
     ONNX_NAME,
-    WEIGHTS_NAME,
     Bundle,
     check_images,
     load_bundle,
@@ -81,10 +80,12 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
         "fingerprint": quantised_fingerprint(bundle.fingerprint, digest),
         "metrics": {},
         "calibration": None,
+        "adapted_calibration": None,
         "files": {**bundle.meta["files"], ONNX_NAME: {"bytes": len(graph), "sha256": digest}},
     }
     out.mkdir(parents=True)
-    shutil.copyfile(bundle.weights_path, out / WEIGHTS_NAME)
+    for name in bundle.file_names:
+        shutil.copyfile(bundle.path / name, out / name)
     atomic_write_bytes(out / ONNX_NAME, graph)
     atomic_write_text(out / META_NAME, json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
     return load_bundle(out)

@@ -65,6 +65,7 @@ class TorchEmbedder:
         self.dim = bundle.dim
         self.input_size = bundle.input_size
         self.fingerprint = bundle.fingerprint
+        self.centres = bundle.read_centres()
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.begin(images)()

@@ -18,13 +18,16 @@ from torch import Tensor
 from siamese_search.errors import BundleError, printable
 from siamese_search.io.files import atomic_write_bytes, atomic_write_text
 from siamese_search.model.bundle import (
+    CENTRES_NAME,
     FORMAT_VERSION,
     META_NAME,
     ONNX_NAME,
     WEIGHTS_NAME,
     Bundle,
+    centred_fingerprint,
     load_bundle,
 )
+from siamese_search.model.centres import Centres
 from siamese_search.model.network import APNNetwork, DeployNetwork, NetworkSpec
 
 _HALF_LIMIT = 6.0e4  # beyond it float16 overflows
@@ -54,7 +57,9 @@ def fingerprint_of(state: dict[str, Tensor], spec: NetworkSpec) -> str:
     return digest.hexdigest()
 
 
-def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any]) -> Bundle:
+def save_bundle(
+    network: APNNetwork, directory: Path, extra: dict[str, Any], centres: Centres | None = None
+) -> Bundle:
     """Write a bundle. ``extra`` joins model.json (training summary, held-out identities, metrics).
 
     ``model.json`` is written last: a directory without it is not a bundle, so a crash leaves none half made.
@@ -68,12 +73,18 @@ def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any]) -> 
     )
     rounded.eval()
     contents = {WEIGHTS_NAME: save_safetensors(state), ONNX_NAME: export_onnx(rounded)}
+    fingerprint = fingerprint_of(state, spec)
+    if centres is not None:
+        contents[CENTRES_NAME] = centres.means.astype("<f4").tobytes()
+        digest = hashlib.sha256(contents[CENTRES_NAME]).hexdigest()
+        fingerprint = centred_fingerprint(fingerprint, centres.cameras, digest)
+        extra = {**extra, "centres": list(centres.cameras)}
     directory.mkdir(parents=True, exist_ok=True)
     for name, data in contents.items():
         atomic_write_bytes(directory / name, data)
     meta = {
         "format": FORMAT_VERSION,
-        "fingerprint": fingerprint_of(state, spec),
+        "fingerprint": fingerprint,
         "backbone": spec.backbone,
         "embedding_dim": spec.dim,
         "input": {

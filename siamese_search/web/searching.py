@@ -21,6 +21,7 @@ from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.filters import parse_where
 from siamese_search.gallery.times import bind_to
 from siamese_search.io.images import decode_image, resized
+from siamese_search.model.centres import centred
 from siamese_search.model.embedder import FlipEmbedder
 from siamese_search.retrieval.matching import check_fmr, mark
 from siamese_search.retrieval.query import Probe, SameImage, SamePoint, fuse, item_probe, push_away
@@ -244,7 +245,7 @@ def _embedded(searcher: Searcher, images: _Images, flip: bool) -> list[Probe]:
     if not images:
         return []
     embedder = FlipEmbedder(searcher.embedder) if flip else searcher.embedder
-    vectors = embedder.embed(np.stack([pixels for _, pixels in images]))
+    vectors = centred(embedder, embedder.embed(np.stack([pixels for _, pixels in images])))
     named = zip(images, vectors, strict=True)
     return [Probe(name, None, vector, SameImage(None)) for (name, _), vector in named]
 

@@ -9,7 +9,7 @@ from siamese_search.model.embedder import FlipEmbedder, load_embedder
 class Sides:
     """Embeds an image as its left and right brightness, centred: mirror images swap the two."""
 
-    dim, input_size, fingerprint = 2, (4, 6), "sides"
+    dim, input_size, fingerprint, centres = 2, (4, 6), "sides", None
 
     def embed(self, images):
         halves = images.reshape(len(images), 4, 2, 3, 3).mean(axis=(1, 3, 4)) - 100.0

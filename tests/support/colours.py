@@ -21,6 +21,7 @@ class ColourEmbedder:
     dim = 32
     input_size = (32, 16)
     fingerprint = "colour-blocks"
+    centres = None
 
     def __init__(self) -> None:
         self._projection = np.random.default_rng(7).normal(size=(24, self.dim))

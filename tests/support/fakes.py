@@ -21,6 +21,7 @@ class ColourEmbedder:
     dim = 48
     input_size = (16, 8)
     fingerprint = MODEL.fingerprint
+    centres = None
 
     def __init__(self):
         self.batches = []

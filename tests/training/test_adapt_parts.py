@@ -1,4 +1,4 @@
-"""The parts of an adaptation, each beside a slow and obvious one: memory, batches, camera means, seeds."""
+"""The parts of an adaptation, each beside a slow and obvious one: memory, batches, seeds."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm  # noqa: E402
 
 from siamese_search.errors import UsageError  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
-from siamese_search.training.adapt.clusters import (  # noqa: E402
-    Memory,
-    centred,
-    figures,
-)
+from siamese_search.training.adapt.clusters import Memory, figures  # noqa: E402
 from siamese_search.training.adapt.config import ADAPT  # noqa: E402
 from siamese_search.training.adapt.sampler import ClusterSampler  # noqa: E402
 from siamese_search.training.adapt.statistics import FORMER, renew_statistics  # noqa: E402
@@ -126,22 +122,6 @@ def test_an_epoch_has_as_many_batches_as_were_asked_for(iters):
     labels, cameras = np.repeat(np.arange(6), 3), np.full(18, -1)
     sampler = ClusterSampler(labels, cameras, p=2, k=2, iters=iters)
     assert len(list(sampler.epoch(0))) == sampler.steps(0) == iters
-
-
-def test_what_all_images_of_a_camera_share_is_taken_away():
-    rng = np.random.default_rng(0)
-    people, tint = rng.normal(size=(8, 16)), 3 * rng.normal(size=(2, 16))
-    vectors = np.concatenate([people + tint[camera] for camera in (0, 1)]).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    cameras = np.repeat([0, 1], 8)
-    found = centred(vectors, cameras)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
-    near = (found[:8] @ found[8:].T).argmax(axis=1)
-    assert (near == np.arange(8)).all()
-    plain = centred(vectors, np.full(16, -1))
-    assert plain.shape == vectors.shape
-    alone = centred(vectors, np.arange(16))
-    np.testing.assert_allclose(alone, vectors, atol=1e-6)
 
 
 def test_known_identities_stay_together_and_apart():

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from siamese_search.model.centres import Centres
 from siamese_search.training.adapt.config import AdaptConfig
 from siamese_search.vectors.clustering import cluster
 
@@ -26,25 +27,12 @@ def find_clusters(
     """The cluster of each image, int64 [n].
 
     embeddings: unit rows [n, d]. cameras: [n], -1 where unknown. seeds: [n], the identity that a person gave, or -1.
+    What all images of a camera share is the camera: left in, a cluster would be one identity at one camera.
     """
     if config.centre:
-        embeddings = centred(embeddings, cameras)
+        names = [None if camera < 0 else str(camera) for camera in cameras.tolist()]
+        embeddings = Centres.of(embeddings, names).taken_from(embeddings, names)
     return cluster(embeddings, neighbours=config.neighbours, least=config.least, seeds=seeds)
-
-
-def centred(embeddings: NDArray[np.float32], cameras: _Numbers) -> NDArray[np.float32]:
-    """The embeddings less the mean of their camera's, unit rows again.
-
-    What all images of a camera share is the camera. Left in, images of one camera are each other's neighbours, and a
-    cluster is one identity at one camera.
-    """
-    found = embeddings.copy()
-    for camera in np.unique(cameras):
-        rows = cameras == camera
-        if rows.sum() > 1:
-            found[rows] -= embeddings[rows].mean(axis=0)
-    length = np.linalg.norm(found, axis=1, keepdims=True)
-    return np.where(length > 1e-6, found / np.maximum(length, 1e-6), embeddings).astype(np.float32)
 
 
 def agreement(first: _Numbers, second: _Numbers) -> float:

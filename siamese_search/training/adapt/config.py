@@ -34,7 +34,8 @@ class AdaptConfig(TrainConfig):
         0.2, "least mean k-reciprocal similarity of two clusters that are merged; higher is more clusters"
     )
     centre: bool = hyperparameter(
-        True, "take the mean embedding of its camera from each image before clustering"
+        True,
+        "take the mean embedding of its camera from each image, before clustering and in the finished model",
     )
     temperature: float = hyperparameter(0.05, "temperature of the contrast with the memory")
     momentum: float = hyperparameter(0.1, "share of a cluster's memory that an update keeps")

@@ -24,9 +24,10 @@ from siamese_search.evaluation.verification import pair_scores
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.calibration import Calibration
+from siamese_search.model.centres import Centres
 from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.adapt.clusters import figures
-from siamese_search.training.adapt.config import ADAPT, AdaptConfig
+from siamese_search.training.adapt.config import ADAPT, SPEC, AdaptConfig
 from siamese_search.training.adapt.labels import Confirmed, read_confirmed
 from siamese_search.training.adapt.statistics import renew_statistics
 from siamese_search.training.adapt.trainer import ClusterTrainer
@@ -207,14 +208,26 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
     loop.epochs()
     embeddings = trainer.embed(lambda done, total: reporter.decoding(done, total, "embedding at the end"))
     clusters = trainer.cluster(embeddings)
+    centres = None
+    if config.centre:
+        seen_by = [record.camera for record in images.records]
+        centres = Centres.of(embeddings, seen_by)
+        embeddings = centres.taken_from(embeddings, seen_by)
     calibration = _calibration(embeddings, images.records, confirmed, reporter.message)
+    if calibration is None:
+        calibration = _handed_on(request) if centres is not None and not rows else None
+        reporter.message(
+            "not calibrated, so no verdicts: give --labels FILE, or a CSV with a column 'track'"
+            if calibration is None
+            else f"calibrated on {calibration.data}"
+        )
     final = figures(clusters, trainer.memory.labels.cpu().numpy(), _known(images.records))
     extra = _summary(request, len(images.records), rows, final)
     if calibration is not None:
         extra["calibration"] = calibration.to_json()
     if rows:  # none with --epochs 0
         plot_history(out, rows, f"{len(images.records)} images without labels, {config.backbone}")
-    save_bundle(trainer.result, out, extra)
+    save_bundle(trainer.result, out, extra, centres)
     images.pixels.close()
     return AdaptResult(
         load_bundle(out), rows, loop.settled, images.records, clusters, embeddings, confirmed.names, failed
@@ -300,8 +313,19 @@ def _calibration(
                 except DataError as error:
                     say(f"not calibrated on {len(rows)} {what}: {error}")
                     break
-    say("not calibrated, so no verdicts: give --labels FILE, or a CSV with a column 'track'")
     return None
+
+
+def _handed_on(request: AdaptRequest) -> Calibration | None:
+    """Where nothing was trained, what the scores of the model mean once it has statistics and centres of its cameras.
+
+    The weights are the same, and what differs from cameras to cameras is what was taken anew.
+    """
+    if not request.config.statistics or kind_of(request.init) not in ("bundled", "bundle"):
+        return None
+    bundle = load_bundle(request.init)
+    same = all(getattr(request.config, name) == bundle.meta["network"].get(name) for name in SPEC)
+    return bundle.adapted_calibration if same else None
 
 
 def _track(record: ImageRecord) -> str | None:
