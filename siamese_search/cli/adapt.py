@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Examples:
   sss adapt photos/ --out runs/mine                     from the bundled model, no label used
+  sss adapt photos/ --epochs 0                          no training: light, colours and cameras alone, in a minute
   sss adapt photos/ --epochs 8 --height 128 --width 64  small images: quick on a CPU
   sss adapt photos/ --labels reviewed.csv               some identities are known: they are kept
   sss adapt --resume runs/mine                          go on after Ctrl-C or a crash
@@ -49,7 +50,8 @@ _OFTEN = (
 def adapt_command(data: str | None, options: AdaptOptions, json: bool, **hyperparameters: Any) -> int:
     """Adapt a model to the images in DATA, of which nobody has said who is on them.
 
-    Each epoch the images are clustered, and the clusters learned as identities, until they change no more. Labels
+    Each epoch the images are clustered, and the clusters learned as identities, until they change no more; with
+    --epochs 0 the model only gets the statistics and the mean embedding of each camera, which takes a minute. Labels
     that DATA has are not used; how well the clusters agree with them is shown. Ctrl-C writes a checkpoint.
     """
     from ingest import stop_on_signals

@@ -19,10 +19,11 @@ from safetensors.torch import load_file  # noqa: E402
 
 from siamese_search.api.adaptation import proposals  # noqa: E402
 from siamese_search.errors import DataError, TrainingError, UsageError  # noqa: E402
-from siamese_search.model.bundle import load_bundle  # noqa: E402
+from siamese_search.model.bundle import Bundle, load_bundle  # noqa: E402
+from siamese_search.model.calibration import Calibration  # noqa: E402
 from siamese_search.model.embedder import load_embedder  # noqa: E402
 from siamese_search.training import run as training  # noqa: E402
-from siamese_search.training.adapt.config import ADAPT, AdaptConfig  # noqa: E402
+from siamese_search.training.adapt.config import ADAPT, AdaptConfig, configured  # noqa: E402
 from siamese_search.training.adapt.labels import read_confirmed  # noqa: E402
 from siamese_search.training.adapt.run import AdaptRequest, adapt, resume  # noqa: E402
 from tests.support.stopping import StopAfter  # noqa: E402
@@ -216,3 +217,32 @@ def test_an_image_that_cannot_be_read_is_named_and_left_out(tmp_path: Path) -> N
     result = adapt(request(people, tmp_path / "run", CONFIG.with_options(epochs=1)))
     assert [str(failure.path) for failure in result.failed] == [str(broken)]
     assert len(result.records) == 35
+
+
+@pytest.mark.parametrize(
+    ("options", "handed_on"),
+    [
+        ({}, True),
+        ({"epochs": 1}, False),  # other weights: other scores
+        ({"height": 48}, False),
+        ({"statistics": False}, False),
+        ({"centre": False}, False),
+    ],
+)
+def test_what_scores_mean_is_handed_on_where_only_the_cameras_were_taken_anew(
+    people: Path, tiny_bundle: Bundle, tmp_path: Path, options: dict[str, object], handed_on: bool
+) -> None:
+    known = Calibration((1.0, 0.01), (-1.0, 0.5), 10.0, -5.0, 50, 100)
+    shutil.copytree(tiny_bundle.path, tmp_path / "init")
+    meta = json.loads((tmp_path / "init" / "model.json").read_text())
+    (tmp_path / "init" / "model.json").write_text(
+        json.dumps({**meta, "adapted_calibration": known.to_json()})
+    )
+    asked = {"epochs": 0, "neighbours": 4, "batch_size": 8, "images_per_identity": 2, **options}
+    config = configured(str(tmp_path / "init"), **asked)
+    result = adapt(
+        AdaptRequest(people, tmp_path / "run", config, init=str(tmp_path / "init"), device="cpu", threads=1)
+    )
+    assert result.bundle.calibration == (known if handed_on else None)
+    assert result.bundle.adapted_calibration is None
+    assert (result.bundle.read_centres() is not None) == options.get("centre", True)

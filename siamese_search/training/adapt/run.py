@@ -25,6 +25,7 @@ from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.calibration import Calibration
 from siamese_search.model.centres import Centres
+from siamese_search.model.network import NetworkSpec
 from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.adapt.clusters import figures
 from siamese_search.training.adapt.config import ADAPT, SPEC, AdaptConfig
@@ -324,7 +325,8 @@ def _handed_on(request: AdaptRequest) -> Calibration | None:
     if not request.config.statistics or kind_of(request.init) not in ("bundled", "bundle"):
         return None
     bundle = load_bundle(request.init)
-    same = all(getattr(request.config, name) == bundle.meta["network"].get(name) for name in SPEC)
+    spec = NetworkSpec.from_json(bundle.meta["network"])
+    same = all(getattr(request.config, name) == getattr(spec, name) for name in SPEC)
     return bundle.adapted_calibration if same else None
 
 
