@@ -6,6 +6,5 @@ The names below load on first use, so that importing this package imports no eng
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={"opening": ["list_galleries", "open_gallery", "open_store"]},
+    __name__, submod_attrs={"opening": ["list_galleries", "open_gallery", "open_store"]}
 )

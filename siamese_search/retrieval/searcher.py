@@ -60,11 +60,7 @@ class Searcher:
         self.embedder = embedder
 
     def answers(
-        self,
-        asked: Sequence[Probe | QueryResult],
-        k: int,
-        where: Sequence[Condition],
-        options: SearchOptions,
+        self, asked: Sequence[Probe | QueryResult], k: int, where: Sequence[Condition], options: SearchOptions
     ) -> Iterator[QueryResult]:
         """The k closest images (or identities) of each: of what :meth:`probes` made, or the caller. In order.
 

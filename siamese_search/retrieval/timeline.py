@@ -149,14 +149,7 @@ def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -
             Sighting(result, time, gap, came_from, None if isinstance(read[time], str) else read[time])
         )
     return Timeline(
-        replace(answer, results=tuple(ordered)),
-        identity,
-        field,
-        unit,
-        within,
-        tuple(sightings),
-        total,
-        notes,
+        replace(answer, results=tuple(ordered)), identity, field, unit, within, tuple(sightings), total, notes
     )
 
 

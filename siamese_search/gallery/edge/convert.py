@@ -218,11 +218,7 @@ class Ask:
     """What is the same for all queries of a batch."""
 
     def __init__(
-        self,
-        where: edge.Filter | None,
-        with_vectors: bool,
-        with_payload: bool,
-        params: edge.SearchParams,
+        self, where: edge.Filter | None, with_vectors: bool, with_payload: bool, params: edge.SearchParams
     ) -> None:
         self.where, self.params = where, params
         self.with_vectors, self.with_payload = with_vectors, with_payload
@@ -280,12 +276,7 @@ def hits(
     points: Sequence[edge.ScoredPoint | edge.Record], scores: Sequence[float], bools: Sequence[str]
 ) -> list[Hit]:
     return [
-        Hit(
-            str(point.id),
-            score,
-            decode_bools(point.payload, bools),
-            to_vector(point.vector),
-        )
+        Hit(str(point.id), score, decode_bools(point.payload, bools), to_vector(point.vector))
         for point, score in zip(points, scores)
     ]
 

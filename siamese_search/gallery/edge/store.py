@@ -18,12 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from siamese_search.errors import (
-    GalleryNotFoundError,
-    StoreBusyError,
-    StoreError,
-    printable,
-)
+from siamese_search.errors import GalleryNotFoundError, StoreBusyError, StoreError, printable
 from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Store
 from siamese_search.gallery.edge import layout
 from siamese_search.gallery.edge.footprint import check_room

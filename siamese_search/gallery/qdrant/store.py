@@ -14,12 +14,7 @@ from typing import Literal
 
 from qdrant_client import models
 
-from siamese_search.errors import (
-    GalleryNotFoundError,
-    GalleryReplacedError,
-    StoreBusyError,
-    StoreError,
-)
+from siamese_search.errors import GalleryNotFoundError, GalleryReplacedError, StoreBusyError, StoreError
 from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Store
 from siamese_search.gallery.edge.layout import check_name
 from siamese_search.gallery.qdrant.address import check_encryption, key_for, parse_address, read_authorities
