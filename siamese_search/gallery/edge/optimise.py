@@ -28,10 +28,11 @@ import qdrant_edge as edge
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
 from siamese_search.gallery.edge import journal, layout
-from siamese_search.gallery.edge.convert import index_type, shard_config, to_vector, translated
+from siamese_search.gallery.edge.convert import index_type, shard_config, translated
 from siamese_search.gallery.edge.footprint import check_room, has_index, taken
 from siamese_search.gallery.edge.lease import ShardLease, convert_stored
 from siamese_search.gallery.edge.locks import Turnstile
+from siamese_search.gallery.engine import to_vector
 from siamese_search.gallery.fields import UNINDEXED, json_path
 from siamese_search.gallery.storage import COMPACT_FROM, pays_index
 from siamese_search.io.files import atomic_write_text, fsync_directory, open_own, read_own
