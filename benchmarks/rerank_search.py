@@ -27,8 +27,8 @@ from siamese_search.datasets.layouts import load_dataset
 from siamese_search.evaluation.embedding import embed_records
 from siamese_search.evaluation.protocol import Protocol, all_vs_all
 from siamese_search.evaluation.retrieval import RankingMetrics, metrics_from_hit_ranks, summarise
+from siamese_search.gallery import open_gallery
 from siamese_search.gallery.contract import Gallery, ModelRef
-from siamese_search.gallery.opening import open_gallery
 from siamese_search.io.files import atomic_write_text
 from siamese_search.model.bundle import load_bundle
 from siamese_search.retrieval.options import SearchOptions

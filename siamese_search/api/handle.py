@@ -153,7 +153,7 @@ class GalleryHandle:
 
     def writing(self, work: Callable[[Opened], Found]) -> Found:
         """What ``work`` makes of the gallery, opened for writing."""
-        from siamese_search.gallery.opening import open_gallery
+        from siamese_search.gallery import open_gallery
 
         with self._mine("writing", {}), open_gallery(self.store, self.gallery, mode="w") as opened:
             return work(opened)

@@ -28,9 +28,9 @@ from siamese_search.gallery.edge.convert import (
     to_points,
 )
 from siamese_search.gallery.edge.footprint import has_index, measure
+from siamese_search.gallery.edge.journal import size
 from siamese_search.gallery.edge.lease import ShardLease
-from siamese_search.gallery.edge.optimise_child import run_in_child
-from siamese_search.gallery.edge.tally import size
+from siamese_search.gallery.edge.optimise import run_in_child
 from siamese_search.gallery.engine import Ask, EngineGallery, Read, with_checksums
 from siamese_search.gallery.fields import CHUNK, gather, json_path
 from siamese_search.gallery.filters import Condition, check

@@ -244,14 +244,8 @@ def new_generation(parent: Path, header: GalleryHeader) -> Path:
 
 def write_header(generation: Path, header: GalleryHeader) -> None:
     """Write gallery.json, in one step."""
-    model = header.model
-    document = {
-        "format": FORMAT_VERSION if header.storage == DEFAULT_STORAGE else _STORAGE_VERSION,
-        "name": header.name,
-        "model": asdict(model),
-        "storage": header.storage.to_json(),
-        "notes": dict(header.notes),
-    }
+    version = FORMAT_VERSION if header.storage == DEFAULT_STORAGE else _STORAGE_VERSION
+    document = {"format": version, **asdict(header)}
     with os_errors("write", generation):
         atomic_write_text(generation / "gallery.json", json.dumps(document, indent=2) + "\n")
 
@@ -263,8 +257,8 @@ def point_to(gallery: Path, current: Path, previous: Path | None = None) -> None
         atomic_write_text(gallery / "CURRENT", "\n".join(names) + "\n")
 
 
-def publish_gallery(aside: Path, gallery: Path) -> bool:
-    """Rename a finished gallery directory to its name; False when another process was first (ours is removed)."""
+def publish_gallery(aside: Path, gallery: Path) -> None:
+    """Rename a finished gallery directory to its name; ours is removed where another process was first."""
     with os_errors("write", gallery):
         gallery.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -272,10 +266,9 @@ def publish_gallery(aside: Path, gallery: Path) -> bool:
         except OSError:
             if not (gallery / "CURRENT").is_file():
                 raise
-            shutil.rmtree(aside, ignore_errors=True)
-            return False
+            remove_tree(aside)
+            return
         fsync_directory(gallery.parent)
-    return True
 
 
 def read_header(generation: Path) -> GalleryHeader:
@@ -339,13 +332,12 @@ def read_mark(generation: Path) -> str:
             return ""
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a directory so that nobody finds it any more; returns its new place, to be removed."""
+def set_aside(path: Path) -> None:
+    """Rename a directory so that nobody finds it any more; :func:`remove_dropped` deletes it."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.dropped")
     with os_errors("write", path.parent):
         path.rename(aside)
         fsync_directory(path.parent)
-    return aside
 
 
 def remove_dropped(parent: Path) -> None:

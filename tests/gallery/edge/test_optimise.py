@@ -227,7 +227,7 @@ def child() -> int:
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if parent == os.getpid() and b"siamese_search.gallery.edge.optimise_child" in command:
+            if parent == os.getpid() and b"siamese_search.gallery.edge.optimise" in command:
                 return int(entry.name)
     raise AssertionError("no child is optimising")
 

@@ -14,9 +14,8 @@ import pytest
 from full_disk import fill_disk
 
 from siamese_search.errors import StoreError
-from siamese_search.gallery import open_gallery
+from siamese_search.gallery import open_gallery, open_store
 from siamese_search.gallery.filters import Condition
-from siamese_search.gallery.opening import open_store
 
 from .. import contract
 
@@ -123,8 +122,7 @@ def test_a_disk_that_others_fill_while_a_writer_is_open_is_told_and_nothing_comm
 
 READER = """
 import sys
-from siamese_search.gallery import open_gallery
-from siamese_search.gallery.opening import open_store
+from siamese_search.gallery import open_gallery, open_store
 from siamese_search.errors import StoreError
 
 with open_store(sys.argv[1]) as store:
