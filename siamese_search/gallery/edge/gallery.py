@@ -27,7 +27,7 @@ from siamese_search.gallery.edge.convert import (
     search_params,
     to_points,
 )
-from siamese_search.gallery.edge.footprint import has_index, measure
+from siamese_search.gallery.edge.footprint import check_writable, has_index, measure
 from siamese_search.gallery.edge.journal import size
 from siamese_search.gallery.edge.lease import ShardLease
 from siamese_search.gallery.edge.optimise import run_in_child
@@ -189,6 +189,7 @@ class EmbeddedGallery(EngineGallery):
         the child and leaves the gallery as it was.
         """
         self._writable()
+        check_writable(self._locate(), self._what)
         points = self.count()  # opens, so that pending work and errors come up here
         self._lease.release()
         return run_in_child(

@@ -13,6 +13,7 @@ the number says nothing until the next turn has ended.
 from __future__ import annotations
 
 import json
+import os
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +46,9 @@ def note(generation: Path, ids: Sequence[str]) -> None:
         if path.stat().st_size > MOST_BYTES:
             path.unlink()
             return
-        with open(path, "ab", opener=open_own) as file:
+        with open(path, "r+b", opener=open_own) as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(end - end % _ID_BYTES)  # a writer that was killed may have left half an entry
             file.write(b"".join(uuid.UUID(one).bytes for one in ids))
 
 

@@ -26,9 +26,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ SHARD = "shard"
 NEXT_SHARD = "shard.next"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _GENERATION = re.compile(r"g-[0-9a-f]{8}")
+#: What takes a second and has taken so long is not being made any more.
+_ABANDONED_SECONDS = 3600
 _MAX_JSON_BYTES = 16 * 1024 * 1024
 
 
@@ -341,9 +344,11 @@ def set_aside(path: Path) -> None:
 
 
 def remove_dropped(parent: Path) -> None:
-    """Delete what was set aside in a directory, by us or by a process that died before it could."""
-    for path in parent.glob(".*.dropped"):
-        remove_tree(path)
+    """Delete what was set aside in a directory, and what was begun there an hour ago: by us or by who died over it."""
+    for path in (*parent.glob(".*.dropped"), *parent.glob(".*.part")):
+        with suppress(FileNotFoundError):
+            if path.suffix == ".dropped" or time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS:
+                remove_tree(path)
 
 
 def remove_tree(path: Path) -> None:

@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import qdrant_edge as edge
 
@@ -57,7 +56,7 @@ class ShardLease:
         self._dirty = False
         self._closed = False
         # What is open in place of a shard that cannot be written, and the mark of the last write in it.
-        self._copy: TemporaryDirectory[str] | None = None
+        self._copy: footprint.PrivateCopy | None = None
         self._mark = ""
         self._pid = os.getpid()
         self._storage = DEFAULT_STORAGE
@@ -125,12 +124,14 @@ class ShardLease:
             try:
                 if shard is not None:
                     with translated(self._what):
-                        self._flush(shard)
-                        assert self.generation is not None
-                        with kept_in_memory(self.generation / layout.SHARD, self._storage):
-                            shard.close()
-                    self._dirty = False
+                        try:
+                            self._flush(shard)
+                        finally:  # also where its disk is full: what is not closed nobody can open again
+                            assert self.generation is not None
+                            with kept_in_memory(self.generation / layout.SHARD, self._storage):
+                                shard.close()
             finally:
+                self._dirty = False
                 if copy is not None:
                     copy.cleanup()
                 if lock is not None:

@@ -276,6 +276,7 @@ def _create(store: Path, header: layout.GalleryHeader) -> None:
     gallery = layout.gallery_directory(store, name)
     if (gallery / "CURRENT").is_file():
         return
+    layout.remove_dropped(gallery.parent)
     aside = store / "galleries" / f".{name}.{uuid.uuid4().hex[:8]}.part"
     try:
         layout.point_to(aside, _build_generation(aside, header))
