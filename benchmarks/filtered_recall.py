@@ -25,10 +25,10 @@ from unittest.mock import patch
 import numpy as np
 import qdrant_edge as edge
 
+from siamese_search.gallery import open_store
 from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.edge import gallery as engine
 from siamese_search.gallery.filters import bind, parse_where
-from siamese_search.gallery.opening import open_store
 from siamese_search.io.files import atomic_write_text
 
 FILTERS = ("detection=0", "camera=1", "detection=1", "camera=3,4,5", "sequence!=1,2", "camera!=1")

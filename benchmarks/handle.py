@@ -33,7 +33,7 @@ sys.path.insert(0, str(HERE.parent))
 
 import siamese_search as sss  # noqa: E402
 from siamese_search.datasets.demo import generate_demo  # noqa: E402
-from siamese_search.gallery.opening import open_gallery  # noqa: E402
+from siamese_search.gallery import open_gallery  # noqa: E402
 from siamese_search.model.bundle import load_bundle  # noqa: E402
 from siamese_search.workspace import reference  # noqa: E402
 

@@ -40,9 +40,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from siamese_search.gallery import open_gallery
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.filters import Condition
-from siamese_search.gallery.opening import open_gallery
 from siamese_search.gallery.storage import QUANTISATIONS, VECTORS, Storage
 from siamese_search.io.files import atomic_write_text
 from siamese_search.model.bundle import load_bundle
@@ -62,7 +62,7 @@ Rows = NDArray[np.float32]
 READER = """
 import json, sys, time
 import numpy as np
-from siamese_search.gallery.opening import open_gallery
+from siamese_search.gallery import open_gallery
 def memory():
     lines = dict(line.split(":", 1) for line in open("/proc/self/status"))
     return {name: int(lines[key].split()[0]) * 1024 for name, key in
@@ -88,7 +88,7 @@ with open_gallery(sys.argv[1]) as gallery:
 SEARCHER = """
 import sys, threading, time
 import numpy as np
-from siamese_search.gallery.opening import open_gallery
+from siamese_search.gallery import open_gallery
 rows, over = np.load(sys.argv[2]), threading.Event()
 threading.Thread(target=lambda: (sys.stdin.read(), over.set()), daemon=True).start()
 slowest, answers = 0.0, 0

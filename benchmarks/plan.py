@@ -31,10 +31,10 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path[0] = os.fspath(PROJECT)
 
 from benchmarks.million import BLOCK, build, query_rows  # noqa: E402
+from siamese_search.gallery import open_gallery  # noqa: E402
 from siamese_search.gallery.contract import ModelRef  # noqa: E402
 from siamese_search.gallery.edge import layout  # noqa: E402
 from siamese_search.gallery.filters import Condition  # noqa: E402
-from siamese_search.gallery.opening import open_gallery  # noqa: E402
 from siamese_search.gallery.storage import Storage  # noqa: E402
 from siamese_search.io.files import atomic_write_text  # noqa: E402
 from siamese_search.planning.sizes import EmbeddedSize, embedded_size  # noqa: E402

@@ -27,10 +27,11 @@ from siamese_search.datasets.layouts import load_dataset
 from siamese_search.evaluation.embedding import embed_records
 from siamese_search.evaluation.protocol import Protocol, all_vs_all
 from siamese_search.evaluation.retrieval import RankingMetrics, metrics_from_hit_ranks, summarise
+from siamese_search.gallery import open_gallery
 from siamese_search.gallery.contract import Gallery, ModelRef
-from siamese_search.gallery.opening import open_gallery
 from siamese_search.io.files import atomic_write_text
 from siamese_search.model.bundle import load_bundle
+from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Probe, SamePoint
 from siamese_search.retrieval.ranking import rerank_top
 from siamese_search.vectors.k_reciprocal import rerank
@@ -63,9 +64,9 @@ def searched(gallery: Gallery, probes: list[Probe], candidates: int) -> list[NDA
         own = uuid.UUID(probe.name).int
         orders.append(np.array([number - 1 for number in found if number != own], np.int64))
     if candidates:
-        tops = rerank_top(gallery, probes, candidates, (), lambda _: True)
-        for row, (top, _) in enumerate(tops):
-            places = np.array([uuid.UUID(hit.id).int - 1 for hit, _ in top], np.int64)
+        options = SearchOptions(exclude_self=True, candidates=candidates)
+        for row, top in enumerate(rerank_top(gallery, probes, (), options)):
+            places = np.array([uuid.UUID(one.best.id).int - 1 for one in top.groups], np.int64)
             assert set(places.tolist()) == set(orders[row][: len(places)].tolist())
             orders[row] = np.concatenate((places, orders[row][len(places) :]))
     return orders

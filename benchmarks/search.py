@@ -27,8 +27,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from siamese_search.gallery import open_gallery
 from siamese_search.gallery.contract import ModelRef
-from siamese_search.gallery.opening import open_gallery
 from siamese_search.io.files import atomic_write_text
 from siamese_search.model.bundle import load_bundle
 

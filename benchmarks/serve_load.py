@@ -39,8 +39,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path[0] = os.fspath(PROJECT)
 
 from benchmarks.million import ids_of, payloads_of, query_rows, unit  # noqa: E402
+from siamese_search.gallery import open_gallery, open_store  # noqa: E402
 from siamese_search.gallery.contract import ModelRef  # noqa: E402
-from siamese_search.gallery.opening import open_gallery, open_store  # noqa: E402
 from siamese_search.gallery.storage import QUANTISATIONS, VECTORS, Storage  # noqa: E402
 from siamese_search.io.files import atomic_write_text  # noqa: E402
 

@@ -30,7 +30,7 @@ import numpy as np
 from PIL import Image
 
 from siamese_search.datasets.records import encode_key, point_id
-from siamese_search.gallery.opening import open_gallery
+from siamese_search.gallery import open_gallery
 from siamese_search.io.files import atomic_write_text
 
 PROJECT = Path(__file__).resolve().parents[1]

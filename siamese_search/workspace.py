@@ -142,7 +142,7 @@ class Reader:
         """
         from concurrent.futures import ThreadPoolExecutor
 
-        from siamese_search.gallery.opening import open_store
+        from siamese_search.gallery import open_store
         from siamese_search.model.bundle import load_bundle
 
         location, name = self._place
@@ -178,7 +178,7 @@ def open_to_write(
     storage, quantise: how one that is made keeps its vectors; UsageError for one that exists and keeps them in
     another way.
     """
-    from siamese_search.gallery.opening import open_gallery, open_store
+    from siamese_search.gallery import open_gallery, open_store
     from siamese_search.model.bundle import load_bundle
 
     settings = current_settings()
@@ -241,7 +241,7 @@ def place_of(settings: Settings, store: StrPath | None, gallery: str | None) -> 
 @contextmanager
 def store_in_use(store: StrPath | None, gallery: str | None) -> Iterator[tuple[Store, str]]:
     """The store, open, and the gallery's name: as given, else as the settings say."""
-    from siamese_search.gallery.opening import open_store
+    from siamese_search.gallery import open_store
 
     place, name = place_of(current_settings(), store, gallery)
     with open_store(place) as opened:

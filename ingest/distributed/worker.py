@@ -53,7 +53,7 @@ class Target:
     settings: Settings
 
     def open(self) -> Gallery:
-        from siamese_search.gallery.opening import open_store
+        from siamese_search.gallery import open_store
 
         return open_store(self.store, settings=self.settings).open(self.gallery, model=self.model, mode="w")
 

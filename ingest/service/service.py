@@ -15,7 +15,7 @@ from ingest.summary import IngestSummary, Progress
 from ingest.watching.watch import Observer, State
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
 from siamese_search.io.location import redacted
-from siamese_search.io.signals import stop_on_signals
+from siamese_search.io.resources import stop_on_signals
 
 if TYPE_CHECKING:
     from ingest.options import ServiceOptions

@@ -79,7 +79,7 @@ def _measured(gallery: Gallery) -> tuple[Calibration, int, int]:
     from siamese_search.evaluation.verification import pair_scores
     from siamese_search.gallery.checks import vector_of
     from siamese_search.gallery.filters import Condition
-    from siamese_search.retrieval.grouping import is_somebody
+    from siamese_search.retrieval.ranking import is_somebody
 
     labelled: list[Any] = []
     if "identity" in gallery.fields():

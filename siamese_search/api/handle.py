@@ -84,24 +84,16 @@ class GalleryHandle:
     @request(TimelineOptions)
     def timeline(self, *queries: Query, options: TimelineOptions) -> list[Timeline]:
         """As :func:`siamese_search.timeline`."""
-        from siamese_search.retrieval.follow import FollowRequest, follow
-        from siamese_search.retrieval.timeline import choose_field
+        from siamese_search.retrieval.timeline import choose_field, follow
 
         question = _Question.of(queries, options)
 
         def answer(searcher: Searcher, bound: Sequence[Condition], judge: Judge) -> list[Timeline]:
-            wanted = FollowRequest(
-                choose_field(searcher.gallery.fields(), options.time_field),
-                options.k,
-                exclude_self=options.exclude_self,
-                min_score=options.min_score,
-                fmr=options.fmr,
-                candidates=options.candidates if options.rerank else 0,
-            )
+            field = choose_field(searcher.gallery.fields(), options.time_field)
             asked = searcher.probes(
                 question.images, question.keys, question.away, together=options.together, flip=options.flip
             )
-            return follow(searcher, asked, wanted, bound, judge)
+            return follow(searcher, asked, field, options, bound, judge)
 
         return self._ask(options, answer, list)
 
@@ -161,7 +153,7 @@ class GalleryHandle:
 
     def writing(self, work: Callable[[Opened], Found]) -> Found:
         """What ``work`` makes of the gallery, opened for writing."""
-        from siamese_search.gallery.opening import open_gallery
+        from siamese_search.gallery import open_gallery
 
         with self._mine("writing", {}), open_gallery(self.store, self.gallery, mode="w") as opened:
             return work(opened)
@@ -218,7 +210,7 @@ class GalleryHandle:
         from siamese_search.gallery.checks import why_nothing
         from siamese_search.gallery.filters import parse_where
         from siamese_search.gallery.times import bind_to
-        from siamese_search.retrieval.matching import check_fmr
+        from siamese_search.retrieval.judging import check_fmr
         from siamese_search.retrieval.searcher import Searcher
 
         conditions = parse_where(options.where)
@@ -243,7 +235,7 @@ class GalleryHandle:
 def _search(
     question: _Question, options: SearchOptions
 ) -> Callable[[Searcher, Sequence[Condition], Judge], Iterator[QueryResult]]:
-    from siamese_search.retrieval.matching import mark
+    from siamese_search.retrieval.judging import mark
 
     def answer(searcher: Searcher, bound: Sequence[Condition], judge: Judge) -> Iterator[QueryResult]:
         asked = searcher.probes(

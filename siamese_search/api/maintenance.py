@@ -287,7 +287,7 @@ def _copy(
     progress: Callable[[int, int], None] | None,
     stop: threading.Event | None,
 ) -> CopySummary:
-    from siamese_search.gallery.opening import open_store
+    from siamese_search.gallery import open_store
     from siamese_search.maintenance.copy import copy_gallery
 
     started = time.monotonic()

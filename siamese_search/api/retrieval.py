@@ -85,8 +85,7 @@ def compare(a: StrPath, b: StrPath, *, options: CompareOptions) -> Comparison:
     ``threshold``, or a rate that nothing here can give), ImageError, DataError, BundleError.
     """
     from siamese_search.retrieval.comparison import compare as score
-    from siamese_search.retrieval.judging import Judge, judge_alone
-    from siamese_search.retrieval.matching import check_fmr
+    from siamese_search.retrieval.judging import Judge, check_fmr, judge_alone
 
     if options.fmr is not None and options.threshold is not None:
         raise UsageError("give either a false match rate or a threshold, not both")

@@ -99,7 +99,7 @@ def ingest_command(
         return run_watch(directories, replace(options, storage=None, quantise=None), json=json)
     from ingest.run import ingest
     from siamese_search.cli.progress import Bar
-    from siamese_search.io.signals import stop_on_signals
+    from siamese_search.io.resources import stop_on_signals
 
     with Bar("ingest", "images") as bar, stop_on_signals() as stop:
 

@@ -55,7 +55,7 @@ def reindex_command(options: ReindexOptions, drop_old: bool, json: bool) -> int:
     """
     from siamese_search.api import maintenance
     from siamese_search.cli.progress import Bar
-    from siamese_search.io.signals import stop_on_signals
+    from siamese_search.io.resources import stop_on_signals
 
     place: dict[str, Any] = {"store": options.store, "gallery": options.gallery}
     if drop_old and options.model is None and not options.keep_vectors:

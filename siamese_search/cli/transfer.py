@@ -60,7 +60,7 @@ def push_command(to: str, store: str | None, gallery: str | None, json: bool) ->
 def _copied(title: str, copy: Callable[..., CopySummary], json: bool) -> int:
     """A push or a pull with its progress, its answer and its exit code."""
     from siamese_search.cli.progress import Bar
-    from siamese_search.io.signals import stop_on_signals
+    from siamese_search.io.resources import stop_on_signals
 
     try:
         with Bar(title, "images") as bar, stop_on_signals() as stop:

@@ -21,7 +21,7 @@ def run_watch(directories: Sequence[str], options: WatchOptions, *, json: bool) 
     """Watch until a signal comes. That is how a watch ends, so the exit code is 0; 130 before the first full
     ingest was complete."""
     from ingest.run import watch
-    from siamese_search.io.signals import stop_on_signals
+    from siamese_search.io.resources import stop_on_signals
 
     with Bar("ingest", "images") as bar, stop_on_signals() as stop:
         complete = watch(directories, options, WatchScreen(bar, json=json), stop)

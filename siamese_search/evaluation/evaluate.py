@@ -219,7 +219,7 @@ def _gallery_for(gallery: Gallery | None, embedder: Embedder, model_name: str) -
             raise StoreError(f"{gallery.name}: evaluation needs an empty gallery")
         yield gallery
         return
-    from siamese_search.gallery.opening import open_gallery
+    from siamese_search.gallery import open_gallery
 
     model = ModelRef(embedder.fingerprint, embedder.dim, model_name)
     with (

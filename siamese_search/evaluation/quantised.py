@@ -82,7 +82,7 @@ def measure_quantised(
 @contextmanager
 def _filled(kind: str, vectors: NDArray[np.float32], ids: Sequence[str]) -> Iterator[Gallery]:
     """A temporary embedded gallery of these vectors."""
-    from siamese_search.gallery.opening import open_gallery
+    from siamese_search.gallery import open_gallery
 
     model = ModelRef("quantised", int(vectors.shape[1]))
     with (

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import heapq
-import random
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -89,18 +88,8 @@ def vector_of(gallery: Gallery, point: StoredPoint) -> Vectors:
 
 
 def sample_ids(gallery: Gallery, n: int = SAMPLE, seed: int = 0) -> list[str]:
-    """n ids (all, where there are fewer), each point as likely as any other; ascending.
-
-    A reservoir: memory stays bounded. J. S. Vitter, Random sampling with a reservoir, ACM TOMS 11 (1985), algorithm R.
-    """
-    draw = random.Random(seed)
-    kept: list[str] = []
-    for index, point in enumerate(gallery.scroll(fields=[])):
-        if index < n:
-            kept.append(point.id)
-        elif (place := draw.randrange(index + 1)) < n:
-            kept[place] = point.id
-    return sorted(kept)
+    """The ids of a :func:`sample` of all points, ascending."""
+    return [point.id for point in sample(gallery, limit=n, seed=seed).points]
 
 
 def sound_points(gallery: Gallery, ids: list[str]) -> Iterator[tuple[StoredPoint, Vectors]]:

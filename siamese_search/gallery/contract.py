@@ -29,6 +29,19 @@ Vectors = NDArray[np.float32]
 OptimiseProgress = Callable[[str, float], None]
 
 
+class _Opened(ABC):
+    """What is open until it is closed, or its block ends."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRef:
     """Which model made (or will make) a gallery's vectors."""
@@ -141,7 +154,7 @@ class GalleryInfo:
     lost: int = 0
 
 
-class Gallery(ABC):
+class Gallery(_Opened):
     """An open gallery. Use it as a context manager; ``close`` is idempotent.
 
     Vectors are float32, finite and of unit length (to 1e-3); payload values str, int (64 bits), float (finite), bool or
@@ -288,11 +301,9 @@ class Gallery(ABC):
     def close(self) -> None:
         """Flush and release. Safe to call twice."""
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+#: What is done to the current generation right before another takes its place.
+Settle = Callable[[Gallery], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,7 +315,7 @@ class Generations:
     building: ModelRef | None = None
 
 
-class Store(ABC):
+class Store(_Opened):
     """An open store. Use it as a context manager; ``close`` is idempotent.
 
     Methods that name a gallery raise GalleryNotFoundError (listing the galleries there are) where it does not
@@ -329,7 +340,7 @@ class Store(ABC):
         storage: Storage | None = None,
         wait: float = 10.0,
     ) -> Gallery:
-        """Open the current generation. See :func:`siamese_search.gallery.opening.open_gallery`.
+        """Open the current generation. See :func:`siamese_search.gallery.open_gallery`.
 
         The gallery stands for that generation until it is closed. When another has become current, a reader goes on in
         its own; a writer's next call raises GalleryReplacedError, as does a reader's once its generation has been
@@ -354,21 +365,15 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def publish(self, name: str, *, wait: float = 10.0) -> None:
+    def publish(self, name: str, settle: Settle | None = None, *, wait: float = 10.0) -> None:
         """Make the building generation current in one atomic step; the former current one becomes previous.
         An older previous one is deleted. The built gallery must be closed. A search that has begun in the
         former generation ends there. StoreError where nothing is being built.
-        """
 
-    def publish_settled(self, name: str, settle: Callable[[Gallery], None], *, wait: float = 10.0) -> None:
-        """:meth:`publish` after a last look at the current generation, with which ``settle`` is called.
-
-        As far as the engine can, nobody else writes to it from then until the swap. ``settle`` may still write to the
-        built gallery, and closes it. What it raises publishes nothing.
+        settle: called before with the current generation, for a last look at it; as far as the engine can, nobody else
+        writes to it from then until the swap. It may still write to the built gallery, and closes it. What it raises
+        publishes nothing.
         """
-        with self.open(name, wait=wait) as current:
-            settle(current)
-        self.publish(name, wait=wait)
 
     @abstractmethod
     def rollback(self, name: str, *, wait: float = 10.0) -> ModelRef:
@@ -392,9 +397,3 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None:
         """Release connections. Safe to call twice; galleries opened from it may go with it."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -59,16 +59,6 @@ def unit_rows(vectors: Any, dim: int, what: str = "vector") -> Vectors:
     return rows
 
 
-def checked_points(
-    ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload], dim: int
-) -> tuple[list[str], Vectors]:
-    """Canonical ids and checked rows of points that are to be stored. Raises ValueError."""
-    rows = unit_rows(vectors, dim)
-    if not len(ids) == len(rows) == len(payloads):
-        raise ValueError(f"{len(ids)} ids, {len(rows)} vectors and {len(payloads)} payloads do not match")
-    return canonical_ids(ids), rows
-
-
 def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
     """The items in parts of at most ``size``, in order."""
     for start in range(0, len(items), size):

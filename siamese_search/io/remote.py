@@ -56,7 +56,6 @@ _BLOCK = 1 << 20
 THREADS = 32
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
-_PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "https": "aiohttp", "http": "aiohttp"}
 
 
 def check_url(url: str) -> str:

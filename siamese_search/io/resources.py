@@ -1,4 +1,4 @@
-"""What this process may use: processors, memory, and the bytes in flight at one moment.
+"""What this process may use: processors, memory, and the bytes in flight at one moment; and when it is to stop.
 
 A container's limits count, not the machine's size: a control group that bounds its memory kills who exceeds it.
 """
@@ -8,10 +8,12 @@ from __future__ import annotations
 import functools
 import math
 import os
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 _ROOT, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 #: Where nothing can be found out.
@@ -96,3 +98,31 @@ class Room:
             with self._changed:
                 self._used -= size
                 self._changed.notify_all()
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[threading.Event]:
+    """Within the block, SIGINT, SIGTERM and SIGHUP set the yielded event instead of ending the process.
+
+    SIGHUP stays ignored where it is (``nohup``). The second signal raises KeyboardInterrupt. Outside the main thread,
+    where signals cannot be caught, the event is never set.
+    """
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, on_signal) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -128,7 +128,7 @@ def run_reindex(
                     summary.calibration = "kept"
             fresh.close()
 
-        store.publish_settled(name, settle, wait=max(wait, _SWAP_WAIT))
+        store.publish(name, settle, wait=max(wait, _SWAP_WAIT))
     summary.seconds = time.monotonic() - started
     return summary
 

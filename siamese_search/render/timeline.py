@@ -15,7 +15,7 @@ from siamese_search.render.curves import AXIS, BAD, FAINT, GOOD, GRID, PAPER, SA
 from siamese_search.render.html import write_page
 from siamese_search.render.marks import known_identities, mark
 from siamese_search.render.pages import MAX_QUERIES, html_sheet
-from siamese_search.retrieval.grouping import natural
+from siamese_search.retrieval.ranking import natural
 from siamese_search.retrieval.timeline import Sighting, Timeline, spoken, who
 
 if TYPE_CHECKING:

@@ -20,6 +20,7 @@ from siamese_search.errors import UsageError, printable
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, Hit, StoredPoint
 from siamese_search.gallery.filters import Condition
+from siamese_search.retrieval.options import SearchOptions
 
 #: Share of the mean of the images to stay away from that is taken off the target (Rocchio's relevance feedback, 1971,
 #: with a weight between the customary 0.25 and 1).
@@ -74,6 +75,14 @@ class Probe:
     scale: float = 1.0
     never: bool = False
     pairwise: bool = True
+
+    def left_out(self, options: SearchOptions) -> bool:
+        """Whether its own images may not appear."""
+        return options.exclude_self or self.never
+
+    def below(self, hit: Hit, options: SearchOptions) -> bool:
+        """Whether a hit is not to be shown for its score."""
+        return options.min_score is not None and self.scale * hit.score < options.min_score
 
 
 class SamePoint:

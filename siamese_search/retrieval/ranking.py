@@ -1,20 +1,23 @@
-"""The first hits of each probe that may appear, however many lie before them that may not; and k-reciprocal re-ranking.
+"""The first hits of each probe that may appear, however many lie before them that may not: plain, grouped, re-ranked.
 
-Re-ranked are the first N of the ranking (:mod:`~siamese_search.vectors.k_reciprocal`). N bounds the cost, which grows
-with N² whatever the gallery's size; neighbours beyond are not seen, so the order comes closer to that of re-ranking the
-whole gallery as N grows.
+Grouped by identity each is the best shot of one, with how often and where it was seen. Re-ranked are the first N of the
+ranking (:mod:`~siamese_search.vectors.k_reciprocal`). N bounds the cost, which grows with N² whatever the gallery's
+size; neighbours beyond are not seen, so the order comes closer to that of re-ranking the whole gallery as N grows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.gallery.contract import Gallery, Hit
 from siamese_search.gallery.filters import Condition
+from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Copies, Probe
 from siamese_search.vectors.k_reciprocal import rerank
 
@@ -67,33 +70,50 @@ def _groups(wanted: Mapping[int, int]) -> Iterator[list[int]]:
 SPARE = 8
 
 
+#: Results fetched per group wanted, at first: identities have several images each.
+_FETCH = 8
+
+
+@dataclass(slots=True)
+class Group:
+    """One result: a hit, or the best hit of an identity. sightings: its images in the gallery; ``None`` if not counted.
+
+    reranked: the hit's re-ranked similarity in [0, 1], where it was re-ranked.
+    """
+
+    best: Hit
+    sightings: int | None = None
+    cameras: tuple[str, ...] = ()
+    reranked: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """hits: the first that may appear. copies: those among all that were fetched which show the probe itself."""
+    """groups: the first that may appear. copies: those among all hits that were seen which show the probe itself.
 
-    hits: list[Hit]
+    best: the highest score of them, which re-ranking may put further down than is shown.
+    """
+
+    groups: list[Group]
     copies: Copies
+    best: float | None = None
 
 
-def may_appear(hits: Sequence[Hit], copies: Copies, leaves_out: bool) -> list[Hit]:
-    """The hits, less the copies of the query where those are left out."""
-    return [hit for hit in hits if not (leaves_out and hit.id in copies.hits)]
+def _kept(probe: Probe, hits: Sequence[Hit], copies: Copies, options: SearchOptions) -> list[Hit]:
+    """The hits that may appear: not the copies of the query where those are left out."""
+    return [hit for hit in hits if not (probe.left_out(options) and hit.id in copies.hits)]
 
 
-def ranked(
+def rank_hits(
     gallery: Gallery,
     probes: Sequence[Probe],
     k: int,
     where: Sequence[Condition],
-    leaves_out: Callable[[Probe], bool],
+    options: SearchOptions,
     *,
-    below: Callable[[Hit, Probe], bool] | None = None,
     with_vectors: bool = False,
 ) -> list[Ranking]:
-    """Per probe its first k hits that may appear, by score, then point id.
-
-    leaves_out: whether copies of the probe may not appear. below: from which hit on nothing is wanted.
-    """
+    """Per probe its first k hits that may appear, by score, then point id; beyond ``min_score`` perhaps fewer."""
     size = gallery.count()
     found = [Ranking([], probe.judge.among([])) for probe in probes]
 
@@ -104,14 +124,115 @@ def ranked(
     def more(query: int, hits: list[Hit], depth: int) -> int:
         probe = probes[query]
         copies = probe.judge.among(hits)
-        kept = may_appear(hits, copies, leaves_out(probe))[:k]
-        found[query] = Ranking(kept, copies)
-        if len(kept) == k or len(hits) < depth or depth >= size:
+        groups = [Group(hit) for hit in _kept(probe, hits, copies, options)[:k]]
+        found[query] = Ranking(groups, copies)
+        if len(groups) == k or len(hits) < depth or depth >= size:
             return 0
-        return 0 if below is not None and below(hits[-1], probe) else min(GROWTH * depth, size)
+        return 0 if probe.below(hits[-1], options) else min(GROWTH * depth, size)
 
-    until_enough([min(k + SPARE * leaves_out(probe), size) for probe in probes], ask, more)
+    until_enough([min(k + SPARE * probe.left_out(options), size) for probe in probes], ask, more)
     return found
+
+
+def rank_groups(
+    gallery: Gallery, probes: Sequence[Probe], k: int, where: Sequence[Condition], options: SearchOptions
+) -> list[Ranking]:
+    """Per probe the k identities whose best images rank highest, in that order.
+
+    Where the hits hold fewer than k identities, the gallery is asked again without those already found, so that an
+    identity with a million images costs no more than one with ten. An image without identity is a group of its own, and
+    so is each of Market-1501's junk and distractors.
+    """
+    size = gallery.count()
+    vectors = [probe.vector for probe in probes]
+    copies = [probe.judge.among([]) for probe in probes]
+    groups: list[dict[str, Group]] = [{} for _ in probes]
+    dropped: list[set[str]] = [set() for _ in probes]
+
+    def ask(queries: list[int], depth: int) -> list[list[Hit]]:
+        if not any(groups[query] for query in queries):
+            return gallery.query_batch(np.stack([vectors[query] for query in queries]), depth, where)
+        return [
+            gallery.query(vectors[query], depth, [*where, *_others(groups[query].values())])
+            for query in queries
+        ]
+
+    def more(query: int, hits: list[Hit], depth: int) -> int:
+        copies[query] |= probes[query].judge.among(hits)
+        kept = _kept(probes[query], hits, copies[query], options)
+        dropped[query].update({hit.id for hit in hits} - {hit.id for hit in kept})
+        for hit in kept:
+            groups[query].setdefault(group_key(hit), Group(hit))
+        found = groups[query].values()
+        if len(found) >= k or len(hits) < depth:
+            return 0
+        return 2 * (k - len(found)) + sum(not _named(one.best) for one in found) + len(dropped[query])
+
+    until_enough([min(max(_FETCH * k, k + SPARE), size)] * len(probes), ask, more)
+    return [Ranking(list(one.values())[:k], seen) for one, seen in zip(groups, copies, strict=True)]
+
+
+def _others(groups: Iterable[Group]) -> list[Condition]:
+    """The condition that leaves all these identities out."""
+    named = tuple(_names(groups))
+    return [Condition("identity", "!=", named)] if named else []
+
+
+def count_sightings(
+    gallery: Gallery,
+    where: Sequence[Condition],
+    ranked: Sequence[Sequence[Group]],
+    left_out: Sequence[Iterable[Hit]],
+) -> None:
+    """Fill in ``sightings`` and ``cameras`` of all groups, in one pass over the points of their identities.
+
+    ranked, left_out: per query its groups, and the hits that do not count for it (the query itself).
+    """
+    groups = [group for query in ranked for group in query]
+    names = _names(groups)
+    seen: dict[str, Counter[str | None]] = {name: Counter() for name in names}
+    if names:
+        condition = Condition("identity", "=", tuple(names))
+        for point in gallery.scroll([*where, condition], fields=("identity", "camera")):
+            seen[str(point.identity)][point.camera] += 1
+    for query, excluded in zip(ranked, left_out, strict=True):
+        minus = Counter((str(hit.identity), hit.camera) for hit in excluded)
+        for group in query:
+            if _named(group.best):
+                name = str(group.best.identity)
+                cameras = Counter(
+                    {camera: count - minus[name, camera] for camera, count in seen[name].items()}
+                )
+            else:
+                cameras = Counter([group.best.camera])
+            cameras = +cameras
+            group.sightings = cameras.total()
+            group.cameras = tuple(sorted((c for c in cameras if c is not None), key=natural))
+
+
+def _named(hit: Hit) -> bool:
+    return is_somebody(hit.identity)
+
+
+def _names(groups: Iterable[Group]) -> list[str]:
+    """The identities of these groups that are one each, sorted."""
+    return sorted({str(group.best.identity) for group in groups if _named(group.best)})
+
+
+def is_somebody(identity: object) -> bool:
+    """Whether an identity is one of its own: not unknown, and not one that stands for many."""
+    return identity is not None and identity not in (JUNK_IDENTITY, DISTRACTOR_IDENTITY)
+
+
+def group_key(hit: Hit) -> str:
+    """What the hits of one identity have in common, and no others."""
+    # Point ids are uuids and identities are anything, so the two need different first characters.
+    return f"={hit.identity}" if _named(hit) else f"#{hit.id}"
+
+
+def natural(camera: str) -> tuple[int, int, str]:
+    """Camera 10 after camera 9, names after numbers."""
+    return (0, int(camera), camera) if camera.isdecimal() and len(camera) < 10 else (1, 0, camera)
 
 
 #: Values of vectors held at once, in float32 (64 MB).
@@ -119,33 +240,26 @@ _VALUES_AT_ONCE = 1 << 24
 #: From this similarity on a copy of the query in the gallery has its vector: both are one image.
 _SAME_VECTOR = 0.9999
 
-#: Hits by re-ranked similarity in [0, 1], highest first, with it; without vectors.
-Reranked = list[tuple[Hit, float]]
-
 
 def rerank_top(
-    gallery: Gallery,
-    probes: Sequence[Probe],
-    candidates: int,
-    where: Sequence[Condition],
-    leaves_out: Callable[[Probe], bool],
-) -> Iterator[tuple[Reranked, Copies]]:
-    """Per probe, in order, its first ``candidates`` hits that may appear, in their new order; and its copies seen.
+    gallery: Gallery, probes: Sequence[Probe], where: Sequence[Condition], options: SearchOptions
+) -> Iterator[Ranking]:
+    """Per probe, in order, its first ``candidates`` hits that may appear, whatever their score, in their new order.
 
-    leaves_out: whether copies of a probe may not appear. Hits that re-ranking holds equal stay in the order of the
-    ranking. Each probe is re-ranked alone. A copy of the query that stays among the candidates is one image with the
-    query, not two.
+    Hits that re-ranking holds equal stay in the order of the ranking. Each probe is re-ranked alone. A copy of the
+    query that stays among the candidates is one image with the query, not two.
     """
-    at_once = max(1, _VALUES_AT_ONCE // (min(gallery.count(), candidates) * gallery.dim))
+    options = replace(options, min_score=None)
+    at_once = max(1, _VALUES_AT_ONCE // (min(gallery.count(), options.candidates) * gallery.dim))
     for start in range(0, len(probes), at_once):
         asked = probes[start : start + at_once]
-        found = ranked(gallery, asked, candidates, where, leaves_out, with_vectors=True)
+        found = rank_hits(gallery, asked, options.candidates, where, options, with_vectors=True)
         for probe, one in zip(asked, found, strict=True):
-            yield _reranked(probe, one), one.copies
+            yield Ranking(_reranked(probe, one), one.copies)
 
 
-def _reranked(probe: Probe, ranking: Ranking) -> Reranked:
-    hits = ranking.hits
+def _reranked(probe: Probe, ranking: Ranking) -> list[Group]:
+    hits = [group.best for group in ranking.groups]
     if not hits:
         return []
     vectors = np.stack([hit.vector for hit in hits if hit.vector is not None])  # [n, d]
@@ -159,4 +273,4 @@ def _reranked(probe: Probe, ranking: Ranking) -> Reranked:
         own = next(copies, -1)
     scores = rerank(probe.vector[None], vectors, same_image=np.array([own], np.int64))[0]  # [n]
     order = np.argsort(-scores, kind="stable")
-    return [(replace(hits[place], vector=None), float(scores[place])) for place in order]
+    return [Group(replace(hits[place], vector=None), reranked=float(scores[place])) for place in order]

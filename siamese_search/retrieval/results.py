@@ -19,7 +19,7 @@ class SearchResult:
 
     rank: from 1. score: cosine similarity in [-1, 1], higher is closer. match: whether the score reaches the threshold
     of the answer's :class:`Verdict`; probability: that it is the same identity, given its score and the size of the
-    gallery (:mod:`siamese_search.retrieval.matching` says how); both ``None`` while the model has no calibration.
+    gallery (:mod:`siamese_search.retrieval.judging` says how); both ``None`` while the model has no calibration.
     sightings, cameras: only when grouped by identity: how many images of this identity the gallery holds under the
     same filter (the query itself not counted when it is excluded), and the cameras that saw them. reranked: the
     re-ranked similarity in [0, 1] that ranks were given by, good for nothing but the order of this answer; ``None``

@@ -7,10 +7,10 @@ whole gallery would give.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,13 +19,20 @@ from PIL import Image
 from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import ImageError, ModelMismatchError, StoreError, UsageError
-from siamese_search.gallery.contract import Gallery, Hit
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.embedder import FlipEmbedder
-from siamese_search.retrieval.grouping import Group, count_sightings, group_key, rank_groups
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Copies, Probe, SameImage, fuse, item_probe, push_away
-from siamese_search.retrieval.ranking import Reranked, ranked, rerank_top
+from siamese_search.retrieval.ranking import (
+    Group,
+    Ranking,
+    count_sightings,
+    group_key,
+    rank_groups,
+    rank_hits,
+    rerank_top,
+)
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
 if TYPE_CHECKING:
@@ -33,7 +40,6 @@ if TYPE_CHECKING:
 
 __all__ = ["QueryResult", "SearchResult", "Searcher"]
 
-GroupBy = Literal["identity"]
 Query = Path | str | NDArray[np.uint8] | bytes | Image.Image
 
 #: Results whose points are in memory as the gallery gave them.
@@ -60,11 +66,7 @@ class Searcher:
         self.embedder = embedder
 
     def answers(
-        self,
-        asked: Sequence[Probe | QueryResult],
-        k: int,
-        where: Sequence[Condition],
-        options: SearchOptions,
+        self, asked: Sequence[Probe | QueryResult], k: int, where: Sequence[Condition], options: SearchOptions
     ) -> Iterator[QueryResult]:
         """The k closest images (or identities) of each: of what :meth:`probes` made, or the caller. In order.
 
@@ -75,26 +77,19 @@ class Searcher:
         """
         if k < 1:
             raise UsageError(f"k must be at least 1, not {k}")
-        probes = [one for one in asked if isinstance(one, Probe)]
-        rules = Rules(
-            options.exclude_self,
-            options.min_score,
-            options.group_by,
-            options.candidates if options.rerank else 0,
-        )
-        answered = self._answered(probes, k, where, rules)
+        answered = self._answered([one for one in asked if isinstance(one, Probe)], k, where, options)
         return (next(answered) if isinstance(one, Probe) else one for one in asked)
 
     def _answered(
-        self, probes: Sequence[Probe], k: int, where: Sequence[Condition], rules: Rules
+        self, probes: Sequence[Probe], k: int, where: Sequence[Condition], options: SearchOptions
     ) -> Iterator[QueryResult]:
         """The answers, a few queries at a time: what the gallery says of a point is kept once for all of them."""
         known: dict[str, SearchResult] = {}
         step = max(1, _HITS_AT_ONCE // k)
         for start in range(0, len(probes), step):
             part = probes[start : start + step]
-            for shown, probe in zip(self.rank(part, k, where, rules), part, strict=True):
-                yield answer(shown, probe, rules, known)
+            for shown, probe in zip(self.rank(part, k, where, options), part, strict=True):
+                yield answer(shown, probe, options, known)
 
     def probes(
         self,
@@ -150,74 +145,40 @@ class Searcher:
                 errors[row] = error.reason
         return np.concatenate(vectors), errors
 
-    def rank(self, probes: Sequence[Probe], k: int, where: Sequence[Condition], rules: Rules) -> list[Ranked]:
+    def rank(
+        self, probes: Sequence[Probe], k: int, where: Sequence[Condition], options: SearchOptions
+    ) -> list[Ranking]:
         """Per probe at most k groups; without grouping each holds one hit."""
-        found: list[tuple[list[Group], Copies]]
-        if rules.group_by:
-            found = rank_groups(self.gallery, probes, k, where, rules.leaves_out)
-        else:
-            plain = ranked(self.gallery, probes, k, where, rules.leaves_out, below=rules.below)
-            found = [([Group(hit) for hit in one.hits], one.copies) for one in plain]
+        ranked: Callable[..., list[Ranking]] = rank_groups if options.group_by else rank_hits
         shown = []
-        for (groups, copies), probe in zip(found, probes, strict=True):
-            groups = [group for group in groups if not rules.below(group.best, probe)]
-            shown.append(Ranked(groups, groups[0].best.score if groups else None, copies))
-        if rules.candidates:
-            reordered = rerank_top(self.gallery, probes, rules.candidates, where, rules.leaves_out)
+        for one, probe in zip(ranked(self.gallery, probes, k, where, options), probes, strict=True):
+            groups = [group for group in one.groups if not probe.below(group.best, options)]
+            shown.append(Ranking(groups, one.copies, groups[0].best.score if groups else None))
+        if options.rerank:
+            reordered = rerank_top(self.gallery, probes, where, options)
             shown = [
-                replace(one, groups=rules.merged(top, one.groups, probe)[:k], copies=one.copies | copies)
-                for (top, copies), one, probe in zip(reordered, shown, probes, strict=True)
+                Ranking(_merged(top, one, probe, options)[:k], one.copies | top.copies, one.best)
+                for top, one, probe in zip(reordered, shown, probes, strict=True)
             ]
-        if rules.group_by:
+        if options.group_by:
             left_out = [
-                list(one.copies.hits.values()) if rules.leaves_out(probe) else []
+                list(one.copies.hits.values()) if probe.left_out(options) else []
                 for one, probe in zip(shown, probes, strict=True)
             ]
             count_sightings(self.gallery, where, [one.groups for one in shown], left_out)
         return shown
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
-    """What is shown of a ranking. best: the highest score in it, which re-ranking may put further down than is shown.
-
-    copies: the hits seen that show the query itself.
-    """
-
-    groups: list[Group]
-    best: float | None
-    copies: Copies
-
-
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """Which hits may appear. candidates: how many are re-ranked, 0 for none."""
-
-    exclude_self: bool
-    min_score: float | None
-    group_by: GroupBy | None
-    candidates: int = 0
-
-    def leaves_out(self, probe: Probe) -> bool:
-        return self.exclude_self or probe.never
-
-    def below(self, hit: Hit, probe: Probe) -> bool:
-        return self.min_score is not None and probe.scale * hit.score < self.min_score
-
-    def merged(self, top: Reranked, plain: Sequence[Group], probe: Probe) -> list[Group]:
-        """Re-ranked hits, grouped if that is asked for, and behind them what the plain ranking has besides."""
-        groups: dict[str, Group] = {}
-        key = group_key if self.group_by else (lambda hit: hit.id)
-        for hit, value in top:
-            if not self.below(hit, probe):
-                groups.setdefault(key(hit), Group(hit, reranked=value))
-        for group in plain:
-            groups.setdefault(key(group.best), group)
-        return list(groups.values())
+def _merged(top: Ranking, plain: Ranking, probe: Probe, options: SearchOptions) -> list[Group]:
+    """Re-ranked hits, grouped if that is asked for, and behind them what the plain ranking has besides."""
+    groups: dict[str, Group] = {}
+    for group in [*(one for one in top.groups if not probe.below(one.best, options)), *plain.groups]:
+        groups.setdefault(group_key(group.best) if options.group_by else group.best.id, group)
+    return list(groups.values())
 
 
 def answer(
-    shown: Ranked, probe: Probe, rules: Rules, known: dict[str, SearchResult] | None = None
+    shown: Ranking, probe: Probe, options: SearchOptions, known: dict[str, SearchResult] | None = None
 ) -> QueryResult:
     """What a probe's ranking is to whoever asked. known: what was made of points for other probes, by id."""
     known = {} if known is None else known
@@ -231,7 +192,7 @@ def answer(
         shown.copies.identity,
         pairwise=probe.pairwise,
         best_score=None if shown.best is None else float(probe.scale * shown.best),
-        candidates=rules.candidates or None,
+        candidates=options.candidates if options.rerank else None,
     )
 
 

@@ -1,4 +1,7 @@
-"""Timeline: sightings in the order of time, as far as their times can be compared."""
+"""Timeline: the sightings of each query's nearest identity in the order of time, as far as times can be compared.
+
+Where nobody has named whoever it is, those images are followed that match.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from siamese_search.datasets.records import MetadataValue
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, MetadataValue
 from siamese_search.errors import UsageError, printable
+from siamese_search.gallery.contract import Gallery
+from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.times import moment, remarks
-from siamese_search.retrieval.grouping import natural
+from siamese_search.retrieval.judging import NOBODY, Judge, mark
+from siamese_search.retrieval.options import TimelineOptions
+from siamese_search.retrieval.query import Probe
+from siamese_search.retrieval.ranking import Ranking, natural, rank_hits
 from siamese_search.retrieval.results import QueryResult, SearchResult
+from siamese_search.retrieval.searcher import Searcher, answer
 
 #: Fields that hold a time, by their usual names; the first that a gallery has is taken.
 TIME_FIELDS = ("time", "timestamp", "datetime", "date", "frame")
 #: A frame number counts from the start of one camera's recording, whose parts Market-1501 calls sequences.
 _FRAME = "frame"
 _COUNTED_WITHIN = ("camera", "sequence")
+
+#: Images of one query that are listed where nobody says how many.
+MOST = 1000
+#: Listed instead where neither labels nor a calibration say what belongs to the query.
+_NEAREST = 10
+#: Results looked through for one that is not junk or a distractor.
+_LOOKED_AT = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +115,63 @@ def choose_field(fields: Mapping[str, str], named: str | None) -> str:
     )
 
 
+def follow(
+    searcher: Searcher,
+    asked: Sequence[Probe | QueryResult],
+    field: str,
+    options: TimelineOptions,
+    where: Sequence[Condition] = (),
+    judge: Judge = NOBODY,
+) -> list[Timeline]:
+    """A timeline per probe, in order; for a query that could not be read, an empty one with its error.
+
+    field: of the time. The identity followed is that of the nearest image (re-ranked, if that is asked for) that is
+    somebody's. Where it has none, the images are those that match, or the nearest ones where nothing says what matches.
+    Raises UsageError and StoreError as :meth:`Searcher.answers`.
+    """
+    probes = [one for one in asked if isinstance(one, Probe)]
+    images = searcher.gallery.count(where) if judge.calibration is not None else 0
+    firsts = iter(searcher.rank(probes, _LOOKED_AT, where, options))
+    found = []
+    for one in asked:
+        if isinstance(one, QueryResult):
+            found.append(Timeline(one, None, field))
+            continue
+        identity = _followed(next(firsts))
+        total: int | None = None
+        if identity is not None:
+            ranking, total = _of(searcher.gallery, one, identity, options, where)
+        else:
+            judged = judge.calibration is not None and one.pairwise
+            most = options.k or (MOST if judged else _NEAREST)
+            (ranking,) = searcher.rank([one], most, where, replace(options, rerank=False))
+        (result,) = mark([answer(ranking, one, options)], judge, options.fmr, images)
+        if identity is None and result.verdict is not None:
+            result = replace(result, results=tuple(hit for hit in result.results if hit.match))
+        found.append(arrange(result, identity, field, len(result.results) if total is None else total))
+    return found
+
+
+def _followed(ranking: Ranking) -> str | None:
+    """The identity of the first image that is nobody's distractor; ``None`` where it has none, or there is no image."""
+    for group in ranking.groups:
+        if group.best.identity not in (JUNK_IDENTITY, DISTRACTOR_IDENTITY):
+            return group.best.identity
+    return None
+
+
+def _of(
+    gallery: Gallery, probe: Probe, identity: str, options: TimelineOptions, where: Sequence[Condition]
+) -> tuple[Ranking, int]:
+    """The nearest images of one identity, and how many there are that may appear."""
+    condition = [*where, Condition("identity", "=", (identity,))]
+    total = gallery.count(condition)
+    (found,) = rank_hits(gallery, [probe], options.k or MOST, condition, options)
+    total -= len(found.copies.hits) if probe.left_out(options) else 0
+    groups = [group for group in found.groups if not probe.below(group.best, options)]
+    return Ranking(groups, found.copies, groups[0].best.score if groups else None), total
+
+
 def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -> Timeline:
     """The results of an answer in the order of the time in ``field``; equal times by score.
 
@@ -149,14 +222,7 @@ def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -
             Sighting(result, time, gap, came_from, None if isinstance(read[time], str) else read[time])
         )
     return Timeline(
-        replace(answer, results=tuple(ordered)),
-        identity,
-        field,
-        unit,
-        within,
-        tuple(sightings),
-        total,
-        notes,
+        replace(answer, results=tuple(ordered)), identity, field, unit, within, tuple(sightings), total, notes
     )
 
 

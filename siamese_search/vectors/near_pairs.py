@@ -28,10 +28,7 @@ Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 
 def near_pairs(
-    vectors: NDArray[np.float32],
-    threshold: float,
-    *,
-    progress: Callable[[int, int], None] | None = None,
+    vectors: NDArray[np.float32], threshold: float, *, progress: Callable[[int, int], None] | None = None
 ) -> Iterator[Pairs]:
     """Yield (i, j, similarity), i < j, a block at a time: int64 [m], int64 [m], float32 [m], m at most BLOCK².
 
@@ -87,10 +84,7 @@ def _projected(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _dots(
-    left: NDArray[np.float32],
-    right: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
+    left: NDArray[np.float32], right: NDArray[np.float32], rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.float32]:
     out = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), 4 * BLOCK):

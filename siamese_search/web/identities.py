@@ -19,10 +19,10 @@ from siamese_search.gallery.filters import Condition, parse_where
 from siamese_search.gallery.payload import read_labelled
 from siamese_search.gallery.times import bind_to, moment
 from siamese_search.io.images import read_image
-from siamese_search.retrieval.grouping import is_somebody, natural
-from siamese_search.retrieval.matching import mark
+from siamese_search.retrieval.judging import mark
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Probe, SamePoint, fuse
+from siamese_search.retrieval.ranking import is_somebody, natural
 from siamese_search.retrieval.results import QueryResult, SearchResult, json_path
 from siamese_search.retrieval.searcher import Searcher
 from siamese_search.retrieval.timeline import arrange, choose_field

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from siamese_search.api import curation, maintenance, retrieval
 from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import DataError, StoreBusyError, printable
-from siamese_search.gallery.opening import open_store
+from siamese_search.gallery import open_store
 from siamese_search.io.files import read_regular
 from siamese_search.model.calibration import Calibration
 from siamese_search.retrieval.judging import gallery_calibration

@@ -13,8 +13,8 @@ from siamese_search.api.handle import GalleryHandle
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.filters import Condition, parse_where
 from siamese_search.gallery.times import bind_to
-from siamese_search.retrieval.grouping import is_somebody
 from siamese_search.retrieval.options import SearchOptions
+from siamese_search.retrieval.ranking import is_somebody
 from siamese_search.web.answers import Candidate, Edit, ReviewItem, ReviewQueue
 from siamese_search.web.labelling import Labels
 from siamese_search.web.searching import point_of

@@ -23,7 +23,7 @@ from siamese_search.gallery.times import bind_to
 from siamese_search.io.images import decode_image, resized
 from siamese_search.model.centres import centred
 from siamese_search.model.embedder import FlipEmbedder
-from siamese_search.retrieval.matching import check_fmr, mark
+from siamese_search.retrieval.judging import check_fmr, mark
 from siamese_search.retrieval.query import Probe, SameImage, SamePoint, fuse, item_probe, push_away
 from siamese_search.retrieval.results import QueryResult
 from siamese_search.retrieval.searcher import Searcher

@@ -13,7 +13,7 @@ from PIL import Image
 
 from siamese_search.api.retrieval import map_gallery
 from siamese_search.errors import DataError, UsageError
-from siamese_search.gallery.opening import open_gallery
+from siamese_search.gallery import open_gallery
 
 Run = Callable[..., CompletedProcess[str]]
 

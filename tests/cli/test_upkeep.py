@@ -14,7 +14,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from siamese_search.gallery import list_galleries
+from siamese_search.gallery import open_store
 from siamese_search.model.bundle import Bundle
 
 Run = Callable[..., CompletedProcess[str]]
@@ -98,11 +98,11 @@ def test_push_and_pull(sss: Run, refused: Refused, store: Path, query: Path, tmp
 def test_drop_wants_to_be_asked_or_told(sss: Run, refused: Refused, store: Path) -> None:
     line = refused("drop", "default", "--store", store, code=2)
     assert "--yes" in line
-    assert list_galleries(store) == ["default"]
+    assert open_store(store).names() == ["default"]
     assert "no gallery 'other'" in refused("drop", "other", "--yes", "--store", store)
     done = sss("drop", "default", "--yes", "--store", store)
     assert (done.returncode, done.stdout) == (0, "gallery 'default' deleted\n")
-    assert list_galleries(store) == []
+    assert open_store(store).names() == []
 
 
 @pytest.mark.parametrize(("answer", "code", "left"), [("n\n", 1, ["default"]), ("y\n", 0, [])])
@@ -118,7 +118,7 @@ def test_drop_asks_on_a_terminal(store: Path, answer: str, code: int, left: list
     os.close(leader)
     assert process.returncode == code
     assert f"delete gallery 'default' (26 images) in {store}? [y/N]" in err
-    assert list_galleries(store) == left
+    assert open_store(store).names() == left
     assert out == ("gallery 'default' deleted\n" if left == [] else "")
 
 

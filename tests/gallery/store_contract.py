@@ -237,7 +237,7 @@ class StoreContract:
                 raise KeyError("not good enough")
 
             with pytest.raises(KeyError):
-                store.publish_settled("default", refuse)
+                store.publish("default", refuse)
             assert store.generations("default") == Generations(OLD, None, NEW)
             fresh = store.build("default", NEW)
 
@@ -245,7 +245,7 @@ class StoreContract:
                 put(fresh, *(point.payload["size"] for point in current.scroll() if point.payload["size"]))
                 fresh.close()
 
-            store.publish_settled("default", agree)
+            store.publish("default", agree)
             assert store.generations("default") == Generations(NEW, OLD)
             assert count(store) == 10
 

@@ -16,7 +16,7 @@ from siamese_search.errors import (
     StoreError,
     UsageError,
 )
-from siamese_search.gallery import list_galleries, open_gallery, open_store
+from siamese_search.gallery import open_gallery, open_store
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.edge import layout
 from siamese_search.gallery.storage import Storage
@@ -48,11 +48,11 @@ def test_galleries_are_listed_by_name(store: Path, scratch: Path):
     make(store, "zoo")
     make(store, "cars.2")
     (store / "galleries" / ".cars.0123.part").mkdir()
-    assert list_galleries(store) == ["cars.2", "default", "zoo"]
-    assert list_galleries(os.fspath(store)) == list_galleries(store)
-    assert list_galleries(scratch / "nowhere") == []
+    assert open_store(store).names() == ["cars.2", "default", "zoo"]
+    assert open_store(os.fspath(store)).names() == open_store(store).names()
+    assert open_store(scratch / "nowhere").names() == []
     (scratch / "empty").mkdir()
-    assert list_galleries(scratch / "empty") == []
+    assert open_store(scratch / "empty").names() == []
 
 
 def test_opening_needs_no_model_and_knows_it(store: Path):
@@ -122,7 +122,7 @@ def test_what_is_not_a_store(scratch: Path):
     for path, words in ((file, "not a directory"), (foreign, "other files")):
         for ask in (
             lambda: open_gallery(path),  # noqa: B023
-            lambda: list_galleries(path),  # noqa: B023
+            lambda: open_store(path).names(),  # noqa: B023
             lambda: open_gallery(path, model=MODEL, create=True, mode="w"),  # noqa: B023
         ):
             with pytest.raises(StoreError, match=words) as caught:

@@ -7,10 +7,10 @@ import uuid
 import numpy as np
 import pytest
 
+from siamese_search.gallery import open_gallery
 from siamese_search.gallery.checks import why_nothing
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.filters import parse_where
-from siamese_search.gallery.opening import open_gallery
 from siamese_search.gallery.times import bind_to
 
 

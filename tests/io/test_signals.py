@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from siamese_search.io.signals import stop_on_signals
+from siamese_search.io.resources import stop_on_signals
 
 
 def wait_for(condition):

@@ -14,9 +14,8 @@ from siamese_search.errors import UsageError
 from siamese_search.model.calibration import Calibration
 from siamese_search.render.marks import match_heading, percent, verdict_sentence
 from siamese_search.retrieval import judging
-from siamese_search.retrieval.judging import Judge, identities_in
-from siamese_search.retrieval.matching import check_fmr
-from siamese_search.retrieval.matching import mark as mark_by
+from siamese_search.retrieval.judging import Judge, check_fmr, identities_in
+from siamese_search.retrieval.judging import mark as mark_by
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
 #: Half of the pairs of different identities score 0.2 or more, a tenth 0.4, a hundredth 0.6.

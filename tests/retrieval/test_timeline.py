@@ -13,12 +13,12 @@ from siamese_search.errors import UsageError
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
 from siamese_search.render.marks import sightings
-from siamese_search.retrieval import follow as following
-from siamese_search.retrieval.follow import FollowRequest, follow
+from siamese_search.retrieval import timeline as following
 from siamese_search.retrieval.judging import Judge
+from siamese_search.retrieval.options import TimelineOptions
 from siamese_search.retrieval.results import QueryResult, SearchResult
 from siamese_search.retrieval.searcher import Searcher
-from siamese_search.retrieval.timeline import arrange, choose_field
+from siamese_search.retrieval.timeline import arrange, choose_field, follow
 
 LENIENT = Calibration((0.5, 0.1), (0.0, 0.5), slope=10.0, offset=0.0, genuine=50, impostor=100)
 
@@ -152,9 +152,8 @@ def market(tmp_path_factory):
 
 def followed(gallery, queries, calibration=None, where=(), **options):
     searcher = Searcher(gallery, ColourEmbedder())
-    return follow(
-        searcher, searcher.probes(queries), FollowRequest("frame", **options), where, Judge(calibration)
-    )
+    wanted = TimelineOptions(rerank="candidates" in options, **options)
+    return follow(searcher, searcher.probes(queries), "frame", wanted, where, Judge(calibration))
 
 
 def test_all_sightings_of_the_nearest_identity(market):

@@ -6,7 +6,7 @@ import http.client
 import json
 import urllib.parse
 
-from siamese_search.gallery.opening import open_gallery
+from siamese_search.gallery import open_gallery
 
 
 class Client:

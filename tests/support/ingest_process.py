@@ -15,7 +15,7 @@ from fakes import MODEL, ColourEmbedder
 
 from ingest import commit, pipeline
 from siamese_search.gallery import open_gallery
-from siamese_search.io.signals import stop_on_signals
+from siamese_search.io.resources import stop_on_signals
 
 
 class SlowEmbedder(ColourEmbedder):

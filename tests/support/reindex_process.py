@@ -21,7 +21,7 @@ from siamese_search.errors import GalleryReplacedError
 from siamese_search.gallery import open_gallery, open_store
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.io.images import read_image
-from siamese_search.io.signals import stop_on_signals
+from siamese_search.io.resources import stop_on_signals
 from siamese_search.maintenance.reindex import run_reindex
 
 MIRRORED = ModelRef("e" * 64, 48, "mirrored")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from browsing import UNKNOWN, until
 
-from siamese_search.gallery.opening import open_gallery
+from siamese_search.gallery import open_gallery
 
 
 def identities(store):

@@ -14,7 +14,7 @@ pytest.importorskip("fastapi", reason="the [web] extra is not installed")
 
 import siamese_search as sss
 from siamese_search.errors import ImageError, NotThereError, RefusedError, UsageError
-from siamese_search.gallery.opening import open_gallery
+from siamese_search.gallery import open_gallery
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.web.answers import Crop, Question, Upload
 from siamese_search.web.options import Limits, ServeOptions

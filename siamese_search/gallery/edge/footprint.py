@@ -7,11 +7,14 @@ wants to read opens a copy of it elsewhere.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import mmap
 import os
+import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,6 +25,8 @@ from siamese_search.gallery.storage import Storage
 
 #: Of one request to read ahead the system takes no more than this.
 _PIECE = 2 << 20
+#: What the copies of shards are called, and for how long one may be so new that it is not locked yet.
+_COPY, _NEW_SECONDS = "sss-read-", 60
 
 
 def measure(generation: Path, storage: Storage) -> tuple[int, int]:
@@ -161,10 +166,15 @@ def has_index(generation: Path) -> bool:
 MARGIN = 8 << 20
 
 
-def check_room(directory: Path, what: str, need: int = 0) -> None:
-    """Raise StoreError unless ``directory`` can be written and its disk has room for so many bytes."""
+def check_writable(directory: Path, what: str) -> None:
+    """Raise StoreError unless ``directory`` can be written."""
     if not os.access(directory, os.W_OK):
         raise StoreError(f"cannot write {what}: {printable(directory)} is read-only; it can be searched")
+
+
+def check_room(directory: Path, what: str, need: int = 0) -> None:
+    """Raise StoreError unless ``directory`` can be written and its disk has room for so many bytes."""
+    check_writable(directory, what)
     free = _free(directory)
     if free < need + MARGIN:
         raise StoreError(
@@ -179,17 +189,47 @@ def can_open(shard: Path) -> bool:
     return all(os.access(one, os.W_OK) for one in files) and _free(shard) >= MARGIN
 
 
-def copy_shard(shard: Path, what: str) -> tempfile.TemporaryDirectory[str]:
+class PrivateCopy(tempfile.TemporaryDirectory[str]):
+    """A directory for a copy, locked while somebody uses it, so that others can tell when nobody does any more."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(prefix=_COPY, dir=place)
+        self._lock = os.open(self.name, os.O_RDONLY | os.O_CLOEXEC)
+        fcntl.flock(self._lock, fcntl.LOCK_SH)
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        os.close(self._lock)
+
+
+def _remove_abandoned(place: str) -> None:
+    """Delete our user's copies whose readers were killed: nobody else would, and they may lie in memory."""
+    for path in Path(place).glob(f"{_COPY}*"):
+        with suppress(OSError):
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                known = os.fstat(descriptor)
+                # One that has just been made may not be locked yet.
+                if known.st_uid == os.geteuid() and time.time() - known.st_mtime > _NEW_SECONDS:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(path)
+            finally:
+                os.close(descriptor)
+
+
+def copy_shard(shard: Path, what: str) -> PrivateCopy:
     """A private copy of a shard, ``NAME/shard``, on a disk with room for it. Call it with the shard's lock."""
     need = taken(shard) + MARGIN
     places = [place for place in (tempfile.gettempdir(), "/dev/shm") if os.access(place, os.W_OK)]
-    place = next((place for place in places if _free(Path(place)) >= need), None)
-    if place is None:
+    for place in places:
+        _remove_abandoned(place)
+    roomy = next((place for place in places if _free(Path(place)) >= need), None)
+    if roomy is None:
         raise StoreError(
             f"{what} cannot be opened where it is, read-only or on a full disk, and {' and '.join(places)} have no"
             f" {need / 1e6:.1f} MB for a copy: free some space, or set TMPDIR"
         )
-    home = tempfile.TemporaryDirectory(prefix="sss-read-", dir=place)
+    home = PrivateCopy(roomy)
     try:
         for source in shard.rglob("*"):
             if source.is_file():
@@ -199,7 +239,7 @@ def copy_shard(shard: Path, what: str) -> tempfile.TemporaryDirectory[str]:
     except BaseException as error:
         home.cleanup()
         if isinstance(error, OSError):
-            raise StoreError(f"{what} cannot be copied to {place}: {error.strerror or error}") from error
+            raise StoreError(f"{what} cannot be copied to {roomy}: {error.strerror or error}") from error
         raise
     return home
 

@@ -26,9 +26,10 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,8 @@ SHARD = "shard"
 NEXT_SHARD = "shard.next"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _GENERATION = re.compile(r"g-[0-9a-f]{8}")
+#: What takes a second and has taken so long is not being made any more.
+_ABANDONED_SECONDS = 3600
 _MAX_JSON_BYTES = 16 * 1024 * 1024
 
 
@@ -244,14 +247,8 @@ def new_generation(parent: Path, header: GalleryHeader) -> Path:
 
 def write_header(generation: Path, header: GalleryHeader) -> None:
     """Write gallery.json, in one step."""
-    model = header.model
-    document = {
-        "format": FORMAT_VERSION if header.storage == DEFAULT_STORAGE else _STORAGE_VERSION,
-        "name": header.name,
-        "model": asdict(model),
-        "storage": header.storage.to_json(),
-        "notes": dict(header.notes),
-    }
+    version = FORMAT_VERSION if header.storage == DEFAULT_STORAGE else _STORAGE_VERSION
+    document = {"format": version, **asdict(header)}
     with os_errors("write", generation):
         atomic_write_text(generation / "gallery.json", json.dumps(document, indent=2) + "\n")
 
@@ -263,8 +260,8 @@ def point_to(gallery: Path, current: Path, previous: Path | None = None) -> None
         atomic_write_text(gallery / "CURRENT", "\n".join(names) + "\n")
 
 
-def publish_gallery(aside: Path, gallery: Path) -> bool:
-    """Rename a finished gallery directory to its name; False when another process was first (ours is removed)."""
+def publish_gallery(aside: Path, gallery: Path) -> None:
+    """Rename a finished gallery directory to its name; ours is removed where another process was first."""
     with os_errors("write", gallery):
         gallery.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -272,10 +269,9 @@ def publish_gallery(aside: Path, gallery: Path) -> bool:
         except OSError:
             if not (gallery / "CURRENT").is_file():
                 raise
-            shutil.rmtree(aside, ignore_errors=True)
-            return False
+            remove_tree(aside)
+            return
         fsync_directory(gallery.parent)
-    return True
 
 
 def read_header(generation: Path) -> GalleryHeader:
@@ -339,19 +335,20 @@ def read_mark(generation: Path) -> str:
             return ""
 
 
-def set_aside(path: Path) -> Path:
-    """Rename a directory so that nobody finds it any more; returns its new place, to be removed."""
+def set_aside(path: Path) -> None:
+    """Rename a directory so that nobody finds it any more; :func:`remove_dropped` deletes it."""
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.dropped")
     with os_errors("write", path.parent):
         path.rename(aside)
         fsync_directory(path.parent)
-    return aside
 
 
 def remove_dropped(parent: Path) -> None:
-    """Delete what was set aside in a directory, by us or by a process that died before it could."""
-    for path in parent.glob(".*.dropped"):
-        remove_tree(path)
+    """Delete what was set aside in a directory, and what was begun there an hour ago: by us or by who died over it."""
+    for path in (*parent.glob(".*.dropped"), *parent.glob(".*.part")):
+        with suppress(FileNotFoundError):
+            if path.suffix == ".dropped" or time.time() - path.lstat().st_mtime > _ABANDONED_SECONDS:
+                remove_tree(path)
 
 
 def remove_tree(path: Path) -> None:

@@ -15,12 +15,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import qdrant_edge as edge
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
-from siamese_search.gallery.edge import footprint, layout, tally
+from siamese_search.gallery.edge import footprint, journal, layout
 from siamese_search.gallery.edge.convert import encode_bools, index_type, panics_unprinted, translated
 from siamese_search.gallery.edge.footprint import kept_in_memory, read_ahead
 from siamese_search.gallery.edge.locks import Turnstile
@@ -57,7 +56,7 @@ class ShardLease:
         self._dirty = False
         self._closed = False
         # What is open in place of a shard that cannot be written, and the mark of the last write in it.
-        self._copy: TemporaryDirectory[str] | None = None
+        self._copy: footprint.PrivateCopy | None = None
         self._mark = ""
         self._pid = os.getpid()
         self._storage = DEFAULT_STORAGE
@@ -113,11 +112,9 @@ class ShardLease:
     def flush(self) -> None:
         """Make writes survive a power loss. Nothing to do when the shard has been given up: that flushes."""
         with self._mutex:
-            if self._shard is not None and self._dirty:
+            if self._shard is not None:
                 with translated(self._what):
-                    self._shard.flush()
-                    self._count(self._shard)
-                self._dirty = False
+                    self._flush(self._shard)
 
     def release(self) -> None:
         """Flush, close the shard and let others in; the next use opens it again."""
@@ -127,22 +124,25 @@ class ShardLease:
             try:
                 if shard is not None:
                     with translated(self._what):
-                        if self._dirty:
-                            shard.flush()
-                            self._count(shard)
-                        assert self.generation is not None
-                        with kept_in_memory(self.generation / layout.SHARD, self._storage):
-                            shard.close()
-                    self._dirty = False
+                        try:
+                            self._flush(shard)
+                        finally:  # also where its disk is full: what is not closed nobody can open again
+                            assert self.generation is not None
+                            with kept_in_memory(self.generation / layout.SHARD, self._storage):
+                                shard.close()
             finally:
+                self._dirty = False
                 if copy is not None:
                     copy.cleanup()
                 if lock is not None:
                     lock.release()
 
-    def _count(self, shard: edge.EdgeShard) -> None:
-        assert self.generation is not None
-        tally.write(self.generation, shard)
+    def _flush(self, shard: edge.EdgeShard) -> None:
+        if self._dirty:
+            assert self.generation is not None
+            shard.flush()
+            journal.keep_tally(self.generation, shard)
+            self._dirty = False
 
     def close(self) -> None:
         """Release for good."""
@@ -160,7 +160,7 @@ class ShardLease:
         self.types = {**before, **changed}
         self._write_fields(pending=list(changed))
         for name, kind in changed.items():
-            _settle(shard, name, kind, stored=name in before)
+            settle_field(shard, name, kind, stored=name in before)
         self._write_fields(pending=[])
 
     def _write_fields(self, pending: list[str]) -> None:
@@ -254,7 +254,7 @@ class ShardLease:
 
     def _look_whole(self, shard: edge.EdgeShard) -> None:
         assert self.generation is not None
-        before, self.lost = self.lost, tally.lost(self.generation, shard)
+        before, self.lost = self.lost, journal.lost(self.generation, shard)
         if self.lost > before:
             _log.warning(
                 "%s is damaged: %s of its points cannot be found, and every answer lacks them; embed the images again"
@@ -277,7 +277,7 @@ class ShardLease:
         self.types = types
         if pending:  # a writer died on the way
             for name in pending:
-                _settle(shard, name, types[name], stored=True)
+                settle_field(shard, name, types[name], stored=True)
             shard.flush()
             self._write_fields(pending=[])
 
@@ -296,16 +296,16 @@ class ShardLease:
                 self._mutex.release()
 
 
-def _settle(shard: edge.EdgeShard, name: str, kind: str, *, stored: bool) -> None:
+def settle_field(shard: edge.EdgeShard, name: str, kind: str, *, stored: bool) -> None:
     """Index a field; one that was stored by another type before, once its values are of this one."""
     if stored:
-        convert_stored(shard, name, kind)
+        _convert_stored(shard, name, kind)
         shard.update(edge.UpdateOperation.delete_field_index(json_path(name)))
     if name not in UNINDEXED:
         shard.update(edge.UpdateOperation.create_field_index(json_path(name), index_type(kind)))
 
 
-def convert_stored(shard: edge.EdgeShard, name: str, kind: str) -> None:
+def _convert_stored(shard: edge.EdgeShard, name: str, kind: str) -> None:
     """Rewrite stored values of a field that are not of its type; a second run changes nothing."""
     path = json_path(name)
     present = edge.Filter(must_not=[edge.IsEmptyCondition(path)])

@@ -11,6 +11,9 @@ under the lock. (Its log cannot be left out either: the engine ignores writes wh
 A crash at any moment leaves a whole ``shard``, except between the two renames, where whoever opens the gallery next
 makes the second one (:func:`.layout.finish_swap`). What else it leaves behind, the next optimisation deletes.
 ``optimised`` holds the write mark of the last one, so that nothing is done twice.
+
+It happens in a child process, ``python -m`` of this module, because the engine's ``optimize`` holds the interpreter
+lock for minutes. The child says each stage on a line of its stdout, and in the end whether something changed.
 """
 
 from __future__ import annotations
@@ -18,21 +21,26 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import selectors
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import qdrant_edge as edge
 
-from siamese_search.errors import StoreBusyError, StoreError, printable
+from siamese_search.errors import SiameseSearchError, StoreBusyError, StoreError, printable
+from siamese_search.gallery.contract import OptimiseProgress
 from siamese_search.gallery.edge import journal, layout
-from siamese_search.gallery.edge.convert import index_type, shard_config, to_vector, translated
+from siamese_search.gallery.edge.convert import shard_config, translated
 from siamese_search.gallery.edge.footprint import check_room, has_index, taken
-from siamese_search.gallery.edge.lease import ShardLease, convert_stored
+from siamese_search.gallery.edge.lease import ShardLease, settle_field
 from siamese_search.gallery.edge.locks import Turnstile
-from siamese_search.gallery.fields import UNINDEXED, json_path
+from siamese_search.gallery.engine import to_vector
 from siamese_search.gallery.storage import COMPACT_FROM, pays_index
 from siamese_search.io.files import atomic_write_text, fsync_directory, open_own, read_own
 
@@ -43,6 +51,98 @@ _TURN = 1000
 #: The swap is for everybody's good: it may wait longer than who wants an answer.
 _SWAP_WAIT = 120.0
 _ATTEMPTS = 3
+_BUSY = 75  # EX_TEMPFAIL
+_TICK_SECONDS = 0.2
+
+
+def run_in_child(
+    generation: Path,
+    what: str,
+    *,
+    points: int,
+    index: bool | None,
+    wait: float,
+    progress: OptimiseProgress | None = None,
+) -> bool:
+    """:func:`optimise` in a child, of a generation that nobody in this process holds.
+
+    Raises StoreBusyError or StoreError with the child's message. On any exception here (Ctrl-C above all) the child is
+    killed, and the gallery is as it was.
+    """
+    # The child must find this package even when it runs from a source tree.
+    root = os.fspath(Path(__file__).resolve().parents[3])
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    options = {"points": points, "index": index, "wait": wait}
+    command = [sys.executable, "-m", __name__, os.fspath(generation), what, json.dumps(options)]
+    pipe, none, env = subprocess.PIPE, subprocess.DEVNULL, {**os.environ, "PYTHONPATH": path}
+    with subprocess.Popen(command, stdin=none, stdout=pipe, stderr=pipe, env=env) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        try:
+            last = _follow(child.stdout, progress)
+            # One line at most, so the pipe cannot have filled up.
+            err = child.stderr.read()
+            child.wait()
+        except BaseException:
+            child.kill()
+            child.wait()
+            _tidy(generation)
+            raise
+    if child.returncode != 0:
+        _tidy(generation)
+    if child.returncode < 0:
+        name = signal.Signals(-child.returncode).name
+        raise StoreError(f"{what}: optimising was interrupted ({name}); the gallery is usable as before")
+    if child.returncode != 0:
+        lines = err.decode("utf-8", "replace").strip().splitlines()
+        message = lines[-1] if lines else f"optimising failed with exit code {child.returncode}"
+        raise (StoreBusyError if child.returncode == _BUSY else StoreError)(message)
+    return bool(last["changed"])
+
+
+def _follow(lines: IO[bytes], progress: OptimiseProgress | None) -> dict[str, Any]:
+    """Read what the child says until it says no more, reporting progress; its last words."""
+    started, stage, rest = time.monotonic(), "starting", b""
+    last: dict[str, Any] = {"changed": False}
+    with selectors.DefaultSelector() as selector:
+        selector.register(lines, selectors.EVENT_READ)
+        while True:
+            if selector.select(_TICK_SECONDS):
+                data = os.read(lines.fileno(), 65536)
+                if not data:
+                    return last
+                *whole, rest = (rest + data).split(b"\n")
+                for line in whole:
+                    last = json.loads(line)
+                    stage = str(last.get("stage", stage))
+            if progress is not None:
+                progress(stage, time.monotonic() - started)
+
+
+def _tidy(generation: Path) -> None:
+    """Delete what a child that was killed has left, unless another one is at work by now."""
+    with suppress(SiameseSearchError, OSError), _sole(generation, "the gallery"):
+        discard(generation)
+
+
+def _main(generation: str, what: str, options: str) -> int:
+    """The child. A signal ends it at once: Python's handlers would run only after the engine returns, in minutes."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    _say({"stage": "opening"})  # from here on a signal ends it, whatever the parent ignores
+    try:
+        changed = optimise(
+            Path(generation), what, **json.loads(options), say=lambda stage: _say({"stage": stage})
+        )
+    except SiameseSearchError as error:
+        print(error, file=sys.stderr)
+        return _BUSY if isinstance(error, StoreBusyError) else 1
+    _say({"changed": changed})
+    return 0
+
+
+def _say(words: dict[str, Any]) -> None:
+    """A line for the parent. Should that have gone, BrokenPipeError ends the child before it changes anything."""
+    print(json.dumps(words), flush=True)
 
 
 def optimise(
@@ -50,8 +150,8 @@ def optimise(
 ) -> bool:
     """Optimise the shard of a generation; True if something changed. Holds the interpreter lock for minutes.
 
-    points: how many it has, more or less. say: called with each stage. Raises StoreBusyError (somebody else is at
-    it, or holds the shard), StoreError.
+    points: how many it has, more or less. say: called with each stage. Raises StoreBusyError (somebody else is at it,
+    or holds the shard), StoreError.
     """
     header = layout.read_header(generation)
     with _sole(generation, what):
@@ -83,12 +183,6 @@ def discard(generation: Path) -> None:
             layout.remove_tree(generation / name)
 
 
-def tidy(generation: Path) -> None:
-    """:func:`discard`, unless an optimisation is running: StoreBusyError then."""
-    with _sole(generation, "the gallery"):
-        discard(generation)
-
-
 class _Job:
     """One attempt. What was copied, and how far the journal has been brought over."""
 
@@ -118,8 +212,8 @@ class _Job:
         with translated(self.what):
             fresh = edge.EdgeShard.create(os.fspath(self.next), shard_config(dim, storage))
             try:
-                for name in self._types.keys() - UNINDEXED:
-                    _index(fresh, name, self._types[name])
+                for name, kind in self._types.items():
+                    settle_field(fresh, name, kind, stored=False)
                 offset: Any = None
                 while True:
                     request = edge.ScrollRequest(
@@ -180,11 +274,7 @@ class _Job:
         fresh = self._load(layout.NEXT_SHARD)
         try:
             for name, kind in fields.items():
-                if name in self._types:
-                    convert_stored(fresh, name, kind)
-                    fresh.update(edge.UpdateOperation.delete_field_index(json_path(name)))
-                if name not in UNINDEXED:
-                    _index(fresh, name, kind)
+                settle_field(fresh, name, kind, stored=name in self._types)
             fresh.update(edge.UpdateOperation.delete_points(ids))
             _put(fresh, records)
             fresh.flush()
@@ -260,10 +350,6 @@ def _put(shard: edge.EdgeShard, records: Sequence[edge.Record]) -> None:
         shard.update(edge.UpdateOperation.upsert_points(points))
 
 
-def _index(shard: edge.EdgeShard, name: str, kind: str) -> None:
-    shard.update(edge.UpdateOperation.create_field_index(json_path(name), index_type(kind)))
-
-
 def _types(generation: Path) -> dict[str, str]:
     """The payload schema; empty before the first point."""
     path = generation / "fields.json"
@@ -276,3 +362,7 @@ def _read(path: Path) -> str:
         return read_own(path, 4096).decode("utf-8")
     except (OSError, UnicodeDecodeError):
         return ""
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

@@ -12,19 +12,14 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from siamese_search.errors import (
-    GalleryNotFoundError,
-    StoreBusyError,
-    StoreError,
-    printable,
-)
-from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Store
+from siamese_search.errors import GalleryNotFoundError, StoreBusyError, StoreError, printable
+from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Settle, Store
 from siamese_search.gallery.edge import layout
 from siamese_search.gallery.edge.footprint import check_room
 from siamese_search.gallery.edge.locks import Turnstile
@@ -134,17 +129,15 @@ class EmbeddedStore(Store):
             lock.release()
             raise
 
-    def publish(self, name: str, *, wait: float = _WAIT) -> None:
-        self.publish_settled(name, lambda _current: None, wait=wait)
-
-    def publish_settled(self, name: str, settle: Callable[[Gallery], None], *, wait: float = _WAIT) -> None:
+    def publish(self, name: str, settle: Settle | None = None, *, wait: float = _WAIT) -> None:
         directory = layout.find_gallery(self.path, name)
         fresh = layout.building_generation(directory)
         if fresh is None:
             raise StoreError(f"nothing is being built for {self._what(name)}: there is nothing to publish")
         layout.read_header(fresh)
         with self._alone(name, wait) as current:
-            settle(current)
+            if settle is not None:
+                settle(current)
             with self._builder(name, wait=0):
                 if layout.building_generation(directory) != fresh:
                     raise StoreError(
@@ -283,6 +276,7 @@ def _create(store: Path, header: layout.GalleryHeader) -> None:
     gallery = layout.gallery_directory(store, name)
     if (gallery / "CURRENT").is_file():
         return
+    layout.remove_dropped(gallery.parent)
     aside = store / "galleries" / f".{name}.{uuid.uuid4().hex[:8]}.part"
     try:
         layout.point_to(aside, _build_generation(aside, header))

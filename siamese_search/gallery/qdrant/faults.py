@@ -37,6 +37,14 @@ _NODE_AWAY = (
     "timed out",
     "timeout",
 )
+_GRPC_KINDS: dict[grpc.StatusCode | None, Kind] = {
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "busy",
+    grpc.StatusCode.UNAUTHENTICATED: "key",
+    grpc.StatusCode.PERMISSION_DENIED: "key",
+    grpc.StatusCode.NOT_FOUND: "missing",
+    grpc.StatusCode.ALREADY_EXISTS: "exists",
+}
+_HTTP_KINDS: dict[int, Kind] = {404: "missing", 409: "exists", 408: "gone"}
 #: The cause that such an error names at its end, where the request is what is wrong.
 _WRONG_REQUEST = ("wrong input", "bad request", "validation error")
 
@@ -80,14 +88,8 @@ def _grpc_fault(error: Any) -> Fault:
         return Fault("gone", text or "no connection")
     if code in (status.CANCELLED, status.UNKNOWN) and not text.startswith("Service"):
         return Fault("gone", text or "the connection was cut")
-    if code == status.RESOURCE_EXHAUSTED:
-        return Fault("busy", text)
-    if code in (status.UNAUTHENTICATED, status.PERMISSION_DENIED):
-        return Fault("key", text)
-    if code == status.NOT_FOUND:
-        return Fault("missing", text)
-    if code == status.ALREADY_EXISTS:
-        return Fault("exists", text)
+    if code in _GRPC_KINDS:
+        return Fault(_GRPC_KINDS[code], text)
     return _said(text or str(code), internal=code in (status.INTERNAL, status.UNKNOWN, status.CANCELLED))
 
 
@@ -105,12 +107,8 @@ def _http_fault(error: UnexpectedResponse) -> Fault:
         return Fault("key", text)
     if not text:
         return Fault("foreign", f"HTTP {status} without a word that Qdrant would say")
-    if status == 404:
-        return Fault("missing", text)
-    if status == 409:
-        return Fault("exists", text)
-    if status == 408:
-        return Fault("gone", text)
+    if status in _HTTP_KINDS:
+        return Fault(_HTTP_KINDS[status], text)
     return _said(text, internal=status >= 500)
 
 
@@ -128,9 +126,7 @@ def _handling_fault(source: Exception) -> Fault | None:
         if isinstance(source, httpx.UnsupportedProtocol | httpx.LocalProtocolError):
             return Fault("refused", text)
         return Fault("gone", text)
-    if isinstance(
-        source, ValueError
-    ):  # pydantic's ValidationError and json's error: an answer in no form of Qdrant's
+    if isinstance(source, ValueError):  # pydantic's and json's: an answer in no form of Qdrant's
         return Fault("foreign", _EMPTY)
     return None
 

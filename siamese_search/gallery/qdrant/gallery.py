@@ -1,48 +1,23 @@
 """The server engine: a gallery in a collection of a Qdrant server, one node or many.
 
-Ties are ordered by id here too (among the points that an approximate index finds): queries fetch on until the tie at
-the last place ends. There is no lock on a server: two writers that give a new field different types at once find out,
+There is no lock on a server: two writers that give a new field different types at once find out,
 for each reads the fields back after it has written, and writes again if they are not those it wrote by.
 """
 
 from __future__ import annotations
 
 import time
-import uuid
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from qdrant_client import QdrantClient, models
 
-from siamese_search.errors import FilterError, GalleryReplacedError, StoreError, UsageError
-from siamese_search.gallery.checks import vector_crc
-from siamese_search.gallery.contract import (
-    Gallery,
-    GalleryInfo,
-    Hit,
-    OptimiseProgress,
-    Payload,
-    StoredPoint,
-    Vectors,
-)
-from siamese_search.gallery.fields import (
-    CHUNK,
-    UNINDEXED,
-    canonical_ids,
-    checked_points,
-    chunks,
-    gather,
-    json_path,
-    json_paths,
-    most_frequent,
-    one_per_id,
-    reads_as,
-    settle,
-    unit_rows,
-)
+from siamese_search.errors import FilterError, GalleryReplacedError, StoreError
+from siamese_search.gallery.contract import GalleryInfo, OptimiseProgress, Payload, Vectors
+from siamese_search.gallery.engine import Ask, EngineGallery, Read, with_checksums
+from siamese_search.gallery.fields import chunks, gather, json_path
 from siamese_search.gallery.filters import Condition, check
 from siamese_search.gallery.qdrant.collections import (
     add_fields,
@@ -53,20 +28,10 @@ from siamese_search.gallery.qdrant.collections import (
 )
 from siamese_search.gallery.qdrant.connection import Connection, MissingCollectionError
 from siamese_search.gallery.qdrant.generation import Generation, read_generation
-from siamese_search.gallery.qdrant.points import (
-    FILTERS,
-    counted,
-    payload_operations,
-    ranked_points,
-    send,
-    stored,
-    to_payload,
-    to_vector,
-)
+from siamese_search.gallery.qdrant.points import FILTERS, counted, payload_operations, send, to_payload
 
 T = TypeVar("T")
 
-_QUERY_CHUNK = 64
 #: From this k on, the number of points is asked for first: a server may reserve memory for every place.
 _LARGE_K = 10_000
 #: Seconds for which what is known of the fields is taken for true when reading.
@@ -74,7 +39,7 @@ _FRESH = 2.0
 _WRITE_ATTEMPTS = 10
 
 
-class ServerGallery(Gallery):
+class ServerGallery(EngineGallery):
     """One generation of a gallery on a server. Made by :class:`siamese_search.gallery.qdrant.store.ServerStore`.
 
     Thread-safe for reading; one thread writes. ``mode`` "r" refuses writes. Of generations see :meth:`Store.open`.
@@ -104,21 +69,16 @@ class ServerGallery(Gallery):
         if mode == "w":
             finish_fields(self._run, self._refresh())
 
-    def upsert(self, ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload]) -> None:
-        self._writable()
-        names, rows = checked_points(ids, vectors, payloads, self.dim)
-        rows = self.storage.rounded(rows)
-        for start in range(0, len(names), CHUNK):
-            part = slice(start, start + CHUNK)
-            self._upsert(names[part], rows[part], payloads[part], start)
+    @property
+    def _types(self) -> Mapping[str, str]:
+        return self._generation.fields
 
-    def _upsert(self, ids: list[str], rows: Vectors, payloads: Sequence[Payload], offset: int) -> None:
+    def _turn(self, *, writing: bool = False) -> AbstractContextManager[Any]:  # noqa: ARG002 - there is no lock
+        return nullcontext()
+
+    def _put(self, ids: list[str], rows: Vectors, payloads: Sequence[Payload], offset: int) -> None:
         def attempt(known: dict[str, str]) -> dict[str, str]:
-            settled, changed = settle(payloads, known, row_offset=offset)
-            for row, payload in zip(rows, settled):
-                payload["crc"] = vector_crc(row)
-            if settled and "crc" not in known:
-                changed["crc"] = "int"
+            settled, changed = with_checksums(payloads, rows, known, offset)
             if changed:
                 add_fields(self._run, self._generation, changed)
             send(self._run, self._connection.grpc, self.collection, ids, rows, settled)
@@ -136,146 +96,73 @@ class ServerGallery(Gallery):
                 return
         raise StoreError(f"{self._what}: others keep changing the types of its fields; run the command again")
 
-    def set_payload(self, ids: Sequence[str], payloads: Sequence[Payload]) -> None:
-        self._writable()
-        for part in chunks(list(one_per_id(canonical_ids(ids), payloads).items())):
-            self._set_payload(dict(part))
-
-    def _set_payload(self, part: dict[str, dict[str, Any]]) -> None:
+    def _change(self, changes: dict[str, dict[str, Any]]) -> None:
         def attempt(known: dict[str, str]) -> dict[str, str]:
-            changes, changed = gather(part, known)
+            gathered, changed = gather(changes, known)
             if changed:
                 add_fields(self._run, self._generation, changed)
-            operations = payload_operations(changes)
+            operations = payload_operations(gathered)
             if operations:
                 self._run(QdrantClient.batch_update_points, self.collection, operations, wait=True)
             fields = {**known, **changed}
-            return {name: fields[name] for change in changes for name in change.written}
+            return {name: fields[name] for change in gathered for name in change.written}
 
         self._write(attempt)
 
-    def delete(self, ids: Sequence[str]) -> None:
-        self._writable()
-        for part in chunks(canonical_ids(ids)):
-            selector = models.PointIdsList(points=list(part))
-            self._run(QdrantClient.delete, self.collection, selector, wait=True)
+    def _remove(self, ids: list[str]) -> None:
+        self._run(QdrantClient.delete, self.collection, models.PointIdsList(points=cast(Any, ids)), wait=True)
         self._refresh()
         self._watch(self._generation)
 
-    def query_batch(
-        self,
-        vectors: Vectors,
-        k: int,
-        where: Sequence[Condition] = (),
-        *,
-        with_vectors: bool = False,
-        with_payload: bool = True,
-        exact: bool = False,
-    ) -> list[list[Hit]]:
-        floats = self._floats()
-        return [
-            [Hit(str(p.id), score, to_payload(p.payload, floats), to_vector(p.vector)) for p, score in ranked]
-            for ranked in self._nearest(vectors, k, where, with_payload, with_vectors, exact)
-        ]
+    def _retype(self, changed: dict[str, str]) -> None:
+        # A writer of text in between finds the other type, and writes again.
+        add_fields(self._run, self._generation, changed)
+        self._refresh()
 
-    def query_ids(
-        self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
-    ) -> list[list[int]]:
-        return [
-            [uuid.UUID(str(point.id)).int for point, _ in ranked]
-            for ranked in self._nearest(vectors, k, where, False, False, exact)
-        ]
-
-    def _nearest(
-        self,
-        vectors: Vectors,
-        k: int,
-        where: Sequence[Condition],
-        with_payload: bool,
-        with_vectors: bool,
-        exact: bool,
-    ) -> Iterator[list[tuple[models.ScoredPoint, float]]]:
-        """The k nearest to each row, by score descending, then id ascending: see the module's first lines."""
-        if k < 1:
-            raise UsageError(f"k must be at least 1, not {k}")
-        rows = unit_rows(vectors, self.dim, "query vector")
+    def _search(self, k: int, where: Sequence[Condition], exact: bool) -> tuple[int, Ask]:
         wanted = self._filter(where)
         if k > _LARGE_K:
             k = min(k, max(1, self.count(where)))
         params = search_params(self._collection_info(), self.dim, exact=exact, filtered=bool(where))
-        request = partial(
-            models.QueryRequest, params=params, with_payload=with_payload, with_vector=with_vectors
-        )
 
-        def ask(rows: Vectors, limit: int) -> list[models.QueryResponse]:
+        def ask(rows: Vectors, limit: int, payload: bool, vectors: bool) -> Sequence[Sequence[Any]]:
+            request = partial(models.QueryRequest, params=params, with_payload=payload, with_vector=vectors)
             requests = [request(query=row.tolist(), filter=wanted, limit=limit) for row in rows]
-            return self._run(QdrantClient.query_batch_points, self.collection, requests)
+            answers = self._run(QdrantClient.query_batch_points, self.collection, requests)
+            return [answer.points for answer in answers]
 
-        for start in range(0, len(rows), _QUERY_CHUNK):
-            part = rows[start : start + _QUERY_CHUNK]
-            for row, answer in zip(part, ask(part, k + 1), strict=True):
-                limit, ranked = k + 1, ranked_points(answer.points)
-                while len(ranked) == limit and ranked[k - 1][1] == ranked[-1][1]:
-                    limit *= 8
-                    ranked = ranked_points(ask(row[None], limit)[0].points)
-                yield ranked[:k]
+        return k, ask
 
-    def retrieve(self, ids: Sequence[str], *, with_vectors: bool = False) -> list[StoredPoint | None]:
-        names = canonical_ids(ids)
-        floats = self._floats()
-        found: dict[str, StoredPoint] = {}
-        for part in chunks(names):
-            records = self._run(
-                QdrantClient.retrieve, self.collection, part, with_payload=True, with_vectors=with_vectors
-            )
-            found |= {str(record.id): stored(record, floats) for record in records}
-        return [found.get(name) for name in names]
+    def _records(self, ids: list[Any], with_payload: bool, with_vectors: bool) -> Iterable[Any]:
+        wanted: dict[str, bool] = {"with_payload": with_payload, "with_vectors": with_vectors}
+        return [
+            record
+            for part in chunks(ids)
+            for record in self._run(QdrantClient.retrieve, self.collection, part, **wanted)
+        ]
 
-    def scroll(
+    def _page(
         self,
-        where: Sequence[Condition] = (),
-        *,
-        with_vectors: bool = False,
-        fields: Sequence[str] | None = None,
-        batch: int = 1000,
-    ) -> Iterator[StoredPoint]:
-        if batch < 1:
-            raise ValueError(f"batch must be at least 1, not {batch}")
-        wanted = self._filter(where)  # an unknown field is an error now, not at the first next()
-        return self._pages(wanted, with_vectors, json_paths(fields), batch)
+        offset: Any,
+        limit: int,
+        where: Sequence[Condition],
+        fields: bool | list[str],
+        with_vectors: bool,
+    ) -> tuple[Iterable[Any], Any]:
+        wanted: dict[str, Any] = {"limit": limit, "offset": offset, "scroll_filter": self._filter(where)}
+        wanted |= {"with_payload": fields, "with_vectors": with_vectors}
+        return self._run(QdrantClient.scroll, self.collection, **wanted)
 
-    def _pages(
-        self, wanted: models.Filter | None, with_vectors: bool, selected: bool | list[str], batch: int
-    ) -> Iterator[StoredPoint]:
-        offset: Any = None
-        while True:
-            records, offset = self._run(
-                QdrantClient.scroll,
-                self.collection,
-                scroll_filter=wanted,
-                limit=batch,
-                offset=offset,
-                with_payload=selected,
-                with_vectors=with_vectors,
-            )
-            floats = self._floats()
-            for record in records:
-                yield stored(record, floats)
-            if offset is None:
-                return
+    def _reader(self) -> Read:
+        floats = [name for name, kind in self._types.items() if kind == "float"]
+        return partial(to_payload, floats=floats)
 
     def count(self, where: Sequence[Condition] = ()) -> int:
         found = self._run(QdrantClient.count, self.collection, count_filter=self._filter(where), exact=True)
         return int(found.count)
 
-    def facet(self, field: str, where: Sequence[Condition] = (), limit: int = 100) -> dict[Any, int]:
-        if limit < 1:
-            raise UsageError(f"a facet's limit must be at least 1, not {limit}")
+    def _counted(self, field: str, where: Sequence[Condition], limit: int) -> Mapping[Any, int]:
         wanted = self._filter([*where, Condition(field, "present")])
-        if self._generation.fields[field] == "float" or field in UNINDEXED:
-            # The server counts neither floats nor what has no index.
-            points = self.scroll([*where, Condition(field, "present")], fields=[field])
-            return most_frequent(Counter(point.payload[field] for point in points), limit)
         # Of several shards each sends its own most frequent values only, so then all are asked for.
         shards = self._collection_info().config.params.shard_number or 1
         everything = max(1, self.count(where)) if shards > 1 or limit > _LARGE_K else None
@@ -286,16 +173,6 @@ class ServerGallery(Gallery):
 
     def fields(self) -> dict[str, str]:
         return dict(self._refresh().fields)
-
-    def narrow(self, field: str, kind: str) -> bool:
-        self._writable()
-        known = self._refresh().fields.get(field)
-        if known != "str" or not reads_as(self.facet(field, limit=max(1, self.count())), kind):
-            return False
-        # A writer of text in between finds the other type, and writes again.
-        add_fields(self._run, self._generation, {field: kind})
-        self._refresh()
-        return True
 
     def flush(self) -> None:
         """Nothing to do: the server has written an acknowledged batch to its log, and syncs that by itself."""
@@ -376,9 +253,6 @@ class ServerGallery(Gallery):
         assert self._info is not None
         return self._info
 
-    def _floats(self) -> list[str]:
-        return [name for name, kind in self._generation.fields.items() if kind == "float"]
-
     def _filter(self, where: Sequence[Condition]) -> models.Filter | None:
         """The server's filter. Fields that are not known are looked for again before they are called unknown."""
         self._open()
@@ -393,7 +267,3 @@ class ServerGallery(Gallery):
             checked = [check(one, fields) for one in where]
         wanted: models.Filter | None = FILTERS.filter_of(checked)
         return wanted
-
-    def _writable(self) -> None:
-        if self._mode != "w":
-            raise StoreError(f"{self._what} is open for reading only")

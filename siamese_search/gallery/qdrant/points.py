@@ -8,14 +8,13 @@ float`` is the little-endian bytes that numpy holds already. Taking those costs 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 from qdrant_client import QdrantClient, models
 from qdrant_client import grpc as messages
 
-from siamese_search.gallery.contract import StoredPoint, Vectors
-from siamese_search.gallery.fields import Change, FilterMaker, json_path, most_frequent
+from siamese_search.gallery.contract import Vectors
+from siamese_search.gallery.fields import Change, FilterMaker, json_path
 from siamese_search.gallery.qdrant.connection import TIMEOUT
 
 #: One request stays far below the server's limit of 32 MB, and below what proxies like.
@@ -108,11 +107,6 @@ def payload_operations(changes: Sequence[Change]) -> list[models.UpdateOperation
     return operations
 
 
-def to_vector(stored: object) -> Vectors | None:
-    """The client's vector (a list, or None where it was not asked for) as float32 [d], to the bit."""
-    return None if stored is None else np.array(cast(Any, stored), dtype=np.float32)
-
-
 def to_payload(stored: Mapping[str, Any] | None, floats: Sequence[str]) -> dict[str, Any]:
     """A payload as it was sent. floats: fields of that type, whose whole numbers JSON may have turned to int."""
     payload = dict(stored or {})
@@ -181,20 +175,8 @@ class _Filters(FilterMaker):
 FILTERS = _Filters()
 
 
-def ranked_points(points: Sequence[models.ScoredPoint]) -> list[tuple[models.ScoredPoint, float]]:
-    """Points with their scores, by score descending, then id ascending (as text, whose order is the same)."""
-    # Clipped before sorting: rounding puts equal vectors at 1.0000001, and a cosine ends at 1.
-    scores: list[float] = np.clip([point.score for point in points], -1.0, 1.0).tolist()
-    return sorted(zip(points, scores), key=lambda one: (-one[1], str(one[0].id)))
-
-
-def stored(record: models.Record, floats: Sequence[str]) -> StoredPoint:
-    """A point as the gallery gives it. floats: as :func:`~siamese_search.gallery.qdrant.points.to_payload`."""
-    return StoredPoint(str(record.id), to_payload(record.payload, floats), to_vector(record.vector))
-
-
 def counted(facet: Callable[..., models.FacetResponse], limit: int, everything: int | None) -> dict[Any, int]:
-    """The most frequent values as :meth:`Gallery.facet` gives them. everything: ask for so many at once.
+    """The most frequent values, all that share the last place among them. everything: ask for so many at once.
 
     facet: a server's, with a limit of its own; it breaks a tie at the last place as it likes.
     """
@@ -203,5 +185,5 @@ def counted(facet: Callable[..., models.FacetResponse], limit: int, everything: 
         hits = facet(limit=asked).hits
         counts = sorted((hit.count for hit in hits), reverse=True)
         if everything is not None or len(counts) < asked or counts[limit - 1] != counts[-1]:
-            return most_frequent({hit.value: hit.count for hit in hits if hit.count}, limit)
+            return {hit.value: hit.count for hit in hits if hit.count}
         asked *= 8

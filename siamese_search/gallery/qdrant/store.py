@@ -14,13 +14,8 @@ from typing import Literal
 
 from qdrant_client import models
 
-from siamese_search.errors import (
-    GalleryNotFoundError,
-    GalleryReplacedError,
-    StoreBusyError,
-    StoreError,
-)
-from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Store
+from siamese_search.errors import GalleryNotFoundError, GalleryReplacedError, StoreBusyError, StoreError
+from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Settle, Store
 from siamese_search.gallery.edge.layout import check_name
 from siamese_search.gallery.qdrant.address import check_encryption, key_for, parse_address, read_authorities
 from siamese_search.gallery.qdrant.collections import create_collection, update_metadata
@@ -202,7 +197,10 @@ class ServerStore(Store):
         check_mine(claimed)
         return claimed
 
-    def publish(self, name: str, *, wait: float = _READ_WAIT) -> None:
+    def publish(self, name: str, settle: Settle | None = None, *, wait: float = _READ_WAIT) -> None:
+        if settle is not None:
+            with self.open(name, wait=wait) as latest:
+                settle(latest)
         patience = max(wait, float(self._settings.wait))
         current = self._current(name, patience)
         self._heal(current, patience)
@@ -212,7 +210,7 @@ class ServerStore(Store):
         fresh = building[0]
         self._refuse_held([fresh])
         update_metadata(self._connection, fresh.collection, {"previous": current.collection}, wait=patience)
-        self._switch(name, fresh.collection, patience)
+        self._aliases([_no_alias(name), _alias(name, fresh.collection)], patience)  # in one step
         update_metadata(self._connection, fresh.collection, {"state": "published"}, wait=patience)
         self._sweep(self._current(name, patience), patience)
 
@@ -226,7 +224,7 @@ class ServerStore(Store):
         update_metadata(
             self._connection, previous.collection, {"previous": current.collection}, wait=patience
         )
-        self._switch(name, previous.collection, patience)
+        self._aliases([_no_alias(name), _alias(name, previous.collection)], patience)  # in one step
         return previous.model
 
     def drop_old(self, name: str) -> int:
@@ -252,8 +250,7 @@ class ServerStore(Store):
         for one in generations:
             update_metadata(self._connection, one.collection, {"state": "dropped"}, wait=wait)
         if target is not None:
-            alias = models.DeleteAlias(alias_name=name)
-            self._aliases([models.DeleteAliasOperation(delete_alias=alias)], wait)
+            self._aliases([_no_alias(name)], wait)
         for one in generations:
             self._delete(one.collection, wait)
 
@@ -277,28 +274,15 @@ class ServerStore(Store):
                 raise StoreError(
                     f"{self.location} has a collection {first!r} that is not ours: choose another --gallery"
                 ) from None
-        create = models.CreateAlias(collection_name=first, alias_name=name)
         try:
-            self._aliases([models.CreateAliasOperation(create_alias=create)], wait)
+            self._aliases([_alias(name, first)], wait)
         except CollectionExistsError:
             self._delete(first, wait)
             raise StoreError(
                 f"{self.location} has a collection {name!r} that is not ours: choose another --gallery"
             ) from None
 
-    def _switch(self, name: str, collection: str, wait: float) -> None:
-        """Let the alias stand for another collection, in one step."""
-        delete = models.DeleteAlias(alias_name=name)
-        create = models.CreateAlias(collection_name=collection, alias_name=name)
-        self._aliases(
-            [
-                models.DeleteAliasOperation(delete_alias=delete),
-                models.CreateAliasOperation(create_alias=create),
-            ],
-            wait,
-        )
-
-    def _aliases(self, operations: list[models.AliasOperations], wait: float) -> None:
+    def _aliases(self, operations: Sequence[models.AliasOperations], wait: float) -> None:
         self._connection.call(lambda client: client.update_collection_aliases(operations), wait=wait)
 
     def _current(self, name: str, wait: float) -> Generation:
@@ -387,3 +371,13 @@ class ServerStore(Store):
 
     def _what(self, name: str) -> str:
         return f"gallery {name!r} in {self.location}"
+
+
+def _alias(name: str, collection: str) -> models.CreateAliasOperation:
+    return models.CreateAliasOperation(
+        create_alias=models.CreateAlias(collection_name=collection, alias_name=name)
+    )
+
+
+def _no_alias(name: str) -> models.DeleteAliasOperation:
+    return models.DeleteAliasOperation(delete_alias=models.DeleteAlias(alias_name=name))

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Form, Query, Request, Response
 
 from siamese_search.errors import UsageError
-from siamese_search.retrieval.grouping import natural
+from siamese_search.retrieval.ranking import natural
 from siamese_search.web.answers import IdentityView, Sighting
 from siamese_search.web.pages.views import WRITE, identity_url, seen_other, shape_of, show
 from siamese_search.web.rendering import Service

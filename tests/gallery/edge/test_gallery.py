@@ -426,7 +426,7 @@ def test_closing_leaves_in_memory_what_a_search_reads(tmp_path: Path):
 
 
 def test_importing_the_package_imports_no_engine():
-    code = "import sys, siamese_search.gallery.opening as o; o.open_gallery; sys.exit('qdrant_edge' in sys.modules)"
+    code = "import sys, siamese_search.gallery as o; o.open_gallery; sys.exit('qdrant_edge' in sys.modules)"
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.fspath(PROJECT)}
     )

@@ -227,7 +227,7 @@ def child() -> int:
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if parent == os.getpid() and b"siamese_search.gallery.edge.optimise_child" in command:
+            if parent == os.getpid() and b"siamese_search.gallery.edge.optimise" in command:
                 return int(entry.name)
     raise AssertionError("no child is optimising")
 
@@ -357,6 +357,8 @@ class TestJournal:
         with (tmp_path / journal.NAME).open("ab") as file:
             file.write(b"half")  # a writer that was killed
         assert journal.read(tmp_path, 0) == ids
+        journal.note(tmp_path, ids[:2])  # what is written after it is not out of step
+        assert journal.read(tmp_path, 0) == [*ids, *ids[:2]]
         journal.end(tmp_path)
         journal.end(tmp_path)
         assert journal.read(tmp_path, 0) is None

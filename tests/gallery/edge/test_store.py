@@ -360,3 +360,13 @@ def test_a_write_by_anybody_changes_the_mark_and_nothing_else_does(store: Embedd
     renew(store, model=OLD)
     with store.open("default") as reader:
         assert reader.write_mark() not in marks
+
+
+def test_what_was_begun_by_a_process_that_died_is_deleted_when_the_next_gallery_is_made(store: EmbeddedStore):
+    galleries = home(store).parent
+    debris = [galleries / name for name in (".default.0a1b2c3d.part", ".other.4e5f6a7b.part")]
+    for path in debris:
+        (path / "g-00000000" / "shard").mkdir(parents=True)
+    os.utime(debris[0], (0, 0))
+    store.open("third", model=OLD, create=True, mode="w").close()
+    assert [path.exists() for path in debris] == [False, True]  # the other may be in the making

@@ -7,16 +7,19 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 import pytest
 from full_disk import fill_disk
 
 from siamese_search.errors import StoreError
-from siamese_search.gallery import open_gallery
+from siamese_search.gallery import open_gallery, open_store
+from siamese_search.gallery.edge import footprint
 from siamese_search.gallery.filters import Condition
-from siamese_search.gallery.opening import open_store
 
 from .. import contract
 
@@ -121,21 +124,52 @@ def test_a_disk_that_others_fill_while_a_writer_is_open_is_told_and_nothing_comm
     is_readable(store, ids, rows)
 
 
+def test_who_could_not_flush_holds_nothing_once_it_is_closed(small_disk):
+    """Nobody could open the gallery again, in this process, however much room there was by then."""
+    store = small_disk / "store"
+    ids, rows = filled(store)
+    gallery = open_gallery(store, mode="w")
+    gallery.upsert(ids, rows, [{"camera": 1}] * N)
+    ballast = fill_disk(small_disk)
+    with pytest.raises(StoreError, match="its disk is full"):
+        gallery.close()
+    ballast.unlink()
+    with open_gallery(store, mode="w", wait=0.5) as again:
+        again.set_payload(ids[:1], [{"camera": 2}])
+    is_readable(store, ids[1:], rows[1:])
+
+
+def test_the_copies_of_readers_that_were_killed_are_deleted_and_no_others(tmp_path):
+    abandoned, new = (Path(tempfile.mkdtemp(prefix="sss-read-", dir=tmp_path)) for _ in range(2))
+    in_use = footprint.PrivateCopy(str(tmp_path))
+    for path in (abandoned, Path(in_use.name)):
+        (path / "shard").mkdir()
+        os.utime(path, (time.time() - 1000,) * 2)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "sss-read-link").symlink_to(tmp_path / "mine")
+    footprint._remove_abandoned(str(tmp_path))
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {new.name, Path(in_use.name).name, "mine", "sss-read-link"}
+    in_use.cleanup()
+    assert not Path(in_use.name).exists()
+
+
 READER = """
 import sys
 from siamese_search.gallery import open_gallery
-from siamese_search.gallery.opening import open_store
+from siamese_search.gallery import open_store
 from siamese_search.errors import StoreError
 
 with open_store(sys.argv[1]) as store:
     print(store.names())
 with open_gallery(sys.argv[1]) as gallery, open_gallery(sys.argv[1]) as another:
     print(gallery.count(), another.count())
-try:
-    with open_gallery(sys.argv[1], mode="w") as gallery:
-        gallery.delete(["00000000-0000-4000-8000-000000000000"])
-except StoreError as error:
-    print(error)
+for act in (lambda gallery: gallery.delete(["0" * 32]), lambda gallery: gallery.optimise(index=True)):
+    try:
+        with open_gallery(sys.argv[1], mode="w") as gallery:
+            act(gallery)
+    except StoreError as error:
+        print(error)
 """
 
 
@@ -159,10 +193,11 @@ def test_a_read_only_store_can_be_read(tmp_path):
         command = [*_as_anybody(), sys.executable, "-c", READER, str(store)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
         assert (done.returncode, done.stderr) == (0, "")
-        names, counts, refused = done.stdout.splitlines()
+        names, counts, *refused = done.stdout.splitlines()
         assert (names, counts) == ("['default']", f"{N} {N}")
-        assert refused.startswith("cannot write gallery 'default'")
-        assert "is read-only" in refused
+        assert len(refused) == 2
+        assert all(line.startswith("cannot write gallery 'default'") for line in refused)
+        assert all("is read-only" in line for line in refused)
         assert {path: path.stat().st_mtime_ns for path in [*store.rglob("*"), store]} == before
     finally:
         for path in [store, *store.rglob("*")]:
