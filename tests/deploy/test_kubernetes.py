@@ -26,9 +26,8 @@ from siamese_search.gallery.qdrant.address import KEY_VARIABLE, check_encryption
 from siamese_search.gallery.qdrant.connection import OLDEST_VERSION
 from siamese_search.settings import load_settings
 from siamese_search.web.app import create_app
-from siamese_search.web.guard import is_loopback
 from siamese_search.web.options import ServeOptions
-from siamese_search.web.security import VARIABLE
+from siamese_search.web.security import VARIABLE, Security, is_loopback
 from siamese_search.web.service import GalleryService
 
 from .kube import KUBERNETES, Manifest, build, documents, follow, matches, templates, validate
@@ -314,7 +313,7 @@ def test_the_web_service_answers_its_probes(everything: list[Manifest], tmp_path
     [container] = the(everything, "Deployment", "sss-serve")["spec"]["template"]["spec"]["containers"]
     options = ServeOptions(host="0.0.0.0", allow_host=("gallery.example.com",), store=tmp_path / "none")
     service = GalleryService(options)
-    app = create_app(service, "a key that is long enough".replace(" ", "-"))
+    app = create_app(service, Security("a key that is long enough".replace(" ", "-")))
     # No gallery yet: alive, and not ready.
     wanted = {"startupProbe": 200, "livenessProbe": 200, "readinessProbe": 503}
     with TestClient(app, base_url="http://10.0.0.7:8000") as client:

@@ -146,7 +146,7 @@ def test_the_whole_search_works_by_keyboard(drawn, read_server, tab):
 
 
 def test_a_key_is_asked_for_once(copied, chromium):
-    with serving(copied, key="correct-horse-battery-staple") as address:
+    with serving(copied, SSS_SERVE_KEY="correct-horse-battery-staple") as address:
         context = chromium.new_context(base_url=address)
         page = context.new_page()
         page.goto("/identities")

@@ -16,9 +16,11 @@ from browsing import serving
 from siamese_search.cli.commands import command_of
 from siamese_search.web.app import create_app
 from siamese_search.web.options import Limits, ServeOptions
+from siamese_search.web.security import Security
 from siamese_search.web.service import GalleryService
 from tests.support.documents import ROOT
 
+KEY = "0123456789abcdef-key"
 TEXT = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
 
 
@@ -70,4 +72,7 @@ def test_its_bounds_are_those_of_the_code():
     assert f"{limits.bytes >> 20} MiB a request" in TEXT
     assert f"{limits.pixels // 10**6} megapixels" in TEXT
     assert f"{limits.images} images, {limits.arrival:.0f} seconds to arrive" in TEXT
-    assert limits.failed_keys == 10
+    guarded = Security(KEY)
+    for tried in range(11):
+        assert guarded.blocked("10.0.0.1") == (tried >= 10)  # "Ten wrong ones a minute"
+        guarded.failed("10.0.0.1")

@@ -10,9 +10,8 @@ pytest.importorskip("fastapi", reason="the [web] extra is not installed")
 
 from siamese_search.errors import UsageError
 from siamese_search.web import security
-from siamese_search.web.guard import allowed_hosts, is_loopback
-from siamese_search.web.login import _local
-from siamese_search.web.security import Security, cookie_name, read_key
+from siamese_search.web.security import Security, allowed_hosts, cookie_name, is_loopback, read_key
+from siamese_search.web.views import local
 
 KEY = "0123456789abcdef-key"
 
@@ -116,9 +115,9 @@ def test_a_server_of_this_machine_answers_to_its_own_names():
 
 
 def test_signing_in_leads_to_pages_of_ours_only():
-    assert _local("/identity?name=a%20b") == "/identity?name=a%20b"
+    assert local("/identity?name=a%20b") == "/identity?name=a%20b"
     for elsewhere in ("//example.org", "/\\example.org", "https://example.org", "", "/a\r\nset-cookie: x"):
-        assert _local(elsewhere) == "/"
+        assert local(elsewhere) == "/"
 
 
 def test_two_servers_of_one_machine_have_two_cookies():

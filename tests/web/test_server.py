@@ -32,7 +32,7 @@ def open_server(drawn):
 
 @pytest.fixture(scope="module")
 def locked(drawn):
-    with serving(drawn.store, "--read-only", key=KEY) as address:
+    with serving(drawn.store, "--read-only", SSS_SERVE_KEY=KEY) as address:
         yield Client(address)
 
 
