@@ -18,6 +18,7 @@ from siamese_search.errors import UsageError, printable
 from siamese_search.io.files import read_regular
 
 VARIABLE = "SSS_SERVE_KEY"
+METRICS_VARIABLE = "SSS_SERVE_METRICS_KEY"
 _SHORTEST_KEY = 16
 #: Seconds that a session lasts.
 _LASTS = 12 * 3600
@@ -26,11 +27,13 @@ _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 def read_key(
-    key_file: str | os.PathLike[str] | None, environment: Mapping[str, str] = os.environ
+    key_file: str | os.PathLike[str] | None,
+    environment: Mapping[str, str] = os.environ,
+    variable: str = VARIABLE,
 ) -> str | None:
     """The key: of the file, else of the variable; ``None`` for none. Raises UsageError for one that protects nobody."""
     if key_file is None:
-        key, origin = environment.get(VARIABLE, ""), VARIABLE
+        key, origin = environment.get(variable, ""), variable
         if not key:
             return None
     else:
@@ -68,10 +71,18 @@ class Visit:
 
 
 class Security:
-    """The key of this server, if there is one; signs sessions and tokens. failed: keys that one address may try."""
+    """The key of this server, if there is one; signs sessions and tokens. failed: keys that one address may try.
 
-    def __init__(self, key: str | None, failed: int = 10) -> None:
-        self.key = key
+    metrics_key: of who may read the metrics and nothing else. Raises UsageError where it is the key, or there is none.
+    """
+
+    def __init__(self, key: str | None, failed: int = 10, metrics_key: str | None = None) -> None:
+        if metrics_key is not None and key in (metrics_key, None):
+            raise UsageError(
+                f"{METRICS_VARIABLE} opens the metrics of a server that asks for a key: set {VARIABLE}, too, to another"
+                " one"
+            )
+        self.key, self._metrics_key = key, metrics_key
         # Of a key, so that a restart signs nobody out.
         made_of = secrets.token_bytes(32) if key is None else key.encode()
         self._secret = hmac.digest(made_of, b"sss serve sessions", "sha256")
@@ -82,6 +93,10 @@ class Security:
     def knows(self, key: str) -> bool:
         """Whether this is the key, in the same time for every other one."""
         return _same(key, self.key)
+
+    def knows_for_metrics(self, key: str) -> bool:
+        """Whether this key opens the metrics."""
+        return _same(key, self._metrics_key)
 
     def blocked(self, address: str) -> bool:
         """Whether this address has tried too many keys in the last minute."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from siamese_search.errors import MissingExtraError, SiameseSearchError, UsageError, printable
 from siamese_search.web.options import ServeOptions
-from siamese_search.web.security import VARIABLE, Security, is_loopback, read_key
+from siamese_search.web.security import METRICS_VARIABLE, VARIABLE, Security, is_loopback, read_key
 
 if TYPE_CHECKING:
     import uvicorn
@@ -37,7 +37,7 @@ def serve(options: ServeOptions, *, started: Callable[[str], None] = lambda _url
         raise MissingExtraError("sss serve", "web")
 
     key = read_key(options.key_file)
-    security = Security(key)
+    security = Security(key, metrics_key=read_key(None, variable=METRICS_VARIABLE))
     if key is None and not is_loopback(options.host):
         raise UsageError(
             f"--host {printable(options.host)} is reached from other machines: set {VARIABLE}, or name a file of"

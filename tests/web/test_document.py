@@ -16,7 +16,7 @@ from browsing import serving
 from siamese_search.cli.commands import command_of
 from siamese_search.web.app import create_app
 from siamese_search.web.options import Limits, ServeOptions
-from siamese_search.web.security import Security
+from siamese_search.web.security import METRICS_VARIABLE, Security
 from siamese_search.web.service import GalleryService
 from tests.support.documents import ROOT
 
@@ -54,6 +54,7 @@ def test_its_options_and_paths_exist():
     known = {name for one in command_of("serve").params for name in one.opts}
     for line in re.findall(r"^sss serve .*$", TEXT, re.M):
         assert set(re.findall(r"--[a-z-]+", line)) <= known
+    assert f"`{METRICS_VARIABLE}`" in TEXT
     for named in ("--port", "--read-only", "--ingest-failures", "--evaluation", "--key-file", "--allow-host"):
         assert named in TEXT
         assert named in known

@@ -52,6 +52,17 @@ def test_only_the_key_is_known():
     assert not Security(None).knows("")
 
 
+def test_the_metrics_have_a_key_of_their_own_or_none():
+    guarded = Security(KEY, metrics_key="metrics-0123456789")
+    assert guarded.knows_for_metrics("metrics-0123456789")
+    assert not guarded.knows("metrics-0123456789")
+    assert not any(map(guarded.knows_for_metrics, ["", KEY, "metrics"]))
+    assert not Security(KEY).knows_for_metrics("")
+    for key in (None, "metrics-0123456789"):
+        with pytest.raises(UsageError, match="SSS_SERVE_METRICS_KEY opens the metrics of a server that asks"):
+            Security(key, metrics_key="metrics-0123456789")
+
+
 def test_a_session_is_ours_or_none():
     ours, others = Security(KEY), Security("another key of 20 ch")
     text = ours.new_session(signed_in=True)
