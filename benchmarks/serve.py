@@ -6,9 +6,11 @@ Fills a gallery with random unit vectors of the bundled model's dimension (no im
 drawn photographs to ``/api/v1/search/images``, from 1, 4 and 16 clients that each keep one connection and wait for
 each answer. Embedding alone is the same network in a process of its own with as many threads: one file read, decoded
 and embedded, before and after the searches. Both are given as CPU time, too, which a busy machine moves less. A start
-is from the first instruction to a whole answer of the first search, the store's files in the page cache.
+is from the process's first instruction to a whole answer of its first search, which is asked for as soon as the port is
+named; the store's files are in the page cache, and modules compiled, as they are where a wheel was installed.
 
-Prints a table and writes benchmarks/results/serve.json.
+Prints a table and writes benchmarks/results/serve.json; ``--requests 0`` measures starts alone, and leaves the rest of
+that file as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ import http.client
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -34,7 +35,11 @@ sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 from handle import drawn_photos, fill  # noqa: E402
 
+RESULTS = HERE / "results" / "serve.json"
 CLIENTS = (1, 4, 16)
+#: Of the processes: they may keep compiled modules, whatever holds for this one.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+ENVIRONMENT["PYTHONPATH"] = str(HERE.parent)
 _EMBED = """
 import json, sys, time
 import numpy as np
@@ -55,8 +60,7 @@ print(json.dumps(seconds[3:]))
 def embedding(photos: list[Path], threads: int) -> list[tuple[float, float]]:
     """Seconds of each image, passed and of CPU, after three to warm up."""
     command = [sys.executable, "-c", _EMBED, str(threads), *map(str, photos[:3] + photos)]
-    environment = os.environ | {"PYTHONPATH": str(HERE.parent)}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT)
     return list(json.loads(done.stdout))
 
 
@@ -66,19 +70,19 @@ def body_of(photo: Path) -> bytes:
 
 
 class Server:
-    """``sss serve`` in a process of its own. started: seconds to its first answer."""
+    """``sss serve`` in a process of its own. started, started_cpu: seconds to its first answer."""
 
     def __init__(self, store: str, threads: int, photo: Path) -> None:
         began = time.perf_counter()
         command = [sys.executable, "-m", "siamese_search", "serve", "--store", store, "--port", "0"]
         self._process = subprocess.Popen(
             [*command, "--threads", str(threads), "--read-only"],
-            stdout=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": str(HERE.parent)},
+            stdout=subprocess.PIPE, text=True, env=ENVIRONMENT,
         )  # fmt: skip
         assert self._process.stdout is not None
         self.place = urlsplit(self._process.stdout.readline().split()[2]).netloc
         self.search(http.client.HTTPConnection(self.place, timeout=120), photo)
-        self.started = time.perf_counter() - began
+        self.started, self.started_cpu = time.perf_counter() - began, self.cpu()
 
     def search(self, connection: http.client.HTTPConnection, photo: Path) -> float:
         began = time.perf_counter()
@@ -128,6 +132,11 @@ class Server:
         self._process.wait(30)
 
 
+def machine() -> dict[str, Any]:
+    cores = f"{len(os.sched_getaffinity(0))} of {os.cpu_count()} cores"
+    return {"machine": f"{platform.machine()}, {cores}", "load_average": round(os.getloadavg()[0], 1)}
+
+
 def quantile(seconds: list[float], share: float) -> float:
     return sorted(seconds)[min(len(seconds) - 1, int(share * len(seconds)))]
 
@@ -135,22 +144,36 @@ def quantile(seconds: list[float], share: float) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--images", type=int, default=13_000)
-    parser.add_argument("--requests", type=int, default=40, help="for each number of clients")
+    parser.add_argument("--requests", type=int, default=40, help="for each number of clients; 0: starts only")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--starts", type=int, default=3)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sss-serve-") as directory:
         store = os.path.join(directory, "store")  # noqa: PTH118
         fill(store, arguments.images)
-        photos = drawn_photos(Path(directory), arguments.requests)
-        starts, used = [], []
-        for _ in range(arguments.starts):
-            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        photos = drawn_photos(Path(directory), max(arguments.requests, 1))
+        ENVIRONMENT["PYTHONPYCACHEPREFIX"] = os.path.join(directory, "compiled")  # noqa: PTH118
+        started = []
+        for _ in range(arguments.starts + 1):  # the first compiles
             server = Server(store, arguments.threads, photos[0])
-            starts.append(server.started)
+            started.append((server.started, server.started_cpu))
             server.stop()
-            after = resource.getrusage(resource.RUSAGE_CHILDREN)
-            used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        starts, used = zip(*started[1:], strict=True)
+        print(
+            f"start to first answer: {min(starts):.2f} s, {min(used):.2f} s of CPU (least of {len(starts)})"
+        )
+        document = json.loads(RESULTS.read_text()) | {
+            "start": {
+                "images": arguments.images,
+                "threads": arguments.threads,
+                "seconds": [round(one, 2) for one in starts],
+                "cpu_seconds": [round(one, 2) for one in used],
+                **machine(),
+            }
+        }
+        if not arguments.requests:
+            RESULTS.write_text(json.dumps(document, indent=2) + "\n")
+            return
         alone = embedding(photos, arguments.threads)
         server = Server(store, arguments.threads, photos[0])
         results: dict[str, Any] = {}
@@ -180,26 +203,20 @@ def main() -> None:
             f" {one['p50_to_embedding']:16.2f} {one['cpu_to_embedding']:16.2f}"
         )
     print(
-        f"embedding alone {embed:.1f} ms; start to first answer {min(starts):.2f} s (least of {len(starts)}),"
+        f"embedding alone {embed:.1f} ms; memory {memory['unique']} MiB, {memory['resident']} MiB with files"
     )
-    print(
-        f"{min(used):.2f} s of CPU with its end; memory {memory['unique']} MiB, {memory['resident']} MiB with files"
-    )
-    document = {
+    document |= {
         "images": arguments.images,
         "requests": arguments.requests,
         "threads": arguments.threads,
-        "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} of {os.cpu_count()} cores",
-        "load_average": round(os.getloadavg()[0], 1),
+        **machine(),
         "embedding_p50_ms": round(embed, 1),
         "embedding_p95_ms": round(1000 * quantile([one for one, _ in alone], 0.95), 1),
         "embedding_cpu_ms": round(embed_cpu, 1),
         "clients": results,
-        "start_seconds": [round(one, 2) for one in starts],
-        "start_cpu_seconds": [round(one, 2) for one in used],
         "memory_mib": memory,
     }
-    (HERE / "results" / "serve.json").write_text(json.dumps(document, indent=2) + "\n")
+    RESULTS.write_text(json.dumps(document, indent=2) + "\n")
 
 
 if __name__ == "__main__":

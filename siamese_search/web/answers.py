@@ -173,7 +173,7 @@ class Question:
     """What a search is for: any mixture. Several fuse where the options say ``together``.
 
     uploads, crop: images; the crop is of the first. points: ids of the gallery's own images; keys: their keys.
-    vectors: unit vectors of the gallery's model. kept: tokens of :meth:`GalleryService.keep`, which stand for uploads
+    vectors: unit vectors of the gallery's model. kept: tokens of :meth:`Searching.keep`, which stand for uploads
     in a URL. away_uploads, away_points: what the results shall not resemble.
     """
 

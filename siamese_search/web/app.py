@@ -23,13 +23,12 @@ from siamese_search.errors import (
     StoreError,
     UsageError,
 )
-from siamese_search.web import login, pages, rest
-from siamese_search.web.guard import Guard, allowed_hosts
-from siamese_search.web.metrics import Metrics
-from siamese_search.web.pages.views import error_page
-from siamese_search.web.rest.shapes import AsciiJSON
-from siamese_search.web.security import Security
+from siamese_search.web import pages, rest
+from siamese_search.web.guard import Guard, Metrics
+from siamese_search.web.security import Security, allowed_hosts
 from siamese_search.web.service import GalleryService
+from siamese_search.web.shapes import AsciiJSON
+from siamese_search.web.views import error_page
 
 _log = logging.getLogger(__name__)
 #: Error → status; the first that fits.
@@ -51,8 +50,8 @@ _TITLES = {
 }
 
 
-def create_app(service: GalleryService, key: str | None = None) -> FastAPI:
-    """The application over a service. key: what visitors have to know; ``None`` for none."""
+def create_app(service: GalleryService, security: Security | None = None) -> FastAPI:
+    """The application over a service. security: whom it lets in; everybody by default."""
 
     @asynccontextmanager
     async def life(_app: FastAPI) -> AsyncIterator[None]:
@@ -67,10 +66,10 @@ def create_app(service: GalleryService, key: str | None = None) -> FastAPI:
         redoc_url=None,
         openapi_url="/api/v1/openapi.json",
         # Not by include_router(), which would make each of them a second time, 0.2 s of a start.
-        routes=[*rest.routes, *login.router.routes, *pages.routes],
+        routes=[*rest.routes, *pages.routes],
         lifespan=life,
     )
-    security = Security(key, service.limits.failed_keys)
+    security = security or Security(None)
     metrics = Metrics()
     app.state.service, app.state.security = service, security
     named = service.options.allow_host

@@ -1,22 +1,24 @@
-"""What stands before every route: host, origin, key, the bounds of a request, the headers of an answer."""
+"""What stands before every route: host, origin, key, the bounds of a request, the headers of an answer; and counts."""
 
 from __future__ import annotations
 
 import asyncio
-import json
+import hmac
 import time
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from siamese_search.web.metrics import Metrics
 from siamese_search.web.options import Limits
 from siamese_search.web.security import Security, Visit, cookie_name
 
-_LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 #: Who has no key sees that the server is there, and how to sign in.
 _OPEN = ("/healthz", "/readyz", "/login", "/static/", "/favicon.ico")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -34,6 +36,15 @@ HEADERS = {
     "permissions-policy": "camera=(), geolocation=(), microphone=()",
 }
 
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_KINDS = (
+    ("/api/", "api"),
+    ("/static/", "static"),
+    ("/image", "image"),
+    ("/healthz", "probe"),
+    ("/readyz", "probe"),
+)
+
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault
     """An answer in place of the application's. location: of a redirect."""
@@ -43,16 +54,38 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault
         self.status, self.location = status, location
 
 
+class Metrics:
+    """Counters in a registry of their own, so that several can live in one process."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        ProcessCollector(registry=self._registry)
+        self._requests = Counter(
+            "sss_serve_requests", "Requests by kind and status.", ["kind", "status"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            "sss_serve_request_seconds", "Seconds until the answer was sent.", ["kind"], buckets=_BUCKETS,
+            registry=self._registry,
+        )  # fmt: skip
+        self._ready = Gauge("sss_serve_ready", "Whether the gallery answers.", registry=self._registry)
+
+    def answered(self, path: str, status: int, seconds: float) -> None:
+        """One request has its answer."""
+        kind = next((kind for start, kind in _KINDS if path.startswith(start)), "page")
+        self._requests.labels(kind, str(status)).inc()
+        self._seconds.labels(kind).observe(seconds)
+
+    def text(self, *, ready: bool) -> bytes:
+        """In Prometheus' format."""
+        self._ready.set(ready)
+        return generate_latest(self._registry)
+
+
 class Guard:
     """ASGI middleware. hosts: names under which browsers may reach the server, ``None`` for any."""
 
     def __init__(
-        self,
-        app: ASGIApp,
-        security: Security,
-        limits: Limits,
-        metrics: Metrics,
-        hosts: frozenset[str] | None,
+        self, app: ASGIApp, security: Security, limits: Limits, metrics: Metrics, hosts: frozenset[str] | None
     ) -> None:
         self._app, self._security, self._limits, self._metrics = app, security, limits, metrics
         self._hosts = hosts
@@ -103,8 +136,11 @@ class Guard:
         if given[:7].lower() == "bearer ":
             if self._security.blocked(address):
                 raise Refusal(429, "too many wrong keys; wait a minute")
-            if self._security.knows(given[7:].strip()):
+            key = given[7:].strip()
+            if self._security.knows(key):
                 visit.bearer = True
+                return
+            if path == "/metrics" and self._security.knows_for_metrics(key):
                 return
             self._security.failed(address)
             raise Refusal(401, "this is not the key")
@@ -194,18 +230,13 @@ class _Exchange:
     async def refuse(self) -> None:
         refusal, self.problem = self.problem, None
         assert refusal is not None
-        body = json.dumps({"error": str(refusal)}).encode()
-        headers: list[tuple[bytes, bytes]] = [
-            (b"content-type", b"application/json"),
-            (b"connection", b"close"),
-        ]
+        headers = {"connection": "close"}
         if refusal.location:
-            headers.append((b"location", refusal.location.encode("latin-1", "replace")))
+            headers["location"] = refusal.location
         if refusal.status == 401:
-            headers.append((b"www-authenticate", b"Bearer"))
-        headers.append((b"content-length", str(len(body)).encode()))
-        await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+            headers["www-authenticate"] = "Bearer"
+        answer = JSONResponse({"error": str(refusal)}, refusal.status, headers)
+        await answer(self._scope, self._receive, self.send)
 
 
 def session_cookie(scope: Any, session: str, *, lasts: int | None = None) -> str:
@@ -216,23 +247,31 @@ def session_cookie(scope: Any, session: str, *, lasts: int | None = None) -> str
     return f"{cookie_name(host)}={session}; Path=/; HttpOnly; SameSite=Strict{secure}{age}"
 
 
-def allowed_hosts(host: str, named: tuple[str, ...]) -> frozenset[str] | None:
-    """Against DNS rebinding: a server of this machine answers to its own names only, any other to those that are
-    named, and where none is to all, for it has a key.
+def csrf_token(request: Request) -> str:
+    """The token that this visitor's forms carry."""
+    visit: Visit = request.scope["sss.visit"]
+    visit.shown = True
+    security: Security = request.app.state.security
+    return security.token(visit.session)
+
+
+async def checked_write(request: Request) -> None:
+    """A dependency of each route that changes something: refuses (403) what does not come from a form of ours, with
+    its ``csrf_token`` (or the header ``X-CSRF-Token``), or from a program with the key.
+
+    Where there is no key, a program is who sends nothing that browsers send; a page of another site cannot do that.
     """
-    further = {name.lower() for name in named}
-    if is_loopback(host):
-        return frozenset(_LOCAL | further)
-    return frozenset(_LOCAL | further) if further else None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that address."""
-    import ipaddress
-
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    visit: Visit = request.scope["sss.visit"]
+    security: Security = request.app.state.security
+    if visit.bearer or (security.key is None and visit.program and request.url.path.startswith("/api/")):
+        return
+    given = request.headers.get("x-csrf-token")
+    kind = request.headers.get("content-type", "")
+    if given is None and kind.startswith(("application/x-www-form-urlencoded", "multipart/form-data")):
+        field = (await request.form()).get("csrf_token")
+        given = field if isinstance(field, str) else None
+    own = security.token(visit.session)
+    if given is None or not hmac.compare_digest(given.encode("utf-8", "replace"), own.encode()):
+        raise HTTPException(
+            403, "this form is too old or not ours: load the page again, and send it once more"
+        )

@@ -20,7 +20,7 @@ from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.payload import read_labelled
 from siamese_search.web.answers import Edit
 from siamese_search.web.options import Limits
-from siamese_search.web.searching import point_of
+from siamese_search.web.searching import images_of, point_of
 
 if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery, StoredPoint
@@ -32,6 +32,10 @@ _MOST = 200
 _PREFIX = "new"
 
 
+#: The points to change, their new labels, and what that is, for people.
+Wanted = tuple[Sequence["StoredPoint"], Mapping[str, Any], str]
+
+
 @dataclass(slots=True)
 class _Entry:
     edit: Edit
@@ -40,7 +44,7 @@ class _Entry:
 
 
 class Labels:
-    """See :class:`GalleryService` for the methods."""
+    """Each change is refused with RefusedError where the server is read-only."""
 
     def __init__(self, handle: GalleryHandle, limits: Limits, read_only: bool) -> None:
         self._handle, self._limits, self._read_only = handle, limits, read_only
@@ -48,48 +52,49 @@ class Labels:
         self._lock = threading.RLock()
 
     def rename(self, name: str, new: str) -> Edit:
-        def change(gallery: Gallery) -> tuple[list[Change], str]:
+        """Give an identity another name that nobody has yet."""
+
+        def change(gallery: Gallery) -> Wanted:
             points = _whole(gallery, [name])
-            wanted = label_value("identity", self._text(new), gallery.fields())
-            if gallery.count([Condition("identity", "=", (wanted,))]):
-                raise RefusedError(f"somebody is called {printable(wanted)!r} already: merge the two instead")
-            return _changes(points, {"identity": wanted}), f"renamed {name} to {wanted}"
+            wanted = self._free(gallery, new, ": merge the two instead")
+            return points, {"identity": wanted}, f"renamed {name} to {wanted}"
 
         return self._edit(change)
 
     def merge(self, names: Sequence[str], into: str) -> Edit:
+        """Give all images of ``names`` the identity ``into``, which exists."""
         others = [name for name in names if name != into]
 
-        def change(gallery: Gallery) -> tuple[list[Change], str]:
+        def change(gallery: Gallery) -> Wanted:
             _whole(gallery, [into], look=True)
             if not others:
                 raise UsageError("name at least one other identity to merge")
-            points = _whole(gallery, others)
-            return _changes(points, {"identity": into}), f"merged {', '.join(others[:5])} into {into}"
+            return _whole(gallery, others), {"identity": into}, f"merged {', '.join(others[:5])} into {into}"
 
         return self._edit(change)
 
-    def split(self, points: Sequence[str], new: str) -> Edit:
-        def change(gallery: Gallery) -> tuple[list[Change], str]:
+    def split(self, points: Sequence[str], new: str = "") -> Edit:
+        """Give these images of one identity a new one; "" makes a name (``new-0001`` and so on)."""
+
+        def change(gallery: Gallery) -> Wanted:
             found = self.found(gallery, points)
             before = {one.identity for one in found}
             if len(before) != 1 or None in before:
                 raise UsageError("a split takes images of one identity; these have several, or none")
             (name,) = before
-            if gallery.count([Condition("identity", "=", (str(name),))]) == len(found):
+            if images_of(gallery, str(name)) == len(found):
                 raise UsageError(f"these are all images of {printable(str(name))!r}: rename it instead")
             wanted = self._new(gallery, new)
-            return _changes(
-                found, {"identity": wanted}
-            ), f"split {len(found)} images of {name} off as {wanted}"
+            return found, {"identity": wanted}, f"split {len(found)} images of {name} off as {wanted}"
 
         return self._edit(change)
 
-    def assign(self, points: Sequence[str], values: Mapping[str, Any], what: str = "") -> Edit:
+    def assign(self, points: Sequence[str], values: Mapping[str, Any]) -> Edit:
+        """Set labels (identity, camera, any metadata) of images; ``None`` takes one away."""
         if not values or len(values) > 50:
             raise UsageError("give 1 to 50 labels to set")
 
-        def change(gallery: Gallery) -> tuple[list[Change], str]:
+        def change(gallery: Gallery) -> Wanted:
             found, fields = self.found(gallery, points), gallery.fields()
             wanted = {
                 name: label_value(name, self._text(one) if isinstance(one, str) else one, fields)
@@ -97,32 +102,31 @@ class Labels:
             }
             said = ", ".join(f"{name} {'taken away' if one is None else one}" for name, one in wanted.items())
             count = f"{len(found)} image{'s' * (len(found) != 1)}"
-            return _changes(found, wanted), what or f"set {said} of {count}"
+            return found, wanted, f"set {said} of {count}"
 
         return self._edit(change)
 
     def same(self, point: str, other: str) -> Edit:
         """Both show one identity: that of ``other``, else that of ``point``, else a new one."""
 
-        def change(gallery: Gallery) -> tuple[list[Change], str]:
+        def change(gallery: Gallery) -> Wanted:
             found = self.found(gallery, [point, other])
             if len(found) != 2:
                 raise UsageError("an image is always the same as itself; name another one")
             first, second = found
             name = second.identity or first.identity or self._new(gallery, "")
-            return _changes(found if second.identity is None else [first], {"identity": name}), (
-                f"{first.key} is {name}"
-            )
+            both = found if second.identity is None else [first]
+            return both, {"identity": name}, f"{first.key} is {name}"
 
         return self._edit(change)
 
     def new(self, point: str) -> Edit:
         """The image shows somebody new."""
 
-        def change(gallery: Gallery) -> tuple[list[Change], str]:
+        def change(gallery: Gallery) -> Wanted:
             found = self.found(gallery, [point])
             name = self._new(gallery, "")
-            return _changes(found, {"identity": name}), f"{found[0].key} is {name}"
+            return found, {"identity": name}, f"{found[0].key} is {name}"
 
         return self._edit(change)
 
@@ -132,6 +136,7 @@ class Labels:
         return self._keep(_Entry(Edit(what, 0, secrets.token_urlsafe(12), _now()), forget=forget))
 
     def undo(self, token: str) -> Edit:
+        """Take an edit back. RefusedError where somebody has changed the same labels since."""
         self._may()
         with self._lock:
             entry = self._entries.get(token)
@@ -150,14 +155,16 @@ class Labels:
             return Edit(f"took back: {entry.edit.what}", entry.edit.changed, None, _now())
 
     def edits(self) -> list[Edit]:
+        """The edits of this server, the last one first (at most 200)."""
         with self._lock:
             return [entry.edit for entry in reversed(self._entries.values())]
 
-    def _edit(self, change: Callable[[Gallery], tuple[list[Change], str]]) -> Edit:
+    def _edit(self, change: Callable[[Gallery], Wanted]) -> Edit:
         self._may()
 
         def write(gallery: Gallery) -> tuple[list[Change], str]:
-            changes, what = change(gallery)
+            points, values, what = change(gallery)
+            changes = [found for point in points if (found := change_of(point, values)) is not None]
             write_changes(gallery, changes)
             return changes, what
 
@@ -202,22 +209,21 @@ class Labels:
         if not name.strip():
             number = last_number(gallery, _PREFIX) if "identity" in gallery.fields() else 0
             return f"{_PREFIX}-{number + 1:04d}"
+        return self._free(gallery, name, "; choose another name")
+
+    def _free(self, gallery: Gallery, name: str, advice: str) -> str:
         wanted: str = label_value("identity", self._text(name), gallery.fields())
-        if "identity" in gallery.fields() and gallery.count([Condition("identity", "=", (wanted,))]):
-            raise RefusedError(f"somebody is called {printable(wanted)!r} already; choose another name")
+        if images_of(gallery, wanted):
+            raise RefusedError(f"somebody is called {printable(wanted)!r} already{advice}")
         return wanted
 
 
 def _whole(gallery: Gallery, names: Sequence[str], *, look: bool = False) -> list[StoredPoint]:
     """All points of these identities; ``look``: only whether there are any."""
     for name in names:
-        if "identity" not in gallery.fields() or not gallery.count([Condition("identity", "=", (name,))]):
+        if not images_of(gallery, name):
             raise NotThereError(f"nobody in the gallery is called {printable(name)[:80]!r}")
     return [] if look else list(gallery.scroll([Condition("identity", "=", tuple(names))]))
-
-
-def _changes(points: Sequence[StoredPoint], values: Mapping[str, Any]) -> list[Change]:
-    return [found for point in points if (found := change_of(point, values)) is not None]
 
 
 def _take_back(gallery: Gallery, changes: Sequence[Change]) -> None:

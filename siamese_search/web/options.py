@@ -57,7 +57,6 @@ class Limits:
     points: int = 10_000
     #: Seconds for a request to arrive.
     arrival: float = 20.0
-    #: Requests that are answered at a time, and those of one address in a minute; and failed keys of one.
+    #: Requests that are answered at a time, and those of one address in a minute.
     at_once: int = 32
     per_minute: int = 6000
-    failed_keys: int = 10

@@ -19,6 +19,7 @@ from siamese_search.model.calibration import Calibration
 from siamese_search.retrieval.judging import gallery_calibration
 from siamese_search.web.answers import Cluster, GalleryFacts
 from siamese_search.web.options import ServeOptions
+from siamese_search.web.searching import mark_of
 
 if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery
@@ -35,7 +36,7 @@ Made = TypeVar("Made")
 
 
 class Overview:
-    """See :class:`GalleryService` for the methods."""
+    """What is asked of a gallery as a whole."""
 
     def __init__(self, handle: GalleryHandle, options: ServeOptions) -> None:
         self._handle, self._options = handle, options
@@ -43,7 +44,11 @@ class Overview:
         self._made: OrderedDict[Hashable, tuple[object, Any]] = OrderedDict()
         self._one = threading.Lock()
 
-    def clusters(self, where: Sequence[str], labelled: bool, least: float | None) -> list[Cluster]:
+    def clusters(
+        self, *, where: Sequence[str] = (), labelled: bool = False, least: float | None = None
+    ) -> list[Cluster]:
+        """Proposed identities, as of ``sss cluster`` (kept until the gallery changes)."""
+
         def make() -> list[Cluster]:
             how = {} if least is None else {"least": least}
             model = self._options.model
@@ -63,12 +68,18 @@ class Overview:
 
         return self._once(("clusters", tuple(where), labelled, least), make)
 
-    def gallery_map(self, color: str, method: str | None, where: Sequence[str], limit: int) -> dict[str, Any]:
+    def gallery_map(
+        self, *, color: str = "identity", method: str = "pca", where: Sequence[str] = (), limit: int = 2000
+    ) -> dict[str, Any]:
+        """The JSON of ``sss plot``; each point also has ``id``, ``color`` (``#rrggbb``) and ``entry``, its place in
+        ``legend``: ``[{"label", "color", "count"}]``, the most frequent ``first``, or -1. Where colours stand for
+        numbers there are ``scale`` (low, high) and ``stops``. x, y: 0 to 1.
+        """
         from siamese_search.retrieval.map import STOPS, colouring, placed
 
         def make() -> dict[str, Any]:
             found = retrieval.map_gallery(
-                **self._place, color=color, method=method or "pca", where=list(where), limit=limit
+                **self._place, color=color, method=method, where=list(where), limit=limit
             )
             colours = colouring(found)
             answer = found.to_json()
@@ -82,7 +93,13 @@ class Overview:
 
         return self._once(("map", color, method, tuple(where), limit), make)
 
+    def galleries(self) -> dict[str, Any]:
+        """What the store holds: ``galleries`` of ``sss info --json``."""
+        return maintenance.galleries(store=self._handle.store)
+
     def info(self) -> GalleryFacts:
+        """Counts, model, calibration, storage, failures, evaluation."""
+
         def ask(
             gallery: Gallery, _embedder: Embedder, bundle: Bundle
         ) -> tuple[dict[str, Any], Bundle, Calibration | None]:
@@ -132,7 +149,7 @@ class Overview:
 
     def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What was made for this key before, unless the gallery has changed; one at a time is made."""
-        mark = self._handle.reading(lambda gallery, _embedder, _bundle: _mark(gallery))
+        mark = self._handle.reading(lambda gallery, _embedder, _bundle: mark_of(gallery))
         if not self._one.acquire(timeout=_PATIENCE):
             raise StoreBusyError("others are drawing a map or clusters just now; ask again in a minute")
         try:
@@ -148,10 +165,6 @@ class Overview:
             return made
         finally:
             self._one.release()
-
-
-def _mark(gallery: Gallery) -> tuple[object, ...]:
-    return gallery.model.fingerprint, gallery.count(), gallery.write_mark()
 
 
 def _why(error: Exception) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from siamese_search.api.handle import GalleryHandle
+from siamese_search.errors import UsageError, printable
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.filters import Condition, parse_where
 from siamese_search.gallery.times import bind_to
@@ -17,7 +18,7 @@ from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.ranking import is_somebody
 from siamese_search.web.answers import Candidate, Edit, ReviewItem, ReviewQueue
 from siamese_search.web.labelling import Labels
-from siamese_search.web.searching import point_of
+from siamese_search.web.searching import mark_of, point_of
 
 if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery, StoredPoint
@@ -43,14 +44,14 @@ class _Near:
 class _Table:
     """The queue for some filters. mark: the gallery's, when it was made."""
 
-    mark: object
+    mark: tuple[object, ...]
     rows: list[_Near]
     unlabelled: int
     known: dict[str, StoredPoint] = field(default_factory=dict)
 
 
 class Review:
-    """See :class:`GalleryService` for the methods."""
+    """What was answered no or skipped is kept until the server ends, and can be undone like any edit."""
 
     def __init__(self, handle: GalleryHandle, labels: Labels) -> None:
         self._handle, self._labels = handle, labels
@@ -59,7 +60,8 @@ class Review:
         self._lock = threading.Lock()
         self._table: tuple[tuple[str, ...], _Table] | None = None
 
-    def queue(self, where: Sequence[str], limit: int) -> ReviewQueue:
+    def queue(self, *, where: Sequence[str] = (), limit: int = 20) -> ReviewQueue:
+        """Images without identity, the least certain first."""
         raw = parse_where(where)
 
         def answer(gallery: Gallery, _embedder: Embedder, bundle: Bundle) -> ReviewQueue:
@@ -102,24 +104,19 @@ class Review:
 
     def _of(self, gallery: Gallery, where: tuple[str, ...], bound: Sequence[Condition]) -> _Table:
         """The table, made anew once the gallery has changed; its neighbours stay where only labels have."""
-        mark = (gallery.model.fingerprint, gallery.count(), gallery.write_mark())
+        mark = mark_of(gallery)
         with self._lock:
             held = self._table
         if held is not None and held[0] == where and held[1].mark == mark and mark[2] is not None:
             return held[1]
         waiting, unlabelled = _without_identity(gallery, bound)
-        former = {row.point.id: row for row in held[1].rows} if held is not None and held[0] == where else {}
+        same = held is not None and held[0] == where and held[1].mark[:2] == mark[:2]
+        former = {row.point.id: row for row in held[1].rows} if held is not None and same else {}
         rows = []
         lacking = []
         for point in waiting:
             before = former.get(point.id)
-            if (
-                before is not None
-                and before.point.payload.get("crc") == point.payload.get("crc")
-                and (
-                    held is not None and held[1].mark[:2] == mark[:2]  # type: ignore[index]
-                )
-            ):
+            if before is not None and before.point.payload.get("crc") == point.payload.get("crc"):
                 rows.append(_Near(point, before.nearest))
             else:
                 lacking.append(point)
@@ -138,13 +135,23 @@ class Review:
             self._table = (where, table)
         return table
 
-    def yes(self, point: str, candidate: str) -> Edit:
-        return self._labels.same(point, candidate)
+    def answer(self, answer: str, point: str, candidate: str = "") -> Edit:
+        """``yes``: the image shows whom the image ``candidate`` shows, and where neither is known, a new identity;
+        ``no``: it does not, and the next candidate is asked about; ``new``: somebody new; ``skip``: it comes last.
+        """
+        if answer in ("yes", "no") and not candidate:
+            raise UsageError(f"a {answer} needs the candidate that it is about")
+        if answer == "yes":
+            return self._labels.same(point, candidate)
+        if answer == "no":
+            return self._no(point, candidate)
+        if answer == "new":
+            return self._labels.new(point)
+        if answer == "skip":
+            return self._skip(point)
+        raise UsageError(f"an answer is yes, no, new or skip, not {printable(answer)[:60]!r}")
 
-    def new(self, point: str) -> Edit:
-        return self._labels.new(point)
-
-    def no(self, point: str, candidate: str) -> Edit:
+    def _no(self, point: str, candidate: str) -> Edit:
         identifier, other = point_of(point), point_of(candidate)
 
         def look(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> tuple[str, str]:
@@ -161,7 +168,7 @@ class Review:
         self._refused.setdefault(identifier, set()).add(group)
         return edit
 
-    def skip(self, point: str) -> Edit:
+    def _skip(self, point: str) -> Edit:
         identifier = point_of(point)
 
         def look(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> str:

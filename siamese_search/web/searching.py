@@ -7,7 +7,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,7 @@ from PIL import Image
 from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import NotThereError, StoreError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
-from siamese_search.gallery.filters import parse_where
+from siamese_search.gallery.filters import Condition, parse_where
 from siamese_search.gallery.times import bind_to
 from siamese_search.io.images import decode_image, resized
 from siamese_search.model.centres import centred
@@ -59,10 +59,8 @@ def cropped(pixels: Pixels, crop: Crop | None) -> Pixels:
     """The part of an image, uint8 [h, w, 3]. Raises UsageError for a box that is none."""
     if crop is None:
         return pixels
-    sides = (crop.left, crop.top, crop.right, crop.bottom)
-    if not (
-        all(0 <= one <= 1 for one in sides) and crop.left < crop.right and crop.top < crop.bottom
-    ):  # nor NaN
+    within = all(0 <= one <= 1 for one in astuple(crop))
+    if not (within and crop.left < crop.right and crop.top < crop.bottom):  # nor NaN
         raise UsageError(
             "a crop is left, top, right and bottom from 0 to 1, left of right and top above bottom"
         )
@@ -73,7 +71,9 @@ def cropped(pixels: Pixels, crop: Crop | None) -> Pixels:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class Kept:
+    """An upload that is kept. picture: at most 1,024 pixels in each direction, uncropped."""
+
     name: str
     pixels: Pixels  # as the network takes them
     picture: Picture
@@ -88,11 +88,14 @@ class Searching:
         self._handle, self._limits = handle, limits
         #: Of the network's images, as far as is known; a gallery that is indexed anew may have another.
         self._size: tuple[int, int] | None = None
-        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._lock = threading.Lock()
 
     def search(self, question: Question, options: SearchOptions) -> list[QueryResult]:
-        """See :meth:`GalleryService.search`."""
+        """Answers as of ``sss search``; each result has the point's ``id``.
+
+        options: k, where, group_by, exclude_self, min_score, fmr, rerank, candidates, flip and together count.
+        """
         self._check(question, options.k)
         where = [options.where] if isinstance(options.where, str) else list(options.where)
         raw = parse_where(where)
@@ -135,20 +138,22 @@ class Searching:
 
         return self._handle.reading(answer)
 
-    def keep(self, uploads: Sequence[Upload], crop: Crop | None) -> list[str]:
-        """See :meth:`GalleryService.keep`."""
+    def keep(self, uploads: Sequence[Upload], crop: Crop | None = None) -> list[str]:
+        """Decode images and keep them in memory (the last 1,000): one token each, for a URL.
+
+        crop: of the first image. ``Question(kept=tokens)`` searches for them; a token that has gone is NotThereError.
+        """
         self._check(Question(uploads=tuple(uploads)), 1)
         whole = [self._decode(one, (_SHOWN, _SHOWN), fit=True) for one in uploads]
         ready = self._decoded(uploads, crop, self._size_now())
         tokens = []
         for number, ((name, pixels), shown) in enumerate(zip(ready, whole, strict=True)):
             part = None if number else crop
-            tokens.append(
-                self._add(_Kept(name, pixels, encoded(shown), part, pixels if part is None else None))
-            )
+            kept = Kept(name, pixels, encoded(shown), part, pixels if part is None else None)
+            tokens.append(self._add(kept))
         return tokens
 
-    def kept(self, token: str) -> _Kept:
+    def kept(self, token: str) -> Kept:
         """What a token stands for."""
         with self._lock:
             found = self._kept.get(token)
@@ -159,14 +164,14 @@ class Searching:
         return found
 
     def recrop(self, token: str, crop: Crop | None) -> str:
-        """See :meth:`GalleryService.recrop`."""
+        """A new token for another part of a kept image."""
         held = self.kept(token)
         if crop is None and held.whole is not None:
             return self._add(replace(held, pixels=held.whole, crop=None))
         pixels = resized(cropped(decode_image(held.picture.data), crop), self._size_now())
         return self._add(replace(held, pixels=pixels, crop=crop))
 
-    def _add(self, one: _Kept) -> str:
+    def _add(self, one: Kept) -> str:
         token = secrets.token_urlsafe(12)
         with self._lock:
             self._kept[token] = one
@@ -238,6 +243,16 @@ def point_of(text: str) -> str:
         return str(uuid.UUID(text))
     except (ValueError, AttributeError):
         raise NotThereError(f"{printable(text)[:80]!r} is not the id of an image") from None
+
+
+def images_of(gallery: Gallery, identity: str) -> int:
+    """How many images an identity has; 0 where there is nobody by that name."""
+    return gallery.count([Condition("identity", "=", (identity,))]) if "identity" in gallery.fields() else 0
+
+
+def mark_of(gallery: Gallery) -> tuple[object, ...]:
+    """What changes with the gallery; the last is ``None`` where nobody can say."""
+    return gallery.model.fingerprint, gallery.count(), gallery.write_mark()
 
 
 def _embedded(searcher: Searcher, images: _Images, flip: bool) -> list[Probe]:

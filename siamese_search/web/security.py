@@ -1,13 +1,10 @@
-"""Who may ask, and who may change: the key, sessions and the tokens of forms.
-
-A page that changes something is a POST with ``csrf_token`` (a form field, or the header ``X-CSRF-Token``), and its
-route has the dependency :func:`checked_write`.
-"""
+"""Who may ask, and who may change: the key, sessions, the tokens of forms, and the names of the server."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import ipaddress
 import os
 import secrets
 import stat
@@ -17,24 +14,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fastapi import HTTPException, Request
-
 from siamese_search.errors import UsageError, printable
 from siamese_search.io.files import read_regular
 
 VARIABLE = "SSS_SERVE_KEY"
+METRICS_VARIABLE = "SSS_SERVE_METRICS_KEY"
 _SHORTEST_KEY = 16
 #: Seconds that a session lasts.
 _LASTS = 12 * 3600
 _MOST_ADDRESSES = 10_000
+_LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 def read_key(
-    key_file: str | os.PathLike[str] | None, environment: Mapping[str, str] = os.environ
+    key_file: str | os.PathLike[str] | None,
+    environment: Mapping[str, str] = os.environ,
+    variable: str = VARIABLE,
 ) -> str | None:
     """The key: of the file, else of the variable; ``None`` for none. Raises UsageError for one that protects nobody."""
     if key_file is None:
-        key, origin = environment.get(VARIABLE, ""), VARIABLE
+        key, origin = environment.get(variable, ""), variable
         if not key:
             return None
     else:
@@ -72,10 +71,18 @@ class Visit:
 
 
 class Security:
-    """The key of this server, if there is one; signs sessions and tokens. failed: keys that one address may try."""
+    """The key of this server, if there is one; signs sessions and tokens. failed: keys that one address may try.
 
-    def __init__(self, key: str | None, failed: int = 10) -> None:
-        self.key = key
+    metrics_key: of who may read the metrics and nothing else. Raises UsageError where it is the key, or there is none.
+    """
+
+    def __init__(self, key: str | None, failed: int = 10, metrics_key: str | None = None) -> None:
+        if metrics_key is not None and key in (metrics_key, None):
+            raise UsageError(
+                f"{METRICS_VARIABLE} opens the metrics of a server that asks for a key: set {VARIABLE}, too, to another"
+                " one"
+            )
+        self.key, self._metrics_key = key, metrics_key
         # Of a key, so that a restart signs nobody out.
         made_of = secrets.token_bytes(32) if key is None else key.encode()
         self._secret = hmac.digest(made_of, b"sss serve sessions", "sha256")
@@ -85,10 +92,11 @@ class Security:
 
     def knows(self, key: str) -> bool:
         """Whether this is the key, in the same time for every other one."""
-        own = hashlib.sha256((self.key or "").encode()).digest()
-        return hmac.compare_digest(hashlib.sha256(key.encode("utf-8", "replace")).digest(), own) and (
-            self.key is not None
-        )
+        return _same(key, self.key)
+
+    def knows_for_metrics(self, key: str) -> bool:
+        """Whether this key opens the metrics."""
+        return _same(key, self._metrics_key)
 
     def blocked(self, address: str) -> bool:
         """Whether this address has tried too many keys in the last minute."""
@@ -133,38 +141,32 @@ class Security:
         return hmac.new(self._secret, f"{what}:{text}".encode("utf-8", "replace"), "sha256").hexdigest()
 
 
+def _same(given: str, own: str | None) -> bool:
+    sums = (hashlib.sha256(key.encode("utf-8", "replace")).digest() for key in (given, own or ""))
+    return hmac.compare_digest(*sums) and own is not None
+
+
 def cookie_name(scope_host: str) -> str:
     """Browsers keep cookies by name and host, not by port: two servers of one machine must not share one."""
     port = scope_host.rpartition(":")[2]
     return f"sss_session_{port}" if port.isdecimal() and len(port) < 6 else "sss_session"
 
 
-def csrf_token(request: Request) -> str:
-    """The token that this visitor's forms carry."""
-    visit: Visit = request.scope["sss.visit"]
-    visit.shown = True
-    security: Security = request.app.state.security
-    return security.token(visit.session)
-
-
-async def checked_write(request: Request) -> None:
-    """A dependency: refuses (403) what does not come from a page of ours, or from a program with the key.
-
-    Where there is no key, a program is who sends nothing that browsers send; a page of another site cannot do that.
+def allowed_hosts(host: str, named: tuple[str, ...]) -> frozenset[str] | None:
+    """Against DNS rebinding: a server of this machine answers to its own names only, any other to those that are
+    named, and where none is to all, for it has a key.
     """
-    visit: Visit = request.scope["sss.visit"]
-    if visit.bearer:
-        return
-    if request.app.state.security.key is None and visit.program and request.url.path.startswith("/api/"):
-        return
-    given = request.headers.get("x-csrf-token")
-    if given is None and request.headers.get("content-type", "").startswith(
-        ("application/x-www-form-urlencoded", "multipart/form-data")
-    ):
-        field = (await request.form()).get("csrf_token")
-        given = field if isinstance(field, str) else None
-    own = request.app.state.security.token(visit.session)
-    if given is None or not hmac.compare_digest(given.encode("utf-8", "replace"), own.encode()):
-        raise HTTPException(
-            403, "this form is too old or not ours: load the page again, and send it once more"
-        )
+    further = {name.lower() for name in named}
+    if is_loopback(host):
+        return frozenset(_LOCAL | further)
+    return frozenset(_LOCAL | further) if further else None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

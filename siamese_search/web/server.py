@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import signal
 import socket
@@ -9,10 +10,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from siamese_search.errors import MissingExtraError, SiameseSearchError, UsageError, printable
 from siamese_search.web.options import ServeOptions
+from siamese_search.web.security import METRICS_VARIABLE, VARIABLE, Security, is_loopback, read_key
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from siamese_search.web.service import GalleryService
 
 #: Connections at a time; who comes later is told that the server is busy.
 _MOST_CONNECTIONS = 256
@@ -25,18 +33,11 @@ def serve(options: ServeOptions, *, started: Callable[[str], None] = lambda _url
 
     Raises UsageError (a port that is taken, an address that needs a key), MissingExtraError.
     """
-    try:
-        import fastapi  # noqa: F401
-        import multipart  # noqa: F401 - FastAPI asks for it when it makes the routes
-        import prometheus_client  # noqa: F401
-        import uvicorn
-    except ModuleNotFoundError:
-        raise MissingExtraError("sss serve", "web") from None
-
-    from siamese_search.web.guard import is_loopback
-    from siamese_search.web.security import VARIABLE, read_key
+    if not all(map(find_spec, ("fastapi", "multipart", "prometheus_client", "uvicorn"))):
+        raise MissingExtraError("sss serve", "web")
 
     key = read_key(options.key_file)
+    security = Security(key, metrics_key=read_key(None, variable=METRICS_VARIABLE))
     if key is None and not is_loopback(options.host):
         raise UsageError(
             f"--host {printable(options.host)} is reached from other machines: set {VARIABLE}, or name a file of"
@@ -44,35 +45,13 @@ def serve(options: ServeOptions, *, started: Callable[[str], None] = lambda _url
         )
     listening = _listen(options.host, options.port)
     with listening:
-        from siamese_search.web.service import GalleryService
+        with _uncollected():
+            from siamese_search.web.service import GalleryService
 
-        service = GalleryService(options)
-        warming = threading.Thread(target=_warm, args=(service,), name="warm", daemon=True)
-        warming.start()
-        from siamese_search.web.app import create_app
-
-        class Server(uvicorn.Server):
-            @contextmanager
-            def capture_signals(self) -> Iterator[None]:
-                """As uvicorn's own, but the end is a clean one: the signal is not raised again."""
-                before = {
-                    one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)
-                }
-                try:
-                    yield
-                finally:
-                    for one, handler in before.items():
-                        signal.signal(one, handler)
-
-        config = uvicorn.Config(
-            create_app(service, key),
-            log_level="warning",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-            limit_concurrency=_MOST_CONNECTIONS,
-            timeout_graceful_shutdown=_GRACE,
-        )
+            service = GalleryService(options)
+            # The gallery is opened and the network loaded while what speaks HTTP is imported.
+            threading.Thread(target=_warm, args=(service,), name="warm", daemon=True).start()
+            server = _server(service, security)
         url = _url(options.host, listening.getsockname()[1])
         started(url)
         if options.open:
@@ -80,12 +59,54 @@ def serve(options: ServeOptions, *, started: Callable[[str], None] = lambda _url
 
             threading.Timer(0.5, webbrowser.open, (url,)).start()
         try:
-            Server(config).run(sockets=[listening])
+            server.run(sockets=[listening])
         finally:
             service.close()
 
 
-def _warm(service: Any) -> None:
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """What is made meanwhile stays as long as the process: a start is shorter that does not look for garbage in it
+    again and again, and so is each later collection.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _server(service: GalleryService, security: Security) -> uvicorn.Server:
+    import uvicorn
+
+    from siamese_search.web.app import create_app
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            """As uvicorn's own, but the end is a clean one: the signal is not raised again."""
+            before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
+            try:
+                yield
+            finally:
+                for one, handler in before.items():
+                    signal.signal(one, handler)
+
+    config = uvicorn.Config(
+        create_app(service, security),
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        ws="none",
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE,
+    )
+    return Server(config)
+
+
+def _warm(service: GalleryService) -> None:
     """Load while the first visitor is still on the way; what fails is said, and tried again by who asks."""
     try:
         service.warm()

@@ -26,9 +26,8 @@ from siamese_search.gallery.qdrant.address import KEY_VARIABLE, check_encryption
 from siamese_search.gallery.qdrant.connection import OLDEST_VERSION
 from siamese_search.settings import load_settings
 from siamese_search.web.app import create_app
-from siamese_search.web.guard import is_loopback
 from siamese_search.web.options import ServeOptions
-from siamese_search.web.security import VARIABLE
+from siamese_search.web.security import METRICS_VARIABLE, VARIABLE, Security, is_loopback
 from siamese_search.web.service import GalleryService
 
 from .kube import KUBERNETES, Manifest, build, documents, follow, matches, templates, validate
@@ -38,6 +37,8 @@ DIRECTORIES = ["", "job", "job-gpu", "ray", "serve"]
 SECRET = {"name": "qdrant-api-key", "key": "api-key"}
 #: Of ``sss serve``: what visitors have to know.
 SERVE_SECRET = {"name": "sss-serve-key", "key": "serve-key"}
+METRICS_SECRET = {"name": "sss-serve-metrics-key", "key": "metrics-key"}
+SECRETS = {VARIABLE: SERVE_SECRET, METRICS_VARIABLE: METRICS_SECRET}
 Invalid = (jsonschema.ValidationError, kubernetes_validate.ValidationError)
 
 
@@ -314,7 +315,7 @@ def test_the_web_service_answers_its_probes(everything: list[Manifest], tmp_path
     [container] = the(everything, "Deployment", "sss-serve")["spec"]["template"]["spec"]["containers"]
     options = ServeOptions(host="0.0.0.0", allow_host=("gallery.example.com",), store=tmp_path / "none")
     service = GalleryService(options)
-    app = create_app(service, "a key that is long enough".replace(" ", "-"))
+    app = create_app(service, Security("a key that is long enough".replace(" ", "-")))
     # No gallery yet: alive, and not ready.
     wanted = {"startupProbe": 200, "livenessProbe": 200, "readinessProbe": 503}
     with TestClient(app, base_url="http://10.0.0.7:8000") as client:
@@ -353,10 +354,10 @@ def test_everything_that_is_named_is_there(everything: list[Manifest], values: d
                 section, name = source["resourceFieldRef"]["resource"].split(".")
                 assert name in container["resources"][section]
             if "secretKeyRef" in source:
-                assert source["secretKeyRef"] == (SERVE_SECRET if variable["name"] == VARIABLE else SECRET)
+                assert source["secretKeyRef"] == SECRETS.get(variable["name"], SECRET)
     assert values["apiKey"]["valueFrom"]["secretKeyRef"] == SECRET
     for example, secret in zip(
-        documents(KUBERNETES / "secret.example.yaml"), (SECRET, SERVE_SECRET), strict=True
+        documents(KUBERNETES / "secret.example.yaml"), (SECRET, SERVE_SECRET, METRICS_SECRET), strict=True
     ):
         validate(example)
         assert (example["metadata"]["name"], list(example["stringData"])) == (secret["name"], [secret["key"]])
@@ -536,14 +537,14 @@ def test_prometheus_finds_the_metrics_of_every_worker(everything: list[Manifest]
     assert any(port["port"] == 9464 for rule in policy["ingress"] for port in rule.get("ports", []))
 
 
-def test_prometheus_has_the_key_of_the_web_service(everything: list[Manifest]) -> None:
+def test_prometheus_has_the_key_of_the_web_services_metrics(everything: list[Manifest]) -> None:
     pod = the(everything, "Deployment", "sss-serve")["spec"]["template"]
     [container] = pod["spec"]["containers"]
     [endpoint] = the(everything, "PodMonitor", "sss-serve")["spec"]["podMetricsEndpoints"]
     assert matches(the(everything, "PodMonitor", "sss-serve")["spec"]["selector"], pod["metadata"]["labels"])
     [port] = container["ports"]
     assert (port["name"], endpoint["path"]) == (endpoint["port"], "/metrics")
-    [key] = [one["valueFrom"] for one in container["env"] if one["name"] == "SSS_SERVE_KEY"]
+    [key] = [one["valueFrom"] for one in container["env"] if one["name"] == METRICS_VARIABLE]
     assert endpoint["authorization"] == {"type": "Bearer", "credentials": key["secretKeyRef"]}
     others = [
         one

@@ -16,7 +16,7 @@ from ingest.__main__ import command as worker
 from ingest.service.metrics import Metrics
 from siamese_search.gallery.qdrant.address import FILE_VARIABLE, KEY_VARIABLE
 from siamese_search.settings import ENV_PREFIX, SERVER_KEYS, Settings, load_settings
-from siamese_search.web.security import VARIABLE as SERVE_VARIABLE
+from siamese_search.web import security
 
 Accepts = Callable[[list[str]], None]
 _ASSIGNMENT = re.compile(r"\w+=.*")
@@ -143,7 +143,7 @@ def test_settings_in_the_text_load_and_are_those_of_the_file(
 
 def test_variables_of_sss_are_known(deploy: Path) -> None:
     known = {ENV_PREFIX + field.name.upper() for field in fields(Settings)} | {KEY_VARIABLE, FILE_VARIABLE}
-    known.add(SERVE_VARIABLE)
+    known |= {security.VARIABLE, security.METRICS_VARIABLE}
     known |= {f"{ENV_PREFIX}SERVER_{key.upper()}" for key in SERVER_KEYS}
     known |= {f"{ENV_PREFIX}INGEST_{parameter.name.upper()}" for parameter in worker.params if parameter.name}
     for path in deploy.rglob("*"):

@@ -46,14 +46,13 @@ def make_gallery(place: Path) -> dict[str, list[str]]:
 
 
 @contextmanager
-def serving(store: Path, *options: str, key: str | None = None) -> Iterator[str]:
-    """The address of a server of its own process, once it is ready."""
+def serving(store: Path, *options: str, **variables: str) -> Iterator[str]:
+    """The address of a server of its own process, once it is ready. variables: of its environment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("SSS_")}
-    if key is not None:
-        environment["SSS_SERVE_KEY"] = key
+    environment |= variables
     log = store.parent / f"serve-{port}.log"
     command = [sys.executable, "-m", "siamese_search", "serve", "--store", str(store), "--port", str(port)]
     with log.open("w") as sink:

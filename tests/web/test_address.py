@@ -13,7 +13,7 @@ pytest.importorskip("fastapi", reason="the [web] extra is not installed")
 from siamese_search.errors import UsageError
 from siamese_search.gallery.filters import RawCondition, parse_where
 from siamese_search.web.pages.address import KS, Asked
-from siamese_search.web.pages.views import seen_other
+from siamese_search.web.views import seen_other
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 #: What a filter can hold: a field and a value are trimmed, so they have no spaces around them here.

@@ -16,15 +16,57 @@ PAGES = [
 ]
 
 
+#: What can be used and has no name to be read aloud.
+NAMELESS = """[...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, summary, img, canvas")]
+  .filter((one) => one.checkVisibility() && !one.matches("a img, header img") && !(one.innerText?.trim()
+    || one.ariaLabel || one.alt || one.labels?.length || one.querySelector("img[alt]:not([alt=''])")))
+  .map((one) => one.outerHTML.slice(0, 200))"""
+#: Words below 4.5 to 1 (large ones below 3), and edges of fields below 3 to 1, by the formula of WCAG 2.
+PALE = """() => {
+  const numbers = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = (rgb) => rgb.slice(0, 3).map((one) => one / 255)
+    .map((one) => (one <= 0.04045 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, one, place) => sum + one * [0.2126, 0.7152, 0.0722][place], 0);
+  const behind = (one) => {
+    for (let at = one; at; at = at.parentElement) {
+      const colour = getComputedStyle(at).backgroundColor;
+      if (colour.startsWith("rgb") && (numbers(colour)[3] ?? 1) === 1) return numbers(colour);
+    }
+    return [255, 255, 255];
+  };
+  const ratio = (one, other) => {
+    const [low, high] = [light(one), light(other)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
+  const found = [];
+  for (const one of document.body.querySelectorAll("*")) {
+    if (!one.checkVisibility({opacityProperty: true}) || one.closest("svg, canvas, :disabled")) continue;
+    const style = getComputedStyle(one);
+    const words = [...one.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    const least = parseFloat(style.fontSize) >= 24 ? 3 : 4.5;
+    if (words && ratio(numbers(style.color), behind(one)) < least) found.push(one.outerHTML.slice(0, 160));
+    if (one.matches("input[type=text], input[type=search], input[type=password], select")
+        && ratio(numbers(style.borderTopColor), behind(one.parentElement)) < 3) found.push(one.outerHTML.slice(0, 160));
+  }
+  return found;
+}"""
+
+
 def test_every_page_on_a_telephone_in_light_and_dark(read_server, tab):
     page = tab(read_server, viewport={"width": 390, "height": 844}, has_touch=True)
     for path in PAGES[:-1]:
         assert page.goto(path).status == 200, path
         page.wait_for_load_state("networkidle")
-        wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-        assert wide <= 0, f"{path} is {wide} px too wide"
+        for width in (800, 1400, 390):
+            page.set_viewport_size({"width": width, "height": 844})
+            wide = page.evaluate(
+                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            )
+            assert wide <= 0, f"{path} is {wide} px too wide at {width}"
+        assert page.evaluate(NAMELESS) == [], path
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)
+            assert page.evaluate(PALE) == [], (path, scheme)
             paper, ink = page.evaluate(
                 """() => { const style = getComputedStyle(document.body);
                 return [style.backgroundColor, style.color].map((one) => one.match(/\\d+/g).map(Number)); }"""
@@ -146,7 +188,7 @@ def test_the_whole_search_works_by_keyboard(drawn, read_server, tab):
 
 
 def test_a_key_is_asked_for_once(copied, chromium):
-    with serving(copied, key="correct-horse-battery-staple") as address:
+    with serving(copied, SSS_SERVE_KEY="correct-horse-battery-staple") as address:
         context = chromium.new_context(base_url=address)
         page = context.new_page()
         page.goto("/identities")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
 from browsing import CAMERAS, hand_over
+from http_client import Client
 from PIL import Image
+
+from siamese_search.gallery.opening import open_gallery
 
 
 def names(page):
@@ -83,6 +87,41 @@ def test_a_facet_narrows_and_counts_what_is_there(drawn, read_server, tab):
     }
     page.locator(".chip").click()
     page.wait_for_url(lambda url: "where" not in url)
+
+
+def test_images_without_a_camera_are_a_choice_of_their_own(drawn, write_server, tab):
+    address, store = write_server
+    with open_gallery(store) as gallery:
+        seen = {one.id: one.camera for one in gallery.scroll(fields=("camera",))}
+    unseen = sorted(one for one, camera in seen.items() if camera == "2")[:3]
+    client = Client(address)
+    status, edit = client.json("POST", "/api/v1/labels", {"points": unseen, "values": {"camera": None}})
+    assert (status, edit["changed"]) == (200, len(unseen))
+    try:
+        page = tab(address)
+        page.goto("/")
+        hand_over(page, "drop", *drawn.queries["0001"])
+        choices = facet(page, "camera").locator("li a")
+        lacking, second = choices.filter(has_text="no camera"), choices.filter(has_text=re.compile("^2"))
+        assert lacking.locator("em").inner_text() == str(len(unseen))
+        assert int(second.locator("em").inner_text()) == list(seen.values()).count("2") - len(unseen)
+        lacking.click()
+        page.wait_for_url("**where=camera%21%3D*")
+        page.locator(".chip", has_text="camera!=*").wait_for()
+        assert page.locator("ol.cards > li").count() == len(unseen)
+        linked = [one.get_attribute("href") for one in page.locator("ol.cards a.picture").all()]
+        assert sorted(parse_qs(urlsplit(one).query)["like"][0] for one in linked) == unseen
+        assert "camera" not in page.locator("ol.cards").inner_text()
+        assert lacking.get_attribute("aria-current") == "true"
+        second.click()  # one or the other: an image with no camera is in none
+        page.locator(".chip", has_text="camera=2").wait_for()
+        assert set(page.locator("ol.cards .soft > span:first-child").all_inner_texts()) == {"camera 2"}
+        lacking.click()
+        page.locator(".chip", has_text="camera!=*").wait_for()
+        page.go_back()
+        page.locator(".chip", has_text="camera=2").wait_for()
+    finally:
+        assert client.json("POST", "/api/v1/undo", {"undo": edit["undo"]})[0] == 200
 
 
 def test_a_range_narrows(drawn, read_server, tab):

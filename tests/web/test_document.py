@@ -16,9 +16,11 @@ from browsing import serving
 from siamese_search.cli.commands import command_of
 from siamese_search.web.app import create_app
 from siamese_search.web.options import Limits, ServeOptions
+from siamese_search.web.security import METRICS_VARIABLE, Security
 from siamese_search.web.service import GalleryService
 from tests.support.documents import ROOT
 
+KEY = "0123456789abcdef-key"
 TEXT = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
 
 
@@ -52,6 +54,7 @@ def test_its_options_and_paths_exist():
     known = {name for one in command_of("serve").params for name in one.opts}
     for line in re.findall(r"^sss serve .*$", TEXT, re.M):
         assert set(re.findall(r"--[a-z-]+", line)) <= known
+    assert f"`{METRICS_VARIABLE}`" in TEXT
     for named in ("--port", "--read-only", "--ingest-failures", "--evaluation", "--key-file", "--allow-host"):
         assert named in TEXT
         assert named in known
@@ -70,4 +73,7 @@ def test_its_bounds_are_those_of_the_code():
     assert f"{limits.bytes >> 20} MiB a request" in TEXT
     assert f"{limits.pixels // 10**6} megapixels" in TEXT
     assert f"{limits.images} images, {limits.arrival:.0f} seconds to arrive" in TEXT
-    assert limits.failed_keys == 10
+    guarded = Security(KEY)
+    for tried in range(11):
+        assert guarded.blocked("10.0.0.1") == (tried >= 10)  # "Ten wrong ones a minute"
+        guarded.failed("10.0.0.1")

@@ -10,9 +10,8 @@ pytest.importorskip("fastapi", reason="the [web] extra is not installed")
 
 from siamese_search.errors import UsageError
 from siamese_search.web import security
-from siamese_search.web.guard import allowed_hosts, is_loopback
-from siamese_search.web.login import _local
-from siamese_search.web.security import Security, cookie_name, read_key
+from siamese_search.web.security import Security, allowed_hosts, cookie_name, is_loopback, read_key
+from siamese_search.web.views import local
 
 KEY = "0123456789abcdef-key"
 
@@ -51,6 +50,17 @@ def test_only_the_key_is_known():
     assert guarded.knows(KEY)
     assert not any(map(guarded.knows, ["", KEY[:-1], KEY + "x", KEY.upper(), "\udcff"]))
     assert not Security(None).knows("")
+
+
+def test_the_metrics_have_a_key_of_their_own_or_none():
+    guarded = Security(KEY, metrics_key="metrics-0123456789")
+    assert guarded.knows_for_metrics("metrics-0123456789")
+    assert not guarded.knows("metrics-0123456789")
+    assert not any(map(guarded.knows_for_metrics, ["", KEY, "metrics"]))
+    assert not Security(KEY).knows_for_metrics("")
+    for key in (None, "metrics-0123456789"):
+        with pytest.raises(UsageError, match="SSS_SERVE_METRICS_KEY opens the metrics of a server that asks"):
+            Security(key, metrics_key="metrics-0123456789")
 
 
 def test_a_session_is_ours_or_none():
@@ -116,9 +126,9 @@ def test_a_server_of_this_machine_answers_to_its_own_names():
 
 
 def test_signing_in_leads_to_pages_of_ours_only():
-    assert _local("/identity?name=a%20b") == "/identity?name=a%20b"
+    assert local("/identity?name=a%20b") == "/identity?name=a%20b"
     for elsewhere in ("//example.org", "/\\example.org", "https://example.org", "", "/a\r\nset-cookie: x"):
-        assert _local(elsewhere) == "/"
+        assert local(elsewhere) == "/"
 
 
 def test_two_servers_of_one_machine_have_two_cookies():

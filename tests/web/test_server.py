@@ -22,6 +22,7 @@ from http_client import Client, multipart, snapshot
 import siamese_search as sss
 
 KEY = "correct-horse-battery"
+METRICS_KEY = "count-the-horses"
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +33,8 @@ def open_server(drawn):
 
 @pytest.fixture(scope="module")
 def locked(drawn):
-    with serving(drawn.store, "--read-only", key=KEY) as address:
+    variables = {"SSS_SERVE_KEY": KEY, "SSS_SERVE_METRICS_KEY": METRICS_KEY}
+    with serving(drawn.store, "--read-only", **variables) as address:
         yield Client(address)
 
 
@@ -104,6 +106,14 @@ def test_prometheus_scrapes_by_address_with_the_key_alone(open_server, locked):
     assert locked.ask("GET", "/metrics", host="10.1.2.3:8000")[0] == 401
     assert locked.ask("GET", "/", host="10.1.2.3:8000", **bearer)[0] == 421
     assert open_server.ask("GET", "/metrics", host="10.1.2.3:8000")[0] == 421
+
+
+def test_prometheus_needs_no_key_that_opens_more(locked):
+    bearer = {"authorization": f"Bearer {METRICS_KEY}"}
+    assert locked.ask("GET", "/metrics", host="10.1.2.3:8000", **bearer)[0] == 200
+    for path in ("/", "/api/v1/facets", "/metrics/"):
+        assert locked.ask("GET", path, **bearer)[0] == 401, path
+    assert locked.json("POST", "/api/v1/undo", {"undo": "x"}, **bearer)[0] == 401
 
 
 def test_pages_of_other_sites_neither_read_nor_write(drawn, open_server):
@@ -228,6 +238,7 @@ def started(store, *options, **environment):
     (["--host", "0.0.0.0"], {}, "is reached from other machines: set SSS_SERVE_KEY"),
     (["--host", "0.0.0.0"], {"SSS_SERVE_KEY": "short"}, "at least 16 letters"),
     (["--host", "192.0.2.1"], {"SSS_SERVE_KEY": KEY}, "cannot listen at 192.0.2.1"),
+    ([], {"SSS_SERVE_METRICS_KEY": METRICS_KEY}, "set SSS_SERVE_KEY, too, to another one"),
     (["--port", "70000"], {}, "70000"),
 ])  # fmt: skip
 def test_it_refuses_to_start_in_one_line(drawn, options, environment, said):

@@ -70,43 +70,49 @@ def same(answer, other):
 ])  # fmt: skip
 def test_an_upload_finds_what_its_file_finds(drawn, reads, how):
     path = photo(drawn)
-    (found,) = reads.search(Question(uploads=(upload(path),)), SearchOptions(k=5, **how))
+    (found,) = reads.searching.search(Question(uploads=(upload(path),)), SearchOptions(k=5, **how))
     (expected,) = sss.search(path, store=drawn.store, k=5, **how)
     assert same(found, expected)
     assert found.verdict == expected.verdict
     assert found.no_verdict == expected.no_verdict
     assert ("--flip" in found.no_verdict) == ("flip" in how)
     assert found.results[0].id
-    (token,) = reads.keep([upload(path)])
-    assert same(reads.search(Question(kept=(token,)), SearchOptions(k=5, **how))[0], expected)
+    (token,) = reads.searching.keep([upload(path)])
+    assert same(reads.searching.search(Question(kept=(token,)), SearchOptions(k=5, **how))[0], expected)
 
 
 def test_an_upload_is_read_anew_once_the_gallery_has_a_model_of_another_input_size(drawn, reads):
     """Uploads are decoded before the server's turn, as the last network took them."""
     question = Question(uploads=(upload(photo(drawn)),))
     (expected,) = sss.search(photo(drawn), store=drawn.store, k=5)
-    reads._searching._size = (64, 32)
+    reads.searching._size = (64, 32)
     for _ in range(2):
-        assert same(reads.search(question, SearchOptions(k=5))[0], expected)
-    assert list(reads._searching._size) == list(reads.info().model["input_size"])
+        assert same(reads.searching.search(question, SearchOptions(k=5))[0], expected)
+    assert list(reads.searching._size) == list(reads.overview.info().model["input_size"])
 
 
 def test_several_fuse_and_others_push_away(drawn, reads):
     one, two, other = (Path(paths[0]) for paths in list(drawn.queries.values())[:3])
-    fused = reads.search(Question(uploads=(upload(one), upload(two))), SearchOptions(k=5, together=True))
+    fused = reads.searching.search(
+        Question(uploads=(upload(one), upload(two))), SearchOptions(k=5, together=True)
+    )
     assert same(fused[0], sss.search(one, two, store=drawn.store, k=5, together=True)[0])
-    away = reads.search(Question(uploads=(upload(one),), away_uploads=(upload(other),)), SearchOptions(k=5))
+    away = reads.searching.search(
+        Question(uploads=(upload(one),), away_uploads=(upload(other),)), SearchOptions(k=5)
+    )
     assert same(away[0], sss.search(one, store=drawn.store, k=5, unlike=other)[0])
     assert away[0].verdict is None
 
 
 def test_an_image_of_the_gallery_is_a_query_but_no_answer(drawn, reads, stored):
     point, (payload, vector) = sorted(stored.items())[0]
-    (found,) = reads.search(Question(points=(point,)), SearchOptions(k=5))
+    (found,) = reads.searching.search(Question(points=(point,)), SearchOptions(k=5))
     (expected,) = sss.search(like=payload["key"], store=drawn.store, k=5)
     assert same(found, expected)
     assert point not in [one.id for one in found.results]
-    (nearest,) = reads.search(Question(vectors=(tuple(3 * vector.astype(float)),)), SearchOptions(k=1))
+    (nearest,) = reads.searching.search(
+        Question(vectors=(tuple(3 * vector.astype(float)),)), SearchOptions(k=1)
+    )
     assert nearest.results[0].id == point
     assert nearest.results[0].score == pytest.approx(1, abs=1e-4)
 
@@ -118,17 +124,17 @@ def test_a_crop_is_a_search_for_that_part(drawn, reads, tmp_path):
     part = tmp_path / "part.png"
     image.crop((0, 0, width, height // 2)).save(part)
     crop = Crop(0, 0, 1, (height // 2) / height)
-    (found,) = reads.search(Question(uploads=(upload(path),), crop=crop), SearchOptions(k=3))
+    (found,) = reads.searching.search(Question(uploads=(upload(path),), crop=crop), SearchOptions(k=3))
     assert same(found, sss.search(part, store=drawn.store, k=3)[0])
-    (whole,) = reads.keep([upload(path)])
-    cut = reads.recrop(whole, crop)
-    assert reads.kept_crop(cut) == crop
-    assert reads.kept_crop(whole) is None
-    again = reads.search(Question(kept=(cut,)), SearchOptions(k=3))[0]
+    (whole,) = reads.searching.keep([upload(path)])
+    cut = reads.searching.recrop(whole, crop)
+    assert reads.searching.kept(cut).crop == crop
+    assert reads.searching.kept(whole).crop is None
+    again = reads.searching.search(Question(kept=(cut,)), SearchOptions(k=3))[0]
     assert again.results[0].score == pytest.approx(found.results[0].score, abs=0.02)
     for box in (Crop(0.5, 0, 0.5, 1), Crop(0, 0, 2, 1), Crop(0, float("nan"), 1, 1), Crop(-0.1, 0, 1, 1)):
         with pytest.raises(UsageError, match="a crop is"):
-            reads.search(Question(uploads=(upload(path),), crop=box), SearchOptions(k=3))
+            reads.searching.search(Question(uploads=(upload(path),), crop=box), SearchOptions(k=3))
 
 
 def test_what_cannot_be_asked(drawn, reads, stored):
@@ -145,9 +151,9 @@ def test_what_cannot_be_asked(drawn, reads, stored):
         (Question(uploads=(Upload(b"", "a.jpg"),)), ImageError, "empty"),
     ]:
         with pytest.raises(error, match=text):
-            reads.search(question, SearchOptions(k=3))
+            reads.searching.search(question, SearchOptions(k=3))
     with pytest.raises(UsageError, match="1 to 200"):
-        reads.search(Question(points=(some,)), SearchOptions(k=201))
+        reads.searching.search(Question(points=(some,)), SearchOptions(k=201))
 
 
 def test_uploads_are_bounded_in_pixels(drawn):
@@ -165,17 +171,17 @@ def test_kept_uploads_are_the_latest(drawn, monkeypatch):
     monkeypatch.setattr(searching, "_KEPT", 2)
     service = GalleryService(ServeOptions(store=str(drawn.store)))
     try:
-        first, second, third = (service.keep([upload(photo(drawn))])[0] for _ in range(3))
+        first, second, third = (service.searching.keep([upload(photo(drawn))])[0] for _ in range(3))
         with pytest.raises(NotThereError):
-            service.kept_picture(first)
-        assert service.kept_picture(second)
-        assert service.kept_picture(third)
+            service.searching.kept(first)
+        assert service.searching.kept(second).picture
+        assert service.searching.kept(third).picture
     finally:
         service.close()
 
 
 def test_facets_count_what_is_there(reads, stored):
-    facets = {one.field: one for one in reads.facets(["camera=1"], values=3)}
+    facets = {one.field: one for one in reads.holdings.facets(["camera=1"], values=3)}
     there = [payload for payload, _ in stored.values() if payload["camera"] == "1"]
     assert list(facets)[:2] == ["identity", "camera"]
     assert not {"key", "path", "crc", "source", "size"} & set(facets)
@@ -190,20 +196,24 @@ def test_the_list_of_identities_has_all_and_pages(reads, stored):
     counts = Counter(
         p["identity"] for p, _ in stored.values() if p.get("identity") not in (None, "0000", "-1")
     )
-    rows, total = reads.identities(limit=500)
+    rows, total = reads.holdings.identities(limit=500)
     assert total == len(counts)
     assert {one.name: one.images for one in rows} == dict(counts)
-    paged = [one for start in range(0, total, 4) for one in reads.identities(start=start, limit=4)[0]]
+    paged = [
+        one for start in range(0, total, 4) for one in reads.holdings.identities(start=start, limit=4)[0]
+    ]
     assert paged == rows
     for one in rows:
         assert stored[one.shown][0]["identity"] == one.name
         assert set(one.cameras) == {p["camera"] for p, _ in stored.values() if p.get("identity") == one.name}
-    assert {one.name for one in reads.identities("2", limit=500)[0]} == {n for n in counts if "2" in n}
+    assert {one.name for one in reads.holdings.identities("2", limit=500)[0]} == {
+        n for n in counts if "2" in n
+    }
 
 
 def test_an_identity_with_its_best_shot_and_who_is_likely_the_same(reads, stored):
-    name = reads.identities(limit=1)[0][0].name
-    view = reads.identity(name)
+    name = reads.holdings.identities(limit=1)[0][0].name
+    view = reads.holdings.identity(name)
     own = {i: v.astype(float) for i, (p, v) in stored.items() if p.get("identity") == name}
     means = {i: np.mean([v @ w for j, w in own.items() if j != i]) for i, v in own.items()}
     assert view.best == max(means, key=means.get)
@@ -222,7 +232,7 @@ def test_an_identity_with_its_best_shot_and_who_is_likely_the_same(reads, stored
     assert [one.score for one in view.suggestions] == pytest.approx([others[n] for n in best], abs=1e-4)
     assert all(0 <= one.probability <= 1 for one in view.suggestions)
     with pytest.raises(NotThereError, match="nobody in the gallery is called"):
-        reads.identity("nobody at all")
+        reads.holdings.identity("nobody at all")
 
 
 def test_an_image_is_shown_without_what_else_is_in_its_file(writes, tmp_path):
@@ -233,68 +243,68 @@ def test_an_image_is_shown_without_what_else_is_in_its_file(writes, tmp_path):
     Image.new("RGB", (300, 600), (200, 30, 30)).save(directory / "x.jpg", exif=exif, comment=b"SECRET-WORDS")
     sss.ingest(directory, store=writes.store_path)
     (point,) = [i for i, (p, _) in points_of(writes.store_path).items() if p["key"] == "x.jpg"]
-    picture = writes.picture(point, size=100)
+    picture = writes.holdings.picture(point, size=100)
     assert b"SECRET-WORDS" in (directory / "x.jpg").read_bytes()
     assert b"SECRET-WORDS" not in picture.data
     assert Image.open(io.BytesIO(picture.data)).size == (50, 100)
     for bad in ("../../etc/passwd", str(directory / "x.jpg"), "", "%00"):
         with pytest.raises(NotThereError):
-            writes.picture(bad)
+            writes.holdings.picture(bad)
     (directory / "x.jpg").unlink()
     with pytest.raises(ImageError, match="no such file"):
-        writes.picture(point)
+        writes.holdings.picture(point)
 
 
 def two(service):
-    rows = service.identities(limit=2)[0]
+    rows = service.holdings.identities(limit=2)[0]
     return rows[0].name, rows[1].name
 
 
 def test_merge_and_undo_leave_all_as_it_was(writes):
     before = labels_of(writes.store_path)
     one, other = two(writes)
-    edit = writes.merge([other], one)
+    edit = writes.labels.merge([other], one)
     assert edit.changed == sum(p.get("identity") == other for p in before.values())
     after = labels_of(writes.store_path)
     assert {p.get("identity") for p in after.values()} == {p.get("identity") for p in before.values()} - {
         other
     }
     assert all('"identity"' in after[i]["labelled"] for i in before if before[i].get("identity") == other)
-    writes.undo(edit.undo)
+    writes.labels.undo(edit.undo)
     assert labels_of(writes.store_path) == before
-    assert [one.undone for one in writes.edits()] == [True]
+    assert [one.undone for one in writes.labels.edits()] == [True]
     with pytest.raises(RefusedError, match="already"):
-        writes.undo(edit.undo)
+        writes.labels.undo(edit.undo)
 
 
 def test_rename_split_and_assign_and_their_undo(writes):
     before = labels_of(writes.store_path)
     one, other = two(writes)
     with pytest.raises(RefusedError, match="merge the two"):
-        writes.rename(one, other)
-    writes.rename(one, "  Zoë  ")
-    assert writes.identity("Zoë").total
-    view = writes.identity("Zoë")
-    split = writes.split([view.sightings[0].id])
-    assert writes.identity("new-0001").total == 1
+        writes.labels.rename(one, other)
+    writes.labels.rename(one, "  Zoë  ")
+    assert writes.holdings.identity("Zoë").total
+    view = writes.holdings.identity("Zoë")
+    split = writes.labels.split([view.sightings[0].id])
+    assert writes.holdings.identity("new-0001").total == 1
     with pytest.raises(UsageError, match="all images of"):
-        writes.split([view.sightings[0].id])
-    set_ = writes.assign([view.sightings[1].id], {"camera": "9", "hat": True, "frame": 5})
-    assert writes.sighting(view.sightings[1].id).metadata["hat"] is True
-    for edit in (set_, split, writes.edits()[-1]):
-        writes.undo(edit.undo)
+        writes.labels.split([view.sightings[0].id])
+    set_ = writes.labels.assign([view.sightings[1].id], {"camera": "9", "hat": True, "frame": 5})
+    assert writes.holdings.sighting(view.sightings[1].id).metadata["hat"] is True
+    for edit in (set_, split, writes.labels.edits()[-1]):
+        writes.labels.undo(edit.undo)
     assert labels_of(writes.store_path) == before
 
 
 def test_an_undo_never_takes_a_later_change_back(writes):
     one, other = two(writes)
-    edit = writes.merge([other], one)
-    later = writes.rename(one, "later")
+    edit = writes.labels.merge([other], one)
+    later = writes.labels.rename(one, "later")
     with pytest.raises(RefusedError, match="labelled again since"):
-        writes.undo(edit.undo)
-    writes.undo(later.undo)
-    writes.undo(edit.undo)
-    assert writes.identity(other).total
+        writes.labels.undo(edit.undo)
+    writes.labels.undo(later.undo)
+    writes.labels.undo(edit.undo)
+    assert writes.holdings.identity(other).total
 
 
 @pytest.mark.parametrize("values", [
@@ -304,7 +314,7 @@ def test_an_undo_never_takes_a_later_change_back(writes):
 def test_what_cannot_be_a_label_changes_nothing(writes, values):
     before = labels_of(writes.store_path)
     with pytest.raises(UsageError):
-        writes.assign([next(iter(before))], values)
+        writes.labels.assign([next(iter(before))], values)
     assert labels_of(writes.store_path) == before
 
 
@@ -315,9 +325,10 @@ def test_a_read_only_server_changes_nothing(drawn):
         one, other = two(service)
         point = next(iter(before))
         for call in (
-            lambda: service.rename(one, "x"), lambda: service.merge([one], other), lambda: service.undo("x"),
-            lambda: service.split([point]), lambda: service.assign([point], {"identity": "x"}),
-            lambda: service.review_new(point), lambda: service.review_skip(point),
+            lambda: service.labels.rename(one, "x"), lambda: service.labels.merge([one], other),
+            lambda: service.labels.undo("x"),
+            lambda: service.labels.split([point]), lambda: service.labels.assign([point], {"identity": "x"}),
+            lambda: service.review.answer("new", point), lambda: service.review.answer("skip", point),
         ):  # fmt: skip
             with pytest.raises(RefusedError, match="read-only"):
                 call()
@@ -327,7 +338,7 @@ def test_a_read_only_server_changes_nothing(drawn):
 
 
 def test_the_review_asks_about_the_least_certain_first(writes, stored):
-    queue = writes.review(limit=200)
+    queue = writes.review.queue(limit=200)
     unknown = {i for i, (p, _) in stored.items() if p.get("identity") is None}
     assert {one.point for one in queue.items} == unknown
     assert queue.remaining == queue.unlabelled == len(unknown)
@@ -345,48 +356,48 @@ def test_the_review_asks_about_the_least_certain_first(writes, stored):
 
 def test_answers_of_the_review_and_their_undo(writes):
     before = labels_of(writes.store_path)
-    first = writes.review().items[0]
+    first = writes.review.queue().items[0]
     asked = first.candidates[0]
-    no = writes.review_no(first.point, asked.point)
-    item = next(one for one in writes.review(limit=200).items if one.point == first.point)
+    no = writes.review.answer("no", first.point, asked.point)
+    item = next(one for one in writes.review.queue(limit=200).items if one.point == first.point)
     assert asked.point not in [one.point for one in item.candidates]
     assert labels_of(writes.store_path) == before
-    writes.undo(no.undo)
-    assert writes.review().items[0].candidates[0] == asked
+    writes.labels.undo(no.undo)
+    assert writes.review.queue().items[0].candidates[0] == asked
 
-    skip = writes.review_skip(first.point)
-    assert writes.review(limit=200).items[-1].point == first.point
-    writes.undo(skip.undo)
-    assert writes.review().items[0].point == first.point
+    skip = writes.review.answer("skip", first.point)
+    assert writes.review.queue(limit=200).items[-1].point == first.point
+    writes.labels.undo(skip.undo)
+    assert writes.review.queue().items[0].point == first.point
 
-    count = writes.review().remaining
-    yes = writes.review_yes(first.point, asked.point)
+    count = writes.review.queue().remaining
+    yes = writes.review.answer("yes", first.point, asked.point)
     now = labels_of(writes.store_path)
     assert now[first.point]["identity"] == now[asked.point]["identity"]
-    assert writes.review().remaining < count
-    writes.undo(yes.undo)
-    new = writes.review_new(first.point)
+    assert writes.review.queue().remaining < count
+    writes.labels.undo(yes.undo)
+    new = writes.review.answer("new", first.point)
     assert labels_of(writes.store_path)[first.point]["identity"] == "new-0001"
-    writes.undo(new.undo)
+    writes.labels.undo(new.undo)
     assert labels_of(writes.store_path) == before
 
 
 def test_clusters_map_and_facts(drawn, reads, stored):
-    clusters = reads.clusters()
+    clusters = reads.overview.clusters()
     assert {i for one in clusters for i, _, _ in one.images} == {
         i for i, (p, _) in stored.items() if p.get("identity") in (None, "0000", "-1")
     }
-    found = reads.gallery_map(color="camera")
+    found = reads.overview.gallery_map(color="camera")
     assert {one["id"] for one in found["points"]} == set(stored)
     assert all(0 <= one["x"] <= 1 and 0 <= one["y"] <= 1 for one in found["points"])
     assert all(one["value"] == stored[one["id"]][0]["camera"] for one in found["points"])
     assert sum(one["count"] for one in found["legend"]) == len(stored)
-    info = reads.info()
+    info = reads.overview.info()
     assert info.facts["points"] == len(stored)
     assert info.calibration["slope"] > 0
     assert info.failures is None
     assert info.evaluation is None
-    assert reads.galleries()["galleries"][0]["name"] == "default"
+    assert reads.overview.galleries()["galleries"][0]["name"] == "default"
 
 
 def test_the_files_that_it_was_told_of_are_shown(drawn, tmp_path):
@@ -396,12 +407,12 @@ def test_the_files_that_it_was_told_of_are_shown(drawn, tmp_path):
     options = ServeOptions(store=str(drawn.store), ingest_failures=str(failures), evaluation=str(report))
     service = GalleryService(options)
     try:
-        info = service.info()
+        info = service.overview.info()
         assert info.failures == ({"path": "a.jpg", "reason": "empty file"},)
         assert info.evaluation == {"rank1": 0.5}
         failures.write_text("no JSON")
         report.unlink()
-        info = service.info()
+        info = service.overview.info()
         assert info.failures is None
         assert info.evaluation is None
         assert len(info.notes) == 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from siamese_search.web.pages import about, identities, pictures, plane, review, search
+from siamese_search.web.pages import about, identities, login, plane, review, search
 
-_PAGES = (search, identities, review, plane, about, pictures)
+_PAGES = (search, identities, review, plane, about, login)
 routes = [route for page in _PAGES for route in page.router.routes]

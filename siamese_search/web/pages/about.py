@@ -2,55 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Form, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from siamese_search.datasets.records import BOOKKEEPING
-from siamese_search.render.html import rate, small_rate
 from siamese_search.render.marks import file_size
-from siamese_search.web.pages.views import WRITE, seen_other, show
-from siamese_search.web.rendering import Service
+from siamese_search.web.views import WRITE, Field, Service, seen_other, show
 
 router = APIRouter(include_in_schema=False)
-
-#: Failed images listed.
-_FAILURES = 20
 
 
 @router.get("/gallery")
 def gallery(request: Request, service: Service) -> Response:
     """What this server holds."""
-    found = service.info()
-    facts, model = found.facts, found.model
-    failures = found.failures
+    found = service.overview.info()
+    fields = sorted((name, kind) for name, kind in found.facts["fields"].items() if name not in BOOKKEEPING)
     return show(
         request,
         "gallery.html.j2",
         here="Gallery",
         title=f"Gallery {service.name}",
-        store=facts["store"],
-        figures=_figures(facts),
-        lost=facts["lost"],
-        model=_model(model),
+        found=found,
+        figures=_figures(found.facts),
+        model=_model(found.model),
         calibration=_calibration(found.calibration),
-        storage=_storage(facts),
-        fields=sorted((name, kind) for name, kind in facts["fields"].items() if name not in BOOKKEEPING),
-        failures=None if failures is None else failures[:_FAILURES],
-        failed=found.failures_total or len(failures or ()),
-        model_fingerprint=facts["model"]["fingerprint"],
+        storage=_storage(found.facts),
+        fields=fields,
         evaluation=_evaluation(found.evaluation),
-        notes=found.notes,
-        history=service.edits(),
+        history=service.labels.edits(),
     )
 
 
 @router.post("/undo", dependencies=WRITE)
-def undo(
-    service: Service, change: Annotated[str, Form()], back: Annotated[str, Form()] = "/gallery"
-) -> Response:
+def undo(service: Service, change: Field, back: Field = "/gallery") -> Response:
     """Take a change back."""
-    service.undo(change)
+    service.labels.undo(change)
     return seen_other(back)
 
 
@@ -84,6 +71,8 @@ def _calibration(known: dict[str, Any] | None) -> dict[str, Any] | None:
     """The thresholds for round false match rates: each the first whose measured rate is no more."""
     if known is None:
         return None
+    from siamese_search.render.html import small_rate
+
     measured = list(zip(known["false_match_rates"], known["thresholds"]))
     rows = []
     for wanted in (0.1, 0.01, 0.001, 0.0001):
@@ -115,6 +104,8 @@ def _evaluation(report: dict[str, Any] | None) -> dict[str, Any] | None:
     """The figures of a report that people compare."""
     if report is None:
         return None
+    from siamese_search.render.html import rate
+
     pairs = report["verification"]
     rows = [
         ("rank-1", rate(report["rank1"])),

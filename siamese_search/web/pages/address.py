@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode
@@ -101,22 +101,13 @@ class Asked:
 
     def chosen(self, field: str) -> tuple[str, ...]:
         """The values that a field may have, as far as a filter says so."""
-        return tuple(
-            value
-            for one in self.conditions()
-            if (one.field, one.operator) == (field, "=")
-            for value in one.values
-        )
+        equal = [one for one in self.conditions() if (one.field, one.operator) == (field, "=")]
+        return tuple(value for one in equal for value in one.values)
 
     def bounds(self, field: str) -> tuple[str, str]:
         """The range of a field that the filters ask for; "" for no end."""
-        low = high = ""
-        for one in self.conditions():
-            if one.field == field and one.operator == ">=":
-                low = one.values[0]
-            elif one.field == field and one.operator == "<=":
-                high = one.values[0]
-        return low, high
+        ends = {one.operator: one.values[0] for one in self.conditions() if one.field == field and one.values}
+        return ends.get(">=", ""), ends.get("<=", "")
 
     def ranged(self, field: str, low: str, high: str) -> Asked:
         """With another range of a field."""
@@ -127,26 +118,23 @@ class Asked:
 
     def where_without(self, field: str, *operators: str) -> tuple[str, ...]:
         """The filters but those of a field; what is no filter stays, for the search to say so."""
-        kept = []
-        for text in self.where:
-            try:
-                (one,) = parse_where([text])
-            except FilterError:
-                kept.append(text)
-                continue
-            if one.field != field or (operators and one.operator not in operators):
-                kept.append(text)
-        return tuple(kept)
+        return tuple(
+            text
+            for text, one in self._filters()
+            if one is None or one.field != field or (operators and one.operator not in operators)
+        )
 
-    def conditions(self) -> Sequence[RawCondition]:
+    def conditions(self) -> list[RawCondition]:
         """The filters that can be read."""
-        found = []
+        return [one for _, one in self._filters() if one is not None]
+
+    def _filters(self) -> Iterator[tuple[str, RawCondition | None]]:
+        """Each as it is written, and as it is read; ``None`` for what is none."""
         for text in self.where:
             try:
-                found += parse_where([text])
+                yield text, parse_where([text])[0]
             except FilterError:
-                continue
-        return found
+                yield text, None
 
 
 _MOST = 200

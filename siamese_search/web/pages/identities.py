@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from typing import Annotated
-from urllib.parse import urlencode
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from siamese_search.errors import UsageError
 from siamese_search.retrieval.ranking import natural
 from siamese_search.web.answers import IdentityView, Sighting
-from siamese_search.web.pages.views import WRITE, identity_url, seen_other, shape_of, show
-from siamese_search.web.rendering import Service
+from siamese_search.web.views import (
+    WRITE,
+    Field,
+    Service,
+    Ticked,
+    identity_url,
+    leaves,
+    seen_other,
+    shape_of,
+    show,
+)
 
 router = APIRouter(include_in_schema=False)
 
@@ -26,25 +34,14 @@ def identities(
     request: Request, service: Service, text: str = "", start: Annotated[int, Query(ge=0, le=10**9)] = 0
 ) -> Response:
     """Who there is, the most seen first."""
-    rows, total = service.identities(text, start=start, limit=_PAGE)
-    before, after = start > 0, start + len(rows) < total
-
-    def leaf(place: int) -> str:
-        asked = [("text", text)] * bool(text) + [("start", str(place))] * (place > 0)
-        return "/identities" + ("?" + urlencode(asked) if asked else "")
-
+    rows, total = service.holdings.identities(text, start=start, limit=_PAGE)
     return show(
         request,
         "identities.html.j2",
         here="Identities",
-        title="Identities",
         text=text,
         rows=rows,
-        total=total,
-        first=start + 1,
-        last=start + len(rows),
-        before=leaf(max(0, start - _PAGE)) if before else "",
-        after=leaf(start + _PAGE) if after else "",
+        part=leaves("/identities", start, len(rows), total, _PAGE, text=text),
         shape=shape_of(service, [row.shown for row in rows]),
     )
 
@@ -52,7 +49,7 @@ def identities(
 @router.get("/identity")
 def identity(request: Request, service: Service, name: str, order: str = "camera") -> Response:
     """One identity: all sightings, by camera or in time, and who is likely the same."""
-    found = service.identity(name, limit=_SIGHTINGS)
+    found = service.holdings.identity(name, limit=_SIGHTINGS)
     order = "time" if order == "time" and found.time_field else "camera"
     return show(
         request,
@@ -69,30 +66,23 @@ def identity(request: Request, service: Service, name: str, order: str = "camera
 
 
 @router.post("/identity/rename", dependencies=WRITE)
-def rename(service: Service, name: Annotated[str, Form()], to: Annotated[str, Form()]) -> Response:
+def rename(service: Service, name: Field, to: Field) -> Response:
     """Give it another name."""
-    to = to.strip()
-    edit = service.rename(name, to)
-    return seen_other(identity_url(to), edit)
+    return seen_other(identity_url(to.strip()), service.labels.rename(name, to.strip()))
 
 
 @router.post("/identity/merge", dependencies=WRITE)
-def merge(service: Service, name: Annotated[str, Form()], into: Annotated[str, Form()]) -> Response:
+def merge(service: Service, name: Field, into: Field) -> Response:
     """Take another one in."""
-    return seen_other(identity_url(into), service.merge([name.strip()], into))
+    return seen_other(identity_url(into), service.labels.merge([name.strip()], into))
 
 
 @router.post("/identity/split", dependencies=WRITE)
-def split(
-    service: Service,
-    name: Annotated[str, Form()],
-    points: Annotated[list[str] | None, Form()] = None,
-    to: Annotated[str, Form()] = "",
-) -> Response:
+def split(service: Service, name: Field, points: Ticked = None, to: Field = "") -> Response:
     """Some sightings are of somebody else."""
     if not points:
         raise UsageError("no sighting was selected: tick those that are of somebody else")
-    return seen_other(identity_url(name), service.split(points, to.strip()))
+    return seen_other(identity_url(name), service.labels.split(points, to.strip()))
 
 
 def _facts(found: IdentityView) -> list[tuple[str, str]]:

@@ -11,8 +11,7 @@ from fastapi.responses import JSONResponse
 
 from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.vectors.projection import METHODS
-from siamese_search.web.pages.views import called, identity_url, shape_of, show
-from siamese_search.web.rendering import Service
+from siamese_search.web.views import Service, called, identity_url, shape_of, show
 
 router = APIRouter(include_in_schema=False)
 
@@ -24,15 +23,14 @@ _NEEDS = {"pca": None, "tsne": "sklearn", "umap": "umap"}
 @router.get("/map")
 def plane(request: Request, service: Service, color: str = "identity", method: Method = "pca") -> Response:
     """The page; the places come apart, once there is something to draw them."""
-    facts = service.info().facts
+    facts = service.overview.info().facts
     fields = ["identity", "camera", *sorted(set(facts["fields"]) - {"identity", "camera"} - BOOKKEEPING)]
-    found = service.gallery_map(color=color, method=method) if facts["points"] > 1 else None
+    found = service.overview.gallery_map(color=color, method=method) if facts["points"] > 1 else None
     dots = [_dot(point, color) for point in found["points"]] if found else []
     return show(
         request,
         "map.html.j2",
         here="Map",
-        title="Map",
         fields=fields,
         color=color,
         caption=_caption(found) if found else "",
@@ -50,7 +48,7 @@ def plane(request: Request, service: Service, color: str = "identity", method: M
 @router.get("/map/points.json")
 def points(service: Service, color: str = "identity", method: Method = "pca") -> Response:
     """The places of the map, 0 to 1, y upwards."""
-    found = service.gallery_map(color=color, method=method)
+    found = service.overview.gallery_map(color=color, method=method)
     return JSONResponse({"points": [_dot(point, color) for point in found["points"]]})
 
 

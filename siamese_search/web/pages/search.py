@@ -1,30 +1,33 @@
-"""The search: images in, a ranking out, narrowed by facets; every state is an address."""
+"""The search: images in, a ranking out, narrowed by facets; every state is an address. And the images themselves."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Form, Request, Response, UploadFile
+from fastapi import APIRouter, File, Query, Request, Response, UploadFile
+from markupsafe import Markup
 
-from siamese_search.errors import SiameseSearchError, UsageError
+from siamese_search.errors import ImageError, SiameseSearchError, UsageError
 from siamese_search.render.marks import mark, percent, reranking_sentence, verdict_sentence
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.results import QueryResult
 from siamese_search.web.answers import Crop, Facet, Question, Upload
 from siamese_search.web.pages.address import KS, Asked
-from siamese_search.web.pages.views import (
+from siamese_search.web.service import GalleryService
+from siamese_search.web.views import (
     WRITE,
+    Field,
+    Service,
     aspect_of,
     named,
+    picture_of,
     seen_other,
     shape,
     shape_of,
     show,
-    somebody,
-)
-from siamese_search.web.rendering import Service
-from siamese_search.web.service import GalleryService
+)  # fmt: skip
 
 router = APIRouter(include_in_schema=False)
 
@@ -36,6 +39,13 @@ _VALUES = 8
 _RANGE = 8
 #: A crop's corner in the forms: the image is so many units wide and high.
 _UNITS = 10_000
+#: Seconds that a browser shows a picture without asking again whether it is still the same.
+_FRESH = 300
+_INSTEAD = Markup(
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 150" width="200" height="300">'
+    '<path d="M0 0L100 150M100 0L0 150" stroke="#8a939c" stroke-opacity=".3"/>'
+    '<text x="50" y="78" font-family="sans-serif" font-size="12" text-anchor="middle" fill="#8a939c">{}</text></svg>'
+)
 
 
 @router.get("/")
@@ -71,27 +81,18 @@ def search_page(request: Request, service: Service) -> Response:
 
 
 @router.post("/search", dependencies=WRITE)
-def upload(
-    service: Service,
-    images: Annotated[list[UploadFile], File()],
-    state: Annotated[str, Form()] = "",
-) -> Response:
+def upload(service: Service, images: Annotated[list[UploadFile], File()], state: Field = "") -> Response:
     """Keep what was dropped, pasted or chosen for a while, and go to where it is searched for."""
     asked = Asked.read(state)
-    tokens = service.keep([Upload(one.file.read(), one.filename or "image") for one in images])
+    tokens = service.searching.keep([Upload(one.file.read(), one.filename or "image") for one in images])
     return seen_other(asked.url(kept=(*asked.kept, *tokens)))
 
 
 @router.post("/crop", dependencies=WRITE)
-def crop(
-    service: Service,
-    token: Annotated[str, Form()],
-    box: Annotated[str, Form()] = "",
-    state: Annotated[str, Form()] = "",
-) -> Response:
+def crop(service: Service, token: Field, box: Field = "", state: Field = "") -> Response:
     """Search for a part of an upload; for all of it, where no box is given."""
     asked = Asked.read(state)
-    new = service.recrop(token, _read_box(box))
+    new = service.searching.recrop(token, _read_box(box))
     return seen_other(asked.url(kept=tuple(new if one == token else one for one in asked.kept)))
 
 
@@ -101,15 +102,33 @@ def narrow(request: Request, field: str, low: str = "", high: str = "") -> Respo
     return seen_other(Asked.read(request.url.query).ranged(field, low, high).url())
 
 
+@router.get("/images/{point}")
+def image(
+    request: Request, service: Service, point: str, size: Annotated[int, Query(ge=16, le=2048)] = 400
+) -> Response:
+    """An image of the gallery by its point id, encoded anew; in place of one that cannot be read, why."""
+    try:
+        return picture_of(request, service.holdings.picture(point, size=size), _FRESH)
+    except ImageError as error:
+        from siamese_search.render.canvas import short_reason
+
+        shown = _INSTEAD.format(short_reason(error))
+        return Response(shown, 200, {"Cache-Control": "no-store"}, "image/svg+xml")
+
+
+@router.get("/uploads/{token}")
+def uploaded(request: Request, service: Service, token: str) -> Response:
+    """An image that was uploaded to search with."""
+    return picture_of(request, service.searching.kept(token).picture, _FRESH)
+
+
 def _begin(request: Request, service: GalleryService, asked: Asked) -> Response:
-    facts = service.info().facts
-    known, _ = service.identities(limit=_EXAMPLES + 2)
-    examples = [one for one in known if somebody(one.name)][:_EXAMPLES]
+    facts = service.overview.info().facts
+    examples, _ = service.holdings.identities(limit=_EXAMPLES)
     return show(
         request,
         "search.html.j2",
         here="Search",
-        title="Search",
         asked=asked,
         facts=facts,
         examples=examples,
@@ -126,7 +145,7 @@ def _answer(service: GalleryService, asked: Asked) -> QueryResult:
         rerank=asked.rerank,
         together=len(asked.like) + len(asked.kept) > 1,
     )
-    return service.search(question, options)[0]
+    return service.searching.search(question, options)[0]
 
 
 def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
@@ -165,7 +184,7 @@ def _queries(service: GalleryService, asked: Asked) -> list[dict[str, Any]]:
     found = []
     for name, tokens in (("q", asked.kept), ("notq", asked.away_kept)):
         for token in tokens:
-            box = _box(service.kept_crop(token))
+            box = _box(service.searching.kept(token).crop)
             whole = box == (0, 0, _UNITS, _UNITS)
             found.append(
                 {
@@ -175,13 +194,13 @@ def _queries(service: GalleryService, asked: Asked) -> list[dict[str, Any]]:
                     "box": box,
                     "whole": whole,
                     "dim": "M0 0H{0}V{0}H0Z M{1} {2}v{4}h{3}v-{4}Z".format(_UNITS, *box),
-                    "shape": shape(aspect_of(service.kept_picture(token))),
+                    "shape": shape(aspect_of(service.searching.kept(token).picture)),
                     "away": name == "notq",
                     "remove": asked.without(name, token),
                 }
             )
     for name, points in (("like", asked.like), ("not", asked.away)):
-        for one in service.sightings(points):
+        for one in service.holdings.sightings(points):
             found.append(
                 {
                     "upload": "",
@@ -199,9 +218,7 @@ def _box(crop: Crop | None) -> tuple[int, int, int, int]:
     """Left, top, width and height in units."""
     if crop is None:
         return 0, 0, _UNITS, _UNITS
-    left, top, right, bottom = (
-        round(share * _UNITS) for share in (crop.left, crop.top, crop.right, crop.bottom)
-    )
+    left, top, right, bottom = (round(share * _UNITS) for share in astuple(crop))
     return left, top, right - left, bottom - top
 
 
@@ -221,11 +238,11 @@ def _facets(service: GalleryService, asked: Asked) -> tuple[list[dict[str, Any]]
     """What can be narrowed by: values with their counts, under the other filters; and ranges."""
     fields = {one.field for one in asked.conditions()}
     try:
-        found = service.facets(asked.where)
+        found = service.holdings.facets(asked.where)
         own = {field: _counted(service, asked, field) for field in sorted(fields)}
-        everything = {one.field: one for one in service.facets()} if fields else {}
+        everything = {one.field: one for one in service.holdings.facets()} if fields else {}
     except SiameseSearchError:  # the search has said why
-        found = service.facets()
+        found = service.holdings.facets()
         own, everything = {}, {}
     values, ranges = [], []
     for one in found:
@@ -244,33 +261,25 @@ def _facets(service: GalleryService, asked: Asked) -> tuple[list[dict[str, Any]]
 
 def _counted(service: GalleryService, asked: Asked, field: str) -> Facet | None:
     """A field's values under the filters of all the other fields: so that another one can be chosen, too."""
-    others = service.facets(asked.where_without(field))
+    others = service.holdings.facets(asked.where_without(field))
     return next((one for one in others if one.field == field), None)
 
 
 def _values(facet: Facet, asked: Asked, chosen: Sequence[str]) -> dict[str, Any]:
     shown = [(_text(value), count) for value, count in facet.values]
     shown += [(value, 0) for value in chosen if value not in dict(shown)]
-    listed = [
-        {
-            "label": named(text) if facet.field == "identity" else text,
-            "count": count,
-            "on": text in chosen,
-            "url": asked.toggled(facet.field, text),
-        }
-        for text, count in shown
-    ]
+    listed = []
+    for text, count in shown:
+        label = named(text) if facet.field == "identity" else text
+        url = asked.toggled(facet.field, text)
+        listed.append({"label": label, "count": count, "on": text in chosen, "url": url})
     on, url = asked.without_field(facet.field)
     if facet.absent or on:
         listed.append({"label": f"no {facet.field}", "count": facet.absent, "on": on, "url": url})
     first = [one for place, one in enumerate(listed) if place < _VALUES or one["on"]]
     rest = [one for one in listed if one not in first]
-    return {
-        "field": facet.field,
-        "first": first,
-        "rest": rest,
-        "hidden": max(0, facet.distinct - len(shown)),
-    }
+    hidden = max(0, facet.distinct - len(shown))
+    return {"field": facet.field, "first": first, "rest": rest, "hidden": hidden}
 
 
 def _text(value: object) -> str:

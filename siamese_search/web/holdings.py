@@ -27,7 +27,7 @@ from siamese_search.retrieval.results import QueryResult, SearchResult, json_pat
 from siamese_search.retrieval.searcher import Searcher
 from siamese_search.retrieval.timeline import arrange, choose_field
 from siamese_search.web.answers import Facet, IdentitySummary, IdentityView, Picture, Sighting, Suggestion
-from siamese_search.web.searching import encoded, point_of
+from siamese_search.web.searching import encoded, images_of, point_of
 
 if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery
@@ -51,13 +51,14 @@ def sighting_of(point: StoredPoint, *, when: str | None = None, similarity: floa
     )  # fmt: skip
 
 
-class Identities:
-    """What is in the gallery, by name. See :class:`GalleryService` for the methods."""
+class Holdings:
+    """What is in the gallery: its fields, identities and images."""
 
     def __init__(self, handle: GalleryHandle) -> None:
         self._handle = handle
 
-    def facets(self, where: Sequence[str], values: int) -> list[Facet]:
+    def facets(self, where: Sequence[str] = (), *, values: int = 20) -> list[Facet]:
+        """The fields to narrow by, identity and camera first; counts under ``where``."""
         raw = parse_where(where)
 
         def answer(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> list[Facet]:
@@ -70,8 +71,9 @@ class Identities:
         return self._handle.reading(answer)
 
     def identities(
-        self, text: str, where: Sequence[str], start: int, limit: int
+        self, text: str = "", *, where: Sequence[str] = (), start: int = 0, limit: int = 60
     ) -> tuple[list[IdentitySummary], int]:
+        """A page of the identities whose name contains ``text``, most images first, and how many there are."""
         raw = parse_where(where)
 
         def answer(
@@ -103,10 +105,11 @@ class Identities:
 
         return self._handle.reading(answer)
 
-    def identity(self, name: str, limit: int, suggestions: int) -> IdentityView:
+    def identity(self, name: str, *, limit: int = 500, suggestions: int = 5) -> IdentityView:
+        """One identity. suggestions: at most so many others that are likely the same."""
+
         def answer(gallery: Gallery, embedder: Embedder, bundle: Bundle) -> IdentityView:
-            own = Condition("identity", "=", (name,))
-            total = gallery.count([own]) if "identity" in gallery.fields() else 0
+            own, total = Condition("identity", "=", (name,)), images_of(gallery, name)
             if total == 0:
                 raise NotThereError(f"nobody in the gallery is called {printable(name)[:80]!r}")
             points = []
@@ -161,7 +164,15 @@ class Identities:
             for one in found[0].results
         )
 
+    def sighting(self, point: str) -> Sighting:
+        """One image of the gallery by its point id."""
+        found = self.sightings([point])
+        if not found:
+            raise NotThereError(f"there is no image {printable(point)[:80]!r} in the gallery (any more)")
+        return found[0]
+
     def sightings(self, points: Sequence[str]) -> list[Sighting]:
+        """Several, in order; those that are not there are left out."""
         ids = [point_of(point) for point in points]
 
         def answer(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> list[Sighting]:
@@ -169,8 +180,11 @@ class Identities:
 
         return self._handle.reading(answer)
 
-    def picture(self, point: str, size: int) -> Picture:
-        """The file is found by the point's own record: no path of a visitor's is ever opened."""
+    def picture(self, point: str, *, size: int = 512) -> Picture:
+        """The image of a point, encoded anew, at most ``size`` (16 to 2048) pixels in each direction.
+
+        The file is found by the point's own record: no path of a visitor's is ever opened.
+        """
         if not 16 <= size <= 2048:
             raise UsageError(f"a size is from 16 to 2048 pixels, not {size}")
         identifier = point_of(point)

@@ -1,0 +1,254 @@
+"""The API under ``/api/v1``. JSON as in docs/cli-json.md; each route calls the service and nothing below it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
+
+from fastapi import File, Query, Request, UploadFile
+from fastapi.responses import Response
+from pydantic import Field
+
+from siamese_search.errors import UsageError
+from siamese_search.retrieval.options import SearchOptions
+from siamese_search.retrieval.results import QueryResult
+from siamese_search.web.answers import (
+    Cluster,
+    Crop,
+    Edit,
+    Facet,
+    GalleryFacts,
+    IdentityView,
+    Question,
+    ReviewQueue,
+    Sighting,
+    Upload,
+)  # fmt: skip
+from siamese_search.web.shapes import (
+    Answer,
+    AsciiJSON,
+    LabelBody,
+    MergeBody,
+    PointId,
+    RenameBody,
+    ReviewBody,
+    SearchBody,
+    SearchSettings,
+    SplitBody,
+    Text,
+    UndoBody,
+    area,
+)  # fmt: skip
+from siamese_search.web.views import WRITE, Service, picture_of
+
+router = area("search")
+gallery_router, labels_router = area("gallery"), area("labels")
+Where = Annotated[list[Text], Query(max_length=50, description='Filters such as "camera=2", joined by AND.')]
+_NONE: list[str] = []
+_EDIT: dict[str, Any] = {"responses": {200: {"model": Edit}}, "dependencies": WRITE}
+
+
+@router.post("/search", responses={200: {"model": list[Answer]}})
+def by_reference(body: SearchBody, service: Service) -> Response:
+    """Search for images of the gallery or for vectors: one answer each, or one for all with ``together``."""
+    question = Question(
+        points=tuple(body.points),
+        keys=tuple(body.keys),
+        vectors=tuple(tuple(one) for one in body.vectors),
+        away_points=tuple(body.unlike),
+    )
+    return _answered(service.searching.search(question, _options(body)))
+
+
+class ImageForm(SearchSettings):
+    """A form of several parts. crop: ``left,top,right,bottom`` of the first image, from 0 to 1."""
+
+    image: list[UploadFile]
+    unlike: list[UploadFile] = Field(default_factory=list)
+    crop: str = ""
+
+
+@router.post("/search/images", responses={200: {"model": list[Answer]}})
+def by_image(
+    form: Annotated[ImageForm, File(media_type="multipart/form-data")], service: Service
+) -> Response:
+    """Search for images that are sent along, at most 16 and 32 MiB together."""
+    question = Question(
+        uploads=tuple(map(_upload, form.image)),
+        crop=_crop(form.crop),
+        away_uploads=tuple(map(_upload, form.unlike)),
+    )
+    return _answered(service.searching.search(question, _options(form)))
+
+
+def _upload(file: UploadFile) -> Upload:
+    return Upload(file.file.read(), file.filename or "image")
+
+
+def _crop(text: str) -> Crop | None:
+    if not text:
+        return None
+    try:
+        left, top, right, bottom = map(float, text.split(","))
+    except ValueError:
+        raise UsageError(f"a crop is left,top,right,bottom from 0 to 1, not {text[:60]!r}") from None
+    return Crop(left, top, right, bottom)
+
+
+def _options(asked: SearchSettings) -> SearchOptions:
+    values: dict[str, Any] = {name: getattr(asked, name) for name in SearchSettings.model_fields}
+    return SearchOptions(**values)
+
+
+def _answered(found: list[QueryResult]) -> Response:
+    answers = []
+    for one in found:
+        answer = one.to_json()
+        for shown, result in zip(answer["results"], one.results, strict=True):
+            shown["id"] = result.id
+        answers.append(answer)
+    return AsciiJSON(answers)
+
+
+@gallery_router.get("/galleries", responses={200: {"model": dict[str, Any]}})
+def galleries(service: Service) -> Response:
+    """What the store holds: as of ``sss info --json``."""
+    return AsciiJSON(service.overview.galleries())
+
+
+@gallery_router.get("/gallery", responses={200: {"model": GalleryFacts}})
+def gallery(service: Service) -> Response:
+    """All about the gallery that is served."""
+    return AsciiJSON(asdict(service.overview.info()))
+
+
+@gallery_router.get("/facets", responses={200: {"model": list[Facet]}})
+def facets(
+    service: Service, where: Where = _NONE, values: Annotated[int, Query(ge=1, le=1000)] = 20
+) -> Response:
+    """Fields to narrow a search by, with the counts of their most frequent values."""
+    return AsciiJSON([asdict(one) for one in service.holdings.facets(where, values=values)])
+
+
+@gallery_router.get("/identities", responses={200: {"model": dict[str, Any]}})
+def identities(
+    service: Service,
+    text: Annotated[Text, Query()] = "",
+    where: Where = _NONE,
+    start: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 60,
+) -> Response:
+    """Identities whose name contains ``text``, most images first: ``{"total", "identities"}``."""
+    found, total = service.holdings.identities(text, where=where, start=start, limit=limit)
+    return AsciiJSON({"total": total, "identities": [asdict(one) for one in found]})
+
+
+@gallery_router.get("/identity", responses={200: {"model": IdentityView}})
+def identity(
+    service: Service,
+    name: Annotated[Text, Query()],
+    limit: Annotated[int, Query(ge=1, le=5000)] = 500,
+    suggestions: Annotated[int, Query(ge=0, le=50)] = 5,
+) -> Response:
+    """All sightings of one identity in the order of time, its best shot, and who is likely the same."""
+    return AsciiJSON(asdict(service.holdings.identity(name, limit=limit, suggestions=suggestions)))
+
+
+@gallery_router.get("/points/{point}", responses={200: {"model": Sighting}})
+def point(service: Service, point: PointId) -> Response:
+    """What the gallery says of one image."""
+    return AsciiJSON(asdict(service.holdings.sighting(point)))
+
+
+@gallery_router.get(
+    "/images/{point}",
+    response_class=Response,
+    responses={200: {"content": {"image/jpeg": {}}}, 304: {"description": "It is the one that you have."}},
+)
+def image(
+    request: Request, service: Service, point: PointId, size: Annotated[int, Query(ge=16, le=2048)] = 512
+) -> Response:
+    """The image of a point, encoded anew, at most ``size`` pixels in each direction."""
+    return picture_of(request, service.holdings.picture(point, size=size), 60)
+
+
+@gallery_router.get("/review", responses={200: {"model": ReviewQueue}})
+def review(
+    service: Service, where: Where = _NONE, limit: Annotated[int, Query(ge=1, le=200)] = 20
+) -> Response:
+    """Images without identity, the least certain first."""
+    return AsciiJSON(asdict(service.review.queue(where=where, limit=limit)))
+
+
+@gallery_router.get("/clusters", responses={200: {"model": list[Cluster]}})
+def clusters(
+    service: Service,
+    where: Where = _NONE,
+    labelled: bool = False,
+    least: Annotated[float | None, Query(gt=0, le=1)] = None,
+) -> Response:
+    """Proposed identities, as of ``sss cluster``."""
+    return AsciiJSON(
+        [asdict(one) for one in service.overview.clusters(where=where, labelled=labelled, least=least)]
+    )
+
+
+@gallery_router.get("/map", responses={200: {"model": dict[str, Any]}})
+def gallery_map(
+    service: Service,
+    color: Annotated[Text, Query()] = "identity",
+    method: Literal["pca", "tsne", "umap"] = "pca",
+    where: Where = _NONE,
+    limit: Annotated[int, Query(ge=1, le=5000)] = 2000,
+) -> Response:
+    """The gallery on a plane: as of ``sss plot --json``, with the id and the colour of each point."""
+    return AsciiJSON(service.overview.gallery_map(color=color, method=method, where=where, limit=limit))
+
+
+@labels_router.post("/labels", **_EDIT)
+def assign(body: LabelBody, service: Service) -> Response:
+    """Set labels of images, as ``sss label`` does."""
+    return _made(service.labels.assign(body.points, dict(body.values)))
+
+
+@labels_router.post("/identities/rename", **_EDIT)
+def rename(body: RenameBody, service: Service) -> Response:
+    """Give an identity a name that nobody has."""
+    return _made(service.labels.rename(body.name, body.new))
+
+
+@labels_router.post("/identities/merge", **_EDIT)
+def merge(body: MergeBody, service: Service) -> Response:
+    """Make several identities one."""
+    return _made(service.labels.merge(body.names, body.into))
+
+
+@labels_router.post("/identities/split", **_EDIT)
+def split(body: SplitBody, service: Service) -> Response:
+    """Make some images of an identity another one."""
+    return _made(service.labels.split(body.points, body.new))
+
+
+@labels_router.post("/review", **_EDIT)
+def decide(body: ReviewBody, service: Service) -> Response:
+    """Answer for one image of the review."""
+    return _made(service.review.answer(body.answer, body.point, body.candidate))
+
+
+@labels_router.post("/undo", **_EDIT)
+def undo(body: UndoBody, service: Service) -> Response:
+    """Take a change back."""
+    return _made(service.labels.undo(body.undo))
+
+
+@labels_router.get("/edits", responses={200: {"model": list[Edit]}})
+def edits(service: Service) -> Response:
+    """The changes made through this server, the last one first."""
+    return AsciiJSON([asdict(one) for one in service.labels.edits()])
+
+
+def _made(edit: Edit) -> Response:
+    return AsciiJSON(asdict(edit))
+
+
+routes = [route for one in (router, gallery_router, labels_router) for route in one.routes]
