@@ -60,11 +60,7 @@ options from SSS_INGEST_* and the table [ingest] of sss.toml. Exit codes: 0 done
 )
 @click.version_option(__version__, "-V", "--version", prog_name="siamese-search ingest worker")
 def command(
-    roots: tuple[str, ...],
-    options: ServiceOptions,
-    check: Path | None,
-    max_age: float,
-    alive: bool,
+    roots: tuple[str, ...], options: ServiceOptions, check: Path | None, max_age: float, alive: bool
 ) -> int:
     """Ingest the images under each DIR (a directory or a .csv file) into a gallery, as a service.
 

@@ -102,11 +102,7 @@ def run_ingest(
     check_arguments(gallery, embedder, options)
     started = time.monotonic()
     surveys = survey_roots(
-        roots,
-        layout_of(options),
-        follow_links=options.follow_links,
-        images_root=options.base(),
-        prune=prune,
+        roots, layout_of(options), follow_links=options.follow_links, images_root=options.base(), prune=prune
     )
     check_images(surveys, prune)
     remote = [survey for survey in surveys if isinstance(survey, RemoteSurvey)]

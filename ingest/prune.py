@@ -218,12 +218,7 @@ def prune(
 
 
 def _gather(
-    gallery: Gallery,
-    source: str,
-    places: Sequence[Place],
-    spool: IO[str],
-    anyway: bool,
-    shard: Shard | None,
+    gallery: Gallery, source: str, places: Sequence[Place], spool: IO[str], anyway: bool, shard: Shard | None
 ) -> _Count:
     """Write the ids of the points of ``source`` whose file has gone, a line each; of a shard only its own."""
     count = _Count()

@@ -57,12 +57,7 @@ def _watch(options: ServiceOptions, reporter: Reporter, stop: threading.Event) -
     from ingest.run import watch
 
     complete = watch(
-        options.roots,
-        options,
-        reporter,
-        stop,
-        around=reporter.timed,
-        around_store=reporter.timed_store,
+        options.roots, options, reporter, stop, around=reporter.timed, around_store=reporter.timed_store
     )
     return EXIT_DONE if complete else EXIT_INTERRUPTED
 

@@ -133,11 +133,7 @@ def _judge_in_use(options: CompareOptions) -> tuple[Bundle, Judge | None]:
 
 
 @request(MapOptions)
-def map_gallery(
-    *,
-    options: MapOptions,
-    notify: Callable[[str], None] | None = None,
-) -> GalleryMap:
+def map_gallery(*, options: MapOptions, notify: Callable[[str], None] | None = None) -> GalleryMap:
     """Place a gallery's images on a plane by their stored vectors; no image is embedded and no model needed.
 
     notify: is told what will be done before it takes its time. Raises DataError (no images), FilterError, UsageError

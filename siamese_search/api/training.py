@@ -146,10 +146,7 @@ def sweep(
 
 @request(SweepOptions)
 def plan_runs(
-    *data: StrPath,
-    options: SweepOptions,
-    notify: Callable[[str], None] | None = None,
-    **hyperparameters: Any,
+    *data: StrPath, options: SweepOptions, notify: Callable[[str], None] | None = None, **hyperparameters: Any
 ) -> Sweep:
     """What :func:`sweep` would do, or where it stopped; nothing is written, and torch is not needed.
 

@@ -22,11 +22,7 @@ Examples:
 @click.argument("directory", metavar="[DIR]", default="demo", type=click.Path(path_type=Path))
 @click_options(DemoOptions)
 @json_option
-def demo_command(
-    directory: Path,
-    options: DemoOptions,
-    json: bool,
-) -> None:
+def demo_command(directory: Path, options: DemoOptions, json: bool) -> None:
     """Draw synthetic people, seen by several cameras, as JPEG files with Market-1501 names.
 
     Writes DIR/gallery to ingest and DIR/queries to search for (default DIR: demo).

@@ -63,11 +63,7 @@ _OFTEN = (
 )
 @json_option
 def ingest_command(
-    directories: tuple[str, ...],
-    options: WatchOptions,
-    address: str | None,
-    workers: int | None,
-    json: bool,
+    directories: tuple[str, ...], options: WatchOptions, address: str | None, workers: int | None, json: bool
 ) -> int:
     """Embed the images under each DIR (a directory, a .csv file, or a URL) into a gallery.
 
@@ -108,14 +104,7 @@ def ingest_command(
             extra += f"bottleneck: {moment.bottleneck}" if moment.bottleneck else ""
             bar.update(moment.done, moment.total, rate=moment.images_per_second, extra=extra)
 
-        summary = ingest(
-            *directories,
-            options=options,
-            ray=cluster,
-            progress=show,
-            stop=stop,
-            notify=note,
-        )
+        summary = ingest(*directories, options=options, ray=cluster, progress=show, stop=stop, notify=note)
     told: Counter[str] = Counter()
     for failure in summary.failures:
         told[failure.reason] += 1

@@ -98,11 +98,7 @@ def plot_command(options: MapOptions, save: Path | None, json: bool) -> None:
     if found.total > len(found.points):
         shown += f" of {found.total:,}, drawn at random (seed {found.seed})"
     write_pairs(
-        [
-            ("images", shown),
-            ("coloured", f"by {found.color}, {len(values):,} different"),
-            ("map", save),
-        ]
+        [("images", shown), ("coloured", f"by {found.color}, {len(values):,} different"), ("map", save)]
     )
 
 

@@ -72,10 +72,7 @@ class Output(Request):
     null: bool = null()
     show: bool = option(False, "Also show the images, in the terminal (SSS_GRAPHICS: how).")
     save: Path | None = option(  # noqa: RUF009 - a field, frozen
-        None,
-        "Also draw the results: as a picture (.png) or as a page (.html).",
-        kind=_FILE,
-        metavar="FILE",
+        None, "Also draw the results: as a picture (.png) or as a page (.html).", kind=_FILE, metavar="FILE"
     )
     star: Path | None = option(  # noqa: RUF009 - a field, frozen
         None,
@@ -101,11 +98,7 @@ class Output(Request):
 )
 @click_options(Output, into="output")
 def search_command(
-    queries: tuple[str, ...],
-    options: SearchOptions,
-    timeline: bool,
-    time_field: str | None,
-    output: Output,
+    queries: tuple[str, ...], options: SearchOptions, timeline: bool, time_field: str | None, output: Output
 ) -> int:
     """Rank the gallery's images by likeness to each QUERY (an image, or a directory of images).
 
@@ -234,10 +227,7 @@ def _terminal(format: str) -> Terminal | None:
 
 
 def _print(
-    answers: Iterable[QueryResult],
-    asked: _Answers,
-    output: Output,
-    timelines: list[Timeline] | None,
+    answers: Iterable[QueryResult], asked: _Answers, output: Output, timelines: list[Timeline] | None
 ) -> int:
     """Returns how many paths had to be left out."""
     format = output.format

@@ -239,10 +239,7 @@ def optimise_command(store: str | None, gallery: str | None, index: str, json: b
 
     with _stages() as show:
         facts = maintenance.optimise(
-            store=store,
-            gallery=gallery,
-            index={"auto": None, "yes": True, "no": False}[index],
-            progress=show,
+            store=store, gallery=gallery, index={"auto": None, "yes": True, "no": False}[index], progress=show
         )
     if json:
         write_json(facts)

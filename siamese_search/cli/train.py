@@ -68,12 +68,7 @@ _OFTEN = ("preset", "out", "resume", "init", "holdout", "holdout_ids", "epochs",
 @click_options(RunOptions)
 @json_option
 @hyperparameter_options
-def train_command(
-    data: tuple[str, ...],
-    options: RunOptions,
-    json: bool,
-    **hyperparameters: Any,
-) -> int:
+def train_command(data: tuple[str, ...], options: RunOptions, json: bool, **hyperparameters: Any) -> int:
     """Train an embedding on the identities in DATA (default: data in sss.toml, else ./data).
 
     Identities of different data sets are different people, and each data set has an equal share of every batch.
@@ -178,11 +173,7 @@ def interrupted(directory: Path, verb: str = "train") -> int:
 @json_option
 @value_list_options
 def sweep_command(
-    data: tuple[str, ...],
-    options: SweepOptions,
-    dry_run: bool,
-    json: bool,
-    **hyperparameters: Any,
+    data: tuple[str, ...], options: SweepOptions, dry_run: bool, json: bool, **hyperparameters: Any
 ) -> int:
     """Train on DATA once per value of an option, or per combination of values, and compare the models.
 
