@@ -109,13 +109,13 @@ def find(payload: Mapping[str, Any], bases: Sequence[str], unmounted: Sequence[s
     return verdict
 
 
-def unmounted_places(fstab: Path | None = None) -> list[str]:
+def unmounted_places() -> list[str]:
     """The mount points that /etc/fstab declares and where nothing is mounted now, each with a ``/`` at its end.
 
     An empty list where there is no such file, as in containers.
     """
     try:
-        text = os.fsdecode((FSTAB if fstab is None else fstab).read_bytes())
+        text = os.fsdecode(FSTAB.read_bytes())
     except OSError:
         return []
     places = []

@@ -10,9 +10,10 @@ import pytest
 from fakes import ColourEmbedder, MemoryGallery, write_image, write_market
 from watching import Record, Watch, contents, fresh, wait_until, watching
 
+from ingest.options import WatchOptions
 from ingest.watching import events
-from ingest.watching.removal import absent
-from ingest.watching.watch import Watcher, WatchOptions
+from ingest.watching.locate import absent
+from ingest.watching.watch import Watcher
 from siamese_search.errors import DataError, GalleryReplacedError, ModelMismatchError, StoreError
 
 
