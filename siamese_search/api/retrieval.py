@@ -196,12 +196,5 @@ def map_gallery(*, options: MapOptions, notify: Callable[[str], None] | None = N
 def _point(point: StoredPoint, color: str) -> MapPoint:
     from siamese_search.retrieval.map import MapPoint
 
-    return MapPoint(
-        key=point.key,
-        source=point.source,
-        path=point.path,
-        identity=point.identity,
-        camera=point.camera,
-        value=point.payload.get(color),
-        id=point.id,
-    )
+    value = point.payload.get(color)
+    return MapPoint(point.key, point.source, point.path, point.identity, point.camera, value, point.id)

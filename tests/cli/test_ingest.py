@@ -180,7 +180,7 @@ def test_a_root_inside_another_is_said(ingest: Run, photos: Path) -> None:
     assert "stands there once" not in ingest(photos).stderr
     inner = ingest(photos / "ann")
     assert inner.stderr.count("stands there once") == 1
-    assert f"{photos / 'ann'}: the gallery also has images of {photos}, and" in inner.stderr
+    assert f"{photos / 'ann'} lies in {photos}, of which the gallery has images: an image" in inner.stderr
     assert f"as one of {photos}\n" in inner.stderr
     assert "stands there once" not in ingest(photos / "ann", "--source", "ann").stderr
 
