@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from ingest import stages
 from ingest.embed import Committer, embed_files
 from ingest.options import IngestOptions
-from ingest.plan import Planner, field_name, with_digests
+from ingest.plan import Planner, beside, field_name, with_digests
 from ingest.prune import left_behind, places_of
 from ingest.prune import prune as prune_points
 from ingest.scan import PlannedFile, ScannedFile, Shard, scan_files, survey_roots
@@ -98,9 +98,10 @@ def run_ingest(
     if remote and not options.decode_threads:
         options = replace(options, decode_threads=REMOTE_THREADS)
     places = places_of(surveys, options.source, listed=prune != "no")
-    chunks = scan_files(surveys, options.source, shard)
+    waves = _in_waves(surveys, options.source)
+    streams = [scan_files(wave, options.source, shard) for wave in waves]
     summary = _carry_out(
-        map(with_digests, chunks) if options.checksum else chunks,
+        [map(with_digests, stream) if options.checksum else stream for stream in streams],
         gallery,
         options,
         pipeline or _in_process(embedder),
@@ -121,7 +122,9 @@ def run_ingest(
                 if survey.images == 0:
                     summary.seen += 1
                     summary.fail(survey.root, survey.detection.reason)
-            summary.left = left_behind(gallery, places, surveys, summary.stored)
+            # Of several waves an image is counted in each that it is in: then every point's file is looked for.
+            known = summary.stored if len(waves) == 1 else 0
+            summary.left = left_behind(gallery, places, surveys, known)
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -144,12 +147,12 @@ def ingest_files(
     """
     check_arguments(gallery, embedder, options)
     return _carry_out(
-        chunks, gallery, options, _in_process(embedder), failures=failures, progress=progress, stop=stop
+        [chunks], gallery, options, _in_process(embedder), failures=failures, progress=progress, stop=stop
     )
 
 
 def _carry_out(
-    chunks: Iterable[list[ScannedFile]],
+    waves: Iterable[Iterable[list[ScannedFile]]],
     gallery: Gallery,
     options: IngestOptions,
     work: Work,
@@ -159,19 +162,25 @@ def _carry_out(
     progress: Callable[[Progress], None] | None,
     stop: threading.Event | None,
 ) -> IngestSummary:
-    """All stages. total: how many files there will be, where that is known, for the progress display."""
+    """All stages, wave by wave: what one has stored, the next one finds.
+
+    total: how many files there will be, where that is known, for the progress display.
+    """
     stop = stop or threading.Event()
     model = gallery.model
     summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=failures)
     tally = Tally(summary, total, progress)
     shared = Serial(gallery)
-    planner = Planner(shared, tally, reembed=options.reembed, checksum=options.checksum)
-    with (
-        stages.rarely(),
-        closing(prefetch(planner.batches(chunks, options.batch()), PLAN_AHEAD)) as batches,
-        Committer(shared, tally) as committer,
-    ):
-        summary.interrupted = not work(batches, committer, tally, options, stop)
+    for chunks in waves:
+        planner = Planner(shared, tally, reembed=options.reembed, checksum=options.checksum)
+        with (
+            stages.rarely(),
+            closing(prefetch(planner.batches(chunks, options.batch()), PLAN_AHEAD)) as batches,
+            Committer(shared, tally) as committer,
+        ):
+            summary.interrupted = not work(batches, committer, tally, options, stop)
+        if summary.interrupted:
+            break
     tally.report()
     return tally.finish()
 
@@ -204,6 +213,16 @@ def check_arguments(gallery: Gallery, embedder: Embedder, options: IngestOptions
             f" ({gallery.dim}-D), this model is {embedder.fingerprint[:12]} ({embedder.dim}-D);"
             " use the gallery's own model or rebuild it with: sss reindex"
         )
+
+
+def _in_waves(surveys: Sequence[Survey], source: str | None) -> list[list[Survey]]:
+    """The roots, those that lie in others after these: then an image in both is there when it is met again."""
+    sources = [source or survey.source for survey in surveys]
+    waves: dict[int, list[Survey]] = {}
+    for own, survey in zip(sources, surveys, strict=True):
+        depth = sum(len(outer) < len(own) for outer in beside(own, set(sources)))
+        waves.setdefault(depth, []).append(survey)
+    return [waves[depth] for depth in sorted(waves)]
 
 
 def _narrow(surveys: Sequence[Survey], gallery: Gallery) -> None:

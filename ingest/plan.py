@@ -212,6 +212,7 @@ class Planner:
         chunks: from the scan, which runs in a thread of its own, at most two chunks ahead.
         """
         batch: list[PlannedFile] = []
+        self._tally.scanned = False
         with closing(prefetch(self._clock.timed("scan", chunks), _SCAN_AHEAD)) as ahead:
             for chunk in ahead:
                 idle = True

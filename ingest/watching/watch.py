@@ -70,6 +70,8 @@ class Watcher:
         self._wake = threading.Event()
         self._roots: list[WatchedRoot] = []
         self._paths = check_roots(roots)
+        places = [one if one.is_dir() else one.parent for one in self._paths]
+        self._nested = any(one in other.parents for one in places for other in places)
         self._first: IngestSummary | None = None
         self._first_done = False
         self._retry_at, self._backoff = 0.0, _BACKOFF_SECONDS[0]
@@ -175,16 +177,19 @@ class Watcher:
 
     def _chunks(self) -> Iterator[list[ScannedFile]]:
         """What has settled, and ends with it, so that it is committed at once; else the scans, for a while."""
-        ends = time.monotonic() + _SLICE_SECONDS
+        ends, roots = time.monotonic() + _SLICE_SECONDS, self._roots
         while not self._stop.is_set() and time.monotonic() < ends:
             found = False
-            for root in self._roots:
+            for root in roots:
                 settled = root.settling.due(time.monotonic())
                 if chunk := root.next_chunk(time.monotonic()):
                     yield chunk
                     found = True
                 if (settled and chunk) or root.has_removals:
                     ends = 0.0
+                if found and self._nested:
+                    roots = [root]  # what it stores is there when another root comes by the same image
+                    break
             if not found:
                 return
 

@@ -128,6 +128,16 @@ def test_two_roots_are_watched_side_by_side(root, tmp_path):
         wait_same(watch, root, other, layout="auto")
 
 
+def test_roots_that_lie_in_each_other_store_an_image_once(root):
+    with watching(root, root / "ann") as watch:
+        points = watch.gallery.points
+        assert {payload["source"] for _, payload in points.values()} == {str(root)}
+        assert len(points) == 4
+        write_image(root / "ann/3.jpg")
+        wait_until(lambda: len(points) == 5 and watch.record.states[-1] == "watching", "a new image")
+        assert {payload["source"] for _, payload in points.values()} == {str(root)}
+
+
 def test_two_roots_of_one_source_do_not_take_each_others_points(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     for path in [one / "a.jpg", one / "b.jpg", two / "c.jpg"]:
