@@ -1,16 +1,10 @@
 """The batch-ingest worker: scan, plan, decode, embed, commit.
 
-``run_ingest`` is the pipeline over an open gallery; ``stop_on_signals`` lets Ctrl-C end it between batches.
-Names are loaded on first use.
+``run_ingest`` is the pipeline over an open gallery. Names are loaded on first use.
 """
 
 import lazy_loader
 
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "pipeline": ["run_ingest"],
-        "summary": ["Failure", "IngestSummary", "Progress"],
-        "service.service": ["stop_on_signals"],
-    },
+    __name__, submod_attrs={"pipeline": ["run_ingest"], "summary": ["Failure", "IngestSummary", "Progress"]}
 )

@@ -60,11 +60,7 @@ options from SSS_INGEST_* and the table [ingest] of sss.toml. Exit codes: 0 done
 )
 @click.version_option(__version__, "-V", "--version", prog_name="siamese-search ingest worker")
 def command(
-    roots: tuple[str, ...],
-    options: ServiceOptions,
-    check: Path | None,
-    max_age: float,
-    alive: bool,
+    roots: tuple[str, ...], options: ServiceOptions, check: Path | None, max_age: float, alive: bool
 ) -> int:
     """Ingest the images under each DIR (a directory or a .csv file) into a gallery, as a service.
 
@@ -74,7 +70,7 @@ def command(
         return _check(check, max_age, alive)
     if not roots:
         raise click.UsageError("nothing to ingest: name a directory of images or a CSV file")
-    from ingest.service.service import run_service
+    from ingest.service import run_service
 
     return run_service(replace(options, roots=roots, patient=True), _log())
 
@@ -110,7 +106,7 @@ def _defaults(argv: Sequence[str]) -> Mapping[str, Any]:
 
 
 def _check(path: Path, max_age: float, alive: bool) -> int:
-    from ingest.service.health import trouble
+    from ingest.service import trouble
 
     reason = trouble(path, max_age, alive=alive)
     click.echo("healthy" if reason is None else f"unhealthy: {reason}")
@@ -123,7 +119,7 @@ def _fail(message: str, code: int, **fields: str) -> int:
 
 
 def _log() -> Any:
-    from ingest.service.jsonlog import JsonLog
+    from ingest.service import JsonLog
 
     return JsonLog(sys.stderr)
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from ingest.embed import accepted
 from ingest.prune import find, unmounted_places
 from siamese_search.datasets.records import decode_key
 from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
@@ -20,6 +21,7 @@ from siamese_search.gallery.payload import arrived, read_carried, taken_along
 
 if TYPE_CHECKING:
     from ingest.scan import PlannedFile
+    from ingest.stages import Tally
 
 #: Stored points with the content of one of a chunk's new files that are looked at. Among ten thousand pictures
 #: that are all the same (a black frame), who was moved from where is not worth the search.
@@ -116,25 +118,19 @@ def _finished(files: Sequence[PlannedFile], gallery: Gallery) -> list[PlannedFil
     ]
 
 
-def settle_moves(
-    gallery: Gallery, files: Sequence[PlannedFile], vectors: Vectors
-) -> list[tuple[PlannedFile, str]]:
-    """Write moved files, durably: vectors float32 [n, d], a row per file. Returns those refused, each with why.
+def settle_moves(gallery: Gallery, files: Sequence[PlannedFile], vectors: Vectors, tally: Tally) -> None:
+    """Write moved files, durably, and count them: vectors float32 [n, d], a row per file.
 
     The new points first, then the end of the old ones, then the note of where they came from is taken off: a kill
     at any moment loses nothing, and the next run with checksums ends in the same gallery.
     """
-    ids = [file.id for file in files]
-    try:
-        gallery.upsert(ids, vectors, [file.payload for file in files])
-    except ValueError as error:
-        if len(files) == 1:
-            return [(files[0], f"cannot be stored: {error}")]
-        rows = zip(files, vectors, strict=True)
-        return [refused for file, row in rows for refused in settle_moves(gallery, [file], row[None])]
+    stored = {file.id: file for file in accepted(gallery, files, vectors, tally)}
     gallery.flush()
-    gallery.delete([file.origin for file in files if file.origin is not None])
+    if not stored:
+        return
+    gallery.delete([file.origin for file in stored.values() if file.origin is not None])
     gallery.flush()
-    gallery.upsert(ids, vectors, [arrived(file.payload) for file in files])
+    kept = vectors[[file.id in stored for file in files]]
+    gallery.upsert(list(stored), kept, [arrived(file.payload) for file in stored.values()])
     gallery.flush()
-    return []
+    tally.add(moved=len(stored))

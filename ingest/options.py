@@ -76,6 +76,19 @@ class IngestOptions(Request):
     )
     decode_threads: int = 0
 
+    def __post_init__(self) -> None:
+        """Refuse what only a run over all files can do.
+
+        A file that moved from one shard's key to another's is found by the shard that has its new key, which looks for
+        the point with its content. Were the first shard to prune meanwhile, the point and its labels would be gone.
+        """
+        Request.__post_init__(self)
+        if self.shard is not None and self.checksum and self.prune != "no":
+            raise UsageError(
+                f"shard {self.part}: checksums and pruning together need all files, or a file that moved between shards"
+                " would lose its labels; prune afterwards, in one run without --shard"
+            )
+
     @property
     def part(self) -> Shard | None:
         """The shard. Raises UsageError for text that names none."""
@@ -93,14 +106,9 @@ class IngestOptions(Request):
 
     def settled(self, settings: Settings) -> Self:
         """With the settings' place and numbers where nobody said."""
-        return replace(
-            self,
-            store=settings.store if self.store is None else self.store,
-            gallery=settings.gallery if self.gallery is None else self.gallery,
-            model=settings.model or None if self.model is None else self.model,
-            batch_size=settings.batch_size if self.batch_size is None else self.batch_size,
-            threads=settings.threads if self.threads is None else self.threads,
-        )
+        names = ("store", "gallery", "model", "batch_size", "threads")
+        unsaid = {name: getattr(settings, name) for name in names if getattr(self, name) is None}
+        return replace(self, **unsaid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,21 +14,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ingest import stages
-from ingest.commit import Committer
-from ingest.embed import embed_files
+from ingest.embed import Committer, embed_files
 from ingest.options import IngestOptions
-from ingest.plan import Planner, field_name, with_digests
+from ingest.plan import Planner, beside, field_name, with_digests
 from ingest.prune import left_behind, places_of
 from ingest.prune import prune as prune_points
-from ingest.scan import ScannedFile, Shard, check_combination, check_images, scan_files, survey_roots
-from ingest.stages import Clock, Tally, prefetch
+from ingest.scan import PlannedFile, ScannedFile, Shard, scan_files, survey_roots
+from ingest.stages import Tally, prefetch
 from ingest.summary import IngestSummary, Progress
 from siamese_search.datasets.csv_layout import CsvLayout
 from siamese_search.datasets.remote_survey import RemoteSurvey
@@ -49,21 +48,8 @@ PLAN_AHEAD = 4  # batches
 MOST_DECODE_THREADS = 16
 
 
-class Pipeline(Protocol):
-    """What brings a gallery up to date with scanned files, as :func:`ingest_files` does in this process."""
-
-    def __call__(
-        self,
-        chunks: Iterable[list[ScannedFile]],
-        gallery: Gallery,
-        embedder: Embedder,
-        *,
-        options: IngestOptions,
-        total: int | None = None,
-        failures: FailureLog | None = None,
-        progress: Callable[[Progress], None] | None = None,
-        stop: threading.Event | None = None,
-    ) -> IngestSummary: ...
+#: Decodes and embeds what is planned, for the committer; False where the event came first.
+Work = Callable[[Iterator[list[PlannedFile]], Committer, Tally, IngestOptions, threading.Event], bool]
 
 
 @request(IngestOptions)
@@ -76,7 +62,7 @@ def run_ingest(
     failures: FailureLog | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
-    pipeline: Pipeline | None = None,
+    pipeline: Work | None = None,
 ) -> IngestSummary:
     """Bring the gallery up to date with the images under ``roots``: directories, CSV files, URLs, or their surveys.
 
@@ -90,7 +76,7 @@ def run_ingest(
     failures: gets every failure, however many there are. progress: called from this thread after every step. stop:
     when set, the batch in hand is finished and committed, and the summary says ``interrupted``; the next run goes on
     from there. So it does after a crash: point ids depend on (source, key) alone.
-    pipeline: what does the work below the scan, :func:`ingest_files` by default.
+    pipeline: what decodes and embeds, the CPUs or the GPU of this process by default.
 
     Raises DataError for a missing root, when there are no images, or when none of them can be used (naming
     three), ModelMismatchError when the gallery's vectors come from another model, and UsageError for pruning with
@@ -98,17 +84,11 @@ def run_ingest(
     whether the others fare better.
     """
     shard, prune = options.part, options.prune
-    check_combination(shard, checksum=options.checksum, prune=prune != "no")
     check_arguments(gallery, embedder, options)
     started = time.monotonic()
     surveys = survey_roots(
-        roots,
-        layout_of(options),
-        follow_links=options.follow_links,
-        images_root=options.base(),
-        prune=prune,
+        roots, layout_of(options), follow_links=options.follow_links, images_root=options.base(), prune=prune
     )
-    check_images(surveys, prune)
     remote = [survey for survey in surveys if isinstance(survey, RemoteSurvey)]
     if remote and options.checksum:
         raise UsageError(
@@ -118,12 +98,13 @@ def run_ingest(
     if remote and not options.decode_threads:
         options = replace(options, decode_threads=REMOTE_THREADS)
     places = places_of(surveys, options.source, listed=prune != "no")
-    chunks = scan_files(surveys, options.source, shard)
-    summary = (pipeline or ingest_files)(
-        map(with_digests, chunks) if options.checksum else chunks,
+    waves = _in_waves(surveys, options.source)
+    streams = [scan_files(wave, options.source, shard) for wave in waves]
+    summary = _carry_out(
+        [map(with_digests, stream) if options.checksum else stream for stream in streams],
         gallery,
-        embedder,
-        options=options,
+        options,
+        pipeline or _in_process(embedder),
         total=_total(surveys, shard),
         failures=failures,
         progress=progress,
@@ -141,7 +122,9 @@ def run_ingest(
                 if survey.images == 0:
                     summary.seen += 1
                     summary.fail(survey.root, survey.detection.reason)
-            summary.left = left_behind(gallery, places, surveys, summary.stored)
+            # Of several waves an image is counted in each that it is in: then every point's file is looked for.
+            known = summary.stored if len(waves) == 1 else 0
+            summary.left = left_behind(gallery, places, surveys, known)
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -153,35 +136,68 @@ def ingest_files(
     embedder: Embedder,
     *,
     options: IngestOptions,
-    total: int | None = None,
     failures: FailureLog | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
 ) -> IngestSummary:
     """The pipeline below the scan: bring the gallery up to date with these files, chunk by chunk.
 
-    chunks: from :func:`scan_files`, or any lists of at most some thousand files; computed in a thread of its
-    own, two chunks ahead. total: how many files there will be, where that is known, for the progress display.
-    The rest is as :func:`run_ingest` says, but no files at all, or none that can be used, is no error here.
+    chunks: from :func:`scan_files`, or any lists of at most some thousand files; computed in a thread of its own, two
+    chunks ahead. The rest is as :func:`run_ingest` says, but no files at all, or none that can be used, is no error.
     """
     check_arguments(gallery, embedder, options)
+    return _carry_out(
+        [chunks], gallery, options, _in_process(embedder), failures=failures, progress=progress, stop=stop
+    )
+
+
+def _carry_out(
+    waves: Iterable[Iterable[list[ScannedFile]]],
+    gallery: Gallery,
+    options: IngestOptions,
+    work: Work,
+    *,
+    total: int | None = None,
+    failures: FailureLog | None,
+    progress: Callable[[Progress], None] | None,
+    stop: threading.Event | None,
+) -> IngestSummary:
+    """All stages, wave by wave: what one has stored, the next one finds.
+
+    total: how many files there will be, where that is known, for the progress display.
+    """
     stop = stop or threading.Event()
-    threads = options.decode_threads or min(MOST_DECODE_THREADS, available_cpus())
-    clock = Clock({"decode": threads})
     model = gallery.model
     summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=failures)
-    tally = Tally(summary, clock, total, progress)
+    tally = Tally(summary, total, progress)
     shared = Serial(gallery)
-    planner = Planner(shared, tally, clock, reembed=options.reembed, checksum=options.checksum)
-    with (
-        stages.rarely(),
-        closing(prefetch(planner.batches(chunks, options.batch()), PLAN_AHEAD)) as batches,
-        Committer(shared, tally, clock) as committer,
-    ):
-        complete = embed_files(batches, embedder, committer, tally, threads=threads, stop=stop)
-    summary.interrupted = not complete
+    for chunks in waves:
+        planner = Planner(shared, tally, reembed=options.reembed, checksum=options.checksum)
+        with (
+            stages.rarely(),
+            closing(prefetch(planner.batches(chunks, options.batch()), PLAN_AHEAD)) as batches,
+            Committer(shared, tally) as committer,
+        ):
+            summary.interrupted = not work(batches, committer, tally, options, stop)
+        if summary.interrupted:
+            break
     tally.report()
     return tally.finish()
+
+
+def _in_process(embedder: Embedder) -> Work:
+    def work(
+        batches: Iterator[list[PlannedFile]],
+        committer: Committer,
+        tally: Tally,
+        options: IngestOptions,
+        stop: threading.Event,
+    ) -> bool:
+        threads = options.decode_threads or min(MOST_DECODE_THREADS, available_cpus())
+        tally.clock.workers["decode"] = threads
+        return embed_files(batches, embedder, committer, tally, threads=threads, stop=stop)
+
+    return work
 
 
 def check_arguments(gallery: Gallery, embedder: Embedder, options: IngestOptions) -> None:
@@ -197,6 +213,16 @@ def check_arguments(gallery: Gallery, embedder: Embedder, options: IngestOptions
             f" ({gallery.dim}-D), this model is {embedder.fingerprint[:12]} ({embedder.dim}-D);"
             " use the gallery's own model or rebuild it with: sss reindex"
         )
+
+
+def _in_waves(surveys: Sequence[Survey], source: str | None) -> list[list[Survey]]:
+    """The roots, those that lie in others after these: then an image in both is there when it is met again."""
+    sources = [source or survey.source for survey in surveys]
+    waves: dict[int, list[Survey]] = {}
+    for own, survey in zip(sources, surveys, strict=True):
+        depth = sum(len(outer) < len(own) for outer in beside(own, set(sources)))
+        waves.setdefault(depth, []).append(survey)
+    return [waves[depth] for depth in sorted(waves)]
 
 
 def _narrow(surveys: Sequence[Survey], gallery: Gallery) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ingest.commit import write
+from ingest.embed import write
 from ingest.moves import find_moves, settle_moves
 from ingest.scan import Action, PlannedFile, ScannedFile
-from ingest.stages import Clock, Tally, prefetch
+from ingest.stages import Tally, prefetch
 from siamese_search.datasets.records import BOOKKEEPING, point_id
 from siamese_search.gallery.checks import vector_crc
 from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
@@ -139,14 +139,13 @@ class Overlap:
         self._gallery, self._how = gallery, (reembed, checksum)
         known = gallery.facet("source", limit=10_000) if "source" in gallery.fields() else ()
         self._sources = frozenset(map(str, known))
-
-    def beside(self, own: str) -> list[str]:
-        """The sources that hold the directory ``own``, or lie in it."""
-        return sorted(one for one in self._sources - {own} if own in _above(one) or one in _above(own))
+        self.met: dict[str, list[str]] = {}  # source of a file → those that it overlaps with
 
     def joined(self, planned: list[PlannedFile]) -> list[PlannedFile]:
         """The planned files; those that another source has too as its point, or taking that point over."""
-        overlapping = {one for one in {file.scanned.source for file in planned} if self.beside(one)}
+        for own in {file.scanned.source for file in planned} - self.met.keys():
+            self.met[own] = beside(own, self._sources)
+        overlapping = {own for own, others in self.met.items() if others}
         twins = [
             (file, point_id(source, file.scanned.path[len(source.rstrip("/")) + 1 :]))
             for file in planned
@@ -169,6 +168,11 @@ class Overlap:
         action, payload = _compared(known | fresh, point.payload, *self._how)
         ends = file.id if file.action != "new" and action != "changed" else None
         return replace(file, action="moved" if ends else action, id=point.id, payload=payload, origin=ends)
+
+
+def beside(own: str, sources: Collection[str]) -> list[str]:
+    """Of these sources those that hold the directory ``own``, or lie in it."""
+    return sorted(one for one in sources if one != own and (own in _above(one) or one in _above(own)))
 
 
 def _above(path: str) -> list[str]:
@@ -196,10 +200,8 @@ _SCAN_AHEAD = 2  # chunks
 class Planner:
     """Looks each chunk up in the gallery. All of it happens in the thread that iterates over :meth:`batches`."""
 
-    def __init__(
-        self, gallery: Gallery, tally: Tally, clock: Clock, *, reembed: bool, checksum: bool
-    ) -> None:
-        self._gallery, self._tally, self._clock = gallery, tally, clock
+    def __init__(self, gallery: Gallery, tally: Tally, *, reembed: bool, checksum: bool) -> None:
+        self._gallery, self._tally, self._clock = gallery, tally, tally.clock
         self._options = {"reembed": reembed, **({"checksum": True} if checksum else {})}
         self._overlap: Overlap | None = None  # until somebody asks
 
@@ -210,6 +212,7 @@ class Planner:
         chunks: from the scan, which runs in a thread of its own, at most two chunks ahead.
         """
         batch: list[PlannedFile] = []
+        self._tally.scanned = False
         with closing(prefetch(self._clock.timed("scan", chunks), _SCAN_AHEAD)) as ahead:
             for chunk in ahead:
                 idle = True
@@ -236,6 +239,7 @@ class Planner:
         with self._clock.busy("plan"):
             self._overlap = self._overlap or Overlap(self._gallery, **self._options)
             planned = self._overlap.joined(plan_files(usable, self._gallery, **self._options))
+            self._tally.summary.overlaps |= self._overlap.met
             groups: dict[str, list[PlannedFile]] = {}
             for one in planned:
                 groups.setdefault(one.action, []).append(one)
@@ -264,10 +268,7 @@ class Planner:
             return []
         kept, vectors, damaged = self._sound(files, [file.vector_id for file in files])
         if kept:
-            refused = settle_moves(self._gallery, kept, vectors)
-            self._tally.add(moved=len(kept) - len(refused))
-            for file, reason in refused:
-                self._tally.fail(file.scanned.record.path, reason)
+            settle_moves(self._gallery, kept, vectors, self._tally)
         # Embedded, it is as good as moved; the next run with checksums ends the old point.
         return [replace(file, action="new") for file in damaged]
 

@@ -109,13 +109,13 @@ def find(payload: Mapping[str, Any], bases: Sequence[str], unmounted: Sequence[s
     return verdict
 
 
-def unmounted_places(fstab: Path | None = None) -> list[str]:
+def unmounted_places() -> list[str]:
     """The mount points that /etc/fstab declares and where nothing is mounted now, each with a ``/`` at its end.
 
     An empty list where there is no such file, as in containers.
     """
     try:
-        text = os.fsdecode((FSTAB if fstab is None else fstab).read_bytes())
+        text = os.fsdecode(FSTAB.read_bytes())
     except OSError:
         return []
     places = []
@@ -218,12 +218,7 @@ def prune(
 
 
 def _gather(
-    gallery: Gallery,
-    source: str,
-    places: Sequence[Place],
-    spool: IO[str],
-    anyway: bool,
-    shard: Shard | None,
+    gallery: Gallery, source: str, places: Sequence[Place], spool: IO[str], anyway: bool, shard: Shard | None
 ) -> _Count:
     """Write the ids of the points of ``source`` whose file has gone, a line each; of a shard only its own."""
     count = _Count()

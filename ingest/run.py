@@ -26,10 +26,12 @@ from siamese_search.workspace import (
 
 if TYPE_CHECKING:
     from ingest.options import WatchOptions
-    from ingest.summary import IngestSummary, Progress
-    from ingest.watching.watch import Observer
+    from ingest.summary import IngestSummary, Observer, Progress
     from siamese_search.gallery.contract import Gallery
     from siamese_search.model.embedder import Embedder
+
+#: What is put around a gallery and its embedder, to measure them.
+Around = Callable[["Gallery", "Embedder"], tuple["Gallery", "Embedder"]]
 
 _log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ _log = logging.getLogger(__name__)
 def ingest(
     *directories: StrPath,
     options: IngestOptions,
-    around: Callable[[Gallery, Embedder], tuple[Gallery, Embedder]] | None = None,
+    around: Around = lambda gallery, embedder: (gallery, embedder),
     ray: RayOptions | None = None,
     progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
@@ -61,8 +63,7 @@ def ingest(
     cluster.
     """
     from ingest import run_ingest
-    from ingest.plan import Overlap
-    from ingest.scan import check_combination, check_images, survey_roots
+    from ingest.scan import survey_roots
     from ingest.summary import FailureLog
     from siamese_search.datasets.remote_survey import RemoteSurvey
 
@@ -70,7 +71,6 @@ def ingest(
     if not directories:
         raise UsageError("nothing to ingest; name at least one directory of images")
     options = options.settled(settings)
-    check_combination(options.part, checksum=options.checksum, prune=options.prune != "no")
     if options.engine == "ray":
         from ingest.distributed.pipeline import RayPipeline
 
@@ -86,7 +86,6 @@ def ingest(
         images_root=options.base(),
         prune=options.prune,
     )
-    check_images(roots, options.prune)
     if notify is not None:
         for root in roots:
             if options.layout == "auto" or root.rows is not None:
@@ -99,16 +98,8 @@ def ingest(
             options.store, options.gallery, options.model, storage=options.storage, quantise=options.quantise
         ) as (opened, bundle),
     ):
-        if options.source is None:
-            known = Overlap(opened)
-            for here in [root.source for root in roots]:
-                for there in known.beside(here):
-                    one, two, outer = map(printable, (here, there, min(here, there, key=len)))
-                    both = "one of the two lies in the other: an image in both stands there once, as one of"
-                    _log.warning("%s: the gallery also has images of %s, and %s %s", one, two, both, outer)
         embedder: Embedder = LazyEmbedder(bundle, options.device, options.threads or 0)
-        if around is not None:
-            opened, embedder = around(opened, embedder)
+        opened, embedder = around(opened, embedder)
         cluster = None
         if options.engine == "ray" and ray is not None:
             local = [root for root in roots if not isinstance(root, RemoteSurvey)]
@@ -126,6 +117,10 @@ def ingest(
             stop=stop,
             pipeline=cluster,
         )
+        pairs = {(here, there) for here, others in summary.overlaps.items() for there in others}
+        for outer, inner in sorted({(min(pair, key=len), max(pair, key=len)) for pair in pairs}):
+            text = "%s lies in %s, of which the gallery has images: an image in both stands there once, as one of %s"
+            _log.warning(text, *map(printable, (inner, outer, outer)))
         if summary.new:
             own = {root.source for root in roots} if options.source is None else {options.source}
             _warn_of_namesakes(opened, own)
@@ -134,7 +129,7 @@ def ingest(
 
 def _warn_of_namesakes(gallery: Gallery, own: set[str]) -> None:
     """Say it where a source of an ingest and another one, which lies elsewhere, name the same identities."""
-    from ingest.plan import Overlap
+    from ingest.plan import beside
     from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
     from siamese_search.gallery.filters import Condition
 
@@ -143,7 +138,6 @@ def _warn_of_namesakes(gallery: Gallery, own: set[str]) -> None:
     sources = gallery.facet("source", limit=20)
     if len(sources) < 2:
         return
-    known = Overlap(gallery)
     named = {
         str(source): set(
             map(str, gallery.facet("identity", [Condition("source", "=", (source,))], limit=10_000))
@@ -153,7 +147,7 @@ def _warn_of_namesakes(gallery: Gallery, own: set[str]) -> None:
     shared: set[str] = set()
     places: set[str] = set()
     for one in own & named.keys():
-        for other in named.keys() - {one, *known.beside(one)}:
+        for other in named.keys() - {one, *beside(one, named)}:
             if both := (named[one] & named[other]) - {JUNK_IDENTITY, DISTRACTOR_IDENTITY}:
                 shared |= both
                 places |= {one, other}
@@ -168,66 +162,52 @@ def watch(
     observer: Observer,
     stop: threading.Event,
     *,
-    around: Callable[[Embedder], Embedder] = lambda embedder: embedder,
-    around_store: Callable[[Gallery], Gallery] = lambda gallery: gallery,
+    around: Around = lambda gallery, embedder: (gallery, embedder),
 ) -> bool:
     """Ingest all images under ``directories``, then what changes there, until ``stop`` is set.
 
     options: see :class:`~ingest.options.WatchOptions`. observer: told of everything that happens. storage and quantise
-    are asked of an existing gallery at the first opening only, for it may be re-indexed. around: what to put around an
-    embedder that has been loaded. around_store: the same for the gallery, each time it is opened.
+    are asked of an existing gallery at the first opening only, for it may be re-indexed. around: as for
+    :func:`ingest`, each time the gallery is opened.
 
     Returns whether the first full ingest came to its end. Raises what :meth:`ingest.watching.watch.Watcher.run` raises.
     """
     from ingest.summary import FailureLog
     from ingest.watching.watch import Watcher
 
+    if options.shard is not None:
+        raise UsageError("a watch has all files: leave --shard out, or watch one directory in each process")
     for one in directories:
         if protocol_of(one) is not None:
             raise UsageError(
                 f"{printable(redacted(os.fspath(one)))}: --watch needs files on this machine; ingest a URL again when"
                 " something may have changed"
             )
-    opener = _Opener(options.settled(current_settings()), around, around_store)
-    with nullcontext() if options.failures is None else FailureLog(options.failures) as log:
-        watcher = Watcher(
-            [Path(one) for one in directories], opener.open, opener.options, observer, stop, log
-        )
-        watcher.run()
-    return watcher.first_done
-
-
-class _Opener:
-    """Opens the gallery anew each time, and keeps the model loaded until the gallery has another one."""
-
-    def __init__(
-        self,
-        options: WatchOptions,
-        around: Callable[[Embedder], Embedder],
-        around_store: Callable[[Gallery], Gallery],
-    ) -> None:
-        self.options = options
-        self._around, self._around_store = around, around_store
-        self._embedder: Embedder | None = None
-        self._storage = (options.storage, options.quantise)  # asked for at the first opening only
+    options = options.settled(current_settings())
+    loaded: Embedder | None = None  # kept until the gallery has another model
+    storage = {
+        "storage": options.storage,
+        "quantise": options.quantise,
+    }  # asked for at the first opening only
 
     @contextmanager
-    def open(self) -> Iterator[tuple[Gallery, Embedder]]:
+    def opened() -> Iterator[tuple[Gallery, Embedder]]:
+        nonlocal loaded
         # A writer waits minutes for a server that is away, in silence; a reader is back after seconds, and whoever
         # watches waits by itself, says so, and can be stopped.
-        asked = self.options
         with (
             suppress(GalleryNotFoundError),
-            store_in_use(asked.store, asked.gallery) as (store, name),
+            store_in_use(options.store, options.gallery) as (store, name),
             store.open(name),
         ):
             pass
-        storage, quantise = self._storage
-        with open_to_write(asked.store, asked.gallery, asked.model, storage=storage, quantise=quantise) as (
-            opened,
-            bundle,
-        ):
-            self._storage = (None, None)
-            if self._embedder is None or self._embedder.fingerprint != bundle.fingerprint:
-                self._embedder = self._around(LazyEmbedder(bundle, asked.device, asked.threads or 0))
-            yield self._around_store(opened), self._embedder
+        with open_to_write(options.store, options.gallery, options.model, **storage) as (gallery, bundle):
+            storage.clear()
+            if loaded is None or loaded.fingerprint != bundle.fingerprint:
+                loaded = LazyEmbedder(bundle, options.device, options.threads or 0)
+            yield around(gallery, loaded)
+
+    with nullcontext() if options.failures is None else FailureLog(options.failures) as log:
+        watcher = Watcher([Path(one) for one in directories], opened, options, observer, stop, log)
+        watcher.run()
+    return watcher.first_done

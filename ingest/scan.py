@@ -16,7 +16,7 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -81,17 +81,17 @@ def shard_of(key: str, count: int) -> int:
     return (int.from_bytes(digest, "big") * count) >> (8 * _HASH_BYTES)
 
 
-def parse_shard(text: str, env: Mapping[str, str] | None = None) -> Shard:
+def parse_shard(text: str) -> Shard:
     """``"0/4"`` … ``"3/4"``; ``"auto/4"`` takes the index that Kubernetes gives a pod (:data:`INDEX_VARIABLE`).
 
-    env: the environment (default: ``os.environ``). Raises UsageError for anything else.
+    Raises UsageError for anything else.
     """
     found = _TEXT.fullmatch(text)
     if found is None:
         raise UsageError(f"shard {printable(text)!r}: give I/N (0/4 is the first of four) or auto/N")
     index, count = found.groups()
     if index == "auto":
-        told = (os.environ if env is None else env).get(INDEX_VARIABLE, "")
+        told = os.environ.get(INDEX_VARIABLE, "")
         if not re.fullmatch(r"[0-9]{1,6}", told):
             what = f"is {printable(told)!r}" if told else "is not set"
             raise UsageError(
@@ -100,19 +100,6 @@ def parse_shard(text: str, env: Mapping[str, str] | None = None) -> Shard:
             )
         index = told
     return Shard(int(index), int(count))
-
-
-def check_combination(shard: Shard | None, *, checksum: bool, prune: bool) -> None:
-    """Refuse what only a run over all files can do. Raises UsageError.
-
-    A file that moved from one shard's key to another's is found by the shard that has its new key, which looks for the
-    point with its content. Were the first shard to prune meanwhile, the point and its labels would be gone by then.
-    """
-    if shard is not None and checksum and prune:
-        raise UsageError(
-            f"shard {shard}: checksums and pruning together need all files, or a file that moved between shards would"
-            " lose its labels; prune afterwards, in one run without --shard"
-        )
 
 
 @dataclass(slots=True)  # not frozen: one per file is made, and that would double its cost
@@ -171,8 +158,8 @@ def survey_roots(
     directory that the names in CSV files are relative to. prune: with ``anyway`` a root may be gone.
 
     A directory below a root that cannot be read is no error here, nor is a missing file of a CSV: the scan names it.
-    A root without images is a survey of none (:func:`check_images`).
-    Raises DataError as :func:`check_roots`, and for a layout that does not fit.
+    Raises DataError as :func:`check_roots`, for a layout that does not fit, and where no root has an image, unless
+    those that were there shall be pruned; of several roots one without images is a survey of none.
     """
     known = [root for root in roots if isinstance(root, Survey)]
     urls = [root for root in roots if isinstance(root, str)]
@@ -191,13 +178,10 @@ def survey_roots(
             reason = str(error).partition(": ")[2]
             found = Survey(root, Detection("flat", reason, root), follow_links, images=0)
         local.append(found)
-    return known or [*local, *(survey_remote(url, layout) for url in dict.fromkeys(urls))]
-
-
-def check_images(roots: Sequence[Survey], prune: Prune) -> None:
-    """Raise DataError where no root has an image, unless those that were there shall be pruned."""
-    if prune == "no" and roots and all(root.images == 0 for root in roots):
-        raise DataError("; ".join(f"{printable(root.root)}: {root.detection.reason}" for root in roots))
+    found_all = known or [*local, *(survey_remote(url, layout) for url in dict.fromkeys(urls))]
+    if prune == "no" and all(root.images == 0 for root in found_all):
+        raise DataError("; ".join(f"{printable(root.root)}: {root.detection.reason}" for root in found_all))
+    return found_all
 
 
 def scan_files(

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import gc
 import os
-import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -27,8 +27,6 @@ _SAMPLE_SECONDS = 0.25
 #: six, in no cycle, and lives for three chunks of a thousand.
 _THRESHOLD = 20_000
 
-_POLL_SECONDS = 0.1
-
 
 class Clock:
     """Busy seconds per stage, added by each stage's own threads.
@@ -37,14 +35,14 @@ class Clock:
     that is busy all the time has been busy for as long as the ingest runs.
     """
 
-    def __init__(self, workers: Mapping[Stage, int]) -> None:
-        self._workers = workers
+    def __init__(self) -> None:
+        self.workers: dict[Stage, int] = {}
         self._busy: dict[Stage, float] = dict.fromkeys(STAGES, 0.0)
         self._lock = threading.Lock()
 
     def add(self, stage: Stage, seconds: float) -> None:
         with self._lock:
-            self._busy[stage] += seconds / self._workers.get(stage, 1)
+            self._busy[stage] += seconds / self.workers.get(stage, 1)
 
     @contextmanager
     def busy(self, stage: Stage) -> Iterator[None]:
@@ -78,37 +76,21 @@ class Tally:
     """
 
     def __init__(
-        self,
-        summary: IngestSummary,
-        clock: Clock,
-        total: int | None,
-        progress: Callable[[Progress], None] | None,
+        self, summary: IngestSummary, total: int | None, progress: Callable[[Progress], None] | None
     ) -> None:
-        self.summary, self.clock = summary, clock
+        self.summary, self.clock = summary, Clock()
         self.scanned = False
-        self._total = total
+        self.total = total
         self._progress = progress
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._samples: deque[tuple[float, int]] = deque([(self._started, 0)])
 
-    def add(
-        self,
-        *,
-        seen: int = 0,
-        new: int = 0,
-        changed: int = 0,
-        moved: int = 0,
-        unchanged: int = 0,
-        embedded: int = 0,
-    ) -> None:
+    def add(self, **counts: int) -> None:
+        """counts: of the summary."""
         with self._lock:
-            self.summary.seen += seen
-            self.summary.new += new
-            self.summary.changed += changed
-            self.summary.moved += moved
-            self.summary.unchanged += unchanged
-            self.summary.embedded += embedded
+            for name, count in counts.items():
+                setattr(self.summary, name, getattr(self.summary, name) + count)
 
     def fail(self, path: str | os.PathLike[str], reason: str) -> None:
         with self._lock:
@@ -136,7 +118,7 @@ class Tally:
             self.scanned,
             embedded,
             failed,
-            total=seen if self.scanned else None if self._total is None else max(self._total, seen),
+            total=seen if self.scanned else None if self.total is None else max(self.total, seen),
             images_per_second=self._rate(done),
             stages=self.clock.seconds(),
         )
@@ -169,43 +151,17 @@ def rarely() -> Iterator[None]:
 
 
 def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
-    """Yield ``items`` in order, computed in a thread up to ``depth`` items ahead.
+    """Yield ``items`` in order, computed in a thread up to ``depth`` items ahead, and one that waits for its place.
 
-    An exception of the iterator is raised here, after the items before it. Closing the generator ends the
-    thread within a tenth of a second of its current item.
+    An exception of the iterator is raised here, after the items before it. Closing the generator ends the thread with
+    its current item.
     """
-    ready: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
-    closed = threading.Event()
-
-    def put(kind: str, value: T | BaseException | None) -> bool:
-        while not closed.is_set():
-            try:
-                ready.put((kind, value), timeout=_POLL_SECONDS)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def produce() -> None:
-        try:
-            for item in items:
-                if not put("item", item):
-                    return
-            put("end", None)
-        except BaseException as error:
-            put("error", error)
-
-    thread = threading.Thread(target=produce, name="prefetch", daemon=True)
-    thread.start()
+    iterator, end = iter(items), object()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")
     try:
-        while True:
-            kind, value = ready.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                assert isinstance(value, BaseException)
-                raise value
-            yield value  # type: ignore[misc]
+        ahead = deque(pool.submit(next, iterator, end) for _ in range(depth + 1))
+        while (item := ahead.popleft().result()) is not end:
+            ahead.append(pool.submit(next, iterator, end))
+            yield item  # type: ignore[misc]
     finally:
-        closed.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)

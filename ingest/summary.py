@@ -1,4 +1,4 @@
-"""IngestSummary: what one ingest did, and the failures it survived."""
+"""IngestSummary: what one ingest did, and the failures it survived; Observer: who is told of a watch."""
 
 from __future__ import annotations
 
@@ -55,6 +55,7 @@ class IngestSummary:
     unchanged: already stored. removed: points whose file has gone (0 until pruning is asked for); prune_refused:
     why none were removed, or no more. left: what the gallery holds of the same sources besides.
     failures: the first :data:`MAX_FAILURES`; ``failed`` counts them all.
+    overlaps: source → the gallery's other ones that hold its directory, or lie in it.
     log: gets each failure, with its real path. seconds: wall-clock time.
     workers: of a cluster, 0 in one process; startup_seconds: until the first of them could begin, as part of seconds.
     embedded: forward passes paid for, in images (metadata-only changes cost none). stages: seconds that each
@@ -79,6 +80,7 @@ class IngestSummary:
     workers: int = 0
     startup_seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
+    overlaps: dict[str, list[str]] = field(default_factory=dict, repr=False, compare=False)
     log: FailureLog | None = field(default=None, repr=False, compare=False)
     stages: dict[Stage, float] = field(default_factory=dict)
 
@@ -117,13 +119,9 @@ class IngestSummary:
         holds images that the run did not come by, ``workers`` and ``startup_seconds`` only where
         workers of a cluster embedded something.
         """
+        counts = ("seen", "new", "changed", "moved", "unchanged", "removed")
         answer: dict[str, Any] = {
-            "seen": self.seen,
-            "new": self.new,
-            "changed": self.changed,
-            "moved": self.moved,
-            "unchanged": self.unchanged,
-            "removed": self.removed,
+            **{name: getattr(self, name) for name in counts},
             "failed": [failure.to_json() for failure in self.failures],
             "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 1),
@@ -168,6 +166,26 @@ class Progress:
     def bottleneck(self) -> Stage | None:
         """The stage that the others wait for."""
         return bottleneck(self.stages)
+
+
+#: Where a watch or a service stands.
+State = Literal["starting", "scanning", "ingesting", "watching", "store away", "root away", "stopped"]
+
+
+class Observer:
+    """What a watch tells; every method may be called often, and may do nothing."""
+
+    def said(self, level: Literal["info", "warning"], event: str, message: str) -> None:
+        """A line for people; ``event`` is its name for programs."""
+
+    def worked(self, summary: IngestSummary) -> None:
+        """A piece of work is done: a burst of changes, a scan, or some seconds of a long one."""
+
+    def complete(self, summary: IngestSummary) -> None:
+        """The first full ingest came to its end; ``summary`` is all of it."""
+
+    def moment(self, state: State, waiting: int, progress: Progress | None = None) -> None:
+        """Where it stands; ``waiting``: paths that changed and are not in the gallery yet."""
 
 
 _FAILURE_BEGINS = b'{"path"'

@@ -1,12 +1,11 @@
 """The public names, each with its home; at run time :mod:`lazy_loader` reads them here."""
 
 from ._version import __version__ as __version__
-from .api.adaptation import adapt as adapt
-from .api.calibration import calibrate as calibrate
 from .api.curation import duplicates as duplicates
 from .api.curation import export as export
 from .api.curation import label as label
 from .api.curation import propose_identities as propose_identities
+from .api.evaluation import calibrate as calibrate
 from .api.evaluation import compare_models as compare_models
 from .api.evaluation import evaluate as evaluate
 from .api.handle import Gallery as Gallery
@@ -22,15 +21,16 @@ from .api.maintenance import reindex as reindex
 from .api.maintenance import rollback as rollback
 from .api.maintenance import verify as verify
 from .api.model import load_model as load_model
-from .api.progress import ProgressBar as ProgressBar
+from .api.model import quantise_model as quantise_model
 from .api.retrieval import compare as compare
 from .api.retrieval import map_gallery as map_gallery
 from .api.retrieval import search as search
 from .api.retrieval import timeline as timeline
-from .api.training import quantise_model as quantise_model
+from .api.training import adapt as adapt
 from .api.training import sweep as sweep
 from .api.training import train as train
 from .api.worker import IngestSummary as IngestSummary
+from .api.worker import ProgressBar as ProgressBar
 from .api.worker import ingest as ingest
 from .datasets.records import Failure as Failure
 from .errors import SiameseSearchError as SiameseSearchError

@@ -16,7 +16,7 @@ import errno
 import os
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +28,6 @@ QUANTISATIONS = ("none", "int8", "int4", "binary")
 #: More shards than this a gallery cannot have.
 MOST_SHARDS = 1024
 
-#: Smallest and largest value of each number.
-_SERVER_BOUNDS: dict[str, tuple[int, int]] = {
-    "grpc_port": (0, 65535),
-    "wait": (0, 86400),
-    "shards": (0, MOST_SHARDS),
-    "replicas": (0, 64),
-    "write_consistency": (0, 64),
-    "m": (0, 256),
-    "ef_construct": (0, 4096),
-}
-
 FILE_NAME = "sss.toml"
 ENV_PREFIX = "SSS_"
 DEFAULT_ORIGIN = "default"
@@ -47,7 +36,17 @@ DEFAULT_ORIGIN = "default"
 _MAX_FILE_BYTES = 1 << 20
 
 #: Smallest and largest value of each number. ``threads`` = 0 means: as many as there are cores.
-_BOUNDS = {"threads": (0, 1024), "batch_size": (1, 65536)}
+_BOUNDS: dict[str, tuple[int, int]] = {
+    "threads": (0, 1024),
+    "batch_size": (1, 65536),
+    "grpc_port": (0, 65535),
+    "wait": (0, 86400),
+    "shards": (0, MOST_SHARDS),
+    "replicas": (0, 64),
+    "write_consistency": (0, 64),
+    "m": (0, 256),
+    "ef_construct": (0, 4096),
+}
 
 _TYPES: dict[str, type[str] | type[int] | type[bool] | type[list[str]]] = {
     "store": str,
@@ -103,32 +102,8 @@ class ServerSettings:
     m: int = 0
     ef_construct: int = 0
 
-    def merged(self, values: Mapping[str, Any]) -> ServerSettings:
-        """With these values, which :func:`check_server_value` has seen, in place of its own."""
-        return replace(self, **values)
-
 
 SERVER_KEYS = tuple(server_field.name for server_field in fields(ServerSettings))
-
-
-def check_server_value(where: str, key: str, value: Any) -> Any:
-    """The value, if ``key`` (one of SERVER_KEYS) may have it. Raises SettingsError that begins with ``where``."""
-    if key == "on_disk":
-        if not isinstance(value, bool):
-            raise SettingsError(f"{where} must be true or false, not {str(value)[:80]!r}")
-        return value
-    if key == "ca_file":
-        if not isinstance(value, str) or "\x00" in value:
-            raise SettingsError(f"{where} must be the name of a file, not {str(value)[:80]!r}")
-        return value
-    if key == "quantisation":
-        if value not in QUANTISATIONS:
-            raise SettingsError(f"{where} must be one of {', '.join(QUANTISATIONS)}, not {str(value)[:80]!r}")
-        return value
-    low, high = _SERVER_BOUNDS[key]
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise SettingsError(f"{where} must be a whole number from {low} to {high}, not {str(value)[:80]!r}")
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,22 +190,15 @@ def load_settings(cwd: Path | None = None, env: Mapping[str, str] | None = None)
         _merge_file(own, values, commands, server, origins, own=True)
     if own is None or not _same_file(own, cwd / FILE_NAME):
         _merge_file(cwd / FILE_NAME, values, commands, server, origins, own=False)
-    for key in _TYPES:
-        variable = ENV_PREFIX + key.upper()
-        text = env.get(variable, "")
-        if text:
-            values[key] = _checked(variable, key, _from_text(variable, _TYPES[key], text))
-            origins[key] = variable
-    for key in SERVER_KEYS:
-        variable = f"{ENV_PREFIX}SERVER_{key.upper()}"
-        text = env.get(variable, "")
-        if text:
-            kind = type(getattr(ServerSettings(), key))
-            server[key] = check_server_value(variable, key, _from_text(variable, kind, text))
-            origins[f"server.{key}"] = variable
+    for found, keys, prefix in ((values, tuple(_TYPES), ""), (server, SERVER_KEYS, "server.")):
+        for key in keys:
+            variable = ENV_PREFIX + (prefix + key).replace(".", "_").upper()
+            if text := env.get(variable, ""):
+                found[key] = check_value(variable, key, _from_text(variable, _kind(key), text))
+                origins[prefix + key] = variable
     return Settings(
         **values,
-        server=ServerSettings().merged(server),
+        server=ServerSettings(**server),
         commands=commands,
         origins=origins,
         user_file="" if own is None else printable(own),
@@ -272,7 +240,7 @@ def _merge_file(
                 if plain not in SERVER_KEYS:
                     raise SettingsError(_unknown(name, "key in [server]", option, SERVER_KEYS))
                 _check_owner(name, f"server.{plain}", own)
-                server[plain] = check_server_value(f"{name}: server.{plain}", plain, setting)
+                server[plain] = check_value(f"{name}: server.{plain}", plain, setting)
                 origins[f"server.{plain}"] = name
         elif isinstance(value, dict) and key not in _TYPES:
             section = commands.setdefault(key, {})
@@ -289,7 +257,7 @@ def _merge_file(
                 origins[f"{key}.{_plain(option)}"] = name
         elif key in _TYPES:
             _check_owner(name, key, own)
-            values[key] = _checked(f"{name}: {key}", key, value)
+            values[key] = check_value(f"{name}: {key}", key, value)
             origins[key] = name
         else:
             raise SettingsError(_unknown(name, "key", raw_key, _TYPES))
@@ -337,9 +305,17 @@ def _from_text(variable: str, kind: type, text: str) -> str | int | list[str]:
         raise SettingsError(f"{variable} must be a whole number, not {text[:80]!r}") from None
 
 
-def _checked(where: str, key: str, value: Any) -> Any:
-    """The value, of the right type and in range; strings that are paths have ``~`` expanded."""
-    kind = _TYPES[key]
+def _kind(key: str) -> type:
+    """Of a key, or of one of the table ``[server]``."""
+    return _TYPES.get(key) or type(getattr(ServerSettings(), key))
+
+
+def check_value(where: str, key: str, value: Any) -> Any:
+    """The value, of the right type and in range; strings that are paths have ``~`` expanded.
+
+    key: of the settings, or of their table ``[server]``. Raises SettingsError that begins with ``where``.
+    """
+    kind = _kind(key)
     # bool is an int to Python, but `threads = true` is a mistake.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise SettingsError(f"{where} must be {_TYPE_NAMES[kind]}, not {_toml_name(value)}")
@@ -356,7 +332,9 @@ def _checked(where: str, key: str, value: Any) -> Any:
         return value
     if "\x00" in value:
         raise SettingsError(f"{where} must not hold a NUL character")
-    if not value and key != "model":
+    if key == "quantisation" and value not in QUANTISATIONS:
+        raise SettingsError(f"{where} must be one of {', '.join(QUANTISATIONS)}, not {value[:80]!r}")
+    if not value and key not in ("model", "ca_file"):
         raise SettingsError(f"{where} must not be empty")
     if key != "gallery" and value.startswith("~"):
         return str(Path(value).expanduser()) if value[1:2] in ("", "/", os.sep) else value

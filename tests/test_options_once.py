@@ -17,7 +17,7 @@ import pytest
 import siamese_search as sss
 from ingest.__main__ import command as worker
 from ingest.options import IngestOptions, RayOptions, ServiceOptions, WatchOptions
-from siamese_search.cli.commands import COMMANDS, command_of
+from siamese_search.cli.main import COMMANDS, command_of
 from siamese_search.curation.options import ClusterOptions, LabelOptions
 from siamese_search.errors import UsageError
 from siamese_search.evaluation.options import EvaluateOptions

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from siamese_search.cli.commands import COMMANDS
+from siamese_search.cli.main import COMMANDS
 from tests.support.documents import PAGES, ROOT, is_run_here, sessions, text_of
 
 README = text_of("README.md")
@@ -154,8 +154,7 @@ def test_the_options_and_settings_that_are_named_exist(
     import click
 
     from ingest.__main__ import command as service
-    from siamese_search.cli.commands import command_defaults
-    from siamese_search.cli.main import cli
+    from siamese_search.cli.main import cli, command_defaults
 
     context = click.Context(cli)
     options = {"--help", "--version"}

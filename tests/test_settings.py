@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from siamese_search.cli.commands import COMMANDS, command_of
+from siamese_search.cli.main import COMMANDS, command_of
 from siamese_search.errors import EXIT_USAGE, SettingsError
 from siamese_search.settings import OUTPUTS, Settings, load_settings
 

@@ -9,5 +9,5 @@ server's store each worker writes by itself; an embedded store has one holder, t
 
 :mod:`ingest.distributed.pipeline` is the driver's part, over :mod:`~ingest.distributed.session` (a cluster, with
 Ray's own chatter kept off the terminal), :mod:`~ingest.distributed.feed` (planned work as a Ray Data source) and
-:mod:`~ingest.distributed.worker`; :mod:`~ingest.distributed.messages` is what travels between the two.
+:mod:`~ingest.distributed.worker`; :mod:`~ingest.distributed.worker` is what travels between the two.
 """

@@ -6,32 +6,25 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from ingest import stages
-from ingest.commit import Committer
-from ingest.distributed.messages import Outcome, pack_work
 from ingest.distributed.session import Cluster, session
-from ingest.distributed.worker import BundleCopy, EmbedWorker, Job, Target, bundle_files
+from ingest.distributed.worker import BundleCopy, EmbedWorker, Job, Outcome, Target, bundle_files, pack_work
+from ingest.embed import Committer
 from ingest.options import IngestOptions, RayOptions
-from ingest.pipeline import MOST_DECODE_THREADS, PLAN_AHEAD, check_arguments
-from ingest.plan import Planner
-from ingest.scan import PlannedFile, ScannedFile
-from ingest.stages import Clock, Tally, prefetch
-from ingest.summary import IngestSummary, Progress, Stage
+from ingest.pipeline import MOST_DECODE_THREADS
+from ingest.scan import PlannedFile
+from ingest.stages import Tally
 from siamese_search.errors import ClusterError, printable
-from siamese_search.gallery.contract import Gallery
-from siamese_search.gallery.forwarding import Serial
 from siamese_search.model.bundle import Bundle
-from siamese_search.model.embedder import Device, Embedder
-from siamese_search.options import request
+from siamese_search.model.embedder import Device
 from siamese_search.settings import Settings
 
 if TYPE_CHECKING:
-    from ingest.summary import FailureLog
+    pass
 
 #: Units under way per worker: one in hand, one waiting beside it, one on its way there.
 _UNITS_PER_WORKER = 3
@@ -46,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class RayPipeline:
-    """A :class:`~ingest.pipeline.Pipeline`: plans here, decodes and embeds on the workers of a Ray cluster.
+    """For :func:`ingest.pipeline.run_ingest`: what is planned here is decoded and embedded on a Ray cluster's workers.
 
     Ray is not even imported before something has to be embedded. A worker that dies is started again and its units
     are done again, elsewhere if need be; a point id depends on (source, key) alone, so that what is done twice is there
@@ -73,58 +66,37 @@ class RayPipeline:
         self._device, self._threads, self._places = device, threads, tuple(places)
         self._by_workers = by_workers
 
-    @request(IngestOptions)
     def __call__(
         self,
-        chunks: Iterable[list[ScannedFile]],
-        gallery: Gallery,
-        embedder: Embedder,
-        *,
+        batches: Iterator[list[PlannedFile]],
+        committer: Committer,
+        tally: Tally,
         options: IngestOptions,
-        total: int | None = None,
-        failures: FailureLog | None = None,
-        progress: Callable[[Progress], None] | None = None,
-        stop: threading.Event | None = None,
-    ) -> IngestSummary:
-        """See :func:`ingest.pipeline.ingest_files`. ``decode_threads`` are those of a worker.
-
-        Also raises ClusterError and what :func:`~ingest.distributed.session.session` does.
+        stop: threading.Event,
+    ) -> bool:
+        """``decode_threads`` are those of a worker. Raises ClusterError and what
+        :func:`~ingest.distributed.session.session` does.
         """
-        check_arguments(gallery, embedder, options)
-        stop = stop or threading.Event()
-        workers: dict[Stage, int] = {}
-        clock = Clock(workers)
-        model = gallery.model
-        summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=failures)
-        tally = Tally(summary, clock, total, progress)
-        shared = Serial(gallery)
-        planner = Planner(shared, tally, clock, reembed=options.reembed, checksum=options.checksum)
+        gallery, summary, workers = committer.gallery, tally.summary, tally.clock.workers
         by_workers = gallery.shared if self._by_workers is None else self._by_workers
-        with (
-            stages.rarely(),
-            closing(prefetch(planner.batches(chunks, options.batch()), PLAN_AHEAD)) as batches,
-            Committer(shared, tally, clock) as committer,
-        ):
-            first = _first(batches, tally, stop)
-            complete = not stop.is_set()
-            if first is not None and complete:
-                began = time.time()
-                with session(self._options, self._device, self._threads) as cluster:
-                    target = (
-                        Target(gallery.store, gallery.name, model, self._settings) if by_workers else None
-                    )
-                    job = self._job(cluster, options, target)
-                    workers["embed"] = cluster.workers
-                    workers["decode"] = cluster.workers * job.decode_threads
-                    if by_workers:
-                        workers["commit"] = cluster.workers
-                    run = _Run(cluster, job, tally, committer)
-                    complete = run.run(chain([first], batches), stop, total)
-                summary.workers = cluster.workers
-                summary.startup_seconds = max(0.0, run.ready - began) if run.ready else 0.0
-            summary.interrupted = not complete
-        tally.report()
-        return tally.finish()
+        first = _first(batches, tally, stop)
+        if first is None or stop.is_set():
+            return not stop.is_set()
+        began = time.time()
+        with session(self._options, self._device, self._threads) as cluster:
+            target = (
+                Target(gallery.store, gallery.name, gallery.model, self._settings) if by_workers else None
+            )
+            job = self._job(cluster, options, target)
+            workers["embed"] = cluster.workers
+            workers["decode"] = cluster.workers * job.decode_threads
+            if by_workers:
+                workers["commit"] = cluster.workers
+            run = _Run(cluster, job, tally, committer)
+            complete = run.run(chain([first], batches), stop)
+        summary.workers = cluster.workers
+        summary.startup_seconds += max(0.0, run.ready - began) if run.ready else 0.0
+        return complete
 
     def _job(self, cluster: Cluster, options: IngestOptions, target: Target | None) -> Job:
         import ray
@@ -173,9 +145,9 @@ class _Run:
         self._over = threading.Event()
         self.ready = 0.0
 
-    def run(self, batches: Iterator[list[PlannedFile]], stop: threading.Event, total: int | None) -> bool:
+    def run(self, batches: Iterator[list[PlannedFile]], stop: threading.Event) -> bool:
         """Embed all batches; False where ``stop`` came first, and only those in hand were."""
-        feeding = threading.Thread(target=self._feed_all, args=(batches, total), name="feed", daemon=True)
+        feeding = threading.Thread(target=self._feed_all, args=(batches,), name="feed", daemon=True)
         feeding.start()
         try:
             fruitless = 0
@@ -217,10 +189,10 @@ class _Run:
 
     # The feeding thread.
 
-    def _feed_all(self, batches: Iterator[list[PlannedFile]], total: int | None) -> None:
+    def _feed_all(self, batches: Iterator[list[PlannedFile]]) -> None:
         unit, files = 0, list[PlannedFile]()
         try:
-            size = self._unit_size(total)
+            size = self._unit_size(self._tally.total)
             for batch in batches:
                 files += batch
                 if len(files) >= size or (not batch and files and not self._open):

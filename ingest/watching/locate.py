@@ -1,7 +1,8 @@
-"""Locator: paths below a surveyed root become what a scan of the root would make of them.
+"""Locator: paths below a surveyed root become what a scan of the root would make of them, or what is removed.
 
-A path gets the same key, source, identity, camera and metadata as :func:`ingest.scan.scan_files` gives it, and
-a path that a scan passes over (hidden, no image, behind a link to a directory) is passed over here too.
+A path gets the same key, source, identity, camera and metadata as :func:`ingest.scan.scan_files` gives it, and a path
+that a scan passes over (hidden, no image, behind a link to a directory) is passed over here too. A file that has been
+deleted is an event here and not just an absence.
 """
 
 from __future__ import annotations
@@ -9,13 +10,14 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from ingest.options import WatchOptions
 from ingest.scan import ScannedFile, scanned_file
 from siamese_search.datasets.layouts import Survey, survey
-from siamese_search.datasets.records import ImageRecord, encode_key, point_id
+from siamese_search.datasets.records import ImageRecord, decode_key, encode_key, label_text, point_id
 from siamese_search.datasets.walk import (
     MAX_DEPTH,
     PassedOver,
@@ -25,8 +27,11 @@ from siamese_search.datasets.walk import (
     walk_images,
 )
 from siamese_search.errors import DataError, printable
+from siamese_search.gallery.contract import Gallery
+from siamese_search.gallery.filters import Condition
 from siamese_search.io.images import is_image_name
 from siamese_search.io.signatures import is_own_picture, may_be_image, refused_file
+from siamese_search.options import layout_of
 
 
 class Locator:
@@ -163,28 +168,14 @@ def directory_identity(directory: str, follow_links: bool = True) -> tuple[int, 
 Say = Callable[[Literal["info", "warning"], str, str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class RootOptions:
-    """layout, source: as for an ingest. others: directories of the other roots that share ``source``.
-    settle: seconds. rescan: seconds between full scans, 0 for never. poll: read again instead of events."""
-
-    layout: str = "auto"
-    source: str | None = None
-    others: Sequence[str] = ()
-    settle: float = 0.5
-    rescan: float = 3600.0
-    poll: bool = False
-    follow_links: bool = False
-    images_root: Path | None = None
-
-
 class RootLayout:
     """Surveys one root, and says what layout it found."""
 
-    def __init__(self, path: Path, options: RootOptions, say: Say) -> None:
-        self._path, self._options, self._say = path, options, say
+    def __init__(self, path: Path, options: WatchOptions, others: Sequence[str], say: Say) -> None:
+        """others: as for :class:`Locator`."""
+        self._path, self._options, self._others, self._say = path, options, others, say
         #: Whether nobody has asked for a layout, so that other images may make it another one.
-        self.may_change = options.layout == "auto" and path.is_dir()
+        self.may_change = layout_of(options) == "auto" and path.is_dir()
 
     def has_images(self) -> bool:
         links = self._options.follow_links
@@ -208,8 +199,8 @@ class RootLayout:
         options = self._options
         return survey(
             self._path,
-            options.layout,
-            images_root=options.images_root,
+            layout_of(options),
+            images_root=options.base(),
             follow_links=options.follow_links,
             lenient=True,
         )
@@ -217,4 +208,70 @@ class RootLayout:
     def _locator(self, found: Survey) -> Locator:
         layout, reason = found.detection.layout, found.detection.reason
         self._say("info", "layout", f"{printable(self._path)}: layout {layout}: {reason}")
-        return Locator(found, self._options.source, self._options.others)
+        return Locator(found, self._options.source, self._others)
+
+
+#: Points per call of the gallery.
+_CHUNK = 1000
+
+
+def remove_files(gallery: Gallery, locator: Locator, paths: Iterable[str]) -> int:
+    """Remove the points of these files (relative to the root's base); the number that there were."""
+    ids = (locator.point(path) for path in paths if not locator.shared(path))
+    return _delete(gallery, ids)
+
+
+def remove_below(gallery: Gallery, locator: Locator, directories: Sequence[str]) -> int:
+    """Remove the points of everything that was below directories that are gone; their number.
+
+    One pass over the points of the root's source (of the identities concerned, where folders are identities),
+    because a directory that was moved away tells of itself only. Files that are still there keep their point.
+    """
+    fields = gallery.fields()
+    if "source" not in fields or not directories:
+        return 0
+    where = [Condition("source", "=", (locator.source,))]
+    if locator.survey.detection.layout == "folders" and fields.get("identity") == "str":
+        names = sorted({label_text(directory.partition("/")[0]) for directory in directories})
+        where.append(Condition("identity", "=", tuple(names)))
+    gone = set(directories)
+
+    def below() -> Iterator[str]:
+        for point in gallery.scroll(where, fields=["key"]):
+            path = decode_key(point.key)
+            is_below = any(parent in gone for parent in parents(path))
+            if is_below and not locator.shared(path) and absent(os.path.join(locator.base, path)):  # noqa: PTH118
+                yield point.id
+
+    # Collected first: a scroll need not go on undisturbed by what is deleted under it.
+    return _delete(gallery, list(below()))
+
+
+def absent(path: str) -> bool:
+    """Whether there is certainly nothing at ``path``: a disk that fails or a door that is shut proves nothing."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def parents(path: str) -> Iterator[str]:
+    """The directories above a relative path, nearest first; without the root itself."""
+    while path := path.rpartition("/")[0]:
+        yield path
+
+
+def _delete(gallery: Gallery, ids: Iterable[str]) -> int:
+    removed = 0
+    stream = iter(ids)
+    while chunk := list(islice(stream, _CHUNK)):
+        there = [point.id for point in gallery.retrieve(chunk) if point is not None]
+        if there:
+            gallery.delete(there)
+            removed += len(there)
+    if removed:
+        gallery.flush()
+    return removed

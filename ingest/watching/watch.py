@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,22 +24,19 @@ from ingest.options import WatchOptions
 from ingest.pipeline import ingest_files
 from ingest.prune import prune
 from ingest.scan import ScannedFile, check_roots
-from ingest.summary import IngestSummary, Progress
-from ingest.watching.locate import RootOptions
-from ingest.watching.removal import remove_below, remove_files
+from ingest.summary import IngestSummary, Observer, Progress, State
+from ingest.watching.locate import remove_below, remove_files
 from ingest.watching.watched_root import WatchedRoot
 from siamese_search.errors import GalleryReplacedError, ModelMismatchError, StoreError, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.embedder import Embedder
-from siamese_search.options import layout_of
 
 if TYPE_CHECKING:
     from ingest.summary import FailureLog
 
 #: Opens the gallery together with the embedder of its model; the embedder outlives the block.
 Open = Callable[[], AbstractContextManager[tuple[Gallery, Embedder]]]
-State = Literal["starting", "scanning", "ingesting", "watching", "store away", "root away", "stopped"]
 
 _IDLE_SECONDS = 0.5
 _BUSY_SECONDS = 0.05
@@ -53,22 +50,6 @@ _BACKOFF_SECONDS = (0.5, 60.0)
 #: share of a source's points is believed at once, beyond a handful.
 _BELIEVED_SHARE, _BELIEVED_FILES = 0.2, 20
 _COUNTS = ("seen", "new", "changed", "moved", "unchanged", "removed", "embedded")
-
-
-class Observer:
-    """What a watch tells; every method may be called often, and may do nothing."""
-
-    def said(self, level: Literal["info", "warning"], event: str, message: str) -> None:
-        """A line for people; ``event`` is its name for programs."""
-
-    def worked(self, summary: IngestSummary) -> None:
-        """A piece of work is done: a burst of changes, a scan, or some seconds of a long one."""
-
-    def complete(self, summary: IngestSummary) -> None:
-        """The first full ingest came to its end; ``summary`` is all of it."""
-
-    def moment(self, state: State, waiting: int, progress: Progress | None = None) -> None:
-        """Where it stands; ``waiting``: paths that changed and are not in the gallery yet."""
 
 
 class Watcher:
@@ -85,10 +66,12 @@ class Watcher:
     ) -> None:
         """failures: gets every image that cannot be used."""
         self._open, self._options, self._observer, self._stop = open_gallery, options, observer, stop
-        self._failures = failures
+        self._failures, self._say = failures, observer.said
         self._wake = threading.Event()
         self._roots: list[WatchedRoot] = []
         self._paths = check_roots(roots)
+        places = [one if one.is_dir() else one.parent for one in self._paths]
+        self._nested = any(one in other.parents for one in places for other in places)
         self._first: IngestSummary | None = None
         self._first_done = False
         self._retry_at, self._backoff = 0.0, _BACKOFF_SECONDS[0]
@@ -109,7 +92,9 @@ class Watcher:
         self._observer.moment("starting", 0)
         try:
             for path in self._paths:
-                self._roots.append(WatchedRoot(path, self._root_options(path), self._say, self._wake.set))
+                self._roots.append(
+                    WatchedRoot(path, self._options, self._others(path), self._say, self._wake.set)
+                )
             while not self._stop.is_set():
                 now = time.monotonic()
                 for root in self._roots:
@@ -192,16 +177,19 @@ class Watcher:
 
     def _chunks(self) -> Iterator[list[ScannedFile]]:
         """What has settled, and ends with it, so that it is committed at once; else the scans, for a while."""
-        ends = time.monotonic() + _SLICE_SECONDS
+        ends, roots = time.monotonic() + _SLICE_SECONDS, self._roots
         while not self._stop.is_set() and time.monotonic() < ends:
             found = False
-            for root in self._roots:
+            for root in roots:
                 settled = root.settling.due(time.monotonic())
                 if chunk := root.next_chunk(time.monotonic()):
                     yield chunk
                     found = True
                 if (settled and chunk) or root.has_removals:
                     ends = 0.0
+                if found and self._nested:
+                    roots = [root]  # what it stores is there when another root comes by the same image
+                    break
             if not found:
                 return
 
@@ -274,9 +262,6 @@ class Watcher:
             if self._first is not None:
                 self._observer.complete(self._first)
 
-    def _say(self, level: Literal["info", "warning"], event: str, message: str) -> None:
-        self._observer.said(level, event, message)
-
     def _progress(self, progress: Progress) -> None:
         self._observer.moment("scanning" if self._scanning() else "ingesting", self._waiting(), progress)
 
@@ -292,19 +277,11 @@ class Watcher:
             return "scanning"
         return "ingesting" if self._due(time.monotonic()) else "watching"
 
-    def _root_options(self, path: Path) -> RootOptions:
-        options = self._options
-        others = [str(one if one.is_dir() else one.parent) for one in self._paths if one != path]
-        return RootOptions(
-            layout=layout_of(options),
-            source=options.source,
-            others=others if options.source is not None else (),
-            settle=options.settle_seconds,
-            rescan=60 * options.rescan_minutes,
-            poll=options.poll,
-            follow_links=options.follow_links,
-            images_root=options.base(),
-        )
+    def _others(self, path: Path) -> list[str]:
+        """The directories of the other roots, where all have one source."""
+        if self._options.source is None:
+            return []
+        return [str(one if one.is_dir() else one.parent) for one in self._paths if one != path]
 
 
 def _add(total: IngestSummary, part: IngestSummary) -> None:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
+from ingest.options import WatchOptions
 from ingest.prune import Place, places_of
 from ingest.scan import CHUNK, ScannedFile, scan_files
 from ingest.watching.events import Delivery, Events, Settling, signature_of
-from ingest.watching.locate import Locator, RootLayout, RootOptions, Say, directory_identity
-from ingest.watching.removal import absent, parents
+from ingest.watching.locate import Locator, RootLayout, Say, absent, directory_identity, parents
 from siamese_search.errors import DataError, printable
 from siamese_search.io.signatures import may_be_image
 
@@ -28,21 +28,23 @@ _REST_FACTOR, _REST_SECONDS = 5.0, 2.0
 class WatchedRoot:
     """The state of one root. Its methods are called from one thread at a time; events come in by ``inbox``.
 
-    path: absolute, links resolved. Raises DataError where its layout does not fit; a directory without
-    images is none yet: its layout is decided by the first that come.
+    path: absolute, links resolved. others: as for :class:`~ingest.watching.locate.Locator`. Raises DataError where its
+    layout does not fit; a directory without images is none yet: its layout is decided by the first that come.
     """
 
-    def __init__(self, path: Path, options: RootOptions, say: Say, wake: Callable[[], None]) -> None:
+    def __init__(
+        self, path: Path, options: WatchOptions, others: Sequence[str], say: Say, wake: Callable[[], None]
+    ) -> None:
         self.path, self._options, self._say, self._wake = path, options, say, wake
         self.table = not path.is_dir()
         self.locator: Locator | None = None
-        self._layout = RootLayout(path, options, say)
+        self._layout = RootLayout(path, options, others, say)
         if self.table or self._layout.has_images():
             self.locator = self._layout.survey()
         self.base = os.fspath(path) if self.locator is None else self.locator.base
         self._prefix = os.path.join(self.base, "")  # noqa: PTH118
         self.inbox: deque[Delivery] = deque()
-        self.settling = Settling(self.base, options.settle)
+        self.settling = Settling(self.base, options.settle_seconds)
         self.directories: set[str] = set()
         self.removed_files: set[str] = set()
         self.removed_directories: set[str] = set()
@@ -263,7 +265,7 @@ class WatchedRoot:
     def _stable(self, chunk: list[ScannedFile], now: float) -> list[ScannedFile]:
         """The files of a scan that are not being written this moment; those wait until they have settled."""
         assert self.locator is not None
-        written_since = time.time_ns() - int(self._options.settle * 1e9)
+        written_since = time.time_ns() - int(self._options.settle_seconds * 1e9)
         files = []
         for file in chunk:
             path = self.locator.relative(file.record.path)
@@ -291,7 +293,8 @@ class WatchedRoot:
     def _scheduled(self, now: float) -> None:
         """A full scan has ended: say when the next one may come, and when it has to."""
         self._rest(now)
-        self._next_rescan = now + self._options.rescan if self._options.rescan > 0 else float("inf")
+        rescan = 60 * self._options.rescan_minutes
+        self._next_rescan = now + rescan if rescan > 0 else float("inf")
 
     def _rest(self, now: float) -> None:
         self._scan_not_before = now + max(_REST_SECONDS, _REST_FACTOR * (now - self._scan_began))

@@ -9,18 +9,15 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "adaptation": ["adapt"],
-        "calibration": ["calibrate"],
         "curation": ["duplicates", "export", "label", "propose_identities"],
-        "evaluation": ["compare_models", "evaluate"],
+        "evaluation": ["calibrate", "compare_models", "evaluate"],
         "handle": ["Gallery", "open"],
         "maintenance": [
             "describe", "drop", "drop_old", "galleries", "optimise", "pull", "push", "reindex", "rollback", "verify",
         ],
-        "model": ["load_model"],
-        "progress": ["ProgressBar"],
+        "model": ["load_model", "quantise_model"],
         "retrieval": ["compare", "map_gallery", "search", "timeline"],
-        "training": ["new_run_directory", "quantise_model", "sweep", "train"],
-        "worker": ["ingest"],
+        "training": ["adapt", "new_run_directory", "sweep", "train"],
+        "worker": ["ProgressBar", "ingest"],
     },
 )  # fmt: skip

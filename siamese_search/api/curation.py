@@ -131,9 +131,7 @@ def duplicates(
 
 @request(ClusterOptions)
 def propose_identities(
-    *,
-    options: ClusterOptions,
-    progress: Callable[[str], None] = lambda _stage: None,
+    *, options: ClusterOptions, progress: Callable[[str], None] = lambda _stage: None
 ) -> Proposals:
     """Cluster a gallery's images without identity, for a person to review. Changes nothing.
 

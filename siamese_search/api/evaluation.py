@@ -1,24 +1,35 @@
-"""Measuring a model, and two models against each other, on identities that they have not seen."""
+"""Measuring a model, or two against each other, on identities that they have not seen; what a gallery's scores mean."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
-from siamese_search.api.calibration import check_place, keep
-from siamese_search.errors import BundleError, DataError, UsageError, printable
+from siamese_search.errors import BundleError, DataError, GalleryNotFoundError, UsageError, printable
 from siamese_search.evaluation.options import EvaluateOptions
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.options import layout_of, request
-from siamese_search.workspace import Notify, StrPath, current_settings, load, threads_in_use
+from siamese_search.workspace import (
+    Notify,
+    StrPath,
+    current_settings,
+    load,
+    open_to_write,
+    store_in_use,
+    threads_in_use,
+)
 
 if TYPE_CHECKING:
     from siamese_search.evaluation.compare import PairedReport
     from siamese_search.evaluation.subject import Subject
+    from siamese_search.gallery.contract import Gallery
+    from siamese_search.model.bundle import Bundle
+    from siamese_search.model.calibration import Calibration
     from siamese_search.render.notebook import Plot
 
 
@@ -171,3 +182,103 @@ def compare_models(
         for model in (a, b)
     ]
     return compare_reports(*reports)
+
+
+#: Labelled images of a gallery that are looked at, drawn by their ids, which are hashes.
+MOST_IMAGES = 10_000
+#: Pairs across cameras that it takes to leave the others out.
+_LEAST_PAIRS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationSummary:
+    """Whose calibration a gallery has now: its own, or ``None`` for its model's. images, identities: measured on."""
+
+    gallery: str
+    store: str
+    calibration: Calibration | None
+    images: int = 0
+    identities: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON contract of ``sss calibrate --json``."""
+        return {
+            "collection": self.gallery,
+            "store": self.store,
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
+            "images": self.images,
+            "identities": self.identities,
+        }
+
+
+def calibrate(
+    *, store: StrPath | None = None, gallery: str | None = None, undo: bool = False
+) -> CalibrationSummary:
+    """Measure what scores mean on a gallery's own labelled images, by their stored vectors, and keep that in the
+    gallery.
+
+    undo: take the last one back instead; again: the newer one. Raises DataError for too few labelled images, UsageError
+    for nothing to take back, GalleryNotFoundError, StoreError.
+    """
+    from siamese_search.retrieval.judging import keep_calibration, take_back
+
+    with store_in_use(store, gallery) as (opened, name), opened.open(name, mode="w") as found:
+        if undo:
+            return CalibrationSummary(name, opened.location, take_back(found))
+        known, images, identities = _measured(found)
+        keep_calibration(found, known)
+        return CalibrationSummary(name, opened.location, known, images, identities)
+
+
+def _measured(gallery: Gallery) -> tuple[Calibration, int, int]:
+    """A calibration of the gallery's labelled images, their number, and that of their identities."""
+    import numpy as np
+
+    from siamese_search.evaluation.calibrate import calibrate as fit
+    from siamese_search.evaluation.calibrate import telling_pairs
+    from siamese_search.gallery.checks import vector_of
+    from siamese_search.gallery.filters import Condition
+    from siamese_search.retrieval.ranking import is_somebody
+
+    labelled: list[Any] = []
+    if "identity" in gallery.fields():
+        fields = [one for one in ("identity", "camera", "key") if one in gallery.fields()]
+        points = gallery.scroll([Condition("identity", "present")], with_vectors=True, fields=fields)
+        labelled = list(islice((one for one in points if is_somebody(one.identity)), MOST_IMAGES))
+    if not labelled:
+        raise DataError(
+            f"gallery {gallery.name!r} in {printable(gallery.store)} has no labelled images to calibrate on: set labels"
+            " with sss label, or measure on others like them: sss evaluate PHOTOS --calibrate"
+        )
+    vectors = np.stack([vector_of(gallery, one) for one in labelled]).astype(np.float32)
+    names = [str(one.identity) for one in labelled]
+    pairs, across = telling_pairs(vectors, names, [one.camera for one in labelled], _LEAST_PAIRS)
+    how = ", across cameras" if across else ""
+    identities = len(set(names))
+    return (
+        fit(pairs, f"gallery {gallery.name}: {len(names):,} images of {identities:,} identities{how}"),
+        len(names),
+        identities,
+    )
+
+
+def check_place(store: StrPath | None, gallery: str | None, bundle: Bundle) -> None:
+    """Raise UsageError where the gallery that a calibration is for holds vectors of another model than ``bundle``."""
+    with store_in_use(store, gallery) as (opened, name), suppress(GalleryNotFoundError):
+        made_by = opened.generations(name).current
+        if made_by.fingerprint != bundle.fingerprint:
+            raise UsageError(
+                f"gallery {name!r} in {printable(opened.location)} was made by another model"
+                f" ({made_by.fingerprint[:12]}) than the one measured ({bundle.fingerprint[:12]}), so it cannot keep"
+                " its calibration: name the gallery that is meant with --gallery, or the model with --model"
+            )
+
+
+def keep(store: StrPath | None, gallery: str | None, bundle: Bundle, calibration: Calibration) -> str:
+    """Keep a calibration in a gallery, made if need be; for people, where that is."""
+    from siamese_search.retrieval.judging import keep_calibration
+
+    with open_to_write(store, gallery, os.fspath(bundle.path)) as (found, _):
+        keep_calibration(found, calibration)
+        empty = "" if found.count() else ", which has no images yet"
+        return f"gallery {found.name!r} in {printable(found.store)}{empty}"

@@ -6,11 +6,11 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from siamese_search.api.calibration import verdicts_in
-from siamese_search.errors import UsageError, printable
+from siamese_search.errors import BundleError, ModelMismatchError, UsageError, printable
 from siamese_search.maintenance.options import ReindexOptions
 from siamese_search.options import request
 from siamese_search.workspace import (
@@ -18,7 +18,7 @@ from siamese_search.workspace import (
     bundle_in_use,
     current_settings,
     load,
-    open_to_write,
+    model_of,
     place_of,
     reference,
     store_in_use,
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from siamese_search.maintenance.reindex import ReindexSummary
     from siamese_search.maintenance.verify import VerifySummary
     from siamese_search.model.bundle import Bundle
+    from siamese_search.retrieval.judging import Judge
 
 
 @request(ReindexOptions)
@@ -84,19 +85,6 @@ def _changed_storage(store: Store, name: str, storage: str | None, quantise: str
         return store.default_storage(current.storage).changed(storage, quantise)
 
 
-def make_gallery(
-    *,
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    model: StrPath | None = None,
-    storage: str | None = None,
-    quantise: str | None = None,
-) -> None:
-    """Make an empty gallery, where it is not there yet: see :func:`ingest.run.ingest`."""
-    with open_to_write(store, gallery, model, storage=storage, quantise=quantise):
-        pass
-
-
 def rollback(*, store: StrPath | None = None, gallery: str | None = None) -> tuple[ModelRef, ModelRef]:
     """Put the former generation of a gallery back in its place, in one step: (the model now, the one before).
 
@@ -120,24 +108,27 @@ def drop(gallery: str, *, store: StrPath | None = None) -> None:
         opened.drop(name)
 
 
-def galleries(*, store: StrPath | None = None) -> dict[str, Any]:
-    """What a store holds, as plain values (in the JSON of ``sss info``). A store that does not exist holds none."""
-    with store_in_use(store, None) as (opened, _):
-        return {"store": opened.location, "galleries": [_facts(opened, name) for name in opened.names()]}
+def galleries(*, store: StrPath | None = None, gallery: str | None = None) -> dict[str, Any]:
+    """What a store holds, or one gallery of it, as plain values (in the JSON of ``sss info``).
+
+    A store that does not exist holds none.
+    """
+    with store_in_use(store, gallery) as (opened, _):
+        found = []
+        for name in opened.names() if gallery is None else [gallery]:
+            with opened.open(name) as one:
+                found.append(facts_of(opened, one))
+        return {"store": opened.location, "galleries": found}
 
 
 def describe(
     *, store: StrPath | None = None, gallery: str | None = None, model: StrPath | None = None
 ) -> dict[str, Any]:
-    """What a store holds and which model would be used, as plain values (the JSON of ``sss info``).
+    """:func:`galleries`, and which model would be used, as plain values (the JSON of ``sss info``).
 
-    Without ``gallery`` all of them; a store that does not exist has none. Raises StoreError, GalleryNotFoundError,
-    BundleError.
+    Raises StoreError, GalleryNotFoundError, BundleError.
     """
-    with store_in_use(store, gallery) as (opened, _):
-        names = opened.names() if gallery is None else [gallery]
-        found = [_facts(opened, name) for name in names]
-    return {"store": opened.location, "galleries": found, "model": model_facts(bundle_in_use(model))}
+    return {**galleries(store=store, gallery=gallery), "model": model_facts(bundle_in_use(model))}
 
 
 def model_facts(bundle: Bundle) -> dict[str, Any]:
@@ -153,20 +144,8 @@ def model_facts(bundle: Bundle) -> dict[str, Any]:
     }
 
 
-def facts(gallery: str, *, store: StrPath | None = None) -> dict[str, Any]:
-    """One entry of :func:`galleries`."""
-    with store_in_use(store, gallery) as (opened, name):
-        return _facts(opened, name)
-
-
-def _facts(store: Store, name: str) -> dict[str, Any]:
-    """All about one gallery: GalleryInfo, the numbers of identities and cameras, the other generations' models."""
-    with store.open(name) as opened:
-        return facts_of(store, opened)
-
-
 def facts_of(store: Store, opened: Gallery) -> dict[str, Any]:
-    """:func:`facts` of a gallery that is open."""
+    """All about an open gallery: GalleryInfo, the numbers of identities and cameras, the other generations' models."""
     facts = asdict(opened.info())
     facts["identities"] = _distinct(opened, facts["fields"], "identity")
     facts["cameras"] = _distinct(opened, facts["fields"], "camera")
@@ -181,6 +160,22 @@ def facts_of(store: Store, opened: Gallery) -> dict[str, Any]:
 
 def _distinct(gallery: Gallery, fields: dict[str, str], field: str) -> int:
     return len(gallery.facet(field, limit=2**31 - 1)) if field in fields else 0
+
+
+def verdicts_in(gallery: Gallery) -> Judge | None:
+    """What verdicts rest on in an open gallery; ``None`` where its model is not on this machine, or is damaged."""
+    from siamese_search.retrieval.judging import judge_in
+
+    with suppress(ModelMismatchError, BundleError):
+        return judge_in(gallery, model_of(gallery.model).calibration)
+    return None
+
+
+def no_verdicts(*, store: StrPath | None = None, gallery: str | None = None) -> str:
+    """Why searches in a gallery give scores only, in one line; empty where they say match or no match."""
+    with store_in_use(store, gallery) as (opened, name), opened.open(name) as found:
+        judge = verdicts_in(found)
+    return "" if judge is None else judge.why
 
 
 def optimise(

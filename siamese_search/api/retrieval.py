@@ -132,11 +132,7 @@ def _judge_in_use(options: CompareOptions) -> tuple[Bundle, Judge | None]:
 
 
 @request(MapOptions)
-def map_gallery(
-    *,
-    options: MapOptions,
-    notify: Callable[[str], None] | None = None,
-) -> GalleryMap:
+def map_gallery(*, options: MapOptions, notify: Callable[[str], None] | None = None) -> GalleryMap:
     """Place a gallery's images on a plane by their stored vectors; no image is embedded and no model needed.
 
     notify: is told what will be done before it takes its time. Raises DataError (no images), FilterError, UsageError
@@ -199,12 +195,5 @@ def map_gallery(
 def _point(point: StoredPoint, color: str) -> MapPoint:
     from siamese_search.retrieval.map import MapPoint
 
-    return MapPoint(
-        key=point.key,
-        source=point.source,
-        path=point.path,
-        identity=point.identity,
-        camera=point.camera,
-        value=point.payload.get(color),
-        id=point.id,
-    )
+    value = point.payload.get(color)
+    return MapPoint(point.key, point.source, point.path, point.identity, point.camera, value, point.id)

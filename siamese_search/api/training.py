@@ -1,4 +1,4 @@
-"""Training, one run or a sweep of them, and an int8 copy of what was trained. Training needs the ``[torch]`` extra."""
+"""Training: one run, a sweep of them, or an adaptation to images without labels. Needs the ``[torch]`` extra."""
 
 from __future__ import annotations
 
@@ -6,38 +6,29 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from siamese_search.errors import DataError, MissingExtraError, TrainingError, UsageError, printable
+from siamese_search.curation.identities import Proposal, Proposals, mean_similarity, status_of, write_review
+from siamese_search.datasets.layouts import survey
+from siamese_search.datasets.records import point_id
+from siamese_search.errors import MissingExtraError, TrainingError, UsageError, printable
 from siamese_search.io.files import check_output
 from siamese_search.options import layout_of, request
-from siamese_search.training.options import RunOptions, SweepOptions
-from siamese_search.workspace import (
-    StrPath,
-    bundle_in_use,
-    current_settings,
-    load,
-    query_images,
-    threads_in_use,
-)
+from siamese_search.training.adapt.config import configured, option_names
+from siamese_search.training.options import AdaptOptions, RunOptions, SweepOptions
+from siamese_search.workspace import StrPath, current_settings, threads_in_use
 
 if TYPE_CHECKING:
-    from siamese_search.model.bundle import Bundle
-    from siamese_search.model.embedder import Embedder
+    from siamese_search.training.adapt.run import AdaptResult
     from siamese_search.training.data import HoldOut
-    from siamese_search.training.run import Reporter, TrainResult
+    from siamese_search.training.loop import Reporter
+    from siamese_search.training.run import TrainResult
     from siamese_search.training.sweep.record import Sweep
     from siamese_search.training.sweep.run import SweepReporter
-
-
-#: Images that set the ranges of the activations, and as many others that the result is measured on.
-IMAGES = 128
 
 
 @request(RunOptions)
@@ -146,10 +137,7 @@ def sweep(
 
 @request(SweepOptions)
 def plan_runs(
-    *data: StrPath,
-    options: SweepOptions,
-    notify: Callable[[str], None] | None = None,
-    **hyperparameters: Any,
+    *data: StrPath, options: SweepOptions, notify: Callable[[str], None] | None = None, **hyperparameters: Any
 ) -> Sweep:
     """What :func:`sweep` would do, or where it stopped; nothing is written, and torch is not needed.
 
@@ -241,92 +229,101 @@ def _resume_or_refuse(planned: Sweep) -> Sweep:
     return planned
 
 
-@dataclass(frozen=True)
-class QuantisedModel:
-    """An int8 bundle. cosine: mean and least, between its embeddings and those of the original, on ``measured`` images
-    (not those it was calibrated with, where there were others). speed: images per second over those of the original.
-    """
-
-    bundle: Bundle
-    calibrated: int
-    measured: int
-    mean_cosine: float
-    least_cosine: float
-    speed: float
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "bundle": str(self.bundle.path),
-            "fingerprint": self.bundle.fingerprint,
-            "calibrated_on": self.calibrated,
-            "measured_on": self.measured,
-            "mean_cosine": round(self.mean_cosine, 6),
-            "least_cosine": round(self.least_cosine, 6),
-            "speed": round(self.speed, 3),
-        }
+#: The clusters of the finished model, in its run directory: a table to review, and a sheet to look at.
+TABLE_NAME, SHEET_NAME = "clusters.csv", "clusters.png"
 
 
-def quantise_model(
-    images: StrPath,
-    out: StrPath,
+@request(AdaptOptions)
+def adapt(
+    data: StrPath | None = None,
     *,
-    model: StrPath | None = None,
-    count: int = IMAGES,
-    threads: int | None = None,
-) -> QuantisedModel:
-    """Write an int8 copy of a model into the new directory ``out``, and compare the two.
+    options: AdaptOptions,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+    **hyperparameters: Any,
+) -> AdaptResult:
+    """Adapt a model to the images in ``data`` without a label; the run directory ``out`` becomes a model bundle.
 
-    images: a directory of the kind of images that will be embedded. count: images to calibrate with. Raises UsageError,
-    DataError (no image can be read), BundleError, MissingExtraError.
+    Each epoch the images are clustered and the clusters learned as identities, until they no longer change. Labels in
+    ``data`` are only reported on. ``hyperparameters``: fields of
+    :class:`~siamese_search.training.adapt.config.AdaptConfig` (``epochs=10, freeze=3``); size and kind of the network
+    are those of the model. stop: set it to end after the batch in hand (KeyboardInterrupt is raised, a checkpoint
+    kept).
+
+    Beside the bundle are ``clusters.csv``, which ``sss label`` applies after a review, and ``clusters.png``. Raises
+    MissingExtraError without the ``[torch]`` extra, DataError, TrainingError, UsageError, BundleError.
     """
-    if count < 1:
-        raise UsageError(f"quantising needs at least 1 image, not {count}")
-    try:
-        import onnx  # noqa: F401 - the quantiser needs it
-    except ModuleNotFoundError:
-        raise MissingExtraError("quantising", "torch") from None
-    from siamese_search.model.quantise import quantise
-
-    bundle = bundle_in_use(model)
-    if bundle.meta.get("precision") == "int8":
-        raise UsageError(
-            f"{printable(bundle.name)} is an int8 model already: name the one that it was made from"
+    threads = threads_in_use(options.threads)
+    unknown = set(hyperparameters) - set(option_names())
+    if unknown:
+        raise UsageError(f"unknown hyperparameter {sorted(unknown)[0]!r}; see `sss adapt --help-all`")
+    if options.resume is not None:
+        run = needing_torch("siamese_search.training.adapt.run", "adapting")
+        result: AdaptResult = run.resume(Path(options.resume), reporter, stop, options.device, threads)
+    else:
+        place = Path(current_settings().data if data is None else data)
+        survey(place, layout_of(options))  # fails before torch is imported, which takes seconds
+        config = configured(os.fspath(options.init), **hyperparameters)
+        run = needing_torch("siamese_search.training.adapt.run", "adapting")
+        asked = run.AdaptRequest(
+            data=place,
+            out=Path(new_run_directory("adapt") if options.out is None else options.out),
+            config=config,
+            layout=layout_of(options),
+            init=os.fspath(options.init),
+            labels=None if options.labels is None else Path(options.labels),
+            device=options.device,
+            threads=threads,
         )
-    pixels = _read(images, bundle.input_size, 2 * count)
-    inside, others = pixels[::2], pixels[1::2]
-    others = others if len(others) else inside
-    small = quantise(bundle, inside, Path(out))
-    threads = threads_in_use(threads)
-    before, seconds_before = _embedded(load(bundle, "cpu", threads), others)
-    after, seconds_after = _embedded(load(small, "cpu", threads), others)
-    cosines = (before * after).sum(axis=1)
-    return QuantisedModel(
-        small,
-        len(inside),
-        len(others),
-        float(cosines.mean()),
-        float(cosines.min()),
-        seconds_before / seconds_after,
-    )
+        result = run.adapt(asked, reporter, stop)
+    _show(result)
+    return result
 
 
-def _read(images: StrPath, size: tuple[int, int], count: int) -> NDArray[np.uint8]:
-    """At most ``count`` images, evenly spread, uint8 [n, H, W, 3]; what cannot be read is passed over."""
-    from siamese_search.io.decoding import BatchDecoder
+def _show(result: AdaptResult) -> None:
+    """Write the clusters of the finished model beside it: to look at, and to review."""
+    from siamese_search.render.sheets import draw_clusters
 
-    paths = [path for path in query_images(images) if isinstance(path, Path)]
-    chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))]
-    with BatchDecoder(size, 2) as decoder, decoder.submit(chosen).result() as decoded:
-        if not decoded.rows:
-            raise DataError(
-                f"{printable(str(images))}: none of {len(chosen)} images can be read; check the path"
+    found = proposals(result)
+    write_review(found, result.bundle.path / TABLE_NAME)
+    if any(one.status != "single" for one in found.images):
+        draw_clusters(found, result.bundle.path / SHEET_NAME)
+
+
+def proposals(result: AdaptResult) -> Proposals:
+    """The clusters as ``sss cluster`` proposes them, the largest first and in each the surest image first.
+
+    One in which a person gave an identity takes it; one with several is a conflict.
+    """
+    labels = result.clusters
+    sizes = np.bincount(labels)
+    means = mean_similarity(result.embeddings, labels, sizes)
+    places = {int(label): place for place, label in enumerate(np.argsort(-sizes, kind="stable"), 1)}
+    given: dict[int, set[str]] = {}
+    for row, name in enumerate(result.confirmed):
+        if name is not None:
+            given.setdefault(int(labels[row]), set()).add(name)
+    source = os.path.realpath(os.path.commonpath([one.path.parent for one in result.records]))
+    images = []
+    for row in sorted(range(len(labels)), key=lambda row: (places[int(labels[row])], -means[row], row)):
+        record, label = result.records[row], int(labels[row])
+        names, place, size = given.get(label, set()), places[label], int(sizes[label])
+        status = status_of(size, names)
+        proposed = {"known": next(iter(names), ""), "new": f"new-{place:04d}"}.get(status, "")
+        images.append(
+            Proposal(
+                id=point_id(source, record.key),
+                path=str(record.path.absolute()),
+                key=record.key,
+                source="",
+                camera=record.camera,
+                existing=record.identity if result.confirmed[row] is None else result.confirmed[row],
+                cluster=place,
+                size=size,
+                proposed=proposed,
+                status=status,
+                confidence=None if size == 1 else float(np.clip(means[row], 0, 1)),
             )
-        return decoded.pixels.copy()
-
-
-def _embedded(embedder: Embedder, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], float]:
-    """Embeddings float32 [n, d], and the seconds that they took, the first batch aside."""
-    embedder.embed(pixels[:8])
-    started = time.perf_counter()
-    vectors = embedder.embed(pixels)
-    return vectors, max(time.perf_counter() - started, 1e-9)
+        )
+    config = result.bundle.meta["training"]["config"]
+    return Proposals(tuple(images), config["neighbours"], config["least"], None)

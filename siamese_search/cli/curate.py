@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from siamese_search.api import curation
 from siamese_search.cli.options import (
     OutPath,
     Place,
@@ -16,7 +17,6 @@ from siamese_search.cli.options import (
     insecure_option,
     json_option,
     place_options,
-    where_option,
 )
 from siamese_search.cli.output import (
     LIST_FORMATS,
@@ -25,10 +25,12 @@ from siamese_search.cli.output import (
     warn,
     write_csv,
     write_json,
+    write_json_list,
     write_paths,
     write_table,
     write_text,
 )
+from siamese_search.cli.progress import Bar
 from siamese_search.curation.options import ClusterOptions, LabelOptions
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from siamese_search.options import click_option, click_options
@@ -75,7 +77,7 @@ then edit the column 'proposed identity' and apply it:
 """
 
 
-@click.command("label", epilog=_LABEL_EPILOG, short_help="Apply the labels of a reviewed CSV.")
+@click.command("label", epilog=_LABEL_EPILOG)
 @click.argument("table", metavar="FILE.csv", type=click.Path(path_type=Path))
 @click_options(LabelOptions, after={"store": [insecure_option]})
 @json_option
@@ -86,8 +88,6 @@ def label_command(table: Path, options: LabelOptions, json: bool) -> int:
     way stay when the images are ingested again, whatever their directory says. Interrupted, the same command
     goes on.
     """
-    from siamese_search.api import curation
-    from siamese_search.cli.progress import Bar
 
     if options.dry_run and options.undo is not None:
         raise UsageError("--dry-run changes nothing, so there is nothing to undo: leave --undo-file out")
@@ -134,8 +134,8 @@ def _cell(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-@click.command("duplicates", epilog=_DUPLICATES_EPILOG, short_help="Find images that are in a gallery twice.")
-@where_option
+@click.command("duplicates", epilog=_DUPLICATES_EPILOG)
+@click_option(Place, "where")
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1, min_open=True),
@@ -158,8 +158,6 @@ def duplicates_command(
     The first of each group is the one to keep: that of most pixels, then of most bytes, then the oldest. Two people
     who merely look alike to the model are not reported, and nothing is ever deleted.
     """
-    from siamese_search.api import curation
-    from siamese_search.cli.progress import Bar
 
     with Bar("duplicates", "blocks") as bar:
         groups = curation.duplicates(
@@ -171,11 +169,8 @@ def duplicates_command(
 def _print_duplicates(groups: Sequence[Group], format: str, null: bool) -> int:
     """Returns how many paths had to be left out."""
     left_out = 0
-    if format == "json":
-        write_json([_shape(group) for group in groups])
-    elif format == "jsonl":
-        for group in groups:
-            write_json(_shape(group), lines=True)
+    if format in ("json", "jsonl"):
+        write_json_list(map(_shape, groups), lines=format == "jsonl")
     elif format == "csv":
         columns = ("kind", "keep", "path", "key", "source", "identity", "score", "size", "width", "height")
         write_csv(
@@ -224,33 +219,20 @@ def _shape(group: Group) -> dict[str, Any]:
     """The JSON contract of ``sss duplicates``."""
     from siamese_search.retrieval.results import json_path
 
-    return {
-        "kind": group.kind,
-        "keep": json_path(group.members[0].path),
-        "images": [
-            {
-                "path": json_path(one.path),
-                "key": one.key,
-                "source": one.source,
-                "identity": one.identity,
-                "score": round(one.score, 6),
-                "same_bytes": one.same_bytes,
-                "size": one.size,
-                "width": one.width,
-                "height": one.height,
-            }
-            for one in group.members
-        ],
-    }
+    names = ("path", "key", "source", "identity", "score", "same_bytes", "size", "width", "height")
+    images: list[dict[str, Any]] = [{name: getattr(one, name) for name in names} for one in group.members]
+    for image in images:
+        image |= {"path": json_path(image["path"]), "score": round(image["score"], 6)}
+    return {"kind": group.kind, "keep": images[0]["path"], "images": images}
 
 
-@click.command("cluster", epilog=_CLUSTER_EPILOG, short_help="Propose identities for images without one.")
+@click.command("cluster", epilog=_CLUSTER_EPILOG)
 @click.argument("out", metavar="OUT.csv", type=OutPath())
 @click_options(
     ClusterOptions,
     after={
         "labelled": [
-            click.option("--save", type=OutPath(), metavar="FILE.png", help="Also draw the clusters.")
+            click.option("--save", type=OutPath(".png"), metavar="FILE.png", help="Also draw the clusters.")
         ],
         "store": [insecure_option],
     },
@@ -262,12 +244,9 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
     Nothing in the gallery is changed. Clusters come largest first, the surest images of each first; single images are
     at the end. At most 20,000 images at once.
     """
-    from siamese_search.api import curation
     from siamese_search.curation.identities import write_review
     from siamese_search.render.sheets import draw_clusters
 
-    if save is not None and save.suffix.lower() != ".png":
-        raise UsageError(f"{safe(save)}: --save draws a PNG; name the file with .png")
     prefix = options.prefix
     if not prefix.strip() or not prefix.isprintable() or prefix.isdecimal():
         raise UsageError(f"--prefix {safe(prefix)!r} must be a printable name, and not a number")
@@ -281,21 +260,16 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
         note(
             "the model has no calibration, so only neighbourhoods decide; --min-score sets a least similarity"
         )
+    told = _cluster_shape(found, out, time.monotonic() - started)
     if json:
-        write_json(_cluster_shape(found, out, time.monotonic() - started))
+        write_json(told)
     else:
-        _print_clusters(found, out)
+        write_text(
+            f"{told['images']:,} images: {told['new']:,} new identities, {told['known']:,} known ones,"
+            f" {told['conflicts']:,} conflicts, {told['single']:,} single images\n"
+            f"review {safe(out)}, then: sss label {safe(out)} --dry-run"
+        )
     return EXIT_DONE
-
-
-def _print_clusters(found: Proposals, out: Path) -> None:
-    singles = found.count("single")
-    known, new, conflicts = found.count("known"), found.count("new"), found.count("conflict")
-    write_text(
-        f"{len(found.images):,} images: {new:,} new identities, {known:,} known ones, {conflicts:,} conflicts,"
-        f" {singles:,} single images"
-    )
-    write_text(f"review {safe(out)}, then: sss label {safe(out)} --dry-run")
 
 
 def _cluster_shape(found: Proposals, out: Path, seconds: float) -> dict[str, Any]:

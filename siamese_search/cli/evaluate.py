@@ -13,13 +13,14 @@ from siamese_search.cli.options import OutPath, json_option, place_options
 from siamese_search.cli.output import (
     note,
     safe,
-    warn,
+    warn_skipped,
     write_json,
     write_pairs,
     write_sentence,
     write_table,
     write_text,
 )
+from siamese_search.cli.progress import Bar
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from siamese_search.evaluation.options import EvaluateOptions
 from siamese_search.options import click_options
@@ -52,7 +53,7 @@ Examples:
 """
 
 
-@click.command("evaluate", epilog=_EPILOG, short_help="Measure a model on identities it has never seen.")
+@click.command("evaluate", epilog=_EPILOG)
 @click.argument("data", type=click.Path(), required=False, metavar="[DATA]")
 @click_options(
     EvaluateOptions,
@@ -67,7 +68,9 @@ Examples:
         ]
     },
 )
-@click.option("--plot", type=OutPath(), metavar="FILE", help="Also draw the curves (.png, .svg).")
+@click.option(
+    "--plot", type=OutPath(".png", ".svg"), metavar="FILE", help="Also draw the curves (.png, .svg)."
+)
 @click.option(
     "--report",
     type=OutPath(directory=True),
@@ -88,14 +91,11 @@ def evaluate_command(
     Without DATA: the newest model under runs/, on the identities that its training held out.
     """
     from siamese_search.api.evaluation import evaluate
-    from siamese_search.cli.progress import Bar
 
     if compare is not None and (options.model is not None or plot is not None or report is not None):
         raise UsageError(
             "--compare names its two models itself and draws nothing: leave out --model, --plot and --report"
         )
-    if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
-        raise UsageError(f"{safe(plot)}: curves are drawn as .png or .svg; name the file so")
     with Bar("embed", "images") as embedding, Bar("rank", "queries") as ranking:
 
         def show(stage: str, done: int, total: int) -> None:
@@ -109,8 +109,7 @@ def evaluate_command(
             pair = compare_models(*compare, data, options=options, progress=show, notify=note)
             return _compared(pair, json=json)
         found = evaluate(data, options=options, progress=show, notify=note)
-    for failure in found.failed:
-        warn(f"skipped {failure.shown}: {failure.reason}")
+    warn_skipped(found.failed)
     if json:
         write_json(found.to_json())
     else:
@@ -130,22 +129,15 @@ def evaluate_command(
 
 def _compared(pair: PairedReport, *, json: bool) -> int:
     """Print two models side by side."""
-    for failure in pair.a.failed:
-        warn(f"skipped {failure.shown}: {failure.reason}")
+    warn_skipped(pair.a.failed)
     if json:
         write_json(pair.to_json())
     else:
         write_text(f"A  {safe(pair.a.model_name)}\nB  {safe(pair.b.model_name)}")
-        columns = [
-            ("", "text"),
-            ("A", "number"),
-            ("B", "number"),
-            ("B - A", "number"),
-            ("95% interval", "number"),
-        ]
+        numbers = [(name, "number") for name in ("A", "B", "B - A", "95% interval", "B ahead")]
         names = {"rank1": "rank-1", "mAP": "mAP", "mINP": "mINP"}
         write_table(
-            [*columns, ("B ahead", "number")],
+            [("", "text"), *numbers],
             [
                 [
                     names[name], _rate(one.a), _rate(one.b), f"{one.difference:+.1%}",
@@ -171,6 +163,9 @@ def _print(report: EvaluationReport) -> None:
     threshold = "n/a"
     if verification.threshold is not None:
         threshold = f"{verification.threshold:.4f} (false matches {_rate(verification.false_match_rate)})"
+    recall = _rate(report.ann_recall)
+    if report.filtered_recall is not None:
+        recall += f", filtered by camera {_rate(report.filtered_recall)}"
     cut = f"@{report.depth}" if report.depth is not None else ""
     again = None if report.reranked is None else report.reranked.metrics
     write_pairs(
@@ -184,27 +179,16 @@ def _print(report: EvaluationReport) -> None:
             ("mINP", _rate(ranking.mINP)),
             ("re-ranked", f"rank-1 {_rate(again.rank1)}, mAP {_rate(again.mAP)}") if again else ("", None),
             ("same or not", f"AUC {_number(verification.auc)}, equal error rate {_rate(verification.eer)}"),
-            (
-                "pairs",
-                f"{verification.genuine:,} of the same identity, {verification.impostor:,} of different ones",
-            ),
+            ("pairs", f"{verification.genuine:,} of the same identity, {verification.impostor:,} of different ones"),
             ("TAR at FAR", rates),
             ("resting on", f"{behind}  false pairs" if verification.impostor else None),
             ("threshold", threshold),
             ("open set", _open_set(report)),
-            (
-                "index recall",
-                _rate(report.ann_recall)
-                + (
-                    ""
-                    if report.filtered_recall is None
-                    else f", filtered by camera {_rate(report.filtered_recall)}"
-                ),
-            ),
+            ("index recall", recall),
             *_quantised(report),
             *_calibrated(report),
         ]
-    )
+    )  # fmt: skip
     for line in report.notes():
         write_sentence(f"- {line}", indent="  ")
 
@@ -264,7 +248,7 @@ def _number(value: float | None) -> str:
     return "n/a" if value is None or value != value else f"{value:.4f}"
 
 
-@click.command("calibrate", epilog=_CALIBRATE_EPILOG, short_help="Measure what scores mean in a gallery.")
+@click.command("calibrate", epilog=_CALIBRATE_EPILOG)
 @click.option("--undo", is_flag=True, help="Take the last calibration back; again: put it in its place.")
 @place_options
 @json_option
@@ -274,7 +258,7 @@ def calibrate_command(undo: bool, store: str | None, gallery: str | None, json: 
     From then on its searches say match or no match by that. No image is read; the model stays as it is. The former
     calibration is kept, for --undo.
     """
-    from siamese_search.api.calibration import calibrate
+    from siamese_search.api.evaluation import calibrate
 
     found = calibrate(store=store, gallery=gallery, undo=undo)
     if json:

@@ -89,28 +89,6 @@ def adaptation_options(command: F) -> F:
     return _options(AdaptConfig, option_names(), default)(command)
 
 
-def _options(cls: type[TrainConfig], names: list[str], default_of: Callable[[str], str]) -> Callable[[F], F]:
-    kinds = get_type_hints(cls)
-    texts = {name: text for name, _, text in option_fields(cls)}
-
-    def decorate(command: F) -> F:
-        for name in reversed(names):
-            flag, kind, text = "--" + name.replace("_", "-"), kinds[name], texts[name]
-            command = click.option(
-                f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
-                name,
-                cls=HyperparameterOption,
-                default=None,
-                show_default=False,
-                type=_click_type(kind),
-                metavar=_metavar(kind),
-                help=f"{text[:1].upper()}{text[1:]}.  {default_of(name)}",
-            )(command)
-        return command
-
-    return decorate
-
-
 class ValueList(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
     """Values with commas between them, as text; a list in ``sss.toml`` will do. They are parsed with the grid."""
 
@@ -122,21 +100,32 @@ class ValueList(click.ParamType):  # type: ignore[type-arg]  # generic only from
 
 def value_list_options(command: F) -> F:
     """Add one option per field of TrainConfig that takes several values; one that is not given is ``None``."""
-    kinds = get_type_hints(TrainConfig)
-    for name, _, text in reversed(option_fields()):
-        kind = kinds[name]
-        values = "|".join(map(str, get_args(kind))) or {bool: "true|false"}.get(kind) or _metavar(kind)
-        command = click.option(
-            "--" + name.replace("_", "-"),
-            name,
-            cls=HyperparameterOption,
-            default=None,
-            show_default=False,
-            type=ValueList(),
-            metavar=f"{values},...",
-            help=f"{text[:1].upper()}{text[1:]}.  {_defaults(name)}",
-        )(command)
-    return command
+    return _options(TrainConfig, [name for name, _, _ in option_fields()], _defaults, several=True)(command)
+
+
+def _options(
+    cls: type[TrainConfig], names: list[str], default_of: Callable[[str], str], *, several: bool = False
+) -> Callable[[F], F]:
+    kinds = get_type_hints(cls)
+    texts = {name: text for name, _, text in option_fields(cls)}
+
+    def decorate(command: F) -> F:
+        for name in reversed(names):
+            flag, kind, text = "--" + name.replace("_", "-"), kinds[name], texts[name]
+            values = "|".join(map(str, get_args(kind))) or {bool: "true|false"}.get(kind) or _metavar(kind)
+            command = click.option(
+                f"{flag}/--no-{flag[2:]}" if kind is bool and not several else flag,
+                name,
+                cls=HyperparameterOption,
+                default=None,
+                show_default=False,
+                type=ValueList() if several else _click_type(kind),
+                metavar=f"{values},..." if several else _metavar(kind),
+                help=f"{text[:1].upper()}{text[1:]}.  {default_of(name)}",
+            )(command)
+        return command
+
+    return decorate
 
 
 def _click_type(kind: Any) -> Any:

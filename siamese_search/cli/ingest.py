@@ -1,23 +1,27 @@
-"""``sss ingest``: directories of images, lists and buckets into a gallery."""
+"""``sss ingest``: directories of images, lists and buckets into a gallery, once or as they change."""
 
 from __future__ import annotations
 
+import sys
+import time
 from collections import Counter
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from ingest.options import RayOptions, WatchOptions
+from ingest.summary import Observer, State
 from siamese_search.cli.fields import LongCommand
 from siamese_search.cli.options import insecure_option, json_option
-from siamese_search.cli.output import clauses, ingested, note, warn, write_json, write_text
+from siamese_search.cli.output import clauses, ingested, note, warn, warn_skipped, write_json, write_text
+from siamese_search.cli.progress import Bar
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
+from siamese_search.io.resources import stop_on_signals
 from siamese_search.options import click_option, click_options
 
 if TYPE_CHECKING:
     from ingest.summary import IngestSummary, Progress
-
 
 #: Files named for the same reason; of further ones the number is told.
 _TOLD = 20
@@ -46,13 +50,7 @@ _OFTEN = (
 )  # fmt: skip
 
 
-@click.command(
-    "ingest",
-    cls=LongCommand,
-    often=_OFTEN,
-    epilog=EPILOG,
-    short_help="Embed directories of images into a gallery.",
-)
+@click.command("ingest", cls=LongCommand, often=_OFTEN, epilog=EPILOG)
 @click.argument("directories", type=click.Path(), metavar="DIR...", nargs=-1, required=True)
 @click_options(
     WatchOptions,
@@ -63,11 +61,7 @@ _OFTEN = (
 )
 @json_option
 def ingest_command(
-    directories: tuple[str, ...],
-    options: WatchOptions,
-    address: str | None,
-    workers: int | None,
-    json: bool,
+    directories: tuple[str, ...], options: WatchOptions, address: str | None, workers: int | None, json: bool
 ) -> int:
     """Embed the images under each DIR (a directory, a .csv file, or a URL) into a gallery.
 
@@ -80,26 +74,8 @@ def ingest_command(
     """
     cluster = _cluster(options, address, workers)
     if options.watch:
-        if options.shard is not None:
-            raise UsageError(
-                "a watch has all files: leave --shard out, or watch one directory in each process"
-            )
-        if options.storage is not None or options.quantise is not None:
-            from siamese_search.api import maintenance
-
-            maintenance.make_gallery(
-                store=options.store,
-                gallery=options.gallery,
-                model=options.model,
-                storage=options.storage,
-                quantise=options.quantise,
-            )
-        from siamese_search.cli.watch_screen import run_watch
-
-        return run_watch(directories, replace(options, storage=None, quantise=None), json=json)
+        return run_watch(directories, options, json=json)
     from ingest.run import ingest
-    from siamese_search.cli.progress import Bar
-    from siamese_search.io.resources import stop_on_signals
 
     with Bar("ingest", "images") as bar, stop_on_signals() as stop:
 
@@ -108,14 +84,7 @@ def ingest_command(
             extra += f"bottleneck: {moment.bottleneck}" if moment.bottleneck else ""
             bar.update(moment.done, moment.total, rate=moment.images_per_second, extra=extra)
 
-        summary = ingest(
-            *directories,
-            options=options,
-            ray=cluster,
-            progress=show,
-            stop=stop,
-            notify=note,
-        )
+        summary = ingest(*directories, options=options, ray=cluster, progress=show, stop=stop, notify=note)
     told: Counter[str] = Counter()
     for failure in summary.failures:
         told[failure.reason] += 1
@@ -151,7 +120,7 @@ def ingest_command(
     if advice is not None:
         note(advice)
     if summary.embedded and not summary.interrupted:
-        from siamese_search.api.calibration import no_verdicts
+        from siamese_search.api.maintenance import no_verdicts
 
         if reason := no_verdicts(store=options.store, gallery=options.gallery):
             for line in clauses(f"sss: {reason}").split("\n"):
@@ -191,3 +160,64 @@ def _exit_code(summary: IngestSummary) -> int:
         note("sss: interrupted; what was finished is kept, and the same command goes on from there")
         return EXIT_INTERRUPTED
     return EXIT_PARTIAL if summary.failed or summary.prune_refused is not None else EXIT_DONE
+
+
+def run_watch(directories: Sequence[str], options: WatchOptions, *, json: bool) -> int:
+    """Watch until a signal comes. That is how a watch ends, so the exit code is 0; 130 before the first full
+    ingest was complete."""
+    from ingest.run import watch
+
+    with Bar("ingest", "images") as bar, stop_on_signals() as stop:
+        complete = watch(directories, options, WatchScreen(bar, json=json), stop)
+    if complete:
+        return EXIT_DONE
+    note("sss: interrupted; what was finished is kept, and the same command goes on from there")
+    return EXIT_INTERRUPTED
+
+
+class WatchScreen(Observer):
+    """The summaries on stdout, everything else on stderr; a progress bar for the first ingest."""
+
+    def __init__(self, bar: Bar, *, json: bool) -> None:
+        self._bar, self._json = bar, json
+        self._first = True
+        self._done = self._failed = 0  # of the parts of the first ingest that are over
+        self._last: Progress | None = None
+
+    def said(self, level: Literal["info", "warning"], event: str, message: str) -> None:  # noqa: ARG002
+        text = message if level == "info" else f"sss: warning: {message}"
+        self._bar.note(text)
+
+    def worked(self, summary: IngestSummary) -> None:
+        if not self._first and _counts(summary):
+            self._write(summary, f"{time.strftime('%H:%M:%S')} {_counts(summary)} ({summary.seconds:.1f} s)")
+
+    def complete(self, summary: IngestSummary) -> None:
+        self._bar.close()
+        self._first = False
+        self._write(summary, ingested(summary))
+        note("sss: watching; Ctrl-C ends it")
+
+    def _write(self, summary: IngestSummary, text: str) -> None:
+        warn_skipped(summary.failures)
+        if self._json:
+            write_json(summary.to_json(), lines=True)
+        else:
+            write_text(text)
+        sys.stdout.flush()
+
+    def moment(self, state: State, waiting: int, progress: Progress | None = None) -> None:  # noqa: ARG002
+        if not self._first or progress is None:
+            return
+        if self._last is not None and progress.seen < self._last.seen:  # another part has begun
+            self._done += self._last.done
+            self._failed += self._last.failed
+        self._last = progress
+        failed = self._failed + progress.failed
+        self._bar.update(self._done + progress.done, None, extra=f"{failed} failed" if failed else "")
+
+
+def _counts(summary: IngestSummary) -> str:
+    """``2 new, 1 removed``: only what there is."""
+    names = ("new", "changed", "moved", "removed", "failed")
+    return ", ".join(f"{getattr(summary, name)} {name}" for name in names if getattr(summary, name))

@@ -1,18 +1,20 @@
-"""The command ``sss``: finds the subcommand, imports its module alone (``sss --help`` must feel instant), and turns
-errors into one line each.
+"""The command ``sss``: which commands there are, where each is, and errors as one line each.
+
+The module of a command is imported when it is called (``sss --help`` must feel instant). ``k = 20`` in the table
+``[search]`` of ``sss.toml`` is ``sss search -k 20``.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import click
 
 from siamese_search._version import __version__
-from siamese_search.cli.commands import COMMANDS, FORMER, GROUPS, command_defaults, command_of
 from siamese_search.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -21,6 +23,83 @@ from siamese_search.errors import (
     SiameseSearchError,
     printable,
 )
+
+#: Group of ``sss --help`` → command → (module here that defines ``NAME_command``, its line there).
+GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Start": {
+        "demo": ("start", "Draw a small synthetic data set to try things on."),
+        "ingest": ("ingest", "Embed directories of images into a gallery."),
+        "search": ("search", "Find who is in an image, and where else they were seen."),
+    },
+    "Look": {
+        "serve": ("store", "Search and care for a gallery in a browser."),
+        "info": ("store", "Show what a store holds, and the model in use."),
+        "compare": ("pictures", "Tell whether two images show the same identity."),
+        "plot": ("pictures", "Draw a gallery as a map: similar images near each other."),
+        "cluster": ("curate", "Propose identities for images without one."),
+        "duplicates": ("curate", "Find images that are in a gallery twice."),
+    },
+    "Train and measure": {
+        "evaluate": ("evaluate", "Measure a model on identities it has never seen."),
+        "calibrate": ("evaluate", "Measure what scores mean in a gallery."),
+        "train": ("train", "Train a model on your own identities."),
+        "adapt": ("adapt", "Adapt a model to your images, without labels."),
+        "sweep": ("train", "Train with several values of an option and compare them."),
+        "quantise": ("adapt", "Make an int8 copy of a model."),
+    },
+    "Maintain": {
+        "label": ("curate", "Set labels by hand, from a reviewed CSV."),
+        "reindex": ("maintain", "Embed a gallery's images again, with another model."),
+        "rollback": ("maintain", "Go back to the vectors from before a reindex."),
+        "verify": ("store", "Check a gallery's vectors and files."),
+        "optimise": ("store", "Make a large gallery open and answer faster."),
+        "drop": ("store", "Delete a gallery."),
+    },
+    "Scale": {
+        "plan": ("start", "Size a store: memory, disk, nodes, hours."),
+        "push": ("maintain", "Copy a gallery into another store."),
+        "pull": ("maintain", "Copy a gallery out of another store."),
+        "export": ("maintain", "Write a gallery to a file for other programs."),
+    },
+}
+
+#: Command → (module, line), of all groups.
+COMMANDS: dict[str, tuple[str, str]] = {
+    name: where for group in GROUPS.values() for name, where in group.items()
+}
+
+#: Former name of a command → the one that does its work now, so that scripts go on.
+FORMER = {"galleries": "info"}
+
+
+def command_of(name: str) -> click.Command:
+    """The command of this name, its module imported."""
+    module, line = COMMANDS[name]
+    command: click.Command = getattr(import_module(f"siamese_search.cli.{module}"), f"{name}_command")
+    command.short_help = line
+    return command
+
+
+def command_defaults(name: str) -> Mapping[str, Any]:
+    """The settings files' defaults for one command's options. Raises SettingsError for a mistake in any command's
+    table.
+    """
+    from siamese_search.settings import load_settings
+
+    settings = load_settings()
+    if not settings.commands:
+        return {}
+    settings.check_commands(_known_options(settings.commands))
+    return settings.commands.get(name, {})
+
+
+def _known_options(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    known: dict[str, list[str]] = {name: [] for name in COMMANDS}
+    for name in set(tables) & set(COMMANDS):
+        command = command_of(name)
+        known[name] = [str(p.name) for p in command.params if p.param_type_name == "option"]
+    return known
+
 
 #: 128 + SIGPIPE, as for any Unix tool whose reader has gone.
 EXIT_BROKEN_PIPE = 141
@@ -115,7 +194,9 @@ def cli(ctx: click.Context) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Run ``sss`` with these arguments (default: the process's own) and return the exit code."""
     if asked := os.environ.get(COMPLETE):
-        return _complete(asked)
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "sss", COMPLETE, asked)
     argv = list(sys.argv[1:] if args is None else args)
     if sys.stderr is None:  # closed by whoever started us
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for good
@@ -133,13 +214,6 @@ def main(args: Sequence[str] | None = None) -> int:
         # The interpreter flushes stdout once more on its way out; let that go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
-
-
-def _complete(asked: str) -> int:
-    """What a shell is told of the line it is completing."""
-    from click.shell_completion import shell_complete
-
-    return shell_complete(cli, {}, "sss", COMPLETE, asked)
 
 
 def _files_with_dashes(argv: list[str]) -> list[str]:

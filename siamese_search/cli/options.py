@@ -18,6 +18,9 @@ from siamese_search.options import Request, click_option
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Of pictures and pages.
+DRAWN = (".png", ".html", ".htm")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place(Request):
@@ -32,14 +35,16 @@ class Place(Request):
 
 
 class OutPath(click.Path):
-    """A path to be written: one that cannot be is told before any work is done for it."""
+    """A path to be written: one that cannot be, or ends in none of the suffixes, is told before any work is done."""
 
-    def __init__(self, *, directory: bool = False) -> None:
+    def __init__(self, *suffixes: str, directory: bool = False) -> None:
         super().__init__(path_type=Path)
-        self._directory = directory
+        self._suffixes, self._directory = suffixes, directory
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path: Path = super().convert(value, param, ctx)  # type: ignore[assignment]
+        if self._suffixes and path.suffix.lower() not in self._suffixes:
+            self.fail(f"{printable(path)}: name the file with {' or '.join(self._suffixes)}", param, ctx)
         try:
             check_output(path, directory=self._directory)
         except OSError as error:
@@ -76,21 +81,6 @@ def place_options(command: F) -> F:
     return store_option(click_option(Place, "gallery")(command))
 
 
-def store_options(command: F) -> F:
-    """``--store``, ``--gallery`` and ``--model``."""
-    return place_options(click_option(Place, "model")(command))
-
-
-def where_option(command: F) -> F:
-    """``--where``."""
-    return click_option(Place, "where")(command)
-
-
-def threads_option(command: F) -> F:
-    """``--threads``."""
-    return click_option(Place, "threads")(command)
-
-
 def json_flag(command: F) -> F:
     """``--json`` alone, where ``--format`` is that of a file."""
     return click.option("--json", is_flag=True, help="Answer as JSON on stdout.")(command)
@@ -123,10 +113,3 @@ def json_option(command: F) -> F:
         return command(*args, json=format == "json", **keywords)
 
     return format_option("text", "json")(call)  # type: ignore[return-value]
-
-
-class Positive(click.IntRange):
-    """A whole number from 1."""
-
-    def __init__(self) -> None:
-        super().__init__(min=1)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from ingest.summary import IngestSummary
+    from siamese_search.datasets.records import Failure
 
 #: Controls that JSON itself does not escape: DEL, C1, and those that turn the direction of text.
 _CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
@@ -45,6 +46,12 @@ def warn(message: str) -> None:
     note(f"sss: warning: {message}")
 
 
+def warn_skipped(failures: Iterable[Failure]) -> None:
+    """A :func:`warn` for each input that was left out."""
+    for failure in failures:
+        warn(f"skipped {failure.shown}: {failure.reason}")
+
+
 def safe(value: object) -> str:
     """Any value as one line of text without control characters or undecodable bytes; ``None`` is empty."""
     return "" if value is None else printable(str(value))
@@ -61,13 +68,17 @@ def write_json(value: object, *, lines: bool = False) -> None:
     sys.stdout.write(to_json(value, indent=None if lines else 2) + "\n")
 
 
-def write_json_list(values: Iterable[object]) -> None:
-    """:func:`write_json` of a list, an element at a time: no more of it is in memory."""
+def write_json_list(values: Iterable[object], *, lines: bool = False) -> None:
+    """:func:`write_json` of a list, or of its elements on lines of their own; no more than one of it is in memory."""
     before = "[\n  "
     for value in values:
+        if lines:
+            write_json(value, lines=True)
+            continue
         sys.stdout.write(before + to_json(value).replace("\n", "\n  "))
         before = ",\n  "
-    sys.stdout.write("[]\n" if before.startswith("[") else "\n]\n")
+    if not lines:
+        sys.stdout.write("[]\n" if before.startswith("[") else "\n]\n")
 
 
 def to_json(value: object, *, indent: int | None = 2) -> str:

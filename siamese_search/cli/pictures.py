@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import OutPath, format_option, insecure_option, json_option
+from siamese_search.cli.options import DRAWN, OutPath, format_option, insecure_option, json_option
 from siamese_search.cli.output import (
     note,
     safe,
-    warn,
+    warn_skipped,
     write_csv,
     write_json,
     write_pairs,
@@ -58,16 +58,14 @@ Exit codes: 0 the same (of several pairs: at least one), 1 different, 2 could no
 """
 
 
-@click.command(
-    "plot", epilog=_PLOT_EPILOG, short_help="Draw a gallery as a map: similar images near each other."
-)
+@click.command("plot", epilog=_PLOT_EPILOG)
 @click_options(
     MapOptions,
     after={
         "color": [
             click.option(
                 "--save",
-                type=OutPath(),
+                type=OutPath(*DRAWN),
                 metavar="FILE",
                 help="Where to write the map: a page (.html) or a picture (.png).  [default: map-GALLERY.html]",
             )
@@ -83,8 +81,6 @@ def plot_command(options: MapOptions, save: Path | None, json: bool) -> None:
     """
     from siamese_search.api.retrieval import map_gallery
 
-    if save is not None and save.suffix.lower() not in (".png", ".html", ".htm"):
-        raise UsageError(f"{safe(save)}: a map is a page or a picture; name the file with .html or .png")
     found = map_gallery(options=options, notify=note)
     if save is None and not json:
         save = Path(f"map-{found.gallery}.html")
@@ -98,11 +94,7 @@ def plot_command(options: MapOptions, save: Path | None, json: bool) -> None:
     if found.total > len(found.points):
         shown += f" of {found.total:,}, drawn at random (seed {found.seed})"
     write_pairs(
-        [
-            ("images", shown),
-            ("coloured", f"by {found.color}, {len(values):,} different"),
-            ("map", save),
-        ]
+        [("images", shown), ("coloured", f"by {found.color}, {len(values):,} different"), ("map", save)]
     )
 
 
@@ -117,16 +109,14 @@ def _write(found: GalleryMap, save: Path) -> None:
         write_map_page(found, save)
 
 
-@click.command(
-    "compare", epilog=_COMPARE_EPILOG, short_help="Tell whether two images show the same identity."
-)
+@click.command("compare", epilog=_COMPARE_EPILOG)
 @click.argument("a", type=click.Path(), metavar="A")
 @click.argument("b", type=click.Path(), metavar="B")
 @click_options(CompareOptions, after={"store": [insecure_option]})
 @format_option("table", "json", "csv")
 @click.option(
     "--save",
-    type=OutPath(),
+    type=OutPath(*DRAWN),
     metavar="FILE",
     help="Also draw the pairs with their scores: a screenful as a picture (.png), or all as a page (.html).",
 )
@@ -139,13 +129,8 @@ def compare_command(a: str, b: str, options: CompareOptions, format: str, save: 
     from siamese_search.api.retrieval import compare
 
     try:
-        if save is not None and save.suffix.lower() not in (".png", ".html", ".htm"):
-            raise UsageError(
-                f"{safe(save)}: --save draws a picture or writes a page; name the file with .png or .html"
-            )
         found = compare(a, b, options=options)
-        for failure in found.failed:
-            warn(f"skipped {failure.shown}: {failure.reason}")
+        warn_skipped(found.failed)
         _print_comparison(found, format)
         if save is not None:
             from siamese_search.render.sheets import draw_comparison

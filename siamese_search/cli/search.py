@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search.cli.options import OutPath, insecure_option
+from siamese_search.cli.options import DRAWN, OutPath, insecure_option
 from siamese_search.cli.output import (
     LIST_FORMATS,
     note,
@@ -18,7 +18,6 @@ from siamese_search.cli.output import (
     shown_path,
     warn,
     write_csv,
-    write_json,
     write_json_list,
     write_paths,
     write_sentence,
@@ -26,7 +25,7 @@ from siamese_search.cli.output import (
     write_text,
 )
 from siamese_search.datasets.records import BOOKKEEPING
-from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
+from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL
 from siamese_search.options import Request, Switch, click_option, click_options, null, option
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
 
@@ -55,9 +54,6 @@ Filters: = != < <= > >=, a comma for "any of", =* for "present", !=* for "absent
 """
 
 
-_FILE = OutPath()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output(Request):
     """In which forms the answer is given."""
@@ -74,18 +70,18 @@ class Output(Request):
     save: Path | None = option(  # noqa: RUF009 - a field, frozen
         None,
         "Also draw the results: as a picture (.png) or as a page (.html).",
-        kind=_FILE,
+        kind=OutPath(*DRAWN),
         metavar="FILE",
     )
     star: Path | None = option(  # noqa: RUF009 - a field, frozen
         None,
         "Also draw each query with its results around it, the farther the less alike.",
-        kind=_FILE,
+        kind=OutPath(".png"),
         metavar="FILE.png",
     )
 
 
-@click.command("search", epilog=EPILOG, short_help="Find who is in an image, and where else they were seen.")
+@click.command("search", epilog=EPILOG)
 @click.argument("queries", type=click.Path(), metavar="QUERY...", nargs=-1)
 @click_options(
     SearchOptions,
@@ -101,11 +97,7 @@ class Output(Request):
 )
 @click_options(Output, into="output")
 def search_command(
-    queries: tuple[str, ...],
-    options: SearchOptions,
-    timeline: bool,
-    time_field: str | None,
-    output: Output,
+    queries: tuple[str, ...], options: SearchOptions, timeline: bool, time_field: str | None, output: Output
 ) -> int:
     """Rank the gallery's images by likeness to each QUERY (an image, or a directory of images).
 
@@ -117,12 +109,6 @@ def search_command(
     context = click.get_current_context()
     if not queries and not options.like:
         raise click.UsageError("missing QUERY: give an image, a directory of images, or --like KEY", context)
-    if output.save is not None and output.save.suffix.lower() not in (".png", ".html", ".htm"):
-        raise UsageError(
-            f"{safe(output.save)}: --save draws a picture or writes a page; name the file with .png or .html"
-        )
-    if output.star is not None and output.star.suffix.lower() != ".png":
-        raise UsageError(f"{safe(output.star)}: --star draws a PNG; name the file with .png")
     if context.params["candidates"] is not None and not options.rerank:
         raise click.UsageError("--candidates is how many images --rerank re-ranks; give both", context)
     if time_field is not None and not timeline:
@@ -234,10 +220,7 @@ def _terminal(format: str) -> Terminal | None:
 
 
 def _print(
-    answers: Iterable[QueryResult],
-    asked: _Answers,
-    output: Output,
-    timelines: list[Timeline] | None,
+    answers: Iterable[QueryResult], asked: _Answers, output: Output, timelines: list[Timeline] | None
 ) -> int:
     """Returns how many paths had to be left out."""
     format = output.format
@@ -255,11 +238,8 @@ def _print(
         from siamese_search.cli.search_screen import print_timelines
 
         print_timelines(timelines, format)
-    elif format == "json":
-        write_json_list(answer.to_json() for answer in answers)
-    elif format == "jsonl":
-        for answer in answers:
-            write_json(answer.to_json(), lines=True)
+    elif format in ("json", "jsonl"):
+        write_json_list((answer.to_json() for answer in answers), lines=format == "jsonl")
     elif format == "csv":
         _print_csv(answers, asked)
     else:
@@ -355,20 +335,10 @@ def _print_csv(answers: Iterable[QueryResult], asked: _Answers) -> None:
     write_csv(
         [*header, *extra],
         (
-            [
-                answer.query,
-                result.rank,
-                f"{result.score:.6f}",
-                result.identity,
-                result.camera,
-                str(result.path),
-                result.key,
-                result.match,
-                *([result.sightings, " ".join(result.cameras)] if grouped else []),
-                *([result.reranked] if reranked else []),
-                *(result.metadata.get(name) for name in extra),
-            ]
+            [answer.query, hit.rank, f"{hit.score:.6f}", hit.identity, hit.camera, str(hit.path), hit.key, hit.match,
+             *([hit.sightings, " ".join(hit.cameras)] if grouped else []), *([hit.reranked] if reranked else []),
+             *(hit.metadata.get(name) for name in extra)]
             for answer in answers
-            for result in answer.results
+            for hit in answer.results
         ),
-    )
+    )  # fmt: skip

@@ -20,7 +20,6 @@ from siamese_search.cli.output import (
     safe,
     shown_path,
     write_csv,
-    write_json,
     write_json_list,
     write_sentence,
     write_table,
@@ -158,11 +157,8 @@ def _cut(text: str, room: int) -> str:
 
 
 def print_timelines(timelines: Sequence[Timeline], format: str) -> None:
-    if format == "json":
-        write_json_list(timeline.to_json() for timeline in timelines)
-    elif format == "jsonl":
-        for timeline in timelines:
-            write_json(timeline.to_json(), lines=True)
+    if format in ("json", "jsonl"):
+        write_json_list((timeline.to_json() for timeline in timelines), lines=format == "jsonl")
     elif format == "csv":
         _print_csv(timelines)
     else:
@@ -210,7 +206,7 @@ def _print_table(timeline: Timeline, *, first: bool) -> None:
 
 
 def _print_csv(timelines: Sequence[Timeline]) -> None:
-    header = [
+    header = (
         "query",
         "time",
         "gap",
@@ -222,24 +218,13 @@ def _print_csv(timelines: Sequence[Timeline]) -> None:
         "path",
         "key",
         "match",
-    ]
+    )
     extra = sorted({name for one in timelines for hit in one.answer.results for name in hit.metadata})
     rows = [
-        [
-            timeline.answer.query,
-            sighting.time,
-            sighting.gap,
-            sighting.came_from,
-            sighting.result.rank,
-            f"{sighting.result.score:.6f}",
-            sighting.result.identity,
-            sighting.result.camera,
-            str(sighting.result.path),
-            sighting.result.key,
-            sighting.result.match,
-            *(sighting.result.metadata.get(name) for name in extra),
-        ]
+        [timeline.answer.query, seen.time, seen.gap, seen.came_from, hit.rank, f"{hit.score:.6f}", hit.identity,
+         hit.camera, str(hit.path), hit.key, hit.match, *(hit.metadata.get(name) for name in extra)]
         for timeline in timelines
-        for sighting in timeline.sightings
-    ]
+        for seen in timeline.sightings
+        for hit in (seen.result,)
+    ]  # fmt: skip
     write_csv([*header, *extra], rows)

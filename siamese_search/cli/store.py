@@ -1,4 +1,4 @@
-"""What a store holds and how it is kept: ``sss info``, ``verify``, ``optimise``, ``drop``."""
+"""What a store holds, how it is kept and shown: ``sss info``, ``verify``, ``optimise``, ``drop``, ``serve``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_search.cli.options import json_option, place_options, store_option, store_options
+from siamese_search.api import maintenance
+from siamese_search.cli.options import Place, json_option, place_options, store_option
 from siamese_search.cli.output import (
     console,
     note,
@@ -21,13 +22,15 @@ from siamese_search.cli.output import (
     write_table,
     write_text,
 )
+from siamese_search.cli.progress import Bar
 from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, StoreError, UsageError
+from siamese_search.options import click_option, click_options
 from siamese_search.render.marks import file_size
+from siamese_search.web.options import ServeOptions
 
 if TYPE_CHECKING:
     from siamese_search.maintenance.verify import VerifySummary
-
 
 _INFO_EPILOG = """\b
 Examples:
@@ -57,15 +60,15 @@ Examples:
 """
 
 
-@click.command("info", epilog=_INFO_EPILOG, short_help="Show what a store holds, and the model in use.")
-@store_options
+@click.command("info", epilog=_INFO_EPILOG)
+@place_options
+@click_option(Place, "model")
 @json_option
 def info_command(store: str | None, gallery: str | None, model: str | None, json: bool) -> None:
     """Show the galleries of a store (or only --gallery), and the model that the settings name.
 
     A store that does not exist yet is shown as empty.
     """
-    from siamese_search.api import maintenance
 
     facts = maintenance.describe(store=store, gallery=gallery, model=model)
     if json:
@@ -118,7 +121,8 @@ def _print_gallery(item: dict[str, Any]) -> None:
     """All about one."""
     storage = item["storage"]
     quantised = "" if storage["quantisation"] == "none" else f", searched in {storage['quantisation']}"
-    indexed = item["indexed_points"]
+    indexed, disk = item["indexed_points"], item["size_bytes"]
+    size = f"{file_size(disk)}, about {file_size(item['resident_bytes'])} of it in memory to search"
     pairs = [
         ("gallery", item["name"]),
         ("engine", item["engine"]),
@@ -127,7 +131,7 @@ def _print_gallery(item: dict[str, Any]) -> None:
         ("cameras", f"{item['cameras']:,}"),
         ("vectors", f"{storage['vectors']}{quantised}"),
         ("index", f"HNSW, {indexed:,} images" if indexed else "none: exact search"),
-        *_size_pair(item),
+        *([("size", size)] if disk is not None else []),  # a server does not say
         ("verdicts", _verdicts(item)),
         ("made by", _model(item["model"])),
     ]
@@ -146,13 +150,6 @@ def _verdicts(item: dict[str, Any]) -> str:
     return "none, as said below" if item["no_verdict"] else given
 
 
-def _size_pair(item: dict[str, Any]) -> list[tuple[str, str]]:
-    disk, memory = item["size_bytes"], item["resident_bytes"]
-    if disk is None:
-        return []  # a server does not say
-    return [("size", f"{file_size(disk)}, about {file_size(memory)} of it in memory to search")]
-
-
 def _model(model: dict[str, Any]) -> str:
     short = f"{model['fingerprint'][:12]}, {model['dim']}-D"
     return f"{model['name']} ({short})" if model["name"] else short
@@ -169,7 +166,7 @@ def _figure(value: object) -> str:
     return f"{value:.4f}" if isinstance(value, float) else safe(value)
 
 
-@click.command("verify", epilog=_VERIFY_EPILOG, short_help="Check a gallery's vectors and files.")
+@click.command("verify", epilog=_VERIFY_EPILOG)
 @place_options
 @click.option(
     "--checksum", is_flag=True, help="Compare files by content where that is known. Reads every file."
@@ -185,8 +182,6 @@ def verify_command(
     cannot be looked at. Nothing is mended: `sss ingest --reembed DIR` embeds images again, `--prune` removes those
     that are gone.
     """
-    from siamese_search.api import maintenance
-    from siamese_search.cli.progress import Bar
 
     if checksum and vectors_only:
         raise UsageError("--checksum compares files and --vectors-only leaves them out: give one of the two")
@@ -219,7 +214,7 @@ def _describe_check(summary: VerifySummary) -> str:
     )
 
 
-@click.command("optimise", epilog=_OPTIMISE_EPILOG, short_help="Make a large gallery open and answer faster.")
+@click.command("optimise", epilog=_OPTIMISE_EPILOG)
 @place_options
 @click.option(
     "--index",
@@ -235,14 +230,10 @@ def optimise_command(store: str | None, gallery: str | None, index: str, json: b
     while it takes the place of the original. Interrupted, the gallery is as it was. Without an index a search
     compares with every vector: quantised to int4 that takes tens of milliseconds for a million.
     """
-    from siamese_search.api import maintenance
 
     with _stages() as show:
         facts = maintenance.optimise(
-            store=store,
-            gallery=gallery,
-            index={"auto": None, "yes": True, "no": False}[index],
-            progress=show,
+            store=store, gallery=gallery, index={"auto": None, "yes": True, "no": False}[index], progress=show
         )
     if json:
         write_json(facts)
@@ -279,7 +270,7 @@ def _stages() -> Iterator[Callable[[str, float], None]]:
         yield lambda stage, seconds: status.update(f"optimise: {stage}, {seconds:.0f} s")
 
 
-@click.command("drop", epilog=_DROP_EPILOG, short_help="Delete a gallery.")
+@click.command("drop", epilog=_DROP_EPILOG)
 @click.argument("name", metavar="NAME")
 @store_option
 @click.option("--yes", is_flag=True, help="Do not ask.")
@@ -289,7 +280,6 @@ def drop_command(name: str, store: str | None, yes: bool, json: bool) -> int:
 
     Asks first on a terminal; elsewhere it needs --yes.
     """
-    from siamese_search.api import maintenance
 
     if not yes:
         if not sys.stdin.isatty():
@@ -307,13 +297,36 @@ def drop_command(name: str, store: str | None, yes: bool, json: bool) -> int:
 
 def _size(name: str, store: str | None) -> str:
     """`` (12,936 images) in .sss``; GalleryNotFoundError before anybody is asked."""
-    from siamese_search.api import maintenance
     from siamese_search.errors import GalleryNotFoundError
 
     try:
-        facts = maintenance.facts(name, store=store)
+        (facts,) = maintenance.galleries(store=store, gallery=name)["galleries"]
     except GalleryNotFoundError:
         raise
     except StoreError:
         return " (damaged)"  # all the more reason to drop it
     return f" ({facts['points']:,} images) in {safe(facts['store'])}"
+
+
+_SERVE_EPILOG = """\b
+Examples:
+  sss serve --open
+  sss serve --port 0 --read-only
+  SSS_SERVE_KEY=$(openssl rand -hex 24) sss serve --host 0.0.0.0
+
+docs/serve.md has the API, and what keeps strangers out.
+"""
+
+
+@click.command("serve", epilog=_SERVE_EPILOG)
+@click_options(ServeOptions)
+def serve_command(options: ServeOptions) -> int:
+    """Serve a gallery to browsers, and an API under /api/v1, until Ctrl+C or SIGTERM."""
+    from siamese_search.web.server import serve
+
+    def started(url: str) -> None:
+        write_text(f"Serving at {url} (Ctrl+C ends)\n")
+        sys.stdout.flush()
+
+    serve(options, started=started)
+    return EXIT_DONE

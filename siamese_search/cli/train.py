@@ -11,7 +11,8 @@ import click
 
 from siamese_search.cli.fields import LongCommand, hyperparameter_options, value_list_options
 from siamese_search.cli.options import json_option
-from siamese_search.cli.output import note, safe, warn, write_json, write_table, write_text
+from siamese_search.cli.output import note, safe, warn, warn_skipped, write_json, write_table, write_text
+from siamese_search.cli.progress import SweepScreen, TrainScreen
 from siamese_search.errors import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -20,6 +21,7 @@ from siamese_search.errors import (
     UsageError,
     printable,
 )
+from siamese_search.io.resources import stop_on_signals
 from siamese_search.options import click_options
 from siamese_search.training.config import preset as find_preset
 from siamese_search.training.options import RunOptions, SweepOptions
@@ -57,32 +59,19 @@ Each run is a model bundle: sss evaluate --model DIR/margin=0.5.
 _OFTEN = ("preset", "out", "resume", "init", "holdout", "holdout_ids", "epochs", "batch_size", "lr", "device")
 
 
-@click.command(
-    "train",
-    cls=LongCommand,
-    often=_OFTEN,
-    epilog=_TRAIN_EPILOG,
-    short_help="Train a model on your own identities.",
-)
+@click.command("train", cls=LongCommand, often=_OFTEN, epilog=_TRAIN_EPILOG)
 @click.argument("data", type=click.Path(), nargs=-1, metavar="[DATA]...")
 @click_options(RunOptions)
 @json_option
 @hyperparameter_options
-def train_command(
-    data: tuple[str, ...],
-    options: RunOptions,
-    json: bool,
-    **hyperparameters: Any,
-) -> int:
+def train_command(data: tuple[str, ...], options: RunOptions, json: bool, **hyperparameters: Any) -> int:
     """Train an embedding on the identities in DATA (default: data in sss.toml, else ./data).
 
     Identities of different data sets are different people, and each data set has an equal share of every batch.
     Some identities are held out; after every epoch, retrieval among them shows how good the model is.
     Ctrl-C writes a checkpoint, and --resume goes on from there to the same curve.
     """
-    from ingest import stop_on_signals
     from siamese_search.api.training import new_run_directory, train
-    from siamese_search.cli.progress import TrainScreen
 
     changes = {name: value for name, value in hyperparameters.items() if value is not None}
     speaks = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun, the first
@@ -170,7 +159,6 @@ def interrupted(directory: Path, verb: str = "train") -> int:
     cls=LongCommand,
     often=("preset", "out", "resume", "init", "holdout", "epochs", "margin", "lr", "seed", "dry_run"),
     epilog=_SWEEP_EPILOG,
-    short_help="Train with several values of an option and compare them.",
 )
 @click.argument("data", type=click.Path(), nargs=-1, metavar="[DATA]...")
 @click_options(SweepOptions)
@@ -178,11 +166,7 @@ def interrupted(directory: Path, verb: str = "train") -> int:
 @json_option
 @value_list_options
 def sweep_command(
-    data: tuple[str, ...],
-    options: SweepOptions,
-    dry_run: bool,
-    json: bool,
-    **hyperparameters: Any,
+    data: tuple[str, ...], options: SweepOptions, dry_run: bool, json: bool, **hyperparameters: Any
 ) -> int:
     """Train on DATA once per value of an option, or per combination of values, and compare the models.
 
@@ -190,9 +174,7 @@ def sweep_command(
     are measured on those: AUC, true positive rate at fixed false positive rates, rank-1, mAP. The same command
     goes on after Ctrl-C; finished runs are kept.
     """
-    from ingest import stop_on_signals
     from siamese_search.api import training
-    from siamese_search.cli.progress import SweepScreen
     from siamese_search.training.data import as_paths
 
     if options.resume is not None:
@@ -217,8 +199,7 @@ def sweep_command(
         except KeyboardInterrupt:
             return _sweep_interrupted(planned)
     _print_sweep(planned, json=json)
-    for failure in planned.failed:
-        warn(f"skipped {failure.shown}: {failure.reason}")
+    warn_skipped(planned.failed)
     states = {run.state for run in planned.runs}
     if states == {"failed"}:
         return EXIT_FAILED

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import BundleError, DataError, printable
-from siamese_search.evaluation.verification import PairScores
+from siamese_search.evaluation.labels import Labels
+from siamese_search.evaluation.verification import PairScores, pair_scores
 from siamese_search.io.files import atomic_write_text
 from siamese_search.model.bundle import META_NAME, Bundle, bundled_path, load_bundle
 from siamese_search.model.calibration import Calibration
@@ -53,6 +55,20 @@ def calibrate(pairs: PairScores, data: str = "") -> Calibration:
         )
     slope, offset = _logistic(pairs)
     return Calibration(tuple(rates), tuple(thresholds), slope, offset, genuine, impostor, data)
+
+
+def telling_pairs(
+    vectors: NDArray[np.float32], names: Sequence[str], cameras: Sequence[str | None], least: int
+) -> tuple[PairScores, bool]:
+    """Pairs of labelled images, float32 [n, d], and whether they are those across cameras, which a search is for.
+
+    Those are taken where there are ``least`` of either kind, else all.
+    """
+    if any(cameras):
+        pairs = pair_scores(vectors, Labels.within(names, cameras))
+        if min(pairs.genuine_pairs, pairs.impostor_pairs) >= least:
+            return pairs, True
+    return pair_scores(vectors, Labels.within(names)), False
 
 
 def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:

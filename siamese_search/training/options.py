@@ -86,7 +86,7 @@ class SweepOptions(RunOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdaptOptions(Request):
-    """See :func:`siamese_search.api.adaptation.adapt`."""
+    """See :func:`siamese_search.api.training.adapt`."""
 
     out: StrPath | None = option(None, "Run directory.  [default: runs/adapt-DATE-TIME]", metavar="DIR")
     resume: StrPath | None = option(

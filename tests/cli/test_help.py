@@ -12,8 +12,7 @@ from pathlib import Path
 import click
 import pytest
 
-from siamese_search.cli.commands import COMMANDS, GROUPS
-from siamese_search.cli.main import cli, main
+from siamese_search.cli.main import COMMANDS, GROUPS, cli, main
 
 LONG = ("train", "sweep", "ingest")
 

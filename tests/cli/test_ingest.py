@@ -180,8 +180,11 @@ def test_a_root_inside_another_is_said(ingest: Run, photos: Path) -> None:
     assert "stands there once" not in ingest(photos).stderr
     inner = ingest(photos / "ann")
     assert inner.stderr.count("stands there once") == 1
-    assert f"{photos / 'ann'}: the gallery also has images of {photos}, and" in inner.stderr
+    assert f"{photos / 'ann'} lies in {photos}, of which the gallery has images: an image" in inner.stderr
     assert f"as one of {photos}\n" in inner.stderr
+    both = ingest(photos, photos / "ann", "--gallery", "both")
+    assert both.stderr.count("stands there once") == 1
+    assert "7 images: 6 new, 0 changed, 1 unchanged" in both.stdout
     assert "stands there once" not in ingest(photos / "ann", "--source", "ann").stderr
 
 

@@ -386,7 +386,7 @@ def test_plan(sss: Run) -> None:
 
 
 def test_every_command_with_json_is_documented() -> None:
-    from siamese_search.cli.commands import COMMANDS
+    from siamese_search.cli.main import COMMANDS
 
     text = DOCUMENT.read_text(encoding="utf-8")
     for name in set(COMMANDS) - {"serve"}:  # its JSON is that of an API: docs/serve.md

@@ -19,8 +19,8 @@ from fastapi.testclient import TestClient
 
 from ingest.__main__ import command as worker
 from siamese_search import __version__
-from siamese_search.cli.commands import command_of
 from siamese_search.cli.ingest import ingest_command as ingest
+from siamese_search.cli.main import command_of
 from siamese_search.errors import EXIT_PARTIAL, EXIT_USAGE, UsageError
 from siamese_search.gallery.qdrant.address import KEY_VARIABLE, check_encryption, parse_address
 from siamese_search.gallery.qdrant.connection import OLDEST_VERSION

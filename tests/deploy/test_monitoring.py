@@ -15,7 +15,7 @@ import promql_parser
 import pytest
 import yaml
 
-from ingest.service.metrics import RESULTS, STORE_CALLS, Metrics
+from ingest.metrics import RESULTS, STORE_CALLS, Metrics
 from ingest.summary import STAGES
 
 from .kube import KUBERNETES, documents

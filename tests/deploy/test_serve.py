@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from siamese_search import __version__
-from siamese_search.cli.commands import command_of
+from siamese_search.cli.main import command_of
 
 Compose = Callable[[str], dict[str, Any]]
 

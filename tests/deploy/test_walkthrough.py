@@ -13,7 +13,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from ingest.__main__ import command as worker
-from ingest.service.metrics import Metrics
+from ingest.metrics import Metrics
 from siamese_search.gallery.qdrant.address import FILE_VARIABLE, KEY_VARIABLE
 from siamese_search.settings import ENV_PREFIX, SERVER_KEYS, Settings, load_settings
 from siamese_search.web import security

@@ -18,7 +18,7 @@ from ingest.embed import embed_files
 from ingest.pipeline import run_ingest
 from ingest.plan import plan_files
 from ingest.scan import scan_files, survey_roots
-from ingest.stages import Clock, Tally
+from ingest.stages import Tally
 from ingest.summary import IngestSummary
 from siamese_search.io.images import read_image
 from siamese_search.io.location import CHANGED
@@ -42,7 +42,7 @@ class Kept:
     def __init__(self, planned):
         self.files, self.vectors = [], []
         summary = IngestSummary("default", "memory", "colours")
-        tally = Tally(summary, Clock({}), None, None)
+        tally = Tally(summary, None, None)
         assert embed_files([planned], ColourEmbedder(), self, tally, threads=2, stop=threading.Event())
         self.failures, self.seconds = summary.failures, tally.clock.seconds()
 

@@ -51,6 +51,25 @@ def test_in_whatever_order_the_roots_come_each_image_is_one_point(site, embedder
     assert [row[1:] for row in seen[0] if row[3]] == [(str(site), "bob", True)]
 
 
+def test_roots_that_lie_in_each_other_are_one_ingest_as_they_are_several(site, embedder):
+    roots = [site / "photos", site / "photos" / "anna", site / "more.csv"]
+    apart = MemoryGallery()
+    for root in roots:
+        run_ingest([root], apart, embedder)
+    for order in itertools.permutations(roots):
+        gallery = MemoryGallery()
+        done = run_ingest(list(order), gallery, embedder)
+        assert known(gallery) == known(apart)
+        assert verify_vectors(gallery).damaged == ()
+        assert (done.seen, done.new, done.failed) == (10, 6, 0)
+        outer = {str(site): [], str(site / "photos"): [str(site)]}
+        assert done.overlaps == {**outer, str(site / "photos" / "anna"): [str(site), str(site / "photos")]}
+        assert (again := run_ingest(list(order), gallery, embedder)).unchanged == again.seen == 10
+        (site / "photos" / "anna" / "2.jpg").rename(site / "aside.jpg")
+        assert run_ingest(list(order), gallery, embedder).left.gone == 1
+        (site / "aside.jpg").rename(site / "photos" / "anna" / "2.jpg")
+
+
 def test_nothing_is_embedded_twice(site, gallery, embedder):
     run_ingest([site / "photos" / "anna"], gallery, embedder)
     one = run_ingest([site / "photos"], gallery, embedder)

@@ -418,7 +418,7 @@ def test_an_error_of_any_stage_is_raised_as_it_is_and_ends_all_threads(
     tmp_path, gallery, embedder, stage, monkeypatch
 ):
     monkeypatch.setattr("ingest.scan.CHUNK", 8)
-    monkeypatch.setattr("ingest.commit.COMMIT_POINTS", 8)
+    monkeypatch.setattr("ingest.embed.COMMIT_POINTS", 8)
     write_market(tmp_path, identities=50)
     error = StoreError(f"{stage} is broken; mend it")
 

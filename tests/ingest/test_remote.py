@@ -6,8 +6,7 @@ import pytest
 from fakes import ColourEmbedder, MemoryGallery, write_image, write_market
 from web import serve
 
-from ingest.distributed.messages import Outcome, pack_work, unpack_work
-from ingest.distributed.worker import BundleCopy, Job, run_unit
+from ingest.distributed.worker import BundleCopy, Job, Outcome, pack_work, run_unit, unpack_work
 from ingest.pipeline import run_ingest
 from ingest.plan import plan_files
 from ingest.scan import scan_files, survey_roots

@@ -106,25 +106,24 @@ def test_added_files_move_no_others(tmp_path):
     "text", ["4/4", "-1/2", "a/b", "0/0", "1", "", "/", "1/", "/2", "0/-4", "0/4/2", "0.5/2", " 0/4", "0/4\n", "٣/٤",
              f"0/{MAX_SHARDS + 1}", "9" * 5000 + "/4", "1/" + "9" * 5000, "auto", "auto/0", "AUTO/4"],
 )  # fmt: skip
-def test_what_is_no_shard_is_refused_in_one_line(text):
+def test_what_is_no_shard_is_refused_in_one_line(text, monkeypatch):
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "0")
     with pytest.raises(UsageError) as refused:
-        parse_shard(text, {"JOB_COMPLETION_INDEX": "0"})
+        parse_shard(text)
     assert "\n" not in str(refused.value)
     assert "/" in str(refused.value)
 
 
-def test_kubernetes_says_which_shard_a_pod_is():
-    assert parse_shard("auto/4", {"JOB_COMPLETION_INDEX": "3"}) == Shard(3, 4) == parse_shard("3/4", {})
-    for told in (
-        {},
-        {"JOB_COMPLETION_INDEX": ""},
-        {"JOB_COMPLETION_INDEX": "x"},
-        {"JOB_COMPLETION_INDEX": "4"},
-    ):
+def test_kubernetes_says_which_shard_a_pod_is(monkeypatch):
+    monkeypatch.setenv("JOB_COMPLETION_INDEX", "3")
+    assert parse_shard("auto/4") == Shard(3, 4) == parse_shard("3/4")
+    for told in ("", "x", "4"):
+        monkeypatch.setenv("JOB_COMPLETION_INDEX", told)
         with pytest.raises(UsageError):
-            parse_shard("auto/4", told)
+            parse_shard("auto/4")
+    monkeypatch.delenv("JOB_COMPLETION_INDEX")
     with pytest.raises(UsageError, match="is not set"):
-        parse_shard("auto/4", {})
+        parse_shard("auto/4")
 
 
 # All shards together are one run.

@@ -13,7 +13,8 @@ from ingest.summary import STAGES, IngestSummary, bottleneck
 def test_busy_seconds_add_up_and_are_divided_by_the_workers(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("ingest.stages.time.perf_counter", lambda: now[0])
-    clock = Clock({"decode": 4})
+    clock = Clock()
+    clock.workers["decode"] = 4
     for seconds in (1.0, 2.0):
         with clock.busy("embed"):
             now[0] += seconds
@@ -32,7 +33,7 @@ def test_busy_seconds_add_up_and_are_divided_by_the_workers(monkeypatch):
 def test_time_counts_although_the_work_failed(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("ingest.stages.time.perf_counter", lambda: now[0])
-    clock = Clock({})
+    clock = Clock()
     with pytest.raises(ValueError, match="oops"), clock.busy("plan"):  # noqa: PT012
         now[0] += 1.0
         raise ValueError("oops")
@@ -114,7 +115,7 @@ def test_the_rate_is_that_of_late(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("ingest.stages.time.monotonic", lambda: now[0])
     moments = []
-    tally = Tally(IngestSummary("g", "s", "m"), Clock({}), None, moments.append)
+    tally = Tally(IngestSummary("g", "s", "m"), None, moments.append)
     for second in range(40):  # 1,000 a second that are unchanged, then 50 a second that are embedded
         tally.add(**{"unchanged": 1000} if second < 10 else {"new": 50})
         now[0] += 1.0

@@ -8,7 +8,7 @@ import pytest
 
 from siamese_search.gallery.storage import Storage
 from siamese_search.planning.sizes import cluster_size, rule_of_thumb, topology
-from siamese_search.settings import check_server_value
+from siamese_search.settings import check_value
 
 GIB = 2**30
 
@@ -68,9 +68,7 @@ def test_shards_are_two_to_a_node_and_what_the_settings_take() -> None:
     for ram in (1.0, 1e12, 1e16):
         found = topology(10**6, ram, replicas=2, node_ram=1e11)
         assert found.shards == min(2 * found.nodes, 1024)
-        check_server_value(
-            "shards", "shards", found.shards
-        )  # raises where a server's settings would refuse it
+        check_value("shards", "shards", found.shards)  # raises where a server's settings would refuse it
 
 
 def test_every_node_has_room() -> None:

@@ -12,7 +12,7 @@ from siamese_search.errors import UsageError
 from siamese_search.gallery.storage import Storage
 from siamese_search.planning import Question, figures, plan
 from siamese_search.settings import SERVER_KEYS as KEYS
-from siamese_search.settings import check_server_value
+from siamese_search.settings import check_value
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
 
@@ -41,7 +41,7 @@ def test_settings_are_what_a_server_takes() -> None:
         settings = plan(Question(10**9, storage=storage, m=32)).server_settings
         assert set(settings) <= set(KEYS)
         for key, value in settings.items():
-            check_server_value(key, key, value)
+            check_value(key, key, value)
         assert settings["on_disk"] == (storage.quantisation != "none")
         assert settings["quantisation"] == storage.quantisation
         assert settings["m"] == 32

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 
 from fakes import ColourEmbedder, MemoryGallery
 
+from ingest.options import WatchOptions
 from ingest.pipeline import ingest_files
 from ingest.scan import scan_files, survey_roots
-from ingest.watching.watch import Observer, Watcher, WatchOptions
+from ingest.summary import Observer
+from ingest.watching.watch import Watcher
 
 DEADLINE = 60.0
 

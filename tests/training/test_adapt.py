@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from siamese_search.api.adaptation import proposals  # noqa: E402
+from siamese_search.api.training import proposals  # noqa: E402
 from siamese_search.errors import DataError, TrainingError, UsageError  # noqa: E402
 from siamese_search.model.bundle import Bundle, load_bundle  # noqa: E402
 from siamese_search.model.calibration import Calibration  # noqa: E402

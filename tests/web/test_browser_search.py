@@ -12,7 +12,7 @@ from browsing import CAMERAS, hand_over
 from http_client import Client
 from PIL import Image
 
-from siamese_search.gallery.opening import open_gallery
+from siamese_search.gallery import open_gallery
 
 
 def names(page):

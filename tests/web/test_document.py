@@ -13,7 +13,7 @@ pytest.importorskip("fastapi", reason="the [web] extra is not installed")
 
 from browsing import serving
 
-from siamese_search.cli.commands import command_of
+from siamese_search.cli.main import command_of
 from siamese_search.web.app import create_app
 from siamese_search.web.options import Limits, ServeOptions
 from siamese_search.web.security import METRICS_VARIABLE, Security

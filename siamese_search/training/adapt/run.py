@@ -18,9 +18,7 @@ from siamese_search._version import __version__
 from siamese_search.datasets.layouts import Dataset, load_dataset
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, Failure, ImageRecord
 from siamese_search.errors import DataError, UsageError, printable
-from siamese_search.evaluation.calibrate import calibrate
-from siamese_search.evaluation.labels import Labels
-from siamese_search.evaluation.verification import pair_scores
+from siamese_search.evaluation.calibrate import calibrate, telling_pairs
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.calibration import Calibration
@@ -305,15 +303,13 @@ def _calibration(
         (tracks, "images of tracks, of which one identity may have several", False),
     ):
         rows = [row for row, name in enumerate(names) if name is not None]
-        given = [records[row].camera for row in rows] if cameras else None
-        for seen in (given, None):  # pairs between cameras are those that a search is for
-            pairs = pair_scores(embeddings[rows], Labels.within([str(names[row]) for row in rows], seen))
-            if min(pairs.genuine_pairs, pairs.impostor_pairs) >= _LEAST_PAIRS:
-                try:
-                    return calibrate(pairs, f"{len(rows)} {what}")
-                except DataError as error:
-                    say(f"not calibrated on {len(rows)} {what}: {error}")
-                    break
+        given = [records[row].camera for row in rows] if cameras else []
+        pairs, _ = telling_pairs(embeddings[rows], [str(names[row]) for row in rows], given, _LEAST_PAIRS)
+        if min(pairs.genuine_pairs, pairs.impostor_pairs) >= _LEAST_PAIRS:
+            try:
+                return calibrate(pairs, f"{len(rows)} {what}")
+            except DataError as error:
+                say(f"not calibrated on {len(rows)} {what}: {error}")
     return None
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ingest.distributed.messages import Outcome, pack_work, unpack_work
+from ingest.distributed.worker import Outcome, pack_work, unpack_work
 from ingest.scan import PlannedFile, ScannedFile
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import BundleError, ImageError, MissingExtraError, StoreError

@@ -5,8 +5,16 @@ import threading
 import pytest
 from fakes import ColourEmbedder, MemoryGallery, write_market
 
-from ingest.distributed.messages import Outcome, pack_work, unpack_work
-from ingest.distributed.worker import BundleCopy, Job, bundle_files, run_unit, unpacked
+from ingest.distributed.worker import (
+    BundleCopy,
+    Job,
+    Outcome,
+    bundle_files,
+    pack_work,
+    run_unit,
+    unpack_work,
+    unpacked,
+)
 from ingest.pipeline import run_ingest
 from ingest.plan import plan_files
 from ingest.scan import scan_files, survey_roots

@@ -10,9 +10,10 @@ import pytest
 from fakes import ColourEmbedder, MemoryGallery, write_image, write_market
 from watching import Record, Watch, contents, fresh, wait_until, watching
 
+from ingest.options import WatchOptions
 from ingest.watching import events
-from ingest.watching.removal import absent
-from ingest.watching.watch import Watcher, WatchOptions
+from ingest.watching.locate import absent
+from ingest.watching.watch import Watcher
 from siamese_search.errors import DataError, GalleryReplacedError, ModelMismatchError, StoreError
 
 
@@ -125,6 +126,16 @@ def test_two_roots_are_watched_side_by_side(root, tmp_path):
         write_image(other / "0009_c1s1_000001_01.jpg")
         next(other.glob("0001*")).unlink()
         wait_same(watch, root, other, layout="auto")
+
+
+def test_roots_that_lie_in_each_other_store_an_image_once(root):
+    with watching(root, root / "ann") as watch:
+        points = watch.gallery.points
+        assert {payload["source"] for _, payload in points.values()} == {str(root)}
+        assert len(points) == 4
+        write_image(root / "ann/3.jpg")
+        wait_until(lambda: len(points) == 5 and watch.record.states[-1] == "watching", "a new image")
+        assert {payload["source"] for _, payload in points.values()} == {str(root)}
 
 
 def test_two_roots_of_one_source_do_not_take_each_others_points(tmp_path):

@@ -1,14 +1,17 @@
-"""``sss plan``: how large a store of so many images gets, and what it takes to fill and to search it."""
+"""``sss demo`` draws images to try things on; ``sss plan`` sizes a store for as many as there will be."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from siamese_search.cli.options import json_option
-from siamese_search.cli.output import write_json, write_table, write_text
+from siamese_search.cli.output import safe, write_json, write_table, write_text
+from siamese_search.cli.progress import Bar
+from siamese_search.datasets.options import DemoOptions
 from siamese_search.errors import EXIT_DONE
 from siamese_search.options import click_options
 from siamese_search.planning import Question
@@ -17,10 +20,48 @@ from siamese_search.render.marks import file_size
 if TYPE_CHECKING:
     from siamese_search.planning import Plan
 
+_DEMO_EPILOG = """\b
+Examples:
+  sss demo                     into ./demo
+  sss demo /tmp/people --identities 100 --cameras 6 --seed 7
+"""
+
+
+@click.command("demo", epilog=_DEMO_EPILOG)
+@click.argument("directory", metavar="[DIR]", default="demo", type=click.Path(path_type=Path))
+@click_options(DemoOptions)
+@json_option
+def demo_command(directory: Path, options: DemoOptions, json: bool) -> None:
+    """Draw synthetic people, seen by several cameras, as JPEG files with Market-1501 names.
+
+    Writes DIR/gallery to ingest and DIR/queries to search for (default DIR: demo).
+    """
+    from siamese_search.datasets.demo import generate_demo
+
+    with Bar("drawing", "images") as bar:
+        made = generate_demo(directory, options=options, progress=bar.update)
+    if json:
+        write_json(
+            {
+                "gallery": made.gallery,
+                "queries": made.queries,
+                "identities": made.identities,
+                "images": made.images,
+            }
+        )
+        return
+    write_text(
+        f"{made.images} images of {options.identities} people and {options.distractors} strangers,"
+        f" {options.cameras} cameras\n"
+        f"gallery  {safe(made.gallery)}\n"
+        f"queries  {safe(made.queries)}"
+    )
+
+
 #: The largest directory store that benchmarks/plan.py compares the arithmetic with.
 MEASURED_IMAGES = 1_000_000
 
-EPILOG = """\b
+_PLAN_EPILOG = """\b
 Examples:
   sss plan --images 1e9 --quantise int4 --storage float16
   sss plan --images 100M --gpus 8 --images-per-second 3000
@@ -30,7 +71,7 @@ Nothing is opened or measured: it is arithmetic. docs/scale.md has the formulas 
 """
 
 
-@click.command("plan", epilog=EPILOG, short_help="Size a store: memory, disk, nodes, hours.")
+@click.command("plan", epilog=_PLAN_EPILOG)
 @click_options(
     Question,
     after={
@@ -78,20 +119,12 @@ def _print(answer: Plan) -> None:
     write_table(
         [*columns, ("", "text")],
         [
-            [
-                row.size.storage.vectors,
-                row.size.storage.searched,
-                file_size(row.size.ram),
-                file_size(row.size.disk),
-                f"{row.topology.nodes:,}",
-                row.topology.bound_by,
-                f"{row.topology.shards:,}",
-                file_size(row.size.disk / row.topology.nodes),
-                "asked for" if row == chosen else "",
-            ]
+            [row.size.storage.vectors, row.size.storage.searched, file_size(row.size.ram), file_size(row.size.disk),
+             f"{row.topology.nodes:,}", row.topology.bound_by, f"{row.topology.shards:,}",
+             file_size(row.size.disk / row.topology.nodes), "asked for" if row == chosen else ""]
             for row in answer.rows
         ],
-    )
+    )  # fmt: skip
     settings = "\n".join(f"  {key} = {_toml(value)}" for key, value in answer.server_settings.items())
     write_text(
         f"sss.toml for what was asked for, {answer.points_per_shard:,.0f} points a shard"
@@ -122,22 +155,13 @@ def _print_work(answer: Plan) -> None:
     each = "measured, 2 CPU cores" if asked.rate is None else "as given"
     write_text(f"Ingest and re-index, {answer.rate:,.0f} images/s a worker ({each})")
     write_table(
+        [(name, "number") for name in ("workers", "embed", "into a directory", "reindex --keep-vectors")],
         [
-            ("workers", "number"),
-            ("embed", "number"),
-            ("into a directory", "number"),
-            ("reindex --keep-vectors", "number"),
-        ],
-        [
-            [
-                f"{count:,}",
-                _hours(answer.hours[count]),
-                _hours(answer.embedded_hours[count]),
-                f"≥ {_hours(answer.keep_vectors_hours[count])}",
-            ]
+            [f"{count:,}", _hours(answer.hours[count]), _hours(answer.embedded_hours[count]),
+             f"≥ {_hours(answer.keep_vectors_hours[count])}"]
             for count in answer.hours
         ],
-    )
+    )  # fmt: skip
     disk = chosen.size.disk
     write_text(
         f"  walk     {_hours(answer.walk_hours)} at least, to find the files of one directory: the rows end there\n"

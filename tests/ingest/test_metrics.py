@@ -6,7 +6,7 @@ import pytest
 from fakes import ColourEmbedder, MemoryGallery
 from prometheus_client.parser import text_string_to_metric_families
 
-from ingest.service.metrics import RESULTS, STORE_CALLS, Metrics
+from ingest.metrics import RESULTS, STORE_CALLS, Metrics
 from ingest.summary import IngestSummary, Progress
 from siamese_search.errors import UsageError
 from siamese_search.model.embedder import begin

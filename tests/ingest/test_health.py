@@ -7,7 +7,7 @@ import time
 import pytest
 from full_disk import fill_disk
 
-from ingest.service.health import HEALTHY, HealthFile, forget, trouble
+from ingest.service import HEALTHY, HealthFile, forget, trouble
 
 
 def write(path, **document):

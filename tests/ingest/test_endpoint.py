@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 from watching import wait_until
 
-from ingest.service import metrics
+from ingest import metrics
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
 from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
@@ -44,48 +45,30 @@ class Metrics:
     """Counters and gauges in a registry of their own, so that several can live in one process."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        registry = self.registry
+        registry = self.registry = CollectorRegistry()
         ProcessCollector(registry=registry)
-        self._images = Counter(
-            "sss_ingest_images", "Images by what became of them.", ["result"], registry=registry
+        counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
+        timer = partial(Histogram, buckets=_BUCKETS, registry=registry)
+        self._images = counter("sss_ingest_images", "Images by what became of them.", ["result"])
+        self._stages = counter(
+            "sss_ingest_stage_seconds", "Seconds for which each stage was busy.", ["stage"]
         )
-        for result in RESULTS:
-            self._images.labels(result)
-        self._stages = Counter(
-            "sss_ingest_stage_seconds", "Seconds for which each stage was busy.", ["stage"], registry=registry
-        )
-        self._bottleneck = Gauge(
-            "sss_ingest_bottleneck", "1 for the stage that the others wait for.", ["stage"], registry=registry
-        )
-        for stage in STAGES:
-            self._stages.labels(stage)
-            self._bottleneck.labels(stage)
-        self._batch = Histogram(
-            "sss_ingest_batch_seconds", "Forward passes, in seconds.", buckets=_BUCKETS, registry=registry
-        )
-        self._embedded = Counter(
-            "sss_ingest_embedded_images", "Images that went through the network.", registry=registry
-        )
-        self._store = Histogram(
-            "sss_ingest_store_seconds",
-            "Calls of the store, in seconds.",
-            ["call"],
-            buckets=_BUCKETS,
-            registry=registry,
-        )
-        for call in STORE_CALLS:
-            self._store.labels(call)
-        self._queue = Gauge("sss_ingest_queue_paths", "Paths that changed and wait.", registry=registry)
-        self._lag = Gauge(
-            "sss_ingest_lag_files", "Files found or changed that are not decided yet.", registry=registry
-        )
-        self._success = Gauge(
-            "sss_ingest_last_success_timestamp_seconds", "When work was last finished.", registry=registry
-        )
-        self._store_up = Gauge("sss_ingest_store_up", "Whether the store answers.", registry=registry)
-        self._roots_up = Gauge("sss_ingest_roots_up", "Whether all roots are there.", registry=registry)
-        self._errors = Counter("sss_ingest_warnings", "Troubles by kind.", ["event"], registry=registry)
+        told = "1 for the stage that the others wait for."
+        self._bottleneck = gauge("sss_ingest_bottleneck", told, ["stage"])
+        self._batch = timer("sss_ingest_batch_seconds", "Forward passes, in seconds.")
+        self._embedded = counter("sss_ingest_embedded_images", "Images that went through the network.")
+        self._store = timer("sss_ingest_store_seconds", "Calls of the store, in seconds.", ["call"])
+        self._queue = gauge("sss_ingest_queue_paths", "Paths that changed and wait.")
+        self._lag = gauge("sss_ingest_lag_files", "Files found or changed that are not decided yet.")
+        self._success = gauge("sss_ingest_last_success_timestamp_seconds", "When work was last finished.")
+        self._store_up = gauge("sss_ingest_store_up", "Whether the store answers.")
+        self._roots_up = gauge("sss_ingest_roots_up", "Whether all roots are there.")
+        self._errors = counter("sss_ingest_warnings", "Troubles by kind.", ["event"])
+        for metric, labels in (
+            (self._images, RESULTS), (self._stages, STAGES), (self._bottleneck, STAGES), (self._store, STORE_CALLS)
+        ):  # fmt: skip
+            for label in labels:
+                metric.labels(label)
         self._busy: dict[Stage, float] = {}
         self._counted = 0
 

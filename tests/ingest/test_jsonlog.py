@@ -6,7 +6,7 @@ from datetime import datetime
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.service.jsonlog import JsonLog
+from ingest.service import JsonLog
 
 TEXT = st.text(st.characters(codec=None), max_size=30)  # surrogates, line separators, control characters
 
