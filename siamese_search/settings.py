@@ -325,7 +325,7 @@ def check_value(where: str, key: str, value: Any) -> Any:
         if not all(isinstance(one, str) and one for one in value):
             raise SettingsError(f"{where} must be a list of strings")
         return tuple(value)
-    if not isinstance(value, str):
+    if isinstance(value, int):
         low, high = _BOUNDS[key]
         if not low <= value <= high:
             raise SettingsError(f"{where} must be from {low} to {high}, not {value}")
