@@ -1,17 +1,23 @@
 """README.md and docs/ are true: their commands run, in order, and print what is shown; their Python runs too.
 
 Numbers and times differ between machines, so lines are compared with every number masked. Training runs with the
-options of ``TRAINING``, given as variables: the commands are the pages' own.
+options of ``TRAINING``, given as variables: the commands are the pages' own. A training that several pages show
+runs on the first of them; the others are given what it made and printed.
 """
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -32,6 +38,14 @@ TRAINING = {
     "SSS_TRAIN_WIDTH": "32",
     "SSS_TRAIN_HOLDOUT": "4",
     "SSS_TRAIN_DEVICE": "cpu",
+}
+
+
+#: Trainings that several pages show: the same command on the same demo set.
+REPEATED = {
+    command
+    for command, pages in Counter(c for page in PAGES for c, _ in sessions(text_of(page))).items()
+    if command.startswith("sss train demo/") and pages > 1
 }
 
 
@@ -69,9 +83,54 @@ def workplace(tmp_path: Path) -> tuple[Path, dict[str, str]]:
     return directory, {**clean, **TRAINING, "PATH": path, "HOME": str(programs), "SSS_THREADS": "1"}
 
 
+def run(command: str, directory: Path, env: dict[str, str]) -> CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", shortened(command)],
+        cwd=directory,
+        env={k: v for k, v in env.items() if k != "SSS_TRAIN_HOLDOUT" or "--holdout" not in command},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def trained_once(command: str, directory: Path, env: dict[str, str], kept: Path) -> CompletedProcess[str]:
+    """As ``run``; where another page has run this training, what it made and printed there, with the paths of here."""
+    out = directory / command.rpartition(" --out ")[2]
+    place = kept / re.sub(r"\W+", "-", command)
+    with place.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "told.json").exists():
+            done = run(command, directory, env)
+            if done.returncode == 0:
+                shutil.copytree(out, place / "run")
+                told = {"directory": str(directory), "stdout": done.stdout}
+                (place / "told.json").write_text(json.dumps(told))
+            return done
+    told = json.loads((place / "told.json").read_text())
+    shutil.copytree(place / "run", out)
+    saved = (out / "run.json").read_text()
+    assert told["directory"] in saved
+    (out / "run.json").write_text(saved.replace(told["directory"], str(directory)))
+    return CompletedProcess(command, 0, told["stdout"].replace(told["directory"], str(directory)))
+
+
+@pytest.fixture(scope="session")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that all workers of this session share."""
+    base = tmp_path_factory.getbasetemp()
+    place = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "trained"
+    place.mkdir(exist_ok=True)
+    return place
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
-def test_the_commands_run_and_print_what_is_shown(page: str, workplace: tuple[Path, dict[str, str]]) -> None:
+def test_the_commands_run_and_print_what_is_shown(
+    page: str, workplace: tuple[Path, dict[str, str]], kept: Path
+) -> None:
     directory, env = workplace
     commands = [(command, shown) for command, shown in sessions(text_of(page)) if is_run_here(command)]
     faces = Path(os.environ.get("SSS_TEST_DATA", ROOT.parent / "shared" / "data")).resolve() / "orl_faces"
@@ -83,16 +142,8 @@ def test_the_commands_run_and_print_what_is_shown(page: str, workplace: tuple[Pa
     for command, shown in commands:
         if command.startswith(("sss train", "sss adapt")):
             pytest.importorskip("torch")
-        done = subprocess.run(
-            ["bash", "-c", shortened(command)],
-            cwd=directory,
-            env={k: v for k, v in env.items() if k != "SSS_TRAIN_HOLDOUT" or "--holdout" not in command},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        repeated = command in REPEATED
+        done = trained_once(command, directory, env, kept) if repeated else run(command, directory, env)
         assert done.returncode == 0, f"{command}\n{done.stdout}"
         printed = {masked(line) for line in done.stdout.replace(str(directory), "~").splitlines()}
         for line in shown:

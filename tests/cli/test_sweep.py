@@ -71,19 +71,12 @@ def test_without_data_it_says_how_to_give_some(refused: Callable[..., str], tmp_
     assert "sss sweep photos/" in refused("sweep", "--margin", "1,2", code=2, cwd=tmp_path)
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_everything_and_the_same_command_goes_on(sss: Run, demo: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     command = (
-        "sweep",
-        demo / "gallery",
-        *SMALL,
-        "--epochs",
-        "12",
-        "--checkpoint-minutes",
-        "0",
-        "--margin",
-        "0.2,1",
-    )
+        "sweep", demo / "gallery", *SMALL, "--epochs", "4", "--checkpoint-minutes", "0", "--margin", "0.2,1",
+    )  # fmt: skip
     process = subprocess.Popen(
         [sys.executable, "-m", "siamese_search", *map(str, command), "--out", "cut"],
         cwd=tmp_path,

@@ -6,7 +6,8 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from siamese_search.model.weights_file import _store_half  # noqa: E402
+from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
+from siamese_search.model.weights_file import _store_half, export_onnx  # noqa: E402
 
 
 def stored(values: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -46,3 +47,12 @@ def test_what_float16_cannot_hold_stays_as_it_is(row: int, scale: float) -> None
     read, half = stored(values)
     assert not half
     assert np.array_equal(read, values)
+
+
+def test_the_same_network_gives_the_same_graph() -> None:
+    """To the byte, and whatever the weights of the one exported before: runs are compared by their bundles."""
+    spec = NetworkSpec(backbone="simple_cnn", dim=8, height=32, width=16)
+    one, other = APNNetwork(spec), APNNetwork(spec)
+    first = export_onnx(one)
+    assert export_onnx(other) != first
+    assert export_onnx(one) == first

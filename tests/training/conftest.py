@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +23,34 @@ def draw_people(root: Path, identities: int = 6, cameras: int = 2, shots: int = 
                 image = Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
                 image.save(root / f"{identity:04d}_c{camera}s1_{shot:06d}_00.jpg", quality=92)
     return root
+
+
+#: What the exporter has made in this process, by the fingerprint of the network.
+_GRAPHS: dict[str, bytes] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def each_network_is_exported_once() -> Iterator[None]:
+    """Export takes seconds, and a resumed run ends in the network of the whole one: the same bits, the same graph.
+
+    That the same network gives the same graph is held by ``tests/model/test_export.py``.
+    """
+    try:
+        from siamese_search.model import weights_file
+    except ImportError:  # no torch: nothing is exported
+        yield
+        return
+    export = weights_file.export_onnx
+
+    def once(network: Any) -> bytes:
+        name = weights_file.fingerprint_of(network.state_dict(), network.spec)
+        if name not in _GRAPHS:
+            _GRAPHS[name] = export(network)
+        return _GRAPHS[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights_file, "export_onnx", once)
+        yield
 
 
 @pytest.fixture(scope="session")

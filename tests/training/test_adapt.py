@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ from siamese_search.model.embedder import load_embedder  # noqa: E402
 from siamese_search.training import run as training  # noqa: E402
 from siamese_search.training.adapt.config import ADAPT, AdaptConfig, configured  # noqa: E402
 from siamese_search.training.adapt.labels import read_confirmed  # noqa: E402
-from siamese_search.training.adapt.run import AdaptRequest, adapt, resume  # noqa: E402
+from siamese_search.training.adapt.run import AdaptRequest, AdaptResult, adapt, resume  # noqa: E402
 from tests.support.stopping import StopAfter  # noqa: E402
 from tests.training.conftest import draw_people  # noqa: E402
 
@@ -39,17 +41,26 @@ def request(people: Path, out: Path, config: AdaptConfig = CONFIG, **options: ob
     return AdaptRequest(data=people, out=out, config=config, init="none", device="cpu", threads=1, **options)  # type: ignore[arg-type]
 
 
-def test_a_finished_run_is_a_bundle_with_a_history_of_its_clusters(people: Path, tmp_path: Path) -> None:
-    result = adapt(request(people, tmp_path / "run"))
-    bundle = load_bundle(tmp_path / "run")
+Whole = Callable[[AdaptConfig], AdaptResult]
+
+
+@pytest.fixture(scope="module")
+def whole(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A run on ``people`` that nobody stopped, one for each configuration. Do not write to its directory."""
+    return cache(lambda config: adapt(request(people, tmp_path_factory.mktemp("whole") / "run", config)))
+
+
+def test_a_finished_run_is_a_bundle_with_a_history_of_its_clusters(whole: Whole) -> None:
+    result = whole(CONFIG)
+    bundle = load_bundle(result.bundle.path)
     assert bundle.fingerprint == result.bundle.fingerprint
     assert bundle.calibration is None  # nobody said what its scores mean
-    rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (bundle.path / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert all(row["clusters"] >= 1 and 0 < row["purity"] <= 1 and row["loss"] > 0 for row in rows)
     assert "agreement" not in rows[0]
     assert all(-1 <= row["agreement"] <= 1 for row in rows[1:])
-    with Image.open(tmp_path / "run" / "curves.png") as picture:
+    with Image.open(bundle.path / "curves.png") as picture:
         assert picture.width > 1200
     out = load_embedder(bundle, threads=1).embed(np.zeros((2, 32, 16, 3), np.uint8))
     assert out.shape == (2, 16)
@@ -70,7 +81,7 @@ def test_no_epoch_at_all_renews_the_statistics_alone(people: Path, tmp_path: Pat
         CONFIG.with_options(epochs=-1)
 
 
-def test_labels_of_the_directory_change_nothing(people: Path, tmp_path: Path) -> None:
+def test_labels_of_the_directory_change_nothing(people: Path, whole: Whole, tmp_path: Path) -> None:
     """The same images under names that tell nothing but their camera give the same bits."""
     hidden = tmp_path / "hidden"
     hidden.mkdir()
@@ -79,7 +90,7 @@ def test_labels_of_the_directory_change_nothing(people: Path, tmp_path: Path) ->
         shutil.copy(image, hidden)
         table.append(f"{image.name},{image.name[6]}")
     (hidden / "images.csv").write_text("\n".join(table) + "\n")
-    named = adapt(request(people, tmp_path / "one"))
+    named = whole(CONFIG)
     nameless = adapt(request(hidden / "images.csv", tmp_path / "two"))
     assert nameless.bundle.fingerprint == named.bundle.fingerprint
     assert "purity" in named.history[0]
@@ -88,23 +99,23 @@ def test_labels_of_the_directory_change_nothing(people: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize("steps", [1, 4, 5])
 @pytest.mark.parametrize("update", ["hardest", "random"])
-def test_a_resumed_run_is_bit_equal(people: Path, tmp_path: Path, update: str, steps: int) -> None:
+def test_a_resumed_run_is_bit_equal(
+    people: Path, whole: Whole, tmp_path: Path, update: str, steps: int
+) -> None:
     config = CONFIG.with_options(update=update, iters=4)
-    whole = adapt(request(people, tmp_path / "whole", config))
     reporter = StopAfter(steps)
     with pytest.raises(KeyboardInterrupt):
         adapt(request(people, tmp_path / "cut", config), reporter, reporter.stop)
     assert not (tmp_path / "cut" / "model.json").exists()
     again = resume(tmp_path / "cut", device="cpu", threads=1)
-    assert again.bundle.fingerprint == whole.bundle.fingerprint
+    assert again.bundle.fingerprint == whole(config).bundle.fingerprint
     same = ("loss", "triplet_accuracy", "clusters", "singles", "agreement", "purity", "ari")
-    for a, b in zip(whole.history, again.history, strict=True):
+    for a, b in zip(whole(config).history, again.history, strict=True):
         assert [a.get(key) for key in same] == [b.get(key) for key in same]
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(people: Path, tmp_path: Path) -> None:
-    config = CONFIG.with_options(epochs=4, iters=6)
-    whole = adapt(request(people, tmp_path / "whole", config))
+def test_a_killed_run_goes_on_to_the_same_bits(people: Path, whole: Whole, tmp_path: Path) -> None:
+    fingerprint = whole(CONFIG.with_options(epochs=4, iters=6)).bundle.fingerprint
     code = (
         "import sys; from pathlib import Path\n"
         "from siamese_search.training.adapt.run import AdaptRequest, adapt\n"
@@ -122,10 +133,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(people: Path, tmp_path: Path) -> 
     killed.wait()
     assert history.exists()
     if not (tmp_path / "cut" / "model.json").exists():
-        assert (
-            resume(tmp_path / "cut", device="cpu", threads=1).bundle.fingerprint == whole.bundle.fingerprint
-        )
-    assert load_bundle(tmp_path / "cut").fingerprint == whole.bundle.fingerprint
+        assert resume(tmp_path / "cut", device="cpu", threads=1).bundle.fingerprint == fingerprint
+    assert load_bundle(tmp_path / "cut").fingerprint == fingerprint
 
 
 def test_a_run_ends_when_its_clusters_settle(people: Path, tmp_path: Path) -> None:

@@ -162,6 +162,7 @@ def test_two_processes_step_by_the_mean_of_their_gradients(tmp_path: Path) -> No
     assert apart < 1e-4 * moved
 
 
+@pytest.mark.slow
 def test_torchrun_trains_a_bundle_and_resumes_to_the_same_bits(people: Path, tmp_path: Path) -> None:
     whole, halved = tmp_path / "whole", tmp_path / "halved"
     done = run(torchrun(str(people), "--out", str(whole), "--epochs", "3", *OPTIONS))

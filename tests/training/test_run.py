@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +27,7 @@ from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.training.checkpoint import save_checkpoint  # noqa: E402
 from siamese_search.training.config import PRESETS, TrainConfig  # noqa: E402
 from siamese_search.training.data import HoldOut, load_split  # noqa: E402
-from siamese_search.training.run import Silent, TrainRequest, resume, train  # noqa: E402
+from siamese_search.training.run import Silent, TrainRequest, TrainResult, resume, train  # noqa: E402
 from siamese_search.training.teacher import save_vectors  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
 from tests.support.stopping import StopAfter  # noqa: E402
@@ -46,18 +48,27 @@ def request(people: Path, out: Path, config: TrainConfig = REID, **options: obje
     return TrainRequest(data=people, out=out, config=config, init="none", device="cpu", threads=1, **options)  # type: ignore[arg-type]
 
 
+Whole = Callable[[TrainConfig], TrainResult]
+
+
+@pytest.fixture(scope="module")
+def whole(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A run on ``people`` that nobody stopped, one for each configuration. Do not write to its directory."""
+    return cache(lambda config: train(request(people, tmp_path_factory.mktemp("whole") / "run", config)))
+
+
 @pytest.mark.parametrize("config", [REID, APN, PAIRS, SIMPLE], ids=["reid", "apn", "pairs", "simple_cnn"])
-def test_a_finished_run_is_a_bundle(people: Path, tmp_path: Path, config: TrainConfig) -> None:
-    result = train(request(people, tmp_path / "run", config))
-    bundle = load_bundle(tmp_path / "run")
+def test_a_finished_run_is_a_bundle(whole: Whole, config: TrainConfig) -> None:
+    result = whole(config)
+    bundle = load_bundle(result.bundle.path)
     assert bundle.fingerprint == result.bundle.fingerprint
     assert bundle.dim == 16
     assert len(bundle.heldout_identities) == 2
     assert set(result.metrics) == {"rank1", "mAP", "epoch"}
-    rows = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in (bundle.path / "history.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == list(range(1, config.epochs + 1))
     assert all(0 <= row["triplet_accuracy"] <= 1 and row["loss"] > 0 for row in rows)
-    with Image.open(tmp_path / "run" / "curves.png") as picture:
+    with Image.open(bundle.path / "curves.png") as picture:
         assert picture.width > 600
     out = load_embedder(bundle, threads=1).embed(np.zeros((2, 32, 16, 3), np.uint8))
     assert out.shape == (2, 16)
@@ -93,15 +104,16 @@ def test_an_unknown_heldout_identity_is_named(people: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     "config", [REID, APN, SIMPLE, EMA, SIZES], ids=["reid", "apn", "pairs", "ema", "sizes"]
 )
-def test_a_resumed_run_is_bit_equal(people: Path, tmp_path: Path, config: TrainConfig, steps: int) -> None:
-    whole = train(request(people, tmp_path / "whole", config))
+def test_a_resumed_run_is_bit_equal(
+    people: Path, whole: Whole, tmp_path: Path, config: TrainConfig, steps: int
+) -> None:
     reporter = StopAfter(steps)
     with pytest.raises(KeyboardInterrupt):
         train(request(people, tmp_path / "cut", config), reporter, reporter.stop)
     assert not (tmp_path / "cut" / "model.json").exists()
     again = resume(tmp_path / "cut", device="cpu", threads=1)
-    assert again.bundle.fingerprint == whole.bundle.fingerprint
-    for a, b in zip(whole.history, again.history, strict=True):
+    assert again.bundle.fingerprint == whole(config).bundle.fingerprint
+    for a, b in zip(whole(config).history, again.history, strict=True):
         kept = ("loss", "triplet_loss", "triplet_accuracy", "mAP", "val_loss", "val_triplet_accuracy")
         assert [a[key] for key in kept] == [b[key] for key in kept]
 
@@ -132,9 +144,7 @@ def test_a_run_is_not_resumed_on_other_data(people: Path, tmp_path: Path, change
         resume(tmp_path / "run", device="cpu", threads=1)
 
 
-def test_a_killed_run_resumes_bit_equal(people: Path, tmp_path: Path) -> None:
-    config = REID.with_options(epochs=4)
-    whole = train(request(people, tmp_path / "whole", config))
+def test_a_killed_run_resumes_bit_equal(people: Path, whole: Whole, tmp_path: Path) -> None:
     script = (
         "import sys\nfrom pathlib import Path\n"
         "from siamese_search.training.run import *\nfrom siamese_search.training.config import *\n"
@@ -154,16 +164,18 @@ def test_a_killed_run_resumes_bit_equal(people: Path, tmp_path: Path) -> None:
     if (out / "model.json").exists():
         pytest.skip("the run finished before the signal")
     again = resume(out, device="cpu", threads=1)
-    assert again.bundle.fingerprint == whole.bundle.fingerprint
+    assert again.bundle.fingerprint == whole(REID.with_options(epochs=4)).bundle.fingerprint
 
 
-def test_finished_and_foreign_directories_are_not_overwritten(people: Path, tmp_path: Path) -> None:
+def test_finished_and_foreign_directories_are_not_overwritten(
+    people: Path, whole: Whole, tmp_path: Path
+) -> None:
     config = REID.with_options(epochs=1)
-    train(request(people, tmp_path / "run", config))
+    finished = whole(config).bundle.path
     with pytest.raises(TrainingError, match="already holds a run"):
-        train(request(people, tmp_path / "run", config))
+        train(request(people, finished, config))
     with pytest.raises(TrainingError, match="finished"):
-        resume(tmp_path / "run")
+        resume(finished)
     with pytest.raises(TrainingError, match="no run to resume"):
         resume(tmp_path)
 
@@ -179,8 +191,8 @@ def test_a_damaged_checkpoint_is_one_line(people: Path, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_training_starts_from_a_bundle(people: Path, tmp_path: Path) -> None:
-    first = train(request(people, tmp_path / "first", REID.with_options(epochs=2)))
+def test_training_starts_from_a_bundle(people: Path, whole: Whole, tmp_path: Path) -> None:
+    first = whole(REID.with_options(epochs=2))
     asked = TrainRequest(
         data=people, out=tmp_path / "second", config=REID.with_options(epochs=1, lr=1e-9, warmup_epochs=0.0),
         init=str(first.bundle.path), holdout=HoldOut(amount=2), device="cpu", threads=1,
@@ -215,14 +227,16 @@ class Recorder(Silent):
         self.said.append(text)
 
 
-def test_a_run_from_a_run_on_the_same_data_takes_its_heads(people: Path, tmp_path: Path) -> None:
+def test_a_run_from_a_run_on_the_same_data_takes_its_heads(
+    people: Path, whole: Whole, tmp_path: Path
+) -> None:
     config = REID.with_options(epochs=1)
-    train(request(people, tmp_path / "first", config))
+    first = whole(config).bundle.path
     for name, holdout, expected in (("same", HoldOut(amount=2), 1), ("other", HoldOut(amount=1), 0)):
         recorder = Recorder()
         asked = TrainRequest(
             data=people, out=tmp_path / name, config=config.with_options(height=64, width=32),
-            init=str(tmp_path / "first"), holdout=holdout, device="cpu", threads=1,
+            init=str(first), holdout=holdout, device="cpu", threads=1,
         )  # fmt: skip
         train(asked, recorder)
         assert sum("classifier.weight" in text for text in recorder.said) == expected
@@ -311,15 +325,14 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: py
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
-def test_a_teacher_archive_drives_the_student(people: Path, tmp_path: Path) -> None:
+def test_a_teacher_archive_drives_the_student(people: Path, whole: Whole, tmp_path: Path) -> None:
     names = sorted(path.name for path in people.iterdir())
     vectors = np.random.default_rng(0).normal(size=(len(names), 8)).astype(np.float32)
     archive = tmp_path / "teacher.npz"
     np.savez(archive, keys=np.array(names), vectors=vectors)
     config = REID.with_options(epochs=2)
     taught = train(request(people, tmp_path / "a", config, teacher=archive))
-    plain = train(request(people, tmp_path / "b", config))
-    assert taught.bundle.fingerprint != plain.bundle.fingerprint
+    assert taught.bundle.fingerprint != whole(config).bundle.fingerprint
     assert taught.bundle.meta["training"]["teacher"] == "teacher.npz"
     np.savez(archive, keys=np.array(names[1:]), vectors=vectors[1:])
     with pytest.raises(DataError, match=f"no teacher vector for 1 images, the first is {names[0]}"):
@@ -372,15 +385,14 @@ def test_a_run_starts_from_a_file_of_weights(people: Path, tmp_path: Path) -> No
         train(started(str(tmp_path / "o.pth"), "b"))
 
 
-def test_mixstyle_is_drawn_from_the_step_alone(people: Path, tmp_path: Path) -> None:
+def test_mixstyle_is_drawn_from_the_step_alone(people: Path, whole: Whole, tmp_path: Path) -> None:
     config = REID.with_options(mixstyle=0.7, epochs=2)
-    whole = train(request(people, tmp_path / "whole", config))
+    mixed = whole(config).bundle.fingerprint
     stopper = StopAfter(3)
     with pytest.raises(KeyboardInterrupt):
         train(request(people, tmp_path / "cut", config), stopper, stopper.stop)
-    assert resume(tmp_path / "cut", device="cpu", threads=1).bundle.fingerprint == whole.bundle.fingerprint
-    plain = train(request(people, tmp_path / "plain", config.with_options(mixstyle=0.0)))
-    assert plain.bundle.fingerprint != whole.bundle.fingerprint
+    assert resume(tmp_path / "cut", device="cpu", threads=1).bundle.fingerprint == mixed
+    assert whole(config.with_options(mixstyle=0.0)).bundle.fingerprint != mixed
 
 
 def test_a_trained_bundle_says_nothing_of_this_machine(

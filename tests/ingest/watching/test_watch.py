@@ -11,7 +11,7 @@ from fakes import ColourEmbedder, MemoryGallery, write_image, write_market
 from watching import Record, Watch, contents, fresh, wait_until, watching
 
 from ingest.options import WatchOptions
-from ingest.watching import events
+from ingest.watching import events, watched_root
 from ingest.watching.locate import absent
 from ingest.watching.watch import Watcher
 from siamese_search.errors import DataError, GalleryReplacedError, ModelMismatchError, StoreError
@@ -296,8 +296,20 @@ def test_more_changes_than_can_be_held_back_are_found_by_a_scan(root, monkeypatc
         assert contents(watch.gallery) == fresh(root)
 
 
-def test_a_scan_now_and_then_finds_what_no_event_told(root, monkeypatch):
+def _silence(self):
+    while not self._stop.wait(0.05):
+        yield frozenset()
+
+
+@pytest.fixture
+def frequent_scans(monkeypatch):
+    """No event comes, and a scan may follow soon upon another: what is tested is what a scan does, not when."""
     monkeypatch.setattr(events.Events, "_changes", _silence)
+    monkeypatch.setattr(watched_root, "_REST_SECONDS", 0.1)
+    monkeypatch.setattr(watched_root, "_LOOK_SECONDS", 0.1)
+
+
+def test_a_scan_now_and_then_finds_what_no_event_told(root, frequent_scans):
     with watching(root, rescan_minutes=0.005) as watch:
         write_image(root / "ann/3.jpg")
         wait_until(lambda: len(watch.gallery.points) == 5)
@@ -307,8 +319,7 @@ def test_a_scan_now_and_then_finds_what_no_event_told(root, monkeypatch):
         assert len(watch.gallery.points) == 5  # absence is no event
 
 
-def test_scans_prune_where_that_is_asked_for(root, monkeypatch):
-    monkeypatch.setattr(events.Events, "_changes", _silence)
+def test_scans_prune_where_that_is_asked_for(root, frequent_scans):
     for number in range(6):
         write_image(root / "ann" / f"more{number}.jpg")
     with watching(root, rescan_minutes=0.005, prune="safe") as watch:
@@ -319,11 +330,6 @@ def test_scans_prune_where_that_is_asked_for(root, monkeypatch):
         wait_until(lambda: "prune_refused" in watch.record.events())
         assert len(watch.gallery.points) == 9
     assert watch.record.total("removed") == 1
-
-
-def _silence(self):
-    while not self._stop.wait(0.05):
-        yield frozenset()
 
 
 def test_polling_sees_the_same_changes(root, monkeypatch):
