@@ -250,7 +250,7 @@ def _shape(group: Group) -> dict[str, Any]:
     ClusterOptions,
     after={
         "labelled": [
-            click.option("--save", type=OutPath(), metavar="FILE.png", help="Also draw the clusters.")
+            click.option("--save", type=OutPath(".png"), metavar="FILE.png", help="Also draw the clusters.")
         ],
         "store": [insecure_option],
     },
@@ -266,8 +266,6 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
     from siamese_search.curation.identities import write_review
     from siamese_search.render.sheets import draw_clusters
 
-    if save is not None and save.suffix.lower() != ".png":
-        raise UsageError(f"{safe(save)}: --save draws a PNG; name the file with .png")
     prefix = options.prefix
     if not prefix.strip() or not prefix.isprintable() or prefix.isdecimal():
         raise UsageError(f"--prefix {safe(prefix)!r} must be a printable name, and not a number")

@@ -67,7 +67,9 @@ Examples:
         ]
     },
 )
-@click.option("--plot", type=OutPath(), metavar="FILE", help="Also draw the curves (.png, .svg).")
+@click.option(
+    "--plot", type=OutPath(".png", ".svg"), metavar="FILE", help="Also draw the curves (.png, .svg)."
+)
 @click.option(
     "--report",
     type=OutPath(directory=True),
@@ -94,8 +96,6 @@ def evaluate_command(
         raise UsageError(
             "--compare names its two models itself and draws nothing: leave out --model, --plot and --report"
         )
-    if plot is not None and plot.suffix.lower() not in (".png", ".svg"):
-        raise UsageError(f"{safe(plot)}: curves are drawn as .png or .svg; name the file so")
     with Bar("embed", "images") as embedding, Bar("rank", "queries") as ranking:
 
         def show(stage: str, done: int, total: int) -> None:

@@ -67,7 +67,7 @@ Exit codes: 0 the same (of several pairs: at least one), 1 different, 2 could no
         "color": [
             click.option(
                 "--save",
-                type=OutPath(),
+                type=OutPath(".htm", ".html", ".png"),
                 metavar="FILE",
                 help="Where to write the map: a page (.html) or a picture (.png).  [default: map-GALLERY.html]",
             )
@@ -83,8 +83,6 @@ def plot_command(options: MapOptions, save: Path | None, json: bool) -> None:
     """
     from siamese_search.api.retrieval import map_gallery
 
-    if save is not None and save.suffix.lower() not in (".png", ".html", ".htm"):
-        raise UsageError(f"{safe(save)}: a map is a page or a picture; name the file with .html or .png")
     found = map_gallery(options=options, notify=note)
     if save is None and not json:
         save = Path(f"map-{found.gallery}.html")
@@ -126,7 +124,7 @@ def _write(found: GalleryMap, save: Path) -> None:
 @format_option("table", "json", "csv")
 @click.option(
     "--save",
-    type=OutPath(),
+    type=OutPath(".htm", ".html", ".png"),
     metavar="FILE",
     help="Also draw the pairs with their scores: a screenful as a picture (.png), or all as a page (.html).",
 )
@@ -139,10 +137,6 @@ def compare_command(a: str, b: str, options: CompareOptions, format: str, save: 
     from siamese_search.api.retrieval import compare
 
     try:
-        if save is not None and save.suffix.lower() not in (".png", ".html", ".htm"):
-            raise UsageError(
-                f"{safe(save)}: --save draws a picture or writes a page; name the file with .png or .html"
-            )
         found = compare(a, b, options=options)
         for failure in found.failed:
             warn(f"skipped {failure.shown}: {failure.reason}")

@@ -26,7 +26,7 @@ from siamese_search.cli.output import (
     write_text,
 )
 from siamese_search.datasets.records import BOOKKEEPING
-from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, UsageError
+from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL
 from siamese_search.options import Request, Switch, click_option, click_options, null, option
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
 
@@ -55,9 +55,6 @@ Filters: = != < <= > >=, a comma for "any of", =* for "present", !=* for "absent
 """
 
 
-_FILE = OutPath()
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Output(Request):
     """In which forms the answer is given."""
@@ -74,13 +71,13 @@ class Output(Request):
     save: Path | None = option(  # noqa: RUF009 - a field, frozen
         None,
         "Also draw the results: as a picture (.png) or as a page (.html).",
-        kind=_FILE,
+        kind=OutPath(".htm", ".html", ".png"),
         metavar="FILE",
     )
     star: Path | None = option(  # noqa: RUF009 - a field, frozen
         None,
         "Also draw each query with its results around it, the farther the less alike.",
-        kind=_FILE,
+        kind=OutPath(".png"),
         metavar="FILE.png",
     )
 
@@ -117,12 +114,6 @@ def search_command(
     context = click.get_current_context()
     if not queries and not options.like:
         raise click.UsageError("missing QUERY: give an image, a directory of images, or --like KEY", context)
-    if output.save is not None and output.save.suffix.lower() not in (".png", ".html", ".htm"):
-        raise UsageError(
-            f"{safe(output.save)}: --save draws a picture or writes a page; name the file with .png or .html"
-        )
-    if output.star is not None and output.star.suffix.lower() != ".png":
-        raise UsageError(f"{safe(output.star)}: --star draws a PNG; name the file with .png")
     if context.params["candidates"] is not None and not options.rerank:
         raise click.UsageError("--candidates is how many images --rerank re-ranks; give both", context)
     if time_field is not None and not timeline:
