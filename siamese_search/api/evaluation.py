@@ -19,7 +19,7 @@ from siamese_search.workspace import Notify, StrPath, current_settings, load, th
 if TYPE_CHECKING:
     from siamese_search.evaluation.compare import PairedReport
     from siamese_search.evaluation.subject import Subject
-    from siamese_search.render.notebook import Plot
+    from siamese_search.render.curves import Plot
 
 
 class Report(EvaluationReport):
@@ -31,12 +31,12 @@ class Report(EvaluationReport):
 
     def plot(self) -> Plot:
         """CMC, ROC and scores of pairs, as a figure of matplotlib's: a notebook shows it, ``savefig`` writes it."""
-        from siamese_search.render.notebook import plot_report
+        from siamese_search.render.curves import plot_report
 
         return plot_report(self)
 
     def _repr_html_(self) -> str:
-        from siamese_search.render.notebook import report_html
+        from siamese_search.render.report import report_html
 
         return report_html(self)
 
