@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery
     from siamese_search.model.bundle import Bundle
     from siamese_search.model.calibration import Calibration
-    from siamese_search.render.notebook import Plot
+    from siamese_search.render.curves import Plot
 
 
 class Report(EvaluationReport):
@@ -42,12 +42,12 @@ class Report(EvaluationReport):
 
     def plot(self) -> Plot:
         """CMC, ROC and scores of pairs, as a figure of matplotlib's: a notebook shows it, ``savefig`` writes it."""
-        from siamese_search.render.notebook import plot_report
+        from siamese_search.render.curves import plot_report
 
         return plot_report(self)
 
     def _repr_html_(self) -> str:
-        from siamese_search.render.notebook import report_html
+        from siamese_search.render.report import report_html
 
         return report_html(self)
 

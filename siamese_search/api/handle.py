@@ -295,7 +295,7 @@ class Results(list[QueryResult]):
     """One answer per query. In a notebook it shows thumbnails; a slice of it does so, too."""
 
     def _repr_html_(self) -> str:
-        from siamese_search.render.notebook import results_html
+        from siamese_search.render.pages import results_html
 
         return results_html(self)
 

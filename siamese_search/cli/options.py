@@ -35,16 +35,17 @@ class Place(Request):
 
 
 class OutPath(click.Path):
-    """A path to be written: one that cannot be, or ends in none of the suffixes, is told before any work is done."""
+    """A path to be written: one that cannot be is told before any work is done for it. kinds: suffixes it may have."""
 
-    def __init__(self, *suffixes: str, directory: bool = False) -> None:
+    def __init__(self, *kinds: str, directory: bool = False) -> None:
         super().__init__(path_type=Path)
-        self._suffixes, self._directory = suffixes, directory
+        self._kinds, self._directory = kinds, directory
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         path: Path = super().convert(value, param, ctx)  # type: ignore[assignment]
-        if self._suffixes and path.suffix.lower() not in self._suffixes:
-            self.fail(f"{printable(path)}: name the file with {' or '.join(self._suffixes)}", param, ctx)
+        if self._kinds and path.suffix.lower() not in self._kinds:
+            names = " or ".join(filter(None, (", ".join(self._kinds[:-1]), self._kinds[-1])))
+            self.fail(f"{printable(path)}: name the file with {names}", param, ctx)
         try:
             check_output(path, directory=self._directory)
         except OSError as error:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
@@ -27,6 +28,7 @@ GREEN: Colour = (0, 146, 94)
 RED: Colour = (205, 62, 38)
 BLUE: Colour = (38, 92, 166)
 
+MARGIN = 28
 TILE_WIDTH = 128
 BORDER = 5
 FONT_SIZES = (13, 15, 24)
@@ -80,6 +82,17 @@ class Canvas:
         reach, (left, bottom) = self.width_of(word, 13), at
         self.pen.rounded_rectangle((left, bottom - 19, left + reach + 10, bottom), 4, fill=colour)
         self.text((left + 5, bottom - 18), word, 13, CARD)
+
+    def legend(self, top: int, frames: Mapping[str, str]) -> int:
+        """What colours of frames mean, in the upper right corner; returns where that begins."""
+        right = self.image.width - MARGIN
+        for kind, word in reversed(frames.items()):
+            right -= self.width_of(word, 13)
+            self.text((right, top), word, 13, GREY)
+            right -= 20
+            self.pen.rounded_rectangle((right, top + 1, right + 13, top + 14), 3, fill=COLOURS[kind])
+            right -= 16
+        return right
 
     def wrapped(self, text: str, size: int, room: int) -> list[str]:
         """The text in lines, broken between words; only a word that is longer than ``room`` is longer."""
@@ -137,14 +150,30 @@ def _shortened(text: str, keep: int) -> str:
     return text[: keep - tail] + "…" + text[len(text) - tail :]
 
 
+def readable(ground: Colour) -> Colour:
+    """The ink, dark or white, that is read more easily on this ground (by WCAG's relative luminance)."""
+    linear = [
+        share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
+        for share in np.array(ground) / 255
+    ]
+    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+    return CARD if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.065 else INK
+
+
+@contextmanager
+def writing(out: Path, what: str) -> Iterator[None]:
+    """Raises SiameseSearchError, which names ``out``, for whatever the disk refuses inside. what: for people."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise SiameseSearchError(f"{printable(out)}: the {what} cannot be written: {reason}") from None
+
+
 def save_png(image: Image.Image, out: Path, what: str) -> Path:
     """Write a PNG, atomically; returns ``out``. Raises SiameseSearchError where that fails. what: for people."""
     marked = PngInfo()
     marked.add_text(*OWN_TEXT)
-    try:
-        with atomic_path(out) as aside:
-            image.save(aside, format="PNG", optimize=False, pnginfo=marked)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise SiameseSearchError(f"{printable(out)}: the {what} cannot be written: {reason}") from None
+    with writing(out, what), atomic_path(out) as aside:
+        image.save(aside, format="PNG", optimize=False, pnginfo=marked)
     return out

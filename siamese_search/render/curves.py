@@ -7,24 +7,28 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 from markupsafe import Markup
 
-from siamese_search.errors import SiameseSearchError, UsageError, printable
+# Figure and canvas without pyplot: no global state, no window system, safe in any thread.
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+
+from siamese_search.errors import UsageError, printable
 from siamese_search.evaluation.report import EvaluationReport
+from siamese_search.evaluation.verification import FALSE_ACCEPT_RATES
 from siamese_search.io.files import atomic_path
 from siamese_search.io.signatures import OWN_TEXT
+from siamese_search.render.canvas import writing
 from siamese_search.render.html import rate, small_rate
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-
 #: Every colour of these curves. A page puts its own in their place (:func:`chart`).
-INK, PAPER, GRID, AXIS, FAINT = "#1f2933", "#ffffff", "#e4e7eb", "#9aa5b1", "#7b8794"
+INK, PAPER, GRID, AXIS, FAINT = "#1f2933", "#ffffff", "#e4e7eb", "#9aa5b1", "#66727f"
 SAME, DIFFERENT, MARK, GOOD, BAD = "#1769aa", "#d9822b", "#c23030", "#00925e", "#cd3e26"
 
 SIZE = (15, 4.9)  # inches, of three curves
@@ -62,22 +66,13 @@ def picture(out: Path, size: tuple[float, float]) -> Iterator[Figure]:
     kind = out.suffix.lower()
     if kind not in (".png", ".svg"):
         raise UsageError(f"{printable(out)}: curves are drawn as .png or .svg")
-    # Figure and canvas without pyplot: no global state, no window system, safe in any thread.
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     with rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
         metadata = {"Date": None} if kind == ".svg" else dict([OWN_TEXT])
-        try:
-            with atomic_path(out) as aside:
-                figure.savefig(aside, format=kind[1:], dpi=120, metadata=metadata)
-        except OSError as error:
-            reason = error.strerror or type(error).__name__
-            raise SiameseSearchError(f"{printable(out)}: the curves cannot be written: {reason}") from None
+        with writing(out, "curves"), atomic_path(out) as aside:
+            figure.savefig(aside, format=kind[1:], dpi=120, metadata=metadata)
 
 
 def draw_curves(report: EvaluationReport, out: Path) -> None:
@@ -87,6 +82,24 @@ def draw_curves(report: EvaluationReport, out: Path) -> None:
     """
     with picture(out, SIZE) as figure:
         draw_all(figure, report)
+
+
+class Plot(Figure):
+    """A figure that shows itself in a notebook, whatever backend that has; ``savefig`` writes it to a file."""
+
+    def _repr_png_(self) -> bytes:
+        held = io.BytesIO()
+        self.savefig(held, format="png", dpi=100)
+        return held.getvalue()
+
+
+def plot_report(report: EvaluationReport) -> Plot:
+    """The curves that ``sss evaluate --plot`` draws, as a figure of matplotlib's."""
+    with rc_context(STYLE):
+        figure = Plot(figsize=SIZE, layout="constrained")
+        FigureCanvasAgg(figure)
+        draw_all(figure, report)
+        return figure
 
 
 def draw_all(figure: Figure, report: EvaluationReport) -> None:
@@ -123,9 +136,7 @@ def draw_cmc(axes: Any, report: EvaluationReport) -> None:
     axes.plot(ranks, 100 * curve, color=SAME, linewidth=2)
     shown = [k for k in (1, 5, 10) if k <= top]
     axes.plot(shown, [100 * curve[k - 1] for k in shown], "o", color=SAME, markersize=5)
-    axes.set_xlim(0, top + 0.5)
-    axes.set_ylim(0, 101.5)
-    axes.set_ylabel("queries, %")
+    axes.set(xlim=(0, top + 0.5), ylim=(0, 101.5), ylabel="queries, %")
     lines = [_line(f"rank-{k}", float(curve[k - 1])) for k in shown]
     metrics = report.ranking
     lines += [_line("mAP", metrics.mAP), _line("mINP", metrics.mINP)]
@@ -135,33 +146,36 @@ def draw_cmc(axes: Any, report: EvaluationReport) -> None:
 def draw_roc(axes: Any, report: EvaluationReport) -> None:
     """True accepts over false accepts, of all pairs of images."""
     axes.set_title("ROC: same or different?")
-    axes.set_xlabel("false accept rate")
     curve = report.pairs.roc()
     if not curve.threshold.size:
+        axes.set_xlabel("false accept rate, %")
         say(axes, "no pairs of the same or of different identities")
         return
     verification = report.verification
     # Left of one impostor pair there is nothing to draw.
     left = 10.0 ** np.floor(np.log10(max(1 / verification.impostor, 1e-6)))
     seen = curve.false_accept_rate > 0
-    axes.step(
-        curve.false_accept_rate[seen],
-        100 * curve.true_accept_rate[seen],
-        where="post",
-        color=SAME,
-        linewidth=2,
-    )
+    shares = curve.false_accept_rate[seen], 100 * curve.true_accept_rate[seen]
+    axes.step(*shares, where="post", color=SAME, linewidth=2)
+    roc_axes(axes, left)
+    auc = "n/a" if verification.auc is None else f"{verification.auc:.4f}"
+    lines = [f"{'AUC':<10}{auc:>8}", _line("EER", verification.eer)]
+    lines += [
+        _line(f"TAR@{100 * FALSE_ACCEPT_RATES[name]:g}%", value)
+        for name, value in verification.tar_at_far.items()
+    ]
+    _box(axes, lines, low=verification.auc is not None and verification.auc > 0.8)
+
+
+def roc_axes(axes: Any, left: float) -> None:
+    """Axes of a ROC from the false accept rate ``left`` on, both in percent, with the line of chance."""
     chance = np.geomspace(left, 1, 200)
     axes.plot(chance, 100 * chance, color=AXIS, linewidth=1, linestyle=":")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(lambda at, _: np.format_float_positional(at, trim="-"))
-    axes.set_xlim(left, 1)
-    axes.set_ylim(0, 101.5)
-    axes.set_ylabel("true accept rate, %")
-    auc = "n/a" if verification.auc is None else f"{verification.auc:.4f}"
-    lines = [f"{'AUC':<10}{auc:>8}", _line("EER", verification.eer)]
-    lines += [_line(f"TAR@{name}", value) for name, value in verification.tar_at_far.items()]
-    _box(axes, lines, low=verification.auc is not None and verification.auc > 0.8)
+    axes.xaxis.set_major_formatter(
+        lambda at, _: np.format_float_positional(100 * at, 4, trim="-", fractional=False)
+    )
+    axes.set(xlim=(left, 1), ylim=(0, 101.5), xlabel="false accept rate, %", ylabel="true accept rate, %")
 
 
 def draw_scores(axes: Any, report: EvaluationReport) -> None:
@@ -181,14 +195,9 @@ def draw_scores(axes: Any, report: EvaluationReport) -> None:
             axes.stairs(share, edges, color=colour, linewidth=1.4, label=f"{name} ({total:,} pairs)")
     verification = report.verification
     if verification.threshold is not None and verification.false_match_rate is not None:
-        axes.axvline(
-            verification.threshold,
-            color=MARK,
-            linewidth=1.3,
-            linestyle="--",
-            label=f"threshold {verification.threshold:.3f}: "
-            f"{small_rate(verification.false_match_rate)} false matches",
-        )
+        rate_there = f"{small_rate(verification.false_match_rate)} false matches"
+        label = f"threshold {verification.threshold:.3f}: {rate_there}"
+        axes.axvline(verification.threshold, color=MARK, linewidth=1.3, linestyle="--", label=label)
     axes.set_xlim(edges[occupied[0]] - 0.02, edges[occupied[-1] + 1] + 0.02)
     axes.set_ylabel("share of pairs, % per bin")
     low, high = axes.get_ylim()
@@ -208,9 +217,7 @@ def draw_recall(axes: Any, report: EvaluationReport) -> None:
     accepted = right + curve.false_accept_rate * report.pairs.impostor_pairs
     precision = np.where(accepted > 0, right / np.maximum(accepted, 1e-12), 1.0)
     axes.plot(100 * curve.true_accept_rate, 100 * precision, color=SAME, linewidth=2)
-    axes.set_xlim(0, 101.5)
-    axes.set_ylim(0, 101.5)
-    axes.set_ylabel("precision, %")
+    axes.set(xlim=(0, 101.5), ylim=(0, 101.5), ylabel="precision, %")
 
 
 def draw_open_set(axes: Any, report: EvaluationReport) -> None:
@@ -227,34 +234,21 @@ def draw_open_set(axes: Any, report: EvaluationReport) -> None:
     alarms = 1 - np.searchsorted(others, at, side="left") / len(others)
     misses = np.searchsorted(matches, at, side="left") / len(matches)
     axes.plot(100 * alarms, 100 * misses, color=SAME, linewidth=2)
-    axes.set_xlim(0, 101.5)
-    axes.set_ylim(0, 101.5)
-    axes.set_ylabel("missed (FNIR), %")
+    axes.set(xlim=(0, 101.5), ylim=(0, 101.5), ylabel="missed (FNIR), %")
 
 
 def _box(axes: Any, lines: list[str], *, low: bool = True) -> None:
     """Figures in a corner that the curve leaves free."""
     x, y, horizontal, vertical = (0.97, 0.05, "right", "bottom") if low else (0.04, 0.96, "left", "top")
-    axes.text(
-        x,
-        y,
-        "\n".join(lines),
-        transform=axes.transAxes,
-        ha=horizontal,
-        va=vertical,
-        ma="left",
-        family="monospace",
-        fontsize=9,
-        linespacing=1.4,
-        bbox={"facecolor": PAPER, "edgecolor": GRID, "boxstyle": "round,pad=0.5"},
-    )
+    box = {"facecolor": PAPER, "edgecolor": GRID, "boxstyle": "round,pad=0.5"}
+    place = {"transform": axes.transAxes, "ha": horizontal, "va": vertical, "ma": "left"}
+    axes.text(x, y, "\n".join(lines), family="monospace", fontsize=9, linespacing=1.4, bbox=box, **place)
 
 
 def say(axes: Any, text: str) -> None:
     """Words in the place of a curve that has no data."""
     axes.text(0.5, 0.5, text, transform=axes.transAxes, ha="center", va="center", color=FAINT)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
 
 
 def _line(name: str, share: float | None) -> str:
@@ -305,10 +299,6 @@ def svg(draw: Callable[[Figure], str], size: tuple[float, float], name: str) -> 
 
     Ids begin with ``name``.
     """
-    from matplotlib import rc_context
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     held = io.StringIO()
     with rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")

@@ -25,10 +25,10 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from siamese_search.errors import ImageError, SiameseSearchError, printable
+from siamese_search.errors import ImageError, printable
 from siamese_search.io.files import atomic_write_text
 from siamese_search.io.images import read_image
-from siamese_search.render.canvas import short_reason
+from siamese_search.render.canvas import short_reason, writing
 from siamese_search.render.marks import percent, sightings
 
 _QUALITY = 70
@@ -137,9 +137,6 @@ def scattered(
 
 def write_page(text: str, out: Path, what: str) -> Path:
     """Write a page, atomically; returns ``out``. Raises SiameseSearchError where that fails. what: for people."""
-    try:
+    with writing(out, what):
         atomic_write_text(out, text.encode("utf-8", "backslashreplace").decode())
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise SiameseSearchError(f"{printable(out)}: the {what} cannot be written: {reason}") from None
     return out

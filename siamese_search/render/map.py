@@ -83,14 +83,17 @@ def _legend(canvas: Canvas, found: GalleryMap, colours: Colouring, left: int, to
         canvas.text((left + 26, top - 4), f"{high:.6g}", 13, GREY, room - 26)
         canvas.text((left + 26, top + 148), f"{low:.6g}", 13, GREY, room - 26)
         top += 180
-    for entry in colours.entries[: colours.first]:
+    # As many as there is room for beside the map, and a line for the others.
+    room_for = (_TITLE + _MARGIN + _SIDE - top) // _LINE_HEIGHT
+    shown = len(colours.entries) if len(colours.entries) <= room_for else max(colours.first, room_for - 1)
+    for entry in colours.entries[:shown]:
         canvas.image.paste(_key(entry.color), (left, top + 2))
         count = f"{entry.count:,}"
         reach = canvas.width_of(count, 13)
         canvas.text((left + 22, top), entry.label, 13, INK, room - 22 - reach - 8)
         canvas.text((left + room - reach, top), count, 13, GREY)
         top += _LINE_HEIGHT
-    if more := len(colours.entries) - colours.first:
+    if more := len(colours.entries) - shown:
         canvas.text((left + 22, top), f"and {more:,} more", 13, GREY, room - 22)
 
 

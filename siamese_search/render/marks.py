@@ -31,24 +31,25 @@ class Mark:
 FRAMES: dict[Kind, str] = {"good": "same identity", "bad": "another identity", "unknown": "not known"}
 #: And badges, where a model gave a verdict.
 BADGES = "badges: match or no match, as the calibrated model judges"
-_KINDS: dict[Truth, Kind] = {"same": "good", "different": "bad", "unknown": "unknown"}
+#: The colour of each truth.
+KINDS: dict[Truth, Kind] = {"same": "good", "different": "bad", "unknown": "unknown"}
 _WORDS: dict[Truth, str] = {"same": "same", "different": "another", "unknown": ""}
 
 
 def mark(result: SearchResult, query_identity: str | None) -> Mark:
     """What is known of a result, and what the model says of it."""
-    truth = verdict(query_identity, result)
-    kind = _KINDS[truth]
+    truth = verdict(query_identity, result.identity)
+    kind = KINDS[truth]
     if result.match is None:
         return Mark(kind, _WORDS[truth], kind)
     return Mark(kind, "match" if result.match else "no match", "good" if result.match else "bad")
 
 
-def verdict(query_identity: str | None, result: SearchResult) -> Truth:
-    """Whether a result shows the query's identity; junk and unlabelled images are ``unknown``."""
-    if query_identity in (None, JUNK_IDENTITY) or result.identity in (None, JUNK_IDENTITY):
+def verdict(query_identity: str | None, identity: str | None) -> Truth:
+    """Whether an identity is the query's; junk and unlabelled images are ``unknown``."""
+    if query_identity in (None, JUNK_IDENTITY) or identity in (None, JUNK_IDENTITY):
         return "unknown"
-    return "same" if result.identity == query_identity else "different"
+    return "same" if identity == query_identity else "different"
 
 
 def known_identities(
@@ -66,10 +67,15 @@ def known_identities(
         if identity is None:
             identity = answer.identity
         if identity is None and answer.path is not None:
-            parsed = parse_market_name(answer.path.name)
-            identity = parsed[0] if parsed else None
+            identity = named_identity(answer.path)
         identities.append(identity)
     return identities
+
+
+def named_identity(path: Path) -> str | None:
+    """What a Market-1501 file name says of its image."""
+    parsed = parse_market_name(path.name)
+    return parsed[0] if parsed else None
 
 
 def paths_of(answers: Sequence[QueryResult]) -> list[Path]:

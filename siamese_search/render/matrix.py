@@ -8,7 +8,7 @@ from pathlib import Path
 
 from siamese_search._version import __version__
 from siamese_search.errors import printable
-from siamese_search.render.canvas import BLUE, CARD, GREEN, INK, RED, Colour
+from siamese_search.render.canvas import BLUE, CARD, GREEN, RED, Colour, readable
 from siamese_search.render.html import picture, render, rgb, write_page
 from siamese_search.retrieval.comparison import Comparison
 
@@ -33,7 +33,8 @@ def shade(comparison: Comparison, row: int, column: int) -> tuple[Colour, Colour
         full, share = RED, (comparison.threshold - score) / max(comparison.threshold, 1e-6)
     share = _PALEST + (1 - _PALEST) * min(share, 1.0)
     mixed = tuple(round(share * a + (1 - share) * b) for a, b in zip(full, CARD, strict=True))
-    return (mixed[0], mixed[1], mixed[2]), CARD if share > 0.55 else INK
+    fill: Colour = (mixed[0], mixed[1], mixed[2])
+    return fill, readable(fill)
 
 
 def labels(paths: Sequence[Path]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from siamese_search._version import __version__
 from siamese_search.errors import UsageError
-from siamese_search.render.html import picture, render, write_page
+from siamese_search.render.html import Picture, picture, render, write_page
 from siamese_search.render.marks import BADGES, FRAMES, known_identities, mark, verdict_sentence
 from siamese_search.retrieval.results import QueryResult
 
@@ -19,7 +19,10 @@ from siamese_search.retrieval.results import QueryResult
 MAX_QUERIES = 200
 MAX_RESULTS = 200
 
-_PICTURE = (200, 132)
+#: In a notebook, which keeps every picture in its file.
+_SHOWN = (10, 20)
+
+_PICTURE, _THUMB = (200, 132), (128, 78)
 #: Fields of metadata shown of one image.
 _FIELDS = 40
 
@@ -46,9 +49,8 @@ def html_sheet(
     **more: object,
 ) -> str:
     """The whole page. gaps: what stands beside the time of each result. more: what the ``template`` shows besides."""
-    identities = known_identities(answers)
-    shown = [shown_answer(*one, most=MAX_RESULTS) for one in zip(answers[:MAX_QUERIES], identities)]
-    paths = {one["answer"].path for one in shown} | {r.path for one in shown for r, _ in one["results"]}
+    first = answers[:MAX_QUERIES]
+    shown, once, pictures = shown_answers(first, known_identities(answers), MAX_RESULTS, _PICTURE)
     return render(
         template,
         title=title,
@@ -58,7 +60,8 @@ def html_sheet(
         meanings=FRAMES,
         badges=BADGES,
         answers=shown,
-        pictures={path: picture(path, _PICTURE) for path in paths},
+        pictures=pictures,
+        once=once,
         most_fields=_FIELDS,
         version=__version__,
         gaps=gaps,
@@ -66,14 +69,36 @@ def html_sheet(
     )
 
 
-def shown_answer(answer: QueryResult, identity: str | None, *, most: int) -> dict[str, Any]:
-    """What a template shows of an answer: its first ``most`` results with their marks, and what is said of it."""
-    sentences = [verdict_sentence(answer)]
-    if len(answer.results) > most:
-        sentences.append(f"the first {most} of {len(answer.results):,} shown")
-    return {
-        "answer": answer,
-        "identity": identity,
-        "results": [(result, mark(result, identity)) for result in answer.results[:most]],
-        "sentences": list(filter(None, sentences)),
-    }
+def results_html(answers: Sequence[QueryResult]) -> str:
+    """What a notebook shows: a row of thumbnails per query, framed as on the page."""
+    first = answers[: _SHOWN[0]]
+    shown, once, pictures = shown_answers(first, known_identities(first), _SHOWN[1], _THUMB)
+    more = f"the first {len(shown)} of {len(answers):,} queries" if len(answers) > len(shown) else ""
+    return render("notebook.html.j2", report=None, answers=shown, pictures=pictures, once=once, more=more)
+
+
+def shown_answers(
+    answers: Sequence[QueryResult], identities: Sequence[str | None], most: int, size: tuple[int, int]
+) -> tuple[list[dict[str, Any]], str, dict[Path | None, Picture]]:
+    """What a template shows of each answer: its first ``most`` results with their marks, and what is said of it.
+
+    Also what would be said of every one of several, to be said once, and the pictures of ``size`` by their paths.
+    """
+    said = {verdict_sentence(answer) for answer in answers if answer.error is None}
+    once = said.pop() if len(said) == 1 and len(answers) > 1 else ""
+    shown = []
+    for answer, identity in zip(answers, identities, strict=False):
+        sentences = [] if once else [verdict_sentence(answer)]
+        if len(answer.results) > most:
+            sentences.append(f"the first {most} of {len(answer.results):,} shown")
+        results = [(result, mark(result, identity)) for result in answer.results[:most]]
+        shown.append(
+            {
+                "answer": answer,
+                "results": results,
+                "identity": identity,
+                "sentences": list(filter(None, sentences)),
+            }
+        )
+    paths = {answer.path for answer in answers} | {r.path for one in shown for r, _ in one["results"]}
+    return shown, once, {path: picture(path, size) for path in paths}

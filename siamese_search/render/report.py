@@ -17,13 +17,12 @@ from markupsafe import Markup
 from siamese_search._version import __version__
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.datasets.splits import RESERVED_IDENTITIES
-from siamese_search.errors import SiameseSearchError, printable
 from siamese_search.evaluation.findings import BadQuery, camera_pairs, worst_identities, worst_queries
 from siamese_search.evaluation.open_set import RATES
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.verification import FALSE_ACCEPT_RATES
-from siamese_search.io.files import atomic_write_text
 from siamese_search.model.calibration import Calibration
+from siamese_search.render.canvas import writing
 from siamese_search.render.curves import (
     Drawing,
     chart,
@@ -33,7 +32,7 @@ from siamese_search.render.curves import (
     draw_roc,
     draw_scores,
 )
-from siamese_search.render.html import Picture, picture, render, scattered, write_page
+from siamese_search.render.html import Picture, picture, rate, render, scattered, write_page
 from siamese_search.retrieval.map import hue
 from siamese_search.vectors.projection import pca, tsne
 
@@ -52,13 +51,10 @@ def write_report(report: EvaluationReport, directory: Path, command: str = "") -
 
     command: what was typed, for the page's foot. Raises SiameseSearchError where they cannot be written.
     """
-    try:
+    with writing(directory, "report"):
         directory.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(report.to_json(), indent=1, ensure_ascii=False)
-        atomic_write_text(directory / "report.json", text.encode("utf-8", "backslashreplace").decode() + "\n")
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise SiameseSearchError(f"{printable(directory)}: the report cannot be written: {reason}") from None
+    text = json.dumps(report.to_json(), indent=1, ensure_ascii=False)
+    write_page(text + "\n", directory / "report.json", "report")
     return write_page(html_page(report, command), directory / "report.html", "report")
 
 
@@ -105,6 +101,23 @@ def _charts(report: EvaluationReport) -> list[tuple[str, str, Markup]]:
          "Missed targets, against strangers who raise a false alarm.", draw_open_set),
     ]  # fmt: skip
     return [(name, text, chart(draw, report)) for wanted, name, text, draw in all_of_them if wanted]
+
+
+def report_html(report: EvaluationReport) -> str:
+    """What a notebook shows: the figures that matter, and three curves."""
+    ranking, pairs = report.ranking, report.verification
+    figures = [
+        ("rank-1", rate(ranking.rank1)),
+        ("rank-5", rate(ranking.rank5)),
+        ("mAP", rate(ranking.mAP)),
+        ("AUC", "n/a" if pairs.auc is None else f"{pairs.auc:.4f}"),
+        ("equal error rate", rate(pairs.eer)),
+    ]
+    drawn = [draw_cmc] if pairs.auc is None else [draw_cmc, draw_roc, draw_scores]
+    charts = [chart(draw, report) for draw in drawn]
+    return render(
+        "notebook.html.j2", report=report, figures=figures, charts=charts, answers=[], once="", more=""
+    )
 
 
 def round_scores(report: EvaluationReport, known: Calibration | None) -> list[tuple[float, list[float]]]:

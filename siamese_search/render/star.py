@@ -21,6 +21,7 @@ from siamese_search.render.canvas import (
     COLOURS,
     GREY,
     INK,
+    MARGIN,
     PAPER,
     Canvas,
     Colour,
@@ -42,7 +43,6 @@ from siamese_search.retrieval.results import QueryResult, SearchResult
 MAX_RESULTS = 40
 MAX_QUERIES = 12
 
-_MARGIN = 28
 _CAPTION = 40
 #: Size of a ring's number, and the ring's colour.
 _LABEL = (31, 16)
@@ -99,7 +99,7 @@ def draw_star(answers: Sequence[QueryResult], out: Path) -> Path:
         sheet.image.paste(star, ((width - star.width) // 2, top))
         top += star.height
     if left:
-        sheet.text((_MARGIN, top), f"{left} more queries not drawn", 13, GREY)
+        sheet.text((MARGIN, top), f"{left} more queries not drawn", 13, GREY)
     return save_png(sheet.image, out, "star")
 
 
@@ -167,7 +167,7 @@ class _Star:
         self.marks = [mark(result, identity) for result in self.results]
         self.identity = identity
         count = len(self.results)
-        width = 112 if count <= 12 else 88 if count <= 24 else 72
+        width = 96 if count <= 12 else 80 if count <= 24 else 68
         aspect = min(max(usual_aspect(paths_of([answer])), 0.5), 2.0)
         self.tile = (width, round((width - 2 * BORDER) * aspect) + 2 * BORDER)
         self.middle = (round(width * 1.25), round(self.tile[1] * 1.25))
@@ -175,15 +175,20 @@ class _Star:
     def draw(self) -> Image.Image:
         box = (self.tile[0], self.tile[1] + _CAPTION)
         layout = arrange([r.score for r in self.results], box, (self.middle[0], self.middle[1] + _CAPTION))
-        marked = rings(layout.best, self.results[-1].score) if self.results else []
         reach_x = max([self.middle[0] / 2, *(abs(x) + box[0] / 2 for x, _ in layout.centres)])
         reach_y = max([self.middle[1] / 2, *(abs(y) + box[1] / 2 for _, y in layout.centres)])
-        width = max(2 * round(reach_x + _MARGIN), 640)
-        above, below = self._words(Canvas(1, 1), width - 2 * _MARGIN)
+        # A ring that the paper would cut is none.
+        marked = [
+            score
+            for score in (rings(layout.best, self.results[-1].score) if self.results else [])
+            if layout.radius(score) <= min(reach_x, reach_y) + MARGIN
+        ]
+        width = max(2 * round(reach_x + MARGIN), 640)
+        above, below = self._words(Canvas(1, 1), width - 2 * MARGIN)
         self.head = _HEAD + _LINE * (len(above) - 1)
-        height = self.head + 2 * round(reach_y + _MARGIN)
+        height = self.head + 2 * round(reach_y + MARGIN)
         self.canvas = Canvas(width, height + 24 + _LINE * max(len(below) - 1, 0))
-        self.centre = (width / 2, self.head + reach_y + _MARGIN)
+        self.centre = (width / 2, self.head + reach_y + MARGIN)
         self.bottom = height
         shown = self._rings(layout, marked)
         self._lines(layout, [layout.radius(score) for score, _ in shown])
@@ -193,10 +198,12 @@ class _Star:
         for result, judged, place in zip(self.results, self.marks, layout.centres, strict=True):
             self._result(result, judged, place)
         self._query()
-        self.canvas.text((_MARGIN, _MARGIN - 12), "Closest images", 24, INK)
-        for top, lines in ((_MARGIN + 20, above), (self.bottom, below)):
+        self.canvas.text((MARGIN, MARGIN - 12), "Closest images", 24, INK)
+        if any(one.kind != "unknown" for one in self.marks):
+            self.canvas.legend(MARGIN - 8, FRAMES)
+        for top, lines in ((MARGIN + 20, above), (self.bottom, below)):
             for number, line in enumerate(lines):
-                self.canvas.text((_MARGIN, top + _LINE * number), line, 13, GREY)
+                self.canvas.text((MARGIN, top + _LINE * number), line, 13, GREY)
         return self.canvas.image
 
     def _lines(self, layout: Layout, radii: Sequence[float]) -> None:
@@ -242,7 +249,7 @@ class _Star:
         self._card((left, top), self.tile, result.path, COLOURS[judged.kind])
         name = "no identity" if result.identity is None else result.identity
         colour = GREY if result.identity is None else INK
-        self.canvas.text((left, top + height + 3), f"{result.rank}. {name}", 15, colour, width)
+        self.canvas.text((left, top + height + 3), f"{result.rank}.  {name}", 15, colour, width)
         score = f"{result.score:.3f}"
         self.canvas.text((left, top + height + 21), score, 13, INK)
         if result.match is not None:
@@ -271,8 +278,6 @@ class _Star:
         parts = [f"{len(self.results)} results" if self.results else "no results"]
         parts += [f"{left} more not drawn"] if left else []
         parts += ["clockwise by rank", "nearer the middle: more alike (cosine similarity)"]
-        if any(one.kind != "unknown" for one in self.marks):
-            parts.append(f"frames: green {FRAMES['good']}, red {FRAMES['bad']}, grey {FRAMES['unknown']}")
-        sentence = verdict_sentence(self.answer)
-        parts += [BADGES] if sentence else []
-        return canvas.wrapped(" · ".join(parts), 13, room), canvas.wrapped(sentence, 13, room)
+        parts += [BADGES] if self.answer.verdict else []
+        above, below = " · ".join(parts), verdict_sentence(self.answer)
+        return canvas.wrapped(above, 13, room), canvas.wrapped(below, 13, room)

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import NullLocator
 
 from siamese_search.errors import printable
-from siamese_search.render.curves import GRID, picture, say
+from siamese_search.render.curves import BAD, DIFFERENT, FAINT, GRID, SAME, picture, roc_axes, say
 from siamese_search.training.data import as_paths
 from siamese_search.training.sweep.grid import Value, flag, label, text
 from siamese_search.training.sweep.record import Sweep, SweepRun
 
-_RANK1, _MAP, _FAILED, _FAINT = "#1769aa", "#d9822b", "#c23030", "#7b8794"
 #: More runs than this are too many to tell apart: the others' curves are grey and stand in no legend.
 _MOST_CURVES = 12
 _MOST_BARS = 40
@@ -59,7 +61,7 @@ def _headline(sweep: Sweep) -> str:
 
 def _draw_roc(axes: Any, sweep: Sweep) -> None:
     axes.set_title("ROC on the held-out identities")
-    axes.set_xlabel("false accept rate")
+    axes.set_xlabel("false accept rate, %")
     curves = [run for run in sweep.runs if run.figures and run.figures.roc[0]]
     if not curves:
         say(axes, "no run has pairs of the same and of different identities yet")
@@ -74,41 +76,28 @@ def _draw_roc(axes: Any, sweep: Sweep) -> None:
         left = min(left, float(rates[seen].min(initial=1.0)))
         lowest = min(lowest, 100 * float(accepted[seen].min(initial=1.0)))
         named = run.name in colours
+        auc = "n/a" if run.figures.auc is None else f"{run.figures.auc:.4f}"
         axes.step(
             rates[seen],
             100 * accepted[seen],
             where="post",
             color=colours.get(run.name, "#cbd2d9"),
             linewidth=1.8 if named else 1.0,
-            label=f"{_short(sweep, run)}   AUC {_number(run.figures.auc)}" if named else None,
+            label=f"{_short(sweep, run)}   AUC {auc}" if named else None,
         )
     left = 10.0 ** np.floor(np.log10(max(left, 1e-6)) + 1e-9) if left < 1 else 0.1
-    chance = np.geomspace(left, 1, 200)
-    axes.plot(chance, 100 * chance, color="#9aa5b1", linewidth=1, linestyle=":")
-    axes.set_xscale("log")
-    axes.set_xlim(left, 1)
-    axes.set_ylim(0, 101.5)
-    axes.set_ylabel("true accept rate, %")
+    roc_axes(axes, left)
     if lowest > 50:
         axes.set_ylim(np.floor((lowest - 8) / 10) * 10)
     rest = len(curves) - len(best)
     words = [flag(sweep.swept[0])[2:]] if len(sweep.swept) == 1 else []
     words += [f"grey: {rest} more"] if rest else []
-    axes.legend(
-        loc="best",
-        title="; ".join(words) or None,
-        fontsize=8.5,
-        title_fontsize=9,
-        framealpha=0.92,
-        edgecolor=GRID,
-    )
+    heading = {"title": "; ".join(words) or None, "title_fontsize": 9}
+    axes.legend(loc="best", fontsize=8.5, framealpha=0.92, edgecolor=GRID, **heading)
 
 
 def _draw_against(axes: Any, sweep: Sweep) -> None:
     """rank-1 and mAP against the one swept number; the ticks are the values that were tried."""
-    from matplotlib.patheffects import withStroke
-    from matplotlib.ticker import NullLocator
-
     (name,) = sweep.swept
     axes.set_title(f"Held-out rank-1 and mAP against {flag(name)[2:]}")
     axes.set_xlabel(flag(name)[2:])
@@ -120,22 +109,15 @@ def _draw_against(axes: Any, sweep: Sweep) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     done = [place for place, run in zip(places, runs, strict=True) if run.figures]
     lines = (
-        ("rank-1", _RANK1, [100 * run.figures.rank1 for run in runs if run.figures], 8),
-        ("mAP", _MAP, [100 * run.figures.mAP for run in runs if run.figures], -14),
+        ("rank-1", SAME, [100 * run.figures.rank1 for run in runs if run.figures], 8),
+        ("mAP", DIFFERENT, [100 * run.figures.mAP for run in runs if run.figures], -14),
     )
     for what, colour, heights, offset in lines:
         axes.plot(done, heights, "o-", color=colour, linewidth=2, markersize=6, label=what)
         for place, height in zip(done, heights, strict=True):
-            axes.annotate(
-                f"{height:.1f}",
-                (place, height),
-                xytext=(0, offset),
-                textcoords="offset points",
-                ha="center",
-                color=colour,
-                fontsize=9,
-                path_effects=[withStroke(linewidth=3, foreground="white")],
-            )
+            halo = {"path_effects": [withStroke(linewidth=3, foreground="white")]}
+            above = {"xytext": (0, offset), "textcoords": "offset points", "ha": "center"}
+            axes.annotate(f"{height:.1f}", (place, height), color=colour, fontsize=9, **above, **halo)
     heights = [height for _, _, part, _ in lines for height in part] or [0.0, 100.0]
     room = max(4.0, 0.25 * (max(heights) - min(heights)))
     low, high = max(0.0, min(heights) - room), min(104.0, max(heights) + room)
@@ -143,7 +125,7 @@ def _draw_against(axes: Any, sweep: Sweep) -> None:
     failed = [place for place, run in zip(places, runs, strict=True) if run.state == "failed"]
     if failed:
         bottom = low + 0.04 * (high - low)
-        axes.plot(failed, [bottom] * len(failed), "x", color=_FAILED, markersize=9, mew=2.2, label="failed")
+        axes.plot(failed, [bottom] * len(failed), "x", color=BAD, markersize=9, mew=2.2, label="failed")
     axes.set_ylabel("%")
     axes.margins(x=0.08)
     axes.legend(loc="best", framealpha=0.92, edgecolor=GRID)
@@ -156,20 +138,17 @@ def _draw_bars(axes: Any, sweep: Sweep, shown: Sequence[SweepRun]) -> None:
         "Held-out rank-1 and mAP" if all_of_them else f"The best {len(shown)} of {len(sweep.runs)}"
     )
     rows = np.arange(len(shown))
-    for shift, colour, what in ((-0.2, _RANK1, "rank-1"), (0.2, _MAP, "mAP")):
+    for shift, colour, what in ((-0.2, SAME, "rank-1"), (0.2, DIFFERENT, "mAP")):
         found = [(row, run.figures) for row, run in zip(rows, shown, strict=True) if run.figures]
         widths = [100 * (figures.rank1 if what == "rank-1" else figures.mAP) for _, figures in found]
         bars = axes.barh([row + shift for row, _ in found], widths, 0.36, color=colour, label=what)
         axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8.5, color=colour)
     for row, run in zip(rows, shown, strict=True):
         if not run.figures:
-            colour = _FAILED if run.state == "failed" else _FAINT
+            colour = BAD if run.state == "failed" else FAINT
             axes.text(1, row, run.state, color=colour, va="center", fontsize=9)
     axes.set_yticks(rows, [_short(sweep, run) for run in shown], fontsize=9)
-    axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.set_xlim(0, 109)
-    axes.set_xticks(range(0, 101, 20))
-    axes.set_xlabel("%")
+    axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(0, 109), xticks=range(0, 101, 20), xlabel="%")
     axes.grid(visible=False, axis="y")
     if any(run.figures for run in shown):
         axes.legend(
@@ -208,8 +187,6 @@ def _best(sweep: Sweep, most: int) -> list[SweepRun]:
 
 def _colours(count: int) -> list[Any]:
     """Colours along a scale that the colour-blind can order too, without its palest end."""
-    from matplotlib import colormaps
-
     return list(colormaps["viridis"](np.linspace(0.0, 0.88, max(count, 2))))[:count]
 
 
@@ -219,7 +196,3 @@ def _short(sweep: Sweep, run: SweepRun) -> str:
     words = text(values[sweep.swept[0]]) if len(values) == 1 else label(values)
     words = words if len(words) <= 48 else words[:47] + "…"
     return words.replace("$", r"\$")  # no mathematics
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.4f}"

@@ -6,20 +6,22 @@ from collections.abc import Sequence
 from datetime import UTC
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from siamese_search.errors import ImageError, UsageError, printable
 from siamese_search.io.images import read_image
 from siamese_search.render.canvas import short_reason, usual_aspect
 from siamese_search.render.curves import AXIS, BAD, FAINT, GOOD, GRID, PAPER, SAME, picture, svg
 from siamese_search.render.html import write_page
-from siamese_search.render.marks import known_identities, mark
+from siamese_search.render.marks import FRAMES, known_identities, mark
 from siamese_search.render.pages import MAX_QUERIES, html_sheet
 from siamese_search.retrieval.ranking import natural
 from siamese_search.retrieval.timeline import Sighting, Timeline, spoken, who
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 #: Drawn in one picture: timelines, and lanes of each. Both pictures and pages say how many are left out.
 MAX_TIMELINES, MAX_LANES = 20, 24
@@ -30,6 +32,7 @@ _DOTS_PER_INCH = 120
 #: A time without a sighting that takes more than this share of the axis is marked and named.
 _GAP = 0.12
 _COLOURS = {"good": GOOD, "bad": BAD, "unknown": AXIS}
+_NAMES = {"good": "green", "bad": "red", "unknown": "grey"}
 _DAY = 86_400
 #: Days from 1970 that matplotlib can name: the years 1 to 9999.
 _DAYS = (-719_162.0, 2_932_895.0)
@@ -47,7 +50,7 @@ def draw_timelines(timelines: Sequence[Timeline], out: Path) -> Path:
     heights = [_HEAD + _height(one) for one in shown]
     with picture(out, (_WIDTH, sum(heights))) as figure:
         for place, (one, identity) in enumerate(zip(shown, identities, strict=True)):
-            _heading(figure, one, sum(heights[place:]), len(good) - len(shown) if place == 0 else 0)
+            _heading(figure, one, identity, sum(heights[place:]), 0 if place else len(good) - len(shown))
             _draw_lanes(figure, one, identity, sum(heights[place:]) - _HEAD)
     return out
 
@@ -114,7 +117,7 @@ def _remarks(timeline: Timeline) -> list[str]:
     return [printable(line) for line in lines]
 
 
-def _heading(figure: Figure, timeline: Timeline, top: float, left_out: int) -> None:
+def _heading(figure: Figure, timeline: Timeline, identity: str | None, top: float, left_out: int) -> None:
     """The query's image, whose sightings these are, and what to know of them."""
     total, side = figure.get_figheight(), _LEFT - 0.5
     axes = figure.add_axes((0.25 / _WIDTH, (top - side - 0.1) / total, side / _WIDTH, side / total))
@@ -123,7 +126,12 @@ def _heading(figure: Figure, timeline: Timeline, top: float, left_out: int) -> N
     answer = timeline.answer
     _image(axes, answer.path, (side / 2, side / 2), (1.0, 1.0), SAME)
     name = printable(answer.query if answer.path is None else answer.path.name)
-    lines = [name + (f"  ·  {left_out:,} more queries not drawn" if left_out else ""), *_remarks(timeline)]
+    name += f"  ·  {left_out:,} more queries not drawn" if left_out else ""
+    kinds = {mark(seen.result, identity).kind for seen in timeline.sightings}
+    if kinds - {"unknown"}:
+        told = (f"{_NAMES[kind]} {FRAMES[kind]}" for kind in FRAMES if kind in kinds)
+        name += f"  ·  frames: {', '.join(told)}"
+    lines = [name, *_remarks(timeline)]
     texts: dict[str, Any] = {"x": _LEFT / _WIDTH, "va": "top", "parse_math": False}
     figure.text(y=(top - 0.15) / total, s=who(timeline), fontsize=14, fontweight="bold", **texts)
     figure.text(y=(top - 0.48) / total, s="\n".join(lines[:4]), fontsize=9.5, color=FAINT, **texts)
@@ -183,8 +191,6 @@ def _image(
 
     inch: one, in units of each axis.
     """
-    from matplotlib.patches import Rectangle
-
     pixels, shape, side = None, (2, 1), round(_IMAGE * _DOTS_PER_INCH)
     try:
         if path is None:
@@ -209,9 +215,6 @@ def _image(
 
 def _time_axis(axes: Any, timeline: Timeline, values: Sequence[float], *, told: bool) -> None:
     """Limits with room for an image at each end, and ticks where people would put them."""
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-    from matplotlib.ticker import MaxNLocator
-
     low, high = min(values), max(values)
     room = 0.06 * (high - low) or (30 / _DAY if timeline.unit else max(1.0, abs(high) / 1e6))
     if timeline.unit:

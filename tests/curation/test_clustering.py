@@ -17,7 +17,7 @@ from siamese_search.datasets.records import point_id
 from siamese_search.errors import UsageError
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.calibration import Calibration
-from siamese_search.render.canvas import Canvas
+from siamese_search.render.canvas import COLOURS, Canvas
 from siamese_search.render.sheets import draw_clusters
 from siamese_search.vectors.clustering import cluster
 from siamese_search.vectors.k_reciprocal import KReciprocal, jaccard_rows, rerank
@@ -186,8 +186,8 @@ def test_the_sheet_counts_what_it_leaves_out_and_scores_no_given_identity(tmp_pa
     assert "+39" in said
     assert said.count("1.00") == 11
     assert said.count("is ann") == 1
-    left = 28 + 128 // 2  # the middle of the first tile: as wide as the images, so nothing is empty
-    column = [picture.convert("RGB").getpixel((left, y)) for y in range(28 + 60 + 26, 28 + 60 + 26 + 69)]
+    left = 28 + 96 // 2  # the middle of the first tile: as wide as the images, so nothing is empty
+    column = [picture.convert("RGB").getpixel((left, y)) for y in range(28 + 60 + 26, 28 + 60 + 26 + 53)]
     assert (255, 255, 255) not in column[5:-5]
 
 
@@ -198,3 +198,33 @@ def test_too_many_images_are_refused_kindly(people, monkeypatch):
     with pytest.raises(UsageError, match=r"--where"):
         propose(people)
     assert len(propose(people, [Condition("camera", "=", ("1",))]).images) < 20
+
+
+def test_frames_of_the_sheet_say_the_truth_where_it_is_known(tmp_path):
+    path = write_image(tmp_path / "a.png", size=(64, 32))
+
+    def row(cluster, status, proposed, *given):
+        return [
+            Proposal(
+                f"{cluster}{n}", str(path), "k", "s", "1", name, cluster, len(given), proposed, status, 0.9
+            )
+            for n, name in enumerate(given)
+        ]
+
+    images = (
+        *row(0, "conflict", "", "bob", "bob", "ann"),
+        *row(1, "known", "ann", "0000", "ann", None),
+        *row(2, "new", "new-1", None, None, "-1"),
+    )
+    with Image.open(draw_clusters(Proposals(images, 20, 0.5, 0.25), tmp_path / "sheet.png")) as drawn:
+        picture = drawn.convert("RGB")
+    good, bad, unknown = (COLOURS[kind] for kind in ("good", "bad", "unknown"))
+    tile = 96 * 2 - 10
+    found = [
+        [
+            picture.getpixel((28 + column * 106 + 2, 28 + 60 + 26 + number * (tile + 70) + tile // 2))
+            for column in range(3)
+        ]
+        for number in range(3)
+    ]
+    assert found == [[good, good, bad], [bad, good, unknown], [unknown] * 3]

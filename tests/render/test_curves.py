@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -54,3 +55,13 @@ def test_another_suffix_is_refused(make_images, embedder, memory_gallery, tmp_pa
     report = evaluate(make_images(), embedder, memory_gallery())
     with pytest.raises(UsageError, match=r"curves are drawn as .png or .svg"):
         draw_curves(report, tmp_path / "curves.gif")
+
+
+def test_rates_are_written_in_per_cent_everywhere(make_images, embedder, memory_gallery, tmp_path):
+    report = evaluate(make_images([str(i) for i in range(1, 9)], noise=60), embedder, memory_gallery())
+    out = tmp_path / "curves.svg"
+    draw_curves(report, out)
+    drawn = re.findall(r"<!-- (.*?) -->", out.read_text())
+    assert "false accept rate, %" in drawn
+    assert any(text.startswith("TAR@1%") for text in drawn)
+    assert not any("1e-" in text for text in drawn)

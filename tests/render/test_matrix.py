@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from pages import check_page
 from PIL import Image
 
-from siamese_search.render.canvas import GREEN, RED
+from siamese_search.render.canvas import GREEN, PALE, RED, Canvas
 from siamese_search.render.matrix import MAX_SIDE, labels, shade
-from siamese_search.render.sheets import draw_comparison
+from siamese_search.render.sheets import _name, draw_comparison
 from siamese_search.retrieval.comparison import Comparison
 
 
@@ -57,7 +57,7 @@ def test_shades_grow_with_the_distance_from_the_threshold():
     assert tuple(fills[3]) == RED
     assert (fills[1] > fills[0]).all()  # paler
     assert (fills[2] >= fills[3]).all()
-    assert shade(one, 0, 0)[1] != shade(one, 0, 1)[1]  # text that can be read on either
+    assert shade(one, 0, 3)[1] != shade(one, 0, 1)[1]  # text that can be read on either
 
 
 def test_a_picture_is_a_screenful_and_a_page_is_all(tmp_path):
@@ -76,3 +76,41 @@ def test_a_picture_is_a_screenful_and_a_page_is_all(tmp_path):
         [Path(f"{number}") for number in range(MAX_SIDE + 5)], np.zeros((2, MAX_SIDE + 5)), None
     )
     assert f"the first 2 by {MAX_SIDE} shown" in draw_comparison(many, tmp_path / "many.html").read_text()
+
+
+def test_names_that_only_differ_inside_are_told_apart_as_they_are_drawn(monkeypatch):
+    canvas, said = Canvas(400, 400), []
+    monkeypatch.setattr(Canvas, "text", lambda _self, _at, text, *_more: said.append(text))
+    names = labels([Path(f"0000_c{c}s1_03{frame:04}_01.jpg") for c in (1, 2) for frame in (25, 125, 525)])
+    for name in names:
+        said.clear()
+        _name(canvas, name, (0, 0))
+        assert "".join(said) == name
+        assert all(canvas.width_of(line, 13) <= 96 for line in said)
+
+
+@given(st.floats(-1, 1, width=32), st.sampled_from([None, 0.2, 0.5, 0.9]))
+def test_a_score_can_be_read_on_its_shade(score, threshold):
+    def luminance(colour):
+        parts = [
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
+            for part in np.array(colour) / 255
+        ]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2] + 0.05
+
+    light, dark = sorted(
+        map(luminance, shade(comparison([Path("a")], [[score]], threshold), 0, 0)), reverse=True
+    )
+    assert light / dark > 3.9
+
+
+def test_the_frames_of_a_pair_are_the_truth_and_its_word_is_the_verdict(tmp_path):
+    names = ["0007_c1s1_000001_01.jpg", "0007_c2s1_000002_01.jpg", "0008_c2s1_000003_01.jpg", "who.jpg"]
+    first, *others = [write_image(tmp_path / name, size=(64, 32)) for name in names]
+    for other, frame in zip(others, (GREEN, RED, PALE), strict=True):
+        pair = Comparison([first], [other], np.array([[0.2]], np.float32), 0.5, None, None, [], "m")
+        with Image.open(draw_comparison(pair, tmp_path / "pair.png")) as picture:
+            pixels = picture.convert("RGB")
+        assert pixels.getpixel((28 + 2, 28 + 100)) == frame
+        word = np.asarray(pixels.crop((28 + 208, 28, 28 + 208 + 190, pixels.height))).astype(int)
+        assert (np.abs(word - RED).max(axis=2) < 4).sum() > 50

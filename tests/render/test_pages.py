@@ -138,3 +138,15 @@ def test_what_cannot_be_written(tmp_path, picture):
     (tmp_path / "file").write_text("x")
     with pytest.raises(SiameseSearchError, match="cannot be written"):
         write_html_sheet([QueryResult("q")], tmp_path / "file" / "x.html")
+
+
+def test_what_holds_for_every_answer_is_said_once(picture):
+    why = "this gallery is not like what the model was calibrated on"
+    found = (result(1, "a", picture),)
+    page = html_sheet([QueryResult("p", found, no_verdict=why), QueryResult("q", found, no_verdict=why)])
+    assert page.count(why) == 1
+    page = html_sheet(
+        [QueryResult("p", found, no_verdict=why), QueryResult("q", found, no_verdict="another reason")]
+    )
+    assert page.count(why) == page.count("another reason") == 1
+    assert html_sheet([QueryResult("p", found, no_verdict=why)]).count(why) == 1

@@ -142,7 +142,7 @@ def test_the_charts_have_their_curves_labels_and_marks(report) -> None:
         report
     )
     assert {"false accept rate", "true accept rate, %", "1", "0.1"} <= set(said[roc])
-    assert any(text.startswith("TAR@1e-2") for text in said[roc])
+    assert any(text.startswith("TAR@1%") for text in said[roc])
     assert {"recall, %", "precision, %", "0", "20", "40", "60", "80", "100"} <= set(said[recall])
     assert {"cosine similarity", "share of pairs, % per bin"} <= set(said[scores])
     for start in ("same (", "different (", "threshold "):

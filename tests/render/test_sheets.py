@@ -30,10 +30,10 @@ def borders(png, height):
         pixels = image.convert("RGB")
     step = TILE_WIDTH + sheets._GAP
     rows = []
-    y = sheets._MARGIN + sheets._TITLE + height // 2
+    y = sheets.MARGIN + sheets._TITLE + height // 2
     while y < pixels.height:
-        lefts = [sheets._MARGIN] + [
-            sheets._MARGIN + step + 2 * sheets._GAP + column * step
+        lefts = [sheets.MARGIN] + [
+            sheets.MARGIN + step + 2 * sheets._GAP + column * step
             for column in range((pixels.width - 200) // step)
         ]
         rows.append([pixels.getpixel((x + 2, y)) for x in lefts if x + 2 < pixels.width])
@@ -103,7 +103,7 @@ def test_the_models_verdict_is_a_badge_and_never_the_frame(picture, tmp_path):
     ],
 )
 def test_verdict(mine, theirs, expected):
-    assert verdict(mine, result(1, theirs, "x")) == expected
+    assert verdict(mine, theirs) == expected
 
 
 def test_the_sheet_grows_by_rows_and_wraps_by_columns(picture, tmp_path):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from siamese_search.errors import UsageError
+from siamese_search.render import star
 from siamese_search.render.canvas import BLUE, GREEN, RED, Canvas
 from siamese_search.render.star import MAX_RESULTS, arrange, draw_star, rings
 from siamese_search.retrieval.results import QueryResult, SearchResult, Verdict
@@ -108,3 +109,24 @@ def test_dirt_never_stops_the_drawing(tmp_path):
     with pytest.raises(UsageError, match="no results"):
         draw_star(answers[2:], tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
+
+
+def test_no_ring_is_cut_and_badges_are_explained_only_where_there_are_any(tmp_path, monkeypatch):
+    path = write_image(tmp_path / "a.jpg", size=(128, 64))
+    results = tuple(SearchResult(i, 1 / i, "a", "1", path, "k") for i in range(1, 41))
+    drawn, said = [], []
+    lines = star._Star._lines
+    monkeypatch.setattr(
+        star._Star,
+        "_lines",
+        lambda one, layout, radii: drawn.append((one, radii)) or lines(one, layout, radii),
+    )
+    monkeypatch.setattr(Canvas, "text", lambda _self, _at, text, *_more: said.append(text))
+    draw_star([QueryResult("q", results, path, no_verdict="not calibrated")], tmp_path / "star.png")
+    ((one, radii),) = drawn
+    x, y = one.centre
+    assert radii
+    assert all(x - radius >= 0 and x + radius <= one.canvas.image.width for radius in radii)
+    assert all(one.head <= y - radius and y + radius <= one.bottom for radius in radii)
+    assert not any("badges" in text for text in said)
+    assert "not calibrated" in said

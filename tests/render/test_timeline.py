@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from fakes import write_image
+from matplotlib.figure import Figure
 from pages import check_page, screenshot
 from PIL import Image
 
@@ -141,3 +142,13 @@ def test_a_browser_has_nothing_to_complain_of(photo, tmp_path):
     dark = screenshot(page, tmp_path / "dark.png", (390, 900), dark=True)
     assert light.getpixel((2, 2)) == (251, 251, 249)
     assert dark.getpixel((2, 2)) == (21, 25, 30)
+
+
+def test_a_picture_says_what_its_frames_mean_where_they_mean_something(photo, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(Figure, "text", lambda _self, *_place, **how: said.append(how["s"]))
+    rows = [("2024-03-01T09:00:00", "1"), ("2024-03-01T10:00:00", "1")]
+    draw_timelines([timeline(rows, photo), timeline(rows, photo, identity=None)], tmp_path / "x.png")
+    assert [
+        ("frames: green same identity" in text) for text in said if "q.jpg" in text or "photo" in text
+    ] == [True, False]

@@ -95,14 +95,18 @@ def test_json_names_every_pair(embedder: Embedder, images: list[Path]) -> None:
 
 
 def test_pictures(embedder: Embedder, images: list[Path], tmp_path: Path) -> None:
-    """A pair is framed in the colour of its verdict; a table has a cell per pair."""
+    """A pair has its verdict between the images, and grey frames where nobody knows; a table has a cell per pair."""
     same = draw_comparison(compare(images[:1], images[:1], embedder, judged), tmp_path / "same.png")
     different = draw_comparison(
         compare(images[:1], images[1:2], embedder, judged), tmp_path / "different.png"
     )
     open_ = draw_comparison(compare(images[:1], images[1:2], embedder), tmp_path / "open.png")
-    frames = [Image.open(path).getpixel((130, 30)) for path in (same, different, open_)]
-    assert frames == [(0, 146, 94), (205, 62, 38), (160, 165, 172)]
+    green, red = (0, 146, 94), (205, 62, 38)
+    for path, shown in ((same, {green}), (different, {red}), (open_, set())):
+        with Image.open(path) as picture:
+            assert picture.getpixel((130, 30)) == (160, 165, 172)
+            words = picture.crop((28 + 208, 28, 28 + 208 + 190, picture.height - 60))
+            assert {colour for _, colour in words.getcolors(1 << 20) or []} & {green, red} == shown
     every = compare(images, images, embedder, judged)
     table = draw_comparison(every, tmp_path / "table.png")
     with Image.open(table) as picture:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
@@ -30,6 +31,9 @@ PICTURES = {
     "docs/adapt.md": {"runs/mine/clusters.png": "adapt.png"},
     "docs/maintenance.md": {"clusters.png": "clusters.png"},
 }
+
+#: Empty lines of pixels between two rows of a sheet; between an image and its caption are fewer.
+_BETWEEN = 12
 
 
 def output_of(command: str, directory: Path, shown: tuple[int, int]) -> list[str]:
@@ -56,12 +60,15 @@ def output_of(command: str, directory: Path, shown: tuple[int, int]) -> list[str
 
 
 def keep_picture(drawn: Path, kept: Path) -> None:
-    """A copy; of a very tall picture the top, as much as a page has room for."""
+    """A copy; of a very tall picture the top, as much as a page has room for, to the end of a row of images."""
     with Image.open(drawn) as picture:
         if picture.height <= 1.6 * picture.width:
             shutil.copy(drawn, kept)
-        else:
-            picture.crop((0, 0, picture.width, picture.width)).save(kept, optimize=True)
+            return
+        pixels = np.asarray(picture.convert("RGB"))[: picture.width]
+        empty = (pixels == pixels[0, 0]).all(axis=(1, 2))
+        ends = [y for y in range(len(empty)) if empty[y - _BETWEEN + 1 : y + 1].sum() == _BETWEEN]
+        picture.crop((0, 0, picture.width, ends[-1] + 1 if ends else picture.width)).save(kept, optimize=True)
 
 
 def refresh(page: str) -> None:
