@@ -75,7 +75,7 @@ def _measured(gallery: Gallery) -> tuple[Calibration, int, int]:
     import numpy as np
 
     from siamese_search.evaluation.calibrate import calibrate as fit
-    from siamese_search.evaluation.labels import Labels
+    from siamese_search.evaluation.protocol import Labels
     from siamese_search.evaluation.verification import pair_scores
     from siamese_search.gallery.checks import vector_of
     from siamese_search.gallery.filters import Condition

@@ -10,8 +10,9 @@ import numpy as np
 
 from siamese_search.errors import printable
 from siamese_search.render.curves import GRID, picture, say
+from siamese_search.training.config import flag
 from siamese_search.training.data import as_paths
-from siamese_search.training.sweep.grid import Value, flag, label, text
+from siamese_search.training.sweep.grid import Value, label, text
 from siamese_search.training.sweep.record import Sweep, SweepRun
 
 _RANK1, _MAP, _FAILED, _FAINT = "#1769aa", "#d9822b", "#c23030", "#7b8794"

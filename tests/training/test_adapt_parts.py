@@ -13,13 +13,13 @@ from torch.nn.modules.batchnorm import _BatchNorm  # noqa: E402
 from siamese_search.errors import UsageError  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.training.adapt.clusters import (  # noqa: E402
+    ClusterSampler,
     Memory,
     centred,
     figures,
 )
 from siamese_search.training.adapt.config import ADAPT  # noqa: E402
-from siamese_search.training.adapt.sampler import ClusterSampler  # noqa: E402
-from siamese_search.training.adapt.statistics import FORMER, renew_statistics  # noqa: E402
+from siamese_search.training.adapt.trainer import FORMER, renew_statistics  # noqa: E402
 from siamese_search.vectors.clustering import cluster  # noqa: E402
 
 
