@@ -32,9 +32,12 @@ from siamese_search.datasets.layouts import survey  # noqa: E402
 from siamese_search.io.files import atomic_write_text  # noqa: E402
 from siamese_search.io.images import read_image  # noqa: E402
 from siamese_search.model.bundle import load_bundle  # noqa: E402
-from siamese_search.model.embedder import Embedder, OnnxEmbedder  # noqa: E402
-from siamese_search.model.openvino_embedder import OpenVinoEmbedder  # noqa: E402
-from siamese_search.model.quantise import quantise  # noqa: E402
+from siamese_search.model.embedder import (  # noqa: E402
+    Embedder,
+    OnnxEmbedder,
+    OpenVinoEmbedder,
+)
+from siamese_search.model.weights_file import quantise  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "cpu_engines.json"
 #: Images timed in one turn of an engine.

@@ -57,7 +57,7 @@ from siamese_search.io.files import atomic_write_text  # noqa: E402
 from siamese_search.model.bundle import load_bundle  # noqa: E402
 from siamese_search.model.embedder import load_embedder  # noqa: E402
 from siamese_search.model.weights_file import load_network, save_bundle  # noqa: E402
-from siamese_search.training import recorded  # noqa: E402
+from siamese_search.training import backbone  # noqa: E402
 from siamese_search.training.config import TrainConfig, preset  # noqa: E402
 from siamese_search.training.initial import initial_network  # noqa: E402
 
@@ -85,7 +85,7 @@ def main() -> None:
     if options.prepare:
         gpu_train.prepare(_order(options), options.prepare, say)
         return
-    recorded.RECORD = not options.eager
+    backbone.RECORD = not options.eager
     options.out.mkdir(parents=True, exist_ok=True)
     options.work.mkdir(parents=True, exist_ok=True)
     result: dict[str, Any] = {**gpu_train.device_facts(options.device), "tiny": options.tiny, "parts": {}}

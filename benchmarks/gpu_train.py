@@ -25,16 +25,16 @@ from siamese_search._version import __version__
 from siamese_search.datasets.layouts import load_dataset
 from siamese_search.errors import DataError
 from siamese_search.evaluation.embedding import embed_records
-from siamese_search.evaluation.labels import Labels
+from siamese_search.evaluation.protocol import Labels
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.io.files import atomic_path, atomic_write_text
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import load_embedder
 from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.augment import view_recipe
-from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint
 from siamese_search.training.config import TrainConfig
 from siamese_search.training.data import HoldOut, load_split
+from siamese_search.training.directory import CHECKPOINT_NAME, load_checkpoint
 from siamese_search.training.initial import initial_network
 from siamese_search.training.loop import Silent
 from siamese_search.training.run import RUN_NAME, TrainRequest, resume, train

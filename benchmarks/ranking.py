@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from siamese_search.evaluation.labels import Labels
+from siamese_search.evaluation.protocol import Labels
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.evaluation.verification import cross_pair_scores
 from siamese_search.io.files import atomic_write_text

@@ -44,15 +44,14 @@ CANDIDATES = (25, 50, 100, 200, 400)
 def measured(plan: Protocol, queries: NDArray[np.int64], orders: list[NDArray[np.int64]]) -> RankingMetrics:
     """Rank-k and mAP of full rankings: places in the gallery, without the query's own."""
     ids, cameras = np.array(plan.gallery_ids), np.array([str(record.camera) for record in plan.gallery])
-    per_query, positives = [], []
+    per_query = []
     for query, order in zip(queries.tolist(), orders, strict=True):
         own = plan.same_image[query]
         same = ids[order] == ids[own]
         stays = ~(same & (cameras[order] == cameras[own]))
         ranks = np.flatnonzero(same[stays]) + 1
-        positives.append(len(ranks))
         per_query.append(metrics_from_hit_ranks(ranks, len(ranks)) if len(ranks) else None)
-    return summarise(per_query, positives, gallery=len(plan.gallery))
+    return summarise(per_query, gallery=len(plan.gallery))
 
 
 def searched(gallery: Gallery, probes: list[Probe], candidates: int) -> list[NDArray[np.int64]]:

@@ -27,9 +27,9 @@ import torch
 
 from siamese_search.io.files import atomic_write_text
 from siamese_search.model.network import APNNetwork, NetworkSpec
+from siamese_search.training.backbone import Passes
 from siamese_search.training.config import TrainConfig, preset
 from siamese_search.training.pixels import moved
-from siamese_search.training.recorded import Passes
 from siamese_search.training.trainer import Trainer
 
 RESULTS = Path(__file__).resolve().parent / "results" / "training.json"

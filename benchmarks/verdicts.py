@@ -33,7 +33,7 @@ from siamese_search.datasets.demo import generate_demo
 from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import DataError, UsageError
 from siamese_search.evaluation.calibrate import calibrate
-from siamese_search.evaluation.labels import Labels
+from siamese_search.evaluation.protocol import Labels
 from siamese_search.evaluation.verification import PairScores, pair_scores
 from siamese_search.model.bundle import load_bundle
 from siamese_search.model.calibration import Calibration

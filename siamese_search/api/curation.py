@@ -182,9 +182,9 @@ def export(
     """Write a gallery's points to a file for other programs; the JSON of ``sss export``.
 
     format: ``parquet``, ``npz``, ``csv``, ``jsonl`` or ``fiftyone`` (a directory); by default what ``out`` is named.
-    Raises as :func:`siamese_search.curation.export.formats.export_gallery`.
+    Raises as :func:`siamese_search.curation.export.export_gallery`.
     """
-    from siamese_search.curation.export.formats import export_gallery, format_of
+    from siamese_search.curation.export import export_gallery, format_of
     from siamese_search.gallery.filters import parse_where
     from siamese_search.gallery.times import bind_to
     from siamese_search.retrieval.results import json_path

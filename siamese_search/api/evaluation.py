@@ -25,7 +25,7 @@ from siamese_search.workspace import (
 )
 
 if TYPE_CHECKING:
-    from siamese_search.evaluation.compare import PairedReport
+    from siamese_search.evaluation.findings import PairedReport
     from siamese_search.evaluation.subject import Subject
     from siamese_search.gallery.contract import Gallery
     from siamese_search.model.bundle import Bundle
@@ -70,8 +70,8 @@ def evaluate(
 
     Raises DataError (no identity, nobody to find, an identity that is not there), BundleError, UsageError.
     """
-    from siamese_search.datasets.joining import load_joined
     from siamese_search.datasets.layouts import load_dataset
+    from siamese_search.datasets.splits import load_joined
     from siamese_search.evaluation.evaluate import evaluate as measure
     from siamese_search.evaluation.subject import choose_subject, seen_warning, select_identities
 
@@ -147,10 +147,9 @@ def compare_models(
     data: by default what ``a`` was trained on. identities: by default those that both held out, where both did. Raises
     as :func:`siamese_search.evaluate`, and UsageError for ``calibrate``.
     """
-    from siamese_search.datasets.joining import load_joined
     from siamese_search.datasets.layouts import load_dataset
-    from siamese_search.datasets.splits import RESERVED_IDENTITIES
-    from siamese_search.evaluation.compare import compare_reports
+    from siamese_search.datasets.splits import RESERVED_IDENTITIES, load_joined
+    from siamese_search.evaluation.findings import compare_reports
     from siamese_search.evaluation.subject import choose_subject, select_identities
 
     if options.calibrate:

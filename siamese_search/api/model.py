@@ -132,10 +132,10 @@ def quantise_model(
         raise UsageError(f"quantising needs at least 1 image, not {count}")
     try:
         import onnx  # noqa: F401 - the quantiser needs it
+
+        from siamese_search.model.weights_file import quantise
     except ModuleNotFoundError:
         raise MissingExtraError("quantising", "torch") from None
-    from siamese_search.model.quantise import quantise
-
     bundle = bundle_in_use(model)
     if bundle.meta.get("precision") == "int8":
         raise UsageError(

@@ -26,7 +26,7 @@ from siamese_search.evaluation.options import EvaluateOptions
 from siamese_search.options import click_options
 
 if TYPE_CHECKING:
-    from siamese_search.evaluation.compare import PairedReport
+    from siamese_search.evaluation.findings import PairedReport
     from siamese_search.evaluation.report import EvaluationReport
     from siamese_search.model.calibration import Calibration
 

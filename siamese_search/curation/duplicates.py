@@ -17,6 +17,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -78,16 +79,6 @@ def look(path: str) -> Look:
     return Look(digest, len(data), width, height, float(thumbnail.std()) < _BLANK, thumbnail)
 
 
-def try_look(path: str | None) -> Look | None:
-    """:func:`look`, None where the picture cannot be read."""
-    if path is None:
-        return None
-    try:
-        return look(path)
-    except ImageError:
-        return None
-
-
 def same_picture(one: Look, other: Look) -> bool:
     """Whether both show the same picture: re-encoded, resized, a little brighter or darker perhaps."""
     if one.digest == other.digest:
@@ -98,25 +89,22 @@ def same_picture(one: Look, other: Look) -> bool:
     a, b = one.thumbnail.astype(np.float32), other.thumbnail.astype(np.float32)
     if one.blank:
         return float(np.abs(a - b).mean()) <= _BLANK_APART
-    return correlation(a, b) >= SAME and _apart(a, b) <= APART
+    a, b = a - a.mean(), b - b.mean()
+    pearson = float(a @ b / np.sqrt((a @ a) * (b @ b)))  # of the values of all three channels together
+    return pearson >= SAME and _apart(a, b) <= APART
 
 
 def _apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """The largest mean difference of a block of 4×4 pixels, or of one half a block further, in standard deviations."""
-    difference = (
-        np.abs((a - a.mean()) / a.std() - (b - b.mean()) / b.std()).reshape(_SIDE, _SIDE, 3).mean(axis=2)
-    )
+    """The largest mean difference of a block of 4×4 pixels, or of one half a block further, in standard deviations.
+
+    a, b: of mean 0.
+    """
+    difference = np.abs(a / a.std() - b / b.std()).reshape(_SIDE, _SIDE, 3).mean(axis=2)
     shifted = difference[2:-2, 2:-2]
     return max(
         float(part.reshape(len(part) // 4, 4, -1, 4).mean(axis=(1, 3)).max())
         for part in (difference, shifted)
     )
-
-
-def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
-    """Pearson's, of the values of all three channels together: float32 [n] each, neither constant."""
-    a, b = a - a.mean(), b - b.mean()
-    return float(a @ b / np.sqrt((a @ a) * (b @ b)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,11 +225,11 @@ class _Search:
 
     def _look(self, row: int) -> Look | None:
         if row not in self._looks:
-            self._looks[row] = try_look(self._path(row))
+            self._looks[row] = None
+            if place := self._points[row].place:
+                with suppress(ImageError):
+                    self._looks[row] = look(place)
         return self._looks[row]
-
-    def _path(self, row: int) -> str | None:
-        return self._points[row].place or None
 
     def groups(self) -> list[Group]:
         rows_of: dict[int, list[int]] = {}
@@ -255,8 +243,8 @@ class _Search:
         files: set[str] = set()
         once = []
         for row in ordered:
-            path = self._path(row)
-            real = f"point {row}" if path is None else os.path.realpath(path)
+            path = self._points[row].place
+            real = os.path.realpath(path) if path else f"point {row}"
             if real not in files:  # else a file is in the gallery twice: deleting it would delete both
                 files.add(real)
                 once.append(row)
@@ -281,13 +269,7 @@ class _Search:
         seen, point = self._looks.get(row), self._points[row]
         pixels = 0 if seen is None else seen.width * seen.height
         size = point.size or 0 if seen is None else seen.size
-        return (
-            seen is None,
-            -pixels,
-            -size,
-            point.mtime_ns or 0,
-            str(point.payload.get("path", "")),
-        )
+        return seen is None, -pixels, -size, point.mtime_ns or 0, str(point.payload.get("path", ""))
 
     def _member(self, row: int, first: int, kept: Look | None) -> Member:
         point, seen = self._points[row], self._looks.get(row)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.curation.export.rows import real_path
+from siamese_search.curation.export_rows import real_path
 from siamese_search.curation.label_table import PROPOSED
 from siamese_search.curation.options import ClusterOptions
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY

@@ -151,11 +151,7 @@ class CsvLayout:
                 if row[i] != "" and not (row[i] in MISSING and self.kinds[name] != "str")
             }
             yield ImageRecord(
-                key,
-                path,
-                self._label(row, self._identity),
-                self._label(row, self._camera),
-                metadata,
+                key, path, self._label(row, self._identity), self._label(row, self._camera), metadata
             )
 
     def _label(self, row: list[str], column: int | None) -> str | None:
@@ -329,19 +325,14 @@ def read_triplets(
         names.update(dict.fromkeys((anchor, positive, negative)))
     if base is None:
         raise DataError(f"{printable(table.path)}: no rows below the header; nothing to train on")
-    require_files(table, base, list(names))
-    records = _records(base, list(names))
-    _check_roles(table, records, rows)
-    keys = {name: record.key for name, record in records.items()}
-    return base, list(records.values()), [(keys[a], keys[p], keys[n]) for _, a, p, n in rows]
-
-
-def require_files(table: Table, base: Path, names: list[str]) -> None:
-    """Raise a DataError with the first three and the count of ``names`` that are not files below ``base``."""
     prefix = os.path.join(os.fspath(base), "")  # noqa: PTH118
     missing = [name for name in names if not os.path.isfile(prefix + name)]  # noqa: PTH113 - hot
     if missing:
         raise missing_files(table, base, missing[:3], len(missing))
+    records = _records(base, list(names))
+    _check_roles(table, records, rows)
+    keys = {name: record.key for name, record in records.items()}
+    return base, list(records.values()), [(keys[a], keys[p], keys[n]) for _, a, p, n in rows]
 
 
 def missing_files(table: Table, base: Path, first: list[str], count: int) -> DataError:

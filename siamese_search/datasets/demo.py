@@ -51,10 +51,7 @@ class _Shot:
 
 @request(DemoOptions)
 def generate_demo(
-    out: str | os.PathLike[str],
-    *,
-    options: DemoOptions,
-    progress: Progress | None = None,
+    out: str | os.PathLike[str], *, options: DemoOptions, progress: Progress | None = None
 ) -> DemoSet:
     """Write the demo set to ``out/gallery`` and ``out/queries``; a set of other arguments there is replaced.
 

@@ -58,11 +58,11 @@ class Dataset:
         )
 
 
-def load_dataset(root: Path, layout: str = "auto", *, images_root: Path | None = None) -> Dataset:
+def load_dataset(root: Path, layout: str = "auto") -> Dataset:
     """Read a whole data set into memory; what is left out is counted in ``reason``. Raises DataError as :func:`survey`
     and for repeated images.
     """
-    surveyed = survey(root, layout, images_root=images_root)
+    surveyed = survey(root, layout)
     found = surveyed.detection
     records: list[ImageRecord] = []
     left_out: list[PassedOver] = []
@@ -157,17 +157,16 @@ def survey(
     root = Path(root)
     check_layout(layout)
     try:
-        return _survey_path(root, layout, images_root, follow_links, lenient)
+        if root.is_dir() and layout not in ("csv", "triplets"):
+            return _survey_directory(root, layout, follow_links, lenient)
+        return _survey_table(read_header(_table_in(root, layout)), layout, images_root, lenient)
     except OSError as error:  # a parent that may not be entered, a disk that fails
         raise DataError(f"{printable(root)}: cannot be read ({error.strerror or error})") from None
 
 
-def _survey_path(
-    root: Path, layout: str, images_root: Path | None, follow_links: bool, lenient: bool
-) -> Survey:
+def _table_in(root: Path, layout: str) -> Path:
+    """The CSV that a root is, or the only one in it."""
     if root.is_dir():
-        if layout not in ("csv", "triplets"):
-            return _survey_directory(root, layout, follow_links, lenient)
         root = _only_csv(root, layout)
     if not root.exists():
         raise DataError(f"{printable(root)}: no such file or directory; check the path")
@@ -179,7 +178,7 @@ def _survey_path(
         )
     if layout in ("folders", "market1501", "flat"):
         raise DataError(f"{printable(root)}: layout {layout} needs a directory; give one, or use csv or auto")
-    return _survey_table(read_header(root), layout, images_root, lenient)
+    return root
 
 
 def _only_csv(root: Path, layout: str) -> Path:

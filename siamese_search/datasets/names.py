@@ -9,7 +9,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from siamese_search.datasets.records import (
@@ -64,10 +64,6 @@ class Naming:
         self._whole = "/" in pattern
         self._texts: set[str] = {"identity", "camera"}  # groups that are no whole numbers
 
-    @property
-    def names_identities(self) -> bool:
-        return "identity" in self.groups
-
     def see(self, relative: str) -> bool:
         """Whether a file's name fits; what its fields hold is taken in."""
         found = self._search(relative)
@@ -91,14 +87,9 @@ class Naming:
                 metadata[name] = int(text)
             else:  # a file that came later
                 return PassedOver(relative, f"{MISFIT}: {name} is a whole number in all other names")
-        record = ImageRecord(encode_key(relative), base / relative, metadata=metadata)
-        identity = relative.partition("/")[0] if self.folders and "/" in relative else found.get("identity")
-        camera = found.get("camera")
-        return replace(
-            record,
-            identity=None if identity is None else label_text(identity),
-            camera=None if camera is None else label_text(camera),
-        )
+        given = relative.partition("/")[0] if self.folders and "/" in relative else found.get("identity")
+        identity, camera = (None if one is None else label_text(one) for one in (given, found.get("camera")))
+        return ImageRecord(encode_key(relative), base / relative, identity, camera, metadata)
 
     def _search(self, relative: str) -> dict[str, str] | None:
         """The fields of a name that have something in them, or ``None``."""
@@ -113,11 +104,6 @@ class Naming:
 
 def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS
-
-
-def naming_of(layout: str) -> Naming | None:
-    """The naming of a layout that is a pattern. Raises UsageError for one that cannot be."""
-    return Naming(layout.removeprefix(PATTERN)) if layout.startswith(PATTERN) else None
 
 
 def proposal(names: Sequence[str], *, folders: bool) -> str:
@@ -190,21 +176,32 @@ def check_layout(layout: str) -> None:
         raise UsageError(f"unknown layout {printable(layout)!r}; choose from auto, {', '.join(LAYOUTS)}")
 
 
-@dataclass
+@dataclass(slots=True)
+class _Fit:
+    """How many names fit a layout, and the first few that do not."""
+
+    count: int = 0
+    others: list[str] = field(default_factory=list)
+
+    def see(self, fits: bool, relative: str) -> None:
+        if fits:
+            self.count += 1
+        elif len(self.others) < _SHOWN:
+            self.others.append(relative)
+
+
+@dataclass(slots=True)
 class _Names:
     """What one pass over the names of a directory found."""
 
     images: int = 0
-    market: int = 0
-    in_folders: int = 0
+    market: _Fit = field(default_factory=_Fit)
+    in_folders: _Fit = field(default_factory=_Fit)
+    pattern: _Fit = field(default_factory=_Fit)
     folders: int = 0
     first_market: str = ""
     top_names: list[str] = field(default_factory=list)  # the first few
-    not_market: list[str] = field(default_factory=list)
-    not_in_folders: list[str] = field(default_factory=list)
     sample: list[str] = field(default_factory=list)  # of files, without directories
-    fitting: int = 0  # names that the pattern fits
-    not_fitting: list[str] = field(default_factory=list)
 
 
 def _count(images: Iterable[str], naming: Naming | None, sample: int) -> _Names:
@@ -216,25 +213,18 @@ def _count(images: Iterable[str], naming: Naming | None, sample: int) -> _Names:
         if len(names.sample) < sample:
             names.sample.append(name)
         if naming is not None:
-            if naming.see(relative):
-                names.fitting += 1
-            elif len(names.not_fitting) < _SHOWN:
-                names.not_fitting.append(relative)
-        if is_market_name(name):
-            names.market += 1
-            names.first_market = names.first_market or name
-        elif len(names.not_market) < _SHOWN:
-            names.not_market.append(relative)
+            names.pattern.see(naming.see(relative), relative)
+        market = is_market_name(name)
+        names.market.see(market, relative)
+        if market and not names.first_market:
+            names.first_market = name
         top, inside, _ = relative.partition("/")
-        if inside:
-            names.in_folders += 1
-            if top != last_top:  # the walk leaves a folder for good before it enters the next
-                names.folders += 1
-                last_top = top
-                if len(names.top_names) < 16:
-                    names.top_names.append(top)
-        elif len(names.not_in_folders) < _SHOWN:
-            names.not_in_folders.append(relative)
+        names.in_folders.see(bool(inside), relative)
+        if inside and top != last_top:  # the walk leaves a folder for good before it enters the next
+            names.folders += 1
+            last_top = top
+            if len(names.top_names) < 16:
+                names.top_names.append(top)
     return names
 
 
@@ -245,12 +235,12 @@ def decide(root: str | Path, images: Iterable[str], layout: str) -> tuple[Detect
     UsageError for an unknown layout, DataError for one that does not fit most of them.
     """
     check_layout(layout)
-    naming = naming_of(layout)
+    naming = Naming(layout.removeprefix(PATTERN)) if layout.startswith(PATTERN) else None
     names = _count(images, naming, SAMPLE if layout == "auto" else 0)
     if not names.images:
         return Detection("flat", "no images", Path(root)), 0
     if naming is not None:
-        naming.folders = not naming.names_identities and _choose(names)[0] == "folders"
+        naming.folders = "identity" not in naming.groups and _choose(names)[0] == "folders"
         return Detection("pattern", _by_pattern(root, names, naming), Path(root), naming), names.images
     chosen, reason = _fitting(root, names, layout)
     if layout == "auto" and chosen in ("flat", "folders"):
@@ -259,63 +249,37 @@ def decide(root: str | Path, images: Iterable[str], layout: str) -> tuple[Detect
 
 
 def _by_pattern(root: str | Path, names: _Names, naming: Naming) -> str:
-    fields = ", ".join(naming.groups)
-    if 2 * names.fitting < names.images:
-        raise _misfit(
-            root,
-            "pattern",
-            printable(naming.pattern[:80]),
-            names.images - names.fitting,
-            names.not_fitting,
-            f"mend it (it is searched in {'paths' if '/' in naming.pattern else 'names'} without their suffix)",
-        )
+    searched = "paths" if "/" in naming.pattern else "names"
+    remedy = f"mend it (it is searched in {searched} without their suffix)"
+    _check(root, f"pattern ({printable(naming.pattern[:80])})", names.images, names.pattern, remedy)
     folders = ", identity from the first folder" if naming.folders else ""
-    return f"{fields} from names ({names.fitting} of {names.images} images){folders}"
+    fields = ", ".join(naming.groups)
+    return f"{fields} from names ({names.pattern.count} of {names.images} images){folders}"
 
 
 def _fitting(root: str | Path, names: _Names, layout: str) -> tuple[str, str]:
-    if layout == "auto":
-        layout, reason = _choose(names)
-    else:
-        reason = "asked for"
-    if layout == "market1501" and 2 * names.market < names.images:
-        raise _misfit(
-            root,
-            layout,
-            reason,
-            names.images - names.market,
-            names.not_market,
-            "rename them like 0002_c1s1_000451_03.jpg, move them out, or choose another layout",
-        )
-    if layout == "folders" and 2 * names.in_folders < names.images:
-        raise _misfit(
-            root,
-            layout,
-            reason,
-            names.images - names.in_folders,
-            names.not_in_folders,
-            "move them into the folder of their identity, or choose layout flat",
-        )
-    if layout == "folders" and all(name.lower() in _SPLIT_NAMES for name in names.top_names):
-        raise DataError(
-            f"{printable(root)}: its folders ({listed(names.top_names)}) are parts of a data set, not"
-            " identities; give one of them, or choose layout flat"
-        )
+    layout, reason = _choose(names) if layout == "auto" else (layout, "asked for")
+    shown = f"{layout} ({reason})"
+    if layout == "market1501":
+        remedy = "rename them like 0002_c1s1_000451_03.jpg, move them out, or choose another layout"
+        _check(root, shown, names.images, names.market, remedy)
+    if layout == "folders":
+        remedy = "move them into the folder of their identity, or choose layout flat"
+        _check(root, shown, names.images, names.in_folders, remedy)
+        if all(name.lower() in _SPLIT_NAMES for name in names.top_names):
+            raise DataError(
+                f"{printable(root)}: its folders ({listed(names.top_names)}) are parts of a data set, not"
+                " identities; give one of them, or choose layout flat"
+            )
     return layout, reason
 
 
 def _choose(names: _Names) -> tuple[str, str]:
-    images = names.images
-    if 2 * names.market >= images:
-        return (
-            "market1501",
-            f"names like {printable(names.first_market)} ({names.market} of {images} images)",
-        )
-    if 2 * names.in_folders >= images and names.folders >= 2:
-        return (
-            "folders",
-            f"one folder per identity ({names.folders} folders, {names.in_folders} of {images} images)",
-        )
+    images, market, inside = names.images, names.market.count, names.in_folders.count
+    if 2 * market >= images:
+        return "market1501", f"names like {printable(names.first_market)} ({market} of {images} images)"
+    if 2 * inside >= images and names.folders >= 2:
+        return "folders", f"one folder per identity ({names.folders} folders, {inside} of {images} images)"
     if names.folders:
         return (
             "flat",
@@ -324,10 +288,11 @@ def _choose(names: _Names) -> tuple[str, str]:
     return "flat", f"no folders and no names like 0002_c1s1_000451_03.jpg ({images} images)"
 
 
-def _misfit(
-    root: str | Path, layout: str, reason: str, count: int, first: list[str], remedy: str
-) -> DataError:
-    return DataError(
-        f"{printable(root)}: layout {layout} ({reason}) does not fit {count} image{'s' * (count != 1)}:"
-        f" {listed(first, count)}; {remedy}"
-    )
+def _check(root: str | Path, layout: str, images: int, fit: _Fit, remedy: str) -> None:
+    """Raise DataError where a layout does not fit most of the names."""
+    if 2 * fit.count < images:
+        count = images - fit.count
+        raise DataError(
+            f"{printable(root)}: layout {layout} does not fit {count} image{'s' * (count != 1)}:"
+            f" {listed(fit.others, count)}; {remedy}"
+        )

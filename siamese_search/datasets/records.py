@@ -85,8 +85,6 @@ def label_text(name: str) -> str:
 
     In Unicode's composed form (NFC): a name from a Mac, which takes letters and accents apart, is the same person.
     """
-    if name.isascii():
-        return name if name.isprintable() else encode_key(name)
     return unicodedata.normalize("NFC", name) if name.isprintable() else encode_key(name)
 
 

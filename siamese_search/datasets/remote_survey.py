@@ -76,11 +76,10 @@ def survey_remote(url: str, layout: str = "auto") -> RemoteSurvey:
     if name.endswith(_TABLES):
         return _survey_list(url, layout)
     if is_image_name(name):
-        address = url
-        rows = [_record(address)]
-        shown = redacted(url)
+        parts = urlsplit(redacted(url))
+        rows, origin = [_record(url)], f"{parts.scheme}://{parts.netloc}"
         detection = Detection("flat", "one image", Path("/"))
-        return RemoteSurvey(Path(name), detection, rows=rows, images=1, url=_origin(shown), address=address)
+        return RemoteSurvey(Path(name), detection, rows=rows, images=1, url=origin, address=url)
     raise UsageError(
         f"{printable(redacted(url))}: a web server lists nothing; give the URL of an image, or of a .csv or .txt with"
         " the URLs of images"
@@ -134,9 +133,8 @@ def _survey_list(url: str, layout: str) -> RemoteSurvey:
     except ImageError as error:
         raise DataError(f"{printable(shown)}: {error.reason}") from None
     content = content.removeprefix(codecs.BOM_UTF8)
-    if (
-        protocol_of(content[:16].decode("latin-1")) is not None
-    ):  # a plain list: whatever is in a line is its URL
+    # A plain list: whatever is in a line is its URL.
+    if protocol_of(content[:16].decode("latin-1")) is not None:
         lines = (line.strip().replace(b'"', b'""') for line in content.splitlines())
         content = b"path\n" + b"".join(b'"%s"\n' % line for line in lines if line)
     with tempfile.NamedTemporaryFile(suffix=".csv") as file:
@@ -187,8 +185,3 @@ class RemoteCsv(CsvLayout):
 def _record(address: str) -> ImageRecord:
     path = RemotePath.of(address)
     return ImageRecord(encode_key(path.url.partition("://")[2]), path.as_path())
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"

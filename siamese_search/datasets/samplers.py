@@ -184,13 +184,12 @@ class _Part:
 
     def draw(self, count: int, rng: np.random.Generator) -> Indices:
         """So many triplets of image indices, int64 [count, 3], drawn afresh as often as it takes."""
-        rounds = [self._round(rng) for _ in range(-(-count // self.total))]
-        return np.concatenate(rounds)[:count]
-
-    def _round(self, rng: np.random.Generator) -> Indices:
+        rounds = range(-(-count // self.total))
         if len(self.given):
-            return rng.permutation(self.given)
-        return self.images[_draw_triplets(self.labels, self.groups, rng)]
+            found = [rng.permutation(self.given) for _ in rounds]
+        else:
+            found = [self.images[_draw_triplets(self.labels, self.groups, rng)] for _ in rounds]
+        return np.concatenate(found)[:count]
 
 
 def _parts(labels: Indices, given: Indices, sources: Indices) -> list[_Part]:

@@ -1,58 +1,48 @@
-"""Identity-disjoint splits and query/gallery splits: a person is on one side only, whoever runs it.
+"""Data sets taken apart and put together: a person is on one side only, and in one data set only, whoever runs it.
 
 Choices are made by ranking SHA-256 of (seed, name), not by shuffling: they do not depend on the order of the
 input, on the platform or on NumPy's version, and a new identity never reshuffles the old ones.
+
+In several data sets read as one, identities and keys carry the name of their source, so that none are confused:
+identity ``0002`` of ``market/`` becomes ``market/0002``. The reserved identities stay what they are. One data set alone
+is read as it is.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
-from dataclasses import replace
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, permutations
 from pathlib import Path
 
-from siamese_search.datasets.layouts import Dataset
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
-from siamese_search.errors import DataError, UsageError, listed, printable
+from siamese_search.datasets.layouts import Dataset, load_dataset
+from siamese_search.datasets.records import (
+    DISTRACTOR_IDENTITY,
+    JUNK_IDENTITY,
+    ImageRecord,
+    decode_key,
+    label_text,
+)
+from siamese_search.errors import DataError, UsageError, printable
 
 #: Reserved identities are no people: they are neither trained on nor held out by choice.
 RESERVED_IDENTITIES = frozenset({JUNK_IDENTITY, DISTRACTOR_IDENTITY})
 MIN_TRAIN_IDENTITIES = 2  # a triplet needs a negative
 MAX_LIST_BYTES = 16 << 20
+_COMMENT = re.compile(r"(^|\s)#.*")
 
 
-def split_identities(
-    identities: Iterable[str | None],
-    *,
-    count: int | None = None,
-    fraction: float | None = None,
-    seed: int = 0,
-) -> tuple[set[str], set[str]]:
-    """Split distinct identities into (train, held out).
-
-    Give exactly one of ``count`` (≥ 1) and ``fraction`` (0 < fraction < 1, rounded, at least 1). ``None``, junk (-1)
-    and distractors (0000) are in neither set. Raises UsageError, and DataError where fewer than 2 would be left to
-    train on.
-    """
+def draw_identities(identities: Iterable[str | None], count: int, seed: int = 0) -> set[str]:
+    """So many of the identities, to hold out; ``None``, junk (-1) and distractors (0000) are none of them."""
     names = {i for i in identities if i is not None} - RESERVED_IDENTITIES
-    if (count is None) == (fraction is None):
-        raise UsageError("give either a count or a fraction of identities to hold out, not both or neither")
-    if fraction is not None:
-        if not 0.0 < fraction < 1.0:
-            raise UsageError(
-                f"the fraction of identities to hold out is {fraction}; it must be between 0 and 1"
-            )
-        count = max(1, round(fraction * len(names)))
-    assert count is not None
-    if count < 1:
-        raise UsageError(f"the number of identities to hold out is {count}; it must be at least 1")
-    if len(names) - count < MIN_TRAIN_IDENTITIES:
-        raise DataError(
-            f"cannot hold out {count} of {len(names)} identities: at least {MIN_TRAIN_IDENTITIES} must stay"
-            " to train on; hold out fewer, or give more data"
-        )
-    ranked = sorted(names, key=lambda name: _rank(seed, name))
-    return set(ranked[count:]), set(ranked[:count])
+
+    def rank(name: str) -> bytes:
+        return hashlib.sha256(f"{seed}\x00{name}".encode("utf-8", "surrogatepass")).digest()
+
+    return set(sorted(names, key=rank)[:count])
 
 
 def read_identity_list(path: Path) -> list[str]:
@@ -75,7 +65,7 @@ def read_identity_list(path: Path) -> list[str]:
         raise DataError(f"{name}: not UTF-8 text; write one identity per line") from None
     found: dict[str, None] = {}
     for number, line in enumerate(text.split("\n"), 1):
-        identity = _without_comment(line).strip()
+        identity = _COMMENT.sub("", line).strip()
         if not identity:
             continue
         if not identity.isprintable():
@@ -86,37 +76,14 @@ def read_identity_list(path: Path) -> list[str]:
     return list(found)
 
 
-def _without_comment(line: str) -> str:
-    for at, character in enumerate(line):
-        if character == "#" and (at == 0 or line[at - 1].isspace()):
-            return line[:at]
-    return line
-
-
 def hold_out(dataset: Dataset, identities: Iterable[str]) -> tuple[Dataset, Dataset]:
     """Split a data set into (train, held out) by the identities to hold out.
 
     Train has the other identities, and only triplets without a held-out one. Held out has the named identities, and the
     junk and distractor images too, which cannot be trained on. Images of unknown identity are in neither. Raises
-    DataError where an identity has no images, where none is named, or where fewer than 2 would be left to train on.
+    DataError where fewer than 2 would be left to train on.
     """
-    held = set(identities)
-    known = set(dataset.identities)
-    if not held:
-        raise DataError("no identities to hold out were named; name at least one")
-    if not known:
-        raise DataError(
-            f"{printable(dataset.root)}: layout {dataset.layout} knows no identities, so none can be held"
-            " out; give data with identities"
-        )
-    absent = sorted(held - known)
-    # A CSV of triplets is a sample of the images: whom it does not name is held out already.
-    if absent and (dataset.layout != "triplets" or held.isdisjoint(known)):
-        raise DataError(
-            f"{len(absent)} of {len(held)} identities to hold out have no images in"
-            f" {printable(dataset.root)}: {listed(absent)}; it has {len(known)} identities such as"
-            f" {printable(min(known))}; mend the list"
-        )
+    held, known = set(identities), set(dataset.identities)
     if len(known - held) < MIN_TRAIN_IDENTITIES:
         raise DataError(
             f"{printable(dataset.root)}: holding out {len(held)} of {len(known)} identities leaves"
@@ -133,5 +100,100 @@ def _part(dataset: Dataset, identities: set[str]) -> Dataset:
     return replace(dataset, records=records, triplets=triplets)
 
 
-def _rank(seed: int, name: str) -> bytes:
-    return hashlib.sha256(f"{seed}\x00{name}".encode("utf-8", "surrogatepass")).digest()
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One of several data sets, whose ``name`` tells it from the others; or one alone, "", whose names stay."""
+
+    name: str
+    dataset: Dataset
+
+    def full(self, name: str) -> str:
+        """An identity or key of this data set as it is called among several."""
+        return f"{self.name}/{name}" if self.name else name
+
+
+def source_names(paths: Sequence[Path]) -> list[str]:
+    """A name for each data set: the last part of its path, or as many parts as tell them apart.
+
+    ``a/market`` and ``b/duke`` are ``market`` and ``duke``; ``market/train`` and ``duke/train`` keep both
+    parts. Raises UsageError where one path is given twice.
+    """
+    places = [path.resolve() for path in paths]
+    for one, other in combinations(places, 2):
+        if one == other:
+            raise UsageError(f"{printable(one)} is given twice; name each data set once")
+    names = [str(place) for place in places]
+    for parts in range(1, max(len(place.parts) for place in places) + 1):
+        names = [label_text("/".join(place.parts[-parts:])) for place in places]
+        # Nor may one begin another, or "a/b" + "c" and "a" + "b/c" would be the same identity.
+        if not any(f"{b}/".startswith(f"{a}/") for a, b in permutations(names, 2)):
+            return names
+    raise UsageError(f"{', '.join(printable(name) for name in names)}: data sets must not lie in each other")
+
+
+def load_sources(paths: Sequence[Path], layout: str = "auto") -> list[Source]:
+    """Read each data set, in its own layout where that is ``auto``. Raises DataError, too, where two share an image."""
+    names = source_names(paths) if len(paths) > 1 else [""]
+    sources = [Source(name, load_dataset(path, layout)) for name, path in zip(names, paths, strict=True)]
+    for one, other in combinations(sources, 2):
+        shared = _shared(one.dataset, other.dataset)
+        if shared:
+            raise DataError(
+                f"{printable(one.name)} and {printable(other.name)} share {len(shared)} images, the first is"
+                f" {printable(min(shared))}: each would belong to two identities; give one of them"
+            )
+    return sources
+
+
+def load_joined(paths: Sequence[Path], layout: str = "auto") -> Dataset:
+    """One data set as it is, several joined."""
+    return join(load_sources(paths, layout))
+
+
+def join(sources: Sequence[Source]) -> Dataset:
+    """The records and triplets of all sources under their full names, in order.
+
+    Where no identity of a source is seen by two cameras, its cameras are left out: they would only forbid
+    every match in it. One data set alone is what it was.
+    """
+    if not sources[0].name:
+        return sources[0].dataset
+    records: list[ImageRecord] = []
+    for source in sources:
+        idle = not _several_cameras(source.dataset)
+        records += [_named(record, source, idle) for record in source.dataset.records]
+    triplets = [
+        (source.full(anchor), source.full(positive), source.full(negative))
+        for source in sources
+        for anchor, positive, negative in source.dataset.triplets
+    ]
+    reason = ", ".join(f"{source.name}: {source.dataset.layout}" for source in sources)
+    root = Path(os.path.commonpath([source.dataset.root.resolve() for source in sources]))
+    return Dataset(root, "several", reason, records, triplets)
+
+
+def _named(record: ImageRecord, source: Source, idle_cameras: bool) -> ImageRecord:
+    identity = record.identity
+    if identity not in (None, JUNK_IDENTITY, DISTRACTOR_IDENTITY):
+        identity = source.full(str(identity))
+    camera = None if idle_cameras else record.camera
+    return replace(record, key=source.full(record.key), identity=identity, camera=camera, source=source.name)
+
+
+def _several_cameras(dataset: Dataset) -> bool:
+    identities = set(dataset.identities)
+    pairs = {(r.identity, r.camera) for r in dataset.records if r.camera is not None}
+    seen = [identity for identity, _ in pairs if identity in identities]
+    return len(set(seen)) < len(seen)
+
+
+def _shared(one: Dataset, other: Dataset) -> set[str]:
+    """The image files that both have, as resolved paths; links inside the data sets are not followed."""
+    a, b = one.root.resolve(), other.root.resolve()
+    if not (a.is_relative_to(b) or b.is_relative_to(a)):
+        return set()
+    files = [
+        {os.path.normpath(f"{root}/{decode_key(record.key)}") for record in dataset.records}
+        for root, dataset in ((a, one), (b, other))
+    ]
+    return files[0] & files[1]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import BundleError, DataError, printable
-from siamese_search.evaluation.labels import Labels
+from siamese_search.evaluation.protocol import Labels
 from siamese_search.evaluation.verification import PairScores, pair_scores
 from siamese_search.io.files import atomic_write_text
 from siamese_search.model.bundle import META_NAME, Bundle, bundled_path, load_bundle

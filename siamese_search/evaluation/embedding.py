@@ -103,15 +103,6 @@ def _digest(path: Path) -> bytes:
         return b""
 
 
-def plan_of(
-    records: Sequence[ImageRecord], queries: Sequence[ImageRecord] | None, use_cameras: bool
-) -> Protocol:
-    """The protocol of these records: one set against itself, or queries against a gallery."""
-    if queries is None:
-        return all_vs_all(records, use_cameras=use_cameras)
-    return market(queries, records, use_cameras=use_cameras)
-
-
 def plan_of_survivors(
     plan: Protocol,
     records: Sequence[ImageRecord],
@@ -124,32 +115,32 @@ def plan_of_survivors(
     Planning anew from *all* records less the failures keeps the counts of junk and unlabelled images. Of images of one
     identity with the same bytes the first stays, and none finds itself in another file, unless ``copies`` says so.
     """
-    use_cameras = options.use_cameras
     shown = plan.gallery if queries is None else [*plan.gallery, *plan.queries]
-    found = _Copies(shown, len(plan.gallery), embedded)
     ranked = len(plan.gallery)
-    vector_of = np.full(ranked + (0 if queries is None else len(plan.queries)), -1, np.int64)
-    vector_of[embedded.rows] = np.arange(len(embedded.rows))
+    found = _Copies(shown, ranked, embedded)
+    kept = set(embedded.rows.tolist())
     if not options.copies:
-        vector_of[found.later] = -1
-    survivors, gallery_vector = _survivors(records, plan.gallery_rows, vector_of[:ranked])
+        kept -= found.later
+    # By side: a copy that leaves the queries may be the first of its kind in the gallery.
+    places = [(row >= ranked, id(record)) for row, record in enumerate(shown)]
+    gone = set(places) - {places[row] for row in kept}
+    survivors = [record for record in records if (False, id(record)) not in gone]
     if queries is None:
-        again = found.counted(all_vs_all(survivors, use_cameras=use_cameras), options.copies)
-        gallery_vectors = embedded.vectors[gallery_vector[again.gallery_rows]]
-        return again, gallery_vectors[again.same_image], gallery_vectors
-    asked, query_vector = _survivors(queries, plan.query_rows, vector_of[ranked:])
-    again = market(asked, survivors, use_cameras=use_cameras, same=None if options.copies else found.content)
-    return (
-        found.counted(again, options.copies),
-        embedded.vectors[query_vector[again.query_rows]],
-        embedded.vectors[gallery_vector[again.gallery_rows]],
-    )
+        again = all_vs_all(survivors, use_cameras=options.use_cameras)
+    else:
+        asked = [record for record in queries if (True, id(record)) not in gone]
+        same = None if options.copies else found.content
+        again = market(asked, survivors, use_cameras=options.use_cameras, same=same)
+    at = {id(shown[row]): place for place, row in enumerate(embedded.rows.tolist())}
+    asked_rows, ranked_rows = ([at[id(one)] for one in side] for side in (again.queries, again.gallery))
+    vectors = embedded.vectors
+    return found.counted(again, options.copies), vectors[asked_rows], vectors[ranked_rows]
 
 
 class _Copies:
     """Which of these records are copies: the same bytes under the same identity. ranked: how many are the gallery's.
 
-    later: rows of those that repeat an earlier one of their side, int64 [n].
+    later: rows of those that repeat an earlier one of their side.
     """
 
     def __init__(self, records: Sequence[ImageRecord], ranked: int, embedded: Embedded) -> None:
@@ -159,7 +150,7 @@ class _Copies:
             if digest:
                 self._digests[id(records[row])] = digest
                 sides.setdefault((records[row].identity, digest), [[], []])[row >= ranked].append(row)
-        self.later = np.array([row for pair in sides.values() for side in pair for row in side[1:]], np.int64)
+        self.later = {row for pair in sides.values() for side in pair for row in side[1:]}
         asks = ranked < len(records)  # queries of their own
         self._copied = sum(
             len(queries) if gallery or len(queries) > 1 else 0
@@ -174,18 +165,3 @@ class _Copies:
         """The plan with the counts of copies."""
         counts = replace(plan.excluded, copied=self._copied, copies=0 if kept else len(self.later))
         return replace(plan, excluded=counts)
-
-
-def _survivors(
-    records: Sequence[ImageRecord], planned: NDArray[np.int64], vector_of: NDArray[np.int64]
-) -> tuple[list[ImageRecord], NDArray[np.int64]]:
-    """The records less those that failed, and the row of each one's vector.
-
-    planned: rows of the records that were to be embedded; vector_of: for each of these its vector's row, -1
-    where it failed. A record that was never to be embedded stays, with a row that no plan will ask for.
-    """
-    never = -2
-    rows = np.full(len(records), never, np.int64)
-    rows[planned] = vector_of
-    kept: list[int] = np.flatnonzero(rows != -1).tolist()
-    return [records[row] for row in kept], rows[kept]

@@ -6,57 +6,42 @@ whatever search does (its index, its quantisation) is part of what is measured.
 
 from __future__ import annotations
 
-import tempfile
 import time
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from pathlib import Path
-from typing import Protocol as Structure
 
-import numpy as np
-from numpy.typing import NDArray
-
+from siamese_search.datasets.layouts import Dataset
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError, printable
-from siamese_search.evaluation.embedding import data_fingerprint, embed_records, plan_of, plan_of_survivors
-from siamese_search.evaluation.open_set import open_set
+from siamese_search.evaluation.embedding import data_fingerprint, embed_records, plan_of_survivors
 from siamese_search.evaluation.options import EvaluateOptions
-from siamese_search.evaluation.protocol import ALL_VS_ALL, Protocol
-from siamese_search.evaluation.quantised import measure_quantised
+from siamese_search.evaluation.protocol import ALL_VS_ALL, all_vs_all, market
 from siamese_search.evaluation.report import EvaluationReport, Reranked
-from siamese_search.evaluation.retrieval import metrics_from_scores, retrieval_metrics
-from siamese_search.evaluation.through_gallery import filtered_recall, rank_through
-from siamese_search.evaluation.verification import PairScores, cross_pair_scores, pair_scores
+from siamese_search.evaluation.retrieval import metrics_from_scores, open_set, retrieval_metrics
+from siamese_search.evaluation.through_gallery import (
+    fill,
+    filtered_recall,
+    measure_quantised,
+    rank_through,
+    temporary_gallery,
+)
+from siamese_search.evaluation.verification import cross_pair_scores, pair_scores
 from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.model.embedder import Embedder, FlipEmbedder
 from siamese_search.options import request
-from siamese_search.vectors.k_reciprocal import KReciprocal, reranked_blocks
+from siamese_search.vectors.k_reciprocal import reranked_blocks
 
 #: Called with a stage (``embed`` or ``rank``), what is done of it, and all there is to do.
 Progress = Callable[[str, int, int], None]
 
-_UPSERT_BATCH = 1000
-
-
-class Records(Structure):
-    """What has labelled images: a :class:`~siamese_search.datasets.layouts.Dataset`, for one."""
-
-    @property
-    def root(self) -> Path: ...
-
-    @property
-    def records(self) -> list[ImageRecord]: ...
-
 
 @request(EvaluateOptions)
 def evaluate(
-    images: Records | Sequence[ImageRecord],
+    images: Dataset | Sequence[ImageRecord],
     embedder: Embedder,
     gallery: Gallery | None = None,
     *,
-    queries: Records | Sequence[ImageRecord] | None = None,
+    queries: Dataset | Sequence[ImageRecord] | None = None,
     options: EvaluateOptions,
     model_name: str = "",
     data: str | None = None,
@@ -64,27 +49,30 @@ def evaluate(
 ) -> EvaluationReport:
     """Embed labelled images, rank them through a gallery, measure.
 
-    images: the gallery side. queries: a separate query side (Market-1501's protocol); without it every image
-    of an identity is a query against all the others. gallery: an *empty* gallery of this model to use, left
-    filled; by default a temporary embedded one. use_cameras: leave out matches from the query's own camera.
-    depth: results fetched per query, ``None`` for all, which makes mAP exact. flip: embed each image together
-    with its mirror image (:class:`~siamese_search.model.embedder.FlipEmbedder`, whose fingerprint a given gallery
-    must then have); holds for every figure. rerank: also re-rank the exact similarities of all images, as
-    figures of their own. quantise: also rank through galleries that are searched in copies of so many bits (``int8``,
-    ``int4``, ``binary``), as figures of their own. copies: count byte copies
-    of an image as images of their own. false_match_rate: what the report's verification threshold is for.
-    data, model_name: names for the report.
+    images: the gallery side. queries: a separate query side (Market-1501's protocol); without it every image of an
+    identity is a query against all the others. gallery: an *empty* gallery of this model to use, left filled; by
+    default a temporary embedded one. use_cameras: leave out matches from the query's own camera. depth: results fetched
+    per query, ``None`` for all, which makes mAP exact. flip: embed each image together with its mirror image
+    (:class:`~siamese_search.model.embedder.FlipEmbedder`, whose fingerprint a given gallery must then have); holds for
+    every figure. rerank: also re-rank the exact similarities of all images, as figures of their own. quantise: also
+    rank through galleries that are searched in copies of so many bits (``int8``, ``int4``, ``binary``), as figures of
+    their own. copies: count byte copies of an image as images of their own. false_match_rate: what the report's
+    verification threshold is for. data, model_name: names for the report.
 
     Images that cannot be read are named in the report and never stop it. Raises DataError where no query has
     a match to find or no image can be read; UsageError for a depth below 1 or a rate outside (0, 1];
     StoreError for a gallery that is not empty; ModelMismatchError where it was made by another model.
     """
     began = time.monotonic()
-    _check_options(options)
+    if not 0 < options.false_match_rate <= 1:
+        raise UsageError(f"a false match rate lies between 0 and 1, not {options.false_match_rate}")
     records = _records_of(images)
     query_records = None if queries is None else _records_of(queries)
     # Before an hour of embedding, not after it: is there anything to measure?
-    plan = plan_of(records, query_records, options.use_cameras)
+    if query_records is None:
+        plan = all_vs_all(records, use_cameras=options.use_cameras)
+    else:
+        plan = market(query_records, records, use_cameras=options.use_cameras)
     plan.require_valid_query()
 
     eyes: Embedder = FlipEmbedder(embedder) if options.flip else embedder
@@ -111,99 +99,48 @@ def evaluate(
     plan, query_vectors, gallery_vectors = plan_of_survivors(plan, records, query_records, embedded, options)
     plan.require_valid_query()
 
-    # Ids that ascend with the place make the database's order of ties the order of the exact ranking.
-    ids = [str(uuid.UUID(int=place + 1)) for place in range(len(plan.gallery))]
+    payloads = [{"identity": one.identity, "camera": one.camera, "key": one.key} for one in plan.gallery]
     with _gallery_for(gallery, eyes, model_name) as opened:
-        for start in range(0, len(ids), _UPSERT_BATCH):
-            part = slice(start, start + _UPSERT_BATCH)
-            opened.upsert(ids[part], gallery_vectors[part], [_payload(r) for r in plan.gallery[part]])
-        report = _measure(
-            opened,
-            plan,
-            query_vectors,
-            gallery_vectors,
-            {point: place for place, point in enumerate(ids)},
-            options=options,
-            progress=progress,
-        )
-    return replace(
-        report,
-        model=embedder.fingerprint,
-        model_name=model_name,
-        data=_data_name(images) if data is None else data,
-        data_fingerprint=fingerprint,
-        failed=embedded.failed,
-        quantised=measure_quantised(options.quantise, plan, query_vectors, gallery_vectors, options.depth)
-        or (),
-        seconds=time.monotonic() - began,
-    )
-
-
-def _measure(
-    gallery: Gallery,
-    plan: Protocol,
-    query_vectors: NDArray[np.float32],
-    gallery_vectors: NDArray[np.float32],
-    places: Mapping[str, int],
-    *,
-    options: EvaluateOptions,
-    progress: Progress | None,
-) -> EvaluationReport:
-    """All figures of a plan whose vectors stand in ``gallery``, under that one's names.
-
-    query_vectors [q, d]; gallery_vectors [g, d].
-    """
-    ranking = rank_through(
-        gallery,
-        plan,
-        query_vectors,
-        gallery_vectors,
-        places,
-        depth=options.depth,
-        progress=None if progress is None else lambda done, total: progress("rank", done, total),
-    )
-    exact = retrieval_metrics(query_vectors, gallery_vectors, plan)
-    pairs = _pairs(plan, query_vectors, gallery_vectors)
+        places = fill(opened, gallery_vectors, payloads)
+        ranking = rank_through(
+            opened, plan, query_vectors, gallery_vectors, places, depth=options.depth,
+            progress=None if progress is None else lambda done, total: progress("rank", done, total),
+        )  # fmt: skip
+        recall = filtered_recall(opened, query_vectors)
+    if plan.name == ALL_VS_ALL:
+        pairs = pair_scores(gallery_vectors, plan)
+    else:
+        pairs = cross_pair_scores(query_vectors, gallery_vectors, plan)
+    reranked: Reranked | None = None
     how = options.reranking
+    if how is not None:
+        scores = reranked_blocks(query_vectors, gallery_vectors, how, same_image=plan.same_image)
+        reranked = Reranked(how, metrics_from_scores(scores, plan))
     return EvaluationReport(
         plan=plan,
         ranking=ranking.metrics,
-        exact=exact,
-        reranked=None if how is None else _reranked(how, plan, query_vectors, gallery_vectors),
+        exact=retrieval_metrics(query_vectors, gallery_vectors, plan),
+        reranked=reranked,
         flip=options.flip,
         verification=pairs.metrics(options.false_match_rate),
         pairs=pairs,
         open_set=open_set(query_vectors, gallery_vectors, plan),
         ann_recall=ranking.recall,
-        filtered_recall=filtered_recall(gallery, query_vectors),
+        filtered_recall=recall,
         depth=options.depth,
         top=ranking.top,
-        model=gallery.model.fingerprint,
-        model_name=gallery.model.name,
-        data=f"{gallery.store}/{gallery.name}",
-        data_fingerprint=None,
-        failed=[],
-        seconds=0.0,
+        model=embedder.fingerprint,
+        model_name=model_name,
+        data=(printable(images.root) if isinstance(images, Dataset) else "") if data is None else data,
+        data_fingerprint=fingerprint,
+        failed=embedded.failed,
+        quantised=tuple(
+            measure_quantised(options.quantise, plan, query_vectors, gallery_vectors, options.depth)
+        ),
+        seconds=time.monotonic() - began,
         query_vectors=query_vectors,
         gallery_vectors=gallery_vectors,
     )
-
-
-def _reranked(
-    how: KReciprocal, plan: Protocol, query_vectors: NDArray[np.float32], gallery_vectors: NDArray[np.float32]
-) -> Reranked:
-    """Figures of the re-ranked exact similarities. query_vectors [q, d]; gallery_vectors [g, d]."""
-    scores = reranked_blocks(query_vectors, gallery_vectors, how, same_image=plan.same_image)
-    return Reranked(how, metrics_from_scores(scores, plan))
-
-
-def _pairs(
-    plan: Protocol, query_vectors: NDArray[np.float32], gallery_vectors: NDArray[np.float32]
-) -> PairScores:
-    """All pairs of the plan: within the one set, or between the two."""
-    if plan.name == ALL_VS_ALL:
-        return pair_scores(gallery_vectors, plan)
-    return cross_pair_scores(query_vectors, gallery_vectors, plan)
 
 
 @contextmanager
@@ -219,28 +156,9 @@ def _gallery_for(gallery: Gallery | None, embedder: Embedder, model_name: str) -
             raise StoreError(f"{gallery.name}: evaluation needs an empty gallery")
         yield gallery
         return
-    from siamese_search.gallery import open_gallery
-
-    model = ModelRef(embedder.fingerprint, embedder.dim, model_name)
-    with (
-        tempfile.TemporaryDirectory(prefix="sss-evaluate-") as store,
-        open_gallery(store, "evaluation", model=model, create=True, mode="w") as opened,
-    ):
+    with temporary_gallery(ModelRef(embedder.fingerprint, embedder.dim, model_name)) as opened:
         yield opened
 
 
-def _records_of(images: Records | Sequence[ImageRecord]) -> list[ImageRecord]:
-    return list(images) if isinstance(images, Sequence) else images.records
-
-
-def _data_name(images: Records | Sequence[ImageRecord]) -> str:
-    return "" if isinstance(images, Sequence) else printable(images.root)
-
-
-def _payload(record: ImageRecord) -> dict[str, str | None]:
-    return {"identity": record.identity, "camera": record.camera, "key": record.key}
-
-
-def _check_options(options: EvaluateOptions) -> None:
-    if not 0 < options.false_match_rate <= 1:
-        raise UsageError(f"a false match rate lies between 0 and 1, not {options.false_match_rate}")
+def _records_of(images: Dataset | Sequence[ImageRecord]) -> list[ImageRecord]:
+    return images.records if isinstance(images, Dataset) else list(images)

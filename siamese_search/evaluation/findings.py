@@ -1,15 +1,21 @@
-"""Where a model fails: its worst identities and queries, and every pair of cameras. Pure functions over a report."""
+"""Where a model fails: its worst identities and queries, and every pair of cameras. Pure functions over a report.
+
+Also whether the difference of two models on the same queries is more than luck: paired differences with bootstrap
+confidence intervals, over identities.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from siamese_search.errors import DataError
 from siamese_search.evaluation.report import EvaluationReport
-from siamese_search.evaluation.retrieval import retrieval_metrics
+from siamese_search.evaluation.retrieval import RankingMetrics, retrieval_metrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +112,112 @@ def _named(cameras: Sequence[str | None]) -> list[str]:
     """The cameras, 2 before 10."""
     known = {camera for camera in cameras if camera is not None}
     return sorted(known, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
+
+
+RESAMPLES = 10_000
+#: Resamples in memory at once, per identity.
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """B less A of one figure, over the same queries.
+
+    low, high: the confidence interval (percentile bootstrap; Efron & Tibshirani, 1993). better: share of the
+    resamples in which B is ahead, ties one half.
+    """
+
+    a: float
+    b: float
+    difference: float
+    low: float
+    high: float
+    better: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval excludes no difference at all."""
+        return self.low > 0 or self.high < 0
+
+
+def paired_difference(
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    identities: Sequence[str],
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Difference:
+    """The difference of the means of a figure per query, float64 [q] each, of two models on the same queries.
+
+    Queries of one identity stand or fall together, so identities are drawn, with replacement, and with each all its
+    queries. NaN marks a query that is invalid for both. Raises DataError with fewer than two identities, ValueError
+    where the two disagree about which queries are valid.
+    """
+    valid = ~np.isnan(a)
+    if len(a) != len(b) or len(a) != len(identities) or (valid != ~np.isnan(b)).any():
+        raise ValueError("paired figures need the same queries, valid or not for both models")
+    names, group = np.unique(np.asarray(identities, dtype=object)[valid].astype(str), return_inverse=True)
+    if len(names) < 2:
+        raise DataError(
+            f"{len(names)} identity is too few to say how sure a difference is; at least 2 are needed"
+        )
+    gained = np.bincount(group, weights=(b - a)[valid], minlength=len(names))
+    queries = np.bincount(group, minlength=len(names)).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    found: list[NDArray[np.float64]] = []
+    step = max(1, _CHUNK // len(names))
+    even = np.full(len(names), 1 / len(names))
+    for start in range(0, resamples, step):
+        drawn = rng.multinomial(len(names), even, size=min(step, resamples - start))  # [chunk, identities]
+        found.append((drawn @ gained) / (drawn @ queries))
+    differences = np.concatenate(found)
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(differences, [tail, 1 - tail])
+    return Difference(
+        a=float(a[valid].mean()),
+        b=float(b[valid].mean()),
+        difference=float((b - a)[valid].mean()),
+        low=float(low),
+        high=float(high),
+        better=float((differences > 0).mean() + (differences == 0).mean() / 2),
+    )
+
+
+@dataclass(frozen=True)
+class PairedReport:
+    """``differences`` are B less A, of rank1, mAP and mINP."""
+
+    a: EvaluationReport
+    b: EvaluationReport
+    differences: dict[str, Difference]
+
+    def to_json(self) -> dict[str, Any]:
+        """The documented JSON object (docs/cli-json.md)."""
+        return {
+            "a": self.a.to_json(),
+            "b": self.b.to_json(),
+            "differences": {name: asdict(found) for name, found in self.differences.items()},
+        }
+
+
+def compare_reports(a: EvaluationReport, b: EvaluationReport) -> PairedReport:
+    """Pair two reports over the same queries, by the databases' rankings. Raises DataError where they differ."""
+    if [query.key for query in a.plan.queries] != [query.key for query in b.plan.queries]:
+        raise DataError(
+            "the two models were not asked the same queries (an image became unreadable in between?): run it again"
+        )
+    identities = a.plan.query_ids
+    of_a, of_b = _per_query(a.ranking), _per_query(b.ranking)
+    return PairedReport(a, b, {name: paired_difference(of_a[name], of_b[name], identities) for name in of_a})
+
+
+def _per_query(ranking: RankingMetrics) -> dict[str, NDArray[np.float64]]:
+    """Each figure per query, float64 [q], NaN for invalid queries."""
+    valid = ~np.isnan(ranking.average_precision)
+    return {
+        "rank1": np.where(valid, (ranking.first_hit_rank == 1).astype(np.float64), np.nan),
+        "mAP": ranking.average_precision,
+        "mINP": ranking.inverse_negative_penalty,
+    }

@@ -38,9 +38,7 @@ class EvaluateOptions(Request):
         switches=(Switch("all", "all", "The same as --identities all."),),
     )
     use_cameras: bool = option(
-        True,
-        "",
-        switches=(Switch("no_cameras", False, "Count matches from the query's own camera too."),),
+        True, "", switches=(Switch("no_cameras", False, "Count matches from the query's own camera too."),)
     )
     copies: bool = option(
         False, "Count an image's byte copies as images of their own: a query then finds its copy."

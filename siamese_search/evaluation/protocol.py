@@ -7,6 +7,9 @@ Both follow the same rules. Images without an identity are left out (nobody can 
 Junk (``-1``) leaves the ranking, distractors (``0000``) stay in it as negatives and are no queries. With the
 same-camera rule, gallery images of the query's identity *and* camera leave its ranking: near-duplicate
 frames would make any model look good. Without it ("no cameras") only the query itself leaves.
+
+Here alone are labels coded, as integers, and the rules applied: every metric takes a :class:`Labels`, and a
+:class:`Protocol` is one.
 """
 
 from __future__ import annotations
@@ -14,6 +17,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +26,118 @@ from numpy.typing import NDArray
 
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, ImageRecord
 from siamese_search.errors import DataError
-from siamese_search.evaluation.labels import Labels
+
+#: Codes of the reserved identities; all others are ascending numbers from 0.
+DISTRACTOR, JUNK = -1, -2
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The labels of q queries and g gallery images.
+
+    query_identity int64 [q], gallery_identity int64 [g]: from 0, or :data:`DISTRACTOR` or :data:`JUNK`.
+    query_camera int64 [q], gallery_camera int64 [g]: from 0, or -1 where unknown, which never leaves anything out.
+    same_image int64 [q]: each query's own place in the gallery, or -1.
+    """
+
+    query_identity: NDArray[np.int64]
+    gallery_identity: NDArray[np.int64]
+    query_camera: NDArray[np.int64]
+    gallery_camera: NDArray[np.int64]
+    same_image: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls,
+        query_ids: Sequence[str],
+        gallery_ids: Sequence[str],
+        query_cameras: Sequence[str | None] | None = None,
+        gallery_cameras: Sequence[str | None] | None = None,
+        *,
+        same_image: NDArray[np.int64] | None = None,
+    ) -> Labels:
+        """From names. Cameras: ``None`` for either side switches the same-camera rule off.
+
+        Raises ValueError for lengths that do not fit and for a place outside the gallery.
+        """
+        queries, gallery = len(query_ids), len(gallery_ids)
+        own = np.full(queries, -1, np.int64) if same_image is None else np.asarray(same_image, np.int64)
+        check_length(own, queries, "same_image")
+        if own.size and (own.min() < -1 or own.max() >= gallery):
+            raise ValueError(f"same_image must lie between -1 and {gallery - 1}")
+        if query_cameras is None or gallery_cameras is None:
+            query_cameras, gallery_cameras = [None] * queries, [None] * gallery
+        check_length(query_cameras, queries, "query_cameras")
+        check_length(gallery_cameras, gallery, "gallery_cameras")
+        reserved: dict[str | None, int] = {DISTRACTOR_IDENTITY: DISTRACTOR, JUNK_IDENTITY: JUNK}
+        return cls(
+            *_codes(query_ids, gallery_ids, reserved),
+            *_codes(query_cameras, gallery_cameras, {None: -1}),
+            own,
+        )
+
+    @classmethod
+    def within(cls, ids: Sequence[str], cameras: Sequence[str | None] | None = None) -> Labels:
+        """One set in which every image is a query against all the others."""
+        return cls.of(ids, ids, cameras, cameras, same_image=np.arange(len(ids)))
+
+    def between(self, queries: NDArray[np.int64], gallery: NDArray[np.int64]) -> Labels:
+        """Some of the queries against some of the gallery, nothing left out for its camera or for being itself."""
+        nowhere = np.full(len(queries), -1, np.int64)
+        return Labels(
+            self.query_identity[queries],
+            self.gallery_identity[gallery],
+            nowhere,
+            np.full(len(gallery), -1, np.int64),
+            nowhere,
+        )
+
+    def members(self, query: int) -> NDArray[np.int64]:
+        """The ascending places of this query's identity, int64 [n]; none for a reserved one."""
+        identity = int(self.query_identity[query])
+        return self._members[identity] if identity >= 0 else np.empty(0, np.int64)
+
+    def left_out(self, query: int, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these places leave the ranking of this query, bool [n]; junk aside."""
+        leaves = places == self.same_image[query]
+        if self.query_camera[query] >= 0:
+            leaves |= (self.gallery_identity[places] == self.query_identity[query]) & (
+                self.gallery_camera[places] == self.query_camera[query]
+            )
+        return np.asarray(leaves, dtype=bool)
+
+    def matches(self, query: int) -> int:
+        """How many places match this query after the exclusions."""
+        members = self.members(query)
+        return int(members.size - self.left_out(query, members).sum())
+
+    @cached_property
+    def _members(self) -> list[NDArray[np.int64]]:
+        """The places of each identity, so that a query's matches need no pass over the gallery."""
+        order = np.argsort(self.gallery_identity, kind="stable")
+        most = max(self.query_identity.max(initial=-1), self.gallery_identity.max(initial=-1))
+        starts = np.searchsorted(self.gallery_identity[order], np.arange(most + 2))
+        return [order[start:stop] for start, stop in pairwise(starts)]
+
+
+def check_length(values: Sequence[object] | NDArray[np.int64], expected: int, name: str) -> None:
+    """Raise ValueError for another length."""
+    if len(values) != expected:
+        raise ValueError(f"{name} has {len(values)} entries, not {expected}")
+
+
+def _codes(
+    left: Sequence[str | None], right: Sequence[str | None], reserved: dict[str | None, int]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Names as numbers that agree between both sides."""
+    codes = dict(reserved)
+    for name in (*left, *right):
+        codes.setdefault(name, len(codes) - len(reserved))
+    return (
+        np.array([codes[name] for name in left], dtype=np.int64),
+        np.array([codes[name] for name in right], dtype=np.int64),
+    )
+
 
 ALL_VS_ALL = "all_vs_all"
 MARKET = "market"
@@ -50,10 +166,8 @@ class ExclusionCounts:
 
 @dataclass(frozen=True)
 class Protocol(Labels):
-    """Queries and gallery as chosen.
+    """Queries and gallery as chosen, in the order of the records given. Their labels as numbers are :class:`Labels`'.
 
-    ``query_rows`` int64 [q] and ``gallery_rows`` int64 [g] index the records given (for ``all_vs_all`` both
-    index the one list). Their labels as numbers are those of :class:`Labels`.
     ``use_cameras`` is whether the same-camera rule has any effect: asked for, and cameras are known.
     """
 
@@ -61,8 +175,6 @@ class Protocol(Labels):
     use_cameras: bool
     queries: list[ImageRecord]
     gallery: list[ImageRecord]
-    query_rows: NDArray[np.int64]
-    gallery_rows: NDArray[np.int64]
     excluded: ExclusionCounts
 
     @property
@@ -87,6 +199,7 @@ class Protocol(Labels):
         """What was left out and by which rule, one line for people each; empty if nothing was."""
         counts = self.excluded
         rule = "the same-camera rule"
+        copies = "left out (--copies keeps it)" if counts.copies else "which counts as a right answer"
         lines = [
             (counts.unlabelled, "images without an identity left out: nobody can say what matches them"),
             (counts.junk, "junk images (identity -1) left out of every ranking"),
@@ -95,22 +208,15 @@ class Protocol(Labels):
             (counts.same_camera, f"matches left out by {rule}: same identity and camera as the query"),
             (counts.no_match, "queries invalid: no other image of their identity"),
             (counts.same_camera_only, f"queries invalid: {rule} took every match (--no-cameras keeps them)"),
-            (
-                counts.copied,
-                "queries have a copy (the same bytes) among the others, "
-                + ("left out (--copies keeps it)" if counts.copies else "which counts as a right answer"),
-            ),
+            (counts.copied, f"queries have a copy (the same bytes) among the others, {copies}"),
         ]
         return [f"{count:,} {text}" for count, text in lines if count]
 
     def require_valid_query(self) -> None:
         """Raise DataError, saying what to do, where no query has a match that it could find."""
-        counts, total = self.excluded, len(self.queries)
-        copies = (
-            f"; {counts.copies} copies of the same bytes are left out (--copies keeps them)"
-            if counts.copies
-            else ""
-        )
+        counts, total, copies = self.excluded, len(self.queries), ""
+        if counts.copies:
+            copies = f"; {counts.copies} copies of the same bytes are left out (--copies keeps them)"
         if total == 0:
             raise DataError("nothing to evaluate: no image of a named identity (junk and distractors aside)")
         if counts.no_match + counts.same_camera_only < total:
@@ -125,20 +231,10 @@ class Protocol(Labels):
 
 def all_vs_all(records: Sequence[ImageRecord], *, use_cameras: bool = True) -> Protocol:
     """One set of images: each one of a named identity is a query against all the others."""
-    gallery_rows, left_out = _rankable(records)
-    gallery = [records[row] for row in gallery_rows]
+    gallery, left_out = _rankable(records)
     places = [place for place, record in enumerate(gallery) if record.identity != DISTRACTOR_IDENTITY]
-    same_image = np.array(places, dtype=np.int64)
-    return _protocol(
-        ALL_VS_ALL,
-        use_cameras,
-        [gallery[place] for place in places],
-        gallery,
-        gallery_rows[same_image],
-        gallery_rows,
-        same_image,
-        left_out,
-    )
+    asked = [gallery[place] for place in places]
+    return _protocol(ALL_VS_ALL, use_cameras, asked, gallery, np.array(places, dtype=np.int64), left_out)
 
 
 def market(
@@ -154,25 +250,13 @@ def market(
     path, does not make a second image.
     """
     same = same or _file
-    query_rows, query_left_out = _rankable(queries)
-    gallery_rows, gallery_left_out = _rankable(gallery)
-    asked_rows = np.array(
-        [row for row in query_rows if queries[row].identity != DISTRACTOR_IDENTITY], dtype=np.int64
-    )
-    asked = [queries[row] for row in asked_rows]
-    ranked = [gallery[row] for row in gallery_rows]
+    named, query_left_out = _rankable(queries)
+    ranked, gallery_left_out = _rankable(gallery)
+    asked = [record for record in named if record.identity != DISTRACTOR_IDENTITY]
     places = {same(record): place for place, record in enumerate(ranked)}
     same_image = np.array([places.get(same(record), -1) for record in asked], dtype=np.int64)
-    return _protocol(
-        MARKET,
-        use_cameras,
-        asked,
-        ranked,
-        asked_rows,
-        gallery_rows,
-        same_image,
-        query_left_out + gallery_left_out,
-    )
+    left_out = query_left_out + gallery_left_out
+    return _protocol(MARKET, use_cameras, asked, ranked, same_image, left_out)
 
 
 def _file(record: ImageRecord) -> tuple[int, int] | Path:
@@ -184,18 +268,18 @@ def _file(record: ImageRecord) -> tuple[int, int] | Path:
     return status.st_dev, status.st_ino
 
 
-def _rankable(records: Sequence[ImageRecord]) -> tuple[NDArray[np.int64], Counter[str]]:
-    """Rows of the images that may stand in a ranking, and how many others there are of each kind."""
+def _rankable(records: Sequence[ImageRecord]) -> tuple[list[ImageRecord], Counter[str]]:
+    """The images that may stand in a ranking, and how many others there are of each kind."""
     kinds = Counter[str]()
-    rows: list[int] = []
-    for row, record in enumerate(records):
+    found: list[ImageRecord] = []
+    for record in records:
         if record.identity is None:
             kinds["unlabelled"] += 1
         elif record.identity == JUNK_IDENTITY:
             kinds["junk"] += 1
         else:
-            rows.append(row)
-    return np.array(rows, dtype=np.int64), kinds
+            found.append(record)
+    return found, kinds
 
 
 def _protocol(
@@ -203,8 +287,6 @@ def _protocol(
     use_cameras: bool,
     queries: list[ImageRecord],
     gallery: list[ImageRecord],
-    query_rows: NDArray[np.int64],
-    gallery_rows: NDArray[np.int64],
     same_image: NDArray[np.int64],
     left_out: Counter[str],
 ) -> Protocol:
@@ -245,7 +327,5 @@ def _protocol(
         use_cameras=effective,
         queries=queries,
         gallery=gallery,
-        query_rows=query_rows,
-        gallery_rows=gallery_rows,
         excluded=counts,
     )

@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from siamese_search.datasets.records import Failure
 from siamese_search.errors import UsageError
-from siamese_search.evaluation.open_set import RATES, OpenSet, OpenSetPoint
 from siamese_search.evaluation.protocol import Protocol
-from siamese_search.evaluation.quantised import Quantised
-from siamese_search.evaluation.retrieval import RankingMetrics
+from siamese_search.evaluation.retrieval import RATES, OpenSet, OpenSetPoint, RankingMetrics
+from siamese_search.evaluation.through_gallery import Quantised
 from siamese_search.evaluation.verification import OperatingPoint, PairScores, VerificationMetrics
 from siamese_search.model.calibration import ADAPT, Calibration
 from siamese_search.vectors.k_reciprocal import KReciprocal
@@ -37,18 +36,8 @@ class Reranked:
     metrics: RankingMetrics
 
     def to_json(self) -> dict[str, Any]:
-        metrics = self.metrics
-        return {
-            "k1": self.how.k1,
-            "k2": self.how.k2,
-            "lambda": self.how.weight,
-            "rank1": metrics.rank1,
-            "rank5": metrics.rank5,
-            "rank10": metrics.rank10,
-            "mAP": metrics.mAP,
-            "mAP_trapezoid": metrics.mAP_trapezoid,
-            "mINP": metrics.mINP,
-        }
+        how = self.how
+        return {"k1": how.k1, "k2": how.k2, "lambda": how.weight, **self.metrics.to_json()}
 
 
 @dataclass(frozen=True)
@@ -178,6 +167,12 @@ class EvaluationReport:
     def to_json(self) -> dict[str, Any]:
         """The documented JSON object (docs/cli-json.md); plain types, no NaN."""
         ranking, verification = self.ranking, self.verification
+        kept: dict[str, Any] | None = None
+        if self.kept is not None:
+            points = self.kept_points()
+            kept = {
+                f"{rate:g}": asdict(points[rate]) if rate in points else None for rate in CALIBRATED_RATES
+            }
         shape = {
             "protocol": self.plan.name,
             "cameras": self.plan.use_cameras,
@@ -185,12 +180,7 @@ class EvaluationReport:
             "queries": ranking.queries,
             "gallery": ranking.gallery,
             "invalid_queries": ranking.invalid_queries,
-            "rank1": ranking.rank1,
-            "rank5": ranking.rank5,
-            "rank10": ranking.rank10,
-            "mAP": ranking.mAP,
-            "mAP_trapezoid": ranking.mAP_trapezoid,
-            "mINP": ranking.mINP,
+            **ranking.to_json(),
             "verification": {
                 "auc": verification.auc,
                 "eer": verification.eer,
@@ -218,7 +208,7 @@ class EvaluationReport:
             "quantised": [one.to_json() for one in self.quantised],
             "calibration": None if self.calibration is None else self.calibration.to_json(),
             "calibrated_in": self.calibrated_place or None,
-            "kept_calibration": None if self.kept is None else _by_rate(self.kept_points()),
+            "kept_calibration": kept,
             "depth": self.depth,
             "model": self.model,
             "model_name": self.model_name,
@@ -231,11 +221,6 @@ class EvaluationReport:
         }
         without_nan: dict[str, Any] = _without_nan(shape)
         return without_nan
-
-
-def _by_rate(points: dict[float, OperatingPoint]) -> dict[str, Any]:
-    """A point, or null, for each of the rates that are shown."""
-    return {f"{rate:g}": asdict(points[rate]) if rate in points else None for rate in CALIBRATED_RATES}
 
 
 def _without_nan(value: Any) -> Any:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from siamese_search.datasets.layouts import Dataset
 from siamese_search.datasets.splits import RESERVED_IDENTITIES, read_identity_list
-from siamese_search.errors import BundleError, DataError, UsageError, printable
+from siamese_search.errors import BundleError, DataError, UsageError, listed, printable
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 
 RUNS = "runs"
@@ -137,7 +137,9 @@ def select_identities(
     if wanted is None:
         if not held:
             return None, everyone
-        if not _same_data(subject, held, known):
+        # A run remembers the place. A bundle that was moved away from it does not: then every held-out identity, and
+        # others too, must be in the data.
+        if not (subject.is_own_data if subject.trained_on is not None else held < known):
             return None, f"{everyone} (data that the model was not trained on)"
         wanted = "heldout"
     if wanted == "all":
@@ -149,14 +151,12 @@ def select_identities(
             )
         return _checked(held, known, dataset), f"the {len(held)} identities that training held out"
     if isinstance(wanted, (str, os.PathLike)):
-        listed = read_identity_list(Path(wanted))
-        text = (
-            f"the {len(listed)} identities listed in {printable(wanted)}{_seen(subject.bundle, set(listed))}"
-        )
-        return _checked(listed, known, dataset), text
-    return _checked(
-        wanted, known, dataset
-    ), f"{len(set(wanted))} identities{_seen(subject.bundle, set(wanted))}"
+        ids = set(read_identity_list(Path(wanted)))
+        text = f"the {len(ids)} identities listed in {printable(wanted)}"
+    else:
+        ids = set(wanted)
+        text = f"{len(ids)} identities"
+    return _checked(ids, known, dataset), text + _seen(subject.bundle, ids)
 
 
 def seen_warning(
@@ -211,21 +211,11 @@ def _source_names(bundle: Bundle) -> list[str]:
         return []
 
 
-def _same_data(subject: Subject, held: set[str], known: set[str]) -> bool:
-    """Whether the data is what the model was trained on.
-
-    A run remembers the place. A bundle that was moved away from it does not: then every held-out identity,
-    and others too, must be in the data.
-    """
-    return subject.is_own_data if subject.trained_on is not None else held < known
-
-
-def _checked(ids: Sequence[str] | set[str], known: set[str], dataset: Dataset) -> frozenset[str]:
-    absent = sorted(set(ids) - known)
+def _checked(ids: set[str], known: set[str], dataset: Dataset) -> frozenset[str]:
+    absent = sorted(ids - known)
     if absent:
-        shown = ", ".join(printable(name) for name in absent[:3]) + (", …" if len(absent) > 3 else "")
         raise DataError(
-            f"{len(absent)} of {len(set(ids))} identities have no images in {printable(dataset.root)}: {shown};"
+            f"{len(absent)} of {len(ids)} identities have no images in {printable(dataset.root)}: {listed(absent)};"
             " mend the list, or evaluate all with --identities all"
         )
     return frozenset(ids) | RESERVED_IDENTITIES

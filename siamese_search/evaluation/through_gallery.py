@@ -1,10 +1,16 @@
-"""Rankings as the database gives them: fetched deep enough, excluded from after fetching, measured."""
+"""Rankings as the database gives them: fetched deep enough, excluded from after fetching, measured.
+
+Also what it costs to search in a quantised copy of the vectors (8, 4 or 1 bits a number), as searches see it.
+"""
 
 from __future__ import annotations
 
+import tempfile
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +18,9 @@ from numpy.typing import NDArray
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.retrieval import HitMetrics, RankingMetrics, metrics_from_hit_ranks, summarise
 from siamese_search.gallery.checks import recall_under
-from siamese_search.gallery.contract import Gallery
+from siamese_search.gallery.contract import Gallery, ModelRef, Payload
 from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.storage import Storage
 from siamese_search.retrieval.ranking import GROWTH, until_enough
 
 #: Fewest results fetched per query.
@@ -95,7 +102,7 @@ def rank_through(
     until_enough(depths.tolist(), ask, more)
     if progress is not None:
         progress(done, count)
-    metrics = summarise(per_query, matches, gallery=len(plan.gallery))
+    metrics = summarise(per_query, gallery=len(plan.gallery))
     return DatabaseRanking(metrics, top, found / wanted if wanted else float("nan"))
 
 
@@ -143,3 +150,97 @@ def _recalled(answer: NDArray[np.int64], exact: NDArray[np.float32], most: int) 
         return 0, 0
     bound = np.partition(exact, exact.size - wanted)[exact.size - wanted] - _TIE
     return int((exact[answer[:wanted]] >= bound).sum()), wanted
+
+
+#: Results fetched per query where nobody says how many. A search for a whole gallery would never use the copy.
+DEPTH = 100
+
+_UPSERT_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Quantised:
+    """Figures of one way to quantise, beside those of the vectors as they are; both from the database.
+
+    rank1, mAP and their ``exact_`` counterparts: over the first ``depth`` results of each query, so that mAP is
+    mAP@depth. recall: share of the exact ten nearest that a search for ten results finds.
+    """
+
+    quantisation: str
+    depth: int
+    rank1: float
+    mAP: float  # noqa: N815 - the field's name
+    exact_rank1: float
+    exact_mAP: float  # noqa: N815
+    recall: float
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "quantisation": self.quantisation,
+            "depth": self.depth,
+            "rank1": self.rank1,
+            "mAP": self.mAP,
+            "exact": {"rank1": self.exact_rank1, "mAP": self.exact_mAP},
+            "recall": self.recall,
+        }
+
+
+def measure_quantised(
+    kinds: Sequence[str],
+    plan: Protocol,
+    query_vectors: NDArray[np.float32],
+    gallery_vectors: NDArray[np.float32],
+    depth: int | None = None,
+) -> list[Quantised]:
+    """Rank the plan through a temporary gallery of each kind, and through one that is not quantised.
+
+    kinds: of :data:`siamese_search.gallery.storage.QUANTISATIONS`, ``none`` aside. query_vectors: float32 [q, d], rows
+    as ``plan.queries``; gallery_vectors: float32 [g, d], rows as ``plan.gallery``, unit length. depth: results fetched
+    per query, :data:`DEPTH` by default. Each gallery is optimised as ``sss optimise`` would: from some size on it is
+    compact, and from a larger one on it has an index, whose losses are part of the figures then.
+    """
+    if not kinds:
+        return []
+    most = DEPTH if depth is None else depth
+
+    def ranked(kind: str, *depths: int) -> list[DatabaseRanking]:
+        model = ModelRef("quantised", int(gallery_vectors.shape[1]))
+        with temporary_gallery(model, Storage(quantisation=kind)) as gallery:
+            places = fill(gallery, gallery_vectors, [{}] * len(gallery_vectors))
+            gallery.optimise()
+            return [
+                rank_through(gallery, plan, query_vectors, gallery_vectors, places, depth=one)
+                for one in depths
+            ]
+
+    exact = ranked("none", most)[0].metrics
+    found: list[Quantised] = []
+    for kind in dict.fromkeys(kinds):
+        own, nearest = ranked(kind, most, TOP)
+        figures = own.metrics.rank1, own.metrics.mAP, exact.rank1, exact.mAP
+        found.append(Quantised(kind, most, *figures, nearest.recall))
+    return found
+
+
+@contextmanager
+def temporary_gallery(model: ModelRef, storage: Storage | None = None) -> Iterator[Gallery]:
+    """An empty embedded gallery that is gone afterwards."""
+    from siamese_search.gallery import open_gallery
+
+    with (
+        tempfile.TemporaryDirectory(prefix="sss-evaluate-") as store,
+        open_gallery(store, "evaluation", model=model, create=True, mode="w", storage=storage) as opened,
+    ):
+        yield opened
+
+
+def fill(gallery: Gallery, vectors: NDArray[np.float32], payloads: Sequence[Payload]) -> dict[str, int]:
+    """Write these vectors, float32 [n, d]; each point's id and its place among them.
+
+    Ids ascend with the place: so the database's order of ties is the order of the exact ranking.
+    """
+    ids = [str(uuid.UUID(int=place + 1)) for place in range(len(vectors))]
+    for start in range(0, len(ids), _UPSERT_BATCH):
+        part = slice(start, start + _UPSERT_BATCH)
+        gallery.upsert(ids[part], vectors[part], payloads[part])
+    return {point: place for place, point in enumerate(ids)}

@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.evaluation.labels import JUNK, Labels
+from siamese_search.evaluation.protocol import JUNK, Labels
 
 #: Bins per unit of score; index = floor(score · SCALE) + SCALE, the last bin holds scores of 1 and above.
 SCALE = 1 << 19
@@ -129,32 +129,24 @@ class PairScores:
         """
         if not 0 < rate <= 1:
             raise ValueError(f"a false accept rate lies in (0, 1], not {rate}")
-        genuine, impostor = self.genuine_pairs, self.impostor_pairs
-        allowed = int(rate * impostor * (1 + 1e-12))  # 0.07 · 100 must be 7, whatever its last bit says
-        if not genuine or allowed < 1:
+        # 0.07 · 100 must be 7, whatever its last bit says.
+        allowed = int(rate * self.impostor_pairs * (1 + 1e-12))
+        if not self.genuine_pairs or allowed < 1:
             return None
-        accepted_genuine, accepted_impostor = self._accepted
-        edge = int(np.argmax(accepted_impostor <= allowed))  # counts fall, so this is the lowest edge
-        return OperatingPoint(
-            threshold=_edge(edge),
-            false_accept_rate=float(accepted_impostor[edge] / impostor),
-            true_accept_rate=float(accepted_genuine[edge] / genuine),
-            false_accepts=int(accepted_impostor[edge]),
-        )
+        # Counts fall, so this is the lowest edge.
+        return self._at(int(np.argmax(self._accepted[1] <= allowed)))
 
     def at_threshold(self, threshold: float) -> OperatingPoint | None:
         """What accepting ``score >= threshold`` does; the threshold is moved up to the next bin edge."""
-        genuine, impostor = self.genuine_pairs, self.impostor_pairs
-        if not genuine or not impostor:
+        if not self.genuine_pairs or not self.impostor_pairs:
             return None
-        edge = int(np.clip(np.ceil(threshold * SCALE) + SCALE, 0, BINS))
-        accepted_genuine, accepted_impostor = self._accepted
-        return OperatingPoint(
-            _edge(edge),
-            float(accepted_impostor[edge] / impostor),
-            float(accepted_genuine[edge] / genuine),
-            int(accepted_impostor[edge]),
-        )
+        return self._at(int(np.clip(np.ceil(threshold * SCALE) + SCALE, 0, BINS)))
+
+    def _at(self, edge: int) -> OperatingPoint:
+        """What accepting scores from this bin edge on does."""
+        genuine, impostor = (int(accepted[edge]) for accepted in self._accepted)
+        rates = impostor / self.impostor_pairs, genuine / self.genuine_pairs
+        return OperatingPoint((edge - SCALE) / SCALE, *rates, impostor)
 
     def roc(self, points: int | None = 1000) -> RocCurve:
         """The ROC curve from (0, 0) to (1, 1); empty without genuine or impostor pairs.
@@ -291,10 +283,6 @@ def _histograms(
 def _tail(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """How many lie at or above each bin edge, int64 [BINS + 1]."""
     return np.concatenate((np.cumsum(counts[::-1])[::-1], [0])).astype(np.int64)
-
-
-def _edge(index: int) -> float:
-    return (index - SCALE) / SCALE
 
 
 def _thin(far: NDArray[np.float64], tar: NDArray[np.float64], points: int) -> NDArray[np.int64]:

@@ -24,16 +24,9 @@ from siamese_search.model.centres import Centres
 
 #: torch's names of safetensors' types.
 _DTYPES = {
-    **{
-        "F64": "float64",
-        "F32": "float32",
-        "F16": "float16",
-        "BF16": "bfloat16",
-        "BOOL": "bool",
-        "U8": "uint8",
-    },
-    **{"I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8"},
-}
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool", "U8": "uint8",
+    "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
+}  # fmt: skip
 
 #: Of ONNX's protocol buffers: field by field, the message that is in it. Only these can hold a tensor.
 _MESSAGES: dict[str, dict[int, str]] = {
@@ -50,9 +43,10 @@ _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 
 
 def weights_fingerprint(data: bytes, network: Mapping[str, Any]) -> str:
-    """What :func:`siamese_search.model.weights_file.fingerprint_of` says of these safetensors, without torch.
+    """sha256 over weights and preprocessing, hex: the same network and input give the same fingerprint.
 
-    network: the description in model.json. Raises ValueError for what is no such file.
+    data: safetensors, read without torch. network: the description in model.json. Raises ValueError for what is no such
+    file.
     """
     try:
         start = 8 + struct.unpack_from("<Q", data)[0]

@@ -1,10 +1,17 @@
 """The APN network: a backbone (timm's, or the small ``simple_cnn``), pooled, and a linear embedding.
 
 One network embeds anchor, positive and negative alike ("Siamese"): there is a single set of weights.
+
+The mean and the deviation of the channels of early maps hold a camera: its light, contrast and colours. Batch
+normalisation takes away those of the cameras that were trained on; a share of the image's own takes away some of what
+any other camera adds. Instance normalisation alone would take what tells people apart too (Pan et al., "Two at Once:
+IBN-Net", ECCV 2018). Statistics are mixed as by You et al., "Test-time Batch Statistics Calibration for Covariate
+Shift", 2021, whose batch is here one image: an embedding never depends on its neighbours.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -14,8 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from siamese_search.errors import UsageError
-from siamese_search.model import simple_cnn
-from siamese_search.model.stages import mix_statistics
+
+#: The small classic network: for grey faces and signatures.
+SIMPLE_CNN = "simple_cnn"
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -51,8 +59,8 @@ class NetworkSpec:
 
 def normalisation(backbone: str) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """(mean, std) of RGB in 0–1 that a new network of this backbone is built with."""
-    if backbone == simple_cnn.NAME:
-        return simple_cnn.MEAN, simple_cnn.STD
+    if backbone == SIMPLE_CNN:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)  # pixels go in as 0–1
     usual = timm.get_pretrained_cfg(backbone)
     return (usual.mean, usual.std) if usual else (IMAGENET_MEAN, IMAGENET_STD)
 
@@ -137,7 +145,7 @@ class DeployNetwork(nn.Module):
 
 
 def _create_pool(spec: NetworkSpec) -> nn.Module:
-    if spec.backbone == simple_cnn.NAME:
+    if spec.backbone == SIMPLE_CNN:
         if spec.pool != "avg":
             raise UsageError(
                 f"--pool {spec.pool}: {spec.backbone} ends in fully connected layers, leave out --pool"
@@ -147,8 +155,8 @@ def _create_pool(spec: NetworkSpec) -> nn.Module:
 
 
 def _create_backbone(spec: NetworkSpec) -> Any:
-    if spec.backbone == simple_cnn.NAME:
-        return simple_cnn.SimpleCNN(spec.height, spec.width)
+    if spec.backbone == SIMPLE_CNN:
+        return SimpleCNN(spec.height, spec.width)
     if not timm.is_model(spec.backbone):
         near = ", ".join(timm.list_models(f"*{spec.backbone[:6]}*")[:5]) or "efficientnet_b0"
         raise UsageError(f"unknown backbone {spec.backbone!r}: timm has no such model; near it: {near}")
@@ -170,3 +178,145 @@ def _undo_last_stride(backbone: nn.Module) -> None:
         # A residual's projection: its main branch holds a second strided convolution of the same block.
         strided[-2].stride = (1, 1)
     last.stride = (1, 1)
+
+
+#: Beyond this many weights the first fully connected layer is surely a mistake.
+_MAX_WEIGHTS = 250_000_000
+
+_HIDDEN = 500
+
+
+class SimpleCNN(nn.Module):
+    """[N, 3, H, W] → [N, 500]. Raises UsageError where the input size makes it absurdly large.
+
+    Three blocks of reflection padding, 3×3 convolution (4, 8, 8 channels), ReLU and batch norm at full resolution, then
+    fully connected layers 500-500. The first of these sees every pixel, so the weights belong to one input size: at
+    100×100 it holds 40 million of them.
+    """
+
+    num_features = _HIDDEN
+    grey: Tensor
+
+    def __init__(self, height: int, width: int) -> None:
+        super().__init__()
+        weights = 8 * height * width * _HIDDEN
+        if weights > _MAX_WEIGHTS:
+            raise UsageError(
+                f"--backbone {SIMPLE_CNN}: {height}×{width} would need {weights / 1e6:.0f} million weights in a layer;"
+                " choose a smaller --height and --width (100×100 is usual) or another backbone"
+            )
+        # ITU-R 601 luma, as Pillow converts to mode L. No state: it is the same in every network.
+        luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+        self.register_buffer("grey", luma, persistent=False)
+        self.blocks = nn.Sequential(*_block(1, 4), *_block(4, 8), *_block(8, 8))
+        self.head = nn.Sequential(
+            nn.Linear(8 * height * width, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, _HIDDEN), nn.ReLU()
+        )
+
+    def forward_features(self, images: Tensor) -> Tensor:
+        grey = (images * self.grey).sum(1, keepdim=True)
+        features: Tensor = self.head(self.blocks(grey).flatten(1))
+        return features
+
+
+def _block(inputs: int, outputs: int) -> list[nn.Module]:
+    return [nn.ReflectionPad2d(1), nn.Conv2d(inputs, outputs, 3), nn.ReLU(), nn.BatchNorm2d(outputs)]
+
+
+def stages(backbone: nn.Module) -> list[nn.Module]:
+    """What follows the stem, in order; empty for a backbone without ``blocks`` or ``layer1`` …"""
+    blocks = getattr(backbone, "blocks", None)
+    if isinstance(blocks, nn.Sequential):
+        return list(blocks)
+    return [
+        layer for i in range(1, 5) if isinstance(layer := getattr(backbone, f"layer{i}", None), nn.Module)
+    ]
+
+
+def first_parts(backbone: nn.Module, count: int, option: str) -> list[nn.Module]:
+    """The modules of the first ``count`` parts, the stem among them.
+
+    option: what asked for them. Raises UsageError for a backbone with fewer parts.
+    """
+    found = stages(backbone)
+    if count > len(found):
+        raise UsageError(f"{option}: {count} is too many, this backbone has a stem and {len(found)} stages")
+    names = [name for name, _ in backbone.named_children()]
+    before = names[: names.index("blocks" if "blocks" in names else "layer1")]
+    stem = [module for name in before for module in backbone.get_submodule(name).modules()]
+    return stem + [module for stage in found[: count - 1] for module in stage.modules()]
+
+
+#: Parts whose statistics are mixed: what is left of a camera later is small, and so are the maps.
+PARTS = 2
+#: Rows of a map that its statistics are taken from, at least: all pixels would cost as much as the convolutions.
+_ROWS = 32
+
+
+class _Mixed(nn.BatchNorm2d):
+    """A 2-D batch normalisation whose mean and variance are partly those of each image; the same state."""
+
+    share: float
+
+    def mixed(self, x: Tensor) -> Tensor:
+        """float [n, c, h, w] → float [n, c, h, w], scaled and shifted by channel."""
+        step = max(1, x.shape[2] // _ROWS)
+        seen = x[:, :, ::step, ::step]
+        own_var, own_mean = torch.var_mean(seen, dim=(2, 3), correction=0)
+        mean, var = self._usual(own_mean, own_var, seen[:, 0].numel())
+        mean = torch.lerp(mean, own_mean, self.share)
+        scale = self.weight * torch.rsqrt(torch.lerp(var, own_var, self.share) + self.eps)
+        shift = self.bias - mean * scale
+        return x * scale[:, :, None, None] + shift[:, :, None, None]
+
+    def _usual(self, own_mean: Tensor, own_var: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """(mean, variance), [n, c] each: of the batch in training, which moves the running ones; else the running.
+
+        own_mean, own_var: of each image, [n, c]. count: of the values of a channel that they are made of.
+        """
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        mean, var = self.running_mean, self.running_var
+        if self.training:
+            mean = own_mean.mean(0)
+            var = own_var.mean(0) + own_mean.var(0, correction=0)  # within the images and between them
+            with torch.no_grad():
+                assert self.num_batches_tracked is not None
+                self.num_batches_tracked.add_(1)
+                momentum = 1.0 / self.num_batches_tracked if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+                self.running_var.lerp_(
+                    (var * (count / max(count - 1, 1))).to(self.running_var.dtype), momentum
+                )
+        return mean.expand_as(own_mean), var.expand_as(own_var)
+
+
+class _MixedPlain(_Mixed):
+    """Takes the place of ``nn.BatchNorm2d``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mixed(x)
+
+
+class _MixedAct(_Mixed):
+    """Takes the place of timm's ``BatchNormAct2d``, which holds the activation too."""
+
+    drop: Callable[[Tensor], Tensor]
+    act: Callable[[Tensor], Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.drop(self.mixed(x)))
+
+
+def mix_statistics(backbone: nn.Module, share: float) -> None:
+    """Let the batch normalisations of the first :data:`PARTS` parts use ``share`` of each image's own statistics.
+
+    Names and state stay those of the backbone. Raises UsageError for a backbone without them.
+    """
+    found = first_parts(backbone, PARTS, "--instance-mix") if stages(backbone) else []
+    norms: list[Any] = [module for module in found if isinstance(module, nn.BatchNorm2d)]
+    if not norms:
+        raise UsageError("--instance-mix: the first stages of this backbone have no batch normalisation")
+    for norm in norms:
+        norm.__class__ = _MixedAct if hasattr(norm, "act") else _MixedPlain
+        norm.share = share

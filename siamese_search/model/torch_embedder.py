@@ -54,8 +54,7 @@ class TorchEmbedder:
                 if isinstance(module, nn.Conv2d | nn.Linear):
                     module.to(self._dtype)
         self._network = network
-        self._mean = torch.tensor(network.spec.mean, device=self.device) * 255.0
-        self._std = torch.tensor(network.spec.std, device=self.device) * 255.0
+        self._constants = network.constants(self.device)  # from the host, which a graph cannot record
         self._copies: Any = torch.cuda.Stream(self.device) if self._cuda else None  # type: ignore[no-untyped-call]
         self._size = 0
         self._slots: list[_Slot] = []
@@ -111,9 +110,8 @@ class TorchEmbedder:
             self._run = self._recorded()
 
     def _forward(self, pixels: Tensor) -> Tensor:
-        """uint8 [N, H, W, 3] on the device → float32 [N, dim]. As APNNetwork.normalise, whose constants come from
-        the host, which a graph cannot record."""
-        images = ((pixels.float() - self._mean) / self._std).permute(0, 3, 1, 2)
+        """uint8 [N, H, W, 3] on the device → float32 [N, dim]."""
+        images = self._network.normalise(pixels, self._constants)
         with torch.autocast(self.device.type, self._dtype, enabled=self._half):
             vectors: Tensor = self._network.embed(images)
         return vectors

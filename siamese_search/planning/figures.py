@@ -22,6 +22,9 @@ _PAYLOAD = "benchmarks/million.py (the payload of its points, as compact JSON)"
 
 # --- time ---------------------------------------------------------------------------------------------------------
 _INGEST = "benchmarks/ingest.py (results/ingest-256x128.json)"
+_WALK = "benchmarks/reingest.py (results/reingest.json)"
+_GALLERY = "benchmarks/gallery.py (results/gallery.json)"
+_SERVER = "benchmarks/server.py (results/server.json)"
 
 #: No plan is for more: a quadrillion.
 LARGEST = 10**15
@@ -105,23 +108,10 @@ LOG_SEGMENT = int(
 EMBEDDED_FIXED = _figure("embedded_fixed", 0.2e6, "bytes of a gallery without points", _PLAN)
 WORKER_RATE = _figure("worker_rate", 157.0, "images per second, a worker on 2 CPU cores at 256×128", _INGEST)
 EMBED_MS = _figure("embed", 12.3, "ms of one core to decode and embed an image on the CPU", _INGEST)
-WALK_RATE = _figure(
-    "walk",
-    22_041.0,
-    "files per second that one process finds and looks up",
-    "benchmarks/reingest.py (results/reingest.json)",
-)
-EMBEDDED_WRITES = _figure(
-    "embedded_writes",
-    12_683.0,
-    "points per second into a directory store",
-    "benchmarks/gallery.py (results/gallery.json)",
-)
+WALK_RATE = _figure("walk", 22_041.0, "files per second that one process finds and looks up", _WALK)
+EMBEDDED_WRITES = _figure("embedded_writes", 12_683.0, "points per second into a directory store", _GALLERY)
 SERVER_WRITES = _figure(
-    "server_writes",
-    24_273.0,
-    "points per second that a client can send, whatever the server",
-    "benchmarks/server.py (results/server.json)",
+    "server_writes", 24_273.0, "points per second that a client can send, whatever the server", _SERVER
 )
 SEARCH_MS = _figure("search", 1.2, "ms of one core for 10 results with payloads, besides the scan", _PLAN)
 #: ns of one core to score a vector of 512 dimensions in a scan, by the format that is searched.

@@ -238,11 +238,10 @@ class Plan:
             "images": asked.images,
             "dim": asked.dim,
             "storage": asked.storage.to_json(),
-            "replicas": asked.replicas,
-            "node_ram": asked.node_ram,
-            "node_cores": asked.node_cores,
-            "payload_bytes": asked.payload_bytes,
-            "m": asked.m,
+            **{
+                name: getattr(asked, name)
+                for name in ("replicas", "node_ram", "node_cores", "payload_bytes", "m")
+            },
             "server": [self._row_json(row) for row in self.rows],
             "rule_of_thumb_ram": round(rule_of_thumb(asked.images, asked.dim, replicas=asked.replicas)),
             "settings": self.server_settings,
@@ -274,7 +273,10 @@ class Plan:
                 "peak_ram": round(2 * ram),
                 "peak_disk_per_node": round(2 * disk / chosen.topology.nodes),
             },
-            "query": {name: _rounded(value) for name, value in asdict(self.query).items()},
+            "query": {
+                name: round(value, 3) if isinstance(value, float) else value
+                for name, value in asdict(self.query).items()
+            },
             "figures": [asdict(figure) for figure in figures.ALL.values()],
         }
 
@@ -288,14 +290,7 @@ class Plan:
             "bound_by": row.topology.bound_by,
             "shards": row.topology.shards,
             "points_per_shard": round(self.question.images / row.topology.shards),
-            "parts": {
-                "vectors": round(row.size.vectors),
-                "quantised": round(row.size.quantised),
-                "graph": round(row.size.graph),
-                "payloads": round(row.size.payloads),
-                "payload_indexes": round(row.size.payload_indexes),
-                "ids": round(row.size.ids),
-            },
+            "parts": row.size.rounded(),
         }
 
 
@@ -303,11 +298,8 @@ def plan(question: Question) -> Plan:
     """Answer it. Pure arithmetic: nothing is opened, measured or asked."""
     asked = question
     choices = [*CHOICES, *([asked.storage] if asked.storage not in CHOICES else [])]
-    order = {
-        storage: (VECTORS.index(storage.vectors), QUANTISATIONS.index(storage.quantisation))
-        for storage in choices
-    }
-    rows = tuple(_row(asked, storage) for storage in sorted(choices, key=lambda one: order[one]))
+    choices.sort(key=lambda one: (VECTORS.index(one.vectors), QUANTISATIONS.index(one.quantisation)))
+    rows = tuple(_row(asked, storage) for storage in choices)
     chosen = next(row for row in rows if row.size.storage == asked.storage)
     shards, nodes = chosen.topology.shards, chosen.topology.nodes
     embedded = embedded_size(asked.images, asked.dim, asked.storage, payload_bytes=asked.payload_bytes)
@@ -338,16 +330,6 @@ def plan(question: Question) -> Plan:
 
 
 def _row(asked: Question, storage: Storage) -> Row:
-    size = cluster_size(
-        asked.images,
-        asked.dim,
-        storage,
-        replicas=asked.replicas,
-        payload_bytes=asked.payload_bytes,
-        m=asked.m,
-    )
+    of = {"replicas": asked.replicas, "payload_bytes": asked.payload_bytes, "m": asked.m}
+    size = cluster_size(asked.images, asked.dim, storage, **of)
     return Row(size, topology(asked.images, size.ram, replicas=asked.replicas, node_ram=asked.node_ram))
-
-
-def _rounded(value: float) -> float:
-    return round(value, 3) if isinstance(value, float) else value

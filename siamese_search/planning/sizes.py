@@ -7,48 +7,52 @@ Capacity Planning; what stays in memory is what this project's collections keep 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from siamese_search.gallery.storage import COMPACT_FROM, Storage, pays_index
 from siamese_search.planning import figures
 from siamese_search.settings import MOST_SHARDS
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedSize:
-    """Bytes on disk, part by part. ``optimised``: after ``sss optimise``; ``indexed``: with a graph."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """Bytes, part by part."""
 
-    optimised: bool
-    indexed: bool
     vectors: float
     quantised: float
     graph: float
     payloads: float
     payload_indexes: float
     ids: float
+
+    @property
+    def whole(self) -> float:
+        return float(sum(getattr(self, part.name) for part in fields(_Parts)))
+
+    def rounded(self) -> dict[str, int]:
+        """The parts by name, in whole bytes."""
+        return {part.name: round(getattr(self, part.name)) for part in fields(_Parts)}
+
+    @property
+    def resident(self) -> float:
+        """What a search reads: all but the payloads and, beside a quantised copy, the vectors.
+
+        The estimate that ``sss info`` makes from the files (:func:`siamese_search.gallery.edge.footprint.measure`).
+        """
+        return (self.quantised or self.vectors) + self.graph + self.payload_indexes + self.ids
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedSize(_Parts):
+    """On disk. ``optimised``: after ``sss optimise``; ``indexed``: with a graph."""
+
+    optimised: bool
+    indexed: bool
     log: float
 
     @property
     def disk(self) -> float:
-        return (
-            self.vectors
-            + self.quantised
-            + self.graph
-            + self.payloads
-            + self.payload_indexes
-            + self.ids
-            + self.log
-            + figures.EMBEDDED_FIXED
-        )
-
-    @property
-    def resident(self) -> float:
-        """What a search reads: all but the payloads, the log and, beside a quantised copy, the vectors.
-
-        The estimate that ``sss info`` makes from the files (:func:`siamese_search.gallery.edge.footprint.measure`).
-        """
-        searched = self.quantised or self.vectors
-        return searched + self.graph + self.payload_indexes + self.ids
+        return self.whole + self.log + figures.EMBEDDED_FIXED
 
 
 def embedded_size(
@@ -76,9 +80,7 @@ def embedded_size(
     written = images * (dim * figures.LOG_BYTES[storage.vectors] + payload_bytes)
     extra = figures.EMBEDDED_QUANTISED_EXTRA[storage.quantisation]
     width = figures.QUANTISED_BYTES[storage.quantisation]
-    share = indexed_bytes(payload_bytes) / indexed_bytes(
-        figures.PAYLOAD_BYTES
-    )  # of an ingest without metadata
+    usual = indexed_bytes(figures.PAYLOAD_BYTES)  # of an ingest without metadata
     blocks = math.ceil(payload_bytes / figures.PAYLOAD_BLOCK) * figures.PAYLOAD_BLOCK
     return EmbeddedSize(
         optimised=optimised,
@@ -87,7 +89,10 @@ def embedded_size(
         quantised=images * (dim * width + extra),
         graph=images * figures.EMBEDDED_GRAPH_BYTES if indexed else 0.0,
         payloads=images * (blocks + figures.PAYLOAD_TRACKER),
-        payload_indexes=images * figures.EMBEDDED_INDEX_BYTES[optimised] * share,
+        payload_indexes=images
+        * figures.EMBEDDED_INDEX_BYTES[optimised]
+        * indexed_bytes(payload_bytes)
+        / usual,
         ids=images * figures.EMBEDDED_ID_BYTES[optimised],
         log=written if written < figures.LOG_SEGMENT else figures.LOG_SEGMENT + written % figures.LOG_SEGMENT,
     )
@@ -98,29 +103,21 @@ def indexed_bytes(payload_bytes: float) -> float:
     return max(payload_bytes - figures.UNINDEXED_BYTES, payload_bytes / 4)
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterSize:
-    """Bytes of all replicas together, part by part, without headroom."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterSize(_Parts):
+    """Of all replicas together, without headroom."""
 
     storage: Storage
-    vectors: float
-    quantised: float
-    graph: float
-    payloads: float
-    payload_indexes: float
-    ids: float
 
     @property
     def ram(self) -> float:
         """To plan for, headroom included. Beside a quantised copy the vectors are on disk (``on_disk = true``)."""
-        searched = self.quantised or self.vectors
-        return (searched + self.graph + self.payload_indexes + self.ids) * figures.HEADROOM
+        return self.resident * figures.HEADROOM
 
     @property
     def disk(self) -> float:
         """To plan for, headroom included."""
-        parts = self.vectors + self.quantised + self.graph + self.payloads + self.payload_indexes + self.ids
-        return parts * figures.HEADROOM
+        return self.whole * figures.HEADROOM
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,8 +18,8 @@ from siamese_search._version import __version__
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.datasets.splits import RESERVED_IDENTITIES
 from siamese_search.evaluation.findings import BadQuery, camera_pairs, worst_identities, worst_queries
-from siamese_search.evaluation.open_set import RATES
 from siamese_search.evaluation.report import EvaluationReport
+from siamese_search.evaluation.retrieval import RATES
 from siamese_search.evaluation.verification import FALSE_ACCEPT_RATES
 from siamese_search.model.calibration import Calibration
 from siamese_search.render.canvas import writing

@@ -13,8 +13,9 @@ from matplotlib.ticker import NullLocator
 
 from siamese_search.errors import printable
 from siamese_search.render.curves import BAD, DIFFERENT, FAINT, GRID, SAME, picture, roc_axes, say
+from siamese_search.training.config import flag
 from siamese_search.training.data import as_paths
-from siamese_search.training.sweep.grid import Value, flag, label, text
+from siamese_search.training.sweep.grid import Value, label, text
 from siamese_search.training.sweep.record import Sweep, SweepRun
 
 #: More runs than this are too many to tell apart: the others' curves are grey and stand in no legend.

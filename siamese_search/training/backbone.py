@@ -1,4 +1,4 @@
-"""What makes training a backbone cheaper: frozen first parts, and no taps of convolutions that only meet padding.
+"""What training does to a backbone: frozen first parts, no taps of convolutions that only meet padding, mixed styles.
 
 The first parts work on the largest maps: without their backward pass EfficientNet-B0 trains in 0.6 of the time at
 128×64, and what they hold after ImageNet, edges and colours, is what people and other objects share.
@@ -6,15 +6,27 @@ The first parts work on the largest maps: without their backward pass EfficientN
 On a feature map 4×2 a 5×5 kernel reaches past both sides from every pixel, so its outer columns multiply zeros. The
 gradient of such a convolution takes oneDNN thirty times as long as that of the 3×3 beside it: EfficientNet-B0 at 128×64
 trains a fifth faster with its kernels trimmed.
+
+MixStyle shows it other cameras in its middle (Zhou et al., "Domain Generalization with MixStyle", ICLR 2021): the mean
+and deviation of the channels of early maps hold the style of an image. Mixed with those of another image of the batch,
+they teach the rest of the network to do without them. Nothing of it is left after training.
+
+On CUDA forward and backward pass are replayed as graphs, not launched kernel by kernel. A recorded graph has one shape
+and one place in memory, so what changes from step to step (the images, whose styles are mixed) is copied there first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from siamese_search.model.stages import first_parts
+from siamese_search.model.network import APNNetwork, first_parts, stages
+from siamese_search.training.pixels import moved
 
 
 def freeze(backbone: nn.Module, count: int) -> list[nn.Module]:
@@ -69,3 +81,160 @@ def _can_be_trimmed(conv: nn.Conv2d) -> bool:
         and tuple(conv.padding) == half
         and conv.padding_mode == "zeros"
     )
+
+
+#: Of the Beta distribution that the shares are drawn from: most are near 0 or 1.
+_ALPHA = 0.1
+_EPS = 1e-6
+#: Stages of the backbone after which styles are mixed: the first two hold most of the style.
+_STAGES = 2
+
+
+def mix_styles(features: Tensor, partner: Tensor, share: Tensor) -> Tensor:
+    """Features [n, c, h, w] with channel means and deviations moved towards those of other images of the batch.
+
+    partner: int64 [n], whose style is mixed in. share: float [n] of one's own style that stays.
+    Gradients do not flow through the statistics.
+    """
+    detached = features.detach()
+    mean = detached.mean(dim=(2, 3), keepdim=True)
+    deviation = (detached.var(dim=(2, 3), keepdim=True, unbiased=False) + _EPS).sqrt()
+    own = share.to(features.dtype).view(-1, 1, 1, 1)
+    new_mean = own * mean + (1 - own) * mean[partner]
+    new_deviation = own * deviation + (1 - own) * deviation[partner]
+    scale = new_deviation / deviation
+    return features * scale + (new_mean - mean * scale)
+
+
+class MixStyle:
+    """A forward hook that mixes the styles of a share of the training batches.
+
+    Draws come from torch's global generator on the CPU, and the device is not waited for.
+    """
+
+    def __init__(self, probability: float) -> None:
+        self.probability = probability
+        #: Partners and shares to use instead of drawing them: a recorded graph reads always the same memory.
+        self.given: tuple[Tensor, Tensor] | None = None
+
+    def draw(self, n: int) -> tuple[Tensor, Tensor] | None:
+        """Partners, int64 [n], and shares, float32 [n], for a batch; None for one that stays as it is."""
+        if float(torch.rand(())) >= self.probability:
+            return None
+        share = torch.distributions.Beta(_ALPHA, _ALPHA).sample((n,))
+        return torch.randperm(n), share
+
+    def __call__(self, module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        # Of the module itself: the copy that a moving average keeps is in another mode than the trained network.
+        if not module.training:
+            return None
+        if self.given is not None:
+            return mix_styles(output, *self.given)
+        drawn = self.draw(len(output))
+        return None if drawn is None else mix_styles(output, *(moved(t, output.device) for t in drawn))
+
+
+def add_mixstyle(backbone: nn.Module, probability: float) -> int:
+    """Mix styles after the first stages of a timm backbone, in that share of its training batches.
+
+    Returns after how many stages; 0 for a backbone without ``blocks`` or ``layer1`` …, which then stays as it was.
+    """
+    first = stages(backbone)[:_STAGES]
+    for stage in first:
+        stage.register_forward_hook(MixStyle(probability))
+    return len(first)
+
+
+def mixers(backbone: nn.Module) -> list[MixStyle]:
+    """The hooks that :func:`add_mixstyle` has added."""
+    hooks = [hook for module in backbone.modules() for hook in module._forward_hooks.values()]
+    return [hook for hook in hooks if isinstance(hook, MixStyle)]
+
+
+#: False launches every kernel by itself, as where nothing can be recorded.
+RECORD = True
+#: Shapes of batches that are recorded; each holds the memory of a whole step.
+_MOST_SHAPES = 3
+
+Forward = Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+class Passes:
+    """(features, necked) of a batch in training mode, in bf16 on CUDA; recorded there where ``record`` says so.
+
+    The same random numbers as without recording: MixStyle's are drawn by :meth:`__call__` in the order of its stages.
+    """
+
+    def __init__(self, network: APNNetwork, device: torch.device, *, record: bool) -> None:
+        self._network = network
+        self._half = device.type == "cuda"
+        self._device = device
+        self._record = record and RECORD
+        self._recorded: dict[tuple[int, ...], Forward | None] = {}
+        self._mixers = mixers(network.backbone)
+        self._given: dict[int, list[tuple[Tensor, Tensor]]] = {}  # by the size of a batch
+
+    def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        shape = tuple(inputs.shape)
+        if self._record and shape not in self._recorded and len(self._recorded) < _MOST_SHAPES:
+            self._recorded[shape] = self._recording(inputs)
+        run = self._recorded.get(shape)
+        if run is None:
+            with self._autocast():
+                features, necked = self._network(inputs)
+            return features, necked
+        for mixer, (partner, share) in zip(self._mixers, self._given[len(inputs)], strict=True):
+            drawn = mixer.draw(len(inputs)) or (torch.arange(len(inputs)), torch.ones(len(inputs)))
+            partner.copy_(moved(drawn[0], self._device))
+            share.copy_(moved(drawn[1], self._device))
+        return run(inputs)
+
+    def _autocast(self) -> Any:
+        return torch.autocast(
+            self._device.type, torch.bfloat16, enabled=self._half, cache_enabled=not self._record
+        )
+
+    def _recording(self, inputs: Tensor) -> Forward | None:
+        """The passes of a batch of this shape; None where they cannot be recorded. The network stays as it is."""
+        network, n = self._network, len(inputs)
+        buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
+        given = self._given.setdefault(
+            n,
+            [
+                (torch.arange(n, device=self._device), torch.ones(n, device=self._device))
+                for _ in self._mixers
+            ],
+        )
+        for mixer, pair in zip(self._mixers, given, strict=True):
+            mixer.given = pair
+        try:
+            with self._autocast(), torch.backends.cudnn.flags(enabled=True, benchmark=True):
+                return record(_Whole(network), inputs.detach().clone())
+        except (RuntimeError, AssertionError):
+            if self._half:
+                torch.cuda.synchronize(self._device)
+            return None
+        finally:
+            for mixer in self._mixers:
+                mixer.given = None  # only the recording reads it
+            with torch.no_grad():  # the runs before the recording have moved the statistics
+                for name, buffer in network.named_buffers():
+                    buffer.copy_(buffers[name])
+
+
+class _Whole(nn.Module):
+    """Holds the network, so that what is recorded does not take the place of the network's own ``forward``."""
+
+    def __init__(self, network: APNNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        features, necked = self.network(inputs)
+        return features, necked
+
+
+def record(module: nn.Module, inputs: Tensor) -> Forward:
+    """Forward and backward of ``module`` for inputs of this shape as CUDA graphs."""
+    recorded: Forward = torch.cuda.make_graphed_callables(module, (inputs,))  # type: ignore[assignment]
+    return recorded

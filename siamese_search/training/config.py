@@ -1,16 +1,22 @@
-"""Presets: every hyperparameter of a training run in one frozen dataclass; each field is an option."""
+"""Presets: every hyperparameter of a training run in one frozen dataclass; each field is an option. And its stages.
+
+Training small first and finishing large (progressive resizing) is one schedule (Touvron et al., "Fixing the train-test
+resolution discrepancy", 2019): most is learned at half the size, at a quarter of the cost.
+"""
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, Self
 
 from siamese_search.errors import UsageError
 
 
-def hyperparameter(default: Any, text: str) -> Any:
-    """A field that is an option, with its help."""
-    return field(default=default, metadata={"help": text})
+def hyperparameter(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
+    """A field that is an option, with its help and its bounds, both of them allowed."""
+    return field(default=default, metadata={"help": text, "within": (low, high)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +29,9 @@ class TrainConfig:
     backbone: str = hyperparameter(
         "efficientnet_b0", "any timm model name, or simple_cnn (then 100×100, 5-D)"
     )
-    dim: int = hyperparameter(512, "embedding dimension")
-    height: int = hyperparameter(256, "input height in pixels")
-    width: int = hyperparameter(128, "input width in pixels")
+    dim: int = hyperparameter(512, "embedding dimension", 2, 65_536)
+    height: int = hyperparameter(256, "input height in pixels", 8)
+    width: int = hyperparameter(128, "input width in pixels", 8)
     pool: Literal["avg", "gem"] = hyperparameter("avg", "pooling: average or generalised mean")
     neck: Literal["none", "bn"] = hyperparameter("bn", "batch-norm neck before the identity classifier")
     last_stride: Literal[1, 2] = hyperparameter(
@@ -35,99 +41,111 @@ class TrainConfig:
         0.0,
         "share of each image's own statistics in the normalisations of the stem and the first stage;"
         " for other cameras; 0 keeps what the initial weights have",
+        0,
+        1,
     )
 
     # batches
     batches: Literal["pk", "apn", "pairs"] = hyperparameter(
         "pk", "P×K identities, anchor-positive-negative triplets, or pairs with the contrastive loss"
     )
-    batch_size: int = hyperparameter(64, "images per P×K batch, or triplets, or pairs")
-    images_per_identity: int = hyperparameter(4, "K of P×K")
-    epochs: int = hyperparameter(60, "passes over the training images")
+    batch_size: int = hyperparameter(64, "images per P×K batch, or triplets, or pairs", 2)
+    images_per_identity: int = hyperparameter(4, "K of P×K", 2)
+    epochs: int = hyperparameter(60, "passes over the training images", 1)
     sizes: str = hyperparameter(
         "",
         "smaller sizes to begin at, with their epochs, as in 128x64:20+192x96:2; the other epochs are at full size",
     )
 
     # losses
-    margin: float = hyperparameter(0.3, "margin of the triplet or contrastive loss, in Euclidean distance")
+    margin: float = hyperparameter(0.3, "margin of the triplet or contrastive loss, in Euclidean distance", 0)
     soft_margin: bool = hyperparameter(False, "softplus instead of a hinge in the batch-hard triplet loss")
     unit_triplets: bool = hyperparameter(False, "triplet or pair distances between L2-normalised embeddings")
-    triplet_weight: float = hyperparameter(1.0, "weight of the triplet or contrastive loss")
+    triplet_weight: float = hyperparameter(1.0, "weight of the triplet or contrastive loss", 0)
     identity_weight: float = hyperparameter(
-        1.0, "weight of the identity classification loss; 0 switches it off"
+        1.0, "weight of the identity classification loss; 0 switches it off", 0
     )
-    label_smoothing: float = hyperparameter(0.1, "label smoothing of the identity loss")
+    label_smoothing: float = hyperparameter(0.1, "label smoothing of the identity loss", 0, 0.9)
     metric_loss: str = hyperparameter(
         "", "more losses, by their names in pytorch-metric-learning: MultiSimilarityLoss+CircleLoss"
     )
-    metric_weight: float = hyperparameter(1.0, "weight of the losses of --metric-loss")
+    metric_weight: float = hyperparameter(1.0, "weight of the losses of --metric-loss", 0)
     teacher_weight: float = hyperparameter(
-        10.0, "weight of the cosine regression onto the teacher's embedding"
+        10.0, "weight of the cosine regression onto the teacher's embedding", 0
     )
     similarity_weight: float = hyperparameter(
-        10.0, "weight of matching the teacher's in-batch similarity matrix"
+        10.0, "weight of matching the teacher's in-batch similarity matrix", 0
     )
     teacher_views: int = hyperparameter(
         0,
         "augmented views of each image that the teacher is asked about too; they and the plain image take turns",
+        0,
+        64,
     )
 
     view_mix: float = hyperparameter(
         0.0,
         "share of the images of a view whose lower part is another's: people whom only the teacher knows;"
         " without losses of identities",
+        0,
+        1,
     )
 
     # optimisation
     optimizer: Literal["adam", "adamw"] = hyperparameter("adamw", "optimiser")
     lr: float = hyperparameter(1e-3, "peak learning rate")
-    weight_decay: float = hyperparameter(0.02, "weight decay (adamw: decoupled)")
+    weight_decay: float = hyperparameter(0.02, "weight decay (adamw: decoupled)", 0)
     schedule: Literal["constant", "cosine"] = hyperparameter(
         "cosine", "learning-rate schedule after the warm-up"
     )
-    warmup_epochs: float = hyperparameter(2.0, "epochs of linear warm-up")
+    warmup_epochs: float = hyperparameter(2.0, "epochs of linear warm-up", 0)
     restart: float = hyperparameter(
-        0.4, "peak learning rate of every size of --sizes after the first, as a share of --lr"
+        0.4, "peak learning rate of every size of --sizes after the first, as a share of --lr", 0, 1
     )
     probe_epochs: int = hyperparameter(
-        20,
-        "passes that fit new heads to the embeddings of --init BUNDLE before training goes on; 0: none",
+        20, "passes that fit new heads to the embeddings of --init BUNDLE before training goes on; 0: none", 0
     )
     freeze: int = hyperparameter(
-        0, "stages at the beginning of the backbone that are not trained; the stem is the first"
+        0, "stages at the beginning of the backbone that are not trained; the stem is the first", 0
     )
-    grad_clip: float = hyperparameter(5.0, "largest gradient norm; 0 switches clipping off")
+    grad_clip: float = hyperparameter(5.0, "largest gradient norm; 0 switches clipping off", 0)
 
     ema: float = hyperparameter(
-        0.999, "decay of the moving average of the weights that is validated and kept, warmed up; 0: none"
+        0.999,
+        "decay of the moving average of the weights that is validated and kept, warmed up; 0: none",
+        0,
+        0.99999,
     )
 
     # augmentation
-    flip: float = hyperparameter(0.5, "probability of a horizontal flip")
-    crop: float = hyperparameter(0.06, "random crop after padding by this share of the height")
-    erase: float = hyperparameter(0.5, "probability of random erasing")
-    jitter: float = hyperparameter(0.2, "strength of brightness, contrast and saturation jitter")
+    flip: float = hyperparameter(0.5, "probability of a horizontal flip", 0, 1)
+    crop: float = hyperparameter(0.06, "random crop after padding by this share of the height", 0, 0.5)
+    erase: float = hyperparameter(0.5, "probability of random erasing", 0, 1)
+    jitter: float = hyperparameter(0.2, "strength of brightness, contrast and saturation jitter", 0, 0.9)
     zoom: float = hyperparameter(
-        0.0, "tighter and wider boxes: height and width scaled by up to 1 + this share"
+        0.0, "tighter and wider boxes: height and width scaled by up to 1 + this share", 0, 1
     )
-    tint: float = hyperparameter(0.0, "strength of the change of each colour channel, as of another camera")
+    tint: float = hyperparameter(
+        0.0, "strength of the change of each colour channel, as of another camera", 0, 0.9
+    )
     grey: float = hyperparameter(
-        0.0, "probability of losing the colour of a rectangle or, a third of them, of the image"
+        0.0, "probability of losing the colour of a rectangle or, a third of them, of the image", 0, 1
     )
-    blur: float = hyperparameter(0.0, "probability of half the resolution")
-    detail: float = hyperparameter(0.0, "fine detail up to so many octaves stronger, or half as many weaker")
+    blur: float = hyperparameter(0.0, "probability of half the resolution", 0, 1)
+    detail: float = hyperparameter(
+        0.0, "fine detail up to so many octaves stronger, or half as many weaker", 0, 4
+    )
     mixstyle: float = hyperparameter(
-        0.0, "share of batches whose early feature maps exchange their statistics (MixStyle)"
+        0.0, "share of batches whose early feature maps exchange their statistics (MixStyle)", 0, 1
     )
 
     # the run
-    seed: int = hyperparameter(0, "seed of everything random")
+    seed: int = hyperparameter(0, "seed of everything random", 0)
     keep: Literal["last", "best"] = hyperparameter(
         "last", "which weights become the bundle; best is chosen on the held-out identities"
     )
-    validate_every: int = hyperparameter(1, "epochs between validations; 0 only at the end")
-    checkpoint_minutes: float = hyperparameter(5.0, "minutes between checkpoints inside an epoch")
+    validate_every: int = hyperparameter(1, "epochs between validations; 0 only at the end", 0)
+    checkpoint_minutes: float = hyperparameter(5.0, "minutes between checkpoints inside an epoch", 0)
 
     def with_options(self, **changes: Any) -> Self:
         """A copy with these fields changed, checked. Raises UsageError naming the option.
@@ -143,40 +161,13 @@ class TrainConfig:
 
     def check(self) -> None:
         """Raise UsageError for a value that cannot work."""
-        at_least = {
-            "dim": 2, "height": 8, "width": 8, "batch_size": 2, "images_per_identity": 2, "epochs": 1,
-            "margin": 0, "triplet_weight": 0, "identity_weight": 0, "label_smoothing": 0, "metric_weight": 0,
-            "teacher_weight": 0, "similarity_weight": 0, "weight_decay": 0, "warmup_epochs": 0, "grad_clip": 0,
-            "freeze": 0, "restart": 0, "probe_epochs": 0, "flip": 0, "crop": 0, "erase": 0, "jitter": 0, "ema": 0,
-            "zoom": 0, "tint": 0, "grey": 0, "blur": 0, "detail": 0, "mixstyle": 0, "teacher_views": 0, "view_mix": 0,
-            "instance_mix": 0,
-            "validate_every": 0, "checkpoint_minutes": 0, "seed": 0,
-        }  # fmt: skip
-        at_most = {
-            "restart": 1,
-            "flip": 1,
-            "erase": 1,
-            "crop": 0.5,
-            "jitter": 0.9,
-            "zoom": 1,
-            "tint": 0.9,
-            "grey": 1,
-            "blur": 1,
-            "detail": 4,
-            "mixstyle": 1,
-            "teacher_views": 64,
-            "view_mix": 1,
-            "instance_mix": 1,
-            "label_smoothing": 0.9,
-            "dim": 65_536,
-            "ema": 0.99999,
-        }
-        for name, low in at_least.items():
-            if not getattr(self, name) >= low:  # also catches NaN
-                raise UsageError(f"{_flag(name)}: {getattr(self, name)} is too small, the least is {low}")
-        for name, high in at_most.items():
-            if not getattr(self, name) <= high:
-                raise UsageError(f"{_flag(name)}: {getattr(self, name)} is too large, the most is {high}")
+        for one in fields(self):
+            low, high = one.metadata["within"]
+            value = getattr(self, one.name)
+            if low is not None and not value >= low:  # also catches NaN
+                raise UsageError(f"{flag(one.name)}: {value} is too small, the least is {low}")
+            if high is not None and not value <= high:
+                raise UsageError(f"{flag(one.name)}: {value} is too large, the most is {high}")
         labelled = [
             name
             for name, weight in (
@@ -199,7 +190,8 @@ class TrainConfig:
             )
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """The option of a field: ``batch_size`` → ``--batch-size``."""
     return "--" + name.replace("_", "-")
 
 
@@ -244,3 +236,74 @@ def preset(name: str) -> TrainConfig:
 def option_fields(cls: type[TrainConfig] = TrainConfig) -> list[tuple[str, Any, str]]:
     """(name, default of ``reid``, help) of every field that is an option, in order."""
     return [(f.name, f.default, str(f.metadata["help"])) for f in fields(cls) if f.name != "preset"]
+
+
+_STAGE = re.compile(r"(\d{1,4})x(\d{1,4}):(\d{1,4})")
+
+#: Epochs of linear warm-up at the beginning of every stage but the first: only the pixels are new.
+RESTART_WARMUP = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """The epochs ``first`` … ``last``-1 of a run, at one input size; ``lr`` is the peak of its learning rate."""
+
+    height: int
+    width: int
+    first: int
+    last: int
+    lr: float
+    warmup: float  # in epochs
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    def learning_rate(self, epoch: float, schedule: str) -> float:
+        """At a fractional epoch of the run: linear warm-up, then constant or half a cosine to zero."""
+        length, done = self.last - self.first, epoch - self.first
+        warmup = min(self.warmup, length / 2)
+        if done < warmup:
+            return self.lr * (0.01 + 0.99 * done / warmup)
+        if schedule == "constant":
+            return self.lr
+        share = (done - warmup) / max(length - warmup, 1e-9)
+        return self.lr * 0.5 * (1.0 + math.cos(math.pi * min(share, 1.0)))
+
+
+def stages(config: TrainConfig) -> list[Stage]:
+    """The stages of a run in order; one, unless ``config.sizes`` names smaller sizes to begin at.
+
+    Raises UsageError where ``sizes`` cannot be read or leaves no epoch for the full size.
+    """
+    if config.sizes and config.backbone in BACKBONE_DEFAULTS:
+        raise UsageError(f"--sizes: {config.backbone} is made for one size, leave it out")
+
+    def stage(height: int, width: int, first: int, last: int) -> Stage:
+        if first == 0:
+            return Stage(height, width, first, last, config.lr, config.warmup_epochs)
+        return Stage(height, width, first, last, config.lr * config.restart, RESTART_WARMUP)
+
+    found: list[Stage] = []
+    first = 0
+    for text in filter(None, (part.strip() for part in re.split("[+,]", config.sizes))):
+        match = _STAGE.fullmatch(text)
+        if not match:
+            raise UsageError(f"--sizes: {text!r} is not HEIGHTxWIDTH:EPOCHS, as in 128x64:20+192x96:2")
+        height, width, epochs = (int(number) for number in match.groups())
+        if height < 8 or width < 8 or epochs < 1:
+            raise UsageError(f"--sizes: {text!r}: at least 8x8 pixels and 1 epoch")
+        found.append(stage(height, width, first, first + epochs))
+        first += epochs
+    if first >= config.epochs:
+        raise UsageError(
+            f"--sizes: {first} epochs at smaller sizes leave none of --epochs {config.epochs} "
+            f"for {config.height}x{config.width}"
+        )
+    return [*found, stage(config.height, config.width, first, config.epochs)]
+
+
+def stage_at(config: TrainConfig, epoch: float) -> Stage:
+    """The stage that epoch ``epoch`` (0 …, may be fractional) is in; past the end, the last."""
+    found = stages(config)
+    return next((stage for stage in found if epoch < stage.last), found[-1])

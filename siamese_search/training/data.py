@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.datasets.joining import Source, join, load_sources
-from siamese_search.datasets.layouts import Dataset, load_dataset
+from siamese_search.datasets.layouts import Dataset
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.datasets.splits import (
     MIN_TRAIN_IDENTITIES,
+    Source,
+    draw_identities,
     hold_out,
+    join,
+    load_sources,
     read_identity_list,
-    split_identities,
 )
 from siamese_search.errors import DataError, UsageError, listed, printable
 from siamese_search.training.pixels import PixelSource
@@ -45,30 +47,16 @@ class HoldOut:
     seed: int = 0
 
 
-def choose_held(path: Path, dataset: Dataset, holdout: HoldOut) -> set[str]:
-    """The identities of one data set to hold out. Raises DataError where too few are there."""
-    named = _named(holdout)
-    return _drawn(path, dataset, holdout) if named is None else named
-
-
-def choose_held_by_source(
-    paths: Sequence[Path], sources: Sequence[Source], holdout: HoldOut
-) -> list[set[str]]:
-    """The identities of each of several data sets to hold out, by their plain names.
+def choose_held(paths: Sequence[Path], sources: Sequence[Source], holdout: HoldOut) -> list[set[str]]:
+    """The identities of each data set to hold out, by their plain names.
 
     Raises DataError for names that none of them knows, and where too few identities are there.
     """
-    named = _named(holdout)
-    if named is None:
-        return _drawn_by_source(paths, sources, holdout)
-    return _held_by_source(sources, named)
-
-
-def _named(holdout: HoldOut) -> set[str] | None:
-    """The identities to hold out where they are named; None where a number or share of them is asked for."""
     if holdout.ids is not None:
-        return set(holdout.ids)
-    return None if holdout.ids_file is None else set(read_identity_list(holdout.ids_file))
+        return _held_by_source(sources, set(holdout.ids))
+    if holdout.ids_file is not None:
+        return _held_by_source(sources, set(read_identity_list(holdout.ids_file)))
+    return _drawn_by_source(paths, sources, holdout)
 
 
 def _drawn(path: Path, dataset: Dataset, holdout: HoldOut) -> set[str]:
@@ -88,7 +76,7 @@ def _drawn(path: Path, dataset: Dataset, holdout: HoldOut) -> set[str]:
             f" validation and train on at least {MIN_TRAIN_IDENTITIES}: train on all with --holdout 0, or give"
             f" images of {count + MIN_TRAIN_IDENTITIES} identities or more"
         )
-    return split_identities(names, count=count, seed=holdout.seed)[1]
+    return draw_identities(names, count, holdout.seed)
 
 
 def _drawn_by_source(paths: Sequence[Path], sources: Sequence[Source], holdout: HoldOut) -> list[set[str]]:
@@ -132,9 +120,12 @@ def _held_by_source(sources: Sequence[Source], named: set[str]) -> list[set[str]
             absent.append(name)
     if absent or not any(ids & names for ids, names in zip(chosen, known, strict=True)):
         absent = absent or sorted(named)
+        places = [source.name or source.dataset.root for source in sources]
+        everybody = set().union(*known)
         raise DataError(
             f"{len(absent)} of {len(named)} identities to hold out have no images in"
-            f" {', '.join(printable(source.name) for source in sources)}: {listed(absent)}; mend the list"
+            f" {', '.join(map(printable, places))}: {listed(absent)}; there are {len(everybody)} identities such as"
+            f" {printable(min(everybody))}; mend the list"
         )
     return [ids if ids & names else set() for ids, names in zip(chosen, known, strict=True)]
 
@@ -177,19 +168,10 @@ def read_paths(written: str | list[str]) -> DataPaths:
 def load_split(data: DataPaths, layout: str, holdout: HoldOut) -> Split:
     """Read the data and split it by identity. Raises DataError where there is nothing to learn from."""
     paths = as_paths(data)
-    if len(paths) == 1:
-        dataset = load_dataset(paths[0], layout)
-        _check_identities(paths[0], dataset)
-        notes = [f"layout {dataset.layout}: {dataset.reason}"]
-        ids = choose_held(paths[0], dataset, holdout)
-        if not ids:
-            return Split(notes, dataset, [], [])
-        train, held = hold_out(dataset, ids)
-        return Split(notes, train, held.records, sorted(ids))
     sources = load_sources(paths, layout)
     for path, source in zip(paths, sources, strict=True):
         _check_identities(path, source.dataset)
-    chosen = choose_held_by_source(paths, sources, holdout)
+    chosen = choose_held(paths, sources, holdout)
     notes, train_parts, held_parts = [], [], []
     for source, ids in zip(sources, chosen, strict=True):
         train = source.dataset
@@ -197,19 +179,19 @@ def load_split(data: DataPaths, layout: str, holdout: HoldOut) -> Split:
             train, held = hold_out(source.dataset, ids)
             held_parts.append(Source(source.name, held))
         train_parts.append(Source(source.name, train))
-        labelled = set(train.identities)
-        images = sum(record.identity in labelled for record in train.records)
-        notes.append(
-            f"{source.name}: {len(labelled)} identities, {images} images"
-            f"{f', {len(ids)} identities held out' if ids else ', none held out'}"
-            f"; layout {train.layout}: {train.reason}"
-        )
+        layout_of = f"layout {train.layout}: {train.reason}"
+        if source.name:
+            labelled = set(train.identities)
+            images = sum(record.identity in labelled for record in train.records)
+            out = f"{len(ids)} identities held out" if ids else "none held out"
+            layout_of = f"{source.name}: {len(labelled)} identities, {images} images, {out}; {layout_of}"
+        notes.append(layout_of)
     return Split(
         notes,
         join(train_parts),
         join(held_parts).records if held_parts else [],
         sorted(source.full(i) for source, ids in zip(sources, chosen, strict=True) for i in ids),
-        tuple(source.name for source in sources),
+        tuple(source.name for source in sources if source.name),
     )
 
 

@@ -1,21 +1,25 @@
-"""A run's directory: begun once, resumed from its checkpoint, refused where it already holds something."""
+"""A run's directory: begun once, resumed from its checkpoint, refused where it already holds something.
+
+It keeps ``run.json``, checkpoints, each one safetensors file, and ``history.jsonl``, with its curves.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
 
 from siamese_search._version import __version__
-from siamese_search.datasets.records import Failure
-from siamese_search.errors import TrainingError, UsageError, printable
-from siamese_search.io.files import atomic_write_text, check_output
+from siamese_search.errors import TrainingError, printable
+from siamese_search.io.files import atomic_path, atomic_write_text, check_output
+from siamese_search.io.signatures import OWN_TEXT
 from siamese_search.model.bundle import META_NAME
-from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_checkpoint, read_history, write_history
-from siamese_search.training.loop import Reporter
 from siamese_search.training.options import kind_of
 from siamese_search.training.trainer import Progress, Trainer
 
@@ -30,10 +34,7 @@ def refuse_used(out: Path) -> None:
         check_output(out, directory=True)
     except OSError as error:
         raise TrainingError(f"{printable(out)}: cannot be written: {error.strerror or error}") from None
-    for name, advice in (
-        (RUN_NAME, f"continue it with --resume {printable(out)}"),
-        (META_NAME, "keep it"),
-    ):
+    for name, advice in ((RUN_NAME, f"continue it with --resume {printable(out)}"), (META_NAME, "keep it")):
         if (out / name).exists():
             raise TrainingError(f"{printable(out)}: already holds a run: {advice}, or choose another --out")
 
@@ -68,28 +69,28 @@ def start_directory(out: Path, saved: dict[str, Any]) -> None:
     atomic_write_text(out / RUN_NAME, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
-def learned_before(out: Path) -> dict[str, Any] | None:
-    """What the run in ``out`` began to learn from, as :func:`start_directory` was told under ``train``."""
-    learned: dict[str, Any] | None = json.loads((out / RUN_NAME).read_text(encoding="utf-8")).get("train")
-    return learned
+def check_same(out: Path, learned: dict[str, Any]) -> None:
+    """Raise TrainingError where the run in ``out`` began to learn from other data: its classes would be other people.
 
-
-def data_changed(out: Path, changes: str = "") -> TrainingError:
-    return TrainingError(
-        f"{printable(out)}: the data have changed since this run began{changes}; restore them, or begin another run"
-        " (--init takes over its weights)"
+    learned: what :func:`start_directory` was told under ``train``, now.
+    """
+    saved = json.loads((out / RUN_NAME).read_text(encoding="utf-8")).get("train")
+    if saved is None or saved == learned:
+        return
+    before, there = set(saved.get("identities", ())), set(learned.get("identities", ()))
+    changes = [
+        f"{len(names)} {'identity' if len(names) == 1 else 'identities'} {what} ({printable(min(names))}"
+        f"{', …' * (len(names) > 1)})"
+        for names, what in ((before - there, "gone"), (there - before, "new"))
+        if names
+    ]
+    raise TrainingError(
+        f"{printable(out)}: the data have changed since this run began: {', '.join(changes) or 'other images'};"
+        " restore them, or begin another run (--init takes over its weights)"
     )
 
 
-def tell_failed(failed: Sequence[Failure], reporter: Reporter) -> None:
-    """Say which images cannot be read, if any."""
-    if failed:
-        reporter.message(
-            f"{len(failed)} images cannot be read and are left out, the first: {failed[0].path}: {failed[0].reason}"
-        )
-
-
-def restore(trainer: Trainer, out: Path, reporter: Reporter) -> list[dict[str, Any]]:
+def restore(trainer: Trainer, out: Path, say: Callable[[str], None]) -> list[dict[str, Any]]:
     """Put the trainer where the run's checkpoint was; returns the rows of its history."""
     path = out / CHECKPOINT_NAME
     if not path.exists():
@@ -100,17 +101,160 @@ def restore(trainer: Trainer, out: Path, reporter: Reporter) -> list[dict[str, A
     trainer.progress = Progress(**state["progress"])
     if trainer.ranks.first and len(read_history(out)) != len(state["rows"]):
         write_history(out, state["rows"])
-    reporter.message(f"resuming at epoch {trainer.progress.epoch + 1}, step {trainer.progress.step}")
+    say(f"resuming at epoch {trainer.progress.epoch + 1}, step {trainer.progress.step}")
     rows: list[dict[str, Any]] = state["rows"]
     return rows
 
 
-def training_device(name: str) -> str:
-    """The device that ``auto`` means here. Raises UsageError for one that is not there."""
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {name}: torch sees no CUDA device here; use --device cpu")
-    if name != "cpu" and not name.startswith("cuda"):
-        raise UsageError(f"unknown device {name!r}: use auto, cpu or cuda")
-    return name
+CHECKPOINT_NAME = "checkpoint.safetensors"
+
+
+def save_checkpoint(
+    path: Path,
+    modules: dict[str, torch.nn.Module],
+    optimizer: torch.optim.Optimizer | None,
+    state: dict[str, Any],
+) -> None:
+    """Write modules, optimiser and a JSON-able ``state`` to ``path`` as one atomic step."""
+    tensors: dict[str, Tensor] = {}
+    for name, module in modules.items():
+        for key, value in module.state_dict().items():
+            tensors[f"{name}/{key}"] = value.detach().cpu().contiguous()
+    if optimizer is not None:
+        for index, slots in optimizer.state_dict()["state"].items():
+            for key, value in slots.items():
+                tensors[f"optimizer/{index}/{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    try:
+        with atomic_path(path) as aside:
+            # JSON writes floats so that they read back to the same bits.
+            save_file(tensors, str(aside), metadata={"state": json.dumps(state)})
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise TrainingError(
+            f"{printable(path)}: the checkpoint cannot be saved ({reason}): the one before it is kept; "
+            "make room and go on with --resume"
+        ) from None
+
+
+def load_checkpoint(
+    path: Path, modules: dict[str, torch.nn.Module], optimizer: torch.optim.Optimizer | None
+) -> dict[str, Any]:
+    """Restore what :func:`save_checkpoint` wrote and return its ``state``. Raises TrainingError."""
+    try:
+        with safe_open(str(path), framework="pt") as archive:
+            state: dict[str, Any] = json.loads(archive.metadata()["state"])
+            tensors = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118 - not a dict
+        for name, module in modules.items():
+            prefix = f"{name}/"
+            module.load_state_dict(
+                {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
+            )
+        if optimizer is not None:
+            slots: dict[int, dict[str, Tensor]] = {}
+            for key, value in tensors.items():
+                if key.startswith("optimizer/"):
+                    _, index, slot = key.split("/")
+                    slots.setdefault(int(index), {})[slot] = value
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise TrainingError(
+            f"{printable(path)}: the checkpoint cannot be read ({reason}): start again in another --out"
+        ) from None
+    return state
+
+
+def load_heads(path: Path, heads: torch.nn.Module) -> list[str]:
+    """Take the training heads of another run's checkpoint where names and shapes agree; returns their names.
+
+    A file that is missing or cannot be read gives nothing: the heads are a head start, not a necessity.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as archive:
+            names = [key for key in archive.keys() if key.startswith("heads/")]  # noqa: SIM118 - not a dict
+            found = {key.removeprefix("heads/"): archive.get_tensor(key) for key in names}
+    except (OSError, SafetensorError):
+        return []
+    state = heads.state_dict()
+    taken = {key: value for key, value in found.items() if key in state and state[key].shape == value.shape}
+    heads.load_state_dict({**state, **taken})
+    return sorted(taken)
+
+
+HISTORY_NAME = "history.jsonl"
+PLOT_NAME = "curves.png"
+
+
+def read_history(directory: Path) -> list[dict[str, Any]]:
+    """The rows written so far; a missing file is an empty history."""
+    path = directory / HISTORY_NAME
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def write_history(directory: Path, rows: list[dict[str, Any]]) -> None:
+    """Replace the history as one atomic step (a resumed run drops rows that came after its checkpoint)."""
+    atomic_write_text(directory / HISTORY_NAME, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Path:
+    """Draw loss, triplet accuracy and held-out retrieval per epoch into ``curves.png``, and clusters if any."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    epochs = [row["epoch"] for row in rows]
+    clustered = any("clusters" in row for row in rows)
+    # Each loss on an axis of its own: the sum of all is many times one of its parts, and would press it flat.
+    named = (
+        ("loss", "training loss", "#b5432e"),
+        ("triplet_loss", "its triplet or pair part", "#b5432e"),
+        ("val_loss", "triplet or pair loss, held out", "#1f6f8b"),
+    )
+    losses = [part for part in named if any(row.get(part[0]) is not None for row in rows)]
+    panels = len(losses) + 1 + clustered
+    figure = Figure(figsize=(3.7 * panels, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    all_axes = figure.subplots(1, panels)
+    right, more = all_axes[len(losses)], all_axes[len(losses) + 1 :]
+    for axes, part in zip(all_axes, losses, strict=False):
+        _part(axes, rows, *part)
+        axes.set_ylabel("loss, mean of the epoch")
+        axes.set_ylim(bottom=0)
+    right.plot(
+        epochs, [100 * row["triplet_accuracy"] for row in rows], color="#888888", label="triplet accuracy"
+    )
+    for key, label, colour in (
+        ("val_triplet_accuracy", "held-out triplet accuracy", "#c9a227"),
+        ("rank1", "held-out rank-1", "#1f6f8b"),
+        ("mAP", "held-out mAP", "#3a9a5c"),
+        ("agreement", "agreement with the clusters before", "#1f6f8b"),
+        ("purity", "purity, by the labels", "#3a9a5c"),
+        ("ari", "adjusted Rand index, by the labels", "#c9a227"),
+    ):
+        _part(right, rows, key, label, colour, scale=100)
+    right.set_ylabel("share, %")
+    right.set_ylim(0, 101)
+    for axes in more:
+        _part(axes, rows, "clusters", "clusters", "#1f6f8b")
+        _part(axes, rows, "singles", "single images", "#888888")
+        axes.set_ylabel("count")
+        axes.set_ylim(bottom=0)
+    for axes in all_axes:
+        axes.set_xlabel("epoch")
+        axes.grid(alpha=0.25)
+        axes.legend(frameon=False, fontsize=9)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    figure.suptitle(title, fontsize=10)
+    path = directory / PLOT_NAME
+    with atomic_path(path) as aside:
+        figure.savefig(aside, format="png", dpi=130, metadata=dict([OWN_TEXT]))
+    return path
+
+
+def _part(axes: Any, rows: list[dict[str, Any]], key: str, label: str, colour: str, scale: float = 1) -> None:
+    """One curve of the epochs that have this figure; none where no epoch has it."""
+    points = [(row["epoch"], scale * row[key]) for row in rows if row.get(key) is not None]
+    if points:
+        axes.plot(*zip(*points), marker="o", markersize=3, color=colour, label=label)

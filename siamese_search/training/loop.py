@@ -1,4 +1,7 @@
-"""The epochs of a run: training, validation on the held-out identities, checkpoints, history."""
+"""The epochs of a run: training, validation on the held-out identities, checkpoints, history.
+
+Validation, on identities that training never sees, gives rank-1 and mAP, and the loss of the recipe itself.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from siamese_search.datasets.records import ImageRecord
-from siamese_search.training.checkpoint import (
-    CHECKPOINT_NAME,
-    load_checkpoint,
-    save_checkpoint,
-    write_history,
-)
-from siamese_search.training.config import TrainConfig
-from siamese_search.training.pixels import PixelSource
-from siamese_search.training.schedule import stage_at
-from siamese_search.training.trainer import StepReport, Trainer
-from siamese_search.training.validate import validate
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, ImageRecord
+from siamese_search.errors import DataError
+from siamese_search.evaluation.protocol import Labels
+from siamese_search.evaluation.retrieval import RankingMetrics, retrieval_metrics
+from siamese_search.model.network import APNNetwork
+from siamese_search.training.config import TrainConfig, stage_at
+from siamese_search.training.directory import CHECKPOINT_NAME, load_checkpoint, save_checkpoint, write_history
+from siamese_search.training.losses import make_sampler, triplet_objective
+from siamese_search.training.pixels import PixelSource, Progress
+from siamese_search.training.trainer import Images, StepReport, Trainer
 
 BEST_NAME = "best.safetensors"
 
@@ -80,10 +87,7 @@ class Loop:
                     trainer.progress.best = {key: row[key] for key in ("epoch", "rank1", "mAP")}
                     if trainer.ranks.first:
                         save_checkpoint(
-                            self.out / BEST_NAME,
-                            {"network": trainer.result},
-                            None,
-                            trainer.progress.best,
+                            self.out / BEST_NAME, {"network": trainer.result}, None, trainer.progress.best
                         )
             self.rows.append(row)
             # The checkpoint first: a history that runs ahead of it would be cut back by a resume.
@@ -128,13 +132,12 @@ class Loop:
     def validate(self) -> dict[str, float]:
         """Figures of the weights that would become the bundle, on the held-out identities."""
         assert self.held is not None
-        found = validate(
+        metrics, loss = validate(
             self.trainer.result, self.held_records, self.held, str(self.trainer.device), self.config
         )
-        row = {"rank1": _clean(found.metrics.rank1), "mAP": _clean(found.metrics.mAP)}
-        if found.loss is not None:
-            row["val_loss"] = _clean(found.loss.loss)
-            row["val_triplet_accuracy"] = _clean(found.loss.accuracy)
+        row = {"rank1": _clean(metrics.rank1), "mAP": _clean(metrics.mAP)}
+        if loss is not None:
+            row |= {"val_loss": _clean(loss.loss), "val_triplet_accuracy": _clean(loss.accuracy)}
         return row
 
     def final_metrics(self) -> dict[str, float]:
@@ -152,3 +155,99 @@ class Loop:
 
 def _clean(value: float) -> float:
     return float(value) if math.isfinite(value) else 0.0
+
+
+_BATCH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutLoss:
+    """The triplet or contrastive loss (not weighted) on held-out images, and the triplet accuracy."""
+
+    loss: float
+    accuracy: float
+
+
+def embed_all(
+    network: APNNetwork,
+    pixels: Images,
+    rows: NDArray[np.int64],
+    device: torch.device,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(features, necked), each float32 [n, dim] on the CPU, of these pixel rows in evaluation mode.
+
+    Features are what metric losses act on; necked, of unit length then, is what retrieval uses. Its mode is put back.
+    """
+    training = network.training
+    network.eval()
+    found = [torch.empty(2, 0, network.spec.dim)]
+    half = device.type == "cuda"
+    try:
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            for start in range(0, len(rows), _BATCH):
+                images = torch.from_numpy(pixels.get(rows[start : start + _BATCH])).to(device)
+                both = network(network.normalise(images))
+                found.append(torch.stack([one.float().cpu() for one in both]))
+                if progress:
+                    progress(min(start + _BATCH, len(rows)), len(rows))
+    finally:
+        network.train(training)
+    features, necked = torch.cat(found, dim=1)
+    return features, necked
+
+
+def held_out_loss(
+    config: TrainConfig,
+    features: NDArray[np.float32],
+    identities: Sequence[str],
+    sources: Sequence[str | None] = (),
+) -> HeldOutLoss | None:
+    """The recipe's triplet or contrastive loss over one fixed epoch of its batches from these images; None where they
+    form no batch: fewer than 2 identities, or no two images of one.
+
+    The batches depend only on ``config.seed`` and the images, so epochs can be compared; features [n, d].
+    sources: the data set of each image where there are several; triplets and pairs stay within one.
+    """
+    # Distractors and junk are many people under one name: nothing to pull together.
+    known = [
+        row for row, name in enumerate(identities) if name not in ("", JUNK_IDENTITY, DISTRACTOR_IDENTITY)
+    ]
+    features = features[known]
+    identities = [identities[row] for row in known]
+    sources = [sources[row] for row in known] if sources else sources
+    labels = np.unique(np.asarray(identities, dtype=str), return_inverse=True)[1].astype(np.int64)
+    places = (
+        np.unique([str(s) for s in sources], return_inverse=True)[1].astype(np.int64) if sources else None
+    )
+    try:
+        sampler = make_sampler(config, labels, sources=places)
+    except DataError:
+        return None
+    losses, accuracies = [], []
+    for batch in sampler.epoch(0):
+        flat = batch.reshape(-1)
+        rows, of = torch.from_numpy(features[flat]), torch.from_numpy(labels[flat])
+        found = triplet_objective(config, rows, of, batch.shape)
+        losses.append(float(found.loss))
+        accuracies.append(float(found.accuracy))
+    return HeldOutLoss(float(np.mean(losses)), float(np.mean(accuracies))) if losses else None
+
+
+def validate(
+    network: APNNetwork, records: Sequence[ImageRecord], pixels: PixelSource, device: str, config: TrainConfig
+) -> tuple[RankingMetrics, HeldOutLoss | None]:
+    """Every held-out image as a query against all the others; and the recipe's own loss among them.
+
+    Where no query is left under the same-camera rule (single-camera data), cameras are not used.
+    """
+    rows = pixels.usable
+    features, necked = embed_all(network, pixels, rows, torch.device(device))
+    embeddings = F.normalize(necked, dim=1).numpy()
+    used = [records[row] for row in rows.tolist()]
+    ids = [record.identity or "" for record in used]
+    cameras = [record.camera for record in used]
+    metrics = retrieval_metrics(embeddings, embeddings, Labels.within(ids, cameras))
+    if metrics.invalid_queries == metrics.queries:
+        metrics = retrieval_metrics(embeddings, embeddings, Labels.within(ids))
+    return metrics, held_out_loss(config, features.numpy(), ids, [record.source for record in used])

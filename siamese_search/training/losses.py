@@ -1,16 +1,24 @@
-"""Losses on embeddings: our own, each a mean over anchors, and by name those of pytorch-metric-learning."""
+"""Losses on embeddings: our own, each a mean over anchors, and by name those of pytorch-metric-learning.
+
+And what a batch is made of and costs, for each kind of ``batches``: the same in training and validation.
+"""
 
 from __future__ import annotations
 
 import difflib
 import inspect
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from siamese_search.datasets.samplers import BalancedPKSampler, PairSampler, PKSampler, TripletSampler
 from siamese_search.errors import MissingExtraError, UsageError
+from siamese_search.training.config import TrainConfig
 
 #: Under the square root: keeps the gradient of a zero distance finite.
 _EPS = 1e-12
@@ -140,11 +148,8 @@ def make_metric_losses(names: str, classes: int, dim: int) -> nn.ModuleDict:
 
 def metric_loss(losses: nn.ModuleDict, embeddings: Tensor, labels: Tensor) -> Tensor:
     """The sum of these losses; embeddings float32 [n, d], labels int64 [n]. ``losses`` must not be empty."""
-    values = [cast(Tensor, loss(embeddings, labels)) for loss in losses.values()]
-    total = values[0]
-    for value in values[1:]:
-        total = total + value
-    return total
+    first, *others = (cast(Tensor, loss(embeddings, labels)) for loss in losses.values())
+    return sum(others, start=first)
 
 
 def known_losses() -> dict[str, Any]:
@@ -159,3 +164,60 @@ def known_losses() -> dict[str, Any]:
         for name, kind in vars(losses).items()
         if inspect.isclass(kind) and issubclass(kind, BaseMetricLossFunction) and name not in _OTHER_CONTRACT
     }
+
+
+class Sampler(Protocol):
+    """Which images form a batch: a pure function of the seed and the epoch."""
+
+    def epoch(self, epoch: int) -> Iterator[NDArray[np.int64]]: ...
+
+    def steps(self, epoch: int) -> int: ...
+
+
+def make_sampler(
+    config: TrainConfig,
+    labels: NDArray[np.int64],
+    triplets: Sequence[tuple[int, int, int]] = (),
+    sources: NDArray[np.int64] | None = None,
+) -> Sampler:
+    """The sampler of ``config.batches``. Raises DataError where the labels allow no such batch.
+
+    labels, sources: of each image, int64 [n]; without sources all images are of one data set.
+    Its batches are image indices int64 [P·K], [B, 3] (anchor, positive, negative) or [B, 2] (pairs).
+    """
+    if config.batches == "pk":
+        k = config.images_per_identity
+        if sources is not None and len(np.unique(sources)) > 1:
+            return BalancedPKSampler(
+                labels.tolist(), sources.tolist(), config.batch_size // k, k, config.seed
+            )
+        return PKSampler(labels.tolist(), config.batch_size // k, k, config.seed)
+    kind = TripletSampler if config.batches == "apn" else PairSampler
+    of = () if sources is None else sources.tolist()
+    return kind(labels.tolist(), config.batch_size, triplets, config.seed, of)
+
+
+def triplet_objective(
+    config: TrainConfig, features: Tensor, labels: Tensor, shape: tuple[int, ...]
+) -> TripletLoss:
+    """The triplet or contrastive loss of a batch, not weighted, and its triplet accuracy.
+
+    features [n, d] and labels [n] belong to the batch's indices, flattened; shape is the batch's own.
+    """
+    if config.unit_triplets:
+        features = F.normalize(features, dim=1)
+    if config.batches == "pk":
+        return batch_hard_triplet(features, labels, config.margin, soft=config.soft_margin)
+    rows = features.view(*shape, -1)
+    if config.batches == "apn":
+        anchor, positive, negative = rows.unbind(1)
+        return triplet_margin(anchor, positive, negative, config.margin)
+    first, second = labels.view(shape).unbind(1)
+    return contrastive(rows[:, 0], rows[:, 1], first != second, config.margin)
+
+
+def collapsed_loss(config: TrainConfig) -> float | None:
+    """The triplet loss of a network that gives every image the same embedding; None where none is telling."""
+    if config.margin == 0 or (config.batches == "pk" and config.soft_margin):
+        return None
+    return config.margin**2 / 4 if config.batches == "pairs" else config.margin

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from siamese_search.datasets.records import Failure
 from siamese_search.errors import DataError, ImageError
 from siamese_search.io.images import read_image
 
@@ -48,12 +49,10 @@ class PixelSource:
         size: tuple[int, int],
         *,
         threads: int = 2,
-        resident_bytes: int = RESIDENT_BYTES,
         progress: Progress | None = None,
     ) -> None:
         self.paths = list(paths)
         self.size = size
-        self._resident_bytes = resident_bytes
         self._pool = ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="decode")
         self.failed = self._read(progress)
         bad = {error.path for error in self.failed}
@@ -76,7 +75,7 @@ class PixelSource:
 
     def _read(self, progress: Progress | None) -> list[ImageError]:
         """Decode every image at ``self.size``; those that cannot be."""
-        fits = len(self.paths) * self.size[0] * self.size[1] * 3 <= self._resident_bytes
+        fits = len(self.paths) * self.size[0] * self.size[1] * 3 <= RESIDENT_BYTES
         self._on_device: Tensor | None = None
         self._asked: torch.device | None = None
         self._resident: NDArray[np.uint8] | None = None  # the former pixels go before the new ones come
@@ -120,6 +119,16 @@ class PixelSource:
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def unreadable(sources: Sequence[PixelSource], say: Callable[[str], None]) -> list[Failure]:
+    """The images that cannot be read; ``say`` is told of them, if there are any."""
+    failed = [Failure.of(error.path, error.reason) for source in sources for error in source.failed]
+    if failed:
+        say(
+            f"{len(failed)} images cannot be read and are left out, the first: {failed[0].path}: {failed[0].reason}"
+        )
+    return failed
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:

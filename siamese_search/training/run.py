@@ -17,11 +17,9 @@ from siamese_search._version import __version__
 from siamese_search.datasets.records import Failure, ImageRecord
 from siamese_search.errors import UsageError, printable
 from siamese_search.io.resources import available_cpus
-from siamese_search.model import simple_cnn
 from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.weights_file import save_bundle
-from siamese_search.training.checkpoint import CHECKPOINT_NAME, load_heads, plot_history
-from siamese_search.training.config import PRESETS, TrainConfig
+from siamese_search.training.config import BACKBONE_DEFAULTS, PRESETS, TrainConfig, stages
 from siamese_search.training.data import (
     DataPaths,
     HoldOut,
@@ -34,27 +32,24 @@ from siamese_search.training.data import (
     written_paths,
 )
 from siamese_search.training.directory import (
+    CHECKPOINT_NAME,
     RUN_NAME,
     asked_before,
-    data_changed,
-    learned_before,
+    check_same,
+    load_heads,
+    plot_history,
     refuse_used,
     restore,
     start_directory,
-    tell_failed,
-    training_device,
 )
-from siamese_search.training.initial import initial_network
-from siamese_search.training.linear_probe import fit_heads
+from siamese_search.training.initial import fit_heads, initial_network
 from siamese_search.training.loop import Loop, Reporter, Silent
-from siamese_search.training.losses import make_metric_losses
-from siamese_search.training.objective import make_sampler
+from siamese_search.training.losses import make_metric_losses, make_sampler
 from siamese_search.training.options import kind_of, network_of
-from siamese_search.training.pixels import PixelSource
+from siamese_search.training.pixels import PixelSource, unreadable
 from siamese_search.training.ranks import Ranks, joined
-from siamese_search.training.schedule import stages
 from siamese_search.training.teacher import save_vectors, teacher_vectors
-from siamese_search.training.trainer import Trainer
+from siamese_search.training.trainer import Trainer, training_device
 
 TEACHER_NAME = "teacher.npz"
 #: Up to this many, a bundle says by name whom it learned from, so that an evaluation on them can warn.
@@ -111,8 +106,8 @@ def train(
     stages(request.config)  # and so are sizes that cannot be
     make_metric_losses(request.config.metric_loss, 2, request.config.dim)  # a wrong name is said at once
     reporter = reporter or Silent()
-    if request.init == "imagenet" and request.config.backbone == simple_cnn.NAME:
-        reporter.message(f"initial weights: random, {simple_cnn.NAME} has none from ImageNet")
+    if request.init == "imagenet" and request.config.backbone in BACKBONE_DEFAULTS:
+        reporter.message(f"initial weights: random, {request.config.backbone} has none from ImageNet")
         request = replace(request, init="none")
     if not request.config.instance_mix:  # the weights of a bundle were trained with its own
         own = network_of(request.init)
@@ -194,12 +189,9 @@ def _run(
 
     images = label_images(split.train, read(split.train.records, "reading training images"))
     held = read(split.held, "reading held-out images") if split.held else None
-    failed = [
-        Failure.of(e.path, e.reason) for source in (images.pixels, held) if source for e in source.failed
-    ]
-    tell_failed(failed, reporter)
+    failed = unreadable([images.pixels, *([held] if held else [])], reporter.message)
     if resumed:
-        _check_same(out, images)
+        check_same(out, _learned_from(images))
     classes = int(images.labels.max()) + 1
     text = f"{len(images.records)} images of {classes} identities to train on"
     if split.held:
@@ -224,7 +216,7 @@ def _run(
         adopted = _adopt_heads(trainer, request, split, reporter)
         if not adopted and kind_of(request.init) in ("bundled", "bundle"):
             _probe(trainer, reporter)
-    rows = restore(trainer, out, reporter) if resumed else []
+    rows = restore(trainer, out, reporter.message) if resumed else []
     run = Loop(out, config, trainer, reporter, stop, rows, split.held, held, images.pixels)
     run.epochs()
     metrics = ranks.agree(run.final_metrics() if ranks.first else {})
@@ -277,21 +269,6 @@ def _learned_from(images: LabelledImages) -> dict[str, Any]:
         digest.update(f"{record.key}\0{record.identity}\0".encode())
     identities = {str(record.identity) for record in images.records}
     return {"identities": sorted(identities), "images": digest.hexdigest()}
-
-
-def _check_same(out: Path, images: LabelledImages) -> None:
-    """Raise TrainingError where the data are not those that the run began with: its classes would be other people."""
-    saved, now = learned_before(out), _learned_from(images)
-    if saved is None or saved == now:
-        return
-    before, there = set(saved["identities"]), set(now["identities"])
-    changes = [
-        f"{len(names)} {'identity' if len(names) == 1 else 'identities'} {what} ({printable(min(names))}"
-        f"{', …' * (len(names) > 1)})"
-        for names, what in ((before - there, "gone"), (there - before, "new"))
-        if names
-    ]
-    raise data_changed(out, f": {', '.join(changes) or 'other images'}")
 
 
 def _start_directory(request: TrainRequest, split: Split, images: LabelledImages) -> None:

@@ -24,19 +24,17 @@ from siamese_search.training.config import TrainConfig
 
 Progress = Callable[[int, int], None]
 
+_BATCH = 32
+
 
 def teacher_vectors(
-    path: Path,
-    records: Sequence[ImageRecord],
-    config: TrainConfig | None = None,
-    *,
-    progress: Progress | None = None,
+    path: Path, records: Sequence[ImageRecord], config: TrainConfig, *, progress: Progress | None = None
 ) -> NDArray[np.float32]:
     """The teacher's embeddings, float32 [1 + v, n, t], unit rows: of every record, then of each of its v views.
 
     path: ``.npz`` as :func:`save_vectors` writes it (arrays ``keys``, ``vectors`` [m, t] and perhaps ``views`` [v, m,
     t]); or an OpenVINO IR ``.xml`` or ``.onnx`` whose input is BGR 0–255, float [N, 3, H, W]. config: how many views,
-    and their augmentation; None for no views. Raises DataError for a missing key or a vector that is not finite,
+    and their augmentation. Raises DataError for a missing key or a vector that is not finite,
     UsageError for another kind of file.
     """
     if not path.is_file():
@@ -57,21 +55,18 @@ def teacher_vectors(
 
 
 def save_vectors(
-    path: Path,
-    records: Sequence[ImageRecord],
-    vectors: NDArray[np.float32],
-    config: TrainConfig | None = None,
+    path: Path, records: Sequence[ImageRecord], vectors: NDArray[np.float32], config: TrainConfig
 ) -> None:
     """Write vectors [1 + v, n, t] so that :func:`teacher_vectors` can read them again; views need their config."""
     arrays = {"keys": np.array([record.key for record in records]), "vectors": vectors[0]}
-    if len(vectors) > 1 and config:
+    if len(vectors) > 1:
         arrays |= {"views": vectors[1:].astype(np.float16), "recipe": np.array(view_recipe(config))}
     with atomic_path(path) as aside, aside.open("wb") as handle:
         np.savez(handle, **arrays)
 
 
-def _read_npz(path: Path, records: Sequence[ImageRecord], config: TrainConfig | None) -> NDArray[np.float32]:
-    wanted = config.teacher_views if config else 0
+def _read_npz(path: Path, records: Sequence[ImageRecord], config: TrainConfig) -> NDArray[np.float32]:
+    wanted = config.teacher_views
     try:
         with zipfile.ZipFile(path) as members:
             size = sum(member.file_size for member in members.infolist())
@@ -94,7 +89,7 @@ def _read_npz(path: Path, records: Sequence[ImageRecord], config: TrainConfig | 
             f"{printable(path)}: no teacher vector for {len(missing)} images, the first is {missing[0]}"
         )
     plain = vectors[[rows[record.key] for record in records]][None]
-    if config is None or not wanted:
+    if not wanted:
         return plain
     # An image's view depends on its place among the images of the run, and on the seed.
     same = recipe == view_recipe(config) and keys == [record.key for record in records]
@@ -107,28 +102,23 @@ def _read_npz(path: Path, records: Sequence[ImageRecord], config: TrainConfig | 
 
 
 def _run_network(
-    path: Path,
-    records: Sequence[ImageRecord],
-    config: TrainConfig | None,
-    progress: Progress | None,
-    batch: int = 32,
+    path: Path, records: Sequence[ImageRecord], config: TrainConfig, progress: Progress | None
 ) -> NDArray[np.float32]:
     """Every core has batches of its own: it reads them, makes their views and runs the network on them."""
     threads = available_cpus()
     run, size = _compiled(path, threads)
-    views = config.teacher_views if config else 0
-    tables = [view_draws(config, len(records), view + 1) for view in range(views)] if config else []
-    mixes = [view_mix(config, len(records), view + 1) for view in range(views)] if config else []
+    views = range(1, config.teacher_views + 1)
+    tables = [view_draws(config, len(records), view) for view in views]
+    mixes = [view_mix(config, len(records), view) for view in views]
 
     def pixels_of(indices: Sequence[int]) -> torch.Tensor:
         return torch.from_numpy(np.stack([read_image(records[index].path, size) for index in indices]))
 
     def answers(start: int) -> NDArray[np.float32]:
-        plain = pixels_of(range(start, min(start + batch, len(records))))
+        plain = pixels_of(range(start, min(start + _BATCH, len(records))))
         seen = [plain.float()]
         for table, (partner, cut) in zip(tables, mixes, strict=True):
-            assert config is not None
-            of = slice(start, start + batch)
+            of = slice(start, start + _BATCH)
             both = mixed(plain, pixels_of(partner[of].tolist()), cut[of]) if config.view_mix else plain
             seen.append(augment(both, replace(config, flip=0, erase=0), table[of]))
         return np.stack([run(pixels.numpy()) for pixels in seen])
@@ -138,10 +128,10 @@ def _run_network(
     with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         before = torch.get_num_threads()
         try:
-            for block in pool.map(answers, range(0, len(records), batch)):
+            for block in pool.map(answers, range(0, len(records), _BATCH)):
                 blocks.append(block)
                 if progress:
-                    progress(min(batch * len(blocks), len(records)), len(records))
+                    progress(min(_BATCH * len(blocks), len(records)), len(records))
         finally:
             pool.shutdown(cancel_futures=True)
             torch.set_num_threads(before)

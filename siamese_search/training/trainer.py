@@ -18,21 +18,21 @@ from torch.nn import functional as F
 from siamese_search.errors import TrainingError, UsageError
 from siamese_search.model.network import APNNetwork
 from siamese_search.training.augment import TAUGHT, augment, draw, mixed, view_draws, view_mix
-from siamese_search.training.backbone import freeze, hold, trim
-from siamese_search.training.config import TrainConfig
+from siamese_search.training.backbone import Passes, add_mixstyle, freeze, hold, trim
+from siamese_search.training.config import TrainConfig, stage_at
 from siamese_search.training.losses import (
+    Sampler,
     TripletLoss,
+    collapsed_loss,
     cosine_regression,
     make_metric_losses,
+    make_sampler,
     metric_loss,
     similarity_matching,
+    triplet_objective,
 )
-from siamese_search.training.mixstyle import add_mixstyle
-from siamese_search.training.objective import Sampler, collapsed_loss, make_sampler, triplet_objective
 from siamese_search.training.pixels import moved
 from siamese_search.training.ranks import SINGLE, Ranks
-from siamese_search.training.recorded import Passes
-from siamese_search.training.schedule import stage_at
 
 
 class Images(Protocol):
@@ -338,3 +338,14 @@ def _mix(seed: int, step: int) -> int:
     value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
     value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
     return (value ^ (value >> 31)) >> 1
+
+
+def training_device(name: str) -> str:
+    """The device that ``auto`` means here. Raises UsageError for one that is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError(f"--device {name}: torch sees no CUDA device here; use --device cpu")
+    if name != "cpu" and not name.startswith("cuda"):
+        raise UsageError(f"unknown device {name!r}: use auto, cpu or cuda")
+    return name

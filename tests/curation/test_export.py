@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from vectors import units
 
-from siamese_search.curation.export import rows
-from siamese_search.curation.export.formats import export_gallery, format_of
+from siamese_search.curation import export_rows as rows
+from siamese_search.curation.export import export_gallery, format_of
 from siamese_search.curation.labels import plan_labels
 from siamese_search.datasets.records import decode_key, encode_key, point_id
 from siamese_search.errors import MissingExtraError, SiameseSearchError, UsageError
@@ -194,7 +194,7 @@ def test_nothing_half_written_has_the_name(filled, tmp_path, monkeypatch):
         yield from ()
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("siamese_search.curation.export.formats.batches", broken)
+    monkeypatch.setattr("siamese_search.curation.export.batches", broken)
     for format, name in (("csv", "g.csv"), ("npz", "g.npz"), ("jsonl", "g.jsonl"), ("fiftyone", "fo")):
         with pytest.raises(SiameseSearchError, match="No space left"):
             export_gallery(filled, tmp_path / name, format)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from siamese_search.datasets.joining import Source, join, load_joined, load_sources, source_names
 from siamese_search.datasets.layouts import Dataset, load_dataset
 from siamese_search.datasets.records import ImageRecord
+from siamese_search.datasets.splits import Source, join, load_joined, load_sources, source_names
 from siamese_search.errors import DataError, UsageError
 
 

@@ -267,11 +267,10 @@ def test_csv_names_are_found_beside_below_or_where_told(tmp_path):
     path = table(tmp_path, "path\na.jpg\n")
     assert load_dataset(path).root == tmp_path / "data"  # named like the CSV
     assert load_dataset(table(tmp_path, "path\na.jpg\n", "x.csv")).root == tmp_path / "data"
-    assert (
-        load_dataset(path, images_root=tmp_path / "elsewhere" / "deep").root
-        == tmp_path / "elsewhere" / "deep"
-    )
-    fails(path, "no such directory", images_root=tmp_path / "nowhere")
+    deep = tmp_path / "elsewhere" / "deep"
+    assert survey(path, images_root=deep).detection.base == deep
+    with pytest.raises(DataError, match="no such directory"):
+        survey(path, images_root=tmp_path / "nowhere")
 
 
 def test_csv_absolute_paths_are_kept_inside(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from siamese_search.errors import DataError
-from siamese_search.evaluation.compare import paired_difference
+from siamese_search.evaluation.findings import paired_difference
 
 
 def test_against_drawing_identities_one_by_one() -> None:

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from siamese_search.cli.output import clauses
+from siamese_search.datasets.layouts import Dataset
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError
 from siamese_search.evaluation.evaluate import evaluate
-from siamese_search.evaluation.labels import Labels
+from siamese_search.evaluation.protocol import Labels
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.io.images import read_image
@@ -67,9 +68,7 @@ def test_figures_are_those_of_the_images_by_the_slow_way(make_images, embedder, 
 
 def test_the_json_has_the_contract_keys_and_is_strict(make_images, embedder, memory_gallery):
     records = make_images()
-    report = evaluate(
-        SimpleNamespace(root=records[0].path.parent, records=records), embedder, memory_gallery()
-    )
+    report = evaluate(Dataset(records[0].path.parent, "flat", "", records), embedder, memory_gallery())
     shape = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert shape.keys() >= CONTRACT
     assert shape["verification"].keys() >= {"auc", "eer", "tar_at_far", "threshold", "false_match_rate"}

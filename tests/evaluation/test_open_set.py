@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from siamese_search.evaluation.labels import Labels
-from siamese_search.evaluation.open_set import OpenSet, open_set
+from siamese_search.evaluation.protocol import Labels
+from siamese_search.evaluation.retrieval import OpenSet, open_set
 
 
 def unit(rows: np.ndarray) -> np.ndarray:

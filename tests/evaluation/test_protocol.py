@@ -33,10 +33,11 @@ MIXED = (
 
 
 def test_all_vs_all_with_cameras():
-    plan = all_vs_all(images(*MIXED))
+    records = images(*MIXED)
+    plan = all_vs_all(records)
     assert plan.use_cameras
-    assert plan.query_rows.tolist() == [1, 2, 3, 6, 7, 8]
-    assert plan.gallery_rows.tolist() == [1, 2, 3, 5, 6, 7, 8]
+    assert plan.queries == [records[row] for row in (1, 2, 3, 6, 7, 8)]
+    assert plan.gallery == [records[row] for row in (1, 2, 3, 5, 6, 7, 8)]
     assert plan.same_image.tolist() == [0, 1, 2, 4, 5, 6]
     assert plan.query_ids == ["A", "A", "A", "B", "C", "C"]
     counts = plan.excluded
@@ -62,8 +63,8 @@ def test_market_keeps_the_sets_apart_and_a_shared_file_from_finding_itself():
     gallery = images(("A", "1"), ("A", "2"), ("-1", "1"), ("0000", "3"))
     queries = [gallery[1], *images(("A", "3"), ("B", "1"), ("0000", "1"), (None, None), folder="query")]
     plan = market(queries, gallery)
-    assert plan.query_rows.tolist() == [0, 1, 2]
-    assert plan.gallery_rows.tolist() == [0, 1, 3]
+    assert plan.queries == queries[:3]
+    assert plan.gallery == [gallery[row] for row in (0, 1, 3)]
     assert plan.same_image.tolist() == [1, -1, -1]
     counts = plan.excluded
     assert (counts.unlabelled, counts.junk, counts.distractors) == (1, 1, 1)

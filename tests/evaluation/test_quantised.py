@@ -8,8 +8,8 @@ import pytest
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.evaluation.evaluate import evaluate
 from siamese_search.evaluation.protocol import all_vs_all
-from siamese_search.evaluation.quantised import measure_quantised
 from siamese_search.evaluation.retrieval import metrics_from_hit_ranks
+from siamese_search.evaluation.through_gallery import measure_quantised
 
 
 def planted(tmp_path, people: int = 12, each: int = 6, dim: int = 64, spread: float = 0.05, seed: int = 0):

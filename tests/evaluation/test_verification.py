@@ -7,7 +7,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from siamese_search.evaluation.labels import Labels
+from siamese_search.evaluation.protocol import Labels
 from siamese_search.evaluation.verification import BINS, SCALE, PairScores, cross_pair_scores, pair_scores
 
 

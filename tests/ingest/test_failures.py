@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from ingest.pipeline import run_ingest
 from ingest.summary import FailureLog
-from siamese_search.curation.export.formats import export_gallery
+from siamese_search.curation.export import export_gallery
 from siamese_search.errors import DataError, UsageError
 
 

@@ -103,7 +103,6 @@ def test_openvino_that_is_not_installed_is_named(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    monkeypatch.delitem(sys.modules, "siamese_search.model.openvino_embedder", raising=False)
     with pytest.raises(MissingExtraError, match=r"--device openvino needs the \[openvino\] extra"):
         load_embedder(tiny_bundle, device="openvino")
     assert isinstance(load_embedder(tiny_bundle, device="cpu"), OnnxEmbedder)

@@ -7,12 +7,15 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from fingerprint import fingerprint_of  # noqa: E402
 from torch import nn  # noqa: E402
 
 from siamese_search.errors import UsageError  # noqa: E402
-from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
-from siamese_search.model.stages import mix_statistics  # noqa: E402
-from siamese_search.model.weights_file import fingerprint_of  # noqa: E402
+from siamese_search.model.network import (  # noqa: E402
+    APNNetwork,
+    NetworkSpec,
+    mix_statistics,
+)
 
 
 class Parts(nn.Module):

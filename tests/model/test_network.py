@@ -4,10 +4,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from fingerprint import fingerprint_of  # noqa: E402
+
 from siamese_search.errors import UsageError  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.model.weights_file import (  # noqa: E402
-    fingerprint_of,
     load_network,
     save_bundle,
     stored_state,

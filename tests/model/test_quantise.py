@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 from siamese_search.errors import UsageError
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.embedder import load_embedder
-from siamese_search.model.quantise import quantise
+from siamese_search.model.weights_file import quantise
 
 
 def test_the_int8_bundle(tiny_bundle: Bundle, tmp_path: Path) -> None:

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fingerprint import fingerprint_of
 
 from siamese_search.errors import BundleError
 from siamese_search.model.bundle import Bundle, load_bundle, wants_other_files, weights_fingerprint
 from siamese_search.model.embedder import OnnxEmbedder
 from siamese_search.model.network import APNNetwork
-from siamese_search.model.weights_file import fingerprint_of, load_network, save_bundle, stored_state
+from siamese_search.model.weights_file import load_network, save_bundle, stored_state
 
 onnx = pytest.importorskip("onnx")
 

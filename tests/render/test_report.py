@@ -13,7 +13,7 @@ from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import SiameseSearchError
 from siamese_search.evaluation.evaluate import evaluate
 from siamese_search.evaluation.findings import camera_pairs, worst_identities, worst_queries
-from siamese_search.evaluation.labels import Labels
+from siamese_search.evaluation.protocol import Labels
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.render.report import html_page, write_report
 from siamese_search.vectors.projection import pca

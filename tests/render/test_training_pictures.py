@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from siamese_search.render.sweep import _draw_against
-from siamese_search.training.checkpoint import plot_history
+from siamese_search.training.directory import plot_history
 
 
 def test_a_small_loss_is_not_pressed_flat_by_a_large_one(tmp_path):

@@ -12,10 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm  # noqa: E402
 
 from siamese_search.errors import UsageError  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
-from siamese_search.training.adapt.clusters import Memory, figures  # noqa: E402
+from siamese_search.training.adapt.clusters import ClusterSampler, Memory, figures  # noqa: E402
 from siamese_search.training.adapt.config import ADAPT  # noqa: E402
-from siamese_search.training.adapt.sampler import ClusterSampler  # noqa: E402
-from siamese_search.training.adapt.statistics import FORMER, renew_statistics  # noqa: E402
+from siamese_search.training.adapt.trainer import FORMER, renew_statistics  # noqa: E402
 from siamese_search.vectors.clustering import cluster  # noqa: E402
 
 

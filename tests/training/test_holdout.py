@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from siamese_search.datasets.joining import Source
 from siamese_search.datasets.layouts import Dataset
 from siamese_search.datasets.records import ImageRecord
+from siamese_search.datasets.splits import Source
 from siamese_search.errors import DataError, UsageError
-from siamese_search.training.data import HoldOut, choose_held, choose_held_by_source
+from siamese_search.training.data import HoldOut, choose_held
 
 
 def people(root: str, *names: str, layout: str = "folders") -> Dataset:
@@ -24,12 +24,17 @@ def numbered(root: str, count: int) -> Dataset:
 
 
 def of_one(count: int, holdout: HoldOut) -> set[str]:
-    return choose_held(Path("photos"), numbered("photos", count), holdout)
+    return alone(numbered("photos", count), holdout)
+
+
+def alone(dataset: Dataset, holdout: HoldOut) -> set[str]:
+    (held,) = choose_held([dataset.root], [Source("", dataset)], holdout)
+    return held
 
 
 def of_several(datasets: list[Dataset], holdout: HoldOut) -> list[set[str]]:
     sources = [Source(dataset.root.name, dataset) for dataset in datasets]
-    return choose_held_by_source([dataset.root for dataset in datasets], sources, holdout)
+    return choose_held([dataset.root for dataset in datasets], sources, holdout)
 
 
 @pytest.mark.parametrize(
@@ -60,8 +65,7 @@ def test_each_data_set_gives_the_same_as_alone() -> None:
     a, b = numbered("a", 40), numbered("b", 20)
     for amount in (0.2, 3):
         holdout = HoldOut(amount=amount, seed=4)
-        alone = [choose_held(Path("x"), dataset, holdout) for dataset in (a, b)]
-        assert of_several([a, b], holdout) == alone
+        assert of_several([a, b], holdout) == [alone(dataset, holdout) for dataset in (a, b)]
     assert of_several([a, b], HoldOut(amount=0)) == [set(), set()]
 
 
@@ -105,3 +109,17 @@ def test_whom_a_sample_of_triplets_lacks_it_holds_out_already() -> None:
     assert named([a, sample], "b/dora", "b/zoe") == [set(), {"dora", "zoe"}]
     with pytest.raises(DataError, match="zoe"):
         named([a, sample], "zoe")
+
+
+def test_of_one_data_set_absent_names_are_listed() -> None:
+    photos = people("photos", *"abcd")
+    with pytest.raises(
+        DataError, match=r"4 of 5 .* in photos: v, x, y, …; there are 4 identities such as a;"
+    ):
+        alone(photos, HoldOut(ids=("a", "x", "y", "z", "v")))
+    # A triplet CSV samples the images: whom it never names is held out already. A list that fits nobody is wrong.
+    sample = people("photos", *"abcd", layout="triplets")
+    assert alone(sample, HoldOut(ids=("a", "x"))) == {"a", "x"}
+    with pytest.raises(DataError, match="1 of 1"):
+        alone(sample, HoldOut(ids=("x",)))
+    assert alone(photos, HoldOut(ids=())) == set()

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.training.config import PRESETS, TrainConfig  # noqa: E402
 from siamese_search.training.data import HoldOut  # noqa: E402
-from siamese_search.training.linear_probe import fit_heads  # noqa: E402
+from siamese_search.training.initial import fit_heads  # noqa: E402
 from siamese_search.training.run import Silent, TrainRequest, train  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
 

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 import timm  # noqa: E402
 
-from siamese_search.training.mixstyle import add_mixstyle, mix_styles, mixers  # noqa: E402
+from siamese_search.training.backbone import add_mixstyle, mix_styles, mixers  # noqa: E402
 
 
 def test_against_a_loop_over_images_and_channels() -> None:

@@ -10,8 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
+from siamese_search.training import backbone  # noqa: E402
 from siamese_search.training import pixels as pixels_module  # noqa: E402
-from siamese_search.training import recorded  # noqa: E402
 from siamese_search.training import trainer as trainer_module  # noqa: E402
 from siamese_search.training.augment import augment, draw, view_mix  # noqa: E402
 from siamese_search.training.config import PRESETS  # noqa: E402
@@ -131,17 +131,17 @@ def test_recorded_passes_draw_and_compute_what_launched_ones_do(
     def fake(module, inputs):
         for _ in range(3):
             module(inputs)
-        kept = [mixer.given for mixer in recorded.mixers(module.network.backbone)]
+        kept = [mixer.given for mixer in backbone.mixers(module.network.backbone)]
         recordings.append(inputs.shape)
 
         def run(images):
-            for mixer, given in zip(recorded.mixers(module.network.backbone), kept, strict=True):
+            for mixer, given in zip(backbone.mixers(module.network.backbone), kept, strict=True):
                 mixer.given = given
             return module(images)
 
         return run
 
-    monkeypatch.setattr(recorded, "record", fake)
+    monkeypatch.setattr(backbone, "record", fake)
     launched, replayed = make_trainer("cpu", config), make_trainer("cpu", config)
     replayed._passes._record = True
     assert losses(replayed) == pytest.approx(losses(launched), rel=1e-3)
@@ -152,7 +152,7 @@ def test_where_nothing_can_be_recorded_kernels_are_launched(monkeypatch: pytest.
     def refuse(*_: object) -> None:
         raise RuntimeError("not permitted when stream is capturing")
 
-    monkeypatch.setattr(recorded, "record", refuse)
+    monkeypatch.setattr(backbone, "record", refuse)
     launched, refused = make_trainer("cpu"), make_trainer("cpu")
     refused._passes._record = True
     assert losses(refused) == losses(launched)
@@ -163,7 +163,7 @@ def test_recorded_passes_on_cuda_give_the_losses_of_launched_ones(monkeypatch: p
     replayed = make_trainer("cuda")
     found = losses(replayed)
     assert all(run is not None for run in replayed._passes._recorded.values())
-    monkeypatch.setattr(recorded, "RECORD", False)
+    monkeypatch.setattr(backbone, "RECORD", False)
     assert found == pytest.approx(losses(make_trainer("cuda")), rel=0.05)
 
 

@@ -12,11 +12,15 @@ torch = pytest.importorskip("torch")
 from PIL import Image  # noqa: E402
 
 from siamese_search.errors import ImageError, UsageError  # noqa: E402
-from siamese_search.training.config import PRESETS  # noqa: E402
+from siamese_search.training.config import (  # noqa: E402
+    PRESETS,
+    RESTART_WARMUP,
+    stage_at,
+    stages,
+)
 from siamese_search.training.data import HoldOut  # noqa: E402
 from siamese_search.training.pixels import PixelSource  # noqa: E402
 from siamese_search.training.run import Silent, TrainRequest, train  # noqa: E402
-from siamese_search.training.schedule import RESTART_WARMUP, stage_at, stages  # noqa: E402
 from siamese_search.training.trainer import StepReport, Trainer  # noqa: E402
 
 SMALL = {"backbone": "test_efficientnet", "dim": 16, "height": 32, "width": 16}

@@ -12,17 +12,17 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from siamese_search.datasets.joining import load_joined  # noqa: E402
 from siamese_search.datasets.layouts import load_dataset  # noqa: E402
+from siamese_search.datasets.splits import load_joined  # noqa: E402
 from siamese_search.errors import DataError  # noqa: E402
 from siamese_search.evaluation.subject import choose_subject, select_identities  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.training.config import PRESETS, TrainConfig  # noqa: E402
 from siamese_search.training.data import HoldOut, label_images, load_split  # noqa: E402
+from siamese_search.training.loop import validate  # noqa: E402
 from siamese_search.training.pixels import PixelSource  # noqa: E402
 from siamese_search.training.run import Silent, TrainRequest, resume, train  # noqa: E402
 from siamese_search.training.teacher import save_vectors, teacher_vectors  # noqa: E402
-from siamese_search.training.validate import validate  # noqa: E402
 
 SMALL = {"backbone": "test_efficientnet", "dim": 8, "height": 32, "width": 16, "batch_size": 8}
 REID = PRESETS["reid"].with_options(
@@ -151,13 +151,13 @@ def test_teacher_vectors_are_told_apart_by_source(faces: Path, tmp_path: Path) -
     np.savez(given, keys=np.array(keys), vectors=vectors)
     records = load_split((copy, faces), "auto", HoldOut(amount=0)).train.records
     unit = dict(zip(keys, vectors / np.linalg.norm(vectors, axis=1, keepdims=True), strict=True))
-    found = teacher_vectors(given, records)
+    found = teacher_vectors(given, records, REID)
     assert np.allclose(found[0], [unit[record.key] for record in records], atol=1e-6)
-    save_vectors(tmp_path / "kept.npz", records, found)
-    assert np.allclose(teacher_vectors(tmp_path / "kept.npz", records), found, atol=1e-6)
+    save_vectors(tmp_path / "kept.npz", records, found, REID)
+    assert np.allclose(teacher_vectors(tmp_path / "kept.npz", records, REID), found, atol=1e-6)
     np.savez(given, keys=np.array([key.partition("/faces/")[2] for key in keys]), vectors=vectors)
     with pytest.raises(DataError, match="no teacher vector for 30 images"):
-        teacher_vectors(given, records)
+        teacher_vectors(given, records, REID)
 
 
 def test_a_data_set_that_teaches_nothing_is_named(people: Path, tmp_path: Path) -> None:
@@ -180,7 +180,8 @@ def test_validation_finds_no_match_between_data_sets(people: Path, tmp_path: Pat
     assert len({record.identity for record in held}) == 4
     torch.manual_seed(0)
     network = APNNetwork(NetworkSpec(backbone="test_efficientnet", dim=8, height=32, width=16, neck="bn"))
-    found = validate(network, held, PixelSource([r.path for r in held], (32, 16), threads=1), "cpu", REID)
-    assert found.metrics.invalid_queries == 0
-    assert found.metrics.rank1 == 0.0
-    assert found.loss is not None
+    pixels = PixelSource([r.path for r in held], (32, 16), threads=1)
+    metrics, loss = validate(network, held, pixels, "cpu", REID)
+    assert metrics.invalid_queries == 0
+    assert metrics.rank1 == 0.0
+    assert loss is not None

@@ -97,10 +97,10 @@ def test_a_damaged_archive_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
     for data in broken:
         path.write_bytes(data)
         try:
-            teacher.teacher_vectors(path, [])  # some damage hits nothing
+            teacher.teacher_vectors(path, [], PRESETS["reid"])  # some damage hits nothing
         except DataError as error:
             assert "\n" not in str(error)  # noqa: PT017
     path.write_bytes(sound)
     monkeypatch.setattr(teacher, "available_memory", lambda: 10_000)
     with pytest.raises(DataError, match="more than half of the memory"):
-        teacher.teacher_vectors(path, [])
+        teacher.teacher_vectors(path, [], PRESETS["reid"])

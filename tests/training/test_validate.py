@@ -7,9 +7,9 @@ torch = pytest.importorskip("torch")
 
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.training.config import PRESETS  # noqa: E402
-from siamese_search.training.objective import make_sampler  # noqa: E402
+from siamese_search.training.loop import held_out_loss  # noqa: E402
+from siamese_search.training.losses import make_sampler  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
-from siamese_search.training.validate import held_out_loss  # noqa: E402
 
 IDENTITIES = [f"id{i // 5}" for i in range(40)]
 FEATURES = np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32)

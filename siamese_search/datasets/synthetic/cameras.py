@@ -88,12 +88,7 @@ def make_places(count: int, seed: int) -> list[Place]:
 
 
 def photograph(
-    person: Person,
-    place: Place,
-    rng: np.random.Generator,
-    size: tuple[int, int],
-    *,
-    misplaced: bool = False,
+    person: Person, place: Place, rng: np.random.Generator, size: tuple[int, int], *, misplaced: bool = False
 ) -> bytes:
     """One JPEG crop of ``person`` at ``place``, ``size`` = (height, width); ``rng`` decides pose and accidents.
 

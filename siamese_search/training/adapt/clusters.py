@@ -1,4 +1,4 @@
-"""Which images are taken for one identity, how good that is where somebody knows, and the contrast with them.
+"""Which images are taken for one identity, how good that is, the contrast with them, and batches of them.
 
 Cluster Contrast (Dai et al., 2021) keeps one vector per cluster and lets the batch's hardest image of it move that;
 SpCL (Ge et al., NeurIPS 2020) also keeps the images that belong to no cluster, each as a class of its own.
@@ -6,7 +6,7 @@ SpCL (Ge et al., NeurIPS 2020) also keeps the images that belong to no cluster, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -14,25 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from siamese_search.model.centres import Centres
-from siamese_search.training.adapt.config import AdaptConfig
-from siamese_search.vectors.clustering import cluster
+from siamese_search.datasets.samplers import Indices, group_by_label
 
 _Numbers = NDArray[np.int64]
-
-
-def find_clusters(
-    embeddings: NDArray[np.float32], cameras: _Numbers, seeds: _Numbers, config: AdaptConfig
-) -> _Numbers:
-    """The cluster of each image, int64 [n].
-
-    embeddings: unit rows [n, d]. cameras: [n], -1 where unknown. seeds: [n], the identity that a person gave, or -1.
-    What all images of a camera share is the camera: left in, a cluster would be one identity at one camera.
-    """
-    if config.centre:
-        names = [None if camera < 0 else str(camera) for camera in cameras.tolist()]
-        embeddings = Centres.of(embeddings, names).taken_from(embeddings, names)
-    return cluster(embeddings, neighbours=config.neighbours, least=config.least, seeds=seeds)
 
 
 def agreement(first: _Numbers, second: _Numbers) -> float:
@@ -116,3 +100,72 @@ class Memory(nn.Module):
         chosen, where = by_label[first], sorted_labels[first]
         moved = momentum * self.centroids[where] + (1.0 - momentum) * embeddings[chosen].float()
         self.centroids[where] = F.normalize(moved, dim=1)
+
+
+class ClusterSampler:
+    """Batches of image indices int64 [≤ P·K], in groups of K: of one cluster, or single images.
+
+    labels: the cluster of each image, [n]; cameras: [n], -1 where unknown. A cluster of n images has round(n / K)
+    groups an epoch, at least one, and its cameras take turns in each, the images of a rarer one again. iters: batches
+    of an epoch, 0 for as many as one pass makes. Everything depends on (seed, epoch) alone.
+    """
+
+    def __init__(
+        self,
+        labels: NDArray[np.int64],
+        cameras: NDArray[np.int64],
+        *,
+        p: int,
+        k: int,
+        iters: int = 0,
+        seed: int = 0,
+    ) -> None:
+        groups = group_by_label(labels)
+        self._clusters = [group for group in groups if len(group) > 1]
+        self._singles = np.concatenate([np.empty(0, np.int64), *(g for g in groups if len(g) == 1)])
+        self._cameras = cameras
+        self.p, self.k, self.iters, self.seed = p, k, iters, seed
+
+    def epoch(self, epoch: int) -> Iterator[Indices]:
+        """The batches of one epoch."""
+        given, turn = 0, 0
+        while True:
+            for batch in self._pass(np.random.default_rng((self.seed, epoch, 5, turn))):
+                yield batch
+                given += 1
+                if given == self.iters:
+                    return
+            if not self.iters:
+                return
+            turn += 1
+
+    def steps(self, epoch: int) -> int:  # noqa: ARG002 - the samplers share one shape
+        """How many batches :meth:`epoch` yields."""
+        if self.iters:
+            return self.iters
+        groups = sum(self._times(group) for group in self._clusters) + -(-len(self._singles) // self.k)
+        return max(1, groups // self.p)
+
+    def _times(self, group: Indices) -> int:
+        return max(1, round(len(group) / self.k))
+
+    def _pass(self, rng: np.random.Generator) -> Iterator[Indices]:
+        """One pass over all images; what is left over after whole batches waits for the next one."""
+        groups: list[Indices] = []
+        for group in self._clusters:
+            turns = self._by_turns(group, self._times(group) * self.k, rng)
+            groups += list(turns.reshape(-1, self.k))
+        singles = rng.permutation(self._singles)
+        groups += [singles[start : start + self.k] for start in range(0, len(singles), self.k)]
+        order = rng.permutation(len(groups))
+        for start in range(0, max(1, len(order) // self.p) * self.p, self.p):
+            yield np.concatenate([groups[at] for at in order[start : start + self.p]])
+
+    def _by_turns(self, group: Indices, count: int, rng: np.random.Generator) -> Indices:
+        """So many images of a cluster, one of each camera after the other."""
+        shuffled = rng.permutation(group)
+        seen = self._cameras[shuffled]
+        names = rng.permutation(np.unique(seen))
+        each = -(-count // len(names))
+        turns = np.stack([np.resize(shuffled[seen == name], each) for name in names], axis=1)
+        return turns.reshape(-1)[:count]

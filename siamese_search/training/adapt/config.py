@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from siamese_search.errors import UsageError
 from siamese_search.training.config import TrainConfig, hyperparameter
 from siamese_search.training.options import network_of
 
@@ -28,34 +27,32 @@ class AdaptConfig(TrainConfig):
     statistics: bool = hyperparameter(
         True, "begin with the statistics of these images in the normalisations; --epochs 0 ends there"
     )
-    iters: int = hyperparameter(0, "batches of an epoch; 0: as many as the images make")
-    neighbours: int = hyperparameter(12, "about as many images as an identity has")
+    iters: int = hyperparameter(0, "batches of an epoch; 0: as many as the images make", 0, 10**9)
+    neighbours: int = hyperparameter(12, "about as many images as an identity has", 1, 10_000)
     least: float = hyperparameter(
-        0.2, "least mean k-reciprocal similarity of two clusters that are merged; higher is more clusters"
+        0.2,
+        "least mean k-reciprocal similarity of two clusters that are merged; higher is more clusters",
+        1e-6,
+        1,
     )
     centre: bool = hyperparameter(
         True,
         "take the mean embedding of its camera from each image, before clustering and in the finished model",
     )
-    temperature: float = hyperparameter(0.05, "temperature of the contrast with the memory")
-    momentum: float = hyperparameter(0.1, "share of a cluster's memory that an update keeps")
+    temperature: float = hyperparameter(0.05, "temperature of the contrast with the memory", 1e-3, 10)
+    momentum: float = hyperparameter(0.1, "share of a cluster's memory that an update keeps", 0, 1)
     update: Literal["hardest", "random"] = hyperparameter(
         "hardest", "which image of a batch updates its cluster's memory"
     )
     settle: float = hyperparameter(
         0.97,
         "agreement of two epochs' clusters (adjusted Rand index) at which to stop; 1: never before --epochs",
+        0,
+        1,
     )
 
     def check(self) -> None:
         TrainConfig.check(replace(self, epochs=1) if self.epochs == 0 else self)
-        for name, least, most in (
-            ("iters", 0, 10**9), ("neighbours", 1, 10_000), ("least", 1e-6, 1), ("temperature", 1e-3, 10),
-            ("momentum", 0, 1), ("settle", 0, 1),
-        ):  # fmt: skip
-            value = getattr(self, name)
-            if not least <= value <= most:  # also catches NaN
-                raise UsageError(f"--{name}: {value} is not between {least} and {most}")
 
 
 #: Not cosine to the end for its own sake: clusters settle as the learning rate falls, and then the run stops.

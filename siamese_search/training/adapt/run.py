@@ -28,24 +28,21 @@ from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.adapt.clusters import figures
 from siamese_search.training.adapt.config import ADAPT, SPEC, AdaptConfig
 from siamese_search.training.adapt.labels import Confirmed, read_confirmed
-from siamese_search.training.adapt.statistics import renew_statistics
-from siamese_search.training.adapt.trainer import ClusterTrainer
-from siamese_search.training.checkpoint import plot_history
+from siamese_search.training.adapt.trainer import ClusterTrainer, renew_statistics
 from siamese_search.training.data import LabelledImages
 from siamese_search.training.directory import (
     asked_before,
-    data_changed,
-    learned_before,
+    check_same,
+    plot_history,
     refuse_used,
     restore,
     start_directory,
-    tell_failed,
-    training_device,
 )
 from siamese_search.training.initial import initial_network
 from siamese_search.training.loop import Loop, Reporter, Silent
 from siamese_search.training.options import kind_of
-from siamese_search.training.pixels import PixelSource
+from siamese_search.training.pixels import PixelSource, unreadable
+from siamese_search.training.trainer import training_device
 
 #: The field of a CSV that says which images show one identity on its way past one camera.
 TRACK = "track"
@@ -183,7 +180,7 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
         confirmed = read_confirmed(request.labels, images.records, config.seed)
     learned = _learned_from(images.records, confirmed)
     if resumed:
-        _check_same(out, learned)
+        check_same(out, learned)
     cameras = _cameras(images.records)
     count = len(np.unique(cameras[cameras >= 0]))
     text = f"{len(images.records)} images, {f'{count} cameras' if count else 'cameras unknown'}"
@@ -192,7 +189,7 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
         text += f" and {int((confirmed.aside >= 0).sum())} more kept aside to calibrate on"
     reporter.message(f"{text}; {config.height}×{config.width}, {device}")
     if not resumed:
-        _start_directory(request, learned)
+        start_directory(out, _written(request, learned))
         if config.statistics:
             count = renew_statistics(
                 network, images.pixels, images.rows, seed=config.seed, device=device,
@@ -200,7 +197,7 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
             )  # fmt: skip
             reporter.message(f"statistics of these images in {count} normalisations")
     trainer = ClusterTrainer(network, config, images, cameras=cameras, seeds=confirmed.seeds, device=device)
-    rows = restore(trainer, out, reporter) if resumed else []
+    rows = restore(trainer, out, reporter.message) if resumed else []
     loop = _ClusterLoop(
         out, config, trainer, reporter, stop, rows, [], None, images.pixels, _known(images.records)
     )  # fmt: skip
@@ -241,8 +238,7 @@ def _read(
         [record.path for record in dataset.records], (config.height, config.width), threads=threads,
         progress=lambda done, total: reporter.decoding(done, total, "reading images"),
     )  # fmt: skip
-    failed = [Failure.of(error.path, error.reason) for error in pixels.failed]
-    tell_failed(failed, reporter)
+    failed = unreadable([pixels], reporter.message)
     records = [dataset.records[row] for row in pixels.usable.tolist()]
     if len(records) < 4:
         raise DataError(f"{printable(dataset.root)}: {len(records)} images are too few to cluster, give more")
@@ -269,15 +265,9 @@ def _learned_from(records: list[ImageRecord], confirmed: Confirmed) -> dict[str,
     return {"images": len(records), "digest": digest.hexdigest()}
 
 
-def _check_same(out: Path, learned: dict[str, Any]) -> None:
-    """Raise TrainingError where the images, or what was confirmed of them, are not those of the beginning."""
-    if learned_before(out) != learned:
-        raise data_changed(out)
-
-
-def _start_directory(request: AdaptRequest, learned: dict[str, Any]) -> None:
-    """Write ``run.json``: the options of the run, and which images it learns from."""
-    saved: dict[str, Any] = {
+def _written(request: AdaptRequest, learned: dict[str, Any]) -> dict[str, Any]:
+    """What ``run.json`` keeps: the options of the run, and which images it learns from."""
+    return {
         "data": str(request.data.resolve()),
         "layout": request.layout,
         "init": request.init,
@@ -286,7 +276,6 @@ def _start_directory(request: AdaptRequest, learned: dict[str, Any]) -> None:
         "train": learned,
         "config": asdict(request.config),
     }
-    start_directory(request.out, saved)
 
 
 def _calibration(
@@ -297,7 +286,7 @@ def _calibration(
 ) -> Calibration | None:
     """What the new scores mean, from what is known without the clusters; None, said, where that is too little."""
     aside = [f"{one}" if one >= 0 else None for one in confirmed.aside.tolist()]
-    tracks = [_track(record) for record in records]
+    tracks = [f"{one.camera} {one.metadata[TRACK]}" if TRACK in one.metadata else None for one in records]
     for names, what, cameras in (
         (aside, "images confirmed by a person, kept out of the training", True),
         (tracks, "images of tracks, of which one identity may have several", False),
@@ -324,11 +313,6 @@ def _handed_on(request: AdaptRequest) -> Calibration | None:
     spec = NetworkSpec.from_json(bundle.meta["network"])
     same = all(getattr(request.config, name) == getattr(spec, name) for name in SPEC)
     return bundle.adapted_calibration if same else None
-
-
-def _track(record: ImageRecord) -> str | None:
-    track = record.metadata.get(TRACK)
-    return None if track is None else f"{record.camera} {track}"
 
 
 def _summary(

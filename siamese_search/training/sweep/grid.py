@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from siamese_search.errors import UsageError, printable
-from siamese_search.training.config import TrainConfig, option_fields
+from siamese_search.training.config import TrainConfig, flag, option_fields
 from siamese_search.training.config import preset as find_preset
 
 #: What a hyperparameter may be.
@@ -90,11 +90,6 @@ def grid_points(preset: str, grid: Mapping[str, tuple[Value, ...]]) -> list[Grid
         names.add(name.casefold())
         points.append(GridPoint(name, values, base.with_options(**options)))
     return points
-
-
-def flag(name: str) -> str:
-    """The option of a field: ``batch_size`` → ``--batch-size``."""
-    return "--" + name.replace("_", "-")
 
 
 def text(value: Value) -> str:

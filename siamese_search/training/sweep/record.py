@@ -15,8 +15,9 @@ from siamese_search.errors import DataError, TrainingError, UsageError, printabl
 from siamese_search.evaluation.protocol import Protocol, all_vs_all
 from siamese_search.io.csv_cells import CsvWriter, csv_cell
 from siamese_search.io.files import atomic_write_text
+from siamese_search.training.config import flag
 from siamese_search.training.data import DataPaths, HoldOut, as_paths, load_split, read_paths, written_paths
-from siamese_search.training.sweep.grid import GridPoint, Value, flag, grid_points, parse_grid, swept, text
+from siamese_search.training.sweep.grid import GridPoint, Value, grid_points, parse_grid, swept, text
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -24,10 +24,9 @@ from siamese_search.io.files import atomic_path
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import Device, Embedder, load_embedder
 from siamese_search.training.augment import view_recipe
-from siamese_search.training.checkpoint import CHECKPOINT_NAME
 from siamese_search.training.config import TrainConfig
 from siamese_search.training.data import HoldOut
-from siamese_search.training.directory import RUN_NAME
+from siamese_search.training.directory import CHECKPOINT_NAME, RUN_NAME
 from siamese_search.training.run import TEACHER_NAME, Reporter, Silent, TrainRequest, resume, train
 from siamese_search.training.sweep.record import PLOT_NAME, Figures, Sweep, SweepRun, held_out_protocol
 
@@ -187,7 +186,7 @@ def measure(
         )
     readable = [protocol.gallery[row] for row in embedded.rows.tolist()]
     plan = held_out_protocol(readable)
-    vectors = embedded.vectors[plan.gallery_rows]  # [g, d]; the queries are some of the same rows
+    vectors = embedded.vectors  # [g, d]; the queries are some of the same rows
     ranking = retrieval_metrics(vectors[plan.same_image], vectors, plan)
     pairs = pair_scores(vectors, plan)
     verification, curve = pairs.metrics(), pairs.roc(_ROC_POINTS)

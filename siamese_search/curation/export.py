@@ -24,7 +24,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from siamese_search.curation.export.rows import Batch, Column, batches, columns_of
+from siamese_search.curation.export_rows import Batch, Column, batches, columns_of
 from siamese_search.errors import DataError, MissingExtraError, SiameseSearchError, UsageError, printable
 from siamese_search.gallery.contract import Gallery, Vectors
 from siamese_search.gallery.filters import Condition
@@ -81,14 +81,6 @@ def write_jsonl(rows: Iterable[Batch], columns: Sequence[Column], out: Path) -> 
 def numbers(vector: Vectors) -> str:
     """The shortest decimals that are these float32 again, with commas between."""
     return ",".join(vector.astype("U16"))
-
-
-def check_pyarrow() -> None:
-    """Raise MissingExtraError where pyarrow is not installed."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("Parquet", "analysis") from None
 
 
 def write_parquet(
@@ -321,7 +313,10 @@ def export_gallery(
     UsageError, MissingExtraError (parquet), DataError, SiameseSearchError where ``out`` cannot be written.
     """
     if format == "parquet":
-        check_pyarrow()
+        try:
+            import pyarrow.parquet  # noqa: F401 - said before anything is read
+        except ImportError:
+            raise MissingExtraError("Parquet", "analysis") from None
     columns = columns_of(gallery.fields())
     rows = batches(gallery, columns, where, vectors=vectors, progress=progress)
     dim = gallery.dim if vectors else None

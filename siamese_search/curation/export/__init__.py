@@ -1,1 +1,0 @@
-"""A gallery as a file for other programs: ``rows`` reads it, one module writes each format."""
