@@ -315,7 +315,7 @@ def check_value(where: str, key: str, value: Any) -> Any:
 
     key: of the settings, or of their table ``[server]``. Raises SettingsError that begins with ``where``.
     """
-    kind = _kind(key)
+    kind: Any = _kind(key)
     # bool is an int to Python, but `threads = true` is a mistake.
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise SettingsError(f"{where} must be {_TYPE_NAMES[kind]}, not {_toml_name(value)}")

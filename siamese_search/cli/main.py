@@ -45,7 +45,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "train": ("train", "Train a model on your own identities."),
         "adapt": ("adapt", "Adapt a model to your images, without labels."),
         "sweep": ("train", "Train with several values of an option and compare them."),
-        "quantise": ("adapt", "Make an int8 copy of a model."),
+        "quantise": ("quantise", "Make an int8 copy of a model."),
     },
     "Maintain": {
         "label": ("curate", "Set labels by hand, from a reviewed CSV."),

@@ -86,7 +86,7 @@ class Canvas:
     def legend(self, top: int, frames: Mapping[str, str]) -> int:
         """What colours of frames mean, in the upper right corner; returns where that begins."""
         right = self.image.width - MARGIN
-        for kind, word in reversed(frames.items()):
+        for kind, word in reversed(list(frames.items())):
             right -= self.width_of(word, 13)
             self.text((right, top), word, 13, GREY)
             right -= 20

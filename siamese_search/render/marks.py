@@ -28,7 +28,7 @@ class Mark:
 
 
 #: What frames mean, for legends.
-FRAMES: dict[Kind, str] = {"good": "same identity", "bad": "another identity", "unknown": "not known"}
+FRAMES: dict[str, str] = {"good": "same identity", "bad": "another identity", "unknown": "not known"}
 #: And badges, where a model gave a verdict.
 BADGES = "badges: match or no match, as the calibrated model judges"
 #: The colour of each truth.

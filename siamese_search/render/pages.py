@@ -86,7 +86,7 @@ def shown_answers(
     """
     said = {verdict_sentence(answer) for answer in answers if answer.error is None}
     once = said.pop() if len(said) == 1 and len(answers) > 1 else ""
-    shown = []
+    shown: list[dict[str, Any]] = []
     for answer, identity in zip(answers, identities, strict=False):
         sentences = [] if once else [verdict_sentence(answer)]
         if len(answer.results) > most:
