@@ -81,22 +81,14 @@ def rows_of(name: str, bundle: Bundle, report: EvaluationReport) -> list[dict[st
         how = {key: again[key] for key in ("k1", "k2", "lambda")}
         unknown = dict.fromkeys(("ann_recall", "auc", "eer"))  # neither database nor pairs know re-ranking
         rows.append(
-            {
-                "name": f"{name} + re-ranking",
-                **model,
-                "rerank": how,
-                **unknown,
-                **{key: again[key] for key in RANKING},
-            }
+            {"name": f"{name} + re-ranking", **model, "rerank": how, **unknown, **{key: again[key] for key in RANKING}}
         )
     return rows
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
     wide = max(len(row["name"]) for row in rows) + 2
-    print(
-        f"{'model':<{wide}}{'input':>9}{'seen':>10}{'teacher':>9}{'rank-1':>9}{'rank-5':>9}{'mAP':>9}{'AUC':>9}"
-    )
+    print(f"{'model':<{wide}}{'input':>9}{'seen':>10}{'teacher':>9}{'rank-1':>9}{'rank-5':>9}{'mAP':>9}{'AUC':>9}")
     for row in rows:
         size = "x".join(map(str, row["input"]))
         seen = f"{row['images_seen']:,}" + ("+" if row["init"] in ("bundle", "bundled") else "")
@@ -109,9 +101,7 @@ def print_table(rows: list[dict[str, Any]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("bundles", nargs="+", metavar="BUNDLE", help="a directory, or bundled")
     parser.add_argument("--heldout", type=Path, required=True, help="file of identities")
@@ -124,12 +114,7 @@ def main() -> None:
 
     def measure(name: str, bundle: Bundle, extras: bool = False) -> None:
         report = sss.evaluate(
-            arguments.data,
-            model=bundle.path,
-            identities=arguments.heldout,
-            device="cpu",
-            flip=extras,
-            rerank=extras,
+            arguments.data, model=bundle.path, identities=arguments.heldout, device="cpu", flip=extras, rerank=extras
         )
         rows.extend(rows_of(name, bundle, report))
 

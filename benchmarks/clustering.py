@@ -30,17 +30,7 @@ from siamese_search.io.files import atomic_write_text  # noqa: E402
 from siamese_search.model.bundle import load_bundle  # noqa: E402
 from siamese_search.vectors.clustering import cluster  # noqa: E402
 
-COLUMNS = (
-    "precision",
-    "recall",
-    "f1",
-    "bcubed_precision",
-    "bcubed_recall",
-    "bcubed_f1",
-    "ari",
-    "clusters",
-    "larger",
-)
+COLUMNS = ("precision", "recall", "f1", "bcubed_precision", "bcubed_recall", "bcubed_f1", "ari", "clusters", "larger")
 
 
 def scores(truth: NDArray[Any], found: NDArray[Any]) -> dict[str, float]:
@@ -79,9 +69,7 @@ def plain(vectors: NDArray[np.float32], threshold: float) -> NDArray[Any]:
     from sklearn.cluster import AgglomerativeClustering
 
     distances = np.clip(1 - vectors @ vectors.T, 0, 2).astype(np.float64)
-    how = AgglomerativeClustering(
-        None, metric="precomputed", linkage="average", distance_threshold=1 - threshold
-    )
+    how = AgglomerativeClustering(None, metric="precomputed", linkage="average", distance_threshold=1 - threshold)
     return np.asarray(how.fit_predict(distances))
 
 

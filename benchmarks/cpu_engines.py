@@ -32,11 +32,7 @@ from siamese_search.datasets.layouts import survey  # noqa: E402
 from siamese_search.io.files import atomic_write_text  # noqa: E402
 from siamese_search.io.images import read_image  # noqa: E402
 from siamese_search.model.bundle import load_bundle  # noqa: E402
-from siamese_search.model.embedder import (  # noqa: E402
-    Embedder,
-    OnnxEmbedder,
-    OpenVinoEmbedder,
-)
+from siamese_search.model.embedder import Embedder, OnnxEmbedder, OpenVinoEmbedder  # noqa: E402
 from siamese_search.model.weights_file import quantise  # noqa: E402
 
 RESULT = ROOT / "benchmarks" / "results" / "cpu_engines.json"
@@ -56,15 +52,11 @@ class Int8(OpenVinoEmbedder):
     """Runs a quantised bundle, which the engine refuses."""
 
     def __init__(self, bundle: Any, *, half: bool) -> None:
-        super().__init__(
-            type(bundle)(bundle.path, {**bundle.meta, "precision": "float32"}), threads=1, half=half
-        )
+        super().__init__(type(bundle)(bundle.path, {**bundle.meta, "precision": "float32"}), threads=1, half=half)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("--limit", type=int, default=500, help="images compared (default: 500)")
     parser.add_argument("--model", type=Path, help="bundle (default: the bundled one)")
@@ -97,11 +89,7 @@ def main() -> None:
         "input_size": list(bundle.input_size),
         "model": bundle.fingerprint,
         "rows": rows,
-        "machine": {
-            "processor": _processor(),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-        },
+        "machine": {"processor": _processor(), "machine": platform.machine(), "python": platform.python_version()},
     }
     before = json.loads(options.out.read_text()) if options.out.exists() else {}
     height, width = bundle.input_size

@@ -40,9 +40,7 @@ RESULT = Path(__file__).resolve().parent / "results" / "damaged.json"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1000, help="damaged and hostile files together")
     parser.add_argument("--sound", type=int, default=100)
     parser.add_argument("--large", type=int, default=12, help="pictures of 36 megapixels among the hostile")
@@ -115,13 +113,7 @@ def write_hostile(root: Path, large: int) -> int:
     (root / "secrets.jpg").symlink_to("/etc/passwd")
     (root / "nowhere.jpg").symlink_to("not there")
     (root / "circle").symlink_to(root)
-    for name in (
-        "line\nbreak.jpg",
-        "\x1b[31mred.jpg",
-        os.fsdecode(b"\xff\xfe.jpg"),
-        "-k.jpg",
-        "x" * 250 + ".jpg",
-    ):
+    for name in ("line\nbreak.jpg", "\x1b[31mred.jpg", os.fsdecode(b"\xff\xfe.jpg"), "-k.jpg", "x" * 250 + ".jpg"):
         (root / name).write_bytes(b"\xff\xd8\xff")
     return len(list(root.iterdir()))
 

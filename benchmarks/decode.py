@@ -50,9 +50,7 @@ BATCH = 32
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photos", type=int, default=200, help="photographs read per method and quality")
     parser.add_argument("--distinct", type=int, default=10, help="photographs drawn")
     parser.add_argument("--megapixels", type=float, default=12.0)
@@ -71,11 +69,7 @@ def main() -> None:
         "rows": rows,
         "target_ratio": TARGET,
         "options": {name: value for name, value in vars(options).items() if name != "out"},
-        "machine": {
-            "cpus": os.cpu_count(),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-        },
+        "machine": {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()},
     }
     atomic_write_text(options.out, json.dumps(result, indent=1) + "\n")
     _print(result)
@@ -124,10 +118,7 @@ def _measure(paths: Sequence[Path], quality: int, options: argparse.Namespace) -
     per_turn = max(options.threads, options.photos // options.repeats)
     rates: dict[str, list[float]] = {"full": [], "here": [], "entropy": []}
     spent: dict[str, list[float]] = {name: [] for name in rates}
-    with (
-        ThreadPoolExecutor(options.threads) as pool,
-        BatchDecoder((height, width), options.threads) as decoder,
-    ):
+    with ThreadPoolExecutor(options.threads) as pool, BatchDecoder((height, width), options.threads) as decoder:
         methods = {"full": threaded(full), "here": here, "entropy": threaded(entropy)}
         for method in methods.values():
             method(paths[: options.threads])  # the first use imports and allocates
@@ -138,9 +129,7 @@ def _measure(paths: Sequence[Path], quality: int, options: argparse.Namespace) -
                 method(batch)
                 rates[name].append(per_turn / (time.perf_counter() - started))
                 spent[name].append((time.process_time() - before) / per_turn * 1000)
-    difference = np.abs(
-        np.stack([full(path).astype(int) - read_image(path, (height, width)) for path in paths])
-    )
+    difference = np.abs(np.stack([full(path).astype(int) - read_image(path, (height, width)) for path in paths]))
     medians = {name: statistics.median(values) for name, values in rates.items()}
     cpu = {name: statistics.median(values) for name, values in spent.items()}
     return {

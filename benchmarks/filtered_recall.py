@@ -34,12 +34,7 @@ from siamese_search.io.files import atomic_write_text
 FILTERS = ("detection=0", "camera=1", "detection=1", "camera=3,4,5", "sequence!=1,2", "camera!=1")
 QUERIES = 200
 #: Ways through the graph: ACORN's max_selectivity (0: without it) and the candidates looked at.
-WAYS = {
-    "graph": (0.0, 128),
-    "acorn 0.4": (0.4, 128),
-    "acorn 1.0": (1.0, 128),
-    "acorn 1.0, ef 512": (1.0, 512),
-}
+WAYS = {"graph": (0.0, 128), "acorn 0.4": (0.4, 128), "acorn 1.0": (1.0, 128), "acorn 1.0, ef 512": (1.0, 512)}
 
 
 def population(points: int, dim: int) -> tuple[np.ndarray, list[dict[str, Any]]]:
@@ -53,8 +48,7 @@ def population(points: int, dim: int) -> tuple[np.ndarray, list[dict[str, Any]]]
     detection = rng.choice(5, points, p=[0.05, 0.35, 0.25, 0.2, 0.15])
     sequence = rng.integers(1, 7, points)
     payloads = [
-        {"camera": str(1 + c), "sequence": int(s), "detection": int(d)}
-        for c, s, d in zip(camera, sequence, detection)
+        {"camera": str(1 + c), "sequence": int(s), "detection": int(d)} for c, s, d in zip(camera, sequence, detection)
     ]
     return vectors, payloads
 
@@ -65,9 +59,7 @@ def filled(store: str, vectors: np.ndarray, payloads: list[dict[str, Any]]) -> I
     name = f"benchmark-{uuid.uuid4().hex[:8]}"
     with open_store(store) as opened:
         try:
-            with opened.open(
-                name, model=ModelRef("b" * 64, vectors.shape[1]), create=True, mode="w"
-            ) as gallery:
+            with opened.open(name, model=ModelRef("b" * 64, vectors.shape[1]), create=True, mode="w") as gallery:
                 ids = [str(uuid.UUID(int=1 + n)) for n in range(len(vectors))]
                 gallery.upsert(ids, vectors, payloads)
                 gallery.optimise(index=True)
@@ -99,25 +91,16 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=20_000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--server", default="")
-    parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent / "results" / "filtered_recall.json"
-    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "filtered_recall.json")
     asked = parser.parse_args()
     vectors, payloads = population(asked.points, asked.dim)
     rows = vectors[:: max(1, asked.points // QUERIES)]
     table: list[dict[str, Any]] = []
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        filled(asked.server or folder, vectors, payloads) as gallery,
-    ):
+    with tempfile.TemporaryDirectory() as folder, filled(asked.server or folder, vectors, payloads) as gallery:
         for expression in FILTERS:
             where = bind(parse_where([expression]), gallery.fields())
             exact, cost = timed(lambda: gallery.query_ids(rows, 10, where, exact=True), len(rows))  # noqa: B023
-            line: dict[str, Any] = {
-                "filter": expression,
-                "kept": gallery.count(where) / asked.points,
-                "exact_ms": cost,
-            }
+            line: dict[str, Any] = {"filter": expression, "kept": gallery.count(where) / asked.points, "exact_ms": cost}
             for way in ("sss", *(() if asked.server else WAYS)):
                 with through_graph(*WAYS[way]) if way in WAYS else patch.dict({}):
                     found, cost = timed(lambda: gallery.query_ids(rows, 10, where), len(rows))  # noqa: B023
@@ -130,18 +113,13 @@ def main() -> None:
         "python": platform.python_version(),
     }
     result = {"points": asked.points, "dim": asked.dim, "engine": "server" if asked.server else "embedded"}
-    atomic_write_text(
-        asked.out, json.dumps({**result, "filters": table, "machine": machine}, indent=2) + "\n"
-    )
+    atomic_write_text(asked.out, json.dumps({**result, "filters": table, "machine": machine}, indent=2) + "\n")
     ways = [name for name in ("sss", *WAYS) if name in table[0]]
     print(f"{asked.points:,} points x {asked.dim}-D, {result['engine']}; recall@10 (worst query), ms a query")
     print(f"{'filter':15}{'kept':>6}{'exact':>10}" + "".join(f"{way:>26}" for way in ways))
     for line in table:
         cells = (f"{line[w]['recall']:.4f} ({line[w]['worst']:.1f}) {line[w]['ms']:6.2f} ms" for w in ways)
-        print(
-            f"{line['filter']:15}{line['kept']:6.0%}{line['exact_ms']:7.2f} ms"
-            + "".join(f"{c:>26}" for c in cells)
-        )
+        print(f"{line['filter']:15}{line['kept']:6.0%}{line['exact_ms']:7.2f} ms" + "".join(f"{c:>26}" for c in cells))
 
 
 if __name__ == "__main__":

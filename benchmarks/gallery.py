@@ -43,9 +43,7 @@ with open_gallery(sys.argv[1]) as gallery:
 def make(points: int, dim: int) -> tuple[list[str], np.ndarray, list[dict[str, Any]]]:
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((max(1, points // 17), dim), dtype=np.float32)
-    rows = centres[np.arange(points) % len(centres)] + 0.7 * rng.standard_normal(
-        (points, dim), dtype=np.float32
-    )
+    rows = centres[np.arange(points) % len(centres)] + 0.7 * rng.standard_normal((points, dim), dtype=np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     ids = [str(uuid.UUID(bytes=rng.bytes(16))) for _ in range(points)]
     payloads = [
@@ -72,12 +70,7 @@ def seconds(action: Callable[[], object]) -> float:
 def measure(store: Path, points: int, dim: int, batch: int) -> dict[str, Any]:
     ids, rows, payloads = make(points, dim)
     model = ModelRef("0" * 64, dim, "benchmark")
-    out: dict[str, Any] = {
-        "points": points,
-        "dim": dim,
-        "cpus": os.cpu_count(),
-        "python": platform.python_version(),
-    }
+    out: dict[str, Any] = {"points": points, "dim": dim, "cpus": os.cpu_count(), "python": platform.python_version()}
     with open_gallery(store, model=model, create=True, mode="w") as gallery:
         started, cpu = time.perf_counter(), time.process_time()
         for i in range(0, points, batch):
@@ -115,13 +108,8 @@ def measure(store: Path, points: int, dim: int, batch: int) -> dict[str, Any]:
     np.save(vector, rows[0])
     command = [sys.executable, "-c", COLD, os.fspath(store), os.fspath(vector)]
     env = {**os.environ, "PYTHONPATH": os.fspath(PROJECT)}
-    cold = [
-        seconds(lambda: subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL))
-        for _ in range(5)
-    ]
-    bare = [
-        seconds(lambda: subprocess.run([sys.executable, "-c", "import numpy"], check=True)) for _ in range(5)
-    ]
+    cold = [seconds(lambda: subprocess.run(command, check=True, env=env, stdout=subprocess.DEVNULL)) for _ in range(5)]
+    bare = [seconds(lambda: subprocess.run([sys.executable, "-c", "import numpy"], check=True)) for _ in range(5)]
     out["cold_process_query_s"] = statistics.median(cold)
     out["cold_process_numpy_only_s"] = statistics.median(bare)
     return out
@@ -136,9 +124,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=PROJECT / "benchmarks" / "results" / "gallery.json")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        figures = measure(
-            (options.store or Path(temporary)) / "store", options.points, options.dim, options.batch
-        )
+        figures = measure((options.store or Path(temporary)) / "store", options.points, options.dim, options.batch)
     for name, value in figures.items():
         print(f"{name:32} {value:>14,.4g}" if isinstance(value, float) else f"{name:32} {value:>14}")
     atomic_write_text(options.out, json.dumps(figures, indent=2) + "\n")

@@ -147,9 +147,7 @@ def run_ingest(options: argparse.Namespace, seconds: float) -> dict[str, Any]:
         while not rows or (time.monotonic() < until and len(rows) < (1 if options.tiny else 5)):
             forward = ingest._forward(embedder, pixels, batch)
             summary = ingest._ingest(root, Path(scratch) / f"store{len(rows)}", bundle, embedder, 0, batch)
-            rows.append(
-                {"forward": forward, "forward on the device": on_device(), "ingest": count / summary.seconds}
-            )
+            rows.append({"forward": forward, "forward on the device": on_device(), "ingest": count / summary.seconds})
     medians = {name: round(statistics.median(row[name] for row in rows), 1) for name in rows[0]}
     return {
         "images": count,
@@ -224,9 +222,7 @@ def run_train(
         shutil.copyfile(path, place / path.name)
     sizes = {path.name: path.stat().st_size for path in sorted((options.out / "bundle").iterdir())}
     told |= {"bundle": "bundle", "fingerprint": bundle.fingerprint, "bytes": sizes, "figures": {}}
-    atomic_write_text(
-        options.out / "train.json", json.dumps(told, indent=1) + "\n"
-    )  # before anything else can fail
+    atomic_write_text(options.out / "train.json", json.dumps(told, indent=1) + "\n")  # before anything else can fail
     sets: dict[str, tuple[Path, list[str]]] = {}
     if bundle.heldout_identities:
         sets["heldout"] = (options.data, bundle.heldout_identities)
@@ -293,9 +289,7 @@ def _parts(text: str) -> list[str]:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="labelled images")
     parser.add_argument("--heldout", type=Path, help="file of identities that training never sees")
     parser.add_argument(
@@ -304,21 +298,15 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--teacher-views", type=int, default=4)
     parser.add_argument("--init", default="imagenet", help="imagenet, none, or a file of weights")
     parser.add_argument("--out", type=Path, default=ROOT / ".gpu" / "out")
-    parser.add_argument(
-        "--work", type=Path, default=ROOT / ".gpu" / "work", help="checkpoints, to go on from"
-    )
-    parser.add_argument(
-        "--measure", type=Path, nargs="*", default=[], help="more sets to measure the bundle on"
-    )
+    parser.add_argument("--work", type=Path, default=ROOT / ".gpu" / "work", help="checkpoints, to go on from")
+    parser.add_argument("--measure", type=Path, nargs="*", default=[], help="more sets to measure the bundle on")
     parser.add_argument("--parts", type=_parts, default=list(PARTS))
     parser.add_argument("--minutes", type=_minutes, default=dict(MINUTES), metavar="PART=N,…")
     parser.add_argument("--epochs", type=int, default=0, help="at most (default: 120)")
     parser.add_argument("--reserve", type=float, default=45.0, help="seconds for the export and the figures")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--eager", action="store_true", help="record no CUDA graphs of the training step")
-    parser.add_argument(
-        "--tiny", action="store_true", help="a very small network on the CPU: proves the script"
-    )
+    parser.add_argument("--tiny", action="store_true", help="a very small network on the CPU: proves the script")
     parser.add_argument("--prepare", type=Path, metavar="DIR", help="only write what another machine needs")
     options = parser.parse_args()
     if options.tiny:

@@ -211,9 +211,7 @@ def _begin(request: TrainRequest, clock: Clock) -> None:
         train(plain, clock, clock.stop)
 
 
-def choose_teacher(
-    paths: Sequence[Path], config: TrainConfig, views: int
-) -> tuple[Path | None, int, str | None]:
+def choose_teacher(paths: Sequence[Path], config: TrainConfig, views: int) -> tuple[Path | None, int, str | None]:
     """The first teacher that can be used here, how many views it answers for, and what is to be said of that."""
     for path in paths:
         if path.suffix.lower() != ".npz":
@@ -225,11 +223,7 @@ def choose_teacher(
             same = held and str(archive["recipe"]) == view_recipe(config)
         if same:
             return path, min(views, held), None
-        return (
-            path,
-            0,
-            f"{path.name}: no views of this recipe in it, the teacher answers for the plain images alone",
-        )
+        return (path, 0, f"{path.name}: no views of this recipe in it, the teacher answers for the plain images alone")
     note = "no teacher can be used here: openvino is not installed, and no .npz of vectors is given"
     return None, 0, note if paths else None
 
@@ -256,9 +250,7 @@ def _told(run: Path, *, resumed: bool, finished: bool) -> dict[str, Any]:
         "epochs": len(rows),
         "config": saved["config"],
         "teacher": Path(saved["teacher"]).name if saved["teacher"] else None,
-        "images_per_second": round(float(np.median([r["images_per_second"] for r in rows])), 1)
-        if rows
-        else None,
+        "images_per_second": round(float(np.median([r["images_per_second"] for r in rows])), 1) if rows else None,
         "last_epoch": rows[-1] if rows else None,
     }
 
@@ -275,12 +267,7 @@ def unfinished_bundle(run: Path, out: Path) -> Bundle:
         out,
         {
             "created_by": f"siamese-search {__version__}",
-            "training": {
-                "preset": config.preset,
-                "config": saved["config"],
-                "epochs": epochs,
-                "unfinished": True,
-            },
+            "training": {"preset": config.preset, "config": saved["config"], "epochs": epochs, "unfinished": True},
             "heldout_identities": saved["heldout_identities"],
         },
     )
@@ -289,9 +276,7 @@ def unfinished_bundle(run: Path, out: Path) -> Bundle:
 def figures(bundle: Bundle, data: Path, identities: Sequence[str] = ()) -> dict[str, Any]:
     """Rank-1, rank-5 and mAP of the ONNX file on the CPU: each image against all others, other cameras only."""
     wanted = set(identities)
-    records = [
-        r for r in load_dataset(data, "auto").records if r.identity and (not wanted or r.identity in wanted)
-    ]
+    records = [r for r in load_dataset(data, "auto").records if r.identity and (not wanted or r.identity in wanted)]
     embedded = embed_records(records, load_embedder(bundle, device="cpu"))
     used = [records[row] for row in embedded.rows.tolist()]
     ids, cameras = [r.identity or "" for r in used], [r.camera for r in used]
@@ -333,10 +318,7 @@ def prepare(order: Order, out: Path, say: Callable[[str], None]) -> None:
     began = time.monotonic()
     vectors = teacher_vectors(teacher, records, config)
     rate = len(records) / (time.monotonic() - began)
-    arrays: dict[str, Any] = {
-        "keys": np.array([r.key for r in records]),
-        "vectors": vectors[0].astype(np.float16),
-    }
+    arrays: dict[str, Any] = {"keys": np.array([r.key for r in records]), "vectors": vectors[0].astype(np.float16)}
     if views:
         arrays |= {"views": vectors[1:].astype(np.float16), "recipe": np.array(view_recipe(config))}
     with atomic_path(out / "teacher.npz") as aside, aside.open("wb") as handle:

@@ -55,9 +55,7 @@ TARGET = 0.92
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("--limit", type=int, default=2000, help="images used (default: 2000; 0 for all)")
     parser.add_argument("--model", type=Path, help="bundle (default: the bundled one)")
@@ -102,12 +100,7 @@ def main() -> None:
 
 
 def _measure(
-    options: argparse.Namespace,
-    bundle: Bundle,
-    root: Path,
-    count: int,
-    pixels: NDArray[np.uint8],
-    scratch: Path,
+    options: argparse.Namespace, bundle: Bundle, root: Path, count: int, pixels: NDArray[np.uint8], scratch: Path
 ) -> dict[str, Any]:
     embedder = load_embedder(bundle, device=options.device, threads=options.threads)
     embedder.embed(pixels[: options.batch_size])  # the first run allocates
@@ -140,18 +133,12 @@ def _measure(
         "bottleneck": summary.bottleneck,
         "runs": {"forward": forward, "ingest": full, "reingest": again},
         "options": {k: v for k, v in vars(options).items() if isinstance(v, int)},
-        "machine": {
-            "cpus": available_cpus(),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-        },
+        "machine": {"cpus": available_cpus(), "machine": platform.machine(), "python": platform.python_version()},
         "model": bundle.fingerprint,
     }
 
 
-def _plain(
-    options: argparse.Namespace, bundle: Bundle, root: Path, scratch: Path, ours: float
-) -> dict[str, Any]:
+def _plain(options: argparse.Namespace, bundle: Bundle, root: Path, scratch: Path, ours: float) -> dict[str, Any]:
     """The plain way on some of the images, and how many times as fast we are."""
     from benchmarks.ingest_plain import plain_ingest
 
@@ -182,9 +169,7 @@ def _search(options: argparse.Namespace, bundle: Bundle, root: Path, scratch: Pa
 
     alone = watch(lambda: time.sleep(5))
     meanwhile = watch(
-        lambda: _ingest(
-            root, store, bundle, embedder, options.decode_threads, options.batch_size, reembed=True
-        )
+        lambda: _ingest(root, store, bundle, embedder, options.decode_threads, options.batch_size, reembed=True)
     )
     return {
         "search_seconds": statistics.median(alone),
@@ -242,12 +227,7 @@ def _ingest(
     model = ModelRef(bundle.fingerprint, bundle.dim, bundle.name)
     with open_gallery(store, model=model, create=True, mode="w") as gallery:
         summary = run_ingest(
-            [root],
-            gallery,
-            embedder,
-            batch_size=batch_size,
-            decode_threads=decode_threads,
-            reembed=reembed,
+            [root], gallery, embedder, batch_size=batch_size, decode_threads=decode_threads, reembed=reembed
         )
     assert not summary.failed, summary.failures[:3]
     return summary
@@ -260,9 +240,7 @@ def _process(root: Path, store: Path, model: Path | None) -> float:
     started = time.perf_counter()
     # In the scratch directory no sss.toml interferes.
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    answer = subprocess.run(
-        command, check=True, capture_output=True, text=True, cwd=store.parent, env=environment
-    )
+    answer = subprocess.run(command, check=True, capture_output=True, text=True, cwd=store.parent, env=environment)
     seconds = time.perf_counter() - started
     assert json.loads(answer.stdout)["new"] == 0, answer.stdout
     return seconds
@@ -275,16 +253,12 @@ def _print(result: dict[str, Any]) -> None:
     print(f"{'end to end':<16}{result['ingest_images_per_second']:>12,.1f} images/s")
     print(f"{'ratio':<16}{result['ratio']:>12.3f}   (target {TARGET})")
     share = result["forward_cpu_ms"] / result["ingest_cpu_ms"]
-    print(
-        f"{'processor':<16}{share:>12.3f}   (its time for the forward pass ÷ for all, whatever else is running)"
-    )
+    print(f"{'processor':<16}{share:>12.3f}   (its time for the forward pass ÷ for all, whatever else is running)")
     print(f"{'re-ingest':<16}{result['reingest_files_per_second']:>12,.0f} files/s")
     print(f"{'as a process':<16}{result['reingest_process_seconds']:>12.2f} s")
     print("busy: " + ", ".join(f"{stage} {share:.0%}" for stage, share in result["busy"].items()))
     if "times_plain" in result:
-        print(
-            f"{'plain':<16}{result['plain_images_per_second']:>12,.1f} images/s, {result['times_plain']:.1f} times"
-        )
+        print(f"{'plain':<16}{result['plain_images_per_second']:>12,.1f} images/s, {result['times_plain']:.1f} times")
     if "longest_search_during_ingest" in result:
         print(
             f"{'search':<16}{result['search_seconds']:>12.3f} s alone, during an ingest"

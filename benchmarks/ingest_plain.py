@@ -38,9 +38,7 @@ class Files(Dataset[tuple[torch.Tensor, str]]):
         return (pixels - self._mean) / self._std, str(path)
 
 
-def plain_ingest(
-    paths: list[Path], store: Path, bundle: Bundle, batch_size: int
-) -> tuple[float, NDArray[np.float32]]:
+def plain_ingest(paths: list[Path], store: Path, bundle: Bundle, batch_size: int) -> tuple[float, NDArray[np.float32]]:
     """Seconds (the model is loaded before they begin), and the vectors of the first batch, float32 [n, d]."""
     network = load_network(bundle).eval()
     client = QdrantClient(path=str(store))

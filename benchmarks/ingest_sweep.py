@@ -79,11 +79,7 @@ def sweep(
             spent[key].append((time.process_time() - before) / len(pixels) * 1000)
     rows: list[dict[str, Any]] = []
     for (name, kind), values in rates.items():
-        row: dict[str, Any] = {
-            "what": name,
-            "kind": kind,
-            "images_per_second": round(statistics.median(values), 1),
-        }
+        row: dict[str, Any] = {"what": name, "kind": kind, "images_per_second": round(statistics.median(values), 1)}
         if kind == "forward":
             row["cpu_ms"] = round(min(spent[name, kind]), 2)
         if name in engines:

@@ -39,9 +39,7 @@ Points = dict[str, tuple[dict[str, Any], bytes]]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--model", type=Path, help="bundle (default: the bundled one)")
@@ -100,9 +98,7 @@ def points_of(store: Path) -> tuple[Points, bool]:
     return found, sound and len(found) == len(points)
 
 
-def kill(
-    root: Path, scratch: Path, expected: Points, duration: float, options: argparse.Namespace
-) -> dict[str, Any]:
+def kill(root: Path, scratch: Path, expected: Points, duration: float, options: argparse.Namespace) -> dict[str, Any]:
     """Ingest into one gallery after the other; count what is wrong in each, when it is whole and after each kill."""
     moments = random.Random(options.seed)
     result = dict.fromkeys(("kills", "in_mid_ingest", "galleries", "lost", "doubled", "wrong", "damaged"), 0)

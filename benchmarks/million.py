@@ -162,9 +162,7 @@ def ids_of(block: int) -> list[str]:
     return [str(uuid.UUID(bytes=rng.bytes(16))) for _ in range(BLOCK)]
 
 
-def build(
-    store: Path, data: str, points: int, model: ModelRef, storage: Storage, queries: Rows
-) -> tuple[float, int]:
+def build(store: Path, data: str, points: int, model: ModelRef, storage: Storage, queries: Rows) -> tuple[float, int]:
     """(seconds that the engine took for what was not there yet, how many points that were)."""
     seconds, blocks = 0.0, points // BLOCK
     with open_gallery(store, model=model, create=True, mode="w", storage=storage) as gallery:
@@ -190,9 +188,7 @@ def optimise(store: Path, rows: Path, index: bool | None, *, alone: bool) -> dic
     env = {**os.environ, "PYTHONPATH": os.fspath(PROJECT)}
     command = [sys.executable, "-c", SEARCHER, os.fspath(store), os.fspath(rows)]
     searcher = (
-        None
-        if alone
-        else subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        None if alone else subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
     )
     try:
         began = time.perf_counter()
@@ -224,9 +220,7 @@ def exact(data: str, points: int, dim: int, queries: Rows) -> NDArray[np.int64]:
     for block in range(blocks):
         found = queries @ block_rows(data, block, blocks, dim, queries).T
         scores = np.concatenate([scores, found], 1)
-        best = np.concatenate(
-            [best, np.broadcast_to(block * BLOCK + np.arange(BLOCK), (len(queries), BLOCK))], 1
-        )
+        best = np.concatenate([best, np.broadcast_to(block * BLOCK + np.arange(BLOCK), (len(queries), BLOCK))], 1)
         keep = np.argpartition(-scores, K - 1, axis=1)[:, :K]
         best, scores = np.take_along_axis(best, keep, 1), np.take_along_axis(scores, keep, 1)
     return best
@@ -249,9 +243,7 @@ def recall(store: Path, wanted: NDArray[np.int64], queries: Rows) -> float:
 
 def filtered(store: Path, queries: Rows, points: int) -> dict[str, float]:
     """Median and 95th percentile, in milliseconds, of filtered queries in an open gallery."""
-    identities = tuple(
-        f"{number:06d}" for number in range(0, points // PER_IDENTITY, points // PER_IDENTITY // 20)
-    )
+    identities = tuple(f"{number:06d}" for number in range(0, points // PER_IDENTITY, points // PER_IDENTITY // 20))
     camera = Condition("camera", "=", ("3",))
     among = Condition("identity", "=", identities[:20])
     out = {}
@@ -277,15 +269,7 @@ def cold_searches(store: Path, work: Path, runs: int) -> float:
     """Median seconds of ``sss search`` with an image, a process each."""
     image = work / "query.jpg"
     Image.fromarray(np.random.default_rng(1).integers(0, 255, (128, 64, 3), dtype=np.uint8)).save(image)
-    command = [
-        sys.executable,
-        "-m",
-        "siamese_search",
-        "search",
-        os.fspath(image),
-        "--store",
-        os.fspath(store),
-    ]
+    command = [sys.executable, "-m", "siamese_search", "search", os.fspath(image), "--store", os.fspath(store)]
     env = {**os.environ, "PYTHONPATH": os.fspath(PROJECT)}
     times = []
     for _ in range(runs + 1):

@@ -63,17 +63,12 @@ def network(bundle: Bundle) -> tuple[onnxruntime.InferenceSession, list[str]]:
     model = onnx.load(str(bundle.onnx_path))
     length = next(node.output[0] for node in reversed(model.graph.node) if node.op_type == "ReduceL2")
     means = [node.output[0] for node in model.graph.node if node.op_type == "ReduceMean"]
-    extra = [
-        length,
-        means[-10],
-    ]  # the last mean is the pooling, those before it are the squeezes of the 16 blocks
+    extra = [length, means[-10]]  # the last mean is the pooling, those before it are the squeezes of the 16 blocks
     for name in extra:
         model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session, [session.get_outputs()[0].name, *extra]
 
 
@@ -119,24 +114,16 @@ def mahalanobis(shrinkage: float) -> Measure:
         scaled = (gallery - middle) / spread
         shape = (1 - shrinkage) * (scaled.T @ scaled) / len(gallery) + shrinkage * np.eye(gallery.shape[1])
         inverse = np.linalg.inv(shape)
-        return lambda rows: np.einsum(
-            "ij,jk,ik->i", (rows - middle) / spread, inverse, (rows - middle) / spread
-        )
+        return lambda rows: np.einsum("ij,jk,ik->i", (rows - middle) / spread, inverse, (rows - middle) / spread)
 
     return fitted
 
 
 MEASURES: dict[str, tuple[str, Measure]] = {
     "mean similarity to the gallery": ("vector", lambda s: lambda x: -(x @ s.T).mean(1)),
-    "mean similarity to the nearest 20": (
-        "vector",
-        lambda s: lambda x: -np.sort(x @ s.T, axis=1)[:, -20:].mean(1),
-    ),
+    "mean similarity to the nearest 20": ("vector", lambda s: lambda x: -np.sort(x @ s.T, axis=1)[:, -20:].mean(1)),
     "distance from their 16 principal directions": ("vector", outside),
-    "length of the vector before it is made one": (
-        "length",
-        lambda s: lambda x: np.abs(x - s.mean(0)).ravel(),
-    ),
+    "length of the vector before it is made one": ("length", lambda s: lambda x: np.abs(x - s.mean(0)).ravel()),
     "62 figures of colour and edges in the pixels": ("pixels", mahalanobis(0.3)),
     "channel means of a middle layer": ("layer", mahalanobis(0.3)),
 }
@@ -172,9 +159,7 @@ def seen(data: Path, screens: Path, cache: Path | None) -> dict[str, NDArray[np.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--screens", type=Path, required=True)
     parser.add_argument("--cache", type=Path)

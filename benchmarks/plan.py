@@ -151,9 +151,7 @@ def measure(points: int, storage: Storage, work: Path, *, index: bool) -> list[d
     with open_gallery(store) as gallery:  # smaller ones stay as they are
         compact = any(Path(gallery.generation).glob("shard/segments/*/id_tracker.e2i"))  # type: ignore[attr-defined]
     if compact:
-        rows.append(
-            compared(store, points, storage, optimised=True, indexed=False) | search_cost(store, points)
-        )
+        rows.append(compared(store, points, storage, optimised=True, indexed=False) | search_cost(store, points))
     if index:
         seconds = optimise(store, index=True)
         row = compared(store, points, storage, optimised=True, indexed=True) | search_cost(store, points)
@@ -199,9 +197,7 @@ def record(path: Path, rows: list[dict[str, Any]]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Compare the plan with real galleries.")
     parser.add_argument("--points", type=int, nargs="*", default=[10_000, 100_000])
-    parser.add_argument(
-        "--storage", nargs="+", default=["float32", "float16/int4"], metavar="VECTORS[/QUANTISED]"
-    )
+    parser.add_argument("--storage", nargs="+", default=["float32", "float16/int4"], metavar="VECTORS[/QUANTISED]")
     parser.add_argument("--graph", type=int, default=30_000, metavar="POINTS", help="0: no graph")
     parser.add_argument("--million", type=Path, nargs="*", default=[], metavar="DIR")
     parser.add_argument("--work", type=Path, help="a directory for the galleries (default: a temporary one)")
@@ -218,9 +214,7 @@ def main() -> None:
             rows += measure(options.graph, storages[-1], work, index=True)
     for directory in options.million:
         rows += left_by_million(directory)
-    print(
-        f"{'points':>10} {'storage':26} {'':10} {'disk':>9} {'off':>7} {'read':>9} {'off':>7} {'search':>10}"
-    )
+    print(f"{'points':>10} {'storage':26} {'':10} {'disk':>9} {'off':>7} {'read':>9} {'off':>7} {'search':>10}")
     for row in rows:
         how = "graph" if row["indexed"] else "optimised" if row["optimised"] else "ingested"
         print(

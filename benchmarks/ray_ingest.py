@@ -106,9 +106,7 @@ def one_run(options: argparse.Namespace) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("--limit", type=int, default=1200, help="images used (default: 1200)")
     parser.add_argument("--repeats", type=int, default=3)
@@ -164,20 +162,12 @@ def main() -> None:
         "load_average": os.getloadavg()[0],
         "runs": runs,
         "options": {"threads": options.threads, "workers": options.workers, "repeats": options.repeats},
-        "machine": {
-            "cpus": available_cpus(),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-        },
+        "machine": {"cpus": available_cpus(), "machine": platform.machine(), "python": platform.python_version()},
     }
     atomic_write_text(options.out, json.dumps(result, indent=1) + "\n")
-    print(
-        f"{result['images']} images, {available_cpus()} CPUs, load {result['load_average']:.0f}, in turns, medians"
-    )
+    print(f"{result['images']} images, {available_cpus()} CPUs, load {result['load_average']:.0f}, in turns, medians")
     for engine in runs:
-        print(
-            f"{engine:<10}{speed[engine]:>10.1f} images/s{cost[engine]:>10.2f} ms of processor time per image"
-        )
+        print(f"{engine:<10}{speed[engine]:>10.1f} images/s{cost[engine]:>10.2f} ms of processor time per image")
     print(f"{'ratio':<10}{result['ratio']:>10.3f}{result['processor_ratio']:>19.3f}   (target {TARGET})")
     print(
         f"{'start':<10}{result['ray_startup_seconds']:>10.1f} s until Ray's first worker could begin,"

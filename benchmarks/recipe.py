@@ -41,9 +41,7 @@ def measure(bundle: Bundle, data: Path, identities: Path | None) -> dict[str, fl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", nargs="+", metavar="BUNDLE", help="a run's directory, or bundled")
     parser.add_argument("--set", action="append", required=True, dest="sets", metavar="DATA[=IDS]")
     parser.add_argument("--out", type=Path, default=RESULTS)

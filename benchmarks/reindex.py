@@ -56,9 +56,7 @@ def reindex(model: Path, store: Path) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="a directory of .jpg images")
     parser.add_argument("--model", type=Path, required=True, help="the new model's bundle")
     parser.add_argument("--former", default="bundled", help="the former model's bundle")
@@ -75,15 +73,7 @@ def main() -> None:
         log = Path(scratch) / "answers.jsonl"
         with log.open("w") as out:
             searcher = subprocess.Popen(
-                [
-                    sys.executable,
-                    __file__,
-                    str(data),
-                    "--model",
-                    str(arguments.model),
-                    "--searcher",
-                    str(store),
-                ],
+                [sys.executable, __file__, str(data), "--model", str(arguments.model), "--searcher", str(store)],
                 stdout=out,
             )
             try:
@@ -97,9 +87,7 @@ def main() -> None:
                 killed.wait()
                 after_kill = len(log.read_text().splitlines())
                 time.sleep(3)
-                done = subprocess.run(
-                    reindex(arguments.model, store), capture_output=True, text=True, check=True
-                )
+                done = subprocess.run(reindex(arguments.model, store), capture_output=True, text=True, check=True)
                 time.sleep(3)
             finally:
                 searcher.terminate()

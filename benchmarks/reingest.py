@@ -66,9 +66,7 @@ class NoModel:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=100_000)
     parser.add_argument("--small", type=int, default=10_000, help="the other size; 0 for none")
     parser.add_argument("--dim", type=int, default=512)
@@ -101,9 +99,7 @@ def main() -> None:
             f"  {row['peak_megabytes']:>5.0f} MB at most, {row['own_megabytes']:.0f} MB its own,"
             f" {row['growth_megabytes']:+.1f} MB by the ingest"
         )
-    print(
-        f"target: {TARGET:,} files/s, peak memory within {MEMORY_TARGET - 1:.0%}: {result['memory_ratio']:.3f}"
-    )
+    print(f"target: {TARGET:,} files/s, peak memory within {MEMORY_TARGET - 1:.0%}: {result['memory_ratio']:.3f}")
 
 
 def make_files(root: Path, count: int, names: str) -> None:
@@ -117,9 +113,7 @@ def make_files(root: Path, count: int, names: str) -> None:
             template.unlink(missing_ok=True)
             template.write_bytes(b"not to be decoded" + number.to_bytes(8, "big"))
         name = (
-            f"{number % 1501:04d}_c{number % 6 + 1}s1_{number:06d}_01.jpg"
-            if names == "market"
-            else f"{number:07d}.jpg"
+            f"{number % 1501:04d}_c{number % 6 + 1}s1_{number:06d}_01.jpg" if names == "market" else f"{number:07d}.jpg"
         )
         os.link(template, folder / name)
     template.unlink(missing_ok=True)
@@ -167,13 +161,7 @@ def one_run(images: Path, store: Path, options: argparse.Namespace) -> dict[str,
         seconds, used = time.perf_counter() - started, time.process_time() - used
     assert (done.unchanged, done.seen, done.removed) == (points, points, 0), done
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {
-        "seconds": seconds,
-        "cpu_seconds": used,
-        "peak": peak,
-        "own": peak_own,
-        "growth": peak_own - before,
-    }
+    return {"seconds": seconds, "cpu_seconds": used, "peak": peak, "own": peak_own, "growth": peak_own - before}
 
 
 def _anonymous() -> int:
@@ -204,17 +192,8 @@ def summary(runs: dict[int, list[dict[str, Any]]], options: argparse.Namespace) 
         "target_files_per_second": TARGET,
         "memory_ratio": sizes[-1]["peak_megabytes"] / sizes[0]["peak_megabytes"],
         "target_memory_ratio": MEMORY_TARGET,
-        "options": {
-            "names": options.names,
-            "dim": options.dim,
-            "checksum": options.checksum,
-            "prune": options.prune,
-        },
-        "machine": {
-            "cpus": os.cpu_count(),
-            "machine": platform.machine(),
-            "python": platform.python_version(),
-        },
+        "options": {"names": options.names, "dim": options.dim, "checksum": options.checksum, "prune": options.prune},
+        "machine": {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()},
     }
 
 

@@ -72,9 +72,7 @@ def searched(gallery: Gallery, probes: list[Probe], candidates: int) -> list[NDA
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--model", default=None, help="a bundle's directory (default: the bundled model)")
     parser.add_argument("--every", type=int, default=4, help="every so many-th image is a query")
@@ -92,9 +90,7 @@ def main() -> None:
     def row(name: str, candidates: int | None, orders: list[NDArray[np.int64]], seconds: float) -> None:
         found = measured(plan, queries, orders)
         per_query = 1000 * seconds / len(queries)
-        rows.append(
-            {"name": name, "candidates": candidates, "rank1": found.rank1, "mAP": found.mAP, "ms": per_query}
-        )
+        rows.append({"name": name, "candidates": candidates, "rank1": found.rank1, "mAP": found.mAP, "ms": per_query})
         print(f"{name:<34}{found.rank1:>8.1%}{found.mAP:>8.1%}{per_query:>9.1f}")
 
     print(f"{len(queries)} queries against {len(ids)} images of {len(held)} identities, model {bundle.name}")

@@ -159,9 +159,7 @@ def main() -> None:
             started.append((server.started, server.started_cpu))
             server.stop()
         starts, used = zip(*started[1:], strict=True)
-        print(
-            f"start to first answer: {min(starts):.2f} s, {min(used):.2f} s of CPU (least of {len(starts)})"
-        )
+        print(f"start to first answer: {min(starts):.2f} s, {min(used):.2f} s of CPU (least of {len(starts)})")
         document = json.loads(RESULTS.read_text()) | {
             "start": {
                 "images": arguments.images,
@@ -194,17 +192,13 @@ def main() -> None:
     for one in results.values():
         one["p50_to_embedding"] = round(one["p50_ms"] / embed, 2)
         one["cpu_to_embedding"] = round(one["cpu_ms"] / embed_cpu, 2)
-    print(
-        f"{'clients':>8} {'p50 ms':>8} {'p95 ms':>8} {'/s':>6} {'p50 / embedding':>16} {'CPU / embedding':>16}"
-    )
+    print(f"{'clients':>8} {'p50 ms':>8} {'p95 ms':>8} {'/s':>6} {'p50 / embedding':>16} {'CPU / embedding':>16}")
     for name, one in results.items():
         print(
             f"{name:>8} {one['p50_ms']:8.1f} {one['p95_ms']:8.1f} {one['per_second']:6.1f}"
             f" {one['p50_to_embedding']:16.2f} {one['cpu_to_embedding']:16.2f}"
         )
-    print(
-        f"embedding alone {embed:.1f} ms; memory {memory['unique']} MiB, {memory['resident']} MiB with files"
-    )
+    print(f"embedding alone {embed:.1f} ms; memory {memory['unique']} MiB, {memory['resident']} MiB with files")
     document |= {
         "images": arguments.images,
         "requests": arguments.requests,

@@ -96,9 +96,7 @@ def run(store: str, name: str, options: argparse.Namespace, *, ingest: bool) -> 
     for key in ("seconds", "most", "pause", "writes"):
         common += [f"--{key}", str(getattr(options, key))]
     roles = [f"search:{number}" for number in range(options.searchers)] + (["write"] if ingest else [])
-    children = [
-        subprocess.Popen([*common, "--role", role], stdout=subprocess.PIPE, text=True) for role in roles
-    ]
+    children = [subprocess.Popen([*common, "--role", role], stdout=subprocess.PIPE, text=True) for role in roles]
     answers = []
     try:
         for child in children:
@@ -188,9 +186,7 @@ def main() -> None:
         parser.error(f"from {BLOCK} to {MOST_POINTS:,} points")
     url = os.environ.get("QDRANT_URL")
     if url and not on_this_machine(url):
-        parser.error(
-            "QDRANT_URL names another machine: this puts load on a store, and only on one that is here"
-        )
+        parser.error("QDRANT_URL names another machine: this puts load on a store, and only on one that is here")
     with tempfile.TemporaryDirectory() as temporary:
         stores = {"directory": os.fspath(Path(temporary) / "store"), **({"server": url} if url else {})}
         figures: dict[str, Any] = {kind: measure(store, options) for kind, store in stores.items()}

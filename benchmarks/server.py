@@ -68,10 +68,7 @@ def sink(dim: int) -> None:
         "/qdrant.Collections/Update": (pb.UpdateCollection, create),
         "/qdrant.Collections/Get": (pb.GetCollectionInfoRequest, get),
         "/qdrant.Collections/List": (pb.ListCollectionsRequest, lambda _: pb.ListCollectionsResponse()),
-        "/qdrant.Collections/UpdateAliases": (
-            pb.ChangeAliases,
-            lambda _: pb.CollectionOperationResponse(result=True),
-        ),
+        "/qdrant.Collections/UpdateAliases": (pb.ChangeAliases, lambda _: pb.CollectionOperationResponse(result=True)),
     }
 
     class Calls(grpc.GenericRpcHandler):
@@ -173,9 +170,7 @@ def measure(points: int, dim: int, rounds: int, ports: tuple[int, int]) -> dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=60_000)
     parser.add_argument("--dim", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=3)

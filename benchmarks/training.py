@@ -61,13 +61,7 @@ def make_trainer(config: TrainConfig, device: str) -> Trainer:
     torch.manual_seed(0)
     network = APNNetwork(
         NetworkSpec(
-            config.backbone,
-            config.dim,
-            config.height,
-            config.width,
-            config.pool,
-            config.neck,
-            config.last_stride,
+            config.backbone, config.dim, config.height, config.width, config.pool, config.neck, config.last_stride
         )
     )
     labels = np.repeat(np.arange(IDENTITIES), IMAGES_EACH)
@@ -198,9 +192,7 @@ def device_name(device: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=("cpu", "cuda", "all"), default="all", help="all that is there")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--size", default="256x128", metavar="HxW")
@@ -213,19 +205,12 @@ def main() -> None:
     if asked.threads:
         torch.set_num_threads(asked.threads)
     height, width = (int(side) for side in asked.size.split("x"))
-    config = preset("reid").with_options(
-        backbone=asked.backbone, height=height, width=width, batch_size=asked.batch
-    )
+    config = preset("reid").with_options(backbone=asked.backbone, height=height, width=width, batch_size=asked.batch)
     there = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     devices = there if asked.device == "all" else [asked.device]
-    rows = [
-        measure(device, config, asked.steps or (20 if device == "cuda" else 2), asked.rounds)
-        for device in devices
-    ]
+    rows = [measure(device, config, asked.steps or (20 if device == "cuda" else 2), asked.rounds) for device in devices]
     print(f"{asked.backbone}, {asked.size}, batch {asked.batch}; images/s")
-    print(
-        f"{'device':<44}{'trainer':>9}{'bare':>9}{'ratio':>8}{'target':>8}{'bare with step':>16}{'ratio':>8}"
-    )
+    print(f"{'device':<44}{'trainer':>9}{'bare':>9}{'ratio':>8}{'target':>8}{'bare with step':>16}{'ratio':>8}")
     for row in rows:
         speed = row["images_per_second"]
         print(

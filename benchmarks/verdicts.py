@@ -84,8 +84,7 @@ def chart(draw: np.random.Generator) -> Image.Image:
     pen, (width, height) = ImageDraw.Draw(picture), picture.size
     pen.line([(20, 10), (20, height - 20), (width - 10, height - 20)], fill="black", width=2)
     points = [
-        (int(x), int(y))
-        for x, y in zip(np.linspace(30, width - 20, 8), draw.uniform(15, height - 25, 8), strict=True)
+        (int(x), int(y)) for x, y in zip(np.linspace(30, width - 20, 8), draw.uniform(15, height - 25, 8), strict=True)
     ]
     colour, kind = tuple(int(c) for c in draw.integers(0, 200, 3)), draw.integers(3)
     for x, y in points if kind != 1 else []:
@@ -96,16 +95,13 @@ def chart(draw: np.random.Generator) -> Image.Image:
     return picture
 
 
-def embedded(
-    data: Path, most: int, cache: Path | None
-) -> dict[str, tuple[Vectors, list[str], list[str | None]]]:
+def embedded(data: Path, most: int, cache: Path | None) -> dict[str, tuple[Vectors, list[str], list[str | None]]]:
     """Set → vectors [n, d], identities, cameras."""
     if cache is not None and cache.exists():
         saved = np.load(cache)
         names = [name.removesuffix("/v") for name in saved.files if name.endswith("/v")]
         return {
-            n: (saved[f"{n}/v"], saved[f"{n}/i"].tolist(), [c or None for c in saved[f"{n}/c"].tolist()])
-            for n in names
+            n: (saved[f"{n}/v"], saved[f"{n}/i"].tolist(), [c or None for c in saved[f"{n}/c"].tolist()]) for n in names
         }
     eyes, found = load(load_bundle(None), "cpu", 1), {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -123,9 +119,7 @@ def embedded(
     return found
 
 
-def scores(
-    vectors: Vectors, ids: list[str], cameras: list[str | None], wanted: set[str] | None = None
-) -> PairScores:
+def scores(vectors: Vectors, ids: list[str], cameras: list[str | None], wanted: set[str] | None = None) -> PairScores:
     rows = [row for row, one in enumerate(ids) if wanted is None or one in wanted]
     labels = Labels.within([ids[row] for row in rows], [cameras[row] for row in rows])
     return pair_scores(vectors[rows], labels)
@@ -162,9 +156,7 @@ def own(vectors: Vectors, ids: list[str], cameras: list[str | None]) -> dict[str
     return found
 
 
-def decisions(
-    vectors: Vectors, ids: list[str], known: Calibration, *, labelled: bool
-) -> dict[str, float | None]:
+def decisions(vectors: Vectors, ids: list[str], known: Calibration, *, labelled: bool) -> dict[str, float | None]:
     """Images of a random part → share of draws in which verdicts are given. Identities are taken whole."""
     rows: dict[str, list[int]] = {}
     for row, one in enumerate(ids):
@@ -182,9 +174,7 @@ def decisions(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--cache", type=Path)

@@ -106,10 +106,7 @@ def searches(root: Path, store: Path, runs: int) -> dict[str, float]:
     for _ in range(runs + 1):
         began = time.perf_counter()
         subprocess.run(
-            [*SSS, "search", str(query), "--store", str(store)],
-            check=True,
-            capture_output=True,
-            timeout=_DEADLINE,
+            [*SSS, "search", str(query), "--store", str(store)], check=True, capture_output=True, timeout=_DEADLINE
         )
         values.append(time.perf_counter() - began)
     return spread(values[1:])
@@ -176,9 +173,7 @@ def main() -> None:
             print(f"{name:30} {row['p50_s']:8.2f} {row['p95_s']:8.2f} {row['max_s']:8.2f}")
     if "storm" in figures:
         row = figures["storm"]
-        print(
-            f"storm: {row['files']} files in {row['seconds']:.1f} s ({row['files_per_second']:.0f} files/s)"
-        )
+        print(f"storm: {row['files']} files in {row['seconds']:.1f} s ({row['files_per_second']:.0f} files/s)")
     print(f"idle: {figures['idle']['processor_share']:.1%} of a core; exit code {figures['exit_code']}")
     figures["machine"] = {
         "python": platform.python_version(),

@@ -54,14 +54,10 @@ options from SSS_INGEST_* and the table [ingest] of sss.toml. Exit codes: 0 done
     help="With --check: how old the file may be.",
 )
 @click.option(
-    "--alive",
-    is_flag=True,
-    help="With --check: only whether it lives; it may be waiting for its store or a directory.",
+    "--alive", is_flag=True, help="With --check: only whether it lives; it may be waiting for its store or a directory."
 )
 @click.version_option(__version__, "-V", "--version", prog_name="siamese-search ingest worker")
-def command(
-    roots: tuple[str, ...], options: ServiceOptions, check: Path | None, max_age: float, alive: bool
-) -> int:
+def command(roots: tuple[str, ...], options: ServiceOptions, check: Path | None, max_age: float, alive: bool) -> int:
     """Ingest the images under each DIR (a directory or a .csv file) into a gallery, as a service.
 
     Log lines on stderr are JSON objects. SIGTERM and SIGHUP finish the batch in hand and commit it.
@@ -79,9 +75,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run with these arguments (default: the process's own) and return the exit code; errors are log lines."""
     argv = list(sys.argv[1:] if args is None else args)
     try:
-        result = command.main(
-            argv, prog_name="python -m ingest", standalone_mode=False, default_map=_defaults(argv)
-        )
+        result = command.main(argv, prog_name="python -m ingest", standalone_mode=False, default_map=_defaults(argv))
         return result if isinstance(result, int) else EXIT_DONE
     except (KeyboardInterrupt, click.Abort):
         return _fail("interrupted", EXIT_INTERRUPTED)

@@ -33,13 +33,7 @@ class Sink(Protocol):
 
 
 def embed_files(
-    batches: Iterable[Sequence[PlannedFile]],
-    embedder: Embedder,
-    sink: Sink,
-    tally: Tally,
-    *,
-    threads: int,
-    stop: Stop,
+    batches: Iterable[Sequence[PlannedFile]], embedder: Embedder, sink: Sink, tally: Tally, *, threads: int, stop: Stop
 ) -> bool:
     """Embed batches of planned files, in order; False when ``stop`` came first. It is looked at between two batches.
 
@@ -101,9 +95,7 @@ def write(gallery: Gallery, files: Sequence[PlannedFile], vectors: Vectors, tall
     tally.add(new=new, unchanged=same, changed=len(stored) - new - same)
 
 
-def accepted(
-    gallery: Gallery, files: Sequence[PlannedFile], vectors: Vectors, tally: Tally
-) -> list[PlannedFile]:
+def accepted(gallery: Gallery, files: Sequence[PlannedFile], vectors: Vectors, tally: Tally) -> list[PlannedFile]:
     """Write points; the files whose point the gallery took. A row that it refuses becomes a failure of its image, and
     costs the others nothing.
     """
@@ -199,9 +191,7 @@ class Committer:
         finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
         if not finite.all():  # one bad row must not cost the batch
             for index in np.flatnonzero(~finite):
-                self._tally.fail(
-                    files[index].scanned.record.path, "the model gave a vector that is not finite"
-                )
+                self._tally.fail(files[index].scanned.record.path, "the model gave a vector that is not finite")
             files = [file for file, good in zip(files, finite, strict=True) if good]
             vectors = vectors[finite]
         if files:

@@ -24,14 +24,7 @@ if TYPE_CHECKING:
     from siamese_search.model.embedder import Embedder, Started
 
 try:
-    from prometheus_client import (
-        CollectorRegistry,
-        Counter,
-        Gauge,
-        Histogram,
-        ProcessCollector,
-        make_wsgi_app,
-    )
+    from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, make_wsgi_app
 except ModuleNotFoundError:
     raise MissingExtraError("--metrics-port", "service") from None
 
@@ -50,9 +43,7 @@ class Metrics:
         counter, gauge = partial(Counter, registry=registry), partial(Gauge, registry=registry)
         timer = partial(Histogram, buckets=_BUCKETS, registry=registry)
         self._images = counter("sss_ingest_images", "Images by what became of them.", ["result"])
-        self._stages = counter(
-            "sss_ingest_stage_seconds", "Seconds for which each stage was busy.", ["stage"]
-        )
+        self._stages = counter("sss_ingest_stage_seconds", "Seconds for which each stage was busy.", ["stage"])
         told = "1 for the stage that the others wait for."
         self._bottleneck = gauge("sss_ingest_bottleneck", told, ["stage"])
         self._batch = timer("sss_ingest_batch_seconds", "Forward passes, in seconds.")
@@ -115,9 +106,7 @@ class Metrics:
             server = Endpoint(host, port, self.registry)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
-            raise UsageError(
-                f"metrics cannot be served at {host}:{port}: {reason}; choose another port"
-            ) from None
+            raise UsageError(f"metrics cannot be served at {host}:{port}: {reason}; choose another port") from None
         return int(server.server_port)
 
     def _add_stages(self, busy: Mapping[Stage, float]) -> None:

@@ -56,9 +56,7 @@ def find_moves(planned: Sequence[PlannedFile], gallery: Gallery) -> list[Planned
     return [now.get(file.id, file) for file in planned]
 
 
-def _matched(
-    files: Sequence[PlannedFile], points: Sequence[StoredPoint]
-) -> Iterator[tuple[PlannedFile, StoredPoint]]:
+def _matched(files: Sequence[PlannedFile], points: Sequence[StoredPoint]) -> Iterator[tuple[PlannedFile, StoredPoint]]:
     """Pairs of files and points, in order; first those of the same name, then whatever is left."""
     by_name: dict[str, list[StoredPoint]] = {}
     for point in reversed(points):

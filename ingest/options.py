@@ -29,13 +29,9 @@ class IngestOptions(Request):
     layout: str = shared.layout()
     pattern: str | None = shared.pattern()
     images_root: StrPath | None = option(
-        None,
-        "Where the names in a CSV begin; / for whole paths anywhere.  [default: beside the CSV]",
-        metavar="DIR",
+        None, "Where the names in a CSV begin; / for whole paths anywhere.  [default: beside the CSV]", metavar="DIR"
     )
-    source: str | None = option(
-        None, "Name of the source.  [default: the directory's full path]", metavar="NAME"
-    )
+    source: str | None = option(None, "Name of the source.  [default: the directory's full path]", metavar="NAME")
     batch_size: int | None = shared.batch_size()
     threads: int | None = shared.threads()
     device: Device = shared.embedding_device()
@@ -66,9 +62,7 @@ class IngestOptions(Request):
         "Only part I (from 0) of N, by a hash of each file's name; auto/N in an indexed Kubernetes job.",
         metavar="I/N",
     )
-    failures: StrPath | None = option(
-        None, "List every skipped file there, as lines of JSON.", metavar="FILE"
-    )
+    failures: StrPath | None = option(None, "List every skipped file there, as lines of JSON.", metavar="FILE")
     engine: Literal["process", "ray"] = option(
         "process",
         "Where the work is done: in this process, or by the workers of a Ray cluster ([ray] extra).",
@@ -125,10 +119,7 @@ class WatchOptions(IngestOptions):
     watch: bool = option(False, "Go on: ingest what is new or changed, remove what is deleted.")
     settle_seconds: float = 0.5
     rescan_minutes: float = option(
-        60.0,
-        "With --watch: time between full scans, which find what was missed; 0 for never.",
-        low=0,
-        metavar="N",
+        60.0, "With --watch: time between full scans, which find what was missed; 0 for never.", low=0, metavar="N"
     )
     poll: bool = option(False, "With --watch: for network shares, which tell nobody of changes.")
     patient: bool = False

@@ -183,9 +183,7 @@ def _above(path: str) -> list[str]:
 def _taken_over(file: PlannedFile, point: StoredPoint) -> PlannedFile:
     """The file with what the point of an inner source knows of it, which ends; with its vector, where it has none."""
     new = file.action == "new"
-    known = {
-        name: value for name, value in point.payload.items() if name != LABELLED or name not in file.payload
-    }
+    known = {name: value for name, value in point.payload.items() if name != LABELLED or name not in file.payload}
     same = all(file.payload[name] == known.get(name) for name in ("size", "mtime_ns"))
     if file.action == "changed" or (new and not same):
         return file  # embedded first; the next run ends the other point
@@ -306,11 +304,7 @@ def with_digests(files: Sequence[ScannedFile]) -> list[ScannedFile]:
     if len(parts) < 2:
         return [_with_digest(file) for file in files]
     with ThreadPoolExecutor(min(_THREADS, len(parts)), thread_name_prefix="checksum") as pool:
-        return [
-            file
-            for part in pool.map(lambda part: [_with_digest(file) for file in part], parts)
-            for file in part
-        ]
+        return [file for part in pool.map(lambda part: [_with_digest(file) for file in part], parts) for file in part]
 
 
 def _with_digest(file: ScannedFile) -> ScannedFile:

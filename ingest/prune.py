@@ -178,9 +178,7 @@ def places_of(surveys: Sequence[Survey], source: str | None = None, *, listed: b
     return places
 
 
-def prune(
-    gallery: Gallery, places: Sequence[Place], *, anyway: bool = False, shard: Shard | None = None
-) -> Pruned:
+def prune(gallery: Gallery, places: Sequence[Place], *, anyway: bool = False, shard: Shard | None = None) -> Pruned:
     """Remove the points of these places' sources whose file has gone. Points of other sources are not touched.
 
     Nothing is removed when a place is missing, empty or not the directory that it was (its disk was unmounted
@@ -242,9 +240,7 @@ def _gather(
                 spool.write(f"{point.id}\n")
         elif found.state == "unknown":
             count.unknown += 1
-            count.first = (
-                count.first or f"{printable(str(point.payload.get('path')))}: {printable(found.reason)}"
-            )
+            count.first = count.first or f"{printable(str(point.payload.get('path')))}: {printable(found.reason)}"
     return count
 
 
@@ -261,9 +257,7 @@ def _renamed(gallery: Gallery, source: str, gone: Counter[tuple[Any, Any]]) -> i
     return sum(min(count, there[content] - count) for content, count in gone.items())
 
 
-def left_behind(
-    gallery: Gallery, places: Sequence[Place], surveys: Sequence[Survey], stored: int
-) -> LeftBehind:
+def left_behind(gallery: Gallery, places: Sequence[Place], surveys: Sequence[Survey], stored: int) -> LeftBehind:
     """What the gallery holds of these sources beyond the files that a whole scan came by, ``stored`` of them.
 
     Only where there is more is any file looked for.

@@ -108,14 +108,7 @@ def ingest(
                 bundle, ray, settings, device=options.device, threads=options.threads or 0, places=places
             )
         summary: IngestSummary = run_ingest(
-            roots,
-            opened,
-            embedder,
-            options=options,
-            failures=log,
-            progress=progress,
-            stop=stop,
-            pipeline=cluster,
+            roots, opened, embedder, options=options, failures=log, progress=progress, stop=stop, pipeline=cluster
         )
         pairs = {(here, there) for here, others in summary.overlaps.items() for there in others}
         for outer, inner in sorted({(min(pair, key=len), max(pair, key=len)) for pair in pairs}):
@@ -139,9 +132,7 @@ def _warn_of_namesakes(gallery: Gallery, own: set[str]) -> None:
     if len(sources) < 2:
         return
     named = {
-        str(source): set(
-            map(str, gallery.facet("identity", [Condition("source", "=", (source,))], limit=10_000))
-        )
+        str(source): set(map(str, gallery.facet("identity", [Condition("source", "=", (source,))], limit=10_000)))
         for source in sources
     }
     shared: set[str] = set()
@@ -185,10 +176,7 @@ def watch(
             )
     options = options.settled(current_settings())
     loaded: Embedder | None = None  # kept until the gallery has another model
-    storage = {
-        "storage": options.storage,
-        "quantise": options.quantise,
-    }  # asked for at the first opening only
+    storage = {"storage": options.storage, "quantise": options.quantise}  # asked for at the first opening only
 
     @contextmanager
     def opened() -> Iterator[tuple[Gallery, Embedder]]:

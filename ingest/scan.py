@@ -137,9 +137,7 @@ def check_roots(roots: Sequence[Path], *, gone: bool = False) -> list[Path]:
             raise DataError(f"{printable(root)}: cannot be read: {reason}") from None
     for path in resolved:
         if not path.is_dir() and path.suffix.lower() not in _TABLES and not (gone and not path.exists()):
-            raise DataError(
-                f"{printable(path)}: neither a directory nor a CSV file; name the directory it is in"
-            )
+            raise DataError(f"{printable(path)}: neither a directory nor a CSV file; name the directory it is in")
     return list(resolved)
 
 
@@ -295,9 +293,7 @@ def scanned_file(record: ImageRecord, source: str, path: str, encoded: str | Non
     try:
         status = os.stat(path)  # noqa: PTH116 - hot: 20,000 files a second
     except OSError as error:
-        reason = (
-            "no such file" if isinstance(error, FileNotFoundError) else error.strerror or "cannot be read"
-        )
+        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or "cannot be read"
         return ScannedFile(record, source, encoded, 0, 0, reason.lower())
     reason_kind = None if stat.S_ISREG(status.st_mode) else "not a regular file"
     return ScannedFile(record, source, encoded, status.st_size, status.st_mtime_ns, reason_kind)

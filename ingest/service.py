@@ -54,17 +54,11 @@ class JsonLog(logging.StreamHandler[TextIO]):
 
 
 class _Lines(JsonFormatter):
-    def add_fields(
-        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
-    ) -> None:
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         """message_dict: not used, for it has tracebacks of libraries, and they may hold what is not to be logged."""
         del message_dict
         text = redacted_text(record.message)
-        said = (
-            record.msg
-            if isinstance(record.msg, dict)
-            else {"event": "log", "message": text, "logger": record.name}
-        )
+        said = record.msg if isinstance(record.msg, dict) else {"event": "log", "message": text, "logger": record.name}
         now = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         level = logging.getLevelName(min(record.levelno, logging.ERROR)).lower()
         log_data |= _plain({"time": now.replace("+00:00", "Z"), "level": level, **said})
@@ -227,9 +221,7 @@ class Reporter(Observer):
             self._metrics.worked(summary)
 
     def complete(self, summary: IngestSummary) -> None:
-        self._log.write(
-            "info", "complete", **_counts(summary), gallery=summary.collection, store=summary.store
-        )
+        self._log.write("info", "complete", **_counts(summary), gallery=summary.collection, store=summary.store)
 
     def moment(self, state: State, waiting: int, progress: Progress | None = None) -> None:
         now = time.monotonic()

@@ -75,9 +75,7 @@ class Tally:
     total: number of images, where it is known before the scan ends.
     """
 
-    def __init__(
-        self, summary: IngestSummary, total: int | None, progress: Callable[[Progress], None] | None
-    ) -> None:
+    def __init__(self, summary: IngestSummary, total: int | None, progress: Callable[[Progress], None] | None) -> None:
         self.summary, self.clock = summary, Clock()
         self.scanned = False
         self.total = total

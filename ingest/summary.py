@@ -280,6 +280,4 @@ def _check_ours(path: Path) -> None:
     except OSError:
         return  # opening it for writing will say what is wrong
     if start and start != _FAILURE_BEGINS:
-        raise UsageError(
-            f"{printable(path)} is there and is not a list of failures; name another file with --failures"
-        )
+        raise UsageError(f"{printable(path)} is there and is not a list of failures; name another file with --failures")

@@ -79,16 +79,12 @@ def embed_images(
         """The batch with its vectors; waits for a device that has been started."""
         began = time.perf_counter()
         vectors = started() if callable(started) else started
-        found.vectors = centred(
-            embedder, vectors, None if camera_of is None else list(map(camera_of, found.items))
-        )
+        found.vectors = centred(embedder, vectors, None if camera_of is None else list(map(camera_of, found.items)))
         found.embedding += time.perf_counter() - began
         return found
 
     try:
-        for batch, decoded in _decoded(
-            batches, embedder.input_size, image_of, stamp_of, threads, ahead, stop
-        ):
+        for batch, decoded in _decoded(batches, embedder.input_size, image_of, stamp_of, threads, ahead, stop):
             with decoded:
                 found = Embedded(
                     [batch[row] for row in decoded.rows],

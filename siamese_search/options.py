@@ -137,14 +137,10 @@ def request(cls: type[Request]) -> Callable[[Callable[..., T]], Callable[..., T]
 
         shown = [one for one in own.values() if one.name != "options"]
         extra = [
-            inspect.Parameter(
-                one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type
-            )
+            inspect.Parameter(one.name, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type)
             for one in mine
         ]
-        last = next(
-            (i for i, one in enumerate(shown) if one.kind in (one.KEYWORD_ONLY, one.VAR_KEYWORD)), len(shown)
-        )
+        last = next((i for i, one in enumerate(shown) if one.kind in (one.KEYWORD_ONLY, one.VAR_KEYWORD)), len(shown))
         call.__signature__ = signature.replace(  # type: ignore[attr-defined]  # read by inspect
             parameters=[*shown[:last], *extra, *shown[last:]]
         )
@@ -157,9 +153,7 @@ def request(cls: type[Request]) -> Callable[[Callable[..., T]], Callable[..., T]
 
 def _explained(cls: type[Request], names: Collection[str]) -> str:
     """A line for each of these options, in the words of its help."""
-    helps = {
-        name: spec.help or spec.switches[0].help for name, spec in declared(cls).items() if name in names
-    }
+    helps = {name: spec.help or spec.switches[0].help for name, spec in declared(cls).items() if name in names}
     return "\n".join(f"    {name}: {text}" for name, text in helps.items())
 
 
@@ -251,9 +245,7 @@ def gathered(cls: type[R], names: Sequence[str], values: dict[str, Any]) -> R:
 
 
 def store() -> Any:
-    return option(
-        None, "Directory or URL of the vector store.  [default: .sss; SSS_STORE]", metavar="DIR|URL"
-    )
+    return option(None, "Directory or URL of the vector store.  [default: .sss; SSS_STORE]", metavar="DIR|URL")
 
 
 def gallery() -> Any:
@@ -329,9 +321,7 @@ def training_device() -> Any:
 def storage() -> Any:
     """Named as in :mod:`siamese_search.gallery.storage`, as is the next."""
     return option(
-        None,
-        "How a new gallery stores its vectors; float16 takes half the space.",
-        choices=("float32", "float16"),
+        None, "How a new gallery stores its vectors; float16 takes half the space.", choices=("float32", "float16")
     )
 
 

@@ -151,9 +151,7 @@ class Settings:
         return [
             value
             for key, value in values.items()
-            if isinstance(value, str)
-            and self.origin(key) not in ours
-            and not self.origin(key).startswith(ENV_PREFIX)
+            if isinstance(value, str) and self.origin(key) not in ours and not self.origin(key).startswith(ENV_PREFIX)
         ]
 
     def check_commands(self, known: Mapping[str, Collection[str]]) -> None:

@@ -104,11 +104,7 @@ class Reader:
 
     def now(self) -> tuple[Gallery, Embedder, Bundle]:
         """The current generation, its embedder and its bundle."""
-        if (
-            self._gallery is not None
-            and self._store is not None
-            and not self._store.is_current(self._gallery)
-        ):
+        if self._gallery is not None and self._store is not None and not self._store.is_current(self._gallery):
             self.release()
         if self._gallery is None or self._loaded is None:
             self._open()

@@ -21,12 +21,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("siamese_search.datasets",),
     ("siamese_search.gallery",),
     ("siamese_search.retrieval", "siamese_search.evaluation"),
-    (
-        "siamese_search.curation",
-        "siamese_search.maintenance",
-        "siamese_search.planning",
-        "siamese_search.training",
-    ),
+    ("siamese_search.curation", "siamese_search.maintenance", "siamese_search.planning", "siamese_search.training"),
     ("siamese_search.render",),
     ("siamese_search.workspace",),
     ("ingest",),
@@ -38,8 +33,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 MOST_LINES = 400
 #: Of both packages together. What grows beyond it is a reason to look for what can go.
-MOST_FILES = 277
-MOST_LINES_IN_ALL = 45_650
+MOST_FILES = 232
+MOST_LINES_IN_ALL = 42_900
 MOST_MODULES = 10
 
 

@@ -80,19 +80,14 @@ def test_searches_find_the_right_identity(workplace: Path, data_dir: Path) -> No
         assert query.name not in {hit["key"] for hit in answer["results"]}
         scores = [hit["score"] for hit in answer["results"]]
         assert scores == sorted(scores, reverse=True)
-    right = sum(
-        answer["results"][0]["identity"] == query.name.split("_")[0]
-        for answer, query in zip(answers, queries)
-    )
+    right = sum(answer["results"][0]["identity"] == query.name.split("_")[0] for answer, query in zip(answers, queries))
     assert right >= 38  # 7 in 10; the first image of an identity is often its hardest, of a lone camera
 
 
 def test_other_cameras_only_by_filter(workplace: Path, data_dir: Path) -> None:
     query = heldout_images(data_dir, 10)[0]
     camera = query.name.split("_c")[1][0]
-    answers = sss(
-        "search", query, "-k", 20, "--where", f"camera!={camera}", "--format", "json", cwd=workplace
-    )
+    answers = sss("search", query, "-k", 20, "--where", f"camera!={camera}", "--format", "json", cwd=workplace)
     assert len(answers[0]["results"]) == 20
     assert camera not in {hit["camera"] for hit in answers[0]["results"]}
 
@@ -100,9 +95,7 @@ def test_other_cameras_only_by_filter(workplace: Path, data_dir: Path) -> None:
 def test_evaluation_on_the_heldout_identities(workplace: Path, data_dir: Path) -> None:
     """The model has not seen them, and so nothing is said of that: its own figures are found again. Rankings agree."""
     market = data_dir / "market1501"
-    report = sss(
-        "evaluate", market / "train", "--identities", market / "heldout_ids.txt", "--json", cwd=workplace
-    )
+    report = sss("evaluate", market / "train", "--identities", market / "heldout_ids.txt", "--json", cwd=workplace)
     (recipe,) = load_bundle().meta["metrics"].values()
     assert (report["queries"], report["gallery"]) == (1970, 1970)
     assert not any("trained on" in note or "learned from" in note for note in report["notes"])
@@ -122,9 +115,7 @@ def test_a_calibration_holds_for_other_identities(
     ids = (market / "heldout_ids.txt").read_text().split()
     shutil.copytree(load_bundle().path, tmp_path / "model")
     first, second = (
-        siamese_search.evaluate(
-            market / "train", identities=half, calibrate=True, model=tmp_path / "model", threads=2
-        )
+        siamese_search.evaluate(market / "train", identities=half, calibrate=True, model=tmp_path / "model", threads=2)
         for half in (ids[::2], ids[1::2])
     )
     for fitted, other in ((first, second), (second, first)):

@@ -63,9 +63,7 @@ def shortened(command: str) -> str:
     """One epoch of small images where a page says how many of what size: what it says stays, in a test's time."""
     if command.startswith("sss adapt"):  # small as it stands, and only its second epoch has all to show
         return command
-    return re.sub(
-        r"--height \d+ --width \d+", "--height 48 --width 40", re.sub(r"--epochs \d+", "--epochs 1", command)
-    )
+    return re.sub(r"--height \d+ --width \d+", "--height 48 --width 40", re.sub(r"--epochs \d+", "--epochs 1", command))
 
 
 @pytest.fixture
@@ -199,9 +197,7 @@ def test_the_install_that_is_named_exists() -> None:
     assert project["scripts"]["sss"] == "siamese_search.cli.main:main"
 
 
-def test_the_options_and_settings_that_are_named_exist(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_options_and_settings_that_are_named_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import click
 
     from ingest.__main__ import command as service

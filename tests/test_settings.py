@@ -72,10 +72,7 @@ def test_command_tables_are_merged_key_by_key_and_dashes_are_underscores(tmp_pat
         user="[train]\nepochs = 9\nlearning-rate = 0.1\n",
     )
     assert settings.batch_size == 8
-    assert settings.commands == {
-        "train": {"epochs": 3, "learning_rate": 0.1},
-        "search": {"exclude_self": True},
-    }
+    assert settings.commands == {"train": {"epochs": 3, "learning_rate": 0.1}, "search": {"exclude_self": True}}
     assert settings.origin("train.epochs") == str(tmp_path / "sss.toml")
     assert settings.origin("train.learning_rate") == str(tmp_path / "xdg/sss/sss.toml")
 

@@ -84,9 +84,7 @@ class RayPipeline:
             return not stop.is_set()
         began = time.time()
         with session(self._options, self._device, self._threads) as cluster:
-            target = (
-                Target(gallery.store, gallery.name, gallery.model, self._settings) if by_workers else None
-            )
+            target = Target(gallery.store, gallery.name, gallery.model, self._settings) if by_workers else None
             job = self._job(cluster, options, target)
             workers["embed"] = cluster.workers
             workers["decode"] = cluster.workers * job.decode_threads
@@ -113,9 +111,7 @@ class RayPipeline:
         )
 
 
-def _first(
-    batches: Iterator[list[PlannedFile]], tally: Tally, stop: threading.Event
-) -> list[PlannedFile] | None:
+def _first(batches: Iterator[list[PlannedFile]], tally: Tally, stop: threading.Event) -> list[PlannedFile] | None:
     """The first batch that has something to embed."""
     for batch in batches:
         tally.report()
@@ -283,18 +279,12 @@ class _Run:
 
         context = DataContext.get_current().copy()
         context.enable_progress_bars = False
-        context.target_max_block_size = (
-            1  # each unit stays a block of its own, and goes to the worker that is free
-        )
+        context.target_max_block_size = 1  # each unit stays a block of its own, and goes to the worker that is free
         context.max_errored_blocks = -1  # the next pass makes up for them
         context.wait_for_min_actors_s = -1  # who is there begins
-        here = {
-            "ray.io/node-id": self._cluster.node
-        }  # where the feed is: a node that dies takes no unread unit along
+        here = {"ray.io/node-id": self._cluster.node}  # where the feed is: a node that dies takes no unread unit along
         with DataContext.current(context):
-            units = read_datasource(
-                Source(self._feed), override_num_blocks=1, num_cpus=0, label_selector=here
-            )
+            units = read_datasource(Source(self._feed), override_num_blocks=1, num_cpus=0, label_selector=here)
             outcomes = units.map_batches(
                 EmbedWorker,
                 batch_size=None,

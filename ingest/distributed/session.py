@@ -89,18 +89,12 @@ def _init(ray: Any, options: RayOptions) -> None:
         "logging_level": logging.INFO if options.verbose else logging.CRITICAL,
     }
     if address == "local":
-        how |= {
-            "num_cpus": available_cpus(),
-            "include_dashboard": False,
-            "object_store_memory": _OBJECT_STORE_BYTES,
-        }
+        how |= {"num_cpus": available_cpus(), "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     try:
         with _own_signals(), nullcontext() if options.verbose else _silent():
             ray.init(**how)
     except Exception as error:
-        what = (
-            "cannot be started here" if address == "local" else f"cannot be reached at {printable(address)}"
-        )
+        what = "cannot be started here" if address == "local" else f"cannot be reached at {printable(address)}"
         reason = " ".join(str(error).split())[:300]
         raise ClusterError(
             f"a Ray cluster {what}: {reason}; --debug shows what Ray says, and --address names another"
@@ -151,10 +145,7 @@ def _placement(ray: Any, options: RayOptions, device: Device, threads: int) -> C
         )
     shares = [int(one.get("CPU", 0) // (one["GPU"] if gpus else 1)) for one in usable]
     cpus = threads or max(1, min(_CPUS_PER_WORKER, *shares))
-    room = sum(
-        int(min(one["GPU"], one.get("CPU", 0) // cpus) if gpus else one.get("CPU", 0) // cpus)
-        for one in usable
-    )
+    room = sum(int(min(one["GPU"], one.get("CPU", 0) // cpus) if gpus else one.get("CPU", 0) // cpus) for one in usable)
     if room < 1:
         raise UsageError(
             f"no machine of the Ray cluster has {cpus} CPUs{' beside a GPU' * gpus}; lower --threads (CPUs per worker)"

@@ -239,21 +239,14 @@ class EmbedWorker:
         import ray
 
         if ray.get(self._feed.begin.remote(outcome.unit)) > MOST_BEGINNINGS:
-            reason = (
-                f"this file or one beside it ended its worker {MOST_BEGINNINGS} times; ingest it by itself"
-            )
+            reason = f"this file or one beside it ended its worker {MOST_BEGINNINGS} times; ingest it by itself"
             outcome.failures = [(str(file.scanned.record.path), reason) for file in files]
             return
         run_unit(files, outcome, self._embedder, self._job, self._gallery, self._halted)
 
 
 def run_unit(
-    files: Sequence[PlannedFile],
-    outcome: Outcome,
-    embedder: Embedder,
-    job: Job,
-    gallery: Gallery | None,
-    stop: Stop,
+    files: Sequence[PlannedFile], outcome: Outcome, embedder: Embedder, job: Job, gallery: Gallery | None, stop: Stop
 ) -> None:
     """Decode and embed these files in batches, and store them or keep their vectors: all of it into ``outcome``."""
     failures = _Failures(outcome)

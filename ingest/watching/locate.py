@@ -18,14 +18,7 @@ from ingest.options import WatchOptions
 from ingest.scan import ScannedFile, scanned_file
 from siamese_search.datasets.layouts import Survey, survey
 from siamese_search.datasets.records import ImageRecord, decode_key, encode_key, label_text, point_id
-from siamese_search.datasets.walk import (
-    MAX_DEPTH,
-    PassedOver,
-    is_system_folder,
-    refused_link,
-    walk,
-    walk_images,
-)
+from siamese_search.datasets.walk import MAX_DEPTH, PassedOver, is_system_folder, refused_link, walk, walk_images
 from siamese_search.errors import DataError, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
@@ -198,11 +191,7 @@ class RootLayout:
     def _surveyed(self) -> Survey:
         options = self._options
         return survey(
-            self._path,
-            layout_of(options),
-            images_root=options.base(),
-            follow_links=options.follow_links,
-            lenient=True,
+            self._path, layout_of(options), images_root=options.base(), follow_links=options.follow_links, lenient=True
         )
 
     def _locator(self, found: Survey) -> Locator:

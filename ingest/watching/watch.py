@@ -92,18 +92,13 @@ class Watcher:
         self._observer.moment("starting", 0)
         try:
             for path in self._paths:
-                self._roots.append(
-                    WatchedRoot(path, self._options, self._others(path), self._say, self._wake.set)
-                )
+                self._roots.append(WatchedRoot(path, self._options, self._others(path), self._say, self._wake.set))
             while not self._stop.is_set():
                 now = time.monotonic()
                 for root in self._roots:
                     root.look(now)
                 # Opened at the first sign of work, so that it is open when that work has settled.
-                fresh, self._had_waiting = (
-                    bool(self._waiting()) and not self._had_waiting,
-                    bool(self._waiting()),
-                )
+                fresh, self._had_waiting = (bool(self._waiting()) and not self._had_waiting, bool(self._waiting()))
                 if now >= self._retry_at and (fresh or self._due(now)):
                     self._work()
                 self._end_first()

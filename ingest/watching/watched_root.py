@@ -49,9 +49,7 @@ class WatchedRoot:
         self.removed_files: set[str] = set()
         self.removed_directories: set[str] = set()
         self._taken: list[str] = []
-        self._handed: set[str] = (
-            set()
-        )  # out since the last done(): a point must not be written twice at a time
+        self._handed: set[str] = set()  # out since the last done(): a point must not be written twice at a time
         self._scans: deque[Iterator[list[ScannedFile]]] = deque()
         self._scan_wanted, self._scan_not_before, self._scan_began = True, 0.0, 0.0
         self._full = self._layout_in_doubt = False
@@ -80,11 +78,7 @@ class WatchedRoot:
     @property
     def settled_first(self) -> bool:
         """Whether the first scan is done, or there is nothing to scan, and no path waits."""
-        return (
-            (self.scanned or self.waiting or not self.present)
-            and not self.waiting_paths
-            and not self.scanning
-        )
+        return (self.scanned or self.waiting or not self.present) and not self.waiting_paths and not self.scanning
 
     @property
     def waiting_paths(self) -> int:
@@ -215,14 +209,10 @@ class WatchedRoot:
     def _touch(self, path: str, now: float) -> None:
         if len(self.settling) >= MAX_WAITING:
             if not self._scan_wanted:
-                self._say(
-                    "warning", "overrun", f"{printable(self.path)}: too many changes: it is scanned again"
-                )
+                self._say("warning", "overrun", f"{printable(self.path)}: too many changes: it is scanned again")
                 self._scan_wanted = True
         elif path and (
-            may_be_image(path.rpartition("/")[2])
-            or path in self.directories
-            or os.path.isdir(self._prefix + path)  # noqa: PTH112
+            may_be_image(path.rpartition("/")[2]) or path in self.directories or os.path.isdir(self._prefix + path)  # noqa: PTH112
         ):
             self.settling.touch(path, now)
 
@@ -347,9 +337,7 @@ class WatchedRoot:
             return
         name = printable(self.base)
         if self.present:
-            self._say(
-                "warning", "root_gone", f"{name}: has gone or was unmounted: none of its points is removed"
-            )
+            self._say("warning", "root_gone", f"{name}: has gone or was unmounted: none of its points is removed")
             self._events.close()
             self._scans.clear()
             self.settling.clear()
@@ -364,11 +352,7 @@ class WatchedRoot:
     def _look_at_table(self) -> None:
         """A CSV that has changed, and holds still, is surveyed and scanned anew; one that is wrong waits."""
         before, self._table_seen = self._table_seen, signature_of(os.fspath(self.path))
-        if (
-            self._table_seen in (None, self._table_signature)
-            or self._table_seen != before
-            or not self.present
-        ):
+        if self._table_seen in (None, self._table_signature) or self._table_seen != before or not self.present:
             return
         self._table_signature = self._table_seen
         try:

@@ -45,11 +45,7 @@ class LabelSummary:
             for name, after in change.after.items():
                 counts[name] = counts.get(name, 0) + 1
                 if len(listed) < MOST_LISTED:
-                    place = {
-                        "path": json_path(shown_path(change)),
-                        "key": change.key,
-                        "source": change.source,
-                    }
+                    place = {"path": json_path(shown_path(change)), "key": change.key, "source": change.source}
                     listed.append({**place, "field": name, "before": change.before[name], "after": after})
         return {
             "rows": self.plan.rows,
@@ -130,9 +126,7 @@ def duplicates(
 
 
 @request(ClusterOptions)
-def propose_identities(
-    *, options: ClusterOptions, progress: Callable[[str], None] = lambda _stage: None
-) -> Proposals:
+def propose_identities(*, options: ClusterOptions, progress: Callable[[str], None] = lambda _stage: None) -> Proposals:
     """Cluster a gallery's images without identity, for a person to review. Changes nothing.
 
     The model's calibration counts where the gallery has none. See :func:`siamese_search.curation.identities.propose`.

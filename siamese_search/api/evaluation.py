@@ -84,9 +84,7 @@ def evaluate(
     if options.calibrate and not into_bundle:
         check_place(options.store, options.gallery, subject.bundle)
     if options.queries is not None and subject.others:
-        raise UsageError(
-            "queries are searched in one data set; name it too (sss evaluate photos/ --queries …)"
-        )
+        raise UsageError("queries are searched in one data set; name it too (sss evaluate photos/ --queries …)")
     dataset = load_joined(subject.paths, _layout(subject, options))
     asked = None if options.queries is None else load_dataset(Path(options.queries), layout_of(options))
     chosen, reason = select_identities(subject, dataset, asked, options.identities)
@@ -155,9 +153,7 @@ def compare_models(
     if options.calibrate:
         raise UsageError("calibrate one model at a time: sss evaluate --model RUN --calibrate")
     if options.model is not None:
-        raise UsageError(
-            f"{printable(str(options.model))}: a comparison is of two bundles, a and b; leave model out"
-        )
+        raise UsageError(f"{printable(str(options.model))}: a comparison is of two bundles, a and b; leave model out")
     first = choose_subject(data, str(a))
     where = first.data if data is None else data
     asked = None if options.queries is None else load_dataset(Path(options.queries), layout_of(options))
@@ -177,8 +173,7 @@ def compare_models(
                 f"no identity of {printable(str(where))} was held out by both models: name others with --identities"
             )
     reports = [
-        evaluate(where, options=replace(options, model=model, identities=wanted), progress=progress)
-        for model in (a, b)
+        evaluate(where, options=replace(options, model=model, identities=wanted), progress=progress) for model in (a, b)
     ]
     return compare_reports(*reports)
 
@@ -210,9 +205,7 @@ class CalibrationSummary:
         }
 
 
-def calibrate(
-    *, store: StrPath | None = None, gallery: str | None = None, undo: bool = False
-) -> CalibrationSummary:
+def calibrate(*, store: StrPath | None = None, gallery: str | None = None, undo: bool = False) -> CalibrationSummary:
     """Measure what scores mean on a gallery's own labelled images, by their stored vectors, and keep that in the
     gallery.
 

@@ -185,9 +185,7 @@ class GalleryHandle:
                 raise TypeError(f"{verb}() of an open gallery has no option {name!r}: sss.open() was told it")
         with self._turn:
             if self._closed:
-                raise UsageError(
-                    f"the gallery {self.gallery!r} in {printable(self.store)} was closed; open it again"
-                )
+                raise UsageError(f"the gallery {self.gallery!r} in {printable(self.store)} was closed; open it again")
         return self._turn
 
     def judge(self, opened: Opened, bundle: Bundle, options: SearchOptions) -> Judge:

@@ -276,11 +276,7 @@ def pull(
 
 
 def _copy(
-    source: str,
-    target: str,
-    name: str,
-    progress: Callable[[int, int], None] | None,
-    stop: threading.Event | None,
+    source: str, target: str, name: str, progress: Callable[[int, int], None] | None, stop: threading.Event | None
 ) -> CopySummary:
     from siamese_search.gallery import open_store
     from siamese_search.maintenance.copy import copy_gallery
@@ -288,9 +284,7 @@ def _copy(
     started = time.monotonic()
     with open_store(source) as giver, open_store(target) as taker:
         if _same_place(giver, taker):
-            raise UsageError(
-                f"{printable(giver.location)} is both the source and the target: name two stores"
-            )
+            raise UsageError(f"{printable(giver.location)} is both the source and the target: name two stores")
         with (
             giver.open(name) as ours,
             taker.open(
@@ -304,6 +298,5 @@ def _copy(
 
 def _same_place(one: Store, other: Store) -> bool:
     return one.location == other.location or (
-        not (one.shared or other.shared)
-        and os.path.realpath(one.location) == os.path.realpath(other.location)
+        not (one.shared or other.shared) and os.path.realpath(one.location) == os.path.realpath(other.location)
     )

@@ -39,11 +39,7 @@ class Model:
         return self._embedder.fingerprint
 
     def encode(
-        self,
-        images: Query | Iterable[Query],
-        *,
-        cameras: Sequence[str | None] | None = None,
-        batch_size: int = BATCH,
+        self, images: Query | Iterable[Query], *, cameras: Sequence[str | None] | None = None, batch_size: int = BATCH
     ) -> NDArray[np.float32]:
         """The vectors of images, float32 [n, dim], in order; each has length 1, so ``a @ b.T`` are the similarities.
 
@@ -56,9 +52,7 @@ class Model:
         sources = [image for each in asked for image in query_images(each)]
         vectors = [np.empty((0, self.dim), np.float32)]
         if cameras is not None and len(cameras) != len(sources):
-            raise UsageError(
-                f"{len(cameras)} cameras for {len(sources)} images: give one for each, None if unknown"
-            )
+            raise UsageError(f"{len(cameras)} cameras for {len(sources)} images: give one for each, None if unknown")
         for found in embed_images(
             batches_of(range(len(sources)), batch_size),
             self._embedder,
@@ -67,9 +61,7 @@ class Model:
         ):
             if found.failures:
                 row, error = found.failures[0]
-                raise (
-                    error if len(sources) == 1 else ImageError(f"image {row + 1}: {error.path}", error.reason)
-                )
+                raise (error if len(sources) == 1 else ImageError(f"image {row + 1}: {error.path}", error.reason))
             vectors.append(found.vectors)
         return np.concatenate(vectors)
 
@@ -116,12 +108,7 @@ class QuantisedModel:
 
 
 def quantise_model(
-    images: StrPath,
-    out: StrPath,
-    *,
-    model: StrPath | None = None,
-    count: int = IMAGES,
-    threads: int | None = None,
+    images: StrPath, out: StrPath, *, model: StrPath | None = None, count: int = IMAGES, threads: int | None = None
 ) -> QuantisedModel:
     """Write an int8 copy of a model into the new directory ``out``, and compare the two.
 
@@ -138,9 +125,7 @@ def quantise_model(
         raise MissingExtraError("quantising", "torch") from None
     bundle = bundle_in_use(model)
     if bundle.meta.get("precision") == "int8":
-        raise UsageError(
-            f"{printable(bundle.name)} is an int8 model already: name the one that it was made from"
-        )
+        raise UsageError(f"{printable(bundle.name)} is an int8 model already: name the one that it was made from")
     pixels = _read(images, bundle.input_size, 2 * count)
     inside, others = pixels[::2], pixels[1::2]
     others = others if len(others) else inside
@@ -150,12 +135,7 @@ def quantise_model(
     after, seconds_after = _embedded(load(small, "cpu", threads), others)
     cosines = (before * after).sum(axis=1)
     return QuantisedModel(
-        small,
-        len(inside),
-        len(others),
-        float(cosines.mean()),
-        float(cosines.min()),
-        seconds_before / seconds_after,
+        small, len(inside), len(others), float(cosines.mean()), float(cosines.min()), seconds_before / seconds_after
     )
 
 
@@ -167,9 +147,7 @@ def _read(images: StrPath, size: tuple[int, int], count: int) -> NDArray[np.uint
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))]
     with BatchDecoder(size, 2) as decoder, decoder.submit(chosen).result() as decoded:
         if not decoded.rows:
-            raise DataError(
-                f"{printable(str(images))}: none of {len(chosen)} images can be read; check the path"
-            )
+            raise DataError(f"{printable(str(images))}: none of {len(chosen)} images can be read; check the path")
         return decoded.pixels.copy()
 
 

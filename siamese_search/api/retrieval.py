@@ -118,10 +118,7 @@ def _judge_in_use(options: CompareOptions) -> tuple[Bundle, Judge | None]:
     wanted = options.store is not None or options.gallery is not None
     model = None if bundle is None else reference(bundle)
     try:
-        with (
-            store_in_use(options.store, options.gallery) as (store, name),
-            store.open(name, model=model) as opened,
-        ):
+        with store_in_use(options.store, options.gallery) as (store, name), store.open(name, model=model) as opened:
             bundle = bundle or model_of(opened.model)
             if wanted or opened.count():
                 return bundle, judge_in(opened, bundle.calibration, options.prior)
@@ -154,9 +151,7 @@ def map_gallery(*, options: MapOptions, notify: Callable[[str], None] | None = N
             fields = opened.fields()
             if color not in fields and color not in ("identity", "camera"):
                 known = ", ".join(sorted({*fields, "identity", "camera"}))
-                raise UsageError(
-                    f"there is no field {printable(color)!r} to colour by; known fields: {known}"
-                )
+                raise UsageError(f"there is no field {printable(color)!r} to colour by; known fields: {known}")
             bound = bind_to(opened, conditions)
             model = opened.model.name or opened.model.fingerprint[:12]
             found = sample(opened, bound, options.limit, options.seed)
@@ -176,9 +171,7 @@ def map_gallery(*, options: MapOptions, notify: Callable[[str], None] | None = N
         if found.total > len(found.points):
             count = f"{len(found.points):,} of {found.total:,} images (at random; --limit takes more)"
         notify(f"laying out {count} by {METHODS.get(chosen, chosen)}")
-    vectors = np.stack([point.vector for point in found.points if point.vector is not None]).astype(
-        np.float32
-    )
+    vectors = np.stack([point.vector for point in found.points if point.vector is not None]).astype(np.float32)
     return GalleryMap(
         gallery=name,
         store=place,

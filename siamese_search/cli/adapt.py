@@ -79,14 +79,8 @@ def _print(result: AdaptResult) -> None:
 
     path, found = result.bundle.path, result.final
     epochs = f"{len(result.history)} of at most {result.bundle.meta['training']['config']['epochs']}"
-    text = (
-        f"{found['clusters']} clusters, {found['singles']} single images: look at {safe(path / SHEET_NAME)}"
-    )
+    text = f"{found['clusters']} clusters, {found['singles']} single images: look at {safe(path / SHEET_NAME)}"
     write_text(f"model     {safe(path)}\nepochs    {epochs}\nimages    {len(result.records)} in {text}")
     if "purity" in found:
-        write_text(
-            f"labels    not used; by them purity {found['purity']:.1%}, adjusted Rand index {found['ari']:.1%}"
-        )
-    note(
-        f"next: sss reindex --model {safe(path)} (your gallery), or sss ingest DIR --model {safe(path)} (a new one)"
-    )
+        write_text(f"labels    not used; by them purity {found['purity']:.1%}, adjusted Rand index {found['ari']:.1%}")
+    note(f"next: sss reindex --model {safe(path)} (your gallery), or sss ingest DIR --model {safe(path)} (a new one)")

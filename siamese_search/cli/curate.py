@@ -10,14 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from siamese_search.api import curation
-from siamese_search.cli.options import (
-    OutPath,
-    Place,
-    format_option,
-    insecure_option,
-    json_option,
-    place_options,
-)
+from siamese_search.cli.options import OutPath, Place, format_option, insecure_option, json_option, place_options
 from siamese_search.cli.output import (
     LIST_FORMATS,
     note,
@@ -146,12 +139,7 @@ def _cell(value: Any) -> str:
 @click_option(Place, "null")
 @place_options
 def duplicates_command(
-    where: tuple[str, ...],
-    threshold: float | None,
-    format: str,
-    null: bool,
-    store: str | None,
-    gallery: str | None,
+    where: tuple[str, ...], threshold: float | None, format: str, null: bool, store: str | None, gallery: str | None
 ) -> int:
     """Find the same picture under several names, by vectors first and then by the files themselves.
 
@@ -231,9 +219,7 @@ def _shape(group: Group) -> dict[str, Any]:
 @click_options(
     ClusterOptions,
     after={
-        "labelled": [
-            click.option("--save", type=OutPath(".png"), metavar="FILE.png", help="Also draw the clusters.")
-        ],
+        "labelled": [click.option("--save", type=OutPath(".png"), metavar="FILE.png", help="Also draw the clusters.")],
         "store": [insecure_option],
     },
 )
@@ -257,9 +243,7 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
         draw_clusters(found, save)
         note(f"wrote {safe(save)}")
     if found.cosine is None:
-        note(
-            "the model has no calibration, so only neighbourhoods decide; --min-score sets a least similarity"
-        )
+        note("the model has no calibration, so only neighbourhoods decide; --min-score sets a least similarity")
     told = _cluster_shape(found, out, time.monotonic() - started)
     if json:
         write_json(told)

@@ -68,9 +68,7 @@ Examples:
         ]
     },
 )
-@click.option(
-    "--plot", type=OutPath(".png", ".svg"), metavar="FILE", help="Also draw the curves (.png, .svg)."
-)
+@click.option("--plot", type=OutPath(".png", ".svg"), metavar="FILE", help="Also draw the curves (.png, .svg).")
 @click.option(
     "--report",
     type=OutPath(directory=True),
@@ -157,8 +155,7 @@ def _print(report: EvaluationReport) -> None:
     ranking, verification = report.ranking, report.verification
     rates = "  ".join(f"{far}: {_rate(tar)}" for far, tar in verification.tar_at_far.items())
     behind = "  ".join(
-        f"{far}: {'n/a' if point is None else f'{point.false_accepts:,}'}"
-        for far, point in verification.at_far.items()
+        f"{far}: {'n/a' if point is None else f'{point.false_accepts:,}'}" for far, point in verification.at_far.items()
     )
     threshold = "n/a"
     if verification.threshold is not None:
@@ -209,9 +206,7 @@ def _calibrated(report: EvaluationReport) -> list[tuple[str, str | None]]:
     """The thresholds that the model now has, or how those that it came with hold here."""
     found = report.calibration
     if found is None:
-        kept = "  ".join(
-            f"{rate:g}: {point.false_accept_rate:.2%}" for rate, point in report.kept_points().items()
-        )
+        kept = "  ".join(f"{rate:g}: {point.false_accept_rate:.2%}" for rate, point in report.kept_points().items())
         return [("calibration", f"pairs that the model's thresholds let pass  {kept}")] if kept else []
     undo = "; sss calibrate --undo takes it back" if report.calibrated_place.startswith("gallery") else ""
     return [

@@ -144,8 +144,6 @@ def _defaults(name: str) -> str:
     """``[default: 60; apn: 15]``: the default preset's value, then each preset that differs."""
     usual = getattr(PRESETS[DEFAULT_PRESET], name)
     others = [
-        f"; {preset}: {getattr(config, name)}"
-        for preset, config in PRESETS.items()
-        if getattr(config, name) != usual
+        f"; {preset}: {getattr(config, name)}" for preset, config in PRESETS.items() if getattr(config, name) != usual
     ]
     return f"[default: {usual}{''.join(others)}]"

@@ -150,9 +150,7 @@ def advise(summary: IngestSummary) -> str | None:
 
     if summary.new + summary.changed < COMPACT_FROM:
         return None
-    return (
-        "sss: a gallery of this size opens three times as fast, in a third of the memory, after: sss optimise"
-    )
+    return "sss: a gallery of this size opens three times as fast, in a third of the memory, after: sss optimise"
 
 
 def _exit_code(summary: IngestSummary) -> int:

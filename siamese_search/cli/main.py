@@ -15,14 +15,7 @@ from typing import Any
 import click
 
 from siamese_search._version import __version__
-from siamese_search.errors import (
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    EXIT_USAGE,
-    SiameseSearchError,
-    printable,
-)
+from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, SiameseSearchError, printable
 
 #: Group of ``sss --help`` → command → (module here that defines ``NAME_command``, its line there).
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
@@ -64,9 +57,7 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
 }
 
 #: Command → (module, line), of all groups.
-COMMANDS: dict[str, tuple[str, str]] = {
-    name: where for group in GROUPS.values() for name, where in group.items()
-}
+COMMANDS: dict[str, tuple[str, str]] = {name: where for group in GROUPS.values() for name, where in group.items()}
 
 #: Former name of a command → the one that does its work now, so that scripts go on.
 FORMER = {"galleries": "info"}
@@ -232,9 +223,7 @@ def _files_with_dashes(argv: list[str]) -> list[str]:
                 named.append(argument)
     if named:
         more = f" (and {len(named) - 1} more)" if len(named) > 1 else ""
-        sys.stderr.write(
-            f"sss: {_one_line(named[0])}{more} is read as a file, like ./{_one_line(named[0])}\n"
-        )
+        sys.stderr.write(f"sss: {_one_line(named[0])}{more} is read as a file, like ./{_one_line(named[0])}\n")
     return argv
 
 

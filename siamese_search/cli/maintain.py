@@ -225,13 +225,7 @@ def export_command(
 
     with Bar("export", "images") as bar:
         done = curation.export(
-            out,
-            format=format,
-            where=where,
-            vectors=not no_vectors,
-            store=store,
-            gallery=gallery,
-            progress=bar.update,
+            out, format=format, where=where, vectors=not no_vectors, store=store, gallery=gallery, progress=bar.update
         )
     if done["left_out"]:
         warn(f"{done['left_out']:,} images left out: the gallery does not know their path")
@@ -240,8 +234,5 @@ def export_command(
     else:
         write_text(f"{done['points']:,} images written to {safe(out)}")
         if done["format"] == "fiftyone":
-            note(
-                f"load it with: fiftyone.Dataset.from_dir({safe(out)!r},"
-                " dataset_type=fiftyone.types.FiftyOneDataset)"
-            )
+            note(f"load it with: fiftyone.Dataset.from_dir({safe(out)!r}, dataset_type=fiftyone.types.FiftyOneDataset)")
     return EXIT_DONE

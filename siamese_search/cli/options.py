@@ -94,9 +94,7 @@ def format_option(*forms: str) -> Callable[[F], F]:
         @wraps(command)
         def call(*args: Any, format: str | None, json: bool, **keywords: Any) -> Any:
             if json and format not in (None, "json"):
-                raise UsageError(
-                    f"--json is --format json, and --format {format} was given too: leave one out"
-                )
+                raise UsageError(f"--json is --format json, and --format {format} was given too: leave one out")
             return command(*args, format="json" if json else format or forms[0], **keywords)
 
         shown = f"Form of the answer.  [default: {forms[0]}]"

@@ -142,9 +142,7 @@ def write_paths(paths: Iterable[str], *, null: bool = False) -> int:
     left_out = 0
     for path in paths:
         if not null and ("\n" in path or "\r" in path):
-            warn(
-                f"left out {path!r}: it has a line break and would read as two paths; take --null (xargs -0)"
-            )
+            warn(f"left out {path!r}: it has a line break and would read as two paths; take --null (xargs -0)")
             left_out += 1
         elif null or (not sys.stdout.isatty() and hasattr(sys.stdout, "buffer")):
             sys.stdout.flush()
@@ -202,9 +200,7 @@ def write_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[obje
     a path is there to be copied, so it is never cut."""
     screen = console()
     cells = [[safe(value) for value in row] for row in rows]
-    widths = [
-        max([len(heading), *(len(row[index]) for row in cells)]) for index, (heading, _) in enumerate(columns)
-    ]
+    widths = [max([len(heading), *(len(row[index]) for row in cells)]) for index, (heading, _) in enumerate(columns)]
     below: list[str] = []
     if columns[-1][1] == "path" and len(columns) > 1 and sum(widths) + 3 * len(columns) > screen.width:
         below = [row[-1] for row in cells]
@@ -274,9 +270,7 @@ def ingested(summary: IngestSummary) -> str:
         counts.insert(2, f"{summary.moved} moved")
     speed = f", {summary.images_per_second:.0f} images/s" if summary.embedded else ", nothing to embed"
     if summary.bottleneck is not None:
-        speed += (
-            f"; bottleneck: {summary.bottleneck}, busy {summary.busy(summary.bottleneck):.0%} of the time"
-        )
+        speed += f"; bottleneck: {summary.bottleneck}, busy {summary.busy(summary.bottleneck):.0%} of the time"
     return (
         f"{summary.seen} images: {', '.join(counts)} ({summary.seconds:.1f} s{speed})\n"
         f"gallery '{summary.collection}' in {printable(summary.store)}"

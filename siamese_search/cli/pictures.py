@@ -93,9 +93,7 @@ def plot_command(options: MapOptions, save: Path | None, json: bool) -> None:
     shown = f"{len(found.points):,}"
     if found.total > len(found.points):
         shown += f" of {found.total:,}, drawn at random (seed {found.seed})"
-    write_pairs(
-        [("images", shown), ("coloured", f"by {found.color}, {len(values):,} different"), ("map", save)]
-    )
+    write_pairs([("images", shown), ("coloured", f"by {found.color}, {len(values):,} different"), ("map", save)])
 
 
 def _write(found: GalleryMap, save: Path) -> None:
@@ -196,16 +194,11 @@ def _print_matrix(found: Comparison) -> None:
     columns = [("A", "path"), *((f"B{number}", "number") for number in range(1, len(right) + 1))]
     write_table(
         columns,
-        [
-            [path.name, *(cell(row, column) for column in range(len(right)))]
-            for row, path in enumerate(found.left)
-        ],
+        [[path.name, *(cell(row, column) for column in range(len(right)))] for row, path in enumerate(found.left)],
     )
     for number, path in enumerate(right, start=1):
         write_text(f" B{number:<3} {safe(path.name)}")
     if len(right) < len(found.right):
         note(f"the first {len(right)} of {len(found.right)} columns; --format csv has every pair")
     if same is not None:
-        note(
-            f"* the same identity: {int(same.sum()):,} of {same.size:,} pairs at {_threshold(found)} or more"
-        )
+        note(f"* the same identity: {int(same.sum()):,} of {same.size:,} pairs at {_threshold(found)} or more")

@@ -94,9 +94,7 @@ class Bar:
             self._bar.start()
             self._task = self._bar.add_task(self._title, total=total, rate="", extra="")
         assert self._task is not None
-        self._bar.update(
-            self._task, completed=done, total=total, rate=f"{_rate(rate)} {self._unit}/s", extra=extra
-        )
+        self._bar.update(self._task, completed=done, total=total, rate=f"{_rate(rate)} {self._unit}/s", extra=extra)
 
 
 def _rate(per_second: float) -> str:

@@ -24,21 +24,13 @@ Measure before you use it: without instructions for 8-bit arithmetic (VNNI, Arm 
 @click.command("quantise", epilog=_QUANTISE_EPILOG)
 @click.argument("images", type=click.Path(), metavar="IMAGES")
 @click.option(
-    "--out",
-    required=True,
-    type=OutPath(directory=True),
-    metavar="DIR",
-    help="New directory for the int8 bundle.",
+    "--out", required=True, type=OutPath(directory=True), metavar="DIR", help="New directory for the int8 bundle."
 )
 @click.option("--model", metavar="BUNDLE", help="Model to copy.  [default: the bundled one; SSS_MODEL]")
-@click.option(
-    "--count", type=click.IntRange(min=1), default=128, metavar="N", help="Images to calibrate with."
-)
+@click.option("--count", type=click.IntRange(min=1), default=128, metavar="N", help="Images to calibrate with.")
 @click_option(Place, "threads")
 @json_option
-def quantise_command(
-    images: str, out: Path, model: str | None, count: int, threads: int | None, json: bool
-) -> int:
+def quantise_command(images: str, out: Path, model: str | None, count: int, threads: int | None, json: bool) -> int:
     """Write a copy of a model that computes in 8-bit integers, calibrated with some of the images in IMAGES.
 
     Its embeddings are slightly different ones, so it is a model of its own: a gallery takes either, never both.

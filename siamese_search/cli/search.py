@@ -68,10 +68,7 @@ class Output(Request):
     null: bool = null()
     show: bool = option(False, "Also show the images, in the terminal (SSS_GRAPHICS: how).")
     save: Path | None = option(  # noqa: RUF009 - a field, frozen
-        None,
-        "Also draw the results: as a picture (.png) or as a page (.html).",
-        kind=OutPath(*DRAWN),
-        metavar="FILE",
+        None, "Also draw the results: as a picture (.png) or as a page (.html).", kind=OutPath(*DRAWN), metavar="FILE"
     )
     star: Path | None = option(  # noqa: RUF009 - a field, frozen
         None,
@@ -87,9 +84,7 @@ class Output(Request):
     SearchOptions,
     after={
         "candidates": [
-            click.option(
-                "--timeline", is_flag=True, help="All sightings of the likeliest identity, in order of time."
-            ),
+            click.option("--timeline", is_flag=True, help="All sightings of the likeliest identity, in order of time."),
             click_option(TimelineOptions, "time_field"),
         ],
         "store": [insecure_option],
@@ -219,9 +214,7 @@ def _terminal(format: str) -> Terminal | None:
     return terminal()
 
 
-def _print(
-    answers: Iterable[QueryResult], asked: _Answers, output: Output, timelines: list[Timeline] | None
-) -> int:
+def _print(answers: Iterable[QueryResult], asked: _Answers, output: Output, timelines: list[Timeline] | None) -> int:
     """Returns how many paths had to be left out."""
     format = output.format
     terminal = _terminal(format) if output.show else None

@@ -103,9 +103,7 @@ def _result_tile(result: SearchResult, identity: str | None) -> _Tile:
     return _Tile(label, result.path, captions, _STYLES[judged.kind])
 
 
-def _drawn(
-    console: Any, terminal: Terminal, tile: _Tile, room: tuple[int, int], captions: int
-) -> list[list[Segment]]:
+def _drawn(console: Any, terminal: Terminal, tile: _Tile, room: tuple[int, int], captions: int) -> list[list[Segment]]:
     """The tile as lines of segments, all as wide as the others."""
     width = room[0]
     left_top, flat, right_top, side, left_low, right_low = tile.box
@@ -196,9 +194,7 @@ def _print_table(timeline: Timeline, *, first: bool) -> None:
         write_table(columns, [row(sighting) for sighting in timeline.sightings])
     if timeline.within:
         place = " and ".join(timeline.within)
-        write_text(
-            f"{safe(timeline.field)} numbers count within one {place}: only there do order and gaps mean time"
-        )
+        write_text(f"{safe(timeline.field)} numbers count within one {place}: only there do order and gaps mean time")
     if sentence := verdict_sentence(answer):
         write_sentence(sentence)
     for line in timeline.notes:
@@ -206,19 +202,7 @@ def _print_table(timeline: Timeline, *, first: bool) -> None:
 
 
 def _print_csv(timelines: Sequence[Timeline]) -> None:
-    header = (
-        "query",
-        "time",
-        "gap",
-        "came_from",
-        "rank",
-        "score",
-        "identity",
-        "camera",
-        "path",
-        "key",
-        "match",
-    )
+    header = ("query", "time", "gap", "came_from", "rank", "score", "identity", "camera", "path", "key", "match")
     extra = sorted({name for one in timelines for hit in one.answer.results for name in hit.metadata})
     rows = [
         [timeline.answer.query, seen.time, seen.gap, seen.came_from, hit.rank, f"{hit.score:.6f}", hit.identity,

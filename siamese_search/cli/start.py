@@ -42,12 +42,7 @@ def demo_command(directory: Path, options: DemoOptions, json: bool) -> None:
         made = generate_demo(directory, options=options, progress=bar.update)
     if json:
         write_json(
-            {
-                "gallery": made.gallery,
-                "queries": made.queries,
-                "identities": made.identities,
-                "images": made.images,
-            }
+            {"gallery": made.gallery, "queries": made.queries, "identities": made.identities, "images": made.images}
         )
         return
     write_text(
@@ -77,10 +72,7 @@ Nothing is opened or measured: it is arithmetic. docs/scale.md has the formulas 
     after={
         "dim": [
             click.option(
-                "--storage",
-                type=click.Choice(["float32", "float16"]),
-                default="float32",
-                help="Of the vectors.",
+                "--storage", type=click.Choice(["float32", "float16"]), default="float32", help="Of the vectors."
             ),
             click.option(
                 "--quantise",
@@ -181,9 +173,7 @@ def _print_query(answer: Plan) -> None:
         f"  search   {_ms(query.search_ms)} in a shard; {_ms(query.cpu_ms)} of one core over all shards",
     ]
     if query.candidates:
-        lines.append(
-            f"  rescore  {query.candidates} candidates a shard; {query.reads:,} reads from disk at most"
-        )
+        lines.append(f"  rescore  {query.candidates} candidates a shard; {query.reads:,} reads from disk at most")
     lines += [
         "  network  not measured",
         f"  at {asked.queries_per_second:,.6g} queries/s: {query.busy_cores:,.1f} busy cores"

@@ -168,14 +168,10 @@ def _figure(value: object) -> str:
 
 @click.command("verify", epilog=_VERIFY_EPILOG)
 @place_options
-@click.option(
-    "--checksum", is_flag=True, help="Compare files by content where that is known. Reads every file."
-)
+@click.option("--checksum", is_flag=True, help="Compare files by content where that is known. Reads every file.")
 @click.option("--vectors-only", is_flag=True, help="Do not look at the files.")
 @json_option
-def verify_command(
-    store: str | None, gallery: str | None, checksum: bool, vectors_only: bool, json: bool
-) -> int:
+def verify_command(store: str | None, gallery: str | None, checksum: bool, vectors_only: bool, json: bool) -> int:
     """Compare every stored vector with its checksum, and every image's file with what was ingested.
 
     Each problem is named with its reason (exit code 3): a vector that has changed, a file that is gone, changed or

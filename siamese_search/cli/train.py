@@ -13,14 +13,7 @@ from siamese_search.cli.fields import LongCommand, hyperparameter_options, value
 from siamese_search.cli.options import json_option
 from siamese_search.cli.output import note, safe, warn, warn_skipped, write_json, write_table, write_text
 from siamese_search.cli.progress import SweepScreen, TrainScreen
-from siamese_search.errors import (
-    EXIT_DONE,
-    EXIT_FAILED,
-    EXIT_INTERRUPTED,
-    EXIT_PARTIAL,
-    UsageError,
-    printable,
-)
+from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError, printable
 from siamese_search.io.resources import stop_on_signals
 from siamese_search.options import click_options
 from siamese_search.training.config import preset as find_preset
@@ -96,8 +89,7 @@ def train_command(data: tuple[str, ...], options: RunOptions, json: bool, **hype
         held = f"rank-1 {figures['rank1']:.1%}, mAP {figures['mAP']:.1%}" if figures else "nothing held out"
         count = len(result.bundle.heldout_identities)
         write_text(
-            f"model     {safe(result.bundle.path)}\n"
-            f"held out  {f'{count} identities: {held}' if figures else held}"
+            f"model     {safe(result.bundle.path)}\nheld out  {f'{count} identities: {held}' if figures else held}"
         )
         note(f"next: sss evaluate --model {safe(result.bundle.path)}")
     return EXIT_PARTIAL if result.failed else EXIT_DONE
@@ -146,9 +138,7 @@ def epochs_of(run: Path) -> int | None:
 def interrupted(directory: Path, verb: str = "train") -> int:
     """Say what an interrupted run has kept, and how to go on."""
     if (directory / "checkpoint.safetensors").exists():
-        note(
-            f"sss: interrupted; a checkpoint is kept, go on with: sss {verb} --resume {printable(directory)}"
-        )
+        note(f"sss: interrupted; a checkpoint is kept, go on with: sss {verb} --resume {printable(directory)}")
     else:
         note("sss: interrupted before the first checkpoint; nothing was kept")
     return EXIT_INTERRUPTED
@@ -188,14 +178,10 @@ def sweep_command(
     if dry_run:
         return _dry_run(planned, json=json)
     places = ", ".join(safe(place) for place in as_paths(planned.data))
-    note(
-        f"{len(planned.unfinished)} of {len(planned.runs)} runs to do, on {places} into {safe(planned.directory)}"
-    )
+    note(f"{len(planned.unfinished)} of {len(planned.runs)} runs to do, on {places} into {safe(planned.directory)}")
     with stop_on_signals() as stop, SweepScreen(stop) as screen:
         try:
-            training.run_planned(
-                planned, device=options.device, threads=options.threads, reporter=screen, stop=stop
-            )
+            training.run_planned(planned, device=options.device, threads=options.threads, reporter=screen, stop=stop)
         except KeyboardInterrupt:
             return _sweep_interrupted(planned)
     _print_sweep(planned, json=json)
@@ -215,10 +201,7 @@ def _dry_run(sweep: Sweep, *, json: bool) -> int:
     epochs = sum(run.point.config.epochs for run in sweep.unfinished)
     write_table(
         [("run", "text"), *((name.replace("_", "-"), "number") for name in sweep.swept), ("state", "text")],
-        [
-            [run.name, *(text(run.point.values[name]) for name in sweep.swept), run.state]
-            for run in sweep.runs
-        ],
+        [[run.name, *(text(run.point.values[name]) for name in sweep.swept), run.state] for run in sweep.runs],
     )
     write_text(
         f"{len(sweep.unfinished)} of {len(sweep.runs)} runs to do, {epochs} epochs;"
@@ -255,9 +238,7 @@ def _print_sweep(sweep: Sweep, *, json: bool) -> None:
             warn(f"{run.name} failed: {run.reason}")
     note(f"wrote {safe(sweep.directory / TABLE_NAME)} and {PLOT_NAME} beside it")
     if sum(run.state == "done" for run in sweep.runs) > 1:
-        note(
-            "the best of several on the same identities flatters itself: measure it on others before you tell"
-        )
+        note("the best of several on the same identities flatters itself: measure it on others before you tell")
 
 
 def _rate(value: float | None) -> str:

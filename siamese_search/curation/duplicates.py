@@ -101,10 +101,7 @@ def _apart(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     """
     difference = np.abs(a / a.std() - b / b.std()).reshape(_SIDE, _SIDE, 3).mean(axis=2)
     shifted = difference[2:-2, 2:-2]
-    return max(
-        float(part.reshape(len(part) // 4, 4, -1, 4).mean(axis=(1, 3)).max())
-        for part in (difference, shifted)
-    )
+    return max(float(part.reshape(len(part) // 4, 4, -1, 4).mean(axis=(1, 3)).max()) for part in (difference, shifted))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,16 +157,12 @@ def find_duplicates(
         return search.groups()
 
 
-def _spooled(
-    gallery: Gallery, where: Sequence[Condition], spool: Any
-) -> tuple[list[str], NDArray[np.float32]]:
+def _spooled(gallery: Gallery, where: Sequence[Condition], spool: Any) -> tuple[list[str], NDArray[np.float32]]:
     ids = []
     for point in gallery.scroll(where, with_vectors=True, fields=[]):
         row = np.asarray(vector_of(gallery, point), np.float32)
         ids.append(point.id)
-        spool.write(
-            (row / np.linalg.norm(row)).astype(np.float32).tobytes()
-        )  # float16 has changed its length a little
+        spool.write((row / np.linalg.norm(row)).astype(np.float32).tobytes())  # float16 has changed its length a little
     if not ids:
         return [], np.empty((0, gallery.dim), np.float32)
     spool.flush()

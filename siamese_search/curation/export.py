@@ -116,10 +116,7 @@ def write_npz(rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, di
     Where a point has no such field its place holds "", 0, NaN or False, and ``FIELD.present`` (bool [n]) is written
     beside the array. Raises DataError for a column of text that would be too large.
     """
-    with (
-        tempfile.TemporaryDirectory(prefix=f".{out.name[:40]}.", dir=out.parent) as spool,
-        ExitStack() as stack,
-    ):
+    with tempfile.TemporaryDirectory(prefix=f".{out.name[:40]}.", dir=out.parent) as spool, ExitStack() as stack:
         place = Path(spool)
         spools = [
             _Spool(stack, place / str(at), name, kind)

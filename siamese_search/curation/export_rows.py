@@ -71,9 +71,7 @@ def batches(
     """
     total = gallery.count(where) if progress is not None else 0
     done = 0
-    points = gallery.scroll(
-        where, with_vectors=vectors, fields=[column.field for column in columns], batch=BATCH
-    )
+    points = gallery.scroll(where, with_vectors=vectors, fields=[column.field for column in columns], batch=BATCH)
     while part := list(islice(points, BATCH)):
         yield Batch(
             [point.id for point in part],

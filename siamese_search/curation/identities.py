@@ -214,8 +214,6 @@ def write_review(proposals: Proposals, out: Path) -> None:
                 confidence = "" if one.confidence is None else f"{one.confidence:.4f}"
                 place = map(write_cell, (one.path or None, one.key, one.source, one.proposed or None))
                 existing = write_cell(one.existing)
-                writer.writerow(
-                    [*place, confidence, one.size, existing, one.cluster, _NOTES.get(one.status, "")]
-                )
+                writer.writerow([*place, confidence, one.size, existing, one.cluster, _NOTES.get(one.status, "")])
     except OSError as error:
         raise SiameseSearchError(f"{printable(out)}: cannot be written: {error.strerror or error}") from None

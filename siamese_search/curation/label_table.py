@@ -71,11 +71,7 @@ def read_label_table(path: Path, fields: Mapping[str, str], only: Sequence[str] 
     table = LabelTable(tuple(labels), notes=notes)
     raw: list[tuple[LabelRow, dict[str, str]]] = []
     for line, cells in header.rows(strip=False):
-        text = {
-            name: "" if at is None else read_cell(cells[at])
-            for name, at in places.items()
-            if name != FORMERLY
-        }
+        text = {name: "" if at is None else read_cell(cells[at]) for name, at in places.items() if name != FORMERLY}
         row = LabelRow(line, text["source"], text["key"], text["path"], {})
         raw.append((row, {name: cells[at] for name, at in labels.items()}))
         table.rows.append(row)
@@ -102,9 +98,7 @@ def read_label_table(path: Path, fields: Mapping[str, str], only: Sequence[str] 
     return table
 
 
-def _label_columns(
-    header: Table, fields: Mapping[str, str], only: Sequence[str]
-) -> tuple[dict[str, int], list[str]]:
+def _label_columns(header: Table, fields: Mapping[str, str], only: Sequence[str]) -> tuple[dict[str, int], list[str]]:
     """Field -> column, in the file's order; and what to say of the others."""
     review = header.find(PROPOSED)
     found: dict[str, int] = {}
@@ -128,9 +122,7 @@ def _label_columns(
                 f"{printable(header.path)}: '{PROPOSED}' and 'identity' both say who it is; take one column out"
             )
         if '"' in name or "\\" in name or not name.isprintable():
-            raise DataError(
-                f"{printable(header.path)}: '{printable(name)}' cannot name a field; rename the column"
-            )
+            raise DataError(f"{printable(header.path)}: '{printable(name)}' cannot name a field; rename the column")
         found[name] = at
     if only:
         missing = [name for name in only if name not in found]
@@ -237,10 +229,7 @@ class Finder:
         if row.key:
             found = self._keys[row.key] or self._keys[encode_key(row.key)]
             if len(found) > 1:
-                return (
-                    None,
-                    f"{len(found)} images have the key '{printable(row.key)}': add the column 'source'",
-                )
+                return (None, f"{len(found)} images have the key '{printable(row.key)}': add the column 'source'")
         elif row.path:
             found = self._paths[_absolute(row.path)]
             if len(found) > 1:

@@ -95,9 +95,7 @@ def plan_labels(gallery: Gallery, path: Path, columns: Sequence[str] = ()) -> La
     return plan
 
 
-def change_of(
-    point: StoredPoint, values: Mapping[str, Any], labelled: tuple[str, ...] | None = None
-) -> Change | None:
+def change_of(point: StoredPoint, values: Mapping[str, Any], labelled: tuple[str, ...] | None = None) -> Change | None:
     """What giving a point these values changes, ``None`` for nothing. labelled: the fields that count as set by hand
     afterwards; by default those that did, and those that change.
     """
@@ -143,9 +141,7 @@ def write_undo(plan: LabelPlan, out: Path) -> None:
     Raises UsageError where the file exists: it may hold what an interrupted run changed first.
     """
     if os.path.lexists(out):
-        raise UsageError(
-            f"{printable(out)} exists and may hold the values of an earlier run: name another undo file"
-        )
+        raise UsageError(f"{printable(out)} exists and may hold the values of an earlier run: name another undo file")
     names = sorted({name for change in plan.changes for name in change.before})
     try:
         with atomic_path(out) as aside, aside.open("w", encoding="utf-8", newline="") as handle:

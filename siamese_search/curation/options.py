@@ -20,14 +20,9 @@ class ClusterOptions(Request):
     """See :func:`siamese_search.api.curation.propose_identities`."""
 
     where: str | Sequence[str] = shared.where()
-    labelled: bool = option(
-        False, "", switches=(Switch("all", True, "Cluster images that have an identity too."),)
-    )
+    labelled: bool = option(False, "", switches=(Switch("all", True, "Cluster images that have an identity too."),))
     neighbours: int = option(
-        20,
-        "About as many images as an identity has; fewer where each was seen a few times only.",
-        low=1,
-        metavar="N",
+        20, "About as many images as an identity has; fewer where each was seen a few times only.", low=1, metavar="N"
     )
     least: float = option(
         0.25,
@@ -58,10 +53,7 @@ class LabelOptions(Request):
 
     dry_run: bool = option(False, "Show what would change, and change nothing.")
     undo: StrPath | None = option(
-        None,
-        "Write the former values to this new file; `sss label` applies it.",
-        named="undo_file",
-        metavar="FILE.csv",
+        None, "Write the former values to this new file; `sss label` applies it.", named="undo_file", metavar="FILE.csv"
     )
     columns: str | Sequence[str] = option((), "Apply only these columns.", unsaid=True, metavar="NAME,...")
     store: StrPath | None = shared.store()

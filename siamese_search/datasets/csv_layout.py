@@ -25,14 +25,7 @@ from siamese_search.datasets.records import (
     label_text,
     market_record,
 )
-from siamese_search.datasets.table import (
-    PATH_COLUMNS,
-    TRIPLET_COLUMNS,
-    Table,
-    decoded,
-    image_base,
-    resolve_names,
-)
+from siamese_search.datasets.table import PATH_COLUMNS, TRIPLET_COLUMNS, Table, decoded, image_base, resolve_names
 from siamese_search.datasets.walk import PassedOver
 from siamese_search.errors import DataError, listed, printable
 from siamese_search.io.location import redacted
@@ -90,9 +83,7 @@ class CsvLayout:
         self._metadata = {i: c for i, c in enumerate(table.columns) if i not in special and c}
         self._lenient = lenient
         for column in self._metadata.values():
-            if (
-                column.lower() in BOOKKEEPING and not table.is_export
-            ):  # a gallery's own fields are not overwritten
+            if column.lower() in BOOKKEEPING and not table.is_export:  # a gallery's own fields are not overwritten
                 raise DataError(f"{printable(table.path)}: column {column!r} is a reserved name; rename it")
         if table.is_export:  # which says of each image what a gallery knew of its file
             self._metadata = {i: c for i, c in self._metadata.items() if c.lower() not in _NO_METADATA}
@@ -150,9 +141,7 @@ class CsvLayout:
                 for i, name in self._metadata.items()
                 if row[i] != "" and not (row[i] in MISSING and self.kinds[name] != "str")
             }
-            yield ImageRecord(
-                key, path, self._label(row, self._identity), self._label(row, self._camera), metadata
-            )
+            yield ImageRecord(key, path, self._label(row, self._identity), self._label(row, self._camera), metadata)
 
     def _label(self, row: list[str], column: int | None) -> str | None:
         if column is None or row[column] in MISSING:
@@ -298,9 +287,7 @@ def typed_value(value: str, kind: str) -> MetadataValue:
     return _storable(value)
 
 
-def read_triplets(
-    table: Table, images_root: Path | None = None
-) -> tuple[Path, list[ImageRecord], list[Triplet]]:
+def read_triplets(table: Table, images_root: Path | None = None) -> tuple[Path, list[ImageRecord], list[Triplet]]:
     """Read a triplet CSV: (image directory, one record per distinct image, triplets of keys as A, P, N).
 
     Identities and cameras come from Market-1501 names where every name has that form, else identities from the first
@@ -309,9 +296,7 @@ def read_triplets(
     """
     found = [table.find(name) for name in TRIPLET_COLUMNS]
     if any(column is None for column in found):
-        raise DataError(
-            f"{printable(table.path)}: the header must name the columns Anchor, Positive and Negative"
-        )
+        raise DataError(f"{printable(table.path)}: the header must name the columns Anchor, Positive and Negative")
     columns = [column for column in found if column is not None]
     base: Path | None = None
     names: dict[str, None] = {}
@@ -350,16 +335,12 @@ def _records(base: Path, names: list[str]) -> dict[str, ImageRecord]:
         return {name: record for name, record in parsed if record is not None}
     in_folders = all("/" in name for name in names)
     return {
-        name: ImageRecord(
-            encode_key(name), base / name, label_text(name.partition("/")[0]) if in_folders else None
-        )
+        name: ImageRecord(encode_key(name), base / name, label_text(name.partition("/")[0]) if in_folders else None)
         for name in names
     }
 
 
-def _check_roles(
-    table: Table, records: dict[str, ImageRecord], rows: list[tuple[int, str, str, str]]
-) -> None:
+def _check_roles(table: Table, records: dict[str, ImageRecord], rows: list[tuple[int, str, str, str]]) -> None:
     wrong = []
     for line, anchor, positive, negative in rows:
         a, p, n = (records[name].identity for name in (anchor, positive, negative))

@@ -50,9 +50,7 @@ class _Shot:
 
 
 @request(DemoOptions)
-def generate_demo(
-    out: str | os.PathLike[str], *, options: DemoOptions, progress: Progress | None = None
-) -> DemoSet:
+def generate_demo(out: str | os.PathLike[str], *, options: DemoOptions, progress: Progress | None = None) -> DemoSet:
     """Write the demo set to ``out/gallery`` and ``out/queries``; a set of other arguments there is replaced.
 
     progress: called with (images done, images in all). Raises DataError where ``out`` is a file, or a directory with

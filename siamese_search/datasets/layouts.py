@@ -22,9 +22,7 @@ from siamese_search.datasets.walk import PassedOver, walk
 from siamese_search.errors import DataError, listed, printable
 from siamese_search.options import PATTERN
 
-_LOOKED_FOR = (
-    "looked for .jpg, .png, .webp, .bmp, .tif, .ppm, .gif, also in folders; hidden files are skipped"
-)
+_LOOKED_FOR = "looked for .jpg, .png, .webp, .bmp, .tif, .ppm, .gif, also in folders; hidden files are skipped"
 #: Why an image is left out of a layout.
 _MISFITS = {
     "market1501": "does not fit the layout market1501: it has no name like 0002_c1s1_000451_03.jpg",
@@ -53,9 +51,7 @@ class Dataset:
     def identities(self) -> list[str]:
         """The identities that have images, sorted; without junk, distractors and unknown ones."""
         reserved = (None, JUNK_IDENTITY, DISTRACTOR_IDENTITY)
-        return sorted(
-            {r.identity for r in self.records if r.identity not in reserved and r.identity is not None}
-        )
+        return sorted({r.identity for r in self.records if r.identity not in reserved and r.identity is not None})
 
 
 def load_dataset(root: Path, layout: str = "auto") -> Dataset:
@@ -173,9 +169,7 @@ def _table_in(root: Path, layout: str) -> Path:
     if not root.is_file() or root.suffix.lower() not in (".csv", ".tsv", ".txt"):
         raise DataError(f"{printable(root)}: neither a directory of images nor a CSV file; give one of them")
     if layout.startswith(PATTERN):
-        raise DataError(
-            f"{printable(root)}: a pattern is for names in a directory; a CSV has columns: leave it out"
-        )
+        raise DataError(f"{printable(root)}: a pattern is for names in a directory; a CSV has columns: leave it out")
     if layout in ("folders", "market1501", "flat"):
         raise DataError(f"{printable(root)}: layout {layout} needs a directory; give one, or use csv or auto")
     return root
@@ -186,8 +180,7 @@ def _only_csv(root: Path, layout: str) -> Path:
     if len(found) != 1:
         named = f" ({listed([p.name for p in found])})" if found else ""
         raise DataError(
-            f"{printable(root)}: layout {layout} needs one CSV and the directory has {len(found)}"
-            f"{named}; name the file"
+            f"{printable(root)}: layout {layout} needs one CSV and the directory has {len(found)}{named}; name the file"
         )
     return found[0]
 

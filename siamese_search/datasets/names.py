@@ -281,10 +281,7 @@ def _choose(names: _Names) -> tuple[str, str]:
     if 2 * inside >= images and names.folders >= 2:
         return "folders", f"one folder per identity ({names.folders} folders, {inside} of {images} images)"
     if names.folders:
-        return (
-            "flat",
-            f"{names.folders} folder{'s' * (names.folders != 1)} are no identities ({images} images)",
-        )
+        return ("flat", f"{names.folders} folder{'s' * (names.folders != 1)} are no identities ({images} images)")
     return "flat", f"no folders and no names like 0002_c1s1_000451_03.jpg ({images} images)"
 
 

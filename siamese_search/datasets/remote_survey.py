@@ -89,9 +89,7 @@ def survey_remote(url: str, layout: str = "auto") -> RemoteSurvey:
 def _survey_prefix(address: str, layout: str) -> RemoteSurvey:
     shown = redacted(address)
     if layout in ("csv", "triplets"):
-        raise UsageError(
-            f"{printable(shown)}: layout {layout} is for tables; choose folders, market1501 or flat"
-        )
+        raise UsageError(f"{printable(shown)}: layout {layout} is for tables; choose folders, market1501 or flat")
     listing: dict[str, FileStamp] = {}
     passed: list[PassedOver] = []
     system = SystemFolders()
@@ -114,13 +112,7 @@ def _survey_prefix(address: str, layout: str) -> RemoteSurvey:
         )
     detection = replace(decide(shown, listing, layout)[0], base=Path("/"))
     return RemoteSurvey(
-        Path(shown),
-        detection,
-        images=len(listing),
-        url=shown,
-        address=address,
-        listing=listing,
-        passed=passed,
+        Path(shown), detection, images=len(listing), url=shown, address=address, listing=listing, passed=passed
     )
 
 

@@ -305,9 +305,7 @@ class BalancedPKSampler:
             due -= plan[-1]
         return plan
 
-    def _draw(
-        self, source: int, count: int, waiting: NDArray[np.int64], rng: np.random.Generator
-    ) -> NDArray[np.int64]:
+    def _draw(self, source: int, count: int, waiting: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
         """``count`` different identities of a source, weighted by how often each has yet to come."""
         if (waiting > 0).sum() < count:
             waiting += self._times[self._members[source]]

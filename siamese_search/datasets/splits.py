@@ -19,13 +19,7 @@ from itertools import combinations, permutations
 from pathlib import Path
 
 from siamese_search.datasets.layouts import Dataset, load_dataset
-from siamese_search.datasets.records import (
-    DISTRACTOR_IDENTITY,
-    JUNK_IDENTITY,
-    ImageRecord,
-    decode_key,
-    label_text,
-)
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, ImageRecord, decode_key, label_text
 from siamese_search.errors import DataError, UsageError, printable
 
 #: Reserved identities are no people: they are neither trained on nor held out by choice.

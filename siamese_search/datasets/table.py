@@ -84,14 +84,10 @@ class Table:
                     if count >= MAX_ROWS:
                         raise DataError(f"{printable(self.path)}: more than {MAX_ROWS} rows; split the file")
                     if any(len(field) > MAX_FIELD for field in row):
-                        raise DataError(
-                            f"{printable(self.path)}: line {line} has a field over {MAX_FIELD} characters"
-                        )
+                        raise DataError(f"{printable(self.path)}: line {line} has a field over {MAX_FIELD} characters")
                     yield line, [field.strip() for field in row] if strip else row
             except csv.Error as error:
-                raise DataError(
-                    f"{printable(self.path)}: line {reader.line_num}: {error}; mend the line"
-                ) from None
+                raise DataError(f"{printable(self.path)}: line {reader.line_num}: {error}; mend the line") from None
 
 
 def read_header(path: Path) -> Table:

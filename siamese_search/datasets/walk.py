@@ -98,9 +98,7 @@ def walk(root: Path, *, follow_links: bool = False, inside: bool = False) -> Ite
                     yield PassedOver(relative, "a link back to a directory above it")
                 elif len(stack) >= MAX_DEPTH:
                     reason = f"folders nested deeper than {MAX_DEPTH}"
-                    yield PassedOver(
-                        relative, reason, DataError(f"{printable(relative)}: {reason}; flatten them")
-                    )
+                    yield PassedOver(relative, reason, DataError(f"{printable(relative)}: {reason}; flatten them"))
                 elif isinstance(found := _entries(base, relative), PassedOver):
                     yield found
                 else:
@@ -150,9 +148,7 @@ class SystemFolders:
         for name, first in self._first.items():
             count = self._count[name]
             others = f", like {count - 1} more called {printable(name)}" if count > 1 else ""
-            yield PassedOver(
-                first, f"a folder of the system's thumbnails or deleted files{others}: not entered"
-            )
+            yield PassedOver(first, f"a folder of the system's thumbnails or deleted files{others}: not entered")
 
 
 def link_leads_out(base: str | os.PathLike[str], relative: str) -> bool:

@@ -50,9 +50,7 @@ def calibrate(pairs: PairScores, data: str = "") -> Calibration:
             rates.append(point.false_accept_rate)
             thresholds.append(point.threshold)
     if not rates:
-        raise DataError(
-            "all pairs of different identities have the same score: there is nothing to calibrate"
-        )
+        raise DataError("all pairs of different identities have the same score: there is nothing to calibrate")
     slope, offset = _logistic(pairs)
     return Calibration(tuple(rates), tuple(thresholds), slope, offset, genuine, impostor, data)
 
@@ -77,9 +75,7 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
     Raises BundleError where it cannot be written, and for the installed package's: every gallery there is shares that.
     """
     if bundle.path.resolve() == bundled_path().resolve():
-        raise BundleError(
-            "the bundled model belongs to the installed package and is never written: name a gallery"
-        )
+        raise BundleError("the bundled model belongs to the installed package and is never written: name a gallery")
     meta = {**bundle.meta, "calibration": calibration.to_json()}
     path = bundle.path / META_NAME
     try:

@@ -89,9 +89,7 @@ def data_fingerprint(parts: Sequence[tuple[str, ImageRecord, bytes]]) -> str:
 
 def _labels(record: ImageRecord) -> tuple[str, str, str]:
     """Key, identity and camera; one that is not known differs from one that is named ``""``."""
-    identity, camera = (
-        "unknown" if label is None else f"named {label}" for label in (record.identity, record.camera)
-    )
+    identity, camera = ("unknown" if label is None else f"named {label}" for label in (record.identity, record.camera))
     return record.key, identity, camera
 
 

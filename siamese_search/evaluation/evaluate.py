@@ -87,9 +87,7 @@ def evaluate(
     )
     if not len(embedded.vectors):
         first = embedded.failed[0]
-        raise DataError(
-            f"none of the {len(embedded.failed)} images can be read; {first.shown}: {first.reason}"
-        )
+        raise DataError(f"none of the {len(embedded.failed)} images can be read; {first.shown}: {first.reason}")
     fingerprint = data_fingerprint(
         [
             ("gallery" if row < ranked else "queries", shown[row], digest)
@@ -134,9 +132,7 @@ def evaluate(
         data=(printable(images.root) if isinstance(images, Dataset) else "") if data is None else data,
         data_fingerprint=fingerprint,
         failed=embedded.failed,
-        quantised=tuple(
-            measure_quantised(options.quantise, plan, query_vectors, gallery_vectors, options.depth)
-        ),
+        quantised=tuple(measure_quantised(options.quantise, plan, query_vectors, gallery_vectors, options.depth)),
         seconds=time.monotonic() - began,
         query_vectors=query_vectors,
         gallery_vectors=gallery_vectors,

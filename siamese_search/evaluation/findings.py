@@ -160,9 +160,7 @@ def paired_difference(
         raise ValueError("paired figures need the same queries, valid or not for both models")
     names, group = np.unique(np.asarray(identities, dtype=object)[valid].astype(str), return_inverse=True)
     if len(names) < 2:
-        raise DataError(
-            f"{len(names)} identity is too few to say how sure a difference is; at least 2 are needed"
-        )
+        raise DataError(f"{len(names)} identity is too few to say how sure a difference is; at least 2 are needed")
     gained = np.bincount(group, weights=(b - a)[valid], minlength=len(names))
     queries = np.bincount(group, minlength=len(names)).astype(np.float64)
     rng = np.random.default_rng(seed)

@@ -25,12 +25,8 @@ class EvaluateOptions(Request):
     false_match_rate: what the report's verification threshold is for.
     """
 
-    model: StrPath | None = option(
-        None, "Model to measure; 'bundled' for the one that comes along.", metavar="BUNDLE"
-    )
-    queries: StrPath | None = option(
-        None, "Images to ask for; without it every image of DATA is asked.", metavar="DIR"
-    )
+    model: StrPath | None = option(None, "Model to measure; 'bundled' for the one that comes along.", metavar="BUNDLE")
+    queries: StrPath | None = option(None, "Images to ask for; without it every image of DATA is asked.", metavar="DIR")
     identities: StrPath | Sequence[str] | None = option(
         None,
         "heldout, all, or a file of identities.  [default: heldout where DATA is the training data]",
@@ -40,9 +36,7 @@ class EvaluateOptions(Request):
     use_cameras: bool = option(
         True, "", switches=(Switch("no_cameras", False, "Count matches from the query's own camera too."),)
     )
-    copies: bool = option(
-        False, "Count an image's byte copies as images of their own: a query then finds its copy."
-    )
+    copies: bool = option(False, "Count an image's byte copies as images of their own: a query then finds its copy.")
     flip: bool = option(False, "Embed each image together with its mirror image.")
     rerank: bool | KReciprocal = option(False, "Also give the figures after k-reciprocal re-ranking.")
     quantise: Sequence[str] = option(
@@ -56,9 +50,7 @@ class EvaluateOptions(Request):
     )
     store: StrPath | None = shared.store()
     gallery: str | None = shared.gallery()
-    depth: int | None = option(
-        None, "Results fetched per query.  [default: all]", kind=int, low=1, metavar="N"
-    )
+    depth: int | None = option(None, "Results fetched per query.  [default: all]", kind=int, low=1, metavar="N")
     layout: str = shared.layout()
     pattern: str | None = shared.pattern()
     batch_size: int | None = shared.batch_size()

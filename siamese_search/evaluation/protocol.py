@@ -70,11 +70,7 @@ class Labels:
         check_length(query_cameras, queries, "query_cameras")
         check_length(gallery_cameras, gallery, "gallery_cameras")
         reserved: dict[str | None, int] = {DISTRACTOR_IDENTITY: DISTRACTOR, JUNK_IDENTITY: JUNK}
-        return cls(
-            *_codes(query_ids, gallery_ids, reserved),
-            *_codes(query_cameras, gallery_cameras, {None: -1}),
-            own,
-        )
+        return cls(*_codes(query_ids, gallery_ids, reserved), *_codes(query_cameras, gallery_cameras, {None: -1}), own)
 
     @classmethod
     def within(cls, ids: Sequence[str], cameras: Sequence[str | None] | None = None) -> Labels:
@@ -321,11 +317,4 @@ def _protocol(
         [record.camera for record in gallery] if effective else None,
         same_image=same_image,
     )
-    return Protocol(
-        **vars(labels),
-        name=name,
-        use_cameras=effective,
-        queries=queries,
-        gallery=gallery,
-        excluded=counts,
-    )
+    return Protocol(**vars(labels), name=name, use_cameras=effective, queries=queries, gallery=gallery, excluded=counts)

@@ -132,9 +132,7 @@ class EvaluationReport:
         if self.depth is not None:
             lines.append(f"rankings cut off at {self.depth:,}: mAP is mAP@{self.depth}")
         if self.flip:
-            lines.append(
-                "flip at test time: each vector is the mean with the mirror image's; so no thresholds"
-            )
+            lines.append("flip at test time: each vector is the mean with the mirror image's; so no thresholds")
         if self.reranked is not None:
             how = self.reranked.how
             lines.append(
@@ -170,9 +168,7 @@ class EvaluationReport:
         kept: dict[str, Any] | None = None
         if self.kept is not None:
             points = self.kept_points()
-            kept = {
-                f"{rate:g}": asdict(points[rate]) if rate in points else None for rate in CALIBRATED_RATES
-            }
+            kept = {f"{rate:g}": asdict(points[rate]) if rate in points else None for rate in CALIBRATED_RATES}
         shape = {
             "protocol": self.plan.name,
             "cameras": self.plan.use_cameras,
@@ -186,8 +182,7 @@ class EvaluationReport:
                 "eer": verification.eer,
                 "tar_at_far": verification.tar_at_far,
                 "at_far": {
-                    name: None if point is None else asdict(point)
-                    for name, point in verification.at_far.items()
+                    name: None if point is None else asdict(point) for name, point in verification.at_far.items()
                 },
                 "threshold": verification.threshold,
                 "false_match_rate": verification.false_match_rate,
@@ -197,8 +192,7 @@ class EvaluationReport:
             "open_set": {
                 "searches": self.open_set.searches,
                 "at_fpir": {
-                    name: None if point is None else asdict(point)
-                    for name, point in self.open_set_points().items()
+                    name: None if point is None else asdict(point) for name, point in self.open_set_points().items()
                 },
             },
             "ann_recall": self.ann_recall,

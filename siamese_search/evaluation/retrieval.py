@@ -143,11 +143,7 @@ def summarise(per_query: Sequence[HitMetrics | None], *, gallery: int) -> Rankin
 
 
 def retrieval_metrics(
-    query_embeddings: NDArray[np.float32],
-    gallery_embeddings: NDArray[np.float32],
-    labels: Labels,
-    *,
-    chunk: int = 512,
+    query_embeddings: NDArray[np.float32], gallery_embeddings: NDArray[np.float32], labels: Labels, *, chunk: int = 512
 ) -> RankingMetrics:
     """Rank every gallery item for every query by dot product and measure (rules: see the module).
 

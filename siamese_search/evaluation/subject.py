@@ -119,10 +119,7 @@ def _trained_on(bundle: Bundle) -> tuple[list[Path], list[str | None], str]:
 
 
 def select_identities(
-    subject: Subject,
-    dataset: Dataset,
-    queries: Dataset | None,
-    wanted: str | os.PathLike[str] | Sequence[str] | None,
+    subject: Subject, dataset: Dataset, queries: Dataset | None, wanted: str | os.PathLike[str] | Sequence[str] | None
 ) -> tuple[frozenset[str] | None, str]:
     """Which identities to measure (``None``: all), and why, in one line.
 
@@ -159,9 +156,7 @@ def select_identities(
     return _checked(ids, known, dataset), text + _seen(subject.bundle, ids)
 
 
-def seen_warning(
-    bundle: Bundle, dataset: Dataset, queries: Dataset | None, chosen: Collection[str] | None
-) -> str:
+def seen_warning(bundle: Bundle, dataset: Dataset, queries: Dataset | None, chosen: Collection[str] | None) -> str:
     """One line where most of the identities that are measured have the names of those that the model learned from.
 
     chosen: as :func:`select_identities` gave it. Empty where there is nothing to warn of, or the bundle says no names.

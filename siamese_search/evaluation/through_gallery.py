@@ -208,10 +208,7 @@ def measure_quantised(
         with temporary_gallery(model, Storage(quantisation=kind)) as gallery:
             places = fill(gallery, gallery_vectors, [{}] * len(gallery_vectors))
             gallery.optimise()
-            return [
-                rank_through(gallery, plan, query_vectors, gallery_vectors, places, depth=one)
-                for one in depths
-            ]
+            return [rank_through(gallery, plan, query_vectors, gallery_vectors, places, depth=one) for one in depths]
 
     exact = ranked("none", most)[0].metrics
     found: list[Quantised] = []

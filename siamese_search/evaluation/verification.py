@@ -227,9 +227,7 @@ class _Side:
     cameras: NDArray[np.int64]
 
     @classmethod
-    def of(
-        cls, vectors: NDArray[np.float32], identities: NDArray[np.int64], cameras: NDArray[np.int64]
-    ) -> _Side:
+    def of(cls, vectors: NDArray[np.float32], identities: NDArray[np.int64], cameras: NDArray[np.int64]) -> _Side:
         matrix = np.asarray(vectors, dtype=np.float32)
         if matrix.ndim != 2:
             raise ValueError(f"embeddings must be [n, d], not {list(matrix.shape)}")
@@ -238,9 +236,7 @@ class _Side:
         lengths = np.linalg.norm(matrix, axis=1)
         wrong = np.flatnonzero(~(np.abs(lengths - 1) <= 1e-3))
         if wrong.size:
-            raise ValueError(
-                f"row {wrong[0]} has length {lengths[wrong[0]]:.6g}; verification needs unit rows"
-            )
+            raise ValueError(f"row {wrong[0]} has length {lengths[wrong[0]]:.6g}; verification needs unit rows")
         keep = identities != JUNK
         return cls(matrix[keep], identities[keep], cameras[keep])
 
@@ -267,9 +263,7 @@ def _blocks(
         start = stop
 
 
-def _histograms(
-    blocks: Iterator[tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]],
-) -> PairScores:
+def _histograms(blocks: Iterator[tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]]) -> PairScores:
     genuine, impostor = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
     for scores, is_genuine, is_impostor in blocks:
         bins = np.floor(scores * np.float32(SCALE)).astype(np.int32)

@@ -68,9 +68,7 @@ def _instead(gallery: Gallery, written: RawCondition) -> str:
     counts = gallery.facet(written.field, limit=_VALUES + 1)
     if not counts:
         return f"; no image has {printable(written.field)} at all"
-    texts = [
-        str(value).lower() if isinstance(value, bool) else str(value) for value in list(counts)[:_VALUES]
-    ]
+    texts = [str(value).lower() if isinstance(value, bool) else str(value) for value in list(counts)[:_VALUES]]
     shown = sorted(texts, key=lambda text: (len(text), text))  # 2 before 10
     more = ", …" if len(counts) > _VALUES else ""
     are = "is" if len(counts) == 1 else "are"
@@ -131,9 +129,7 @@ def sampled_recall(gallery: Gallery) -> float | None:
     return _share_found(exact, found)
 
 
-def recall_under(
-    gallery: Gallery, rows: Vectors, where: Sequence[Condition], depth: int = DEPTH
-) -> float | None:
+def recall_under(gallery: Gallery, rows: Vectors, where: Sequence[Condition], depth: int = DEPTH) -> float | None:
     """Share of the exact nearest that meet the conditions which a search finds; None where nothing meets them.
 
     rows: float32 [n, d]. Any result as close as the exact one of the last place counts.

@@ -356,9 +356,7 @@ class Store(_Opened):
         """The generations of a gallery."""
 
     @abstractmethod
-    def build(
-        self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = 10.0
-    ) -> Gallery:
+    def build(self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = 10.0) -> Gallery:
         """The building generation, open for writing: the one left unfinished by an earlier call with the same model and
         storage (default: as the current one's), its points kept, else a new, empty one; an unfinished one of others is
         deleted. Nobody else sees it before :meth:`publish`. One process builds at a time: StoreBusyError otherwise.

@@ -80,12 +80,7 @@ class EngineGallery(Gallery):
 
     @abstractmethod
     def _page(
-        self,
-        offset: Any,
-        limit: int,
-        where: Sequence[Condition],
-        fields: bool | list[str],
-        with_vectors: bool,
+        self, offset: Any, limit: int, where: Sequence[Condition], fields: bool | list[str], with_vectors: bool
     ) -> tuple[Iterable[Any], Any]:
         """Records by ascending id from ``offset`` on, and where the next begin; ``None`` for none."""
 
@@ -142,13 +137,7 @@ class EngineGallery(Gallery):
         return [[_number(point.id) for point in points] for points, _, _ in found]
 
     def _nearest(
-        self,
-        vectors: Vectors,
-        k: int,
-        where: Sequence[Condition],
-        exact: bool,
-        with_payload: bool,
-        with_vectors: bool,
+        self, vectors: Vectors, k: int, where: Sequence[Condition], exact: bool, with_payload: bool, with_vectors: bool
     ) -> Iterator[tuple[Sequence[Any], list[float], Read]]:
         """The k nearest to each row with their scores, by score descending, then id ascending.
 
@@ -224,9 +213,7 @@ class EngineGallery(Gallery):
             if self._types[field] != "float" and field not in UNINDEXED:
                 return most_frequent(self._counted(field, where, limit), limit)
         # Engines count neither floats nor what has no index.
-        return most_frequent(
-            Counter(one.payload[field] for one in self.scroll(present, fields=[field])), limit
-        )
+        return most_frequent(Counter(one.payload[field] for one in self.scroll(present, fields=[field])), limit)
 
     def narrow(self, field: str, kind: str) -> bool:
         self._writable()

@@ -88,13 +88,9 @@ class FilterMaker:
         parts: dict[str, list[Any]] = {"must": [], "must_not": []}
         for one in conditions:
             if one.operator in ("present", "absent"):
-                parts["must" if one.operator == "absent" else "must_not"].append(
-                    self.absent(json_path(one.field))
-                )
+                parts["must" if one.operator == "absent" else "must_not"].append(self.absent(json_path(one.field)))
             elif one.operator in ("=", "!="):
-                parts["must" if one.operator == "=" else "must_not"].append(
-                    self.any_of(one.field, one.values)
-                )
+                parts["must" if one.operator == "=" else "must_not"].append(self.any_of(one.field, one.values))
             else:
                 parts["must"].append(self._ordered(one))
         return self.joined(**parts) if conditions else None
@@ -180,8 +176,7 @@ def reads_as(texts: Iterable[str], kind: str) -> bool:
         return type(value).__name__ == kind and coerce(value, "str") == text
 
     return all(
-        written(text, kind) or (kind == "float" and written(text, "int") and not _rounded(int(text)))
-        for text in texts
+        written(text, kind) or (kind == "float" and written(text, "int") and not _rounded(int(text))) for text in texts
     )
 
 
@@ -297,9 +292,7 @@ def _check_text(text: str, name: str, row: int) -> None:
 
 def _check_name(name: object) -> None:
     if not isinstance(name, str) or not name or '"' in name or "\\" in name or not name.isprintable():
-        raise ValueError(
-            f"{name!r} cannot name a payload field: use printable text without quotes or backslashes"
-        )
+        raise ValueError(f"{name!r} cannot name a payload field: use printable text without quotes or backslashes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,9 +319,7 @@ def one_per_id(ids: Sequence[str], payloads: Sequence[Payload]) -> dict[str, dic
     return merged
 
 
-def gather(
-    payloads: Mapping[str, Mapping[str, Any]], known: Mapping[str, str]
-) -> tuple[list[Change], dict[str, str]]:
+def gather(payloads: Mapping[str, Mapping[str, Any]], known: Mapping[str, str]) -> tuple[list[Change], dict[str, str]]:
     """The changes by id as few :class:`Change`, and the fields that are new or wider (see :func:`settle`).
 
     known: the gallery's fields. What takes away a field that nobody knows is left out. Raises ValueError as settle.

@@ -96,10 +96,7 @@ def bind(raw: Iterable[RawCondition], fields: Mapping[str, str]) -> list[Conditi
     an ordering on text or truth values.
     """
     return [
-        check(
-            Condition(one.field, one.operator, tuple(_typed(v, one, fields) for v in _forms(one, fields))),
-            fields,
-        )
+        check(Condition(one.field, one.operator, tuple(_typed(v, one, fields) for v in _forms(one, fields))), fields)
         for one in map(partial(_known, fields=fields), raw)
     ]
 
@@ -136,9 +133,7 @@ def check(condition: Condition, fields: Mapping[str, str]) -> Condition:
     if operator in ORDERINGS:
         if kind not in ("int", "float"):
             hint = ", or a time such as 2024-05-01T10:00:00" if kind == "str" else ""
-            raise FilterError(
-                f"{name!r} holds {_PEOPLE[kind]}, which {operator} cannot order: use = or !={hint}"
-            )
+            raise FilterError(f"{name!r} holds {_PEOPLE[kind]}, which {operator} cannot order: use = or !={hint}")
         if len(values) != 1:
             raise FilterError(f"{name!r} {operator} takes one value, not {len(values)}")
     elif not values:

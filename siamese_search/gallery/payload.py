@@ -107,9 +107,7 @@ def arrived(payload: Mapping[str, Any]) -> dict[str, Any]:
 def _carrying(
     payload: Mapping[str, Any], stored: Mapping[str, Any], names: Iterable[str], origin: str | None
 ) -> dict[str, Any]:
-    kept = sorted(
-        name for name in names if name in stored and name not in payload and name not in BOOKKEEPING
-    )
+    kept = sorted(name for name in names if name in stored and name not in payload and name not in BOOKKEEPING)
     whole = {**payload, **{name: stored[name] for name in kept}}
     if kept or origin is not None:
         whole["carried"] = Carried(tuple(kept), origin).to_text()

@@ -25,13 +25,7 @@ OVERSAMPLING = {"int8": 2.0, "int4": 4.0, "binary": 16.0}
 #: Points from which an index pays, by the format that is searched without one, at 512-D: where a search takes some
 #: 40 to 60 ms of one core (measured at 20,000 and 100,000; it grows in proportion). At 100,000 in int4 an index cost
 #: 140 s of processor time, as much as 50,000 searches, and a search by camera took five times as long with it.
-_INDEX_FROM = {
-    "float32": 400_000,
-    "float16": 500_000,
-    "int8": 1_000_000,
-    "int4": 2_000_000,
-    "binary": 4_000_000,
-}
+_INDEX_FROM = {"float32": 400_000, "float16": 500_000, "int8": 1_000_000, "int4": 2_000_000, "binary": 4_000_000}
 #: Points from which a compact segment pays: it opens three times as fast, in a third of the memory.
 COMPACT_FROM = 20_000
 #: Of the HNSW graph: edges per point, candidates while it is built, candidates of a search, and of one with a filter.
@@ -76,11 +70,7 @@ class Storage:
 
     def __str__(self) -> str:
         """For people: ``float16, searched in int4``."""
-        return (
-            self.vectors
-            if self.quantisation == "none"
-            else f"{self.vectors}, searched in {self.quantisation}"
-        )
+        return self.vectors if self.quantisation == "none" else f"{self.vectors}, searched in {self.quantisation}"
 
 
 DEFAULT_STORAGE = Storage()

@@ -87,6 +87,4 @@ def _among(gallery: Gallery, one: RawCondition) -> Condition:
         until = when - start < timedelta(days=1) if whole_day else when <= start
         return until == (one.operator == "<=")
 
-    return Condition(
-        one.field, "=", tuple(sorted(value for value, when in read if kept(when))) or (_NOTHING,)
-    )
+    return Condition(one.field, "=", tuple(sorted(value for value, when in read if kept(when))) or (_NOTHING,))

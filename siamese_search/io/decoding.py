@@ -113,9 +113,7 @@ class BatchDecoder:
         buffer = self._take(count)
         step = max(1, min(_IMAGES_PER_TASK, -(-count // self._threads)))
         tasks = [
-            self._pool.submit(
-                self._fill, images[start : start + step], stamps[start : start + step], buffer[start:]
-            )
+            self._pool.submit(self._fill, images[start : start + step], stamps[start : start + step], buffer[start:])
             for start in range(0, count, step)
         ]
         return PendingPixels(tasks, buffer, self._idle)

@@ -59,9 +59,7 @@ def _sixteen_bits(image: Image.Image, grey: NDArray[np.uint8]) -> Image.Image:
     for _, values in _strips(image):
         counts += np.bincount(np.clip(values, 0, 65535).ravel().astype(np.int64), minlength=65536)
     below = np.cumsum(counts)
-    low, high, most = np.searchsorted(
-        below, np.rint((below[-1] - 1) * np.array([0.001, 0.999, 1.0])), "right"
-    )
+    low, high, most = np.searchsorted(below, np.rint((below[-1] - 1) * np.array([0.001, 0.999, 1.0])), "right")
     span = float(high - low)
     depth = next((top for top in (1023.0, 4095.0, 16383.0) if most <= top), 65535.0)
     if span < _LEVELS or span >= _LEVELS * 256:

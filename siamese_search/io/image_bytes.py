@@ -12,9 +12,7 @@ from siamese_search.errors import ImageError
 from siamese_search.io.location import CHANGED, MAX_BYTES, FileStamp
 
 #: Without O_NONBLOCK, opening a FIFO waits for a writer; without O_NOCTTY, a terminal may become ours.
-_FLAGS = os.O_RDONLY | sum(
-    getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY")
-)
+_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NONBLOCK", "O_NOCTTY", "O_CLOEXEC", "O_BINARY"))
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _NO_PIXELS = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP"})

@@ -141,9 +141,7 @@ def decode_image(
     return _guarded(name, max_pixels, lambda: _without_limits(name, data, size, max_pixels, fit))
 
 
-def _guarded(
-    path: str | os.PathLike[str], max_pixels: int, work: Callable[[], NDArray[np.uint8]]
-) -> NDArray[np.uint8]:
+def _guarded(path: str | os.PathLike[str], max_pixels: int, work: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """What ``work`` makes, or an ImageError whatever goes wrong in it."""
     try:
         return work()
@@ -164,11 +162,7 @@ def _guarded(
 
 
 def _read(
-    path: str | os.PathLike[str],
-    size: tuple[int, int] | None,
-    max_pixels: int,
-    fit: bool,
-    expected: FileStamp | None,
+    path: str | os.PathLike[str], size: tuple[int, int] | None, max_pixels: int, fit: bool, expected: FileStamp | None
 ) -> NDArray[np.uint8]:
     """The image, its file's bytes held within the room for them."""
     known = _file_size(path)
@@ -205,9 +199,7 @@ def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR), np.uint8)
 
 
-def content_of(
-    path: str | os.PathLike[str], expected: FileStamp | None = None, *, limit: int = MAX_BYTES
-) -> bytes:
+def content_of(path: str | os.PathLike[str], expected: FileStamp | None = None, *, limit: int = MAX_BYTES) -> bytes:
     """All bytes of an image's file, wherever it is: :func:`~siamese_search.io.image_bytes.read_bytes`, or by URL.
 
     limit: of bytes, for what comes by URL. Raises ImageError, within the same bounds for both.
@@ -243,13 +235,10 @@ def _decode(
             raise ImageError(path, f"{width}x{height} pixels in {len(data)} bytes: a decompression bomb")
         if pixels > _SLOW_PIXELS and image.tile and image.tile[0][0] in _SLOW_DECODERS:
             raise ImageError(
-                path,
-                f"{width}x{height} pixels is over the limit of {_SLOW_PIXELS} for this kind of {image.format}",
+                path, f"{width}x{height} pixels is over the limit of {_SLOW_PIXELS} for this kind of {image.format}"
             )
         if isinstance(image, JpegImageFile) and pixels * (scans := _scans(image, data)) > _MAX_SCANNED:
-            raise ImageError(
-                path, f"a JPEG of {scans} scans of {width}x{height} pixels takes too long to decode"
-            )
+            raise ImageError(path, f"a JPEG of {scans} scans of {width}x{height} pixels takes too long to decode")
         if fit and size is not None:
             size = _fitted(image, size)
         needed = _memory_of(image, size)
@@ -316,9 +305,7 @@ def _heic_formats(path: str | os.PathLike[str]) -> tuple[str, ...]:
             import pillow_heif
         except ImportError:
             raise ImageError(path, str(MissingExtraError("HEIC", "heic"))) from None
-        pillow_heif.register_heif_opener(
-            thumbnails=False, depth_images=False, aux_images=False, decode_threads=1
-        )
+        pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False, decode_threads=1)
     return ("HEIF",)
 
 

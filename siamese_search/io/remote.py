@@ -17,14 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from siamese_search.errors import (
-    DataError,
-    ImageError,
-    MissingExtraError,
-    SiameseSearchError,
-    UsageError,
-    printable,
-)
+from siamese_search.errors import DataError, ImageError, MissingExtraError, SiameseSearchError, UsageError, printable
 from siamese_search.io.location import (
     CHANGED,
     MAX_BYTES,
@@ -67,9 +60,7 @@ def check_url(url: str) -> str:
     if protocol in ("http", "https"):
         parts = urlsplit(url)
         if "@" in parts.netloc:
-            raise UsageError(
-                f"{shown}: user and password in a URL end up in histories and logs; use a signed URL"
-            )
+            raise UsageError(f"{shown}: user and password in a URL end up in histories and logs; use a signed URL")
         if protocol == "http" and parts.hostname not in _LOOPBACK and not _insecure():
             raise UsageError(f"{shown}: plain http:// to another machine; use https://, or say --insecure")
     _filesystem(protocol)
@@ -109,10 +100,7 @@ def _filesystem(protocol: str) -> Any:
             timeout = aiohttp.ClientTimeout(total=TIMEOUT, connect=_CONNECT_TIMEOUT)
             redirects = aiohttp.TraceConfig()
             redirects.on_request_redirect.append(_check_redirect)
-            options |= {
-                "client_kwargs": {"timeout": timeout, "trace_configs": [redirects]},
-                "max_redirects": 5,
-            }
+            options |= {"client_kwargs": {"timeout": timeout, "trace_configs": [redirects]}, "max_redirects": 5}
         elif protocol == "s3":
             config = {"connect_timeout": _CONNECT_TIMEOUT, "read_timeout": TIMEOUT}
             options["config_kwargs"] = {**config, "retries": {"max_attempts": 5, "mode": "standard"}}

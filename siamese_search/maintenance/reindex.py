@@ -101,9 +101,7 @@ def run_reindex(
     started = time.monotonic()
     batch_size, wait = options.batch_size or 64, options.wait
     former = store.generations(name).current
-    summary = ReindexSummary(
-        name, store.location, model.name or model.fingerprint, former.name or former.fingerprint
-    )
+    summary = ReindexSummary(name, store.location, model.name or model.fingerprint, former.name or former.fingerprint)
     with store.build(name, model, storage=storage, wait=wait) as fresh:
         run = _Reindex(fresh, embedder, batch_size, options.drop_missing, summary, progress, stop)
         with store.open(name, wait=wait) as old:
@@ -163,9 +161,7 @@ class _Reindex:
         try:
             recall = self.summary.recall = sampled_recall(self.fresh)
         except StoreError as error:
-            raise StoreError(
-                f"the re-indexed gallery failed its check, nothing was published: {error}"
-            ) from None
+            raise StoreError(f"the re-indexed gallery failed its check, nothing was published: {error}") from None
         if recall is not None and recall < LEAST_RECALL:
             raise StoreError(
                 f"the re-indexed gallery failed its check, nothing was published: its index finds {recall:.1%} of the"
@@ -238,11 +234,7 @@ class _Reindex:
             return
         threads = min(THREADS, available_cpus())
         for found in embed_images(
-            batches,
-            self.embedder,
-            lambda point: point.path,
-            camera_of=lambda point: point.camera,
-            threads=threads,
+            batches, self.embedder, lambda point: point.path, camera_of=lambda point: point.camera, threads=threads
         ):
             for point, error in found.failures:
                 self._drop(point, error)

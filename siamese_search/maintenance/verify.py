@@ -86,11 +86,7 @@ class VerifySummary:
 
 
 def verify_gallery(
-    gallery: Gallery,
-    *,
-    files: bool = True,
-    checksum: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    gallery: Gallery, *, files: bool = True, checksum: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> VerifySummary:
     """Compare every vector with its checksum and, with ``files``, every file with its payload.
 
@@ -110,9 +106,7 @@ def verify_gallery(
                     lost -= point.vector is None  # it is there, and damaged
                     if not is_sound(point, gallery.dim):
                         summary.add(
-                            _problem(
-                                point, "damaged", "the stored vector is not the one that its checksum is of"
-                            )
+                            _problem(point, "damaged", "the stored vector is not the one that its checksum is of")
                         )
                 for problem in checks:
                     if problem is not None:

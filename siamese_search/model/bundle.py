@@ -202,9 +202,7 @@ class Bundle:
         try:
             data = read_regular(self.path / name, int(self.meta["files"][name]["bytes"]))
         except OSError as error:
-            raise BundleError(
-                f"{printable(self.path / name)}: {error.strerror}: copy the whole bundle"
-            ) from None
+            raise BundleError(f"{printable(self.path / name)}: {error.strerror}: copy the whole bundle") from None
         if hashlib.sha256(data).hexdigest() != self.meta["files"][name]["sha256"]:
             raise BundleError(
                 f"{printable(self.path / name)}: does not match its checksum in {META_NAME}: "
@@ -239,9 +237,7 @@ class Bundle:
         except ValueError as error:
             raise BundleError(f"{printable(self.weights_path)}: {error}: the bundle is damaged") from None
         if "centres" in self.meta:
-            found = centred_fingerprint(
-                found, self.meta["centres"], self.meta["files"][CENTRES_NAME]["sha256"]
-            )
+            found = centred_fingerprint(found, self.meta["centres"], self.meta["files"][CENTRES_NAME]["sha256"])
         if self.meta.get("precision", "float32") != "float32":
             found = quantised_fingerprint(found, self.meta["files"][ONNX_NAME]["sha256"])
         if found != self.fingerprint:
@@ -333,9 +329,7 @@ def _check(meta: Any, directory: Path) -> None:
             raise BundleError(f"{shown}: {name} is not a regular file: copy the whole bundle")
         found = known.st_size
         if found != size:
-            raise BundleError(
-                f"{shown}: {name} has {found} bytes instead of {size}: it is truncated, copy it again"
-            )
+            raise BundleError(f"{shown}: {name} has {found} bytes instead of {size}: it is truncated, copy it again")
 
 
 def check_images(images: NDArray[np.uint8], size: tuple[int, int]) -> None:

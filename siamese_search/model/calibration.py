@@ -46,9 +46,7 @@ class Calibration:
         """
         if not 0 < false_match_rate <= 1:
             raise UsageError(f"a false match rate lies in (0, 1], not {false_match_rate:g}")
-        wanted = false_match_rate * (
-            1 + 1e-9
-        )  # a stored rate asked for by its own printed value is that rate
+        wanted = false_match_rate * (1 + 1e-9)  # a stored rate asked for by its own printed value is that rate
         found = bisect_left(self.rates, -wanted, key=lambda rate: -rate)
         if found == len(self.rates):
             raise UsageError(

@@ -48,9 +48,7 @@ class Centres:
         cameras: [n]; ``None``, alone or in it, is an unknown one.
         """
         number = {name: at for at, name in enumerate(self.cameras, 1)}
-        rows = [
-            0 if camera is None else number.get(camera, 0) for camera in cameras or [None] * len(embeddings)
-        ]
+        rows = [0 if camera is None else number.get(camera, 0) for camera in cameras or [None] * len(embeddings)]
         found = embeddings - self.means[rows]
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
         # An image that is nothing but its camera has no direction left; it keeps the one it had.

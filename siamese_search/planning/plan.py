@@ -98,9 +98,7 @@ class QueryBudget:
     reads_per_second: float
 
 
-def query_budget(
-    images: int, storage: Storage, *, shards: int, queries_per_second: float, k: int = 10
-) -> QueryBudget:
+def query_budget(images: int, storage: Storage, *, shards: int, queries_per_second: float, k: int = 10) -> QueryBudget:
     """A query goes to one replica of each shard. A quantised copy hands over k × oversampling candidates, whose
     vectors are read from disk, a page each, unless the system still holds it.
     """
@@ -142,13 +140,7 @@ class Question(Request):
     storage: Storage = DEFAULT_STORAGE
     replicas: int = option(2, "Copies of everything.", low=1, high=64, metavar="N")
     node_ram: int = option(
-        128 * 10**9,
-        "Memory of a server's node.",
-        named="nodes_ram",
-        kind=_bytes,
-        typed="128GB",
-        low=1,
-        metavar="SIZE",
+        128 * 10**9, "Memory of a server's node.", named="nodes_ram", kind=_bytes, typed="128GB", low=1, metavar="SIZE"
     )
     node_cores: int = option(16, "Cores of a server's node.", named="nodes_cores", low=1, metavar="N")
     payload_bytes: int = option(
@@ -160,9 +152,7 @@ class Question(Request):
         metavar="SIZE",
     )
     m: int = option(16, "Edges per node of the graph.", low=2, high=256, metavar="M")
-    workers: int | None = option(
-        None, "GPUs that embed; each is a worker.", named="gpus", kind=int, low=1, metavar="N"
-    )
+    workers: int | None = option(None, "GPUs that embed; each is a worker.", named="gpus", kind=int, low=1, metavar="N")
     rate: float | None = option(
         None,
         "Of one worker; measure yours with benchmarks/ingest.py.  [default: 157, of 2 CPU cores]",
@@ -238,10 +228,7 @@ class Plan:
             "images": asked.images,
             "dim": asked.dim,
             "storage": asked.storage.to_json(),
-            **{
-                name: getattr(asked, name)
-                for name in ("replicas", "node_ram", "node_cores", "payload_bytes", "m")
-            },
+            **{name: getattr(asked, name) for name in ("replicas", "node_ram", "node_cores", "payload_bytes", "m")},
             "server": [self._row_json(row) for row in self.rows],
             "rule_of_thumb_ram": round(rule_of_thumb(asked.images, asked.dim, replicas=asked.replicas)),
             "settings": self.server_settings,
@@ -316,12 +303,9 @@ def plan(question: Question) -> Plan:
         rate=rate,
         hours={count: embedding_hours(asked.images, count, rate) for count in counts},
         embedded_hours={
-            count: embedding_hours(asked.images, count, rate, writes=figures.EMBEDDED_WRITES)
-            for count in counts
+            count: embedding_hours(asked.images, count, rate, writes=figures.EMBEDDED_WRITES) for count in counts
         },
-        graph_hours=graph_hours(
-            asked.images, replicas=asked.replicas, shards=shards, cores=nodes * asked.node_cores
-        ),
+        graph_hours=graph_hours(asked.images, replicas=asked.replicas, shards=shards, cores=nodes * asked.node_cores),
         keep_vectors_hours={count: sending_hours(asked.images, count) for count in counts},
         query=query_budget(
             asked.images, asked.storage, shards=shards, queries_per_second=asked.queries_per_second, k=asked.k

@@ -89,10 +89,7 @@ def embedded_size(
         quantised=images * (dim * width + extra),
         graph=images * figures.EMBEDDED_GRAPH_BYTES if indexed else 0.0,
         payloads=images * (blocks + figures.PAYLOAD_TRACKER),
-        payload_indexes=images
-        * figures.EMBEDDED_INDEX_BYTES[optimised]
-        * indexed_bytes(payload_bytes)
-        / usual,
+        payload_indexes=images * figures.EMBEDDED_INDEX_BYTES[optimised] * indexed_bytes(payload_bytes) / usual,
         ids=images * figures.EMBEDDED_ID_BYTES[optimised],
         log=written if written < figures.LOG_SEGMENT else figures.LOG_SEGMENT + written % figures.LOG_SEGMENT,
     )
@@ -130,13 +127,7 @@ class Topology:
 
 
 def cluster_size(
-    images: int,
-    dim: int,
-    storage: Storage,
-    *,
-    replicas: int,
-    payload_bytes: float = figures.PAYLOAD_BYTES,
-    m: int = 16,
+    images: int, dim: int, storage: Storage, *, replicas: int, payload_bytes: float = figures.PAYLOAD_BYTES, m: int = 16
 ) -> ClusterSize:
     """The size of ``images`` points in ``replicas`` copies; ``m``: edges per node of the HNSW graph.
 

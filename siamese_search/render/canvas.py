@@ -104,9 +104,7 @@ class Canvas:
                 lines.append(word)
         return lines
 
-    def text(
-        self, at: tuple[float, float], text: str, size: int, colour: Colour, room: int | None = None
-    ) -> None:
+    def text(self, at: tuple[float, float], text: str, size: int, colour: Colour, room: int | None = None) -> None:
         font = self.fonts[size]
         text = printable(text)
         if room is not None:
@@ -153,8 +151,7 @@ def _shortened(text: str, keep: int) -> str:
 def readable(ground: Colour) -> Colour:
     """The ink, dark or white, that is read more easily on this ground (by WCAG's relative luminance)."""
     linear = [
-        share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4
-        for share in np.array(ground) / 255
+        share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in np.array(ground) / 255
     ]
     luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
     return CARD if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.065 else INK

@@ -161,8 +161,7 @@ def draw_roc(axes: Any, report: EvaluationReport) -> None:
     auc = "n/a" if verification.auc is None else f"{verification.auc:.4f}"
     lines = [f"{'AUC':<10}{auc:>8}", _line("EER", verification.eer)]
     lines += [
-        _line(f"TAR@{100 * FALSE_ACCEPT_RATES[name]:g}%", value)
-        for name, value in verification.tar_at_far.items()
+        _line(f"TAR@{100 * FALSE_ACCEPT_RATES[name]:g}%", value) for name, value in verification.tar_at_far.items()
     ]
     _box(axes, lines, low=verification.auc is not None and verification.auc > 0.8)
 
@@ -172,9 +171,7 @@ def roc_axes(axes: Any, left: float) -> None:
     chance = np.geomspace(left, 1, 200)
     axes.plot(chance, 100 * chance, color=AXIS, linewidth=1, linestyle=":")
     axes.set_xscale("log")
-    axes.xaxis.set_major_formatter(
-        lambda at, _: np.format_float_positional(100 * at, 4, trim="-", fractional=False)
-    )
+    axes.xaxis.set_major_formatter(lambda at, _: np.format_float_positional(100 * at, 4, trim="-", fractional=False))
     axes.set(xlim=(left, 1), ylim=(0, 101.5), xlabel="false accept rate, %", ylabel="true accept rate, %")
 
 
@@ -313,14 +310,10 @@ def svg(draw: Callable[[Figure], str], size: tuple[float, float], name: str) -> 
 
 def _made_part_of_a_page(root: ElementTree.Element, name: str) -> None:
     """Drop name spaces, rules for all elements and idle ids; put ``name`` before ids, and variables for colours."""
-    used = set(
-        re.findall(r"#(\w+)", " ".join(v for one in root.iter() for k, v in one.items() if k != "style"))
-    )
+    used = set(re.findall(r"#(\w+)", " ".join(v for one in root.iter() for k, v in one.items() if k != "style")))
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
-        element.text, element.tail = (
-            part if part and part.strip() else None for part in (element.text, element.tail)
-        )
+        element.text, element.tail = (part if part and part.strip() else None for part in (element.text, element.tail))
         for child in [child for child in element if child.tag.endswith("}style")]:
             element.remove(child)
         attributes = {key.rpartition("}")[2]: value for key, value in element.items()}

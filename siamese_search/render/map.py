@@ -13,15 +13,7 @@ from siamese_search._version import __version__
 from siamese_search.render.canvas import CARD, GREY, INK, LINE, PAPER, Canvas, save_png
 from siamese_search.render.html import picture, render, scattered, write_page
 from siamese_search.retrieval.map import GREY as NOBODY
-from siamese_search.retrieval.map import (
-    STOPS,
-    Colouring,
-    GalleryMap,
-    MapPoint,
-    colouring,
-    placed,
-    scale_colour,
-)
+from siamese_search.retrieval.map import STOPS, Colouring, GalleryMap, MapPoint, colouring, placed, scale_colour
 
 _SIDE = 900
 _MARGIN = 28

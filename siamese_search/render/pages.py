@@ -93,12 +93,7 @@ def shown_answers(
             sentences.append(f"the first {most} of {len(answer.results):,} shown")
         results = [(result, mark(result, identity)) for result in answer.results[:most]]
         shown.append(
-            {
-                "answer": answer,
-                "results": results,
-                "identity": identity,
-                "sentences": list(filter(None, sentences)),
-            }
+            {"answer": answer, "results": results, "identity": identity, "sentences": list(filter(None, sentences))}
         )
     paths = {answer.path for answer in answers} | {r.path for one in shown for r, _ in one["results"]}
     return shown, once, {path: picture(path, size) for path in paths}

@@ -23,15 +23,7 @@ from siamese_search.evaluation.retrieval import RATES
 from siamese_search.evaluation.verification import FALSE_ACCEPT_RATES
 from siamese_search.model.calibration import Calibration
 from siamese_search.render.canvas import writing
-from siamese_search.render.curves import (
-    Drawing,
-    chart,
-    draw_cmc,
-    draw_open_set,
-    draw_recall,
-    draw_roc,
-    draw_scores,
-)
+from siamese_search.render.curves import Drawing, chart, draw_cmc, draw_open_set, draw_recall, draw_roc, draw_scores
 from siamese_search.render.html import Picture, picture, rate, render, scattered, write_page
 from siamese_search.retrieval.map import hue
 from siamese_search.vectors.projection import pca, tsne
@@ -115,9 +107,7 @@ def report_html(report: EvaluationReport) -> str:
     ]
     drawn = [draw_cmc] if pairs.auc is None else [draw_cmc, draw_roc, draw_scores]
     charts = [chart(draw, report) for draw in drawn]
-    return render(
-        "notebook.html.j2", report=report, figures=figures, charts=charts, answers=[], once="", more=""
-    )
+    return render("notebook.html.j2", report=report, figures=figures, charts=charts, answers=[], once="", more="")
 
 
 def round_scores(report: EvaluationReport, known: Calibration | None) -> list[tuple[float, list[float]]]:
@@ -174,7 +164,5 @@ def _maps(report: EvaluationReport) -> tuple[int, list[tuple[str, list[dict[str,
     names = [record.identity for record in kept]
     places = (("PCA", pca(vectors[chosen])), ("t-SNE", tsne(vectors[chosen])))
     return len(kept), [
-        (name, scattered(points, colours, captions, urls, names))
-        for name, points in places
-        if points is not None
+        (name, scattered(points, colours, captions, urls, names)) for name, points in places if points is not None
     ]

@@ -132,9 +132,7 @@ class _Page:
             left = MARGIN + cell_width + 2 * _GAP
             for place, found in enumerate(result.results):
                 row, column = divmod(place, self.columns)
-                self._result(
-                    found, self.identities[index], left + column * cell_width, top + row * cell_height
-                )
+                self._result(found, self.identities[index], left + column * cell_width, top + row * cell_height)
             if not result.results:
                 self.canvas.text((left, top + 4), result.error or "no results", 15, GREY)
             top = bottom + 2 * _GAP
@@ -146,10 +144,7 @@ class _Page:
         if self.truth:
             right = self.canvas.legend(MARGIN - 2, FRAMES)
         self.canvas.text((MARGIN, MARGIN - 6), self.title, 24, INK, right - MARGIN)
-        parts = [
-            f"{self.total} {'query' if self.total == 1 else 'queries'}{more}",
-            "score: cosine similarity",
-        ]
+        parts = [f"{self.total} {'query' if self.total == 1 else 'queries'}{more}", "score: cosine similarity"]
         parts += [BADGES] if self.truth and any(answer.verdict for answer in self.results) else []
         room = self.canvas.image.width - 2 * MARGIN
         for number, line in enumerate(self.canvas.wrapped(" · ".join(parts), 13, room)):
@@ -167,9 +162,7 @@ class _Page:
         colour = COLOURS[judged.kind if self.truth else "unknown"]
         self.canvas.tile(result.path, (left, top), self.tile_height, colour)
         if result.match is not None and self.truth:
-            self.canvas.badge(
-                (left + BORDER, top + self.tile_height - BORDER - 1), judged.word, COLOURS[judged.tone]
-            )
+            self.canvas.badge((left + BORDER, top + self.tile_height - BORDER - 1), judged.word, COLOURS[judged.tone])
         below = top + self.tile_height + 5
         score = f"{result.score:.3f}"
         score_width = self.canvas.width_of(score, 13)
@@ -207,9 +200,7 @@ def draw_comparison(comparison: Comparison, out: Path) -> Path:
 def _rule(comparison: Comparison) -> str:
     if comparison.threshold is None:
         return "score: cosine similarity; no threshold"
-    origin = (
-        "" if comparison.false_match_rate is None else f", false match rate {comparison.false_match_rate:g}"
-    )
+    origin = "" if comparison.false_match_rate is None else f", false match rate {comparison.false_match_rate:g}"
     return f"same from a score of {comparison.threshold:.3f} on{origin}"
 
 
@@ -230,10 +221,7 @@ def _pair(comparison: Comparison) -> Image.Image:
         canvas.text((left, MARGIN + height + 6), printable(path.name), 13, GREY, width)
     centre = MARGIN + width + middle // 2
     top = MARGIN + height // 2 - 52
-    lines: list[tuple[str, int, Colour]] = [
-        (word, 24, shown),
-        (f"score {comparison.scores[0, 0]:.3f}", 15, INK),
-    ]
+    lines: list[tuple[str, int, Colour]] = [(word, 24, shown), (f"score {comparison.scores[0, 0]:.3f}", 15, INK)]
     if comparison.probabilities is not None:
         lines.append((f"probability {comparison.probabilities[0, 0]:.1%}", 15, INK))
     for text, size, ink in lines:
@@ -299,9 +287,7 @@ def draw_clusters(proposals: Proposals, out: Path) -> Path:
     """
     rows = [
         list(group)
-        for _, group in groupby(
-            (one for one in proposals.images if one.status != "single"), lambda one: one.cluster
-        )
+        for _, group in groupby((one for one in proposals.images if one.status != "single"), lambda one: one.cluster)
     ]
     if not rows:
         raise UsageError("there are no clusters to draw: every image stands alone")

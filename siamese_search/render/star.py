@@ -28,15 +28,7 @@ from siamese_search.render.canvas import (
     save_png,
     usual_aspect,
 )
-from siamese_search.render.marks import (
-    BADGES,
-    FRAMES,
-    Mark,
-    known_identities,
-    mark,
-    paths_of,
-    verdict_sentence,
-)
+from siamese_search.render.marks import BADGES, FRAMES, Mark, known_identities, mark, paths_of, verdict_sentence
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
 #: Results drawn around one query, and queries in one picture; the picture says what it leaves out.
@@ -110,9 +102,7 @@ def arrange(scores: Sequence[float], size: tuple[int, int], middle: tuple[int, i
     """
     turns = (1,) if len(scores) <= 12 else (1, 2, 3)
     worst = min(scores, default=0.0)
-    return min(
-        (_spiral(scores, size, middle, turn) for turn in turns), key=lambda layout: layout.radius(worst)
-    )
+    return min((_spiral(scores, size, middle, turn) for turn in turns), key=lambda layout: layout.radius(worst))
 
 
 def _spiral(scores: Sequence[float], size: tuple[int, int], middle: tuple[int, int], turns: int) -> Layout:
@@ -127,9 +117,7 @@ def _spiral(scores: Sequence[float], size: tuple[int, int], middle: tuple[int, i
     angles = np.arange(len(scores)) * turn - math.pi / 2
     radii = inner + (best - np.asarray(scores, np.float64)) * step
     # All places, the middle first, and half of what each box needs.
-    places = np.concatenate(
-        ([[0.0, 0.0]], np.stack((radii * np.cos(angles), radii * np.sin(angles)), axis=1))
-    )
+    places = np.concatenate(([[0.0, 0.0]], np.stack((radii * np.cos(angles), radii * np.sin(angles)), axis=1)))
     halves = np.array([middle, *[size] * len(scores)], np.float64) / 2 + _GAP / 2
     one, other = np.triu_indices(len(places), 1)
     with np.errstate(divide="ignore"):
@@ -140,9 +128,7 @@ def _spiral(scores: Sequence[float], size: tuple[int, int], middle: tuple[int, i
     return Layout(centres, size, scale * inner, scale * step, best)
 
 
-def _overlap(
-    a: tuple[float, float], a_size: tuple[int, int], b: tuple[float, float], b_size: tuple[int, int]
-) -> bool:
+def _overlap(a: tuple[float, float], a_size: tuple[int, int], b: tuple[float, float], b_size: tuple[int, int]) -> bool:
     return all(abs(a[i] - b[i]) < (a_size[i] + b_size[i]) / 2 + _GAP for i in range(2))
 
 
@@ -228,9 +214,7 @@ class _Star:
         for score in marked:
             radius = layout.radius(score)
             places = ((radius * math.cos(a), radius * math.sin(a)) for a in _around())
-            free = (
-                at for at in places if self._inside(at) and not any(_overlap(at, _LABEL, *b) for b in taken)
-            )
+            free = (at for at in places if self._inside(at) and not any(_overlap(at, _LABEL, *b) for b in taken))
             if (at := next(free, None)) is None:
                 continue
             taken.append((at, _LABEL))
@@ -258,9 +242,7 @@ class _Star:
     def _card(self, at: tuple[int, int], size: tuple[int, int], path: Path | None, colour: Colour) -> None:
         left, top = at
         # Paper below the caption, so that lines and rings do not run through it.
-        self.canvas.pen.rectangle(
-            (left - 2, top - 2, left + size[0] + 1, top + size[1] + _CAPTION), fill=PAPER
-        )
+        self.canvas.pen.rectangle((left - 2, top - 2, left + size[0] + 1, top + size[1] + _CAPTION), fill=PAPER)
         self.canvas.tile(path, at, size[1], colour, size[0])
 
     def _query(self) -> None:

@@ -135,9 +135,7 @@ def _draw_against(axes: Any, sweep: Sweep) -> None:
 def _draw_bars(axes: Any, sweep: Sweep, shown: Sequence[SweepRun]) -> None:
     """A pair of bars per run, in the order of the grid from the top."""
     all_of_them = len(shown) == len(sweep.runs)
-    axes.set_title(
-        "Held-out rank-1 and mAP" if all_of_them else f"The best {len(shown)} of {len(sweep.runs)}"
-    )
+    axes.set_title("Held-out rank-1 and mAP" if all_of_them else f"The best {len(shown)} of {len(sweep.runs)}")
     rows = np.arange(len(shown))
     for shift, colour, what in ((-0.2, SAME, "rank-1"), (0.2, DIFFERENT, "mAP")):
         found = [(row, run.figures) for row, run in zip(rows, shown, strict=True) if run.figures]
@@ -152,9 +150,7 @@ def _draw_bars(axes: Any, sweep: Sweep, shown: Sequence[SweepRun]) -> None:
     axes.set(ylim=(len(shown) - 0.4, -0.6), xlim=(0, 109), xticks=range(0, 101, 20), xlabel="%")
     axes.grid(visible=False, axis="y")
     if any(run.figures for run in shown):
-        axes.legend(
-            loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2, frameon=False, fontsize=9
-        )
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2, frameon=False, fontsize=9)
 
 
 def _swept_numbers(sweep: Sweep) -> bool:

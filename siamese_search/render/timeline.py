@@ -179,9 +179,7 @@ def _draw_sightings(axes: Any, places: Sequence[Place], identity: str | None, in
         right, bottom = _image(axes, first.result.path, centre, (inch, 1 / _LANE), colour)
         if rest:
             box = {"facecolor": PAPER, "edgecolor": colour, "boxstyle": "round,pad=0.25"}
-            axes.text(
-                right - 0.02 * inch, bottom, f"+{len(rest):,}", fontsize=8, bbox=box, zorder=5, ha="right"
-            )
+            axes.text(right - 0.02 * inch, bottom, f"+{len(rest):,}", fontsize=8, bbox=box, zorder=5, ha="right")
 
 
 def _image(

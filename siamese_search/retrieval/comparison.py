@@ -126,14 +126,10 @@ def compare(
     if calibration is not None:
         chances = np.array([[calibration.probability(float(s), asked.prior) for s in row] for row in scores])
     named = [Failure.of(path, reason) for path, reason in failed.items()]
-    return Comparison(
-        sides[0], sides[1], scores, threshold, rate, chances, named, embedder.fingerprint, asked
-    )
+    return Comparison(sides[0], sides[1], scores, threshold, rate, chances, named, embedder.fingerprint, asked)
 
 
-def _embed(
-    paths: dict[Path, None], embedder: Embedder
-) -> tuple[dict[Path, NDArray[np.float32]], dict[Path, str]]:
+def _embed(paths: dict[Path, None], embedder: Embedder) -> tuple[dict[Path, NDArray[np.float32]], dict[Path, str]]:
     """The vector of each image that can be read, and the reason of each that cannot."""
     vectors: dict[Path, NDArray[np.float32]] = {}
     failed: dict[Path, str] = {}

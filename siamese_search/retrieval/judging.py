@@ -118,9 +118,7 @@ def identities_in(gallery: Gallery) -> int:
     return max(1, round(images * sum(shares) / max(1, len(shares))))
 
 
-def judge_alone(
-    of_model: Calibration | None, vectors: NDArray[np.float32], prior: float | None = None
-) -> Judge:
+def judge_alone(of_model: Calibration | None, vectors: NDArray[np.float32], prior: float | None = None) -> Judge:
     """The judge of images that are compared without a gallery. vectors: theirs, float32 [n, d]."""
     if of_model is None:
         return Judge(None)

@@ -188,14 +188,11 @@ def _css(colour: Iterable[float]) -> str:
 
 def _scaled(values: Sequence[MetadataValue | None], low: float, high: float) -> Colouring:
     colours = [
-        GREY if value is None else scale_colour((float(value) - low) / ((high - low) or 1.0))
-        for value in values
+        GREY if value is None else scale_colour((float(value) - low) / ((high - low) or 1.0)) for value in values
     ]
     missing = sum(value is None for value in values)
     entries = [Entry("none", GREY, missing)] * (missing > 0)
-    return Colouring(
-        colours, entries, [0 if value is None else -1 for value in values], len(entries), (low, high)
-    )
+    return Colouring(colours, entries, [0 if value is None else -1 for value in values], len(entries), (low, high))
 
 
 def scale_colour(share: float) -> str:

@@ -54,15 +54,9 @@ class SearchOptions(Request):
     k: int = option(10, "Results per query.", flags=("-k", "--top"), metavar="N")
     together: bool = option(False, "All queries show one target: one answer, by mean similarity.")
     unlike: StrPath | Sequence[StrPath | NDArray[np.uint8]] = option(
-        (),
-        "Away from what this shows; may be repeated.",
-        flags=("--not", "--unlike"),
-        many=True,
-        metavar="IMAGE",
+        (), "Away from what this shows; may be repeated.", flags=("--not", "--unlike"), many=True, metavar="IMAGE"
     )
-    like: str | Sequence[str] = option(
-        (), "Search for others like this item of the gallery.", many=True, metavar="KEY"
-    )
+    like: str | Sequence[str] = option((), "Search for others like this item of the gallery.", many=True, metavar="KEY")
     flip: bool = option(False, "Embed each query together with its mirror image.")
     rerank: bool = option(False, "Re-rank the nearest images by their k-reciprocal neighbours.")
     candidates: int = option(
@@ -149,9 +143,7 @@ class MapOptions(Request):
         refusal="the limit is {}; ask for at least 1 image",
         metavar="N",
     )
-    color: str = option(
-        "identity", "What the colours stand for.", flags=("--color", "--colour"), metavar="FIELD"
-    )
+    color: str = option("identity", "What the colours stand for.", flags=("--color", "--colour"), metavar="FIELD")
     seed: int = option(0, "Of the sample and of the layout.", low=0, high=2**31 - 1, metavar="N")
     store: StrPath | None = shared.store()
     gallery: str | None = shared.gallery()

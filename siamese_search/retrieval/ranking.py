@@ -30,9 +30,7 @@ GROWTH = 4
 
 
 def until_enough(
-    depths: Sequence[int],
-    ask: Callable[[list[int], int], Sequence[Answer]],
-    more: Callable[[int, Answer, int], int],
+    depths: Sequence[int], ask: Callable[[list[int], int], Sequence[Answer]], more: Callable[[int, Answer, int], int]
 ) -> None:
     """Ask every query for its first results, and again for more until it has enough.
 
@@ -152,10 +150,7 @@ def rank_groups(
     def ask(queries: list[int], depth: int) -> list[list[Hit]]:
         if not any(groups[query] for query in queries):
             return gallery.query_batch(np.stack([vectors[query] for query in queries]), depth, where)
-        return [
-            gallery.query(vectors[query], depth, [*where, *_others(groups[query].values())])
-            for query in queries
-        ]
+        return [gallery.query(vectors[query], depth, [*where, *_others(groups[query].values())]) for query in queries]
 
     def more(query: int, hits: list[Hit], depth: int) -> int:
         copies[query] |= probes[query].judge.among(hits)
@@ -179,10 +174,7 @@ def _others(groups: Iterable[Group]) -> list[Condition]:
 
 
 def count_sightings(
-    gallery: Gallery,
-    where: Sequence[Condition],
-    ranked: Sequence[Sequence[Group]],
-    left_out: Sequence[Iterable[Hit]],
+    gallery: Gallery, where: Sequence[Condition], ranked: Sequence[Sequence[Group]], left_out: Sequence[Iterable[Hit]]
 ) -> None:
     """Fill in ``sightings`` and ``cameras`` of all groups, in one pass over the points of their identities.
 
@@ -200,9 +192,7 @@ def count_sightings(
         for group in query:
             if _named(group.best):
                 name = str(group.best.identity)
-                cameras = Counter(
-                    {camera: count - minus[name, camera] for camera, count in seen[name].items()}
-                )
+                cameras = Counter({camera: count - minus[name, camera] for camera, count in seen[name].items()})
             else:
                 cameras = Counter([group.best.camera])
             cameras = +cameras
@@ -266,9 +256,7 @@ def _reranked(probe: Probe, ranking: Ranking) -> list[Group]:
     own = -1
     if probe.pairwise and probe.scale == 1.0:  # else the probe is no image that a copy could be the same as
         copies = (
-            place
-            for place, hit in enumerate(hits)
-            if hit.id in ranking.copies.hits and hit.score >= _SAME_VECTOR
+            place for place, hit in enumerate(hits) if hit.id in ranking.copies.hits and hit.score >= _SAME_VECTOR
         )
         own = next(copies, -1)
     scores = rerank(probe.vector[None], vectors, same_image=np.array([own], np.int64))[0]  # [n]

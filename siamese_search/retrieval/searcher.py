@@ -196,9 +196,7 @@ def answer(
     )
 
 
-def _result(
-    rank: int, group: Group, probe: Probe, copies: Copies, known: dict[str, SearchResult]
-) -> SearchResult:
+def _result(rank: int, group: Group, probe: Probe, copies: Copies, known: dict[str, SearchResult]) -> SearchResult:
     best = group.best
     point = known.get(best.id)
     if point is None:

@@ -186,9 +186,7 @@ def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -
     read, unit, notes = _readings([time for time in times.values() if time is not None], field)
     within: tuple[str, ...] = ()
     if field.casefold() == _FRAME:
-        within = tuple(
-            name for name in _COUNTED_WITHIN if len({_value(result, name) for result in answer.results}) > 1
-        )
+        within = tuple(name for name in _COUNTED_WITHIN if len({_value(result, name) for result in answer.results}) > 1)
 
     def key(result: SearchResult) -> tuple[Any, ...]:
         time = times[id(result)]
@@ -218,9 +216,7 @@ def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -
             if not within and previous.camera != result.camera:
                 came_from = previous.camera
         last[group] = result
-        sightings.append(
-            Sighting(result, time, gap, came_from, None if isinstance(read[time], str) else read[time])
-        )
+        sightings.append(Sighting(result, time, gap, came_from, None if isinstance(read[time], str) else read[time]))
     return Timeline(
         replace(answer, results=tuple(ordered)), identity, field, unit, within, tuple(sightings), total, notes
     )
@@ -234,9 +230,7 @@ def who(timeline: Timeline) -> str:
             return "no sightings"
         kind = "matches" if timeline.answer.verdict is not None else "nearest images"
         return f"no identity known; the {shown:,} {kind}"
-    count = (
-        f"{shown:,} of {total:,} sightings" if shown < total else f"{shown:,} sighting{'s' * (shown != 1)}"
-    )
+    count = f"{shown:,} of {total:,} sightings" if shown < total else f"{shown:,} sighting{'s' * (shown != 1)}"
     cameras = sorted({hit.camera for hit in timeline.answer.results if hit.camera is not None})
     by = f", by {len(cameras)} cameras" if len(cameras) > 1 else ""
     return f"identity {printable(timeline.identity)}, {count}{by}"

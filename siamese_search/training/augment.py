@@ -127,9 +127,7 @@ def _zoom(x: Tensor, config: TrainConfig, shift: Tensor, zoom: Tensor) -> Tensor
     """
     n, height, width, _ = x.shape
     reach = torch.log1p(torch.tensor(config.zoom))
-    scale = torch.exp(
-        (2.0 * zoom - 1.0) * reach
-    )  # [n, 2] of height and width; above 1 more of the scene is seen
+    scale = torch.exp((2.0 * zoom - 1.0) * reach)  # [n, 2] of height and width; above 1 more of the scene is seen
     moved = (2.0 * shift - 1.0) * config.crop * 2.0  # in half heights, the unit of a sampling grid
     theta = torch.zeros(n, 2, 3, device=x.device)
     theta[:, 0, 0], theta[:, 0, 2] = scale[:, 1], moved[:, 1] * height / width

@@ -190,20 +190,14 @@ class Passes:
         return run(inputs)
 
     def _autocast(self) -> Any:
-        return torch.autocast(
-            self._device.type, torch.bfloat16, enabled=self._half, cache_enabled=not self._record
-        )
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self._half, cache_enabled=not self._record)
 
     def _recording(self, inputs: Tensor) -> Forward | None:
         """The passes of a batch of this shape; None where they cannot be recorded. The network stays as it is."""
         network, n = self._network, len(inputs)
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
         given = self._given.setdefault(
-            n,
-            [
-                (torch.arange(n, device=self._device), torch.ones(n, device=self._device))
-                for _ in self._mixers
-            ],
+            n, [(torch.arange(n, device=self._device), torch.ones(n, device=self._device)) for _ in self._mixers]
         )
         for mixer, pair in zip(self._mixers, given, strict=True):
             mixer.given = pair

@@ -26,9 +26,7 @@ class TrainConfig:
     preset: str = hyperparameter("reid", "name of the recipe these values come from")
 
     # network
-    backbone: str = hyperparameter(
-        "efficientnet_b0", "any timm model name, or simple_cnn (then 100×100, 5-D)"
-    )
+    backbone: str = hyperparameter("efficientnet_b0", "any timm model name, or simple_cnn (then 100×100, 5-D)")
     dim: int = hyperparameter(512, "embedding dimension", 2, 65_536)
     height: int = hyperparameter(256, "input height in pixels", 8)
     width: int = hyperparameter(128, "input width in pixels", 8)
@@ -53,8 +51,7 @@ class TrainConfig:
     images_per_identity: int = hyperparameter(4, "K of P×K", 2)
     epochs: int = hyperparameter(60, "passes over the training images", 1)
     sizes: str = hyperparameter(
-        "",
-        "smaller sizes to begin at, with their epochs, as in 128x64:20+192x96:2; the other epochs are at full size",
+        "", "smaller sizes to begin at, with their epochs, as in 128x64:20+192x96:2; the other epochs are at full size"
     )
 
     # losses
@@ -62,20 +59,14 @@ class TrainConfig:
     soft_margin: bool = hyperparameter(False, "softplus instead of a hinge in the batch-hard triplet loss")
     unit_triplets: bool = hyperparameter(False, "triplet or pair distances between L2-normalised embeddings")
     triplet_weight: float = hyperparameter(1.0, "weight of the triplet or contrastive loss", 0)
-    identity_weight: float = hyperparameter(
-        1.0, "weight of the identity classification loss; 0 switches it off", 0
-    )
+    identity_weight: float = hyperparameter(1.0, "weight of the identity classification loss; 0 switches it off", 0)
     label_smoothing: float = hyperparameter(0.1, "label smoothing of the identity loss", 0, 0.9)
     metric_loss: str = hyperparameter(
         "", "more losses, by their names in pytorch-metric-learning: MultiSimilarityLoss+CircleLoss"
     )
     metric_weight: float = hyperparameter(1.0, "weight of the losses of --metric-loss", 0)
-    teacher_weight: float = hyperparameter(
-        10.0, "weight of the cosine regression onto the teacher's embedding", 0
-    )
-    similarity_weight: float = hyperparameter(
-        10.0, "weight of matching the teacher's in-batch similarity matrix", 0
-    )
+    teacher_weight: float = hyperparameter(10.0, "weight of the cosine regression onto the teacher's embedding", 0)
+    similarity_weight: float = hyperparameter(10.0, "weight of matching the teacher's in-batch similarity matrix", 0)
     teacher_views: int = hyperparameter(
         0,
         "augmented views of each image that the teacher is asked about too; they and the plain image take turns",
@@ -95,9 +86,7 @@ class TrainConfig:
     optimizer: Literal["adam", "adamw"] = hyperparameter("adamw", "optimiser")
     lr: float = hyperparameter(1e-3, "peak learning rate")
     weight_decay: float = hyperparameter(0.02, "weight decay (adamw: decoupled)", 0)
-    schedule: Literal["constant", "cosine"] = hyperparameter(
-        "cosine", "learning-rate schedule after the warm-up"
-    )
+    schedule: Literal["constant", "cosine"] = hyperparameter("cosine", "learning-rate schedule after the warm-up")
     warmup_epochs: float = hyperparameter(2.0, "epochs of linear warm-up", 0)
     restart: float = hyperparameter(
         0.4, "peak learning rate of every size of --sizes after the first, as a share of --lr", 0, 1
@@ -111,10 +100,7 @@ class TrainConfig:
     grad_clip: float = hyperparameter(5.0, "largest gradient norm; 0 switches clipping off", 0)
 
     ema: float = hyperparameter(
-        0.999,
-        "decay of the moving average of the weights that is validated and kept, warmed up; 0: none",
-        0,
-        0.99999,
+        0.999, "decay of the moving average of the weights that is validated and kept, warmed up; 0: none", 0, 0.99999
     )
 
     # augmentation
@@ -122,19 +108,13 @@ class TrainConfig:
     crop: float = hyperparameter(0.06, "random crop after padding by this share of the height", 0, 0.5)
     erase: float = hyperparameter(0.5, "probability of random erasing", 0, 1)
     jitter: float = hyperparameter(0.2, "strength of brightness, contrast and saturation jitter", 0, 0.9)
-    zoom: float = hyperparameter(
-        0.0, "tighter and wider boxes: height and width scaled by up to 1 + this share", 0, 1
-    )
-    tint: float = hyperparameter(
-        0.0, "strength of the change of each colour channel, as of another camera", 0, 0.9
-    )
+    zoom: float = hyperparameter(0.0, "tighter and wider boxes: height and width scaled by up to 1 + this share", 0, 1)
+    tint: float = hyperparameter(0.0, "strength of the change of each colour channel, as of another camera", 0, 0.9)
     grey: float = hyperparameter(
         0.0, "probability of losing the colour of a rectangle or, a third of them, of the image", 0, 1
     )
     blur: float = hyperparameter(0.0, "probability of half the resolution", 0, 1)
-    detail: float = hyperparameter(
-        0.0, "fine detail up to so many octaves stronger, or half as many weaker", 0, 4
-    )
+    detail: float = hyperparameter(0.0, "fine detail up to so many octaves stronger, or half as many weaker", 0, 4)
     mixstyle: float = hyperparameter(
         0.0, "share of batches whose early feature maps exchange their statistics (MixStyle)", 0, 1
     )
@@ -178,9 +158,7 @@ class TrainConfig:
             if weight
         ]
         if self.view_mix and labelled:
-            raise UsageError(
-                f"--view-mix: two people in one have no label, set {' and '.join(labelled)} to 0"
-            )
+            raise UsageError(f"--view-mix: two people in one have no label, set {' and '.join(labelled)} to 0")
         if not 0 < self.lr < 10:
             raise UsageError(f"--lr: {self.lr} is not a learning rate (0 < lr < 10)")
         if self.batches == "pk" and self.batch_size < 2 * self.images_per_identity:

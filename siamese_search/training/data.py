@@ -258,9 +258,7 @@ def label_images(dataset: Dataset, pixels: PixelSource) -> LabelledImages:
     label_of = {name: label for label, name in enumerate(names)}
     index_of = {record.key: index for index, record in enumerate(records)}
     triplets = [
-        [index_of[key] for key in triplet]
-        for triplet in dataset.triplets
-        if all(key in index_of for key in triplet)
+        [index_of[key] for key in triplet] for triplet in dataset.triplets if all(key in index_of for key in triplet)
     ]
     return LabelledImages(
         records,

@@ -48,13 +48,9 @@ def asked_before(out: Path, request_of: Callable[[dict[str, Any]], Asked]) -> As
     try:
         request = request_of(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
-        raise TrainingError(
-            f"{printable(out)}: no run to resume, {RUN_NAME} is missing: check the directory"
-        ) from None
+        raise TrainingError(f"{printable(out)}: no run to resume, {RUN_NAME} is missing: check the directory") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise TrainingError(
-            f"{printable(path)}: cannot be read ({error}): start again in another --out"
-        ) from None
+        raise TrainingError(f"{printable(path)}: cannot be read ({error}): start again in another --out") from None
     if (out / META_NAME).exists():
         raise TrainingError(f"{printable(out)}: this run is finished: use it with --model {printable(out)}")
     return request
@@ -110,10 +106,7 @@ CHECKPOINT_NAME = "checkpoint.safetensors"
 
 
 def save_checkpoint(
-    path: Path,
-    modules: dict[str, torch.nn.Module],
-    optimizer: torch.optim.Optimizer | None,
-    state: dict[str, Any],
+    path: Path, modules: dict[str, torch.nn.Module], optimizer: torch.optim.Optimizer | None, state: dict[str, Any]
 ) -> None:
     """Write modules, optimiser and a JSON-able ``state`` to ``path`` as one atomic step."""
     tensors: dict[str, Tensor] = {}
@@ -221,9 +214,7 @@ def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Pat
         _part(axes, rows, *part)
         axes.set_ylabel("loss, mean of the epoch")
         axes.set_ylim(bottom=0)
-    right.plot(
-        epochs, [100 * row["triplet_accuracy"] for row in rows], color="#888888", label="triplet accuracy"
-    )
+    right.plot(epochs, [100 * row["triplet_accuracy"] for row in rows], color="#888888", label="triplet accuracy")
     for key, label, colour in (
         ("val_triplet_accuracy", "held-out triplet accuracy", "#c9a227"),
         ("rank1", "held-out rank-1", "#1f6f8b"),

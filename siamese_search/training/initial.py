@@ -28,9 +28,7 @@ from siamese_search.training.trainer import Trainer
 _SHOWN = 4
 
 
-def initial_network(
-    config: TrainConfig, init: str, say: Callable[[str], None], *, weights: bool
-) -> APNNetwork:
+def initial_network(config: TrainConfig, init: str, say: Callable[[str], None], *, weights: bool) -> APNNetwork:
     """The network of ``config``; ``say`` is told where its weights come from and which of them are new.
 
     init: ``imagenet``, ``none``, ``bundled``, a bundle's directory or a file of weights. weights: False leaves the

@@ -86,9 +86,7 @@ class Loop:
                 if row["mAP"] > trainer.progress.best.get("mAP", -1.0):
                     trainer.progress.best = {key: row[key] for key in ("epoch", "rank1", "mAP")}
                     if trainer.ranks.first:
-                        save_checkpoint(
-                            self.out / BEST_NAME, {"network": trainer.result}, None, trainer.progress.best
-                        )
+                        save_checkpoint(self.out / BEST_NAME, {"network": trainer.result}, None, trainer.progress.best)
             self.rows.append(row)
             # The checkpoint first: a history that runs ahead of it would be cut back by a resume.
             self.save()
@@ -169,11 +167,7 @@ class HeldOutLoss:
 
 
 def embed_all(
-    network: APNNetwork,
-    pixels: Images,
-    rows: NDArray[np.int64],
-    device: torch.device,
-    progress: Progress | None = None,
+    network: APNNetwork, pixels: Images, rows: NDArray[np.int64], device: torch.device, progress: Progress | None = None
 ) -> tuple[Tensor, Tensor]:
     """(features, necked), each float32 [n, dim] on the CPU, of these pixel rows in evaluation mode.
 
@@ -198,10 +192,7 @@ def embed_all(
 
 
 def held_out_loss(
-    config: TrainConfig,
-    features: NDArray[np.float32],
-    identities: Sequence[str],
-    sources: Sequence[str | None] = (),
+    config: TrainConfig, features: NDArray[np.float32], identities: Sequence[str], sources: Sequence[str | None] = ()
 ) -> HeldOutLoss | None:
     """The recipe's triplet or contrastive loss over one fixed epoch of its batches from these images; None where they
     form no batch: fewer than 2 identities, or no two images of one.
@@ -210,16 +201,12 @@ def held_out_loss(
     sources: the data set of each image where there are several; triplets and pairs stay within one.
     """
     # Distractors and junk are many people under one name: nothing to pull together.
-    known = [
-        row for row, name in enumerate(identities) if name not in ("", JUNK_IDENTITY, DISTRACTOR_IDENTITY)
-    ]
+    known = [row for row, name in enumerate(identities) if name not in ("", JUNK_IDENTITY, DISTRACTOR_IDENTITY)]
     features = features[known]
     identities = [identities[row] for row in known]
     sources = [sources[row] for row in known] if sources else sources
     labels = np.unique(np.asarray(identities, dtype=str), return_inverse=True)[1].astype(np.int64)
-    places = (
-        np.unique([str(s) for s in sources], return_inverse=True)[1].astype(np.int64) if sources else None
-    )
+    places = np.unique([str(s) for s in sources], return_inverse=True)[1].astype(np.int64) if sources else None
     try:
         sampler = make_sampler(config, labels, sources=places)
     except DataError:

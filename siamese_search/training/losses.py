@@ -47,9 +47,7 @@ def triplet_margin(anchor: Tensor, positive: Tensor, negative: Tensor, margin: f
     return TripletLoss(F.relu(near - far + margin).mean(), (near < far).float().mean().detach())
 
 
-def batch_hard_triplet(
-    embeddings: Tensor, labels: Tensor, margin: float, *, soft: bool = False
-) -> TripletLoss:
+def batch_hard_triplet(embeddings: Tensor, labels: Tensor, margin: float, *, soft: bool = False) -> TripletLoss:
     """Each anchor against its farthest positive and nearest negative in the batch (Hermans et al., 2017).
 
     embeddings [n, d], labels [n]. Anchors without a positive or without a negative in the batch do not
@@ -188,18 +186,14 @@ def make_sampler(
     if config.batches == "pk":
         k = config.images_per_identity
         if sources is not None and len(np.unique(sources)) > 1:
-            return BalancedPKSampler(
-                labels.tolist(), sources.tolist(), config.batch_size // k, k, config.seed
-            )
+            return BalancedPKSampler(labels.tolist(), sources.tolist(), config.batch_size // k, k, config.seed)
         return PKSampler(labels.tolist(), config.batch_size // k, k, config.seed)
     kind = TripletSampler if config.batches == "apn" else PairSampler
     of = () if sources is None else sources.tolist()
     return kind(labels.tolist(), config.batch_size, triplets, config.seed, of)
 
 
-def triplet_objective(
-    config: TrainConfig, features: Tensor, labels: Tensor, shape: tuple[int, ...]
-) -> TripletLoss:
+def triplet_objective(config: TrainConfig, features: Tensor, labels: Tensor, shape: tuple[int, ...]) -> TripletLoss:
     """The triplet or contrastive loss of a batch, not weighted, and its triplet accuracy.
 
     features [n, d] and labels [n] belong to the batch's indices, flattened; shape is the batch's own.

@@ -56,9 +56,7 @@ class RunOptions(Request):
         kind=float,
         metavar="X",
     )
-    teacher: StrPath | None = option(
-        None, "Network (.xml, .onnx) or vectors (.npz) to distil from.", metavar="FILE"
-    )
+    teacher: StrPath | None = option(None, "Network (.xml, .onnx) or vectors (.npz) to distil from.", metavar="FILE")
     layout: str = shared.layout()
     pattern: str | None = shared.pattern()
     device: str = shared.training_device()
@@ -69,18 +67,13 @@ class RunOptions(Request):
 class SweepOptions(RunOptions):
     """The same for :func:`siamese_search.api.training.sweep`, in a sweep's words."""
 
-    out: StrPath | None = option(
-        None, "Directory of the sweep.  [default: runs/sweep-DATE-TIME]", metavar="DIR"
-    )
+    out: StrPath | None = option(None, "Directory of the sweep.  [default: runs/sweep-DATE-TIME]", metavar="DIR")
     resume: StrPath | None = option(None, "Continue the sweep in DIR, with its own options.", metavar="DIR")
     holdout_ids: StrPath | Sequence[str] | None = option(
         None, "Identities that training must not see, one per line.", metavar="FILE"
     )
     holdout: float | None = option(
-        None,
-        "Identities to hold out: a share (0.15) or a number (20).  [default: 0.1]",
-        kind=float,
-        metavar="X",
+        None, "Identities to hold out: a share (0.15) or a number (20).  [default: 0.1]", kind=float, metavar="X"
     )
 
 
@@ -89,9 +82,7 @@ class AdaptOptions(Request):
     """See :func:`siamese_search.api.training.adapt`."""
 
     out: StrPath | None = option(None, "Run directory.  [default: runs/adapt-DATE-TIME]", metavar="DIR")
-    resume: StrPath | None = option(
-        None, "Continue the adaptation in DIR, with its own options.", metavar="DIR"
-    )
+    resume: StrPath | None = option(None, "Continue the adaptation in DIR, with its own options.", metavar="DIR")
     init: StrPath = option(
         "bundled",
         "The model to adapt: bundled, a bundle, imagenet (weights that know no identities yet), or a file of weights.",

@@ -44,12 +44,7 @@ class PixelSource:
     """
 
     def __init__(
-        self,
-        paths: Sequence[Path],
-        size: tuple[int, int],
-        *,
-        threads: int = 2,
-        progress: Progress | None = None,
+        self, paths: Sequence[Path], size: tuple[int, int], *, threads: int = 2, progress: Progress | None = None
     ) -> None:
         self.paths = list(paths)
         self.size = size
@@ -59,9 +54,7 @@ class PixelSource:
         self.usable = np.array([i for i, path in enumerate(self.paths) if path not in bad], np.int64)
         if not len(self.usable):
             reasons = "; ".join(f"{e.path.name}: {e.reason}" for e in self.failed[:3])
-            raise DataError(
-                f"none of {len(self.paths)} training images can be read ({reasons}): check the files"
-            )
+            raise DataError(f"none of {len(self.paths)} training images can be read ({reasons}): check the files")
 
     def resize(self, size: tuple[int, int], *, progress: Progress | None = None) -> None:
         """Read the images again at another size. Raises ImageError if one has become unreadable since the start."""
@@ -125,9 +118,7 @@ def unreadable(sources: Sequence[PixelSource], say: Callable[[str], None]) -> li
     """The images that cannot be read; ``say`` is told of them, if there are any."""
     failed = [Failure.of(error.path, error.reason) for source in sources for error in source.failed]
     if failed:
-        say(
-            f"{len(failed)} images cannot be read and are left out, the first: {failed[0].path}: {failed[0].reason}"
-        )
+        say(f"{len(failed)} images cannot be read and are left out, the first: {failed[0].path}: {failed[0].reason}")
     return failed
 
 

@@ -114,9 +114,7 @@ def joined(device: str) -> Iterator[Ranks]:
                 "give torchrun --nproc-per-node no more than that, or use --device cpu"
             )
         torch.cuda.set_device(ranks.local)
-    distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE
-    )
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE)
     try:
         yield ranks
     finally:
@@ -133,7 +131,5 @@ def _from_environment() -> Ranks:
             int(os.environ.get(name, default)) for name, default in zip(names, "0101", strict=True)
         )
     except ValueError:
-        raise UsageError(
-            f"{', '.join(names)} must be whole numbers: start with torchrun, or unset them"
-        ) from None
+        raise UsageError(f"{', '.join(names)} must be whole numbers: start with torchrun, or unset them") from None
     return Ranks(rank, world, local, local_world)

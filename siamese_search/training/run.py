@@ -94,9 +94,7 @@ class TrainResult:
         }
 
 
-def train(
-    request: TrainRequest, reporter: Reporter | None = None, stop: threading.Event | None = None
-) -> TrainResult:
+def train(request: TrainRequest, reporter: Reporter | None = None, stop: threading.Event | None = None) -> TrainResult:
     """Train from the beginning into ``request.out``, which becomes a bundle.
 
     stop: ends the run after the batch in hand: a checkpoint is written and KeyboardInterrupt raised; :func:`resume`
@@ -145,9 +143,7 @@ def resume(
     return _joined(request, reporter or Silent(), stop or threading.Event(), resumed=True)
 
 
-def _joined(
-    request: TrainRequest, reporter: Reporter, stop: threading.Event, *, resumed: bool
-) -> TrainResult:
+def _joined(request: TrainRequest, reporter: Reporter, stop: threading.Event, *, resumed: bool) -> TrainResult:
     """The run, with the other processes of a ``torchrun`` where there are any."""
     device = training_device(request.device)
     with joined(device) as ranks:
@@ -162,13 +158,7 @@ def _joined(
 
 
 def _run(
-    request: TrainRequest,
-    reporter: Reporter,
-    stop: threading.Event,
-    ranks: Ranks,
-    device: str,
-    *,
-    resumed: bool,
+    request: TrainRequest, reporter: Reporter, stop: threading.Event, ranks: Ranks, device: str, *, resumed: bool
 ) -> TrainResult:
     config, out = request.config, request.out
     threads = request.threads or max(1, available_cpus() // ranks.local_world)
@@ -306,11 +296,7 @@ def _teacher(request: TrainRequest, images: LabelledImages, reporter: Reporter) 
 
 
 def _summary(
-    request: TrainRequest,
-    split: Split,
-    images: LabelledImages,
-    rows: list[dict[str, Any]],
-    metrics: dict[str, float],
+    request: TrainRequest, split: Split, images: LabelledImages, rows: list[dict[str, Any]], metrics: dict[str, float]
 ) -> dict[str, Any]:
     names = sorted({str(record.identity) for record in images.records})
     return {

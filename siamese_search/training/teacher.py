@@ -54,9 +54,7 @@ def teacher_vectors(
     return np.asarray(vectors / norms, np.float32)
 
 
-def save_vectors(
-    path: Path, records: Sequence[ImageRecord], vectors: NDArray[np.float32], config: TrainConfig
-) -> None:
+def save_vectors(path: Path, records: Sequence[ImageRecord], vectors: NDArray[np.float32], config: TrainConfig) -> None:
     """Write vectors [1 + v, n, t] so that :func:`teacher_vectors` can read them again; views need their config."""
     arrays = {"keys": np.array([record.key for record in records]), "vectors": vectors[0]}
     if len(vectors) > 1:
@@ -85,9 +83,7 @@ def _read_npz(path: Path, records: Sequence[ImageRecord], config: TrainConfig) -
     rows = {key: row for row, key in enumerate(keys)}
     missing = [record.key for record in records if record.key not in rows]
     if missing:
-        raise DataError(
-            f"{printable(path)}: no teacher vector for {len(missing)} images, the first is {missing[0]}"
-        )
+        raise DataError(f"{printable(path)}: no teacher vector for {len(missing)} images, the first is {missing[0]}")
     plain = vectors[[rows[record.key] for record in records]][None]
     if not wanted:
         return plain
@@ -138,9 +134,7 @@ def _run_network(
     return np.concatenate(blocks, axis=1)
 
 
-def _compiled(
-    path: Path, threads: int
-) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], tuple[int, int]]:
+def _compiled(path: Path, threads: int) -> tuple[Callable[[NDArray[np.float32]], NDArray[np.float32]], tuple[int, int]]:
     """The network as a function of RGB images float32 [n, H, W, 3] in 0–255, and its input size (H, W).
 
     That many threads may call it at a time; each call has one core.
@@ -154,11 +148,7 @@ def _compiled(
         model = core.read_model(str(path))
         height, width = (int(model.inputs[0].partial_shape[axis].get_length()) for axis in (2, 3))
         model.reshape([-1, 3, height, width])
-        options = {
-            "INFERENCE_PRECISION_HINT": "f32",
-            "NUM_STREAMS": threads,
-            "INFERENCE_NUM_THREADS": threads,
-        }
+        options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
         compiled = core.compile_model(model, "CPU", options)
     except Exception as error:
         reason = " ".join(str(error).split())[:160]

@@ -100,12 +100,8 @@ class Trainer:
         self.labels = labels
         self.device = torch.device(device)
         self.teacher = teacher
-        self._views = (
-            [] if teacher is None else [view_draws(config, len(labels), v) for v in range(1, len(teacher))]
-        )
-        self._mixes = [
-            view_mix(config, len(labels), v + 1) for v in range(len(self._views)) if config.view_mix > 0
-        ]
+        self._views = [] if teacher is None else [view_draws(config, len(labels), v) for v in range(1, len(teacher))]
+        self._mixes = [view_mix(config, len(labels), v + 1) for v in range(len(self._views)) if config.view_mix > 0]
         # What a step looks up lies on the device: nothing but indices and random numbers travel in a step.
         self._labels = torch.from_numpy(labels).to(self.device)
         self._taught = None if teacher is None else torch.from_numpy(teacher).to(self.device)
@@ -123,9 +119,7 @@ class Trainer:
             nn.init.normal_(classifier.weight, std=0.001)
             self.heads["classifier"] = classifier
         if config.metric_loss and config.metric_weight > 0:
-            self.heads["metric"] = make_metric_losses(
-                config.metric_loss, int(labels.max()) + 1, network.spec.dim
-            )
+            self.heads["metric"] = make_metric_losses(config.metric_loss, int(labels.max()) + 1, network.spec.dim)
         if teacher is not None:
             self.heads["projection"] = nn.Linear(network.spec.dim, teacher.shape[2])
         self.heads.to(self.device)
@@ -138,9 +132,7 @@ class Trainer:
         if config.mixstyle > 0 and not add_mixstyle(self.network.backbone, config.mixstyle):
             raise UsageError(f"--mixstyle: {config.backbone} has no stages to mix styles after, leave it out")
         # Several processes exchange gradients between the passes and the step; their kernels are launched one by one.
-        self._passes = Passes(
-            self.network, self.device, record=self.device.type == "cuda" and ranks.world == 1
-        )
+        self._passes = Passes(self.network, self.device, record=self.device.type == "cuda" and ranks.world == 1)
         # Its decay is warmed up: a short run would otherwise keep its initial weights. It draws nothing random.
         self._ema = ModelEmaV3(self.network, decay=config.ema, use_warmup=True) if config.ema > 0 else None
 

@@ -69,9 +69,7 @@ class _Linkage:
         self._size = np.ones(2 * count)
         self._vectors: list[_Vectors | None] = [*vectors, *[None] * count]
         self._places: list[NDArray[np.int64] | None] = [p.astype(np.int64) for p, _ in rows] + [None] * count
-        self._sums: list[NDArray[np.float64] | None] = [s.astype(np.float64) for _, s in rows] + [
-            None
-        ] * count
+        self._sums: list[NDArray[np.float64] | None] = [s.astype(np.float64) for _, s in rows] + [None] * count
 
     def merged(self) -> NDArray[np.int64]:
         """The last cluster that each image is in."""

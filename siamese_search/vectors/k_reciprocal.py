@@ -204,9 +204,7 @@ def _expanded(rows: list[_Row], nearest: _Places) -> list[_Row]:
         return rows
     expanded: list[_Row] = []
     for neighbours in nearest.tolist():
-        places, position = np.unique(
-            np.concatenate([rows[one][0] for one in neighbours]), return_inverse=True
-        )
+        places, position = np.unique(np.concatenate([rows[one][0] for one in neighbours]), return_inverse=True)
         weights = np.bincount(position, np.concatenate([rows[one][1] for one in neighbours]))
         expanded.append((places, (weights / len(neighbours)).astype(np.float32)))
     return expanded

@@ -66,16 +66,12 @@ def tsne(vectors: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64] | N
         return None
     start = pca(vectors)
     spread = float(start[:, 0].std())
-    if (
-        not spread > 1e-9
-    ):  # all the same: scikit-learn's own start would be NaN, and its gradient end the process
+    if not spread > 1e-9:  # all the same: scikit-learn's own start would be NaN, and its gradient end the process
         return start
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     # One thread: its many short loops wait for each other, without end on a busy machine.
     with threadpool_limits(1):
-        model = TSNE(
-            perplexity=perplexity, init=(start / spread * 1e-4).astype(np.float32), random_state=seed
-        )
+        model = TSNE(perplexity=perplexity, init=(start / spread * 1e-4).astype(np.float32), random_state=seed)
         return _finite(model.fit_transform(vectors), vectors)
 
 

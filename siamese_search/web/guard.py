@@ -37,13 +37,7 @@ HEADERS = {
 }
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
-_KINDS = (
-    ("/api/", "api"),
-    ("/static/", "static"),
-    ("/image", "image"),
-    ("/healthz", "probe"),
-    ("/readyz", "probe"),
-)
+_KINDS = (("/api/", "api"), ("/static/", "static"), ("/image", "image"), ("/healthz", "probe"), ("/readyz", "probe"))
 
 
 class Refusal(Exception):  # noqa: N818 - an answer, not a fault
@@ -105,9 +99,7 @@ class Guard:
         finally:
             if exchange.problem is not None and exchange.status is None:
                 await exchange.refuse()
-            self._metrics.answered(
-                scope["path"], exchange.status or 500, time.perf_counter() - exchange.began
-            )
+            self._metrics.answered(scope["path"], exchange.status or 500, time.perf_counter() - exchange.began)
 
     def _check(self, scope: Scope) -> None:
         headers = Headers(scope=scope)
@@ -121,9 +113,7 @@ class Guard:
             raise Refusal(421, "this server is not known by that name; name it with --allow-host")
         self._count(address)
         site = headers.get("sec-fetch-site", "")
-        if site in ("cross-site", "same-site") and (
-            method not in _SAFE or headers.get("sec-fetch-mode") != "navigate"
-        ):
+        if site in ("cross-site", "same-site") and (method not in _SAFE or headers.get("sec-fetch-mode") != "navigate"):
             raise Refusal(403, "requests from pages of other sites are refused")
         if method not in _SAFE and "origin" in headers and _place(headers["origin"]) != host:
             raise Refusal(403, "requests from pages of other sites are refused")
@@ -272,6 +262,4 @@ async def checked_write(request: Request) -> None:
         given = field if isinstance(field, str) else None
     own = security.token(visit.session)
     if given is None or not hmac.compare_digest(given.encode("utf-8", "replace"), own.encode()):
-        raise HTTPException(
-            403, "this form is too old or not ours: load the page again, and send it once more"
-        )
+        raise HTTPException(403, "this form is too old or not ours: load the page again, and send it once more")

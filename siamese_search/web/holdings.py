@@ -76,9 +76,7 @@ class Holdings:
         """A page of the identities whose name contains ``text``, most images first, and how many there are."""
         raw = parse_where(where)
 
-        def answer(
-            gallery: Gallery, _embedder: Embedder, _bundle: Bundle
-        ) -> tuple[list[IdentitySummary], int]:
+        def answer(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> tuple[list[IdentitySummary], int]:
             if "identity" not in gallery.fields():
                 return [], 0
             bound = bind_to(gallery, raw)
@@ -124,8 +122,7 @@ class Holdings:
             best = points[int(np.argmax(means))].id
             ordered, time_field = _in_time(points, gallery.fields())
             similarity = {
-                point.id: float(mean) if len(points) > 1 else None
-                for point, mean in zip(points, means, strict=True)
+                point.id: float(mean) if len(points) > 1 else None for point, mean in zip(points, means, strict=True)
             }
             known = {point.id: point for point in points}
             cameras = Counter(point.camera for point in points)
@@ -133,10 +130,7 @@ class Holdings:
                 name,
                 total,
                 best,
-                tuple(
-                    sighting_of(known[one], when=when, similarity=similarity[one])
-                    for one, when in ordered[:limit]
-                ),
+                tuple(sighting_of(known[one], when=when, similarity=similarity[one]) for one, when in ordered[:limit]),
                 tuple(sorted(cameras.items(), key=lambda item: (item[0] is None, natural(str(item[0]))))),
                 time_field,
                 self._suggestions(gallery, embedder, bundle, points, suggestions)
@@ -200,9 +194,7 @@ class Holdings:
         return Picture(shown.data, shown.media_type, hashlib.blake2b(shown.data, digest_size=8).hexdigest())
 
 
-def _facet(
-    gallery: Gallery, name: str, kind: str, where: Sequence[Condition], values: int, total: int
-) -> Facet:
+def _facet(gallery: Gallery, name: str, kind: str, where: Sequence[Condition], values: int, total: int) -> Facet:
     """total: images that meet ``where``."""
     counts = gallery.facet(name, where, limit=_MOST_VALUES + 1)
     few = len(counts) <= _MOST_VALUES
@@ -220,9 +212,7 @@ def _facet(
     return facet
 
 
-def _in_time(
-    points: Sequence[StoredPoint], fields: dict[str, str]
-) -> tuple[list[tuple[str, str | None]], str | None]:
+def _in_time(points: Sequence[StoredPoint], fields: dict[str, str]) -> tuple[list[tuple[str, str | None]], str | None]:
     """(point id, its time for people) in the order of a timeline; by key where there is no field of times."""
     try:
         field = choose_field(fields, None)

@@ -141,9 +141,7 @@ class Labels:
         with self._lock:
             entry = self._entries.get(token)
             if entry is None:
-                raise NotThereError(
-                    "there is no such edit to take back; only the latest of this server's are kept"
-                )
+                raise NotThereError("there is no such edit to take back; only the latest of this server's are kept")
             if entry.edit.undone:
                 raise RefusedError("this edit was taken back already")
             if entry.forget is not None:

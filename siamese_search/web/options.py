@@ -18,16 +18,12 @@ if TYPE_CHECKING:
 class ServeOptions(Request):
     """See :func:`siamese_search.web.server.serve`. What is ``None`` comes from the settings."""
 
-    host: str = option(
-        "127.0.0.1", "Address to listen at; any but this machine's own needs a key.", metavar="ADDRESS"
-    )
+    host: str = option("127.0.0.1", "Address to listen at; any but this machine's own needs a key.", metavar="ADDRESS")
     port: int = option(8000, "Port to listen at; 0 takes a free one.", low=0, high=65535, metavar="N")
     open: bool = option(False, "Open the page in a browser.")
     read_only: bool = option(False, "Show and search; change nothing.")
     key_file: StrPath | None = option(
-        None,
-        "File with the key that visitors need, readable by you alone.  [default: SSS_SERVE_KEY]",
-        metavar="FILE",
+        None, "File with the key that visitors need, readable by you alone.  [default: SSS_SERVE_KEY]", metavar="FILE"
     )
     allow_host: str | tuple[str, ...] = option(
         (), "Further name under which browsers reach this server; may be repeated.", many=True, metavar="NAME"

@@ -52,9 +52,7 @@ class Overview:
         def make() -> list[Cluster]:
             how = {} if least is None else {"least": least}
             model = self._options.model
-            found = curation.propose_identities(
-                **self._place, model=model, where=list(where), labelled=labelled, **how
-            )
+            found = curation.propose_identities(**self._place, model=model, where=list(where), labelled=labelled, **how)
             rows: dict[int, list[Any]] = {}
             for one in found.images:
                 rows.setdefault(one.cluster, []).append(one)
@@ -78,9 +76,7 @@ class Overview:
         from siamese_search.retrieval.map import STOPS, colouring, placed
 
         def make() -> dict[str, Any]:
-            found = retrieval.map_gallery(
-                **self._place, color=color, method=method, where=list(where), limit=limit
-            )
+            found = retrieval.map_gallery(**self._place, color=color, method=method, where=list(where), limit=limit)
             colours = colouring(found)
             answer = found.to_json()
             of_points = zip(found.points, colours.colours, colours.codes, placed(found.places), strict=True)

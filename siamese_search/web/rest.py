@@ -69,14 +69,10 @@ class ImageForm(SearchSettings):
 
 
 @router.post("/search/images", responses={200: {"model": list[Answer]}})
-def by_image(
-    form: Annotated[ImageForm, File(media_type="multipart/form-data")], service: Service
-) -> Response:
+def by_image(form: Annotated[ImageForm, File(media_type="multipart/form-data")], service: Service) -> Response:
     """Search for images that are sent along, at most 16 and 32 MiB together."""
     question = Question(
-        uploads=tuple(map(_upload, form.image)),
-        crop=_crop(form.crop),
-        away_uploads=tuple(map(_upload, form.unlike)),
+        uploads=tuple(map(_upload, form.image)), crop=_crop(form.crop), away_uploads=tuple(map(_upload, form.unlike))
     )
     return _answered(service.searching.search(question, _options(form)))
 
@@ -123,9 +119,7 @@ def gallery(service: Service) -> Response:
 
 
 @gallery_router.get("/facets", responses={200: {"model": list[Facet]}})
-def facets(
-    service: Service, where: Where = _NONE, values: Annotated[int, Query(ge=1, le=1000)] = 20
-) -> Response:
+def facets(service: Service, where: Where = _NONE, values: Annotated[int, Query(ge=1, le=1000)] = 20) -> Response:
     """Fields to narrow a search by, with the counts of their most frequent values."""
     return AsciiJSON([asdict(one) for one in service.holdings.facets(where, values=values)])
 
@@ -173,9 +167,7 @@ def image(
 
 
 @gallery_router.get("/review", responses={200: {"model": ReviewQueue}})
-def review(
-    service: Service, where: Where = _NONE, limit: Annotated[int, Query(ge=1, le=200)] = 20
-) -> Response:
+def review(service: Service, where: Where = _NONE, limit: Annotated[int, Query(ge=1, le=200)] = 20) -> Response:
     """Images without identity, the least certain first."""
     return AsciiJSON(asdict(service.review.queue(where=where, limit=limit)))
 
@@ -188,9 +180,7 @@ def clusters(
     least: Annotated[float | None, Query(gt=0, le=1)] = None,
 ) -> Response:
     """Proposed identities, as of ``sss cluster``."""
-    return AsciiJSON(
-        [asdict(one) for one in service.overview.clusters(where=where, labelled=labelled, least=least)]
-    )
+    return AsciiJSON([asdict(one) for one in service.overview.clusters(where=where, labelled=labelled, least=least)])
 
 
 @gallery_router.get("/map", responses={200: {"model": dict[str, Any]}})

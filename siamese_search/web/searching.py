@@ -61,9 +61,7 @@ def cropped(pixels: Pixels, crop: Crop | None) -> Pixels:
         return pixels
     within = all(0 <= one <= 1 for one in astuple(crop))
     if not (within and crop.left < crop.right and crop.top < crop.bottom):  # nor NaN
-        raise UsageError(
-            "a crop is left, top, right and bottom from 0 to 1, left of right and top above bottom"
-        )
+        raise UsageError("a crop is left, top, right and bottom from 0 to 1, left of right and top above bottom")
     height, width = pixels.shape[:2]
     left, right = int(crop.left * width), max(int(np.ceil(crop.right * width)), int(crop.left * width) + 1)
     top, bottom = int(crop.top * height), max(int(np.ceil(crop.bottom * height)), int(crop.top * height) + 1)
@@ -176,8 +174,7 @@ class Searching:
         with self._lock:
             self._kept[token] = one
             while len(self._kept) > _KEPT or (
-                len(self._kept) > 1
-                and sum(len(each.picture.data) for each in self._kept.values()) > _KEPT_BYTES
+                len(self._kept) > 1 and sum(len(each.picture.data) for each in self._kept.values()) > _KEPT_BYTES
             ):
                 self._kept.popitem(last=False)
         return token
@@ -197,9 +194,7 @@ class Searching:
         return self._handle.reading(lambda _gallery, embedder, _bundle: embedder.input_size)
 
     def _decode(self, one: Upload, size: tuple[int, int], *, fit: bool = False) -> Pixels:
-        return decode_image(
-            one.data, size, name=printable(one.name)[:200], fit=fit, max_pixels=self._limits.pixels
-        )
+        return decode_image(one.data, size, name=printable(one.name)[:200], fit=fit, max_pixels=self._limits.pixels)
 
     def _decoded(self, uploads: Sequence[Upload], crop: Crop | None, size: tuple[int, int]) -> _Images:
         """Names, and pixels as the network takes them: those of a whole image are what a search by file gets."""
@@ -267,6 +262,4 @@ def _embedded(searcher: Searcher, images: _Images, flip: bool) -> list[Probe]:
 
 def _mixed(probe: Probe) -> Probe:
     """Of several, or away from some: what a hit scores is not its similarity to this image."""
-    return (
-        replace(probe, judge=SameImage(None, any_score=True)) if isinstance(probe.judge, SameImage) else probe
-    )
+    return replace(probe, judge=SameImage(None, any_score=True)) if isinstance(probe.judge, SameImage) else probe

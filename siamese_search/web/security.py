@@ -27,9 +27,7 @@ _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 
 def read_key(
-    key_file: str | os.PathLike[str] | None,
-    environment: Mapping[str, str] = os.environ,
-    variable: str = VARIABLE,
+    key_file: str | os.PathLike[str] | None, environment: Mapping[str, str] = os.environ, variable: str = VARIABLE
 ) -> str | None:
     """The key: of the file, else of the variable; ``None`` for none. Raises UsageError for one that protects nobody."""
     if key_file is None:
@@ -41,9 +39,7 @@ def read_key(
         try:
             status = path.stat()
             if stat.S_IMODE(status.st_mode) & 0o077:
-                raise UsageError(
-                    f"{origin}: others can read this key; take that away with: chmod 600 {origin}"
-                )
+                raise UsageError(f"{origin}: others can read this key; take that away with: chmod 600 {origin}")
             key = read_regular(path, 4096).decode().strip()
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)

@@ -133,9 +133,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         hint = "; name another with --port, or 0 for any that is free" if port else ""
-        raise SiameseSearchError(
-            f"cannot listen at {printable(host)} port {port}: {why.lower()}{hint}"
-        ) from None
+        raise SiameseSearchError(f"cannot listen at {printable(host)} port {port}: {why.lower()}{hint}") from None
     return made
 
 

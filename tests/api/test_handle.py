@@ -97,9 +97,7 @@ def test_a_second_search_loads_nothing(
     assert len(loads) == len(opened) == 1
 
 
-def test_a_gallery_that_is_not_there_yet_is_made_by_ingest(
-    demo: Path, photos: list[Path], tiny_bundle: Bundle
-) -> None:
+def test_a_gallery_that_is_not_there_yet_is_made_by_ingest(demo: Path, photos: list[Path], tiny_bundle: Bundle) -> None:
     with sss.open("fresh", "people", model=tiny_bundle.path, threads=1) as people:
         with pytest.raises(GalleryNotFoundError):
             people.search(photos[0])
@@ -107,9 +105,7 @@ def test_a_gallery_that_is_not_there_yet_is_made_by_ingest(
         assert people.search(photos[0], k=1)[0].results[0].score > 0.99
 
 
-def test_another_process_ingests_while_a_handle_is_open(
-    filled: str, photos: list[Path], tmp_path: Path
-) -> None:
+def test_another_process_ingests_while_a_handle_is_open(filled: str, photos: list[Path], tmp_path: Path) -> None:
     more = tmp_path / "more"
     more.mkdir()
     (more / "9999_c1s1_000001_01.jpg").write_bytes(photos[0].read_bytes())

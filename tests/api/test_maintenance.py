@@ -12,13 +12,7 @@ import pytest
 import siamese_search as sss
 from siamese_search import workspace
 from siamese_search.datasets.demo import generate_demo
-from siamese_search.errors import (
-    DataError,
-    GalleryNotFoundError,
-    ModelMismatchError,
-    StoreError,
-    UsageError,
-)
+from siamese_search.errors import DataError, GalleryNotFoundError, ModelMismatchError, StoreError, UsageError
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.model.bundle import Bundle
 from siamese_search.retrieval.searcher import Searcher
@@ -177,9 +171,7 @@ def test_a_search_whose_generation_vanishes_is_answered_by_the_new_one(
     def meanwhile(searcher: Searcher, *args: Any, **options: Any) -> Any:
         models.append(searcher.embedder.fingerprint)
         if len(models) in replaced_before:
-            reindexed(
-                {tiny_bundle.fingerprint: other_bundle, other_bundle.fingerprint: tiny_bundle}[models[-1]]
-            )
+            reindexed({tiny_bundle.fingerprint: other_bundle, other_bundle.fingerprint: tiny_bundle}[models[-1]])
         return search(searcher, *args, **options)
 
     monkeypatch.setattr(Searcher, "probes", meanwhile)
@@ -209,9 +201,7 @@ def test_push_and_pull_between_two_stores(filled: str, demo: Path, tmp_path: Pat
     assert own_score(demo) == pytest.approx(1.0, abs=1e-4)  # it still knows its model
 
 
-def test_a_copy_is_of_one_model_and_between_two_places(
-    filled: str, other_bundle: Bundle, tmp_path: Path
-) -> None:
+def test_a_copy_is_of_one_model_and_between_two_places(filled: str, other_bundle: Bundle, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="both the source and the target"):
         sss.push(tmp_path / ".sss")
     sss.push("far")

@@ -20,10 +20,7 @@ def test_counts_become_a_bar_that_ends_full():
 
 def test_each_stage_has_its_own_bar():
     lines = drawn(("gallery", 1, 2), ("gallery", 2, 2), ("queries", 1, 1))
-    assert [stage for stage in ("gallery", "queries") if any(stage in line for line in lines)] == [
-        "gallery",
-        "queries",
-    ]
+    assert [stage for stage in ("gallery", "queries") if any(stage in line for line in lines)] == ["gallery", "queries"]
     assert any("2/2" in line for line in lines if "gallery" in line)
     assert "1/1" in lines[-1]
 
@@ -39,9 +36,5 @@ def test_an_ingest_whose_total_becomes_known():
 
 def test_the_verbs_take_it(tmp_path, demo):
     stream = io.StringIO()
-    summary = sss.ingest(
-        demo / "gallery",
-        store=tmp_path / "s",
-        progress=sss.ProgressBar(file=stream, ncols=80),
-    )
+    summary = sss.ingest(demo / "gallery", store=tmp_path / "s", progress=sss.ProgressBar(file=stream, ncols=80))
     assert f"{summary.seen}/{summary.seen}" in stream.getvalue()

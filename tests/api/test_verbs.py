@@ -101,9 +101,7 @@ def test_the_gallery_remembers_its_model(filled: str, demo: Path, tiny_bundle: B
         sss.search(demo / "queries", model="bundled")
 
 
-def test_settings_are_the_defaults(
-    filled: str, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_settings_are_the_defaults(filled: str, demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSS_GALLERY", "other")
     with pytest.raises(GalleryNotFoundError, match="other"):
         sss.search(demo / "queries")
@@ -134,9 +132,7 @@ def test_what_is_wrong_is_said_before_anything_is_loaded_or_made(demo: Path, tmp
 
 def test_a_stopped_ingest_goes_on(demo: Path, tiny_bundle: Bundle) -> None:
     stop = threading.Event()
-    first = sss.ingest(
-        demo / "gallery", model=tiny_bundle.path, batch_size=4, stop=stop, progress=lambda _: stop.set()
-    )
+    first = sss.ingest(demo / "gallery", model=tiny_bundle.path, batch_size=4, stop=stop, progress=lambda _: stop.set())
     assert first.interrupted
     assert first.new < 17
     second = sss.ingest(demo / "gallery", batch_size=4)
@@ -152,9 +148,7 @@ def test_training_without_torch_names_the_extra(demo: Path, monkeypatch: pytest.
 
 def test_evaluate_chooses_the_identities(demo: Path, tiny_bundle: Bundle) -> None:
     said: list[str] = []
-    report = sss.evaluate(
-        demo / "gallery", queries=demo / "queries", model=tiny_bundle.path, notify=said.append
-    )
+    report = sss.evaluate(demo / "gallery", queries=demo / "queries", model=tiny_bundle.path, notify=said.append)
     assert (report.ranking.queries, report.ranking.gallery) == (4, 17)
     assert said[-1] == "all 4 identities"
     two = sss.evaluate(demo / "gallery", model=tiny_bundle.path, identities=["0001", "0002"])

@@ -43,15 +43,7 @@ def data(tmp_path: Path) -> Path:
 
 def run(data: Path, *options: str, expected: int = 0) -> tuple[dict, str]:
     place = data.parent
-    command = [
-        sys.executable,
-        "benchmarks/gpu.py",
-        "--tiny",
-        "--data",
-        str(data),
-        "--out",
-        str(place / "out"),
-    ]
+    command = [sys.executable, "benchmarks/gpu.py", "--tiny", "--data", str(data), "--out", str(place / "out")]
     command += [
         "--heldout",
         str(place / "heldout.txt"),

@@ -31,12 +31,7 @@ def sss(tmp_path_factory: pytest.TempPathFactory) -> Run:
             if not name.startswith(("SSS_", "XDG_")) and name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")
         }
         return subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "siamese_search",
-                *[os.fspath(a) if isinstance(a, Path) else str(a) for a in args],
-            ],
+            [sys.executable, "-m", "siamese_search", *[os.fspath(a) if isinstance(a, Path) else str(a) for a in args]],
             cwd=cwd or elsewhere,
             env={**clean, "HOME": str(home), "SSS_THREADS": "1", **(env or {})},
             capture_output=True,

@@ -63,9 +63,7 @@ def test_a_query_that_is_no_image(refused: Refused, corrupt: Path, demo_store: P
     assert "no such file" in refused("search", corrupt / "x.jpg", "--store", demo_store)
 
 
-def test_an_unknown_filter_field_lists_the_known_ones(
-    refused: Refused, query: Path, demo_store: Path
-) -> None:
+def test_an_unknown_filter_field_lists_the_known_ones(refused: Refused, query: Path, demo_store: Path) -> None:
     line = refused("search", query, "--store", demo_store, "--where", "colour=red", code=2)
     assert "unknown field 'colour'" in line
     assert "camera" in line
@@ -87,9 +85,7 @@ def test_a_gallery_of_another_model(
     assert "sss reindex" in refused("ingest", demo / "gallery", "--store", demo_store, "--model", "bundled")
 
 
-def test_a_gallery_whose_model_has_gone(
-    refused: Refused, query: Path, demo_store: Path, tmp_path: Path
-) -> None:
+def test_a_gallery_whose_model_has_gone(refused: Refused, query: Path, demo_store: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     shutil.copytree(demo_store, store)
     header = next(store.rglob("gallery.json"))
@@ -126,9 +122,7 @@ def test_a_store_that_is_not_one(refused: Refused, query: Path, empty: Path) -> 
     assert "is not a store" in refused("search", query, "--store", empty / "a.txt")
 
 
-def test_ingest_never_writes_into_a_directory_of_something_else(
-    refused: Refused, demo: Path, empty: Path
-) -> None:
+def test_ingest_never_writes_into_a_directory_of_something_else(refused: Refused, demo: Path, empty: Path) -> None:
     (empty / "thesis.tex").write_text("mine")
     refused("ingest", demo / "gallery", "--store", empty)
     assert [path.name for path in empty.iterdir()] == ["thesis.tex"]
@@ -211,18 +205,14 @@ def test_options_of_a_search_that_do_not_fit(
     assert reason in refused("search", query, "--store", demo_store, *options, code=2)
 
 
-def test_data_that_is_not_there_is_said_before_a_run_is_announced(
-    sss: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_data_that_is_not_there_is_said_before_a_run_is_announced(sss: Callable[..., Any], tmp_path: Path) -> None:
     pytest.importorskip("torch")
     done = sss("train", "nope", cwd=tmp_path)
     assert done.stderr == "sss: error: nope: no such file or directory; check the path\n"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interrupted_run_is_named_where_there_is_nothing_else_to_evaluate(
-    refused: Refused, tmp_path: Path
-) -> None:
+def test_an_interrupted_run_is_named_where_there_is_nothing_else_to_evaluate(refused: Refused, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "first"
     run.mkdir(parents=True)
     (run / "run.json").write_text("{}")
@@ -251,13 +241,7 @@ def test_a_bundle_that_cannot_be_is_no_other_identity(
 def test_a_closed_output_is_one_line(tmp_path: Path) -> None:
     for closed, said in ((">&-", "the standard output is closed"), ("2>&-", None)):
         done = subprocess.run(
-            [
-                "sh",
-                "-c",
-                f'exec "$0" -m siamese_search info --store "$1" {closed}',
-                sys.executable,
-                str(tmp_path),
-            ],
+            ["sh", "-c", f'exec "$0" -m siamese_search info --store "$1" {closed}', sys.executable, str(tmp_path)],
             capture_output=True,
             text=True,
             check=False,

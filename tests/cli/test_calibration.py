@@ -30,10 +30,7 @@ def calibrated(sss: Run, demo: Path, tiny_bundle: Bundle, tmp_path_factory: pyte
     done = sss("evaluate", demo / "gallery", "--model", "model", "--no-cameras", "--calibrate", cwd=cwd)
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("calibrated")]
-    assert (
-        "gallery 'default' in .sss, which has no images yet; sss calibrate --undo takes it back"
-        in done.stdout
-    )
+    assert "gallery 'default' in .sss, which has no images yet; sss calibrate --undo takes it back" in done.stdout
     assert load_bundle(cwd / "model").meta == tiny_bundle.meta  # which every gallery of that model shares
     with open_gallery(cwd / ".sss") as gallery:
         found = gallery_calibration(gallery)
@@ -50,9 +47,7 @@ def test_searches_say_match_or_no_match(sss: Run, demo: Path, calibrated: Path) 
     threshold = answer["verdict"]["threshold"]
     assert answer["in_gallery"] is True
     assert (answer["verdict"]["false_match_rate"], answer["verdict"]["compared"]) == (0.1, 26)
-    assert [hit["match"] for hit in answer["results"]] == [
-        hit["score"] >= threshold for hit in answer["results"]
-    ]
+    assert [hit["match"] for hit in answer["results"]] == [hit["score"] >= threshold for hit in answer["results"]]
     assert {hit["match"] for hit in answer["results"]} == {True, False}
     chances = [hit["probability"] for hit in answer["results"]]
     assert chances == sorted(chances, reverse=True)
@@ -64,9 +59,7 @@ def test_searches_say_match_or_no_match(sss: Run, demo: Path, calibrated: Path) 
     assert "at fmr 0.1" in shown
     # Without a rate of one's own, match and probability say the same.
     (usual,) = json.loads(sss("search", query, "-k", "30", "--format", "json", cwd=calibrated).stdout)
-    assert [hit["match"] for hit in usual["results"]] == [
-        hit["probability"] >= 0.5 for hit in usual["results"]
-    ]
+    assert [hit["match"] for hit in usual["results"]] == [hit["probability"] >= 0.5 for hit in usual["results"]]
     assert usual["verdict"]["identities"] == 6 + 2  # each distractor is somebody of their own
     assert usual["verdict"]["prior"] == pytest.approx(1 / 16)
     assert "(prior 1 in 16);\nthe gallery's calibration: " in sss("search", query, cwd=calibrated).stdout
@@ -78,9 +71,7 @@ def test_a_timeline_marks_every_sighting(sss: Run, demo: Path, calibrated: Path)
     how = ("--timeline", "--fmr", "0.1", "--exclude-self")
     (found,) = json.loads(sss("search", query, *how, "--format", "json", cwd=calibrated).stdout)
     threshold = found["verdict"]["threshold"]
-    assert [hit["match"] for hit in found["sightings"]] == [
-        hit["score"] >= threshold for hit in found["sightings"]
-    ]
+    assert [hit["match"] for hit in found["sightings"]] == [hit["score"] >= threshold for hit in found["sightings"]]
     assert query.name not in {hit["key"] for hit in found["sightings"]}
     assert "at fmr 0.1" in sss("search", query, *how, cwd=calibrated).stdout
 
@@ -108,15 +99,11 @@ def test_a_rate_needs_a_calibrated_model(refused: Callable[..., str], query: Pat
     assert "sss calibrate" in line
 
 
-def test_a_pair_has_one_probability_in_searches_and_comparisons(
-    sss: Run, demo: Path, calibrated: Path
-) -> None:
+def test_a_pair_has_one_probability_in_searches_and_comparisons(sss: Run, demo: Path, calibrated: Path) -> None:
     query = sorted((demo / "queries").glob("*.jpg"))[0]
 
     def both(*how: str) -> tuple[float, float, dict[str, object]]:
-        (answer,) = json.loads(
-            sss("search", query, "-k", "1", *how, "--format", "json", cwd=calibrated).stdout
-        )
+        (answer,) = json.loads(sss("search", query, "-k", "1", *how, "--format", "json", cwd=calibrated).stdout)
         (hit,) = answer["results"]
         pair = json.loads(sss("compare", query, hit["path"], *how, "--format", "json", cwd=calibrated).stdout)
         assert pair["pairs"][0]["score"] == pytest.approx(hit["score"], abs=2e-6)
@@ -193,10 +180,7 @@ def test_where_a_calibration_does_not_hold_the_ways_out_are_told(sss: Run, tmp_p
         name = f"{number // 4 + 1:04}_c{number % 2 + 1}s1_{number:06}_00.png"
         Image.fromarray(pixels).save(tmp_path / "photos" / name)
     first = "this gallery is not like what the model was calibrated on: scores only;"
-    ways = [
-        "with labels: sss calibrate;",
-        "without: sss adapt DIR --epochs 0 (a minute), then sss reindex --model RUN",
-    ]
+    ways = ["with labels: sss calibrate;", "without: sss adapt DIR --epochs 0 (a minute), then sss reindex --model RUN"]
     ingested = sss("ingest", "photos", cwd=tmp_path).stderr.splitlines()
     assert ingested[-3:] == [f"sss: {first}", *ways]
     query = "photos/0001_c1s1_000000_00.png"
@@ -257,9 +241,7 @@ def test_compare_says_same_or_different_by_its_exit_code(
     assert done.stdout.splitlines()[0].split() == ["verdict", "same"]
     noise = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
-    done = sss(
-        "compare", one, tmp_path / "noise.png", "--threshold", "0.9999", "--model", "model", cwd=calibrated
-    )
+    done = sss("compare", one, tmp_path / "noise.png", "--threshold", "0.9999", "--model", "model", cwd=calibrated)
     assert (done.returncode, done.stdout.splitlines()[0].split()) == (1, ["verdict", "different"])
     # What could not be told is never "different".
     undecided = sss("compare", one, others[0], "--model", tiny_bundle.path)

@@ -23,22 +23,10 @@ from siamese_search.model.bundle import Bundle
 Run = Callable[..., CompletedProcess[str]]
 
 #: What a cold search must never pay for.
-FORBIDDEN = (
-    "torch",
-    "timm",
-    "pandas",
-    "sklearn",
-    "qdrant_client",
-    "matplotlib",
-    "scipy",
-    "textual_image",
-    "umap",
-)
+FORBIDDEN = ("torch", "timm", "pandas", "sklearn", "qdrant_client", "matplotlib", "scipy", "textual_image", "umap")
 
 
-def test_search_prints_a_table_and_saves_a_sheet(
-    sss: Run, query: Path, demo_store: Path, tmp_path: Path
-) -> None:
+def test_search_prints_a_table_and_saves_a_sheet(sss: Run, query: Path, demo_store: Path, tmp_path: Path) -> None:
     done = sss("search", query, "--store", demo_store, "-k", "4", "--save", "sheet.png", cwd=tmp_path)
     assert done.returncode == 0
     lines = done.stdout.splitlines()
@@ -53,9 +41,7 @@ def test_search_prints_a_table_and_saves_a_sheet(
 
 def test_search_as_csv_and_paths(sss: Run, query: Path, demo_store: Path) -> None:
     rows = list(
-        csv.DictReader(
-            io.StringIO(sss("search", query, "--store", demo_store, "-k", "3", "--format", "csv").stdout)
-        )
+        csv.DictReader(io.StringIO(sss("search", query, "--store", demo_store, "-k", "3", "--format", "csv").stdout))
     )
     assert [row["rank"] for row in rows] == ["1", "2", "3"]
     assert {"query", "score", "identity", "camera", "path", "key", "match", "frame"} <= set(rows[0])
@@ -101,9 +87,7 @@ def test_a_cold_search_imports_nothing_heavy(demo_store: Path, query: Path) -> N
     assert [name for name in FORBIDDEN if name in modules] == []
 
 
-def test_ingest_says_what_it_did_and_does_it_once(
-    sss: Run, demo: Path, tiny_bundle: Bundle, tmp_path: Path
-) -> None:
+def test_ingest_says_what_it_did_and_does_it_once(sss: Run, demo: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
     options = ("--store", tmp_path / "s", "--model", tiny_bundle.path)
     first = sss("ingest", demo / "gallery", *options)
     assert first.returncode == 0
@@ -136,9 +120,7 @@ def test_evaluate_prints_its_figures_and_draws_the_curves(
         assert curves.width > 600
 
 
-def test_settings_and_variables_reach_the_commands(
-    sss: Run, query: Path, demo_store: Path, tmp_path: Path
-) -> None:
+def test_settings_and_variables_reach_the_commands(sss: Run, query: Path, demo_store: Path, tmp_path: Path) -> None:
     (tmp_path / "sss.toml").write_text(f'store = "{demo_store}"\n[search]\nk = 2\nformat = "paths"\n')
     assert len(sss("search", query, cwd=tmp_path).stdout.splitlines()) == 2
     assert len(sss("search", query, cwd=tmp_path, env={"SSS_SEARCH_K": "3"}).stdout.splitlines()) == 3
@@ -173,9 +155,7 @@ def on_a_terminal(*args: object, env: dict[str, str]) -> str:
     return shown.decode()
 
 
-def test_a_terminal_gets_a_progress_bar_and_no_color_is_obeyed(
-    demo: Path, tiny_bundle: Bundle, tmp_path: Path
-) -> None:
+def test_a_terminal_gets_a_progress_bar_and_no_color_is_obeyed(demo: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
     args = ("ingest", demo / "gallery", "--model", tiny_bundle.path, "--reembed", "--store", tmp_path / "s")
     coloured = on_a_terminal(*args, env={})
     assert "ingest" in coloured
@@ -202,10 +182,7 @@ def test_training_end_to_end(sss: Run, demo: Path, tmp_path: Path) -> None:
     assert report.returncode == 0, report.stderr
     assert json.loads(report.stdout)["model"] == result["fingerprint"]
     assert "the 2 identities that training held out" in report.stderr
-    assert (
-        "already holds a run"
-        in sss("train", demo / "gallery", *small, "--out", "runs/one", cwd=tmp_path).stderr
-    )
+    assert "already holds a run" in sss("train", demo / "gallery", *small, "--out", "runs/one", cwd=tmp_path).stderr
 
 
 def test_many_queries_with_one_result_each_are_one_table(sss: Run, demo: Path, demo_store: Path) -> None:

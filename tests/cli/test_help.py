@@ -32,9 +32,7 @@ def test_commands_stand_under_what_they_are_for(capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize("name", LONG)
-def test_a_long_help_shows_what_matters_and_all_on_demand(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_long_help_shows_what_matters_and_all_on_demand(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([name, "--help"]) == 0
     short = capsys.readouterr().out
     assert main([name, "--help-all"]) == 0
@@ -59,10 +57,7 @@ def test_every_answer_has_a_format_with_a_short_form(name: str) -> None:
 
 
 def test_json_beside_another_format_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    for line in (
-        ["duplicates", "--json", "--format", "csv"],
-        ["search", "x.jpg", "--json", "--format", "csv"],
-    ):
+    for line in (["duplicates", "--json", "--format", "csv"], ["search", "x.jpg", "--json", "--format", "csv"]):
         assert main(line) == 2
         assert "--json" in capsys.readouterr().err
 
@@ -102,9 +97,7 @@ def test_bash_completes_a_line(line: str, wanted: set[str], tmp_path: Path) -> N
     assert "_sss_completion sss" in done.stderr
 
 
-def test_a_former_name_still_works_and_is_not_listed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_former_name_still_works_and_is_not_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["galleries", "--store", str(tmp_path), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["galleries"] == []
     main(["--help"])

@@ -32,9 +32,7 @@ def photos(demo: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def ingest(sss: Run, tiny_bundle: Bundle, tmp_path: Path) -> Run:
     def run(*args: object, **how: object) -> CompletedProcess[str]:
-        return sss(
-            "ingest", "--store", tmp_path / "store", "--model", tiny_bundle.path, "--json", *args, **how
-        )
+        return sss("ingest", "--store", tmp_path / "store", "--model", tiny_bundle.path, "--json", *args, **how)
 
     return run
 
@@ -42,9 +40,7 @@ def ingest(sss: Run, tiny_bundle: Bundle, tmp_path: Path) -> Run:
 def counts(done: CompletedProcess[str], code: int = 0) -> dict[str, int]:
     assert done.returncode == code, done.stderr
     answer = json.loads(done.stdout)
-    return {
-        name: answer[name] for name in ("new", "changed", "moved", "unchanged", "removed") if answer[name]
-    }
+    return {name: answer[name] for name in ("new", "changed", "moved", "unchanged", "removed") if answer[name]}
 
 
 def test_touched_moved_and_deleted_files(ingest: Run, sss: Run, photos: Path, tmp_path: Path) -> None:
@@ -57,9 +53,7 @@ def test_touched_moved_and_deleted_files(ingest: Run, sss: Run, photos: Path, tm
     done = ingest(photos, "--layout", "flat", env={"SSS_INGEST_CHECKSUM": "1", "SSS_INGEST_PRUNE": "1"})
     # The table has gone, and with it the labels of the files that stayed; the one that moved keeps its own.
     assert counts(done) == {"changed": 4, "moved": 1, "removed": 1}
-    found = sss(
-        "search", photos / "sub" / "renamed.jpg", "--store", tmp_path / "store", "--format", "json", "-k", 1
-    )
+    found = sss("search", photos / "sub" / "renamed.jpg", "--store", tmp_path / "store", "--format", "json", "-k", 1)
     (result,) = json.loads(found.stdout)[0]["results"]
     assert (result["key"], result["identity"], result["metadata"]) == ("sub/renamed.jpg", "person1", {})
     again = sss("ingest", photos, "--layout", "flat", "--checksum", "--store", tmp_path / "store")
@@ -79,9 +73,7 @@ def test_pruning_refuses_a_fifth_and_says_what_would_do_it(ingest: Run, photos: 
     assert "prune_refused" not in json.loads(done.stdout)
 
 
-def test_failures_go_to_a_file(
-    ingest: Run, photos: Path, tmp_path: Path, refused: Callable[..., str]
-) -> None:
+def test_failures_go_to_a_file(ingest: Run, photos: Path, tmp_path: Path, refused: Callable[..., str]) -> None:
     name = b"bro\nken\xff.jpg"
     (photos / os.fsdecode(name)).write_bytes(b"junk")
     os.mkfifo(photos / "pipe.jpg")
@@ -136,9 +128,7 @@ def test_a_large_ingest_says_how_to_tidy_up() -> None:
     from ingest.summary import IngestSummary
     from siamese_search.cli.ingest import advise
 
-    def after(
-        new: int, changed: int = 0, store: str = "/data/store", interrupted: bool = False
-    ) -> str | None:
+    def after(new: int, changed: int = 0, store: str = "/data/store", interrupted: bool = False) -> str | None:
         summary = IngestSummary("default", store, "bundled")
         summary.new, summary.changed, summary.interrupted = new, changed, interrupted
         return advise(summary)
@@ -150,9 +140,7 @@ def test_a_large_ingest_says_how_to_tidy_up() -> None:
     assert after(20_000, store="https://host:6333") is None
 
 
-def test_our_own_sheets_in_a_root_are_no_images_of_it(
-    ingest: Run, sss: Run, photos: Path, tmp_path: Path
-) -> None:
+def test_our_own_sheets_in_a_root_are_no_images_of_it(ingest: Run, sss: Run, photos: Path, tmp_path: Path) -> None:
     for name in ("ann", "bo"):
         (photos / name).mkdir()
     for number in range(6):
@@ -161,10 +149,7 @@ def test_our_own_sheets_in_a_root_are_no_images_of_it(
     assert counts(ingest(photos)) == {"new": 6}
     query = photos / "ann" / "0.jpg"
     place = ("--store", tmp_path / "store")
-    assert (
-        sss("search", query, *place, "--save", photos / "sheet.png", "--star", photos / "star.png").returncode
-        == 0
-    )
+    assert sss("search", query, *place, "--save", photos / "sheet.png", "--star", photos / "star.png").returncode == 0
     assert sss("compare", query, query, "--save", photos / "pair.png").returncode in (0, 1)
     again = ingest(photos)
     assert counts(again) == {"unchanged": 6}

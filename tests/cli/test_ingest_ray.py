@@ -35,16 +35,8 @@ def test_what_does_not_go_together_is_one_line_and_code_2(argv, words, tmp_path,
     [
         ("ftp://host/a", [], "ftp://host/a: images are read from directories, s3://, gs:// and https://"),
         ("http://example.org/a.jpg?token=secret", [], "http://example.org/a.jpg: plain http://"),
-        (
-            "https://example.org/photos/?token=secret",
-            [],
-            "https://example.org/photos/: a web server lists nothing",
-        ),
-        (
-            "https://example.org/list.csv",
-            ["--watch"],
-            "list.csv: --watch needs files on this machine",
-        ),
+        ("https://example.org/photos/?token=secret", [], "https://example.org/photos/: a web server lists nothing"),
+        ("https://example.org/list.csv", ["--watch"], "list.csv: --watch needs files on this machine"),
     ],
 )
 def test_urls_that_cannot_be_ingested(url, options, words, tmp_path, capsys, monkeypatch):
@@ -64,21 +56,12 @@ def test_a_list_of_urls_is_ingested_and_searched(sss, tiny_bundle, tmp_path):
     with serve() as site:
         site.files |= {f"/p/{file.name}": file.read_bytes() for file in files}
         site.files["/list.csv"] = "\n".join(
-            [
-                "path,identity",
-                *(f"/p/{file.name}?token=secret,{file.name[:4]}" for file in files),
-                "/p/gone.jpg,x",
-            ]
+            ["path,identity", *(f"/p/{file.name}?token=secret,{file.name[:4]}" for file in files), "/p/gone.jpg,x"]
         ).encode()
-        done = sss(
-            "ingest", f"{site.url}/list.csv?token=secret", "--json", "--model", tiny_bundle.path, cwd=tmp_path
-        )
+        done = sss("ingest", f"{site.url}/list.csv?token=secret", "--json", "--model", tiny_bundle.path, cwd=tmp_path)
         assert done.returncode == 3, done.stderr
         answer = json.loads(done.stdout)
-        assert (answer["new"], answer["failed"]) == (
-            8,
-            [{"path": f"{site.url}/p/gone.jpg", "reason": "no such file"}],
-        )
+        assert (answer["new"], answer["failed"]) == (8, [{"path": f"{site.url}/p/gone.jpg", "reason": "no such file"}])
         found = sss("search", files[0], "-k", 1, "--format", "json", "--save", "sheet.png", cwd=tmp_path)
         assert found.returncode == 0, found.stderr
         (result,) = json.loads(found.stdout)[0]["results"]

@@ -137,9 +137,7 @@ def test_timeline(sss: Run, demo: Path, query: Path, demo_store: Path, tmp_path:
 
 
 def test_grouped_search_lines(sss: Run, demo: Path, demo_store: Path) -> None:
-    done = sss(
-        "search", demo / "queries", "--store", demo_store, "--group-by", "identity", "--format", "jsonl"
-    )
+    done = sss("search", demo / "queries", "--store", demo_store, "--group-by", "identity", "--format", "jsonl")
     assert done.returncode == 0
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(lines) == 6
@@ -188,9 +186,7 @@ def test_quantise(sss: Run, demo: Path, tiny_bundle: Bundle, tmp_path: Path) -> 
 
 
 def test_evaluate(sss: Run, demo: Path, tiny_bundle: Bundle) -> None:
-    done = sss(
-        "evaluate", demo / "gallery", "--queries", demo / "queries", "--model", tiny_bundle.path, "--json"
-    )
+    done = sss("evaluate", demo / "gallery", "--queries", demo / "queries", "--model", tiny_bundle.path, "--json")
     report = answer(done)
     same_shape(documented("sss evaluate --json"), report)
     assert (report["queries"], report["gallery"], report["protocol"]) == (6, 26, "market")
@@ -300,9 +296,7 @@ def test_optimise_and_verify(sss: Run, demo_store: Path, tmp_path: Path) -> None
     assert answer(sss("verify", "--store", store, "--vectors-only", "--json"))["problems"] == []
 
 
-def test_upkeep(
-    sss: Run, demo_store: Path, tiny_bundle: Bundle, other_bundle: Bundle, tmp_path: Path
-) -> None:
+def test_upkeep(sss: Run, demo_store: Path, tiny_bundle: Bundle, other_bundle: Bundle, tmp_path: Path) -> None:
     store, far = tmp_path / "store", tmp_path / "far"
     pulled = answer(sss("pull", demo_store, "--store", store, "--json"))
     assert (pulled["from"], pulled["to"], pulled["copied"]) == (str(demo_store), str(store), 26)
@@ -346,9 +340,7 @@ def test_care(sss: Run, demo_store: Path, tmp_path: Path) -> None:
     same_shape(shape, done)
     assert {**done, "seconds": 0, "undo": None, "dry_run": True} == {**planned, "seconds": 0}
     review = tmp_path / "review.csv"
-    found = answer(
-        sss("cluster", review, *here, "--json", "--save", tmp_path / "sheet.png", "--min-score", "0.1")
-    )
+    found = answer(sss("cluster", review, *here, "--json", "--save", tmp_path / "sheet.png", "--min-score", "0.1"))
     same_shape(documented("sss cluster --json"), found)
     distractors = sum(row[at] == "0000" for row in cells)
     assert found["images"] == done["changed"] + distractors

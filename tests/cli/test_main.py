@@ -16,17 +16,7 @@ from siamese_search.cli import main as frame
 from siamese_search.errors import DataError, UsageError
 from siamese_search.retrieval.options import SearchOptions
 
-HEAVY = (
-    "numpy",
-    "torch",
-    "timm",
-    "pandas",
-    "sklearn",
-    "qdrant_client",
-    "qdrant_edge",
-    "matplotlib",
-    "onnxruntime",
-)
+HEAVY = ("numpy", "torch", "timm", "pandas", "sklearn", "qdrant_client", "qdrant_edge", "matplotlib", "onnxruntime")
 HEAVY += ("PIL", "rich")
 
 
@@ -103,9 +93,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["--frobnicate"], "no such option"),
     ],
 )
-def test_wrong_usage_is_one_line_and_code_2(
-    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_wrong_usage_is_one_line_and_code_2(argv: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert frame.main(argv) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -144,18 +132,13 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
         (
             ZeroDivisionError("division\nby zero"),
             1,
-            "sss: error: unexpected ZeroDivisionError: division by zero"
-            " (run again with --debug for the traceback)",
+            "sss: error: unexpected ZeroDivisionError: division by zero (run again with --debug for the traceback)",
         ),
         (DataError("evil\x1b[31m\nname"), 1, "sss: error: evil\\x1b[31m name"),
     ],
 )
 def test_errors_are_one_line_with_their_exit_code(
-    error: BaseException,
-    code: int,
-    line: str,
-    failing: list[BaseException],
-    capsys: pytest.CaptureFixture[str],
+    error: BaseException, code: int, line: str, failing: list[BaseException], capsys: pytest.CaptureFixture[str]
 ) -> None:
     failing.append(error)
     assert frame.main(["info"]) == code
@@ -212,9 +195,7 @@ sys.exit(main(["info"]))
 
 
 @pytest.fixture
-def seen(
-    monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-) -> list[dict[str, object]]:
+def seen(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
     """What an open gallery is asked with; it answers nothing. Runs in a directory without settings."""
     calls: list[dict[str, object]] = []
 
@@ -284,7 +265,4 @@ def test_image_files_that_begin_like_an_option_are_files(tmp_path, monkeypatch, 
     assert capsys.readouterr().err == "sss: -1_c1s1.jpg (and 1 more) is read as a file, like ./-1_c1s1.jpg\n"
     (tmp_path / "-1").mkdir()
     assert frame.main(["ingest", "-1"]) == 2
-    assert (
-        "a file whose name begins with a dash is written ./-NAME, or comes after --"
-        in capsys.readouterr().err
-    )
+    assert "a file whose name begins with a dash is written ./-NAME, or comes after --" in capsys.readouterr().err

@@ -16,13 +16,7 @@ from siamese_search.cli import output
 
 def test_json_has_no_nan_and_takes_numpy_and_paths(capsys: pytest.CaptureFixture[str]) -> None:
     output.write_json(
-        {
-            "a": float("nan"),
-            "b": [np.float32(0.5), np.int64(3)],
-            "c": Path("x/y"),
-            "d": (True, None),
-            "é": "ü",
-        }
+        {"a": float("nan"), "b": [np.float32(0.5), np.int64(3)], "c": Path("x/y"), "d": (True, None), "é": "ü"}
     )
     text = capsys.readouterr().out
     assert json.loads(text) == {"a": None, "b": [0.5, 3], "c": "x/y", "d": [True, None], "é": "ü"}
@@ -131,9 +125,7 @@ def test_sentences_break_between_words_on_a_terminal(
     assert max(map(len, lines)) <= 40
 
 
-def test_table_is_never_cut_in_a_pipe(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_table_is_never_cut_in_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
     path = "/long" * 60 + "/x.jpg"
     output.write_table([("image", "path")], [[path]])

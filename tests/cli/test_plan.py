@@ -53,9 +53,7 @@ def test_gpus_and_their_rate(capsys: pytest.CaptureFixture[str]) -> None:
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_planned_is_wrong_usage(
-    options: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_planned_is_wrong_usage(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", *options]) == 2
     said = capsys.readouterr()
     assert said.out == ""

@@ -34,9 +34,7 @@ def on_a_terminal(
     """What ``sss ARGS`` writes on a terminal of ``size`` (columns, rows), and its exit code."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", size[1], size[0], size[0] * 8, size[1] * 16))
-    clean = {
-        k: v for k, v in os.environ.items() if not k.startswith("SSS_") and k not in ("NO_COLOR", "COLUMNS")
-    }
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("SSS_") and k not in ("NO_COLOR", "COLUMNS")}
     process = subprocess.Popen(
         [sys.executable, "-m", "siamese_search", *map(str, args)],
         stdin=theirs if stdin is None else stdin, stdout=theirs, stderr=theirs, start_new_session=True,
@@ -66,10 +64,7 @@ def test_the_images_are_shown_in_rows_as_wide_as_the_terminal(query: Path, demo_
     assert code == 0, shown
     lines = plain(shown).splitlines()
     tops = [line for line in lines if line.startswith(("┏", "╭"))]
-    assert [re.findall(r"[┏╭][━─] (\w+)", line) for line in tops] == [
-        ["query", "1", "2", "3", "4"],
-        ["5", "6", "7"],
-    ]
+    assert [re.findall(r"[┏╭][━─] (\w+)", line) for line in tops] == [["query", "1", "2", "3", "4"], ["5", "6", "7"]]
     assert max(map(len, tops)) <= 100
     assert "▀" in shown
     assert "camera" in shown
@@ -87,9 +82,7 @@ def test_terminals_that_can_do_better(query: Path, demo_store: Path, way: str) -
     if way == "kitty":
         assert shown.count("\x1b_Ga=p") == 3
         assert "\U0010eeee" in shown
-        assert (
-            len(set(re.findall(r"\x1b\[38;2;(\d+;\d+;\d+)m\U0010eeee", shown))) == 3
-        )  # exact, or it is not found
+        assert len(set(re.findall(r"\x1b\[38;2;(\d+;\d+;\d+)m\U0010eeee", shown))) == 3  # exact, or it is not found
     else:
         assert shown.count("\x1bP0;0;0q") == 3
         assert shown.count("\x1b7") == shown.count("\x1b8") == 3
@@ -100,17 +93,14 @@ def test_into_a_pipe_comes_the_plain_table(sss: Run, query: Path, demo_store: Pa
     options = ("search", query, "--store", demo_store, "-k", "2")
     table, shown = sss(*options), sss(*options, "--show")
     assert shown.stdout == table.stdout
-    assert shown.stderr == (
-        "no pictures: stdout is not a terminal (--save x.png or x.html writes them to a file)\n"
-    )
+    assert shown.stderr == ("no pictures: stdout is not a terminal (--save x.png or x.html writes them to a file)\n")
     answer = sss(*options, "--show", "--format", "json")
     assert json.loads(answer.stdout)
     assert "--format table" in answer.stderr
 
 
 @pytest.mark.parametrize(
-    ("env", "size", "reason"),
-    [({"TERM": "dumb"}, (100, 50), "plain text"), ({}, (0, 0), "how large")],
+    ("env", "size", "reason"), [({"TERM": "dumb"}, (100, 50), "plain text"), ({}, (0, 0), "how large")]
 )
 def test_a_terminal_that_cannot_gets_the_table(
     query: Path, demo_store: Path, env: dict[str, str], size: tuple[int, int], reason: str
@@ -130,17 +120,7 @@ def test_a_word_that_is_no_way(query: Path, demo_store: Path) -> None:
 
 def test_a_page_and_a_star(sss: Run, query: Path, demo_store: Path, tmp_path: Path) -> None:
     done = sss(
-        "search",
-        query,
-        "--store",
-        demo_store,
-        "-k",
-        "3",
-        "--save",
-        "a.html",
-        "--star",
-        "star.png",
-        cwd=tmp_path,
+        "search", query, "--store", demo_store, "-k", "3", "--save", "a.html", "--star", "star.png", cwd=tmp_path
     )
     assert (done.returncode, done.stderr) == (0, "wrote a.html\nwrote star.png\n")
     assert (tmp_path / "a.html").read_text().startswith("<!doctype html>")
@@ -151,9 +131,7 @@ def test_a_page_and_a_star(sss: Run, query: Path, demo_store: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize("name", ["t.html", "t.png"])
-def test_a_timeline_is_drawn_as_one(
-    sss: Run, query: Path, demo_store: Path, tmp_path: Path, name: str
-) -> None:
+def test_a_timeline_is_drawn_as_one(sss: Run, query: Path, demo_store: Path, tmp_path: Path, name: str) -> None:
     done = sss("search", query, "--store", demo_store, "--timeline", "--save", name, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, f"wrote {name}\n")
     if name == "t.html":
@@ -186,9 +164,7 @@ def blocks(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
 
 
 def results(paths: list[Path], **more: object) -> tuple[SearchResult, ...]:
-    return tuple(
-        SearchResult(i, 0.9 - i / 100, "ann", "1", path, "k", **more) for i, path in enumerate(paths, start=1)
-    )
+    return tuple(SearchResult(i, 0.9 - i / 100, "ann", "1", path, "k", **more) for i, path in enumerate(paths, start=1))
 
 
 @pytest.mark.parametrize("width", [20, 37, 80, 200])
@@ -245,8 +221,7 @@ def test_colours_are_left_to_the_pictures_where_asked(
 
 
 @pytest.mark.parametrize(
-    ("size", "cell"),
-    [((64, 128), (10, 20)), ((128, 64), (8, 17)), ((1, 1000), (10, 20)), ((1000, 1), (10, 20))],
+    ("size", "cell"), [((64, 128), (10, 20)), ((128, 64), (8, 17)), ((1, 1000), (10, 20)), ((1000, 1), (10, 20))]
 )
 def test_a_picture_is_not_pulled_out_of_shape(size: tuple[int, int], cell: tuple[int, int]) -> None:
     columns, rows = fitted(size, (24, 14), cell)

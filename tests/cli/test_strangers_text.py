@@ -23,13 +23,7 @@ def place(tmp_path: Path) -> Path:
     bundle = load_bundle()
     model = ModelRef(bundle.fingerprint, bundle.dim, f"runs/{ESCAPE}")
     vectors = np.eye(2, bundle.dim, dtype=np.float32)
-    payload = {
-        "identity": ESCAPE,
-        "camera": ESCAPE,
-        "path": f"/x/{ESCAPE}.jpg",
-        "key": ESCAPE,
-        "source": ESCAPE,
-    }
+    payload = {"identity": ESCAPE, "camera": ESCAPE, "path": f"/x/{ESCAPE}.jpg", "key": ESCAPE, "source": ESCAPE}
     rows = [{**payload, "note": ESCAPE, "size": 1, "mtime_ns": 1}] * 2
     ids = [f"00000000-0000-0000-0000-{number:012d}" for number in range(2)]
     with EmbeddedStore(tmp_path / "s").open("default", model=model, create=True, mode="w") as gallery:
@@ -55,9 +49,7 @@ def place(tmp_path: Path) -> Path:
         ("drop", "default", "--yes"),
     ],
 )
-def test_no_verb_shows_a_control_character(
-    sss: Callable[..., object], place: Path, words: tuple[str, ...]
-) -> None:
+def test_no_verb_shows_a_control_character(sss: Callable[..., object], place: Path, words: tuple[str, ...]) -> None:
     done = sss(*words, "--store", "s", cwd=place)
     shown = done.stdout + done.stderr  # type: ignore[attr-defined]
     assert shown

@@ -30,9 +30,7 @@ def rows(directory: Path) -> list[dict[str, str]]:
 
 
 def test_a_dry_run_lists_the_runs_and_writes_nothing(sss: Run, demo: Path, tmp_path: Path) -> None:
-    done = sss(
-        "sweep", demo / "gallery", *SMALL, "--margin", "0.2,0.5", "--seed", "0,1", "--dry-run", cwd=tmp_path
-    )
+    done = sss("sweep", demo / "gallery", *SMALL, "--margin", "0.2,0.5", "--seed", "0,1", "--dry-run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for name in ("margin=0.2,seed=0", "margin=0.2,seed=1", "margin=0.5,seed=0", "margin=0.5,seed=1"):
         assert re.search(rf"^ *{re.escape(name)} ", done.stdout, re.M)

@@ -178,9 +178,7 @@ def test_a_gallery_keeps_the_storage_that_it_was_made_with(
 def test_verify_and_optimise_for_people(sss: Run, refused: Refused, store: Path, tmp_path: Path) -> None:
     done = sss("verify", "--store", store)
     assert (done.returncode, done.stdout.splitlines()[0][:22]) == (0, "26 images: all sound (")
-    assert "give one of the two" in refused(
-        "verify", "--checksum", "--vectors-only", "--store", store, code=2
-    )
+    assert "give one of the two" in refused("verify", "--checksum", "--vectors-only", "--store", store, code=2)
     assert "26 images, nothing to do" in sss("optimise", "--store", store).stdout
     indexed = sss("optimise", "--index", "yes", "--store", store)
     assert "26 images optimised, 26 of them in an index" in indexed.stdout

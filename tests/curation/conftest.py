@@ -24,9 +24,7 @@ OpenCare = Callable[..., Gallery]
 def open_care(request, scratch: Path) -> Iterator[OpenCare]:
     """``open_care(mode="w", model=MODEL)`` opens the same gallery at every call; the first one makes it."""
     if request.param == "embedded":
-        yield lambda mode="w", model=MODEL: open_gallery(
-            scratch / "store", model=model, create=mode == "w", mode=mode
-        )
+        yield lambda mode="w", model=MODEL: open_gallery(scratch / "store", model=model, create=mode == "w", mode=mode)
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # payload indexes have no effect in memory

@@ -177,9 +177,7 @@ def test_the_sheet_counts_what_it_leaves_out_and_scores_no_given_identity(tmp_pa
     monkeypatch.setattr(Canvas, "text", lambda _self, _at, text, *_more: said.append(text))
     path = write_image(tmp_path / "wide.png", size=(40, 20))
     images = tuple(
-        Proposal(
-            str(n), str(path), f"{n}.jpg", "s", "1", "ann" if n == 2 else None, 0, 51, "new-1", "new", 1.0
-        )
+        Proposal(str(n), str(path), f"{n}.jpg", "s", "1", "ann" if n == 2 else None, 0, 51, "new-1", "new", 1.0)
         for n in range(51)
     )
     picture = Image.open(draw_clusters(Proposals(images, 20, 0.5, 0.25), tmp_path / "sheet.png"))
@@ -205,9 +203,7 @@ def test_frames_of_the_sheet_say_the_truth_where_it_is_known(tmp_path):
 
     def row(cluster, status, proposed, *given):
         return [
-            Proposal(
-                f"{cluster}{n}", str(path), "k", "s", "1", name, cluster, len(given), proposed, status, 0.9
-            )
+            Proposal(f"{cluster}{n}", str(path), "k", "s", "1", name, cluster, len(given), proposed, status, 0.9)
             for n, name in enumerate(given)
         ]
 

@@ -58,9 +58,7 @@ def put(gallery, paths, vectors, **more):
     payloads = []
     for path in paths:
         there = path.stat() if path.exists() else None
-        state = (
-            {"size": there.st_size, "mtime_ns": there.st_mtime_ns} if there else {"size": 5, "mtime_ns": 5}
-        )
+        state = {"size": there.st_size, "mtime_ns": there.st_mtime_ns} if there else {"size": 5, "mtime_ns": 5}
         payloads.append({"source": "s", "key": path.name, "path": encode_key(str(path)), **state, **more})
     gallery.upsert([point_id("s", str(path)) for path in paths], vectors, payloads)
 
@@ -174,8 +172,6 @@ def test_copies_are_found_at_a_threshold_of_one(tmp_path, vectors):
     paths = [picture(tmp_path / f"{n}.png", n) for n in range(8)]
     copies = [Path(shutil.copyfile(path, tmp_path / f"{path.stem}c.png")) for path in paths]
     rows = units(np.random.default_rng(3), 8)
-    with open_gallery(
-        tmp_path / "s", model=MODEL, create=True, mode="w", storage=Storage(vectors)
-    ) as gallery:
+    with open_gallery(tmp_path / "s", model=MODEL, create=True, mode="w", storage=Storage(vectors)) as gallery:
         put(gallery, [*paths, *copies], np.concatenate((rows, rows)))
         assert len(find_duplicates(gallery, 1.0)) == 8

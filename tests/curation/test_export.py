@@ -145,9 +145,7 @@ def test_fiftyone(filled, tmp_path):
         export_gallery(filled, out, "fiftyone")
 
 
-@pytest.mark.skipif(
-    "SSS_TEST_FIFTYONE" not in os.environ, reason="SSS_TEST_FIFTYONE names no python with fiftyone"
-)
+@pytest.mark.skipif("SSS_TEST_FIFTYONE" not in os.environ, reason="SSS_TEST_FIFTYONE names no python with fiftyone")
 def test_fiftyone_reads_it(filled, tmp_path):
     """By FiftyOne's own importer, in another interpreter; it needs no database to parse samples."""
     import subprocess
@@ -216,9 +214,7 @@ def test_parquet_without_pyarrow_says_what_to_install(filled, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("format", ["csv", "fiftyone"])
-def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(
-    filled, tmp_path, monkeypatch, format
-):
+def test_an_output_that_cannot_be_written_is_told_before_anything_is_read(filled, tmp_path, monkeypatch, format):
     monkeypatch.setattr(type(filled), "scroll", None)
     (tmp_path / "file").write_text("kept")
     with pytest.raises(SiameseSearchError, match="Not a directory"):

@@ -88,25 +88,13 @@ def test_a_second_time_changes_nothing_and_what_is_so_already_is_not_claimed(fil
         ("key,source,identity\na.jpg,t,ann\n", ["line 2: no image with the key 'a.jpg' of source 't'"]),
         ("path,identity\n/nowhere.jpg,ann\n", ["line 2: no image '/nowhere.jpg'"]),
         ("key,path,identity\n,,ann\n", ["line 2: it names no image"]),
-        (
-            "key,identity\na.jpg,ann\nb.jpg,bob\na.jpg,eve\n",
-            ["line 4: another label for the image of line 2"],
-        ),
-        (
-            "key,frame\na.jpg,many\nb.jpg,2.5\n",
-            ["line 2: 'many' is not a whole", "line 3: '2.5' is not a whole"],
-        ),
+        ("key,identity\na.jpg,ann\nb.jpg,bob\na.jpg,eve\n", ["line 4: another label for the image of line 2"]),
+        ("key,frame\na.jpg,many\nb.jpg,2.5\n", ["line 2: 'many' is not a whole", "line 3: '2.5' is not a whole"]),
         ("key,night\na.jpg,2\n", ["line 2: '2' is not true or false"]),
         ("key,size,identity\na.jpg,7,an\x1b[31mn\n", ["line 2: the identity 'an\\x1b[31mn' holds control"]),
         ("key,frame\na.jpg,99999999999999999999999\n", ["line 2: '99999999999999999999999' is not a whole"]),
-        (
-            "key,identity,formerly set by hand\na.jpg,ann,7\n",
-            [NO_LIST],
-        ),
-        (
-            'key,identity,formerly set by hand\na.jpg,ann,"[""crc""]"\n',
-            [NO_LIST],
-        ),
+        ("key,identity,formerly set by hand\na.jpg,ann,7\n", [NO_LIST]),
+        ('key,identity,formerly set by hand\na.jpg,ann,"[""crc""]"\n', [NO_LIST]),
     ],
 )
 def test_rows_that_cannot_be_applied_keep_all_the_others_out(filled, tmp_path, text, reasons):
@@ -168,9 +156,7 @@ def test_a_key_that_two_sources_have_needs_its_source(filled, tmp_path):
     assert "2 times" in problem
 
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(
-    ["<none>", "'", "=1", " x"]
-)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=6) | st.sampled_from(["<none>", "'", "=1", " x"])
 
 
 @settings(max_examples=5, suppress_health_check=list(HealthCheck))
@@ -225,9 +211,7 @@ def test_an_interrupted_run_goes_on(gallery, tmp_path, monkeypatch):
     count = 25
     keys = [f"{i:05d}.jpg" for i in range(count)]
     vectors = np.tile(units(np.random.default_rng(0), 1), (count, 1))
-    gallery.upsert(
-        [point_id("s", key) for key in keys], vectors, [{"source": "s", "key": key} for key in keys]
-    )
+    gallery.upsert([point_id("s", key) for key in keys], vectors, [{"source": "s", "key": key} for key in keys])
     path = table(tmp_path, "source,key,identity\n" + "".join(f"s,{key},ann\n" for key in keys))
     stop = threading.Event()
     seen = []

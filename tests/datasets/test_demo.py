@@ -141,9 +141,7 @@ def test_identity_is_visible_within_a_camera_but_colour_layout_fails_across(tmp_
 
 def test_progress_counts_to_the_end(tmp_path):
     seen = []
-    made = generate_demo(
-        tmp_path / "x", identities=2, cameras=2, distractors=0, progress=lambda *a: seen.append(a)
-    )
+    made = generate_demo(tmp_path / "x", identities=2, cameras=2, distractors=0, progress=lambda *a: seen.append(a))
     assert seen == [(i + 1, made.images) for i in range(made.images)]
 
 
@@ -171,14 +169,7 @@ def test_foreign_files_in_a_demo_set_survive(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [
-        {"identities": 1},
-        {"cameras": 1},
-        {"images_per_camera": 0},
-        {"distractors": -1},
-        {"seed": -1},
-        {"size": (8, 8)},
-    ],
+    [{"identities": 1}, {"cameras": 1}, {"images_per_camera": 0}, {"distractors": -1}, {"seed": -1}, {"size": (8, 8)}],
 )
 def test_numbers_that_cannot_work(tmp_path, options):
     with pytest.raises(UsageError, match="out of range"):

@@ -324,10 +324,7 @@ def test_csv_may_name_files_that_are_not_utf8(tmp_path):
     assert record.metadata["who"] == "René"
 
 
-@given(
-    st.binary(max_size=300)
-    | st.text('path,;|\t\n\r"a.jpg12 \x00é').map(lambda text: f"path,x\n{text}".encode())
-)
+@given(st.binary(max_size=300) | st.text('path,;|\t\n\r"a.jpg12 \x00é').map(lambda text: f"path,x\n{text}".encode()))
 def test_no_csv_raises_anything_but_a_data_error(tmp_path_factory, content):
     root = touch(tmp_path_factory.getbasetemp() / "fuzz", "a.jpg")
     (root / "data.csv").write_bytes(content)
@@ -507,9 +504,7 @@ def test_csv_as_excel_writes_it(tmp_path):
     windows = table(tmp_path, "path,identity\np\\a\\0.jpg,a\n")
     assert [r.key for r in load_dataset(windows).records] == ["p/a/0.jpg"]
     latin = tmp_path / "latin.csv"
-    latin.write_bytes(
-        "path,identity,Gr\u00f6\u00dfe\np\\M\u00fcller\\0.jpg,M\u00fcller,\u20ac\n".encode("cp1252")
-    )
+    latin.write_bytes("path,identity,Gr\u00f6\u00dfe\np\\M\u00fcller\\0.jpg,M\u00fcller,\u20ac\n".encode("cp1252"))
     dataset = load_dataset(latin)
     (record,) = dataset.records
     assert (record.key, record.identity, record.metadata) == (

@@ -22,9 +22,7 @@ def test_group_by_label() -> None:
 
 @given(labels=label_lists, p=st.integers(2, 6), k=st.integers(2, 4), seed=st.integers(0, 5))
 @settings(max_examples=60, deadline=None)
-def test_pk_batches_hold_distinct_identities_k_images_each(
-    labels: list[int], p: int, k: int, seed: int
-) -> None:
+def test_pk_batches_hold_distinct_identities_k_images_each(labels: list[int], p: int, k: int, seed: int) -> None:
     if max(Counter(labels).values()) < 2:
         labels = [*labels, labels[-1]]
     sampler = PKSampler(labels, p, k, seed)
@@ -117,11 +115,7 @@ def test_pairs_change_between_epochs_and_come_from_given_triplets() -> None:
 
 @pytest.mark.parametrize("labels", [[0, 0, 0], [0, 1, 2]])
 def test_data_without_pairs_is_refused(labels: list[int]) -> None:
-    for make in (
-        lambda: PKSampler(labels, 2, 2),
-        lambda: TripletSampler(labels, 2),
-        lambda: PairSampler(labels, 2),
-    ):
+    for make in (lambda: PKSampler(labels, 2, 2), lambda: TripletSampler(labels, 2), lambda: PairSampler(labels, 2)):
         with pytest.raises(DataError, match="at least 2"):
             make()
 

@@ -28,20 +28,7 @@ CORPUS = [
     b"sep=;\npath;identity\na.jpg;1\n", b"path,identity\na.jpg,\xe9\n",
 ]  # fmt: skip
 
-TOKENS = [
-    b"path",
-    b"identity",
-    b"camera",
-    b"anchor",
-    b"a.jpg",
-    b"b/c.png",
-    b"..",
-    b"/",
-    b"1",
-    b"-1.5",
-    b"nan",
-    b"true",
-]
+TOKENS = [b"path", b"identity", b"camera", b"anchor", b"a.jpg", b"b/c.png", b"..", b"/", b"1", b"-1.5", b"nan", b"true"]
 TOKENS += [
     b",",
     b";",
@@ -91,9 +78,7 @@ def test_any_file_is_a_table_or_one_line(tmp_path, data):
 
 CELLS = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12),
-    st.sampled_from(
-        ["=1+1", "-1", "'", "''", "<none>", " a ", "a\rb", "a\r\nb", "a\nb", '"', ",", "\t", "'=x"]
-    ),
+    st.sampled_from(["=1+1", "-1", "'", "''", "<none>", " a ", "a\rb", "a\r\nb", "a\nb", '"', ",", "\t", "'=x"]),
 )
 
 
@@ -105,7 +90,5 @@ def test_what_we_write_comes_back_to_the_letter(rows):
     writer = CsvWriter(stream)
     for row in rows:
         writer.writerow(map(write_cell, row))
-    read = [
-        [read_cell(cell) for cell in row] for row in csv.reader(io.StringIO(stream.getvalue(), newline=""))
-    ]
+    read = [[read_cell(cell) for cell in row] for row in csv.reader(io.StringIO(stream.getvalue(), newline=""))]
     assert read == rows

@@ -189,13 +189,7 @@ def test_an_entry_that_cannot_be_looked_at_is_named(tree, monkeypatch):
 def test_images_by_other_names_are_taken_or_named(tmp_path):
     picture = Image.new("RGB", (20, 40), "red")
     picture.save(tmp_path / "a.jpg")
-    for suffix, name in {
-        "png": "b",
-        "gif": "c.orig",
-        "webp": "d.1",
-        "bmp": "e.bitmap",
-        "ppm": "f.pix",
-    }.items():
+    for suffix, name in {"png": "b", "gif": "c.orig", "webp": "d.1", "bmp": "e.bitmap", "ppm": "f.pix"}.items():
         picture.save(tmp_path / f"x.{suffix}")
         (tmp_path / f"x.{suffix}").rename(tmp_path / name)
     for name in ["g.jpg_large", "h.JFIF", "i.jpg.part", "j.jpg~"]:
@@ -227,6 +221,4 @@ def test_a_systems_folders_are_named_once_each(tree):
     assert list(walk_images(tree, skipped=skipped.__setitem__)) == ["a/1.jpg", "b/1.jpg", "c/1.jpg"]
     assert sorted(skipped) == ["#recycle", "$RECYCLE.BIN", "a/@eaDir"]
     assert "like 2 more called @eaDir" in skipped["a/@eaDir"]
-    assert list(walk_images(tree / "#recycle")) == [
-        "thumbnail.jpg"
-    ]  # named as the root, it is what is wanted
+    assert list(walk_images(tree / "#recycle")) == ["thumbnail.jpg"]  # named as the root, it is what is wanted

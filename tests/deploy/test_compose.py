@@ -81,9 +81,7 @@ def test_images_are_pinned(load_compose: Compose, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_workers_image_is_built_from_a_target_that_exists(
-    deploy: Path, load_compose: Compose, name: str
-) -> None:
+def test_the_workers_image_is_built_from_a_target_that_exists(deploy: Path, load_compose: Compose, name: str) -> None:
     worker = load_compose(name)["services"]["worker"]
     stages = re.findall(r" AS (\S+)$", (deploy / "Dockerfile").read_text(encoding="utf-8"), re.M)
     assert worker["build"]["target"] in stages
@@ -162,9 +160,7 @@ def test_the_worker_reaches_its_store_with_the_key(
     worker = stack["services"]["worker"]
     settings = worker_settings(deploy, stack, tmp_path)
     address = parse_address(settings.store)
-    aliases = {
-        alias for node in nodes(stack).values() for alias in _aliases(node["networks"], worker["networks"])
-    }
+    aliases = {alias for node in nodes(stack).values() for alias in _aliases(node["networks"], worker["networks"])}
     assert address.host in aliases | set(nodes(stack))
     assert worker["environment"]["NO_PROXY"] == worker["environment"]["no_proxy"] == address.host
     check_encryption(address, settings)
@@ -199,11 +195,7 @@ def test_nodes_keep_their_data_and_differ_only_where_they_must(load_compose: Com
     assert all(volume.endswith(":/qdrant/storage") for volume in kept)
     assert len(set(kept)) == len(kept) == len(nodes(stack))
     rest = [
-        {
-            key: value
-            for key, value in node.items()
-            if key not in ("environment", "ports", "volumes", "depends_on")
-        }
+        {key: value for key, value in node.items() if key not in ("environment", "ports", "volumes", "depends_on")}
         for node in nodes(stack).values()
     ]
     assert all(one == rest[0] for one in rest)
@@ -240,9 +232,7 @@ def test_a_node_without_its_key_does_not_start(load_compose: Compose, tmp_path: 
         started(tmp_path, node)
 
 
-def test_the_first_node_founds_the_cluster_and_the_others_join_it(
-    load_compose: Compose, tmp_path: Path
-) -> None:
+def test_the_first_node_founds_the_cluster_and_the_others_join_it(load_compose: Compose, tmp_path: Path) -> None:
     stack = load_compose("compose.cluster.yaml")
     for name, node in nodes(stack).items():
         assert node["environment"]["QDRANT__CLUSTER__ENABLED"] == "true"

@@ -93,10 +93,7 @@ def test_every_file_is_used_and_tested() -> None:
     for name in DIRECTORIES:
         named_somewhere.add(str(Path(name, "kustomization.yaml")))
         [own] = documents(KUBERNETES / name / "kustomization.yaml")
-        files = [
-            *own["resources"],
-            *(file for one in own.get("configMapGenerator", []) for file in one["files"]),
-        ]
+        files = [*own["resources"], *(file for one in own.get("configMapGenerator", []) for file in one["files"])]
         named_somewhere |= {str(Path(name, file)) for file in files if not file.startswith("..")}
     there = {str(path.relative_to(KUBERNETES)) for path in KUBERNETES.rglob("*") if path.is_file()}
     assert there == named_somewhere
@@ -157,9 +154,7 @@ def test_helm_values_have_the_charts_names(values: dict[str, Any], good: str, ba
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
 @pytest.mark.parametrize("name", DIRECTORIES)
 def test_kustomize_makes_what_is_tested_here(name: str) -> None:
-    done = subprocess.run(
-        ["kubectl", "kustomize", str(KUBERNETES / name)], capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run(["kubectl", "kustomize", str(KUBERNETES / name)], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
     def by_name(made: list[Manifest]) -> dict[tuple[str, str], Manifest]:
@@ -183,9 +178,7 @@ def test_the_watching_worker(everything: list[Manifest], worker_accepts: Accepts
 def test_its_probes_read_the_file_that_it_writes(everything: list[Manifest], worker_accepts: Accepts) -> None:
     [container] = the(everything, "Deployment", "sss-worker")["spec"]["template"]["spec"]["containers"]
     [health] = [one.split("=")[1] for one in named(container) if one.startswith("--health-file=")]
-    probes = {
-        name: container[f"{name}Probe"]["exec"]["command"] for name in ("startup", "liveness", "readiness")
-    }
+    probes = {name: container[f"{name}Probe"]["exec"]["command"] for name in ("startup", "liveness", "readiness")}
     for command in probes.values():
         assert command[:3] == ["python", "-m", "ingest"]
         worker_accepts(command[3:])
@@ -195,9 +188,7 @@ def test_its_probes_read_the_file_that_it_writes(everything: list[Manifest], wor
 
 
 @pytest.mark.parametrize("name", ["sss-ingest", "sss-ingest-gpu"])
-def test_the_pods_of_a_job_are_all_shards(
-    everything: list[Manifest], worker_accepts: Accepts, name: str
-) -> None:
+def test_the_pods_of_a_job_are_all_shards(everything: list[Manifest], worker_accepts: Accepts, name: str) -> None:
     spec = the(everything, "Job", name)["spec"]
     assert spec["completionMode"] == "Indexed"
     [container] = spec["template"]["spec"]["containers"]
@@ -249,9 +240,7 @@ def test_the_gpu_variant_asks_for_one_and_runs_there(everything: list[Manifest])
 @pytest.mark.skipif(
     "engine" not in {parameter.name for parameter in ingest.params}, reason="sss ingest has no --engine yet"
 )
-def test_ray_runs_sss_with_its_own_version(
-    everything: list[Manifest], sss_accepts: Accepts, deploy: Path
-) -> None:
+def test_ray_runs_sss_with_its_own_version(everything: list[Manifest], sss_accepts: Accepts, deploy: Path) -> None:
     spec = the(everything, "RayJob", "sss-ingest")["spec"]
     shell, option, script = shlex.split(spec["entrypoint"])
     assert (shell, option) == ("sh", "-c")
@@ -265,9 +254,7 @@ def test_ray_runs_sss_with_its_own_version(
     sss_accepts(run[2:])
     assert run[run.index("--engine") + 1] == "ray"
     text = (KUBERNETES / "ray" / "Dockerfile").read_text(encoding="utf-8")
-    assert re.findall(r"^FROM rayproject/ray:([\d.]+)-py3\d+$", text, re.M) == [
-        spec["rayClusterSpec"]["rayVersion"]
-    ]
+    assert re.findall(r"^FROM rayproject/ray:([\d.]+)-py3\d+$", text, re.M) == [spec["rayClusterSpec"]["rayVersion"]]
     project = tomllib.loads((deploy.parent / "pyproject.toml").read_text(encoding="utf-8"))
     copied = {name for line in re.findall(r"^COPY \S+ (.*)$", text, re.M) for name in line.split()[:-1]}
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
@@ -415,10 +402,7 @@ def test_workers_find_their_settings_store_and_key(everything: list[Manifest], t
         plain = {one["name"]: one["value"] for one in container["env"] if "value" in one}
         settings = load_settings(tmp_path, plain)
         address = parse_address(settings.store)
-        assert (address.host, settings.server.replicas) == (
-            "qdrant",
-            2,
-        )  # the release's name is the service's
+        assert (address.host, settings.server.replicas) == ("qdrant", 2)  # the release's name is the service's
         check_encryption(address, settings)
         with pytest.raises(UsageError, match="plain HTTP"):
             check_encryption(address, load_settings(tmp_path, {"SSS_STORE": settings.store}))
@@ -466,9 +450,7 @@ def restricted(pod: dict[str, Any], container: dict[str, Any]) -> bool:
     )
 
 
-def test_every_pod_is_as_confined_as_its_namespace_demands(
-    everything: list[Manifest], values: dict[str, Any]
-) -> None:
+def test_every_pod_is_as_confined_as_its_namespace_demands(everything: list[Manifest], values: dict[str, Any]) -> None:
     [namespace] = [one for one in everything if one["kind"] == "Namespace"]
     assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
     assert {one["metadata"]["namespace"] for one in everything if one is not namespace} == {
@@ -480,15 +462,8 @@ def test_every_pod_is_as_confined_as_its_namespace_demands(
         assert container["securityContext"]["readOnlyRootFilesystem"] is True
         assert mounted(pod, "tmp") == "/tmp"
         assert pod["spec"]["automountServiceAccountToken"] is False
-        assert (
-            {"cpu", "memory"}
-            <= set(container["resources"]["requests"])
-            <= set(container["resources"]["limits"])
-        )
-    chart = {
-        **values["podSecurityContext"],
-        "runAsNonRoot": values["containerSecurityContext"]["runAsNonRoot"],
-    }
+        assert {"cpu", "memory"} <= set(container["resources"]["requests"]) <= set(container["resources"]["limits"])
+    chart = {**values["podSecurityContext"], "runAsNonRoot": values["containerSecurityContext"]["runAsNonRoot"]}
     assert restricted({"securityContext": chart}, {"securityContext": values["containerSecurityContext"]})
     assert values["containerSecurityContext"]["readOnlyRootFilesystem"] is True
     assert values["updateVolumeFsOwnership"] is False  # its init container runs as root
@@ -505,9 +480,7 @@ def test_policies_let_through_what_is_needed_and_cover_every_pod(everything: lis
             port["port"]
             for rule in rules
             for peer in rule[side]
-            if "podSelector" in peer
-            and "namespaceSelector" not in peer
-            and matches(peer["podSelector"], labels)
+            if "podSelector" in peer and "namespaceSelector" not in peer and matches(peer["podSelector"], labels)
             for port in rule.get("ports", [])
         }
 
@@ -591,6 +564,4 @@ def test_the_walkthrough_names_what_exists(sss_accepts: Accepts, deploy: Path) -
                     assert (deploy.parent / words[words.index("-f") + 1]).is_file()
     assert count > 1
     for name in re.findall(r"`([\w/-]+\.(?:yaml|json|toml|md))`", text):
-        assert (KUBERNETES / name).exists() or (deploy / name).exists() or (deploy.parent / name).exists(), (
-            name
-        )
+        assert (KUBERNETES / name).exists() or (deploy / name).exists() or (deploy.parent / name).exists(), name

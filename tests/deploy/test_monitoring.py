@@ -125,9 +125,7 @@ def check_dashboard(dashboard: dict[str, Any], served: frozenset[str]) -> None:
             check_query(target["expr"], served)
 
 
-def test_the_dashboard_is_whole_and_asks_for_what_is_served(
-    dashboard: dict[str, Any], served: frozenset[str]
-) -> None:
+def test_the_dashboard_is_whole_and_asks_for_what_is_served(dashboard: dict[str, Any], served: frozenset[str]) -> None:
     check_dashboard(dashboard, served)
     text = json.dumps(dashboard)
     for subject in ("embedded_images", 'result=\\"failed\\"', "lag_files", "store_seconds"):
@@ -149,9 +147,7 @@ def test_the_dashboard_is_whole_and_asks_for_what_is_served(
         ('"x": 12,', '"x": 6,'),
     ],
 )
-def test_a_broken_dashboard_is_noticed(
-    dashboard: dict[str, Any], served: frozenset[str], good: str, bad: str
-) -> None:
+def test_a_broken_dashboard_is_noticed(dashboard: dict[str, Any], served: frozenset[str], good: str, bad: str) -> None:
     text = json.dumps(dashboard)
     assert good in text
     with pytest.raises((AssertionError, ValueError)):
@@ -165,21 +161,14 @@ def test_alerts_ask_for_what_is_served(rules: list[dict[str, Any]], served: froz
         assert rule["labels"]["severity"] in ("warning", "critical")
         assert rule["annotations"]["summary"]
     together = " ".join(rule["expr"] for rule in rules)
-    for subject in (
-        'result="failed"',
-        "sss_ingest_lag_files",
-        "sss_ingest_store_up == 0",
-        "count(qdrant_app_info)",
-    ):
+    for subject in ('result="failed"', "sss_ingest_lag_files", "sss_ingest_store_up == 0", "count(qdrant_app_info)"):
         assert subject in together
 
 
 @pytest.mark.parametrize(
     ("good", "bad"), [("sss_ingest_", "sss_"), ("[30m]", "[30 minutes]"), ("qdrant_app_info", "qdrant_up")]
 )
-def test_a_broken_alert_is_noticed(
-    rules: list[dict[str, Any]], served: frozenset[str], good: str, bad: str
-) -> None:
+def test_a_broken_alert_is_noticed(rules: list[dict[str, Any]], served: frozenset[str], good: str, bad: str) -> None:
     broken = copy.deepcopy([rule for rule in rules if good in rule["expr"]])
     assert broken
     for rule in broken:
@@ -208,10 +197,6 @@ def test_alerts_fire_in_trouble_and_only_then(tmp_path: Path) -> None:
     (tmp_path / "rules.yaml").write_text(yaml.safe_dump(alerts["spec"]))
     shutil.copy(Path(__file__).parent / "alerts.test.yaml", tmp_path)
     done = subprocess.run(
-        ["promtool", "test", "rules", "alerts.test.yaml"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
+        ["promtool", "test", "rules", "alerts.test.yaml"], cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stdout + done.stderr

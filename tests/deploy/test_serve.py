@@ -47,9 +47,7 @@ def test_it_reaches_the_store_and_the_images_as_the_worker_does(
     assert {"mem_limit", "cpus", "pids_limit"} <= set(serve)
 
 
-def test_its_image_has_what_it_imports_and_no_key_enters_the_build(
-    deploy: Path, serve: dict[str, Any]
-) -> None:
+def test_its_image_has_what_it_imports_and_no_key_enters_the_build(deploy: Path, serve: dict[str, Any]) -> None:
     assert serve["image"] == f"siamese-search:{__version__}"
     text = (deploy / "Dockerfile").read_text(encoding="utf-8")
     installs = [line for line in text.splitlines() if "pip install" in line]

@@ -68,10 +68,7 @@ def test_the_worker_takes_every_command(readme: str, sss_accepts: Accepts, worke
     for words in commands(readme):
         found = composed(words)
         if found and found[1] == "run":
-            options, arguments = (
-                found[2][: found[2].index("worker")],
-                found[2][found[2].index("worker") + 1 :],
-            )
+            options, arguments = (found[2][: found[2].index("worker")], found[2][found[2].index("worker") + 1 :])
             if "--entrypoint" in options:
                 assert options[options.index("--entrypoint") + 1] == "sss"
                 sss_accepts(arguments)
@@ -130,9 +127,7 @@ def test_the_volume_that_is_removed_is_the_dead_nodes(
     assert volume in {f"{stack['name']}_{name}" for name in stack["volumes"]}
 
 
-def test_settings_in_the_text_load_and_are_those_of_the_file(
-    deploy: Path, readme: str, tmp_path: Path
-) -> None:
+def test_settings_in_the_text_load_and_are_those_of_the_file(deploy: Path, readme: str, tmp_path: Path) -> None:
     shown = []
     for text in [*blocks(readme, "toml"), (deploy / "cluster.toml").read_text(encoding="utf-8")]:
         (tmp_path / "sss.toml").write_text(text)

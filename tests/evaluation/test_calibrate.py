@@ -47,9 +47,7 @@ def test_a_threshold_never_lets_more_through_than_was_asked_for(rate: float, see
     binned = np.floor(impostor * SCALE) / SCALE
     passed = (binned >= found.threshold(rate)).mean()
     assert passed <= rate * (1 + 1e-6)
-    assert passed >= rate / 10 ** (1 / 10) / 1.5 - 2 / len(
-        impostor
-    )  # and not many fewer: ten rates per decade
+    assert passed >= rate / 10 ** (1 / 10) / 1.5 - 2 / len(impostor)  # and not many fewer: ten rates per decade
 
 
 def test_the_rate_of_a_score_is_never_below_the_truth() -> None:
@@ -123,9 +121,7 @@ def test_a_bundle_keeps_its_calibration_and_its_fingerprint(tiny_bundle: Bundle,
         {"thresholds": [float("inf")], "false_match_rates": [0.1]}, {"genuine_pairs": None},
     ],
 )  # fmt: skip
-def test_a_damaged_calibration_is_named(
-    tiny_bundle: Bundle, tmp_path: Path, change: dict[str, object]
-) -> None:
+def test_a_damaged_calibration_is_named(tiny_bundle: Bundle, tmp_path: Path, change: dict[str, object]) -> None:
     shutil.copytree(tiny_bundle.path, tmp_path / "model")
     meta = json.loads((tmp_path / "model" / META_NAME).read_text())
     meta["calibration"] = {**calibrate(pairs_of(*normal(0))).to_json(), **change}

@@ -25,9 +25,7 @@ def test_rows_and_digests_are_those_of_the_images_that_can_be_read(make_images, 
     np.testing.assert_array_equal(alone.vectors[0], found.vectors[3])
 
 
-def test_a_fingerprint_knows_content_labels_and_sides_but_no_place_and_no_order(
-    make_images, embedder, tmp_path
-):
+def test_a_fingerprint_knows_content_labels_and_sides_but_no_place_and_no_order(make_images, embedder, tmp_path):
     records = make_images()
     report = evaluate(records, embedder)
     parts = [("gallery", r, hashlib.sha256(r.path.read_bytes()).digest()) for r in records]

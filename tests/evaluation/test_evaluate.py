@@ -129,9 +129,7 @@ def test_nothing_but_corrupt_images(make_images, embedder, memory_gallery):
 def test_single_camera_data_fails_before_anything_is_embedded(make_images, memory_gallery):
     records = make_images(cameras=("1",))
     blind = SimpleNamespace(fingerprint="colour-blocks", dim=32, input_size=(32, 16), embed=None)
-    with pytest.raises(
-        DataError, match="every query lost its matches to the same-camera rule: use --no-cameras"
-    ):
+    with pytest.raises(DataError, match="every query lost its matches to the same-camera rule: use --no-cameras"):
         evaluate(records, blind, memory_gallery())
 
 
@@ -169,9 +167,7 @@ def test_a_depth_cuts_the_ranking_and_is_labelled(make_images, embedder, memory_
 @pytest.mark.parametrize("separate", [False, True])
 def test_reranked_figures_stand_beside_those_of_the_database(make_images, embedder, memory_gallery, separate):
     records = make_images(["1", "2", "3", "4", "0000", "-1"], ("1", "2", "3"), each=2, noise=500)
-    asked = (
-        make_images(["1", "2", "3", "4"], ("3",), noise=500, folder="queries", seed=5) if separate else None
-    )
+    asked = make_images(["1", "2", "3", "4"], ("3",), noise=500, folder="queries", seed=5) if separate else None
     how = KReciprocal(4, 2)
     plain = evaluate(records, embedder, memory_gallery(), queries=asked)
     report = evaluate(records, embedder, memory_gallery(), queries=asked, rerank=how, depth=40)
@@ -198,11 +194,7 @@ def test_reranked_figures_stand_beside_those_of_the_database(make_images, embedd
     assert (report.mAP, report.rank1, report.ann_recall) == (plain.mAP, plain.rank1, plain.ann_recall)
     assert report.verification == plain.verification
     shape = report.to_json()
-    assert {key: shape["reranked"][key] for key in ("k1", "k2", "lambda")} == {
-        "k1": 4,
-        "k2": 2,
-        "lambda": 0.3,
-    }
+    assert {key: shape["reranked"][key] for key in ("k1", "k2", "lambda")} == {"k1": 4, "k2": 2, "lambda": 0.3}
     assert "k1 4, k2 2, lambda 0.3" in report.notes()[-1]
     assert "not from the database" in report.notes()[-1]
     assert plain.to_json()["reranked"] is None
@@ -253,9 +245,7 @@ def test_fetching_in_steps_gives_the_figures_of_full_rankings(
     monkeypatch.setattr("siamese_search.evaluation.through_gallery._FIRST_FETCH", 2)
     monkeypatch.setattr("siamese_search.evaluation.through_gallery.GROWTH", 2)
     # A forecast that is always too short, as with an index that loses points.
-    monkeypatch.setattr(
-        "siamese_search.evaluation.through_gallery._depths", lambda _, rows, __: np.zeros(len(rows))
-    )
+    monkeypatch.setattr("siamese_search.evaluation.through_gallery._depths", lambda _, rows, __: np.zeros(len(rows)))
     gallery = memory_gallery()
     steps = evaluate(records, embedder, gallery)
     assert [k for _, k in gallery.asked][:4] == [2, 4, 8, 16]
@@ -267,9 +257,7 @@ def test_fetching_in_steps_gives_the_figures_of_full_rankings(
     assert steps.ann_recall == whole.ann_recall == 1.0
 
 
-def test_no_query_is_asked_twice_where_the_database_is_exact(
-    make_images, embedder, memory_gallery, monkeypatch
-):
+def test_no_query_is_asked_twice_where_the_database_is_exact(make_images, embedder, memory_gallery, monkeypatch):
     records = make_images(["1", "2", "3", "0000", "-1", "4", "5"], ("1", "2", "3"), each=2, noise=500)
     monkeypatch.setattr("siamese_search.evaluation.through_gallery._FIRST_FETCH", 1)
     gallery = memory_gallery()
@@ -280,9 +268,7 @@ def test_no_query_is_asked_twice_where_the_database_is_exact(
 
 def test_progress_covers_both_stages(make_images, embedder, memory_gallery):
     seen = []
-    evaluate(
-        make_images(), embedder, memory_gallery(), batch_size=5, progress=lambda *step: seen.append(step)
-    )
+    evaluate(make_images(), embedder, memory_gallery(), batch_size=5, progress=lambda *step: seen.append(step))
     assert seen == [("embed", 5, 12), ("embed", 10, 12), ("embed", 12, 12), ("rank", 12, 12)]
 
 
@@ -328,9 +314,7 @@ def test_copies_of_an_image_are_no_right_answers(make_images, embedder, tmp_path
     assert "6 queries have a copy (the same bytes) among the others, left out" in " ".join(without.notes())
     counted = evaluate([*records, *copies], embedder, copies=True)
     assert (counted.ranking.gallery, counted.plan.excluded.copied, counted.plan.excluded.copies) == (9, 6, 0)
-    assert "6 queries have a copy (the same bytes) among the others, which counts" in " ".join(
-        counted.notes()
-    )
+    assert "6 queries have a copy (the same bytes) among the others, which counts" in " ".join(counted.notes())
     # As queries of their own: what they are copies of leaves their ranking, and no other's.
     asked = evaluate(records, embedder, queries=copies)
     assert (asked.plan.excluded.copied, asked.plan.excluded.copies, asked.plan.excluded.itself) == (3, 0, 3)

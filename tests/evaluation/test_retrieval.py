@@ -9,11 +9,7 @@ import pytest
 
 from siamese_search.datasets import records
 from siamese_search.evaluation.protocol import DISTRACTOR, JUNK, Labels
-from siamese_search.evaluation.retrieval import (
-    metrics_from_hit_ranks,
-    metrics_from_scores,
-    retrieval_metrics,
-)
+from siamese_search.evaluation.retrieval import metrics_from_hit_ranks, metrics_from_scores, retrieval_metrics
 
 
 def metrics_from_ranked_hits(hits, positives=None):
@@ -52,15 +48,7 @@ def oracle(queries, gallery, query_ids, gallery_ids, query_cameras, gallery_came
                 trapezoids.append((before + precision) / 2)
                 last = rank
             before = precision
-        figures.append(
-            (
-                sum(precisions) / found,
-                sum(trapezoids) / found,
-                found / last,
-                hits.index(True) + 1,
-                found,
-            )
-        )
+        figures.append((sum(precisions) / found, sum(trapezoids) / found, found / last, hits.index(True) + 1, found))
     return figures
 
 
@@ -146,9 +134,7 @@ def test_oracle_agrees_on_random_cases(seed):
         np.testing.assert_allclose([result.mAP, result.mAP_trapezoid, result.mINP], means, rtol=1e-12)
         curve = [np.mean([figures[3] <= k for figures in known]) for k in range(1, 51)]
         np.testing.assert_allclose(result.cmc_curve(50), curve)
-        np.testing.assert_allclose(
-            [result.rank1, result.rank5, result.rank10], [curve[0], curve[4], curve[9]]
-        )
+        np.testing.assert_allclose([result.rank1, result.rank5, result.rank10], [curve[0], curve[4], curve[9]])
     assert valid > 50  # otherwise the cases tested nothing
 
 
@@ -256,12 +242,7 @@ def test_memory_is_bounded_by_the_chunk():
 )
 def test_what_cannot_be_measured_is_refused(change, message):
     ones = np.ones((2, 3))
-    sound = {
-        "query_embeddings": ones,
-        "gallery_embeddings": ones,
-        "query_ids": ["1", "2"],
-        "gallery_ids": ["1", "2"],
-    }
+    sound = {"query_embeddings": ones, "gallery_embeddings": ones, "query_ids": ["1", "2"], "gallery_ids": ["1", "2"]}
     with pytest.raises(ValueError, match=message):
         measured({**sound, **change})
 
@@ -276,10 +257,7 @@ def test_reserved_identities_have_codes_of_their_own():
     labels = Labels.of(
         ["a", records.JUNK_IDENTITY], [records.DISTRACTOR_IDENTITY, "b", "a"], [None, "1"], ["1", None, "2"]
     )
-    assert (labels.query_identity.tolist(), labels.gallery_identity.tolist()) == (
-        [0, JUNK],
-        [DISTRACTOR, 1, 0],
-    )
+    assert (labels.query_identity.tolist(), labels.gallery_identity.tolist()) == ([0, JUNK], [DISTRACTOR, 1, 0])
     assert (labels.query_camera.tolist(), labels.gallery_camera.tolist()) == ([-1, 0], [0, -1, 1])
     assert [labels.members(query).tolist() for query in (0, 1)] == [[2], []]
     assert labels.matches(0) == 1
@@ -301,6 +279,4 @@ def test_scores_that_are_there_give_the_figures_of_their_embeddings():
 @pytest.mark.parametrize("shapes", [[(2, 4)], [(2, 4), (2, 4)], [(3, 5)]])
 def test_scores_that_do_not_fit_are_refused(shapes):
     with pytest.raises(ValueError, match="scores"):
-        metrics_from_scores(
-            [np.zeros(shape, np.float32) for shape in shapes], Labels.of(list("abc"), list("abcd"))
-        )
+        metrics_from_scores([np.zeros(shape, np.float32) for shape in shapes], Labels.of(list("abc"), list("abcd")))

@@ -12,24 +12,12 @@ import pytest
 from siamese_search.datasets.layouts import Dataset
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError, UsageError
-from siamese_search.evaluation.subject import (
-    Subject,
-    choose_subject,
-    newest_bundle,
-    seen_warning,
-    select_identities,
-)
+from siamese_search.evaluation.subject import Subject, choose_subject, newest_bundle, seen_warning, select_identities
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 
 
 def copy_run(
-    bundle: Bundle,
-    out: Path,
-    *,
-    when: int,
-    heldout: list[str] | None = None,
-    data: str = "",
-    layout: str = "auto",
+    bundle: Bundle, out: Path, *, when: int, heldout: list[str] | None = None, data: str = "", layout: str = "auto"
 ) -> Path:
     """A finished run in ``out``: the bundle, its held-out identities, and where it learned from."""
     shutil.copytree(bundle.path, out)
@@ -84,9 +72,7 @@ def trained(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
 
 def test_on_the_training_data_only_what_was_held_out(trained: Bundle, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
-    chosen, reason = select_identities(
-        Subject(trained, photos, photos), dataset(photos, "a", "b", "c"), None, None
-    )
+    chosen, reason = select_identities(Subject(trained, photos, photos), dataset(photos, "a", "b", "c"), None, None)
     assert chosen == {"b", "c", "-1", "0000"}
     assert reason == "the 2 identities that training held out"
 
@@ -138,9 +124,7 @@ def of_two(tiny_bundle: Bundle, tmp_path: Path) -> Path:
     meta["training"] = {"sources": [{"name": "photos"}, {"name": "faces"}]}
     (run / META_NAME).write_text(json.dumps(meta))
     places = [str(tmp_path / name) for name in ("photos", "faces")]
-    (run / "run.json").write_text(
-        json.dumps({"data": places, "sources": ["photos", "faces"], "layout": "auto"})
-    )
+    (run / "run.json").write_text(json.dumps({"data": places, "sources": ["photos", "faces"], "layout": "auto"}))
     return run
 
 
@@ -163,9 +147,7 @@ def test_without_data_all_that_a_run_over_several_learned_from(of_two: Path, tmp
     }  # fmt: skip
 
 
-def test_a_bundle_over_several_without_its_run_knows_each_by_the_identities(
-    of_two: Path, tmp_path: Path
-) -> None:
+def test_a_bundle_over_several_without_its_run_knows_each_by_the_identities(of_two: Path, tmp_path: Path) -> None:
     (of_two / "run.json").unlink()
     bundle = load_bundle(of_two)
 

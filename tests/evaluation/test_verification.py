@@ -38,12 +38,8 @@ def from_scores(genuine, impostor) -> PairScores:
 
 
 def random_labels(rng, count):
-    ids = [
-        str(x) for x in rng.choice(["-1", "0000", "1", "2", "3"], size=count, p=[0.1, 0.15, 0.25, 0.25, 0.25])
-    ]
-    cameras = (
-        None if rng.random() < 0.3 else [None if c == 0 else str(c) for c in rng.integers(0, 4, size=count)]
-    )
+    ids = [str(x) for x in rng.choice(["-1", "0000", "1", "2", "3"], size=count, p=[0.1, 0.15, 0.25, 0.25, 0.25])]
+    cameras = None if rng.random() < 0.3 else [None if c == 0 else str(c) for c in rng.integers(0, 4, size=count)]
     return ids, cameras
 
 
@@ -95,9 +91,7 @@ def test_auc_and_roc_agree_with_scikit_learn(seed):
     assert scores.eer() == pytest.approx(far[crossing], abs=2e-3)
     thinned = scores.roc(points=300)
     assert thinned.threshold.size < 400
-    np.testing.assert_allclose(
-        thinned.true_accept_rate, np.interp(thinned.false_accept_rate, far, tar), atol=0.02
-    )
+    np.testing.assert_allclose(thinned.true_accept_rate, np.interp(thinned.false_accept_rate, far, tar), atol=0.02)
 
 
 def test_eer_by_hand():
@@ -160,10 +154,7 @@ def test_two_sets_pair_up_across_only():
     cameras = cameras or ["1"] * 20 + ["2"] * 20
     left, right = slice(0, 15), slice(15, 40)
     crossing = cross_pair_scores(
-        vectors[left],
-        vectors[right],
-        Labels.of(ids[left], ids[right], cameras[left], cameras[right]),
-        block=70,
+        vectors[left], vectors[right], Labels.of(ids[left], ids[right], cameras[left], cameras[right]), block=70
     )
     whole = pair_scores(vectors, Labels.within(ids, cameras))
     within = pair_scores(vectors[left], Labels.within(ids[left], cameras[left])) + pair_scores(

@@ -54,9 +54,7 @@ def make_payloads(n: int) -> list[dict]:
 
 def brute_force(query, ids, vectors, payloads, k, where=()):
     """[(id, score)] by score descending, id ascending, over the points that meet the conditions."""
-    scored = [
-        (i, float(np.dot(query, v))) for i, v, p in zip(ids, vectors, payloads) if matches_all(p, where)
-    ]
+    scored = [(i, float(np.dot(query, v))) for i, v, p in zip(ids, vectors, payloads) if matches_all(p, where)]
     return sorted(scored, key=lambda one: (-one[1], one[0]))[:k]
 
 
@@ -95,9 +93,7 @@ class GalleryContract:
                 assert point is not None
                 assert point.id == ids[i]
                 assert point.payload == {**payloads[i], "crc": vector_crc(vectors[i])}
-                assert {k: type(v) for k, v in payloads[i].items()} == {
-                    k: type(point.payload[k]) for k in payloads[i]
-                }
+                assert {k: type(v) for k, v in payloads[i].items()} == {k: type(point.payload[k]) for k in payloads[i]}
                 assert point.vector is not None
                 assert point.vector.dtype == np.float32
                 assert point.vector.tobytes() == vectors[i].tobytes()  # to the bit

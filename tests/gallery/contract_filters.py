@@ -49,19 +49,13 @@ class FilterContract:
             assert [p.id for p in gallery.scroll(where)] == sorted(wanted)
             query = unit(np.random.default_rng(8), 1)[0]
             hits = gallery.query(query, 12, where)
-            assert [h.id for h in hits] == [
-                i for i, _ in brute_force(query, ids, vectors, payloads, 12, where)
-            ]
+            assert [h.id for h in hits] == [i for i, _ in brute_force(query, ids, vectors, payloads, 12, where)]
 
-    @pytest.mark.parametrize(
-        "edge", [2**53, -(2**53), 2**60, -(2**60), 123456789012345675, 2**63 - 1, -(2**63)]
-    )
+    @pytest.mark.parametrize("edge", [2**53, -(2**53), 2**60, -(2**60), 123456789012345675, 2**63 - 1, -(2**63)])
     def test_whole_numbers_beyond_float64(self, open_engine: OpenEngine, edge: int):
         """Exact up to the ends of 64 bits, on either side of every border at which float64 rounds."""
         near = (0, 1, 2, 3, 511, 512, 513, 1024, 1025, 2048)
-        track = sorted(
-            {min(2**63 - 1, max(-(2**63), edge + sign * n)) for n in near for sign in (1, -1)} | {0}
-        )
+        track = sorted({min(2**63 - 1, max(-(2**63), edge + sign * n)) for n in near for sign in (1, -1)} | {0})
         payloads = [{"track": value} for value in track]
         with open_engine(MODEL) as gallery:
             ids = make_ids(len(track))
@@ -81,11 +75,7 @@ class FilterContract:
 
     @pytest.mark.parametrize(
         ("odd", "good", "kind"),
-        [
-            ("n/a", [20, 21, 2**60 + 1], "int"),
-            ("?", [0.5, 3, 2.0], "float"),
-            ("-", [True, False, True], "bool"),
-        ],
+        [("n/a", [20, 21, 2**60 + 1], "int"), ("?", [0.5, 3, 2.0], "float"), ("-", [True, False, True], "bool")],
     )
     def test_text_becomes_numbers_again_once_the_odd_value_has_gone(
         self, open_engine: OpenEngine, odd: str, good: list, kind: str
@@ -101,10 +91,7 @@ class FilterContract:
             assert gallery.fields()["age"] == kind
             assert [p.payload["age"] for p in gallery.retrieve(ids) if p] == [*good, good[0]]
             assert (
-                gallery.count(
-                    [Condition("age", "=", (type(gallery.retrieve(ids)[0].payload["age"])(good[0]),))]
-                )
-                >= 2
+                gallery.count([Condition("age", "=", (type(gallery.retrieve(ids)[0].payload["age"])(good[0]),))]) >= 2
             )
         with open_engine(MODEL, mode="w") as gallery:
             assert gallery.fields()["age"] == kind
@@ -112,13 +99,7 @@ class FilterContract:
             assert gallery.fields()["age"] == "str"
 
     def test_times_in_order(self, open_engine: OpenEngine, caplog: pytest.LogCaptureFixture):
-        times = [
-            "2024-05-01T10:00:00+02:00",
-            "2024-05-01T08:30:00Z",
-            "2024-05-01T07:59:59",
-            "2024-05-02",
-            "soon",
-        ]
+        times = ["2024-05-01T10:00:00+02:00", "2024-05-01T08:30:00Z", "2024-05-01T07:59:59", "2024-05-02", "soon"]
         with open_engine(MODEL) as gallery:
             payloads = [{"time": time, "day": "13/04/2024"} for time in times]
             gallery.upsert(make_ids(5), unit(np.random.default_rng(0), 5), payloads)
@@ -207,9 +188,7 @@ class FilterContract:
         ],
     )
     @pytest.mark.parametrize("together", [True, False])
-    def test_mixed_types_widen_the_field(
-        self, open_engine: OpenEngine, first, second, kind, stored, together
-    ):
+    def test_mixed_types_widen_the_field(self, open_engine: OpenEngine, first, second, kind, stored, together):
         with open_engine(MODEL) as gallery:
             ids, rows = make_ids(2), unit(np.random.default_rng(0), 2)
             payloads = [{"field": first, "other": 1}, {"field": second}]
@@ -227,9 +206,7 @@ class FilterContract:
             assert gallery.facet("field") == dict.fromkeys(stored, 1)
             assert [p.payload.get("other") for p in gallery.retrieve(ids) if p is not None] == [1, None]
 
-    @pytest.mark.parametrize(
-        "value", [[1], {"a": 1}, b"x", float("nan"), float("inf"), 2**63, "\udcff", object(), 1j]
-    )
+    @pytest.mark.parametrize("value", [[1], {"a": 1}, b"x", float("nan"), float("inf"), 2**63, "\udcff", object(), 1j])
     def test_payload_values_that_cannot_be_stored(self, open_engine: OpenEngine, value):
         with open_engine(MODEL) as gallery:
             with pytest.raises(ValueError, match=r"row 1.*field"):
@@ -270,12 +247,8 @@ class FilterContract:
             gallery.upsert(ids, unit(np.random.default_rng(0), 2), [{name: "x"}, {"a": "x"}])
             assert gallery.count([Condition(name, "=", ("x",))]) == 1
             assert gallery.facet(name) == {"x": 1}
-            assert [p.payload for p in gallery.scroll([Condition(name, "present")], fields=[name])] == [
-                {name: "x"}
-            ]
-            assert [p.payload for p in gallery.scroll([Condition(name, "absent")], fields=["a"])] == [
-                {"a": "x"}
-            ]
+            assert [p.payload for p in gallery.scroll([Condition(name, "present")], fields=[name])] == [{name: "x"}]
+            assert [p.payload for p in gallery.scroll([Condition(name, "absent")], fields=["a"])] == [{"a": "x"}]
 
     @pytest.mark.parametrize("name", ["", 'a"b', "a\\b", "a\nb"])
     def test_field_names_that_cannot_be(self, open_engine: OpenEngine, name: str):

@@ -33,11 +33,7 @@ class PayloadContract:
             ids, vectors, payloads = fill(gallery)
             gallery.set_payload(
                 ids[:3],
-                [
-                    {"identity": "ann"},
-                    {"identity": None, "weather": "rain"},
-                    {"identity": "ann", "night": True},
-                ],
+                [{"identity": "ann"}, {"identity": None, "weather": "rain"}, {"identity": "ann", "night": True}],
             )
             gallery.flush()
         with open_engine(MODEL, mode="r") as gallery:
@@ -75,11 +71,7 @@ class PayloadContract:
             assert gallery.fields()["size"] == "float"
             assert [p.payload["size"] for p in gallery.retrieve(ids) if p] == [2.5, 10.0, 20.0, 30.0]
             gallery.set_payload([ids[1]], [{"night": "yes"}])
-            assert [p.payload.get("night") for p in gallery.retrieve(ids) if p][1:] == [
-                "yes",
-                "false",
-                "false",
-            ]
+            assert [p.payload.get("night") for p in gallery.retrieve(ids) if p][1:] == ["yes", "false", "false"]
 
     def test_what_cannot_be_stored_is_refused(self, open_engine: OpenEngine):
         with open_engine(MODEL) as gallery:
@@ -111,6 +103,4 @@ class PayloadContract:
                 point.payload.pop("crc")
                 wanted = {name: value for name, value in payload.items() if value is not None}
                 assert point.payload == wanted
-                assert {k: type(v) for k, v in point.payload.items()} == {
-                    k: type(v) for k, v in wanted.items()
-                }
+                assert {k: type(v) for k, v in point.payload.items()} == {k: type(v) for k, v in wanted.items()}

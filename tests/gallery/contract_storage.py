@@ -29,9 +29,7 @@ class StorageContract:
     """Subclass it in a test module that provides ``open_engine``."""
 
     @every_storage
-    def test_the_storage_is_remembered_and_reopened_without_a_word(
-        self, open_engine: OpenEngine, storage: Storage
-    ):
+    def test_the_storage_is_remembered_and_reopened_without_a_word(self, open_engine: OpenEngine, storage: Storage):
         with open_engine(MODEL, storage=storage) as gallery:
             assert gallery.storage == gallery.info().storage == storage
         with open_engine(MODEL, mode="r") as gallery:
@@ -41,9 +39,7 @@ class StorageContract:
             assert gallery.storage == storage
 
     @every_storage
-    def test_what_is_read_back_is_the_rounding_and_has_its_checksum(
-        self, open_engine: OpenEngine, storage: Storage
-    ):
+    def test_what_is_read_back_is_the_rounding_and_has_its_checksum(self, open_engine: OpenEngine, storage: Storage):
         with open_engine(MODEL, storage=storage) as gallery:
             ids, vectors, _ = fill(gallery)
             rounded = storage.rounded(vectors)

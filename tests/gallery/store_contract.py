@@ -76,14 +76,7 @@ class StoreContract:
     def test_an_empty_store_has_no_galleries(self, open_place: OpenPlace):
         with open_place() as store:
             assert store.names() == []
-            for ask in (
-                store.open,
-                store.generations,
-                store.publish,
-                store.rollback,
-                store.drop_old,
-                store.drop,
-            ):
+            for ask in (store.open, store.generations, store.publish, store.rollback, store.drop_old, store.drop):
                 with pytest.raises(GalleryNotFoundError) as caught:
                     ask("default")
                 assert "\n" not in str(caught.value)
@@ -106,14 +99,7 @@ class StoreContract:
     @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a b", ".hidden", "x" * 65, "a\n", "ä"])
     def test_names_that_cannot_be(self, open_place: OpenPlace, name: str):
         with open_place() as store:
-            for ask in (
-                store.open,
-                store.generations,
-                store.publish,
-                store.rollback,
-                store.drop_old,
-                store.drop,
-            ):
+            for ask in (store.open, store.generations, store.publish, store.rollback, store.drop_old, store.drop):
                 with pytest.raises(UsageError):
                     ask(name)
             with pytest.raises(UsageError):

@@ -16,8 +16,6 @@ class TestEmbedded(GalleryContract, FilterContract, PayloadContract, StorageCont
     @pytest.fixture
     def open_engine(self, scratch):
         def open_(model, mode="w", storage=None):
-            return open_gallery(
-                scratch / "store", model=model, create=mode == "w", mode=mode, storage=storage
-            )
+            return open_gallery(scratch / "store", model=model, create=mode == "w", mode=mode, storage=storage)
 
         return open_

@@ -21,15 +21,7 @@ from siamese_search.settings import ServerSettings, Settings
 URL = os.environ.get("QDRANT_URL", "")
 POINTS, DIM, QUERIES = 20_000, 256, 200
 MODEL = ModelRef("c" * 64, DIM)
-FILTERS = (
-    "detection=1",
-    "sequence!=1,2",
-    "camera=3,4,5",
-    "camera!=1",
-    "camera=1",
-    "detection>=2",
-    "detection=0",
-)
+FILTERS = ("detection=1", "sequence!=1,2", "camera=3,4,5", "camera!=1", "camera=1", "detection>=2", "detection=0")
 
 
 def population():
@@ -65,8 +57,7 @@ def server(_path):
 
 
 @pytest.mark.parametrize(
-    "engine",
-    [embedded, pytest.param(server, marks=pytest.mark.skipif(not URL, reason="QDRANT_URL names no server"))],
+    "engine", [embedded, pytest.param(server, marks=pytest.mark.skipif(not URL, reason="QDRANT_URL names no server"))]
 )
 def test_recall_under_filters(engine, tmp_path):
     vectors, payloads = population()

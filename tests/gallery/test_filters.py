@@ -13,13 +13,7 @@ from hypothesis import strategies as st
 from siamese_search.errors import FilterError
 from siamese_search.gallery import open_gallery
 from siamese_search.gallery.contract import ModelRef
-from siamese_search.gallery.filters import (
-    Condition,
-    RawCondition,
-    bind,
-    check,
-    parse_where,
-)
+from siamese_search.gallery.filters import Condition, RawCondition, bind, check, parse_where
 
 FIELDS = {"camera": "str", "size": "int", "sharpness": "float", "night": "bool"}
 
@@ -238,9 +232,7 @@ def test_the_engine_answers_as_the_reference(shared_gallery, stored, asked):
 def shared_gallery(tmp_path_factory):
     """A gallery that knows every field, so that any condition may be asked whatever is stored."""
     model = ModelRef("f" * 64, 4)
-    with open_gallery(
-        tmp_path_factory.mktemp("filters") / "store", model=model, create=True, mode="w"
-    ) as gallery:
+    with open_gallery(tmp_path_factory.mktemp("filters") / "store", model=model, create=True, mode="w") as gallery:
         every = {"camera": "x", "size": 1, "sharpness": 0.5, "night": True}
         gallery.upsert(["00000000-0000-0000-0000-ffffffffffff"], np.eye(1, 4, dtype=np.float32), [every])
         yield gallery

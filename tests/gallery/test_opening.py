@@ -10,12 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from siamese_search.errors import (
-    GalleryNotFoundError,
-    ModelMismatchError,
-    StoreError,
-    UsageError,
-)
+from siamese_search.errors import GalleryNotFoundError, ModelMismatchError, StoreError, UsageError
 from siamese_search.gallery import open_gallery, open_store
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.edge import layout
@@ -166,10 +161,7 @@ def test_a_store_without_write_permission(store: Path):
         ('{"format": 1, "name": "x", "model": {"fingerprint": "f", "dim": -1}}', "damaged"),
         ('{"format": 1, "name": "x", "model": {"fingerprint": 3, "dim": 4}}', "damaged"),
         ('{"format": 1, "name": "x", "model": {"fingerprint": "f", "dim": 4}, "storage": 1}', "damaged"),
-        (
-            '{"format": 1, "name": "x", "model": {"fingerprint": "f", "dim": 4}, "storage": {"vectors": "x"}}',
-            "damaged",
-        ),
+        ('{"format": 1, "name": "x", "model": {"fingerprint": "f", "dim": 4}, "storage": {"vectors": "x"}}', "damaged"),
         ('{"format": 3, "what": "ever"}', "later release.*upgrade"),
     ],
 )
@@ -226,9 +218,7 @@ def test_two_creators_get_one_gallery(scratch: Path):
 
 
 def test_gallery_json_says_what_the_design_says(store: Path):
-    document = json.loads(
-        (layout.current_generation(store / "galleries" / "default") / "gallery.json").read_text()
-    )
+    document = json.loads((layout.current_generation(store / "galleries" / "default") / "gallery.json").read_text())
     assert document == {
         "format": 1,
         "name": "default",
@@ -249,9 +239,7 @@ def test_a_gallery_from_before_there_was_a_choice_opens(store: Path):
 
 def test_a_release_that_knows_no_float16_refuses_such_a_gallery(tmp_path: Path):
     """It would write checksums of vectors that are not stored so."""
-    with open_gallery(
-        tmp_path / "s", model=MODEL, create=True, mode="w", storage=Storage("float16")
-    ) as gallery:
+    with open_gallery(tmp_path / "s", model=MODEL, create=True, mode="w", storage=Storage("float16")) as gallery:
         gallery.flush()
     path = layout.current_generation(tmp_path / "s" / "galleries" / "default") / "gallery.json"
     assert json.loads(path.read_text())["format"] == 2

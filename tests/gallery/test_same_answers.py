@@ -58,9 +58,7 @@ VALUES = {
 @st.composite
 def conditions(draw):
     name = draw(st.sampled_from(sorted(VALUES)))
-    operators = ["=", "!=", "present", "absent"] + (
-        ["<", "<=", ">", ">="] if name in ("size", "sharp") else []
-    )
+    operators = ["=", "!=", "present", "absent"] + (["<", "<=", ">", ">="] if name in ("size", "sharp") else [])
     operator = draw(st.sampled_from(operators))
     if operator in ("present", "absent"):
         return Condition(name, operator)
@@ -99,9 +97,7 @@ FAST = settings(max_examples=40, deadline=None, suppress_health_check=[HealthChe
 
 
 @FAST
-@given(
-    where=st.lists(conditions(), max_size=3), seed=st.integers(0, 50), k=st.sampled_from([1, 2, 5, 30, 500])
-)
+@given(where=st.lists(conditions(), max_size=3), seed=st.integers(0, 50), k=st.sampled_from([1, 2, 5, 30, 500]))
 def test_search(engines, data, where, seed, k):
     ids, rows, payloads = data
     # Half of the queries are stored vectors: their ties stand at the very first place.
@@ -133,9 +129,7 @@ def test_scroll_and_count(engines, data, where, batch):
 
 
 @FAST
-@given(
-    where=st.lists(conditions(), max_size=2), field=st.sampled_from(sorted(VALUES)), limit=st.integers(1, 12)
-)
+@given(where=st.lists(conditions(), max_size=2), field=st.sampled_from(sorted(VALUES)), limit=st.integers(1, 12))
 def test_facet(engines, data, where, field, limit):
     _, _, payloads = data
     counts: dict = {}

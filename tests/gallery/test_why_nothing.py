@@ -18,13 +18,7 @@ from siamese_search.gallery.times import bind_to
 def told(scratch):
     """Six points of cameras 1, 2 and 10 in rooms, whose frames are 0 to 5."""
     payloads = [
-        {
-            "camera": camera,
-            "room": room,
-            "frame": frame,
-            "size": frame,
-            **({"late": True} if frame > 4 else {}),
-        }
+        {"camera": camera, "room": room, "frame": frame, "size": frame, **({"late": True} if frame > 4 else {})}
         for frame, (camera, room) in enumerate([("1", "a"), ("2", "a"), ("10", "b")] * 2)
     ]
     vectors = np.eye(6, 8, dtype=np.float32)

@@ -17,18 +17,10 @@ import grpc
 from qdrant_client import grpc as pb
 from qdrant_client import models
 from qdrant_client.conversions.conversion import GrpcToRest, RestToGrpc, grpc_to_payload
-from qdrant_client.grpc import (
-    collections_service_pb2_grpc,
-    points_service_pb2_grpc,
-    qdrant_pb2_grpc,
-)
+from qdrant_client.grpc import collections_service_pb2_grpc, points_service_pb2_grpc, qdrant_pb2_grpc
 from qdrant_client.http.exceptions import UnexpectedResponse
 
-_CODES = {
-    400: grpc.StatusCode.INVALID_ARGUMENT,
-    404: grpc.StatusCode.NOT_FOUND,
-    409: grpc.StatusCode.ALREADY_EXISTS,
-}
+_CODES = {400: grpc.StatusCode.INVALID_ARGUMENT, 404: grpc.StatusCode.NOT_FOUND, 409: grpc.StatusCode.ALREADY_EXISTS}
 _INDEXES = {0: "keyword", 1: "integer", 2: "float", 5: "bool"}
 
 
@@ -138,9 +130,7 @@ def _over_rest(server, method, path, body):
             return {"peer_id": server.peer, "shard_count": 1, **shards}
         case "PUT", ["collections", _]:
             wanted = models.CreateCollection.model_validate(body)
-            return client.create_collection(
-                name, vectors_config=wanted.vectors, metadata=body.get("metadata")
-            )
+            return client.create_collection(name, vectors_config=wanted.vectors, metadata=body.get("metadata"))
         case "PATCH", ["collections", _]:
             return client.update_collection(name, metadata=body.get("metadata"))
         case "DELETE", ["collections", _]:
@@ -161,9 +151,7 @@ def _filter(request, name="filter"):
 
 
 def _done():
-    return pb.PointsOperationResponse(
-        result=pb.UpdateResult(operation_id=0, status=pb.UpdateStatus.Completed)
-    )
+    return pb.PointsOperationResponse(result=pb.UpdateResult(operation_id=0, status=pb.UpdateStatus.Completed))
 
 
 def _scored(point):
@@ -190,9 +178,7 @@ class _Points(points_service_pb2_grpc.PointsServicer):
 
     def UpdateBatch(self, request, context):  # noqa: N802
         operations = [GrpcToRest.convert_points_update_operation(one) for one in request.operations]
-        self.server.answer(
-            context, "UpdateBatch", lambda c: c.batch_update_points(request.collection_name, operations)
-        )
+        self.server.answer(context, "UpdateBatch", lambda c: c.batch_update_points(request.collection_name, operations))
         result = pb.UpdateResult(operation_id=0, status=pb.UpdateStatus.Completed)
         return pb.UpdateBatchResponse(result=[result] * len(operations))
 
@@ -207,9 +193,7 @@ class _Points(points_service_pb2_grpc.PointsServicer):
 
     def DeleteFieldIndex(self, request, context):  # noqa: N802
         self.server.answer(
-            context,
-            "DeleteFieldIndex",
-            lambda c: c.delete_payload_index(request.collection_name, request.field_name),
+            context, "DeleteFieldIndex", lambda c: c.delete_payload_index(request.collection_name, request.field_name)
         )
         return _done()
 
@@ -255,9 +239,7 @@ class _Points(points_service_pb2_grpc.PointsServicer):
         found = self.server.answer(
             context,
             "Facet",
-            lambda c: c.facet(
-                request.collection_name, request.key, facet_filter=_filter(request), limit=request.limit
-            ),
+            lambda c: c.facet(request.collection_name, request.key, facet_filter=_filter(request), limit=request.limit),
         )
         return pb.FacetResponse(hits=[RestToGrpc.convert_facet_value_hit(one) for one in found.hits])
 
@@ -276,9 +258,7 @@ class _Collections(collections_service_pb2_grpc.CollectionsServicer):
         self.server = server
 
     def Get(self, request, context):  # noqa: N802
-        info = self.server.answer(
-            context, "GetCollection", lambda c: c.get_collection(request.collection_name)
-        )
+        info = self.server.answer(context, "GetCollection", lambda c: c.get_collection(request.collection_name))
         return pb.GetCollectionInfoResponse(result=RestToGrpc.convert_collection_info(info))
 
     def List(self, _request, context):  # noqa: N802
@@ -300,9 +280,7 @@ class _Collections(collections_service_pb2_grpc.CollectionsServicer):
 
     def Update(self, request, context):  # noqa: N802
         metadata = grpc_to_payload(request.metadata) or None
-        self.server.answer(
-            context, "Update", lambda c: c.update_collection(request.collection_name, metadata=metadata)
-        )
+        self.server.answer(context, "Update", lambda c: c.update_collection(request.collection_name, metadata=metadata))
         return pb.CollectionOperationResponse(result=True)
 
     def CollectionClusterInfo(self, request, context):  # noqa: N802
@@ -310,9 +288,7 @@ class _Collections(collections_service_pb2_grpc.CollectionsServicer):
         return pb.CollectionClusterInfoResponse(peer_id=self.server.peer, shard_count=1)
 
     def Delete(self, request, context):  # noqa: N802
-        self.server.answer(
-            context, "DeleteCollection", lambda c: c.delete_collection(request.collection_name)
-        )
+        self.server.answer(context, "DeleteCollection", lambda c: c.delete_collection(request.collection_name))
         return pb.CollectionOperationResponse(result=True)
 
     def UpdateAliases(self, request, context):  # noqa: N802

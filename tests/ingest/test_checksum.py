@@ -102,9 +102,7 @@ def test_no_digest_is_given_to_a_vector_of_which_nobody_knows_the_content(tmp_pa
         i: v.tobytes() for i, (v, _) in fresh.points.items()
     }
     assert run(tmp_path, gallery, embedder) == (0, 0, 0, 3, 0, 0)
-    assert {key: p["digest"] for key, p in payloads(gallery).items()} == {
-        p.name: digest_file(p) for p in paths
-    }
+    assert {key: p["digest"] for key, p in payloads(gallery).items()} == {p.name: digest_file(p) for p in paths}
 
 
 def test_an_edit_seen_without_checksums_forgets_the_digest(tmp_path, gallery, embedder):

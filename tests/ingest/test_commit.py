@@ -72,9 +72,7 @@ def test_the_gallery_is_asked_one_thing_at_a_time(tmp_path, monkeypatch, embedde
 
         return call
 
-    checked = type(
-        "Checked", (MemoryGallery,), {name: alone(name) for name in ("upsert", "retrieve", "flush")}
-    )
+    checked = type("Checked", (MemoryGallery,), {name: alone(name) for name in ("upsert", "retrieve", "flush")})
     gallery = checked()
     assert run_ingest([tmp_path], gallery, embedder, batch_size=4).new == 60
     assert len(gallery.points) == 60
@@ -129,9 +127,7 @@ def test_what_was_embedded_before_an_error_is_paid_for(gallery, embedder, tmp_pa
     for number in range(3):
         write_image(tmp_path / f"{number}.png")
     ((*scanned,),) = scan_files(survey_roots([tmp_path]))
-    files = [
-        PlannedFile("new", point_id(one.source, one.record.key), one, payload_of(one)) for one in scanned
-    ]
+    files = [PlannedFile("new", point_id(one.source, one.record.key), one, payload_of(one)) for one in scanned]
     vectors = embedder.embed(np.random.default_rng(1).integers(0, 256, (3, 16, 8, 3), dtype=np.uint8))
     tally = Tally(IngestSummary("default", "memory", "colours"), None, None)
     with pytest.raises(error), Committer(gallery, tally) as committer:  # noqa: PT012

@@ -132,15 +132,7 @@ def test_an_ingest_lists_all_and_keeps_a_few(tmp_path, monkeypatch):
 def test_every_kind_of_dirt_is_named_and_nothing_of_it_stops_the_rest(tmp_path):
     """Real pipes, sockets, devices, links, and names that are no text, beside good images."""
     root = tmp_path / "root"
-    good = [
-        b"a.ppm",
-        b"line\nbreak.ppm",
-        b"latin\xe9.ppm",
-        b"100%.ppm",
-        "日本.ppm".encode(),
-        b"-rf.ppm",
-        b" .ppm",
-    ]
+    good = [b"a.ppm", b"line\nbreak.ppm", b"latin\xe9.ppm", b"100%.ppm", "日本.ppm".encode(), b"-rf.ppm", b" .ppm"]
     for name in good:
         write_image(root / "made.ppm", seed=name).rename(root / os.fsdecode(name))
     (root / "folder").mkdir()
@@ -175,9 +167,7 @@ def test_every_kind_of_dirt_is_named_and_nothing_of_it_stops_the_rest(tmp_path):
     (root / os.fsdecode(b"junk\xfe.ppm")).write_bytes(b"junk")
     for checksum in (False, True):
         with FailureLog(tmp_path / "failures.jsonl") as log:
-            one = run_ingest(
-                [root], MemoryGallery(), ColourEmbedder(), layout="flat", checksum=checksum, failures=log
-            )
+            one = run_ingest([root], MemoryGallery(), ColourEmbedder(), layout="flat", checksum=checksum, failures=log)
         assert (one.new, one.failed, one.seen) == (len(good), len(dirt), len(good) + len(dirt))
         got = {os.fsencode(os.path.relpath(entry["path"], root)): entry["reason"] for entry in read(log.path)}
         assert got.keys() == dirt.keys()
@@ -222,9 +212,7 @@ def test_two_runs_do_not_share_a_list(tmp_path):
     assert path.read_text() == ""
 
 
-def test_rows_that_name_an_image_twice_or_one_elsewhere_cost_nothing_but_themselves(
-    tmp_path, gallery, embedder
-):
+def test_rows_that_name_an_image_twice_or_one_elsewhere_cost_nothing_but_themselves(tmp_path, gallery, embedder):
     for name in ("in/a.jpg", "in/b.jpg", "out.jpg"):
         write_image(tmp_path / name, seed=name)
     table = tmp_path / "in" / "people.csv"

@@ -28,14 +28,7 @@ def test_the_fields_and_the_time():
     stream = io.StringIO()
     log = JsonLog(stream)
     log.write(
-        "warning",
-        "image_failed",
-        path="a\nb.jpg",
-        count=3,
-        seconds=0.1234567891,
-        ok=True,
-        none=None,
-        bad=float("nan"),
+        "warning", "image_failed", path="a\nb.jpg", count=3, seconds=0.1234567891, ok=True, none=None, bad=float("nan")
     )
     line = json.loads(stream.getvalue())
     assert datetime.fromisoformat(line.pop("time")).utcoffset().total_seconds() == 0
@@ -69,11 +62,7 @@ def test_what_libraries_log_becomes_lines_too():
     logger.warning("%s does not answer", "http://x")
     logger.error("lost")
     first, second = map(json.loads, stream.getvalue().splitlines())
-    assert (first["level"], first["message"], first["logger"]) == (
-        "warning",
-        "http://x does not answer",
-        "store",
-    )
+    assert (first["level"], first["message"], first["logger"]) == ("warning", "http://x does not answer", "store")
     assert second["level"] == "error"
 
 

@@ -24,10 +24,7 @@ def photos(tmp_path, gallery, embedder):
 
 
 def labels(gallery):
-    return {
-        payload["key"]: (payload.get("identity"), payload.get("weather"))
-        for _, payload in gallery.points.values()
-    }
+    return {payload["key"]: (payload.get("identity"), payload.get("weather")) for _, payload in gallery.points.values()}
 
 
 SET = {"ann/1.jpg": ("eve", "sun"), "ann/2.jpg": ("ann", None), "bob/1.jpg": (None, None)}
@@ -63,8 +60,4 @@ def test_a_moved_file_takes_them_along_whatever_its_new_place_says(photos, galle
 def test_what_was_not_set_by_hand_still_follows_the_disk(photos, gallery, embedder):
     (photos / "ann").rename(photos / "anna")
     run_ingest([photos], gallery, embedder, checksum=True)
-    assert labels(gallery) == {
-        "anna/1.jpg": ("eve", "sun"),
-        "anna/2.jpg": ("anna", None),
-        "bob/1.jpg": (None, None),
-    }
+    assert labels(gallery) == {"anna/1.jpg": ("eve", "sun"), "anna/2.jpg": ("anna", None), "bob/1.jpg": (None, None)}

@@ -47,9 +47,7 @@ def test_counts_add_up_and_stages_are_counted_once(metrics):
     assert (found["sss_ingest_bottleneck", "embed"], found["sss_ingest_bottleneck", "decode"]) == (1, 0)
     for _ in range(2):
         metrics.worked(
-            IngestSummary(
-                "g", "s", "m", new=3, changed=1, moved=6, unchanged=5, removed=2, failed=4, stages=stages
-            )
+            IngestSummary("g", "s", "m", new=3, changed=1, moved=6, unchanged=5, removed=2, failed=4, stages=stages)
         )
     found = scrape(port)
     counted = [found["sss_ingest_images_total", result] for result in RESULTS]
@@ -77,11 +75,7 @@ def test_batches_are_timed_and_the_vectors_stay_the_same(metrics):
     plain, timed = ColourEmbedder(), metrics.timed(ColourEmbedder())
     images = np.random.default_rng(0).integers(0, 256, (3, 16, 8, 3), dtype=np.uint8)
     assert (timed.embed(images) == plain.embed(images)).all()
-    assert (timed.dim, timed.input_size, timed.fingerprint) == (
-        plain.dim,
-        plain.input_size,
-        plain.fingerprint,
-    )
+    assert (timed.dim, timed.input_size, timed.fingerprint) == (plain.dim, plain.input_size, plain.fingerprint)
     assert scrape(metrics.serve(0, "127.0.0.1"))["sss_ingest_batch_seconds_count",] == 1
 
 

@@ -231,9 +231,7 @@ def test_killed_between_any_two_steps_the_next_run_ends_in_the_same_gallery(tmp_
         return gallery, old
 
     def state(gallery):
-        return sorted(
-            (p["key"], p.get("identity"), p.get("carried"), v.tobytes()) for v, p in gallery.points.values()
-        )
+        return sorted((p["key"], p.get("identity"), p.get("carried"), v.tobytes()) for v, p in gallery.points.values())
 
     gallery, root = moved_about("whole")
     assert run(root, gallery).moved == 2
@@ -272,9 +270,7 @@ def test_a_file_that_came_back_meanwhile_keeps_its_point(tmp_path):
     assert read_carried(by_key(gallery)["b.jpg"]).origin is None
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{}", "[]", "7", '{"fields": 3}', '{"fields": [], "from": "no id"}', 7, None]
-)
+@pytest.mark.parametrize("text", ["", "{}", "[]", "7", '{"fields": 3}', '{"fields": [], "from": "no id"}', 7, None])
 def test_a_carried_field_that_is_not_ours_carries_nothing(text):
     payload = {} if text is None else {"carried": text}
     assert read_carried(payload).names == ()
@@ -298,9 +294,7 @@ def test_on_the_real_store(tmp_path):
         assert (one.moved, one.unchanged, one.removed, one.prune_refused) == (7, 11, 2, None)
         assert embedder.batches == []
         after = {p.payload["key"]: p.vector.tobytes() for p in gallery.scroll(with_vectors=True)}
-        assert after == {
-            key: vector for key, vector in before.items() if key not in {p.name for p in paths[7:9]}
-        }
+        assert after == {key: vector for key, vector in before.items() if key not in {p.name for p in paths[7:9]}}
         assert verify_vectors(gallery).damaged == ()
         assert run([tmp_path / "one", tmp_path / "two"], gallery, embedder, prune="safe").unchanged == 18
 
@@ -379,9 +373,7 @@ class Story:
     def ingest(self):
         """The real thing, then what it must have done."""
         run(self.here, self.gallery, prune="anyway", layout="flat")
-        mine = sorted(
-            (p for p in self.files if p.parent == self.here or p.parent.parent == self.here), key=str
-        )
+        mine = sorted((p for p in self.files if p.parent == self.here or p.parent.parent == self.here), key=str)
         after = {path: (self.files[path], self.stored[path][1]) for path in mine if path in self.stored}
         left = [path for path in self.stored if path not in self.files]
         left.sort(key=lambda path: self.identifier(path))
@@ -413,10 +405,7 @@ class Story:
             assert payload.get("identity") == tag, path
             if path in self.files:
                 assert seed == self.files[path]
-                assert (
-                    vector.tobytes()
-                    == embedder.embed(read_image(path, embedder.input_size)[None])[0].tobytes()
-                )
+                assert vector.tobytes() == embedder.embed(read_image(path, embedder.input_size)[None])[0].tobytes()
                 status = path.stat()
                 assert (payload["size"], payload["mtime_ns"]) == (status.st_size, status.st_mtime_ns)
                 assert payload["digest"] == digest_file(path)

@@ -120,14 +120,8 @@ def test_edited_labels_replace_the_payload_and_keep_the_vector(tmp_path, gallery
     summary = run_ingest([table], gallery, embedder)
     assert counts(summary) == expect(3, changed=2, unchanged=1)
     assert embedder.batches == []
-    labels = {
-        p["key"]: (p["identity"], p.get("camera"), p.get("weather")) for _, p in gallery.points.values()
-    }
-    assert labels == {
-        "a.jpg": ("ann", "1", "fog"),
-        "b.jpg": ("bea", "2", "rain"),
-        "c.jpg": ("cid", None, None),
-    }
+    labels = {p["key"]: (p["identity"], p.get("camera"), p.get("weather")) for _, p in gallery.points.values()}
+    assert labels == {"a.jpg": ("ann", "1", "fog"), "b.jpg": ("bea", "2", "rain"), "c.jpg": ("cid", None, None)}
     assert {p["key"]: v.tobytes() for v, p in gallery.points.values()} == vectors
     # A column that has gone is a change too.
     table.write_text("path,identity,camera\na.jpg,ann,1\nb.jpg,bea,2\nc.jpg,cid,\n")
@@ -250,10 +244,7 @@ def test_two_roots_are_two_sources_and_the_same_root_twice_is_one(tmp_path, gall
         write_market(tmp_path / part)
     roots = [tmp_path / "east", tmp_path / "west", tmp_path / "east"]
     assert counts(run_ingest(roots, gallery, embedder)) == expect(24, new=24)
-    assert {p["source"] for _, p in gallery.points.values()} == {
-        str(tmp_path / "east"),
-        str(tmp_path / "west"),
-    }
+    assert {p["source"] for _, p in gallery.points.values()} == {str(tmp_path / "east"), str(tmp_path / "west")}
 
 
 def test_one_source_name_makes_points_independent_of_the_mount(tmp_path, gallery, embedder):
@@ -319,9 +310,7 @@ def test_a_file_that_vanishes_after_the_scan_is_named(tmp_path, gallery):
     assert summary.failures[0].reason == "no such file"
 
 
-def test_a_directory_that_cannot_be_read_is_named_and_the_rest_is_stored(
-    tmp_path, gallery, embedder, monkeypatch
-):
+def test_a_directory_that_cannot_be_read_is_named_and_the_rest_is_stored(tmp_path, gallery, embedder, monkeypatch):
     for name in ("a/1.png", "b/1.png", "c/1.png"):
         write_image(tmp_path / name)
     real = os.scandir
@@ -334,9 +323,7 @@ def test_a_directory_that_cannot_be_read_is_named_and_the_rest_is_stored(
     monkeypatch.setattr("siamese_search.datasets.walk.os.scandir", scandir)
     summary = run_ingest([tmp_path], gallery, embedder)
     assert (summary.seen, summary.new, summary.failed) == (3, 2, 1)
-    assert summary.failures == [
-        Failure(str(tmp_path / "b"), "the directory cannot be read (permission denied)")
-    ]
+    assert summary.failures == [Failure(str(tmp_path / "b"), "the directory cannot be read (permission denied)")]
     monkeypatch.undo()
     assert run_ingest([tmp_path], gallery, embedder).new == 1
 
@@ -414,9 +401,7 @@ def test_the_failure_list_is_bounded_and_the_count_is_not(tmp_path, gallery, emb
 
 
 @pytest.mark.parametrize("stage", ["scan", "plan", "decode", "embed", "commit", "flush"])
-def test_an_error_of_any_stage_is_raised_as_it_is_and_ends_all_threads(
-    tmp_path, gallery, embedder, stage, monkeypatch
-):
+def test_an_error_of_any_stage_is_raised_as_it_is_and_ends_all_threads(tmp_path, gallery, embedder, stage, monkeypatch):
     monkeypatch.setattr("ingest.scan.CHUNK", 8)
     monkeypatch.setattr("ingest.embed.COMMIT_POINTS", 8)
     write_market(tmp_path, identities=50)
@@ -471,9 +456,7 @@ def test_an_error_of_any_stage_is_raised_as_it_is_and_ends_all_threads(
     for method in ("upsert", "flush"):
         vars(gallery).pop(method, None)
     kept = len(gallery.points)
-    assert counts(run_ingest([tmp_path], gallery, ColourEmbedder())) == expect(
-        200, new=200 - kept, unchanged=kept
-    )
+    assert counts(run_ingest([tmp_path], gallery, ColourEmbedder())) == expect(200, new=200 - kept, unchanged=kept)
 
 
 def test_a_device_that_works_by_itself_has_its_next_batch_before_the_last_is_fetched(tmp_path, gallery):

@@ -11,9 +11,7 @@ from ingest.scan import ScannedFile
 from siamese_search.datasets.records import ImageRecord, point_id
 
 NAMES = st.sampled_from([*sorted(RESERVED), "size_", "weather", "crc_", "path__", 'a"b', "a\\b", ""])
-METADATA = st.dictionaries(
-    NAMES, st.one_of(st.text(max_size=5), st.integers(-9, 9), st.booleans(), st.floats())
-)
+METADATA = st.dictionaries(NAMES, st.one_of(st.text(max_size=5), st.integers(-9, 9), st.booleans(), st.floats()))
 
 
 def scanned(key="a.jpg", size=10, mtime_ns=20, source="s", **record):

@@ -113,9 +113,7 @@ def test_a_directory_that_was_deleted_can_leave_only_when_that_is_said(tmp_path,
     for prune_ in ("no", "safe"):
         with pytest.raises(DataError, match=r"cam9: no such file or directory.*--prune-anyway"):
             run_ingest(roots, gallery, ColourEmbedder(), prune=prune_, layout="flat")
-    with (
-        monkeypatch.context() as patch
-    ):  # where disks come and go, a directory that is not there tells nothing
+    with monkeypatch.context() as patch:  # where disks come and go, a directory that is not there tells nothing
         patch.setattr(prune_module, "_MOUNTS", (str(tmp_path),))
         refused = run_ingest(roots, gallery, ColourEmbedder(), prune="anyway", layout="flat").prune_refused
         assert f"{roots[1]} is not there" in refused
@@ -237,9 +235,7 @@ def test_a_failing_disk_is_no_reason_to_remove(tmp_path, monkeypatch):
 
     monkeypatch.setattr(whereabouts.os, "stat", stat)
     done = prune(gallery, places(tmp_path))
-    assert done.refused.startswith(
-        f"a file of {tmp_path} cannot be looked for ({tmp_path}/0/7.ppm: input/output"
-    )
+    assert done.refused.startswith(f"a file of {tmp_path} cannot be looked for ({tmp_path}/0/7.ppm: input/output")
     assert prune(gallery, places(tmp_path), anyway=True) == Pruned(0)
     assert len(gallery.points) == 10
 
@@ -281,13 +277,7 @@ def test_something_else_under_the_name_is_not_the_file(tmp_path):
 
 def test_names_that_are_not_text_are_looked_for_by_their_bytes(tmp_path):
     root = Path(os.fsdecode(os.fsencode(tmp_path) + b"/r\xff\xc3\xa9"))
-    for name in (
-        b"a\xff.ppm",
-        b"b\n%\xfe.ppm",
-        "ü.ppm".encode(),
-        b"gone\xff.ppm",
-        *(b"%d.ppm" % n for n in range(9)),
-    ):
+    for name in (b"a\xff.ppm", b"b\n%\xfe.ppm", "ü.ppm".encode(), b"gone\xff.ppm", *(b"%d.ppm" % n for n in range(9))):
         write_image(root / "x.ppm", seed=name).rename(root / os.fsdecode(name))
     gallery = MemoryGallery()
     run_ingest([root], gallery, ColourEmbedder(), layout="flat")
@@ -338,9 +328,7 @@ def test_a_gallery_without_sources_or_keys(tmp_path):
     gallery = MemoryGallery()
     assert prune(gallery, places(tmp_path)) == Pruned(0)
     vector = [1.0] + [0.0] * 47
-    gallery.upsert(
-        ["00000000-0000-4000-8000-000000000001"], [vector], [{"source": str(tmp_path), "key": "x.ppm"}]
-    )
+    gallery.upsert(["00000000-0000-4000-8000-000000000001"], [vector], [{"source": str(tmp_path), "key": "x.ppm"}])
     assert "it is not known which file it is of" in prune(gallery, places(tmp_path)).refused
 
 

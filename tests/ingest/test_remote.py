@@ -142,16 +142,11 @@ def test_a_list_on_the_web_with_signed_urls(site, images, embedder, gallery):
     for file in images[:4]:
         site.files[f"/p/{file.name}"] = file.read_bytes()
     site.faults[f"/p/{images[1].name}"] = [500, 500]
-    rows = [f"/p/{file.name}?signature=secret,ann" for file in images[:4]] + [
-        "/p/none.jpg?signature=secret,bob"
-    ]
+    rows = [f"/p/{file.name}?signature=secret,ann" for file in images[:4]] + ["/p/none.jpg?signature=secret,bob"]
     site.files["/list.csv"] = "\n".join(["path,identity", *rows]).encode()
     summary = run_ingest([f"{site.url}/list.csv?signature=secret"], gallery, embedder)
     assert (summary.new, summary.failed) == (4, 1)
-    assert (summary.failures[0].path, summary.failures[0].reason) == (
-        f"{site.url}/p/none.jpg",
-        "no such file",
-    )
+    assert (summary.failures[0].path, summary.failures[0].reason) == (f"{site.url}/p/none.jpg", "no such file")
     assert "secret" not in repr(gallery.points)
     assert {payload["identity"] for _, payload in gallery.points.values()} == {"ann"}
     before = site.count("GET")
@@ -163,9 +158,7 @@ def test_a_list_on_the_web_with_signed_urls(site, images, embedder, gallery):
     site.files["/list.csv"] += b"\nfile:///etc/passwd,eve"  # and what is no address of an image
     more = run_ingest([f"{site.url}/list.csv"], gallery, embedder)
     assert (more.unchanged, more.failed) == (4, 3)
-    assert any(
-        "none.jpg" in one.path and one.reason == "line 7: an earlier row has it" for one in more.failures
-    )
+    assert any("none.jpg" in one.path and one.reason == "line 7: an earlier row has it" for one in more.failures)
     assert any("etc/passwd" in one.path and one.reason.startswith("line 8: ") for one in more.failures)
     assert "signature" not in str(more.failures)
 
@@ -192,7 +185,5 @@ def test_a_worker_reads_by_url_with_the_signature(site, images, gallery):
     job = Job(BundleCopy("", "", None), "cpu", 1, 2, 8, (), None)
     run_unit(work, outcome, ColourEmbedder(), job, gallery, threading.Event())
     assert (outcome.new, outcome.failures) == (3, [])
-    assert all(
-        path.endswith("?signature=s") for method, path in site.asked if method == "GET" and "/p/" in path
-    )
+    assert all(path.endswith("?signature=s") for method, path in site.asked if method == "GET" and "/p/" in path)
     assert "signature" not in repr(gallery.points)

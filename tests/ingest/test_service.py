@@ -128,8 +128,7 @@ def test_a_watch_with_metrics_and_health_until_it_is_told_to_stop(start, root, t
     (other / "flat.jpg").unlink()
     wait_until(
         lambda: (
-            [worker.metrics()["sss_ingest_images_total", name] for name in ("new", "failed", "removed")]
-            == [5, 1, 1]
+            [worker.metrics()["sss_ingest_images_total", name] for name in ("new", "failed", "removed")] == [5, 1, 1]
         )
     )
     # The watch is idle, and others have the gallery while it goes on.
@@ -237,9 +236,7 @@ def test_pruning_that_is_refused_is_said_and_is_no_success(start, root, tmp_path
 
 def test_a_server_that_is_away_is_waited_for(start, root, tmp_path):
     health = tmp_path / "health.json"
-    worker = start(
-        root, "--watch", "--store", "http://127.0.0.1:1", "--metrics-port", 0, "--health-file", health
-    )
+    worker = start(root, "--watch", "--store", "http://127.0.0.1:1", "--metrics-port", 0, "--health-file", health)
     line = worker.wait_event("store_away")
     assert "does not answer" in line["message"]
     wait_until(lambda: json.loads(health.read_text())["state"] == "store away")
@@ -249,9 +246,7 @@ def test_a_server_that_is_away_is_waited_for(start, root, tmp_path):
 
 
 def test_the_log_names_a_root_without_its_signature(tmp_path):
-    worker = Worker(
-        "http://127.0.0.1:9/a.jpg?X-Amz-Signature=SECRET", "--store", tmp_path / "s", cwd=tmp_path
-    )
+    worker = Worker("http://127.0.0.1:9/a.jpg?X-Amz-Signature=SECRET", "--store", tmp_path / "s", cwd=tmp_path)
     assert worker.end() != 0
     assert worker.wait_event("started")["roots"] == ["http://127.0.0.1:9/a.jpg"]
     assert "SECRET" not in str(worker.lines)

@@ -74,9 +74,7 @@ def test_where_keys_are_may_never_change():
 @pytest.mark.parametrize("count", [2, 3, 4, 6, 7, 16])
 def test_shares_are_even_whatever_the_names_have_in_common(count):
     names = [
-        f"{identity:04d}_c{camera}s1_{1000 * identity:06d}_01.jpg"
-        for identity in range(1500)
-        for camera in (1, 2)
+        f"{identity:04d}_c{camera}s1_{1000 * identity:06d}_01.jpg" for identity in range(1500) for camera in (1, 2)
     ]
     sizes = [0] * count
     for name in names:
@@ -246,13 +244,9 @@ def test_shards_prune_what_one_run_would(tmp_path):
         (root / name).unlink()
     done = in_shards([root], gallery, 5, prune="safe")
     assert [one.prune_refused for one in done] == [None] * 5
-    assert [one.removed for one in done] == [
-        sum(shard_of(name, 5) == index for name in gone) for index in range(5)
-    ]
+    assert [one.removed for one in done] == [sum(shard_of(name, 5) == index for name in gone) for index in range(5)]
     assert max(one.removed for one in done) > 0.2 * 8
-    assert {payload["key"] for _, payload in gallery.points.values()} == {
-        f"{number}.jpg" for number in range(8, 40)
-    }
+    assert {payload["key"] for _, payload in gallery.points.values()} == {f"{number}.jpg" for number in range(8, 40)}
 
 
 def test_no_shard_prunes_where_one_run_would_refuse(tmp_path):
@@ -344,14 +338,10 @@ def test_four_processes_at_once_fill_one_store_as_one_process_does(demo, tiny_bu
     told = [process.communicate(timeout=300) for process in running]
     out, errors = alone.communicate(timeout=300)
     broken = shard_of("broken.jpg", 4)
-    assert [process.returncode for process in running] == [
-        3 if index == broken else 0 for index in range(4)
-    ], told
+    assert [process.returncode for process in running] == [3 if index == broken else 0 for index in range(4)], told
     assert alone.returncode == 3, errors
     whole = json.loads(out)
-    complete = next(
-        line for text in told[3][1].splitlines() if (line := json.loads(text))["event"] == "complete"
-    )
+    complete = next(line for text in told[3][1].splitlines() if (line := json.loads(text))["event"] == "complete")
     parts = [json.loads(text)["new"] for text, _ in told[:3]] + [complete["new"]]
     assert sum(parts) == whole["new"] == len(list(demo.iterdir())) - 1
     assert all(parts)

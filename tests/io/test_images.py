@@ -16,14 +16,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from siamese_search.errors import ImageError, UsageError
-from siamese_search.io.images import (
-    FORMATS,
-    HEIC_SUFFIXES,
-    IMAGE_SUFFIXES,
-    held_image,
-    is_image_name,
-    read_image,
-)
+from siamese_search.io.images import FORMATS, HEIC_SUFFIXES, IMAGE_SUFFIXES, held_image, is_image_name, read_image
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "tiff", "ppm"])
@@ -48,9 +41,7 @@ def test_the_content_decides_not_the_name(tmp_path):
 def test_mpo_the_format_of_phones(tmp_path):
     frame = Image.fromarray(picture())
     path = tmp_path / "x.jpg"
-    frame.save(
-        path, format="MPO", save_all=True, append_images=[Image.new("RGB", (WIDTH, HEIGHT))], quality=95
-    )
+    frame.save(path, format="MPO", save_all=True, append_images=[Image.new("RGB", (WIDTH, HEIGHT))], quality=95)
     assert np.abs(read_image(path).astype(int) - picture()).max() <= 20
 
 
@@ -94,9 +85,7 @@ def test_transparent_grey_and_rgb_chunks(tmp_path):
     grey = saved(tmp_path / "g.png", Image.fromarray(np.asarray([[5, 9]], np.uint8)), transparency=5)
     assert read_image(grey)[0, :, 0].tolist() == [255, 9]
     rgb = saved(
-        tmp_path / "c.png",
-        Image.fromarray(np.asarray([[[1, 2, 3], [4, 5, 6]]], np.uint8)),
-        transparency=(1, 2, 3),
+        tmp_path / "c.png", Image.fromarray(np.asarray([[[1, 2, 3], [4, 5, 6]]], np.uint8)), transparency=(1, 2, 3)
     )
     assert read_image(rgb).tolist() == [[[255, 255, 255], [4, 5, 6]]]
 
@@ -343,12 +332,7 @@ def test_float_values_beyond_all_bounds_are_no_warning(tmp_path):
     values = np.asarray([[0.0, 1.0, 3e38, -3e38]], np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert read_image(saved(tmp_path / "x.tif", Image.fromarray(values)))[0, :, 0].tolist() == [
-            0,
-            0,
-            255,
-            0,
-        ]
+        assert read_image(saved(tmp_path / "x.tif", Image.fromarray(values)))[0, :, 0].tolist() == [0, 0, 255, 0]
 
 
 def test_the_allow_list_is_what_suffixes_promise():

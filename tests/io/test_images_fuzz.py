@@ -40,10 +40,7 @@ EDITS = st.lists(
     st.tuples(
         st.one_of(st.integers(0, 80), st.integers(0, 1 << 20)),
         st.sampled_from([0, 0, 1, 2, 4, 64, 1 << 20]),
-        st.one_of(
-            st.binary(max_size=8),
-            st.sampled_from([b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0\0\0\x80"]),
-        ),
+        st.one_of(st.binary(max_size=8), st.sampled_from([b"\0" * 4, b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0\0\0\x80"])),
     ),
     max_size=6,
 )

@@ -130,10 +130,7 @@ def test_the_reduction_is_the_largest_that_leaves_enough_pixels(stored, size):
     factor = _reduction(stored, size)
 
     def enough(candidate):
-        return all(
-            have / candidate >= _DECODED_PER_PIXEL * want
-            for have, want in zip(stored, size[::-1], strict=True)
-        )
+        return all(have / candidate >= _DECODED_PER_PIXEL * want for have, want in zip(stored, size[::-1], strict=True))
 
     assert factor == max([candidate for candidate in (2, 4, 8) if enough(candidate)], default=1)
 

@@ -63,9 +63,7 @@ def test_an_image_is_decoded_as_from_a_file(site, bucket, picture, tmp_path):
         ("truncated", "the connection ended before the whole file had come", remote.TRIES),
     ],
 )
-def test_each_failure_has_its_reason_and_only_what_may_pass_is_tried_again(
-    site, picture, fault, reason, tries
-):
+def test_each_failure_has_its_reason_and_only_what_may_pass_is_tried_again(site, picture, fault, reason, tries):
     site.files["/a.jpg"], site.faults["/a.jpg"] = picture, fault
     with pytest.raises(ImageError) as failed:
         get(site.url + "/a.jpg?signature=secret")
@@ -236,10 +234,7 @@ def test_what_is_not_read_or_not_safe_is_refused(url, words):
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        (
-            "http://127.0.0.2:{port}/b.jpg?token=secret",
-            "redirects to http://127.0.0.2:{port}/b.jpg: plain http",
-        ),
+        ("http://127.0.0.2:{port}/b.jpg?token=secret", "redirects to http://127.0.0.2:{port}/b.jpg: plain http"),
         ("//127.0.0.2:{port}/b.jpg", "plain http"),
         ("http://169.254.169.254/latest", "plain http"),
         ("http://me:secret@127.0.0.1:{port}/b.jpg", "user and password"),

@@ -62,8 +62,7 @@ def counts(report: module.CopyReport) -> tuple[int, ...]:
 def test_pairs_are_those_of_equal_ids_in_order(source: Gallery, target: Gallery):
     put(target, 3, 49, 50, 99)
     pairs = [
-        (a and int(a.payload["key"]), b and int(b.payload["key"]))
-        for a, b in paired(source, target, vectors=True)
+        (a and int(a.payload["key"]), b and int(b.payload["key"])) for a, b in paired(source, target, vectors=True)
     ]
     expected = {i: (i, None) for i in range(50)} | {3: (3, 3), 49: (49, 49), 50: (None, 50), 99: (None, 99)}
     assert pairs == [expected[i] for i in sorted(expected)]
@@ -148,10 +147,7 @@ def test_a_damaged_vector_is_not_copied_as_if_it_were_sound(source: Gallery, tar
     opened = edge.EdgeShard.load(str(shard))
     opened.update(edge.UpdateOperation.update_vectors([edge.PointVectors(point_id(7), (-vector).tolist())]))
     opened.close()
-    with (
-        open_gallery(scratch / "source") as damaged,
-        pytest.raises(StoreError, match=r"'7' is damaged.*--reembed"),
-    ):
+    with open_gallery(scratch / "source") as damaged, pytest.raises(StoreError, match=r"'7' is damaged.*--reembed"):
         copy_gallery(damaged, target)
     assert target.retrieve([point_id(7)]) == [None]
 

@@ -84,9 +84,7 @@ def stored(store):
         assert verify_vectors(gallery).damaged == ()
         points = list(gallery.scroll(with_vectors=True))
         model = gallery.model
-    embedder = {MODEL.fingerprint: ColourEmbedder(), MIRRORED.fingerprint: MirroredEmbedder()}[
-        model.fingerprint
-    ]
+    embedder = {MODEL.fingerprint: ColourEmbedder(), MIRRORED.fingerprint: MirroredEmbedder()}[model.fingerprint]
     paths = [Path(point.payload["path"]) for point in points]
     expected = embedder.embed(np.stack([read_image(path, (16, 8)) for path in paths]))
     assert np.array_equal(expected, np.stack([point.vector for point in points]))
@@ -288,11 +286,7 @@ def test_a_vector_that_is_not_finite_is_as_an_image_that_cannot_be_read(store):
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [
-        ("recall", r"its index finds 50\.0%.*nearest neighbours"),
-        ("self", "is not itself"),
-        ("count", "should have"),
-    ],
+    [("recall", r"its index finds 50\.0%.*nearest neighbours"), ("self", "is not itself"), ("count", "should have")],
 )
 def test_a_failed_check_publishes_nothing_and_says_so(store, monkeypatch, fault, words):
     before = stored(store)
@@ -303,9 +297,7 @@ def test_a_failed_check_publishes_nothing_and_says_so(store, monkeypatch, fault,
         from siamese_search.gallery.edge.gallery import EmbeddedGallery
 
         query = EmbeddedGallery.query_batch
-        monkeypatch.setattr(
-            EmbeddedGallery, "query_batch", lambda self, rows, k, **how: query(self, -rows, k, **how)
-        )
+        monkeypatch.setattr(EmbeddedGallery, "query_batch", lambda self, rows, k, **how: query(self, -rows, k, **how))
     else:
         bring_over = module._Reindex.bring_over
 
@@ -341,9 +333,7 @@ def test_stopped_between_two_batches(store):
 def test_searches_wait_for_no_comparison_where_nobody_wrote(store, monkeypatch):
     passes = []
     bring_over = module._Reindex.bring_over
-    monkeypatch.setattr(
-        module._Reindex, "bring_over", lambda run, source: passes.append(1) or bring_over(run, source)
-    )
+    monkeypatch.setattr(module._Reindex, "bring_over", lambda run, source: passes.append(1) or bring_over(run, source))
     reindex(store)
     assert len(passes) == 2  # the work, and a look whether anything was written meanwhile
     assert len(stored(store)[1]) == IMAGES

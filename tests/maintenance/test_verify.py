@@ -94,9 +94,7 @@ def test_every_difference_is_named_with_its_reason(store: Path, files: list[Path
     by_content = found(store, checksum=True)
     assert "2.jpg" not in by_content  # only its time is another
     assert by_content["4.jpg"] == ("changed", "its content is another")
-    assert {key: by_content[key] for key in ("0.jpg", "1.jpg")} == {
-        key: differences[key] for key in ("0.jpg", "1.jpg")
-    }
+    assert {key: by_content[key] for key in ("0.jpg", "1.jpg")} == {key: differences[key] for key in ("0.jpg", "1.jpg")}
     assert found(store, files=False) == {}
 
 
@@ -135,9 +133,7 @@ def test_names_of_any_bytes_and_payloads_without_a_path(store: Path, tmp_path: P
     assert gone.path == os.fspath(strange)  # what a script can find again
 
 
-def test_all_are_counted_where_not_all_are_listed(
-    store: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch
-):
+def test_all_are_counted_where_not_all_are_listed(store: Path, files: list[Path], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(verify, "MOST_LISTED", 2)
     for file in files:
         file.unlink()
@@ -157,9 +153,7 @@ def test_points_that_the_storage_has_lost_are_missed(store: Path, caplog: pytest
     with open_gallery(store) as gallery:
         assert gallery.info().lost == 0
     shard = edge.EdgeShard.load(os.fspath(shard_of(store)))
-    shard.update(
-        edge.UpdateOperation.delete_points([point_id(1), point_id(4)])
-    )  # nobody's doing that we know of
+    shard.update(edge.UpdateOperation.delete_points([point_id(1), point_id(4)]))  # nobody's doing that we know of
     shard.close()
     with open_gallery(store) as gallery:
         query = np.eye(1, DIM, dtype=np.float32)[0]

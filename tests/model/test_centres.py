@@ -136,9 +136,7 @@ def test_every_way_to_a_vector_takes_the_centres(
         (lambda meta: meta.pop("centres"), "damaged or forged"),
     ],
 )
-def test_centres_that_are_another_models_are_refused(
-    adapted: Path, tmp_path: Path, damage, says: str
-) -> None:
+def test_centres_that_are_another_models_are_refused(adapted: Path, tmp_path: Path, damage, says: str) -> None:
     other = tmp_path / "other"
     shutil.copytree(adapted, other)
     meta = json.loads((other / "model.json").read_text())

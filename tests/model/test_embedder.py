@@ -99,9 +99,7 @@ def test_openvino_does_not_run_int8_models(tiny_bundle: Bundle) -> None:
         load_embedder(small, device="openvino")
 
 
-def test_openvino_that_is_not_installed_is_named(
-    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_openvino_that_is_not_installed_is_named(tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(MissingExtraError, match=r"--device openvino needs the \[openvino\] extra"):
         load_embedder(tiny_bundle, device="openvino")

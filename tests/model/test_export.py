@@ -18,11 +18,7 @@ def stored(values: np.ndarray) -> tuple[np.ndarray, bool]:
 
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, values.shape)
     graph = helper.make_graph(
-        [helper.make_node("Identity", ["w"], ["y"])],
-        "g",
-        [],
-        [output],
-        [numpy_helper.from_array(values, "w")],
+        [helper.make_node("Identity", ["w"], ["y"])], "g", [], [output], [numpy_helper.from_array(values, "w")]
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     _store_half(model)

@@ -11,11 +11,7 @@ from fingerprint import fingerprint_of  # noqa: E402
 from torch import nn  # noqa: E402
 
 from siamese_search.errors import UsageError  # noqa: E402
-from siamese_search.model.network import (  # noqa: E402
-    APNNetwork,
-    NetworkSpec,
-    mix_statistics,
-)
+from siamese_search.model.network import APNNetwork, NetworkSpec, mix_statistics  # noqa: E402
 
 
 class Parts(nn.Module):
@@ -48,11 +44,7 @@ def test_it_is_the_sum_that_its_words_say(height):
     expected, step = np.empty_like(x), max(1, height // 32)
     for image in range(2):
         for channel in range(3):
-            seen = [
-                x[image, channel, row, column]
-                for row in range(0, height, step)
-                for column in range(0, 7, step)
-            ]
+            seen = [x[image, channel, row, column] for row in range(0, height, step) for column in range(0, 7, step)]
             mean = 0.7 * float(norm.running_mean[channel]) + 0.3 * np.mean(seen)
             var = 0.7 * float(norm.running_var[channel]) + 0.3 * np.var(seen)
             unit = (x[image, channel] - mean) / np.sqrt(var + norm.eps)

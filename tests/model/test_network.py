@@ -8,12 +8,7 @@ from fingerprint import fingerprint_of  # noqa: E402
 
 from siamese_search.errors import UsageError  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
-from siamese_search.model.weights_file import (  # noqa: E402
-    load_network,
-    save_bundle,
-    stored_state,
-    transfer,
-)
+from siamese_search.model.weights_file import load_network, save_bundle, stored_state, transfer  # noqa: E402
 
 SMALL = NetworkSpec(backbone="test_efficientnet", dim=16, height=64, width=32)
 
@@ -87,12 +82,8 @@ def test_the_fingerprint_covers_weights_and_preprocessing() -> None:
 def test_fingerprints_of_existing_bundles_never_change() -> None:
     """Galleries hold these values: a new field of NetworkSpec must not enter the digest of old networks."""
     values = {"w": torch.arange(6, dtype=torch.float32).reshape(2, 3)}
-    reid = NetworkSpec(
-        backbone="test_efficientnet", dim=16, height=64, width=32, pool="gem", neck="bn", last_stride=1
-    )
-    assert fingerprint_of(values, NetworkSpec()) == (
-        "a8e07813e602cf78ed1dc1ff02c7ccbb7d3660e694bf64353f6fb5a62a62f1d6"
-    )
+    reid = NetworkSpec(backbone="test_efficientnet", dim=16, height=64, width=32, pool="gem", neck="bn", last_stride=1)
+    assert fingerprint_of(values, NetworkSpec()) == ("a8e07813e602cf78ed1dc1ff02c7ccbb7d3660e694bf64353f6fb5a62a62f1d6")
     assert fingerprint_of(values, reid) == "2c944acbef75aded5595e8babbfcd52ecaea18d85dd4cc595768449b77dabe78"
     network = APNNetwork(SMALL)
     state = network.state_dict()

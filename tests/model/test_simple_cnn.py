@@ -10,12 +10,7 @@ from torch import nn  # noqa: E402
 
 from siamese_search.errors import UsageError  # noqa: E402
 from siamese_search.model.embedder import load_embedder  # noqa: E402
-from siamese_search.model.network import (  # noqa: E402
-    APNNetwork,
-    NetworkSpec,
-    SimpleCNN,
-    normalisation,
-)
+from siamese_search.model.network import APNNetwork, NetworkSpec, SimpleCNN, normalisation  # noqa: E402
 from siamese_search.model.weights_file import load_network, save_bundle  # noqa: E402
 
 MEAN, STD = normalisation("simple_cnn")

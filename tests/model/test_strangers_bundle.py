@@ -57,9 +57,7 @@ def test_the_fingerprint_is_that_of_torch(tiny_bundle: Bundle) -> None:
     data = tiny_bundle.weights_path.read_bytes()
     assert weights_fingerprint(data, tiny_bundle.meta["network"]) == tiny_bundle.fingerprint
     bundled = load_bundle()
-    assert (
-        weights_fingerprint(bundled.weights_path.read_bytes(), bundled.meta["network"]) == bundled.fingerprint
-    )
+    assert weights_fingerprint(bundled.weights_path.read_bytes(), bundled.meta["network"]) == bundled.fingerprint
 
 
 def test_a_forged_fingerprint_is_refused(tiny_bundle: Bundle, tmp_path: Path) -> None:

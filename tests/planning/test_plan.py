@@ -28,11 +28,7 @@ def test_the_asked_storage_is_a_row_and_the_rows_are_in_order() -> None:
     ]
     assert usual.chosen is usual.rows[0]
     other = plan(Question(10**7, storage=Storage("float32", "int8")))
-    assert [str(row.size.storage) for row in other.rows][:3] == [
-        "float32",
-        "float32, searched in int8",
-        "float16",
-    ]
+    assert [str(row.size.storage) for row in other.rows][:3] == ["float32", "float32, searched in int8", "float16"]
     assert other.chosen is other.rows[1]
 
 

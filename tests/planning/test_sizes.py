@@ -22,9 +22,7 @@ TOLERANCE = 0.15
 def made(store: Path, points: int, dim: int, storage: Storage) -> tuple[int, int]:
     """(bytes on disk, bytes that a search reads) of a gallery with the payloads of an ingest."""
     rng = np.random.default_rng(0)
-    with open_gallery(
-        store, model=ModelRef("0" * 64, dim, "x"), create=True, mode="w", storage=storage
-    ) as gallery:
+    with open_gallery(store, model=ModelRef("0" * 64, dim, "x"), create=True, mode="w", storage=storage) as gallery:
         for start in range(0, points, 1000):
             rows = rng.standard_normal((1000, dim), dtype=np.float32)
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)

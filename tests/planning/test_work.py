@@ -49,9 +49,7 @@ def test_a_graphs_search_grows_with_the_logarithm() -> None:
 def test_a_scan_grows_with_points_and_dimensions() -> None:
     storage = Storage("float16", "int4")
     assert scan_ms(1, 512, storage) == pytest.approx(figures.SEARCH_MS, rel=1e-3)
-    one = (
-        figures.SEARCH_MS + figures.SCAN_NS["int4"]
-    )  # a million times as many nanoseconds are as many milliseconds
+    one = figures.SEARCH_MS + figures.SCAN_NS["int4"]  # a million times as many nanoseconds are as many milliseconds
     assert scan_ms(1_000_000, 512, storage) == pytest.approx(one)
     assert scan_ms(2_000_000, 256, storage) == pytest.approx(one)
     assert scan_ms(1_000_000, 512, Storage()) == pytest.approx(figures.SEARCH_MS + figures.SCAN_NS["float32"])

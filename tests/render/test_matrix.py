@@ -72,9 +72,7 @@ def test_a_picture_is_a_screenful_and_a_page_is_all(tmp_path):
     assert page.count("data:image/jpeg") == 40
     assert "20 by 20 images" in page
     assert "<b>" not in page.replace("<body>", "")
-    many = comparison(
-        [Path(f"{number}") for number in range(MAX_SIDE + 5)], np.zeros((2, MAX_SIDE + 5)), None
-    )
+    many = comparison([Path(f"{number}") for number in range(MAX_SIDE + 5)], np.zeros((2, MAX_SIDE + 5)), None)
     assert f"the first 2 by {MAX_SIDE} shown" in draw_comparison(many, tmp_path / "many.html").read_text()
 
 
@@ -93,14 +91,11 @@ def test_names_that_only_differ_inside_are_told_apart_as_they_are_drawn(monkeypa
 def test_a_score_can_be_read_on_its_shade(score, threshold):
     def luminance(colour):
         parts = [
-            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4
-            for part in np.array(colour) / 255
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in np.array(colour) / 255
         ]
         return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2] + 0.05
 
-    light, dark = sorted(
-        map(luminance, shade(comparison([Path("a")], [[score]], threshold), 0, 0)), reverse=True
-    )
+    light, dark = sorted(map(luminance, shade(comparison([Path("a")], [[score]], threshold), 0, 0)), reverse=True)
     assert light / dark > 3.9
 
 

@@ -40,11 +40,7 @@ def hostile(tmp_path, picture):
     ]  # fmt: skip
     return [
         QueryResult(
-            str(paths[0]),
-            tuple(found),
-            paths[0],
-            found[1].identity,
-            verdict=Verdict(0.01, 0.5, 10, 0.1, 0.1, 10, 0.05),
+            str(paths[0]), tuple(found), paths[0], found[1].identity, verdict=Verdict(0.01, 0.5, 10, 0.1, 0.1, 10, 0.05)
         ),
         QueryResult(EVIL, path=Path(EVIL), error=f"no such file {EVIL}"),
         QueryResult("image 3", (result(1, None, tmp_path / "gone.jpg", sightings=2, cameras=(EVIL,)),)),
@@ -109,11 +105,7 @@ def test_what_cannot_be_read_is_named(tmp_path, picture):
     answers = [
         QueryResult(
             "image 1",
-            (
-                result(1, "a", tmp_path / "gone.jpg"),
-                result(2, "b", tmp_path / "broken.jpg"),
-                result(3, "c", long),
-            ),
+            (result(1, "a", tmp_path / "gone.jpg"), result(2, "b", tmp_path / "broken.jpg"), result(3, "c", long)),
         ),
         QueryResult("none"),
     ]
@@ -145,8 +137,6 @@ def test_what_holds_for_every_answer_is_said_once(picture):
     found = (result(1, "a", picture),)
     page = html_sheet([QueryResult("p", found, no_verdict=why), QueryResult("q", found, no_verdict=why)])
     assert page.count(why) == 1
-    page = html_sheet(
-        [QueryResult("p", found, no_verdict=why), QueryResult("q", found, no_verdict="another reason")]
-    )
+    page = html_sheet([QueryResult("p", found, no_verdict=why), QueryResult("q", found, no_verdict="another reason")])
     assert page.count(why) == page.count("another reason") == 1
     assert html_sheet([QueryResult("p", found, no_verdict=why)]).count(why) == 1

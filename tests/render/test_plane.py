@@ -28,8 +28,7 @@ def found(tmp_path) -> GalleryMap:
     path = write_image(tmp_path / "a.png", size=(40, 20))
     values = [*NAMES * 2, None, None]
     points = tuple(
-        MapPoint(f"cam{i % 3}/{i:03d}.jpg", "s", path, value, str(i % 3), value)
-        for i, value in enumerate(values)
+        MapPoint(f"cam{i % 3}/{i:03d}.jpg", "s", path, value, str(i % 3), value) for i, value in enumerate(values)
     )
     angles = np.arange(len(values)) * 2 * np.pi / len(NAMES)
     places = np.stack([np.cos(angles), np.sin(angles)], 1) * np.linspace(0.7, 1, len(values))[:, None]

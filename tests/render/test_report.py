@@ -138,9 +138,7 @@ def test_the_charts_have_their_curves_labels_and_marks(report) -> None:
     cmc, roc, recall, scores, open_set = charts
     assert {"rank k", "queries, %", f"rank-1{report.rank1:>12.1%}"} <= set(said[cmc])
     assert {"0", "20", "60", "80", "100"} <= set(said[cmc])  # the whole of it, however good the model is
-    assert f": {report.ranking.queries:,} queries, {report.ranking.gallery:,} images</h1>" in html_page(
-        report
-    )
+    assert f": {report.ranking.queries:,} queries, {report.ranking.gallery:,} images</h1>" in html_page(report)
     assert {"false accept rate", "true accept rate, %", "1", "0.1"} <= set(said[roc])
     assert any(text.startswith("TAR@1%") for text in said[roc])
     assert {"recall, %", "precision, %", "0", "20", "40", "60", "80", "100"} <= set(said[recall])
@@ -164,16 +162,7 @@ def test_charts_have_no_colours_of_their_own_and_their_text_is_text(report) -> N
     for svg in drawn(html_page(report)).values():
         styles = [one.get("style", "") for one in svg.iter()]
         assert not [style for style in styles if re.search(r"#[0-9a-f]{3}|rgb|black|white", style)]
-        assert {one.tag for one in svg.iter()} <= {
-            "svg",
-            "defs",
-            "g",
-            "path",
-            "use",
-            "text",
-            "clipPath",
-            "rect",
-        }
+        assert {one.tag for one in svg.iter()} <= {"svg", "defs", "g", "path", "use", "text", "clipPath", "rect"}
         assert len(list(svg.iter("text"))) > 5
 
 

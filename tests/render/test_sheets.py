@@ -33,8 +33,7 @@ def borders(png, height):
     y = sheets.MARGIN + sheets._TITLE + height // 2
     while y < pixels.height:
         lefts = [sheets.MARGIN] + [
-            sheets.MARGIN + step + 2 * sheets._GAP + column * step
-            for column in range((pixels.width - 200) // step)
+            sheets.MARGIN + step + 2 * sheets._GAP + column * step for column in range((pixels.width - 200) // step)
         ]
         rows.append([pixels.getpixel((x + 2, y)) for x in lefts if x + 2 < pixels.width])
         y += height + sheets._CAPTION + 2 * sheets._GAP
@@ -136,9 +135,7 @@ def test_dirt_never_stops_the_drawing(picture, tmp_path):
     nasty = os.fsdecode(b"/caf\xe9\n\x1b[31m.jpg")
     answers = [
         query(
-            picture,
-            result(1, "a" * 500, tmp_path / "gone.jpg"),
-            result(2, "b\n\x00\u202e", tmp_path / "broken.jpg"),
+            picture, result(1, "a" * 500, tmp_path / "gone.jpg"), result(2, "b\n\x00\u202e", tmp_path / "broken.jpg")
         ),
         query(nasty, error="no such file"),
         QueryResult("image 3", (result(1, "日本", picture, sightings=1200, cameras=tuple("123456789")),)),

@@ -25,9 +25,7 @@ def boxes(layout, middle):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.lists(st.floats(-1, 1, allow_nan=False, width=32), max_size=MAX_RESULTS).map(
-        lambda s: sorted(s, reverse=True)
-    ),
+    st.lists(st.floats(-1, 1, allow_nan=False, width=32), max_size=MAX_RESULTS).map(lambda s: sorted(s, reverse=True)),
     SIZES,
     SIZES,
 )
@@ -100,9 +98,7 @@ def test_words_are_wrapped_and_never_cut():
 
 def test_dirt_never_stops_the_drawing(tmp_path):
     path = write_image(tmp_path / "wide.png", size=(4, 900))
-    many = tuple(
-        SearchResult(i, 0.5, None, None, Path("/gone\n\x1b[31m"), "k") for i in range(1, MAX_RESULTS + 10)
-    )
+    many = tuple(SearchResult(i, 0.5, None, None, Path("/gone\n\x1b[31m"), "k") for i in range(1, MAX_RESULTS + 10))
     answers = [QueryResult("image 1", many), QueryResult(str(path), (), path), QueryResult("x", error="gone")]
     with Image.open(draw_star(answers, tmp_path / "star.png")) as picture:
         picture.load()
@@ -117,9 +113,7 @@ def test_no_ring_is_cut_and_badges_are_explained_only_where_there_are_any(tmp_pa
     drawn, said = [], []
     lines = star._Star._lines
     monkeypatch.setattr(
-        star._Star,
-        "_lines",
-        lambda one, layout, radii: drawn.append((one, radii)) or lines(one, layout, radii),
+        star._Star, "_lines", lambda one, layout, radii: drawn.append((one, radii)) or lines(one, layout, radii)
     )
     monkeypatch.setattr(Canvas, "text", lambda _self, _at, text, *_more: said.append(text))
     draw_star([QueryResult("q", results, path, no_verdict="not calibrated")], tmp_path / "star.png")

@@ -33,11 +33,7 @@ def found_by_search(path):
         for rank in (1, 2)
     )  # fmt: skip
     verdict = Verdict(0.01, 0.5, 10, 0.1, 0.1, 10, 0.05)
-    return [
-        QueryResult("q", results, path, verdict=verdict),
-        QueryResult("r", error="no such file"),
-        QueryResult("s"),
-    ]
+    return [QueryResult("q", results, path, verdict=verdict), QueryResult("r", error="no such file"), QueryResult("s")]
 
 
 def mapped(path, values):

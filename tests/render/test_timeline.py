@@ -110,9 +110,7 @@ def test_a_picture_has_a_dot_at_each_time_and_shows_the_gap(photo, tmp_path):
     row = [seen.getpixel((x, bottom)) for x in range(seen.width)]
     dots = [x for x in range(1, len(row)) if row[x] == GREEN and row[x - 1] != GREEN]
     assert len(dots) == 2
-    assert dots[1] - dots[0] == pytest.approx(
-        10.25 * 120 / 1.12, abs=3
-    )  # an axis has 6 % of room at each end
+    assert dots[1] - dots[0] == pytest.approx(10.25 * 120 / 1.12, abs=3)  # an axis has 6 % of room at each end
     assert seen.getpixel((sum(dots) // 2 + 40, bottom - 20)) == pytest.approx(GAP, abs=2)
 
 
@@ -149,6 +147,7 @@ def test_a_picture_says_what_its_frames_mean_where_they_mean_something(photo, tm
     monkeypatch.setattr(Figure, "text", lambda _self, *_place, **how: said.append(how["s"]))
     rows = [("2024-03-01T09:00:00", "1"), ("2024-03-01T10:00:00", "1")]
     draw_timelines([timeline(rows, photo), timeline(rows, photo, identity=None)], tmp_path / "x.png")
-    assert [
-        ("frames: green same identity" in text) for text in said if "q.jpg" in text or "photo" in text
-    ] == [True, False]
+    assert [("frames: green same identity" in text) for text in said if "q.jpg" in text or "photo" in text] == [
+        True,
+        False,
+    ]

@@ -28,9 +28,7 @@ def test_a_small_loss_is_not_pressed_flat_by_a_large_one(tmp_path):
 def test_an_axis_of_per_cent_begins_at_0(rank1):
     runs = [
         SimpleNamespace(
-            point=SimpleNamespace(values={"lr": lr}),
-            state="done",
-            figures=SimpleNamespace(rank1=rank1, mAP=rank1 / 2),
+            point=SimpleNamespace(values={"lr": lr}), state="done", figures=SimpleNamespace(rank1=rank1, mAP=rank1 / 2)
         )
         for lr in (1e-4, 1e-3)
     ]

@@ -97,9 +97,7 @@ def test_json_names_every_pair(embedder: Embedder, images: list[Path]) -> None:
 def test_pictures(embedder: Embedder, images: list[Path], tmp_path: Path) -> None:
     """A pair has its verdict between the images, and grey frames where nobody knows; a table has a cell per pair."""
     same = draw_comparison(compare(images[:1], images[:1], embedder, judged), tmp_path / "same.png")
-    different = draw_comparison(
-        compare(images[:1], images[1:2], embedder, judged), tmp_path / "different.png"
-    )
+    different = draw_comparison(compare(images[:1], images[1:2], embedder, judged), tmp_path / "different.png")
     open_ = draw_comparison(compare(images[:1], images[1:2], embedder), tmp_path / "open.png")
     green, red = (0, 146, 94), (205, 62, 38)
     for path, shown in ((same, {green}), (different, {red}), (open_, set())):

@@ -84,9 +84,7 @@ def test_too_few_images_cannot_tell_so_only_the_gallerys_own_calibration_gives_v
     small = filled(spread(LEAST_IMAGES - 1))
     few = judge_in(small, KNOWN, prior=0.25)
     assert (few.calibration, few.owner, few.prior) == (None, "model", 0.25)
-    assert few.why.startswith(
-        f"{LEAST_IMAGES - 1} images cannot tell whether the model's calibration holds: scores"
-    )
+    assert few.why.startswith(f"{LEAST_IMAGES - 1} images cannot tell whether the model's calibration holds: scores")
     assert f"{LEAST_IMAGES} can" in few.why
     keep_calibration(small, OTHER)
     own = judge_in(small, KNOWN)

@@ -11,15 +11,7 @@ from PIL import Image, ImageColor
 
 from siamese_search.errors import SiameseSearchError
 from siamese_search.render.map import draw_map, map_page, write_map_page
-from siamese_search.retrieval.map import (
-    GREY,
-    MOST_ENTRIES,
-    GalleryMap,
-    MapPoint,
-    colouring,
-    luminance,
-    placed,
-)
+from siamese_search.retrieval.map import GREY, MOST_ENTRIES, GalleryMap, MapPoint, colouring, luminance, placed
 
 EVIL = "<script>alert(1)</script>"
 
@@ -54,18 +46,14 @@ def test_few_values_have_colours_far_apart_and_many_have_one_each():
     assert [entry.label for entry in last.entries[MOST_ENTRIES : last.first]] == ["junk", "no identity"]
 
 
-@pytest.mark.parametrize(
-    "values", [["1", "2", None, "junk", "-1"], [f"p{i % 31}" for i in range(80)] + [None]]
-)
+@pytest.mark.parametrize("values", [["1", "2", None, "junk", "-1"], [f"p{i % 31}" for i in range(80)] + [None]])
 def test_every_point_has_the_line_of_the_legend_that_says_its_value(values):
     drawn = colouring(make_map(values))
     for value, code, colour in zip(values, drawn.codes, drawn.colours, strict=True):
         said = {None: "no identity", "-1": "junk"}.get(value, value)
         assert (drawn.entries[code].label, drawn.entries[code].color) == (said, colour)
         assert (colour == GREY) == (value in (None, "-1"))
-    assert [entry.count for entry in drawn.entries] == [
-        drawn.codes.count(place) for place in range(len(drawn.entries))
-    ]
+    assert [entry.count for entry in drawn.entries] == [drawn.codes.count(place) for place in range(len(drawn.entries))]
 
 
 def oklab(colour):
@@ -132,9 +120,7 @@ def test_the_page_has_pictures_and_asks_nobody(tmp_path):
 
 def test_names_from_strangers_cannot_speak_html(tmp_path):
     nasty = os.fsdecode(b"/caf\xe9\n\x1b[31m.jpg")
-    found = make_map(
-        [EVIL, f'"{EVIL}', "a\nb"], EVIL, path=Path(nasty), gallery=EVIL, store=EVIL, model='"><b>'
-    )
+    found = make_map([EVIL, f'"{EVIL}', "a\nb"], EVIL, path=Path(nasty), gallery=EVIL, store=EVIL, model='"><b>')
     page = map_page(found)
     assert len(check_page(page).scripts) == 1  # our own
     json.dumps(found.to_json()).encode()

@@ -39,8 +39,7 @@ def mark(
 
 def answer(*scores: float, error: str | None = None) -> QueryResult:
     results = tuple(
-        SearchResult(rank, score, "a", None, Path("a.jpg"), "a.jpg")
-        for rank, score in enumerate(scores, start=1)
+        SearchResult(rank, score, "a", None, Path("a.jpg"), "a.jpg") for rank, score in enumerate(scores, start=1)
     )
     return QueryResult("q.jpg", results, error=error)
 
@@ -203,9 +202,7 @@ def test_without_a_calibration_nothing_is_said() -> None:
 
 def test_where_no_calibration_holds_the_reason_is_said_and_nothing_else() -> None:
     check_fmr(Judge(None, why="not here"), 0.01, "m")
-    good, unreadable = mark_by(
-        [answer(0.9), answer(error="empty file")], Judge(None, why="not here"), 0.01, 9
-    )
+    good, unreadable = mark_by([answer(0.9), answer(error="empty file")], Judge(None, why="not here"), 0.01, 9)
     assert (good.verdict, good.in_gallery, good.results[0].match) == (None, None, None)
     assert verdict_sentence(good) == good.to_json()["no_verdict"] == "not here"
     assert "no_verdict" not in unreadable.to_json()

@@ -10,10 +10,7 @@ from siamese_search.retrieval import ranking as paging
 from siamese_search.retrieval.ranking import until_enough
 
 
-@given(
-    st.lists(st.tuples(st.integers(1, 40), st.integers(1, 200)), max_size=12),
-    st.integers(1, 300),
-)
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 200)), max_size=12), st.integers(1, 300))
 def test_every_query_is_asked_until_it_has_enough(cases: list[tuple[int, int]], most: int) -> None:
     """cases: of each query, the first depth and the depth that it needs."""
     asked: list[tuple[list[int], int]] = []

@@ -55,9 +55,7 @@ def test_together_ranks_by_the_mean_similarity(people) -> None:
 def test_one_image_together_is_that_image(people) -> None:
     root, gallery, _ = people
     searcher = Searcher(gallery, ColourEmbedder())
-    assert searcher.search([root / "p0" / "0.png"], 5, together=True) == searcher.search(
-        [root / "p0" / "0.png"], 5
-    )
+    assert searcher.search([root / "p0" / "0.png"], 5, together=True) == searcher.search([root / "p0" / "0.png"], 5)
 
 
 def test_all_images_of_the_target_can_be_left_out(people, tmp_path: Path) -> None:
@@ -154,9 +152,7 @@ def test_copies_of_the_query_are_known_whatever_is_done_to_the_scores(people, tm
     assert (len(pushed.results), pushed.identity) == (29, "p1")
     (kept,) = searcher.search([tmp_path / "copy.png"], 30, unlike=away)
     assert [hit.key for hit in kept.results if hit.itself] == ["p1/0.png"]
-    (fused,) = searcher.search(
-        [tmp_path / "copy.png"], 30, like=["p4/0.png"], together=True, exclude_self=True
-    )
+    (fused,) = searcher.search([tmp_path / "copy.png"], 30, like=["p4/0.png"], together=True, exclude_self=True)
     assert not {"p1/0.png", "p4/0.png"} & {hit.key for hit in fused.results}
 
 

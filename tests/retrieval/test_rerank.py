@@ -74,9 +74,7 @@ def test_where_the_candidates_cover_the_gallery_it_is_evaluations_order(crowd, n
     query = root / f"p{number % 10}" / f"{number // 10}.png"
     if query == root / "p3" / "0.png":  # four copies: which of them is the query is not said
         return
-    (answer,) = Searcher(gallery, ColourEmbedder()).search(
-        [query], k, where, rerank=True, candidates=candidates
-    )
+    (answer,) = Searcher(gallery, ColourEmbedder()).search([query], k, where, rerank=True, candidates=candidates)
     ids, scores = oracle(gallery, query, where)
     assert [hit.id for hit in answer.results] == ids[:k]
     assert [hit.reranked for hit in answer.results] == pytest.approx(scores[:k], abs=1e-5)
@@ -107,9 +105,7 @@ def test_what_is_left_out_takes_no_part(crowd):
     root, gallery = crowd
     query = root / "p3" / "0.png"
     copies = {
-        i
-        for i, (_, payload) in gallery.points.items()
-        if "copy" in payload["key"] or payload["key"] == "p3/0.png"
+        i for i, (_, payload) in gallery.points.items() if "copy" in payload["key"] or payload["key"] == "p3/0.png"
     }
     (answer,) = Searcher(gallery, ColourEmbedder()).search([query], 63, exclude_self=True, rerank=True)
     ids, scores = oracle(gallery, query, leave_out=copies)
@@ -117,9 +113,7 @@ def test_what_is_left_out_takes_no_part(crowd):
     assert [hit.id for hit in answer.results] == ids
     assert [hit.reranked for hit in answer.results] == pytest.approx(scores, abs=1e-5)
     # With so few wanted that the copies fill the first fetch.
-    (few,) = Searcher(gallery, ColourEmbedder()).search(
-        [query], 4, exclude_self=True, rerank=True, candidates=5
-    )
+    (few,) = Searcher(gallery, ColourEmbedder()).search([query], 4, exclude_self=True, rerank=True, candidates=5)
     assert len(few.results) == 4
     assert not {hit.id for hit in few.results} & copies
     assert all(hit.reranked is not None for hit in few.results)
@@ -132,9 +126,7 @@ def test_the_least_score_is_a_cosine_similarity_and_costs_no_place(crowd):
     (everything,) = searcher.search([query], 63, rerank=True)
     floor = sorted(hit.score for hit in everything.results)[30]
     (cut,) = searcher.search([query], 10, rerank=True, min_score=floor)
-    assert [hit.id for hit in cut.results] == [hit.id for hit in everything.results if hit.score >= floor][
-        :10
-    ]
+    assert [hit.id for hit in cut.results] == [hit.id for hit in everything.results if hit.score >= floor][:10]
 
 
 def test_grouped_it_is_the_first_image_of_each_identity(crowd):
@@ -147,9 +139,7 @@ def test_grouped_it_is_the_first_image_of_each_identity(crowd):
     for hit in single.results:
         first.setdefault(hit.identity, hit.id)
     assert [(hit.identity, hit.id) for hit in grouped.results] == list(first.items())
-    assert {hit.identity: hit.sightings for hit in grouped.results} == {
-        f"p{n}": 9 if n == 3 else 6 for n in range(10)
-    }
+    assert {hit.identity: hit.sightings for hit in grouped.results} == {f"p{n}": 9 if n == 3 else 6 for n in range(10)}
     # Fewer candidates than identities wanted: the rest follow in the order of their scores.
     (few,) = searcher.search([query], 10, rerank=True, candidates=4, group_by="identity")
     assert len({hit.identity for hit in few.results}) == 10
@@ -176,9 +166,7 @@ def test_probes_that_are_no_single_image_are_reranked_too(crowd):
         plain = searcher.search(queries, 63, **how)
         answers = searcher.search(queries, 63, rerank=True, **how)
         for before, after in zip(plain, answers, strict=True):
-            assert {hit.id: hit.score for hit in before.results} == {
-                hit.id: hit.score for hit in after.results
-            }
+            assert {hit.id: hit.score for hit in before.results} == {hit.id: hit.score for hit in after.results}
             assert after.best_score == before.results[0].score
     (liked,) = searcher.search([], 63, like=["p2/0.png"], rerank=True)
     (by_file,) = searcher.search([queries[0]], 63, exclude_self=True, rerank=True)
@@ -210,9 +198,7 @@ def test_copies_tie_and_keep_the_rankings_order(tmp_path):
 def test_numbers_of_candidates_that_cannot_be(crowd, candidates):
     root, gallery = crowd
     with pytest.raises(UsageError, match="1 to 10,000 candidates"):
-        Searcher(gallery, ColourEmbedder()).search(
-            [root / "p0" / "0.png"], rerank=True, candidates=candidates
-        )
+        Searcher(gallery, ColourEmbedder()).search([root / "p0" / "0.png"], rerank=True, candidates=candidates)
 
 
 @pytest.mark.filterwarnings("ignore:Payload indexes")
@@ -228,9 +214,7 @@ def test_every_engine_gives_the_same_order(crowd, tmp_path, engine):
         run_ingest([root / "all.csv"], gallery, ColourEmbedder())
         for number, options in enumerate(({}, {"exclude_self": True}, {"group_by": "identity"})):
             query = root / f"p{number + 5}" / "1.png"
-            (answer,) = Searcher(gallery, ColourEmbedder()).search(
-                [query], 12, rerank=True, candidates=30, **options
-            )
+            (answer,) = Searcher(gallery, ColourEmbedder()).search([query], 12, rerank=True, candidates=30, **options)
             (wanted,) = Searcher(oracle_gallery, ColourEmbedder()).search(
                 [query], 12, rerank=True, candidates=30, **options
             )

@@ -22,11 +22,7 @@ def test_groups_and_errors_add_their_fields():
     result = SearchResult(1, 1.0, "ann", "1", Path("a"), "a", sightings=3, cameras=("1", "2"))
     answer = result.to_json()
     assert (answer["sightings"], answer["cameras"]) == (3, ["1", "2"])
-    assert QueryResult("q", error="empty file").to_json() == {
-        "query": "q",
-        "results": [],
-        "error": "empty file",
-    }
+    assert QueryResult("q", error="empty file").to_json() == {"query": "q", "results": [], "error": "empty file"}
 
 
 def test_the_path_in_json_is_the_path():

@@ -27,9 +27,7 @@ def crowd(tmp_path_factory):
         for camera in (1, 2):
             for shot in range(2 if camera == 1 else 3):
                 # Colours close within an identity, so that groups are spread over the ranking.
-                write_image(
-                    root / f"p{identity}" / f"{camera}-{shot}.png", seed=f"{identity}-{shot % 2}-{camera}"
-                )
+                write_image(root / f"p{identity}" / f"{camera}-{shot}.png", seed=f"{identity}-{shot % 2}-{camera}")
     for number in range(6):
         write_image(root / f"loose{number}.png")
     for number in range(3):
@@ -212,9 +210,7 @@ def test_many_copies_of_the_query_do_not_cost_results(tmp_path, gallery, embedde
 def test_one_crowded_identity_does_not_hide_the_others_nor_fetch_the_gallery(tmp_path, gallery, embedder):
     rng = np.random.default_rng(0)
     base, far = rng.normal(size=(2, 48))
-    vectors = np.concatenate(
-        [base + 0.01 * rng.normal(size=(3000, 48)), far + 0.5 * rng.normal(size=(30, 48))]
-    )
+    vectors = np.concatenate([base + 0.01 * rng.normal(size=(3000, 48)), far + 0.5 * rng.normal(size=(30, 48))])
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
     ids = [f"{n:08x}-0000-4000-8000-000000000000" for n in range(3030)]
     names = ["crowd"] * 3000 + [f"rare{n % 10}" for n in range(30)]

@@ -99,22 +99,16 @@ def test_what_is_no_time_comes_last_and_is_named():
     assert odd.unit == "seconds"
     assert "1 of 4 values cannot be read as times ('unknown')" in odd.notes[0]
     assert "1 of 3 times name no zone" in odd.notes[1]
-    european = arrange(
-        answer([("13/04/2024", "1", None), ("01/05/2024", "1", None)], "date"), "ann", "date", 2
-    )
+    european = arrange(answer([("13/04/2024", "1", None), ("01/05/2024", "1", None)], "date"), "ann", "date", 2)
     assert "ordered as text, for '01/05/2024', '13/04/2024'" in european.notes[0]
-    mixed = arrange(
-        answer([("10", "1", None), ("n/a", "1", None), ("9", "1", None)], "frame"), "ann", "frame", 3
-    )
+    mixed = arrange(answer([("10", "1", None), ("n/a", "1", None), ("9", "1", None)], "frame"), "ann", "frame", 3)
     assert (order(mixed), [s.gap for s in mixed.sightings]) == ([3, 1, 2], [None, 1.0, None])
     assert "not a number" in mixed.notes[0]
 
 
 def test_nanoseconds_do_not_run_together():
     start = 1_700_000_000_000_000_000
-    timeline = arrange(
-        answer([(start + n, "1", None) for n in (2, 0, 1)], "timestamp"), "ann", "timestamp", 3
-    )
+    timeline = arrange(answer([(start + n, "1", None) for n in (2, 0, 1)], "timestamp"), "ann", "timestamp", 3)
     assert order(timeline) == [2, 3, 1]
     assert [s.gap for s in timeline.sightings] == [None, 1, 1]
 
@@ -131,9 +125,7 @@ def test_the_field_of_the_time():
     assert choose_field(fields, None) == "Timestamp"
     assert choose_field(fields, "camera") == "camera"
     assert choose_field({"frame": "int"}, None) == "frame"
-    with pytest.raises(
-        UsageError, match=r"no field 'when' to take times from; it has Timestamp, camera, frame"
-    ):
+    with pytest.raises(UsageError, match=r"no field 'when' to take times from; it has Timestamp, camera, frame"):
         choose_field(fields, "when")
     with pytest.raises(UsageError, match="--time-field"):
         choose_field({"camera": "str"}, None)
@@ -164,9 +156,7 @@ def test_all_sightings_of_the_nearest_identity(market):
     assert (first.total, first.within) == (4, ("camera",))
     assert [(s.time, s.gap) for s in first.sightings] == [(0, None), (0, None), (1, 1.0), (1, 1.0)]
     scores = sorted((s.result.score for s in first.sightings), reverse=True)
-    assert sorted((s.result.rank, s.result.score) for s in first.sightings) == list(
-        enumerate(scores, start=1)
-    )
+    assert sorted((s.result.rank, s.result.score) for s in first.sightings) == list(enumerate(scores, start=1))
     (seen,) = followed(gallery, [paths[0]], where=[Condition("camera", "=", ("2",))])
     assert all(hit.camera == "2" for hit in seen.answer.results)
     (others,) = followed(gallery, [paths[0]], exclude_self=True)

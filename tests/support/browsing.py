@@ -29,9 +29,7 @@ def make_gallery(place: Path) -> dict[str, list[str]]:
     import siamese_search as sss
     from siamese_search.datasets.demo import generate_demo
 
-    made = generate_demo(
-        place / "demo", identities=PEOPLE, cameras=CAMERAS, images_per_camera=2, distractors=STRANGERS
-    )
+    made = generate_demo(place / "demo", identities=PEOPLE, cameras=CAMERAS, images_per_camera=2, distractors=STRANGERS)
     sss.ingest(made.gallery, store=place / ".sss")
     seen = [sorted(path.name for path in made.gallery.glob(f"{name}_*.jpg")) for name in made.identities[-6:]]
     forgotten = [name for images in seen for name in images[1:]]

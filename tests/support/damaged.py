@@ -23,21 +23,7 @@ import numpy as np
 from PIL import Image
 
 #: Values at which decoders have gone wrong: nothing, one, and the edges of signed and unsigned numbers.
-_EXTREMES = (
-    0,
-    1,
-    2,
-    0x7F,
-    0x80,
-    0xFF,
-    0x7FFF,
-    0x8000,
-    0xFFFF,
-    0x7FFFFFFF,
-    0x80000000,
-    0xFFFFFFFE,
-    0xFFFFFFFF,
-)
+_EXTREMES = (0, 1, 2, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 _SIDES = (0, 1, 7, 255, 2000, 16383, 20000, 65535)
 _SUFFIXES = (".jpg", ".png", ".webp", ".bmp", ".tif", ".ppm", ".gif", ".heic")
 
@@ -244,9 +230,7 @@ def _size_lies(data: bytes, rng: random.Random) -> bytes:
                 struct.pack_into("<HHII", body, at, tag, 4, 1, value)
     else:  # WebP's canvas, and HEIC's "ispe" box
         at = data.find(b"ispe")
-        struct.pack_into(
-            ">II" if at > 0 else "<HH", body, at + 8 if at > 0 else 24, width & 0xFFFF, height & 0xFFFF
-        )
+        struct.pack_into(">II" if at > 0 else "<HH", body, at + 8 if at > 0 else 24, width & 0xFFFF, height & 0xFFFF)
     return bytes(body)
 
 
@@ -298,9 +282,7 @@ DAMAGE: dict[str, Callable[[bytes, random.Random], bytes]] = {
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path)
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)

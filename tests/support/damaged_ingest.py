@@ -18,6 +18,4 @@ if __name__ == "__main__":
     summary = run_ingest([Path(sys.argv[1])], gallery, ColourEmbedder(), layout="flat", decode_threads=2)
     points = {payload["key"]: vector.tolist() for vector, payload in gallery.points.values()}
     failures = [[failure.path, failure.reason] for failure in summary.failures]
-    print(
-        json.dumps({"seen": summary.seen, "failed": summary.failed, "failures": failures, "points": points})
-    )
+    print(json.dumps({"seen": summary.seen, "failed": summary.failed, "failures": failures, "points": points}))

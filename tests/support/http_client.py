@@ -39,7 +39,4 @@ def multipart(path, data=None):
     boundary = "sss-test-boundary"
     head = f'--{boundary}\r\ncontent-disposition: form-data; name="image"; filename="{path.name}"\r\n\r\n'
     content = path.read_bytes() if data is None else data
-    return (
-        head.encode() + content + f"\r\n--{boundary}--\r\n".encode(),
-        f"multipart/form-data; boundary={boundary}",
-    )
+    return (head.encode() + content + f"\r\n--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}")

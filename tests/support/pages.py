@@ -67,9 +67,7 @@ def check_page(text: str) -> Balanced:
     return parser
 
 
-def screenshot(
-    page: Path, out: Path, size: tuple[int, int] = (1100, 1800), *, dark: bool = False
-) -> Image.Image:
+def screenshot(page: Path, out: Path, size: tuple[int, int] = (1100, 1800), *, dark: bool = False) -> Image.Image:
     """The page as Chromium shows it, once it has nothing to complain of; skips where there is no Chromium."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:

@@ -37,11 +37,7 @@ _BETWEEN = 12
 
 
 def output_of(command: str, directory: Path, shown: tuple[int, int]) -> list[str]:
-    env = {
-        **os.environ,
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "HOME": str(directory),
-    }
+    env = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "HOME": str(directory)}
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=directory,

@@ -99,9 +99,7 @@ def test_labels_of_the_directory_change_nothing(people: Path, whole: Whole, tmp_
 
 @pytest.mark.parametrize("steps", [1, 4, 5])
 @pytest.mark.parametrize("update", ["hardest", "random"])
-def test_a_resumed_run_is_bit_equal(
-    people: Path, whole: Whole, tmp_path: Path, update: str, steps: int
-) -> None:
+def test_a_resumed_run_is_bit_equal(people: Path, whole: Whole, tmp_path: Path, update: str, steps: int) -> None:
     config = CONFIG.with_options(update=update, iters=4)
     reporter = StopAfter(steps)
     with pytest.raises(KeyboardInterrupt):
@@ -122,9 +120,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(people: Path, whole: Whole, tmp_p
         "from tests.training.test_adapt import CONFIG, request\n"
         "adapt(request(Path(sys.argv[1]), Path(sys.argv[2]), CONFIG.with_options(epochs=4, iters=6)))\n"
     )
-    killed = subprocess.Popen(
-        [sys.executable, "-c", code, people, tmp_path / "cut"], cwd=Path(__file__).parents[2]
-    )
+    killed = subprocess.Popen([sys.executable, "-c", code, people, tmp_path / "cut"], cwd=Path(__file__).parents[2])
     history = tmp_path / "cut" / "history.jsonl"
     until = time.monotonic() + 120
     while not history.exists() and killed.poll() is None and time.monotonic() < until:
@@ -244,14 +240,10 @@ def test_what_scores_mean_is_handed_on_where_only_the_cameras_were_taken_anew(
     known = Calibration((1.0, 0.01), (-1.0, 0.5), 10.0, -5.0, 50, 100)
     shutil.copytree(tiny_bundle.path, tmp_path / "init")
     meta = json.loads((tmp_path / "init" / "model.json").read_text())
-    (tmp_path / "init" / "model.json").write_text(
-        json.dumps({**meta, "adapted_calibration": known.to_json()})
-    )
+    (tmp_path / "init" / "model.json").write_text(json.dumps({**meta, "adapted_calibration": known.to_json()}))
     asked = {"epochs": 0, "neighbours": 4, "batch_size": 8, "images_per_identity": 2, **options}
     config = configured(str(tmp_path / "init"), **asked)
-    result = adapt(
-        AdaptRequest(people, tmp_path / "run", config, init=str(tmp_path / "init"), device="cpu", threads=1)
-    )
+    result = adapt(AdaptRequest(people, tmp_path / "run", config, init=str(tmp_path / "init"), device="cpu", threads=1))
     assert result.bundle.calibration == (known if handed_on else None)
     assert result.bundle.adapted_calibration is None
     assert (result.bundle.read_centres() is not None) == options.get("centre", True)

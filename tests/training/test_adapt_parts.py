@@ -72,9 +72,7 @@ def test_an_update_moves_each_centroid_to_one_image_of_the_batch(seed, hardest):
             chosen = next(row for row in order if labels[row] == label)
         moved = 0.1 * wanted[label] + 0.9 * batch[chosen]
         wanted[label] = moved / np.linalg.norm(moved)
-    memory.update(
-        torch.from_numpy(batch), torch.from_numpy(labels), 0.1, None if hardest else torch.from_numpy(order)
-    )
+    memory.update(torch.from_numpy(batch), torch.from_numpy(labels), 0.1, None if hardest else torch.from_numpy(order))
     np.testing.assert_allclose(memory.centroids, wanted, atol=1e-6)
 
 
@@ -101,10 +99,7 @@ def test_batches_hold_groups_of_one_cluster_with_cameras_in_equal_parts():
         batches = list(sampler.epoch(epoch))
         assert len(batches) == sampler.steps(epoch)
         for batch in batches:
-            assert (
-                len(np.unique(batch[np.isin(labels[batch], (2, 3, 4))]))
-                == np.isin(labels[batch], (2, 3, 4)).sum()
-            )
+            assert len(np.unique(batch[np.isin(labels[batch], (2, 3, 4))])) == np.isin(labels[batch], (2, 3, 4)).sum()
             for label in (0, 1):
                 own = batch[labels[batch] == label]
                 assert len(own) % 4 == 0
@@ -153,8 +148,7 @@ def test_figures_of_clusters_by_hand():
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"least": 0.0}, {"neighbours": 0}, {"temperature": float("nan")}, {"momentum": 1.5}, {"lr": 0.0}],
+    "wrong", [{"least": 0.0}, {"neighbours": 0}, {"temperature": float("nan")}, {"momentum": 1.5}, {"lr": 0.0}]
 )
 def test_a_value_that_cannot_work_is_refused_by_its_option(wrong):
     with pytest.raises(UsageError, match=f"--{next(iter(wrong))}"):
@@ -175,10 +169,7 @@ class Pixels:
 def test_renewed_statistics_are_those_of_all_images_and_some_of_the_former(mix):
     """The first normalisation reads the images themselves: its statistics can be summed by hand."""
     spec = NetworkSpec("test_efficientnet", 8, 32, 16, neck="bn", instance_mix=mix)
-    network, images = (
-        APNNetwork(spec),
-        np.random.default_rng(0).integers(0, 255, (160, 32, 16, 3)).astype(np.uint8),
-    )
+    network, images = (APNNetwork(spec), np.random.default_rng(0).integers(0, 255, (160, 32, 16, 3)).astype(np.uint8))
     norm = network.backbone.bn1
     with torch.no_grad():
         norm.running_mean.fill_(5.0)
@@ -191,9 +182,7 @@ def test_renewed_statistics_are_those_of_all_images_and_some_of_the_former(mix):
     torch.testing.assert_close(
         norm.running_mean, maps.mean((0, 2, 3)) * share + 5.0 * (1 - share), rtol=1e-3, atol=1e-3
     )
-    torch.testing.assert_close(
-        norm.running_var, maps.var((0, 2, 3)) * share + 1 - share, rtol=1e-2, atol=1e-2
-    )
+    torch.testing.assert_close(norm.running_var, maps.var((0, 2, 3)) * share + 1 - share, rtol=1e-2, atol=1e-2)
     assert not any(module.training for module in network.modules())
     assert norm.momentum == 0.1
     for name, value in weights.items():

@@ -14,9 +14,7 @@ NONE = PRESETS["apn"]
 
 
 def images(n: int = 8) -> torch.Tensor:
-    return torch.randint(
-        0, 256, (n, 32, 16, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
-    )
+    return torch.randint(0, 256, (n, 32, 16, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
 
 
 def generator(seed: int = 1) -> torch.Generator:
@@ -100,10 +98,7 @@ def test_each_step_is_what_it_says_image_by_image() -> None:
         if erased[i] < config.erase:
             area = (0.02 + 0.28 * float(boxes[i, 0])) * height * width
             aspect = math.exp((2 * float(boxes[i, 1]) - 1) * 1.2)
-            tall, wide = (
-                min(math.sqrt(area * aspect), 0.8 * height),
-                min(math.sqrt(area / aspect), 0.8 * width),
-            )
+            tall, wide = (min(math.sqrt(area * aspect), 0.8 * height), min(math.sqrt(area / aspect), 0.8 * width))
             top, left = float(boxes[i, 2]) * (height - tall), float(boxes[i, 3]) * (width - wide)
             image = image.clone()
             for y in range(height):
@@ -143,9 +138,7 @@ def test_every_step_draws_from_its_own_numbers() -> None:
         off = config.with_options(**{name: 0.0})
         if name != "crop":  # a zoom without a shift still reads nothing of it: see below
             assert torch.equal(augment_with(source, off, random), augment_with(source, off, changed)), name
-        assert not torch.equal(augment_with(source, config, random), augment_with(source, config, changed)), (
-            name
-        )
+        assert not torch.equal(augment_with(source, config, random), augment_with(source, config, changed)), name
 
 
 def test_zoom_scales_about_the_middle_and_repeats_the_border() -> None:
@@ -188,9 +181,7 @@ def test_blur_keeps_the_mean_and_loses_detail() -> None:
 
 
 def test_detail_strengthens_what_is_fine_and_leaves_what_is_smooth() -> None:
-    stripes = (
-        torch.tensor([90.0, 110.0]).repeat(8)[None, None, :, None].expand(1, 32, 16, 3)
-    )  # each pair means 100
+    stripes = torch.tensor([90.0, 110.0]).repeat(8)[None, None, :, None].expand(1, 32, 16, 3)  # each pair means 100
     coarse = torch.tensor([90.0, 90.0, 110.0, 110.0]).repeat(4)[None, None, :, None].expand(1, 32, 16, 3)
     config = NONE.with_options(detail=2.0)
     random = torch.full((1, COLUMNS), 1 / 3)  # no change: from 1/3 on detail is strengthened
@@ -231,14 +222,11 @@ def test_masks_give_the_same_pixels_as_visiting_the_chosen_images(config) -> Non
         before = source.clone()
         one = augment_with(source, config, random, masks=False)
         other = augment_with(source, config, random, masks=True)
-        assert torch.allclose(
-            one, other, atol=1e-3, rtol=0
-        )  # products of another shape are rounded otherwise
+        assert torch.allclose(one, other, atol=1e-3, rtol=0)  # products of another shape are rounded otherwise
         assert torch.equal(source, before)
     exact = config.with_options(jitter=0.0, tint=0.0, grey=0.0, blur=0.0, detail=0.0)
     assert torch.equal(
-        augment_with(images(48), exact, random, masks=False),
-        augment_with(images(48), exact, random, masks=True),
+        augment_with(images(48), exact, random, masks=False), augment_with(images(48), exact, random, masks=True)
     )
 
 

@@ -10,11 +10,7 @@ torch = pytest.importorskip("torch")
 import timm  # noqa: E402
 
 from siamese_search.errors import UsageError  # noqa: E402
-from siamese_search.model.network import (  # noqa: E402
-    APNNetwork,
-    NetworkSpec,
-    stages,
-)
+from siamese_search.model.network import APNNetwork, NetworkSpec, stages  # noqa: E402
 from siamese_search.training.backbone import freeze, hold  # noqa: E402
 from siamese_search.training.config import preset  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402

@@ -14,9 +14,7 @@ from siamese_search.training.data import HoldOut, choose_held
 
 
 def people(root: str, *names: str, layout: str = "folders") -> Dataset:
-    return Dataset(
-        Path(root), layout, "", [ImageRecord(f"{n}/{i}", Path(n), n) for n in names for i in (0, 1)]
-    )
+    return Dataset(Path(root), layout, "", [ImageRecord(f"{n}/{i}", Path(n), n) for n in names for i in (0, 1)])
 
 
 def numbered(root: str, count: int) -> Dataset:
@@ -113,9 +111,7 @@ def test_whom_a_sample_of_triplets_lacks_it_holds_out_already() -> None:
 
 def test_of_one_data_set_absent_names_are_listed() -> None:
     photos = people("photos", *"abcd")
-    with pytest.raises(
-        DataError, match=r"4 of 5 .* in photos: v, x, y, …; there are 4 identities such as a;"
-    ):
+    with pytest.raises(DataError, match=r"4 of 5 .* in photos: v, x, y, …; there are 4 identities such as a;"):
         alone(photos, HoldOut(ids=("a", "x", "y", "z", "v")))
     # A triplet CSV samples the images: whom it never names is held out already. A list that fits nobody is wrong.
     sample = people("photos", *"abcd", layout="triplets")

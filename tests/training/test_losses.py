@@ -71,9 +71,7 @@ def test_batch_hard_agrees_with_pytorch_metric_learning() -> None:
     labels = torch.arange(4).repeat_interleave(3)
     plain = distances.LpDistance(normalize_embeddings=False)
     triplets = miners.BatchHardMiner(distance=plain)(embeddings, labels)
-    theirs = losses.TripletMarginLoss(0.3, distance=plain, reducer=reducers.MeanReducer())(
-        embeddings, labels, triplets
-    )
+    theirs = losses.TripletMarginLoss(0.3, distance=plain, reducer=reducers.MeanReducer())(embeddings, labels, triplets)
     assert float(batch_hard_triplet(embeddings, labels, 0.3).loss) == pytest.approx(float(theirs), abs=1e-5)
 
 

@@ -11,11 +11,7 @@ pytest.importorskip("pytorch_metric_learning")
 from siamese_search.errors import UsageError  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.training.config import REID  # noqa: E402
-from siamese_search.training.losses import (  # noqa: E402
-    known_losses,
-    make_metric_losses,
-    metric_loss,
-)
+from siamese_search.training.losses import known_losses, make_metric_losses, metric_loss  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
 
 LABELS = torch.arange(6).repeat_interleave(4)

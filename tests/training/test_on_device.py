@@ -58,9 +58,7 @@ def make_trainer(device: str, config=STRONG) -> Trainer:
     spec = NetworkSpec(backbone="test_efficientnet", dim=16, height=32, width=16, neck="bn")
     teacher = np.random.default_rng(2).normal(size=(2, 24, 12)).astype(np.float32)
     teacher /= np.linalg.norm(teacher, axis=2, keepdims=True)
-    return Trainer(
-        APNNetwork(spec), config, Images(), np.repeat(np.arange(6), 4), teacher=teacher, device=device
-    )
+    return Trainer(APNNetwork(spec), config, Images(), np.repeat(np.arange(6), 4), teacher=teacher, device=device)
 
 
 @pytest.mark.skipif(not CUDA, reason="no CUDA device")
@@ -81,9 +79,7 @@ def test_a_step_on_cuda_gives_the_loss_of_the_cpu() -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_a_student_sees_the_mixed_people_that_its_teacher_saw(
-    monkeypatch: pytest.MonkeyPatch, device: str
-) -> None:
+def test_a_student_sees_the_mixed_people_that_its_teacher_saw(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     still = dict.fromkeys(
         ("zoom", "tint", "grey", "blur", "detail", "jitter", "crop", "erase", "flip", "mixstyle"), 0.0
     )

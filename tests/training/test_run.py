@@ -83,9 +83,7 @@ def test_training_learns(people: Path, tmp_path: Path) -> None:
 def test_heldout_identities_never_reach_the_trainer(people: Path, tmp_path: Path) -> None:
     ids = tmp_path / "ids.txt"
     ids.write_text("0003\n0005\n")
-    result = train(
-        request(people, tmp_path / "run", REID.with_options(epochs=1), holdout=HoldOut(ids_file=ids))
-    )
+    result = train(request(people, tmp_path / "run", REID.with_options(epochs=1), holdout=HoldOut(ids_file=ids)))
     assert result.bundle.heldout_identities == ["0003", "0005"]
     assert result.bundle.meta["training"]["identities"] == 4
     assert result.bundle.meta["training"]["identity_names"] == ["0001", "0002", "0004", "0006"]
@@ -101,9 +99,7 @@ def test_an_unknown_heldout_identity_is_named(people: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("steps", [1, 4, 5])
-@pytest.mark.parametrize(
-    "config", [REID, APN, SIMPLE, EMA, SIZES], ids=["reid", "apn", "pairs", "ema", "sizes"]
-)
+@pytest.mark.parametrize("config", [REID, APN, SIMPLE, EMA, SIZES], ids=["reid", "apn", "pairs", "ema", "sizes"])
 def test_a_resumed_run_is_bit_equal(
     people: Path, whole: Whole, tmp_path: Path, config: TrainConfig, steps: int
 ) -> None:
@@ -167,9 +163,7 @@ def test_a_killed_run_resumes_bit_equal(people: Path, whole: Whole, tmp_path: Pa
     assert again.bundle.fingerprint == whole(REID.with_options(epochs=4)).bundle.fingerprint
 
 
-def test_finished_and_foreign_directories_are_not_overwritten(
-    people: Path, whole: Whole, tmp_path: Path
-) -> None:
+def test_finished_and_foreign_directories_are_not_overwritten(people: Path, whole: Whole, tmp_path: Path) -> None:
     config = REID.with_options(epochs=1)
     finished = whole(config).bundle.path
     with pytest.raises(TrainingError, match="already holds a run"):
@@ -205,9 +199,7 @@ def test_training_starts_from_a_bundle(people: Path, whole: Whole, tmp_path: Pat
     assert torch.allclose(a, b, atol=1e-3)
 
 
-def test_simple_cnn_from_the_default_weights_starts_at_random_and_says_so(
-    people: Path, tmp_path: Path
-) -> None:
+def test_simple_cnn_from_the_default_weights_starts_at_random_and_says_so(people: Path, tmp_path: Path) -> None:
     recorder = Recorder()
     asked = TrainRequest(
         data=people, out=tmp_path / "run", config=SIMPLE.with_options(epochs=1), holdout=HoldOut(amount=2),
@@ -227,9 +219,7 @@ class Recorder(Silent):
         self.said.append(text)
 
 
-def test_a_run_from_a_run_on_the_same_data_takes_its_heads(
-    people: Path, whole: Whole, tmp_path: Path
-) -> None:
+def test_a_run_from_a_run_on_the_same_data_takes_its_heads(people: Path, whole: Whole, tmp_path: Path) -> None:
     config = REID.with_options(epochs=1)
     first = whole(config).bundle.path
     for name, holdout, expected in (("same", HoldOut(amount=2), 1), ("other", HoldOut(amount=1), 0)):
@@ -262,9 +252,7 @@ def test_weights_that_explode_never_replace_a_good_checkpoint(
     assert resume(tmp_path / "run", device="cpu", threads=1).epochs == 3
 
 
-def test_collapsed_triplets_stop_the_run(
-    people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_collapsed_triplets_stop_the_run(people: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from siamese_search.training import run as module
 
     def constant(*args: object, **kwargs: object):
@@ -357,9 +345,7 @@ def test_views_of_an_archive_belong_to_the_run_that_asked_for_them(people: Path,
     for name, changes in others.items():
         with pytest.raises(DataError, match=r"does not hold . augmented views"):
             train(request(people, tmp_path / name, config.with_options(**changes), teacher=archive))
-    plain = train(
-        request(people, tmp_path / "plain", REID, teacher=archive)
-    )  # the plain vectors serve anybody
+    plain = train(request(people, tmp_path / "plain", REID, teacher=archive))  # the plain vectors serve anybody
     assert plain.bundle.fingerprint != whole.bundle.fingerprint
 
 
@@ -395,9 +381,7 @@ def test_mixstyle_is_drawn_from_the_step_alone(people: Path, whole: Whole, tmp_p
     assert whole(config.with_options(mixstyle=0.0)).bundle.fingerprint != mixed
 
 
-def test_a_trained_bundle_says_nothing_of_this_machine(
-    people: Path, tmp_path: Path, tiny_bundle: Bundle
-) -> None:
+def test_a_trained_bundle_says_nothing_of_this_machine(people: Path, tmp_path: Path, tiny_bundle: Bundle) -> None:
     for name in ("model.json", "model.onnx"):
         data = (tiny_bundle.path / name).read_bytes()
         assert str(Path(__file__).resolve().parents[2]).encode() not in data
@@ -408,9 +392,7 @@ def test_weights_are_trained_on_as_the_network_that_they_were(people: Path, tmp_
     """The share of an image's own statistics belongs to the weights: a run from them keeps it, a resumed one too."""
     first = train(request(people, tmp_path / "first", REID.with_options(epochs=1, instance_mix=0.3)))
     assert first.bundle.meta["network"]["instance_mix"] == 0.3
-    again = replace(
-        request(people, tmp_path / "again", REID.with_options(epochs=2)), init=str(tmp_path / "first")
-    )
+    again = replace(request(people, tmp_path / "again", REID.with_options(epochs=2)), init=str(tmp_path / "first"))
     reporter = StopAfter(1)
     with pytest.raises(KeyboardInterrupt):
         train(again, reporter, reporter.stop)

@@ -12,12 +12,7 @@ torch = pytest.importorskip("torch")
 from PIL import Image  # noqa: E402
 
 from siamese_search.errors import ImageError, UsageError  # noqa: E402
-from siamese_search.training.config import (  # noqa: E402
-    PRESETS,
-    RESTART_WARMUP,
-    stage_at,
-    stages,
-)
+from siamese_search.training.config import PRESETS, RESTART_WARMUP, stage_at, stages  # noqa: E402
 from siamese_search.training.data import HoldOut  # noqa: E402
 from siamese_search.training.pixels import PixelSource  # noqa: E402
 from siamese_search.training.run import Silent, TrainRequest, train  # noqa: E402
@@ -51,8 +46,7 @@ def test_every_epoch_is_in_one_stage(small: list[tuple[int, int, int]], rest: in
 
 
 @pytest.mark.parametrize(
-    "sizes",
-    ["128", "128x64", "128x64:0", "4x64:2", "128x64:-1", "128x64:2;9", "a:b", "128x64:60", "64x64:59,9x9:1"],
+    "sizes", ["128", "128x64", "128x64:0", "4x64:2", "128x64:-1", "128x64:2;9", "a:b", "128x64:60", "64x64:59,9x9:1"]
 )
 def test_sizes_that_cannot_work_are_named(sizes: str) -> None:
     with pytest.raises(UsageError, match="--sizes"):
@@ -108,8 +102,7 @@ def test_a_run_trains_at_each_size_and_ends_at_the_full_one(
     config = REID.with_options(sizes="16x8:1,24x12:1", validate_every=1)
     reporter = Sizes()
     result = train(
-        TrainRequest(people, tmp_path / "run", config, holdout=HoldOut(amount=2), init="none", threads=1),
-        reporter,
+        TrainRequest(people, tmp_path / "run", config, holdout=HoldOut(amount=2), init="none", threads=1), reporter
     )
     steps = len(seen) // 3
     assert seen == [(16, 8)] * steps + [(24, 12)] * steps + [(32, 16)] * steps

@@ -25,9 +25,7 @@ from siamese_search.training.run import Silent, TrainRequest, resume, train  # n
 from siamese_search.training.teacher import save_vectors, teacher_vectors  # noqa: E402
 
 SMALL = {"backbone": "test_efficientnet", "dim": 8, "height": 32, "width": 16, "batch_size": 8}
-REID = PRESETS["reid"].with_options(
-    **SMALL, images_per_identity=2, epochs=2, warmup_epochs=0.5, checkpoint_minutes=0.0
-)
+REID = PRESETS["reid"].with_options(**SMALL, images_per_identity=2, epochs=2, warmup_epochs=0.5, checkpoint_minutes=0.0)
 PAIRS = PRESETS["contrastive"].with_options(**SMALL, epochs=1)
 HELD = ("0001", "0004", "faces/anna", "faces/emil")
 
@@ -72,9 +70,7 @@ def test_the_same_name_in_two_data_sets_is_two_people(people: Path, faces: Path)
     assert split.heldout_identities == ["faces/anna", "images/0002"]
     assert {"images/0001", "faces/0001", "faces/0002"} <= set(split.train.identities)
     assert {record.identity for record in split.held} == {"faces/anna", "images/0002"}
-    images = label_images(
-        split.train, PixelSource([r.path for r in split.train.records], (32, 16), threads=1)
-    )
+    images = label_images(split.train, PixelSource([r.path for r in split.train.records], (32, 16), threads=1))
     label = dict(zip([r.identity for r in images.records], images.labels.tolist(), strict=True))
     assert label["images/0001"] != label["faces/0001"]
     assert len(label) == 5 + 4
@@ -91,9 +87,7 @@ def test_a_run_says_and_records_what_each_data_set_gave(people: Path, faces: Pat
     recorder = Recorder()
     result = train(request(tmp_path / "run", people, faces), recorder)
     assert recorder.said[0].startswith("training on ")
-    assert recorder.said[1].startswith(
-        "images: 4 identities, 24 images, 2 identities held out; layout market1501"
-    )
+    assert recorder.said[1].startswith("images: 4 identities, 24 images, 2 identities held out; layout market1501")
     assert recorder.said[2].startswith("faces: 2 identities, 6 images, 3 identities held out; layout folders")
     held = ["faces/0001", "faces/anna", "faces/emil", "images/0001", "images/0004"]
     assert result.bundle.heldout_identities == held

@@ -70,9 +70,7 @@ def test_distractors_junk_and_the_unnamed_are_no_identities(name: str) -> None:
     strangers = np.random.default_rng(3).normal(size=(9, 6)).astype(np.float32)
     features = np.concatenate([strangers[:4], FEATURES, strangers[4:]])
     identities = ["0000", "-1", "", "0000", *IDENTITIES, "0000", "-1", "", "-1", "0000"]
-    assert held_out_loss(PRESETS[name], features, identities) == held_out_loss(
-        PRESETS[name], FEATURES, IDENTITIES
-    )
+    assert held_out_loss(PRESETS[name], features, identities) == held_out_loss(PRESETS[name], FEATURES, IDENTITIES)
     assert held_out_loss(PRESETS[name], strangers, ["0000"] * 9) is None
 
 

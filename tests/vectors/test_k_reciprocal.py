@@ -57,10 +57,7 @@ def by_the_book(queries, gallery, how=PAPER, same_image=None):
     def jaccard(p, g):
         return 1 - sum(map(min, zip(v[p], v[g]))) / sum(map(max, zip(v[p], v[g])))
 
-    return [
-        [1 - ((1 - how.weight) * jaccard(p, g) + how.weight * d[p][g]) for g in range(len(gallery))]
-        for p in where
-    ]
+    return [[1 - ((1 - how.weight) * jaccard(p, g) + how.weight * d[p][g]) for g in range(len(gallery))] for p in where]
 
 
 def unit(rng, count, dim=8):
@@ -75,9 +72,7 @@ def clustered(rng, count, dim=8, clusters=4, spread=0.4):
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize(
-    "how", [KReciprocal(), KReciprocal(4, 2), KReciprocal(5, 3, 0.0), KReciprocal(3, 1, 0.7)]
-)
+@pytest.mark.parametrize("how", [KReciprocal(), KReciprocal(4, 2), KReciprocal(5, 3, 0.0), KReciprocal(3, 1, 0.7)])
 def test_random_vectors_by_the_formulas(how, seed):
     rng = np.random.default_rng(seed)
     vectors = clustered(rng, 36) if seed % 2 else unit(rng, 36)
@@ -98,9 +93,7 @@ def test_many_ties_and_duplicates_are_ordered_by_place(seed):
     vectors[:, 0] = rng.choice([-0.25, 0.25], size=30)
     queries, gallery = vectors[:6], vectors[6:]
     for how in (KReciprocal(), KReciprocal(3, 3), KReciprocal(6, 2, 0.5)):
-        np.testing.assert_allclose(
-            rerank(queries, gallery, how), by_the_book(queries, gallery, how), atol=2e-6
-        )
+        np.testing.assert_allclose(rerank(queries, gallery, how), by_the_book(queries, gallery, how), atol=2e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -154,9 +147,7 @@ def test_a_chain_of_mutual_neighbours_beats_a_lone_near_image():
     assert rerank(vectors[:1], vectors[1:], KReciprocal(3, 1, 0.0)).argmax() == 0  # 9 degrees
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"k1": 0}, {"k2": 0}, {"weight": -0.1}, {"weight": 1.1}, {"weight": math.nan}]
-)
+@pytest.mark.parametrize("wrong", [{"k1": 0}, {"k2": 0}, {"weight": -0.1}, {"weight": 1.1}, {"weight": math.nan}])
 def test_parameters_that_cannot_work(wrong):
     with pytest.raises(UsageError):
         KReciprocal(**wrong)

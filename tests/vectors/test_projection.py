@@ -59,9 +59,7 @@ def test_what_cannot_be():
         project(vectors, "som")
 
 
-@pytest.mark.parametrize(
-    ("method", "module", "extra"), [("umap", "umap", "umap"), ("tsne", "sklearn", "analysis")]
-)
+@pytest.mark.parametrize(("method", "module", "extra"), [("umap", "umap", "umap"), ("tsne", "sklearn", "analysis")])
 def test_what_is_not_installed_is_named(monkeypatch, method, module, extra):
     for name in [name for name in sys.modules if name.partition(".")[0] == module]:
         monkeypatch.delitem(sys.modules, name)

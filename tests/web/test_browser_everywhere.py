@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from browsing import IMAGES, serving
 
-PAGES = [
-    "/",
-    "/identities",
-    "/identity?name=0001",
-    "/review",
-    "/review/clusters",
-    "/map",
-    "/gallery",
-    "/nowhere",
-]
+PAGES = ["/", "/identities", "/identity?name=0001", "/review", "/review/clusters", "/map", "/gallery", "/nowhere"]
 
 
 #: What can be used and has no name to be read aloud.
@@ -59,9 +50,7 @@ def test_every_page_on_a_telephone_in_light_and_dark(read_server, tab):
         page.wait_for_load_state("networkidle")
         for width in (800, 1400, 390):
             page.set_viewport_size({"width": width, "height": 844})
-            wide = page.evaluate(
-                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-            )
+            wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wide <= 0, f"{path} is {wide} px too wide at {width}"
         assert page.evaluate(NAMELESS) == [], path
         for scheme in ("light", "dark"):
@@ -177,9 +166,7 @@ def test_the_whole_search_works_by_keyboard(drawn, read_server, tab):
     reached = set()
     for _ in range(12):
         page.keyboard.press("Tab")
-        reached.add(
-            page.evaluate("document.activeElement.getAttribute('href') ?? document.activeElement.type")
-        )
+        reached.add(page.evaluate("document.activeElement.getAttribute('href') ?? document.activeElement.type"))
         assert page.evaluate(
             """() => [document.activeElement, document.activeElement.previousElementSibling].some(
             (one) => one && getComputedStyle(one).outlineStyle !== 'none')"""

@@ -43,9 +43,7 @@ def test_an_image_finds_its_person_and_the_answer_is_an_address(drawn, read_serv
 def test_several_images_are_one_target(drawn, read_server, tab):
     page = tab(read_server)
     page.goto("/")
-    page.locator("form.upload input[type=file]").set_input_files(
-        [*drawn.queries["0001"], *drawn.queries["0003"]]
-    )
+    page.locator("form.upload input[type=file]").set_input_files([*drawn.queries["0001"], *drawn.queries["0003"]])
     page.wait_for_url("**/?q=*&q=*")
     assert page.locator(".query .card").count() == 2
     assert set(names(page)[:4]) <= {"0001", "0003"}
@@ -81,10 +79,7 @@ def test_a_facet_narrows_and_counts_what_is_there(drawn, read_server, tab):
     facet(page, "camera").locator("li a").filter(has_text="3").first.click()
     page.wait_for_url("**camera*2*3*")
     page.locator(".chip", has_text="3").wait_for()
-    assert set(page.locator("ol.cards .soft > span:first-child").all_inner_texts()) == {
-        "camera 2",
-        "camera 3",
-    }
+    assert set(page.locator("ol.cards .soft > span:first-child").all_inner_texts()) == {"camera 2", "camera 3"}
     page.locator(".chip").click()
     page.wait_for_url(lambda url: "where" not in url)
 

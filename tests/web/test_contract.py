@@ -31,12 +31,7 @@ def test_answers_are_what_the_schema_says(service):
 
     from siamese_search.web.app import create_app
 
-    checks = [
-        not_a_server_error,
-        status_code_conformance,
-        content_type_conformance,
-        response_schema_conformance,
-    ]
+    checks = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
     app = create_app(service)
     schema = schemathesis.openapi.from_asgi("/api/v1/openapi.json", app)
     names, statuses = set(), set()

@@ -37,15 +37,9 @@ def test_its_requests_are_answered(drawn, copied, tmp_path):
     key = sorted((drawn.place / "demo" / "gallery").glob("0001_*.jpg"))[0].name
     with serving(copied) as address:
         for command in commands:
-            words = shlex.split(
-                command.replace("localhost:8000", address).replace("0001_c2s1_008137_01.jpg", key)
-            )
+            words = shlex.split(command.replace("localhost:8000", address).replace("0001_c2s1_008137_01.jpg", key))
             done = subprocess.run(
-                [*words, "-s", "-w", "\n%{http_code}"],
-                cwd=tmp_path,
-                capture_output=True,
-                text=True,
-                timeout=60,
+                [*words, "-s", "-w", "\n%{http_code}"], cwd=tmp_path, capture_output=True, text=True, timeout=60
             )
             assert done.stdout.endswith("\n200"), (command, done.stdout)
 

@@ -28,21 +28,7 @@ PATHS = [
     "/api/v1/images/", "/api/v1/points/", "/api/v1/undo", "/api/v1/review", "/api/v1/facets", "/metrics",
     "/api/v1/identities/merge", "/api/v1/identities/split", "/api/v1/identities/rename", "/api/v1/gallery",
 ]  # fmt: skip
-NAMES = [
-    "name",
-    "text",
-    "where",
-    "limit",
-    "start",
-    "size",
-    "color",
-    "k",
-    "like",
-    "back",
-    "edit",
-    "q",
-    "point",
-]
+NAMES = ["name", "text", "where", "limit", "start", "size", "color", "k", "like", "back", "edit", "q", "point"]
 
 
 def hostile(draw, points, image):
@@ -58,13 +44,9 @@ def hostile(draw, points, image):
     if draw.random() < 0.3:
         headers["host"] = draw.choice(["example.org", "localhost@x", "[::1", "127.0.0.1:x", " "])
     if draw.random() < 0.4:
-        headers["origin"] = draw.choice(
-            ["http://example.org", "null", "http://127.0.0.1:1", "x", "http://[::1"]
-        )
+        headers["origin"] = draw.choice(["http://example.org", "null", "http://127.0.0.1:1", "x", "http://[::1"])
     if draw.random() < 0.3:
-        headers["cookie"] = draw.choice(
-            ["sss_session=x", "=;=;=", "\xff", "a" * 3000, "sss_session_1=in.1.2.3"]
-        )
+        headers["cookie"] = draw.choice(["sss_session=x", "=;=;=", "\xff", "a" * 3000, "sss_session_1=in.1.2.3"])
     if draw.random() < 0.2:
         headers["authorization"] = draw.choice(["Bearer ", "Basic eDp4", "Bearer " + "x" * 2000, "\xfe"])
     if draw.random() < 0.1:
@@ -87,10 +69,7 @@ def hostile(draw, points, image):
                     cut[draw.randrange(len(cut))] = draw.randrange(256)
             body, headers["content-type"] = multipart(Path("x.jpg"), bytes(cut))
         elif kind == 3:
-            body, headers["content-type"] = (
-                draw.randbytes(draw.randrange(2000)),
-                "multipart/form-data; boundary=x",
-            )
+            body, headers["content-type"] = (draw.randbytes(draw.randrange(2000)), "multipart/form-data; boundary=x")
         else:
             body = urllib.parse.urlencode({draw.choice(NAMES): draw.choice(TEXTS)}).encode()
             headers["content-type"] = "application/x-www-form-urlencoded"
@@ -135,9 +114,7 @@ def test_ten_thousand_hostile_requests_change_nothing_and_crash_nothing(drawn, c
             thread.start()
         for thread in threads:
             thread.join(570)
-        assert not any(thread.is_alive() for thread in threads), (
-            f"not done after {time.monotonic() - began:.0f} s"
-        )
+        assert not any(thread.is_alive() for thread in threads), f"not done after {time.monotonic() - began:.0f} s"
         assert not failures, failures[:3]
         assert sum(counts.values()) == 10_000
         assert "TimeoutError" not in counts, counts

@@ -71,15 +71,7 @@ def test_a_session_is_ours_or_none():
     assert others.session(text) is None
     anonymous = ours.new_session(signed_in=False)
     assert ours.session(anonymous) == (anonymous, False)
-    for forged in (
-        "in" + anonymous.removeprefix("out"),
-        text[:-1],
-        text + "0",
-        "",
-        "....",
-        "\udcff.é",
-        "in.x.y.z",
-    ):
+    for forged in ("in" + anonymous.removeprefix("out"), text[:-1], text + "0", "", "....", "\udcff.é", "in.x.y.z"):
         assert ours.session(forged) is None
     ours.end(text)
     assert ours.session(text) is None

@@ -155,9 +155,7 @@ def test_requests_are_bounded(drawn, open_server):
     except (BrokenPipeError, ConnectionResetError):
         status = 413  # it did not wait for the rest
     assert status == 413
-    with socket.create_connection(
-        open_server.host.split(":"), timeout=60
-    ) as raw:  # no length: counted as it comes
+    with socket.create_connection(open_server.host.split(":"), timeout=60) as raw:  # no length: counted as it comes
         raw.sendall(
             f"POST /api/v1/search HTTP/1.1\r\nhost: {open_server.host}\r\ntransfer-encoding: chunked\r\n"
             "content-type: application/json\r\n\r\n".encode()
@@ -300,9 +298,7 @@ def test_others_write_under_it_and_it_is_stopped_and_started_meanwhile(drawn, co
                 status, found = client.json("GET", "/api/v1/identities?limit=1")
                 assert status == 200
                 name = found["identities"][0]["name"]
-                status, edit = client.json(
-                    "POST", "/api/v1/identities/rename", {"name": name, "new": "somebody"}
-                )
+                status, edit = client.json("POST", "/api/v1/identities/rename", {"name": name, "new": "somebody"})
                 assert status == 200, edit
                 assert client.json("POST", "/api/v1/undo", {"undo": edit["undo"]})[0] == 200
         assert writer.wait(120) == 0

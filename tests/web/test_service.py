@@ -93,13 +93,9 @@ def test_an_upload_is_read_anew_once_the_gallery_has_a_model_of_another_input_si
 
 def test_several_fuse_and_others_push_away(drawn, reads):
     one, two, other = (Path(paths[0]) for paths in list(drawn.queries.values())[:3])
-    fused = reads.searching.search(
-        Question(uploads=(upload(one), upload(two))), SearchOptions(k=5, together=True)
-    )
+    fused = reads.searching.search(Question(uploads=(upload(one), upload(two))), SearchOptions(k=5, together=True))
     assert same(fused[0], sss.search(one, two, store=drawn.store, k=5, together=True)[0])
-    away = reads.searching.search(
-        Question(uploads=(upload(one),), away_uploads=(upload(other),)), SearchOptions(k=5)
-    )
+    away = reads.searching.search(Question(uploads=(upload(one),), away_uploads=(upload(other),)), SearchOptions(k=5))
     assert same(away[0], sss.search(one, store=drawn.store, k=5, unlike=other)[0])
     assert away[0].verdict is None
 
@@ -110,9 +106,7 @@ def test_an_image_of_the_gallery_is_a_query_but_no_answer(drawn, reads, stored):
     (expected,) = sss.search(like=payload["key"], store=drawn.store, k=5)
     assert same(found, expected)
     assert point not in [one.id for one in found.results]
-    (nearest,) = reads.searching.search(
-        Question(vectors=(tuple(3 * vector.astype(float)),)), SearchOptions(k=1)
-    )
+    (nearest,) = reads.searching.search(Question(vectors=(tuple(3 * vector.astype(float)),)), SearchOptions(k=1))
     assert nearest.results[0].id == point
     assert nearest.results[0].score == pytest.approx(1, abs=1e-4)
 
@@ -193,22 +187,16 @@ def test_facets_count_what_is_there(reads, stored):
 
 
 def test_the_list_of_identities_has_all_and_pages(reads, stored):
-    counts = Counter(
-        p["identity"] for p, _ in stored.values() if p.get("identity") not in (None, "0000", "-1")
-    )
+    counts = Counter(p["identity"] for p, _ in stored.values() if p.get("identity") not in (None, "0000", "-1"))
     rows, total = reads.holdings.identities(limit=500)
     assert total == len(counts)
     assert {one.name: one.images for one in rows} == dict(counts)
-    paged = [
-        one for start in range(0, total, 4) for one in reads.holdings.identities(start=start, limit=4)[0]
-    ]
+    paged = [one for start in range(0, total, 4) for one in reads.holdings.identities(start=start, limit=4)[0]]
     assert paged == rows
     for one in rows:
         assert stored[one.shown][0]["identity"] == one.name
         assert set(one.cameras) == {p["camera"] for p, _ in stored.values() if p.get("identity") == one.name}
-    assert {one.name for one in reads.holdings.identities("2", limit=500)[0]} == {
-        n for n in counts if "2" in n
-    }
+    assert {one.name for one in reads.holdings.identities("2", limit=500)[0]} == {n for n in counts if "2" in n}
 
 
 def test_an_identity_with_its_best_shot_and_who_is_likely_the_same(reads, stored):
@@ -266,9 +254,7 @@ def test_merge_and_undo_leave_all_as_it_was(writes):
     edit = writes.labels.merge([other], one)
     assert edit.changed == sum(p.get("identity") == other for p in before.values())
     after = labels_of(writes.store_path)
-    assert {p.get("identity") for p in after.values()} == {p.get("identity") for p in before.values()} - {
-        other
-    }
+    assert {p.get("identity") for p in after.values()} == {p.get("identity") for p in before.values()} - {other}
     assert all('"identity"' in after[i]["labelled"] for i in before if before[i].get("identity") == other)
     writes.labels.undo(edit.undo)
     assert labels_of(writes.store_path) == before

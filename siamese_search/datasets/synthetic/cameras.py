@@ -166,9 +166,7 @@ def _passer_by(pose: Pose, rng: np.random.Generator) -> tuple[Image.Image, tuple
             width=max(2, int(0.07 * unit)),
         )
     ink.rounded_rectangle(
-        (x - 0.1 * unit, foot - 0.85 * unit, x + 0.1 * unit, foot - 0.46 * unit),
-        0.05 * unit,
-        fill=(*top, 255),
+        (x - 0.1 * unit, foot - 0.85 * unit, x + 0.1 * unit, foot - 0.46 * unit), 0.05 * unit, fill=(*top, 255)
     )
     ink.ellipse((x - 0.05 * unit, foot - unit, x + 0.05 * unit, foot - 0.87 * unit), fill=(120, 92, 74, 255))
     layer = layer.resize(CANVAS, Image.Resampling.BILINEAR)
@@ -202,9 +200,7 @@ def _occlude(scene: Floats, rng: np.random.Generator) -> Floats:
     elif kind == 1:
         y = int(rng.uniform(0.55, 0.68) * h)
         for step in range(3):
-            ink.rectangle(
-                (0, y + step * h // 11, w, y + step * h // 11 + h // 60), fill=(grey, grey, grey, 255)
-            )
+            ink.rectangle((0, y + step * h // 11, w, y + step * h // 11 + h // 60), fill=(grey, grey, grey, 255))
         for x in range(int(rng.integers(8, 30)), w, 56):
             ink.rectangle((x, y, x + 7, h), fill=(grey, grey, grey, 255))
     elif kind == 2:

@@ -138,16 +138,10 @@ class _Figure:
     def arm(self, k: int, light: float) -> None:
         person = self.person
         swing = -k * self.step * person.arm_swing
-        root = (
-            k * (self.shoulder - 0.012) * (self.facing if self.front > 0.3 else 0.3 * self.facing),
-            0.8 + self.bob,
-        )
+        root = (k * (self.shoulder - 0.012) * (self.facing if self.front > 0.3 else 0.3 * self.facing), 0.8 + self.bob)
         spread = k * 0.022 * self.facing * person.girth
         elbow = (root[0] + spread + 0.6 * swing * self.side, 0.645 + self.bob)
-        hand = (
-            root[0] + spread * 1.2 + (1.25 * swing + 0.03) * self.side,
-            0.5 + 0.25 * abs(swing) + self.bob,
-        )
+        hand = (root[0] + spread * 1.2 + (1.25 * swing + 0.03) * self.side, 0.5 + 0.25 * abs(swing) + self.bob)
         sleeve, skin = _shade(person.top_colour, light * 0.94), _shade(person.skin, light)
         thick = 0.6 + 0.4 * person.girth
         self.oval(hand[0], hand[1] - 0.012, 0.02, 0.024, skin)
@@ -169,9 +163,7 @@ class _Figure:
         person, bob = self.person, self.bob
         if person.bottom == "skirt":
             flare = self.hip * (1.15 if self.person.top == "coat" else 1.35) + 0.012
-            self.shape(
-                [(-self.hip, 0.54), (self.hip, 0.54), (flare, 0.3), (-flare, 0.3)], person.bottom_colour
-            )
+            self.shape([(-self.hip, 0.54), (self.hip, 0.54), (flare, 0.3), (-flare, 0.3)], person.bottom_colour)
         elif person.bottom == "shorts":
             self.limb([(0, 0.52), (0, 0.47)], [1.9 * self.hip, 1.8 * self.hip], person.bottom_colour)
         hem = {"coat": 0.3, "jacket": 0.47, "hoodie": 0.49}.get(person.top, 0.5)
@@ -204,10 +196,7 @@ class _Figure:
         ink = ImageDraw.Draw(fabric)
 
         def box(x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
-            (left, top), (right, bottom) = (
-                self.at(min(x0, x1), max(y0, y1)),
-                self.at(max(x0, x1), min(y0, y1)),
-            )
+            (left, top), (right, bottom) = (self.at(min(x0, x1), max(y0, y1)), self.at(max(x0, x1), min(y0, y1)))
             ink.rectangle((left, top, right, bottom), fill=colour)
 
         shift = 0.5 * self.shoulder * self.side  # the chest's middle turns with the body
@@ -217,13 +206,7 @@ class _Figure:
                 box(-0.3, y, 0.3, y - 0.02, person.accent)
         if person.pattern == "check":
             for column in range(-5, 6):
-                box(
-                    0.048 * column + shift,
-                    0.9,
-                    0.048 * column + shift + 0.016,
-                    0.2,
-                    _shade(person.accent, 0.8),
-                )
+                box(0.048 * column + shift, 0.9, 0.048 * column + shift + 0.016, 0.2, _shade(person.accent, 0.8))
         if person.pattern == "yoke":
             box(-0.3, 0.9, 0.3, 0.74, person.accent)
         if person.pattern == "band":
@@ -287,9 +270,7 @@ class _Figure:
 
     def long_hair(self) -> None:
         x = 0.014 * self.side - 0.022 * self.side
-        self.limb(
-            [(x, 0.945 + self.bob), (x - 0.01 * self.side, 0.79 + self.bob)], [0.108, 0.098], self.person.hair
-        )
+        self.limb([(x, 0.945 + self.bob), (x - 0.01 * self.side, 0.79 + self.bob)], [0.108, 0.098], self.person.hair)
 
     def backpack(self) -> None:
         colour = self.person.bag_colour
@@ -312,24 +293,16 @@ class _Figure:
         high, low = (-k * 0.6 * self.shoulder, 0.84), (k * self.hip * 1.0, 0.55)
         self.limb([high, low], [0.016, 0.016], _shade(colour, 0.8))
         x, wide = low[0], 0.06
-        self.shape(
-            [(x - wide, 0.565), (x + wide, 0.565), (x + wide * 0.9, 0.475), (x - wide * 0.9, 0.475)], colour
-        )
-        self.shape(
-            [(x - wide, 0.57), (x + wide, 0.57), (x + wide, 0.535), (x - wide, 0.535)], _shade(colour, 0.8)
-        )
+        self.shape([(x - wide, 0.565), (x + wide, 0.565), (x + wide * 0.9, 0.475), (x - wide * 0.9, 0.475)], colour)
+        self.shape([(x - wide, 0.57), (x + wide, 0.57), (x + wide, 0.535), (x - wide, 0.535)], _shade(colour, 0.8))
 
     def handbag(self, k: int) -> None:
         colour = self.person.bag_colour
         x = k * (self.shoulder + 0.02) * self.facing + 0.04 * self.side
         wide = 0.05 * max(self.front, 0.5) + 0.012
         self.shape([(x - 0.03, 0.435), (x, 0.5), (x + 0.03, 0.435)], _shade(colour, 0.6))
-        self.shape(
-            [(x - wide * 0.85, 0.44), (x + wide * 0.85, 0.44), (x + wide, 0.35), (x - wide, 0.35)], colour
-        )
-        self.shape(
-            [(x - wide, 0.37), (x + wide, 0.37), (x + wide, 0.35), (x - wide, 0.35)], _shade(colour, 0.75)
-        )
+        self.shape([(x - wide * 0.85, 0.44), (x + wide * 0.85, 0.44), (x + wide, 0.35), (x - wide, 0.35)], colour)
+        self.shape([(x - wide, 0.37), (x + wide, 0.37), (x + wide, 0.35), (x - wide, 0.35)], _shade(colour, 0.75))
 
 
 def _shade(colour: Colour, light: float) -> Colour:

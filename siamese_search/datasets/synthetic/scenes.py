@@ -24,8 +24,7 @@ def draw_scene(kind: str, seed: int) -> Image.Image:
     {"street": _street, "corridor": _corridor, "plaza": _plaza, "car park": _car_park}[kind](ink, rng)
     grain = rng.normal(0.0, 7.0, (SCENE_SIZE[1] // 4, SCENE_SIZE[0] // 4, 1))
     blotches = np.asarray(
-        Image.fromarray(np.clip(grain[..., 0] * 3 + 128, 0, 255).astype(np.uint8)).resize(SCENE_SIZE),
-        dtype=np.float32,
+        Image.fromarray(np.clip(grain[..., 0] * 3 + 128, 0, 255).astype(np.uint8)).resize(SCENE_SIZE), dtype=np.float32
     )
     lit = np.asarray(image, dtype=np.float32) + (blotches[..., None] - 128.0) * 0.35
     return Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.2))
@@ -115,16 +114,13 @@ def _car_park(ink: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     ink.rectangle((0, 0, width, HORIZON), fill=(108, 112, 118))
     _ground(ink, (74, 76, 80), (104, 106, 110))
     for x in range(30, width, 180):
-        ink.line(
-            (x, HORIZON + 6, x + 60 * (1 if x > width / 2 else -1), height), fill=(198, 194, 150), width=9
-        )
+        ink.line((x, HORIZON + 6, x + 60 * (1 if x > width / 2 else -1), height), fill=(198, 194, 150), width=9)
     for x in range(10, width, 170):  # parked cars
         if rng.random() < 0.8:
             paint = _grey(rng, 40, 210, 60)
             ink.rounded_rectangle((x, 168, x + 136, 262), 18, fill=paint)
             ink.polygon(
-                [(x + 18, 172), (x + 34, 124), (x + 102, 124), (x + 120, 172)],
-                fill=_between(paint, (30, 36, 44), 0.75),
+                [(x + 18, 172), (x + 34, 124), (x + 102, 124), (x + 120, 172)], fill=_between(paint, (30, 36, 44), 0.75)
             )
             ink.rectangle((x + 6, 196, x + 26, 208), fill=(236, 230, 200))
             ink.rectangle((x + 110, 196, x + 130, 208), fill=(236, 230, 200))

@@ -40,9 +40,7 @@ _QUANTISED: dict[str, Any] = {
 }
 
 
-def shard_config(
-    dim: int, storage: Storage, *, compact: bool = False, index: bool = False
-) -> edge.EdgeConfig:
+def shard_config(dim: int, storage: Storage, *, compact: bool = False, index: bool = False) -> edge.EdgeConfig:
     """The configuration of a shard. What ``optimize`` does with it:
 
     compact: make one read-only segment of all points, searched exactly. index: with an HNSW graph. Neither: nothing.
@@ -58,9 +56,7 @@ def shard_config(
             memory=None if quantised is None else edge.Memory.Cold,
         ),
         # Without edges there is no graph: the segment is read-only and searched from end to end.
-        hnsw_config=edge.HnswIndexConfig(
-            m=M if index else 0, ef_construct=EF_CONSTRUCT, full_scan_threshold=10_000
-        ),
+        hnsw_config=edge.HnswIndexConfig(m=M if index else 0, ef_construct=EF_CONSTRUCT, full_scan_threshold=10_000),
         id_tracker_memory=edge.Memory.Cold,
         optimizers=edge.EdgeOptimizersConfig(
             default_segment_number=1, indexing_threshold=1 if compact or index else _NEVER
@@ -182,15 +178,7 @@ def translated(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (
-        SiameseSearchError,
-        ValueError,
-        OSError,
-        MemoryError,
-        KeyboardInterrupt,
-        SystemExit,
-        GeneratorExit,
-    ):
+    except (SiameseSearchError, ValueError, OSError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
         if type(error) is Exception or _is_panic(error):

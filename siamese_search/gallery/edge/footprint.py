@@ -105,8 +105,7 @@ def _mapped(file: Path) -> list[mmap.mmap]:
             runs.append((start, end))
         flags = mmap.MAP_SHARED | mmap.MAP_POPULATE
         return [
-            mmap.mmap(descriptor, end - start, flags=flags, prot=mmap.PROT_READ, offset=start)
-            for start, end in runs
+            mmap.mmap(descriptor, end - start, flags=flags, prot=mmap.PROT_READ, offset=start) for start, end in runs
         ]
 
 

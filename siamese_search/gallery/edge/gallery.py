@@ -146,12 +146,7 @@ class EmbeddedGallery(EngineGallery):
             return shard.retrieve(ids, with_payload, with_vectors)
 
     def _page(
-        self,
-        offset: Any,
-        limit: int,
-        where: Sequence[Condition],
-        fields: bool | list[str],
-        with_vectors: bool,
+        self, offset: Any, limit: int, where: Sequence[Condition], fields: bool | list[str], with_vectors: bool
     ) -> tuple[Iterable[Any], Any]:
         with self._lease.use() as shard:
             wanted = self._filter(where)
@@ -192,9 +187,7 @@ class EmbeddedGallery(EngineGallery):
         check_writable(self._locate(), self._what)
         points = self.count()  # opens, so that pending work and errors come up here
         self._lease.release()
-        return run_in_child(
-            self._locate(), self._what, points=points, index=index, wait=self._wait, progress=progress
-        )
+        return run_in_child(self._locate(), self._what, points=points, index=index, wait=self._wait, progress=progress)
 
     def info(self) -> GalleryInfo:
         with self._lease.use() as shard:

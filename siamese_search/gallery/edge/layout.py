@@ -77,9 +77,7 @@ def is_store(store: Path) -> bool:
         if not store.exists() and not store.is_symlink():
             return False
         if not store.is_dir():
-            raise StoreError(
-                f"{printable(store)} is not a store: it is not a directory; choose another --store"
-            )
+            raise StoreError(f"{printable(store)} is not a store: it is not a directory; choose another --store")
         if (store / "store.json").is_file():
             read_json(store / "store.json")
             return True
@@ -112,9 +110,7 @@ def gallery_names(store: Path) -> list[str]:
         if not home.is_dir():
             return []
         return sorted(
-            entry.name
-            for entry in home.iterdir()
-            if _NAME.fullmatch(entry.name) and (entry / "CURRENT").exists()
+            entry.name for entry in home.iterdir() if _NAME.fullmatch(entry.name) and (entry / "CURRENT").exists()
         )
 
 
@@ -231,9 +227,7 @@ def stray_generations(gallery: Path) -> list[Path]:
     """Generations that no pointer names: of builders that died, and former ones nobody wants any more."""
     named = {*generation_pointers(gallery), building_generation(gallery)}
     with os_errors("read", gallery):
-        return sorted(
-            path for path in gallery.iterdir() if _GENERATION.fullmatch(path.name) and path not in named
-        )
+        return sorted(path for path in gallery.iterdir() if _GENERATION.fullmatch(path.name) and path not in named)
 
 
 def new_generation(parent: Path, header: GalleryHeader) -> Path:
@@ -282,9 +276,7 @@ def read_header(generation: Path) -> GalleryHeader:
         model = document["model"]
         name, fingerprint, dim = document["name"], model["fingerprint"], model["dim"]
         label, notes = model.get("name", ""), document.get("notes", {})
-        sound = (
-            isinstance(name, str) and isinstance(fingerprint, str) and type(dim) is int and 0 < dim <= 65536
-        )
+        sound = isinstance(name, str) and isinstance(fingerprint, str) and type(dim) is int and 0 < dim <= 65536
         if not sound or not isinstance(label, str) or not isinstance(notes, dict):
             raise ValueError
         storage = read_storage(document.get("storage"))
@@ -319,10 +311,7 @@ def read_json(path: Path, newest: int = FORMAT_VERSION) -> dict[str, Any]:
 
 def mark_written(generation: Path) -> None:
     """Change the generation's mark. Call it with the generation's lock, before the write that it announces."""
-    with (
-        os_errors("write", generation),
-        open(generation / "written", "w", encoding="ascii", opener=open_own) as file,
-    ):
+    with os_errors("write", generation), open(generation / "written", "w", encoding="ascii", opener=open_own) as file:
         file.write(uuid.uuid4().hex)
 
 

@@ -78,9 +78,7 @@ class ShardLease:
                 self.release()
             shard = self._open()
             if writing and self._copy is not None:
-                raise StoreError(
-                    f"cannot write {self._what}: its disk was full or read-only; run the command again"
-                )
+                raise StoreError(f"cannot write {self._what}: its disk was full or read-only; run the command again")
             self._depth += 1
             try:
                 if writing and not self._dirty:
@@ -101,12 +99,7 @@ class ShardLease:
         """Close the shard if it is idle, its slice is over and somebody waits. Cheap otherwise."""
         with self._mutex:
             idle = self._shard is not None and self._depth == 0
-            if (
-                idle
-                and time.monotonic() >= self._slice_ends
-                and self._lock is not None
-                and self._lock.wanted()
-            ):
+            if idle and time.monotonic() >= self._slice_ends and self._lock is not None and self._lock.wanted():
                 self.release()
 
     def flush(self) -> None:
@@ -236,9 +229,7 @@ class ShardLease:
     def _load(self, path: Path, deadline: float) -> edge.EdgeShard:
         # Looked at first: a failed load leaves debris behind in a directory that is not a shard.
         if not (path / "edge_config.json").is_file() or not (path / "segments").is_dir():
-            raise StoreError(
-                f"{self._what} is damaged: {printable(path)} holds no vectors; delete it and ingest again"
-            )
+            raise StoreError(f"{self._what} is damaged: {printable(path)} holds no vectors; delete it and ingest again")
         while True:
             try:
                 with translated(self._what), panics_unprinted():
@@ -269,9 +260,7 @@ class ShardLease:
             return
         document = layout.read_json(path)
         types, pending = document.get("fields"), document.get("pending")
-        sound = isinstance(types, dict) and all(
-            kind in ("str", "int", "float", "bool") for kind in types.values()
-        )
+        sound = isinstance(types, dict) and all(kind in ("str", "int", "float", "bool") for kind in types.values())
         if not sound or not isinstance(types, dict) or not isinstance(pending, list):
             raise StoreError(f"{printable(path)} is damaged: delete the gallery's directory and ingest again")
         self.types = types
@@ -312,9 +301,7 @@ def _convert_stored(shard: edge.EdgeShard, name: str, kind: str) -> None:
     offset = None
     while True:
         records, offset = shard.scroll(
-            edge.ScrollRequest(
-                offset=offset, limit=1000, filter=present, with_payload=[path], with_vector=False
-            )
+            edge.ScrollRequest(offset=offset, limit=1000, filter=present, with_payload=[path], with_vector=False)
         )
         for value, ids in misfits(records, name, kind):
             written = {name: coerce(value, kind)}

@@ -130,9 +130,7 @@ def _main(generation: str, what: str, options: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     _say({"stage": "opening"})  # from here on a signal ends it, whatever the parent ignores
     try:
-        changed = optimise(
-            Path(generation), what, **json.loads(options), say=lambda stage: _say({"stage": stage})
-        )
+        changed = optimise(Path(generation), what, **json.loads(options), say=lambda stage: _say({"stage": stage}))
     except SiameseSearchError as error:
         print(error, file=sys.stderr)
         return _BUSY if isinstance(error, StoreBusyError) else 1
@@ -170,9 +168,7 @@ def optimise(
                     return True
             finally:
                 discard(generation)
-    raise StoreError(
-        f"{what} is written to faster than it can be optimised; run it again when less is ingested"
-    )
+    raise StoreError(f"{what} is written to faster than it can be optimised; run it again when less is ingested")
 
 
 def discard(generation: Path) -> None:
@@ -216,9 +212,7 @@ class _Job:
                     settle_field(fresh, name, kind, stored=False)
                 offset: Any = None
                 while True:
-                    request = edge.ScrollRequest(
-                        offset=offset, limit=_TURN, with_payload=True, with_vector=True
-                    )
+                    request = edge.ScrollRequest(offset=offset, limit=_TURN, with_payload=True, with_vector=True)
                     with lease.use() as shard:
                         records, offset = shard.scroll(request)
                     _put(fresh, records)
@@ -232,9 +226,7 @@ class _Job:
 
     def optimise(self) -> bool:
         """Let the engine work on the copy; False where it finds nothing to do."""
-        config = shard_config(
-            self.header.model.dim, self.header.storage, compact=not self.index, index=self.index
-        )
+        config = shard_config(self.header.model.dim, self.header.storage, compact=not self.index, index=self.index)
         with translated(self.what):
             shard = edge.EdgeShard.load(os.fspath(self.next), config)
             try:
@@ -339,9 +331,7 @@ def _sole(generation: Path, what: str) -> Iterator[None]:
 def _put(shard: edge.EdgeShard, records: Sequence[edge.Record]) -> None:
     """Store points as they came from another shard, with vector and payload."""
     if any(to_vector(record.vector) is None for record in records):
-        raise StoreError(
-            "points have lost their vectors; embed the images again with: sss ingest --reembed DIR"
-        )
+        raise StoreError("points have lost their vectors; embed the images again with: sss ingest --reembed DIR")
     points = [
         cast(Any, edge.Point)(record.id, memoryview(cast(Any, to_vector(record.vector))), record.payload)
         for record in records

@@ -58,9 +58,7 @@ class EmbeddedStore(Store):
             _create(self.path, layout.GalleryHeader(name, model, storage or self.default_storage()))
         return self._open(name, model, mode, wait)
 
-    def _open(
-        self, name: str, model: ModelRef | None = None, mode: str = "r", wait: float = _WAIT
-    ) -> EmbeddedGallery:
+    def _open(self, name: str, model: ModelRef | None = None, mode: str = "r", wait: float = _WAIT) -> EmbeddedGallery:
         while True:
             generation = layout.current_generation(layout.find_gallery(self.path, name))
             try:
@@ -103,9 +101,7 @@ class EmbeddedStore(Store):
                 None if building is None else models[building],
             )
 
-    def build(
-        self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = _WAIT
-    ) -> Gallery:
+    def build(self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = _WAIT) -> Gallery:
         lock, directory = self._lock_builder(name, wait)
         try:
             if storage is None:
@@ -122,9 +118,7 @@ class EmbeddedStore(Store):
                 layout.mark_building(directory, fresh)
             from siamese_search.gallery.edge.gallery import EmbeddedGallery
 
-            return EmbeddedGallery(
-                self.path, fresh, mode="w", wait=wait, building=True, on_close=lock.release
-            )
+            return EmbeddedGallery(self.path, fresh, mode="w", wait=wait, building=True, on_close=lock.release)
         except BaseException:
             lock.release()
             raise
@@ -140,9 +134,7 @@ class EmbeddedStore(Store):
                 settle(current)
             with self._builder(name, wait=0):
                 if layout.building_generation(directory) != fresh:
-                    raise StoreError(
-                        f"another process has begun to re-index {self._what(name)}: run it again"
-                    )
+                    raise StoreError(f"another process has begun to re-index {self._what(name)}: run it again")
                 layout.point_to(directory, fresh, layout.current_generation(directory))
                 layout.mark_building(directory, None)
         # The older previous one, if there was one. What somebody still reads, the next builder deletes.
@@ -157,9 +149,7 @@ class EmbeddedStore(Store):
             model = layout.read_header(previous).model
             layout.finish_swap(previous)
             if not (previous / layout.SHARD).is_dir():
-                raise StoreError(
-                    f"{printable(previous)} is damaged: it holds no vectors; nothing was changed"
-                )
+                raise StoreError(f"{printable(previous)} is damaged: it holds no vectors; nothing was changed")
             layout.point_to(directory, previous, current)
         return model
 

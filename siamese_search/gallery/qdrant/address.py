@@ -74,9 +74,7 @@ def parse_address(location: str) -> Address:
     if not _HOST.fullmatch(host) or port == 0:
         raise UsageError(f"{shown}: not a host and port; write http(s)://HOST:PORT")
     if parts.query or parts.fragment:
-        raise UsageError(
-            f"{shown}: a store's URL has no ?query and no #fragment; the key goes into SSS_API_KEY"
-        )
+        raise UsageError(f"{shown}: a store's URL has no ?query and no #fragment; the key goes into SSS_API_KEY")
     return Address(parts.scheme, host, port or REST_PORT, parts.path.rstrip("/"))
 
 
@@ -170,9 +168,7 @@ def _read_file(path: Path) -> str:
         try:
             state = os.fstat(handle)
             if not stat.S_ISREG(state.st_mode):
-                raise SettingsError(
-                    f"{printable(path)}: not a file; {FILE_VARIABLE} names the file with the key"
-                )
+                raise SettingsError(f"{printable(path)}: not a file; {FILE_VARIABLE} names the file with the key")
             if state.st_mode & 0o077:
                 mode = stat.S_IMODE(state.st_mode)
                 raise SettingsError(
@@ -192,9 +188,7 @@ def _checked(text: str, where: str) -> ApiKey:
         raise SettingsError(f"{where}: the API key is empty")
     # Checked here, because the libraries below repeat a header value that they refuse.
     if len(value) > _MAX_BYTES or not all(33 <= ord(one) <= 126 for one in value):
-        raise SettingsError(
-            f"{where}: not an API key: it holds blanks or characters beyond ASCII, or is too long"
-        )
+        raise SettingsError(f"{where}: not an API key: it holds blanks or characters beyond ASCII, or is too long")
     return ApiKey(value)
 
 

@@ -12,24 +12,14 @@ from siamese_search.errors import StoreError
 from siamese_search.gallery.contract import ModelRef, OptimiseProgress
 from siamese_search.gallery.fields import UNINDEXED, coerce, json_path, misfits
 from siamese_search.gallery.qdrant.connection import Connection
-from siamese_search.gallery.qdrant.generation import (
-    Generation,
-    State,
-    field_metadata,
-    gallery_of,
-    metadata_of,
-)
+from siamese_search.gallery.qdrant.generation import Generation, State, field_metadata, gallery_of, metadata_of
 from siamese_search.gallery.qdrant.points import FILTERS
 from siamese_search.gallery.storage import EF_FILTERED, OVERSAMPLING, Storage, exact_if_filtered
 from siamese_search.settings import ServerSettings
 
 _INT4_VERSION = (1, 18)
 #: How many more candidates the quantised search hands over for rescoring with the full vectors.
-_OVERSAMPLING = {
-    "scalar": OVERSAMPLING["int8"],
-    "turbo": OVERSAMPLING["int4"],
-    "binary": OVERSAMPLING["binary"],
-}
+_OVERSAMPLING = {"scalar": OVERSAMPLING["int8"], "turbo": OVERSAMPLING["int4"], "binary": OVERSAMPLING["binary"]}
 
 
 def create_collection(
@@ -83,9 +73,7 @@ def defer_indexing(connection: Connection, collection: str, *, wait: float) -> N
     Only for an empty collection: on a large one the server could take minutes. The threshold to restore is kept in the
     metadata, where a later writer finds it.
     """
-    optimizer = connection.call(
-        lambda client: client.get_collection(collection), wait=wait
-    ).config.optimizer_config
+    optimizer = connection.call(lambda client: client.get_collection(collection), wait=wait).config.optimizer_config
     threshold = optimizer.indexing_threshold or 0
     if not threshold:
         return
@@ -104,9 +92,7 @@ def update_metadata(connection: Connection, collection: str, values: dict[str, A
     connection.call(lambda client: client.update_collection(collection, metadata=values), wait=wait)
 
 
-def search_params(
-    info: models.CollectionInfo, dim: int, *, exact: bool, filtered: bool
-) -> models.SearchParams:
+def search_params(info: models.CollectionInfo, dim: int, *, exact: bool, filtered: bool) -> models.SearchParams:
     """How to search a collection: exactly, or by its index, rescored with the full vectors where it is quantised.
 
     filtered: exactly up to a size, else with ACORN (see the embedded engine's), which a server knows from 1.16 on.
@@ -136,9 +122,7 @@ def _quantisation(connection: Connection, wanted: str) -> Any:
     """The client's model of a quantisation; None for none."""
     if wanted == "int8":
         return models.ScalarQuantization(
-            scalar=models.ScalarQuantizationConfig(
-                type=models.ScalarType.INT8, quantile=0.99, always_ram=True
-            )
+            scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, quantile=0.99, always_ram=True)
         )
     if wanted == "binary":
         return models.BinaryQuantization(binary=models.BinaryQuantizationConfig(always_ram=True))
@@ -151,9 +135,7 @@ def _quantisation(connection: Connection, wanted: str) -> Any:
             )
         turbo = getattr(models, "TurboQuantization", None)
         if turbo is None:
-            raise StoreError(
-                'quantisation = "int4" needs qdrant-client 1.18 or later: pip install -U qdrant-client'
-            )
+            raise StoreError('quantisation = "int4" needs qdrant-client 1.18 or later: pip install -U qdrant-client')
         bits = models.TurboQuantBitSize.BITS4
         return turbo(turbo=models.TurboQuantQuantizationConfig(bits=bits, always_ram=True))
     return None
@@ -227,21 +209,14 @@ def _convert_stored(run: Run, collection: str, name: str, kind: str) -> None:
     offset: Any = None
     while True:
         records, offset = run(
-            QdrantClient.scroll,
-            collection,
-            scroll_filter=present,
-            limit=_PAGE,
-            offset=offset,
-            with_payload=[path],
+            QdrantClient.scroll, collection, scroll_filter=present, limit=_PAGE, offset=offset, with_payload=[path]
         )
         # Only where the old value still stands: another writer may have replaced the point since we read it.
         operations: list[Any] = [
             models.SetPayloadOperation(
                 set_payload=models.SetPayload(
                     payload={name: coerce(value, kind)},
-                    filter=models.Filter(
-                        must=[models.HasIdCondition(has_id=ids), FILTERS.any_of(name, [value])]
-                    ),
+                    filter=models.Filter(must=[models.HasIdCondition(has_id=ids), FILTERS.any_of(name, [value])]),
                 )
             )
             for value, ids in misfits(records, name, kind)

@@ -128,9 +128,7 @@ class Connection:
                 if former is not None:
                     _quietly(former.close)
 
-    def _not_ours(
-        self, collection: str, port: int, client: QdrantClient, keyed: QdrantClient, wait: float
-    ) -> str:
+    def _not_ours(self, collection: str, port: int, client: QdrantClient, keyed: QdrantClient, wait: float) -> str:
         """Why what listens at the gRPC port is not this server; "" when it is.
 
         The proof is a number that each node of Qdrant draws for itself. No key is sent before what answers has this
@@ -180,9 +178,7 @@ class Connection:
         if client is not None:
             _quietly(client.close)
 
-    def _patiently(
-        self, operation: Callable[[], T], wait: float, collection: str = "", *, first: bool = False
-    ) -> T:
+    def _patiently(self, operation: Callable[[], T], wait: float, collection: str = "", *, first: bool = False) -> T:
         """See :meth:`call`. first: nobody has answered there yet, so a name that does not exist is a mistake."""
         began: float | None = None
         pause = _FIRST_PAUSE
@@ -215,9 +211,7 @@ class Connection:
             told, self._told = self._told, True
         if not told:
             what = "misses a node or a leader" if fault.kind == "node" else "does not answer"
-            self._notice(
-                self._redact(f"{self.location} {what} ({fault.reason}); waiting up to {left:.0f} s for it")
-            )
+            self._notice(self._redact(f"{self.location} {what} ({fault.reason}); waiting up to {left:.0f} s for it"))
 
     def _tell_back(self, seconds: float) -> None:
         with self._lock:
@@ -311,9 +305,7 @@ class Connection:
             text = f"{where} does not answer{tried} ({reason}); what was committed is kept: run the command again"
         elif fault.kind == "key":
             advice = self._withheld or (
-                "set SSS_API_KEY or SSS_API_KEY_FILE"
-                if self._key is None
-                else "the key is wrong, or may not do this"
+                "set SSS_API_KEY or SSS_API_KEY_FILE" if self._key is None else "the key is wrong, or may not do this"
             )
             text = f"{where} refuses access: {advice}"
         elif fault.kind == "disk":
@@ -329,9 +321,7 @@ class Connection:
         elif fault.kind == "foreign":
             text = f"{where} is not a Qdrant server: {reason}"
         else:
-            kind = {"missing": MissingCollectionError, "exists": CollectionExistsError}.get(
-                fault.kind, StoreError
-            )
+            kind = {"missing": MissingCollectionError, "exists": CollectionExistsError}.get(fault.kind, StoreError)
             text = f"{where}: the server refused: {reason}"
         return kind(self._redact(text))
 

@@ -17,9 +17,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 #: gone: no answer; nameless: its host's name leads nowhere; node: one of a cluster's is away, or it has no leader;
 #: busy: come again later; key: refused; missing, exists: a collection; disk: the server's is full; tls: no safe
 #: connection; foreign: what answers is no Qdrant; refused: everything else that the server says.
-Kind = Literal[
-    "gone", "nameless", "node", "busy", "key", "missing", "exists", "disk", "tls", "foreign", "refused"
-]
+Kind = Literal["gone", "nameless", "node", "busy", "key", "missing", "exists", "disk", "tls", "foreign", "refused"]
 
 _EMPTY = "its answer has not the form of Qdrant's"
 #: What a cluster says, with the status of an internal error, that misses a node or is choosing its leader.
@@ -185,7 +183,5 @@ def missing_shards(client: QdrantClient, collection: str) -> str:
         if shard.state == active and uri not in silent:
             there.add(shard.shard_id)
     return ", ".join(
-        f"shard {shard} (on {' and '.join(uris)})"
-        for shard, uris in sorted(homes.items())
-        if shard not in there
+        f"shard {shard} (on {' and '.join(uris)})" for shard, uris in sorted(homes.items()) if shard not in there
     )

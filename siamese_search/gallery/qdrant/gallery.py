@@ -142,12 +142,7 @@ class ServerGallery(EngineGallery):
         ]
 
     def _page(
-        self,
-        offset: Any,
-        limit: int,
-        where: Sequence[Condition],
-        fields: bool | list[str],
-        with_vectors: bool,
+        self, offset: Any, limit: int, where: Sequence[Condition], fields: bool | list[str], with_vectors: bool
     ) -> tuple[Iterable[Any], Any]:
         wanted: dict[str, Any] = {"limit": limit, "offset": offset, "scroll_filter": self._filter(where)}
         wanted |= {"with_payload": fields, "with_vectors": with_vectors}

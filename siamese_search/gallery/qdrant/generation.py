@@ -108,9 +108,7 @@ def read_generation(metadata: Mapping[str, Any] | None, where: str) -> Generatio
         )
     try:
         model = metadata["model"]
-        fields = {
-            key.removeprefix(_FIELD): value for key, value in metadata.items() if key.startswith(_FIELD)
-        }
+        fields = {key.removeprefix(_FIELD): value for key, value in metadata.items() if key.startswith(_FIELD)}
         types = {name: value["type"] for name, value in fields.items()}
         pending = tuple(name for name, value in fields.items() if value.get("pending"))
         reference = ModelRef(model["fingerprint"], model["dim"], model.get("name", ""))
@@ -134,17 +132,7 @@ def read_generation(metadata: Mapping[str, Any] | None, where: str) -> Generatio
     if not sound:
         raise StoreError(f"{printable(where)}: its metadata are damaged; drop the gallery and ingest again")
     return Generation(
-        gallery,
-        collection,
-        reference,
-        cast(State, state),
-        previous,
-        deferred,
-        builder,
-        types,
-        pending,
-        storage,
-        notes,
+        gallery, collection, reference, cast(State, state), previous, deferred, builder, types, pending, storage, notes
     )
 
 
@@ -182,9 +170,7 @@ def check_mine(generation: Generation) -> None:
     """Raise StoreBusyError where another process has taken the lease over."""
     if generation.builder.get("process") != PROCESS:
         who = holder(generation.builder) or "nobody"
-        raise StoreBusyError(
-            f"gallery {generation.gallery!r} is now being re-indexed by {who}: this run stops"
-        )
+        raise StoreBusyError(f"gallery {generation.gallery!r} is now being re-indexed by {who}: this run stops")
 
 
 def _alive(pid: object) -> bool:

@@ -28,12 +28,7 @@ def upsert(client: QdrantClient, request: messages.UpsertPoints) -> None:
 
 
 def send(
-    run: Callable[..., Any],
-    grpc: bool,
-    collection: str,
-    ids: list[str],
-    rows: Vectors,
-    payloads: list[dict[str, Any]],
+    run: Callable[..., Any], grpc: bool, collection: str, ids: list[str], rows: Vectors, payloads: list[dict[str, Any]]
 ) -> None:
     """Upsert points, in requests that a server takes. run: as :meth:`ServerGallery._run`."""
     if grpc:
@@ -79,11 +74,7 @@ def point_structs(
     batch: list[models.PointStruct] = []
     size = 0
     for one, row, payload in zip(ids, rows, payloads):
-        added = (
-            13 * len(row)
-            + sum(len(str(key)) + 6 * len(str(value)) + 8 for key, value in payload.items())
-            + 80
-        )
+        added = 13 * len(row) + sum(len(str(key)) + 6 * len(str(value)) + 8 for key, value in payload.items()) + 80
         if batch and size + added > MAX_REQUEST_BYTES:
             yield batch
             batch, size = [], 0

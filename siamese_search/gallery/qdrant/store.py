@@ -49,11 +49,7 @@ def connect(location: str, *, settings: Settings | None = None) -> ServerStore:
     check_encryption(address, settings)
     key, withheld = key_for(address, settings)
     connection = Connection(
-        address,
-        key=key,
-        grpc_port=settings.server.grpc_port,
-        authorities=read_authorities(settings),
-        withheld=withheld,
+        address, key=key, grpc_port=settings.server.grpc_port, authorities=read_authorities(settings), withheld=withheld
     )
     return ServerStore(connection, settings.server)
 
@@ -122,14 +118,10 @@ class ServerStore(Store):
         current = self._current(name, _READ_WAIT)
         previous, building = self._previous(current, _READ_WAIT), self._building(current, _READ_WAIT)
         return Generations(
-            current.model,
-            None if previous is None else previous.model,
-            building[0].model if building else None,
+            current.model, None if previous is None else previous.model, building[0].model if building else None
         )
 
-    def build(
-        self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = _READ_WAIT
-    ) -> Gallery:
+    def build(self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = _READ_WAIT) -> Gallery:
         patience = max(wait, float(self._settings.wait))
         current = self._current(name, patience)
         self._heal(current, patience)
@@ -221,9 +213,7 @@ class ServerStore(Store):
         previous = self._previous(current, patience)
         if previous is None:
             raise StoreError(f"{self._what(name)} has no former generation to go back to")
-        update_metadata(
-            self._connection, previous.collection, {"previous": current.collection}, wait=patience
-        )
+        update_metadata(self._connection, previous.collection, {"previous": current.collection}, wait=patience)
         self._aliases([_no_alias(name), _alias(name, previous.collection)], patience)  # in one step
         return previous.model
 
@@ -374,9 +364,7 @@ class ServerStore(Store):
 
 
 def _alias(name: str, collection: str) -> models.CreateAliasOperation:
-    return models.CreateAliasOperation(
-        create_alias=models.CreateAlias(collection_name=collection, alias_name=name)
-    )
+    return models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=collection, alias_name=name))
 
 
 def _no_alias(name: str) -> models.DeleteAliasOperation:

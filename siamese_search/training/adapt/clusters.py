@@ -84,9 +84,7 @@ class Memory(nn.Module):
         return F.cross_entropy(scores / temperature, labels)
 
     @torch.no_grad()
-    def update(
-        self, embeddings: Tensor, labels: Tensor, momentum: float, order: Tensor | None = None
-    ) -> None:
+    def update(self, embeddings: Tensor, labels: Tensor, momentum: float, order: Tensor | None = None) -> None:
         """Move the centroid of each label to one of its embeddings, keeping the share ``momentum`` of what it was.
 
         That is the one least similar to it; with ``order``, a permutation [b], the one that comes first there.
@@ -111,14 +109,7 @@ class ClusterSampler:
     """
 
     def __init__(
-        self,
-        labels: NDArray[np.int64],
-        cameras: NDArray[np.int64],
-        *,
-        p: int,
-        k: int,
-        iters: int = 0,
-        seed: int = 0,
+        self, labels: NDArray[np.int64], cameras: NDArray[np.int64], *, p: int, k: int, iters: int = 0, seed: int = 0
     ) -> None:
         groups = group_by_label(labels)
         self._clusters = [group for group in groups if len(group) > 1]

@@ -30,14 +30,10 @@ class AdaptConfig(TrainConfig):
     iters: int = hyperparameter(0, "batches of an epoch; 0: as many as the images make", 0, 10**9)
     neighbours: int = hyperparameter(12, "about as many images as an identity has", 1, 10_000)
     least: float = hyperparameter(
-        0.2,
-        "least mean k-reciprocal similarity of two clusters that are merged; higher is more clusters",
-        1e-6,
-        1,
+        0.2, "least mean k-reciprocal similarity of two clusters that are merged; higher is more clusters", 1e-6, 1
     )
     centre: bool = hyperparameter(
-        True,
-        "take the mean embedding of its camera from each image, before clustering and in the finished model",
+        True, "take the mean embedding of its camera from each image, before clustering and in the finished model"
     )
     temperature: float = hyperparameter(0.05, "temperature of the contrast with the memory", 1e-3, 10)
     momentum: float = hyperparameter(0.1, "share of a cluster's memory that an update keeps", 0, 1)
@@ -45,10 +41,7 @@ class AdaptConfig(TrainConfig):
         "hardest", "which image of a batch updates its cluster's memory"
     )
     settle: float = hyperparameter(
-        0.97,
-        "agreement of two epochs' clusters (adjusted Rand index) at which to stop; 1: never before --epochs",
-        0,
-        1,
+        0.97, "agreement of two epochs' clusters (adjusted Rand index) at which to stop; 1: never before --epochs", 0, 1
     )
 
     def check(self) -> None:

@@ -106,11 +106,7 @@ class _ClusterLoop(Loop):
 
     @property
     def settled(self) -> bool:
-        return (
-            bool(self.rows)
-            and self.config.settle < 1
-            and self.rows[-1].get("agreement", 0) >= self.config.settle
-        )
+        return bool(self.rows) and self.config.settle < 1 and self.rows[-1].get("agreement", 0) >= self.config.settle
 
     def finished(self) -> bool:
         return self.settled or super().finished()
@@ -123,9 +119,7 @@ class _ClusterLoop(Loop):
         self.trainer.start_epoch(self._reading("embedding to cluster"))
 
 
-def adapt(
-    request: AdaptRequest, reporter: Reporter | None = None, stop: threading.Event | None = None
-) -> AdaptResult:
+def adapt(request: AdaptRequest, reporter: Reporter | None = None, stop: threading.Event | None = None) -> AdaptResult:
     """Adapt from the beginning into ``request.out``, which becomes a bundle.
 
     ``stop`` as in a training: a checkpoint is written, KeyboardInterrupt raised, and :func:`resume` goes on.
@@ -279,10 +273,7 @@ def _written(request: AdaptRequest, learned: dict[str, Any]) -> dict[str, Any]:
 
 
 def _calibration(
-    embeddings: NDArray[np.float32],
-    records: list[ImageRecord],
-    confirmed: Confirmed,
-    say: Callable[[str], None],
+    embeddings: NDArray[np.float32], records: list[ImageRecord], confirmed: Confirmed, say: Callable[[str], None]
 ) -> Calibration | None:
     """What the new scores mean, from what is known without the clusters; None, said, where that is too little."""
     aside = [f"{one}" if one >= 0 else None for one in confirmed.aside.tolist()]

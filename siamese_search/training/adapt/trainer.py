@@ -49,16 +49,12 @@ class ClusterTrainer(Trainer):
     ) -> None:
         self.cameras, self.seeds = cameras, seeds
         nothing = images.labels
-        super().__init__(
-            network, config, images, nothing, sampler=self._batches(nothing, config), device=device
-        )
+        super().__init__(network, config, images, nothing, sampler=self._batches(nothing, config), device=device)
         self.memory = Memory(len(nothing), network.spec.dim).to(self.device)
 
     def _batches(self, labels: NDArray[np.int64], config: AdaptConfig) -> ClusterSampler:
         k = config.images_per_identity
-        return ClusterSampler(
-            labels, self.cameras, p=config.batch_size // k, k=k, iters=config.iters, seed=config.seed
-        )
+        return ClusterSampler(labels, self.cameras, p=config.batch_size // k, k=k, iters=config.iters, seed=config.seed)
 
     @property
     def modules(self) -> dict[str, nn.Module]:
@@ -72,9 +68,7 @@ class ClusterTrainer(Trainer):
     def cluster(self, embeddings: NDArray[np.float32]) -> NDArray[np.int64]:
         """The cluster of each image, int64 [n], of these embeddings. Raises TrainingError where all stand alone."""
         config = self.config
-        if (
-            config.centre
-        ):  # what all images of a camera share is the camera: left in, a cluster would be of one camera
+        if config.centre:  # what all images of a camera share is the camera: left in, a cluster would be of one camera
             names = [None if camera < 0 else str(camera) for camera in self.cameras.tolist()]
             embeddings = Centres.of(embeddings, names).taken_from(embeddings, names)
         labels = cluster(embeddings, neighbours=config.neighbours, least=config.least, seeds=self.seeds)

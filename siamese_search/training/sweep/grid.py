@@ -25,10 +25,7 @@ MOST_RUNS = 1000
 #: Characters of a run's directory name; what is cut off is told apart by a number.
 _MOST_NAME = 120
 
-_WORDS = {
-    **dict.fromkeys(("true", "yes", "on", "1"), True),
-    **dict.fromkeys(("false", "no", "off", "0"), False),
-}
+_WORDS = {**dict.fromkeys(("true", "yes", "on", "1"), True), **dict.fromkeys(("false", "no", "off", "0"), False)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,8 +158,7 @@ class Sweep:
 
         runs = (self._run_json(run) for run in self.runs)
         rows = [
-            {"run": run.pop("name"), **run.pop("values"), **run, "tar_at_far": run["tar_at_far"] or {}}
-            for run in runs
+            {"run": run.pop("name"), **run.pop("values"), **run, "tar_at_far": run["tar_at_far"] or {}} for run in runs
         ]
         return json_normalize(rows, sep="_")
 
@@ -200,9 +199,7 @@ def plan_sweep(
     holdout = holdout or HoldOut()
     points = grid_points(preset, grid)
     if holdout.ids_file is None and not (holdout.amount if holdout.ids is None else holdout.ids):
-        raise UsageError(
-            "nobody is held out, but a sweep compares its runs on held-out identities: give --holdout 0.1"
-        )
+        raise UsageError("nobody is held out, but a sweep compares its runs on held-out identities: give --holdout 0.1")
     split = load_split(data, layout, holdout)
     return Sweep(
         directory=out,
@@ -235,9 +232,7 @@ def load_sweep(directory: Path) -> Sweep:
             f"{printable(directory)}: no sweep to resume, {RECORD_NAME} is missing: check the directory"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UsageError) as error:
-        raise TrainingError(
-            f"{printable(path)}: cannot be read ({error}): start again in another --out"
-        ) from None
+        raise TrainingError(f"{printable(path)}: cannot be read ({error}): start again in another --out") from None
     protocol = held_out_protocol(load_split(data, layout, HoldOut(ids=held)).held)
     return Sweep(directory, saved["preset"], data, layout, *rest, list(held), grid, runs, protocol, failed)
 

@@ -167,11 +167,7 @@ def _share_teacher(sweep: Sweep, run: SweepRun, out: Path) -> None:
 
 
 def measure(
-    embedder: Embedder,
-    protocol: Protocol,
-    *,
-    threads: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    embedder: Embedder, protocol: Protocol, *, threads: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> tuple[Figures, Sequence[Failure]]:
     """Embed the images of ``protocol``, rank and verify them in memory, all against all.
 

@@ -61,9 +61,7 @@ def _model(model: dict[str, Any]) -> list[tuple[str, str]]:
     known = [("rank-1", "rank1"), ("mAP", "mAP")]
     if found := [f"{name} {metrics[key]:.1%}" for name, key in known if isinstance(metrics.get(key), float)]:
         people = model.get("heldout_identities")
-        rows.append(
-            ("measured", ", ".join(found) + (f" on {people:,} held-out identities" if people else ""))
-        )
+        rows.append(("measured", ", ".join(found) + (f" on {people:,} held-out identities" if people else "")))
     return rows
 
 

@@ -139,10 +139,4 @@ class Asked:
 
 _MOST = 200
 #: Names in the address, and what they are here.
-_LISTS: Mapping[str, str] = {
-    "q": "kept",
-    "like": "like",
-    "not": "away",
-    "notq": "away_kept",
-    "where": "where",
-}
+_LISTS: Mapping[str, str] = {"q": "kept", "like": "like", "not": "away", "notq": "away_kept", "where": "where"}

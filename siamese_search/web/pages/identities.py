@@ -10,17 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from siamese_search.errors import UsageError
 from siamese_search.retrieval.ranking import natural
 from siamese_search.web.answers import IdentityView, Sighting
-from siamese_search.web.views import (
-    WRITE,
-    Field,
-    Service,
-    Ticked,
-    identity_url,
-    leaves,
-    seen_other,
-    shape_of,
-    show,
-)
+from siamese_search.web.views import WRITE, Field, Service, Ticked, identity_url, leaves, seen_other, shape_of, show
 
 router = APIRouter(include_in_schema=False)
 

@@ -36,9 +36,7 @@ def plane(request: Request, service: Service, color: str = "identity", method: M
         caption=_caption(found) if found else "",
         source="/map/points.json?" + urlencode({"color": color, "method": method}),
         method=method,
-        methods=[
-            (name, METHODS[name]) for name, needs in _NEEDS.items() if needs is None or find_spec(needs)
-        ],
+        methods=[(name, METHODS[name]) for name, needs in _NEEDS.items() if needs is None or find_spec(needs)],
         dots=dots,
         found=found,
         shape=shape_of(service, [dot["id"] for dot in dots[:5]]),

@@ -42,9 +42,7 @@ def review(request: Request, service: Service) -> Response:
 
 
 @router.post("/review", dependencies=WRITE)
-def answer(
-    service: Service, answer: Field, point: Field = "", candidate: Field = "", change: Field = ""
-) -> Response:
+def answer(service: Service, answer: Field, point: Field = "", candidate: Field = "", change: Field = "") -> Response:
     """What a person says of it."""
     if answer == "undo":
         service.labels.undo(change)
@@ -53,9 +51,7 @@ def answer(
 
 
 @router.get("/review/clusters")
-def clusters(
-    request: Request, service: Service, start: Annotated[int, Query(ge=0, le=10**6)] = 0
-) -> Response:
+def clusters(request: Request, service: Service, start: Annotated[int, Query(ge=0, le=10**6)] = 0) -> Response:
     """Images without identity that look like one, all at once."""
     found = [one for one in service.overview.clusters() if one.status != "single"]
     shown = found[start : start + _CLUSTERS]
@@ -124,10 +120,7 @@ def _heading(cluster: Cluster) -> str:
 
 
 def _members(service: GalleryService, cluster: Cluster) -> list[dict[str, Any]]:
-    known = {
-        one.id: one
-        for one in service.holdings.sightings([point for point, _, _ in cluster.images[:_MEMBERS]])
-    }
+    known = {one.id: one for one in service.holdings.sightings([point for point, _, _ in cluster.images[:_MEMBERS]])}
     return [
         {"id": point, "camera": known[point].camera, "identity": identity, "confidence": percent(confidence)}
         for point, identity, confidence in cluster.images[:_MEMBERS]

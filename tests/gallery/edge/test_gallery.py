@@ -156,11 +156,7 @@ def test_readers_that_stay_open_take_turns(store: Path):
 
 
 def test_galleries_in_one_process_and_thread_take_turns(store: Path):
-    with (
-        open_gallery(store, mode="w") as one,
-        open_gallery(store, wait=5) as two,
-        open_gallery(store) as three,
-    ):
+    with open_gallery(store, mode="w") as one, open_gallery(store, wait=5) as two, open_gallery(store) as three:
         for i in range(50, 53):
             upsert(one, i, i + 1)  # noqa: F821
             assert two.count() == three.count() == i + 1
@@ -319,10 +315,7 @@ def test_errors_that_are_not_the_engines_pass_through(store: Path):
     lease = ShardLease(lambda: generation(store), "it", 1.0)
     with pytest.raises(KeyError), lease.use():
         raise KeyError("mine")
-    with (
-        pytest.raises(StoreError, match="it: the vector engine failed: Vector dimension"),
-        lease.use() as shard,
-    ):
+    with pytest.raises(StoreError, match="it: the vector engine failed: Vector dimension"), lease.use() as shard:
         shard.query(edge.QueryRequest(limit=1, query=edge.Query.Nearest([1.0])))
     lease.close()
 
@@ -427,6 +420,4 @@ def test_closing_leaves_in_memory_what_a_search_reads(tmp_path: Path):
 
 def test_importing_the_package_imports_no_engine():
     code = "import sys, siamese_search.gallery as o; o.open_gallery; sys.exit('qdrant_edge' in sys.modules)"
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.fspath(PROJECT)}
-    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.fspath(PROJECT)})

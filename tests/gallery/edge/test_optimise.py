@@ -129,9 +129,7 @@ def test_compacting_leaves_every_answer_as_it_was(store: Path, monkeypatch: pyte
     monkeypatch.setattr(optimise, "COMPACT_FROM", 100)
     assert optimise.optimise(generation(store), "it", points=N, index=None, wait=5, say=lambda _: None)
     with open_gallery(store, mode="w") as gallery:
-        assert [
-            gallery.query(row(i), 20, conditions) for i in (3, 700) for conditions in ((), where)
-        ] == before
+        assert [gallery.query(row(i), 20, conditions) for i in (3, 700) for conditions in ((), where)] == before
         assert gallery.facet("camera") == facets
         put(gallery, 0, 2, camera="9")
         assert gallery.facet("camera")["9"] == 2
@@ -330,12 +328,7 @@ def test_a_gallery_dropped_meanwhile_is_an_error(store: Path):
     place = generation(store)
     with pytest.raises(StoreError, match="replaced meanwhile"):
         optimise.optimise(
-            place,
-            "it",
-            points=N,
-            index=True,
-            wait=5,
-            say=lambda stage: drop() if stage == "swapping" else None,
+            place, "it", points=N, index=True, wait=5, say=lambda stage: drop() if stage == "swapping" else None
         )
     assert not place.exists()
 

@@ -145,9 +145,7 @@ def test_a_builder_that_died_before_its_note_leaves_debris_for_the_next(
     assert len(files(store)) == 3  # CURRENT, the current one, and one that nobody names
     assert store.generations("default") == Generations(OLD)
     fresh = built(store)
-    assert files(store) == sorted(
-        ["BUILDING", "CURRENT", fresh.name, layout.current_generation(home(store)).name]
-    )
+    assert files(store) == sorted(["BUILDING", "CURRENT", fresh.name, layout.current_generation(home(store)).name])
 
 
 @pytest.mark.parametrize("text", ["", "g-00000000", "../default", "/etc", "\x00", "g-zzzzzzzz\ng-1"])
@@ -214,13 +212,7 @@ for i in range(100_000):
     print(i, flush=True)
 """
     child = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            code,
-            os.fspath(store.path),
-            Path(__file__).parents[1].joinpath("store_contract.py"),
-        ],
+        [sys.executable, "-c", code, os.fspath(store.path), Path(__file__).parents[1].joinpath("store_contract.py")],
         stdout=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": os.fspath(PROJECT)},

@@ -55,15 +55,7 @@ def entries(generation: Path) -> list[Path]:
     """Every file of a store by its path from the generation, and those that it may have for a while."""
     gallery, store = generation.parent, generation.parents[2]
     made = [path for path in store.rglob("*") if path.is_file()]
-    for name in (
-        "shard.lock",
-        "turnstile.lock",
-        "written",
-        "journal",
-        "optimise.lock",
-        "optimised",
-        "fields.json",
-    ):
+    for name in ("shard.lock", "turnstile.lock", "written", "journal", "optimise.lock", "optimised", "fields.json"):
         made.append(generation / name)
     return sorted({*made, gallery / "BUILDING", gallery / "build.lock"})
 
@@ -89,11 +81,7 @@ def test_no_file_of_a_store_is_followed_elsewhere(tmp_path: Path, act: Callable[
 @pytest.mark.parametrize("name", ["galleries", "galleries/default", "generation", "shard", "segments"])
 def test_no_directory_of_a_store_may_be_a_link(tmp_path: Path, name: str) -> None:
     generation = make_store(tmp_path / "store")
-    places = {
-        "generation": generation,
-        "shard": generation / "shard",
-        "segments": generation / "shard" / "segments",
-    }
+    places = {"generation": generation, "shard": generation / "shard", "segments": generation / "shard" / "segments"}
     path = places.get(name, tmp_path / "store" / name)
     elsewhere = tmp_path / "elsewhere"
     path.rename(elsewhere)

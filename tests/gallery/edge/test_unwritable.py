@@ -81,9 +81,7 @@ def test_a_writer_that_fills_the_disk_is_told_in_one_line_and_nothing_committed_
         assert gallery.count() == written
 
 
-def test_on_a_full_disk_reading_goes_on_and_writing_does_once_there_is_room(
-    small_disk, tmp_path, monkeypatch
-):
+def test_on_a_full_disk_reading_goes_on_and_writing_does_once_there_is_room(small_disk, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     store = small_disk / "store"
     ids, rows = filled(store)

@@ -148,10 +148,7 @@ def test_a_lost_answer_is_asked_for_again(line, store):
 
 @pytest.mark.parametrize(
     ("code", "words"),
-    [
-        (socket.EAI_NONAME, "Name or service not known"),
-        (socket.EAI_AGAIN, "Temporary failure in name resolution"),
-    ],
+    [(socket.EAI_NONAME, "Name or service not known"), (socket.EAI_AGAIN, "Temporary failure in name resolution")],
 )
 def test_a_name_that_does_not_exist_is_a_mistake_at_once(monkeypatch, code, words):
     """Whatever the resolver says: one that cannot be reached says that it failed for now."""
@@ -165,8 +162,6 @@ def test_a_name_that_does_not_exist_is_a_mistake_at_once(monkeypatch, code, word
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     place = address.Address("http", "no-such-host.invalid", 6333)
-    with pytest.raises(
-        StoreError, match=r"no-such-host\.invalid:6333: this host's name leads nowhere.*check"
-    ):
+    with pytest.raises(StoreError, match=r"no-such-host\.invalid:6333: this host's name leads nowhere.*check"):
         ServerStore(Connection(place), ServerSettings()).open("a", wait=60)
     assert len(asked) == 1

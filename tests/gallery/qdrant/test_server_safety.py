@@ -196,15 +196,7 @@ def test_server_settings_are_merged_and_checked(tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    [
-        "shard = 3",
-        'shards = "3"',
-        "shards = -1",
-        "on_disk = 1",
-        'quantisation = "int2"',
-        "wait = true",
-        "m = 1.5",
-    ],
+    ["shard = 3", 'shards = "3"', "shards = -1", "on_disk = 1", 'quantisation = "int2"', "wait = true", "m = 1.5"],
 )
 def test_server_settings_that_cannot_be(tmp_path, line):
     with pytest.raises(SettingsError, match=r"sss\.toml"):

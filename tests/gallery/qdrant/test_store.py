@@ -310,8 +310,6 @@ def test_metadata_of_a_later_release_or_damaged_are_one_line(filled, client, met
 
 
 def test_a_collection_of_another_dimension_is_one_line(filled, client):
-    client.update_collection(
-        "people.g-00000000", metadata={"model": {"fingerprint": "f" * 64, "dim": 99, "name": ""}}
-    )
+    client.update_collection("people.g-00000000", metadata={"model": {"fingerprint": "f" * 64, "dim": 99, "name": ""}})
     with pytest.raises(StoreError, match=r"16-D vectors, its model 99-D"):
         filled.open("people")

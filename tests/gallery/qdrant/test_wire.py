@@ -49,10 +49,7 @@ def serve():
 def connect(server, *, key=None, grpc_port=None, notice=lambda _text: None, **settings):
     place = address.Address("http", "127.0.0.1", server.rest_port)
     connection = Connection(
-        place,
-        key=None if key is None else address.ApiKey(key),
-        grpc_port=grpc_port or server.grpc_port,
-        notice=notice,
+        place, key=None if key is None else address.ApiKey(key), grpc_port=grpc_port or server.grpc_port, notice=notice
     )
     return ServerStore(connection, ServerSettings(**{"wait": 5, **settings}))
 

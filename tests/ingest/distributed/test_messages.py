@@ -60,8 +60,7 @@ def test_nothing_embedded_means_no_vectors():
 
 
 @pytest.mark.parametrize(
-    "error",
-    [StoreError("a: b"), BundleError("x"), MissingExtraError("--device cuda", "torch"), ImageError("a", "b")],
+    "error", [StoreError("a: b"), BundleError("x"), MissingExtraError("--device cuda", "torch"), ImageError("a", "b")]
 )
 def test_an_error_is_raised_as_what_it_was(error):
     with pytest.raises(type(error), match=str(error).replace("[", r"\[")):

@@ -44,8 +44,7 @@ def cluster():
     # A node that does not answer is dead sooner than Ray would have it.
     system = {"health_check_period_ms": 500, "health_check_failure_threshold": 3}
     cluster = Cluster(
-        initialize_head=True,
-        head_node_args={**small, "include_dashboard": False, "_system_config": system},
+        initialize_head=True, head_node_args={**small, "include_dashboard": False, "_system_config": system}
     )
     cluster.second, cluster.small = None, small
     ray.init(address=cluster.address, log_to_driver=False, logging_level="CRITICAL")
@@ -86,9 +85,7 @@ def stored(gallery):
 
 
 def ingest(root, gallery, bundle, pipeline=None, **options):
-    return run_ingest(
-        [root], gallery, LazyEmbedder(bundle, "cpu", 1), batch_size=4, pipeline=pipeline, **options
-    )
+    return run_ingest([root], gallery, LazyEmbedder(bundle, "cpu", 1), batch_size=4, pipeline=pipeline, **options)
 
 
 def on_ray(bundle, **options):
@@ -133,9 +130,7 @@ def test_a_node_that_dies_midway_costs_nothing(two_nodes, images, expected, tiny
     assert done.stages["embed"] > 0
 
 
-def test_workers_that_store_by_themselves_make_the_same_gallery(
-    one_node, images, expected, tiny_bundle, tmp_path
-):
+def test_workers_that_store_by_themselves_make_the_same_gallery(one_node, images, expected, tiny_bundle, tmp_path):
     """In place of a server's: an embedded store, in which the worker and this process take turns."""
     points, summary = expected
     with opened(tmp_path / "store", tiny_bundle) as gallery:
@@ -158,9 +153,7 @@ def test_workers_that_store_by_themselves_make_the_same_gallery(
         assert gallery.count() == len(points) - 1
 
 
-def test_stopped_it_keeps_what_is_finished_and_the_next_run_goes_on(
-    one_node, images, expected, tiny_bundle, tmp_path
-):
+def test_stopped_it_keeps_what_is_finished_and_the_next_run_goes_on(one_node, images, expected, tiny_bundle, tmp_path):
     stop = threading.Event()
 
     def when_some_are_done(moment):
@@ -168,9 +161,7 @@ def test_stopped_it_keeps_what_is_finished_and_the_next_run_goes_on(
             stop.set()
 
     with opened(tmp_path / "store", tiny_bundle) as gallery:
-        first = ingest(
-            images, gallery, tiny_bundle, on_ray(tiny_bundle), progress=when_some_are_done, stop=stop
-        )
+        first = ingest(images, gallery, tiny_bundle, on_ray(tiny_bundle), progress=when_some_are_done, stop=stop)
         assert first.interrupted
         kept = gallery.count()
         assert 0 < kept == first.new < 4 * IDENTITIES - BAD
@@ -194,9 +185,7 @@ def test_workers_that_never_start_are_given_up(one_node, images, tiny_bundle, tm
     monkeypatch.setattr("ingest.distributed.pipeline._MOST_FRUITLESS", 1)
     with (
         opened(tmp_path / "store", tiny_bundle) as gallery,
-        pytest.raises(
-            ClusterError, match=r"gave up with \d+ images left, the first is \S+: ModuleNotFoundError: "
-        ),
+        pytest.raises(ClusterError, match=r"gave up with \d+ images left, the first is \S+: ModuleNotFoundError: "),
     ):
         ingest(images, gallery, tiny_bundle, on_ray(tiny_bundle))
 

@@ -5,16 +5,7 @@ import threading
 import pytest
 from fakes import ColourEmbedder, MemoryGallery, write_market
 
-from ingest.distributed.worker import (
-    BundleCopy,
-    Job,
-    Outcome,
-    bundle_files,
-    pack_work,
-    run_unit,
-    unpack_work,
-    unpacked,
-)
+from ingest.distributed.worker import BundleCopy, Job, Outcome, bundle_files, pack_work, run_unit, unpack_work, unpacked
 from ingest.pipeline import run_ingest
 from ingest.plan import plan_files
 from ingest.scan import scan_files, survey_roots

@@ -75,9 +75,7 @@ def test_closing_ends_the_thread(watch):
     assert "watch" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_after_an_error_of_the_watcher_it_is_started_anew_and_the_root_is_lost(
-    tmp_path, inbox, watch, monkeypatch
-):
+def test_after_an_error_of_the_watcher_it_is_started_anew_and_the_root_is_lost(tmp_path, inbox, watch, monkeypatch):
     real, calls = Events._changes, []
 
     def failing(self):

@@ -160,9 +160,7 @@ def test_deeper_than_a_scan_goes_is_not_entered(tmp_path):
     assert len(expected) == 3
 
 
-NAMES = st.sampled_from(
-    ["a", "@eaDir", "h.other", "b.jpg", "c.PNG", ".d", "e.txt", "f%20.jpg", "ü.jpeg", "g\n.jpg"]
-)
+NAMES = st.sampled_from(["a", "@eaDir", "h.other", "b.jpg", "c.PNG", ".d", "e.txt", "f%20.jpg", "ü.jpeg", "g\n.jpg"])
 
 
 @settings(max_examples=30)
@@ -177,7 +175,5 @@ def test_random_trees(tmp_path_factory, trees):
             path.write_bytes(b"\xff\xd8\xff")
         except OSError:
             continue  # one of its parents is a file already, or it is a directory
-    expected = [
-        f for f in scanned(root, "flat") if not (f.reason or "").startswith("a folder of the system's")
-    ]
+    expected = [f for f in scanned(root, "flat") if not (f.reason or "").startswith("a folder of the system's")]
     assert located(locator_of(root, "flat"), list(everything(root))) == expected

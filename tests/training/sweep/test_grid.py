@@ -34,9 +34,7 @@ def test_numbers_come_back_as_they_were(numbers: list[float]) -> None:
 
 
 @given(st.sampled_from(FIELDS), st.text(max_size=30) | st.lists(st.booleans() | st.integers() | st.floats()))
-def test_whatever_is_given_becomes_typed_values_or_an_error_that_names_the_option(
-    name: str, value: object
-) -> None:
+def test_whatever_is_given_becomes_typed_values_or_an_error_that_names_the_option(name: str, value: object) -> None:
     try:
         (values,) = parse_grid({name: value}).values()
     except UsageError as caught:
@@ -110,9 +108,7 @@ def test_a_value_out_of_range_and_a_grid_without_an_end_are_refused() -> None:
         grid_points("apn", many)
 
 
-@given(
-    st.lists(st.text(st.characters(exclude_characters=","), min_size=1), min_size=2, max_size=5, unique=True)
-)
+@given(st.lists(st.text(st.characters(exclude_characters=","), min_size=1), min_size=2, max_size=5, unique=True))
 def test_names_are_plain_file_names_that_differ_even_where_case_does_not_count(backbones: list[str]) -> None:
     try:
         points = grid_points("apn", parse_grid({"backbone": backbones}))

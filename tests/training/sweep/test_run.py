@@ -111,9 +111,7 @@ def test_the_table_and_the_picture_are_written(whole: Path) -> None:
     json.dumps(load_sweep(whole).to_json(), allow_nan=False)
 
 
-def test_the_same_sweep_again_trains_nothing(
-    whole: Path, people: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_sweep_again_trains_nothing(whole: Path, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_train", lambda *_: pytest.fail("a finished run was begun again"))
     before = table(whole)
     assert [run.state for run in sweep(people, whole, margin=MARGINS).runs] == ["done", "done"]
@@ -229,9 +227,7 @@ def test_an_unreadable_held_out_image_is_named(whole: Path, people: Path, tmp_pa
     out = tmp_path / "s"
     for name in ("margin=0.2", "margin=1.0"):  # bundles that have only to be measured
         shutil.copytree(whole / name, out / name)
-    bad = min(
-        path for path in data.iterdir() if path.name.startswith(load_sweep(whole).heldout_identities[0])
-    )
+    bad = min(path for path in data.iterdir() if path.name.startswith(load_sweep(whole).heldout_identities[0]))
     bad.write_bytes(bad.read_bytes()[:80])
     done = sweep(data, out, margin=MARGINS)
     assert [failure.path for failure in done.failed] == [str(bad)]
