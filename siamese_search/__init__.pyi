@@ -35,9 +35,9 @@ from .api.worker import ingest as ingest
 from .datasets.records import Failure as Failure
 from .errors import SiameseSearchError as SiameseSearchError
 from .evaluation.report import EvaluationReport as EvaluationReport
-from .gallery.opening import list_galleries as list_galleries
-from .gallery.opening import open_gallery as open_gallery
-from .gallery.opening import open_store as open_store
+from .gallery import list_galleries as list_galleries
+from .gallery import open_gallery as open_gallery
+from .gallery import open_store as open_store
 from .io.images import read_image as read_image
 from .model.bundle import Bundle as Bundle
 from .model.bundle import load_bundle as load_bundle

@@ -139,14 +139,14 @@ def test_the_charts_have_their_curves_labels_and_marks(report) -> None:
     assert {"rank k", "queries, %", f"rank-1{report.rank1:>12.1%}"} <= set(said[cmc])
     assert {"0", "20", "60", "80", "100"} <= set(said[cmc])  # the whole of it, however good the model is
     assert f": {report.ranking.queries:,} queries, {report.ranking.gallery:,} images</h1>" in html_page(report)
-    assert {"false accept rate", "true accept rate, %", "1", "0.1"} <= set(said[roc])
+    assert {"false accept rate, %", "true accept rate, %", "100", "10"} <= set(said[roc])
     assert any(text.startswith("TAR@1%") for text in said[roc])
     assert {"recall, %", "precision, %", "0", "20", "40", "60", "80", "100"} <= set(said[recall])
     assert {"cosine similarity", "share of pairs, % per bin"} <= set(said[scores])
     for start in ("same (", "different (", "threshold "):
         assert any(text.startswith(start) for text in said[scores])
     assert {"false alarms (FPIR), %", "missed (FNIR), %"} <= set(said[open_set])
-    assert charts[roc].get("aria-label") == "true accept rate, % over false accept rate"
+    assert charts[roc].get("aria-label") == "true accept rate, % over false accept rate, %"
     for svg in charts.values():
         left, top, right, bottom = map(float, svg.get("viewBox").split())
         curve = curve_of(svg)
