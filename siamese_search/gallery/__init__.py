@@ -57,3 +57,9 @@ def open_gallery(
     for what is not a store or cannot be written, UsageError for a name that cannot be one.
     """
     return open_store(store).open(name, model=model, create=create, mode=mode, storage=storage, wait=wait)
+
+
+def list_galleries(store: Location) -> list[str]:
+    """The names of a store's galleries, sorted; empty where there is no store yet. StoreError for anything else."""
+    with open_store(store) as opened:
+        return opened.names()

@@ -14,7 +14,7 @@ from subprocess import CompletedProcess
 
 import pytest
 
-from siamese_search.gallery import open_store
+from siamese_search.gallery import list_galleries, open_store
 from siamese_search.model.bundle import Bundle
 
 Run = Callable[..., CompletedProcess[str]]
@@ -98,7 +98,7 @@ def test_push_and_pull(sss: Run, refused: Refused, store: Path, query: Path, tmp
 def test_drop_wants_to_be_asked_or_told(sss: Run, refused: Refused, store: Path) -> None:
     line = refused("drop", "default", "--store", store, code=2)
     assert "--yes" in line
-    assert open_store(store).names() == ["default"]
+    assert list_galleries(store) == ["default"]
     assert "no gallery 'other'" in refused("drop", "other", "--yes", "--store", store)
     done = sss("drop", "default", "--yes", "--store", store)
     assert (done.returncode, done.stdout) == (0, "gallery 'default' deleted\n")
