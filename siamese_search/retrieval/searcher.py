@@ -121,6 +121,8 @@ class Searcher:
     def _embedded(self, queries: Sequence[Query], flip: bool, *, mixed: bool) -> list[Probe | QueryResult]:
         """A probe per query, or the answer of one that cannot be read. mixed: scores are not similarities to it."""
         vectors, errors = self._embed(queries, flip)
+        # Of a model with centres a copy of the query has another vector: nobody says by which camera the query is.
+        mixed = mixed or self.embedder.centres is not None
         rows = iter(vectors)
         probes: list[Probe | QueryResult] = []
         for number, (query, error) in enumerate(zip(queries, errors, strict=True), start=1):

@@ -126,6 +126,19 @@ def test_every_way_to_a_vector_takes_the_centres(
     np.testing.assert_allclose([hit.score for hit in again], best, atol=1e-2)
 
 
+def test_a_copy_of_the_query_is_told_by_its_bytes(adapted: Path, people: Path, tmp_path: Path) -> None:
+    """Its stored vector is less its camera's mean, the query's less that of all: the score is not 1."""
+    asked = sorted(people.iterdir())[0]
+    with sss.open(store=tmp_path / "store", model=adapted) as gallery:
+        gallery.ingest(people)
+        copy = tmp_path / "copy.jpg"
+        shutil.copy(asked, copy)
+        found = gallery.search(copy, k=50, exclude_self=True)[0].results
+        kept = gallery.search(copy, k=50)[0].results
+    assert len(kept) == len(found) + 1
+    assert asked.name not in {Path(one.path).name for one in found}
+
+
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
