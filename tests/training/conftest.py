@@ -37,13 +37,14 @@ def each_network_is_exported_once() -> Iterator[None]:
     """
     try:
         from siamese_search.model import weights_file
+        from tests.support.fingerprint import fingerprint_of
     except ImportError:  # no torch: nothing is exported
         yield
         return
     export = weights_file.export_onnx
 
     def once(network: Any) -> bytes:
-        name = weights_file.fingerprint_of(network.state_dict(), network.spec)
+        name = fingerprint_of(network.state_dict(), network.spec)
         if name not in _GRAPHS:
             _GRAPHS[name] = export(network)
         return _GRAPHS[name]
