@@ -154,7 +154,7 @@ def test_uploads_are_bounded_in_pixels(drawn):
     small = GalleryService(ServeOptions(store=str(drawn.store)), Limits(pixels=1000))
     try:
         with pytest.raises(ImageError, match="over the limit"):
-            small.search(Question(uploads=(upload(photo(drawn)),)), SearchOptions(k=1))
+            small.searching.search(Question(uploads=(upload(photo(drawn)),)), SearchOptions(k=1))
     finally:
         small.close()
 
