@@ -71,13 +71,13 @@ class IngestOptions(Request):
     decode_threads: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what only a run over all files can do.
+        """Refuse what names no shard, and what only a run over all files can do.
 
         A file that moved from one shard's key to another's is found by the shard that has its new key, which looks for
         the point with its content. Were the first shard to prune meanwhile, the point and its labels would be gone.
         """
         Request.__post_init__(self)
-        if self.shard is not None and self.checksum and self.prune != "no":
+        if self.part is not None and self.checksum and self.prune != "no":
             raise UsageError(
                 f"shard {self.part}: checksums and pruning together need all files, or a file that moved between shards"
                 " would lose its labels; prune afterwards, in one run without --shard"

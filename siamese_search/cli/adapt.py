@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _EPILOG = """\b
 Examples:
   sss adapt photos/ --out runs/mine                     from the bundled model, no label used
-  sss adapt photos/ --epochs 0                          no training: light, colours and cameras alone, in a minute
+  sss adapt photos/ --epochs 0                          light, colours and cameras alone: a minute
   sss adapt photos/ --epochs 8 --height 128 --width 64  small images: quick on a CPU
   sss adapt photos/ --labels reviewed.csv               some identities are known: they are kept
   sss adapt --resume runs/mine                          go on after Ctrl-C or a crash

@@ -19,7 +19,7 @@ from siamese_search.options import Request, click_option
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: Of pictures and pages.
-DRAWN = (".png", ".html", ".htm")
+DRAWN = (".htm", ".html", ".png")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
