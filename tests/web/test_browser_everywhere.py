@@ -9,7 +9,8 @@ PAGES = ["/", "/identities", "/identity?name=0001", "/review", "/review/clusters
 
 #: What can be used and has no name to be read aloud.
 NAMELESS = """[...document.querySelectorAll("a[href], button, input:not([type=hidden]), select, summary, img, canvas")]
-  .filter((one) => one.checkVisibility({visibilityProperty: true}) && !one.matches("a img, header img") && !(one.innerText?.trim()
+  .filter((one) => one.checkVisibility({visibilityProperty: true}) && !one.matches("a img, header img"))
+  .filter((one) => !(one.innerText?.trim()
     || one.ariaLabel || one.alt || one.labels?.length || one.querySelector("img[alt]:not([alt=''])")))
   .map((one) => one.outerHTML.slice(0, 200))"""
 #: Words below 4.5 to 1 (large ones below 3), and edges of fields below 3 to 1, by the formula of WCAG 2.
@@ -31,7 +32,8 @@ PALE = """() => {
   };
   const found = [];
   for (const one of document.body.querySelectorAll("*")) {
-    if (!one.checkVisibility({opacityProperty: true, visibilityProperty: true}) || one.closest("svg, canvas, :disabled")) continue;
+    if (!one.checkVisibility({opacityProperty: true, visibilityProperty: true})) continue;
+    if (one.closest("svg, canvas, :disabled")) continue;
     const style = getComputedStyle(one);
     const words = [...one.childNodes].some((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
     const least = parseFloat(style.fontSize) >= 24 ? 3 : 4.5;
