@@ -13,7 +13,7 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 SSS := $(VENV)/bin/sss
 DEMO := demo
-# Three that are found, and one that is taken for somebody else
+# Four of the queries; all of them are found
 ASKED := 0005_c2s1_018202_01.jpg 0008_c4s1_014756_01.jpg 0012_c4s1_013438_01.jpg 0016_c2s1_007127_01.jpg
 
 # Test workers: one per core, up to four, for each may hold torch. Override it: make test WORKERS=0 is one process
