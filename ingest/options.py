@@ -86,9 +86,11 @@ class IngestOptions(Request):
     @property
     def part(self) -> Shard | None:
         """The shard. Raises UsageError for text that names none."""
-        from ingest.scan import parse_shard
+        if not isinstance(self.shard, str):
+            return self.shard
+        from ingest.scan import parse_shard  # numpy, which the probe of a container does not load
 
-        return parse_shard(self.shard) if isinstance(self.shard, str) else self.shard
+        return parse_shard(self.shard)
 
     def base(self) -> Path | None:
         """The directory that the names in a CSV are relative to, where somebody said."""

@@ -115,7 +115,9 @@ def _follow(lines: IO[bytes], progress: OptimiseProgress | None) -> dict[str, An
                 for line in whole:
                     last = json.loads(line)
                     stage = str(last.get("stage", stage))
-            if progress is not None:
+                    if progress is not None:  # each of them: several may come in one read
+                        progress(stage, time.monotonic() - started)
+            elif progress is not None:
                 progress(stage, time.monotonic() - started)
 
 
