@@ -92,11 +92,10 @@ def test_people_do_not_depend_on_how_many_there_are():
 
 def test_lookalikes_share_clothes_and_differ_elsewhere():
     people = draw_people(30, 0)
-    for model, double in zip(people[1::3], people[2::3]):
-        assert (double.top, double.bottom) == (model.top, model.bottom)
+    for model, double in zip(people[::2], people[1::2]):
+        assert (double.top, double.bottom, double.pattern) == (model.top, model.bottom, model.pattern)
         assert max(abs(a - b) for a, b in zip(model.top_colour, double.top_colour)) <= 5
         assert double.bag != model.bag
-        assert double.pattern != model.pattern
 
 
 def test_cameras_shift_colours_more_than_poses_do():

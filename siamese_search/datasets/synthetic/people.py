@@ -70,14 +70,14 @@ class Person:
 
 
 def draw_people(count: int, seed: int) -> list[Person]:
-    """``count`` identities for a seed. Every third one dresses like the one before it, in the same colours and
-    the same kinds of clothes, and differs in pattern, hair, bag, hat and build: colour alone cannot tell them apart.
+    """``count`` identities for a seed. Every second one dresses like the one before it, in the same clothes of the same
+    colours, and differs in hair, skin, bag, hat, shoes and build: clothes alone cannot tell them apart.
     """
     people: list[Person] = []
     for index in range(count):
         rng = np.random.default_rng([seed, 1, index])
         person = _random_person(rng)
-        if index % 3 == 2:
+        if index % 2 == 1:
             person = _lookalike(people[-1], person, rng)
         people.append(person)
     return people
@@ -111,9 +111,8 @@ def _random_person(rng: np.random.Generator) -> Person:
 
 
 def _lookalike(model: Person, other: Person, rng: np.random.Generator) -> Person:
-    """``other`` in the clothes of ``model``; bag and pattern are made to differ."""
+    """``other`` in the clothes of ``model``; the bag is made to differ."""
     bags = [bag for bag in BAGS if bag != model.bag]
-    patterns = [pattern for pattern in PATTERNS if pattern != model.pattern]
     return replace(
         other,
         top=model.top,
@@ -121,8 +120,9 @@ def _lookalike(model: Person, other: Person, rng: np.random.Generator) -> Person
         inner=model.inner,
         bottom=model.bottom,
         bottom_colour=_vary(rng, model.bottom_colour, 5),
+        pattern=model.pattern,
+        accent=_vary(rng, model.accent, 5),
         bag=_pick(rng, bags),
-        pattern=_pick(rng, patterns),
     )
 
 
