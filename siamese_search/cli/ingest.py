@@ -12,8 +12,7 @@ import click
 
 from ingest.options import RayOptions, WatchOptions
 from ingest.summary import Observer, State
-from siamese_search.cli.fields import LongCommand
-from siamese_search.cli.options import insecure_option, json_option
+from siamese_search.cli.options import LongCommand, insecure_option, json_option
 from siamese_search.cli.output import clauses, ingested, note, warn, warn_skipped, write_json, write_text
 from siamese_search.cli.progress import Bar
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError

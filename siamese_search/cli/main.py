@@ -36,9 +36,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "evaluate": ("evaluate", "Measure a model on identities it has never seen."),
         "calibrate": ("evaluate", "Measure what scores mean in a gallery."),
         "train": ("train", "Train a model on your own identities."),
-        "adapt": ("adapt", "Adapt a model to your images, without labels."),
+        "adapt": ("train", "Adapt a model to your images, without labels."),
         "sweep": ("train", "Train with several values of an option and compare them."),
-        "quantise": ("quantise", "Make an int8 copy of a model."),
+        "quantise": ("train", "Make an int8 copy of a model."),
     },
     "Maintain": {
         "label": ("curate", "Set labels by hand, from a reviewed CSV."),
