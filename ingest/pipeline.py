@@ -20,14 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingest import stages
-from ingest.embed import Committer, embed_files
 from ingest.options import IngestOptions
 from ingest.plan import Planner, beside, field_name, with_digests
 from ingest.prune import left_behind, places_of
 from ingest.prune import prune as prune_points
 from ingest.scan import PlannedFile, ScannedFile, Shard, scan_files, survey_roots
-from ingest.stages import Tally, prefetch
+from ingest.stages import Committer, Tally, embed_files, prefetch, rarely
 from ingest.summary import IngestSummary, Progress
 from siamese_search.datasets.csv_layout import CsvLayout
 from siamese_search.datasets.remote_survey import RemoteSurvey
@@ -174,7 +172,7 @@ def _carry_out(
     for chunks in waves:
         planner = Planner(shared, tally, reembed=options.reembed, checksum=options.checksum)
         with (
-            stages.rarely(),
+            rarely(),
             closing(prefetch(planner.batches(chunks, options.batch()), PLAN_AHEAD)) as batches,
             Committer(shared, tally) as committer,
         ):

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ingest.embed import write
 from ingest.moves import find_moves, settle_moves
 from ingest.scan import Action, PlannedFile, ScannedFile
-from ingest.stages import Tally, prefetch
+from ingest.stages import Tally, prefetch, write
 from siamese_search.datasets.records import BOOKKEEPING, point_id
 from siamese_search.gallery.checks import vector_crc
 from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors

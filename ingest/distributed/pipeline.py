@@ -9,22 +9,17 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from ingest.distributed.session import Cluster, session
 from ingest.distributed.worker import BundleCopy, EmbedWorker, Job, Outcome, Target, bundle_files, pack_work
-from ingest.embed import Committer
 from ingest.options import IngestOptions, RayOptions
 from ingest.pipeline import MOST_DECODE_THREADS
 from ingest.scan import PlannedFile
-from ingest.stages import Tally
+from ingest.stages import Committer, Tally
 from siamese_search.errors import ClusterError, printable
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.embedder import Device
 from siamese_search.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 #: Units under way per worker: one in hand, one waiting beside it, one on its way there.
 _UNITS_PER_WORKER = 3

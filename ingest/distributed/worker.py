@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ingest.embed import Committer, embed_files
 from ingest.scan import Action, PlannedFile, ScannedFile
-from ingest.stages import Tally
+from ingest.stages import Committer, Tally, embed_files
 from ingest.summary import IngestSummary, Stage
 from siamese_search import errors
 from siamese_search.datasets.records import ImageRecord
