@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from siamese_search.cli.output import note
 from siamese_search.errors import printable
+from siamese_search.render.marks import decimal
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -204,5 +205,4 @@ class SweepScreen:
         if found is None:
             note(f"{run.name}: failed: {run.reason}")
         else:
-            auc = "n/a" if found.auc is None else f"{found.auc:.4f}"
-            note(f"{run.name}: rank-1 {found.rank1:.1%}, mAP {found.mAP:.1%}, AUC {auc}")
+            note(f"{run.name}: rank-1 {found.rank1:.1%}, mAP {found.mAP:.1%}, AUC {decimal(found.auc)}")

@@ -17,6 +17,7 @@ from siamese_search.cli.progress import SweepScreen, TrainScreen
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError, printable
 from siamese_search.io.resources import stop_on_signals
 from siamese_search.options import click_option, click_options
+from siamese_search.render.marks import decimal, rate
 from siamese_search.training.config import preset as find_preset
 from siamese_search.training.options import AdaptOptions, RunOptions, SweepOptions
 
@@ -220,7 +221,7 @@ def _print_sweep(sweep: Sweep, *, json: bool) -> None:
         from siamese_search.training.sweep.grid import text
 
         columns = [(name.replace("_", "-"), "number") for name in sweep.swept]
-        columns += [("AUC", "number"), *((f"TPR@FPR {rate}", "number") for rate in SHOWN_RATES.values())]
+        columns += [("AUC", "number"), *((f"TPR@FPR {far}", "number") for far in SHOWN_RATES.values())]
         columns += [("rank-1", "number"), ("mAP", "number")]
         failed = any(run.state == "failed" for run in sweep.runs)
         rows = []
@@ -228,9 +229,8 @@ def _print_sweep(sweep: Sweep, *, json: bool) -> None:
             found = run.figures
             figures: list[str] = [""] * (3 + len(SHOWN_RATES))
             if found is not None:
-                rates = [_rate(found.tar_at_far.get(rate)) for rate in SHOWN_RATES]
-                auc = "n/a" if found.auc is None else f"{found.auc:.4f}"
-                figures = [auc, *rates, _rate(found.rank1), _rate(found.mAP)]
+                rates = [rate(found.tar_at_far.get(far)) for far in SHOWN_RATES]
+                figures = [decimal(found.auc), *rates, rate(found.rank1), rate(found.mAP)]
             reason = [f"failed: {run.reason}" if run.state == "failed" else ""] if failed else []
             rows.append([*(text(run.point.values[name]) for name in sweep.swept), *figures, *reason])
         write_table([*columns, *([("", "words")] if failed else [])], rows)
@@ -240,10 +240,6 @@ def _print_sweep(sweep: Sweep, *, json: bool) -> None:
     note(f"wrote {safe(sweep.directory / TABLE_NAME)} and {PLOT_NAME} beside it")
     if sum(run.state == "done" for run in sweep.runs) > 1:
         note("the best of several on the same identities flatters itself: measure it on others before you tell")
-
-
-def _rate(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.1%}"
 
 
 def _sweep_interrupted(sweep: Sweep) -> int:

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from siamese_search._version import __version__
 from siamese_search.render.canvas import CARD, GREY, INK, LINE, PAPER, Canvas, save_png
-from siamese_search.render.html import picture, render, scattered, write_page
+from siamese_search.render.pages import picture, render, scattered, write_page
 from siamese_search.retrieval.map import GREY as NOBODY
 from siamese_search.retrieval.map import STOPS, Colouring, GalleryMap, MapPoint, colouring, placed, scale_colour
 
@@ -109,7 +108,6 @@ def map_page(found: GalleryMap) -> str:
         stops=STOPS,
         dots=scattered(found.places, colours.colours, captions, urls, names, colours.codes),
         most_pictures=MAX_PICTURES,
-        version=__version__,
     )
 
 

@@ -136,6 +136,21 @@ def percent(value: float | None) -> str:
     return "> 99.9%" if 0.999 < value < 1 else f"{value:.1%}"
 
 
+def rate(value: float | None) -> str:
+    """A share in percent; ``n/a`` for NaN and None."""
+    return "n/a" if value is None or value != value else f"{value:.1%}"
+
+
+def small_rate(value: float) -> str:
+    """A rate for people: two digits that count, however small."""
+    return rate(value) if value != value or value >= 0.0095 or value == 0 else f"{100 * value:.2g}%"
+
+
+def decimal(value: float | None) -> str:
+    """A figure that is no share, such as an AUC; ``n/a`` for NaN and None."""
+    return "n/a" if value is None or value != value else f"{value:.4f}"
+
+
 def file_size(count: float | None) -> str:
     """Bytes for people: ``1.3 MB``; nothing where nobody knows."""
     if count is None:

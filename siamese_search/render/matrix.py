@@ -6,10 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from siamese_search._version import __version__
 from siamese_search.errors import printable
 from siamese_search.render.canvas import BLUE, CARD, GREEN, RED, Colour, readable
-from siamese_search.render.html import picture, render, rgb, write_page
+from siamese_search.render.pages import picture, render, rgb, write_page
 from siamese_search.retrieval.comparison import Comparison
 
 #: Images of each side on the page; it says how many it leaves out.
@@ -78,6 +77,5 @@ def write_comparison_page(comparison: Comparison, rule: str, out: Path) -> Path:
         heads=sides[1],
         rows=list(zip(sides[0], rows, strict=True)),
         pictures={path: picture(path, _PICTURE) for path in {*left, *right}},
-        version=__version__,
     )
     return write_page(page, out, "comparison")

@@ -24,7 +24,8 @@ from siamese_search.evaluation.verification import FALSE_ACCEPT_RATES
 from siamese_search.model.calibration import Calibration
 from siamese_search.render.canvas import writing
 from siamese_search.render.curves import Drawing, chart, draw_cmc, draw_open_set, draw_recall, draw_roc, draw_scores
-from siamese_search.render.html import Picture, picture, rate, render, scattered, write_page
+from siamese_search.render.marks import decimal, rate
+from siamese_search.render.pages import Picture, picture, render, scattered, write_page
 from siamese_search.retrieval.map import hue
 from siamese_search.vectors.projection import pca, tsne
 
@@ -102,7 +103,7 @@ def report_html(report: EvaluationReport) -> str:
         ("rank-1", rate(ranking.rank1)),
         ("rank-5", rate(ranking.rank5)),
         ("mAP", rate(ranking.mAP)),
-        ("AUC", "n/a" if pairs.auc is None else f"{pairs.auc:.4f}"),
+        ("AUC", decimal(pairs.auc)),
         ("equal error rate", rate(pairs.eer)),
     ]
     drawn = [draw_cmc] if pairs.auc is None else [draw_cmc, draw_roc, draw_scores]

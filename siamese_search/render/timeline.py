@@ -17,9 +17,8 @@ from siamese_search.errors import ImageError, UsageError, printable
 from siamese_search.io.images import read_image
 from siamese_search.render.canvas import short_reason, usual_aspect
 from siamese_search.render.curves import AXIS, BAD, FAINT, GOOD, GRID, PAPER, SAME, picture, svg
-from siamese_search.render.html import write_page
 from siamese_search.render.marks import FRAMES, known_identities, mark
-from siamese_search.render.pages import MAX_QUERIES, html_sheet
+from siamese_search.render.pages import MAX_QUERIES, html_sheet, write_page
 from siamese_search.retrieval.ranking import natural
 from siamese_search.retrieval.timeline import Sighting, Timeline, spoken, who
 

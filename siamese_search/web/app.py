@@ -25,9 +25,9 @@ from siamese_search.errors import (
 )
 from siamese_search.web import pages, rest
 from siamese_search.web.guard import Guard, Metrics
+from siamese_search.web.rest import AsciiJSON
 from siamese_search.web.security import Security, allowed_hosts
 from siamese_search.web.service import GalleryService
-from siamese_search.web.shapes import AsciiJSON
 from siamese_search.web.views import error_page
 
 _log = logging.getLogger(__name__)

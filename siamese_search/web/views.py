@@ -78,7 +78,7 @@ def show(request: Request, template: str, *, status: int = 200, **values: object
 def _environment() -> Environment:
     from jinja2 import PackageLoader  # by the first page: a server starts without
 
-    from siamese_search.render.html import environment
+    from siamese_search.render.pages import environment
 
     return environment(PackageLoader("siamese_search.web"), PackageLoader("siamese_search.render"))
 
