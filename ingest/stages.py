@@ -123,15 +123,10 @@ class Tally:
             seen, embedded, failed = one.seen, one.embedded, one.failed
             done = one.new + one.changed + one.moved + one.unchanged + failed
         return Progress(
-            done,
-            seen,
-            self.scanned,
-            embedded,
-            failed,
+            done, seen, self.scanned, embedded, failed,
             total=seen if self.scanned else None if self.total is None else max(self.total, seen),
-            images_per_second=self._rate(done),
-            stages=self.clock.seconds(),
-        )
+            images_per_second=self._rate(done), stages=self.clock.seconds(),
+        )  # fmt: skip
 
     def _rate(self, done: int) -> float:
         """Images settled per second, of late: what the first files took says little about the last ones."""

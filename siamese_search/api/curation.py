@@ -48,17 +48,11 @@ class LabelSummary:
                     place = {"path": json_path(shown_path(change)), "key": change.key, "source": change.source}
                     listed.append({**place, "field": name, "before": change.before[name], "after": after})
         return {
-            "rows": self.plan.rows,
-            "changed": len(self.plan.changes),
-            "unchanged": self.plan.unchanged,
-            "fields": dict(sorted(counts.items())),
-            "changes": listed,
-            "dry_run": self.dry_run,
-            "undo": None if self.undo is None else json_path(self.undo),
-            "seconds": round(self.seconds, 3),
-            "collection": self.gallery,
-            "store": self.store,
-        }
+            "rows": self.plan.rows, "changed": len(self.plan.changes), "unchanged": self.plan.unchanged,
+            "fields": dict(sorted(counts.items())), "changes": listed, "dry_run": self.dry_run,
+            "undo": None if self.undo is None else json_path(self.undo), "seconds": round(self.seconds, 3),
+            "collection": self.gallery, "store": self.store,
+        }  # fmt: skip
 
 
 @request(LabelOptions)
@@ -191,12 +185,7 @@ def export(
         bound = bind_to(found, conditions)
         done = export_gallery(found, target, chosen, bound, vectors=vectors, progress=progress)
         return {
-            "out": json_path(target),
-            "format": chosen,
-            "points": done.points,
-            "left_out": done.left_out,
-            "vectors": vectors,
-            "seconds": round(time.monotonic() - started, 3),
-            "collection": name,
+            "out": json_path(target), "format": chosen, "points": done.points, "left_out": done.left_out,
+            "vectors": vectors, "seconds": round(time.monotonic() - started, 3), "collection": name,
             "store": opened.location,
-        }
+        }  # fmt: skip

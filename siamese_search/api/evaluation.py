@@ -197,12 +197,10 @@ class CalibrationSummary:
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss calibrate --json``."""
         return {
-            "collection": self.gallery,
-            "store": self.store,
-            "calibration": None if self.calibration is None else self.calibration.to_json(),
-            "images": self.images,
+            "collection": self.gallery, "store": self.store,
+            "calibration": None if self.calibration is None else self.calibration.to_json(), "images": self.images,
             "identities": self.identities,
-        }
+        }  # fmt: skip
 
 
 def calibrate(*, store: StrPath | None = None, gallery: str | None = None, undo: bool = False) -> CalibrationSummary:

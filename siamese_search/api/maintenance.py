@@ -134,14 +134,10 @@ def describe(
 def model_facts(bundle: Bundle) -> dict[str, Any]:
     """The ``model`` of :func:`describe`."""
     return {
-        "name": bundle.name,
-        "fingerprint": bundle.fingerprint,
-        "dim": bundle.dim,
-        "input_size": list(bundle.input_size),
-        "backbone": bundle.meta.get("backbone"),
-        "heldout_identities": len(bundle.heldout_identities),
-        "metrics": dict(bundle.meta.get("metrics") or {}),
-    }
+        "name": bundle.name, "fingerprint": bundle.fingerprint, "dim": bundle.dim,
+        "input_size": list(bundle.input_size), "backbone": bundle.meta.get("backbone"),
+        "heldout_identities": len(bundle.heldout_identities), "metrics": dict(bundle.meta.get("metrics") or {}),
+    }  # fmt: skip
 
 
 def facts_of(store: Store, opened: Gallery) -> dict[str, Any]:
@@ -195,15 +191,10 @@ def optimise(
         changed = found.optimise(index=index, progress=progress)
         info = found.info()
         return {
-            "changed": changed,
-            "points": info.points,
-            "indexed_points": info.indexed_points,
-            "size_bytes": info.size_bytes,
-            "resident_bytes": info.resident_bytes,
-            "seconds": round(time.monotonic() - started, 3),
-            "collection": name,
-            "store": opened.location,
-        }
+            "changed": changed, "points": info.points, "indexed_points": info.indexed_points,
+            "size_bytes": info.size_bytes, "resident_bytes": info.resident_bytes,
+            "seconds": round(time.monotonic() - started, 3), "collection": name, "store": opened.location,
+        }  # fmt: skip
 
 
 def verify(
@@ -235,13 +226,9 @@ class CopySummary:
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss push --json`` and ``sss pull --json``."""
         return {
-            **asdict(self.report),
-            "seconds": round(self.seconds, 3),
-            "collection": self.gallery,
-            "from": self.source,
-            "to": self.target,
-            "model": self.model,
-        }
+            **asdict(self.report), "seconds": round(self.seconds, 3), "collection": self.gallery, "from": self.source,
+            "to": self.target, "model": self.model,
+        }  # fmt: skip
 
 
 def push(

@@ -173,20 +173,11 @@ def html_sheet(
     first = answers[:MAX_QUERIES]
     shown, once, pictures = shown_answers(first, known_identities(answers), MAX_RESULTS, _PICTURE)
     return render(
-        template,
-        title=title,
-        total=len(answers),
+        template, title=title, total=len(answers),
         known=any(one.kind != "unknown" for row in shown for _, one in row["results"]),
-        judged=any(answer.verdict is not None for answer in answers),
-        meanings=FRAMES,
-        badges=BADGES,
-        answers=shown,
-        pictures=pictures,
-        once=once,
-        most_fields=_FIELDS,
-        gaps=gaps,
-        **more,
-    )
+        judged=any(answer.verdict is not None for answer in answers), meanings=FRAMES, badges=BADGES, answers=shown,
+        pictures=pictures, once=once, most_fields=_FIELDS, gaps=gaps, **more,
+    )  # fmt: skip
 
 
 def results_html(answers: Sequence[QueryResult]) -> str:

@@ -63,21 +63,12 @@ def search_page(request: Request, service: Service) -> Response:
     verdict = _verdict(answer, bool(asked.where)) if answer else None
     facets, ranges = _facets(service, asked)
     return show(
-        request,
-        "search.html.j2",
-        here="Search",
-        title=verdict["title"] if verdict else "Search",
-        asked=asked,
-        queries=_queries(service, asked),
-        verdict=verdict,
-        problem=problem,
+        request, "search.html.j2", here="Search", title=verdict["title"] if verdict else "Search", asked=asked,
+        queries=_queries(service, asked), verdict=verdict, problem=problem,
         results=[(result, mark(result, answer.identity if answer else None)) for result in results],
-        shape=shape_of(service, [result.id for result in results]),
-        facets=facets,
-        ranges=ranges,
-        chips=[{"text": text, "url": asked.without("where", text)} for text in asked.where],
-        ks=sorted({*KS, asked.k}),
-    )
+        shape=shape_of(service, [result.id for result in results]), facets=facets, ranges=ranges,
+        chips=[{"text": text, "url": asked.without("where", text)} for text in asked.where], ks=sorted({*KS, asked.k}),
+    )  # fmt: skip
 
 
 @router.post("/search", dependencies=WRITE)
@@ -126,14 +117,9 @@ def _begin(request: Request, service: GalleryService, asked: Asked) -> Response:
     facts = service.overview.info().facts
     examples, _ = service.holdings.identities(limit=_EXAMPLES)
     return show(
-        request,
-        "search.html.j2",
-        here="Search",
-        asked=asked,
-        facts=facts,
-        examples=examples,
+        request, "search.html.j2", here="Search", asked=asked, facts=facts, examples=examples,
         shape=shape_of(service, [one.shown for one in examples]),
-    )
+    )  # fmt: skip
 
 
 def _answer(service: GalleryService, asked: Asked) -> QueryResult:
