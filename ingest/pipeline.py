@@ -99,15 +99,10 @@ def run_ingest(
     waves = _in_waves(surveys, options.source)
     streams = [scan_files(wave, options.source, shard) for wave in waves]
     summary = _carry_out(
-        [map(with_digests, stream) if options.checksum else stream for stream in streams],
-        gallery,
-        options,
-        pipeline or _in_process(embedder),
-        total=_total(surveys, shard),
-        failures=failures,
-        progress=progress,
+        [map(with_digests, stream) if options.checksum else stream for stream in streams], gallery, options,
+        pipeline or _in_process(embedder), total=_total(surveys, shard), failures=failures, progress=progress,
         stop=stop,
-    )
+    )  # fmt: skip
     if not summary.interrupted:
         if shard is None and any(survey.images != 0 for survey in surveys):
             _check_outcome(summary, [survey.root for survey in surveys])

@@ -204,15 +204,10 @@ def embed_files(
         ended = True
 
     for done in embed_images(
-        planned(),
-        embedder,
-        lambda file: file.scanned.record.path,
-        camera_of=lambda file: file.scanned.record.camera,
-        stamp_of=lambda file: FileStamp(file.scanned.size, file.scanned.mtime_ns),
-        threads=threads,
-        ahead=_DECODE_AHEAD,
+        planned(), embedder, lambda file: file.scanned.record.path, camera_of=lambda file: file.scanned.record.camera,
+        stamp_of=lambda file: FileStamp(file.scanned.size, file.scanned.mtime_ns), threads=threads, ahead=_DECODE_AHEAD,
         stop=stop,
-    ):
+    ):  # fmt: skip
         waiting -= 1
         tally.clock.add("decode", done.decoding)
         tally.clock.add("embed", done.embedding)

@@ -151,14 +151,10 @@ class Watcher:
     def _slice(self, gallery: Gallery, embedder: Embedder) -> None:
         began = time.monotonic()
         summary = ingest_files(
-            self._chunks(),
-            gallery,
-            embedder,
+            self._chunks(), gallery, embedder,
             options=replace(self._options, reembed=self._options.reembed and not self._first_done),
-            failures=self._failures,
-            progress=self._progress,
-            stop=self._stop,
-        )
+            failures=self._failures, progress=self._progress, stop=self._stop,
+        )  # fmt: skip
         if summary.interrupted:
             self._tell(summary)
             return

@@ -98,14 +98,10 @@ def evaluate(
     threads = threads_in_use(options.threads)
     batch_size = settings.batch_size if options.batch_size is None else options.batch_size
     report = measure(
-        records,
-        load(subject.bundle, options.device, threads),
-        queries=query_records,
-        options=replace(options, threads=threads, batch_size=batch_size),
-        model_name=subject.bundle.name,
-        data=subject.place,
-        progress=progress,
-    )
+        records, load(subject.bundle, options.device, threads), queries=query_records,
+        options=replace(options, threads=threads, batch_size=batch_size), model_name=subject.bundle.name,
+        data=subject.place, progress=progress,
+    )  # fmt: skip
     report = replace(report, warning=seen_warning(subject.bundle, dataset, asked, chosen))
     if not options.flip:  # a calibration is of images as they are
         with suppress(BundleError):  # a damaged one is for --calibrate to replace

@@ -66,15 +66,10 @@ def reindex(
             made_by = reference(bundle)
             embedder = load(bundle, options.device, threads_in_use(options.threads))
         return run_reindex(
-            opened,
-            name,
-            made_by,
-            embedder,
+            opened, name, made_by, embedder,
             options=replace(options, batch_size=options.batch_size or current_settings().batch_size),
-            storage=_changed_storage(opened, name, options.storage, options.quantise),
-            progress=progress,
-            stop=stop,
-        )
+            storage=_changed_storage(opened, name, options.storage, options.quantise), progress=progress, stop=stop,
+        )  # fmt: skip
 
 
 def _changed_storage(store: Store, name: str, storage: str | None, quantise: str | None) -> Storage | None:

@@ -96,13 +96,10 @@ def compare(a: StrPath, b: StrPath, *, options: CompareOptions) -> Comparison:
         for side in (a, b)
     )
     return score(
-        left,
-        right,
-        load(bundle, "cpu", threads_in_use(options.threads)),
-        lambda vectors: found or judge_alone(bundle.calibration, vectors, options.prior),
-        threshold=options.threshold,
+        left, right, load(bundle, "cpu", threads_in_use(options.threads)),
+        lambda vectors: found or judge_alone(bundle.calibration, vectors, options.prior), threshold=options.threshold,
         false_match_rate=options.fmr,
-    )
+    )  # fmt: skip
 
 
 def _judge_in_use(options: CompareOptions) -> tuple[Bundle, Judge | None]:

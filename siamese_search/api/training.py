@@ -71,15 +71,10 @@ def train(
         return resumed
     asked = run.TrainRequest(
         data=sources[0] if len(sources) == 1 else sources,
-        out=Path(new_run_directory(options.preset) if options.out is None else options.out),
-        config=config,
-        layout=layout_of(options),
-        holdout=_held_out(options, config.seed),
-        init=os.fspath(options.init),
-        teacher=None if options.teacher is None else Path(options.teacher),
-        device=options.device,
-        threads=threads,
-    )
+        out=Path(new_run_directory(options.preset) if options.out is None else options.out), config=config,
+        layout=layout_of(options), holdout=_held_out(options, config.seed), init=os.fspath(options.init),
+        teacher=None if options.teacher is None else Path(options.teacher), device=options.device, threads=threads,
+    )  # fmt: skip
     trained: TrainResult = run.train(asked, reporter, stop)
     return trained
 
@@ -154,15 +149,10 @@ def plan_runs(
     # Chosen with the first seed for all runs: on other identities their figures could not be compared.
     seed = int(grid.get("seed", (find_preset(options.preset).seed,))[0])
     planned = plan_sweep(
-        _places(data),
-        Path(new_run_directory("sweep") if options.out is None else options.out),
-        options.preset,
-        grid,
-        layout=layout_of(options),
-        holdout=_held_out(options, seed),
-        init=os.fspath(options.init),
+        _places(data), Path(new_run_directory("sweep") if options.out is None else options.out), options.preset, grid,
+        layout=layout_of(options), holdout=_held_out(options, seed), init=os.fspath(options.init),
         teacher=None if options.teacher is None else Path(options.teacher),
-    )
+    )  # fmt: skip
     if options.out is None:
         begun = find_unfinished(Path("runs"), planned)
         if begun is None:
@@ -266,15 +256,10 @@ def adapt(
         config = configured(os.fspath(options.init), **hyperparameters)
         run = needing_torch("siamese_search.training.adapt.run", "adapting")
         asked = run.AdaptRequest(
-            data=place,
-            out=Path(new_run_directory("adapt") if options.out is None else options.out),
-            config=config,
-            layout=layout_of(options),
-            init=os.fspath(options.init),
-            labels=None if options.labels is None else Path(options.labels),
-            device=options.device,
-            threads=threads,
-        )
+            data=place, out=Path(new_run_directory("adapt") if options.out is None else options.out), config=config,
+            layout=layout_of(options), init=os.fspath(options.init),
+            labels=None if options.labels is None else Path(options.labels), device=options.device, threads=threads,
+        )  # fmt: skip
         result = run.adapt(asked, reporter, stop)
     _show(result)
     return result
@@ -310,20 +295,11 @@ def proposals(result: AdaptResult) -> Proposals:
         names, place, size = given.get(label, set()), places[label], int(sizes[label])
         status = status_of(size, names)
         proposed = {"known": next(iter(names), ""), "new": f"new-{place:04d}"}.get(status, "")
-        images.append(
-            Proposal(
-                id=point_id(source, record.key),
-                path=str(record.path.absolute()),
-                key=record.key,
-                source="",
-                camera=record.camera,
-                existing=record.identity if result.confirmed[row] is None else result.confirmed[row],
-                cluster=place,
-                size=size,
-                proposed=proposed,
-                status=status,
-                confidence=None if size == 1 else float(np.clip(means[row], 0, 1)),
-            )
-        )
+        images.append(Proposal(
+            id=point_id(source, record.key), path=str(record.path.absolute()), key=record.key, source="",
+            camera=record.camera, existing=record.identity if result.confirmed[row] is None else result.confirmed[row],
+            cluster=place, size=size, proposed=proposed, status=status,
+            confidence=None if size == 1 else float(np.clip(means[row], 0, 1)),
+        ))  # fmt: skip
     config = result.bundle.meta["training"]["config"]
     return Proposals(tuple(images), config["neighbours"], config["least"], None)
