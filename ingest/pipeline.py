@@ -52,16 +52,10 @@ Work = Callable[[Iterator[list[PlannedFile]], Committer, Tally, IngestOptions, t
 
 @request(IngestOptions)
 def run_ingest(
-    roots: Sequence[Path | str | Survey],
-    gallery: Gallery,
-    embedder: Embedder,
-    *,
-    options: IngestOptions,
-    failures: FailureLog | None = None,
-    progress: Callable[[Progress], None] | None = None,
-    stop: threading.Event | None = None,
-    pipeline: Work | None = None,
-) -> IngestSummary:
+    roots: Sequence[Path | str | Survey], gallery: Gallery, embedder: Embedder, *, options: IngestOptions,
+    failures: FailureLog | None = None, progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None, pipeline: Work | None = None,
+) -> IngestSummary:  # fmt: skip
     """Bring the gallery up to date with the images under ``roots``: directories, CSV files, URLs, or their surveys.
 
     Unchanged files (size, modification time, labels) are skipped; changed ones replace their point; where
@@ -124,15 +118,10 @@ def run_ingest(
 
 @request(IngestOptions)
 def ingest_files(
-    chunks: Iterable[list[ScannedFile]],
-    gallery: Gallery,
-    embedder: Embedder,
-    *,
-    options: IngestOptions,
-    failures: FailureLog | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    chunks: Iterable[list[ScannedFile]], gallery: Gallery, embedder: Embedder, *, options: IngestOptions,
+    failures: FailureLog | None = None, progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
-) -> IngestSummary:
+) -> IngestSummary:  # fmt: skip
     """The pipeline below the scan: bring the gallery up to date with these files, chunk by chunk.
 
     chunks: from :func:`scan_files`, or any lists of at most some thousand files; computed in a thread of its own, two
@@ -145,16 +134,10 @@ def ingest_files(
 
 
 def _carry_out(
-    waves: Iterable[Iterable[list[ScannedFile]]],
-    gallery: Gallery,
-    options: IngestOptions,
-    work: Work,
-    *,
-    total: int | None = None,
-    failures: FailureLog | None,
-    progress: Callable[[Progress], None] | None,
+    waves: Iterable[Iterable[list[ScannedFile]]], gallery: Gallery, options: IngestOptions, work: Work, *,
+    total: int | None = None, failures: FailureLog | None, progress: Callable[[Progress], None] | None,
     stop: threading.Event | None,
-) -> IngestSummary:
+) -> IngestSummary:  # fmt: skip
     """All stages, wave by wave: what one has stored, the next one finds.
 
     total: how many files there will be, where that is known, for the progress display.

@@ -46,29 +46,18 @@ class RayPipeline:
     """
 
     def __init__(
-        self,
-        bundle: Bundle,
-        options: RayOptions,
-        settings: Settings,
-        *,
-        device: Device = "auto",
-        threads: int = 0,
-        places: Iterable[str] = (),
-        by_workers: bool | None = None,
-    ) -> None:
+        self, bundle: Bundle, options: RayOptions, settings: Settings, *, device: Device = "auto", threads: int = 0,
+        places: Iterable[str] = (), by_workers: bool | None = None,
+    ) -> None:  # fmt: skip
         options.check()
         self._bundle, self._options, self._settings = bundle, options, settings
         self._device, self._threads, self._places = device, threads, tuple(places)
         self._by_workers = by_workers
 
     def __call__(
-        self,
-        batches: Iterator[list[PlannedFile]],
-        committer: Committer,
-        tally: Tally,
-        options: IngestOptions,
+        self, batches: Iterator[list[PlannedFile]], committer: Committer, tally: Tally, options: IngestOptions,
         stop: threading.Event,
-    ) -> bool:
+    ) -> bool:  # fmt: skip
         """``decode_threads`` are those of a worker. Raises ClusterError and what
         :func:`~ingest.distributed.session.session` does.
         """

@@ -45,13 +45,9 @@ class Events:
     """
 
     def __init__(
-        self,
-        base: str,
-        deliver: Callable[[Delivery], None],
-        *,
-        directories: Sequence[str] | None = None,
+        self, base: str, deliver: Callable[[Delivery], None], *, directories: Sequence[str] | None = None,
         poll: bool = False,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._base, self._deliver = base, deliver
         self._prefix = os.path.join(base, "")  # noqa: PTH118
         self._directories = directories

@@ -56,14 +56,9 @@ class Watcher:
     """Watches directories and CSV files, and keeps a gallery in step with them. See :meth:`run`."""
 
     def __init__(
-        self,
-        roots: Sequence[Path],
-        open_gallery: Open,
-        options: WatchOptions,
-        observer: Observer,
-        stop: threading.Event,
-        failures: FailureLog | None = None,
-    ) -> None:
+        self, roots: Sequence[Path], open_gallery: Open, options: WatchOptions, observer: Observer,
+        stop: threading.Event, failures: FailureLog | None = None,
+    ) -> None:  # fmt: skip
         """failures: gets every image that cannot be used."""
         self._open, self._options, self._observer, self._stop = open_gallery, options, observer, stop
         self._failures, self._say = failures, observer.said

@@ -57,13 +57,9 @@ class LabelSummary:
 
 @request(LabelOptions)
 def label(
-    table: StrPath,
-    *,
-    options: LabelOptions,
-    progress: Callable[[int, int], None] | None = None,
-    on_plan: Callable[[LabelPlan], None] | None = None,
-    stop: threading.Event | None = None,
-) -> LabelSummary:
+    table: StrPath, *, options: LabelOptions, progress: Callable[[int, int], None] | None = None,
+    on_plan: Callable[[LabelPlan], None] | None = None, stop: threading.Event | None = None,
+) -> LabelSummary:  # fmt: skip
     """Apply the labels of a CSV (identity, camera, any metadata column) to the images that its rows name.
 
     See :func:`siamese_search.curation.labels.plan_labels` for the table. Nothing is written unless every row can be.
@@ -94,13 +90,9 @@ def label(
 
 
 def duplicates(
-    *,
-    threshold: float | None = None,
-    where: str | Sequence[str] = (),
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Group]:
+    *, threshold: float | None = None, where: str | Sequence[str] = (), store: StrPath | None = None,
+    gallery: str | None = None, progress: Callable[[int, int], None] | None = None,
+) -> list[Group]:  # fmt: skip
     """The same pictures in a gallery, in groups, the one to keep first. Nothing is changed or deleted.
 
     threshold: least cosine similarity of two vectors whose files are compared (0.9).
@@ -158,15 +150,9 @@ def propose_identities(*, options: ClusterOptions, progress: Callable[[str], Non
 
 
 def export(
-    out: StrPath,
-    *,
-    format: str | None = None,
-    where: str | Sequence[str] = (),
-    vectors: bool = True,
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:
+    out: StrPath, *, format: str | None = None, where: str | Sequence[str] = (), vectors: bool = True,
+    store: StrPath | None = None, gallery: str | None = None, progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Write a gallery's points to a file for other programs; the JSON of ``sss export``.
 
     format: ``parquet``, ``npz``, ``csv``, ``jsonl`` or ``fiftyone`` (a directory); by default what ``out`` is named.

@@ -128,14 +128,9 @@ def _layout(subject: Subject, options: EvaluateOptions) -> str:
 
 @request(EvaluateOptions)
 def compare_models(
-    a: StrPath,
-    b: StrPath,
-    data: StrPath | None = None,
-    *,
-    options: EvaluateOptions,
-    progress: Callable[[str, int, int], None] | None = None,
-    notify: Notify | None = None,
-) -> PairedReport:
+    a: StrPath, b: StrPath, data: StrPath | None = None, *, options: EvaluateOptions,
+    progress: Callable[[str, int, int], None] | None = None, notify: Notify | None = None,
+) -> PairedReport:  # fmt: skip
     """Measure two bundles on the same queries, and how sure the difference is (bootstrap over identities).
 
     data: by default what ``a`` was trained on. identities: by default those that both held out, where both did. Raises

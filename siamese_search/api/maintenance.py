@@ -193,13 +193,9 @@ def optimise(
 
 
 def verify(
-    *,
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    files: bool = True,
-    checksum: bool = False,
+    *, store: StrPath | None = None, gallery: str | None = None, files: bool = True, checksum: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> VerifySummary:
+) -> VerifySummary:  # fmt: skip
     """As :func:`siamese_search.maintenance.verify.verify_gallery`. Nothing is changed."""
     from siamese_search.maintenance.verify import verify_gallery
 
@@ -227,13 +223,9 @@ class CopySummary:
 
 
 def push(
-    to: StrPath,
-    *,
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    stop: threading.Event | None = None,
-) -> CopySummary:
+    to: StrPath, *, store: StrPath | None = None, gallery: str | None = None,
+    progress: Callable[[int, int], None] | None = None, stop: threading.Event | None = None,
+) -> CopySummary:  # fmt: skip
     """Copy a gallery (payloads, vectors, model) into the store ``to``, under the same name, made where it does not
     exist.
 
@@ -245,13 +237,9 @@ def push(
 
 
 def pull(
-    source: StrPath,
-    *,
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    stop: threading.Event | None = None,
-) -> CopySummary:
+    source: StrPath, *, store: StrPath | None = None, gallery: str | None = None,
+    progress: Callable[[int, int], None] | None = None, stop: threading.Event | None = None,
+) -> CopySummary:  # fmt: skip
     """:func:`push` the other way: copy a gallery out of the store ``source`` into the settings' one."""
     place, name = place_of(current_settings(), store, gallery)
     return _copy(os.fspath(source), place, name, progress, stop)

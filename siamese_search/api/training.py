@@ -33,13 +33,9 @@ if TYPE_CHECKING:
 
 @request(RunOptions)
 def train(
-    data: StrPath | Sequence[StrPath] | None = None,
-    *,
-    options: RunOptions,
-    reporter: Reporter | None = None,
-    stop: threading.Event | None = None,
-    **hyperparameters: Any,
-) -> TrainResult:
+    data: StrPath | Sequence[StrPath] | None = None, *, options: RunOptions, reporter: Reporter | None = None,
+    stop: threading.Event | None = None, **hyperparameters: Any,
+) -> TrainResult:  # fmt: skip
     """Train an embedding on the identities in ``data``; the run directory ``out`` becomes a model bundle.
 
     data: a data set, or several: identities of different data sets are different people, each data set has an equal
@@ -164,13 +160,9 @@ def plan_runs(
 
 
 def run_planned(
-    planned: Sweep,
-    *,
-    device: str = "auto",
-    threads: int | None = None,
-    reporter: SweepReporter | None = None,
+    planned: Sweep, *, device: str = "auto", threads: int | None = None, reporter: SweepReporter | None = None,
     stop: threading.Event | None = None,
-) -> Sweep:
+) -> Sweep:  # fmt: skip
     """Bring the runs of a sweep that :func:`plan_runs` made to their end."""
     from siamese_search.render.sweep import draw_sweep
 
@@ -225,13 +217,9 @@ TABLE_NAME, SHEET_NAME = "clusters.csv", "clusters.png"
 
 @request(AdaptOptions)
 def adapt(
-    data: StrPath | None = None,
-    *,
-    options: AdaptOptions,
-    reporter: Reporter | None = None,
-    stop: threading.Event | None = None,
-    **hyperparameters: Any,
-) -> AdaptResult:
+    data: StrPath | None = None, *, options: AdaptOptions, reporter: Reporter | None = None,
+    stop: threading.Event | None = None, **hyperparameters: Any,
+) -> AdaptResult:  # fmt: skip
     """Adapt a model to the images in ``data`` without a label; the run directory ``out`` becomes a model bundle.
 
     Each epoch the images are clustered and the clusters learned as identities, until they no longer change. Labels in

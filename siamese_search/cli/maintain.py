@@ -193,14 +193,9 @@ def pull_command(source: str, store: str | None, gallery: str | None, json: bool
 @place_options
 @json_flag
 def export_command(
-    out: Path,
-    format: str | None,
-    where: tuple[str, ...],
-    no_vectors: bool,
-    store: str | None,
-    gallery: str | None,
+    out: Path, format: str | None, where: tuple[str, ...], no_vectors: bool, store: str | None, gallery: str | None,
     json: bool,
-) -> int:
+) -> int:  # fmt: skip
     """Write all points of a gallery, labels and vectors, to OUT: .parquet, .npz, .csv, .jsonl, or for FiftyOne.
 
     OUT gets its name when it is whole. Memory does not grow with the gallery. Images are not copied.

@@ -120,13 +120,9 @@ def encoded(path: Path, size: tuple[int, int]) -> str:
 
 
 def scattered(
-    points: NDArray[np.float64],
-    colours: Sequence[str],
-    captions: Sequence[str],
-    urls: Sequence[str],
-    names: Sequence[str | None],
-    codes: Iterable[int] = repeat(-1),
-) -> list[dict[str, Any]]:
+    points: NDArray[np.float64], colours: Sequence[str], captions: Sequence[str], urls: Sequence[str],
+    names: Sequence[str | None], codes: Iterable[int] = repeat(-1),
+) -> list[dict[str, Any]]:  # fmt: skip
     """The dots of ``scatter()`` in ``parts.html.j2``. points: float64 [n, 2], on one scale, so that distances compare.
 
     urls: data URIs, or "". names: of identities. codes: lines of the legend, -1 for none.
@@ -162,13 +158,9 @@ def write_html_sheet(answers: Sequence[QueryResult], out: Path, *, title: str = 
 
 
 def html_sheet(
-    answers: Sequence[QueryResult],
-    *,
-    title: str = "Search results",
-    template: str = "search.html.j2",
-    gaps: Sequence[Sequence[str]] = (),
-    **more: object,
-) -> str:
+    answers: Sequence[QueryResult], *, title: str = "Search results", template: str = "search.html.j2",
+    gaps: Sequence[Sequence[str]] = (), **more: object,
+) -> str:  # fmt: skip
     """The whole page. gaps: what stands beside the time of each result. more: what the ``template`` shows besides."""
     first = answers[:MAX_QUERIES]
     shown, once, pictures = shown_answers(first, known_identities(answers), MAX_RESULTS, _PICTURE)
