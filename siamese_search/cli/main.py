@@ -72,24 +72,17 @@ def command_of(name: str) -> click.Command:
 
 
 def command_defaults(name: str) -> Mapping[str, Any]:
-    """The settings files' defaults for one command's options. Raises SettingsError for a mistake in any command's
-    table.
-    """
+    """The settings files' defaults for one command's options. Raises SettingsError for a mistake in any table."""
     from siamese_search.settings import load_settings
 
     settings = load_settings()
     if not settings.commands:
         return {}
-    settings.check_commands(_known_options(settings.commands))
+    known: dict[str, list[str]] = {command: [] for command in COMMANDS}
+    for command in set(settings.commands) & set(COMMANDS):
+        known[command] = [str(p.name) for p in command_of(command).params if p.param_type_name == "option"]
+    settings.check_commands(known)
     return settings.commands.get(name, {})
-
-
-def _known_options(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    known: dict[str, list[str]] = {name: [] for name in COMMANDS}
-    for name in set(tables) & set(COMMANDS):
-        command = command_of(name)
-        known[name] = [str(p.name) for p in command.params if p.param_type_name == "option"]
-    return known
 
 
 #: 128 + SIGPIPE, as for any Unix tool whose reader has gone.

@@ -16,18 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from siamese_search.errors import UsageError
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.results import QueryResult
-from siamese_search.web.answers import (
-    Cluster,
-    Crop,
-    Edit,
-    Facet,
-    GalleryFacts,
-    IdentityView,
-    Question,
-    ReviewQueue,
-    Sighting,
-    Upload,
-)  # fmt: skip
+from siamese_search.web import answers
+from siamese_search.web.answers import Crop, Edit, Question, Upload
 from siamese_search.web.views import WRITE, Service, picture_of
 
 Text = Annotated[str, Field(max_length=1000)]
@@ -213,13 +203,11 @@ def _options(asked: SearchSettings) -> SearchOptions:
 
 
 def _answered(found: list[QueryResult]) -> Response:
-    answers = []
-    for one in found:
-        answer = one.to_json()
+    told = [one.to_json() for one in found]
+    for answer, one in zip(told, found, strict=True):
         for shown, result in zip(answer["results"], one.results, strict=True):
             shown["id"] = result.id
-        answers.append(answer)
-    return AsciiJSON(answers)
+    return AsciiJSON(told)
 
 
 @gallery_router.get("/galleries", responses={200: {"model": dict[str, Any]}})
@@ -228,13 +216,13 @@ def galleries(service: Service) -> Response:
     return AsciiJSON(service.overview.galleries())
 
 
-@gallery_router.get("/gallery", responses={200: {"model": GalleryFacts}})
+@gallery_router.get("/gallery", responses={200: {"model": answers.GalleryFacts}})
 def gallery(service: Service) -> Response:
     """All about the gallery that is served."""
     return AsciiJSON(asdict(service.overview.info()))
 
 
-@gallery_router.get("/facets", responses={200: {"model": list[Facet]}})
+@gallery_router.get("/facets", responses={200: {"model": list[answers.Facet]}})
 def facets(service: Service, where: Where = _NONE, values: Annotated[int, Query(ge=1, le=1000)] = 20) -> Response:
     """Fields to narrow a search by, with the counts of their most frequent values."""
     return AsciiJSON([asdict(one) for one in service.holdings.facets(where, values=values)])
@@ -253,7 +241,7 @@ def identities(
     return AsciiJSON({"total": total, "identities": [asdict(one) for one in found]})
 
 
-@gallery_router.get("/identity", responses={200: {"model": IdentityView}})
+@gallery_router.get("/identity", responses={200: {"model": answers.IdentityView}})
 def identity(
     service: Service,
     name: Annotated[Text, Query()],
@@ -264,7 +252,7 @@ def identity(
     return AsciiJSON(asdict(service.holdings.identity(name, limit=limit, suggestions=suggestions)))
 
 
-@gallery_router.get("/points/{point}", responses={200: {"model": Sighting}})
+@gallery_router.get("/points/{point}", responses={200: {"model": answers.Sighting}})
 def point(service: Service, point: PointId) -> Response:
     """What the gallery says of one image."""
     return AsciiJSON(asdict(service.holdings.sighting(point)))
@@ -282,13 +270,13 @@ def image(
     return picture_of(request, service.holdings.picture(point, size=size), 60)
 
 
-@gallery_router.get("/review", responses={200: {"model": ReviewQueue}})
+@gallery_router.get("/review", responses={200: {"model": answers.ReviewQueue}})
 def review(service: Service, where: Where = _NONE, limit: Annotated[int, Query(ge=1, le=200)] = 20) -> Response:
     """Images without identity, the least certain first."""
     return AsciiJSON(asdict(service.review.queue(where=where, limit=limit)))
 
 
-@gallery_router.get("/clusters", responses={200: {"model": list[Cluster]}})
+@gallery_router.get("/clusters", responses={200: {"model": list[answers.Cluster]}})
 def clusters(
     service: Service,
     where: Where = _NONE,

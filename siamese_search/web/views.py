@@ -80,7 +80,7 @@ def picture_of(request: Request, picture: Picture, seconds: int) -> Response:
     headers = {"etag": f'"{picture.tag}"', "cache-control": f"private, max-age={seconds}"}
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(None, 304, headers)
-    return Response(picture.data, 200, headers, picture.media_type)
+    return Response(picture.data, 200, headers, "image/jpeg")
 
 
 def error_page(request: Request, status: int, title: str, text: str) -> HTMLResponse:
