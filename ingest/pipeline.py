@@ -138,10 +138,7 @@ def _carry_out(
     total: int | None = None, failures: FailureLog | None, progress: Callable[[Progress], None] | None,
     stop: threading.Event | None,
 ) -> IngestSummary:  # fmt: skip
-    """All stages, wave by wave: what one has stored, the next one finds.
-
-    total: how many files there will be, where that is known, for the progress display.
-    """
+    """All stages, wave by wave: what one has stored, the next finds. total: of files, where known, for the progress."""
     stop = stop or threading.Event()
     model = gallery.model
     summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=failures)
@@ -177,10 +174,7 @@ def _in_process(embedder: Embedder) -> Work:
 
 
 def check_arguments(gallery: Gallery, embedder: Embedder, options: IngestOptions) -> None:
-    """Refuse what cannot work before anything is read.
-
-    The gallery is opened with the model's fingerprint; this catches a caller who mixed up two of them.
-    """
+    """Refuse what cannot work before anything is read, such as a gallery of another model than the embedder's."""
     if options.decode_threads < 0:
         raise UsageError(f"the number of decode threads must be at least 0, not {options.decode_threads}")
     if gallery.model.fingerprint != embedder.fingerprint or gallery.dim != embedder.dim:

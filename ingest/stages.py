@@ -82,10 +82,7 @@ class Clock:
 
 
 class Tally:
-    """The counts of a running ingest. Its threads add to them; the calling one reports them.
-
-    total: number of images, where it is known before the scan ends.
-    """
+    """The counts of a running ingest: its threads add, the calling one reports. total: of images, where it is known."""
 
     def __init__(self, summary: IngestSummary, total: int | None, progress: Callable[[Progress], None] | None) -> None:
         self.summary, self.clock = summary, Clock()
@@ -240,9 +237,7 @@ def write(gallery: Gallery, files: Sequence[PlannedFile], vectors: Vectors, tall
 
 
 def accepted(gallery: Gallery, files: Sequence[PlannedFile], vectors: Vectors, tally: Tally) -> list[PlannedFile]:
-    """Write points; the files whose point the gallery took. A row that it refuses becomes a failure of its image, and
-    costs the others nothing.
-    """
+    """Write points; the files whose point the gallery took. A row that it refuses is a failure of its image alone."""
     try:
         gallery.upsert([file.id for file in files], vectors, [file.payload for file in files])
     except ValueError as error:

@@ -58,9 +58,7 @@ class RayPipeline:
         self, batches: Iterator[list[PlannedFile]], committer: Committer, tally: Tally, options: IngestOptions,
         stop: threading.Event,
     ) -> bool:  # fmt: skip
-        """``decode_threads`` are those of a worker. Raises ClusterError and what
-        :func:`~ingest.distributed.session.session` does.
-        """
+        """``decode_threads``: of a worker. Raises ClusterError, and as :func:`~ingest.distributed.session.session`."""
         gallery, summary, workers = committer.gallery, tally.summary, tally.clock.workers
         by_workers = gallery.shared if self._by_workers is None else self._by_workers
         first = _first(batches, tally, stop)

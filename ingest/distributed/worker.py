@@ -176,10 +176,7 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
 
 
 def unpacked(copy: BundleCopy, fetch: Any) -> Bundle:
-    """The bundle on this machine: where it was on the driver's if it is there too, else written aside.
-
-    fetch: gives the files of the reference.
-    """
+    """The bundle on this machine: where the driver has it, if it is there too, else ``fetch``'s files written aside."""
     try:
         bundle = load_bundle(copy.path)
         if bundle.fingerprint == copy.fingerprint:

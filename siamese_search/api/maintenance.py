@@ -104,10 +104,7 @@ def drop(gallery: str, *, store: StrPath | None = None) -> None:
 
 
 def galleries(*, store: StrPath | None = None, gallery: str | None = None) -> dict[str, Any]:
-    """What a store holds, or one gallery of it, as plain values (in the JSON of ``sss info``).
-
-    A store that does not exist holds none.
-    """
+    """What a store holds, or one gallery of it, as in the JSON of ``sss info``; none where there is no store."""
     with store_in_use(store, gallery) as (opened, _):
         found = []
         for name in opened.names() if gallery is None else [gallery]:
@@ -119,10 +116,7 @@ def galleries(*, store: StrPath | None = None, gallery: str | None = None) -> di
 def describe(
     *, store: StrPath | None = None, gallery: str | None = None, model: StrPath | None = None
 ) -> dict[str, Any]:
-    """:func:`galleries`, and which model would be used, as plain values (the JSON of ``sss info``).
-
-    Raises StoreError, GalleryNotFoundError, BundleError.
-    """
+    """:func:`galleries` and the model in use, the JSON of ``sss info``. Raises StoreError, BundleError."""
     return {**galleries(store=store, gallery=gallery), "model": model_facts(bundle_in_use(model))}
 
 

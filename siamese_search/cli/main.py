@@ -201,10 +201,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _files_with_dashes(argv: list[str]) -> list[str]:
-    """The arguments, with ``./`` before those that a shell has made of ``*.jpg`` and that begin like an option.
-
-    Only image files that are there: no option looks like one.
-    """
+    """The arguments, with ``./`` before image files that a shell made of ``*.jpg`` and that begin like an option."""
     ends = argv.index("--") if "--" in argv else len(argv)
     named = []
     for at, argument in enumerate(argv[:ends]):

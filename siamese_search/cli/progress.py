@@ -60,9 +60,7 @@ class Bar:
             self._bar.console.print(printable(message), soft_wrap=True)
 
     def update(self, done: int, total: int | None, *, rate: float | None = None, extra: str = "") -> None:
-        """Show ``done`` of ``total`` (``None``: unknown), and a few words more. rate: per second; by default the mean
-        so far.
-        """
+        """Show ``done`` of ``total`` (``None``: unknown) and a few words. rate: per second; by default the mean."""
         now = time.monotonic()
         if rate is None:
             rate = (done - self._start) / max(now - self._started, 1e-3)

@@ -283,10 +283,7 @@ def terminal() -> Terminal:
 
 @contextmanager
 def _asking(*, quiet: bool) -> Iterator[None]:
-    """textual-image asks over the terminal itself, wherever stdin comes from; over nothing where that cannot be.
-
-    quiet: over nothing.
-    """
+    """textual-image asks over the terminal, wherever stdin comes from; ``quiet``, or where it cannot, over nothing."""
     before = sys.__stdin__
     held = None
     if not quiet:

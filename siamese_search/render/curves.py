@@ -76,10 +76,7 @@ def picture(out: Path, size: tuple[float, float]) -> Iterator[Figure]:
 
 
 def draw_curves(report: EvaluationReport, out: Path) -> None:
-    """Write the three curves of ``report`` to ``out``, as :func:`picture` does.
-
-    A curve without data (no impostor pairs, say) says so instead.
-    """
+    """Write the three curves of ``report`` to ``out``, as :func:`picture` does; one without data says so instead."""
     with picture(out, SIZE) as figure:
         draw_all(figure, report)
 

@@ -84,10 +84,7 @@ def paths_of(answers: Sequence[QueryResult]) -> list[Path]:
 
 
 def verdict_sentence(answer: QueryResult, found: str | None = None) -> str:
-    """What "match" means in this answer, and whether there is one, or why nobody says; empty without calibration.
-
-    found: what to say of whether there is one, in place of that.
-    """
+    """What "match" means here, and whether there is one (or ``found`` of that), or why nobody says; else empty."""
     verdict = answer.verdict
     if verdict is None:
         return answer.no_verdict

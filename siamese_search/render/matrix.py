@@ -55,10 +55,7 @@ def labels(paths: Sequence[Path]) -> list[str]:
 
 
 def write_comparison_page(comparison: Comparison, rule: str, out: Path) -> Path:
-    """Write the table of all pairs as a page, atomically; returns ``out``. rule: what a cell means, in words.
-
-    Raises SiameseSearchError where it cannot be written.
-    """
+    """Write all pairs as a page, atomically; returns ``out``. rule: what a cell means. Raises SiameseSearchError."""
     left, right = comparison.left[:MAX_SIDE], comparison.right[:MAX_SIDE]
     sides = [list(zip(labels(side), side, strict=True)) for side in (left, right)]
     rows = [

@@ -180,10 +180,7 @@ def _draw_sightings(axes: Any, places: Sequence[Place], identity: str | None, in
 def _image(
     axes: Any, path: Path | None, centre: tuple[float, float], inch: tuple[float, float], colour: str
 ) -> tuple[float, float]:
-    """An image in a frame, at most ``_IMAGE`` inches either way; returns the frame's lower right corner.
-
-    inch: one, in units of each axis.
-    """
+    """An image in a frame, at most ``_IMAGE`` inches; returns its lower right corner. inch: one, in axis units."""
     pixels, shape, side = None, (2, 1), round(_IMAGE * _DOTS_PER_INCH)
     try:
         if path is None:
