@@ -84,13 +84,10 @@ class RayPipeline:
         bundle = self._bundle
         return Job(
             bundle=BundleCopy(str(bundle.path), bundle.fingerprint, ray.put(bundle_files(bundle))),
-            device="cuda" if cluster.gpus else "cpu" if self._device == "auto" else self._device,
-            threads=cluster.cpus,
-            decode_threads=options.decode_threads or min(MOST_DECODE_THREADS, cluster.cpus),
-            batch_size=options.batch(),
-            places=self._places,
-            target=target,
-        )
+            device="cuda" if cluster.gpus else "cpu" if self._device == "auto" else self._device, threads=cluster.cpus,
+            decode_threads=options.decode_threads or min(MOST_DECODE_THREADS, cluster.cpus), batch_size=options.batch(),
+            places=self._places, target=target,
+        )  # fmt: skip
 
 
 def _first(batches: Iterator[list[PlannedFile]], tally: Tally, stop: threading.Event) -> list[PlannedFile] | None:
@@ -268,15 +265,11 @@ class _Run:
         with DataContext.current(context):
             units = read_datasource(Source(self._feed), override_num_blocks=1, num_cpus=0, label_selector=here)
             outcomes = units.map_batches(
-                EmbedWorker,
-                batch_size=None,
-                batch_format="pyarrow",
-                zero_copy_batch=True,
+                EmbedWorker, batch_size=None, batch_format="pyarrow", zero_copy_batch=True,
                 fn_constructor_args=(self._job, self._feed),
                 compute=ActorPoolStrategy(size=self._cluster.workers, max_tasks_in_flight_per_actor=2),
-                num_cpus=self._cluster.cpus,
-                num_gpus=self._cluster.gpus or None,
-            )
+                num_cpus=self._cluster.cpus, num_gpus=self._cluster.gpus or None,
+            )  # fmt: skip
             # Not iter_batches(): that one wants the next block before it gives the last, and the next is fed only once
             # the last has been settled.
             for bundle in outcomes.iter_internal_ref_bundles():

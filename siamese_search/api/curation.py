@@ -141,12 +141,9 @@ def propose_identities(*, options: ClusterOptions, progress: Callable[[str], Non
                 bundle = model_of(found.model)
         bound = bind_to(found, conditions)
         return propose(
-            found,
-            bound,
-            calibration=gallery_calibration(found) or (None if bundle is None else bundle.calibration),
-            options=options,
-            progress=progress,
-        )
+            found, bound, calibration=gallery_calibration(found) or (None if bundle is None else bundle.calibration),
+            options=options, progress=progress,
+        )  # fmt: skip
 
 
 def export(

@@ -76,14 +76,9 @@ def _environment() -> Environment:
 def environment(*loaders: BaseLoader) -> Environment:
     """Templates that escape every value, and spell out control characters; those of the first loader that has them."""
     made = Environment(
-        loader=ChoiceLoader(loaders),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_spelled_out,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+        loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, finalize=_spelled_out,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
     made.filters["thousands"] = lambda number: f"{number:,}"
     return made
 

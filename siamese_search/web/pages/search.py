@@ -125,12 +125,9 @@ def _begin(request: Request, service: GalleryService, asked: Asked) -> Response:
 def _answer(service: GalleryService, asked: Asked) -> QueryResult:
     question = Question(points=asked.like, kept=asked.kept, away_points=asked.away, away_kept=asked.away_kept)
     options = SearchOptions(
-        k=asked.k,
-        where=asked.where,
-        group_by="identity" if asked.group else None,
-        rerank=asked.rerank,
+        k=asked.k, where=asked.where, group_by="identity" if asked.group else None, rerank=asked.rerank,
         together=len(asked.like) + len(asked.kept) > 1,
-    )
+    )  # fmt: skip
     return service.searching.search(question, options)[0]
 
 
