@@ -244,7 +244,7 @@ class Terminal:
         """The console to render pictures for: their colours are what they are made of, NO_COLOR or not."""
         from rich.console import Console
 
-        plain = dict.fromkeys(("no_color", "markup", "highlight", "emoji", "legacy_windows"), False)
+        plain: Any = dict.fromkeys(("no_color", "markup", "highlight", "emoji", "legacy_windows"), False)
         # kitty's placeholders carry the picture's number as an exact colour.
         system: Any = "truecolor" if self.way == "kitty" else "auto"
         return Console(file=sys.stdout, force_terminal=True, color_system=system, width=width, **plain)
