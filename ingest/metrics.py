@@ -98,10 +98,7 @@ class Metrics:
         return _TimedStore(gallery, self._store)
 
     def serve(self, port: int, host: str) -> int:
-        """Answer at http://host:port/metrics from now on; returns the port (of 0 the system chooses).
-
-        Raises UsageError where the port cannot be had.
-        """
+        """Answer at http://host:port/metrics from now on; the port (0: the system chooses). Raises UsageError."""
         try:
             server = Endpoint(host, port, self.registry)
         except (OSError, OverflowError) as error:

@@ -12,8 +12,8 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from ingest.embed import accepted
 from ingest.prune import find, unmounted_places
+from ingest.stages import accepted
 from siamese_search.datasets.records import decode_key
 from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
 from siamese_search.gallery.filters import Condition

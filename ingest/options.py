@@ -164,10 +164,7 @@ class RayOptions(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceOptions(WatchOptions):
-    """What ``python -m ingest`` was asked for.
-
-    metrics_port: ``None`` for no metrics; 0 lets the system choose (the log names it).
-    """
+    """What ``python -m ingest`` was asked for. metrics_port: ``None`` for no metrics; 0 for one that the log names."""
 
     roots: Sequence[str] = ()
     metrics_port: int | None = option(

@@ -20,14 +20,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ingest import stages
-from ingest.embed import Committer, embed_files
 from ingest.options import IngestOptions
 from ingest.plan import Planner, beside, field_name, with_digests
 from ingest.prune import left_behind, places_of
 from ingest.prune import prune as prune_points
 from ingest.scan import PlannedFile, ScannedFile, Shard, scan_files, survey_roots
-from ingest.stages import Tally, prefetch
+from ingest.stages import Committer, Tally, embed_files, prefetch, rarely
 from ingest.summary import IngestSummary, Progress
 from siamese_search.datasets.csv_layout import CsvLayout
 from siamese_search.datasets.remote_survey import RemoteSurvey
@@ -54,16 +52,10 @@ Work = Callable[[Iterator[list[PlannedFile]], Committer, Tally, IngestOptions, t
 
 @request(IngestOptions)
 def run_ingest(
-    roots: Sequence[Path | str | Survey],
-    gallery: Gallery,
-    embedder: Embedder,
-    *,
-    options: IngestOptions,
-    failures: FailureLog | None = None,
-    progress: Callable[[Progress], None] | None = None,
-    stop: threading.Event | None = None,
-    pipeline: Work | None = None,
-) -> IngestSummary:
+    roots: Sequence[Path | str | Survey], gallery: Gallery, embedder: Embedder, *, options: IngestOptions,
+    failures: FailureLog | None = None, progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None, pipeline: Work | None = None,
+) -> IngestSummary:  # fmt: skip
     """Bring the gallery up to date with the images under ``roots``: directories, CSV files, URLs, or their surveys.
 
     Unchanged files (size, modification time, labels) are skipped; changed ones replace their point; where
@@ -101,15 +93,10 @@ def run_ingest(
     waves = _in_waves(surveys, options.source)
     streams = [scan_files(wave, options.source, shard) for wave in waves]
     summary = _carry_out(
-        [map(with_digests, stream) if options.checksum else stream for stream in streams],
-        gallery,
-        options,
-        pipeline or _in_process(embedder),
-        total=_total(surveys, shard),
-        failures=failures,
-        progress=progress,
+        [map(with_digests, stream) if options.checksum else stream for stream in streams], gallery, options,
+        pipeline or _in_process(embedder), total=_total(surveys, shard), failures=failures, progress=progress,
         stop=stop,
-    )
+    )  # fmt: skip
     if not summary.interrupted:
         if shard is None and any(survey.images != 0 for survey in surveys):
             _check_outcome(summary, [survey.root for survey in surveys])
@@ -131,15 +118,10 @@ def run_ingest(
 
 @request(IngestOptions)
 def ingest_files(
-    chunks: Iterable[list[ScannedFile]],
-    gallery: Gallery,
-    embedder: Embedder,
-    *,
-    options: IngestOptions,
-    failures: FailureLog | None = None,
-    progress: Callable[[Progress], None] | None = None,
+    chunks: Iterable[list[ScannedFile]], gallery: Gallery, embedder: Embedder, *, options: IngestOptions,
+    failures: FailureLog | None = None, progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
-) -> IngestSummary:
+) -> IngestSummary:  # fmt: skip
     """The pipeline below the scan: bring the gallery up to date with these files, chunk by chunk.
 
     chunks: from :func:`scan_files`, or any lists of at most some thousand files; computed in a thread of its own, two
@@ -152,20 +134,11 @@ def ingest_files(
 
 
 def _carry_out(
-    waves: Iterable[Iterable[list[ScannedFile]]],
-    gallery: Gallery,
-    options: IngestOptions,
-    work: Work,
-    *,
-    total: int | None = None,
-    failures: FailureLog | None,
-    progress: Callable[[Progress], None] | None,
+    waves: Iterable[Iterable[list[ScannedFile]]], gallery: Gallery, options: IngestOptions, work: Work, *,
+    total: int | None = None, failures: FailureLog | None, progress: Callable[[Progress], None] | None,
     stop: threading.Event | None,
-) -> IngestSummary:
-    """All stages, wave by wave: what one has stored, the next one finds.
-
-    total: how many files there will be, where that is known, for the progress display.
-    """
+) -> IngestSummary:  # fmt: skip
+    """All stages, wave by wave: what one has stored, the next finds. total: of files, where known, for the progress."""
     stop = stop or threading.Event()
     model = gallery.model
     summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=failures)
@@ -174,7 +147,7 @@ def _carry_out(
     for chunks in waves:
         planner = Planner(shared, tally, reembed=options.reembed, checksum=options.checksum)
         with (
-            stages.rarely(),
+            rarely(),
             closing(prefetch(planner.batches(chunks, options.batch()), PLAN_AHEAD)) as batches,
             Committer(shared, tally) as committer,
         ):
@@ -201,10 +174,7 @@ def _in_process(embedder: Embedder) -> Work:
 
 
 def check_arguments(gallery: Gallery, embedder: Embedder, options: IngestOptions) -> None:
-    """Refuse what cannot work before anything is read.
-
-    The gallery is opened with the model's fingerprint; this catches a caller who mixed up two of them.
-    """
+    """Refuse what cannot work before anything is read, such as a gallery of another model than the embedder's."""
     if options.decode_threads < 0:
         raise UsageError(f"the number of decode threads must be at least 0, not {options.decode_threads}")
     if gallery.model.fingerprint != embedder.fingerprint or gallery.dim != embedder.dim:

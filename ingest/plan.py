@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from ingest.embed import write
 from ingest.moves import find_moves, settle_moves
 from ingest.scan import Action, PlannedFile, ScannedFile
-from ingest.stages import Tally, prefetch
+from ingest.stages import Tally, prefetch, write
 from siamese_search.datasets.records import BOOKKEEPING, point_id
 from siamese_search.gallery.checks import vector_crc
 from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
@@ -103,12 +102,9 @@ def payload_of(scanned: ScannedFile) -> dict[str, Any]:
     """
     record = scanned.record
     payload: dict[str, Any] = {
-        "source": scanned.source,
-        "key": record.key,
-        "path": scanned.path,
-        "size": scanned.size,
+        "source": scanned.source, "key": record.key, "path": scanned.path, "size": scanned.size,
         "mtime_ns": scanned.mtime_ns,
-    }
+    }  # fmt: skip
     if scanned.digest is not None:
         payload["digest"] = scanned.digest
     if record.identity is not None:

@@ -258,10 +258,7 @@ def _renamed(gallery: Gallery, source: str, gone: Counter[tuple[Any, Any]]) -> i
 
 
 def left_behind(gallery: Gallery, places: Sequence[Place], surveys: Sequence[Survey], stored: int) -> LeftBehind:
-    """What the gallery holds of these sources beyond the files that a whole scan came by, ``stored`` of them.
-
-    Only where there is more is any file looked for.
-    """
+    """What the gallery holds of these sources beyond the ``stored`` files of a whole scan; looked for only if more."""
     sources = tuple({place.source for place in places if place.keys is None})
     if not sources or gallery.fields().get("source") != "str":
         return LeftBehind()

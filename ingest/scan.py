@@ -82,10 +82,7 @@ def shard_of(key: str, count: int) -> int:
 
 
 def parse_shard(text: str) -> Shard:
-    """``"0/4"`` … ``"3/4"``; ``"auto/4"`` takes the index that Kubernetes gives a pod (:data:`INDEX_VARIABLE`).
-
-    Raises UsageError for anything else.
-    """
+    """``"0/4"`` … ``"3/4"``; ``"auto/4"`` takes the index of a Kubernetes pod. Raises UsageError for anything else."""
     found = _TEXT.fullmatch(text)
     if found is None:
         raise UsageError(f"shard {printable(text)!r}: give I/N (0/4 is the first of four) or auto/N")
@@ -142,13 +139,9 @@ def check_roots(roots: Sequence[Path], *, gone: bool = False) -> list[Path]:
 
 
 def survey_roots(
-    roots: Sequence[Path | str | Survey],
-    layout: str = "auto",
-    *,
-    follow_links: bool = False,
-    images_root: Path | None = None,
-    prune: Prune = "no",
-) -> list[Survey]:
+    roots: Sequence[Path | str | Survey], layout: str = "auto", *, follow_links: bool = False,
+    images_root: Path | None = None, prune: Prune = "no",
+) -> list[Survey]:  # fmt: skip
     """The roots with their layouts, checked; those that are surveyed already are taken as they are.
 
     roots: a ``str`` is a URL (:mod:`siamese_search.datasets.remote_survey`).
@@ -234,10 +227,7 @@ def scan_files(
 
 
 def scan_remote(root: RemoteSurvey, source: str, shard: Shard | None = None) -> Iterator[list[ScannedFile]]:
-    """Chunks of a remote root's files; what a listing has not said of them is asked for, in many threads.
-
-    shard: only its files, and of what is passed over its share.
-    """
+    """Chunks of a remote root's files, of a ``shard`` its own; what a listing has not said is asked for, in threads."""
     with ThreadPoolExecutor(THREADS, thread_name_prefix="look-up") as pool:
         records = root.stream_all()
         while chunk := list(islice(records, CHUNK)):

@@ -1,21 +1,33 @@
-"""What the stages of an ingest share: clocks and counts, a thread that runs ahead, a collector that keeps quiet.
+"""The stages of an ingest below the plan, and what all stages share: clocks, counts, a thread that runs ahead.
 
-The clocks say how long each stage was busy, and which of them holds up the rest.
+The clocks say how long each stage was busy, and which of them holds up the rest. Files are decoded and embedded in
+order, and reach the gallery in flushed batches meanwhile. A batch is uint8, each file as the scan saw it or named with
+its reason. In one process :func:`embed_files` stands between the planner and the committing thread
+(:mod:`ingest.pipeline`), and in each worker of a cluster (:mod:`ingest.distributed`).
 """
 
 from __future__ import annotations
 
 import gc
 import os
+import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest.scan import PlannedFile
 from ingest.summary import STAGES, IngestSummary, Progress, Stage
+from siamese_search.embedding import Stop, embed_images
+from siamese_search.gallery.contract import Gallery, Vectors
+from siamese_search.io.location import FileStamp
+from siamese_search.model.embedder import Embedder
 
 T = TypeVar("T")
 
@@ -70,10 +82,7 @@ class Clock:
 
 
 class Tally:
-    """The counts of a running ingest. Its threads add to them; the calling one reports them.
-
-    total: number of images, where it is known before the scan ends.
-    """
+    """The counts of a running ingest: its threads add, the calling one reports. total: of images, where it is known."""
 
     def __init__(self, summary: IngestSummary, total: int | None, progress: Callable[[Progress], None] | None) -> None:
         self.summary, self.clock = summary, Clock()
@@ -111,15 +120,10 @@ class Tally:
             seen, embedded, failed = one.seen, one.embedded, one.failed
             done = one.new + one.changed + one.moved + one.unchanged + failed
         return Progress(
-            done,
-            seen,
-            self.scanned,
-            embedded,
-            failed,
+            done, seen, self.scanned, embedded, failed,
             total=seen if self.scanned else None if self.total is None else max(self.total, seen),
-            images_per_second=self._rate(done),
-            stages=self.clock.seconds(),
-        )
+            images_per_second=self._rate(done), stages=self.clock.seconds(),
+        )  # fmt: skip
 
     def _rate(self, done: int) -> float:
         """Images settled per second, of late: what the first files took says little about the last ones."""
@@ -163,3 +167,180 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
             yield item  # type: ignore[misc]
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+_DECODE_AHEAD = 2  # batches
+
+
+class Sink(Protocol):
+    """Takes what was embedded: n files, float32 [n, d]."""
+
+    def put(self, files: list[PlannedFile], vectors: Vectors) -> None: ...
+
+
+def embed_files(
+    batches: Iterable[Sequence[PlannedFile]], embedder: Embedder, sink: Sink, tally: Tally, *, threads: int, stop: Stop
+) -> bool:
+    """Embed batches of planned files, in order; False when ``stop`` came first. It is looked at between two batches.
+
+    Each file must be in the state that the scan saw: one that has been written since, or is being written, is a
+    failure, because what the gallery says of it (size, mtime) would not be what was embedded. Failures and counts go
+    to ``tally``, which is told to report after every step. threads: that decode.
+    """
+    waiting, ended = 0, False
+
+    def planned() -> Iterator[Sequence[PlannedFile]]:
+        nonlocal waiting, ended
+        for files in batches:
+            if files:
+                waiting += 1
+                yield files
+            tally.report()
+            if stop.is_set():
+                return
+        ended = True
+
+    for done in embed_images(
+        planned(), embedder, lambda file: file.scanned.record.path, camera_of=lambda file: file.scanned.record.camera,
+        stamp_of=lambda file: FileStamp(file.scanned.size, file.scanned.mtime_ns), threads=threads, ahead=_DECODE_AHEAD,
+        stop=stop,
+    ):  # fmt: skip
+        waiting -= 1
+        tally.clock.add("decode", done.decoding)
+        tally.clock.add("embed", done.embedding)
+        for file, error in done.failures:
+            tally.fail(file.scanned.record.path, error.reason)
+        if done.items:
+            tally.add(embedded=len(done.items))
+            sink.put(done.items, done.vectors)
+        tally.report()
+    return ended and not waiting
+
+
+#: Points per commit, and seconds after which a smaller one is made: what is embedded should soon be found.
+COMMIT_POINTS = 256
+COMMIT_SECONDS = 1.0
+#: Embedded batches that may wait for the thread.
+_AHEAD = 4
+_POLL_SECONDS = 0.1
+
+_Embedded = tuple[list[PlannedFile], Vectors]
+
+
+def write(gallery: Gallery, files: Sequence[PlannedFile], vectors: Vectors, tally: Tally) -> None:
+    """Store these points durably and count them: vectors float32 [n, d], a row per file."""
+    stored = accepted(gallery, files, vectors, tally)
+    gallery.flush()
+    new = sum(file.action == "new" for file in stored)
+    same = sum(file.action == "refreshed" for file in stored)
+    tally.add(new=new, unchanged=same, changed=len(stored) - new - same)
+
+
+def accepted(gallery: Gallery, files: Sequence[PlannedFile], vectors: Vectors, tally: Tally) -> list[PlannedFile]:
+    """Write points; the files whose point the gallery took. A row that it refuses is a failure of its image alone."""
+    try:
+        gallery.upsert([file.id for file in files], vectors, [file.payload for file in files])
+    except ValueError as error:
+        if len(files) > 1:
+            rows = zip(files, vectors, strict=True)
+            return [one for file, row in rows for one in accepted(gallery, [file], row[None], tally)]
+        tally.fail(files[0].scanned.record.path, f"cannot be stored: {error}")
+        return []
+    return list(files)
+
+
+class Committer:
+    """The thread that commits. As a context manager: leaving it commits the rest, as an error of another stage
+    does (what was embedded is paid for); KeyboardInterrupt does not.
+    """
+
+    def __init__(self, gallery: Gallery, tally: Tally) -> None:
+        self.gallery, self._tally = gallery, tally
+        self._waiting: queue.Queue[_Embedded | None] = queue.Queue(_AHEAD)
+        self._abandoned = False
+        self._error: BaseException | None = None
+        self._files: list[PlannedFile] = []
+        self._vectors: list[Vectors] = []
+        self._last = time.monotonic()
+        self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
+
+    def put(self, files: list[PlannedFile], vectors: Vectors) -> None:
+        """Hand over what was embedded: n files, float32 [n, d]. Waits while four batches wait.
+
+        Raises what the thread failed with.
+        """
+        self._hand_over((files, vectors))
+
+    def __enter__(self) -> Committer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._hand_over(None)
+            self._thread.join()
+            self._check()
+            return
+        # The first error is the one to report; of those that follow from it nobody needs to hear.
+        self._abandoned = not issubclass(kind, Exception)
+        while self._thread.is_alive():
+            try:
+                self._waiting.put(None, timeout=_POLL_SECONDS)
+                break
+            except queue.Full:
+                continue
+        self._thread.join()
+
+    def _hand_over(self, item: _Embedded | None) -> None:
+        while True:
+            self._check()
+            try:
+                self._waiting.put(item, timeout=_POLL_SECONDS)
+                return
+            except queue.Full:
+                continue
+
+    def _check(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            while not self._abandoned:
+                try:
+                    item = self._waiting.get(timeout=self._patience())
+                except queue.Empty:
+                    self._commit()
+                    continue
+                if item is None:
+                    if not self._abandoned:
+                        self._commit()
+                    return
+                self._take(*item)
+                if len(self._files) >= COMMIT_POINTS or self._patience() == 0:
+                    self._commit()
+        except BaseException as error:
+            self._error = error
+
+    def _patience(self) -> float | None:
+        """Seconds until what has been taken must be committed; ``None``: there is nothing."""
+        return max(0.0, self._last + COMMIT_SECONDS - time.monotonic()) if self._files else None
+
+    def _take(self, files: list[PlannedFile], vectors: Vectors) -> None:
+        finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
+        if not finite.all():  # one bad row must not cost the batch
+            for index in np.flatnonzero(~finite):
+                self._tally.fail(files[index].scanned.record.path, "the model gave a vector that is not finite")
+            files = [file for file, good in zip(files, finite, strict=True) if good]
+            vectors = vectors[finite]
+        if files:
+            if not self._files:
+                self._last = time.monotonic()
+            self._files += files
+            self._vectors.append(vectors)
+
+    def _commit(self) -> None:
+        if self._files:
+            with self._tally.clock.busy("commit"):
+                write(self.gallery, self._files, np.concatenate(self._vectors), self._tally)
+        self._files, self._vectors = [], []

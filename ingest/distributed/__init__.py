@@ -6,8 +6,4 @@
 Scan and plan stay in one place, the driver: they are cheap (20,000 files a second), and moved files, labels and
 the order of things are then settled exactly as in one process. What travels to a worker is paths, never pixels. Into a
 server's store each worker writes by itself; an embedded store has one holder, the driver, to which vectors return.
-
-:mod:`ingest.distributed.pipeline` is the driver's part, over :mod:`~ingest.distributed.session` (a cluster, with
-Ray's own chatter kept off the terminal), :mod:`~ingest.distributed.feed` (planned work as a Ray Data source) and
-:mod:`~ingest.distributed.worker`; :mod:`~ingest.distributed.worker` is what travels between the two.
 """

@@ -9,22 +9,17 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import chain
-from typing import TYPE_CHECKING
 
 from ingest.distributed.session import Cluster, session
 from ingest.distributed.worker import BundleCopy, EmbedWorker, Job, Outcome, Target, bundle_files, pack_work
-from ingest.embed import Committer
 from ingest.options import IngestOptions, RayOptions
 from ingest.pipeline import MOST_DECODE_THREADS
 from ingest.scan import PlannedFile
-from ingest.stages import Tally
+from ingest.stages import Committer, Tally
 from siamese_search.errors import ClusterError, printable
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.embedder import Device
 from siamese_search.settings import Settings
-
-if TYPE_CHECKING:
-    pass
 
 #: Units under way per worker: one in hand, one waiting beside it, one on its way there.
 _UNITS_PER_WORKER = 3
@@ -51,32 +46,19 @@ class RayPipeline:
     """
 
     def __init__(
-        self,
-        bundle: Bundle,
-        options: RayOptions,
-        settings: Settings,
-        *,
-        device: Device = "auto",
-        threads: int = 0,
-        places: Iterable[str] = (),
-        by_workers: bool | None = None,
-    ) -> None:
+        self, bundle: Bundle, options: RayOptions, settings: Settings, *, device: Device = "auto", threads: int = 0,
+        places: Iterable[str] = (), by_workers: bool | None = None,
+    ) -> None:  # fmt: skip
         options.check()
         self._bundle, self._options, self._settings = bundle, options, settings
         self._device, self._threads, self._places = device, threads, tuple(places)
         self._by_workers = by_workers
 
     def __call__(
-        self,
-        batches: Iterator[list[PlannedFile]],
-        committer: Committer,
-        tally: Tally,
-        options: IngestOptions,
+        self, batches: Iterator[list[PlannedFile]], committer: Committer, tally: Tally, options: IngestOptions,
         stop: threading.Event,
-    ) -> bool:
-        """``decode_threads`` are those of a worker. Raises ClusterError and what
-        :func:`~ingest.distributed.session.session` does.
-        """
+    ) -> bool:  # fmt: skip
+        """``decode_threads``: of a worker. Raises ClusterError, and as :func:`~ingest.distributed.session.session`."""
         gallery, summary, workers = committer.gallery, tally.summary, tally.clock.workers
         by_workers = gallery.shared if self._by_workers is None else self._by_workers
         first = _first(batches, tally, stop)
@@ -102,13 +84,10 @@ class RayPipeline:
         bundle = self._bundle
         return Job(
             bundle=BundleCopy(str(bundle.path), bundle.fingerprint, ray.put(bundle_files(bundle))),
-            device="cuda" if cluster.gpus else "cpu" if self._device == "auto" else self._device,
-            threads=cluster.cpus,
-            decode_threads=options.decode_threads or min(MOST_DECODE_THREADS, cluster.cpus),
-            batch_size=options.batch(),
-            places=self._places,
-            target=target,
-        )
+            device="cuda" if cluster.gpus else "cpu" if self._device == "auto" else self._device, threads=cluster.cpus,
+            decode_threads=options.decode_threads or min(MOST_DECODE_THREADS, cluster.cpus), batch_size=options.batch(),
+            places=self._places, target=target,
+        )  # fmt: skip
 
 
 def _first(batches: Iterator[list[PlannedFile]], tally: Tally, stop: threading.Event) -> list[PlannedFile] | None:
@@ -286,15 +265,11 @@ class _Run:
         with DataContext.current(context):
             units = read_datasource(Source(self._feed), override_num_blocks=1, num_cpus=0, label_selector=here)
             outcomes = units.map_batches(
-                EmbedWorker,
-                batch_size=None,
-                batch_format="pyarrow",
-                zero_copy_batch=True,
+                EmbedWorker, batch_size=None, batch_format="pyarrow", zero_copy_batch=True,
                 fn_constructor_args=(self._job, self._feed),
                 compute=ActorPoolStrategy(size=self._cluster.workers, max_tasks_in_flight_per_actor=2),
-                num_cpus=self._cluster.cpus,
-                num_gpus=self._cluster.gpus or None,
-            )
+                num_cpus=self._cluster.cpus, num_gpus=self._cluster.gpus or None,
+            )  # fmt: skip
             # Not iter_batches(): that one wants the next block before it gives the last, and the next is fed only once
             # the last has been settled.
             for bundle in outcomes.iter_internal_ref_bundles():

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ingest.embed import Committer, embed_files
 from ingest.scan import Action, PlannedFile, ScannedFile
-from ingest.stages import Tally
+from ingest.stages import Committer, Tally, embed_files
 from ingest.summary import IngestSummary, Stage
 from siamese_search import errors
 from siamese_search.datasets.records import ImageRecord
@@ -177,10 +176,7 @@ def bundle_files(bundle: Bundle) -> dict[str, bytes]:
 
 
 def unpacked(copy: BundleCopy, fetch: Any) -> Bundle:
-    """The bundle on this machine: where it was on the driver's if it is there too, else written aside.
-
-    fetch: gives the files of the reference.
-    """
+    """The bundle on this machine: where the driver has it, if it is there too, else ``fetch``'s files written aside."""
     try:
         bundle = load_bundle(copy.path)
         if bundle.fingerprint == copy.fingerprint:

@@ -66,15 +66,10 @@ def reindex(
             made_by = reference(bundle)
             embedder = load(bundle, options.device, threads_in_use(options.threads))
         return run_reindex(
-            opened,
-            name,
-            made_by,
-            embedder,
+            opened, name, made_by, embedder,
             options=replace(options, batch_size=options.batch_size or current_settings().batch_size),
-            storage=_changed_storage(opened, name, options.storage, options.quantise),
-            progress=progress,
-            stop=stop,
-        )
+            storage=_changed_storage(opened, name, options.storage, options.quantise), progress=progress, stop=stop,
+        )  # fmt: skip
 
 
 def _changed_storage(store: Store, name: str, storage: str | None, quantise: str | None) -> Storage | None:
@@ -109,10 +104,7 @@ def drop(gallery: str, *, store: StrPath | None = None) -> None:
 
 
 def galleries(*, store: StrPath | None = None, gallery: str | None = None) -> dict[str, Any]:
-    """What a store holds, or one gallery of it, as plain values (in the JSON of ``sss info``).
-
-    A store that does not exist holds none.
-    """
+    """What a store holds, or one gallery of it, as in the JSON of ``sss info``; none where there is no store."""
     with store_in_use(store, gallery) as (opened, _):
         found = []
         for name in opened.names() if gallery is None else [gallery]:
@@ -124,24 +116,17 @@ def galleries(*, store: StrPath | None = None, gallery: str | None = None) -> di
 def describe(
     *, store: StrPath | None = None, gallery: str | None = None, model: StrPath | None = None
 ) -> dict[str, Any]:
-    """:func:`galleries`, and which model would be used, as plain values (the JSON of ``sss info``).
-
-    Raises StoreError, GalleryNotFoundError, BundleError.
-    """
+    """:func:`galleries` and the model in use, the JSON of ``sss info``. Raises StoreError, BundleError."""
     return {**galleries(store=store, gallery=gallery), "model": model_facts(bundle_in_use(model))}
 
 
 def model_facts(bundle: Bundle) -> dict[str, Any]:
     """The ``model`` of :func:`describe`."""
     return {
-        "name": bundle.name,
-        "fingerprint": bundle.fingerprint,
-        "dim": bundle.dim,
-        "input_size": list(bundle.input_size),
-        "backbone": bundle.meta.get("backbone"),
-        "heldout_identities": len(bundle.heldout_identities),
-        "metrics": dict(bundle.meta.get("metrics") or {}),
-    }
+        "name": bundle.name, "fingerprint": bundle.fingerprint, "dim": bundle.dim,
+        "input_size": list(bundle.input_size), "backbone": bundle.meta.get("backbone"),
+        "heldout_identities": len(bundle.heldout_identities), "metrics": dict(bundle.meta.get("metrics") or {}),
+    }  # fmt: skip
 
 
 def facts_of(store: Store, opened: Gallery) -> dict[str, Any]:
@@ -195,25 +180,16 @@ def optimise(
         changed = found.optimise(index=index, progress=progress)
         info = found.info()
         return {
-            "changed": changed,
-            "points": info.points,
-            "indexed_points": info.indexed_points,
-            "size_bytes": info.size_bytes,
-            "resident_bytes": info.resident_bytes,
-            "seconds": round(time.monotonic() - started, 3),
-            "collection": name,
-            "store": opened.location,
-        }
+            "changed": changed, "points": info.points, "indexed_points": info.indexed_points,
+            "size_bytes": info.size_bytes, "resident_bytes": info.resident_bytes,
+            "seconds": round(time.monotonic() - started, 3), "collection": name, "store": opened.location,
+        }  # fmt: skip
 
 
 def verify(
-    *,
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    files: bool = True,
-    checksum: bool = False,
+    *, store: StrPath | None = None, gallery: str | None = None, files: bool = True, checksum: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> VerifySummary:
+) -> VerifySummary:  # fmt: skip
     """As :func:`siamese_search.maintenance.verify.verify_gallery`. Nothing is changed."""
     from siamese_search.maintenance.verify import verify_gallery
 
@@ -235,23 +211,15 @@ class CopySummary:
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss push --json`` and ``sss pull --json``."""
         return {
-            **asdict(self.report),
-            "seconds": round(self.seconds, 3),
-            "collection": self.gallery,
-            "from": self.source,
-            "to": self.target,
-            "model": self.model,
-        }
+            **asdict(self.report), "seconds": round(self.seconds, 3), "collection": self.gallery, "from": self.source,
+            "to": self.target, "model": self.model,
+        }  # fmt: skip
 
 
 def push(
-    to: StrPath,
-    *,
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    stop: threading.Event | None = None,
-) -> CopySummary:
+    to: StrPath, *, store: StrPath | None = None, gallery: str | None = None,
+    progress: Callable[[int, int], None] | None = None, stop: threading.Event | None = None,
+) -> CopySummary:  # fmt: skip
     """Copy a gallery (payloads, vectors, model) into the store ``to``, under the same name, made where it does not
     exist.
 
@@ -263,13 +231,9 @@ def push(
 
 
 def pull(
-    source: StrPath,
-    *,
-    store: StrPath | None = None,
-    gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
-    stop: threading.Event | None = None,
-) -> CopySummary:
+    source: StrPath, *, store: StrPath | None = None, gallery: str | None = None,
+    progress: Callable[[int, int], None] | None = None, stop: threading.Event | None = None,
+) -> CopySummary:  # fmt: skip
     """:func:`push` the other way: copy a gallery out of the store ``source`` into the settings' one."""
     place, name = place_of(current_settings(), store, gallery)
     return _copy(os.fspath(source), place, name, progress, stop)

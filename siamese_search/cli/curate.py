@@ -16,6 +16,7 @@ from siamese_search.cli.output import (
     note,
     safe,
     warn,
+    write_answer,
     write_csv,
     write_json,
     write_json_list,
@@ -81,7 +82,6 @@ def label_command(table: Path, options: LabelOptions, json: bool) -> int:
     way stay when the images are ingested again, whatever their directory says. Interrupted, the same command
     goes on.
     """
-
     if options.dry_run and options.undo is not None:
         raise UsageError("--dry-run changes nothing, so there is nothing to undo: leave --undo-file out")
     with Bar("label", "images") as bar:
@@ -146,7 +146,6 @@ def duplicates_command(
     The first of each group is the one to keep: that of most pixels, then of most bytes, then the oldest. Two people
     who merely look alike to the model are not reported, and nothing is ever deleted.
     """
-
     with Bar("duplicates", "blocks") as bar:
         groups = curation.duplicates(
             threshold=threshold, where=where, store=store, gallery=gallery, progress=bar.update
@@ -245,14 +244,12 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
     if found.cosine is None:
         note("the model has no calibration, so only neighbourhoods decide; --min-score sets a least similarity")
     told = _cluster_shape(found, out, time.monotonic() - started)
-    if json:
-        write_json(told)
-    else:
-        write_text(
-            f"{told['images']:,} images: {told['new']:,} new identities, {told['known']:,} known ones,"
-            f" {told['conflicts']:,} conflicts, {told['single']:,} single images\n"
-            f"review {safe(out)}, then: sss label {safe(out)} --dry-run"
-        )
+    text = (
+        f"{told['images']:,} images: {told['new']:,} new identities, {told['known']:,} known ones,"
+        f" {told['conflicts']:,} conflicts, {told['single']:,} single images\n"
+        f"review {safe(out)}, then: sss label {safe(out)} --dry-run"
+    )
+    write_answer(told, text, json=json)
     return EXIT_DONE
 
 
@@ -261,14 +258,8 @@ def _cluster_shape(found: Proposals, out: Path, seconds: float) -> dict[str, Any
     from siamese_search.retrieval.results import json_path
 
     return {
-        "out": json_path(out),
-        "images": len(found.images),
-        "new": found.count("new"),
-        "known": found.count("known"),
-        "conflicts": found.count("conflict"),
-        "single": found.count("single"),
-        "neighbours": found.neighbours,
-        "least": found.least,
-        "min_score": None if found.cosine is None else round(found.cosine, 6),
+        "out": json_path(out), "images": len(found.images), "new": found.count("new"), "known": found.count("known"),
+        "conflicts": found.count("conflict"), "single": found.count("single"), "neighbours": found.neighbours,
+        "least": found.least, "min_score": None if found.cosine is None else round(found.cosine, 6),
         "seconds": round(seconds, 3),
-    }
+    }  # fmt: skip

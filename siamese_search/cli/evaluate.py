@@ -24,6 +24,7 @@ from siamese_search.cli.progress import Bar
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from siamese_search.evaluation.options import EvaluateOptions
 from siamese_search.options import click_options
+from siamese_search.render.marks import decimal, rate
 
 if TYPE_CHECKING:
     from siamese_search.evaluation.findings import PairedReport
@@ -77,13 +78,9 @@ Examples:
 )
 @json_option
 def evaluate_command(
-    data: str | None,
-    options: EvaluateOptions,
-    compare: tuple[str, str] | None,
-    plot: Path | None,
-    report: Path | None,
+    data: str | None, options: EvaluateOptions, compare: tuple[str, str] | None, plot: Path | None, report: Path | None,
     json: bool,
-) -> int:
+) -> int:  # fmt: skip
     """Embed the labelled images in DATA, search for each among the others, and count the right answers.
 
     Without DATA: the newest model under runs/, on the identities that its training held out.
@@ -138,8 +135,8 @@ def _compared(pair: PairedReport, *, json: bool) -> int:
             [("", "text"), *numbers],
             [
                 [
-                    names[name], _rate(one.a), _rate(one.b), f"{one.difference:+.1%}",
-                    f"{one.low:+.1%} to {one.high:+.1%}", _rate(one.better),
+                    names[name], rate(one.a), rate(one.b), f"{one.difference:+.1%}",
+                    f"{one.low:+.1%} to {one.high:+.1%}", rate(one.better),
                 ]
                 for name, one in pair.differences.items()
             ],
@@ -153,29 +150,29 @@ def _compared(pair: PairedReport, *, json: bool) -> int:
 
 def _print(report: EvaluationReport) -> None:
     ranking, verification = report.ranking, report.verification
-    rates = "  ".join(f"{far}: {_rate(tar)}" for far, tar in verification.tar_at_far.items())
+    rates = "  ".join(f"{far}: {rate(tar)}" for far, tar in verification.tar_at_far.items())
     behind = "  ".join(
         f"{far}: {'n/a' if point is None else f'{point.false_accepts:,}'}" for far, point in verification.at_far.items()
     )
     threshold = "n/a"
     if verification.threshold is not None:
-        threshold = f"{verification.threshold:.4f} (false matches {_rate(verification.false_match_rate)})"
-    recall = _rate(report.ann_recall)
+        threshold = f"{verification.threshold:.4f} (false matches {rate(verification.false_match_rate)})"
+    recall = rate(report.ann_recall)
     if report.filtered_recall is not None:
-        recall += f", filtered by camera {_rate(report.filtered_recall)}"
+        recall += f", filtered by camera {rate(report.filtered_recall)}"
     cut = f"@{report.depth}" if report.depth is not None else ""
     again = None if report.reranked is None else report.reranked.metrics
     write_pairs(
         [
             ("queries", f"{ranking.queries:,} against {ranking.gallery:,} images"),
             ("", f"{ranking.invalid_queries:,} of them invalid") if ranking.invalid_queries else ("", None),
-            ("rank-1", _rate(ranking.rank1)),
-            ("rank-5", _rate(ranking.rank5)),
-            ("rank-10", _rate(ranking.rank10)),
-            (f"mAP{cut}", f"{_rate(ranking.mAP)}  (trapezoidal {_rate(ranking.mAP_trapezoid)})"),
-            ("mINP", _rate(ranking.mINP)),
-            ("re-ranked", f"rank-1 {_rate(again.rank1)}, mAP {_rate(again.mAP)}") if again else ("", None),
-            ("same or not", f"AUC {_number(verification.auc)}, equal error rate {_rate(verification.eer)}"),
+            ("rank-1", rate(ranking.rank1)),
+            ("rank-5", rate(ranking.rank5)),
+            ("rank-10", rate(ranking.rank10)),
+            (f"mAP{cut}", f"{rate(ranking.mAP)}  (trapezoidal {rate(ranking.mAP_trapezoid)})"),
+            ("mINP", rate(ranking.mINP)),
+            ("re-ranked", f"rank-1 {rate(again.rank1)}, mAP {rate(again.mAP)}") if again else ("", None),
+            ("same or not", f"AUC {decimal(verification.auc)}, equal error rate {rate(verification.eer)}"),
             ("pairs", f"{verification.genuine:,} of the same identity, {verification.impostor:,} of different ones"),
             ("TAR at FAR", rates),
             ("resting on", f"{behind}  false pairs" if verification.impostor else None),
@@ -195,8 +192,8 @@ def _quantised(report: EvaluationReport) -> list[tuple[str, str]]:
     return [
         (
             f"in {one.quantisation}",
-            f"rank-1 {_rate(one.rank1)} ({one.rank1 - one.exact_rank1:+.1%}), mAP@{one.depth} {_rate(one.mAP)}"
-            f" ({one.mAP - one.exact_mAP:+.1%}), of the nearest ten found {_rate(one.recall)}",
+            f"rank-1 {rate(one.rank1)} ({one.rank1 - one.exact_rank1:+.1%}), mAP@{one.depth} {rate(one.mAP)}"
+            f" ({one.mAP - one.exact_mAP:+.1%}), of the nearest ten found {rate(one.recall)}",
         )
         for one in report.quantised
     ]
@@ -206,7 +203,7 @@ def _calibrated(report: EvaluationReport) -> list[tuple[str, str | None]]:
     """The thresholds that the model now has, or how those that it came with hold here."""
     found = report.calibration
     if found is None:
-        kept = "  ".join(f"{rate:g}: {point.false_accept_rate:.2%}" for rate, point in report.kept_points().items())
+        kept = "  ".join(f"{far:g}: {point.false_accept_rate:.2%}" for far, point in report.kept_points().items())
         return [("calibration", f"pairs that the model's thresholds let pass  {kept}")] if kept else []
     undo = "; sss calibrate --undo takes it back" if report.calibrated_place.startswith("gallery") else ""
     return [
@@ -220,27 +217,19 @@ def _thresholds(found: Calibration) -> str:
     from siamese_search.evaluation.report import CALIBRATED_RATES
 
     points = []
-    for rate in CALIBRATED_RATES:
+    for far in CALIBRATED_RATES:
         try:
-            points.append(f"{rate:g}: {found.threshold(rate):.4f}")
+            points.append(f"{far:g}: {found.threshold(far):.4f}")
         except UsageError:
-            points.append(f"{rate:g}: n/a")
+            points.append(f"{far:g}: n/a")
     return "  ".join(points)
 
 
 def _open_set(report: EvaluationReport) -> str:
     points = report.open_set_points()
     return "missed where strangers raise a false alarm at  " + "  ".join(
-        f"{far}: {_rate(None if point is None else point.fnir)}" for far, point in points.items()
+        f"{far}: {rate(None if point is None else point.fnir)}" for far, point in points.items()
     )
-
-
-def _rate(value: float | None) -> str:
-    return "n/a" if value is None or value != value else f"{value:.1%}"
-
-
-def _number(value: float | None) -> str:
-    return "n/a" if value is None or value != value else f"{value:.4f}"
 
 
 @click.command("calibrate", epilog=_CALIBRATE_EPILOG)

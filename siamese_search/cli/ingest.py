@@ -12,9 +12,8 @@ import click
 
 from ingest.options import RayOptions, WatchOptions
 from ingest.summary import Observer, State
-from siamese_search.cli.fields import LongCommand
-from siamese_search.cli.options import insecure_option, json_option
-from siamese_search.cli.output import clauses, ingested, note, warn, warn_skipped, write_json, write_text
+from siamese_search.cli.options import LongCommand, insecure_option, json_option
+from siamese_search.cli.output import clauses, ingested, note, warn, warn_skipped, write_answer, write_json, write_text
 from siamese_search.cli.progress import Bar
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
 from siamese_search.io.resources import stop_on_signals
@@ -112,10 +111,7 @@ def ingest_command(
         )
     if summary.prune_refused is not None:
         warn(f"{summary.removed or 'nothing'} removed: {summary.prune_refused}")
-    if json:
-        write_json(summary.to_json())
-    else:
-        write_text(ingested(summary))
+    write_answer(summary.to_json(), ingested(summary), json=json)
     advice = advise(summary)
     if advice is not None:
         note(advice)

@@ -36,9 +36,9 @@ GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "evaluate": ("evaluate", "Measure a model on identities it has never seen."),
         "calibrate": ("evaluate", "Measure what scores mean in a gallery."),
         "train": ("train", "Train a model on your own identities."),
-        "adapt": ("adapt", "Adapt a model to your images, without labels."),
+        "adapt": ("train", "Adapt a model to your images, without labels."),
         "sweep": ("train", "Train with several values of an option and compare them."),
-        "quantise": ("quantise", "Make an int8 copy of a model."),
+        "quantise": ("train", "Make an int8 copy of a model."),
     },
     "Maintain": {
         "label": ("curate", "Set labels by hand, from a reviewed CSV."),
@@ -72,24 +72,17 @@ def command_of(name: str) -> click.Command:
 
 
 def command_defaults(name: str) -> Mapping[str, Any]:
-    """The settings files' defaults for one command's options. Raises SettingsError for a mistake in any command's
-    table.
-    """
+    """The settings files' defaults for one command's options. Raises SettingsError for a mistake in any table."""
     from siamese_search.settings import load_settings
 
     settings = load_settings()
     if not settings.commands:
         return {}
-    settings.check_commands(_known_options(settings.commands))
+    known: dict[str, list[str]] = {command: [] for command in COMMANDS}
+    for command in set(settings.commands) & set(COMMANDS):
+        known[command] = [str(p.name) for p in command_of(command).params if p.param_type_name == "option"]
+    settings.check_commands(known)
     return settings.commands.get(name, {})
-
-
-def _known_options(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    known: dict[str, list[str]] = {name: [] for name in COMMANDS}
-    for name in set(tables) & set(COMMANDS):
-        command = command_of(name)
-        known[name] = [str(p.name) for p in command.params if p.param_type_name == "option"]
-    return known
 
 
 #: 128 + SIGPIPE, as for any Unix tool whose reader has gone.
@@ -208,10 +201,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def _files_with_dashes(argv: list[str]) -> list[str]:
-    """The arguments, with ``./`` before those that a shell has made of ``*.jpg`` and that begin like an option.
-
-    Only image files that are there: no option looks like one.
-    """
+    """The arguments, with ``./`` before image files that a shell made of ``*.jpg`` and that begin like an option."""
     ends = argv.index("--") if "--" in argv else len(argv)
     named = []
     for at, argument in enumerate(argv[:ends]):

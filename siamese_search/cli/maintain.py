@@ -10,7 +10,7 @@ import click
 
 from siamese_search.api import curation, maintenance
 from siamese_search.cli.options import Place, insecure_option, json_flag, json_option, place_options
-from siamese_search.cli.output import note, safe, warn, write_json, write_text
+from siamese_search.cli.output import note, safe, warn, write_answer
 from siamese_search.cli.progress import Bar
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
 from siamese_search.io.resources import stop_on_signals
@@ -59,7 +59,6 @@ def reindex_command(options: ReindexOptions, drop_old: bool, json: bool) -> int:
     step. The old ones are kept for `sss rollback`. Interrupted or failed, the gallery is as it was, and the same
     command goes on. What is ingested or removed meanwhile is brought over.
     """
-
     place: dict[str, Any] = {"store": options.store, "gallery": options.gallery}
     if drop_old and options.model is None and not options.keep_vectors:
         return _drop_old(json=json, **place)
@@ -75,30 +74,24 @@ def reindex_command(options: ReindexOptions, drop_old: bool, json: bool) -> int:
         warn(f"dropped {failure.shown}: {failure.reason}")
     if drop_old:
         maintenance.drop_old(**place)
-    if json:
-        write_json(summary.to_json())
-    else:
-        before = "deleted" if drop_old else "kept for `sss rollback` until `sss reindex --drop-old`"
-        calibration = {
-            "kept": "\nits calibration is kept",
-            "dropped": "\nits calibration was of the former model and stays with that; measure one: sss calibrate",
-        }.get(summary.calibration or "", "")
-        write_text(
-            f"{summary.images} images, {summary.embedded} of them embedded now ({summary.seconds:.1f} s)\n"
-            f"gallery '{summary.collection}' in {safe(summary.store)}: now by {safe(summary.model)},"
-            f" was by {safe(summary.former_model)}\n"
-            f"the former vectors are {before}{calibration}"
-        )
+    before = "deleted" if drop_old else "kept for `sss rollback` until `sss reindex --drop-old`"
+    calibration = {
+        "kept": "\nits calibration is kept",
+        "dropped": "\nits calibration was of the former model and stays with that; measure one: sss calibrate",
+    }.get(summary.calibration or "", "")
+    text = (
+        f"{summary.images} images, {summary.embedded} of them embedded now ({summary.seconds:.1f} s)\n"
+        f"gallery '{summary.collection}' in {safe(summary.store)}: now by {safe(summary.model)},"
+        f" was by {safe(summary.former_model)}\nthe former vectors are {before}{calibration}"
+    )
+    write_answer(summary.to_json(), text, json=json)
     return EXIT_PARTIAL if summary.dropped else EXIT_DONE
 
 
 def _drop_old(*, json: bool, **place: Any) -> int:
-
     count = maintenance.drop_old(**place)
-    if json:
-        write_json({"generations_dropped": count})
-    else:
-        write_text(f"{count} former generation{'s' if count != 1 else ''} deleted")
+    text = f"{count} former generation{'s' if count != 1 else ''} deleted"
+    write_answer({"generations_dropped": count}, text, json=json)
     return EXIT_DONE
 
 
@@ -111,15 +104,10 @@ def rollback_command(store: str | None, gallery: str | None, json: bool) -> None
     The newer ones are kept: a second rollback undoes the first. Images ingested since the reindex are in the
     newer vectors only; ingest them again where they are wanted.
     """
-
     now, before = maintenance.rollback(store=store, gallery=gallery)
-    if json:
-        write_json({"model": now.name or now.fingerprint, "former_model": before.name or before.fingerprint})
-    else:
-        write_text(
-            f"now by {safe(now.name or now.fingerprint[:12])} ({safe(now.fingerprint[:12])}),"
-            f" was by {safe(before.name or before.fingerprint[:12])} ({safe(before.fingerprint[:12])})"
-        )
+    told = {"model": now.name or now.fingerprint, "former_model": before.name or before.fingerprint}
+    names = [f"{safe(one.name or one.fingerprint[:12])} ({safe(one.fingerprint[:12])})" for one in (now, before)]
+    write_answer(told, f"now by {names[0]}, was by {names[1]}", json=json)
 
 
 _PUSH_EPILOG = """\b
@@ -158,30 +146,26 @@ def push_command(to: str, store: str | None, gallery: str | None, json: bool) ->
     What is there already is not sent again, so the same command goes on where it was interrupted; images that
     only the other store has stay. The copy is checked by count, and bit by bit for a sample of its vectors.
     """
-
     return _copied("push", lambda **how: maintenance.push(to, store=store, gallery=gallery, **how), json)
 
 
 def _copied(title: str, copy: Callable[..., CopySummary], json: bool) -> int:
     """A push or a pull with its progress, its answer and its exit code."""
-
     try:
         with Bar(title, "images") as bar, stop_on_signals() as stop:
             summary = copy(progress=bar.update, stop=stop)
     except KeyboardInterrupt:
         note("sss: interrupted; what was copied is kept, and the same command goes on from there")
         return EXIT_INTERRUPTED
-    if json:
-        write_json(summary.to_json())
-        return EXIT_DONE
     report = summary.report
     extra = f", {report.extra:,} only there" if report.extra else ""
-    write_text(
+    text = (
         f"{report.points:,} images: {report.copied:,} copied, {report.kept:,} there already{extra}"
         f" ({summary.seconds:.1f} s); {report.verified} vectors compared"
         f"{', its calibration too' if report.calibrated else ''}\n"
         f"gallery '{safe(summary.gallery)}' from {safe(summary.source)} to {safe(summary.target)}"
     )
+    write_answer(summary.to_json(), text, json=json)
     return EXIT_DONE
 
 
@@ -194,7 +178,6 @@ def pull_command(source: str, store: str | None, gallery: str | None, json: bool
 
     As `sss push` the other way: resumable, and checked in the end. Searching it needs the gallery's model here.
     """
-
     return _copied("pull", lambda **how: maintenance.pull(source, store=store, gallery=gallery, **how), json)
 
 
@@ -210,29 +193,20 @@ def pull_command(source: str, store: str | None, gallery: str | None, json: bool
 @place_options
 @json_flag
 def export_command(
-    out: Path,
-    format: str | None,
-    where: tuple[str, ...],
-    no_vectors: bool,
-    store: str | None,
-    gallery: str | None,
+    out: Path, format: str | None, where: tuple[str, ...], no_vectors: bool, store: str | None, gallery: str | None,
     json: bool,
-) -> int:
+) -> int:  # fmt: skip
     """Write all points of a gallery, labels and vectors, to OUT: .parquet, .npz, .csv, .jsonl, or for FiftyOne.
 
     OUT gets its name when it is whole. Memory does not grow with the gallery. Images are not copied.
     """
-
     with Bar("export", "images") as bar:
         done = curation.export(
             out, format=format, where=where, vectors=not no_vectors, store=store, gallery=gallery, progress=bar.update
         )
     if done["left_out"]:
         warn(f"{done['left_out']:,} images left out: the gallery does not know their path")
-    if json:
-        write_json(done)
-    else:
-        write_text(f"{done['points']:,} images written to {safe(out)}")
-        if done["format"] == "fiftyone":
-            note(f"load it with: fiftyone.Dataset.from_dir({safe(out)!r}, dataset_type=fiftyone.types.FiftyOneDataset)")
+    write_answer(done, f"{done['points']:,} images written to {safe(out)}", json=json)
+    if done["format"] == "fiftyone" and not json:
+        note(f"load it with: fiftyone.Dataset.from_dir({safe(out)!r}, dataset_type=fiftyone.types.FiftyOneDataset)")
     return EXIT_DONE

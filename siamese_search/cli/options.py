@@ -1,4 +1,4 @@
-"""Options that several commands share, spelled once."""
+"""Options that several commands share, spelled once; those of a training, generated, and the help of so many."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
@@ -112,3 +112,107 @@ def json_option(command: F) -> F:
         return command(*args, json=format == "json", **keywords)
 
     return format_option("text", "json")(call)  # type: ignore[return-value]
+
+
+class HyperparameterOption(click.Option):
+    """An option that stands under "Hyperparameters" in the help."""
+
+
+class LongCommand(click.Command):
+    """A command whose ``--help`` shows the options named in ``often``, and whose ``--help-all`` shows them all."""
+
+    def __init__(self, *args: Any, often: Sequence[str], **attrs: Any) -> None:
+        super().__init__(*args, **attrs)
+        self.often = frozenset(often)
+        count = sum(isinstance(parameter, click.Option) for parameter in self.params)
+        how: dict[str, Any] = {"is_flag": True, "is_eager": True, "expose_value": False, "callback": _show_all}
+        self.params.append(click.Option(["--help-all"], **how, help=f"Show all {count} options."))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        everything = bool(ctx.meta.get("sss.help_all"))
+        groups: dict[str, list[tuple[str, str]]] = {"Options": [], "Hyperparameters": []}
+        for parameter in self.get_params(ctx):
+            shown = everything or parameter.name in self.often or parameter.name in ("json", "help", "help_all")
+            if not isinstance(parameter, click.Option) or not shown:
+                continue
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                hyper = everything and isinstance(parameter, HyperparameterOption)
+                groups["Hyperparameters" if hyper else "Options"].append(record)
+        for title, records in groups.items():
+            if records:
+                with formatter.section(title):
+                    formatter.write_dl(records)
+
+
+def _show_all(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        ctx.meta["sss.help_all"] = True
+        click.echo(ctx.get_help(), color=ctx.color)
+        ctx.exit()
+
+
+class IntChoice(click.Choice):  # type: ignore[type-arg]  # generic only from click 8.2 on
+    """One of a few whole numbers."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        return int(super().convert(str(value), param, ctx))
+
+
+class ValueList(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on
+    """Values with commas between them, as text; a list in ``sss.toml`` will do. They are parsed with the grid."""
+
+    name = "values"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        return ",".join(str(one) for one in value) if isinstance(value, (list, tuple)) else str(value)
+
+
+def hyperparameter_options(command: F, *, adapting: bool = False, several: bool = False) -> F:
+    """Add one option per field of TrainConfig (of AdaptConfig where ``adapting``); one that is not given is ``None``.
+
+    several: each takes several values.
+    """
+    from siamese_search.training.adapt.config import AdaptConfig, option_names
+    from siamese_search.training.config import TrainConfig, option_fields
+
+    cls = AdaptConfig if adapting else TrainConfig
+    kinds = get_type_hints(cls)
+    texts = {name: text for name, _, text in option_fields(cls)}
+    for name in reversed(option_names() if adapting else list(texts)):
+        flag, kind, text = "--" + name.replace("_", "-"), kinds[name], texts[name]
+        values = "|".join(map(str, get_args(kind))) or {bool: "true|false"}.get(kind) or _metavar(kind)
+        command = click.option(
+            f"{flag}/--no-{flag[2:]}" if kind is bool and not several else flag,
+            name,
+            cls=HyperparameterOption,
+            default=None,
+            show_default=False,
+            type=ValueList() if several else _click_type(kind),
+            metavar=f"{values},..." if several else _metavar(kind),
+            help=f"{text[:1].upper()}{text[1:]}.  [default: {_default(name, adapting)}]",
+        )(command)
+    return command
+
+
+def _click_type(kind: Any) -> Any:
+    if get_origin(kind) is Literal:
+        values = get_args(kind)
+        choice = IntChoice if isinstance(values[0], int) else click.Choice
+        return choice([str(value) for value in values])
+    return bool if kind is bool else {int: int, float: float, str: str}[kind]
+
+
+def _metavar(kind: Any) -> str | None:
+    return {int: "N", float: "X", str: "NAME"}.get(kind)
+
+
+def _default(name: str, adapting: bool) -> str:
+    """``60; apn: 15``: the default preset's value, then each preset that differs."""
+    from siamese_search.training.adapt.config import ADAPT, SPEC
+    from siamese_search.training.config import PRESETS
+
+    if adapting:
+        return "as the model" if name in SPEC else str(getattr(ADAPT, name))
+    usual, *others = ((preset, getattr(config, name)) for preset, config in PRESETS.items())
+    return f"{usual[1]}" + "".join(f"; {preset}: {value}" for preset, value in others if value != usual[1])

@@ -68,6 +68,14 @@ def write_json(value: object, *, lines: bool = False) -> None:
     sys.stdout.write(to_json(value, indent=None if lines else 2) + "\n")
 
 
+def write_answer(told: object, text: str, *, json: bool) -> None:
+    """The answer, as JSON where that is asked for, else as text."""
+    if json:
+        write_json(told)
+    else:
+        write_text(text)
+
+
 def write_json_list(values: Iterable[object], *, lines: bool = False) -> None:
     """:func:`write_json` of a list, or of its elements on lines of their own; no more than one of it is in memory."""
     before = "[\n  "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from siamese_search.cli.output import note
 from siamese_search.errors import printable
+from siamese_search.render.marks import decimal
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -59,9 +60,7 @@ class Bar:
             self._bar.console.print(printable(message), soft_wrap=True)
 
     def update(self, done: int, total: int | None, *, rate: float | None = None, extra: str = "") -> None:
-        """Show ``done`` of ``total`` (``None``: unknown), and a few words more. rate: per second; by default the mean
-        so far.
-        """
+        """Show ``done`` of ``total`` (``None``: unknown) and a few words. rate: per second; by default the mean."""
         now = time.monotonic()
         if rate is None:
             rate = (done - self._start) / max(now - self._started, 1e-3)
@@ -81,16 +80,11 @@ class Bar:
             from siamese_search.cli.output import console
 
             self._bar = Progress(
-                TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=None),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}", markup=False),
-                TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[extra]}", markup=False),
-                console=console(stderr=True),
-                transient=True,
+                TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}", markup=False), TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[extra]}", markup=False), console=console(stderr=True), transient=True,
                 refresh_per_second=8,
-            )
+            )  # fmt: skip
             self._bar.start()
             self._task = self._bar.add_task(self._title, total=total, rate="", extra="")
         assert self._task is not None
@@ -204,5 +198,4 @@ class SweepScreen:
         if found is None:
             note(f"{run.name}: failed: {run.reason}")
         else:
-            auc = "n/a" if found.auc is None else f"{found.auc:.4f}"
-            note(f"{run.name}: rank-1 {found.rank1:.1%}, mAP {found.mAP:.1%}, AUC {auc}")
+            note(f"{run.name}: rank-1 {found.rank1:.1%}, mAP {found.mAP:.1%}, AUC {decimal(found.auc)}")

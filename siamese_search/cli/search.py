@@ -31,7 +31,7 @@ from siamese_search.retrieval.options import SearchOptions, TimelineOptions
 
 if TYPE_CHECKING:
     from siamese_search.api.handle import GalleryHandle
-    from siamese_search.render.terminal import Terminal
+    from siamese_search.cli.search_screen import Terminal
     from siamese_search.retrieval.results import QueryResult, SearchResult
     from siamese_search.retrieval.timeline import Timeline
 
@@ -205,7 +205,7 @@ def _draw(answers: Sequence[QueryResult], timelines: list[Timeline] | None, outp
 
 def _terminal(format: str) -> Terminal | None:
     """How to show pictures; ``None``, with a note, where that cannot be."""
-    from siamese_search.render.terminal import terminal, why_not
+    from siamese_search.cli.search_screen import terminal, why_not
 
     reason = why_not() if format == "table" else f"they go with --format table, not {format}"
     if reason is not None:

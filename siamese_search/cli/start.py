@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from siamese_search.cli.options import json_option
-from siamese_search.cli.output import safe, write_json, write_table, write_text
+from siamese_search.cli.output import safe, write_answer, write_json, write_table, write_text
 from siamese_search.cli.progress import Bar
 from siamese_search.datasets.options import DemoOptions
 from siamese_search.errors import EXIT_DONE
@@ -40,17 +40,12 @@ def demo_command(directory: Path, options: DemoOptions, json: bool) -> None:
 
     with Bar("drawing", "images") as bar:
         made = generate_demo(directory, options=options, progress=bar.update)
-    if json:
-        write_json(
-            {"gallery": made.gallery, "queries": made.queries, "identities": made.identities, "images": made.images}
-        )
-        return
-    write_text(
+    told = {name: getattr(made, name) for name in ("gallery", "queries", "identities", "images")}
+    text = (
         f"{made.images} images of {options.identities} people and {options.distractors} strangers,"
-        f" {options.cameras} cameras\n"
-        f"gallery  {safe(made.gallery)}\n"
-        f"queries  {safe(made.queries)}"
+        f" {options.cameras} cameras\ngallery  {safe(made.gallery)}\nqueries  {safe(made.queries)}"
     )
+    write_answer(told, text, json=json)
 
 
 #: The largest directory store that benchmarks/plan.py compares the arithmetic with.

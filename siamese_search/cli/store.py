@@ -16,6 +16,7 @@ from siamese_search.cli.output import (
     note,
     safe,
     warn,
+    write_answer,
     write_json,
     write_pairs,
     write_sentence,
@@ -69,7 +70,6 @@ def info_command(store: str | None, gallery: str | None, model: str | None, json
 
     A store that does not exist yet is shown as empty.
     """
-
     facts = maintenance.describe(store=store, gallery=gallery, model=model)
     if json:
         write_json(facts)
@@ -178,7 +178,6 @@ def verify_command(store: str | None, gallery: str | None, checksum: bool, vecto
     cannot be looked at. Nothing is mended: `sss ingest --reembed DIR` embeds images again, `--prune` removes those
     that are gone.
     """
-
     if checksum and vectors_only:
         raise UsageError("--checksum compares files and --vectors-only leaves them out: give one of the two")
     with Bar("verify", "images") as bar:
@@ -189,10 +188,7 @@ def verify_command(store: str | None, gallery: str | None, checksum: bool, vecto
         warn(f"{problem.kind} {safe(problem.path or problem.key)}: {problem.reason}")
     if summary.wrong - summary.lost > len(summary.problems):
         warn(f"and {summary.wrong - summary.lost - len(summary.problems):,} problems more")
-    if json:
-        write_json(summary.to_json())
-    else:
-        write_text(_describe_check(summary))
+    write_answer(summary.to_json(), _describe_check(summary), json=json)
     return EXIT_PARTIAL if summary.wrong else EXIT_DONE
 
 
@@ -226,15 +222,11 @@ def optimise_command(store: str | None, gallery: str | None, index: str, json: b
     while it takes the place of the original. Interrupted, the gallery is as it was. Without an index a search
     compares with every vector: quantised to int4 that takes tens of milliseconds for a million.
     """
-
     with _stages() as show:
         facts = maintenance.optimise(
             store=store, gallery=gallery, index={"auto": None, "yes": True, "no": False}[index], progress=show
         )
-    if json:
-        write_json(facts)
-    else:
-        write_text(_describe_optimised(facts))
+    write_answer(facts, _describe_optimised(facts), json=json)
 
 
 def _describe_optimised(facts: dict[str, Any]) -> str:
@@ -276,7 +268,6 @@ def drop_command(name: str, store: str | None, yes: bool, json: bool) -> int:
 
     Asks first on a terminal; elsewhere it needs --yes.
     """
-
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError(f"nobody can be asked whether to delete gallery {name!r} here: give --yes")
@@ -284,10 +275,7 @@ def drop_command(name: str, store: str | None, yes: bool, json: bool) -> int:
             note("nothing was deleted")
             return EXIT_FAILED
     maintenance.drop(name, store=store)
-    if json:
-        write_json({"dropped": name})
-    else:
-        write_text(f"gallery '{safe(name)}' deleted")
+    write_answer({"dropped": name}, f"gallery '{safe(name)}' deleted", json=json)
     return EXIT_DONE
 
 

@@ -1,27 +1,29 @@
-"""``sss train``: a model from labelled images; ``sss sweep``: several values of an option, side by side."""
+"""Models: ``sss train`` from labelled images, ``sss sweep`` with several values of an option, ``sss adapt`` without
+labels; ``sss quantise``, a copy of one in 8-bit integers."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_search.cli.fields import LongCommand, hyperparameter_options, value_list_options
-from siamese_search.cli.options import json_option
-from siamese_search.cli.output import note, safe, warn, warn_skipped, write_json, write_table, write_text
+from siamese_search.cli.options import LongCommand, OutPath, Place, hyperparameter_options, json_option
+from siamese_search.cli.output import note, safe, warn, warn_skipped, write_json, write_pairs, write_table, write_text
 from siamese_search.cli.progress import SweepScreen, TrainScreen
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError, printable
 from siamese_search.io.resources import stop_on_signals
-from siamese_search.options import click_options
+from siamese_search.options import click_option, click_options
+from siamese_search.render.marks import decimal, rate
 from siamese_search.training.config import preset as find_preset
-from siamese_search.training.options import RunOptions, SweepOptions
+from siamese_search.training.options import AdaptOptions, RunOptions, SweepOptions
 
 if TYPE_CHECKING:
+    from siamese_search.training.adapt.run import AdaptResult
     from siamese_search.training.sweep.record import Sweep
-
 
 _TRAIN_EPILOG = """\b
 Examples:
@@ -73,13 +75,13 @@ def train_command(data: tuple[str, ...], options: RunOptions, json: bool, **hype
         options = replace(options, out=options.out or new_run_directory(options.preset))
         epochs: int | None = find_preset(options.preset).with_options(**changes).epochs
     else:
-        refuse_with_resume(click.get_current_context(), "run")
-        epochs = epochs_of(Path(options.resume))
+        _refuse_with_resume(click.get_current_context(), "run")
+        epochs = _epochs_of(Path(options.resume))
     with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
         try:
             result = train(data, options=options, reporter=screen if speaks else None, stop=stop, **changes)
         except KeyboardInterrupt:
-            return interrupted(Path(str(options.resume or options.out))) if speaks else EXIT_INTERRUPTED
+            return _interrupted(Path(str(options.resume or options.out))) if speaks else EXIT_INTERRUPTED
     if not speaks:
         return EXIT_DONE
     if json:
@@ -113,7 +115,7 @@ def _data(named: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def refuse_with_resume(ctx: click.Context, what: str) -> None:
+def _refuse_with_resume(ctx: click.Context, what: str) -> None:
     """What goes on has its options already; one given again would silently mean nothing."""
     from click.core import ParameterSource
 
@@ -125,7 +127,7 @@ def refuse_with_resume(ctx: click.Context, what: str) -> None:
             raise UsageError(f"--resume continues a {what} with its own options; leave out {given}")
 
 
-def epochs_of(run: Path) -> int | None:
+def _epochs_of(run: Path) -> int | None:
     """How many epochs a run was started for, for the progress display; the trainer checks the file itself."""
     import json
 
@@ -135,7 +137,7 @@ def epochs_of(run: Path) -> int | None:
         return None
 
 
-def interrupted(directory: Path, verb: str = "train") -> int:
+def _interrupted(directory: Path, verb: str = "train") -> int:
     """Say what an interrupted run has kept, and how to go on."""
     if (directory / "checkpoint.safetensors").exists():
         note(f"sss: interrupted; a checkpoint is kept, go on with: sss {verb} --resume {printable(directory)}")
@@ -154,7 +156,7 @@ def interrupted(directory: Path, verb: str = "train") -> int:
 @click_options(SweepOptions)
 @click.option("--dry-run", is_flag=True, help="List the runs and stop.")
 @json_option
-@value_list_options
+@partial(hyperparameter_options, several=True)
 def sweep_command(
     data: tuple[str, ...], options: SweepOptions, dry_run: bool, json: bool, **hyperparameters: Any
 ) -> int:
@@ -168,7 +170,7 @@ def sweep_command(
     from siamese_search.training.data import as_paths
 
     if options.resume is not None:
-        refuse_with_resume(click.get_current_context(), "sweep")
+        _refuse_with_resume(click.get_current_context(), "sweep")
     planned = training.plan_runs(
         *data,
         options=options,
@@ -219,7 +221,7 @@ def _print_sweep(sweep: Sweep, *, json: bool) -> None:
         from siamese_search.training.sweep.grid import text
 
         columns = [(name.replace("_", "-"), "number") for name in sweep.swept]
-        columns += [("AUC", "number"), *((f"TPR@FPR {rate}", "number") for rate in SHOWN_RATES.values())]
+        columns += [("AUC", "number"), *((f"TPR@FPR {far}", "number") for far in SHOWN_RATES.values())]
         columns += [("rank-1", "number"), ("mAP", "number")]
         failed = any(run.state == "failed" for run in sweep.runs)
         rows = []
@@ -227,9 +229,8 @@ def _print_sweep(sweep: Sweep, *, json: bool) -> None:
             found = run.figures
             figures: list[str] = [""] * (3 + len(SHOWN_RATES))
             if found is not None:
-                rates = [_rate(found.tar_at_far.get(rate)) for rate in SHOWN_RATES]
-                auc = "n/a" if found.auc is None else f"{found.auc:.4f}"
-                figures = [auc, *rates, _rate(found.rank1), _rate(found.mAP)]
+                rates = [rate(found.tar_at_far.get(far)) for far in SHOWN_RATES]
+                figures = [decimal(found.auc), *rates, rate(found.rank1), rate(found.mAP)]
             reason = [f"failed: {run.reason}" if run.state == "failed" else ""] if failed else []
             rows.append([*(text(run.point.values[name]) for name in sweep.swept), *figures, *reason])
         write_table([*columns, *([("", "words")] if failed else [])], rows)
@@ -239,10 +240,6 @@ def _print_sweep(sweep: Sweep, *, json: bool) -> None:
     note(f"wrote {safe(sweep.directory / TABLE_NAME)} and {PLOT_NAME} beside it")
     if sum(run.state == "done" for run in sweep.runs) > 1:
         note("the best of several on the same identities flatters itself: measure it on others before you tell")
-
-
-def _rate(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.1%}"
 
 
 def _sweep_interrupted(sweep: Sweep) -> int:
@@ -257,3 +254,110 @@ def _sweep_interrupted(sweep: Sweep) -> int:
         f" sss sweep --resume {safe(sweep.directory)}"
     )
     return EXIT_INTERRUPTED
+
+
+_ADAPT_EPILOG = """\b
+Examples:
+  sss adapt photos/ --out runs/mine                     from the bundled model, no label used
+  sss adapt photos/ --epochs 0                          light, colours and cameras alone: a minute
+  sss adapt photos/ --epochs 8 --height 128 --width 64  small images: quick on a CPU
+  sss adapt photos/ --labels reviewed.csv               some identities are known: they are kept
+  sss adapt --resume runs/mine                          go on after Ctrl-C or a crash
+
+Then: sss reindex --model runs/mine (a gallery of these images), or sss ingest photos/ --model runs/mine.
+"""
+
+_ADAPT_OFTEN = (
+    "out", "resume", "init", "labels", "epochs", "iters", "freeze", "height", "width", "neighbours", "least", "lr",
+    "device",
+)  # fmt: skip
+
+
+@click.command("adapt", cls=LongCommand, often=_ADAPT_OFTEN, epilog=_ADAPT_EPILOG)
+@click.argument("data", type=click.Path(), required=False)
+@click_options(AdaptOptions)
+@json_option
+@partial(hyperparameter_options, adapting=True)
+def adapt_command(data: str | None, options: AdaptOptions, json: bool, **hyperparameters: Any) -> int:
+    """Adapt a model to the images in DATA, of which nobody has said who is on them.
+
+    Each epoch the images are clustered, and the clusters learned as identities, until they change no more; with
+    --epochs 0 the model only gets the statistics and the mean embedding of each camera, which takes a minute. Labels
+    that DATA has are not used; how well the clusters agree with them is shown. Ctrl-C writes a checkpoint.
+    """
+    from siamese_search.api.training import adapt, new_run_directory
+    from siamese_search.training.adapt.config import configured
+
+    if options.resume is None:
+        if data is None:
+            raise UsageError("no DATA given: name a directory of images (sss adapt photos/)")
+        options = replace(options, out=options.out or new_run_directory("adapt"))
+        epochs: int | None = configured(str(options.init), **hyperparameters).epochs
+    else:
+        _refuse_with_resume(click.get_current_context(), "run")
+        epochs = _epochs_of(Path(options.resume))
+    given = {name: value for name, value in hyperparameters.items() if value is not None}
+    with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
+        try:
+            result = adapt(data, options=options, reporter=screen, stop=stop, **given)
+        except KeyboardInterrupt:
+            return _interrupted(Path(str(options.resume or options.out)), "adapt")
+    if json:
+        write_json(result.to_json())
+    else:
+        _print_adapted(result)
+    return EXIT_PARTIAL if result.failed else EXIT_DONE
+
+
+def _print_adapted(result: AdaptResult) -> None:
+    from siamese_search.api.training import SHEET_NAME
+
+    path, found = result.bundle.path, result.final
+    epochs = f"{len(result.history)} of at most {result.bundle.meta['training']['config']['epochs']}"
+    text = f"{found['clusters']} clusters, {found['singles']} single images: look at {safe(path / SHEET_NAME)}"
+    write_text(f"model     {safe(path)}\nepochs    {epochs}\nimages    {len(result.records)} in {text}")
+    if "purity" in found:
+        write_text(f"labels    not used; by them purity {found['purity']:.1%}, adjusted Rand index {found['ari']:.1%}")
+    note(f"next: sss reindex --model {safe(path)} (your gallery), or sss ingest DIR --model {safe(path)} (a new one)")
+
+
+_QUANTISE_EPILOG = """\b
+Examples:
+  sss quantise photos/ --out runs/small                     of the bundled model
+  sss quantise photos/ --model runs/first --out runs/small  of another one
+  sss evaluate photos/ --compare runs/first runs/small      what it costs
+
+Measure before you use it: without instructions for 8-bit arithmetic (VNNI, Arm dot product) it is no faster.
+"""
+
+
+@click.command("quantise", epilog=_QUANTISE_EPILOG)
+@click.argument("images", type=click.Path(), metavar="IMAGES")
+@click.option(
+    "--out", required=True, type=OutPath(directory=True), metavar="DIR", help="New directory for the int8 bundle."
+)
+@click.option("--model", metavar="BUNDLE", help="Model to copy.  [default: the bundled one; SSS_MODEL]")
+@click.option("--count", type=click.IntRange(min=1), default=128, metavar="N", help="Images to calibrate with.")
+@click_option(Place, "threads")
+@json_option
+def quantise_command(images: str, out: Path, model: str | None, count: int, threads: int | None, json: bool) -> int:
+    """Write a copy of a model that computes in 8-bit integers, calibrated with some of the images in IMAGES.
+
+    Its embeddings are slightly different ones, so it is a model of its own: a gallery takes either, never both.
+    """
+    from siamese_search.api.model import quantise_model
+
+    made = quantise_model(images, out, model=model, count=count, threads=threads)
+    if json:
+        write_json(made.to_json())
+    else:
+        cosine = f"mean {made.mean_cosine:.4f}, least {made.least_cosine:.4f}, to the original ({made.measured} images)"
+        write_pairs(
+            [
+                ("model", safe(made.bundle.path)),
+                ("cosine", cosine),
+                ("speed", f"{made.speed:.2f} times that of the original, here"),
+            ]
+        )
+        note(f"next: sss evaluate {safe(images)} --compare {safe(model or 'bundled')} {safe(out)}")
+    return EXIT_DONE

@@ -25,7 +25,7 @@ from siamese_search.evaluation.verification import FALSE_ACCEPT_RATES
 from siamese_search.io.files import atomic_path
 from siamese_search.io.signatures import OWN_TEXT
 from siamese_search.render.canvas import writing
-from siamese_search.render.html import rate, small_rate
+from siamese_search.render.marks import decimal, rate, small_rate
 
 #: Every colour of these curves. A page puts its own in their place (:func:`chart`).
 INK, PAPER, GRID, AXIS, FAINT = "#1f2933", "#ffffff", "#e4e7eb", "#9aa5b1", "#66727f"
@@ -76,10 +76,7 @@ def picture(out: Path, size: tuple[float, float]) -> Iterator[Figure]:
 
 
 def draw_curves(report: EvaluationReport, out: Path) -> None:
-    """Write the three curves of ``report`` to ``out``, as :func:`picture` does.
-
-    A curve without data (no impostor pairs, say) says so instead.
-    """
+    """Write the three curves of ``report`` to ``out``, as :func:`picture` does; one without data says so instead."""
     with picture(out, SIZE) as figure:
         draw_all(figure, report)
 
@@ -158,8 +155,7 @@ def draw_roc(axes: Any, report: EvaluationReport) -> None:
     shares = curve.false_accept_rate[seen], 100 * curve.true_accept_rate[seen]
     axes.step(*shares, where="post", color=SAME, linewidth=2)
     roc_axes(axes, left)
-    auc = "n/a" if verification.auc is None else f"{verification.auc:.4f}"
-    lines = [f"{'AUC':<10}{auc:>8}", _line("EER", verification.eer)]
+    lines = [f"{'AUC':<10}{decimal(verification.auc):>8}", _line("EER", verification.eer)]
     lines += [
         _line(f"TAR@{100 * FALSE_ACCEPT_RATES[name]:g}%", value) for name, value in verification.tar_at_far.items()
     ]
@@ -255,17 +251,9 @@ def _line(name: str, share: float | None) -> str:
 
 #: The page's variables, light and dark, by the colours that are drawn with.
 _VARIABLES = {
-    INK: "ink",
-    PAPER: "card",
-    GRID: "line",
-    AXIS: "soft",
-    FAINT: "soft",
-    SAME: "c0",
-    DIFFERENT: "c1",
-    MARK: "mark",
-    GOOD: "good",
-    BAD: "bad",
-}
+    INK: "ink", PAPER: "card", GRID: "line", AXIS: "soft", FAINT: "soft", SAME: "c0", DIFFERENT: "c1", MARK: "mark",
+    GOOD: "good", BAD: "bad",
+}  # fmt: skip
 _STYLE = STYLE | {
     "figure.facecolor": "none",
     "axes.facecolor": "none",

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from siamese_search._version import __version__
 from siamese_search.render.canvas import CARD, GREY, INK, LINE, PAPER, Canvas, save_png
-from siamese_search.render.html import picture, render, scattered, write_page
+from siamese_search.render.pages import picture, render, scattered, write_page
 from siamese_search.retrieval.map import GREY as NOBODY
 from siamese_search.retrieval.map import STOPS, Colouring, GalleryMap, MapPoint, colouring, placed, scale_colour
 
@@ -102,15 +101,9 @@ def map_page(found: GalleryMap) -> str:
     captions = [_caption(found, point) for point in found.points]
     names = [point.identity for point in found.points]
     return render(
-        "map.html.j2",
-        title=found.title,
-        found=found,
-        colours=colours,
-        stops=STOPS,
-        dots=scattered(found.places, colours.colours, captions, urls, names, colours.codes),
-        most_pictures=MAX_PICTURES,
-        version=__version__,
-    )
+        "map.html.j2", title=found.title, found=found, colours=colours, stops=STOPS,
+        dots=scattered(found.places, colours.colours, captions, urls, names, colours.codes), most_pictures=MAX_PICTURES,
+    )  # fmt: skip
 
 
 def _caption(found: GalleryMap, point: MapPoint) -> str:

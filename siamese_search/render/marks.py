@@ -84,10 +84,7 @@ def paths_of(answers: Sequence[QueryResult]) -> list[Path]:
 
 
 def verdict_sentence(answer: QueryResult, found: str | None = None) -> str:
-    """What "match" means in this answer, and whether there is one, or why nobody says; empty without calibration.
-
-    found: what to say of whether there is one, in place of that.
-    """
+    """What "match" means here, and whether there is one (or ``found`` of that), or why nobody says; else empty."""
     verdict = answer.verdict
     if verdict is None:
         return answer.no_verdict
@@ -134,6 +131,21 @@ def percent(value: float | None) -> str:
     if 0 < value < 0.001:
         return "< 0.1%"
     return "> 99.9%" if 0.999 < value < 1 else f"{value:.1%}"
+
+
+def rate(value: float | None) -> str:
+    """A share in percent; ``n/a`` for NaN and None."""
+    return "n/a" if value is None or value != value else f"{value:.1%}"
+
+
+def small_rate(value: float) -> str:
+    """A rate for people: two digits that count, however small."""
+    return rate(value) if value != value or value >= 0.0095 or value == 0 else f"{100 * value:.2g}%"
+
+
+def decimal(value: float | None) -> str:
+    """A figure that is no share, such as an AUC; ``n/a`` for NaN and None."""
+    return "n/a" if value is None or value != value else f"{value:.4f}"
 
 
 def file_size(count: float | None) -> str:

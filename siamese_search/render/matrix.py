@@ -6,10 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from siamese_search._version import __version__
 from siamese_search.errors import printable
 from siamese_search.render.canvas import BLUE, CARD, GREEN, RED, Colour, readable
-from siamese_search.render.html import picture, render, rgb, write_page
+from siamese_search.render.pages import picture, render, rgb, write_page
 from siamese_search.retrieval.comparison import Comparison
 
 #: Images of each side on the page; it says how many it leaves out.
@@ -56,10 +55,7 @@ def labels(paths: Sequence[Path]) -> list[str]:
 
 
 def write_comparison_page(comparison: Comparison, rule: str, out: Path) -> Path:
-    """Write the table of all pairs as a page, atomically; returns ``out``. rule: what a cell means, in words.
-
-    Raises SiameseSearchError where it cannot be written.
-    """
+    """Write all pairs as a page, atomically; returns ``out``. rule: what a cell means. Raises SiameseSearchError."""
     left, right = comparison.left[:MAX_SIDE], comparison.right[:MAX_SIDE]
     sides = [list(zip(labels(side), side, strict=True)) for side in (left, right)]
     rows = [
@@ -70,14 +66,8 @@ def write_comparison_page(comparison: Comparison, rule: str, out: Path) -> Path:
         for row in range(len(left))
     ]
     page = render(
-        "matrix.html.j2",
-        title="Same or different",
-        counts=(len(comparison.left), len(comparison.right)),
-        shown=(len(left), len(right)),
-        rule=rule,
-        heads=sides[1],
-        rows=list(zip(sides[0], rows, strict=True)),
+        "matrix.html.j2", title="Same or different", counts=(len(comparison.left), len(comparison.right)),
+        shown=(len(left), len(right)), rule=rule, heads=sides[1], rows=list(zip(sides[0], rows, strict=True)),
         pictures={path: picture(path, _PICTURE) for path in {*left, *right}},
-        version=__version__,
-    )
+    )  # fmt: skip
     return write_page(page, out, "comparison")

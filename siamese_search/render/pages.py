@@ -1,17 +1,37 @@
-"""write_html_sheet(): search results as one page that needs nothing else: query left, results ranked beside it.
+"""Pages that need nothing else, from ``templates/``: one file, no request to anybody, light and dark; and one of them,
+search results, a row per query.
 
-As :mod:`siamese_search.render.html` has it: no script, no request, names escaped, images encoded anew.
+No script but that of maps, ``static/plane.js``, whose sum the page's own policy names.
+
+Names come from strangers' directories: the templates escape every value, and spell out control characters. Images are
+encoded anew, small, as data URIs, so that what a stranger hid in a file stays out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from importlib.resources import files
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image
+
 from siamese_search._version import __version__
-from siamese_search.errors import UsageError
-from siamese_search.render.html import Picture, picture, render, write_page
+from siamese_search.errors import ImageError, UsageError, printable
+from siamese_search.io.files import atomic_write_text
+from siamese_search.io.images import read_image
+from siamese_search.render import marks
+from siamese_search.render.canvas import short_reason, writing
 from siamese_search.render.marks import BADGES, FRAMES, known_identities, mark, verdict_sentence
 from siamese_search.retrieval.results import QueryResult
 
@@ -25,6 +45,98 @@ _SHOWN = (10, 20)
 _PICTURE, _THUMB = (200, 132), (128, 78)
 #: Fields of metadata shown of one image.
 _FIELDS = 40
+#: Of JPEGs on a page.
+_QUALITY = 70
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """url: a data URI, or "" and the ``reason`` why there is none."""
+
+    url: str
+    reason: str = ""
+
+
+def render(template: str, **values: object) -> str:
+    """The whole page. Whatever is not ``Markup`` is escaped; a name that the template lacks is an error."""
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Environment:
+    made = environment(PackageLoader(__package__), PackageLoader(__package__, "static"))
+    script = files(__package__).joinpath("static/plane.js").read_text(encoding="utf-8")
+    proof = base64.b64encode(sha256(script.encode()).digest()).decode()
+    made.globals |= {"script": Markup(script), "script_proof": Markup(f"sha256-{proof}"), "version": __version__}
+    made.filters |= {name: getattr(marks, name) for name in ("rate", "sightings", "small_rate")}
+    made.filters["probability"] = marks.percent
+    return made
+
+
+def environment(*loaders: BaseLoader) -> Environment:
+    """Templates that escape every value, and spell out control characters; those of the first loader that has them."""
+    made = Environment(
+        loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, finalize=_spelled_out,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    made.filters["thousands"] = lambda number: f"{number:,}"
+    return made
+
+
+def _spelled_out(value: object) -> object:
+    """Control characters as escapes; what is markup already went through here when it was made."""
+    return value if isinstance(value, Markup) else printable(str(value))
+
+
+def rgb(colour: tuple[int, int, int]) -> str:
+    """A colour of CSS."""
+    return "rgb({} {} {})".format(*colour)
+
+
+def picture(path: Path | None, size: tuple[int, int]) -> Picture:
+    """:func:`encoded`, or why it cannot be."""
+    try:
+        if path is None:
+            raise ImageError("", "no file")
+        return Picture(encoded(path, size))
+    except ImageError as error:
+        return Picture("", short_reason(error))
+
+
+def encoded(path: Path, size: tuple[int, int]) -> str:
+    """A data URI of the image, shape kept, for ``size`` (height, width) in CSS pixels.
+
+    It has twice those pixels, for dense screens, and never more than the file. Raises ImageError.
+    """
+    shown = Image.fromarray(read_image(path, (2 * size[0], 2 * size[1]), fit=True))
+    held = io.BytesIO()
+    shown.save(held, format="JPEG", quality=_QUALITY)
+    return "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode("ascii")
+
+
+def scattered(
+    points: NDArray[np.float64], colours: Sequence[str], captions: Sequence[str], urls: Sequence[str],
+    names: Sequence[str | None], codes: Iterable[int] = repeat(-1),
+) -> list[dict[str, Any]]:  # fmt: skip
+    """The dots of ``scatter()`` in ``parts.html.j2``. points: float64 [n, 2], on one scale, so that distances compare.
+
+    urls: data URIs, or "". names: of identities. codes: lines of the legend, -1 for none.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    placed = ((points - (low + high) / 2) / (float((high - low).max()) or 1.0) + 0.5) * 96 + 2
+    dots = []
+    for (x, y), colour, caption, url, name, code in zip(placed, colours, captions, urls, names, codes):
+        edges = " ".join(name for name, near in (("l", x < 10), ("r", x > 90), ("t", y > 80)) if near)
+        place = {"x": f"{x:.3f}", "y": f"{y:.3f}", "edges": edges}
+        dots.append(place | {"colour": colour, "caption": caption, "url": url, "name": name, "code": code})
+    return dots
+
+
+def write_page(text: str, out: Path, what: str) -> Path:
+    """Write a page, atomically; returns ``out``. Raises SiameseSearchError where that fails. what: for people."""
+    with writing(out, what):
+        atomic_write_text(out, text.encode("utf-8", "backslashreplace").decode())
+    return out
 
 
 def write_html_sheet(answers: Sequence[QueryResult], out: Path, *, title: str = "Search results") -> Path:
@@ -41,32 +153,18 @@ def write_html_sheet(answers: Sequence[QueryResult], out: Path, *, title: str = 
 
 
 def html_sheet(
-    answers: Sequence[QueryResult],
-    *,
-    title: str = "Search results",
-    template: str = "search.html.j2",
-    gaps: Sequence[Sequence[str]] = (),
-    **more: object,
-) -> str:
+    answers: Sequence[QueryResult], *, title: str = "Search results", template: str = "search.html.j2",
+    gaps: Sequence[Sequence[str]] = (), **more: object,
+) -> str:  # fmt: skip
     """The whole page. gaps: what stands beside the time of each result. more: what the ``template`` shows besides."""
     first = answers[:MAX_QUERIES]
     shown, once, pictures = shown_answers(first, known_identities(answers), MAX_RESULTS, _PICTURE)
     return render(
-        template,
-        title=title,
-        total=len(answers),
+        template, title=title, total=len(answers),
         known=any(one.kind != "unknown" for row in shown for _, one in row["results"]),
-        judged=any(answer.verdict is not None for answer in answers),
-        meanings=FRAMES,
-        badges=BADGES,
-        answers=shown,
-        pictures=pictures,
-        once=once,
-        most_fields=_FIELDS,
-        version=__version__,
-        gaps=gaps,
-        **more,
-    )
+        judged=any(answer.verdict is not None for answer in answers), meanings=FRAMES, badges=BADGES, answers=shown,
+        pictures=pictures, once=once, most_fields=_FIELDS, gaps=gaps, **more,
+    )  # fmt: skip
 
 
 def results_html(answers: Sequence[QueryResult]) -> str:

@@ -24,7 +24,8 @@ from siamese_search.evaluation.verification import FALSE_ACCEPT_RATES
 from siamese_search.model.calibration import Calibration
 from siamese_search.render.canvas import writing
 from siamese_search.render.curves import Drawing, chart, draw_cmc, draw_open_set, draw_recall, draw_roc, draw_scores
-from siamese_search.render.html import Picture, picture, rate, render, scattered, write_page
+from siamese_search.render.marks import decimal, rate
+from siamese_search.render.pages import Picture, picture, render, scattered, write_page
 from siamese_search.retrieval.map import hue
 from siamese_search.vectors.projection import pca, tsne
 
@@ -99,12 +100,9 @@ def report_html(report: EvaluationReport) -> str:
     """What a notebook shows: the figures that matter, and three curves."""
     ranking, pairs = report.ranking, report.verification
     figures = [
-        ("rank-1", rate(ranking.rank1)),
-        ("rank-5", rate(ranking.rank5)),
-        ("mAP", rate(ranking.mAP)),
-        ("AUC", "n/a" if pairs.auc is None else f"{pairs.auc:.4f}"),
-        ("equal error rate", rate(pairs.eer)),
-    ]
+        ("rank-1", rate(ranking.rank1)), ("rank-5", rate(ranking.rank5)), ("mAP", rate(ranking.mAP)),
+        ("AUC", decimal(pairs.auc)), ("equal error rate", rate(pairs.eer)),
+    ]  # fmt: skip
     drawn = [draw_cmc] if pairs.auc is None else [draw_cmc, draw_roc, draw_scores]
     charts = [chart(draw, report) for draw in drawn]
     return render("notebook.html.j2", report=report, figures=figures, charts=charts, answers=[], once="", more="")

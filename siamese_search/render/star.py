@@ -96,10 +96,7 @@ def draw_star(answers: Sequence[QueryResult], out: Path) -> Path:
 
 
 def arrange(scores: Sequence[float], size: tuple[int, int], middle: tuple[int, int]) -> Layout:
-    """Places for results of these scores (descending), each a box of ``size``, around a box of ``middle``.
-
-    Once around clockwise; of many, twice or three times where that takes less room.
-    """
+    """Places for results of these scores (descending), boxes of ``size`` around ``middle``: up to three turns."""
     turns = (1,) if len(scores) <= 12 else (1, 2, 3)
     worst = min(scores, default=0.0)
     return min((_spiral(scores, size, middle, turn) for turn in turns), key=lambda layout: layout.radius(worst))

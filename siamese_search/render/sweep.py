@@ -13,6 +13,7 @@ from matplotlib.ticker import NullLocator
 
 from siamese_search.errors import printable
 from siamese_search.render.curves import BAD, DIFFERENT, FAINT, GRID, SAME, picture, roc_axes, say
+from siamese_search.render.marks import decimal
 from siamese_search.training.config import flag
 from siamese_search.training.data import as_paths
 from siamese_search.training.sweep.grid import Value, label, text
@@ -77,14 +78,13 @@ def _draw_roc(axes: Any, sweep: Sweep) -> None:
         left = min(left, float(rates[seen].min(initial=1.0)))
         lowest = min(lowest, 100 * float(accepted[seen].min(initial=1.0)))
         named = run.name in colours
-        auc = "n/a" if run.figures.auc is None else f"{run.figures.auc:.4f}"
         axes.step(
             rates[seen],
             100 * accepted[seen],
             where="post",
             color=colours.get(run.name, "#cbd2d9"),
             linewidth=1.8 if named else 1.0,
-            label=f"{_short(sweep, run)}   AUC {auc}" if named else None,
+            label=f"{_short(sweep, run)}   AUC {decimal(run.figures.auc)}" if named else None,
         )
     left = 10.0 ** np.floor(np.log10(max(left, 1e-6)) + 1e-9) if left < 1 else 0.1
     roc_axes(axes, left)

@@ -17,9 +17,8 @@ from siamese_search.errors import ImageError, UsageError, printable
 from siamese_search.io.images import read_image
 from siamese_search.render.canvas import short_reason, usual_aspect
 from siamese_search.render.curves import AXIS, BAD, FAINT, GOOD, GRID, PAPER, SAME, picture, svg
-from siamese_search.render.html import write_page
 from siamese_search.render.marks import FRAMES, known_identities, mark
-from siamese_search.render.pages import MAX_QUERIES, html_sheet
+from siamese_search.render.pages import MAX_QUERIES, html_sheet, write_page
 from siamese_search.retrieval.ranking import natural
 from siamese_search.retrieval.timeline import Sighting, Timeline, spoken, who
 
@@ -72,14 +71,10 @@ def timeline_page(timelines: Sequence[Timeline]) -> str:
 
         lanes.append(svg(draw, (_WIDTH, _height(one)), f"lanes{place}") if _lanes(one) else "")
     return html_sheet(
-        answers,
-        title="Timeline" if len(timelines) == 1 else "Timelines",
-        template="timeline.html.j2",
-        gaps=[[spoken(seen.gap, one.unit) for seen in one.sightings] for one in timelines],
-        lanes=lanes,
-        heads=[who(one) for one in timelines],
-        remarks=[_remarks(one) for one in timelines],
-    )
+        answers, title="Timeline" if len(timelines) == 1 else "Timelines", template="timeline.html.j2",
+        gaps=[[spoken(seen.gap, one.unit) for seen in one.sightings] for one in timelines], lanes=lanes,
+        heads=[who(one) for one in timelines], remarks=[_remarks(one) for one in timelines],
+    )  # fmt: skip
 
 
 def _lanes(timeline: Timeline) -> list[tuple[str, list[Place]]]:
@@ -185,10 +180,7 @@ def _draw_sightings(axes: Any, places: Sequence[Place], identity: str | None, in
 def _image(
     axes: Any, path: Path | None, centre: tuple[float, float], inch: tuple[float, float], colour: str
 ) -> tuple[float, float]:
-    """An image in a frame, at most ``_IMAGE`` inches either way; returns the frame's lower right corner.
-
-    inch: one, in units of each axis.
-    """
+    """An image in a frame, at most ``_IMAGE`` inches; returns its lower right corner. inch: one, in axis units."""
     pixels, shape, side = None, (2, 1), round(_IMAGE * _DOTS_PER_INCH)
     try:
         if path is None:

@@ -161,10 +161,9 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image encoded anew, without what else was in its file."""
+    """An image encoded anew, as a JPEG, without what else was in its file."""
 
     data: bytes
-    media_type: str
     tag: str  # changes with the content
 
 

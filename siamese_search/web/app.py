@@ -13,41 +13,30 @@ from fastapi.responses import PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
+from siamese_search import errors
 from siamese_search._version import __version__
-from siamese_search.errors import (
-    ImageError,
-    MissingExtraError,
-    NotThereError,
-    RefusedError,
-    SiameseSearchError,
-    StoreError,
-    UsageError,
-)
+from siamese_search.errors import SiameseSearchError
 from siamese_search.web import pages, rest
 from siamese_search.web.guard import Guard, Metrics
+from siamese_search.web.rest import AsciiJSON
 from siamese_search.web.security import Security, allowed_hosts
 from siamese_search.web.service import GalleryService
-from siamese_search.web.shapes import AsciiJSON
 from siamese_search.web.views import error_page
 
 _log = logging.getLogger(__name__)
 #: Error → status; the first that fits.
 _STATUS: tuple[tuple[type[SiameseSearchError], int], ...] = (
-    (NotThereError, 404),
-    (RefusedError, 409),
-    (ImageError, 422),
-    (UsageError, 400),
-    (MissingExtraError, 400),  # what was asked for is not installed here
-    (StoreError, 503),
+    (errors.NotThereError, 404),
+    (errors.RefusedError, 409),
+    (errors.ImageError, 422),
+    (errors.UsageError, 400),
+    (errors.MissingExtraError, 400),  # what was asked for is not installed here
+    (errors.StoreError, 503),
 )
 _TITLES = {
-    400: "That cannot be asked",
-    403: "Refused",
-    404: "Not here",
-    409: "Not changed",
-    422: "That cannot be read",
+    400: "That cannot be asked", 403: "Refused", 404: "Not here", 409: "Not changed", 422: "That cannot be read",
     503: "Not ready",
-}
+}  # fmt: skip
 
 
 def create_app(service: GalleryService, security: Security | None = None) -> FastAPI:

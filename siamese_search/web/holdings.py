@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -190,8 +189,7 @@ class Holdings:
             return found
 
         found = self._handle.reading(answer)
-        shown = encoded(read_image(found.path, (size, size), fit=True))
-        return Picture(shown.data, shown.media_type, hashlib.blake2b(shown.data, digest_size=8).hexdigest())
+        return encoded(read_image(found.path, (size, size), fit=True))
 
 
 def _facet(gallery: Gallery, name: str, kind: str, where: Sequence[Condition], values: int, total: int) -> Facet:

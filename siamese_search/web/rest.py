@@ -1,45 +1,151 @@
-"""The API under ``/api/v1``. JSON as in docs/cli-json.md; each route calls the service and nothing below it."""
+"""The API under ``/api/v1``: what it takes and gives, for its OpenAPI, and its routes.
+
+JSON as in docs/cli-json.md; each route calls the service and nothing below it.
+"""
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
-from fastapi import File, Query, Request, UploadFile
-from fastapi.responses import Response
-from pydantic import Field
+from fastapi import APIRouter, File, Query, Request, UploadFile
+from fastapi.responses import JSONResponse, Response
+from pydantic import BaseModel, ConfigDict, Field
 
 from siamese_search.errors import UsageError
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.results import QueryResult
-from siamese_search.web.answers import (
-    Cluster,
-    Crop,
-    Edit,
-    Facet,
-    GalleryFacts,
-    IdentityView,
-    Question,
-    ReviewQueue,
-    Sighting,
-    Upload,
-)  # fmt: skip
-from siamese_search.web.shapes import (
-    Answer,
-    AsciiJSON,
-    LabelBody,
-    MergeBody,
-    PointId,
-    RenameBody,
-    ReviewBody,
-    SearchBody,
-    SearchSettings,
-    SplitBody,
-    Text,
-    UndoBody,
-    area,
-)  # fmt: skip
+from siamese_search.web import answers
+from siamese_search.web.answers import Crop, Edit, Question, Upload
 from siamese_search.web.views import WRITE, Service, picture_of
+
+Text = Annotated[str, Field(max_length=1000)]
+PointId = Annotated[str, Field(max_length=64, description="Point id, a UUID.")]
+
+
+class AsciiJSON(JSONResponse):
+    """JSON in ASCII: names of files may hold bytes that are no UTF-8, ``\\udcXX``."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
+class Failure(BaseModel):
+    """Why it was not done, in one line."""
+
+    error: str
+
+
+_REASONS = {
+    400: "It cannot be asked like that.",
+    401: "It needs the key.",
+    403: "It is refused to pages of others.",
+    404: "It is not there.",
+    409: "It is not changed: read-only, or changed by others since.",
+    413: "It is too large.",
+    422: "It is not what the schema says, or no image.",
+    429: "Too many requests.",
+    503: "The gallery cannot be reached, or is busy.",
+}
+
+
+def area(name: str) -> APIRouter:
+    """A router of the API, for its modules: no router includes another, for each level makes all routes anew.
+
+    Of the reasons the first has the model and the others lead to it: FastAPI makes a validator of each model.
+    """
+    shown = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}}
+    responses: dict[int | str, dict[str, Any]] = {}
+    for status, text in _REASONS.items():
+        responses[status] = {"description": text, **(shown if responses else {"model": Failure})}
+    return APIRouter(prefix="/api/v1", tags=[name], default_response_class=AsciiJSON, responses=responses)
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class SearchSettings(_Body):
+    """As the options of ``sss search``."""
+
+    k: int = Field(10, ge=1, le=200)
+    where: list[Text] = Field([], max_length=50)
+    group_by: Literal["identity"] | None = None
+    together: bool = False
+    exclude_self: bool = False
+    flip: bool = False
+    rerank: bool = False
+    candidates: int = Field(200, ge=1, le=1000)
+    min_score: float | None = Field(None, ge=-1, le=1)
+    fmr: float | None = Field(None, gt=0, le=1)
+
+
+class SearchBody(SearchSettings):
+    """Images of the gallery, by point id or by key, and vectors of its model, as queries."""
+
+    points: list[PointId] = Field([], max_length=16)
+    keys: list[Text] = Field([], max_length=16)
+    vectors: list[Annotated[list[float], Field(max_length=8192)]] = Field([], max_length=16)
+    unlike: list[PointId] = Field([], max_length=16)
+
+
+class LabelBody(_Body):
+    """Labels to set: a value of ``null`` takes one away."""
+
+    points: list[PointId] = Field(min_length=1, max_length=10_000)
+    values: dict[Text, str | bool | int | float | None] = Field(min_length=1, max_length=50)
+
+
+class RenameBody(_Body):
+    name: Text
+    new: Text
+
+
+class MergeBody(_Body):
+    names: list[Text] = Field(min_length=1, max_length=100)
+    into: Text
+
+
+class SplitBody(_Body):
+    points: list[PointId] = Field(min_length=1, max_length=10_000)
+    new: Text = ""
+
+
+class UndoBody(_Body):
+    undo: Text
+
+
+class ReviewBody(_Body):
+    """candidate: for yes and no."""
+
+    point: PointId
+    answer: Literal["yes", "no", "new", "skip"]
+    candidate: PointId = ""
+
+
+class Result(BaseModel):
+    """One result, as of ``sss search --format json``, and its point id."""
+
+    model_config = ConfigDict(extra="allow")
+    rank: int
+    score: float
+    identity: str | None
+    camera: str | None
+    path: str
+    key: str
+    metadata: dict[str, Any]
+    match: bool | None
+    id: str
+
+
+class Answer(BaseModel):
+    """As of ``sss search --format json``."""
+
+    model_config = ConfigDict(extra="allow")
+    query: str
+    results: list[Result]
+
 
 router = area("search")
 gallery_router, labels_router = area("gallery"), area("labels")
@@ -97,13 +203,11 @@ def _options(asked: SearchSettings) -> SearchOptions:
 
 
 def _answered(found: list[QueryResult]) -> Response:
-    answers = []
-    for one in found:
-        answer = one.to_json()
+    told = [one.to_json() for one in found]
+    for answer, one in zip(told, found, strict=True):
         for shown, result in zip(answer["results"], one.results, strict=True):
             shown["id"] = result.id
-        answers.append(answer)
-    return AsciiJSON(answers)
+    return AsciiJSON(told)
 
 
 @gallery_router.get("/galleries", responses={200: {"model": dict[str, Any]}})
@@ -112,13 +216,13 @@ def galleries(service: Service) -> Response:
     return AsciiJSON(service.overview.galleries())
 
 
-@gallery_router.get("/gallery", responses={200: {"model": GalleryFacts}})
+@gallery_router.get("/gallery", responses={200: {"model": answers.GalleryFacts}})
 def gallery(service: Service) -> Response:
     """All about the gallery that is served."""
     return AsciiJSON(asdict(service.overview.info()))
 
 
-@gallery_router.get("/facets", responses={200: {"model": list[Facet]}})
+@gallery_router.get("/facets", responses={200: {"model": list[answers.Facet]}})
 def facets(service: Service, where: Where = _NONE, values: Annotated[int, Query(ge=1, le=1000)] = 20) -> Response:
     """Fields to narrow a search by, with the counts of their most frequent values."""
     return AsciiJSON([asdict(one) for one in service.holdings.facets(where, values=values)])
@@ -137,7 +241,7 @@ def identities(
     return AsciiJSON({"total": total, "identities": [asdict(one) for one in found]})
 
 
-@gallery_router.get("/identity", responses={200: {"model": IdentityView}})
+@gallery_router.get("/identity", responses={200: {"model": answers.IdentityView}})
 def identity(
     service: Service,
     name: Annotated[Text, Query()],
@@ -148,7 +252,7 @@ def identity(
     return AsciiJSON(asdict(service.holdings.identity(name, limit=limit, suggestions=suggestions)))
 
 
-@gallery_router.get("/points/{point}", responses={200: {"model": Sighting}})
+@gallery_router.get("/points/{point}", responses={200: {"model": answers.Sighting}})
 def point(service: Service, point: PointId) -> Response:
     """What the gallery says of one image."""
     return AsciiJSON(asdict(service.holdings.sighting(point)))
@@ -166,13 +270,13 @@ def image(
     return picture_of(request, service.holdings.picture(point, size=size), 60)
 
 
-@gallery_router.get("/review", responses={200: {"model": ReviewQueue}})
+@gallery_router.get("/review", responses={200: {"model": answers.ReviewQueue}})
 def review(service: Service, where: Where = _NONE, limit: Annotated[int, Query(ge=1, le=200)] = 20) -> Response:
     """Images without identity, the least certain first."""
     return AsciiJSON(asdict(service.review.queue(where=where, limit=limit)))
 
 
-@gallery_router.get("/clusters", responses={200: {"model": list[Cluster]}})
+@gallery_router.get("/clusters", responses={200: {"model": list[answers.Cluster]}})
 def clusters(
     service: Service,
     where: Where = _NONE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import secrets
 import threading
@@ -52,7 +53,7 @@ def encoded(pixels: Pixels, quality: int = 85) -> Picture:
     """An image as a JPEG that holds nothing but its pixels."""
     held = io.BytesIO()
     Image.fromarray(pixels).save(held, format="JPEG", quality=quality)
-    return Picture(held.getvalue(), "image/jpeg", secrets.token_hex(8))
+    return Picture(held.getvalue(), hashlib.blake2b(held.getvalue(), digest_size=8).hexdigest())
 
 
 def cropped(pixels: Pixels, crop: Crop | None) -> Pixels:

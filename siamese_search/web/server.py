@@ -29,10 +29,7 @@ _GRACE = 5
 
 
 def serve(options: ServeOptions, *, started: Callable[[str], None] = lambda _url: None) -> None:
-    """Serve until SIGINT or SIGTERM. started: told the URL once the port is open.
-
-    Raises UsageError (a port that is taken, an address that needs a key), MissingExtraError.
-    """
+    """Serve until SIGINT or SIGTERM; ``started`` is told the URL. Raises UsageError (port, key), MissingExtraError."""
     if not all(map(find_spec, ("fastapi", "multipart", "prometheus_client", "uvicorn"))):
         raise MissingExtraError("sss serve", "web")
 
@@ -66,9 +63,7 @@ def serve(options: ServeOptions, *, started: Callable[[str], None] = lambda _url
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """What is made meanwhile stays as long as the process: a start is shorter that does not look for garbage in it
-    again and again, and so is each later collection.
-    """
+    """What is made meanwhile stays as long as the process: no collection looks for garbage in it, now or later."""
     gc.disable()
     try:
         yield
@@ -94,15 +89,9 @@ def _server(service: GalleryService, security: Security) -> uvicorn.Server:
                     signal.signal(one, handler)
 
     config = uvicorn.Config(
-        create_app(service, security),
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        ws="none",
-        limit_concurrency=_MOST_CONNECTIONS,
-        timeout_graceful_shutdown=_GRACE,
-    )
+        create_app(service, security), log_level="warning", access_log=False, proxy_headers=False, server_header=False,
+        ws="none", limit_concurrency=_MOST_CONNECTIONS, timeout_graceful_shutdown=_GRACE,
+    )  # fmt: skip
     return Server(config)
 
 

@@ -1,15 +1,36 @@
-"""GalleryService: all that the pages and the API do with a gallery, over one handle that stays open."""
+"""GalleryService: all that the pages and the API do with a gallery, over one handle that stays open.
+
+Of its parts, the overview of a whole gallery is here: what takes seconds is kept until the gallery changes.
+"""
 
 from __future__ import annotations
 
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from siamese_search.api import curation, maintenance, retrieval
 from siamese_search.api.handle import GalleryHandle
-from siamese_search.errors import SiameseSearchError
+from siamese_search.errors import DataError, SiameseSearchError, StoreBusyError, printable
+from siamese_search.gallery import open_store
+from siamese_search.io.files import read_regular
+from siamese_search.model.calibration import Calibration
+from siamese_search.retrieval.judging import gallery_calibration
+from siamese_search.web.answers import Cluster, GalleryFacts
 from siamese_search.web.holdings import Holdings
 from siamese_search.web.labelling import Labels
 from siamese_search.web.options import Limits, ServeOptions
-from siamese_search.web.overview import Overview
 from siamese_search.web.reviewing import Review
-from siamese_search.web.searching import Searching
+from siamese_search.web.searching import Searching, mark_of
+
+if TYPE_CHECKING:
+    from siamese_search.gallery.contract import Gallery
+    from siamese_search.model.bundle import Bundle
+    from siamese_search.model.embedder import Embedder
 
 
 class GalleryService:
@@ -48,3 +69,139 @@ class GalleryService:
     def close(self) -> None:
         """Release gallery and network."""
         self._handle.close()
+
+
+_KEPT = 8
+_MOST_FAILURES = 1000
+_MOST_BYTES = 64 << 20
+#: Seconds to wait for another visitor's map or clusters.
+_PATIENCE = 60.0
+
+Made = TypeVar("Made")
+
+
+class Overview:
+    """What is asked of a gallery as a whole."""
+
+    def __init__(self, handle: GalleryHandle, options: ServeOptions) -> None:
+        self._handle, self._options = handle, options
+        self._place: dict[str, Any] = {"store": handle.store, "gallery": handle.gallery}
+        self._made: OrderedDict[Hashable, tuple[object, Any]] = OrderedDict()
+        self._one = threading.Lock()
+
+    def clusters(
+        self, *, where: Sequence[str] = (), labelled: bool = False, least: float | None = None
+    ) -> list[Cluster]:
+        """Proposed identities, as of ``sss cluster`` (kept until the gallery changes)."""
+
+        def make() -> list[Cluster]:
+            how = {} if least is None else {"least": least}
+            model = self._options.model
+            found = curation.propose_identities(**self._place, model=model, where=list(where), labelled=labelled, **how)
+            rows: dict[int, list[Any]] = {}
+            for one in found.images:
+                rows.setdefault(one.cluster, []).append(one)
+            return [
+                Cluster(
+                    number, images[0].status, images[0].proposed,
+                    tuple((one.id, one.existing, one.confidence) for one in images),
+                )
+                for number, images in rows.items()
+            ]  # fmt: skip
+
+        return self._once(("clusters", tuple(where), labelled, least), make)
+
+    def gallery_map(
+        self, *, color: str = "identity", method: str = "pca", where: Sequence[str] = (), limit: int = 2000
+    ) -> dict[str, Any]:
+        """The JSON of ``sss plot``; each point also has ``id``, ``color`` (``#rrggbb``) and ``entry``, its place in
+        ``legend``: ``[{"label", "color", "count"}]``, the most frequent ``first``, or -1. Where colours stand for
+        numbers there are ``scale`` (low, high) and ``stops``. x, y: 0 to 1.
+        """
+        from siamese_search.retrieval.map import STOPS, colouring, placed
+
+        def make() -> dict[str, Any]:
+            found = retrieval.map_gallery(**self._place, color=color, method=method, where=list(where), limit=limit)
+            colours = colouring(found)
+            answer = found.to_json()
+            of_points = zip(found.points, colours.colours, colours.codes, placed(found.places), strict=True)
+            for point, (at, colour, code, (x, y)) in zip(answer["points"], of_points, strict=True):
+                point |= {"id": at.id, "color": colour, "entry": code}
+                point |= {"x": round(float(x), 6), "y": round(float(y), 6)}
+            answer |= {"legend": list(map(asdict, colours.entries)), "first": colours.first}
+            answer |= {"scale": colours.scale, "stops": STOPS}
+            return answer
+
+        return self._once(("map", color, method, tuple(where), limit), make)
+
+    def galleries(self) -> dict[str, Any]:
+        """What the store holds: ``galleries`` of ``sss info --json``."""
+        return maintenance.galleries(store=self._handle.store)
+
+    def info(self) -> GalleryFacts:
+        """Counts, model, calibration, storage, failures, evaluation."""
+
+        def ask(
+            gallery: Gallery, _embedder: Embedder, bundle: Bundle
+        ) -> tuple[dict[str, Any], Bundle, Calibration | None]:
+            with open_store(self._handle.store) as store:
+                own = gallery_calibration(gallery)
+                return maintenance.facts_of(store, gallery), bundle, own or bundle.calibration
+
+        facts, bundle, known = self._handle.reading(ask)
+        notes = [facts["no_verdict"]] if facts["no_verdict"] else []
+        failures, total = self._failures(notes)
+        return GalleryFacts(
+            facts, maintenance.model_facts(bundle), None if known is None else known.to_json(), failures, total,
+            self._evaluation(notes), tuple(notes),
+        )  # fmt: skip
+
+    def _failures(self, notes: list[str]) -> tuple[tuple[dict[str, str], ...] | None, int | None]:
+        """Of the file that ``sss ingest --failures`` wrote; read anew each time."""
+        named = self._options.ingest_failures
+        if named is None:
+            return None, None
+        try:
+            lines = read_regular(Path(named), _MOST_BYTES).decode("ascii").splitlines()
+            rows = [json.loads(line) for line in lines[:_MOST_FAILURES]]
+            shown = tuple({"path": str(one["path"]), "reason": str(one["reason"])} for one in rows)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            notes.append(f"{printable(named)}: not the failures of an ingest: {_why(error)}")
+            return None, None
+        return shown, len(lines)
+
+    def _evaluation(self, notes: list[str]) -> dict[str, Any] | None:
+        named = self._options.evaluation
+        if named is None:
+            return None
+        try:
+            found = json.loads(read_regular(Path(named), _MOST_BYTES))
+            if not isinstance(found, dict) or "rank1" not in found:
+                raise DataError("it has no rank1")
+        except (OSError, ValueError, DataError) as error:
+            notes.append(f"{printable(named)}: not the report of an evaluation: {_why(error)}")
+            return None
+        return found
+
+    def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """What was made for this key before, unless the gallery has changed; one at a time is made."""
+        mark = self._handle.reading(lambda gallery, _embedder, _bundle: mark_of(gallery))
+        if not self._one.acquire(timeout=_PATIENCE):
+            raise StoreBusyError("others are drawing a map or clusters just now; ask again in a minute")
+        try:
+            held = self._made.get(key)
+            if held is not None and held[0] == mark and mark[-1] is not None:
+                self._made.move_to_end(key)
+                return cast(Made, held[1])
+            made = make()
+            self._made[key] = (mark, made)
+            self._made.move_to_end(key)
+            while len(self._made) > _KEPT:
+                self._made.popitem(last=False)
+            return made
+        finally:
+            self._one.release()
+
+
+def _why(error: Exception) -> str:
+    return printable(" ".join((getattr(error, "strerror", None) or str(error)).split()))[:160]

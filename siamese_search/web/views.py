@@ -54,23 +54,15 @@ def show(request: Request, template: str, *, status: int = 200, **values: object
     state = request.app.state
     edit = request.query_params.get("edit")  # the change that led here, to be taken back
     known = {
-        "here": "",
-        "title": values.get("here"),
-        "bare": template.startswith("login"),
-        "version": __version__,
-        "gallery_name": state.service.name,
-        "read_only": state.service.options.read_only,
+        "here": "", "title": values.get("here"), "bare": template.startswith("login"), "version": __version__,
+        "gallery_name": state.service.name, "read_only": state.service.options.read_only,
         "signed_in": state.security.key is not None,
         "notice": next((one for one in state.service.labels.edits() if edit and one.undo == edit), None),
-        "here_url": address_of(request),
-        "identity_url": identity_url,
-        "search_url": lambda *points: "/?" + urlencode([("like", point) for point in points]),
-        "named": named,
-        "called": called,
-        "percent": percent,
-        "seen": sightings,
+        "here_url": address_of(request), "identity_url": identity_url,
+        "search_url": lambda *points: "/?" + urlencode([("like", point) for point in points]), "named": named,
+        "called": called, "percent": percent, "seen": sightings,
         "token": Markup('<input type="hidden" name="csrf_token" value="{}">').format(csrf_token(request)),
-    }
+    }  # fmt: skip
     return HTMLResponse(_environment().get_template(template).render(known | values), status)
 
 
@@ -78,7 +70,7 @@ def show(request: Request, template: str, *, status: int = 200, **values: object
 def _environment() -> Environment:
     from jinja2 import PackageLoader  # by the first page: a server starts without
 
-    from siamese_search.render.html import environment
+    from siamese_search.render.pages import environment
 
     return environment(PackageLoader("siamese_search.web"), PackageLoader("siamese_search.render"))
 
@@ -88,7 +80,7 @@ def picture_of(request: Request, picture: Picture, seconds: int) -> Response:
     headers = {"etag": f'"{picture.tag}"', "cache-control": f"private, max-age={seconds}"}
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(None, 304, headers)
-    return Response(picture.data, 200, headers, picture.media_type)
+    return Response(picture.data, 200, headers, "image/jpeg")
 
 
 def error_page(request: Request, status: int, title: str, text: str) -> HTMLResponse:

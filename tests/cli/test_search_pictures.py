@@ -21,8 +21,7 @@ import pytest
 from PIL import Image
 from rich.text import Text
 
-from siamese_search.cli.search_screen import picture_room, show_pictures
-from siamese_search.render.terminal import Terminal, fitted
+from siamese_search.cli.search_screen import Terminal, fitted, picture_room, show_pictures
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
 Run = Callable[..., CompletedProcess[str]]

@@ -7,17 +7,16 @@ import numpy as np
 import pytest
 from fakes import ColourEmbedder, MemoryGallery, write_image, write_market
 
-from ingest import embed
-from ingest.embed import Committer
+from ingest import stages
 from ingest.pipeline import run_ingest
-from ingest.stages import Tally
+from ingest.stages import Committer, Tally
 from ingest.summary import IngestSummary
 from siamese_search.gallery.forwarding import Serial
 
 
 def test_the_next_images_are_embedded_while_a_commit_lasts(tmp_path, monkeypatch):
     write_market(tmp_path, identities=6)
-    monkeypatch.setattr(embed, "COMMIT_POINTS", 4)
+    monkeypatch.setattr(stages, "COMMIT_POINTS", 4)
     went_on = threading.Event()
 
     class Slow(MemoryGallery):
@@ -36,7 +35,7 @@ def test_the_next_images_are_embedded_while_a_commit_lasts(tmp_path, monkeypatch
 
 def test_a_gallery_that_hangs_stops_the_embedder_after_a_few_batches(tmp_path, monkeypatch):
     write_market(tmp_path, identities=20)
-    monkeypatch.setattr(embed, "COMMIT_POINTS", 4)
+    monkeypatch.setattr(stages, "COMMIT_POINTS", 4)
     embedder = ColourEmbedder()
     seen = []
 
@@ -52,12 +51,12 @@ def test_a_gallery_that_hangs_stops_the_embedder_after_a_few_batches(tmp_path, m
 
     assert run_ingest([tmp_path], Hanging(), embedder, batch_size=4).new == 80
     # One in the thread's hands, those that wait for it, and the one that found the queue full.
-    assert seen == [1 + embed._AHEAD + 1]
+    assert seen == [1 + stages._AHEAD + 1]
 
 
 def test_the_gallery_is_asked_one_thing_at_a_time(tmp_path, monkeypatch, embedder):
     monkeypatch.setattr("ingest.scan.CHUNK", 4)
-    monkeypatch.setattr(embed, "COMMIT_POINTS", 4)
+    monkeypatch.setattr(stages, "COMMIT_POINTS", 4)
     write_market(tmp_path, identities=15)
     inside = threading.Lock()
 
@@ -102,7 +101,7 @@ def test_a_row_that_the_gallery_refuses_fails_its_image_only(tmp_path, gallery):
 
 def test_a_small_commit_is_made_when_its_time_has_come(tmp_path, gallery, embedder, monkeypatch):
     """However slow the embedder is: what it has done is in the gallery soon."""
-    monkeypatch.setattr(embed, "COMMIT_SECONDS", 0.05)
+    monkeypatch.setattr(stages, "COMMIT_SECONDS", 0.05)
     for number in range(3):
         write_image(tmp_path / f"{number}.png")
 

@@ -14,11 +14,10 @@ import pytest
 from damaged import DAMAGE, damaged_files, good_images, write_damaged
 from fakes import ColourEmbedder, MemoryGallery, write_image
 
-from ingest.embed import embed_files
 from ingest.pipeline import run_ingest
 from ingest.plan import plan_files
 from ingest.scan import scan_files, survey_roots
-from ingest.stages import Tally
+from ingest.stages import Tally, embed_files
 from ingest.summary import IngestSummary
 from siamese_search.io.images import read_image
 from siamese_search.io.location import CHANGED

@@ -403,7 +403,7 @@ def test_the_failure_list_is_bounded_and_the_count_is_not(tmp_path, gallery, emb
 @pytest.mark.parametrize("stage", ["scan", "plan", "decode", "embed", "commit", "flush"])
 def test_an_error_of_any_stage_is_raised_as_it_is_and_ends_all_threads(tmp_path, gallery, embedder, stage, monkeypatch):
     monkeypatch.setattr("ingest.scan.CHUNK", 8)
-    monkeypatch.setattr("ingest.embed.COMMIT_POINTS", 8)
+    monkeypatch.setattr("ingest.stages.COMMIT_POINTS", 8)
     write_market(tmp_path, identities=50)
     error = StoreError(f"{stage} is broken; mend it")
 

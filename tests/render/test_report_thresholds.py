@@ -7,7 +7,7 @@ import pytest
 
 from siamese_search.evaluation.evaluate import evaluate
 from siamese_search.model.calibration import Calibration
-from siamese_search.render.html import small_rate
+from siamese_search.render.marks import small_rate
 from siamese_search.render.report import html_page
 
 #: As if the model had been calibrated on other images: its thresholds mean something else here.

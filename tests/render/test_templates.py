@@ -13,14 +13,14 @@ from jinja2 import UndefinedError
 from pages import check_page
 
 from siamese_search.evaluation.evaluate import evaluate
-from siamese_search.render import html
+from siamese_search.render import pages
 from siamese_search.render.map import map_page
 from siamese_search.render.pages import html_sheet
 from siamese_search.render.report import html_page
 from siamese_search.retrieval.map import GalleryMap, MapPoint
 from siamese_search.retrieval.results import QueryResult, SearchResult, Verdict
 
-ROOM = Path(html.__file__).parent
+ROOM = Path(pages.__file__).parent
 EVIL = '<script>alert(1)</script>"\' onload=alert(1) x="\x1b[31m\u202e\n'
 
 
@@ -62,18 +62,18 @@ def test_hostile_text_in_every_field_stays_text(page, monkeypatch) -> None:
 
     def hostile(value: object) -> object:
         nonlocal fields
-        if isinstance(value, html.Markup):
+        if isinstance(value, pages.Markup):
             return value
         fields += 1
         return spelled_out(f"{value}{EVIL}")
 
-    spelled_out = html._spelled_out
-    monkeypatch.setattr(html, "_spelled_out", hostile)
-    html._environment.cache_clear()
+    spelled_out = pages._spelled_out
+    monkeypatch.setattr(pages, "_spelled_out", hostile)
+    pages._environment.cache_clear()
     try:
         text = page()
     finally:
-        html._environment.cache_clear()
+        pages._environment.cache_clear()
     judged, expected = check_page(text), check_page(honest)
     assert judged.tags == expected.tags
     assert fields > 20
@@ -101,4 +101,4 @@ def test_no_module_has_tags_in_its_strings(path) -> None:
 
 def test_a_value_that_is_missing_is_an_error() -> None:
     with pytest.raises(UndefinedError, match="found"):
-        html.render("map.html.j2", title="x")
+        pages.render("map.html.j2", title="x")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from fakes import MODEL, ColourEmbedder
 
-from ingest import embed, pipeline
+from ingest import pipeline, stages
 from siamese_search.gallery import open_gallery
 from siamese_search.io.resources import stop_on_signals
 
@@ -31,7 +31,7 @@ class SlowEmbedder(ColourEmbedder):
 
 
 def main() -> int:
-    embed.COMMIT_POINTS = 48  # many commits in a short run, so that kills fall between and into them
+    stages.COMMIT_POINTS = 48  # many commits in a short run, so that kills fall between and into them
     root, store, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
     opened = open_gallery(store, model=MODEL, create=True, mode="w", wait=float(sys.argv[4]))
     with stop_on_signals() as stop, opened as gallery:

@@ -1,14 +1,20 @@
-"""The gallery itself: counts, model and calibration, storage, failures, evaluation, and the changes made here."""
+"""The gallery as a whole: counts, model and calibration, storage, failures, evaluation, and the changes made here; and
+the map, the gallery on a plane. Its canvas draws what ``/map/points.json`` says; without scripts, an SVG does.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Literal
+from urllib.parse import urlencode
 
 from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse
 
 from siamese_search.datasets.records import BOOKKEEPING
-from siamese_search.render.marks import file_size
-from siamese_search.web.views import WRITE, Field, Service, seen_other, show
+from siamese_search.render.marks import file_size, rate, small_rate
+from siamese_search.vectors.projection import METHODS
+from siamese_search.web.views import WRITE, Field, Service, called, identity_url, seen_other, shape_of, show
 
 router = APIRouter(include_in_schema=False)
 
@@ -19,19 +25,11 @@ def gallery(request: Request, service: Service) -> Response:
     found = service.overview.info()
     fields = sorted((name, kind) for name, kind in found.facts["fields"].items() if name not in BOOKKEEPING)
     return show(
-        request,
-        "gallery.html.j2",
-        here="Gallery",
-        title=f"Gallery {service.name}",
-        found=found,
-        figures=_figures(found.facts),
-        model=_model(found.model),
-        calibration=_calibration(found.calibration),
-        storage=_storage(found.facts),
-        fields=fields,
-        evaluation=_evaluation(found.evaluation),
+        request, "gallery.html.j2", here="Gallery", title=f"Gallery {service.name}", found=found,
+        figures=_figures(found.facts), model=_model(found.model), calibration=_calibration(found.calibration),
+        storage=_storage(found.facts), fields=fields, evaluation=_evaluation(found.evaluation),
         history=service.labels.edits(),
-    )
+    )  # fmt: skip
 
 
 @router.post("/undo", dependencies=WRITE)
@@ -69,8 +67,6 @@ def _calibration(known: dict[str, Any] | None) -> dict[str, Any] | None:
     """The thresholds for round false match rates: each the first whose measured rate is no more."""
     if known is None:
         return None
-    from siamese_search.render.html import small_rate
-
     measured = list(zip(known["false_match_rates"], known["thresholds"]))
     rows = []
     for wanted in (0.1, 0.01, 0.001, 0.0001):
@@ -102,8 +98,6 @@ def _evaluation(report: dict[str, Any] | None) -> dict[str, Any] | None:
     """The figures of a report that people compare."""
     if report is None:
         return None
-    from siamese_search.render.html import rate
-
     pairs = report["verification"]
     rows = [
         ("rank-1", rate(report["rank1"])),
@@ -114,3 +108,50 @@ def _evaluation(report: dict[str, Any] | None) -> dict[str, Any] | None:
     ]
     text = f"{report['queries']:,} queries against {report['gallery']:,} images of {report['data']}"
     return {"rows": rows, "text": text, "model": report["model"]}
+
+
+Method = Literal["pca", "tsne", "umap"]
+#: Ways to lay images out, and the library that each needs.
+_NEEDS = {"pca": None, "tsne": "sklearn", "umap": "umap"}
+
+
+@router.get("/map")
+def plane(request: Request, service: Service, color: str = "identity", method: Method = "pca") -> Response:
+    """The page; the places come apart, once there is something to draw them."""
+    facts = service.overview.info().facts
+    fields = ["identity", "camera", *sorted(set(facts["fields"]) - {"identity", "camera"} - BOOKKEEPING)]
+    found = service.overview.gallery_map(color=color, method=method) if facts["points"] > 1 else None
+    dots = [_dot(point, color) for point in found["points"]] if found else []
+    return show(
+        request, "map.html.j2", here="Map", fields=fields, color=color, caption=_caption(found) if found else "",
+        source="/map/points.json?" + urlencode({"color": color, "method": method}), method=method,
+        methods=[(name, METHODS[name]) for name, needs in _NEEDS.items() if needs is None or find_spec(needs)],
+        dots=dots, found=found, shape=shape_of(service, [dot["id"] for dot in dots[:5]]),
+    )  # fmt: skip
+
+
+@router.get("/map/points.json")
+def points(service: Service, color: str = "identity", method: Method = "pca") -> Response:
+    """The places of the map, 0 to 1, y upwards."""
+    found = service.overview.gallery_map(color=color, method=method)
+    return JSONResponse({"points": [_dot(point, color) for point in found["points"]]})
+
+
+def _caption(found: dict[str, Any]) -> str:
+    shown, total = len(found["points"]), found["total"]
+    count = f"{shown:,} images" if shown == total else f"{shown:,} of {total:,} images, drawn at random"
+    return f"{count}, by {METHODS[found['method']]}"
+
+
+def _dot(point: dict[str, Any], color: str) -> dict[str, Any]:
+    parts = [called(point["identity"])]
+    if point["camera"] is not None:
+        parts.append(f"camera {point['camera']}")
+    if color not in ("identity", "camera"):
+        parts.append(f"{color} {'none' if point['value'] is None else point['value']}")
+    known = point["identity"] is not None
+    return {
+        "id": point["id"], "x": point["x"], "y": point["y"], "colour": point["color"], "entry": point["entry"],
+        "name": point["identity"], "key": point["key"], "caption": ", ".join(parts),
+        "link": identity_url(point["identity"]) if known else "/?" + urlencode({"like": point["id"]}),
+    }  # fmt: skip

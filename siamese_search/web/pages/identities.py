@@ -1,16 +1,32 @@
-"""Identities: all of them, and each with its sightings; renamed, merged and split, with undo."""
+"""Identities: all of them, and each with its sightings; renamed, merged and split, with undo.
+
+And the review: one image after another, the least certain first; or whole clusters, as ``sss cluster`` proposes them.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from siamese_search.errors import UsageError
+from siamese_search.errors import NotThereError, UsageError
+from siamese_search.render.marks import percent
 from siamese_search.retrieval.ranking import natural
-from siamese_search.web.answers import IdentityView, Sighting
-from siamese_search.web.views import WRITE, Field, Service, Ticked, identity_url, leaves, seen_other, shape_of, show
+from siamese_search.web.answers import Candidate, Cluster, IdentityView, ReviewItem, Sighting
+from siamese_search.web.service import GalleryService
+from siamese_search.web.views import (
+    WRITE,
+    Field,
+    Service,
+    Ticked,
+    identity_url,
+    leaves,
+    named,
+    seen_other,
+    shape_of,
+    show,
+)
 
 router = APIRouter(include_in_schema=False)
 
@@ -26,14 +42,10 @@ def identities(
     """Who there is, the most seen first."""
     rows, total = service.holdings.identities(text, start=start, limit=_PAGE)
     return show(
-        request,
-        "identities.html.j2",
-        here="Identities",
-        text=text,
-        rows=rows,
+        request, "identities.html.j2", here="Identities", text=text, rows=rows,
         part=leaves("/identities", start, len(rows), total, _PAGE, text=text),
         shape=shape_of(service, [row.shown for row in rows]),
-    )
+    )  # fmt: skip
 
 
 @router.get("/identity")
@@ -42,17 +54,9 @@ def identity(request: Request, service: Service, name: str, order: str = "camera
     found = service.holdings.identity(name, limit=_SIGHTINGS)
     order = "time" if order == "time" and found.time_field else "camera"
     return show(
-        request,
-        "identity.html.j2",
-        here="Identities",
-        title=name,
-        name=name,
-        found=found,
-        order=order,
-        facts=_facts(found),
-        groups=_groups(found, order),
-        shape=shape_of(service, [one.id for one in found.sightings]),
-    )
+        request, "identity.html.j2", here="Identities", title=name, name=name, found=found, order=order,
+        facts=_facts(found), groups=_groups(found, order), shape=shape_of(service, [one.id for one in found.sightings]),
+    )  # fmt: skip
 
 
 @router.post("/identity/rename", dependencies=WRITE)
@@ -95,3 +99,106 @@ def _groups(found: IdentityView, order: str) -> list[tuple[str, list[Sighting]]]
         title = "No camera" if camera is None else f"Camera {camera}"
         apart.append((title, [one for one in found.sightings if one.camera == camera]))
     return apart
+
+
+#: Images of the proposed identity beside the one in question; clusters on a page, and images of each.
+_BESIDE = 8
+_CLUSTERS = 12
+_MEMBERS = 60
+
+
+@router.get("/review")
+def review(request: Request, service: Service) -> Response:
+    """The image to decide about next."""
+    queue = service.review.queue(limit=1)
+    item = queue.items[0] if queue.items else None
+    beside = _beside(service, item)
+    return show(
+        request, "review.html.j2", here="Review", by="image", queue=queue, item=item, question=_question(item),
+        why=_why(item), beside=beside,
+        last=next((edit for edit in service.labels.edits() if not edit.undone and edit.undo), None),
+        shape=shape_of(service, [item.point, *(point for point, _ in beside)] if item else []),
+    )  # fmt: skip
+
+
+@router.post("/review", dependencies=WRITE)
+def answer(service: Service, answer: Field, point: Field = "", candidate: Field = "", change: Field = "") -> Response:
+    """What a person says of it."""
+    if answer == "undo":
+        service.labels.undo(change)
+        return seen_other("/review")
+    return seen_other("/review", service.review.answer(answer, point, candidate))
+
+
+@router.get("/review/clusters")
+def clusters(request: Request, service: Service, start: Annotated[int, Query(ge=0, le=10**6)] = 0) -> Response:
+    """Images without identity that look like one, all at once."""
+    found = [one for one in service.overview.clusters() if one.status != "single"]
+    shown = found[start : start + _CLUSTERS]
+    return show(
+        request, "clusters.html.j2", here="Review", title="Review clusters", by="cluster",
+        clusters=[(one, _heading(one), _members(service, one)) for one in shown],
+        part=leaves("/review/clusters", start, len(shown), len(found), _CLUSTERS),
+        shape=shape_of(service, [one.images[0][0] for one in shown]),
+    )  # fmt: skip
+
+
+@router.post("/review/clusters", dependencies=WRITE)
+def accept(service: Service, name: Field = "", points: Ticked = None) -> Response:
+    """The ticked images of a cluster are this identity."""
+    if not points or not name.strip():
+        raise UsageError("a cluster needs a name and at least one image: tick some, and say who it is")
+    return seen_other("/review/clusters", service.labels.assign(points, {"identity": name.strip()}))
+
+
+def _question(item: ReviewItem | None) -> str:
+    if item is None:
+        return ""
+    if not item.candidates:
+        return "Is this somebody new?"
+    nearest = item.candidates[0]
+    if nearest.identity is None:
+        return "Do these two show the same identity?"
+    return f"Is this {named(nearest.identity)}?"
+
+
+def _why(item: ReviewItem | None) -> str:
+    """How sure the model is."""
+    if item is None or not item.candidates:
+        return "Nothing in the gallery is near."
+    first: Candidate = item.candidates[0]
+    score = f"cosine similarity {first.score:.4f}"
+    if first.probability is None:
+        return f"{score}; the model has no calibration, so nobody knows how probable that makes it"
+    return f"The model says {percent(first.probability)} ({score})."
+
+
+def _beside(service: GalleryService, item: ReviewItem | None) -> list[tuple[str, str | None]]:
+    """Point and camera of the nearest image, and of others of its identity."""
+    if item is None or not item.candidates:
+        return []
+    nearest = item.candidates[0]
+    shown = [(nearest.point, nearest.camera)]
+    if nearest.identity is not None:
+        try:
+            known = service.holdings.identity(nearest.identity, limit=_BESIDE + 1, suggestions=0).sightings
+        except NotThereError:  # renamed meanwhile
+            known = ()
+        shown += [(one.id, one.camera) for one in known if one.id not in (nearest.point, item.point)]
+    return shown[:_BESIDE]
+
+
+def _heading(cluster: Cluster) -> str:
+    if cluster.status == "conflict":
+        names = sorted({name for _, name, _ in cluster.images if name is not None})
+        return f"One of {', '.join(names)}?"
+    return cluster.proposed if cluster.status == "new" else f"More of {named(cluster.proposed)}?"
+
+
+def _members(service: GalleryService, cluster: Cluster) -> list[dict[str, Any]]:
+    known = {one.id: one for one in service.holdings.sightings([point for point, _, _ in cluster.images[:_MEMBERS]])}
+    return [
+        {"id": point, "camera": known[point].camera, "identity": identity, "confidence": percent(confidence)}
+        for point, identity, confidence in cluster.images[:_MEMBERS]
+        if point in known
+    ]
