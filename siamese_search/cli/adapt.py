@@ -19,7 +19,7 @@ from siamese_search.options import click_options
 from siamese_search.training.options import AdaptOptions
 
 if TYPE_CHECKING:
-    from siamese_search.training.adapt.run import AdaptResult
+    from siamese_search.training.adapt import AdaptResult
 
 _EPILOG = """\b
 Examples:
@@ -51,7 +51,7 @@ def adapt_command(data: str | None, options: AdaptOptions, json: bool, **hyperpa
     that DATA has are not used; how well the clusters agree with them is shown. Ctrl-C writes a checkpoint.
     """
     from siamese_search.api.training import adapt, new_run_directory
-    from siamese_search.training.adapt.config import configured
+    from siamese_search.training.config import configured
 
     if options.resume is None:
         if data is None:

@@ -7,8 +7,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
-from siamese_search.training.adapt.config import ADAPT, SPEC, AdaptConfig, option_names
-from siamese_search.training.config import PRESETS, TrainConfig, option_fields
+from siamese_search.training.config import ADAPT, PRESETS, SPEC, AdaptConfig, TrainConfig, option_fields, option_names
 
 
 class HyperparameterOption(click.Option):

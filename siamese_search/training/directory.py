@@ -20,7 +20,7 @@ from siamese_search.errors import TrainingError, printable
 from siamese_search.io.files import atomic_path, atomic_write_text, check_output
 from siamese_search.io.signatures import OWN_TEXT
 from siamese_search.model.bundle import META_NAME
-from siamese_search.training.options import kind_of
+from siamese_search.training.config import kind_of
 from siamese_search.training.trainer import Progress, Trainer
 
 RUN_NAME = "run.json"

@@ -19,7 +19,7 @@ from siamese_search.errors import UsageError, printable
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.weights_file import save_bundle
-from siamese_search.training.config import BACKBONE_DEFAULTS, PRESETS, TrainConfig, stages
+from siamese_search.training.config import BACKBONE_DEFAULTS, PRESETS, TrainConfig, kind_of, network_of, stages
 from siamese_search.training.data import (
     DataPaths,
     HoldOut,
@@ -45,7 +45,6 @@ from siamese_search.training.directory import (
 from siamese_search.training.initial import fit_heads, initial_network
 from siamese_search.training.loop import Loop, Reporter, Silent
 from siamese_search.training.losses import make_metric_losses, make_sampler
-from siamese_search.training.options import kind_of, network_of
 from siamese_search.training.pixels import PixelSource, unreadable
 from siamese_search.training.ranks import Ranks, joined
 from siamese_search.training.teacher import save_vectors, teacher_vectors

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,20 +15,18 @@ import torch
 from numpy.typing import NDArray
 
 from siamese_search._version import __version__
+from siamese_search.curation.label_table import read_label_table
 from siamese_search.datasets.layouts import Dataset, load_dataset
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, Failure, ImageRecord
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, Failure, ImageRecord, decode_key
 from siamese_search.errors import DataError, UsageError, printable
 from siamese_search.evaluation.calibrate import calibrate, telling_pairs
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.calibration import Calibration
-from siamese_search.model.centres import Centres
 from siamese_search.model.network import NetworkSpec
 from siamese_search.model.weights_file import save_bundle
-from siamese_search.training.adapt.clusters import figures
-from siamese_search.training.adapt.config import ADAPT, SPEC, AdaptConfig
-from siamese_search.training.adapt.labels import Confirmed, read_confirmed
-from siamese_search.training.adapt.trainer import ClusterTrainer, renew_statistics
+from siamese_search.training.clusters import ClusterTrainer, figures, renew_statistics
+from siamese_search.training.config import ADAPT, SPEC, AdaptConfig, kind_of
 from siamese_search.training.data import LabelledImages
 from siamese_search.training.directory import (
     asked_before,
@@ -40,7 +38,6 @@ from siamese_search.training.directory import (
 )
 from siamese_search.training.initial import initial_network
 from siamese_search.training.loop import Loop, Reporter, Silent
-from siamese_search.training.options import kind_of
 from siamese_search.training.pixels import PixelSource, unreadable
 from siamese_search.training.trainer import training_device
 
@@ -175,8 +172,7 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
     learned = _learned_from(images.records, confirmed)
     if resumed:
         check_same(out, learned)
-    cameras = _cameras(images.records)
-    count = len(np.unique(cameras[cameras >= 0]))
+    count = len({record.camera for record in images.records} - {None})
     text = f"{len(images.records)} images, {f'{count} cameras' if count else 'cameras unknown'}"
     if request.labels is not None:
         text += f", {int((confirmed.seeds >= 0).sum())} confirmed by a person"
@@ -190,19 +186,15 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
                 progress=lambda done, total: reporter.decoding(done, total, "statistics of these images"),
             )  # fmt: skip
             reporter.message(f"statistics of these images in {count} normalisations")
-    trainer = ClusterTrainer(network, config, images, cameras=cameras, seeds=confirmed.seeds, device=device)
+    trainer = ClusterTrainer(network, config, images, seeds=confirmed.seeds, device=device)
     rows = restore(trainer, out, reporter.message) if resumed else []
     loop = _ClusterLoop(
         out, config, trainer, reporter, stop, rows, [], None, images.pixels, _known(images.records)
     )  # fmt: skip
     loop.epochs()
     embeddings = trainer.embed(lambda done, total: reporter.decoding(done, total, "embedding at the end"))
+    centres, embeddings = trainer.centred(embeddings)
     clusters = trainer.cluster(embeddings)
-    centres = None
-    if config.centre:
-        seen_by = [record.camera for record in images.records]
-        centres = Centres.of(embeddings, seen_by)
-        embeddings = centres.taken_from(embeddings, seen_by)
     calibration = _calibration(embeddings, images.records, confirmed, reporter.message)
     if calibration is None:
         calibration = _handed_on(request) if centres is not None and not rows else None
@@ -238,13 +230,6 @@ def _read(
         raise DataError(f"{printable(dataset.root)}: {len(records)} images are too few to cluster, give more")
     nothing, triplets = np.zeros(len(records), np.int64), np.empty((0, 3), np.int64)
     return LabelledImages(records, nothing, triplets, pixels.usable, pixels), failed
-
-
-def _cameras(records: list[ImageRecord]) -> NDArray[np.int64]:
-    """The camera of each record as a number, int64 [n], -1 where unknown."""
-    names = sorted({record.camera for record in records if record.camera is not None})
-    number: dict[str | None, int] = {name: at for at, name in enumerate(names)}
-    return np.array([number.get(record.camera, -1) for record in records], np.int64)
 
 
 def _known(records: list[ImageRecord]) -> list[str | None]:
@@ -322,3 +307,63 @@ def _summary(
             "seconds": round(sum(row["seconds"] for row in rows), 1),
         },
     }
+
+
+#: Of the confirmed identities, the share that training does not see: the calibration is made on those.
+ASIDE = 1 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """Identities of n images: by number, int64 [n], -1 where nobody said, seeds of clusters and those kept aside; and
+    the names of both.
+    """
+
+    seeds: NDArray[np.int64]
+    aside: NDArray[np.int64]
+    names: list[str | None]
+
+    @classmethod
+    def nothing(cls, images: int) -> Confirmed:
+        return cls(np.full(images, -1, np.int64), np.full(images, -1, np.int64), [None] * images)
+
+
+def read_confirmed(path: Path, records: Sequence[ImageRecord], seed: int) -> Confirmed:
+    """The identities that a table (``path`` or ``key`` and ``identity``, or a review) gives these images.
+
+    A third of the identities with two images or more, by ``seed``, is kept aside, if there are three or more. Raises
+    DataError where a row cannot be read or names an image that is not among them.
+    """
+    table = read_label_table(path, {}, ["identity"])
+    if table.problems:
+        line, reason = table.problems[0]
+        raise DataError(f"{printable(path)}: line {line}: {reason}")
+    at = {record.key: row for row, record in enumerate(records)}
+    places = {_place(record.path): row for row, record in enumerate(records)}
+    names: dict[int, str] = {}
+    for row in table.rows:
+        if row.values.get("identity") is None:
+            continue
+        found = at.get(row.key) if row.key else None
+        if found is None and row.path:
+            found = places.get(_place(row.path), places.get(_place(decode_key(row.path))))
+        if found is None:
+            raise DataError(
+                f"{printable(path)}: line {row.line}: no image {printable(row.key or row.path)} among those that are"
+                " adapted to: take the row out, or name the directory that holds it"
+            )
+        names[found] = str(row.values["identity"])
+    if not names:
+        raise DataError(f"{printable(path)}: no row gives an identity: fill the column 'identity'")
+    known = np.full(len(records), -1, np.int64)
+    rows = sorted(names)
+    known[rows] = np.unique([names[row] for row in rows], return_inverse=True)[1].reshape(-1)
+    several = np.flatnonzero(np.bincount(known[known >= 0]) > 1)
+    kept = np.random.default_rng((seed, 6)).permutation(several)[: round(ASIDE * len(several))]
+    apart = np.isin(known, kept if len(several) > 2 else [])
+    every = [names.get(row) for row in range(len(records))]
+    return Confirmed(np.where(apart, -1, known), np.where(apart, known, -1), every)
+
+
+def _place(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - may hold surrogates
