@@ -24,7 +24,7 @@ import torch
 from siamese_search._version import __version__
 from siamese_search.datasets.layouts import load_dataset
 from siamese_search.errors import DataError
-from siamese_search.evaluation.embedding import embed_records
+from siamese_search.evaluation.evaluate import embed_records
 from siamese_search.evaluation.protocol import Labels
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.io.files import atomic_path, atomic_write_text

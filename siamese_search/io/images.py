@@ -25,8 +25,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from siamese_search.errors import ImageError, MissingExtraError, UsageError, printable
 from siamese_search.io.deep_grey import deep_grey
-from siamese_search.io.image_bytes import read_bytes, without_text
-from siamese_search.io.location import MAX_BYTES, FileStamp, RemotePath, TooLargeError
+from siamese_search.io.location import MAX_BYTES, FileStamp, RemotePath, TooLargeError, read_bytes, without_text
 from siamese_search.io.resources import Room, available_memory
 
 #: Pillow's decoders that may see a stranger's bytes. (Its JPEG decoder takes MPO, the format of stereo cameras,
@@ -200,7 +199,7 @@ def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
 
 
 def content_of(path: str | os.PathLike[str], expected: FileStamp | None = None, *, limit: int = MAX_BYTES) -> bytes:
-    """All bytes of an image's file, wherever it is: :func:`~siamese_search.io.image_bytes.read_bytes`, or by URL.
+    """All bytes of an image's file, wherever it is: :func:`~siamese_search.io.location.read_bytes`, or by URL.
 
     limit: of bytes, for what comes by URL. Raises ImageError, within the same bounds for both.
     """

@@ -11,7 +11,7 @@ from siamese_search.errors import UsageError
 from siamese_search.gallery.storage import DEFAULT_STORAGE, OVERSAMPLING, QUANTISATIONS, VECTORS, Storage
 from siamese_search.options import Request, option
 from siamese_search.planning import figures
-from siamese_search.planning.sizes import (
+from siamese_search.planning.figures import (
     ClusterSize,
     EmbeddedSize,
     Topology,

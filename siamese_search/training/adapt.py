@@ -27,7 +27,7 @@ from siamese_search.model.network import NetworkSpec
 from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.clusters import ClusterTrainer, figures, renew_statistics
 from siamese_search.training.config import ADAPT, SPEC, AdaptConfig, kind_of
-from siamese_search.training.data import LabelledImages
+from siamese_search.training.data import LabelledImages, PixelSource, unreadable
 from siamese_search.training.directory import (
     asked_before,
     check_same,
@@ -38,7 +38,6 @@ from siamese_search.training.directory import (
 )
 from siamese_search.training.initial import initial_network
 from siamese_search.training.loop import Loop, Reporter, Silent
-from siamese_search.training.pixels import PixelSource, unreadable
 from siamese_search.training.trainer import training_device
 
 #: The field of a CSV that says which images show one identity on its way past one camera.

@@ -24,10 +24,9 @@ from siamese_search.errors import TrainingError
 from siamese_search.model.centres import Centres
 from siamese_search.model.network import APNNetwork
 from siamese_search.training.config import AdaptConfig
-from siamese_search.training.data import LabelledImages
+from siamese_search.training.data import LabelledImages, PixelSource, Progress
 from siamese_search.training.loop import embed_all
 from siamese_search.training.losses import TripletLoss, triplet_objective
-from siamese_search.training.pixels import PixelSource, Progress
 from siamese_search.training.trainer import Trainer
 from siamese_search.vectors.clustering import cluster
 

@@ -24,11 +24,13 @@ from siamese_search.training.data import (
     DataPaths,
     HoldOut,
     LabelledImages,
+    PixelSource,
     Split,
     as_paths,
     label_images,
     load_split,
     read_paths,
+    unreadable,
     written_paths,
 )
 from siamese_search.training.directory import (
@@ -45,7 +47,6 @@ from siamese_search.training.directory import (
 from siamese_search.training.initial import fit_heads, initial_network
 from siamese_search.training.loop import Loop, Reporter, Silent
 from siamese_search.training.losses import make_metric_losses, make_sampler
-from siamese_search.training.pixels import PixelSource, unreadable
 from siamese_search.training.ranks import Ranks, joined
 from siamese_search.training.teacher import save_vectors, teacher_vectors
 from siamese_search.training.trainer import Trainer, training_device

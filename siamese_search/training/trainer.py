@@ -20,6 +20,7 @@ from siamese_search.model.network import APNNetwork
 from siamese_search.training.augment import TAUGHT, augment, draw, mixed, view_draws, view_mix
 from siamese_search.training.backbone import Passes, add_mixstyle, freeze, hold, trim
 from siamese_search.training.config import TrainConfig, stage_at
+from siamese_search.training.data import moved
 from siamese_search.training.losses import (
     Sampler,
     TripletLoss,
@@ -31,7 +32,6 @@ from siamese_search.training.losses import (
     similarity_matching,
     triplet_objective,
 )
-from siamese_search.training.pixels import moved
 from siamese_search.training.ranks import SINGLE, Ranks
 
 

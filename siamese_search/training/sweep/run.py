@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from siamese_search.datasets.records import Failure
 from siamese_search.errors import DataError, SiameseSearchError, TrainingError, printable
-from siamese_search.evaluation.embedding import embed_records
+from siamese_search.evaluation.evaluate import embed_records
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.evaluation.verification import pair_scores
