@@ -267,14 +267,7 @@ class _Search:
     def _member(self, row: int, first: int, kept: Look | None) -> Member:
         point, seen = self._points[row], self._looks.get(row)
         return Member(
-            point.id,
-            point.place,
-            point.key,
-            point.source,
-            point.identity,
-            self._score(row, first),
-            point.size if seen is None else seen.size,
-            None if seen is None else seen.width,
-            None if seen is None else seen.height,
-            None if seen is None or kept is None else seen.digest == kept.digest,
-        )
+            point.id, point.place, point.key, point.source, point.identity, self._score(row, first),
+            point.size if seen is None else seen.size, None if seen is None else seen.width,
+            None if seen is None else seen.height, None if seen is None or kept is None else seen.digest == kept.digest,
+        )  # fmt: skip

@@ -152,19 +152,10 @@ def propose(
             confidence = None if status == "single" else sure
             images.append(
                 Proposal(
-                    point.id,
-                    real_path(str(point.payload.get("path", ""))),
-                    point.key,
-                    point.source,
-                    point.camera,
-                    point.identity,
-                    place,
-                    len(rows),
-                    proposed,
-                    status,
-                    confidence,
+                    point.id, real_path(str(point.payload.get("path", ""))), point.key, point.source, point.camera,
+                    point.identity, place, len(rows), proposed, status, confidence,
                 )
-            )
+            )  # fmt: skip
     return Proposals(tuple(images), neighbours, least, cosine)
 
 

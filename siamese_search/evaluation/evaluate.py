@@ -88,12 +88,9 @@ def evaluate(
     shown = plan.gallery if query_records is None else [*plan.gallery, *plan.queries]
     ranked = len(plan.gallery)
     embedded = embed_records(
-        shown,
-        eyes,
-        batch_size=options.batch_size or 64,
-        threads=options.threads or 0,
+        shown, eyes, batch_size=options.batch_size or 64, threads=options.threads or 0,
         progress=None if progress is None else lambda done, total: progress("embed", done, total),
-    )
+    )  # fmt: skip
     if not len(embedded.vectors):
         first = embedded.failed[0]
         raise DataError(f"none of the {len(embedded.failed)} images can be read; {first.shown}: {first.reason}")
@@ -124,28 +121,15 @@ def evaluate(
         scores = reranked_blocks(query_vectors, gallery_vectors, how, same_image=plan.same_image)
         reranked = Reranked(how, metrics_from_scores(scores, plan))
     return EvaluationReport(
-        plan=plan,
-        ranking=ranking.metrics,
-        exact=retrieval_metrics(query_vectors, gallery_vectors, plan),
-        reranked=reranked,
-        flip=options.flip,
-        verification=pairs.metrics(options.false_match_rate),
-        pairs=pairs,
-        open_set=open_set(query_vectors, gallery_vectors, plan),
-        ann_recall=ranking.recall,
-        filtered_recall=recall,
-        depth=options.depth,
-        top=ranking.top,
-        model=embedder.fingerprint,
-        model_name=model_name,
+        plan=plan, ranking=ranking.metrics, exact=retrieval_metrics(query_vectors, gallery_vectors, plan),
+        reranked=reranked, flip=options.flip, verification=pairs.metrics(options.false_match_rate), pairs=pairs,
+        open_set=open_set(query_vectors, gallery_vectors, plan), ann_recall=ranking.recall, filtered_recall=recall,
+        depth=options.depth, top=ranking.top, model=embedder.fingerprint, model_name=model_name,
         data=(printable(images.root) if isinstance(images, Dataset) else "") if data is None else data,
-        data_fingerprint=fingerprint,
-        failed=embedded.failed,
+        data_fingerprint=fingerprint, failed=embedded.failed,
         quantised=tuple(measure_quantised(options.quantise, plan, query_vectors, gallery_vectors, options.depth)),
-        seconds=time.monotonic() - began,
-        query_vectors=query_vectors,
-        gallery_vectors=gallery_vectors,
-    )
+        seconds=time.monotonic() - began, query_vectors=query_vectors, gallery_vectors=gallery_vectors,
+    )  # fmt: skip
 
 
 @contextmanager

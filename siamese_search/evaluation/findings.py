@@ -77,14 +77,11 @@ def worst_queries(report: EvaluationReport, count: int = 20) -> list[BadQuery]:
     gallery_ids, query_ids = plan.gallery_ids, plan.query_ids
     return [
         BadQuery(
-            int(query),
-            float(ranking.average_precision[query]),
-            int(ranking.first_hit_rank[query]),
-            report.top[query],
+            int(query), float(ranking.average_precision[query]), int(ranking.first_hit_rank[query]), report.top[query],
             [gallery_ids[place] == query_ids[query] for place in report.top[query]],
         )
         for query in order.tolist()
-    ]
+    ]  # fmt: skip
 
 
 def camera_pairs(report: EvaluationReport) -> list[CameraPair]:
@@ -174,13 +171,9 @@ def paired_difference(
     tail = (1 - confidence) / 2
     low, high = np.quantile(differences, [tail, 1 - tail])
     return Difference(
-        a=float(a[valid].mean()),
-        b=float(b[valid].mean()),
-        difference=float((b - a)[valid].mean()),
-        low=float(low),
-        high=float(high),
-        better=float((differences > 0).mean() + (differences == 0).mean() / 2),
-    )
+        a=float(a[valid].mean()), b=float(b[valid].mean()), difference=float((b - a)[valid].mean()), low=float(low),
+        high=float(high), better=float((differences > 0).mean() + (differences == 0).mean() / 2),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -81,12 +81,9 @@ class Labels:
         """Some of the queries against some of the gallery, nothing left out for its camera or for being itself."""
         nowhere = np.full(len(queries), -1, np.int64)
         return Labels(
-            self.query_identity[queries],
-            self.gallery_identity[gallery],
+            self.query_identity[queries], self.gallery_identity[gallery], nowhere, np.full(len(gallery), -1, np.int64),
             nowhere,
-            np.full(len(gallery), -1, np.int64),
-            nowhere,
-        )
+        )  # fmt: skip
 
     def members(self, query: int) -> NDArray[np.int64]:
         """The ascending places of this query's identity, int64 [n]; none for a reserved one."""
@@ -302,14 +299,10 @@ def _protocol(
         no_match += matches == 0
         same_camera_only += matches > 0 and matches == lost
     counts = ExclusionCounts(
-        unlabelled=left_out["unlabelled"],
-        junk=left_out["junk"],
-        distractors=by_identity[DISTRACTOR_IDENTITY],
-        same_camera=same_camera,
-        itself=int((same_image >= 0).sum()),
-        no_match=no_match,
+        unlabelled=left_out["unlabelled"], junk=left_out["junk"], distractors=by_identity[DISTRACTOR_IDENTITY],
+        same_camera=same_camera, itself=int((same_image >= 0).sum()), no_match=no_match,
         same_camera_only=same_camera_only,
-    )
+    )  # fmt: skip
     labels = Labels.of(
         [record.identity or "" for record in queries],
         [record.identity or "" for record in gallery],

@@ -176,13 +176,9 @@ class Quantised:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "quantisation": self.quantisation,
-            "depth": self.depth,
-            "rank1": self.rank1,
-            "mAP": self.mAP,
-            "exact": {"rank1": self.exact_rank1, "mAP": self.exact_mAP},
-            "recall": self.recall,
-        }
+            "quantisation": self.quantisation, "depth": self.depth, "rank1": self.rank1, "mAP": self.mAP,
+            "exact": {"rank1": self.exact_rank1, "mAP": self.exact_mAP}, "recall": self.recall,
+        }  # fmt: skip
 
 
 def measure_quantised(

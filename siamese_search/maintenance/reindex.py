@@ -62,17 +62,12 @@ class ReindexSummary:
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss reindex --json``."""
         return {
-            "images": self.images,
-            "embedded": self.embedded,
+            "images": self.images, "embedded": self.embedded,
             "dropped": [failure.to_json() for failure in self.dropped],
-            "recall": None if self.recall is None else round(self.recall, 4),
-            "calibration": self.calibration,
-            "seconds": round(self.seconds, 3),
-            "collection": self.collection,
-            "store": self.store,
-            "model": self.model,
+            "recall": None if self.recall is None else round(self.recall, 4), "calibration": self.calibration,
+            "seconds": round(self.seconds, 3), "collection": self.collection, "store": self.store, "model": self.model,
             "former_model": self.former_model,
-        }
+        }  # fmt: skip
 
 
 @request(ReindexOptions)

@@ -87,10 +87,7 @@ def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any], cen
         "backbone": spec.backbone,
         "embedding_dim": spec.dim,
         "input": {
-            "height": spec.height,
-            "width": spec.width,
-            "mean": list(spec.mean),
-            "std": list(spec.std),
+            "height": spec.height, "width": spec.width, "mean": list(spec.mean), "std": list(spec.std),
             "interpolation": "bilinear",
         },
         "network": spec.to_json(),
@@ -101,7 +98,7 @@ def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any], cen
         "files": {
             name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()
         },
-    }
+    }  # fmt: skip
     atomic_write_text(directory / META_NAME, json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
     return load_bundle(directory)
 
@@ -160,15 +157,9 @@ def export_onnx(network: APNNetwork) -> bytes:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
-            module,
-            (example,),
-            input_names=["images"],
-            output_names=["embeddings"],
-            opset_version=_OPSET,
-            dynamic_shapes={"images": {0: batch}},
-            dynamo=True,
-            verbose=False,
-        )
+            module, (example,), input_names=["images"], output_names=["embeddings"], opset_version=_OPSET,
+            dynamic_shapes={"images": {0: batch}}, dynamo=True, verbose=False,
+        )  # fmt: skip
     proto = program.model_proto
     _store_half(proto)
     del proto.metadata_props[:]
@@ -258,14 +249,10 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
         graph = Path(small).read_bytes()
     digest = hashlib.sha256(graph).hexdigest()
     meta = {
-        **bundle.meta,
-        "precision": "int8",
-        "fingerprint": quantised_fingerprint(bundle.fingerprint, digest),
-        "metrics": {},
-        "calibration": None,
-        "adapted_calibration": None,
+        **bundle.meta, "precision": "int8", "fingerprint": quantised_fingerprint(bundle.fingerprint, digest),
+        "metrics": {}, "calibration": None, "adapted_calibration": None,
         "files": {**bundle.meta["files"], ONNX_NAME: {"bytes": len(graph), "sha256": digest}},
-    }
+    }  # fmt: skip
     out.mkdir(parents=True)
     for name in bundle.file_names:
         shutil.copyfile(bundle.path / name, out / name)

@@ -239,16 +239,13 @@ def embedded_size(
     usual = indexed_bytes(PAYLOAD_BYTES)  # of an ingest without metadata
     blocks = math.ceil(payload_bytes / PAYLOAD_BLOCK) * PAYLOAD_BLOCK
     return EmbeddedSize(
-        optimised=optimised,
-        indexed=indexed,
-        vectors=images * dim * VECTOR_BYTES[storage.vectors],
-        quantised=images * (dim * width + extra),
-        graph=images * EMBEDDED_GRAPH_BYTES if indexed else 0.0,
+        optimised=optimised, indexed=indexed, vectors=images * dim * VECTOR_BYTES[storage.vectors],
+        quantised=images * (dim * width + extra), graph=images * EMBEDDED_GRAPH_BYTES if indexed else 0.0,
         payloads=images * (blocks + PAYLOAD_TRACKER),
         payload_indexes=images * EMBEDDED_INDEX_BYTES[optimised] * indexed_bytes(payload_bytes) / usual,
         ids=images * EMBEDDED_ID_BYTES[optimised],
         log=written if written < LOG_SEGMENT else LOG_SEGMENT + written % LOG_SEGMENT,
-    )
+    )  # fmt: skip
 
 
 def indexed_bytes(payload_bytes: float) -> float:
@@ -297,14 +294,11 @@ def cluster_size(
     """
     base = images * replicas
     return ClusterSize(
-        storage=storage,
-        vectors=base * dim * VECTOR_BYTES[storage.vectors],
-        quantised=base * dim * QUANTISED_BYTES[storage.quantisation],
-        graph=base * m * 2 * LINK_BYTES * GRAPH_FACTOR,
+        storage=storage, vectors=base * dim * VECTOR_BYTES[storage.vectors],
+        quantised=base * dim * QUANTISED_BYTES[storage.quantisation], graph=base * m * 2 * LINK_BYTES * GRAPH_FACTOR,
         payloads=base * payload_bytes * PAYLOAD_FACTOR,
-        payload_indexes=base * indexed_bytes(payload_bytes) * PAYLOAD_INDEX_FACTOR,
-        ids=base * ID_BYTES,
-    )
+        payload_indexes=base * indexed_bytes(payload_bytes) * PAYLOAD_INDEX_FACTOR, ids=base * ID_BYTES,
+    )  # fmt: skip
 
 
 def topology(images: int, ram: float, *, replicas: int, node_ram: float) -> Topology:

@@ -87,18 +87,12 @@ class GalleryMap:
             "total": self.total,
             "points": [
                 {
-                    "key": point.key,
-                    "source": point.source,
-                    "path": json_path(point.path),
-                    "identity": point.identity,
-                    "camera": point.camera,
-                    "value": point.value,
-                    "x": round(float(x), 6),
-                    "y": round(float(y), 6),
+                    "key": point.key, "source": point.source, "path": json_path(point.path), "identity": point.identity,
+                    "camera": point.camera, "value": point.value, "x": round(float(x), 6), "y": round(float(y), 6),
                 }
                 for point, (x, y) in zip(self.points, self.places, strict=True)
             ],
-        }
+        }  # fmt: skip
 
 
 @dataclass(frozen=True)

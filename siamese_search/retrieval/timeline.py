@@ -83,16 +83,10 @@ class Timeline:
         answer = self.answer.to_json()
         del answer["results"]
         return {
-            "query": answer.pop("query"),
-            "identity": self.identity,
-            "time_field": self.field,
-            "unit": self.unit,
-            "within": list(self.within),
-            "total": self.total,
-            "notes": list(self.notes),
-            "sightings": [sighting.to_json() for sighting in self.sightings],
-            **answer,
-        }
+            "query": answer.pop("query"), "identity": self.identity, "time_field": self.field, "unit": self.unit,
+            "within": list(self.within), "total": self.total, "notes": list(self.notes),
+            "sightings": [sighting.to_json() for sighting in self.sightings], **answer,
+        }  # fmt: skip
 
 
 def choose_field(fields: Mapping[str, str], named: str | None) -> str:

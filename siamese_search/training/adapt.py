@@ -81,15 +81,11 @@ class AdaptResult:
     def to_json(self) -> dict[str, Any]:
         calibration = self.bundle.calibration
         return {
-            "bundle": str(self.bundle.path),
-            "fingerprint": self.bundle.fingerprint,
-            "images": len(self.records),
-            "epochs": len(self.history),
-            "settled": self.settled,
-            **self.final,
+            "bundle": str(self.bundle.path), "fingerprint": self.bundle.fingerprint, "images": len(self.records),
+            "epochs": len(self.history), "settled": self.settled, **self.final,
             "calibrated_on": calibration.data if calibration else None,
             "failed": [failure.to_json() for failure in self.failed],
-        }
+        }  # fmt: skip
 
 
 @dataclass
@@ -139,15 +135,10 @@ def resume(
         if "neighbours" not in saved["config"]:
             raise UsageError(f"{printable(out)}: a run of sss train: sss train --resume {printable(out)}")
         return AdaptRequest(
-            data=Path(saved["data"]),
-            out=out,
-            config=AdaptConfig(**saved["config"]),
-            layout=saved["layout"],
-            init=saved["init"],
-            labels=Path(saved["labels"]) if saved["labels"] else None,
-            device=device,
+            data=Path(saved["data"]), out=out, config=AdaptConfig(**saved["config"]), layout=saved["layout"],
+            init=saved["init"], labels=Path(saved["labels"]) if saved["labels"] else None, device=device,
             threads=threads,
-        )
+        )  # fmt: skip
 
     request = asked_before(out, request_of)
     return _run(request, reporter or Silent(), stop or threading.Event(), resumed=True)
@@ -246,14 +237,10 @@ def _learned_from(records: list[ImageRecord], confirmed: Confirmed) -> dict[str,
 def _written(request: AdaptRequest, learned: dict[str, Any]) -> dict[str, Any]:
     """What ``run.json`` keeps: the options of the run, and which images it learns from."""
     return {
-        "data": str(request.data.resolve()),
-        "layout": request.layout,
-        "init": request.init,
-        "labels": str(request.labels.resolve()) if request.labels else None,
-        "heldout_identities": [],
-        "train": learned,
+        "data": str(request.data.resolve()), "layout": request.layout, "init": request.init,
+        "labels": str(request.labels.resolve()) if request.labels else None, "heldout_identities": [], "train": learned,
         "config": asdict(request.config),
-    }
+    }  # fmt: skip
 
 
 def _calibration(
@@ -296,16 +283,11 @@ def _summary(
     return {
         "created_by": f"siamese-search {__version__}",
         "training": {
-            "preset": request.config.preset,
-            "config": asdict(request.config),
-            "init": kind_of(request.init),
-            "images": images,
-            "labels": request.labels.name if request.labels else None,
-            "clusters": final,
-            "epochs": len(rows),
-            "seconds": round(sum(row["seconds"] for row in rows), 1),
+            "preset": request.config.preset, "config": asdict(request.config), "init": kind_of(request.init),
+            "images": images, "labels": request.labels.name if request.labels else None, "clusters": final,
+            "epochs": len(rows), "seconds": round(sum(row["seconds"] for row in rows), 1),
         },
-    }
+    }  # fmt: skip
 
 
 #: Of the confirmed identities, the share that training does not see: the calibration is made on those.

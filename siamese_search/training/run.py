@@ -85,13 +85,10 @@ class TrainResult:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "bundle": str(self.bundle.path),
-            "fingerprint": self.bundle.fingerprint,
-            "epochs": self.epochs,
-            "metrics": self.metrics,
-            "heldout_identities": len(self.bundle.heldout_identities),
+            "bundle": str(self.bundle.path), "fingerprint": self.bundle.fingerprint, "epochs": self.epochs,
+            "metrics": self.metrics, "heldout_identities": len(self.bundle.heldout_identities),
             "failed": [failure.to_json() for failure in self.failed],
-        }
+        }  # fmt: skip
 
 
 def train(request: TrainRequest, reporter: Reporter | None = None, stop: threading.Event | None = None) -> TrainResult:
@@ -264,15 +261,12 @@ def _learned_from(images: LabelledImages) -> dict[str, Any]:
 def _start_directory(request: TrainRequest, split: Split, images: LabelledImages) -> None:
     """Write ``run.json``: the options of the run, and exactly which identities are held out and which it learns."""
     saved = {
-        "data": written_paths(request.data),
-        **({"sources": list(split.sources)} if split.sources else {}),
-        "layout": request.layout,
-        "init": request.init,
+        "data": written_paths(request.data), **({"sources": list(split.sources)} if split.sources else {}),
+        "layout": request.layout, "init": request.init,
         "teacher": str(request.teacher.resolve()) if request.teacher else None,
-        "heldout_identities": split.heldout_identities,
-        "train": _learned_from(images),
+        "heldout_identities": split.heldout_identities, "train": _learned_from(images),
         "config": asdict(request.config),
-    }
+    }  # fmt: skip
     start_directory(request.out, saved)
 
 
@@ -302,17 +296,12 @@ def _summary(
     return {
         "created_by": f"siamese-search {__version__}",
         "training": {
-            "preset": request.config.preset,
-            "config": asdict(request.config),
-            "init": kind_of(request.init),
-            "teacher": request.teacher.name if request.teacher else None,
-            "images": len(images.records),
-            **({"sources": images.by_source()} if split.sources else {}),
-            "identities": len(names),
-            **({"identity_names": names} if len(names) <= _NAMED_IDENTITIES else {}),
-            "epochs": len(rows),
+            "preset": request.config.preset, "config": asdict(request.config), "init": kind_of(request.init),
+            "teacher": request.teacher.name if request.teacher else None, "images": len(images.records),
+            **({"sources": images.by_source()} if split.sources else {}), "identities": len(names),
+            **({"identity_names": names} if len(names) <= _NAMED_IDENTITIES else {}), "epochs": len(rows),
             "seconds": round(sum(row["seconds"] for row in rows), 1),
         },
         "heldout_identities": split.heldout_identities,
         "metrics": {"heldout": metrics} if metrics else {},
-    }
+    }  # fmt: skip

@@ -186,16 +186,10 @@ class ServerGallery(EngineGallery):
     def info(self) -> GalleryInfo:
         self._refresh()
         return GalleryInfo(
-            name=self.name,
-            store=self.store,
-            engine="qdrant",
-            points=self.count(),
-            indexed_points=self._collection_info().indexed_vectors_count or 0,
-            model=self.model,
-            size_bytes=None,
-            fields=dict(self._generation.fields),
-            storage=self.storage,
-        )
+            name=self.name, store=self.store, engine="qdrant", points=self.count(),
+            indexed_points=self._collection_info().indexed_vectors_count or 0, model=self.model, size_bytes=None,
+            fields=dict(self._generation.fields), storage=self.storage,
+        )  # fmt: skip
 
     def notes(self) -> dict[str, Any]:
         return dict(self._refresh().notes)

@@ -166,15 +166,9 @@ class ServerStore(Store):
             collection = collection_name(current.gallery, uuid.uuid4().hex[:8])
             with suppress(CollectionExistsError):  # the name is ours alone: only the answer got lost
                 create_collection(
-                    self._connection,
-                    collection,
-                    model,
-                    "building",
-                    self._settings,
-                    storage,
-                    builder=lease(),
+                    self._connection, collection, model, "building", self._settings, storage, builder=lease(),
                     wait=patience,
-                )
+                )  # fmt: skip
         else:
             collection = fresh.collection
             update_metadata(self._connection, collection, {"builder": lease()}, wait=patience)

@@ -95,14 +95,10 @@ class Sweep:
     def description(self) -> dict[str, Any]:
         """What makes two sweeps the same: all but where they are and how far they have come."""
         return {
-            "preset": self.preset,
-            "data": written_paths(self.data),
-            "layout": self.layout,
-            "init": self.init,
-            "teacher": self.teacher,
-            "heldout_identities": self.heldout_identities,
+            "preset": self.preset, "data": written_paths(self.data), "layout": self.layout, "init": self.init,
+            "teacher": self.teacher, "heldout_identities": self.heldout_identities,
             "grid": {name: list(values) for name, values in self.grid.items()},
-        }
+        }  # fmt: skip
 
     def save(self) -> None:
         """Write ``sweep.json`` and ``results.csv``, each as one atomic step."""
@@ -129,28 +125,21 @@ class Sweep:
             numbers = [found.auc, *(found.tar_at_far.get(rate) for rate in SHOWN_RATES)] if found else []
             numbers += [found.rank1, found.mAP] if found else [None] * (3 + len(SHOWN_RATES))
             yield [
-                run.name,
-                *(text(run.point.values[name]) for name in self.swept),
-                run.state,
+                run.name, *(text(run.point.values[name]) for name in self.swept), run.state,
                 *("" if number is None else f"{number:.6f}" for number in numbers),
-                "" if run.epochs is None else str(run.epochs),
-                "" if run.seconds is None else f"{run.seconds:.1f}",
+                "" if run.epochs is None else str(run.epochs), "" if run.seconds is None else f"{run.seconds:.1f}",
                 csv_cell(run.reason),
-            ]
+            ]  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         """The documented JSON object (docs/cli-json.md)."""
         return {
-            "sweep": str(self.directory),
-            "preset": self.preset,
-            "data": [str(path) for path in as_paths(self.data)],
+            "sweep": str(self.directory), "preset": self.preset, "data": [str(path) for path in as_paths(self.data)],
             "grid": {name: list(values) for name, values in self.grid.items()},
-            "heldout_identities": len(self.heldout_identities),
-            "queries": len(self.protocol.queries),
-            "cameras": self.protocol.use_cameras,
-            "runs": [self._run_json(run) for run in self.runs],
+            "heldout_identities": len(self.heldout_identities), "queries": len(self.protocol.queries),
+            "cameras": self.protocol.use_cameras, "runs": [self._run_json(run) for run in self.runs],
             "failed": [{"path": failure.shown, "reason": failure.reason} for failure in self.failed],
-        }
+        }  # fmt: skip
 
     def to_frame(self) -> DataFrame:
         """A row per run: its name, the swept options, its state and its figures. A pandas DataFrame."""
@@ -165,19 +154,12 @@ class Sweep:
     def _run_json(self, run: SweepRun) -> dict[str, Any]:
         found = run.figures
         return {
-            "name": run.name,
-            "values": run.point.values,
-            "state": run.state,
-            "reason": run.reason,
-            "bundle": str(self.path_of(run)) if run.fingerprint else None,
-            "fingerprint": run.fingerprint,
-            "epochs": run.epochs,
-            "seconds": run.seconds,
-            "auc": found.auc if found else None,
-            "tar_at_far": found.tar_at_far if found else None,
-            "rank1": found.rank1 if found else None,
+            "name": run.name, "values": run.point.values, "state": run.state, "reason": run.reason,
+            "bundle": str(self.path_of(run)) if run.fingerprint else None, "fingerprint": run.fingerprint,
+            "epochs": run.epochs, "seconds": run.seconds, "auc": found.auc if found else None,
+            "tar_at_far": found.tar_at_far if found else None, "rank1": found.rank1 if found else None,
             "mAP": found.mAP if found else None,
-        }
+        }  # fmt: skip
 
 
 def plan_sweep(

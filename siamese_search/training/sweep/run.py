@@ -133,16 +133,10 @@ def _train(
         (out / RUN_NAME).unlink(missing_ok=True)  # stopped before its first checkpoint: begun again
         _share_teacher(sweep, run, out)
         request = TrainRequest(
-            data=sweep.data,
-            out=out,
-            config=run.point.config,
-            layout=sweep.layout,
-            holdout=HoldOut(ids=tuple(sweep.heldout_identities)),
-            init=sweep.init,
-            teacher=Path(sweep.teacher) if sweep.teacher else None,
-            device=device,
-            threads=threads,
-        )
+            data=sweep.data, out=out, config=run.point.config, layout=sweep.layout,
+            holdout=HoldOut(ids=tuple(sweep.heldout_identities)), init=sweep.init,
+            teacher=Path(sweep.teacher) if sweep.teacher else None, device=device, threads=threads,
+        )  # fmt: skip
         result = train(request, reporter, stop)
     _add_failures(sweep, result.failed)
     return result.bundle
@@ -187,12 +181,9 @@ def measure(
     pairs = pair_scores(vectors, plan)
     verification, curve = pairs.metrics(), pairs.roc(_ROC_POINTS)
     figures = Figures(
-        rank1=ranking.rank1,
-        mAP=ranking.mAP,
-        auc=verification.auc,
-        tar_at_far=verification.tar_at_far,
+        rank1=ranking.rank1, mAP=ranking.mAP, auc=verification.auc, tar_at_far=verification.tar_at_far,
         roc=(_rounded(curve.false_accept_rate), _rounded(curve.true_accept_rate)),
-    )
+    )  # fmt: skip
     return figures, embedded.failed
 
 
