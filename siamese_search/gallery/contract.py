@@ -374,7 +374,7 @@ class Store(_Opened):
         """
 
     @abstractmethod
-    def rollback(self, name: str, *, wait: float = 10.0) -> ModelRef:
+    def rollback(self, name: str) -> ModelRef:
         """Swap current and previous in one atomic step; returns the model now current.
 
         Called twice it changes nothing. StoreError where there is no previous generation.

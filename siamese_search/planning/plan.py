@@ -11,15 +11,6 @@ from siamese_search.errors import UsageError
 from siamese_search.gallery.storage import DEFAULT_STORAGE, OVERSAMPLING, QUANTISATIONS, VECTORS, Storage
 from siamese_search.options import Request, option
 from siamese_search.planning import figures
-from siamese_search.planning.figures import (
-    ClusterSize,
-    EmbeddedSize,
-    Topology,
-    cluster_size,
-    embedded_size,
-    rule_of_thumb,
-    topology,
-)
 
 _HOUR = 3600.0
 
@@ -160,8 +151,8 @@ class Question(Request):
 class Row:
     """A way to keep the vectors, with what it takes on a server."""
 
-    size: ClusterSize
-    topology: Topology
+    size: figures.ClusterSize
+    topology: figures.Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +162,7 @@ class Plan:
     question: Question
     rows: tuple[Row, ...]
     chosen: Row
-    embedded: EmbeddedSize
+    embedded: figures.EmbeddedSize
     embedded_search_ms: float
     rate: float
     hours: Mapping[int, float]
@@ -212,7 +203,7 @@ class Plan:
             "storage": asked.storage.to_json(),
             **{name: getattr(asked, name) for name in ("replicas", "node_ram", "node_cores", "payload_bytes", "m")},
             "server": [self._row_json(row) for row in self.rows],
-            "rule_of_thumb_ram": round(rule_of_thumb(asked.images, asked.dim, replicas=asked.replicas)),
+            "rule_of_thumb_ram": round(figures.rule_of_thumb(asked.images, asked.dim, replicas=asked.replicas)),
             "settings": self.server_settings,
             "embedded": {
                 "optimised": self.embedded.optimised,
@@ -266,18 +257,14 @@ def plan(question: Question) -> Plan:
     rows = tuple(_row(asked, storage) for storage in choices)
     chosen = next(row for row in rows if row.size.storage == asked.storage)
     shards, nodes = chosen.topology.shards, chosen.topology.nodes
-    embedded = embedded_size(asked.images, asked.dim, asked.storage, payload_bytes=asked.payload_bytes)
+    embedded = figures.embedded_size(asked.images, asked.dim, asked.storage, payload_bytes=asked.payload_bytes)
+    scan = scan_ms(asked.images, asked.dim, asked.storage)
+    search_ms = figures.SEARCH_MS + graph_search_ms(asked.images) if embedded.indexed else scan
     rate = figures.WORKER_RATE if asked.rate is None else asked.rate
     counts = worker_counts(asked.workers)
     return Plan(
-        question=asked,
-        rows=rows,
-        chosen=chosen,
-        embedded=embedded,
-        embedded_search_ms=figures.SEARCH_MS + graph_search_ms(asked.images)
-        if embedded.indexed
-        else scan_ms(asked.images, asked.dim, asked.storage),
-        rate=rate,
+        question=asked, rows=rows, chosen=chosen, embedded=embedded,
+        embedded_search_ms=search_ms, rate=rate,
         hours={count: embedding_hours(asked.images, count, rate) for count in counts},
         embedded_hours={
             count: embedding_hours(asked.images, count, rate, writes=figures.EMBEDDED_WRITES) for count in counts
@@ -287,10 +274,10 @@ def plan(question: Question) -> Plan:
         query=query_budget(
             asked.images, asked.storage, shards=shards, queries_per_second=asked.queries_per_second, k=asked.k
         ),
-    )
+    )  # fmt: skip
 
 
 def _row(asked: Question, storage: Storage) -> Row:
     of = {"replicas": asked.replicas, "payload_bytes": asked.payload_bytes, "m": asked.m}
-    size = cluster_size(asked.images, asked.dim, storage, **of)
-    return Row(size, topology(asked.images, size.ram, replicas=asked.replicas, node_ram=asked.node_ram))
+    size = figures.cluster_size(asked.images, asked.dim, storage, **of)
+    return Row(size, figures.topology(asked.images, size.ram, replicas=asked.replicas, node_ram=asked.node_ram))

@@ -78,13 +78,8 @@ class GalleryMap:
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss plot``, without where it was saved."""
         return {
-            "gallery": self.gallery,
-            "store": self.store,
-            "model": self.model,
-            "method": self.method,
-            "seed": self.seed,
-            "color": self.color,
-            "total": self.total,
+            "gallery": self.gallery, "store": self.store, "model": self.model, "method": self.method, "seed": self.seed,
+            "color": self.color, "total": self.total,
             "points": [
                 {
                     "key": point.key, "source": point.source, "path": json_path(point.path), "identity": point.identity,

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from siamese_search import options as shared
-from siamese_search.options import Request, option
+from siamese_search.options import Request, StrPath, option
 
 if TYPE_CHECKING:
-    import os
-
     import numpy as np
     from numpy.typing import NDArray
 
-    StrPath = str | os.PathLike[str]
 
 #: Candidates where nobody asks for another number: on held-out people of Market-1501 more gains little.
 DEFAULT_CANDIDATES = 200
@@ -34,12 +31,9 @@ def prior() -> Any:
     return option(
         None,
         "Probability that two images show the same identity, before their score is known."
-        "  [default: 1 in twice the identities of the gallery; 0.01 without one]",
-        kind=float,
-        low=1e-12,
-        high=1 - 1e-6,
+        "  [default: 1 in twice the identities of the gallery; 0.01 without one]", kind=float, low=1e-12, high=1 - 1e-6,
         metavar="P",
-    )
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -194,10 +194,7 @@ def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -
     last: dict[tuple[Any, ...], SearchResult] = {}
     for result in ordered:
         time = times[id(result)]
-        if time is None:
-            sightings.append(Sighting(result, None))
-            continue
-        if time not in read:
+        if time is None or time not in read:
             sightings.append(Sighting(result, time))
             continue
         group = tuple(_value(result, name) for name in within)

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from siamese_search._version import __version__
 from siamese_search.curation.label_table import read_label_table
 from siamese_search.datasets.layouts import Dataset, load_dataset
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, Failure, ImageRecord, decode_key
@@ -35,6 +34,7 @@ from siamese_search.training.directory import (
     refuse_used,
     restore,
     start_directory,
+    summary,
 )
 from siamese_search.training.initial import initial_network
 from siamese_search.training.loop import Loop, Reporter, Silent
@@ -194,7 +194,8 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
             else f"calibrated on {calibration.data}"
         )
     final = figures(clusters, trainer.memory.labels.cpu().numpy(), _known(images.records))
-    extra = _summary(request, len(images.records), rows, final)
+    labels = request.labels.name if request.labels else None
+    extra = summary(config, request.init, rows, images=len(images.records), labels=labels, clusters=final)
     if calibration is not None:
         extra["calibration"] = calibration.to_json()
     if rows:  # none with --epochs 0
@@ -275,19 +276,6 @@ def _handed_on(request: AdaptRequest) -> Calibration | None:
     spec = NetworkSpec.from_json(bundle.meta["network"])
     same = all(getattr(request.config, name) == getattr(spec, name) for name in SPEC)
     return bundle.adapted_calibration if same else None
-
-
-def _summary(
-    request: AdaptRequest, images: int, rows: list[dict[str, Any]], final: dict[str, float | int]
-) -> dict[str, Any]:
-    return {
-        "created_by": f"siamese-search {__version__}",
-        "training": {
-            "preset": request.config.preset, "config": asdict(request.config), "init": kind_of(request.init),
-            "images": images, "labels": request.labels.name if request.labels else None, "clusters": final,
-            "epochs": len(rows), "seconds": round(sum(row["seconds"] for row in rows), 1),
-        },
-    }  # fmt: skip
 
 
 #: Of the confirmed identities, the share that training does not see: the calibration is made on those.

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from siamese_search import options as shared
-from siamese_search.options import Request, option
+from siamese_search.options import Request, StrPath, option
 from siamese_search.training.config import PRESETS
-
-if TYPE_CHECKING:
-    import os
-
-    StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from siamese_search._version import __version__
 from siamese_search.datasets.records import Failure, ImageRecord
 from siamese_search.errors import UsageError, printable
 from siamese_search.io.resources import available_cpus
@@ -43,6 +42,7 @@ from siamese_search.training.directory import (
     refuse_used,
     restore,
     start_directory,
+    summary,
 )
 from siamese_search.training.initial import fit_heads, initial_network
 from siamese_search.training.loop import Loop, Reporter, Silent
@@ -125,16 +125,11 @@ def resume(
         if "neighbours" in saved["config"]:
             raise UsageError(f"{printable(out)}: a run of sss adapt: sss adapt --resume {printable(out)}")
         return TrainRequest(
-            data=read_paths(saved["data"]),
-            out=out,
+            data=read_paths(saved["data"]), out=out,
             config=TrainConfig(**{"ema": 0.0, **saved["config"]}),  # a run from before --ema has none
-            layout=saved["layout"],
-            holdout=HoldOut(ids=tuple(saved["heldout_identities"])),
-            init=saved["init"],
-            teacher=Path(saved["teacher"]) if saved["teacher"] else None,
-            device=device,
-            threads=threads,
-        )
+            layout=saved["layout"], holdout=HoldOut(ids=tuple(saved["heldout_identities"])), init=saved["init"],
+            teacher=Path(saved["teacher"]) if saved["teacher"] else None, device=device, threads=threads,
+        )  # fmt: skip
 
     request = asked_before(out, request_of)
     return _joined(request, reporter or Silent(), stop or threading.Event(), resumed=True)
@@ -293,15 +288,10 @@ def _summary(
     request: TrainRequest, split: Split, images: LabelledImages, rows: list[dict[str, Any]], metrics: dict[str, float]
 ) -> dict[str, Any]:
     names = sorted({str(record.identity) for record in images.records})
-    return {
-        "created_by": f"siamese-search {__version__}",
-        "training": {
-            "preset": request.config.preset, "config": asdict(request.config), "init": kind_of(request.init),
-            "teacher": request.teacher.name if request.teacher else None, "images": len(images.records),
-            **({"sources": images.by_source()} if split.sources else {}), "identities": len(names),
-            **({"identity_names": names} if len(names) <= _NAMED_IDENTITIES else {}), "epochs": len(rows),
-            "seconds": round(sum(row["seconds"] for row in rows), 1),
-        },
-        "heldout_identities": split.heldout_identities,
-        "metrics": {"heldout": metrics} if metrics else {},
-    }  # fmt: skip
+    made = summary(
+        request.config, request.init, rows, teacher=request.teacher.name if request.teacher else None,
+        images=len(images.records), **({"sources": images.by_source()} if split.sources else {}),
+        identities=len(names), **({"identity_names": names} if len(names) <= _NAMED_IDENTITIES else {}),
+    )  # fmt: skip
+    found = {"heldout": metrics} if metrics else {}
+    return {**made, "heldout_identities": split.heldout_identities, "metrics": found}

@@ -141,8 +141,8 @@ class EmbeddedStore(Store):
         with suppress(StoreBusyError, GalleryNotFoundError), self._builder(name, wait=0):
             self._sweep(directory, name)
 
-    def rollback(self, name: str, *, wait: float = _WAIT) -> ModelRef:
-        with self._turn(name, wait) as directory:
+    def rollback(self, name: str) -> ModelRef:
+        with self._turn(name, _WAIT) as directory:
             current, previous = layout.generation_pointers(directory)
             if previous is None:
                 raise StoreError(f"{self._what(name)} has no former generation to go back to")

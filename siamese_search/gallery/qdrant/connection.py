@@ -276,18 +276,12 @@ class Connection:
             # "Api key is used with an insecure connection": check_encryption has settled that.
             warnings.simplefilter("ignore")
             return QdrantClient(
-                url=self._address.url,
-                prefer_grpc=grpc_port > 0,
-                grpc_port=grpc_port,
-                api_key=self._key.reveal() if key and self._key is not None else None,
-                timeout=timeout,
-                check_compatibility=False,
-                grpc_options=options,
-                pool_size=1,
+                url=self._address.url, prefer_grpc=grpc_port > 0, grpc_port=grpc_port,
+                api_key=self._key.reveal() if key and self._key is not None else None, timeout=timeout,
+                check_compatibility=False, grpc_options=options, pool_size=1,
                 # A proxy for the world outside has no business between us and this machine.
-                trust_env=not self._address.loopback,
-                **more,
-            )
+                trust_env=not self._address.loopback, **more,
+            )  # fmt: skip
 
     def _error(self, fault: Fault, waited: float, missing: str = "") -> StoreError:
         where, reason = self.location, printable(fault.reason)

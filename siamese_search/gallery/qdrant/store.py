@@ -200,15 +200,15 @@ class ServerStore(Store):
         update_metadata(self._connection, fresh.collection, {"state": "published"}, wait=patience)
         self._sweep(self._current(name, patience), patience)
 
-    def rollback(self, name: str, *, wait: float = _READ_WAIT) -> ModelRef:
-        patience = max(wait, _READ_WAIT)
-        current = self._current(name, patience)
-        self._heal(current, patience)
-        previous = self._previous(current, patience)
+    def rollback(self, name: str) -> ModelRef:
+        wait = _READ_WAIT
+        current = self._current(name, wait)
+        self._heal(current, wait)
+        previous = self._previous(current, wait)
         if previous is None:
             raise StoreError(f"{self._what(name)} has no former generation to go back to")
-        update_metadata(self._connection, previous.collection, {"previous": current.collection}, wait=patience)
-        self._aliases([_no_alias(name), _alias(name, previous.collection)], patience)  # in one step
+        update_metadata(self._connection, previous.collection, {"previous": current.collection}, wait=wait)
+        self._aliases([_no_alias(name), _alias(name, previous.collection)], wait)  # in one step
         return previous.model
 
     def drop_old(self, name: str) -> int:

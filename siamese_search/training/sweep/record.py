@@ -184,17 +184,12 @@ def plan_sweep(
         raise UsageError("nobody is held out, but a sweep compares its runs on held-out identities: give --holdout 0.1")
     split = load_split(data, layout, holdout)
     return Sweep(
-        directory=out,
-        preset=preset,
+        directory=out, preset=preset,
         data=read_paths(written_paths(data)),  # resolved
-        layout=layout,
-        init=str(Path(init).resolve()) if Path(init).is_dir() else init,
-        teacher=str(teacher.resolve()) if teacher else None,
-        heldout_identities=split.heldout_identities,
-        grid=grid,
-        runs=[SweepRun(point) for point in points],
-        protocol=held_out_protocol(split.held),
-    )
+        layout=layout, init=str(Path(init).resolve()) if Path(init).is_dir() else init,
+        teacher=str(teacher.resolve()) if teacher else None, heldout_identities=split.heldout_identities, grid=grid,
+        runs=[SweepRun(point) for point in points], protocol=held_out_protocol(split.held),
+    )  # fmt: skip
 
 
 def load_sweep(directory: Path) -> Sweep:
