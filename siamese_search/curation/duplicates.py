@@ -135,12 +135,9 @@ class Group:
 
 
 def find_duplicates(
-    gallery: Gallery,
-    threshold: float = THRESHOLD,
-    where: Sequence[Condition] = (),
-    *,
+    gallery: Gallery, threshold: float = THRESHOLD, where: Sequence[Condition] = (), *,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Group]:
+) -> list[Group]:  # fmt: skip
     """The groups, largest first. threshold: least similarity of a pair's vectors, whatever the files say.
 
     To keep: the readable one of most pixels, then of most bytes, then the oldest file, then the first by path. A file

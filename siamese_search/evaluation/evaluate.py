@@ -46,16 +46,10 @@ Progress = Callable[[str, int, int], None]
 
 @request(EvaluateOptions)
 def evaluate(
-    images: Dataset | Sequence[ImageRecord],
-    embedder: Embedder,
-    gallery: Gallery | None = None,
-    *,
-    queries: Dataset | Sequence[ImageRecord] | None = None,
-    options: EvaluateOptions,
-    model_name: str = "",
-    data: str | None = None,
-    progress: Progress | None = None,
-) -> EvaluationReport:
+    images: Dataset | Sequence[ImageRecord], embedder: Embedder, gallery: Gallery | None = None, *,
+    queries: Dataset | Sequence[ImageRecord] | None = None, options: EvaluateOptions, model_name: str = "",
+    data: str | None = None, progress: Progress | None = None,
+) -> EvaluationReport:  # fmt: skip
     """Embed labelled images, rank them through a gallery, measure.
 
     images: the gallery side. queries: a separate query side (Market-1501's protocol); without it every image of an
@@ -171,13 +165,9 @@ class Embedded:
 
 
 def embed_records(
-    records: Sequence[ImageRecord],
-    embedder: Embedder,
-    *,
-    batch_size: int = 64,
-    threads: int = 0,
+    records: Sequence[ImageRecord], embedder: Embedder, *, batch_size: int = 64, threads: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> Embedded:
+) -> Embedded:  # fmt: skip
     """Embed the images of ``records`` in their order; one that cannot be read is named and left out.
 
     threads: decoders, 0 = as many as there are CPUs, up to four. progress: called with images done (failures
@@ -233,12 +223,9 @@ def _digest(path: Path) -> bytes:
 
 
 def plan_of_survivors(
-    plan: Protocol,
-    records: Sequence[ImageRecord],
-    queries: Sequence[ImageRecord] | None,
-    embedded: Embedded,
+    plan: Protocol, records: Sequence[ImageRecord], queries: Sequence[ImageRecord] | None, embedded: Embedded,
     options: EvaluateOptions,
-) -> tuple[Protocol, NDArray[np.float32], NDArray[np.float32]]:
+) -> tuple[Protocol, NDArray[np.float32], NDArray[np.float32]]:  # fmt: skip
     """The plan again, without the images that failed, with the vectors of its queries and of its gallery.
 
     Planning anew from *all* records less the failures keeps the counts of junk and unlabelled images. Of images of one

@@ -138,14 +138,9 @@ class Difference:
 
 
 def paired_difference(
-    a: NDArray[np.float64],
-    b: NDArray[np.float64],
-    identities: Sequence[str],
-    *,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Difference:
+    a: NDArray[np.float64], b: NDArray[np.float64], identities: Sequence[str], *, confidence: float = 0.95,
+    resamples: int = RESAMPLES, seed: int = 0,
+) -> Difference:  # fmt: skip
     """The difference of the means of a figure per query, float64 [q] each, of two models on the same queries.
 
     Queries of one identity stand or fall together, so identities are drawn, with replacement, and with each all its

@@ -45,15 +45,9 @@ class DatabaseRanking:
 
 
 def rank_through(
-    gallery: Gallery,
-    plan: Protocol,
-    query_vectors: NDArray[np.float32],
-    gallery_vectors: NDArray[np.float32],
-    places: Mapping[str, int],
-    *,
-    depth: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> DatabaseRanking:
+    gallery: Gallery, plan: Protocol, query_vectors: NDArray[np.float32], gallery_vectors: NDArray[np.float32],
+    places: Mapping[str, int], *, depth: int | None = None, progress: Callable[[int, int], None] | None = None,
+) -> DatabaseRanking:  # fmt: skip
     """Ask the gallery for each query and measure its own order of results.
 
     query_vectors: float32 [q, d], rows as ``plan.queries``; gallery_vectors: float32 [g, d], rows as
@@ -182,12 +176,9 @@ class Quantised:
 
 
 def measure_quantised(
-    kinds: Sequence[str],
-    plan: Protocol,
-    query_vectors: NDArray[np.float32],
-    gallery_vectors: NDArray[np.float32],
+    kinds: Sequence[str], plan: Protocol, query_vectors: NDArray[np.float32], gallery_vectors: NDArray[np.float32],
     depth: int | None = None,
-) -> list[Quantised]:
+) -> list[Quantised]:  # fmt: skip
     """Rank the plan through a temporary gallery of each kind, and through one that is not quantised.
 
     kinds: of :data:`siamese_search.gallery.storage.QUANTISATIONS`, ``none`` aside. query_vectors: float32 [q, d], rows

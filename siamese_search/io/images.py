@@ -87,13 +87,9 @@ def is_image_name(name: str) -> bool:
 
 
 def read_image(
-    path: str | os.PathLike[str],
-    size: tuple[int, int] | None = None,
-    *,
-    fit: bool = False,
-    max_pixels: int = MAX_PIXELS,
-    expected: FileStamp | None = None,
-) -> NDArray[np.uint8]:
+    path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, fit: bool = False,
+    max_pixels: int = MAX_PIXELS, expected: FileStamp | None = None,
+) -> NDArray[np.uint8]:  # fmt: skip
     """Decode one image to RGB uint8 [H, W, 3], upright by its EXIF orientation.
 
     size: (height, width) to resize to, bilinear with antialiasing; ``None`` keeps the image's own. The result is that
@@ -123,13 +119,9 @@ def held_image(
 
 
 def decode_image(
-    data: bytes,
-    size: tuple[int, int] | None = None,
-    *,
-    name: str = "image",
-    fit: bool = False,
+    data: bytes, size: tuple[int, int] | None = None, *, name: str = "image", fit: bool = False,
     max_pixels: int = MAX_PIXELS,
-) -> NDArray[np.uint8]:
+) -> NDArray[np.uint8]:  # fmt: skip
     """:func:`read_image` of a file's bytes that are in memory. name: for the errors."""
     if not data:
         raise ImageError(name, "empty file")

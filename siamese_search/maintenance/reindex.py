@@ -72,16 +72,10 @@ class ReindexSummary:
 
 @request(ReindexOptions)
 def run_reindex(
-    store: Store,
-    name: str,
-    model: ModelRef,
-    embedder: Embedder | None,
-    *,
-    options: ReindexOptions,
-    storage: Storage | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    store: Store, name: str, model: ModelRef, embedder: Embedder | None, *, options: ReindexOptions,
+    storage: Storage | None = None, progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
-) -> ReindexSummary:
+) -> ReindexSummary:  # fmt: skip
     """Build a generation of gallery ``name`` by ``model``, payloads unchanged, check it, and publish it.
 
     embedder: of that model; None copies the vectors instead (the same model, new storage settings). Without
@@ -130,15 +124,9 @@ class _Reindex:
     """The state of one re-index: the new generation, and what could not be brought over."""
 
     def __init__(
-        self,
-        fresh: Gallery,
-        embedder: Embedder | None,
-        batch_size: int,
-        drop_missing: bool,
-        summary: ReindexSummary,
-        progress: Callable[[int, int], None] | None,
-        stop: threading.Event | None,
-    ) -> None:
+        self, fresh: Gallery, embedder: Embedder | None, batch_size: int, drop_missing: bool, summary: ReindexSummary,
+        progress: Callable[[int, int], None] | None, stop: threading.Event | None,
+    ) -> None:  # fmt: skip
         self.fresh, self.embedder = fresh, embedder
         self.batch_size, self.drop_missing, self.summary = batch_size, drop_missing, summary
         self.progress, self.stop = progress, stop

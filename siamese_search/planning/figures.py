@@ -212,14 +212,9 @@ class EmbeddedSize(_Parts):
 
 
 def embedded_size(
-    images: int,
-    dim: int,
-    storage: Storage,
-    *,
-    payload_bytes: float = PAYLOAD_BYTES,
-    optimised: bool | None = None,
+    images: int, dim: int, storage: Storage, *, payload_bytes: float = PAYLOAD_BYTES, optimised: bool | None = None,
     indexed: bool | None = None,
-) -> EmbeddedSize:
+) -> EmbeddedSize:  # fmt: skip
     """The size of a gallery of ``images`` vectors of ``dim`` dimensions with payloads of so many bytes of JSON.
 
     optimised, indexed: as ``sss optimise`` would leave it where None (:mod:`siamese_search.gallery.storage`).

@@ -92,14 +92,9 @@ class Searcher:
                 yield answer(shown, probe, options, known)
 
     def probes(
-        self,
-        queries: Sequence[Query],
-        like: Sequence[str] = (),
-        unlike: Sequence[Query] = (),
-        *,
-        together: bool = False,
-        flip: bool = False,
-    ) -> list[Probe | QueryResult]:
+        self, queries: Sequence[Query], like: Sequence[str] = (), unlike: Sequence[Query] = (), *,
+        together: bool = False, flip: bool = False,
+    ) -> list[Probe | QueryResult]:  # fmt: skip
         """What is searched for, in order; for a query that cannot be read, the answer that says so.
 
         like: keys of items of the gallery, which are not among their own results. unlike: images to push away from.

@@ -110,13 +110,9 @@ def choose_field(fields: Mapping[str, str], named: str | None) -> str:
 
 
 def follow(
-    searcher: Searcher,
-    asked: Sequence[Probe | QueryResult],
-    field: str,
-    options: TimelineOptions,
-    where: Sequence[Condition] = (),
-    judge: Judge = NOBODY,
-) -> list[Timeline]:
+    searcher: Searcher, asked: Sequence[Probe | QueryResult], field: str, options: TimelineOptions,
+    where: Sequence[Condition] = (), judge: Judge = NOBODY,
+) -> list[Timeline]:  # fmt: skip
     """A timeline per probe, in order; for a query that could not be read, an empty one with its error.
 
     field: of the time. The identity followed is that of the nearest image (re-ranked, if that is asked for) that is

@@ -123,12 +123,9 @@ def adapt(request: AdaptRequest, reporter: Reporter | None = None, stop: threadi
 
 
 def resume(
-    out: Path,
-    reporter: Reporter | None = None,
-    stop: threading.Event | None = None,
-    device: str = "auto",
+    out: Path, reporter: Reporter | None = None, stop: threading.Event | None = None, device: str = "auto",
     threads: int = 0,
-) -> AdaptResult:
+) -> AdaptResult:  # fmt: skip
     """Continue the run in directory ``out`` from its last checkpoint, with the options it was started with."""
 
     def request_of(saved: dict[str, Any]) -> AdaptRequest:

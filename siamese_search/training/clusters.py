@@ -185,14 +185,9 @@ class ClusterTrainer(Trainer):
     config: AdaptConfig
 
     def __init__(
-        self,
-        network: APNNetwork,
-        config: AdaptConfig,
-        images: LabelledImages,
-        *,
-        seeds: NDArray[np.int64],
+        self, network: APNNetwork, config: AdaptConfig, images: LabelledImages, *, seeds: NDArray[np.int64],
         device: str = "cpu",
-    ) -> None:
+    ) -> None:  # fmt: skip
         self._seen_by, self._seeds = [record.camera for record in images.records], seeds
         #: The camera of each image as a number, int64 [n], -1 where unknown.
         self.cameras = np.unique([name or "" for name in self._seen_by], return_inverse=True)[1]
@@ -269,14 +264,9 @@ _BATCH = 64
 
 @torch.no_grad()
 def renew_statistics(
-    network: APNNetwork,
-    pixels: PixelSource,
-    rows: NDArray[np.int64],
-    *,
-    seed: int = 0,
-    device: str = "cpu",
+    network: APNNetwork, pixels: PixelSource, rows: NDArray[np.int64], *, seed: int = 0, device: str = "cpu",
     progress: Progress | None = None,
-) -> int:
+) -> int:  # fmt: skip
     """Replace the running mean and variance of every normalisation by those over these pixel rows, [n].
 
     The former ones count as :data:`FORMER` images more. The order of the images is drawn, for neighbours are alike.

@@ -113,12 +113,9 @@ def train(request: TrainRequest, reporter: Reporter | None = None, stop: threadi
 
 
 def resume(
-    out: Path,
-    reporter: Reporter | None = None,
-    stop: threading.Event | None = None,
-    device: str = "auto",
+    out: Path, reporter: Reporter | None = None, stop: threading.Event | None = None, device: str = "auto",
     threads: int = 0,
-) -> TrainResult:
+) -> TrainResult:  # fmt: skip
     """Continue the run in directory ``out`` from its last checkpoint, with the options it was started with."""
 
     def request_of(saved: dict[str, Any]) -> TrainRequest:

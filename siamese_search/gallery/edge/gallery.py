@@ -47,15 +47,9 @@ class EmbeddedGallery(EngineGallery):
     """
 
     def __init__(
-        self,
-        store: Path,
-        generation: Path,
-        *,
-        mode: str = "r",
-        wait: float = 10.0,
-        building: bool = False,
+        self, store: Path, generation: Path, *, mode: str = "r", wait: float = 10.0, building: bool = False,
         on_close: Callable[[], None] = lambda: None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         """building: the generation is not to be the current one, even for writing."""
         self.generation, self._mode, self._wait = generation, mode, wait
         self._building, self._on_close = building, on_close

@@ -58,15 +58,9 @@ class Connection:
     """
 
     def __init__(
-        self,
-        address: Address,
-        *,
-        key: ApiKey | None = None,
-        grpc_port: int = 0,
-        authorities: str = "",
-        withheld: str = "",
-        notice: Callable[[str], None] = _log.warning,
-    ) -> None:
+        self, address: Address, *, key: ApiKey | None = None, grpc_port: int = 0, authorities: str = "",
+        withheld: str = "", notice: Callable[[str], None] = _log.warning,
+    ) -> None:  # fmt: skip
         """grpc_port: 0 speaks REST alone. authorities: certificates (PEM) to trust in place of the system's.
 
         withheld: why there is a key that was not sent; part of the message when the server wants one.

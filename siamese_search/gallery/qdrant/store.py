@@ -77,15 +77,9 @@ class ServerStore(Store):
         return found is not None and found.gallery == name and found.state != "dropped"
 
     def open(
-        self,
-        name: str,
-        *,
-        model: ModelRef | None = None,
-        create: bool = False,
-        mode: Literal["r", "w"] = "r",
-        storage: Storage | None = None,
-        wait: float = _READ_WAIT,
-    ) -> Gallery:
+        self, name: str, *, model: ModelRef | None = None, create: bool = False, mode: Literal["r", "w"] = "r",
+        storage: Storage | None = None, wait: float = _READ_WAIT,
+    ) -> Gallery:  # fmt: skip
         check_name(name)
         writing = mode == "w"
         patience = max(wait, float(self._settings.wait)) if writing else wait

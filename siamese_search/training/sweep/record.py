@@ -163,16 +163,9 @@ class Sweep:
 
 
 def plan_sweep(
-    data: DataPaths,
-    out: Path,
-    preset: str,
-    grid: dict[str, tuple[Value, ...]],
-    *,
-    layout: str = "auto",
-    holdout: HoldOut | None = None,
-    init: str = "imagenet",
-    teacher: Path | None = None,
-) -> Sweep:
+    data: DataPaths, out: Path, preset: str, grid: dict[str, tuple[Value, ...]], *, layout: str = "auto",
+    holdout: HoldOut | None = None, init: str = "imagenet", teacher: Path | None = None,
+) -> Sweep:  # fmt: skip
     """A sweep before its first run: every configuration checked, the held-out identities chosen once for all.
 
     Nothing is written. Raises UsageError (the grid, nobody held out), DataError (the data, or held-out

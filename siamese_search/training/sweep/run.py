@@ -60,14 +60,9 @@ class SilentSweep:
 
 
 def run_sweep(
-    sweep: Sweep,
-    *,
-    device: Device = "auto",
-    threads: int = 0,
-    reporter: SweepReporter | None = None,
-    stop: threading.Event | None = None,
-    draw: Callable[[Sweep, Path], None] | None = None,
-) -> Sweep:
+    sweep: Sweep, *, device: Device = "auto", threads: int = 0, reporter: SweepReporter | None = None,
+    stop: threading.Event | None = None, draw: Callable[[Sweep, Path], None] | None = None,
+) -> Sweep:  # fmt: skip
     """Bring every run of ``sweep`` to its end: finished ones are left alone, the others trained or continued.
 
     A run that fails, for whatever reason, is recorded so and does not stop the others; the next call tries it again.
@@ -92,14 +87,9 @@ def run_sweep(
 
 
 def _bring_to_its_end(
-    sweep: Sweep,
-    run: SweepRun,
-    number: int,
-    device: Device,
-    threads: int,
-    reporter: SweepReporter,
+    sweep: Sweep, run: SweepRun, number: int, device: Device, threads: int, reporter: SweepReporter,
     stop: threading.Event,
-) -> None:
+) -> None:  # fmt: skip
     """Train and measure one run; whatever goes wrong becomes its ``reason``."""
 
     def measuring(done: int, total: int) -> None:
