@@ -35,10 +35,9 @@ from siamese_search.training.augment import view_recipe
 from siamese_search.training.config import TrainConfig
 from siamese_search.training.data import HoldOut, load_split
 from siamese_search.training.directory import CHECKPOINT_NAME, load_checkpoint
-from siamese_search.training.initial import initial_network
+from siamese_search.training.initial import initial_network, teacher_vectors
 from siamese_search.training.loop import Silent
 from siamese_search.training.run import RUN_NAME, TrainRequest, resume, train
-from siamese_search.training.teacher import teacher_vectors
 from siamese_search.training.trainer import StepReport
 
 #: Fewer than these epochs are said aloud: the recipe is made for at least so many.

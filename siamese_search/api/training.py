@@ -18,7 +18,7 @@ from siamese_search.datasets.records import point_id
 from siamese_search.errors import MissingExtraError, TrainingError, UsageError, printable
 from siamese_search.io.files import check_output
 from siamese_search.options import layout_of, request
-from siamese_search.training.config import configured, option_names
+from siamese_search.training.config import adapt_config, adapt_fields
 from siamese_search.training.options import AdaptOptions, RunOptions, SweepOptions
 from siamese_search.workspace import StrPath, current_settings, threads_in_use
 
@@ -254,7 +254,7 @@ def adapt(
     MissingExtraError without the ``[torch]`` extra, DataError, TrainingError, UsageError, BundleError.
     """
     threads = threads_in_use(options.threads)
-    unknown = set(hyperparameters) - set(option_names())
+    unknown = set(hyperparameters) - set(adapt_fields())
     if unknown:
         raise UsageError(f"unknown hyperparameter {sorted(unknown)[0]!r}; see `sss adapt --help-all`")
     if options.resume is not None:
@@ -263,7 +263,7 @@ def adapt(
     else:
         place = Path(current_settings().data if data is None else data)
         survey(place, layout_of(options))  # fails before torch is imported, which takes seconds
-        config = configured(os.fspath(options.init), **hyperparameters)
+        config = adapt_config(os.fspath(options.init), **hyperparameters)
         run = needing_torch("siamese_search.training.adapt", "adapting")
         asked = run.AdaptRequest(
             data=place,

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import click
 
-from siamese_search.training.config import ADAPT, PRESETS, SPEC, AdaptConfig, TrainConfig, option_fields, option_names
+from siamese_search.training.config import ADAPT, PRESETS, SPEC, AdaptConfig, TrainConfig, adapt_fields, option_fields
 
 
 class HyperparameterOption(click.Option):
@@ -85,7 +85,7 @@ def adaptation_options(command: F) -> F:
         value = getattr(ADAPT, name)
         return f"[default: {'as the model' if name in SPEC else value}]"
 
-    return _options(AdaptConfig, option_names(), default)(command)
+    return _options(AdaptConfig, adapt_fields(), default)(command)
 
 
 class ValueList(click.ParamType):  # type: ignore[type-arg]  # generic only from click 8.3 on

@@ -236,7 +236,8 @@ def write_fiftyone(
                 sample: dict[str, Any] = {"filepath": path, "tags": [], "metadata": None}
                 for column, values in zip(columns, batch.values):
                     if column.field in names and values[row] is not None:
-                        sample[names[column.field]] = _value(column, values[row])
+                        label = {"_cls": "Classification", "tags": [], "label": str(values[row])}
+                        sample[names[column.field]] = label if column.field == "identity" else values[row]
                 if batch.vectors is not None:
                     sample["embedding"] = _packed(batch.vectors[row])
                 handle.write((",\n" if count else "\n") + json.dumps(sample, ensure_ascii=False))
@@ -245,12 +246,6 @@ def write_fiftyone(
     document = {"media_type": "image", "info": {f"sss_{name}": text for name, text in about.items()}}
     (out / "metadata.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return count, left_out
-
-
-def _value(column: Column, value: Any) -> Any:
-    if column.field == "identity":
-        return {"_cls": "Classification", "tags": [], "label": str(value)}
-    return value
 
 
 def _names(columns: Sequence[Column]) -> dict[str, str]:

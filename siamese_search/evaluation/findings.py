@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from siamese_search.errors import DataError
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.retrieval import RankingMetrics, retrieval_metrics
+from siamese_search.retrieval.ranking import natural
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +92,9 @@ def camera_pairs(report: EvaluationReport) -> list[CameraPair]:
     if asked is None or there is None:
         return []
     found: list[CameraPair] = []
-    for own in _named(asked):
+    for own in sorted({camera for camera in asked if camera is not None}, key=natural):
         rows = np.array([i for i, camera in enumerate(asked) if camera == own], np.int64)
-        for other in _named(there):
+        for other in sorted({camera for camera in there if camera is not None}, key=natural):
             if own == other:
                 continue
             columns = np.array([i for i, camera in enumerate(there) if camera == other], np.int64)
@@ -103,12 +104,6 @@ def camera_pairs(report: EvaluationReport) -> list[CameraPair]:
             if metrics.valid_queries:
                 found.append(CameraPair(own, other, metrics.valid_queries, metrics.rank1, metrics.mAP))
     return found
-
-
-def _named(cameras: Sequence[str | None]) -> list[str]:
-    """The cameras, 2 before 10."""
-    known = {camera for camera in cameras if camera is not None}
-    return sorted(known, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
 RESAMPLES = 10_000

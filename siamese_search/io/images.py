@@ -102,9 +102,7 @@ def read_image(
     return _guarded(path, max_pixels, lambda: _read(path, size, max_pixels, fit, expected))
 
 
-def held_image(
-    image: NDArray[np.uint8] | bytes | Image.Image, size: tuple[int, int], *, max_pixels: int = MAX_PIXELS
-) -> NDArray[np.uint8]:
+def held_image(image: NDArray[np.uint8] | bytes | Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
     """An image in memory at ``size``, uint8 [H, W, 3], as :func:`read_image` gives that of a file.
 
     image: an RGB array, the bytes of a file, or one of Pillow's. Raises as :func:`read_image` and :func:`resized`.
@@ -112,10 +110,10 @@ def held_image(
     if isinstance(image, np.ndarray):
         return resized(image, size)
     if isinstance(image, bytes):
-        return decode_image(image, size, max_pixels=max_pixels)
+        return decode_image(image, size)
     if 0 in image.size:
         raise UsageError(f"an image of {image.width} x {image.height} pixels shows nothing")
-    return _guarded("image", max_pixels, lambda: _upright(image, size))
+    return _guarded("image", MAX_PIXELS, lambda: _upright(image, size))
 
 
 def decode_image(

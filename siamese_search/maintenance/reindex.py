@@ -21,7 +21,7 @@ from siamese_search.errors import DataError, ImageError, StoreError
 from siamese_search.gallery.checks import LEAST_RECALL, sampled_recall, sound_points
 from siamese_search.gallery.fields import same_payload
 from siamese_search.io.resources import available_cpus
-from siamese_search.maintenance.copy import paired
+from siamese_search.maintenance.copy import paired, write_points
 from siamese_search.maintenance.options import ReindexOptions
 from siamese_search.options import request
 from siamese_search.retrieval.judging import gallery_calibration, hand_over
@@ -229,10 +229,8 @@ class _Reindex:
             yield len(found.items) + len(found.failures)
 
     def _upsert(self, points: Sequence[StoredPoint], vectors: Sequence[Vectors] | Vectors) -> None:
-        """Store points as they are, less their old checksums, with these vectors, float32 [n, d]."""
         if points:
-            payloads = [{name: v for name, v in point.payload.items() if name != "crc"} for point in points]
-            self.fresh.upsert([point.id for point in points], np.asarray(vectors), payloads)
+            write_points(self.fresh, points, vectors)
             self.summary.embedded += len(points)
 
     def _drop(self, point: StoredPoint, error: ImageError) -> None:

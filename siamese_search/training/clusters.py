@@ -117,7 +117,7 @@ class Memory(nn.Module):
 class ClusterSampler:
     """Batches of image indices int64 [≤ P·K], in groups of K: of one cluster, or single images.
 
-    labels: the cluster of each image, [n]; cameras: [n], -1 where unknown. A cluster of n images has round(n / K)
+    labels: the cluster of each image, [n]; cameras: numbers of theirs, [n]. A cluster of n images has round(n / K)
     groups an epoch, at least one, and its cameras take turns in each, the images of a rarer one again. iters: batches
     of an epoch, 0 for as many as one pass makes. Everything depends on (seed, epoch) alone.
     """
@@ -189,7 +189,7 @@ class ClusterTrainer(Trainer):
         device: str = "cpu",
     ) -> None:  # fmt: skip
         self._seen_by, self._seeds = [record.camera for record in images.records], seeds
-        #: The camera of each image as a number, int64 [n], -1 where unknown.
+        #: A number for the camera of each image, int64 [n]; the unknown ones share one.
         self.cameras = np.unique([name or "" for name in self._seen_by], return_inverse=True)[1]
         nothing = images.labels
         super().__init__(network, config, images, nothing, sampler=self._batches(nothing, config), device=device)

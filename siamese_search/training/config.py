@@ -1,4 +1,4 @@
-"""Presets: every hyperparameter of a training run in one frozen dataclass; each field is an option. And its stages.
+"""Presets: every hyperparameter of a run in a frozen dataclass; each field is an option. And the stages of a training.
 
 Training small first and finishing large (progressive resizing) is one schedule (Touvron et al., "Fixing the train-test
 resolution discrepancy", 2019): most is learned at half the size, at a quarter of the cost.
@@ -353,14 +353,14 @@ ADAPT = AdaptConfig(
 )  # fmt: skip
 
 
-def option_names() -> list[str]:
+def adapt_fields() -> list[str]:
     """The fields that are options of ``sss adapt``, its own first."""
     names = [one.name for one in fields(AdaptConfig) if one.name not in _UNUSED]
     inherited = {one.name for one in fields(TrainConfig)}
     return sorted(names, key=lambda name: name in inherited)
 
 
-def configured(init: str, **hyperparameters: Any) -> AdaptConfig:
+def adapt_config(init: str, **hyperparameters: Any) -> AdaptConfig:
     """The configuration for these weights: what is not given is that of the bundle. Raises BundleError, UsageError."""
     network = network_of(init)
     own = {name: network[name] for name in SPEC if name in network}

@@ -44,11 +44,10 @@ from siamese_search.training.directory import (
     start_directory,
     summary,
 )
-from siamese_search.training.initial import fit_heads, initial_network
+from siamese_search.training.initial import fit_heads, initial_network, save_vectors, teacher_vectors
 from siamese_search.training.loop import Loop, Reporter, Silent
 from siamese_search.training.losses import make_metric_losses, make_sampler
 from siamese_search.training.ranks import Ranks, joined
-from siamese_search.training.teacher import save_vectors, teacher_vectors
 from siamese_search.training.trainer import Trainer, training_device
 
 TEACHER_NAME = "teacher.npz"

@@ -26,7 +26,7 @@ from siamese_search.model.calibration import Calibration  # noqa: E402
 from siamese_search.model.embedder import load_embedder  # noqa: E402
 from siamese_search.training import run as training  # noqa: E402
 from siamese_search.training.adapt import AdaptRequest, AdaptResult, adapt, read_confirmed, resume  # noqa: E402
-from siamese_search.training.config import ADAPT, AdaptConfig, configured  # noqa: E402
+from siamese_search.training.config import ADAPT, AdaptConfig, adapt_config  # noqa: E402
 from tests.support.stopping import StopAfter  # noqa: E402
 from tests.training.conftest import draw_people  # noqa: E402
 
@@ -241,7 +241,7 @@ def test_what_scores_mean_is_handed_on_where_only_the_cameras_were_taken_anew(
     meta = json.loads((tmp_path / "init" / "model.json").read_text())
     (tmp_path / "init" / "model.json").write_text(json.dumps({**meta, "adapted_calibration": known.to_json()}))
     asked = {"epochs": 0, "neighbours": 4, "batch_size": 8, "images_per_identity": 2, **options}
-    config = configured(str(tmp_path / "init"), **asked)
+    config = adapt_config(str(tmp_path / "init"), **asked)
     result = adapt(AdaptRequest(people, tmp_path / "run", config, init=str(tmp_path / "init"), device="cpu", threads=1))
     assert result.bundle.calibration == (known if handed_on else None)
     assert result.bundle.adapted_calibration is None
