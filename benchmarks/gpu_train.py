@@ -24,7 +24,7 @@ import torch
 from siamese_search._version import __version__
 from siamese_search.datasets.layouts import load_dataset
 from siamese_search.errors import DataError
-from siamese_search.evaluation.embedding import embed_records
+from siamese_search.evaluation.evaluate import embed_records
 from siamese_search.evaluation.protocol import Labels
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.io.files import atomic_path, atomic_write_text
@@ -35,10 +35,9 @@ from siamese_search.training.augment import view_recipe
 from siamese_search.training.config import TrainConfig
 from siamese_search.training.data import HoldOut, load_split
 from siamese_search.training.directory import CHECKPOINT_NAME, load_checkpoint
-from siamese_search.training.initial import initial_network
+from siamese_search.training.initial import initial_network, teacher_vectors
 from siamese_search.training.loop import Silent
 from siamese_search.training.run import RUN_NAME, TrainRequest, resume, train
-from siamese_search.training.teacher import teacher_vectors
 from siamese_search.training.trainer import StepReport
 
 #: Fewer than these epochs are said aloud: the recipe is made for at least so many.

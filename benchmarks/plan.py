@@ -4,7 +4,7 @@
                               [--million DIR] [--work DIR] [--out benchmarks/results/plan.json]
 
 Makes a gallery of random unit vectors (those of benchmarks/million.py) for each number of points and storage, before
-and after ``sss optimise``, and compares its parts with :mod:`siamese_search.planning.sizes`. ``--million`` takes
+and after ``sss optimise``, and compares its parts with :mod:`siamese_search.planning.figures`. ``--million`` takes
 galleries that benchmarks/million.py has left in its ``--work`` directory, however large. Processor times of
 searches are taken in this process: of one core, 200 queries each, the first 20 aside.
 
@@ -37,7 +37,7 @@ from siamese_search.gallery.edge import layout  # noqa: E402
 from siamese_search.gallery.filters import Condition  # noqa: E402
 from siamese_search.gallery.storage import Storage  # noqa: E402
 from siamese_search.io.files import atomic_write_text  # noqa: E402
-from siamese_search.planning.sizes import EmbeddedSize, embedded_size  # noqa: E402
+from siamese_search.planning.figures import EmbeddedSize, embedded_size  # noqa: E402
 
 DIM = 512
 WARM = 20

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.layouts import load_dataset
-from siamese_search.evaluation.embedding import embed_records
+from siamese_search.evaluation.evaluate import embed_records
 from siamese_search.evaluation.protocol import Protocol, all_vs_all
 from siamese_search.evaluation.retrieval import RankingMetrics, metrics_from_hit_ranks, summarise
 from siamese_search.gallery import open_gallery

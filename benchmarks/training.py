@@ -29,7 +29,7 @@ from siamese_search.io.files import atomic_write_text
 from siamese_search.model.network import APNNetwork, NetworkSpec
 from siamese_search.training.backbone import Passes
 from siamese_search.training.config import TrainConfig, preset
-from siamese_search.training.pixels import moved
+from siamese_search.training.data import moved
 from siamese_search.training.trainer import Trainer
 
 RESULTS = Path(__file__).resolve().parent / "results" / "training.json"
@@ -38,7 +38,7 @@ IDENTITIES, IMAGES_EACH = 256, 8
 
 
 class Resident:
-    """Decoded images in memory, as :class:`~siamese_search.training.pixels.PixelSource` holds them."""
+    """Decoded images in memory, as :class:`~siamese_search.training.data.PixelSource` holds them."""
 
     def __init__(self, count: int, height: int, width: int) -> None:
         self._pixels = np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)

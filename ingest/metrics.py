@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ingest.summary import STAGES, IngestSummary, Progress, Stage, bottleneck
 from siamese_search.errors import MissingExtraError, UsageError
-from siamese_search.gallery.forwarding import Forwarding
+from siamese_search.gallery.engine import Forwarding
 
 if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery

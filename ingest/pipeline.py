@@ -31,7 +31,7 @@ from siamese_search.datasets.csv_layout import CsvLayout
 from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
 from siamese_search.gallery.contract import Gallery
-from siamese_search.gallery.forwarding import Serial
+from siamese_search.gallery.engine import Serial
 from siamese_search.io.remote import THREADS as REMOTE_THREADS
 from siamese_search.io.resources import available_cpus
 from siamese_search.options import layout_of, request

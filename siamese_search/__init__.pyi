@@ -47,5 +47,5 @@ from .render.sheets import draw_sheet as draw_sheet
 from .render.star import draw_star as draw_star
 from .retrieval.results import QueryResult as QueryResult
 from .retrieval.results import SearchResult as SearchResult
-from .training.adapt.run import AdaptResult as AdaptResult
+from .training.adapt import AdaptResult as AdaptResult
 from .training.run import TrainResult as TrainResult

@@ -25,6 +25,7 @@ from siamese_search.errors import UsageError
 F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R", bound="Request")
 T = TypeVar("T")
+StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from siamese_search.datasets.records import point_id
 from siamese_search.errors import MissingExtraError, TrainingError, UsageError, printable
 from siamese_search.io.files import check_output
 from siamese_search.options import layout_of, request
-from siamese_search.training.adapt.config import configured, option_names
+from siamese_search.training.config import adapt_config, adapt_fields
 from siamese_search.training.options import AdaptOptions, RunOptions, SweepOptions
 from siamese_search.workspace import StrPath, current_settings, threads_in_use
 
 if TYPE_CHECKING:
-    from siamese_search.training.adapt.run import AdaptResult
+    from siamese_search.training.adapt import AdaptResult
     from siamese_search.training.data import HoldOut
     from siamese_search.training.loop import Reporter
     from siamese_search.training.run import TrainResult
@@ -224,7 +224,7 @@ def adapt(
 
     Each epoch the images are clustered and the clusters learned as identities, until they no longer change. Labels in
     ``data`` are only reported on. ``hyperparameters``: fields of
-    :class:`~siamese_search.training.adapt.config.AdaptConfig` (``epochs=10, freeze=3``); size and kind of the network
+    :class:`~siamese_search.training.config.AdaptConfig` (``epochs=10, freeze=3``); size and kind of the network
     are those of the model. stop: set it to end after the batch in hand (KeyboardInterrupt is raised, a checkpoint
     kept).
 
@@ -232,17 +232,17 @@ def adapt(
     MissingExtraError without the ``[torch]`` extra, DataError, TrainingError, UsageError, BundleError.
     """
     threads = threads_in_use(options.threads)
-    unknown = set(hyperparameters) - set(option_names())
+    unknown = set(hyperparameters) - set(adapt_fields())
     if unknown:
         raise UsageError(f"unknown hyperparameter {sorted(unknown)[0]!r}; see `sss adapt --help-all`")
     if options.resume is not None:
-        run = needing_torch("siamese_search.training.adapt.run", "adapting")
+        run = needing_torch("siamese_search.training.adapt", "adapting")
         result: AdaptResult = run.resume(Path(options.resume), reporter, stop, options.device, threads)
     else:
         place = Path(current_settings().data if data is None else data)
         survey(place, layout_of(options))  # fails before torch is imported, which takes seconds
-        config = configured(os.fspath(options.init), **hyperparameters)
-        run = needing_torch("siamese_search.training.adapt.run", "adapting")
+        config = adapt_config(os.fspath(options.init), **hyperparameters)
+        run = needing_torch("siamese_search.training.adapt", "adapting")
         asked = run.AdaptRequest(
             data=place, out=Path(new_run_directory("adapt") if options.out is None else options.out), config=config,
             layout=layout_of(options), init=os.fspath(options.init),

@@ -173,13 +173,13 @@ def hyperparameter_options(command: F, *, adapting: bool = False, several: bool 
 
     several: each takes several values.
     """
-    from siamese_search.training.adapt.config import AdaptConfig, option_names
+    from siamese_search.training.config import AdaptConfig, adapt_fields
     from siamese_search.training.config import TrainConfig, option_fields
 
     cls = AdaptConfig if adapting else TrainConfig
     kinds = get_type_hints(cls)
     texts = {name: text for name, _, text in option_fields(cls)}
-    for name in reversed(option_names() if adapting else list(texts)):
+    for name in reversed(adapt_fields() if adapting else list(texts)):
         flag, kind, text = "--" + name.replace("_", "-"), kinds[name], texts[name]
         values = "|".join(map(str, get_args(kind))) or {bool: "true|false"}.get(kind) or _metavar(kind)
         command = click.option(
@@ -209,7 +209,7 @@ def _metavar(kind: Any) -> str | None:
 
 def _default(name: str, adapting: bool) -> str:
     """``60; apn: 15``: the default preset's value, then each preset that differs."""
-    from siamese_search.training.adapt.config import ADAPT, SPEC
+    from siamese_search.training.config import ADAPT, SPEC
     from siamese_search.training.config import PRESETS
 
     if adapting:

@@ -22,7 +22,7 @@ from siamese_search.training.config import preset as find_preset
 from siamese_search.training.options import AdaptOptions, RunOptions, SweepOptions
 
 if TYPE_CHECKING:
-    from siamese_search.training.adapt.run import AdaptResult
+    from siamese_search.training.adapt import AdaptResult
     from siamese_search.training.sweep.record import Sweep
 
 _TRAIN_EPILOG = """\b
@@ -286,13 +286,13 @@ def adapt_command(data: str | None, options: AdaptOptions, json: bool, **hyperpa
     that DATA has are not used; how well the clusters agree with them is shown. Ctrl-C writes a checkpoint.
     """
     from siamese_search.api.training import adapt, new_run_directory
-    from siamese_search.training.adapt.config import configured
+    from siamese_search.training.config import adapt_config
 
     if options.resume is None:
         if data is None:
             raise UsageError("no DATA given: name a directory of images (sss adapt photos/)")
         options = replace(options, out=options.out or new_run_directory("adapt"))
-        epochs: int | None = configured(str(options.init), **hyperparameters).epochs
+        epochs: int | None = adapt_config(str(options.init), **hyperparameters).epochs
     else:
         _refuse_with_resume(click.get_current_context(), "run")
         epochs = _epochs_of(Path(options.resume))

@@ -236,7 +236,8 @@ def write_fiftyone(
                 sample: dict[str, Any] = {"filepath": path, "tags": [], "metadata": None}
                 for column, values in zip(columns, batch.values):
                     if column.field in names and values[row] is not None:
-                        sample[names[column.field]] = _value(column, values[row])
+                        label = {"_cls": "Classification", "tags": [], "label": str(values[row])}
+                        sample[names[column.field]] = label if column.field == "identity" else values[row]
                 if batch.vectors is not None:
                     sample["embedding"] = _packed(batch.vectors[row])
                 handle.write((",\n" if count else "\n") + json.dumps(sample, ensure_ascii=False))
@@ -245,12 +246,6 @@ def write_fiftyone(
     document = {"media_type": "image", "info": {f"sss_{name}": text for name, text in about.items()}}
     (out / "metadata.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return count, left_out
-
-
-def _value(column: Column, value: Any) -> Any:
-    if column.field == "identity":
-        return {"_cls": "Classification", "tags": [], "label": str(value)}
-    return value
 
 
 def _names(columns: Sequence[Column]) -> dict[str, str]:
@@ -296,14 +291,9 @@ def format_of(out: Path, wanted: str | None) -> str:
 
 
 def export_gallery(
-    gallery: Gallery,
-    out: Path,
-    format: str,
-    where: Sequence[Condition] = (),
-    *,
-    vectors: bool = True,
+    gallery: Gallery, out: Path, format: str, where: Sequence[Condition] = (), *, vectors: bool = True,
     progress: Callable[[int, int], None] | None = None,
-) -> Exported:
+) -> Exported:  # fmt: skip
     """Write the points that meet the conditions, by ascending id. Memory does not grow with their number.
 
     A file that exists is replaced when the new one is whole; a directory (fiftyone) must be new or empty. Raises

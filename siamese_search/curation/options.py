@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from siamese_search import options as shared
-from siamese_search.options import Request, Switch, option
-
-if TYPE_CHECKING:
-    import os
-
-    StrPath = str | os.PathLike[str]
+from siamese_search.options import Request, StrPath, Switch, option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,22 +19,13 @@ class ClusterOptions(Request):
         20, "About as many images as an identity has; fewer where each was seen a few times only.", low=1, metavar="N"
     )
     least: float = option(
-        0.25,
-        "Least mean k-reciprocal similarity of two clusters that are merged: higher is more clusters.",
-        low=0,
-        high=1,
-        low_open=True,
-        metavar="S",
-    )
+        0.25, "Least mean k-reciprocal similarity of two clusters that are merged: higher is more clusters.", low=0,
+        high=1, low_open=True, metavar="S",
+    )  # fmt: skip
     cosine: float | None = option(
-        None,
-        "Least mean cosine of two clusters that are merged.  [default: by calibration]",
-        named="min_score",
-        kind=float,
-        low=-1,
-        high=1,
-        metavar="S",
-    )
+        None, "Least mean cosine of two clusters that are merged.  [default: by calibration]", named="min_score",
+        kind=float, low=-1, high=1, metavar="S",
+    )  # fmt: skip
     prefix: str = option("new", "New identities are called NAME-0001, NAME-0002, ...", metavar="NAME")
     store: StrPath | None = shared.store()
     gallery: str | None = shared.gallery()

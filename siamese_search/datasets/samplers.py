@@ -85,13 +85,9 @@ class TripletSampler:
     """
 
     def __init__(
-        self,
-        labels: Sequence[int],
-        batch: int,
-        triplets: Sequence[tuple[int, int, int]] = (),
-        seed: int = 0,
+        self, labels: Sequence[int], batch: int, triplets: Sequence[tuple[int, int, int]] = (), seed: int = 0,
         sources: Sequence[int] = (),
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.batch = batch
         self.seed = seed
         given = np.asarray(triplets, np.int64).reshape(-1, 3)
@@ -128,24 +124,15 @@ class TripletSampler:
         return np.stack(columns, axis=1).reshape(-1, 3)
 
 
-class PairSampler:
+class PairSampler(TripletSampler):
     """Batches of pairs, half of the same identity and half of different ones.
 
-    They are those of triplets, given or drawn as :class:`TripletSampler` does: (anchor, positive) and (anchor,
-    negative), shuffled apart.
+    They are those of triplets, given or drawn: (anchor, positive) and (anchor, negative), shuffled apart.
     """
 
-    def __init__(
-        self,
-        labels: Sequence[int],
-        batch: int,
-        triplets: Sequence[tuple[int, int, int]] = (),
-        seed: int = 0,
-        sources: Sequence[int] = (),
-    ) -> None:
-        self.half = max(1, batch // 2)
-        self.seed = seed
-        self._triplets = TripletSampler(labels, batch, triplets, seed, sources)
+    @property
+    def half(self) -> int:
+        return max(1, self.batch // 2)
 
     def epoch(self, epoch: int) -> Iterator[Indices]:
         """The batches of one epoch: int64 [B, 2]; the first B/2 pairs are of the same identity.
@@ -153,16 +140,16 @@ class PairSampler:
         The last batch may be short; even one pair of each kind is enough for batch statistics.
         """
         rng = np.random.default_rng((self.seed, epoch, 3))
-        triplets = self._triplets.all_of_epoch(rng)
+        triplets = self.all_of_epoch(rng)
         same = triplets[:, [0, 1]]
-        different = self._triplets.shuffled(triplets, rng)[:, [0, 2]]
+        different = self.shuffled(triplets, rng)[:, [0, 2]]
         for start in range(0, len(same), self.half):
             stop = start + self.half
             yield np.concatenate([same[start:stop], different[start:stop]])
 
     def steps(self, epoch: int) -> int:  # noqa: ARG002 - the samplers share one shape
         """How many batches :meth:`epoch` yields."""
-        return -(-self._triplets.total // self.half)
+        return -(-self.total // self.half)
 
 
 @dataclass(frozen=True, slots=True)

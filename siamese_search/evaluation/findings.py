@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from siamese_search.errors import DataError
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.retrieval import RankingMetrics, retrieval_metrics
+from siamese_search.retrieval.ranking import natural
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +78,11 @@ def worst_queries(report: EvaluationReport, count: int = 20) -> list[BadQuery]:
     gallery_ids, query_ids = plan.gallery_ids, plan.query_ids
     return [
         BadQuery(
-            int(query),
-            float(ranking.average_precision[query]),
-            int(ranking.first_hit_rank[query]),
-            report.top[query],
+            int(query), float(ranking.average_precision[query]), int(ranking.first_hit_rank[query]), report.top[query],
             [gallery_ids[place] == query_ids[query] for place in report.top[query]],
         )
         for query in order.tolist()
-    ]
+    ]  # fmt: skip
 
 
 def camera_pairs(report: EvaluationReport) -> list[CameraPair]:
@@ -94,9 +92,9 @@ def camera_pairs(report: EvaluationReport) -> list[CameraPair]:
     if asked is None or there is None:
         return []
     found: list[CameraPair] = []
-    for own in _named(asked):
+    for own in sorted({camera for camera in asked if camera is not None}, key=natural):
         rows = np.array([i for i, camera in enumerate(asked) if camera == own], np.int64)
-        for other in _named(there):
+        for other in sorted({camera for camera in there if camera is not None}, key=natural):
             if own == other:
                 continue
             columns = np.array([i for i, camera in enumerate(there) if camera == other], np.int64)
@@ -106,12 +104,6 @@ def camera_pairs(report: EvaluationReport) -> list[CameraPair]:
             if metrics.valid_queries:
                 found.append(CameraPair(own, other, metrics.valid_queries, metrics.rank1, metrics.mAP))
     return found
-
-
-def _named(cameras: Sequence[str | None]) -> list[str]:
-    """The cameras, 2 before 10."""
-    known = {camera for camera in cameras if camera is not None}
-    return sorted(known, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
 
 
 RESAMPLES = 10_000
@@ -141,14 +133,9 @@ class Difference:
 
 
 def paired_difference(
-    a: NDArray[np.float64],
-    b: NDArray[np.float64],
-    identities: Sequence[str],
-    *,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-) -> Difference:
+    a: NDArray[np.float64], b: NDArray[np.float64], identities: Sequence[str], *, confidence: float = 0.95,
+    resamples: int = RESAMPLES, seed: int = 0,
+) -> Difference:  # fmt: skip
     """The difference of the means of a figure per query, float64 [q] each, of two models on the same queries.
 
     Queries of one identity stand or fall together, so identities are drawn, with replacement, and with each all its
@@ -174,13 +161,9 @@ def paired_difference(
     tail = (1 - confidence) / 2
     low, high = np.quantile(differences, [tail, 1 - tail])
     return Difference(
-        a=float(a[valid].mean()),
-        b=float(b[valid].mean()),
-        difference=float((b - a)[valid].mean()),
-        low=float(low),
-        high=float(high),
-        better=float((differences > 0).mean() + (differences == 0).mean() / 2),
-    )
+        a=float(a[valid].mean()), b=float(b[valid].mean()), difference=float((b - a)[valid].mean()), low=float(low),
+        high=float(high), better=float((differences > 0).mean() + (differences == 0).mean() / 2),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

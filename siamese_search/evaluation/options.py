@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from siamese_search import options as shared
-from siamese_search.options import Request, Switch, option
+from siamese_search.options import Request, StrPath, Switch, option
 
 if TYPE_CHECKING:
-    import os
-
     from siamese_search.model.embedder import Device
     from siamese_search.vectors.k_reciprocal import KReciprocal
-
-    StrPath = str | os.PathLike[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

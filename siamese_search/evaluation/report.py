@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +57,7 @@ class EvaluationReport:
     ``warning`` says in one line why the figures may flatter the model; empty where nothing is known against them.
     ``flip`` says that all vectors are means over an image and its mirror image.
     ``query_vectors`` [q, d] and ``gallery_vectors`` [g, d] are what was measured, in the plan's order.
-    ``data_fingerprint`` covers content and labels of the images (:func:`.embedding.data_fingerprint`); ``None`` where
+    ``data_fingerprint`` covers content and labels of the images (:func:`.evaluate.data_fingerprint`); ``None`` where
     only vectors were seen.
     ``top`` holds each query's first ranked places in ``plan.gallery`` after the exclusions, int64 [≤ 10].
     """
@@ -168,53 +168,34 @@ class EvaluationReport:
         kept: dict[str, Any] | None = None
         if self.kept is not None:
             points = self.kept_points()
-            kept = {f"{rate:g}": asdict(points[rate]) if rate in points else None for rate in CALIBRATED_RATES}
+            kept = _points({f"{rate:g}": points.get(rate) for rate in CALIBRATED_RATES})
         shape = {
-            "protocol": self.plan.name,
-            "cameras": self.plan.use_cameras,
-            "flip": self.flip,
-            "queries": ranking.queries,
-            "gallery": ranking.gallery,
-            "invalid_queries": ranking.invalid_queries,
-            **ranking.to_json(),
+            "protocol": self.plan.name, "cameras": self.plan.use_cameras, "flip": self.flip, "queries": ranking.queries,
+            "gallery": ranking.gallery, "invalid_queries": ranking.invalid_queries, **ranking.to_json(),
             "verification": {
-                "auc": verification.auc,
-                "eer": verification.eer,
-                "tar_at_far": verification.tar_at_far,
-                "at_far": {
-                    name: None if point is None else asdict(point) for name, point in verification.at_far.items()
-                },
-                "threshold": verification.threshold,
-                "false_match_rate": verification.false_match_rate,
-                "genuine_pairs": verification.genuine,
+                "auc": verification.auc, "eer": verification.eer, "tar_at_far": verification.tar_at_far,
+                "at_far": _points(verification.at_far), "threshold": verification.threshold,
+                "false_match_rate": verification.false_match_rate, "genuine_pairs": verification.genuine,
                 "impostor_pairs": verification.impostor,
             },
-            "open_set": {
-                "searches": self.open_set.searches,
-                "at_fpir": {
-                    name: None if point is None else asdict(point) for name, point in self.open_set_points().items()
-                },
-            },
-            "ann_recall": self.ann_recall,
-            "filtered_recall": self.filtered_recall,
+            "open_set": {"searches": self.open_set.searches, "at_fpir": _points(self.open_set_points())},
+            "ann_recall": self.ann_recall, "filtered_recall": self.filtered_recall,
             "exact": {"rank1": self.exact.rank1, "mAP": self.exact.mAP},
             "reranked": None if self.reranked is None else self.reranked.to_json(),
             "quantised": [one.to_json() for one in self.quantised],
             "calibration": None if self.calibration is None else self.calibration.to_json(),
-            "calibrated_in": self.calibrated_place or None,
-            "kept_calibration": kept,
-            "depth": self.depth,
-            "model": self.model,
-            "model_name": self.model_name,
-            "data": self.data,
-            "data_fingerprint": self.data_fingerprint,
-            "excluded": asdict(self.plan.excluded),
-            "failed": [failure.to_json() for failure in self.failed],
-            "notes": self.notes(),
+            "calibrated_in": self.calibrated_place or None, "kept_calibration": kept, "depth": self.depth,
+            "model": self.model, "model_name": self.model_name, "data": self.data,
+            "data_fingerprint": self.data_fingerprint, "excluded": asdict(self.plan.excluded),
+            "failed": [failure.to_json() for failure in self.failed], "notes": self.notes(),
             "seconds": round(self.seconds, 3),
-        }
+        }  # fmt: skip
         without_nan: dict[str, Any] = _without_nan(shape)
         return without_nan
+
+
+def _points(found: Mapping[str, OperatingPoint | OpenSetPoint | None]) -> dict[str, Any]:
+    return {name: None if point is None else asdict(point) for name, point in found.items()}
 
 
 def _without_nan(value: Any) -> Any:

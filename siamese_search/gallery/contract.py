@@ -198,15 +198,9 @@ class Gallery(_Opened):
 
     @abstractmethod
     def query_batch(
-        self,
-        vectors: Vectors,
-        k: int,
-        where: Sequence[Condition] = (),
-        *,
-        with_vectors: bool = False,
-        with_payload: bool = True,
-        exact: bool = False,
-    ) -> list[list[Hit]]:
+        self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, with_vectors: bool = False,
+        with_payload: bool = True, exact: bool = False,
+    ) -> list[list[Hit]]:  # fmt: skip
         """The k nearest points to each row of vectors [n, d] that meet all conditions; fewer when the gallery has not
         as many.
 
@@ -215,14 +209,9 @@ class Gallery(_Opened):
         """
 
     def query(
-        self,
-        vector: Vectors,
-        k: int,
-        where: Sequence[Condition] = (),
-        *,
-        with_vectors: bool = False,
+        self, vector: Vectors, k: int, where: Sequence[Condition] = (), *, with_vectors: bool = False,
         exact: bool = False,
-    ) -> list[Hit]:
+    ) -> list[Hit]:  # fmt: skip
         """:meth:`query_batch` for one vector, float32 [d]."""
         return self.query_batch(
             np.asarray(vector, np.float32)[None, :], k, where, with_vectors=with_vectors, exact=exact
@@ -241,13 +230,9 @@ class Gallery(_Opened):
 
     @abstractmethod
     def scroll(
-        self,
-        where: Sequence[Condition] = (),
-        *,
-        with_vectors: bool = False,
-        fields: Sequence[str] | None = None,
+        self, where: Sequence[Condition] = (), *, with_vectors: bool = False, fields: Sequence[str] | None = None,
         batch: int = 1000,
-    ) -> Iterator[StoredPoint]:
+    ) -> Iterator[StoredPoint]:  # fmt: skip
         """All points that meet the conditions, by ascending id, in bounded memory.
 
         ``fields`` limits the payload to those keys. Points written during the scroll may or may not appear.
@@ -331,15 +316,9 @@ class Store(_Opened):
 
     @abstractmethod
     def open(
-        self,
-        name: str,
-        *,
-        model: ModelRef | None = None,
-        create: bool = False,
-        mode: Literal["r", "w"] = "r",
-        storage: Storage | None = None,
-        wait: float = 10.0,
-    ) -> Gallery:
+        self, name: str, *, model: ModelRef | None = None, create: bool = False, mode: Literal["r", "w"] = "r",
+        storage: Storage | None = None, wait: float = 10.0,
+    ) -> Gallery:  # fmt: skip
         """Open the current generation. See :func:`siamese_search.gallery.open_gallery`.
 
         The gallery stands for that generation until it is closed. When another has become current, a reader goes on in
@@ -374,7 +353,7 @@ class Store(_Opened):
         """
 
     @abstractmethod
-    def rollback(self, name: str, *, wait: float = 10.0) -> ModelRef:
+    def rollback(self, name: str) -> ModelRef:
         """Swap current and previous in one atomic step; returns the model now current.
 
         Called twice it changes nothing. StoreError where there is no previous generation.

@@ -1,13 +1,18 @@
-"""What the gallery of every engine does alike: it checks what comes in, goes in parts, and orders what comes out."""
+"""What the gallery of every engine does alike: it checks what comes in, goes in parts, and orders what comes out.
+
+And galleries around another, whatever its engine: :class:`Forwarding`, for whoever must see its calls.
+"""
 
 from __future__ import annotations
 
+import threading
 import uuid
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -113,15 +118,9 @@ class EngineGallery(Gallery):
             self._remove(list(part))
 
     def query_batch(
-        self,
-        vectors: Vectors,
-        k: int,
-        where: Sequence[Condition] = (),
-        *,
-        with_vectors: bool = False,
-        with_payload: bool = True,
-        exact: bool = False,
-    ) -> list[list[Hit]]:
+        self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, with_vectors: bool = False,
+        with_payload: bool = True, exact: bool = False,
+    ) -> list[list[Hit]]:  # fmt: skip
         return [
             [
                 Hit(str(one.id), score, read(one.payload), to_vector(one.vector))
@@ -178,13 +177,9 @@ class EngineGallery(Gallery):
         return [found.get(name) for name in names]
 
     def scroll(
-        self,
-        where: Sequence[Condition] = (),
-        *,
-        with_vectors: bool = False,
-        fields: Sequence[str] | None = None,
+        self, where: Sequence[Condition] = (), *, with_vectors: bool = False, fields: Sequence[str] | None = None,
         batch: int = 1000,
-    ) -> Iterator[StoredPoint]:
+    ) -> Iterator[StoredPoint]:  # fmt: skip
         if batch < 1:
             raise ValueError(f"batch must be at least 1, not {batch}")
         with self._turn():
@@ -264,3 +259,63 @@ def _ranked(found: Sequence[Any]) -> tuple[Sequence[Any], list[float]]:
         order = sorted(range(len(keys)), key=lambda place: (-keys[place], str(found[place].id)))
         return [found[place] for place in order], [keys[place] for place in order]
     return found, keys
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _passed_on(method: F) -> F:
+    """The same method of the gallery inside, within :meth:`Forwarding.around`."""
+    name = method.__name__
+
+    @wraps(method, updated=())  # not its mark of being abstract
+    def call(self: Forwarding, *args: Any, **options: Any) -> Any:
+        with self.around(name):
+            return getattr(self.inside, name)(*args, **options)
+
+    return cast(F, call)
+
+
+class Forwarding(Gallery):
+    """Passes every call on to the gallery inside, each within :meth:`around`."""
+
+    def __init__(self, inside: Gallery) -> None:
+        self.inside = inside
+        self.name, self.store, self.shared = inside.name, inside.store, inside.shared
+        self.model, self.storage = inside.model, inside.storage
+
+    def around(self, call: str) -> AbstractContextManager[object]:
+        """What the call of this name happens within. What an iterator does later (``scroll``) is not."""
+        del call
+        return nullcontext()
+
+    upsert = _passed_on(Gallery.upsert)
+    set_payload = _passed_on(Gallery.set_payload)
+    delete = _passed_on(Gallery.delete)
+    query_batch = _passed_on(Gallery.query_batch)
+    query_ids = _passed_on(Gallery.query_ids)
+    retrieve = _passed_on(Gallery.retrieve)
+    scroll = _passed_on(Gallery.scroll)
+    count = _passed_on(Gallery.count)
+    facet = _passed_on(Gallery.facet)
+    fields = _passed_on(Gallery.fields)
+    narrow = _passed_on(Gallery.narrow)
+    flush = _passed_on(Gallery.flush)
+    optimise = _passed_on(Gallery.optimise)
+    info = _passed_on(Gallery.info)
+    write_mark = _passed_on(Gallery.write_mark)
+    notes = _passed_on(Gallery.notes)
+    annotate = _passed_on(Gallery.annotate)
+    close = _passed_on(Gallery.close)
+
+
+class Serial(Forwarding):
+    """The same gallery for several threads: each call waits for the one before it, for engines need not be safe."""
+
+    def __init__(self, inside: Gallery) -> None:
+        super().__init__(inside)
+        self._lock = threading.Lock()
+
+    def around(self, call: str) -> AbstractContextManager[object]:
+        del call
+        return self._lock

@@ -60,16 +60,13 @@ class DecodedPixels:
         self.release()
 
 
+@dataclass(frozen=True, slots=True)
 class PendingPixels:
     """A batch that is being decoded."""
 
-    def __init__(
-        self,
-        tasks: Sequence[Future[tuple[list[ImageError | None], float]]],
-        buffer: NDArray[np.uint8],
-        idle: deque[NDArray[np.uint8]],
-    ) -> None:
-        self._tasks, self._buffer, self._idle = tasks, buffer, idle
+    _tasks: Sequence[Future[tuple[list[ImageError | None], float]]]
+    _buffer: NDArray[np.uint8]
+    _idle: deque[NDArray[np.uint8]]
 
     def result(self) -> DecodedPixels:
         """Wait for the batch. To be called once."""

@@ -25,8 +25,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from siamese_search.errors import ImageError, MissingExtraError, UsageError, printable
 from siamese_search.io.deep_grey import deep_grey
-from siamese_search.io.image_bytes import read_bytes, without_text
-from siamese_search.io.location import MAX_BYTES, FileStamp, RemotePath, TooLargeError
+from siamese_search.io.location import MAX_BYTES, FileStamp, RemotePath, TooLargeError, read_bytes, without_text
 from siamese_search.io.resources import Room, available_memory
 
 #: Pillow's decoders that may see a stranger's bytes. (Its JPEG decoder takes MPO, the format of stereo cameras,
@@ -68,14 +67,10 @@ _WORTH_TRIMMING = 32 << 20
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}
+}  # fmt: skip
 #: ISO/IEC 23008-12, annex B: brands of files whose pictures are HEVC.
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
@@ -92,13 +87,9 @@ def is_image_name(name: str) -> bool:
 
 
 def read_image(
-    path: str | os.PathLike[str],
-    size: tuple[int, int] | None = None,
-    *,
-    fit: bool = False,
-    max_pixels: int = MAX_PIXELS,
-    expected: FileStamp | None = None,
-) -> NDArray[np.uint8]:
+    path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, fit: bool = False,
+    max_pixels: int = MAX_PIXELS, expected: FileStamp | None = None,
+) -> NDArray[np.uint8]:  # fmt: skip
     """Decode one image to RGB uint8 [H, W, 3], upright by its EXIF orientation.
 
     size: (height, width) to resize to, bilinear with antialiasing; ``None`` keeps the image's own. The result is that
@@ -111,9 +102,7 @@ def read_image(
     return _guarded(path, max_pixels, lambda: _read(path, size, max_pixels, fit, expected))
 
 
-def held_image(
-    image: NDArray[np.uint8] | bytes | Image.Image, size: tuple[int, int], *, max_pixels: int = MAX_PIXELS
-) -> NDArray[np.uint8]:
+def held_image(image: NDArray[np.uint8] | bytes | Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
     """An image in memory at ``size``, uint8 [H, W, 3], as :func:`read_image` gives that of a file.
 
     image: an RGB array, the bytes of a file, or one of Pillow's. Raises as :func:`read_image` and :func:`resized`.
@@ -121,20 +110,16 @@ def held_image(
     if isinstance(image, np.ndarray):
         return resized(image, size)
     if isinstance(image, bytes):
-        return decode_image(image, size, max_pixels=max_pixels)
+        return decode_image(image, size)
     if 0 in image.size:
         raise UsageError(f"an image of {image.width} x {image.height} pixels shows nothing")
-    return _guarded("image", max_pixels, lambda: _upright(image, size))
+    return _guarded("image", MAX_PIXELS, lambda: _upright(image, size))
 
 
 def decode_image(
-    data: bytes,
-    size: tuple[int, int] | None = None,
-    *,
-    name: str = "image",
-    fit: bool = False,
+    data: bytes, size: tuple[int, int] | None = None, *, name: str = "image", fit: bool = False,
     max_pixels: int = MAX_PIXELS,
-) -> NDArray[np.uint8]:
+) -> NDArray[np.uint8]:  # fmt: skip
     """:func:`read_image` of a file's bytes that are in memory. name: for the errors."""
     if not data:
         raise ImageError(name, "empty file")
@@ -200,7 +185,7 @@ def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8
 
 
 def content_of(path: str | os.PathLike[str], expected: FileStamp | None = None, *, limit: int = MAX_BYTES) -> bytes:
-    """All bytes of an image's file, wherever it is: :func:`~siamese_search.io.image_bytes.read_bytes`, or by URL.
+    """All bytes of an image's file, wherever it is: :func:`~siamese_search.io.location.read_bytes`, or by URL.
 
     limit: of bytes, for what comes by URL. Raises ImageError, within the same bounds for both.
     """

@@ -53,6 +53,8 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 def check_url(url: str) -> str:
     """The URL's protocol. Raises UsageError for one that is not read here or not safe, MissingExtraError."""
+    from siamese_search.settings import load_settings
+
     protocol = protocol_of(url)
     shown = printable(redacted(url))
     if protocol not in PROTOCOLS:
@@ -61,16 +63,10 @@ def check_url(url: str) -> str:
         parts = urlsplit(url)
         if "@" in parts.netloc:
             raise UsageError(f"{shown}: user and password in a URL end up in histories and logs; use a signed URL")
-        if protocol == "http" and parts.hostname not in _LOOPBACK and not _insecure():
+        if protocol == "http" and parts.hostname not in _LOOPBACK and not load_settings().insecure:
             raise UsageError(f"{shown}: plain http:// to another machine; use https://, or say --insecure")
     _filesystem(protocol)
     return protocol
-
-
-def _insecure() -> bool:
-    from siamese_search.settings import load_settings
-
-    return load_settings().insecure
 
 
 async def _check_redirect(_session: Any, _context: Any, seen: Any) -> None:
@@ -237,12 +233,9 @@ def _patiently(ask: Callable[[], T]) -> T:
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
 
     return Retrying(
-        retry=retry_if_exception(_may_pass),
-        stop=stop_after_attempt(TRIES),
-        wait=wait_chain(*map(wait_fixed, _PAUSES)),
-        sleep=_sleep,
-        reraise=True,
-    )(ask)
+        retry=retry_if_exception(_may_pass), stop=stop_after_attempt(TRIES), wait=wait_chain(*map(wait_fixed, _PAUSES)),
+        sleep=_sleep, reraise=True,
+    )(ask)  # fmt: skip
 
 
 _sleep = time.sleep

@@ -7,7 +7,7 @@ there already, with the same payload and the same checksum of its vector, is not
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.checks import check_same_vectors, sound_points, vector_crc
-from siamese_search.gallery.contract import Gallery, StoredPoint
+from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
 from siamese_search.gallery.fields import same_payload
 from siamese_search.retrieval.judging import hand_over
 
@@ -42,12 +42,9 @@ class CopyReport:
 
 
 def copy_gallery(
-    source: Gallery,
-    target: Gallery,
-    *,
-    progress: Callable[[int, int], None] | None = None,
+    source: Gallery, target: Gallery, *, progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
-) -> CopyReport:
+) -> CopyReport:  # fmt: skip
     """Make ``target`` (open for writing, of the same model) hold every point of ``source``, payload and vector.
 
     progress: called with points done and their number. stop: when set, KeyboardInterrupt is raised after the batch in
@@ -140,12 +137,17 @@ def _rounded(source: Gallery, target: Gallery) -> Iterator[StoredPoint]:
         yield StoredPoint(point.id, payload)
 
 
+def write_points(target: Gallery, points: Sequence[StoredPoint], vectors: Sequence[Vectors] | Vectors) -> None:
+    """Store points as they are, less their old checksums, with these vectors, float32 [n, d]."""
+    payloads = [{name: v for name, v in point.payload.items() if name != "crc"} for point in points]
+    target.upsert([point.id for point in points], np.asarray(vectors), payloads)
+
+
 def _send(source: Gallery, target: Gallery, ids: list[str]) -> int:
     """Copy the points of these ids that are (still) there; how many."""
     sent = 0
     points = sound_points(source, ids)
     while part := list(islice(points, _BATCH)):
-        payloads = [{name: v for name, v in point.payload.items() if name != "crc"} for point, _ in part]
-        target.upsert([point.id for point, _ in part], np.stack([vector for _, vector in part]), payloads)
+        write_points(target, [point for point, _ in part], [vector for _, vector in part])
         sent += len(part)
     return sent

@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from siamese_search import options as shared
-from siamese_search.options import Request, option
+from siamese_search.options import Request, StrPath, option
 
 if TYPE_CHECKING:
-    import os
-
     from siamese_search.model.embedder import Device
 
 
@@ -18,10 +16,10 @@ if TYPE_CHECKING:
 class ReindexOptions(Request):
     """See :func:`siamese_search.api.maintenance.reindex`. wait: seconds to queue for a store in use."""
 
-    model: str | os.PathLike[str] | None = option(
+    model: StrPath | None = option(
         None, "The new model.  [default: the settings', else the bundled one]", metavar="BUNDLE"
     )
-    store: str | os.PathLike[str] | None = shared.store()
+    store: StrPath | None = shared.store()
     gallery: str | None = shared.gallery()
     keep_vectors: bool = option(False, "Copy the vectors; only the storage settings are new.")
     storage: str | None = shared.storage()

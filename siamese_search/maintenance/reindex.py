@@ -21,7 +21,7 @@ from siamese_search.errors import DataError, ImageError, StoreError
 from siamese_search.gallery.checks import LEAST_RECALL, sampled_recall, sound_points
 from siamese_search.gallery.fields import same_payload
 from siamese_search.io.resources import available_cpus
-from siamese_search.maintenance.copy import paired
+from siamese_search.maintenance.copy import paired, write_points
 from siamese_search.maintenance.options import ReindexOptions
 from siamese_search.options import request
 from siamese_search.retrieval.judging import gallery_calibration, hand_over
@@ -62,31 +62,20 @@ class ReindexSummary:
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss reindex --json``."""
         return {
-            "images": self.images,
-            "embedded": self.embedded,
+            "images": self.images, "embedded": self.embedded,
             "dropped": [failure.to_json() for failure in self.dropped],
-            "recall": None if self.recall is None else round(self.recall, 4),
-            "calibration": self.calibration,
-            "seconds": round(self.seconds, 3),
-            "collection": self.collection,
-            "store": self.store,
-            "model": self.model,
+            "recall": None if self.recall is None else round(self.recall, 4), "calibration": self.calibration,
+            "seconds": round(self.seconds, 3), "collection": self.collection, "store": self.store, "model": self.model,
             "former_model": self.former_model,
-        }
+        }  # fmt: skip
 
 
 @request(ReindexOptions)
 def run_reindex(
-    store: Store,
-    name: str,
-    model: ModelRef,
-    embedder: Embedder | None,
-    *,
-    options: ReindexOptions,
-    storage: Storage | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    store: Store, name: str, model: ModelRef, embedder: Embedder | None, *, options: ReindexOptions,
+    storage: Storage | None = None, progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
-) -> ReindexSummary:
+) -> ReindexSummary:  # fmt: skip
     """Build a generation of gallery ``name`` by ``model``, payloads unchanged, check it, and publish it.
 
     embedder: of that model; None copies the vectors instead (the same model, new storage settings). Without
@@ -135,15 +124,9 @@ class _Reindex:
     """The state of one re-index: the new generation, and what could not be brought over."""
 
     def __init__(
-        self,
-        fresh: Gallery,
-        embedder: Embedder | None,
-        batch_size: int,
-        drop_missing: bool,
-        summary: ReindexSummary,
-        progress: Callable[[int, int], None] | None,
-        stop: threading.Event | None,
-    ) -> None:
+        self, fresh: Gallery, embedder: Embedder | None, batch_size: int, drop_missing: bool, summary: ReindexSummary,
+        progress: Callable[[int, int], None] | None, stop: threading.Event | None,
+    ) -> None:  # fmt: skip
         self.fresh, self.embedder = fresh, embedder
         self.batch_size, self.drop_missing, self.summary = batch_size, drop_missing, summary
         self.progress, self.stop = progress, stop
@@ -246,10 +229,8 @@ class _Reindex:
             yield len(found.items) + len(found.failures)
 
     def _upsert(self, points: Sequence[StoredPoint], vectors: Sequence[Vectors] | Vectors) -> None:
-        """Store points as they are, less their old checksums, with these vectors, float32 [n, d]."""
         if points:
-            payloads = [{name: v for name, v in point.payload.items() if name != "crc"} for point in points]
-            self.fresh.upsert([point.id for point in points], np.asarray(vectors), payloads)
+            write_points(self.fresh, points, vectors)
             self.summary.embedded += len(points)
 
     def _drop(self, point: StoredPoint, error: ImageError) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -100,7 +100,8 @@ def verify_gallery(
     lost = gallery.info().lost
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="verify") as pool:
         try:
-            for points in _batches(gallery.scroll(with_vectors=True, fields=_FIELDS, batch=_BATCH)):
+            stored = gallery.scroll(with_vectors=True, fields=_FIELDS, batch=_BATCH)
+            while points := list(islice(stored, _BATCH)):
                 checks = pool.map(lambda point: _check_file(point, checksum), points) if files else ()
                 for point in points:
                     lost -= point.vector is None  # it is there, and damaged
@@ -175,8 +176,3 @@ def _when(mtime_ns: int) -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(mtime_ns / 1e9))
     except (OverflowError, ValueError, OSError):
         return "at another time"
-
-
-def _batches(points: Iterator[StoredPoint]) -> Iterator[Sequence[StoredPoint]]:
-    while batch := list(islice(points, _BATCH)):
-        yield batch

@@ -58,6 +58,11 @@ def stored_state(network: APNNetwork) -> dict[str, Tensor]:
     return state
 
 
+def _single(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same in float32."""
+    return {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
+
+
 def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any], centres: Centres | None = None) -> Bundle:
     """Write a bundle. ``extra`` joins model.json (training summary, held-out identities, metrics).
 
@@ -67,9 +72,7 @@ def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any], cen
     state = stored_state(network)
     # What is exported is what is stored: both embedders see the same rounded weights.
     rounded = APNNetwork(spec)
-    rounded.load_state_dict(
-        {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-    )
+    rounded.load_state_dict(_single(state))
     rounded.eval()
     contents = {WEIGHTS_NAME: save_safetensors(state), ONNX_NAME: export_onnx(rounded)}
     fingerprint = weights_fingerprint(contents[WEIGHTS_NAME], spec.to_json())
@@ -82,26 +85,16 @@ def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any], cen
     for name, data in contents.items():
         atomic_write_bytes(directory / name, data)
     meta = {
-        "format": FORMAT_VERSION,
-        "fingerprint": fingerprint,
-        "backbone": spec.backbone,
-        "embedding_dim": spec.dim,
+        "format": FORMAT_VERSION, "fingerprint": fingerprint, "backbone": spec.backbone, "embedding_dim": spec.dim,
         "input": {
-            "height": spec.height,
-            "width": spec.width,
-            "mean": list(spec.mean),
-            "std": list(spec.std),
+            "height": spec.height, "width": spec.width, "mean": list(spec.mean), "std": list(spec.std),
             "interpolation": "bilinear",
         },
-        "network": spec.to_json(),
-        "heldout_identities": [],
-        "metrics": {},
-        "calibration": None,
-        **extra,
+        "network": spec.to_json(), "heldout_identities": [], "metrics": {}, "calibration": None, **extra,
         "files": {
             name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()
         },
-    }
+    }  # fmt: skip
     atomic_write_text(directory / META_NAME, json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
     return load_bundle(directory)
 
@@ -112,10 +105,7 @@ def load_network(bundle: Bundle) -> APNNetwork:
         bundle.check_fingerprint()
         spec = NetworkSpec.from_json(bundle.meta["network"])
         network = APNNetwork(spec)
-        state = load_safetensors(bundle.read_checked(WEIGHTS_NAME))
-        network.load_state_dict(
-            {name: value.float() if value.is_floating_point() else value for name, value in state.items()}
-        )
+        network.load_state_dict(_single(load_safetensors(bundle.read_checked(WEIGHTS_NAME))))
     except BundleError:
         raise
     except Exception as error:
@@ -160,15 +150,9 @@ def export_onnx(network: APNNetwork) -> bytes:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
-            module,
-            (example,),
-            input_names=["images"],
-            output_names=["embeddings"],
-            opset_version=_OPSET,
-            dynamic_shapes={"images": {0: batch}},
-            dynamo=True,
-            verbose=False,
-        )
+            module, (example,), input_names=["images"], output_names=["embeddings"], opset_version=_OPSET,
+            dynamic_shapes={"images": {0: batch}}, dynamo=True, verbose=False,
+        )  # fmt: skip
     proto = program.model_proto
     _store_half(proto)
     del proto.metadata_props[:]
@@ -246,26 +230,18 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
         options.optimized_model_filepath = plain
         onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         q.quantize_static(
-            plain,
-            small,
-            Calibration(),
-            per_channel=True,
+            plain, small, Calibration(), per_channel=True,
             reduce_range=True,  # 7 bits: two products of 8 overflow the 16-bit sums of AVX2
-            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
-            activation_type=q.QuantType.QUInt8,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"], activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,
-        )
+        )  # fmt: skip
         graph = Path(small).read_bytes()
     digest = hashlib.sha256(graph).hexdigest()
     meta = {
-        **bundle.meta,
-        "precision": "int8",
-        "fingerprint": quantised_fingerprint(bundle.fingerprint, digest),
-        "metrics": {},
-        "calibration": None,
-        "adapted_calibration": None,
+        **bundle.meta, "precision": "int8", "fingerprint": quantised_fingerprint(bundle.fingerprint, digest),
+        "metrics": {}, "calibration": None, "adapted_calibration": None,
         "files": {**bundle.meta["files"], ONNX_NAME: {"bytes": len(graph), "sha256": digest}},
-    }
+    }  # fmt: skip
     out.mkdir(parents=True)
     for name in bundle.file_names:
         shutil.copyfile(bundle.path / name, out / name)

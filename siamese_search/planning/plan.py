@@ -11,26 +11,14 @@ from siamese_search.errors import UsageError
 from siamese_search.gallery.storage import DEFAULT_STORAGE, OVERSAMPLING, QUANTISATIONS, VECTORS, Storage
 from siamese_search.options import Request, option
 from siamese_search.planning import figures
-from siamese_search.planning.sizes import (
-    ClusterSize,
-    EmbeddedSize,
-    Topology,
-    cluster_size,
-    embedded_size,
-    rule_of_thumb,
-    topology,
-)
 
 _HOUR = 3600.0
 
 #: The rows of the table: how vectors are kept, and what is searched.
 CHOICES = (
-    Storage("float32"),
-    Storage("float16"),
-    Storage("float16", "int8"),
-    Storage("float16", "int4"),
+    Storage("float32"), Storage("float16"), Storage("float16", "int8"), Storage("float16", "int4"),
     Storage("float16", "binary"),
-)
+)  # fmt: skip
 
 
 def embedding_hours(
@@ -106,16 +94,10 @@ def query_budget(images: int, storage: Storage, *, shards: int, queries_per_seco
     candidates = math.ceil(k * OVERSAMPLING.get(storage.quantisation, 0.0))
     reads = candidates * shards
     return QueryBudget(
-        k=k,
-        embed_ms=figures.EMBED_MS,
-        search_ms=search,
-        cpu_ms=search * shards,
-        candidates=candidates,
-        reads=reads,
-        queries_per_second=queries_per_second,
-        busy_cores=search * shards * queries_per_second / 1000,
+        k=k, embed_ms=figures.EMBED_MS, search_ms=search, cpu_ms=search * shards, candidates=candidates, reads=reads,
+        queries_per_second=queries_per_second, busy_cores=search * shards * queries_per_second / 1000,
         reads_per_second=reads * queries_per_second,
-    )
+    )  # fmt: skip
 
 
 def worker_counts(asked: int | None) -> Sequence[int]:
@@ -144,24 +126,15 @@ class Question(Request):
     )
     node_cores: int = option(16, "Cores of a server's node.", named="nodes_cores", low=1, metavar="N")
     payload_bytes: int = option(
-        figures.PAYLOAD_BYTES,
-        f"JSON stored with an image.  [default: {figures.PAYLOAD_BYTES}]",
-        kind=_bytes,
-        unsaid=True,
-        low=1,
-        metavar="SIZE",
-    )
+        figures.PAYLOAD_BYTES, f"JSON stored with an image.  [default: {figures.PAYLOAD_BYTES}]", kind=_bytes,
+        unsaid=True, low=1, metavar="SIZE",
+    )  # fmt: skip
     m: int = option(16, "Edges per node of the graph.", low=2, high=256, metavar="M")
     workers: int | None = option(None, "GPUs that embed; each is a worker.", named="gpus", kind=int, low=1, metavar="N")
     rate: float | None = option(
-        None,
-        "Of one worker; measure yours with benchmarks/ingest.py.  [default: 157, of 2 CPU cores]",
-        named="images_per_second",
-        kind=float,
-        low=0,
-        low_open=True,
-        metavar="N",
-    )
+        None, "Of one worker; measure yours with benchmarks/ingest.py.  [default: 157, of 2 CPU cores]",
+        named="images_per_second", kind=float, low=0, low_open=True, metavar="N",
+    )  # fmt: skip
     queries_per_second: float = option(10.0, "Searches to answer.", low=0, low_open=True, metavar="N")
     k: int = 10
 
@@ -178,8 +151,8 @@ class Question(Request):
 class Row:
     """A way to keep the vectors, with what it takes on a server."""
 
-    size: ClusterSize
-    topology: Topology
+    size: figures.ClusterSize
+    topology: figures.Topology
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +162,7 @@ class Plan:
     question: Question
     rows: tuple[Row, ...]
     chosen: Row
-    embedded: EmbeddedSize
+    embedded: figures.EmbeddedSize
     embedded_search_ms: float
     rate: float
     hours: Mapping[int, float]
@@ -230,7 +203,7 @@ class Plan:
             "storage": asked.storage.to_json(),
             **{name: getattr(asked, name) for name in ("replicas", "node_ram", "node_cores", "payload_bytes", "m")},
             "server": [self._row_json(row) for row in self.rows],
-            "rule_of_thumb_ram": round(rule_of_thumb(asked.images, asked.dim, replicas=asked.replicas)),
+            "rule_of_thumb_ram": round(figures.rule_of_thumb(asked.images, asked.dim, replicas=asked.replicas)),
             "settings": self.server_settings,
             "embedded": {
                 "optimised": self.embedded.optimised,
@@ -269,16 +242,11 @@ class Plan:
 
     def _row_json(self, row: Row) -> dict[str, Any]:
         return {
-            "storage": row.size.storage.to_json(),
-            "asked": row == self.chosen,
-            "ram": round(row.size.ram),
-            "disk": round(row.size.disk),
-            "nodes": row.topology.nodes,
-            "bound_by": row.topology.bound_by,
-            "shards": row.topology.shards,
-            "points_per_shard": round(self.question.images / row.topology.shards),
+            "storage": row.size.storage.to_json(), "asked": row == self.chosen, "ram": round(row.size.ram),
+            "disk": round(row.size.disk), "nodes": row.topology.nodes, "bound_by": row.topology.bound_by,
+            "shards": row.topology.shards, "points_per_shard": round(self.question.images / row.topology.shards),
             "parts": row.size.rounded(),
-        }
+        }  # fmt: skip
 
 
 def plan(question: Question) -> Plan:
@@ -289,18 +257,14 @@ def plan(question: Question) -> Plan:
     rows = tuple(_row(asked, storage) for storage in choices)
     chosen = next(row for row in rows if row.size.storage == asked.storage)
     shards, nodes = chosen.topology.shards, chosen.topology.nodes
-    embedded = embedded_size(asked.images, asked.dim, asked.storage, payload_bytes=asked.payload_bytes)
+    embedded = figures.embedded_size(asked.images, asked.dim, asked.storage, payload_bytes=asked.payload_bytes)
+    scan = scan_ms(asked.images, asked.dim, asked.storage)
+    search_ms = figures.SEARCH_MS + graph_search_ms(asked.images) if embedded.indexed else scan
     rate = figures.WORKER_RATE if asked.rate is None else asked.rate
     counts = worker_counts(asked.workers)
     return Plan(
-        question=asked,
-        rows=rows,
-        chosen=chosen,
-        embedded=embedded,
-        embedded_search_ms=figures.SEARCH_MS + graph_search_ms(asked.images)
-        if embedded.indexed
-        else scan_ms(asked.images, asked.dim, asked.storage),
-        rate=rate,
+        question=asked, rows=rows, chosen=chosen, embedded=embedded,
+        embedded_search_ms=search_ms, rate=rate,
         hours={count: embedding_hours(asked.images, count, rate) for count in counts},
         embedded_hours={
             count: embedding_hours(asked.images, count, rate, writes=figures.EMBEDDED_WRITES) for count in counts
@@ -310,10 +274,10 @@ def plan(question: Question) -> Plan:
         query=query_budget(
             asked.images, asked.storage, shards=shards, queries_per_second=asked.queries_per_second, k=asked.k
         ),
-    )
+    )  # fmt: skip
 
 
 def _row(asked: Question, storage: Storage) -> Row:
     of = {"replicas": asked.replicas, "payload_bytes": asked.payload_bytes, "m": asked.m}
-    size = cluster_size(asked.images, asked.dim, storage, **of)
-    return Row(size, topology(asked.images, size.ram, replicas=asked.replicas, node_ram=asked.node_ram))
+    size = figures.cluster_size(asked.images, asked.dim, storage, **of)
+    return Row(size, figures.topology(asked.images, size.ram, replicas=asked.replicas, node_ram=asked.node_ram))

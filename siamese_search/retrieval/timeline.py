@@ -83,16 +83,10 @@ class Timeline:
         answer = self.answer.to_json()
         del answer["results"]
         return {
-            "query": answer.pop("query"),
-            "identity": self.identity,
-            "time_field": self.field,
-            "unit": self.unit,
-            "within": list(self.within),
-            "total": self.total,
-            "notes": list(self.notes),
-            "sightings": [sighting.to_json() for sighting in self.sightings],
-            **answer,
-        }
+            "query": answer.pop("query"), "identity": self.identity, "time_field": self.field, "unit": self.unit,
+            "within": list(self.within), "total": self.total, "notes": list(self.notes),
+            "sightings": [sighting.to_json() for sighting in self.sightings], **answer,
+        }  # fmt: skip
 
 
 def choose_field(fields: Mapping[str, str], named: str | None) -> str:
@@ -116,13 +110,9 @@ def choose_field(fields: Mapping[str, str], named: str | None) -> str:
 
 
 def follow(
-    searcher: Searcher,
-    asked: Sequence[Probe | QueryResult],
-    field: str,
-    options: TimelineOptions,
-    where: Sequence[Condition] = (),
-    judge: Judge = NOBODY,
-) -> list[Timeline]:
+    searcher: Searcher, asked: Sequence[Probe | QueryResult], field: str, options: TimelineOptions,
+    where: Sequence[Condition] = (), judge: Judge = NOBODY,
+) -> list[Timeline]:  # fmt: skip
     """A timeline per probe, in order; for a query that could not be read, an empty one with its error.
 
     field: of the time. The identity followed is that of the nearest image (re-ranked, if that is asked for) that is
@@ -200,10 +190,7 @@ def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -
     last: dict[tuple[Any, ...], SearchResult] = {}
     for result in ordered:
         time = times[id(result)]
-        if time is None:
-            sightings.append(Sighting(result, None))
-            continue
-        if time not in read:
+        if time is None or time not in read:
             sightings.append(Sighting(result, time))
             continue
         group = tuple(_value(result, name) for name in within)

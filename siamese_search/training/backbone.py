@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from siamese_search.model.network import APNNetwork, first_parts, stages
-from siamese_search.training.pixels import moved
+from siamese_search.training.data import moved
 
 
 def freeze(backbone: nn.Module, count: int) -> list[nn.Module]:

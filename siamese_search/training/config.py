@@ -1,4 +1,4 @@
-"""Presets: every hyperparameter of a training run in one frozen dataclass; each field is an option. And its stages.
+"""Presets: every hyperparameter of a run in a frozen dataclass; each field is an option. And the stages of a training.
 
 Training small first and finishing large (progressive resizing) is one schedule (Touvron et al., "Fixing the train-test
 resolution discrepancy", 2019): most is learned at half the size, at a quarter of the cost.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal, Self
 
 from siamese_search.errors import UsageError
@@ -285,3 +286,83 @@ def stage_at(config: TrainConfig, epoch: float) -> Stage:
     """The stage that epoch ``epoch`` (0 …, may be fractional) is in; past the end, the last."""
     found = stages(config)
     return next((stage for stage in found if epoch < stage.last), found[-1])
+
+
+def kind_of(init: str) -> str:
+    """What ``--init`` names: ``imagenet``, ``none`` or ``bundled`` itself, a ``file`` of tensors, or a ``bundle``."""
+    if init in ("imagenet", "none", "bundled"):
+        return init
+    tensors = Path(init).suffix.lower() in (".safetensors", ".pth", ".pt") and not Path(init).is_dir()
+    return "file" if tensors else "bundle"
+
+
+def network_of(init: str) -> dict[str, Any]:
+    """What the bundle that ``--init`` names says of its network; nothing where it names none. Raises BundleError."""
+    from siamese_search.model.bundle import load_bundle
+
+    named = kind_of(init) in ("bundled", "bundle")
+    return dict(load_bundle(init).meta.get("network", {})) if named else {}
+
+
+# An adaptation: the hyperparameters of a training that still mean something, and those of its clusters.
+
+#: Of a training with labels; here the clusters and the memory decide.
+_UNUSED = frozenset({
+    "preset", "batches", "sizes", "margin", "soft_margin", "unit_triplets", "triplet_weight", "identity_weight",
+    "label_smoothing", "metric_loss", "metric_weight", "teacher_weight", "similarity_weight", "teacher_views",
+    "restart", "probe_epochs", "keep", "validate_every",
+})  # fmt: skip
+
+
+#: What the network is: where nothing else is asked for, as the model that is adapted.
+SPEC = ("backbone", "dim", "height", "width", "pool", "neck", "last_stride", "instance_mix")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdaptConfig(TrainConfig):
+    """One adaptation; its usual values are :data:`ADAPT`."""
+
+    statistics: bool = hyperparameter(
+        True, "begin with the statistics of these images in the normalisations; --epochs 0 ends there"
+    )
+    iters: int = hyperparameter(0, "batches of an epoch; 0: as many as the images make", 0, 10**9)
+    neighbours: int = hyperparameter(12, "about as many images as an identity has", 1, 10_000)
+    least: float = hyperparameter(
+        0.2, "least mean k-reciprocal similarity of two clusters that are merged; higher is more clusters", 1e-6, 1
+    )
+    centre: bool = hyperparameter(
+        True, "take the mean embedding of its camera from each image, before clustering and in the finished model"
+    )
+    temperature: float = hyperparameter(0.05, "temperature of the contrast with the memory", 1e-3, 10)
+    momentum: float = hyperparameter(0.1, "share of a cluster's memory that an update keeps", 0, 1)
+    update: Literal["hardest", "random"] = hyperparameter(
+        "hardest", "which image of a batch updates its cluster's memory"
+    )
+    settle: float = hyperparameter(
+        0.97, "agreement of two epochs' clusters (adjusted Rand index) at which to stop; 1: never before --epochs", 0, 1
+    )
+
+    def check(self) -> None:
+        TrainConfig.check(replace(self, epochs=1) if self.epochs == 0 else self)
+
+
+#: Not cosine to the end for its own sake: clusters settle as the learning rate falls, and then the run stops.
+ADAPT = AdaptConfig(
+    preset="adapt", epochs=20, triplet_weight=0.0, identity_weight=0.0, warmup_epochs=1.0, lr=2e-4, ema=0.99, freeze=3,
+    validate_every=0,
+)  # fmt: skip
+
+
+def adapt_fields() -> list[str]:
+    """The fields that are options of ``sss adapt``, its own first."""
+    names = [one.name for one in fields(AdaptConfig) if one.name not in _UNUSED]
+    inherited = {one.name for one in fields(TrainConfig)}
+    return sorted(names, key=lambda name: name in inherited)
+
+
+def adapt_config(init: str, **hyperparameters: Any) -> AdaptConfig:
+    """The configuration for these weights: what is not given is that of the bundle. Raises BundleError, UsageError."""
+    network = network_of(init)
+    own = {name: network[name] for name in SPEC if name in network}
+    given = {name: value for name, value in hyperparameters.items() if value is not None}
+    return ADAPT.with_options(**{**own, **given})

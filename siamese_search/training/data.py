@@ -1,9 +1,13 @@
-"""What a training run learns from: who is held out, images with integer labels, triplets as indices."""
+"""What a training run learns from: who is held out, images with integer labels, triplets as indices; and the pixels.
+
+They are at the network's size: all resident as uint8 where they fit, else decoded again each time.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.layouts import Dataset
-from siamese_search.datasets.records import ImageRecord
+from siamese_search.datasets.records import Failure, ImageRecord
 from siamese_search.datasets.splits import (
     MIN_TRAIN_IDENTITIES,
     Source,
@@ -22,12 +26,13 @@ from siamese_search.datasets.splits import (
     load_sources,
     read_identity_list,
 )
-from siamese_search.errors import DataError, UsageError, listed, printable
-from siamese_search.training.pixels import PixelSource
+from siamese_search.errors import DataError, ImageError, UsageError, listed, printable
+from siamese_search.io.images import read_image
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+
 
 #: One held-out identity alone has nobody to be confused with.
 MIN_HELD_IDENTITIES = 2
@@ -181,9 +186,8 @@ def load_split(data: DataPaths, layout: str, holdout: HoldOut) -> Split:
         train_parts.append(Source(source.name, train))
         layout_of = f"layout {train.layout}: {train.reason}"
         if source.name:
-            labelled = set(train.identities)
+            labelled, out = set(train.identities), f"{len(ids)} identities held out" if ids else "none held out"
             images = sum(record.identity in labelled for record in train.records)
-            out = f"{len(ids)} identities held out" if ids else "none held out"
             layout_of = f"{source.name}: {len(labelled)} identities, {images} images, {out}; {layout_of}"
         notes.append(layout_of)
     return Split(
@@ -233,9 +237,8 @@ class LabelledImages:
 
     def by_source(self) -> list[dict[str, str | int]]:
         """What each of several data sets gave: its name, identities and images."""
-        names = list(dict.fromkeys(record.source for record in self.records if record.source is not None))
         found: list[dict[str, str | int]] = []
-        for name in names:
+        for name in _names_of_sources(self.records):
             own = [record.identity for record in self.records if record.source == name]
             found.append({"name": name, "identities": len(set(own)), "images": len(own)})
         return found
@@ -256,26 +259,26 @@ def label_images(dataset: Dataset, pixels: PixelSource) -> LabelledImages:
             "check the files that were skipped"
         )
     label_of = {name: label for label, name in enumerate(names)}
+    labels = np.array([label_of[str(record.identity)] for record in records], np.int64)
     index_of = {record.key: index for index, record in enumerate(records)}
     triplets = [
         [index_of[key] for key in triplet] for triplet in dataset.triplets if all(key in index_of for key in triplet)
     ]
-    return LabelledImages(
-        records,
-        np.array([label_of[str(record.identity)] for record in records], np.int64),
-        np.asarray(triplets, np.int64).reshape(-1, 3),
-        np.asarray(rows, np.int64),
-        pixels,
-        _sources(dataset, records),
-    )
+    given = np.asarray(triplets, np.int64).reshape(-1, 3)
+    sources = _sources(dataset, records)
+    return LabelledImages(records, labels, given, np.asarray(rows, np.int64), pixels, sources)
+
+
+def _names_of_sources(records: Sequence[ImageRecord]) -> list[str]:
+    return list(dict.fromkeys(record.source for record in records if record.source is not None))
 
 
 def _sources(dataset: Dataset, records: list[ImageRecord]) -> NDArray[np.int64] | None:
     """The data set of each record, int64 [n], None for one; each must by itself have something to learn."""
-    names = list(dict.fromkeys(record.source for record in dataset.records if record.source is not None))
-    if not names:
+    number = {name: at for at, name in enumerate(_names_of_sources(dataset.records))}
+    if not number:
         return None
-    for name in names:
+    for name in number:
         images = Counter(record.identity for record in records if record.source == name)
         if len(images) < MIN_TRAIN_IDENTITIES or max(images.values()) < 2:
             raise DataError(
@@ -283,5 +286,115 @@ def _sources(dataset: Dataset, records: list[ImageRecord]) -> NDArray[np.int64] 
                 " train on; each data set needs at least 2 identities, one of them with 2 images: check the"
                 " files that were skipped, or leave it out"
             )
-    number = {name: at for at, name in enumerate(names)}
     return np.array([number[record.source or ""] for record in records], np.int64)
+
+
+#: Up to this many bytes the decoded images stay in memory (Market-1501 at 256×128: 1.3 GB).
+RESIDENT_BYTES = 4 << 30
+
+#: The share of a device's free memory that the images may take; the network needs the rest.
+DEVICE_SHARE = 0.5
+
+Progress = Callable[[int, int], None]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory of a CUDA device; 0 for the CPU, where the images are already."""
+    if device.type != "cuda":
+        return 0
+    import torch
+
+    return int(torch.cuda.mem_get_info(device)[0])
+
+
+class PixelSource:
+    """uint8 images [n, H, W, 3] by index.
+
+    Unreadable images are found at the start; ``usable`` lists the indices that decode, ``failed`` the rest.
+    When the images do not fit into memory, each call decodes (in threads: Pillow lets go of the GIL).
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], size: tuple[int, int], *, threads: int = 2, progress: Progress | None = None
+    ) -> None:
+        self.paths = list(paths)
+        self.size = size
+        self._pool = ThreadPoolExecutor(max_workers=max(1, threads), thread_name_prefix="decode")
+        self.failed = self._read(progress)
+        bad = {error.path for error in self.failed}
+        self.usable = np.array([i for i, path in enumerate(self.paths) if path not in bad], np.int64)
+        if not len(self.usable):
+            reasons = "; ".join(f"{e.path.name}: {e.reason}" for e in self.failed[:3])
+            raise DataError(f"none of {len(self.paths)} training images can be read ({reasons}): check the files")
+
+    def resize(self, size: tuple[int, int], *, progress: Progress | None = None) -> None:
+        """Read the images again at another size. Raises ImageError if one has become unreadable since the start."""
+        if size == self.size:
+            return
+        self.size = size
+        known = {error.path for error in self.failed}
+        for error in self._read(progress):
+            if error.path not in known:
+                raise error
+
+    def _read(self, progress: Progress | None) -> list[ImageError]:
+        """Decode every image at ``self.size``; those that cannot be."""
+        fits = len(self.paths) * self.size[0] * self.size[1] * 3 <= RESIDENT_BYTES
+        self._on_device: Tensor | None = None
+        self._asked: torch.device | None = None
+        self._resident: NDArray[np.uint8] | None = None  # the former pixels go before the new ones come
+        self._resident = np.zeros((len(self.paths), *self.size, 3), np.uint8) if fits else None
+        failed: list[ImageError] = []
+        for done, error in enumerate(self._pool.map(self._load, range(len(self.paths))), start=1):
+            if error is not None:
+                failed.append(error)
+            if progress and (done % 64 == 0 or done == len(self.paths)):
+                progress(done, len(self.paths))
+        return failed
+
+    def _load(self, index: int) -> ImageError | None:
+        try:
+            pixels = read_image(self.paths[index], self.size)
+        except ImageError as error:
+            return error
+        if self._resident is not None:
+            self._resident[index] = pixels
+        return None
+
+    def get(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """uint8 [len(indices), H, W, 3]. Raises ImageError if a file has become unreadable since the start."""
+        if self._resident is not None:
+            return self._resident[indices]
+        images = self._pool.map(lambda i: read_image(self.paths[i], self.size), indices)
+        return np.stack(list(images))
+
+    def get_tensor(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
+        """The same on ``device``: from all images there, where they fit, so that only the indices have to travel."""
+        import torch
+
+        if self._asked != device:  # once, and again after a change of size
+            self._asked = device
+            pixels = self._resident
+            fits = pixels is not None and pixels.nbytes <= DEVICE_SHARE * free_bytes(device)
+            self._on_device = torch.from_numpy(pixels).to(device, copy=True) if fits else None
+        if self._on_device is None:
+            return moved(torch.from_numpy(self.get(indices)), device)
+        return self._on_device[moved(torch.from_numpy(indices), device)]
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def unreadable(sources: Sequence[PixelSource], say: Callable[[str], None]) -> list[Failure]:
+    """The images that cannot be read; ``say`` is told of them, if there are any."""
+    failed = [Failure.of(error.path, error.reason) for source in sources for error in source.failed]
+    if failed:
+        say(f"{len(failed)} images cannot be read and are left out, the first: {failed[0].path}: {failed[0].reason}")
+    return failed
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on ``device``. CUDA is not waited for: only pinned memory is copied while the CPU goes on."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

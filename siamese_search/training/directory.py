@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from siamese_search.errors import TrainingError, printable
 from siamese_search.io.files import atomic_path, atomic_write_text, check_output
 from siamese_search.io.signatures import OWN_TEXT
 from siamese_search.model.bundle import META_NAME
-from siamese_search.training.options import kind_of
+from siamese_search.training.config import TrainConfig, kind_of
 from siamese_search.training.trainer import Progress, Trainer
 
 RUN_NAME = "run.json"
@@ -63,6 +64,13 @@ def start_directory(out: Path, saved: dict[str, Any]) -> None:
     place = str(Path(init).resolve()) if kind_of(init) in ("file", "bundle") else init
     document = {"version": __version__, **saved, "init": place}
     atomic_write_text(out / RUN_NAME, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def summary(config: TrainConfig, init: str, rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+    """What ``model.json`` says of the run that made a bundle. rows: its history."""
+    training = {"preset": config.preset, "config": asdict(config), "init": kind_of(init), **more, "epochs": len(rows)}
+    training["seconds"] = round(sum(row["seconds"] for row in rows), 1)
+    return {"created_by": f"siamese-search {__version__}", "training": training}
 
 
 def check_same(out: Path, learned: dict[str, Any]) -> None:

@@ -24,9 +24,9 @@ from siamese_search.evaluation.protocol import Labels
 from siamese_search.evaluation.retrieval import RankingMetrics, retrieval_metrics
 from siamese_search.model.network import APNNetwork
 from siamese_search.training.config import TrainConfig, stage_at
+from siamese_search.training.data import PixelSource, Progress
 from siamese_search.training.directory import CHECKPOINT_NAME, load_checkpoint, save_checkpoint, write_history
 from siamese_search.training.losses import make_sampler, triplet_objective
-from siamese_search.training.pixels import PixelSource, Progress
 from siamese_search.training.trainer import Images, StepReport, Trainer
 
 BEST_NAME = "best.safetensors"

@@ -4,33 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from siamese_search import options as shared
-from siamese_search.options import Request, option
+from siamese_search.options import Request, StrPath, option
 from siamese_search.training.config import PRESETS
-
-if TYPE_CHECKING:
-    import os
-
-    StrPath = str | os.PathLike[str]
-
-
-def kind_of(init: str) -> str:
-    """What ``--init`` names: ``imagenet``, ``none`` or ``bundled`` itself, a ``file`` of tensors, or a ``bundle``."""
-    if init in ("imagenet", "none", "bundled"):
-        return init
-    tensors = Path(init).suffix.lower() in (".safetensors", ".pth", ".pt") and not Path(init).is_dir()
-    return "file" if tensors else "bundle"
-
-
-def network_of(init: str) -> dict[str, Any]:
-    """What the bundle that ``--init`` names says of its network; nothing where it names none. Raises BundleError."""
-    from siamese_search.model.bundle import load_bundle
-
-    named = kind_of(init) in ("bundled", "bundle")
-    return dict(load_bundle(init).meta.get("network", {})) if named else {}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,22 +13,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from siamese_search._version import __version__
 from siamese_search.datasets.records import Failure, ImageRecord
 from siamese_search.errors import UsageError, printable
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.weights_file import save_bundle
-from siamese_search.training.config import BACKBONE_DEFAULTS, PRESETS, TrainConfig, stages
+from siamese_search.training.config import BACKBONE_DEFAULTS, PRESETS, TrainConfig, kind_of, network_of, stages
 from siamese_search.training.data import (
     DataPaths,
     HoldOut,
     LabelledImages,
+    PixelSource,
     Split,
     as_paths,
     label_images,
     load_split,
     read_paths,
+    unreadable,
     written_paths,
 )
 from siamese_search.training.directory import (
@@ -41,14 +42,12 @@ from siamese_search.training.directory import (
     refuse_used,
     restore,
     start_directory,
+    summary,
 )
-from siamese_search.training.initial import fit_heads, initial_network
+from siamese_search.training.initial import fit_heads, initial_network, save_vectors, teacher_vectors
 from siamese_search.training.loop import Loop, Reporter, Silent
 from siamese_search.training.losses import make_metric_losses, make_sampler
-from siamese_search.training.options import kind_of, network_of
-from siamese_search.training.pixels import PixelSource, unreadable
 from siamese_search.training.ranks import Ranks, joined
-from siamese_search.training.teacher import save_vectors, teacher_vectors
 from siamese_search.training.trainer import Trainer, training_device
 
 TEACHER_NAME = "teacher.npz"
@@ -85,13 +84,10 @@ class TrainResult:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "bundle": str(self.bundle.path),
-            "fingerprint": self.bundle.fingerprint,
-            "epochs": self.epochs,
-            "metrics": self.metrics,
-            "heldout_identities": len(self.bundle.heldout_identities),
+            "bundle": str(self.bundle.path), "fingerprint": self.bundle.fingerprint, "epochs": self.epochs,
+            "metrics": self.metrics, "heldout_identities": len(self.bundle.heldout_identities),
             "failed": [failure.to_json() for failure in self.failed],
-        }
+        }  # fmt: skip
 
 
 def train(request: TrainRequest, reporter: Reporter | None = None, stop: threading.Event | None = None) -> TrainResult:
@@ -116,28 +112,20 @@ def train(request: TrainRequest, reporter: Reporter | None = None, stop: threadi
 
 
 def resume(
-    out: Path,
-    reporter: Reporter | None = None,
-    stop: threading.Event | None = None,
-    device: str = "auto",
+    out: Path, reporter: Reporter | None = None, stop: threading.Event | None = None, device: str = "auto",
     threads: int = 0,
-) -> TrainResult:
+) -> TrainResult:  # fmt: skip
     """Continue the run in directory ``out`` from its last checkpoint, with the options it was started with."""
 
     def request_of(saved: dict[str, Any]) -> TrainRequest:
         if "neighbours" in saved["config"]:
             raise UsageError(f"{printable(out)}: a run of sss adapt: sss adapt --resume {printable(out)}")
         return TrainRequest(
-            data=read_paths(saved["data"]),
-            out=out,
+            data=read_paths(saved["data"]), out=out,
             config=TrainConfig(**{"ema": 0.0, **saved["config"]}),  # a run from before --ema has none
-            layout=saved["layout"],
-            holdout=HoldOut(ids=tuple(saved["heldout_identities"])),
-            init=saved["init"],
-            teacher=Path(saved["teacher"]) if saved["teacher"] else None,
-            device=device,
-            threads=threads,
-        )
+            layout=saved["layout"], holdout=HoldOut(ids=tuple(saved["heldout_identities"])), init=saved["init"],
+            teacher=Path(saved["teacher"]) if saved["teacher"] else None, device=device, threads=threads,
+        )  # fmt: skip
 
     request = asked_before(out, request_of)
     return _joined(request, reporter or Silent(), stop or threading.Event(), resumed=True)
@@ -264,15 +252,12 @@ def _learned_from(images: LabelledImages) -> dict[str, Any]:
 def _start_directory(request: TrainRequest, split: Split, images: LabelledImages) -> None:
     """Write ``run.json``: the options of the run, and exactly which identities are held out and which it learns."""
     saved = {
-        "data": written_paths(request.data),
-        **({"sources": list(split.sources)} if split.sources else {}),
-        "layout": request.layout,
-        "init": request.init,
+        "data": written_paths(request.data), **({"sources": list(split.sources)} if split.sources else {}),
+        "layout": request.layout, "init": request.init,
         "teacher": str(request.teacher.resolve()) if request.teacher else None,
-        "heldout_identities": split.heldout_identities,
-        "train": _learned_from(images),
+        "heldout_identities": split.heldout_identities, "train": _learned_from(images),
         "config": asdict(request.config),
-    }
+    }  # fmt: skip
     start_directory(request.out, saved)
 
 
@@ -299,20 +284,10 @@ def _summary(
     request: TrainRequest, split: Split, images: LabelledImages, rows: list[dict[str, Any]], metrics: dict[str, float]
 ) -> dict[str, Any]:
     names = sorted({str(record.identity) for record in images.records})
-    return {
-        "created_by": f"siamese-search {__version__}",
-        "training": {
-            "preset": request.config.preset,
-            "config": asdict(request.config),
-            "init": kind_of(request.init),
-            "teacher": request.teacher.name if request.teacher else None,
-            "images": len(images.records),
-            **({"sources": images.by_source()} if split.sources else {}),
-            "identities": len(names),
-            **({"identity_names": names} if len(names) <= _NAMED_IDENTITIES else {}),
-            "epochs": len(rows),
-            "seconds": round(sum(row["seconds"] for row in rows), 1),
-        },
-        "heldout_identities": split.heldout_identities,
-        "metrics": {"heldout": metrics} if metrics else {},
-    }
+    made = summary(
+        request.config, request.init, rows, teacher=request.teacher.name if request.teacher else None,
+        images=len(images.records), **({"sources": images.by_source()} if split.sources else {}),
+        identities=len(names), **({"identity_names": names} if len(names) <= _NAMED_IDENTITIES else {}),
+    )  # fmt: skip
+    found = {"heldout": metrics} if metrics else {}
+    return {**made, "heldout_identities": split.heldout_identities, "metrics": found}

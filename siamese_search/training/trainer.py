@@ -20,6 +20,7 @@ from siamese_search.model.network import APNNetwork
 from siamese_search.training.augment import TAUGHT, augment, draw, mixed, view_draws, view_mix
 from siamese_search.training.backbone import Passes, add_mixstyle, freeze, hold, trim
 from siamese_search.training.config import TrainConfig, stage_at
+from siamese_search.training.data import moved
 from siamese_search.training.losses import (
     Sampler,
     TripletLoss,
@@ -31,7 +32,6 @@ from siamese_search.training.losses import (
     similarity_matching,
     triplet_objective,
 )
-from siamese_search.training.pixels import moved
 from siamese_search.training.ranks import SINGLE, Ranks
 
 
@@ -83,17 +83,10 @@ class Trainer:
     """
 
     def __init__(
-        self,
-        network: APNNetwork,
-        config: TrainConfig,
-        images: Images,
-        labels: NDArray[np.int64],
-        *,
-        sampler: Sampler | None = None,
-        teacher: NDArray[np.float32] | None = None,
-        device: str = "cpu",
+        self, network: APNNetwork, config: TrainConfig, images: Images, labels: NDArray[np.int64], *,
+        sampler: Sampler | None = None, teacher: NDArray[np.float32] | None = None, device: str = "cpu",
         ranks: Ranks = SINGLE,
-    ) -> None:
+    ) -> None:  # fmt: skip
         self.config = config
         self.ranks = ranks
         self.images = images

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
@@ -80,20 +79,14 @@ def umap(vectors: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
     neighbours = min(15, len(vectors) - 1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a seed means one thread, and that tensorflow is not installed
-        make = _umap_class()
+        try:
+            from umap import UMAP
+        except ModuleNotFoundError:
+            raise MissingExtraError("UMAP", "umap") from None
         # The spectral start needs more images than the dimensions that it looks for.
         start = "spectral" if len(vectors) > 3 * neighbours else "random"
-        model = make(n_neighbors=neighbours, init=start, random_state=seed, n_jobs=1)
+        model: Any = UMAP(n_neighbors=neighbours, init=start, random_state=seed, n_jobs=1)
         return _finite(model.fit_transform(vectors), vectors)
-
-
-def _umap_class() -> Callable[..., Any]:
-    try:
-        from umap import UMAP
-    except ModuleNotFoundError:
-        raise MissingExtraError("UMAP", "umap") from None
-    found: Callable[..., Any] = UMAP
-    return found
 
 
 def _finite(points: Any, vectors: NDArray[np.float32]) -> NDArray[np.float64]:

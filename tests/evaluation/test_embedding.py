@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from siamese_search.evaluation.embedding import data_fingerprint, embed_records
-from siamese_search.evaluation.evaluate import evaluate
+from siamese_search.evaluation.evaluate import data_fingerprint, embed_records, evaluate
 
 
 def test_rows_and_digests_are_those_of_the_images_that_can_be_read(make_images, embedder):

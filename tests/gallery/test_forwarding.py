@@ -10,8 +10,8 @@ import pytest
 from fakes import MemoryGallery
 
 from siamese_search.gallery.contract import Gallery
+from siamese_search.gallery.engine import Forwarding, Serial
 from siamese_search.gallery.filters import Condition
-from siamese_search.gallery.forwarding import Forwarding, Serial
 
 IDS = [str(uuid.UUID(int=number)) for number in range(1, 5)]
 RED = [Condition("colour", "=", ("red",))]

@@ -11,7 +11,7 @@ from ingest import stages
 from ingest.pipeline import run_ingest
 from ingest.stages import Committer, Tally
 from ingest.summary import IngestSummary
-from siamese_search.gallery.forwarding import Serial
+from siamese_search.gallery.engine import Serial
 
 
 def test_the_next_images_are_embedded_while_a_commit_lasts(tmp_path, monkeypatch):

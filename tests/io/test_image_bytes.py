@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from siamese_search.errors import ImageError
-from siamese_search.io.image_bytes import read_bytes
-from siamese_search.io.location import CHANGED, MAX_BYTES, FileStamp
+from siamese_search.io.location import CHANGED, MAX_BYTES, FileStamp, read_bytes
 
 
 def stamp(path: Path) -> FileStamp:

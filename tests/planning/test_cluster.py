@@ -7,7 +7,7 @@ import math
 import pytest
 
 from siamese_search.gallery.storage import Storage
-from siamese_search.planning.sizes import cluster_size, rule_of_thumb, topology
+from siamese_search.planning.figures import cluster_size, rule_of_thumb, topology
 from siamese_search.settings import check_value
 
 GIB = 2**30

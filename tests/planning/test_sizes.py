@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from siamese_search.gallery import open_gallery
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.storage import QUANTISATIONS, VECTORS, Storage
-from siamese_search.planning.sizes import embedded_size, indexed_bytes
+from siamese_search.planning.figures import embedded_size, indexed_bytes
 
 #: File systems round up, and an engine may change; benchmarks/plan.py is stricter.
 TOLERANCE = 0.15

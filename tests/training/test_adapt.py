@@ -25,9 +25,8 @@ from siamese_search.model.bundle import Bundle, load_bundle  # noqa: E402
 from siamese_search.model.calibration import Calibration  # noqa: E402
 from siamese_search.model.embedder import load_embedder  # noqa: E402
 from siamese_search.training import run as training  # noqa: E402
-from siamese_search.training.adapt.config import ADAPT, AdaptConfig, configured  # noqa: E402
-from siamese_search.training.adapt.labels import read_confirmed  # noqa: E402
-from siamese_search.training.adapt.run import AdaptRequest, AdaptResult, adapt, resume  # noqa: E402
+from siamese_search.training.adapt import AdaptRequest, AdaptResult, adapt, read_confirmed, resume  # noqa: E402
+from siamese_search.training.config import ADAPT, AdaptConfig, adapt_config  # noqa: E402
 from tests.support.stopping import StopAfter  # noqa: E402
 from tests.training.conftest import draw_people  # noqa: E402
 
@@ -116,7 +115,7 @@ def test_a_killed_run_goes_on_to_the_same_bits(people: Path, whole: Whole, tmp_p
     fingerprint = whole(CONFIG.with_options(epochs=4, iters=6)).bundle.fingerprint
     code = (
         "import sys; from pathlib import Path\n"
-        "from siamese_search.training.adapt.run import AdaptRequest, adapt\n"
+        "from siamese_search.training.adapt import AdaptRequest, adapt\n"
         "from tests.training.test_adapt import CONFIG, request\n"
         "adapt(request(Path(sys.argv[1]), Path(sys.argv[2]), CONFIG.with_options(epochs=4, iters=6)))\n"
     )
@@ -242,7 +241,7 @@ def test_what_scores_mean_is_handed_on_where_only_the_cameras_were_taken_anew(
     meta = json.loads((tmp_path / "init" / "model.json").read_text())
     (tmp_path / "init" / "model.json").write_text(json.dumps({**meta, "adapted_calibration": known.to_json()}))
     asked = {"epochs": 0, "neighbours": 4, "batch_size": 8, "images_per_identity": 2, **options}
-    config = configured(str(tmp_path / "init"), **asked)
+    config = adapt_config(str(tmp_path / "init"), **asked)
     result = adapt(AdaptRequest(people, tmp_path / "run", config, init=str(tmp_path / "init"), device="cpu", threads=1))
     assert result.bundle.calibration == (known if handed_on else None)
     assert result.bundle.adapted_calibration is None

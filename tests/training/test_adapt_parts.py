@@ -12,9 +12,8 @@ from torch.nn.modules.batchnorm import _BatchNorm  # noqa: E402
 
 from siamese_search.errors import UsageError  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
-from siamese_search.training.adapt.clusters import ClusterSampler, Memory, figures  # noqa: E402
-from siamese_search.training.adapt.config import ADAPT  # noqa: E402
-from siamese_search.training.adapt.trainer import FORMER, renew_statistics  # noqa: E402
+from siamese_search.training.clusters import FORMER, ClusterSampler, Memory, figures, renew_statistics  # noqa: E402  # noqa: E402
+from siamese_search.training.config import ADAPT  # noqa: E402
 from siamese_search.vectors.clustering import cluster  # noqa: E402
 
 

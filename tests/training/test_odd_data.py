@@ -13,8 +13,7 @@ torch = pytest.importorskip("torch")
 from siamese_search.errors import DataError  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.training.config import PRESETS, TrainConfig  # noqa: E402
-from siamese_search.training.data import HoldOut, LabelledImages, label_images, load_split  # noqa: E402
-from siamese_search.training.pixels import PixelSource  # noqa: E402
+from siamese_search.training.data import HoldOut, LabelledImages, PixelSource, label_images, load_split  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
 
 SIZE = (32, 16)

@@ -11,11 +11,11 @@ torch = pytest.importorskip("torch")
 
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.training import backbone  # noqa: E402
-from siamese_search.training import pixels as pixels_module  # noqa: E402
+from siamese_search.training import data as pixels_module  # noqa: E402
 from siamese_search.training import trainer as trainer_module  # noqa: E402
 from siamese_search.training.augment import augment, draw, view_mix  # noqa: E402
 from siamese_search.training.config import PRESETS  # noqa: E402
-from siamese_search.training.pixels import PixelSource  # noqa: E402
+from siamese_search.training.data import PixelSource  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
 
 CUDA = torch.cuda.is_available()

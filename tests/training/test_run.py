@@ -27,8 +27,8 @@ from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.training.config import PRESETS, TrainConfig  # noqa: E402
 from siamese_search.training.data import HoldOut, load_split  # noqa: E402
 from siamese_search.training.directory import save_checkpoint  # noqa: E402
+from siamese_search.training.initial import save_vectors  # noqa: E402
 from siamese_search.training.run import Silent, TrainRequest, TrainResult, resume, train  # noqa: E402
-from siamese_search.training.teacher import save_vectors  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
 from tests.support.stopping import StopAfter  # noqa: E402
 

@@ -13,8 +13,7 @@ from PIL import Image  # noqa: E402
 
 from siamese_search.errors import ImageError, UsageError  # noqa: E402
 from siamese_search.training.config import PRESETS, RESTART_WARMUP, stage_at, stages  # noqa: E402
-from siamese_search.training.data import HoldOut  # noqa: E402
-from siamese_search.training.pixels import PixelSource  # noqa: E402
+from siamese_search.training.data import HoldOut, PixelSource  # noqa: E402
 from siamese_search.training.run import Silent, TrainRequest, train  # noqa: E402
 from siamese_search.training.trainer import StepReport, Trainer  # noqa: E402
 

@@ -18,11 +18,10 @@ from siamese_search.errors import DataError  # noqa: E402
 from siamese_search.evaluation.subject import choose_subject, select_identities  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
 from siamese_search.training.config import PRESETS, TrainConfig  # noqa: E402
-from siamese_search.training.data import HoldOut, label_images, load_split  # noqa: E402
+from siamese_search.training.data import HoldOut, PixelSource, label_images, load_split  # noqa: E402
+from siamese_search.training.initial import save_vectors, teacher_vectors  # noqa: E402
 from siamese_search.training.loop import validate  # noqa: E402
-from siamese_search.training.pixels import PixelSource  # noqa: E402
 from siamese_search.training.run import Silent, TrainRequest, resume, train  # noqa: E402
-from siamese_search.training.teacher import save_vectors, teacher_vectors  # noqa: E402
 
 SMALL = {"backbone": "test_efficientnet", "dim": 8, "height": 32, "width": 16, "batch_size": 8}
 REID = PRESETS["reid"].with_options(**SMALL, images_per_identity=2, epochs=2, warmup_epochs=0.5, checkpoint_minutes=0.0)

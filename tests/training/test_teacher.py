@@ -15,7 +15,7 @@ onnx = pytest.importorskip("onnx")
 from siamese_search.datasets.layouts import load_dataset  # noqa: E402
 from siamese_search.errors import DataError, UsageError  # noqa: E402
 from siamese_search.io.images import read_image  # noqa: E402
-from siamese_search.training import teacher  # noqa: E402
+from siamese_search.training import initial as teacher  # noqa: E402
 from siamese_search.training.augment import augment, view_draws, view_mix  # noqa: E402
 from siamese_search.training.config import PRESETS  # noqa: E402
 

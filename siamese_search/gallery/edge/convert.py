@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
@@ -24,7 +24,7 @@ _BOOL_TEXT = {True: "true", False: "false"}
 
 #: Cold: an optimised segment's payload indexes stay on disk, mapped, where a million points' would take 500 MB.
 _COLD = edge.Memory.Cold
-_INDEXES: dict[str, Any] = {
+INDEXES: dict[str, Any] = {
     "str": edge.KeywordIndexParams(memory=_COLD),
     "int": edge.IntegerIndexParams(lookup=True, range=True, memory=_COLD),
     "float": edge.FloatIndexParams(memory=_COLD),
@@ -84,15 +84,10 @@ def search_params(storage: Storage, k: int, *, exact: bool, filtered: bool) -> e
     )
 
 
-def to_points(ids: Sequence[str], rows: Vectors, payloads: Sequence[dict[str, Any]]) -> list[edge.Point]:
+def to_points(ids: Sequence[Any], rows: Iterable[Vectors], payloads: Sequence[Any]) -> list[edge.Point]:
     """Edge points. Rows go in as memoryviews: the binding reads those in 0.4 of an array's or a list's time."""
     point = cast(Any, edge.Point)
     return [point(i, memoryview(row), payload) for i, row, payload in zip(ids, rows, payloads)]
-
-
-def index_type(kind: str) -> Any:
-    """The payload index of a field of this type."""
-    return _INDEXES[kind]
 
 
 def bool_fields(types: Mapping[str, str]) -> list[str]:

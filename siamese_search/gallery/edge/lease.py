@@ -20,7 +20,7 @@ import qdrant_edge as edge
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
 from siamese_search.gallery.edge import footprint, journal, layout
-from siamese_search.gallery.edge.convert import encode_bools, index_type, panics_unprinted, translated
+from siamese_search.gallery.edge.convert import INDEXES, encode_bools, panics_unprinted, translated
 from siamese_search.gallery.edge.footprint import kept_in_memory, read_ahead
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.fields import UNINDEXED, coerce, json_path, misfits
@@ -44,6 +44,8 @@ class ShardLease:
     ``locate`` is asked each time the shard is opened, and raises where that generation may no longer be used.
     """
 
+    generation: Path  # of the shard, once it has been opened
+
     def __init__(self, locate: Callable[[], Path], what: str, wait: float) -> None:
         self._locate, self._what, self._wait = locate, what, wait
         self.lost = 0  # points that there must be and that are not, as it was opened
@@ -61,7 +63,6 @@ class ShardLease:
         self._pid = os.getpid()
         self._storage = DEFAULT_STORAGE
         self.types: dict[str, str] = {}
-        self.generation: Path | None = None
 
     @contextmanager
     def use(self, *, writing: bool = False, room: int = 0) -> Iterator[edge.EdgeShard]:
@@ -82,7 +83,6 @@ class ShardLease:
             self._depth += 1
             try:
                 if writing and not self._dirty:
-                    assert self.generation is not None
                     layout.mark_written(self.generation)
                     self._dirty = True
                 with translated(self._what):
@@ -93,7 +93,7 @@ class ShardLease:
 
     def _outdated(self) -> bool:
         """Whether somebody, who can, has written since the copy was made."""
-        return self.generation is None or layout.read_mark(self.generation) != self._mark
+        return layout.read_mark(self.generation) != self._mark
 
     def give_way(self) -> None:
         """Close the shard if it is idle, its slice is over and somebody waits. Cheap otherwise."""
@@ -120,7 +120,6 @@ class ShardLease:
                         try:
                             self._flush(shard)
                         finally:  # also where its disk is full: what is not closed nobody can open again
-                            assert self.generation is not None
                             with kept_in_memory(self.generation / layout.SHARD, self._storage):
                                 shard.close()
             finally:
@@ -132,7 +131,6 @@ class ShardLease:
 
     def _flush(self, shard: edge.EdgeShard) -> None:
         if self._dirty:
-            assert self.generation is not None
             shard.flush()
             journal.keep_tally(self.generation, shard)
             self._dirty = False
@@ -157,7 +155,6 @@ class ShardLease:
         self._write_fields(pending=[])
 
     def _write_fields(self, pending: list[str]) -> None:
-        assert self.generation is not None
         if self._copy is not None:
             return
         document = {"format": layout.FORMAT_VERSION, "fields": self.types, "pending": pending}
@@ -244,7 +241,6 @@ class ShardLease:
             time.sleep(0.02)
 
     def _look_whole(self, shard: edge.EdgeShard) -> None:
-        assert self.generation is not None
         before, self.lost = self.lost, journal.lost(self.generation, shard)
         if self.lost > before:
             _log.warning(
@@ -253,7 +249,6 @@ class ShardLease:
             )  # fmt: skip
 
     def _read_fields(self, shard: edge.EdgeShard) -> None:
-        assert self.generation is not None
         path = self.generation / "fields.json"
         if not path.exists():
             self.types = {}
@@ -291,7 +286,7 @@ def settle_field(shard: edge.EdgeShard, name: str, kind: str, *, stored: bool) -
         _convert_stored(shard, name, kind)
         shard.update(edge.UpdateOperation.delete_field_index(json_path(name)))
     if name not in UNINDEXED:
-        shard.update(edge.UpdateOperation.create_field_index(json_path(name), index_type(kind)))
+        shard.update(edge.UpdateOperation.create_field_index(json_path(name), INDEXES[kind]))
 
 
 def _convert_stored(shard: edge.EdgeShard, name: str, kind: str) -> None:

@@ -29,14 +29,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any
 
 import qdrant_edge as edge
 
 from siamese_search.errors import SiameseSearchError, StoreBusyError, StoreError, printable
 from siamese_search.gallery.contract import OptimiseProgress
 from siamese_search.gallery.edge import journal, layout
-from siamese_search.gallery.edge.convert import shard_config, translated
+from siamese_search.gallery.edge.convert import shard_config, to_points, translated
 from siamese_search.gallery.edge.footprint import check_room, has_index, taken
 from siamese_search.gallery.edge.lease import ShardLease, settle_field
 from siamese_search.gallery.edge.locks import Turnstile
@@ -56,14 +56,9 @@ _TICK_SECONDS = 0.2
 
 
 def run_in_child(
-    generation: Path,
-    what: str,
-    *,
-    points: int,
-    index: bool | None,
-    wait: float,
+    generation: Path, what: str, *, points: int, index: bool | None, wait: float,
     progress: OptimiseProgress | None = None,
-) -> bool:
+) -> bool:  # fmt: skip
     """:func:`optimise` in a child, of a generation that nobody in this process holds.
 
     Raises StoreBusyError or StoreError with the child's message. On any exception here (Ctrl-C above all) the child is
@@ -332,14 +327,12 @@ def _sole(generation: Path, what: str) -> Iterator[None]:
 
 def _put(shard: edge.EdgeShard, records: Sequence[edge.Record]) -> None:
     """Store points as they came from another shard, with vector and payload."""
-    if any(to_vector(record.vector) is None for record in records):
+    rows: list[Any] = [to_vector(record.vector) for record in records]
+    if any(row is None for row in rows):
         raise StoreError("points have lost their vectors; embed the images again with: sss ingest --reembed DIR")
-    points = [
-        cast(Any, edge.Point)(record.id, memoryview(cast(Any, to_vector(record.vector))), record.payload)
-        for record in records
-    ]
-    if points:
-        shard.update(edge.UpdateOperation.upsert_points(points))
+    if records:
+        ids, payloads = [record.id for record in records], [record.payload for record in records]
+        shard.update(edge.UpdateOperation.upsert_points(to_points(ids, rows, payloads)))
 
 
 def _types(generation: Path) -> dict[str, str]:

@@ -42,15 +42,9 @@ class EmbeddedStore(Store):
         return layout.gallery_names(self.path)
 
     def open(
-        self,
-        name: str,
-        *,
-        model: ModelRef | None = None,
-        create: bool = False,
-        mode: Literal["r", "w"] = "r",
-        storage: Storage | None = None,
-        wait: float = _WAIT,
-    ) -> Gallery:
+        self, name: str, *, model: ModelRef | None = None, create: bool = False, mode: Literal["r", "w"] = "r",
+        storage: Storage | None = None, wait: float = _WAIT,
+    ) -> Gallery:  # fmt: skip
         layout.check_name(name)
         if create:
             if model is None or mode != "w":
@@ -141,8 +135,8 @@ class EmbeddedStore(Store):
         with suppress(StoreBusyError, GalleryNotFoundError), self._builder(name, wait=0):
             self._sweep(directory, name)
 
-    def rollback(self, name: str, *, wait: float = _WAIT) -> ModelRef:
-        with self._turn(name, wait) as directory:
+    def rollback(self, name: str) -> ModelRef:
+        with self._turn(name, _WAIT) as directory:
             current, previous = layout.generation_pointers(directory)
             if previous is None:
                 raise StoreError(f"{self._what(name)} has no former generation to go back to")

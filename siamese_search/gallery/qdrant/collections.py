@@ -23,16 +23,9 @@ _OVERSAMPLING = {"scalar": OVERSAMPLING["int8"], "turbo": OVERSAMPLING["int4"], 
 
 
 def create_collection(
-    connection: Connection,
-    collection: str,
-    model: ModelRef,
-    state: State,
-    settings: ServerSettings,
-    storage: Storage,
-    *,
-    builder: dict[str, Any] | None = None,
-    wait: float,
-) -> None:
+    connection: Connection, collection: str, model: ModelRef, state: State, settings: ServerSettings, storage: Storage,
+    *, builder: dict[str, Any] | None = None, wait: float,
+) -> None:  # fmt: skip
     """Make an empty collection with its metadata, indexing held back until a writer closes it.
 
     Raises CollectionExistsError where it exists, StoreError where the server cannot do what the settings ask.

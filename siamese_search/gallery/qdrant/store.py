@@ -77,15 +77,9 @@ class ServerStore(Store):
         return found is not None and found.gallery == name and found.state != "dropped"
 
     def open(
-        self,
-        name: str,
-        *,
-        model: ModelRef | None = None,
-        create: bool = False,
-        mode: Literal["r", "w"] = "r",
-        storage: Storage | None = None,
-        wait: float = _READ_WAIT,
-    ) -> Gallery:
+        self, name: str, *, model: ModelRef | None = None, create: bool = False, mode: Literal["r", "w"] = "r",
+        storage: Storage | None = None, wait: float = _READ_WAIT,
+    ) -> Gallery:  # fmt: skip
         check_name(name)
         writing = mode == "w"
         patience = max(wait, float(self._settings.wait)) if writing else wait
@@ -166,15 +160,9 @@ class ServerStore(Store):
             collection = collection_name(current.gallery, uuid.uuid4().hex[:8])
             with suppress(CollectionExistsError):  # the name is ours alone: only the answer got lost
                 create_collection(
-                    self._connection,
-                    collection,
-                    model,
-                    "building",
-                    self._settings,
-                    storage,
-                    builder=lease(),
+                    self._connection, collection, model, "building", self._settings, storage, builder=lease(),
                     wait=patience,
-                )
+                )  # fmt: skip
         else:
             collection = fresh.collection
             update_metadata(self._connection, collection, {"builder": lease()}, wait=patience)
@@ -206,15 +194,15 @@ class ServerStore(Store):
         update_metadata(self._connection, fresh.collection, {"state": "published"}, wait=patience)
         self._sweep(self._current(name, patience), patience)
 
-    def rollback(self, name: str, *, wait: float = _READ_WAIT) -> ModelRef:
-        patience = max(wait, _READ_WAIT)
-        current = self._current(name, patience)
-        self._heal(current, patience)
-        previous = self._previous(current, patience)
+    def rollback(self, name: str) -> ModelRef:
+        wait = _READ_WAIT
+        current = self._current(name, wait)
+        self._heal(current, wait)
+        previous = self._previous(current, wait)
         if previous is None:
             raise StoreError(f"{self._what(name)} has no former generation to go back to")
-        update_metadata(self._connection, previous.collection, {"previous": current.collection}, wait=patience)
-        self._aliases([_no_alias(name), _alias(name, previous.collection)], patience)  # in one step
+        update_metadata(self._connection, previous.collection, {"previous": current.collection}, wait=wait)
+        self._aliases([_no_alias(name), _alias(name, previous.collection)], wait)  # in one step
         return previous.model
 
     def drop_old(self, name: str) -> int:

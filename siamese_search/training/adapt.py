@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,22 +14,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from siamese_search._version import __version__
+from siamese_search.curation.label_table import read_label_table
 from siamese_search.datasets.layouts import Dataset, load_dataset
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, Failure, ImageRecord
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, Failure, ImageRecord, decode_key
 from siamese_search.errors import DataError, UsageError, printable
 from siamese_search.evaluation.calibrate import calibrate, telling_pairs
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.calibration import Calibration
-from siamese_search.model.centres import Centres
 from siamese_search.model.network import NetworkSpec
 from siamese_search.model.weights_file import save_bundle
-from siamese_search.training.adapt.clusters import figures
-from siamese_search.training.adapt.config import ADAPT, SPEC, AdaptConfig
-from siamese_search.training.adapt.labels import Confirmed, read_confirmed
-from siamese_search.training.adapt.trainer import ClusterTrainer, renew_statistics
-from siamese_search.training.data import LabelledImages
+from siamese_search.training.clusters import ClusterTrainer, figures, renew_statistics
+from siamese_search.training.config import ADAPT, SPEC, AdaptConfig, kind_of
+from siamese_search.training.data import LabelledImages, PixelSource, unreadable
 from siamese_search.training.directory import (
     asked_before,
     check_same,
@@ -37,11 +34,10 @@ from siamese_search.training.directory import (
     refuse_used,
     restore,
     start_directory,
+    summary,
 )
 from siamese_search.training.initial import initial_network
 from siamese_search.training.loop import Loop, Reporter, Silent
-from siamese_search.training.options import kind_of
-from siamese_search.training.pixels import PixelSource, unreadable
 from siamese_search.training.trainer import training_device
 
 #: The field of a CSV that says which images show one identity on its way past one camera.
@@ -85,15 +81,11 @@ class AdaptResult:
     def to_json(self) -> dict[str, Any]:
         calibration = self.bundle.calibration
         return {
-            "bundle": str(self.bundle.path),
-            "fingerprint": self.bundle.fingerprint,
-            "images": len(self.records),
-            "epochs": len(self.history),
-            "settled": self.settled,
-            **self.final,
+            "bundle": str(self.bundle.path), "fingerprint": self.bundle.fingerprint, "images": len(self.records),
+            "epochs": len(self.history), "settled": self.settled, **self.final,
             "calibrated_on": calibration.data if calibration else None,
             "failed": [failure.to_json() for failure in self.failed],
-        }
+        }  # fmt: skip
 
 
 @dataclass
@@ -131,27 +123,19 @@ def adapt(request: AdaptRequest, reporter: Reporter | None = None, stop: threadi
 
 
 def resume(
-    out: Path,
-    reporter: Reporter | None = None,
-    stop: threading.Event | None = None,
-    device: str = "auto",
+    out: Path, reporter: Reporter | None = None, stop: threading.Event | None = None, device: str = "auto",
     threads: int = 0,
-) -> AdaptResult:
+) -> AdaptResult:  # fmt: skip
     """Continue the run in directory ``out`` from its last checkpoint, with the options it was started with."""
 
     def request_of(saved: dict[str, Any]) -> AdaptRequest:
         if "neighbours" not in saved["config"]:
             raise UsageError(f"{printable(out)}: a run of sss train: sss train --resume {printable(out)}")
         return AdaptRequest(
-            data=Path(saved["data"]),
-            out=out,
-            config=AdaptConfig(**saved["config"]),
-            layout=saved["layout"],
-            init=saved["init"],
-            labels=Path(saved["labels"]) if saved["labels"] else None,
-            device=device,
+            data=Path(saved["data"]), out=out, config=AdaptConfig(**saved["config"]), layout=saved["layout"],
+            init=saved["init"], labels=Path(saved["labels"]) if saved["labels"] else None, device=device,
             threads=threads,
-        )
+        )  # fmt: skip
 
     request = asked_before(out, request_of)
     return _run(request, reporter or Silent(), stop or threading.Event(), resumed=True)
@@ -175,8 +159,7 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
     learned = _learned_from(images.records, confirmed)
     if resumed:
         check_same(out, learned)
-    cameras = _cameras(images.records)
-    count = len(np.unique(cameras[cameras >= 0]))
+    count = len({record.camera for record in images.records} - {None})
     text = f"{len(images.records)} images, {f'{count} cameras' if count else 'cameras unknown'}"
     if request.labels is not None:
         text += f", {int((confirmed.seeds >= 0).sum())} confirmed by a person"
@@ -190,19 +173,15 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
                 progress=lambda done, total: reporter.decoding(done, total, "statistics of these images"),
             )  # fmt: skip
             reporter.message(f"statistics of these images in {count} normalisations")
-    trainer = ClusterTrainer(network, config, images, cameras=cameras, seeds=confirmed.seeds, device=device)
+    trainer = ClusterTrainer(network, config, images, seeds=confirmed.seeds, device=device)
     rows = restore(trainer, out, reporter.message) if resumed else []
     loop = _ClusterLoop(
         out, config, trainer, reporter, stop, rows, [], None, images.pixels, _known(images.records)
     )  # fmt: skip
     loop.epochs()
     embeddings = trainer.embed(lambda done, total: reporter.decoding(done, total, "embedding at the end"))
+    centres, embeddings = trainer.centred(embeddings)
     clusters = trainer.cluster(embeddings)
-    centres = None
-    if config.centre:
-        seen_by = [record.camera for record in images.records]
-        centres = Centres.of(embeddings, seen_by)
-        embeddings = centres.taken_from(embeddings, seen_by)
     calibration = _calibration(embeddings, images.records, confirmed, reporter.message)
     if calibration is None:
         calibration = _handed_on(request) if centres is not None and not rows else None
@@ -212,7 +191,8 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
             else f"calibrated on {calibration.data}"
         )
     final = figures(clusters, trainer.memory.labels.cpu().numpy(), _known(images.records))
-    extra = _summary(request, len(images.records), rows, final)
+    labels = request.labels.name if request.labels else None
+    extra = summary(config, request.init, rows, images=len(images.records), labels=labels, clusters=final)
     if calibration is not None:
         extra["calibration"] = calibration.to_json()
     if rows:  # none with --epochs 0
@@ -240,13 +220,6 @@ def _read(
     return LabelledImages(records, nothing, triplets, pixels.usable, pixels), failed
 
 
-def _cameras(records: list[ImageRecord]) -> NDArray[np.int64]:
-    """The camera of each record as a number, int64 [n], -1 where unknown."""
-    names = sorted({record.camera for record in records if record.camera is not None})
-    number: dict[str | None, int] = {name: at for at, name in enumerate(names)}
-    return np.array([number.get(record.camera, -1) for record in records], np.int64)
-
-
 def _known(records: list[ImageRecord]) -> list[str | None]:
     """The identity of each record where its place or name tells it: for the report alone."""
     nobody = (JUNK_IDENTITY, DISTRACTOR_IDENTITY)
@@ -262,14 +235,10 @@ def _learned_from(records: list[ImageRecord], confirmed: Confirmed) -> dict[str,
 def _written(request: AdaptRequest, learned: dict[str, Any]) -> dict[str, Any]:
     """What ``run.json`` keeps: the options of the run, and which images it learns from."""
     return {
-        "data": str(request.data.resolve()),
-        "layout": request.layout,
-        "init": request.init,
-        "labels": str(request.labels.resolve()) if request.labels else None,
-        "heldout_identities": [],
-        "train": learned,
+        "data": str(request.data.resolve()), "layout": request.layout, "init": request.init,
+        "labels": str(request.labels.resolve()) if request.labels else None, "heldout_identities": [], "train": learned,
         "config": asdict(request.config),
-    }
+    }  # fmt: skip
 
 
 def _calibration(
@@ -306,19 +275,61 @@ def _handed_on(request: AdaptRequest) -> Calibration | None:
     return bundle.adapted_calibration if same else None
 
 
-def _summary(
-    request: AdaptRequest, images: int, rows: list[dict[str, Any]], final: dict[str, float | int]
-) -> dict[str, Any]:
-    return {
-        "created_by": f"siamese-search {__version__}",
-        "training": {
-            "preset": request.config.preset,
-            "config": asdict(request.config),
-            "init": kind_of(request.init),
-            "images": images,
-            "labels": request.labels.name if request.labels else None,
-            "clusters": final,
-            "epochs": len(rows),
-            "seconds": round(sum(row["seconds"] for row in rows), 1),
-        },
-    }
+#: Of the confirmed identities, the share that training does not see: the calibration is made on those.
+ASIDE = 1 / 3
+
+
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """Identities of n images: by number, int64 [n], -1 where nobody said, seeds of clusters and those kept aside; and
+    the names of both.
+    """
+
+    seeds: NDArray[np.int64]
+    aside: NDArray[np.int64]
+    names: list[str | None]
+
+    @classmethod
+    def nothing(cls, images: int) -> Confirmed:
+        return cls(np.full(images, -1, np.int64), np.full(images, -1, np.int64), [None] * images)
+
+
+def read_confirmed(path: Path, records: Sequence[ImageRecord], seed: int) -> Confirmed:
+    """The identities that a table (``path`` or ``key`` and ``identity``, or a review) gives these images.
+
+    A third of the identities with two images or more, by ``seed``, is kept aside, if there are three or more. Raises
+    DataError where a row cannot be read or names an image that is not among them.
+    """
+    table = read_label_table(path, {}, ["identity"])
+    if table.problems:
+        line, reason = table.problems[0]
+        raise DataError(f"{printable(path)}: line {line}: {reason}")
+    at = {record.key: row for row, record in enumerate(records)}
+    places = {_place(record.path): row for row, record in enumerate(records)}
+    names: dict[int, str] = {}
+    for row in table.rows:
+        if row.values.get("identity") is None:
+            continue
+        found = at.get(row.key) if row.key else None
+        if found is None and row.path:
+            found = places.get(_place(row.path), places.get(_place(decode_key(row.path))))
+        if found is None:
+            raise DataError(
+                f"{printable(path)}: line {row.line}: no image {printable(row.key or row.path)} among those that are"
+                " adapted to: take the row out, or name the directory that holds it"
+            )
+        names[found] = str(row.values["identity"])
+    if not names:
+        raise DataError(f"{printable(path)}: no row gives an identity: fill the column 'identity'")
+    known = np.full(len(records), -1, np.int64)
+    rows = sorted(names)
+    known[rows] = np.unique([names[row] for row in rows], return_inverse=True)[1].reshape(-1)
+    several = np.flatnonzero(np.bincount(known[known >= 0]) > 1)
+    kept = np.random.default_rng((seed, 6)).permutation(several)[: round(ASIDE * len(several))]
+    apart = np.isin(known, kept if len(several) > 2 else [])
+    every = [names.get(row) for row in range(len(records))]
+    return Confirmed(np.where(apart, -1, known), np.where(apart, known, -1), every)
+
+
+def _place(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - may hold surrogates

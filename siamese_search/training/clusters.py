@@ -1,20 +1,34 @@
-"""Which images are taken for one identity, how good that is, the contrast with them, and batches of them.
+"""Which images are taken for one identity, how good that is, the contrast with them, and the trainer of all that.
 
 Cluster Contrast (Dai et al., 2021) keeps one vector per cluster and lets the batch's hardest image of it move that;
 SpCL (Ge et al., NeurIPS 2020) also keeps the images that belong to no cluster, each as a class of its own.
+
+The first step to other cameras are statistics of the normalisations taken anew from images without labels: nothing is
+trained ("AdaBN": Li et al., "Revisiting Batch Normalization for Practical Domain Adaptation", 2016).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from siamese_search.datasets.samplers import Indices, group_by_label
+from siamese_search.errors import TrainingError
+from siamese_search.model.centres import Centres
+from siamese_search.model.network import APNNetwork
+from siamese_search.training.config import AdaptConfig
+from siamese_search.training.data import LabelledImages, PixelSource, Progress
+from siamese_search.training.loop import embed_all
+from siamese_search.training.losses import TripletLoss, triplet_objective
+from siamese_search.training.trainer import Trainer
+from siamese_search.vectors.clustering import cluster
 
 _Numbers = NDArray[np.int64]
 
@@ -103,7 +117,7 @@ class Memory(nn.Module):
 class ClusterSampler:
     """Batches of image indices int64 [≤ P·K], in groups of K: of one cluster, or single images.
 
-    labels: the cluster of each image, [n]; cameras: [n], -1 where unknown. A cluster of n images has round(n / K)
+    labels: the cluster of each image, [n]; cameras: numbers of theirs, [n]. A cluster of n images has round(n / K)
     groups an epoch, at least one, and its cameras take turns in each, the images of a rarer one again. iters: batches
     of an epoch, 0 for as many as one pass makes. Everything depends on (seed, epoch) alone.
     """
@@ -160,3 +174,126 @@ class ClusterSampler:
         each = -(-count // len(names))
         turns = np.stack([np.resize(shuffled[seen == name], each) for name in names], axis=1)
         return turns.reshape(-1)[:count]
+
+
+class ClusterTrainer(Trainer):
+    """Trains ``network`` on images [n], whose labels it does not look at: new classes each epoch.
+
+    seeds: int64 [n], the identity that a person gave each image, or -1.
+    """
+
+    config: AdaptConfig
+
+    def __init__(
+        self, network: APNNetwork, config: AdaptConfig, images: LabelledImages, *, seeds: NDArray[np.int64],
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
+        self._seen_by, self._seeds = [record.camera for record in images.records], seeds
+        #: A number for the camera of each image, int64 [n]; the unknown ones share one.
+        self.cameras = np.unique([name or "" for name in self._seen_by], return_inverse=True)[1]
+        nothing = images.labels
+        super().__init__(network, config, images, nothing, sampler=self._batches(nothing, config), device=device)
+        self.memory = Memory(len(nothing), network.spec.dim).to(self.device)
+
+    def _batches(self, labels: NDArray[np.int64], config: AdaptConfig) -> ClusterSampler:
+        k = config.images_per_identity
+        return ClusterSampler(labels, self.cameras, p=config.batch_size // k, k=k, iters=config.iters, seed=config.seed)
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        return {**super().modules, "memory": self.memory}
+
+    def embed(self, progress: Callable[[int, int], None] | None = None) -> NDArray[np.float32]:
+        """Unit embeddings float32 [n, d] by the weights that are kept."""
+        necked = embed_all(self.result, self.images, np.arange(len(self.labels)), self.device, progress)[1]
+        return F.normalize(necked, dim=1).numpy()
+
+    def centred(self, embeddings: NDArray[np.float32]) -> tuple[Centres | None, NDArray[np.float32]]:
+        """The embeddings [n, d] less what the images of each camera share, where ``config.centre`` says so, and that.
+
+        What they share is the camera: left in, a cluster would be of one camera.
+        """
+        if not self.config.centre:
+            return None, embeddings
+        centres = Centres.of(embeddings, self._seen_by)
+        return centres, centres.taken_from(embeddings, self._seen_by)
+
+    def cluster(self, centred: NDArray[np.float32]) -> NDArray[np.int64]:
+        """The cluster of each image, int64 [n], by what :meth:`centred` gives. TrainingError where all stand alone."""
+        config = self.config
+        labels = cluster(centred, neighbours=config.neighbours, least=config.least, seeds=self._seeds)
+        sizes = np.bincount(labels)
+        if (sizes > 1).sum() < 1 or len(sizes) < 2:
+            raise TrainingError(
+                f"{len(labels)} images make {len(sizes)} clusters, {(sizes > 1).sum()} of them of two images or more:"
+                " nothing to learn from; try another --least or --neighbours, or --labels"
+            )
+        return labels
+
+    def start_epoch(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """At the first step of an epoch: new clusters; and always: batches of those that the memory has."""
+        if self.progress.step == 0:
+            embeddings = self.embed(progress)
+            labels = self.cluster(self.centred(embeddings)[1])
+            self.memory.start(torch.from_numpy(embeddings), torch.from_numpy(labels))
+        self._labels = self.memory.labels
+        self.labels = self.memory.labels.cpu().numpy().copy()
+        self.sampler = self._batches(self.labels, self.config)
+
+    def _loss(
+        self, features: Tensor, necked: Tensor, indices: NDArray[np.int64], shape: tuple[int, ...]
+    ) -> tuple[Tensor, TripletLoss]:
+        """The contrast; the triplets of the batch are only counted."""
+        config = self.config
+        labels, _ = self.targets(indices)
+        unit = F.normalize(necked, dim=1)
+        loss = self.memory.loss(unit, labels, config.temperature)
+        order = None
+        if config.update == "random":
+            generator = torch.Generator().manual_seed(self._seed(2))
+            order = torch.randperm(len(labels), generator=generator).to(self.device)
+        self.memory.update(unit.detach(), labels, config.momentum, order)
+        return loss, triplet_objective(config, features.detach(), labels, shape)
+
+
+#: As many images as the former statistics count for: of few images alone they would be noise (Schneider et al.,
+#: "Improving robustness against common corruptions by covariate shift adaptation", NeurIPS 2020, N = 8 to 64).
+FORMER = 32
+_BATCH = 64
+
+
+@torch.no_grad()
+def renew_statistics(
+    network: APNNetwork, pixels: PixelSource, rows: NDArray[np.int64], *, seed: int = 0, device: str = "cpu",
+    progress: Progress | None = None,
+) -> int:  # fmt: skip
+    """Replace the running mean and variance of every normalisation by those over these pixel rows, [n].
+
+    The former ones count as :data:`FORMER` images more. The order of the images is drawn, for neighbours are alike.
+    Returns how many normalisations there are; 0, where a network has none, changes nothing.
+    """
+    norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    if not norms:
+        return 0
+    network.to(device).eval()
+    order = np.random.default_rng(seed).permutation(rows)
+    blocks = np.array_split(order, max(1, len(order) // _BATCH))  # none is much smaller than the others
+    former = copy.deepcopy(norms)
+    for norm in norms:
+        norm.train()
+        norm.reset_running_stats()
+        norm.momentum = None  # the average over all batches, not one that forgets
+    done = 0
+    for block in blocks:
+        network.embed(network.normalise(torch.from_numpy(pixels.get(block)).to(device)))
+        done += len(block)
+        if progress:
+            progress(done, len(order))
+    share = len(order) / (len(order) + FORMER)
+    for norm, before in zip(norms, former, strict=True):
+        norm.momentum = before.momentum
+        for name in ("running_mean", "running_var"):
+            new = getattr(norm, name)
+            new.copy_(torch.lerp(getattr(before, name), new, share))
+    network.eval()
+    return len(norms)
