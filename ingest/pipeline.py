@@ -52,10 +52,16 @@ Work = Callable[[Iterator[list[PlannedFile]], Committer, Tally, IngestOptions, t
 
 @request(IngestOptions)
 def run_ingest(
-    roots: Sequence[Path | str | Survey], gallery: Gallery, embedder: Embedder, *, options: IngestOptions,
-    failures: FailureLog | None = None, progress: Callable[[Progress], None] | None = None,
-    stop: threading.Event | None = None, pipeline: Work | None = None,
-) -> IngestSummary:  # fmt: skip
+    roots: Sequence[Path | str | Survey],
+    gallery: Gallery,
+    embedder: Embedder,
+    *,
+    options: IngestOptions,
+    failures: FailureLog | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
+    pipeline: Work | None = None,
+) -> IngestSummary:
     """Bring the gallery up to date with the images under ``roots``: directories, CSV files, URLs, or their surveys.
 
     Unchanged files (size, modification time, labels) are skipped; changed ones replace their point; where
@@ -93,10 +99,15 @@ def run_ingest(
     waves = _in_waves(surveys, options.source)
     streams = [scan_files(wave, options.source, shard) for wave in waves]
     summary = _carry_out(
-        [map(with_digests, stream) if options.checksum else stream for stream in streams], gallery, options,
-        pipeline or _in_process(embedder), total=_total(surveys, shard), failures=failures, progress=progress,
+        [map(with_digests, stream) if options.checksum else stream for stream in streams],
+        gallery,
+        options,
+        pipeline or _in_process(embedder),
+        total=_total(surveys, shard),
+        failures=failures,
+        progress=progress,
         stop=stop,
-    )  # fmt: skip
+    )
     if not summary.interrupted:
         if shard is None and any(survey.images != 0 for survey in surveys):
             _check_outcome(summary, [survey.root for survey in surveys])
@@ -118,10 +129,15 @@ def run_ingest(
 
 @request(IngestOptions)
 def ingest_files(
-    chunks: Iterable[list[ScannedFile]], gallery: Gallery, embedder: Embedder, *, options: IngestOptions,
-    failures: FailureLog | None = None, progress: Callable[[Progress], None] | None = None,
+    chunks: Iterable[list[ScannedFile]],
+    gallery: Gallery,
+    embedder: Embedder,
+    *,
+    options: IngestOptions,
+    failures: FailureLog | None = None,
+    progress: Callable[[Progress], None] | None = None,
     stop: threading.Event | None = None,
-) -> IngestSummary:  # fmt: skip
+) -> IngestSummary:
     """The pipeline below the scan: bring the gallery up to date with these files, chunk by chunk.
 
     chunks: from :func:`scan_files`, or any lists of at most some thousand files; computed in a thread of its own, two
@@ -134,10 +150,16 @@ def ingest_files(
 
 
 def _carry_out(
-    waves: Iterable[Iterable[list[ScannedFile]]], gallery: Gallery, options: IngestOptions, work: Work, *,
-    total: int | None = None, failures: FailureLog | None, progress: Callable[[Progress], None] | None,
+    waves: Iterable[Iterable[list[ScannedFile]]],
+    gallery: Gallery,
+    options: IngestOptions,
+    work: Work,
+    *,
+    total: int | None = None,
+    failures: FailureLog | None,
+    progress: Callable[[Progress], None] | None,
     stop: threading.Event | None,
-) -> IngestSummary:  # fmt: skip
+) -> IngestSummary:
     """All stages, wave by wave: what one has stored, the next finds. total: of files, where known, for the progress."""
     stop = stop or threading.Event()
     model = gallery.model

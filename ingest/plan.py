@@ -102,9 +102,12 @@ def payload_of(scanned: ScannedFile) -> dict[str, Any]:
     """
     record = scanned.record
     payload: dict[str, Any] = {
-        "source": scanned.source, "key": record.key, "path": scanned.path, "size": scanned.size,
+        "source": scanned.source,
+        "key": record.key,
+        "path": scanned.path,
+        "size": scanned.size,
         "mtime_ns": scanned.mtime_ns,
-    }  # fmt: skip
+    }
     if scanned.digest is not None:
         payload["digest"] = scanned.digest
     if record.identity is not None:

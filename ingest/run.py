@@ -38,10 +38,14 @@ _log = logging.getLogger(__name__)
 
 @request(IngestOptions)
 def ingest(
-    *directories: StrPath, options: IngestOptions, around: Around = lambda gallery, embedder: (gallery, embedder),
-    ray: RayOptions | None = None, progress: Callable[[Progress], None] | None = None,
-    stop: threading.Event | None = None, notify: Notify | None = None,
-) -> IngestSummary:  # fmt: skip
+    *directories: StrPath,
+    options: IngestOptions,
+    around: Around = lambda gallery, embedder: (gallery, embedder),
+    ray: RayOptions | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    stop: threading.Event | None = None,
+    notify: Notify | None = None,
+) -> IngestSummary:
     """Bring a gallery up to date with the images under ``directories``, listed in ``.csv`` files, or at URLs.
 
     URLs ([cloud] extra): ``s3://bucket/prefix`` and ``gs://bucket/prefix``, or an image or a list of URLs at
@@ -144,9 +148,13 @@ def _warn_of_namesakes(gallery: Gallery, own: set[str]) -> None:
 
 
 def watch(
-    directories: Sequence[StrPath], options: WatchOptions, observer: Observer, stop: threading.Event, *,
+    directories: Sequence[StrPath],
+    options: WatchOptions,
+    observer: Observer,
+    stop: threading.Event,
+    *,
     around: Around = lambda gallery, embedder: (gallery, embedder),
-) -> bool:  # fmt: skip
+) -> bool:
     """Ingest all images under ``directories``, then what changes there, until ``stop`` is set.
 
     options: see :class:`~ingest.options.WatchOptions`. observer: told of everything that happens. storage and quantise

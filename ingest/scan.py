@@ -139,9 +139,13 @@ def check_roots(roots: Sequence[Path], *, gone: bool = False) -> list[Path]:
 
 
 def survey_roots(
-    roots: Sequence[Path | str | Survey], layout: str = "auto", *, follow_links: bool = False,
-    images_root: Path | None = None, prune: Prune = "no",
-) -> list[Survey]:  # fmt: skip
+    roots: Sequence[Path | str | Survey],
+    layout: str = "auto",
+    *,
+    follow_links: bool = False,
+    images_root: Path | None = None,
+    prune: Prune = "no",
+) -> list[Survey]:
     """The roots with their layouts, checked; those that are surveyed already are taken as they are.
 
     roots: a ``str`` is a URL (:mod:`siamese_search.datasets.remote_survey`).

@@ -180,10 +180,13 @@ def _once(options: ServiceOptions, reporter: Reporter, stop: threading.Event) ->
 
     reporter.moment("starting", 0)
     summary = ingest(
-        *options.roots, options=options, around=reporter.timed,
-        progress=lambda progress: reporter.moment("ingesting", 0, progress), stop=stop,
+        *options.roots,
+        options=options,
+        around=reporter.timed,
+        progress=lambda progress: reporter.moment("ingesting", 0, progress),
+        stop=stop,
         notify=lambda message: reporter.said("info", "layout", message),
-    )  # fmt: skip
+    )
     reporter.worked(summary)
     if summary.interrupted:
         return EXIT_INTERRUPTED

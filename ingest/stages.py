@@ -120,10 +120,15 @@ class Tally:
             seen, embedded, failed = one.seen, one.embedded, one.failed
             done = one.new + one.changed + one.moved + one.unchanged + failed
         return Progress(
-            done, seen, self.scanned, embedded, failed,
+            done,
+            seen,
+            self.scanned,
+            embedded,
+            failed,
             total=seen if self.scanned else None if self.total is None else max(self.total, seen),
-            images_per_second=self._rate(done), stages=self.clock.seconds(),
-        )  # fmt: skip
+            images_per_second=self._rate(done),
+            stages=self.clock.seconds(),
+        )
 
     def _rate(self, done: int) -> float:
         """Images settled per second, of late: what the first files took says little about the last ones."""
@@ -201,10 +206,15 @@ def embed_files(
         ended = True
 
     for done in embed_images(
-        planned(), embedder, lambda file: file.scanned.record.path, camera_of=lambda file: file.scanned.record.camera,
-        stamp_of=lambda file: FileStamp(file.scanned.size, file.scanned.mtime_ns), threads=threads, ahead=_DECODE_AHEAD,
+        planned(),
+        embedder,
+        lambda file: file.scanned.record.path,
+        camera_of=lambda file: file.scanned.record.camera,
+        stamp_of=lambda file: FileStamp(file.scanned.size, file.scanned.mtime_ns),
+        threads=threads,
+        ahead=_DECODE_AHEAD,
         stop=stop,
-    ):  # fmt: skip
+    ):
         waiting -= 1
         tally.clock.add("decode", done.decoding)
         tally.clock.add("embed", done.embedding)

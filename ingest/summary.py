@@ -122,11 +122,15 @@ class IngestSummary:
         counts = ("seen", "new", "changed", "moved", "unchanged", "removed")
         answer: dict[str, Any] = {
             **{name: getattr(self, name) for name in counts},
-            "failed": [failure.to_json() for failure in self.failures], "seconds": round(self.seconds, 3),
+            "failed": [failure.to_json() for failure in self.failures],
+            "seconds": round(self.seconds, 3),
             "images_per_second": round(self.images_per_second, 1),
             "stages": {stage: round(seconds, 3) for stage, seconds in self.stages.items()},
-            "bottleneck": self.bottleneck, "collection": self.collection, "store": self.store, "model": self.model,
-        }  # fmt: skip
+            "bottleneck": self.bottleneck,
+            "collection": self.collection,
+            "store": self.store,
+            "model": self.model,
+        }
         if self.workers:
             answer |= {"workers": self.workers, "startup_seconds": round(self.startup_seconds, 3)}
         if self.failed > len(self.failures):

@@ -33,8 +33,8 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 
 MOST_LINES = 400
 #: Of both packages together. What grows beyond it is a reason to look for what can go.
-MOST_FILES = 232
-MOST_LINES_IN_ALL = 42_900
+MOST_FILES = 210
+MOST_LINES_IN_ALL = 42_400
 MOST_MODULES = 10
 
 

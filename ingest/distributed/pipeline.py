@@ -46,18 +46,29 @@ class RayPipeline:
     """
 
     def __init__(
-        self, bundle: Bundle, options: RayOptions, settings: Settings, *, device: Device = "auto", threads: int = 0,
-        places: Iterable[str] = (), by_workers: bool | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        bundle: Bundle,
+        options: RayOptions,
+        settings: Settings,
+        *,
+        device: Device = "auto",
+        threads: int = 0,
+        places: Iterable[str] = (),
+        by_workers: bool | None = None,
+    ) -> None:
         options.check()
         self._bundle, self._options, self._settings = bundle, options, settings
         self._device, self._threads, self._places = device, threads, tuple(places)
         self._by_workers = by_workers
 
     def __call__(
-        self, batches: Iterator[list[PlannedFile]], committer: Committer, tally: Tally, options: IngestOptions,
+        self,
+        batches: Iterator[list[PlannedFile]],
+        committer: Committer,
+        tally: Tally,
+        options: IngestOptions,
         stop: threading.Event,
-    ) -> bool:  # fmt: skip
+    ) -> bool:
         """``decode_threads``: of a worker. Raises ClusterError, and as :func:`~ingest.distributed.session.session`."""
         gallery, summary, workers = committer.gallery, tally.summary, tally.clock.workers
         by_workers = gallery.shared if self._by_workers is None else self._by_workers
@@ -84,10 +95,13 @@ class RayPipeline:
         bundle = self._bundle
         return Job(
             bundle=BundleCopy(str(bundle.path), bundle.fingerprint, ray.put(bundle_files(bundle))),
-            device="cuda" if cluster.gpus else "cpu" if self._device == "auto" else self._device, threads=cluster.cpus,
-            decode_threads=options.decode_threads or min(MOST_DECODE_THREADS, cluster.cpus), batch_size=options.batch(),
-            places=self._places, target=target,
-        )  # fmt: skip
+            device="cuda" if cluster.gpus else "cpu" if self._device == "auto" else self._device,
+            threads=cluster.cpus,
+            decode_threads=options.decode_threads or min(MOST_DECODE_THREADS, cluster.cpus),
+            batch_size=options.batch(),
+            places=self._places,
+            target=target,
+        )
 
 
 def _first(batches: Iterator[list[PlannedFile]], tally: Tally, stop: threading.Event) -> list[PlannedFile] | None:
@@ -265,11 +279,15 @@ class _Run:
         with DataContext.current(context):
             units = read_datasource(Source(self._feed), override_num_blocks=1, num_cpus=0, label_selector=here)
             outcomes = units.map_batches(
-                EmbedWorker, batch_size=None, batch_format="pyarrow", zero_copy_batch=True,
+                EmbedWorker,
+                batch_size=None,
+                batch_format="pyarrow",
+                zero_copy_batch=True,
                 fn_constructor_args=(self._job, self._feed),
                 compute=ActorPoolStrategy(size=self._cluster.workers, max_tasks_in_flight_per_actor=2),
-                num_cpus=self._cluster.cpus, num_gpus=self._cluster.gpus or None,
-            )  # fmt: skip
+                num_cpus=self._cluster.cpus,
+                num_gpus=self._cluster.gpus or None,
+            )
             # Not iter_batches(): that one wants the next block before it gives the last, and the next is fed only once
             # the last has been settled.
             for bundle in outcomes.iter_internal_ref_bundles():

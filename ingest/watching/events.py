@@ -45,9 +45,13 @@ class Events:
     """
 
     def __init__(
-        self, base: str, deliver: Callable[[Delivery], None], *, directories: Sequence[str] | None = None,
+        self,
+        base: str,
+        deliver: Callable[[Delivery], None],
+        *,
+        directories: Sequence[str] | None = None,
         poll: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._base, self._deliver = base, deliver
         self._prefix = os.path.join(base, "")  # noqa: PTH118
         self._directories = directories
@@ -108,11 +112,19 @@ class Events:
         if self._directories is not None:
             paths = [one for one in self._directories if os.path.isdir(one)]  # noqa: PTH112
         for changes in watch(
-            *paths, watch_filter=None, debounce=_GROUP_MILLISECONDS, step=_STEP_MILLISECONDS,
-            rust_timeout=_GROUP_MILLISECONDS, yield_on_timeout=True, stop_event=self._stop, raise_interrupt=False,
-            force_polling=self.polling, poll_delay_ms=POLL_MILLISECONDS, recursive=self._directories is None,
+            *paths,
+            watch_filter=None,
+            debounce=_GROUP_MILLISECONDS,
+            step=_STEP_MILLISECONDS,
+            rust_timeout=_GROUP_MILLISECONDS,
+            yield_on_timeout=True,
+            stop_event=self._stop,
+            raise_interrupt=False,
+            force_polling=self.polling,
+            poll_delay_ms=POLL_MILLISECONDS,
+            recursive=self._directories is None,
             ignore_permission_denied=self._pass_over_denied,
-        ):  # fmt: skip
+        ):
             yield frozenset(
                 path[len(self._prefix) :]
                 for _, path in changes

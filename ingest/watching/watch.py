@@ -56,9 +56,14 @@ class Watcher:
     """Watches directories and CSV files, and keeps a gallery in step with them. See :meth:`run`."""
 
     def __init__(
-        self, roots: Sequence[Path], open_gallery: Open, options: WatchOptions, observer: Observer,
-        stop: threading.Event, failures: FailureLog | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        roots: Sequence[Path],
+        open_gallery: Open,
+        options: WatchOptions,
+        observer: Observer,
+        stop: threading.Event,
+        failures: FailureLog | None = None,
+    ) -> None:
         """failures: gets every image that cannot be used."""
         self._open, self._options, self._observer, self._stop = open_gallery, options, observer, stop
         self._failures, self._say = failures, observer.said
@@ -146,10 +151,14 @@ class Watcher:
     def _slice(self, gallery: Gallery, embedder: Embedder) -> None:
         began = time.monotonic()
         summary = ingest_files(
-            self._chunks(), gallery, embedder,
+            self._chunks(),
+            gallery,
+            embedder,
             options=replace(self._options, reembed=self._options.reembed and not self._first_done),
-            failures=self._failures, progress=self._progress, stop=self._stop,
-        )  # fmt: skip
+            failures=self._failures,
+            progress=self._progress,
+            stop=self._stop,
+        )
         if summary.interrupted:
             self._tell(summary)
             return

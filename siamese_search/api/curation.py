@@ -48,18 +48,28 @@ class LabelSummary:
                     place = {"path": json_path(shown_path(change)), "key": change.key, "source": change.source}
                     listed.append({**place, "field": name, "before": change.before[name], "after": after})
         return {
-            "rows": self.plan.rows, "changed": len(self.plan.changes), "unchanged": self.plan.unchanged,
-            "fields": dict(sorted(counts.items())), "changes": listed, "dry_run": self.dry_run,
-            "undo": None if self.undo is None else json_path(self.undo), "seconds": round(self.seconds, 3),
-            "collection": self.gallery, "store": self.store,
-        }  # fmt: skip
+            "rows": self.plan.rows,
+            "changed": len(self.plan.changes),
+            "unchanged": self.plan.unchanged,
+            "fields": dict(sorted(counts.items())),
+            "changes": listed,
+            "dry_run": self.dry_run,
+            "undo": None if self.undo is None else json_path(self.undo),
+            "seconds": round(self.seconds, 3),
+            "collection": self.gallery,
+            "store": self.store,
+        }
 
 
 @request(LabelOptions)
 def label(
-    table: StrPath, *, options: LabelOptions, progress: Callable[[int, int], None] | None = None,
-    on_plan: Callable[[LabelPlan], None] | None = None, stop: threading.Event | None = None,
-) -> LabelSummary:  # fmt: skip
+    table: StrPath,
+    *,
+    options: LabelOptions,
+    progress: Callable[[int, int], None] | None = None,
+    on_plan: Callable[[LabelPlan], None] | None = None,
+    stop: threading.Event | None = None,
+) -> LabelSummary:
     """Apply the labels of a CSV (identity, camera, any metadata column) to the images that its rows name.
 
     See :func:`siamese_search.curation.labels.plan_labels` for the table. Nothing is written unless every row can be.
@@ -90,9 +100,13 @@ def label(
 
 
 def duplicates(
-    *, threshold: float | None = None, where: str | Sequence[str] = (), store: StrPath | None = None,
-    gallery: str | None = None, progress: Callable[[int, int], None] | None = None,
-) -> list[Group]:  # fmt: skip
+    *,
+    threshold: float | None = None,
+    where: str | Sequence[str] = (),
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Group]:
     """The same pictures in a gallery, in groups, the one to keep first. Nothing is changed or deleted.
 
     threshold: least cosine similarity of two vectors whose files are compared (0.9).
@@ -141,15 +155,24 @@ def propose_identities(*, options: ClusterOptions, progress: Callable[[str], Non
                 bundle = model_of(found.model)
         bound = bind_to(found, conditions)
         return propose(
-            found, bound, calibration=gallery_calibration(found) or (None if bundle is None else bundle.calibration),
-            options=options, progress=progress,
-        )  # fmt: skip
+            found,
+            bound,
+            calibration=gallery_calibration(found) or (None if bundle is None else bundle.calibration),
+            options=options,
+            progress=progress,
+        )
 
 
 def export(
-    out: StrPath, *, format: str | None = None, where: str | Sequence[str] = (), vectors: bool = True,
-    store: StrPath | None = None, gallery: str | None = None, progress: Callable[[int, int], None] | None = None,
-) -> dict[str, Any]:  # fmt: skip
+    out: StrPath,
+    *,
+    format: str | None = None,
+    where: str | Sequence[str] = (),
+    vectors: bool = True,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
     """Write a gallery's points to a file for other programs; the JSON of ``sss export``.
 
     format: ``parquet``, ``npz``, ``csv``, ``jsonl`` or ``fiftyone`` (a directory); by default what ``out`` is named.
@@ -168,7 +191,12 @@ def export(
         bound = bind_to(found, conditions)
         done = export_gallery(found, target, chosen, bound, vectors=vectors, progress=progress)
         return {
-            "out": json_path(target), "format": chosen, "points": done.points, "left_out": done.left_out,
-            "vectors": vectors, "seconds": round(time.monotonic() - started, 3), "collection": name,
+            "out": json_path(target),
+            "format": chosen,
+            "points": done.points,
+            "left_out": done.left_out,
+            "vectors": vectors,
+            "seconds": round(time.monotonic() - started, 3),
+            "collection": name,
             "store": opened.location,
-        }  # fmt: skip
+        }

@@ -98,10 +98,14 @@ def evaluate(
     threads = threads_in_use(options.threads)
     batch_size = settings.batch_size if options.batch_size is None else options.batch_size
     report = measure(
-        records, load(subject.bundle, options.device, threads), queries=query_records,
-        options=replace(options, threads=threads, batch_size=batch_size), model_name=subject.bundle.name,
-        data=subject.place, progress=progress,
-    )  # fmt: skip
+        records,
+        load(subject.bundle, options.device, threads),
+        queries=query_records,
+        options=replace(options, threads=threads, batch_size=batch_size),
+        model_name=subject.bundle.name,
+        data=subject.place,
+        progress=progress,
+    )
     report = replace(report, warning=seen_warning(subject.bundle, dataset, asked, chosen))
     if not options.flip:  # a calibration is of images as they are
         with suppress(BundleError):  # a damaged one is for --calibrate to replace
@@ -128,9 +132,14 @@ def _layout(subject: Subject, options: EvaluateOptions) -> str:
 
 @request(EvaluateOptions)
 def compare_models(
-    a: StrPath, b: StrPath, data: StrPath | None = None, *, options: EvaluateOptions,
-    progress: Callable[[str, int, int], None] | None = None, notify: Notify | None = None,
-) -> PairedReport:  # fmt: skip
+    a: StrPath,
+    b: StrPath,
+    data: StrPath | None = None,
+    *,
+    options: EvaluateOptions,
+    progress: Callable[[str, int, int], None] | None = None,
+    notify: Notify | None = None,
+) -> PairedReport:
     """Measure two bundles on the same queries, and how sure the difference is (bootstrap over identities).
 
     data: by default what ``a`` was trained on. identities: by default those that both held out, where both did. Raises
@@ -188,10 +197,12 @@ class CalibrationSummary:
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss calibrate --json``."""
         return {
-            "collection": self.gallery, "store": self.store,
-            "calibration": None if self.calibration is None else self.calibration.to_json(), "images": self.images,
+            "collection": self.gallery,
+            "store": self.store,
+            "calibration": None if self.calibration is None else self.calibration.to_json(),
+            "images": self.images,
             "identities": self.identities,
-        }  # fmt: skip
+        }
 
 
 def calibrate(*, store: StrPath | None = None, gallery: str | None = None, undo: bool = False) -> CalibrationSummary:

@@ -66,10 +66,15 @@ def reindex(
             made_by = reference(bundle)
             embedder = load(bundle, options.device, threads_in_use(options.threads))
         return run_reindex(
-            opened, name, made_by, embedder,
+            opened,
+            name,
+            made_by,
+            embedder,
             options=replace(options, batch_size=options.batch_size or current_settings().batch_size),
-            storage=_changed_storage(opened, name, options.storage, options.quantise), progress=progress, stop=stop,
-        )  # fmt: skip
+            storage=_changed_storage(opened, name, options.storage, options.quantise),
+            progress=progress,
+            stop=stop,
+        )
 
 
 def _changed_storage(store: Store, name: str, storage: str | None, quantise: str | None) -> Storage | None:
@@ -123,10 +128,14 @@ def describe(
 def model_facts(bundle: Bundle) -> dict[str, Any]:
     """The ``model`` of :func:`describe`."""
     return {
-        "name": bundle.name, "fingerprint": bundle.fingerprint, "dim": bundle.dim,
-        "input_size": list(bundle.input_size), "backbone": bundle.meta.get("backbone"),
-        "heldout_identities": len(bundle.heldout_identities), "metrics": dict(bundle.meta.get("metrics") or {}),
-    }  # fmt: skip
+        "name": bundle.name,
+        "fingerprint": bundle.fingerprint,
+        "dim": bundle.dim,
+        "input_size": list(bundle.input_size),
+        "backbone": bundle.meta.get("backbone"),
+        "heldout_identities": len(bundle.heldout_identities),
+        "metrics": dict(bundle.meta.get("metrics") or {}),
+    }
 
 
 def facts_of(store: Store, opened: Gallery) -> dict[str, Any]:
@@ -180,16 +189,25 @@ def optimise(
         changed = found.optimise(index=index, progress=progress)
         info = found.info()
         return {
-            "changed": changed, "points": info.points, "indexed_points": info.indexed_points,
-            "size_bytes": info.size_bytes, "resident_bytes": info.resident_bytes,
-            "seconds": round(time.monotonic() - started, 3), "collection": name, "store": opened.location,
-        }  # fmt: skip
+            "changed": changed,
+            "points": info.points,
+            "indexed_points": info.indexed_points,
+            "size_bytes": info.size_bytes,
+            "resident_bytes": info.resident_bytes,
+            "seconds": round(time.monotonic() - started, 3),
+            "collection": name,
+            "store": opened.location,
+        }
 
 
 def verify(
-    *, store: StrPath | None = None, gallery: str | None = None, files: bool = True, checksum: bool = False,
+    *,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    files: bool = True,
+    checksum: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> VerifySummary:  # fmt: skip
+) -> VerifySummary:
     """As :func:`siamese_search.maintenance.verify.verify_gallery`. Nothing is changed."""
     from siamese_search.maintenance.verify import verify_gallery
 
@@ -211,15 +229,23 @@ class CopySummary:
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss push --json`` and ``sss pull --json``."""
         return {
-            **asdict(self.report), "seconds": round(self.seconds, 3), "collection": self.gallery, "from": self.source,
-            "to": self.target, "model": self.model,
-        }  # fmt: skip
+            **asdict(self.report),
+            "seconds": round(self.seconds, 3),
+            "collection": self.gallery,
+            "from": self.source,
+            "to": self.target,
+            "model": self.model,
+        }
 
 
 def push(
-    to: StrPath, *, store: StrPath | None = None, gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None, stop: threading.Event | None = None,
-) -> CopySummary:  # fmt: skip
+    to: StrPath,
+    *,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> CopySummary:
     """Copy a gallery (payloads, vectors, model) into the store ``to``, under the same name, made where it does not
     exist.
 
@@ -231,9 +257,13 @@ def push(
 
 
 def pull(
-    source: StrPath, *, store: StrPath | None = None, gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None, stop: threading.Event | None = None,
-) -> CopySummary:  # fmt: skip
+    source: StrPath,
+    *,
+    store: StrPath | None = None,
+    gallery: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    stop: threading.Event | None = None,
+) -> CopySummary:
     """:func:`push` the other way: copy a gallery out of the store ``source`` into the settings' one."""
     place, name = place_of(current_settings(), store, gallery)
     return _copy(os.fspath(source), place, name, progress, stop)

@@ -97,10 +97,14 @@ class QuantisedModel:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "bundle": str(self.bundle.path), "fingerprint": self.bundle.fingerprint, "calibrated_on": self.calibrated,
-            "measured_on": self.measured, "mean_cosine": round(self.mean_cosine, 6),
-            "least_cosine": round(self.least_cosine, 6), "speed": round(self.speed, 3),
-        }  # fmt: skip
+            "bundle": str(self.bundle.path),
+            "fingerprint": self.bundle.fingerprint,
+            "calibrated_on": self.calibrated,
+            "measured_on": self.measured,
+            "mean_cosine": round(self.mean_cosine, 6),
+            "least_cosine": round(self.least_cosine, 6),
+            "speed": round(self.speed, 3),
+        }
 
 
 def quantise_model(

@@ -96,10 +96,13 @@ def compare(a: StrPath, b: StrPath, *, options: CompareOptions) -> Comparison:
         for side in (a, b)
     )
     return score(
-        left, right, load(bundle, "cpu", threads_in_use(options.threads)),
-        lambda vectors: found or judge_alone(bundle.calibration, vectors, options.prior), threshold=options.threshold,
+        left,
+        right,
+        load(bundle, "cpu", threads_in_use(options.threads)),
+        lambda vectors: found or judge_alone(bundle.calibration, vectors, options.prior),
+        threshold=options.threshold,
         false_match_rate=options.fmr,
-    )  # fmt: skip
+    )
 
 
 def _judge_in_use(options: CompareOptions) -> tuple[Bundle, Judge | None]:
@@ -170,9 +173,16 @@ def map_gallery(*, options: MapOptions, notify: Callable[[str], None] | None = N
         notify(f"laying out {count} by {METHODS.get(chosen, chosen)}")
     vectors = np.stack([point.vector for point in found.points if point.vector is not None]).astype(np.float32)
     return GalleryMap(
-        gallery=name, store=place, model=model, method=chosen, seed=options.seed, color=color, total=found.total,
-        points=tuple(_point(point, color) for point in found.points), places=project(vectors, chosen, options.seed),
-    )  # fmt: skip
+        gallery=name,
+        store=place,
+        model=model,
+        method=chosen,
+        seed=options.seed,
+        color=color,
+        total=found.total,
+        points=tuple(_point(point, color) for point in found.points),
+        places=project(vectors, chosen, options.seed),
+    )
 
 
 def _point(point: StoredPoint, color: str) -> MapPoint:

@@ -33,9 +33,13 @@ if TYPE_CHECKING:
 
 @request(RunOptions)
 def train(
-    data: StrPath | Sequence[StrPath] | None = None, *, options: RunOptions, reporter: Reporter | None = None,
-    stop: threading.Event | None = None, **hyperparameters: Any,
-) -> TrainResult:  # fmt: skip
+    data: StrPath | Sequence[StrPath] | None = None,
+    *,
+    options: RunOptions,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+    **hyperparameters: Any,
+) -> TrainResult:
     """Train an embedding on the identities in ``data``; the run directory ``out`` becomes a model bundle.
 
     data: a data set, or several: identities of different data sets are different people, each data set has an equal
@@ -67,10 +71,15 @@ def train(
         return resumed
     asked = run.TrainRequest(
         data=sources[0] if len(sources) == 1 else sources,
-        out=Path(new_run_directory(options.preset) if options.out is None else options.out), config=config,
-        layout=layout_of(options), holdout=_held_out(options, config.seed), init=os.fspath(options.init),
-        teacher=None if options.teacher is None else Path(options.teacher), device=options.device, threads=threads,
-    )  # fmt: skip
+        out=Path(new_run_directory(options.preset) if options.out is None else options.out),
+        config=config,
+        layout=layout_of(options),
+        holdout=_held_out(options, config.seed),
+        init=os.fspath(options.init),
+        teacher=None if options.teacher is None else Path(options.teacher),
+        device=options.device,
+        threads=threads,
+    )
     trained: TrainResult = run.train(asked, reporter, stop)
     return trained
 
@@ -145,10 +154,15 @@ def plan_runs(
     # Chosen with the first seed for all runs: on other identities their figures could not be compared.
     seed = int(grid.get("seed", (find_preset(options.preset).seed,))[0])
     planned = plan_sweep(
-        _places(data), Path(new_run_directory("sweep") if options.out is None else options.out), options.preset, grid,
-        layout=layout_of(options), holdout=_held_out(options, seed), init=os.fspath(options.init),
+        _places(data),
+        Path(new_run_directory("sweep") if options.out is None else options.out),
+        options.preset,
+        grid,
+        layout=layout_of(options),
+        holdout=_held_out(options, seed),
+        init=os.fspath(options.init),
         teacher=None if options.teacher is None else Path(options.teacher),
-    )  # fmt: skip
+    )
     if options.out is None:
         begun = find_unfinished(Path("runs"), planned)
         if begun is None:
@@ -160,9 +174,13 @@ def plan_runs(
 
 
 def run_planned(
-    planned: Sweep, *, device: str = "auto", threads: int | None = None, reporter: SweepReporter | None = None,
+    planned: Sweep,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    reporter: SweepReporter | None = None,
     stop: threading.Event | None = None,
-) -> Sweep:  # fmt: skip
+) -> Sweep:
     """Bring the runs of a sweep that :func:`plan_runs` made to their end."""
     from siamese_search.render.sweep import draw_sweep
 
@@ -217,9 +235,13 @@ TABLE_NAME, SHEET_NAME = "clusters.csv", "clusters.png"
 
 @request(AdaptOptions)
 def adapt(
-    data: StrPath | None = None, *, options: AdaptOptions, reporter: Reporter | None = None,
-    stop: threading.Event | None = None, **hyperparameters: Any,
-) -> AdaptResult:  # fmt: skip
+    data: StrPath | None = None,
+    *,
+    options: AdaptOptions,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+    **hyperparameters: Any,
+) -> AdaptResult:
     """Adapt a model to the images in ``data`` without a label; the run directory ``out`` becomes a model bundle.
 
     Each epoch the images are clustered and the clusters learned as identities, until they no longer change. Labels in
@@ -244,10 +266,15 @@ def adapt(
         config = adapt_config(os.fspath(options.init), **hyperparameters)
         run = needing_torch("siamese_search.training.adapt", "adapting")
         asked = run.AdaptRequest(
-            data=place, out=Path(new_run_directory("adapt") if options.out is None else options.out), config=config,
-            layout=layout_of(options), init=os.fspath(options.init),
-            labels=None if options.labels is None else Path(options.labels), device=options.device, threads=threads,
-        )  # fmt: skip
+            data=place,
+            out=Path(new_run_directory("adapt") if options.out is None else options.out),
+            config=config,
+            layout=layout_of(options),
+            init=os.fspath(options.init),
+            labels=None if options.labels is None else Path(options.labels),
+            device=options.device,
+            threads=threads,
+        )
         result = run.adapt(asked, reporter, stop)
     _show(result)
     return result
@@ -283,11 +310,20 @@ def proposals(result: AdaptResult) -> Proposals:
         names, place, size = given.get(label, set()), places[label], int(sizes[label])
         status = status_of(size, names)
         proposed = {"known": next(iter(names), ""), "new": f"new-{place:04d}"}.get(status, "")
-        images.append(Proposal(
-            id=point_id(source, record.key), path=str(record.path.absolute()), key=record.key, source="",
-            camera=record.camera, existing=record.identity if result.confirmed[row] is None else result.confirmed[row],
-            cluster=place, size=size, proposed=proposed, status=status,
-            confidence=None if size == 1 else float(np.clip(means[row], 0, 1)),
-        ))  # fmt: skip
+        images.append(
+            Proposal(
+                id=point_id(source, record.key),
+                path=str(record.path.absolute()),
+                key=record.key,
+                source="",
+                camera=record.camera,
+                existing=record.identity if result.confirmed[row] is None else result.confirmed[row],
+                cluster=place,
+                size=size,
+                proposed=proposed,
+                status=status,
+                confidence=None if size == 1 else float(np.clip(means[row], 0, 1)),
+            )
+        )
     config = result.bundle.meta["training"]["config"]
     return Proposals(tuple(images), config["neighbours"], config["least"], None)

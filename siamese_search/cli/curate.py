@@ -258,8 +258,14 @@ def _cluster_shape(found: Proposals, out: Path, seconds: float) -> dict[str, Any
     from siamese_search.retrieval.results import json_path
 
     return {
-        "out": json_path(out), "images": len(found.images), "new": found.count("new"), "known": found.count("known"),
-        "conflicts": found.count("conflict"), "single": found.count("single"), "neighbours": found.neighbours,
-        "least": found.least, "min_score": None if found.cosine is None else round(found.cosine, 6),
+        "out": json_path(out),
+        "images": len(found.images),
+        "new": found.count("new"),
+        "known": found.count("known"),
+        "conflicts": found.count("conflict"),
+        "single": found.count("single"),
+        "neighbours": found.neighbours,
+        "least": found.least,
+        "min_score": None if found.cosine is None else round(found.cosine, 6),
         "seconds": round(seconds, 3),
-    }  # fmt: skip
+    }

@@ -78,9 +78,13 @@ Examples:
 )
 @json_option
 def evaluate_command(
-    data: str | None, options: EvaluateOptions, compare: tuple[str, str] | None, plot: Path | None, report: Path | None,
+    data: str | None,
+    options: EvaluateOptions,
+    compare: tuple[str, str] | None,
+    plot: Path | None,
+    report: Path | None,
     json: bool,
-) -> int:  # fmt: skip
+) -> int:
     """Embed the labelled images in DATA, search for each among the others, and count the right answers.
 
     Without DATA: the newest model under runs/, on the identities that its training held out.

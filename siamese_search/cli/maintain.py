@@ -193,9 +193,14 @@ def pull_command(source: str, store: str | None, gallery: str | None, json: bool
 @place_options
 @json_flag
 def export_command(
-    out: Path, format: str | None, where: tuple[str, ...], no_vectors: bool, store: str | None, gallery: str | None,
+    out: Path,
+    format: str | None,
+    where: tuple[str, ...],
+    no_vectors: bool,
+    store: str | None,
+    gallery: str | None,
     json: bool,
-) -> int:  # fmt: skip
+) -> int:
     """Write all points of a gallery, labels and vectors, to OUT: .parquet, .npz, .csv, .jsonl, or for FiftyOne.
 
     OUT gets its name when it is whole. Memory does not grow with the gallery. Images are not copied.

@@ -173,8 +173,7 @@ def hyperparameter_options(command: F, *, adapting: bool = False, several: bool 
 
     several: each takes several values.
     """
-    from siamese_search.training.config import AdaptConfig, adapt_fields
-    from siamese_search.training.config import TrainConfig, option_fields
+    from siamese_search.training.config import AdaptConfig, TrainConfig, adapt_fields, option_fields
 
     cls = AdaptConfig if adapting else TrainConfig
     kinds = get_type_hints(cls)
@@ -209,8 +208,7 @@ def _metavar(kind: Any) -> str | None:
 
 def _default(name: str, adapting: bool) -> str:
     """``60; apn: 15``: the default preset's value, then each preset that differs."""
-    from siamese_search.training.config import ADAPT, SPEC
-    from siamese_search.training.config import PRESETS
+    from siamese_search.training.config import ADAPT, PRESETS, SPEC
 
     if adapting:
         return "as the model" if name in SPEC else str(getattr(ADAPT, name))

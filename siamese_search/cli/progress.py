@@ -80,11 +80,16 @@ class Bar:
             from siamese_search.cli.output import console
 
             self._bar = Progress(
-                TextColumn("{task.description}", markup=False), BarColumn(bar_width=None), MofNCompleteColumn(),
-                TextColumn("{task.fields[rate]}", markup=False), TimeRemainingColumn(compact=True),
-                TextColumn("{task.fields[extra]}", markup=False), console=console(stderr=True), transient=True,
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=None),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}", markup=False),
+                TimeRemainingColumn(compact=True),
+                TextColumn("{task.fields[extra]}", markup=False),
+                console=console(stderr=True),
+                transient=True,
                 refresh_per_second=8,
-            )  # fmt: skip
+            )
             self._bar.start()
             self._task = self._bar.add_task(self._title, total=total, rate="", extra="")
         assert self._task is not None

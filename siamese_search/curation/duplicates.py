@@ -135,9 +135,12 @@ class Group:
 
 
 def find_duplicates(
-    gallery: Gallery, threshold: float = THRESHOLD, where: Sequence[Condition] = (), *,
+    gallery: Gallery,
+    threshold: float = THRESHOLD,
+    where: Sequence[Condition] = (),
+    *,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Group]:  # fmt: skip
+) -> list[Group]:
     """The groups, largest first. threshold: least similarity of a pair's vectors, whatever the files say.
 
     To keep: the readable one of most pixels, then of most bytes, then the oldest file, then the first by path. A file
@@ -264,7 +267,14 @@ class _Search:
     def _member(self, row: int, first: int, kept: Look | None) -> Member:
         point, seen = self._points[row], self._looks.get(row)
         return Member(
-            point.id, point.place, point.key, point.source, point.identity, self._score(row, first),
-            point.size if seen is None else seen.size, None if seen is None else seen.width,
-            None if seen is None else seen.height, None if seen is None or kept is None else seen.digest == kept.digest,
-        )  # fmt: skip
+            point.id,
+            point.place,
+            point.key,
+            point.source,
+            point.identity,
+            self._score(row, first),
+            point.size if seen is None else seen.size,
+            None if seen is None else seen.width,
+            None if seen is None else seen.height,
+            None if seen is None or kept is None else seen.digest == kept.digest,
+        )

@@ -291,9 +291,14 @@ def format_of(out: Path, wanted: str | None) -> str:
 
 
 def export_gallery(
-    gallery: Gallery, out: Path, format: str, where: Sequence[Condition] = (), *, vectors: bool = True,
+    gallery: Gallery,
+    out: Path,
+    format: str,
+    where: Sequence[Condition] = (),
+    *,
+    vectors: bool = True,
     progress: Callable[[int, int], None] | None = None,
-) -> Exported:  # fmt: skip
+) -> Exported:
     """Write the points that meet the conditions, by ascending id. Memory does not grow with their number.
 
     A file that exists is replaced when the new one is whole; a directory (fiftyone) must be new or empty. Raises

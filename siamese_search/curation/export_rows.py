@@ -57,9 +57,13 @@ def columns_of(fields: Mapping[str, str]) -> list[Column]:
 
 
 def batches(
-    gallery: Gallery, columns: Sequence[Column], where: Sequence[Condition] = (), *, vectors: bool = True,
+    gallery: Gallery,
+    columns: Sequence[Column],
+    where: Sequence[Condition] = (),
+    *,
+    vectors: bool = True,
     progress: Callable[[int, int], None] | None = None,
-) -> Iterator[Batch]:  # fmt: skip
+) -> Iterator[Batch]:
     """All points that meet the conditions. Paths are those of the file system, where they are text.
 
     A field that appears meanwhile is left out; a value of one that became wider is what the column's type says, and

@@ -95,9 +95,13 @@ class Proposals:
 
 @request(ClusterOptions)
 def propose(
-    gallery: Gallery, where: Sequence[Condition] = (), *, calibration: Calibration | None = None,
-    options: ClusterOptions, progress: Callable[[str], None] = lambda _stage: None,
-) -> Proposals:  # fmt: skip
+    gallery: Gallery,
+    where: Sequence[Condition] = (),
+    *,
+    calibration: Calibration | None = None,
+    options: ClusterOptions,
+    progress: Callable[[str], None] = lambda _stage: None,
+) -> Proposals:
     """Cluster the images that meet the conditions and have no identity; with ``labelled`` also those that have one.
 
     A cluster in which all labelled images agree takes their identity; where they do not, it is a conflict and proposes
@@ -148,10 +152,19 @@ def propose(
             confidence = None if status == "single" else sure
             images.append(
                 Proposal(
-                    point.id, real_path(str(point.payload.get("path", ""))), point.key, point.source, point.camera,
-                    point.identity, place, len(rows), proposed, status, confidence,
+                    point.id,
+                    real_path(str(point.payload.get("path", ""))),
+                    point.key,
+                    point.source,
+                    point.camera,
+                    point.identity,
+                    place,
+                    len(rows),
+                    proposed,
+                    status,
+                    confidence,
                 )
-            )  # fmt: skip
+            )
     return Proposals(tuple(images), neighbours, least, cosine)
 
 

@@ -163,9 +163,12 @@ def write_undo(plan: LabelPlan, out: Path) -> None:
 
 
 def apply_labels(
-    gallery: Gallery, plan: LabelPlan, *, progress: Callable[[int, int], None] | None = None,
+    gallery: Gallery,
+    plan: LabelPlan,
+    *,
+    progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write a plan without problems. stop: when set, KeyboardInterrupt is raised after the points in hand; what is
     written stays, and the same plan may be applied again.
     """
@@ -174,9 +177,12 @@ def apply_labels(
 
 
 def write_changes(
-    gallery: Gallery, changes: Sequence[Change], *, progress: Callable[[int, int], None] | None = None,
+    gallery: Gallery,
+    changes: Sequence[Change],
+    *,
+    progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Write changes and flush; see :func:`apply_labels`."""
     done = 0
     for batch in chunks(changes, _BATCH):

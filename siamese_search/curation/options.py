@@ -19,13 +19,22 @@ class ClusterOptions(Request):
         20, "About as many images as an identity has; fewer where each was seen a few times only.", low=1, metavar="N"
     )
     least: float = option(
-        0.25, "Least mean k-reciprocal similarity of two clusters that are merged: higher is more clusters.", low=0,
-        high=1, low_open=True, metavar="S",
-    )  # fmt: skip
+        0.25,
+        "Least mean k-reciprocal similarity of two clusters that are merged: higher is more clusters.",
+        low=0,
+        high=1,
+        low_open=True,
+        metavar="S",
+    )
     cosine: float | None = option(
-        None, "Least mean cosine of two clusters that are merged.  [default: by calibration]", named="min_score",
-        kind=float, low=-1, high=1, metavar="S",
-    )  # fmt: skip
+        None,
+        "Least mean cosine of two clusters that are merged.  [default: by calibration]",
+        named="min_score",
+        kind=float,
+        low=-1,
+        high=1,
+        metavar="S",
+    )
     prefix: str = option("new", "New identities are called NAME-0001, NAME-0002, ...", metavar="NAME")
     store: StrPath | None = shared.store()
     gallery: str | None = shared.gallery()

@@ -99,11 +99,15 @@ def _plan(options: DemoOptions) -> Iterator[_Shot]:
 
 def _check(options: DemoOptions) -> None:
     limits = {
-        "identities": (options.identities, 2, 9999), "cameras": (options.cameras, 2, 99),
-        "images per camera": (options.images_per_camera, 1, 99), "distractors": (options.distractors, 0, 100_000),
-        "junk": (options.junk, 0, 100_000), "seed": (options.seed, 0, 2**31 - 1), "height": (options.size[0], 32, 512),
+        "identities": (options.identities, 2, 9999),
+        "cameras": (options.cameras, 2, 99),
+        "images per camera": (options.images_per_camera, 1, 99),
+        "distractors": (options.distractors, 0, 100_000),
+        "junk": (options.junk, 0, 100_000),
+        "seed": (options.seed, 0, 2**31 - 1),
+        "height": (options.size[0], 32, 512),
         "width": (options.size[1], 16, 256),
-    }  # fmt: skip
+    }
     for what, (value, low, high) in limits.items():
         if not low <= value <= high:
             raise UsageError(f"demo set: {what} = {value} is out of range; give {low} to {high}")

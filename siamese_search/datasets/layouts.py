@@ -132,9 +132,13 @@ class Survey:
 
 
 def survey(
-    root: Path, layout: str = "auto", *, images_root: Path | None = None, follow_links: bool = False,
+    root: Path,
+    layout: str = "auto",
+    *,
+    images_root: Path | None = None,
+    follow_links: bool = False,
     lenient: bool = False,
-) -> Survey:  # fmt: skip
+) -> Survey:
     """Decide and check the layout of a root in one pass over its names; then stream it, in a second.
 
     For a directory: Market-1501 names if at least half of the images have them, else one folder per identity if most

@@ -85,9 +85,13 @@ class TripletSampler:
     """
 
     def __init__(
-        self, labels: Sequence[int], batch: int, triplets: Sequence[tuple[int, int, int]] = (), seed: int = 0,
+        self,
+        labels: Sequence[int],
+        batch: int,
+        triplets: Sequence[tuple[int, int, int]] = (),
+        seed: int = 0,
         sources: Sequence[int] = (),
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.batch = batch
         self.seed = seed
         given = np.asarray(triplets, np.int64).reshape(-1, 3)

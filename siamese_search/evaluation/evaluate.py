@@ -46,10 +46,16 @@ Progress = Callable[[str, int, int], None]
 
 @request(EvaluateOptions)
 def evaluate(
-    images: Dataset | Sequence[ImageRecord], embedder: Embedder, gallery: Gallery | None = None, *,
-    queries: Dataset | Sequence[ImageRecord] | None = None, options: EvaluateOptions, model_name: str = "",
-    data: str | None = None, progress: Progress | None = None,
-) -> EvaluationReport:  # fmt: skip
+    images: Dataset | Sequence[ImageRecord],
+    embedder: Embedder,
+    gallery: Gallery | None = None,
+    *,
+    queries: Dataset | Sequence[ImageRecord] | None = None,
+    options: EvaluateOptions,
+    model_name: str = "",
+    data: str | None = None,
+    progress: Progress | None = None,
+) -> EvaluationReport:
     """Embed labelled images, rank them through a gallery, measure.
 
     images: the gallery side. queries: a separate query side (Market-1501's protocol); without it every image of an
@@ -82,9 +88,12 @@ def evaluate(
     shown = plan.gallery if query_records is None else [*plan.gallery, *plan.queries]
     ranked = len(plan.gallery)
     embedded = embed_records(
-        shown, eyes, batch_size=options.batch_size or 64, threads=options.threads or 0,
+        shown,
+        eyes,
+        batch_size=options.batch_size or 64,
+        threads=options.threads or 0,
         progress=None if progress is None else lambda done, total: progress("embed", done, total),
-    )  # fmt: skip
+    )
     if not len(embedded.vectors):
         first = embedded.failed[0]
         raise DataError(f"none of the {len(embedded.failed)} images can be read; {first.shown}: {first.reason}")
@@ -115,15 +124,28 @@ def evaluate(
         scores = reranked_blocks(query_vectors, gallery_vectors, how, same_image=plan.same_image)
         reranked = Reranked(how, metrics_from_scores(scores, plan))
     return EvaluationReport(
-        plan=plan, ranking=ranking.metrics, exact=retrieval_metrics(query_vectors, gallery_vectors, plan),
-        reranked=reranked, flip=options.flip, verification=pairs.metrics(options.false_match_rate), pairs=pairs,
-        open_set=open_set(query_vectors, gallery_vectors, plan), ann_recall=ranking.recall, filtered_recall=recall,
-        depth=options.depth, top=ranking.top, model=embedder.fingerprint, model_name=model_name,
+        plan=plan,
+        ranking=ranking.metrics,
+        exact=retrieval_metrics(query_vectors, gallery_vectors, plan),
+        reranked=reranked,
+        flip=options.flip,
+        verification=pairs.metrics(options.false_match_rate),
+        pairs=pairs,
+        open_set=open_set(query_vectors, gallery_vectors, plan),
+        ann_recall=ranking.recall,
+        filtered_recall=recall,
+        depth=options.depth,
+        top=ranking.top,
+        model=embedder.fingerprint,
+        model_name=model_name,
         data=(printable(images.root) if isinstance(images, Dataset) else "") if data is None else data,
-        data_fingerprint=fingerprint, failed=embedded.failed,
+        data_fingerprint=fingerprint,
+        failed=embedded.failed,
         quantised=tuple(measure_quantised(options.quantise, plan, query_vectors, gallery_vectors, options.depth)),
-        seconds=time.monotonic() - began, query_vectors=query_vectors, gallery_vectors=gallery_vectors,
-    )  # fmt: skip
+        seconds=time.monotonic() - began,
+        query_vectors=query_vectors,
+        gallery_vectors=gallery_vectors,
+    )
 
 
 @contextmanager
@@ -165,9 +187,13 @@ class Embedded:
 
 
 def embed_records(
-    records: Sequence[ImageRecord], embedder: Embedder, *, batch_size: int = 64, threads: int = 0,
+    records: Sequence[ImageRecord],
+    embedder: Embedder,
+    *,
+    batch_size: int = 64,
+    threads: int = 0,
     progress: Callable[[int, int], None] | None = None,
-) -> Embedded:  # fmt: skip
+) -> Embedded:
     """Embed the images of ``records`` in their order; one that cannot be read is named and left out.
 
     threads: decoders, 0 = as many as there are CPUs, up to four. progress: called with images done (failures
@@ -223,9 +249,12 @@ def _digest(path: Path) -> bytes:
 
 
 def plan_of_survivors(
-    plan: Protocol, records: Sequence[ImageRecord], queries: Sequence[ImageRecord] | None, embedded: Embedded,
+    plan: Protocol,
+    records: Sequence[ImageRecord],
+    queries: Sequence[ImageRecord] | None,
+    embedded: Embedded,
     options: EvaluateOptions,
-) -> tuple[Protocol, NDArray[np.float32], NDArray[np.float32]]:  # fmt: skip
+) -> tuple[Protocol, NDArray[np.float32], NDArray[np.float32]]:
     """The plan again, without the images that failed, with the vectors of its queries and of its gallery.
 
     Planning anew from *all* records less the failures keeps the counts of junk and unlabelled images. Of images of one

@@ -78,11 +78,14 @@ def worst_queries(report: EvaluationReport, count: int = 20) -> list[BadQuery]:
     gallery_ids, query_ids = plan.gallery_ids, plan.query_ids
     return [
         BadQuery(
-            int(query), float(ranking.average_precision[query]), int(ranking.first_hit_rank[query]), report.top[query],
+            int(query),
+            float(ranking.average_precision[query]),
+            int(ranking.first_hit_rank[query]),
+            report.top[query],
             [gallery_ids[place] == query_ids[query] for place in report.top[query]],
         )
         for query in order.tolist()
-    ]  # fmt: skip
+    ]
 
 
 def camera_pairs(report: EvaluationReport) -> list[CameraPair]:
@@ -133,9 +136,14 @@ class Difference:
 
 
 def paired_difference(
-    a: NDArray[np.float64], b: NDArray[np.float64], identities: Sequence[str], *, confidence: float = 0.95,
-    resamples: int = RESAMPLES, seed: int = 0,
-) -> Difference:  # fmt: skip
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    identities: Sequence[str],
+    *,
+    confidence: float = 0.95,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Difference:
     """The difference of the means of a figure per query, float64 [q] each, of two models on the same queries.
 
     Queries of one identity stand or fall together, so identities are drawn, with replacement, and with each all its
@@ -161,9 +169,13 @@ def paired_difference(
     tail = (1 - confidence) / 2
     low, high = np.quantile(differences, [tail, 1 - tail])
     return Difference(
-        a=float(a[valid].mean()), b=float(b[valid].mean()), difference=float((b - a)[valid].mean()), low=float(low),
-        high=float(high), better=float((differences > 0).mean() + (differences == 0).mean() / 2),
-    )  # fmt: skip
+        a=float(a[valid].mean()),
+        b=float(b[valid].mean()),
+        difference=float((b - a)[valid].mean()),
+        low=float(low),
+        high=float(high),
+        better=float((differences > 0).mean() + (differences == 0).mean() / 2),
+    )
 
 
 @dataclass(frozen=True)

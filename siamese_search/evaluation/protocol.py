@@ -48,9 +48,14 @@ class Labels:
 
     @classmethod
     def of(
-        cls, query_ids: Sequence[str], gallery_ids: Sequence[str], query_cameras: Sequence[str | None] | None = None,
-        gallery_cameras: Sequence[str | None] | None = None, *, same_image: NDArray[np.int64] | None = None,
-    ) -> Labels:  # fmt: skip
+        cls,
+        query_ids: Sequence[str],
+        gallery_ids: Sequence[str],
+        query_cameras: Sequence[str | None] | None = None,
+        gallery_cameras: Sequence[str | None] | None = None,
+        *,
+        same_image: NDArray[np.int64] | None = None,
+    ) -> Labels:
         """From names. Cameras: ``None`` for either side switches the same-camera rule off.
 
         Raises ValueError for lengths that do not fit and for a place outside the gallery.
@@ -76,9 +81,12 @@ class Labels:
         """Some of the queries against some of the gallery, nothing left out for its camera or for being itself."""
         nowhere = np.full(len(queries), -1, np.int64)
         return Labels(
-            self.query_identity[queries], self.gallery_identity[gallery], nowhere, np.full(len(gallery), -1, np.int64),
+            self.query_identity[queries],
+            self.gallery_identity[gallery],
             nowhere,
-        )  # fmt: skip
+            np.full(len(gallery), -1, np.int64),
+            nowhere,
+        )
 
     def members(self, query: int) -> NDArray[np.int64]:
         """The ascending places of this query's identity, int64 [n]; none for a reserved one."""
@@ -226,9 +234,12 @@ def all_vs_all(records: Sequence[ImageRecord], *, use_cameras: bool = True) -> P
 
 
 def market(
-    queries: Sequence[ImageRecord], gallery: Sequence[ImageRecord], *, use_cameras: bool = True,
+    queries: Sequence[ImageRecord],
+    gallery: Sequence[ImageRecord],
+    *,
+    use_cameras: bool = True,
     same: Callable[[ImageRecord], object] | None = None,
-) -> Protocol:  # fmt: skip
+) -> Protocol:
     """Two sets: queries against a gallery. A query whose file is in the gallery too does not find itself.
 
     same: what equal images have in common. By default files are compared as files: a link, or another spelling of the
@@ -268,9 +279,13 @@ def _rankable(records: Sequence[ImageRecord]) -> tuple[list[ImageRecord], Counte
 
 
 def _protocol(
-    name: str, use_cameras: bool, queries: list[ImageRecord], gallery: list[ImageRecord], same_image: NDArray[np.int64],
+    name: str,
+    use_cameras: bool,
+    queries: list[ImageRecord],
+    gallery: list[ImageRecord],
+    same_image: NDArray[np.int64],
     left_out: Counter[str],
-) -> Protocol:  # fmt: skip
+) -> Protocol:
     known = any(r.camera is not None for r in queries) and any(r.camera is not None for r in gallery)
     effective = use_cameras and known
     by_identity = Counter(record.identity for record in gallery)
@@ -287,10 +302,14 @@ def _protocol(
         no_match += matches == 0
         same_camera_only += matches > 0 and matches == lost
     counts = ExclusionCounts(
-        unlabelled=left_out["unlabelled"], junk=left_out["junk"], distractors=by_identity[DISTRACTOR_IDENTITY],
-        same_camera=same_camera, itself=int((same_image >= 0).sum()), no_match=no_match,
+        unlabelled=left_out["unlabelled"],
+        junk=left_out["junk"],
+        distractors=by_identity[DISTRACTOR_IDENTITY],
+        same_camera=same_camera,
+        itself=int((same_image >= 0).sum()),
+        no_match=no_match,
         same_camera_only=same_camera_only,
-    )  # fmt: skip
+    )
     labels = Labels.of(
         [record.identity or "" for record in queries],
         [record.identity or "" for record in gallery],

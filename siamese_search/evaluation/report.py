@@ -170,26 +170,42 @@ class EvaluationReport:
             points = self.kept_points()
             kept = _points({f"{rate:g}": points.get(rate) for rate in CALIBRATED_RATES})
         shape = {
-            "protocol": self.plan.name, "cameras": self.plan.use_cameras, "flip": self.flip, "queries": ranking.queries,
-            "gallery": ranking.gallery, "invalid_queries": ranking.invalid_queries, **ranking.to_json(),
+            "protocol": self.plan.name,
+            "cameras": self.plan.use_cameras,
+            "flip": self.flip,
+            "queries": ranking.queries,
+            "gallery": ranking.gallery,
+            "invalid_queries": ranking.invalid_queries,
+            **ranking.to_json(),
             "verification": {
-                "auc": verification.auc, "eer": verification.eer, "tar_at_far": verification.tar_at_far,
-                "at_far": _points(verification.at_far), "threshold": verification.threshold,
-                "false_match_rate": verification.false_match_rate, "genuine_pairs": verification.genuine,
+                "auc": verification.auc,
+                "eer": verification.eer,
+                "tar_at_far": verification.tar_at_far,
+                "at_far": _points(verification.at_far),
+                "threshold": verification.threshold,
+                "false_match_rate": verification.false_match_rate,
+                "genuine_pairs": verification.genuine,
                 "impostor_pairs": verification.impostor,
             },
             "open_set": {"searches": self.open_set.searches, "at_fpir": _points(self.open_set_points())},
-            "ann_recall": self.ann_recall, "filtered_recall": self.filtered_recall,
+            "ann_recall": self.ann_recall,
+            "filtered_recall": self.filtered_recall,
             "exact": {"rank1": self.exact.rank1, "mAP": self.exact.mAP},
             "reranked": None if self.reranked is None else self.reranked.to_json(),
             "quantised": [one.to_json() for one in self.quantised],
             "calibration": None if self.calibration is None else self.calibration.to_json(),
-            "calibrated_in": self.calibrated_place or None, "kept_calibration": kept, "depth": self.depth,
-            "model": self.model, "model_name": self.model_name, "data": self.data,
-            "data_fingerprint": self.data_fingerprint, "excluded": asdict(self.plan.excluded),
-            "failed": [failure.to_json() for failure in self.failed], "notes": self.notes(),
+            "calibrated_in": self.calibrated_place or None,
+            "kept_calibration": kept,
+            "depth": self.depth,
+            "model": self.model,
+            "model_name": self.model_name,
+            "data": self.data,
+            "data_fingerprint": self.data_fingerprint,
+            "excluded": asdict(self.plan.excluded),
+            "failed": [failure.to_json() for failure in self.failed],
+            "notes": self.notes(),
             "seconds": round(self.seconds, 3),
-        }  # fmt: skip
+        }
         without_nan: dict[str, Any] = _without_nan(shape)
         return without_nan
 

@@ -126,11 +126,20 @@ def summarise(per_query: Sequence[HitMetrics | None], *, gallery: int) -> Rankin
 
     rank1, rank5, rank10 = (mean(((first > 0) & (first <= k)).astype(np.float64)) for k in (1, 5, 10))
     return RankingMetrics(
-        queries=len(per_query), gallery=gallery, invalid_queries=int((~valid).sum()), rank1=rank1, rank5=rank5,
-        rank10=rank10, mAP=mean(precision), mAP_trapezoid=mean(trapezoid), mINP=mean(penalty),
-        average_precision=precision, average_precision_trapezoid=trapezoid, inverse_negative_penalty=penalty,
+        queries=len(per_query),
+        gallery=gallery,
+        invalid_queries=int((~valid).sum()),
+        rank1=rank1,
+        rank5=rank5,
+        rank10=rank10,
+        mAP=mean(precision),
+        mAP_trapezoid=mean(trapezoid),
+        mINP=mean(penalty),
+        average_precision=precision,
+        average_precision_trapezoid=trapezoid,
+        inverse_negative_penalty=penalty,
         first_hit_rank=first,
-    )  # fmt: skip
+    )
 
 
 def retrieval_metrics(

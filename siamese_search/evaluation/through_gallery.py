@@ -45,9 +45,15 @@ class DatabaseRanking:
 
 
 def rank_through(
-    gallery: Gallery, plan: Protocol, query_vectors: NDArray[np.float32], gallery_vectors: NDArray[np.float32],
-    places: Mapping[str, int], *, depth: int | None = None, progress: Callable[[int, int], None] | None = None,
-) -> DatabaseRanking:  # fmt: skip
+    gallery: Gallery,
+    plan: Protocol,
+    query_vectors: NDArray[np.float32],
+    gallery_vectors: NDArray[np.float32],
+    places: Mapping[str, int],
+    *,
+    depth: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> DatabaseRanking:
     """Ask the gallery for each query and measure its own order of results.
 
     query_vectors: float32 [q, d], rows as ``plan.queries``; gallery_vectors: float32 [g, d], rows as
@@ -170,15 +176,22 @@ class Quantised:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "quantisation": self.quantisation, "depth": self.depth, "rank1": self.rank1, "mAP": self.mAP,
-            "exact": {"rank1": self.exact_rank1, "mAP": self.exact_mAP}, "recall": self.recall,
-        }  # fmt: skip
+            "quantisation": self.quantisation,
+            "depth": self.depth,
+            "rank1": self.rank1,
+            "mAP": self.mAP,
+            "exact": {"rank1": self.exact_rank1, "mAP": self.exact_mAP},
+            "recall": self.recall,
+        }
 
 
 def measure_quantised(
-    kinds: Sequence[str], plan: Protocol, query_vectors: NDArray[np.float32], gallery_vectors: NDArray[np.float32],
+    kinds: Sequence[str],
+    plan: Protocol,
+    query_vectors: NDArray[np.float32],
+    gallery_vectors: NDArray[np.float32],
     depth: int | None = None,
-) -> list[Quantised]:  # fmt: skip
+) -> list[Quantised]:
     """Rank the plan through a temporary gallery of each kind, and through one that is not quantised.
 
     kinds: of :data:`siamese_search.gallery.storage.QUANTISATIONS`, ``none`` aside. query_vectors: float32 [q, d], rows

@@ -187,11 +187,14 @@ class PairScores:
         """All figures of the report, with the threshold for ``false_match_rate``."""
         chosen = self.at_false_accept_rate(false_match_rate)
         return VerificationMetrics(
-            genuine=self.genuine_pairs, impostor=self.impostor_pairs, auc=self.auc(), eer=self.eer(),
+            genuine=self.genuine_pairs,
+            impostor=self.impostor_pairs,
+            auc=self.auc(),
+            eer=self.eer(),
             at_far={name: self.at_false_accept_rate(rate) for name, rate in FALSE_ACCEPT_RATES.items()},
             threshold=chosen.threshold if chosen else None,
             false_match_rate=chosen.false_accept_rate if chosen else None,
-        )  # fmt: skip
+        )
 
 
 def pair_scores(vectors: NDArray[np.float32], labels: Labels, *, block: int = _BLOCK) -> PairScores:

@@ -39,9 +39,15 @@ def open_store(location: Location, *, settings: Settings | None = None) -> Store
 
 
 def open_gallery(
-    store: Location, name: str = "default", *, model: ModelRef | None = None, create: bool = False,
-    mode: Literal["r", "w"] = "r", storage: Storage | None = None, wait: float = 10.0,
-) -> Gallery:  # fmt: skip
+    store: Location,
+    name: str = "default",
+    *,
+    model: ModelRef | None = None,
+    create: bool = False,
+    mode: Literal["r", "w"] = "r",
+    storage: Storage | None = None,
+    wait: float = 10.0,
+) -> Gallery:
     """Open a gallery of a store; use the result as a context manager.
 
     store: a directory or a URL. model: the model in hand; a gallery of another one is refused. create: make store and

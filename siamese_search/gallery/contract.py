@@ -198,9 +198,15 @@ class Gallery(_Opened):
 
     @abstractmethod
     def query_batch(
-        self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, with_vectors: bool = False,
-        with_payload: bool = True, exact: bool = False,
-    ) -> list[list[Hit]]:  # fmt: skip
+        self,
+        vectors: Vectors,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        with_vectors: bool = False,
+        with_payload: bool = True,
+        exact: bool = False,
+    ) -> list[list[Hit]]:
         """The k nearest points to each row of vectors [n, d] that meet all conditions; fewer when the gallery has not
         as many.
 
@@ -209,9 +215,14 @@ class Gallery(_Opened):
         """
 
     def query(
-        self, vector: Vectors, k: int, where: Sequence[Condition] = (), *, with_vectors: bool = False,
+        self,
+        vector: Vectors,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        with_vectors: bool = False,
         exact: bool = False,
-    ) -> list[Hit]:  # fmt: skip
+    ) -> list[Hit]:
         """:meth:`query_batch` for one vector, float32 [d]."""
         return self.query_batch(
             np.asarray(vector, np.float32)[None, :], k, where, with_vectors=with_vectors, exact=exact
@@ -230,9 +241,13 @@ class Gallery(_Opened):
 
     @abstractmethod
     def scroll(
-        self, where: Sequence[Condition] = (), *, with_vectors: bool = False, fields: Sequence[str] | None = None,
+        self,
+        where: Sequence[Condition] = (),
+        *,
+        with_vectors: bool = False,
+        fields: Sequence[str] | None = None,
         batch: int = 1000,
-    ) -> Iterator[StoredPoint]:  # fmt: skip
+    ) -> Iterator[StoredPoint]:
         """All points that meet the conditions, by ascending id, in bounded memory.
 
         ``fields`` limits the payload to those keys. Points written during the scroll may or may not appear.
@@ -316,9 +331,15 @@ class Store(_Opened):
 
     @abstractmethod
     def open(
-        self, name: str, *, model: ModelRef | None = None, create: bool = False, mode: Literal["r", "w"] = "r",
-        storage: Storage | None = None, wait: float = 10.0,
-    ) -> Gallery:  # fmt: skip
+        self,
+        name: str,
+        *,
+        model: ModelRef | None = None,
+        create: bool = False,
+        mode: Literal["r", "w"] = "r",
+        storage: Storage | None = None,
+        wait: float = 10.0,
+    ) -> Gallery:
         """Open the current generation. See :func:`siamese_search.gallery.open_gallery`.
 
         The gallery stands for that generation until it is closed. When another has become current, a reader goes on in

@@ -118,9 +118,15 @@ class EngineGallery(Gallery):
             self._remove(list(part))
 
     def query_batch(
-        self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, with_vectors: bool = False,
-        with_payload: bool = True, exact: bool = False,
-    ) -> list[list[Hit]]:  # fmt: skip
+        self,
+        vectors: Vectors,
+        k: int,
+        where: Sequence[Condition] = (),
+        *,
+        with_vectors: bool = False,
+        with_payload: bool = True,
+        exact: bool = False,
+    ) -> list[list[Hit]]:
         return [
             [
                 Hit(str(one.id), score, read(one.payload), to_vector(one.vector))
@@ -177,9 +183,13 @@ class EngineGallery(Gallery):
         return [found.get(name) for name in names]
 
     def scroll(
-        self, where: Sequence[Condition] = (), *, with_vectors: bool = False, fields: Sequence[str] | None = None,
+        self,
+        where: Sequence[Condition] = (),
+        *,
+        with_vectors: bool = False,
+        fields: Sequence[str] | None = None,
         batch: int = 1000,
-    ) -> Iterator[StoredPoint]:  # fmt: skip
+    ) -> Iterator[StoredPoint]:
         if batch < 1:
             raise ValueError(f"batch must be at least 1, not {batch}")
         with self._turn():

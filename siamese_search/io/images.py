@@ -67,10 +67,14 @@ _WORTH_TRIMMING = 32 << 20
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}  # fmt: skip
+}
 #: ISO/IEC 23008-12, annex B: brands of files whose pictures are HEVC.
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
@@ -87,9 +91,13 @@ def is_image_name(name: str) -> bool:
 
 
 def read_image(
-    path: str | os.PathLike[str], size: tuple[int, int] | None = None, *, fit: bool = False,
-    max_pixels: int = MAX_PIXELS, expected: FileStamp | None = None,
-) -> NDArray[np.uint8]:  # fmt: skip
+    path: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    *,
+    fit: bool = False,
+    max_pixels: int = MAX_PIXELS,
+    expected: FileStamp | None = None,
+) -> NDArray[np.uint8]:
     """Decode one image to RGB uint8 [H, W, 3], upright by its EXIF orientation.
 
     size: (height, width) to resize to, bilinear with antialiasing; ``None`` keeps the image's own. The result is that
@@ -117,9 +125,13 @@ def held_image(image: NDArray[np.uint8] | bytes | Image.Image, size: tuple[int, 
 
 
 def decode_image(
-    data: bytes, size: tuple[int, int] | None = None, *, name: str = "image", fit: bool = False,
+    data: bytes,
+    size: tuple[int, int] | None = None,
+    *,
+    name: str = "image",
+    fit: bool = False,
     max_pixels: int = MAX_PIXELS,
-) -> NDArray[np.uint8]:  # fmt: skip
+) -> NDArray[np.uint8]:
     """:func:`read_image` of a file's bytes that are in memory. name: for the errors."""
     if not data:
         raise ImageError(name, "empty file")

@@ -233,9 +233,12 @@ def _patiently(ask: Callable[[], T]) -> T:
     from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_chain, wait_fixed
 
     return Retrying(
-        retry=retry_if_exception(_may_pass), stop=stop_after_attempt(TRIES), wait=wait_chain(*map(wait_fixed, _PAUSES)),
-        sleep=_sleep, reraise=True,
-    )(ask)  # fmt: skip
+        retry=retry_if_exception(_may_pass),
+        stop=stop_after_attempt(TRIES),
+        wait=wait_chain(*map(wait_fixed, _PAUSES)),
+        sleep=_sleep,
+        reraise=True,
+    )(ask)
 
 
 _sleep = time.sleep

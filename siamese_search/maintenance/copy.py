@@ -42,9 +42,12 @@ class CopyReport:
 
 
 def copy_gallery(
-    source: Gallery, target: Gallery, *, progress: Callable[[int, int], None] | None = None,
+    source: Gallery,
+    target: Gallery,
+    *,
+    progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
-) -> CopyReport:  # fmt: skip
+) -> CopyReport:
     """Make ``target`` (open for writing, of the same model) hold every point of ``source``, payload and vector.
 
     progress: called with points done and their number. stop: when set, KeyboardInterrupt is raised after the batch in

@@ -62,20 +62,31 @@ class ReindexSummary:
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss reindex --json``."""
         return {
-            "images": self.images, "embedded": self.embedded,
+            "images": self.images,
+            "embedded": self.embedded,
             "dropped": [failure.to_json() for failure in self.dropped],
-            "recall": None if self.recall is None else round(self.recall, 4), "calibration": self.calibration,
-            "seconds": round(self.seconds, 3), "collection": self.collection, "store": self.store, "model": self.model,
+            "recall": None if self.recall is None else round(self.recall, 4),
+            "calibration": self.calibration,
+            "seconds": round(self.seconds, 3),
+            "collection": self.collection,
+            "store": self.store,
+            "model": self.model,
             "former_model": self.former_model,
-        }  # fmt: skip
+        }
 
 
 @request(ReindexOptions)
 def run_reindex(
-    store: Store, name: str, model: ModelRef, embedder: Embedder | None, *, options: ReindexOptions,
-    storage: Storage | None = None, progress: Callable[[int, int], None] | None = None,
+    store: Store,
+    name: str,
+    model: ModelRef,
+    embedder: Embedder | None,
+    *,
+    options: ReindexOptions,
+    storage: Storage | None = None,
+    progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
-) -> ReindexSummary:  # fmt: skip
+) -> ReindexSummary:
     """Build a generation of gallery ``name`` by ``model``, payloads unchanged, check it, and publish it.
 
     embedder: of that model; None copies the vectors instead (the same model, new storage settings). Without
@@ -124,9 +135,15 @@ class _Reindex:
     """The state of one re-index: the new generation, and what could not be brought over."""
 
     def __init__(
-        self, fresh: Gallery, embedder: Embedder | None, batch_size: int, drop_missing: bool, summary: ReindexSummary,
-        progress: Callable[[int, int], None] | None, stop: threading.Event | None,
-    ) -> None:  # fmt: skip
+        self,
+        fresh: Gallery,
+        embedder: Embedder | None,
+        batch_size: int,
+        drop_missing: bool,
+        summary: ReindexSummary,
+        progress: Callable[[int, int], None] | None,
+        stop: threading.Event | None,
+    ) -> None:
         self.fresh, self.embedder = fresh, embedder
         self.batch_size, self.drop_missing, self.summary = batch_size, drop_missing, summary
         self.progress, self.stop = progress, stop

@@ -73,18 +73,27 @@ class Calibration:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "false_match_rates": list(self.rates), "thresholds": list(self.thresholds), "slope": self.slope,
-            "offset": self.offset, "genuine_pairs": self.genuine, "impostor_pairs": self.impostor, "data": self.data,
-        }  # fmt: skip
+            "false_match_rates": list(self.rates),
+            "thresholds": list(self.thresholds),
+            "slope": self.slope,
+            "offset": self.offset,
+            "genuine_pairs": self.genuine,
+            "impostor_pairs": self.impostor,
+            "data": self.data,
+        }
 
     @classmethod
     def from_json(cls, saved: Mapping[str, Any]) -> Calibration:
         """The inverse of :meth:`to_json`. Raises ValueError, KeyError or TypeError for what is no calibration."""
         found = cls(
             tuple(float(rate) for rate in saved["false_match_rates"]),
-            tuple(float(threshold) for threshold in saved["thresholds"]), float(saved["slope"]), float(saved["offset"]),
-            int(saved["genuine_pairs"]), int(saved["impostor_pairs"]), str(saved.get("data", "")),
-        )  # fmt: skip
+            tuple(float(threshold) for threshold in saved["thresholds"]),
+            float(saved["slope"]),
+            float(saved["offset"]),
+            int(saved["genuine_pairs"]),
+            int(saved["impostor_pairs"]),
+            str(saved.get("data", "")),
+        )
         numbers = (*found.rates, *found.thresholds, found.slope, found.offset)
         falling = all(a > b for a, b in zip(found.rates, found.rates[1:]))
         rising = all(a < b for a, b in zip(found.thresholds, found.thresholds[1:]))

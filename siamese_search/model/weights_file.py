@@ -150,9 +150,15 @@ def export_onnx(network: APNNetwork) -> bytes:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         program: Any = torch.onnx.export(
-            module, (example,), input_names=["images"], output_names=["embeddings"], opset_version=_OPSET,
-            dynamic_shapes={"images": {0: batch}}, dynamo=True, verbose=False,
-        )  # fmt: skip
+            module,
+            (example,),
+            input_names=["images"],
+            output_names=["embeddings"],
+            opset_version=_OPSET,
+            dynamic_shapes={"images": {0: batch}},
+            dynamo=True,
+            verbose=False,
+        )
     proto = program.model_proto
     _store_half(proto)
     del proto.metadata_props[:]
@@ -230,18 +236,26 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
         options.optimized_model_filepath = plain
         onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
         q.quantize_static(
-            plain, small, Calibration(), per_channel=True,
+            plain,
+            small,
+            Calibration(),
+            per_channel=True,
             reduce_range=True,  # 7 bits: two products of 8 overflow the 16-bit sums of AVX2
-            op_types_to_quantize=["Conv", "Gemm", "MatMul"], activation_type=q.QuantType.QUInt8,
+            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,
-        )  # fmt: skip
+        )
         graph = Path(small).read_bytes()
     digest = hashlib.sha256(graph).hexdigest()
     meta = {
-        **bundle.meta, "precision": "int8", "fingerprint": quantised_fingerprint(bundle.fingerprint, digest),
-        "metrics": {}, "calibration": None, "adapted_calibration": None,
+        **bundle.meta,
+        "precision": "int8",
+        "fingerprint": quantised_fingerprint(bundle.fingerprint, digest),
+        "metrics": {},
+        "calibration": None,
+        "adapted_calibration": None,
         "files": {**bundle.meta["files"], ONNX_NAME: {"bytes": len(graph), "sha256": digest}},
-    }  # fmt: skip
+    }
     out.mkdir(parents=True)
     for name in bundle.file_names:
         shutil.copyfile(bundle.path / name, out / name)

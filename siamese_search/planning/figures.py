@@ -212,9 +212,14 @@ class EmbeddedSize(_Parts):
 
 
 def embedded_size(
-    images: int, dim: int, storage: Storage, *, payload_bytes: float = PAYLOAD_BYTES, optimised: bool | None = None,
+    images: int,
+    dim: int,
+    storage: Storage,
+    *,
+    payload_bytes: float = PAYLOAD_BYTES,
+    optimised: bool | None = None,
     indexed: bool | None = None,
-) -> EmbeddedSize:  # fmt: skip
+) -> EmbeddedSize:
     """The size of a gallery of ``images`` vectors of ``dim`` dimensions with payloads of so many bytes of JSON.
 
     optimised, indexed: as ``sss optimise`` would leave it where None (:mod:`siamese_search.gallery.storage`).
@@ -234,13 +239,16 @@ def embedded_size(
     usual = indexed_bytes(PAYLOAD_BYTES)  # of an ingest without metadata
     blocks = math.ceil(payload_bytes / PAYLOAD_BLOCK) * PAYLOAD_BLOCK
     return EmbeddedSize(
-        optimised=optimised, indexed=indexed, vectors=images * dim * VECTOR_BYTES[storage.vectors],
-        quantised=images * (dim * width + extra), graph=images * EMBEDDED_GRAPH_BYTES if indexed else 0.0,
+        optimised=optimised,
+        indexed=indexed,
+        vectors=images * dim * VECTOR_BYTES[storage.vectors],
+        quantised=images * (dim * width + extra),
+        graph=images * EMBEDDED_GRAPH_BYTES if indexed else 0.0,
         payloads=images * (blocks + PAYLOAD_TRACKER),
         payload_indexes=images * EMBEDDED_INDEX_BYTES[optimised] * indexed_bytes(payload_bytes) / usual,
         ids=images * EMBEDDED_ID_BYTES[optimised],
         log=written if written < LOG_SEGMENT else LOG_SEGMENT + written % LOG_SEGMENT,
-    )  # fmt: skip
+    )
 
 
 def indexed_bytes(payload_bytes: float) -> float:
@@ -289,11 +297,14 @@ def cluster_size(
     """
     base = images * replicas
     return ClusterSize(
-        storage=storage, vectors=base * dim * VECTOR_BYTES[storage.vectors],
-        quantised=base * dim * QUANTISED_BYTES[storage.quantisation], graph=base * m * 2 * LINK_BYTES * GRAPH_FACTOR,
+        storage=storage,
+        vectors=base * dim * VECTOR_BYTES[storage.vectors],
+        quantised=base * dim * QUANTISED_BYTES[storage.quantisation],
+        graph=base * m * 2 * LINK_BYTES * GRAPH_FACTOR,
         payloads=base * payload_bytes * PAYLOAD_FACTOR,
-        payload_indexes=base * indexed_bytes(payload_bytes) * PAYLOAD_INDEX_FACTOR, ids=base * ID_BYTES,
-    )  # fmt: skip
+        payload_indexes=base * indexed_bytes(payload_bytes) * PAYLOAD_INDEX_FACTOR,
+        ids=base * ID_BYTES,
+    )
 
 
 def topology(images: int, ram: float, *, replicas: int, node_ram: float) -> Topology:

@@ -16,9 +16,12 @@ _HOUR = 3600.0
 
 #: The rows of the table: how vectors are kept, and what is searched.
 CHOICES = (
-    Storage("float32"), Storage("float16"), Storage("float16", "int8"), Storage("float16", "int4"),
+    Storage("float32"),
+    Storage("float16"),
+    Storage("float16", "int8"),
+    Storage("float16", "int4"),
     Storage("float16", "binary"),
-)  # fmt: skip
+)
 
 
 def embedding_hours(
@@ -94,10 +97,16 @@ def query_budget(images: int, storage: Storage, *, shards: int, queries_per_seco
     candidates = math.ceil(k * OVERSAMPLING.get(storage.quantisation, 0.0))
     reads = candidates * shards
     return QueryBudget(
-        k=k, embed_ms=figures.EMBED_MS, search_ms=search, cpu_ms=search * shards, candidates=candidates, reads=reads,
-        queries_per_second=queries_per_second, busy_cores=search * shards * queries_per_second / 1000,
+        k=k,
+        embed_ms=figures.EMBED_MS,
+        search_ms=search,
+        cpu_ms=search * shards,
+        candidates=candidates,
+        reads=reads,
+        queries_per_second=queries_per_second,
+        busy_cores=search * shards * queries_per_second / 1000,
         reads_per_second=reads * queries_per_second,
-    )  # fmt: skip
+    )
 
 
 def worker_counts(asked: int | None) -> Sequence[int]:
@@ -126,15 +135,24 @@ class Question(Request):
     )
     node_cores: int = option(16, "Cores of a server's node.", named="nodes_cores", low=1, metavar="N")
     payload_bytes: int = option(
-        figures.PAYLOAD_BYTES, f"JSON stored with an image.  [default: {figures.PAYLOAD_BYTES}]", kind=_bytes,
-        unsaid=True, low=1, metavar="SIZE",
-    )  # fmt: skip
+        figures.PAYLOAD_BYTES,
+        f"JSON stored with an image.  [default: {figures.PAYLOAD_BYTES}]",
+        kind=_bytes,
+        unsaid=True,
+        low=1,
+        metavar="SIZE",
+    )
     m: int = option(16, "Edges per node of the graph.", low=2, high=256, metavar="M")
     workers: int | None = option(None, "GPUs that embed; each is a worker.", named="gpus", kind=int, low=1, metavar="N")
     rate: float | None = option(
-        None, "Of one worker; measure yours with benchmarks/ingest.py.  [default: 157, of 2 CPU cores]",
-        named="images_per_second", kind=float, low=0, low_open=True, metavar="N",
-    )  # fmt: skip
+        None,
+        "Of one worker; measure yours with benchmarks/ingest.py.  [default: 157, of 2 CPU cores]",
+        named="images_per_second",
+        kind=float,
+        low=0,
+        low_open=True,
+        metavar="N",
+    )
     queries_per_second: float = option(10.0, "Searches to answer.", low=0, low_open=True, metavar="N")
     k: int = 10
 
@@ -242,11 +260,16 @@ class Plan:
 
     def _row_json(self, row: Row) -> dict[str, Any]:
         return {
-            "storage": row.size.storage.to_json(), "asked": row == self.chosen, "ram": round(row.size.ram),
-            "disk": round(row.size.disk), "nodes": row.topology.nodes, "bound_by": row.topology.bound_by,
-            "shards": row.topology.shards, "points_per_shard": round(self.question.images / row.topology.shards),
+            "storage": row.size.storage.to_json(),
+            "asked": row == self.chosen,
+            "ram": round(row.size.ram),
+            "disk": round(row.size.disk),
+            "nodes": row.topology.nodes,
+            "bound_by": row.topology.bound_by,
+            "shards": row.topology.shards,
+            "points_per_shard": round(self.question.images / row.topology.shards),
             "parts": row.size.rounded(),
-        }  # fmt: skip
+        }
 
 
 def plan(question: Question) -> Plan:

@@ -251,9 +251,17 @@ def _line(name: str, share: float | None) -> str:
 
 #: The page's variables, light and dark, by the colours that are drawn with.
 _VARIABLES = {
-    INK: "ink", PAPER: "card", GRID: "line", AXIS: "soft", FAINT: "soft", SAME: "c0", DIFFERENT: "c1", MARK: "mark",
-    GOOD: "good", BAD: "bad",
-}  # fmt: skip
+    INK: "ink",
+    PAPER: "card",
+    GRID: "line",
+    AXIS: "soft",
+    FAINT: "soft",
+    SAME: "c0",
+    DIFFERENT: "c1",
+    MARK: "mark",
+    GOOD: "good",
+    BAD: "bad",
+}
 _STYLE = STYLE | {
     "figure.facecolor": "none",
     "axes.facecolor": "none",

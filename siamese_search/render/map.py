@@ -101,9 +101,14 @@ def map_page(found: GalleryMap) -> str:
     captions = [_caption(found, point) for point in found.points]
     names = [point.identity for point in found.points]
     return render(
-        "map.html.j2", title=found.title, found=found, colours=colours, stops=STOPS,
-        dots=scattered(found.places, colours.colours, captions, urls, names, colours.codes), most_pictures=MAX_PICTURES,
-    )  # fmt: skip
+        "map.html.j2",
+        title=found.title,
+        found=found,
+        colours=colours,
+        stops=STOPS,
+        dots=scattered(found.places, colours.colours, captions, urls, names, colours.codes),
+        most_pictures=MAX_PICTURES,
+    )
 
 
 def _caption(found: GalleryMap, point: MapPoint) -> str:

@@ -66,8 +66,13 @@ def write_comparison_page(comparison: Comparison, rule: str, out: Path) -> Path:
         for row in range(len(left))
     ]
     page = render(
-        "matrix.html.j2", title="Same or different", counts=(len(comparison.left), len(comparison.right)),
-        shown=(len(left), len(right)), rule=rule, heads=sides[1], rows=list(zip(sides[0], rows, strict=True)),
+        "matrix.html.j2",
+        title="Same or different",
+        counts=(len(comparison.left), len(comparison.right)),
+        shown=(len(left), len(right)),
+        rule=rule,
+        heads=sides[1],
+        rows=list(zip(sides[0], rows, strict=True)),
         pictures={path: picture(path, _PICTURE) for path in {*left, *right}},
-    )  # fmt: skip
+    )
     return write_page(page, out, "comparison")

@@ -76,9 +76,14 @@ def _environment() -> Environment:
 def environment(*loaders: BaseLoader) -> Environment:
     """Templates that escape every value, and spell out control characters; those of the first loader that has them."""
     made = Environment(
-        loader=ChoiceLoader(loaders), autoescape=True, undefined=StrictUndefined, finalize=_spelled_out,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
+        loader=ChoiceLoader(loaders),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_spelled_out,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
     made.filters["thousands"] = lambda number: f"{number:,}"
     return made
 
@@ -115,9 +120,13 @@ def encoded(path: Path, size: tuple[int, int]) -> str:
 
 
 def scattered(
-    points: NDArray[np.float64], colours: Sequence[str], captions: Sequence[str], urls: Sequence[str],
-    names: Sequence[str | None], codes: Iterable[int] = repeat(-1),
-) -> list[dict[str, Any]]:  # fmt: skip
+    points: NDArray[np.float64],
+    colours: Sequence[str],
+    captions: Sequence[str],
+    urls: Sequence[str],
+    names: Sequence[str | None],
+    codes: Iterable[int] = repeat(-1),
+) -> list[dict[str, Any]]:
     """The dots of ``scatter()`` in ``parts.html.j2``. points: float64 [n, 2], on one scale, so that distances compare.
 
     urls: data URIs, or "". names: of identities. codes: lines of the legend, -1 for none.
@@ -153,18 +162,31 @@ def write_html_sheet(answers: Sequence[QueryResult], out: Path, *, title: str = 
 
 
 def html_sheet(
-    answers: Sequence[QueryResult], *, title: str = "Search results", template: str = "search.html.j2",
-    gaps: Sequence[Sequence[str]] = (), **more: object,
-) -> str:  # fmt: skip
+    answers: Sequence[QueryResult],
+    *,
+    title: str = "Search results",
+    template: str = "search.html.j2",
+    gaps: Sequence[Sequence[str]] = (),
+    **more: object,
+) -> str:
     """The whole page. gaps: what stands beside the time of each result. more: what the ``template`` shows besides."""
     first = answers[:MAX_QUERIES]
     shown, once, pictures = shown_answers(first, known_identities(answers), MAX_RESULTS, _PICTURE)
     return render(
-        template, title=title, total=len(answers),
+        template,
+        title=title,
+        total=len(answers),
         known=any(one.kind != "unknown" for row in shown for _, one in row["results"]),
-        judged=any(answer.verdict is not None for answer in answers), meanings=FRAMES, badges=BADGES, answers=shown,
-        pictures=pictures, once=once, most_fields=_FIELDS, gaps=gaps, **more,
-    )  # fmt: skip
+        judged=any(answer.verdict is not None for answer in answers),
+        meanings=FRAMES,
+        badges=BADGES,
+        answers=shown,
+        pictures=pictures,
+        once=once,
+        most_fields=_FIELDS,
+        gaps=gaps,
+        **more,
+    )
 
 
 def results_html(answers: Sequence[QueryResult]) -> str:

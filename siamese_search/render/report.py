@@ -100,9 +100,12 @@ def report_html(report: EvaluationReport) -> str:
     """What a notebook shows: the figures that matter, and three curves."""
     ranking, pairs = report.ranking, report.verification
     figures = [
-        ("rank-1", rate(ranking.rank1)), ("rank-5", rate(ranking.rank5)), ("mAP", rate(ranking.mAP)),
-        ("AUC", decimal(pairs.auc)), ("equal error rate", rate(pairs.eer)),
-    ]  # fmt: skip
+        ("rank-1", rate(ranking.rank1)),
+        ("rank-5", rate(ranking.rank5)),
+        ("mAP", rate(ranking.mAP)),
+        ("AUC", decimal(pairs.auc)),
+        ("equal error rate", rate(pairs.eer)),
+    ]
     drawn = [draw_cmc] if pairs.auc is None else [draw_cmc, draw_roc, draw_scores]
     charts = [chart(draw, report) for draw in drawn]
     return render("notebook.html.j2", report=report, figures=figures, charts=charts, answers=[], once="", more="")

@@ -72,9 +72,14 @@ _CLUSTER_HEAD, _CLUSTER_GAP, _CLUSTER_TILE = 34, 10, 96
 
 
 def draw_sheet(
-    results: Sequence[QueryResult], out: Path, *, columns: int = 10, truth: bool = True,
-    query_identities: Mapping[str, str] | Sequence[str | None] | None = None, title: str = "Search results",
-) -> Path:  # fmt: skip
+    results: Sequence[QueryResult],
+    out: Path,
+    *,
+    columns: int = 10,
+    truth: bool = True,
+    query_identities: Mapping[str, str] | Sequence[str | None] | None = None,
+    title: str = "Search results",
+) -> Path:
     """Draw a row per query (more where it has over ``columns`` results) and write a PNG, atomically.
 
     truth: colour borders by whether a result has the query's identity: green the same, red another, grey not known; a

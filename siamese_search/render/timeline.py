@@ -71,10 +71,14 @@ def timeline_page(timelines: Sequence[Timeline]) -> str:
 
         lanes.append(svg(draw, (_WIDTH, _height(one)), f"lanes{place}") if _lanes(one) else "")
     return html_sheet(
-        answers, title="Timeline" if len(timelines) == 1 else "Timelines", template="timeline.html.j2",
-        gaps=[[spoken(seen.gap, one.unit) for seen in one.sightings] for one in timelines], lanes=lanes,
-        heads=[who(one) for one in timelines], remarks=[_remarks(one) for one in timelines],
-    )  # fmt: skip
+        answers,
+        title="Timeline" if len(timelines) == 1 else "Timelines",
+        template="timeline.html.j2",
+        gaps=[[spoken(seen.gap, one.unit) for seen in one.sightings] for one in timelines],
+        lanes=lanes,
+        heads=[who(one) for one in timelines],
+        remarks=[_remarks(one) for one in timelines],
+    )
 
 
 def _lanes(timeline: Timeline) -> list[tuple[str, list[Place]]]:

@@ -82,10 +82,14 @@ class Comparison:
 
 
 def compare(
-    left: Sequence[Path], right: Sequence[Path], embedder: Embedder,
-    judge: Callable[[NDArray[np.float32]], Judge] = lambda _vectors: NOBODY, *, threshold: float | None = None,
+    left: Sequence[Path],
+    right: Sequence[Path],
+    embedder: Embedder,
+    judge: Callable[[NDArray[np.float32]], Judge] = lambda _vectors: NOBODY,
+    *,
+    threshold: float | None = None,
     false_match_rate: float | None = None,
-) -> Comparison:  # fmt: skip
+) -> Comparison:
     """Embed both sides, each image once, and score every pair.
 
     judge: of all the images, by their vectors. threshold: instead of that for ``false_match_rate``, by default the

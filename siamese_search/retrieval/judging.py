@@ -264,11 +264,17 @@ def mark(
         threshold = calibration.threshold(false_match_rate)
     measured = calibration.false_match_rate(threshold) if threshold <= 1 else 0.0
     verdict = Verdict(
-        false_match_rate=measured if false_match_rate is None else false_match_rate, threshold=threshold,
-        compared=images, any_false_match=any_false_match(measured, images), expected_false_matches=measured * images,
-        identities=judge.identities, prior=judge.prior, asked=false_match_rate, strictest=strictest,
+        false_match_rate=measured if false_match_rate is None else false_match_rate,
+        threshold=threshold,
+        compared=images,
+        any_false_match=any_false_match(measured, images),
+        expected_false_matches=measured * images,
+        identities=judge.identities,
+        prior=judge.prior,
+        asked=false_match_rate,
+        strictest=strictest,
         calibration=judge.origin,
-    )  # fmt: skip
+    )
 
     def marked(result: SearchResult) -> SearchResult:
         if result.itself:

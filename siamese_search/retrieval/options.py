@@ -22,18 +22,26 @@ MOST_CANDIDATES = 10_000
 
 def fmr() -> Any:
     return option(
-        None, "Count as matches what passes at this false match rate.  [default: what is likelier right than wrong]",
-        kind=float, low=0, high=1, low_open=True, metavar="X",
-    )  # fmt: skip
+        None,
+        "Count as matches what passes at this false match rate.  [default: what is likelier right than wrong]",
+        kind=float,
+        low=0,
+        high=1,
+        low_open=True,
+        metavar="X",
+    )
 
 
 def prior() -> Any:
     return option(
         None,
         "Probability that two images show the same identity, before their score is known."
-        "  [default: 1 in twice the identities of the gallery; 0.01 without one]", kind=float, low=1e-12, high=1 - 1e-6,
+        "  [default: 1 in twice the identities of the gallery; 0.01 without one]",
+        kind=float,
+        low=1e-12,
+        high=1 - 1e-6,
         metavar="P",
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,10 +57,14 @@ class SearchOptions(Request):
     flip: bool = option(False, "Embed each query together with its mirror image.")
     rerank: bool = option(False, "Re-rank the nearest images by their k-reciprocal neighbours.")
     candidates: int = option(
-        DEFAULT_CANDIDATES, f"Images that --rerank re-ranks.  [default: {DEFAULT_CANDIDATES}]", low=1,
-        high=MOST_CANDIDATES, refusal=f"re-ranking takes 1 to {MOST_CANDIDATES:,} candidates, not {{}}", metavar="N",
+        DEFAULT_CANDIDATES,
+        f"Images that --rerank re-ranks.  [default: {DEFAULT_CANDIDATES}]",
+        low=1,
+        high=MOST_CANDIDATES,
+        refusal=f"re-ranking takes 1 to {MOST_CANDIDATES:,} candidates, not {{}}",
+        metavar="N",
         unsaid=True,
-    )  # fmt: skip
+    )
     where: str | Sequence[str] = shared.where()
     group_by: Literal["identity"] | None = option(
         None,
@@ -62,9 +74,14 @@ class SearchOptions(Request):
     )
     exclude_self: bool = option(False, "Leave out the query image itself, if it is in the gallery.")
     min_score: float | None = option(
-        None, "Least cosine similarity to show.", kind=float, low=-1, high=1,
-        refusal="the minimum score is a cosine similarity from -1 to 1, not {}", metavar="S",
-    )  # fmt: skip
+        None,
+        "Least cosine similarity to show.",
+        kind=float,
+        low=-1,
+        high=1,
+        refusal="the minimum score is a cosine similarity from -1 to 1, not {}",
+        metavar="S",
+    )
     fmr: float | None = fmr()
     prior: float | None = prior()
     store: StrPath | None = shared.store()
@@ -79,9 +96,13 @@ class CompareOptions(Request):
 
     fmr: float | None = fmr()
     threshold: float | None = option(
-        None, "Least cosine similarity of the same identity, instead of the calibrated one.", kind=float, low=-1,
-        high=1, metavar="S",
-    )  # fmt: skip
+        None,
+        "Least cosine similarity of the same identity, instead of the calibrated one.",
+        kind=float,
+        low=-1,
+        high=1,
+        metavar="S",
+    )
     prior: float | None = prior()
     store: StrPath | None = shared.store()
     gallery: str | None = shared.gallery()
@@ -113,9 +134,12 @@ class MapOptions(Request):
     )
     where: str | Sequence[str] = shared.where()
     limit: int = option(
-        2000, "At most so many images, drawn at random where there are more.", low=1,
-        refusal="the limit is {}; ask for at least 1 image", metavar="N",
-    )  # fmt: skip
+        2000,
+        "At most so many images, drawn at random where there are more.",
+        low=1,
+        refusal="the limit is {}; ask for at least 1 image",
+        metavar="N",
+    )
     color: str = option("identity", "What the colours stand for.", flags=("--color", "--colour"), metavar="FIELD")
     seed: int = option(0, "Of the sample and of the layout.", low=0, high=2**31 - 1, metavar="N")
     store: StrPath | None = shared.store()

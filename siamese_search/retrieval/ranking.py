@@ -103,9 +103,14 @@ def _kept(probe: Probe, hits: Sequence[Hit], copies: Copies, options: SearchOpti
 
 
 def rank_hits(
-    gallery: Gallery, probes: Sequence[Probe], k: int, where: Sequence[Condition], options: SearchOptions, *,
+    gallery: Gallery,
+    probes: Sequence[Probe],
+    k: int,
+    where: Sequence[Condition],
+    options: SearchOptions,
+    *,
     with_vectors: bool = False,
-) -> list[Ranking]:  # fmt: skip
+) -> list[Ranking]:
     """Per probe its first k hits that may appear, by score, then point id; beyond ``min_score`` perhaps fewer."""
     size = gallery.count()
     found = [Ranking([], probe.judge.among([])) for probe in probes]

@@ -51,9 +51,15 @@ class SearchResult:
         of what was re-ranked.
         """
         answer: dict[str, Any] = {
-            "rank": self.rank, "score": round(self.score, 6), "identity": self.identity, "camera": self.camera,
-            "path": json_path(self.path), "key": self.key, "metadata": dict(self.metadata), "match": self.match,
-        }  # fmt: skip
+            "rank": self.rank,
+            "score": round(self.score, 6),
+            "identity": self.identity,
+            "camera": self.camera,
+            "path": json_path(self.path),
+            "key": self.key,
+            "metadata": dict(self.metadata),
+            "match": self.match,
+        }
         if self.probability is not None:
             answer["probability"] = round(self.probability, 6)
         if self.reranked is not None:
@@ -98,11 +104,14 @@ class Verdict:
     def to_json(self) -> dict[str, Any]:
         return {
             "false_match_rate": _digits(self.false_match_rate),
-            "threshold": round(self.threshold, 6) if self.reachable else None, "compared": self.compared,
+            "threshold": round(self.threshold, 6) if self.reachable else None,
+            "compared": self.compared,
             "any_false_match": _digits(self.any_false_match),
-            "expected_false_matches": _digits(self.expected_false_matches), "identities": self.identities,
-            "prior": _digits(self.prior), "calibration": self.calibration,
-        }  # fmt: skip
+            "expected_false_matches": _digits(self.expected_false_matches),
+            "identities": self.identities,
+            "prior": _digits(self.prior),
+            "calibration": self.calibration,
+        }
 
 
 def _digits(value: float) -> float:

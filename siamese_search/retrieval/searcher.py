@@ -92,9 +92,14 @@ class Searcher:
                 yield answer(shown, probe, options, known)
 
     def probes(
-        self, queries: Sequence[Query], like: Sequence[str] = (), unlike: Sequence[Query] = (), *,
-        together: bool = False, flip: bool = False,
-    ) -> list[Probe | QueryResult]:  # fmt: skip
+        self,
+        queries: Sequence[Query],
+        like: Sequence[str] = (),
+        unlike: Sequence[Query] = (),
+        *,
+        together: bool = False,
+        flip: bool = False,
+    ) -> list[Probe | QueryResult]:
         """What is searched for, in order; for a query that cannot be read, the answer that says so.
 
         like: keys of items of the gallery, which are not among their own results. unlike: images to push away from.
@@ -183,10 +188,14 @@ def answer(
         _result(rank, group, probe, shown.copies, known) for rank, group in enumerate(shown.groups, start=1)
     )
     return QueryResult(
-        probe.name, results, probe.path, shown.copies.identity, pairwise=probe.pairwise,
+        probe.name,
+        results,
+        probe.path,
+        shown.copies.identity,
+        pairwise=probe.pairwise,
         best_score=None if shown.best is None else float(probe.scale * shown.best),
         candidates=options.candidates if options.rerank else None,
-    )  # fmt: skip
+    )
 
 
 def _result(rank: int, group: Group, probe: Probe, copies: Copies, known: dict[str, SearchResult]) -> SearchResult:
@@ -198,6 +207,11 @@ def _result(rank: int, group: Group, probe: Probe, copies: Copies, known: dict[s
             0, 0.0, best.identity, best.camera, best.path, best.key, metadata, id=best.id, source=best.source
         )
     return replace(
-        point, rank=rank, score=float(probe.scale * best.score), sightings=group.sightings, cameras=group.cameras,
-        reranked=group.reranked, itself=best.id in copies.hits,
-    )  # fmt: skip
+        point,
+        rank=rank,
+        score=float(probe.scale * best.score),
+        sightings=group.sightings,
+        cameras=group.cameras,
+        reranked=group.reranked,
+        itself=best.id in copies.hits,
+    )

@@ -83,10 +83,16 @@ class Timeline:
         answer = self.answer.to_json()
         del answer["results"]
         return {
-            "query": answer.pop("query"), "identity": self.identity, "time_field": self.field, "unit": self.unit,
-            "within": list(self.within), "total": self.total, "notes": list(self.notes),
-            "sightings": [sighting.to_json() for sighting in self.sightings], **answer,
-        }  # fmt: skip
+            "query": answer.pop("query"),
+            "identity": self.identity,
+            "time_field": self.field,
+            "unit": self.unit,
+            "within": list(self.within),
+            "total": self.total,
+            "notes": list(self.notes),
+            "sightings": [sighting.to_json() for sighting in self.sightings],
+            **answer,
+        }
 
 
 def choose_field(fields: Mapping[str, str], named: str | None) -> str:
@@ -110,9 +116,13 @@ def choose_field(fields: Mapping[str, str], named: str | None) -> str:
 
 
 def follow(
-    searcher: Searcher, asked: Sequence[Probe | QueryResult], field: str, options: TimelineOptions,
-    where: Sequence[Condition] = (), judge: Judge = NOBODY,
-) -> list[Timeline]:  # fmt: skip
+    searcher: Searcher,
+    asked: Sequence[Probe | QueryResult],
+    field: str,
+    options: TimelineOptions,
+    where: Sequence[Condition] = (),
+    judge: Judge = NOBODY,
+) -> list[Timeline]:
     """A timeline per probe, in order; for a query that could not be read, an empty one with its error.
 
     field: of the time. The identity followed is that of the nearest image (re-ranked, if that is asked for) that is

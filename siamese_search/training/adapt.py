@@ -81,11 +81,15 @@ class AdaptResult:
     def to_json(self) -> dict[str, Any]:
         calibration = self.bundle.calibration
         return {
-            "bundle": str(self.bundle.path), "fingerprint": self.bundle.fingerprint, "images": len(self.records),
-            "epochs": len(self.history), "settled": self.settled, **self.final,
+            "bundle": str(self.bundle.path),
+            "fingerprint": self.bundle.fingerprint,
+            "images": len(self.records),
+            "epochs": len(self.history),
+            "settled": self.settled,
+            **self.final,
             "calibrated_on": calibration.data if calibration else None,
             "failed": [failure.to_json() for failure in self.failed],
-        }  # fmt: skip
+        }
 
 
 @dataclass
@@ -123,19 +127,27 @@ def adapt(request: AdaptRequest, reporter: Reporter | None = None, stop: threadi
 
 
 def resume(
-    out: Path, reporter: Reporter | None = None, stop: threading.Event | None = None, device: str = "auto",
+    out: Path,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+    device: str = "auto",
     threads: int = 0,
-) -> AdaptResult:  # fmt: skip
+) -> AdaptResult:
     """Continue the run in directory ``out`` from its last checkpoint, with the options it was started with."""
 
     def request_of(saved: dict[str, Any]) -> AdaptRequest:
         if "neighbours" not in saved["config"]:
             raise UsageError(f"{printable(out)}: a run of sss train: sss train --resume {printable(out)}")
         return AdaptRequest(
-            data=Path(saved["data"]), out=out, config=AdaptConfig(**saved["config"]), layout=saved["layout"],
-            init=saved["init"], labels=Path(saved["labels"]) if saved["labels"] else None, device=device,
+            data=Path(saved["data"]),
+            out=out,
+            config=AdaptConfig(**saved["config"]),
+            layout=saved["layout"],
+            init=saved["init"],
+            labels=Path(saved["labels"]) if saved["labels"] else None,
+            device=device,
             threads=threads,
-        )  # fmt: skip
+        )
 
     request = asked_before(out, request_of)
     return _run(request, reporter or Silent(), stop or threading.Event(), resumed=True)
@@ -235,10 +247,14 @@ def _learned_from(records: list[ImageRecord], confirmed: Confirmed) -> dict[str,
 def _written(request: AdaptRequest, learned: dict[str, Any]) -> dict[str, Any]:
     """What ``run.json`` keeps: the options of the run, and which images it learns from."""
     return {
-        "data": str(request.data.resolve()), "layout": request.layout, "init": request.init,
-        "labels": str(request.labels.resolve()) if request.labels else None, "heldout_identities": [], "train": learned,
+        "data": str(request.data.resolve()),
+        "layout": request.layout,
+        "init": request.init,
+        "labels": str(request.labels.resolve()) if request.labels else None,
+        "heldout_identities": [],
+        "train": learned,
         "config": asdict(request.config),
-    }  # fmt: skip
+    }
 
 
 def _calibration(

@@ -185,9 +185,14 @@ class ClusterTrainer(Trainer):
     config: AdaptConfig
 
     def __init__(
-        self, network: APNNetwork, config: AdaptConfig, images: LabelledImages, *, seeds: NDArray[np.int64],
+        self,
+        network: APNNetwork,
+        config: AdaptConfig,
+        images: LabelledImages,
+        *,
+        seeds: NDArray[np.int64],
         device: str = "cpu",
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._seen_by, self._seeds = [record.camera for record in images.records], seeds
         #: A number for the camera of each image, int64 [n]; the unknown ones share one.
         self.cameras = np.unique([name or "" for name in self._seen_by], return_inverse=True)[1]
@@ -264,9 +269,14 @@ _BATCH = 64
 
 @torch.no_grad()
 def renew_statistics(
-    network: APNNetwork, pixels: PixelSource, rows: NDArray[np.int64], *, seed: int = 0, device: str = "cpu",
+    network: APNNetwork,
+    pixels: PixelSource,
+    rows: NDArray[np.int64],
+    *,
+    seed: int = 0,
+    device: str = "cpu",
     progress: Progress | None = None,
-) -> int:  # fmt: skip
+) -> int:
     """Replace the running mean and variance of every normalisation by those over these pixel rows, [n].
 
     The former ones count as :data:`FORMER` images more. The order of the images is drawn, for neighbours are alike.

@@ -84,10 +84,13 @@ class TrainResult:
 
     def to_json(self) -> dict[str, Any]:
         return {
-            "bundle": str(self.bundle.path), "fingerprint": self.bundle.fingerprint, "epochs": self.epochs,
-            "metrics": self.metrics, "heldout_identities": len(self.bundle.heldout_identities),
+            "bundle": str(self.bundle.path),
+            "fingerprint": self.bundle.fingerprint,
+            "epochs": self.epochs,
+            "metrics": self.metrics,
+            "heldout_identities": len(self.bundle.heldout_identities),
             "failed": [failure.to_json() for failure in self.failed],
-        }  # fmt: skip
+        }
 
 
 def train(request: TrainRequest, reporter: Reporter | None = None, stop: threading.Event | None = None) -> TrainResult:
@@ -112,20 +115,28 @@ def train(request: TrainRequest, reporter: Reporter | None = None, stop: threadi
 
 
 def resume(
-    out: Path, reporter: Reporter | None = None, stop: threading.Event | None = None, device: str = "auto",
+    out: Path,
+    reporter: Reporter | None = None,
+    stop: threading.Event | None = None,
+    device: str = "auto",
     threads: int = 0,
-) -> TrainResult:  # fmt: skip
+) -> TrainResult:
     """Continue the run in directory ``out`` from its last checkpoint, with the options it was started with."""
 
     def request_of(saved: dict[str, Any]) -> TrainRequest:
         if "neighbours" in saved["config"]:
             raise UsageError(f"{printable(out)}: a run of sss adapt: sss adapt --resume {printable(out)}")
         return TrainRequest(
-            data=read_paths(saved["data"]), out=out,
+            data=read_paths(saved["data"]),
+            out=out,
             config=TrainConfig(**{"ema": 0.0, **saved["config"]}),  # a run from before --ema has none
-            layout=saved["layout"], holdout=HoldOut(ids=tuple(saved["heldout_identities"])), init=saved["init"],
-            teacher=Path(saved["teacher"]) if saved["teacher"] else None, device=device, threads=threads,
-        )  # fmt: skip
+            layout=saved["layout"],
+            holdout=HoldOut(ids=tuple(saved["heldout_identities"])),
+            init=saved["init"],
+            teacher=Path(saved["teacher"]) if saved["teacher"] else None,
+            device=device,
+            threads=threads,
+        )
 
     request = asked_before(out, request_of)
     return _joined(request, reporter or Silent(), stop or threading.Event(), resumed=True)
@@ -252,12 +263,15 @@ def _learned_from(images: LabelledImages) -> dict[str, Any]:
 def _start_directory(request: TrainRequest, split: Split, images: LabelledImages) -> None:
     """Write ``run.json``: the options of the run, and exactly which identities are held out and which it learns."""
     saved = {
-        "data": written_paths(request.data), **({"sources": list(split.sources)} if split.sources else {}),
-        "layout": request.layout, "init": request.init,
+        "data": written_paths(request.data),
+        **({"sources": list(split.sources)} if split.sources else {}),
+        "layout": request.layout,
+        "init": request.init,
         "teacher": str(request.teacher.resolve()) if request.teacher else None,
-        "heldout_identities": split.heldout_identities, "train": _learned_from(images),
+        "heldout_identities": split.heldout_identities,
+        "train": _learned_from(images),
         "config": asdict(request.config),
-    }  # fmt: skip
+    }
     start_directory(request.out, saved)
 
 
@@ -285,9 +299,14 @@ def _summary(
 ) -> dict[str, Any]:
     names = sorted({str(record.identity) for record in images.records})
     made = summary(
-        request.config, request.init, rows, teacher=request.teacher.name if request.teacher else None,
-        images=len(images.records), **({"sources": images.by_source()} if split.sources else {}),
-        identities=len(names), **({"identity_names": names} if len(names) <= _NAMED_IDENTITIES else {}),
-    )  # fmt: skip
+        request.config,
+        request.init,
+        rows,
+        teacher=request.teacher.name if request.teacher else None,
+        images=len(images.records),
+        **({"sources": images.by_source()} if split.sources else {}),
+        identities=len(names),
+        **({"identity_names": names} if len(names) <= _NAMED_IDENTITIES else {}),
+    )
     found = {"heldout": metrics} if metrics else {}
     return {**made, "heldout_identities": split.heldout_identities, "metrics": found}

@@ -83,10 +83,17 @@ class Trainer:
     """
 
     def __init__(
-        self, network: APNNetwork, config: TrainConfig, images: Images, labels: NDArray[np.int64], *,
-        sampler: Sampler | None = None, teacher: NDArray[np.float32] | None = None, device: str = "cpu",
+        self,
+        network: APNNetwork,
+        config: TrainConfig,
+        images: Images,
+        labels: NDArray[np.int64],
+        *,
+        sampler: Sampler | None = None,
+        teacher: NDArray[np.float32] | None = None,
+        device: str = "cpu",
         ranks: Ranks = SINGLE,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.config = config
         self.ranks = ranks
         self.images = images

@@ -26,9 +26,13 @@ _Vectors = NDArray[np.float32]
 
 
 def cluster(
-    vectors: _Vectors, *, neighbours: int = 20, least: float = 0.25, cosine: float | None = None,
+    vectors: _Vectors,
+    *,
+    neighbours: int = 20,
+    least: float = 0.25,
+    cosine: float | None = None,
     seeds: NDArray[np.int64] | None = None,
-) -> NDArray[np.int64]:  # fmt: skip
+) -> NDArray[np.int64]:
     """The cluster of each vector, int64 [n]: numbers from 0 in the order of each cluster's first member.
 
     vectors: unit rows, float32 [n, d]. neighbours: k1, about as many images as an identity has. seeds: [n], the
@@ -51,9 +55,13 @@ class _Linkage:
     """Clusters 0 to n - 1 are the images; each merge makes the next number."""
 
     def __init__(
-        self, vectors: _Vectors, rows: list[tuple[NDArray[np.int32], NDArray[np.float32]]], least: float,
-        cosine: float | None, seeds: NDArray[np.int64],
-    ) -> None:  # fmt: skip
+        self,
+        vectors: _Vectors,
+        rows: list[tuple[NDArray[np.int32], NDArray[np.float32]]],
+        least: float,
+        cosine: float | None,
+        seeds: NDArray[np.int64],
+    ) -> None:
         count = len(vectors)
         self._least, self._cosine, self._count = least, cosine, count
         self._seeds = np.concatenate((seeds, np.full(count, -1, np.int64)))

@@ -58,9 +58,12 @@ class KReciprocal:
 
 
 def rerank(
-    queries: _Vectors, gallery: _Vectors, how: KReciprocal = KReciprocal(), *,
+    queries: _Vectors,
+    gallery: _Vectors,
+    how: KReciprocal = KReciprocal(),
+    *,
     same_image: NDArray[np.int64] | None = None,
-) -> NDArray[np.float32]:  # fmt: skip
+) -> NDArray[np.float32]:
     """Re-ranked similarities float32 [q, g] of queries [q, d] to gallery [g, d], both with unit rows.
 
     same_image: int64 [q], each query's own place in the gallery or -1; such a query is one image, not two. All queries
@@ -73,9 +76,12 @@ def rerank(
 
 
 def reranked_blocks(
-    queries: _Vectors, gallery: _Vectors, how: KReciprocal = KReciprocal(), *,
+    queries: _Vectors,
+    gallery: _Vectors,
+    how: KReciprocal = KReciprocal(),
+    *,
     same_image: NDArray[np.int64] | None = None,
-) -> Iterator[NDArray[np.float32]]:  # fmt: skip
+) -> Iterator[NDArray[np.float32]]:
     """The rows of :func:`rerank` in order, in blocks [b, g], where the whole matrix would not fit into memory."""
     _check(queries, gallery)
     if not len(queries) or not len(gallery):

@@ -34,9 +34,13 @@ _STATUS: tuple[tuple[type[SiameseSearchError], int], ...] = (
     (errors.StoreError, 503),
 )
 _TITLES = {
-    400: "That cannot be asked", 403: "Refused", 404: "Not here", 409: "Not changed", 422: "That cannot be read",
+    400: "That cannot be asked",
+    403: "Refused",
+    404: "Not here",
+    409: "Not changed",
+    422: "That cannot be read",
     503: "Not ready",
-}  # fmt: skip
+}
 
 
 def create_app(service: GalleryService, security: Security | None = None) -> FastAPI:

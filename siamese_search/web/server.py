@@ -89,9 +89,15 @@ def _server(service: GalleryService, security: Security) -> uvicorn.Server:
                     signal.signal(one, handler)
 
     config = uvicorn.Config(
-        create_app(service, security), log_level="warning", access_log=False, proxy_headers=False, server_header=False,
-        ws="none", limit_concurrency=_MOST_CONNECTIONS, timeout_graceful_shutdown=_GRACE,
-    )  # fmt: skip
+        create_app(service, security),
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        ws="none",
+        limit_concurrency=_MOST_CONNECTIONS,
+        timeout_graceful_shutdown=_GRACE,
+    )
     return Server(config)
 
 

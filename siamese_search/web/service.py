@@ -152,9 +152,14 @@ class Overview:
         notes = [facts["no_verdict"]] if facts["no_verdict"] else []
         failures, total = self._failures(notes)
         return GalleryFacts(
-            facts, maintenance.model_facts(bundle), None if known is None else known.to_json(), failures, total,
-            self._evaluation(notes), tuple(notes),
-        )  # fmt: skip
+            facts,
+            maintenance.model_facts(bundle),
+            None if known is None else known.to_json(),
+            failures,
+            total,
+            self._evaluation(notes),
+            tuple(notes),
+        )
 
     def _failures(self, notes: list[str]) -> tuple[tuple[dict[str, str], ...] | None, int | None]:
         """Of the file that ``sss ingest --failures`` wrote; read anew each time."""

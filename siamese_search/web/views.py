@@ -54,15 +54,23 @@ def show(request: Request, template: str, *, status: int = 200, **values: object
     state = request.app.state
     edit = request.query_params.get("edit")  # the change that led here, to be taken back
     known = {
-        "here": "", "title": values.get("here"), "bare": template.startswith("login"), "version": __version__,
-        "gallery_name": state.service.name, "read_only": state.service.options.read_only,
+        "here": "",
+        "title": values.get("here"),
+        "bare": template.startswith("login"),
+        "version": __version__,
+        "gallery_name": state.service.name,
+        "read_only": state.service.options.read_only,
         "signed_in": state.security.key is not None,
         "notice": next((one for one in state.service.labels.edits() if edit and one.undo == edit), None),
-        "here_url": address_of(request), "identity_url": identity_url,
-        "search_url": lambda *points: "/?" + urlencode([("like", point) for point in points]), "named": named,
-        "called": called, "percent": percent, "seen": sightings,
+        "here_url": address_of(request),
+        "identity_url": identity_url,
+        "search_url": lambda *points: "/?" + urlencode([("like", point) for point in points]),
+        "named": named,
+        "called": called,
+        "percent": percent,
+        "seen": sightings,
         "token": Markup('<input type="hidden" name="csrf_token" value="{}">').format(csrf_token(request)),
-    }  # fmt: skip
+    }
     return HTMLResponse(_environment().get_template(template).render(known | values), status)
 
 

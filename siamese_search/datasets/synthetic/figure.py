@@ -170,8 +170,14 @@ class _Figure:
         low = self.hip * (1.22 if person.top == "coat" else 1.04)
         s, w = self.shoulder, self.waist
         outline = [
-            (-s * 0.45, 0.855), (s * 0.45, 0.855), (s, 0.81), (s * 0.98, 0.74), (w, 0.62), (self.hip, 0.53), (low, hem),
-        ]  # fmt: skip
+            (-s * 0.45, 0.855),
+            (s * 0.45, 0.855),
+            (s, 0.81),
+            (s * 0.98, 0.74),
+            (w, 0.62),
+            (self.hip, 0.53),
+            (low, hem),
+        ]
         outline += [(-x, y) for x, y in reversed(outline[2:])]
         outline = [(x, y + bob) for x, y in outline]
         self.limb([(0, 0.9), (0, 0.83)], [0.05, 0.056], _shade(person.skin, 0.85))

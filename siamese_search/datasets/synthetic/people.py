@@ -27,8 +27,13 @@ HAIR: tuple[Colour, ...] = (
     (140, 138, 136), (206, 204, 200),
 )  # fmt: skip
 SKIN: tuple[Colour, ...] = (
-    (244, 208, 180), (226, 182, 148), (198, 146, 110), (156, 104, 72), (108, 70, 50), (78, 52, 40),
-)  # fmt: skip
+    (244, 208, 180),
+    (226, 182, 148),
+    (198, 146, 110),
+    (156, 104, 72),
+    (108, 70, 50),
+    (78, 52, 40),
+)
 
 TOPS = ("tshirt", "shirt", "jacket", "coat", "hoodie")
 PATTERNS = ("plain", "plain", "stripes", "logo", "yoke", "check", "band")
@@ -82,26 +87,43 @@ def _random_person(rng: np.random.Generator) -> Person:
     style = _pick(rng, STYLES)
     top_colour, accent = _two_colours(rng)
     return Person(
-        skin=_vary(rng, _pick(rng, SKIN), 6), hair=_vary(rng, _pick(rng, HAIR), 6), hair_style=style,
-        beard=style in ("short", "bald") and rng.random() < 0.3, hat=_pick(rng, HATS),
-        hat_colour=_vary(rng, _pick(rng, CLOTHES), 10), top=_pick(rng, TOPS), top_colour=top_colour,
-        pattern=_pick(rng, PATTERNS), accent=accent, inner=_vary(rng, _pick(rng, CLOTHES), 10),
-        bottom=_pick(rng, BOTTOMS), bottom_colour=_vary(rng, _pick(rng, TROUSERS), 10),
+        skin=_vary(rng, _pick(rng, SKIN), 6),
+        hair=_vary(rng, _pick(rng, HAIR), 6),
+        hair_style=style,
+        beard=style in ("short", "bald") and rng.random() < 0.3,
+        hat=_pick(rng, HATS),
+        hat_colour=_vary(rng, _pick(rng, CLOTHES), 10),
+        top=_pick(rng, TOPS),
+        top_colour=top_colour,
+        pattern=_pick(rng, PATTERNS),
+        accent=accent,
+        inner=_vary(rng, _pick(rng, CLOTHES), 10),
+        bottom=_pick(rng, BOTTOMS),
+        bottom_colour=_vary(rng, _pick(rng, TROUSERS), 10),
         shoes=_pick(rng, ((24, 24, 26), (70, 48, 34), (216, 214, 210), (150, 40, 40), (52, 60, 90))),
-        bag=_pick(rng, BAGS), bag_colour=_vary(rng, _pick(rng, CLOTHES), 10), stature=float(rng.uniform(0.9, 1.06)),
-        girth=float(rng.uniform(0.84, 1.28)), stride=float(rng.uniform(0.1, 0.19)),
+        bag=_pick(rng, BAGS),
+        bag_colour=_vary(rng, _pick(rng, CLOTHES), 10),
+        stature=float(rng.uniform(0.9, 1.06)),
+        girth=float(rng.uniform(0.84, 1.28)),
+        stride=float(rng.uniform(0.1, 0.19)),
         arm_swing=float(rng.uniform(0.06, 0.16)),
-    )  # fmt: skip
+    )
 
 
 def _lookalike(model: Person, other: Person, rng: np.random.Generator) -> Person:
     """``other`` in the clothes of ``model``; the bag is made to differ."""
     bags = [bag for bag in BAGS if bag != model.bag]
     return replace(
-        other, top=model.top, top_colour=_vary(rng, model.top_colour, 5), inner=model.inner, bottom=model.bottom,
-        bottom_colour=_vary(rng, model.bottom_colour, 5), pattern=model.pattern, accent=_vary(rng, model.accent, 5),
+        other,
+        top=model.top,
+        top_colour=_vary(rng, model.top_colour, 5),
+        inner=model.inner,
+        bottom=model.bottom,
+        bottom_colour=_vary(rng, model.bottom_colour, 5),
+        pattern=model.pattern,
+        accent=_vary(rng, model.accent, 5),
         bag=_pick(rng, bags),
-    )  # fmt: skip
+    )
 
 
 def _two_colours(rng: np.random.Generator) -> tuple[Colour, Colour]:

@@ -47,9 +47,15 @@ class EmbeddedGallery(EngineGallery):
     """
 
     def __init__(
-        self, store: Path, generation: Path, *, mode: str = "r", wait: float = 10.0, building: bool = False,
+        self,
+        store: Path,
+        generation: Path,
+        *,
+        mode: str = "r",
+        wait: float = 10.0,
+        building: bool = False,
         on_close: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """building: the generation is not to be the current one, even for writing."""
         self.generation, self._mode, self._wait = generation, mode, wait
         self._building, self._on_close = building, on_close
@@ -122,10 +128,13 @@ class EmbeddedGallery(EngineGallery):
                     edge.QueryRequest(
                         limit=limit,
                         query=edge.Query.Nearest(cast(Any, row)),  # an array: taken without a list of floats
-                        filter=wanted, params=params, with_payload=payload, with_vector=vectors,
+                        filter=wanted,
+                        params=params,
+                        with_payload=payload,
+                        with_vector=vectors,
                     )
                     for row in rows
-                ]  # fmt: skip
+                ]
                 if len(requests) == 1:
                     return [shard.query(requests[0])]
                 return shard.query_batch(edge.QueryBatchRequest(requests))
@@ -185,12 +194,19 @@ class EmbeddedGallery(EngineGallery):
             state = shard.info()
             disk, resident = measure(self.generation, self.storage)
             return GalleryInfo(
-                name=self.name, store=self.store, engine="qdrant-edge", points=size(shard),
+                name=self.name,
+                store=self.store,
+                engine="qdrant-edge",
+                points=size(shard),
                 # A segment without a graph counts as indexed too: its configuration tells.
-                indexed_points=state.indexed_vectors_count if has_index(self.generation) else 0, model=self.model,
-                size_bytes=disk, fields=dict(self._lease.types), storage=self.storage, resident_bytes=resident,
+                indexed_points=state.indexed_vectors_count if has_index(self.generation) else 0,
+                model=self.model,
+                size_bytes=disk,
+                fields=dict(self._lease.types),
+                storage=self.storage,
+                resident_bytes=resident,
                 lost=self._lease.lost,
-            )  # fmt: skip
+            )
 
     def write_mark(self) -> str | None:
         with self._lease.use():  # whoever writes has given way, and marks his next write again

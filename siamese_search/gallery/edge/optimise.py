@@ -56,9 +56,14 @@ _TICK_SECONDS = 0.2
 
 
 def run_in_child(
-    generation: Path, what: str, *, points: int, index: bool | None, wait: float,
+    generation: Path,
+    what: str,
+    *,
+    points: int,
+    index: bool | None,
+    wait: float,
     progress: OptimiseProgress | None = None,
-) -> bool:  # fmt: skip
+) -> bool:
     """:func:`optimise` in a child, of a generation that nobody in this process holds.
 
     Raises StoreBusyError or StoreError with the child's message. On any exception here (Ctrl-C above all) the child is

@@ -42,9 +42,15 @@ class EmbeddedStore(Store):
         return layout.gallery_names(self.path)
 
     def open(
-        self, name: str, *, model: ModelRef | None = None, create: bool = False, mode: Literal["r", "w"] = "r",
-        storage: Storage | None = None, wait: float = _WAIT,
-    ) -> Gallery:  # fmt: skip
+        self,
+        name: str,
+        *,
+        model: ModelRef | None = None,
+        create: bool = False,
+        mode: Literal["r", "w"] = "r",
+        storage: Storage | None = None,
+        wait: float = _WAIT,
+    ) -> Gallery:
         layout.check_name(name)
         if create:
             if model is None or mode != "w":

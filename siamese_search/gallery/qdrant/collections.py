@@ -23,9 +23,16 @@ _OVERSAMPLING = {"scalar": OVERSAMPLING["int8"], "turbo": OVERSAMPLING["int4"], 
 
 
 def create_collection(
-    connection: Connection, collection: str, model: ModelRef, state: State, settings: ServerSettings, storage: Storage,
-    *, builder: dict[str, Any] | None = None, wait: float,
-) -> None:  # fmt: skip
+    connection: Connection,
+    collection: str,
+    model: ModelRef,
+    state: State,
+    settings: ServerSettings,
+    storage: Storage,
+    *,
+    builder: dict[str, Any] | None = None,
+    wait: float,
+) -> None:
     """Make an empty collection with its metadata, indexing held back until a writer closes it.
 
     Raises CollectionExistsError where it exists, StoreError where the server cannot do what the settings ask.

@@ -58,9 +58,15 @@ class Connection:
     """
 
     def __init__(
-        self, address: Address, *, key: ApiKey | None = None, grpc_port: int = 0, authorities: str = "",
-        withheld: str = "", notice: Callable[[str], None] = _log.warning,
-    ) -> None:  # fmt: skip
+        self,
+        address: Address,
+        *,
+        key: ApiKey | None = None,
+        grpc_port: int = 0,
+        authorities: str = "",
+        withheld: str = "",
+        notice: Callable[[str], None] = _log.warning,
+    ) -> None:
         """grpc_port: 0 speaks REST alone. authorities: certificates (PEM) to trust in place of the system's.
 
         withheld: why there is a key that was not sent; part of the message when the server wants one.
@@ -270,12 +276,18 @@ class Connection:
             # "Api key is used with an insecure connection": check_encryption has settled that.
             warnings.simplefilter("ignore")
             return QdrantClient(
-                url=self._address.url, prefer_grpc=grpc_port > 0, grpc_port=grpc_port,
-                api_key=self._key.reveal() if key and self._key is not None else None, timeout=timeout,
-                check_compatibility=False, grpc_options=options, pool_size=1,
+                url=self._address.url,
+                prefer_grpc=grpc_port > 0,
+                grpc_port=grpc_port,
+                api_key=self._key.reveal() if key and self._key is not None else None,
+                timeout=timeout,
+                check_compatibility=False,
+                grpc_options=options,
+                pool_size=1,
                 # A proxy for the world outside has no business between us and this machine.
-                trust_env=not self._address.loopback, **more,
-            )  # fmt: skip
+                trust_env=not self._address.loopback,
+                **more,
+            )
 
     def _error(self, fault: Fault, waited: float, missing: str = "") -> StoreError:
         where, reason = self.location, printable(fault.reason)

@@ -22,10 +22,19 @@ Kind = Literal["gone", "nameless", "node", "busy", "key", "missing", "exists", "
 _EMPTY = "its answer has not the form of Qdrant's"
 #: What a cluster says, with the status of an internal error, that misses a node or is choosing its leader.
 _NODE_AWAY = (
-    "temporarily unavailable", "replica", "transport error", "connect error", "connection refused", "connection reset",
-    "failed to apply operation", "read operations failed", "leader is not established", "consensus", "timed out",
+    "temporarily unavailable",
+    "replica",
+    "transport error",
+    "connect error",
+    "connection refused",
+    "connection reset",
+    "failed to apply operation",
+    "read operations failed",
+    "leader is not established",
+    "consensus",
+    "timed out",
     "timeout",
-)  # fmt: skip
+)
 _GRPC_KINDS: dict[grpc.StatusCode | None, Kind] = {
     grpc.StatusCode.RESOURCE_EXHAUSTED: "busy",
     grpc.StatusCode.UNAUTHENTICATED: "key",

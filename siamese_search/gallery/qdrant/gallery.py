@@ -48,9 +48,15 @@ class ServerGallery(EngineGallery):
     shared = True
 
     def __init__(
-        self, connection: Connection, generation: Generation, *, mode: str = "r", wait: float = 10.0,
-        watch: Callable[[Generation], None] = lambda _generation: None, on_close: Callable[[], None] = lambda: None,
-    ) -> None:  # fmt: skip
+        self,
+        connection: Connection,
+        generation: Generation,
+        *,
+        mode: str = "r",
+        wait: float = 10.0,
+        watch: Callable[[Generation], None] = lambda _generation: None,
+        on_close: Callable[[], None] = lambda: None,
+    ) -> None:
         """watch: called with the latest metadata after each write; may raise, when somebody else has taken over."""
         self._connection, self._mode, self._wait = connection, mode, wait
         self._watch, self._on_close, self._closed = watch, on_close, False
@@ -180,10 +186,16 @@ class ServerGallery(EngineGallery):
     def info(self) -> GalleryInfo:
         self._refresh()
         return GalleryInfo(
-            name=self.name, store=self.store, engine="qdrant", points=self.count(),
-            indexed_points=self._collection_info().indexed_vectors_count or 0, model=self.model, size_bytes=None,
-            fields=dict(self._generation.fields), storage=self.storage,
-        )  # fmt: skip
+            name=self.name,
+            store=self.store,
+            engine="qdrant",
+            points=self.count(),
+            indexed_points=self._collection_info().indexed_vectors_count or 0,
+            model=self.model,
+            size_bytes=None,
+            fields=dict(self._generation.fields),
+            storage=self.storage,
+        )
 
     def notes(self) -> dict[str, Any]:
         return dict(self._refresh().notes)

@@ -74,10 +74,18 @@ def metadata_of(
 ) -> dict[str, Any]:
     """The metadata of a new collection."""
     return {
-        "kind": KIND, "format": FORMAT_VERSION if storage.vectors == "float32" else _FLOAT16_VERSION,
-        "gallery": gallery, "collection": collection, "model": asdict(model), "storage": storage.to_json(),
-        "state": state, "previous": "", "deferred": 0, "builder": {}, "notes": {},
-    }  # fmt: skip
+        "kind": KIND,
+        "format": FORMAT_VERSION if storage.vectors == "float32" else _FLOAT16_VERSION,
+        "gallery": gallery,
+        "collection": collection,
+        "model": asdict(model),
+        "storage": storage.to_json(),
+        "state": state,
+        "previous": "",
+        "deferred": 0,
+        "builder": {},
+        "notes": {},
+    }
 
 
 def field_metadata(types: Mapping[str, str], *, pending: bool) -> dict[str, Any]:

@@ -77,9 +77,15 @@ class ServerStore(Store):
         return found is not None and found.gallery == name and found.state != "dropped"
 
     def open(
-        self, name: str, *, model: ModelRef | None = None, create: bool = False, mode: Literal["r", "w"] = "r",
-        storage: Storage | None = None, wait: float = _READ_WAIT,
-    ) -> Gallery:  # fmt: skip
+        self,
+        name: str,
+        *,
+        model: ModelRef | None = None,
+        create: bool = False,
+        mode: Literal["r", "w"] = "r",
+        storage: Storage | None = None,
+        wait: float = _READ_WAIT,
+    ) -> Gallery:
         check_name(name)
         writing = mode == "w"
         patience = max(wait, float(self._settings.wait)) if writing else wait
@@ -160,9 +166,15 @@ class ServerStore(Store):
             collection = collection_name(current.gallery, uuid.uuid4().hex[:8])
             with suppress(CollectionExistsError):  # the name is ours alone: only the answer got lost
                 create_collection(
-                    self._connection, collection, model, "building", self._settings, storage, builder=lease(),
+                    self._connection,
+                    collection,
+                    model,
+                    "building",
+                    self._settings,
+                    storage,
+                    builder=lease(),
                     wait=patience,
-                )  # fmt: skip
+                )
         else:
             collection = fresh.collection
             update_metadata(self._connection, collection, {"builder": lease()}, wait=patience)

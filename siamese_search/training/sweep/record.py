@@ -95,10 +95,14 @@ class Sweep:
     def description(self) -> dict[str, Any]:
         """What makes two sweeps the same: all but where they are and how far they have come."""
         return {
-            "preset": self.preset, "data": written_paths(self.data), "layout": self.layout, "init": self.init,
-            "teacher": self.teacher, "heldout_identities": self.heldout_identities,
+            "preset": self.preset,
+            "data": written_paths(self.data),
+            "layout": self.layout,
+            "init": self.init,
+            "teacher": self.teacher,
+            "heldout_identities": self.heldout_identities,
             "grid": {name: list(values) for name, values in self.grid.items()},
-        }  # fmt: skip
+        }
 
     def save(self) -> None:
         """Write ``sweep.json`` and ``results.csv``, each as one atomic step."""
@@ -125,21 +129,28 @@ class Sweep:
             numbers = [found.auc, *(found.tar_at_far.get(rate) for rate in SHOWN_RATES)] if found else []
             numbers += [found.rank1, found.mAP] if found else [None] * (3 + len(SHOWN_RATES))
             yield [
-                run.name, *(text(run.point.values[name]) for name in self.swept), run.state,
+                run.name,
+                *(text(run.point.values[name]) for name in self.swept),
+                run.state,
                 *("" if number is None else f"{number:.6f}" for number in numbers),
-                "" if run.epochs is None else str(run.epochs), "" if run.seconds is None else f"{run.seconds:.1f}",
+                "" if run.epochs is None else str(run.epochs),
+                "" if run.seconds is None else f"{run.seconds:.1f}",
                 csv_cell(run.reason),
-            ]  # fmt: skip
+            ]
 
     def to_json(self) -> dict[str, Any]:
         """The documented JSON object (docs/cli-json.md)."""
         return {
-            "sweep": str(self.directory), "preset": self.preset, "data": [str(path) for path in as_paths(self.data)],
+            "sweep": str(self.directory),
+            "preset": self.preset,
+            "data": [str(path) for path in as_paths(self.data)],
             "grid": {name: list(values) for name, values in self.grid.items()},
-            "heldout_identities": len(self.heldout_identities), "queries": len(self.protocol.queries),
-            "cameras": self.protocol.use_cameras, "runs": [self._run_json(run) for run in self.runs],
+            "heldout_identities": len(self.heldout_identities),
+            "queries": len(self.protocol.queries),
+            "cameras": self.protocol.use_cameras,
+            "runs": [self._run_json(run) for run in self.runs],
             "failed": [{"path": failure.shown, "reason": failure.reason} for failure in self.failed],
-        }  # fmt: skip
+        }
 
     def to_frame(self) -> DataFrame:
         """A row per run: its name, the swept options, its state and its figures. A pandas DataFrame."""
@@ -154,18 +165,32 @@ class Sweep:
     def _run_json(self, run: SweepRun) -> dict[str, Any]:
         found = run.figures
         return {
-            "name": run.name, "values": run.point.values, "state": run.state, "reason": run.reason,
-            "bundle": str(self.path_of(run)) if run.fingerprint else None, "fingerprint": run.fingerprint,
-            "epochs": run.epochs, "seconds": run.seconds, "auc": found.auc if found else None,
-            "tar_at_far": found.tar_at_far if found else None, "rank1": found.rank1 if found else None,
+            "name": run.name,
+            "values": run.point.values,
+            "state": run.state,
+            "reason": run.reason,
+            "bundle": str(self.path_of(run)) if run.fingerprint else None,
+            "fingerprint": run.fingerprint,
+            "epochs": run.epochs,
+            "seconds": run.seconds,
+            "auc": found.auc if found else None,
+            "tar_at_far": found.tar_at_far if found else None,
+            "rank1": found.rank1 if found else None,
             "mAP": found.mAP if found else None,
-        }  # fmt: skip
+        }
 
 
 def plan_sweep(
-    data: DataPaths, out: Path, preset: str, grid: dict[str, tuple[Value, ...]], *, layout: str = "auto",
-    holdout: HoldOut | None = None, init: str = "imagenet", teacher: Path | None = None,
-) -> Sweep:  # fmt: skip
+    data: DataPaths,
+    out: Path,
+    preset: str,
+    grid: dict[str, tuple[Value, ...]],
+    *,
+    layout: str = "auto",
+    holdout: HoldOut | None = None,
+    init: str = "imagenet",
+    teacher: Path | None = None,
+) -> Sweep:
     """A sweep before its first run: every configuration checked, the held-out identities chosen once for all.
 
     Nothing is written. Raises UsageError (the grid, nobody held out), DataError (the data, or held-out
@@ -177,12 +202,17 @@ def plan_sweep(
         raise UsageError("nobody is held out, but a sweep compares its runs on held-out identities: give --holdout 0.1")
     split = load_split(data, layout, holdout)
     return Sweep(
-        directory=out, preset=preset,
+        directory=out,
+        preset=preset,
         data=read_paths(written_paths(data)),  # resolved
-        layout=layout, init=str(Path(init).resolve()) if Path(init).is_dir() else init,
-        teacher=str(teacher.resolve()) if teacher else None, heldout_identities=split.heldout_identities, grid=grid,
-        runs=[SweepRun(point) for point in points], protocol=held_out_protocol(split.held),
-    )  # fmt: skip
+        layout=layout,
+        init=str(Path(init).resolve()) if Path(init).is_dir() else init,
+        teacher=str(teacher.resolve()) if teacher else None,
+        heldout_identities=split.heldout_identities,
+        grid=grid,
+        runs=[SweepRun(point) for point in points],
+        protocol=held_out_protocol(split.held),
+    )
 
 
 def load_sweep(directory: Path) -> Sweep:

@@ -60,9 +60,14 @@ class SilentSweep:
 
 
 def run_sweep(
-    sweep: Sweep, *, device: Device = "auto", threads: int = 0, reporter: SweepReporter | None = None,
-    stop: threading.Event | None = None, draw: Callable[[Sweep, Path], None] | None = None,
-) -> Sweep:  # fmt: skip
+    sweep: Sweep,
+    *,
+    device: Device = "auto",
+    threads: int = 0,
+    reporter: SweepReporter | None = None,
+    stop: threading.Event | None = None,
+    draw: Callable[[Sweep, Path], None] | None = None,
+) -> Sweep:
     """Bring every run of ``sweep`` to its end: finished ones are left alone, the others trained or continued.
 
     A run that fails, for whatever reason, is recorded so and does not stop the others; the next call tries it again.
@@ -87,9 +92,14 @@ def run_sweep(
 
 
 def _bring_to_its_end(
-    sweep: Sweep, run: SweepRun, number: int, device: Device, threads: int, reporter: SweepReporter,
+    sweep: Sweep,
+    run: SweepRun,
+    number: int,
+    device: Device,
+    threads: int,
+    reporter: SweepReporter,
     stop: threading.Event,
-) -> None:  # fmt: skip
+) -> None:
     """Train and measure one run; whatever goes wrong becomes its ``reason``."""
 
     def measuring(done: int, total: int) -> None:
@@ -123,10 +133,16 @@ def _train(
         (out / RUN_NAME).unlink(missing_ok=True)  # stopped before its first checkpoint: begun again
         _share_teacher(sweep, run, out)
         request = TrainRequest(
-            data=sweep.data, out=out, config=run.point.config, layout=sweep.layout,
-            holdout=HoldOut(ids=tuple(sweep.heldout_identities)), init=sweep.init,
-            teacher=Path(sweep.teacher) if sweep.teacher else None, device=device, threads=threads,
-        )  # fmt: skip
+            data=sweep.data,
+            out=out,
+            config=run.point.config,
+            layout=sweep.layout,
+            holdout=HoldOut(ids=tuple(sweep.heldout_identities)),
+            init=sweep.init,
+            teacher=Path(sweep.teacher) if sweep.teacher else None,
+            device=device,
+            threads=threads,
+        )
         result = train(request, reporter, stop)
     _add_failures(sweep, result.failed)
     return result.bundle
@@ -171,9 +187,12 @@ def measure(
     pairs = pair_scores(vectors, plan)
     verification, curve = pairs.metrics(), pairs.roc(_ROC_POINTS)
     figures = Figures(
-        rank1=ranking.rank1, mAP=ranking.mAP, auc=verification.auc, tar_at_far=verification.tar_at_far,
+        rank1=ranking.rank1,
+        mAP=ranking.mAP,
+        auc=verification.auc,
+        tar_at_far=verification.tar_at_far,
         roc=(_rounded(curve.false_accept_rate), _rounded(curve.true_accept_rate)),
-    )  # fmt: skip
+    )
     return figures, embedded.failed
 
 

@@ -25,11 +25,19 @@ def gallery(request: Request, service: Service) -> Response:
     found = service.overview.info()
     fields = sorted((name, kind) for name, kind in found.facts["fields"].items() if name not in BOOKKEEPING)
     return show(
-        request, "gallery.html.j2", here="Gallery", title=f"Gallery {service.name}", found=found,
-        figures=_figures(found.facts), model=_model(found.model), calibration=_calibration(found.calibration),
-        storage=_storage(found.facts), fields=fields, evaluation=_evaluation(found.evaluation),
+        request,
+        "gallery.html.j2",
+        here="Gallery",
+        title=f"Gallery {service.name}",
+        found=found,
+        figures=_figures(found.facts),
+        model=_model(found.model),
+        calibration=_calibration(found.calibration),
+        storage=_storage(found.facts),
+        fields=fields,
+        evaluation=_evaluation(found.evaluation),
         history=service.labels.edits(),
-    )  # fmt: skip
+    )
 
 
 @router.post("/undo", dependencies=WRITE)
@@ -123,11 +131,19 @@ def plane(request: Request, service: Service, color: str = "identity", method: M
     found = service.overview.gallery_map(color=color, method=method) if facts["points"] > 1 else None
     dots = [_dot(point, color) for point in found["points"]] if found else []
     return show(
-        request, "map.html.j2", here="Map", fields=fields, color=color, caption=_caption(found) if found else "",
-        source="/map/points.json?" + urlencode({"color": color, "method": method}), method=method,
+        request,
+        "map.html.j2",
+        here="Map",
+        fields=fields,
+        color=color,
+        caption=_caption(found) if found else "",
+        source="/map/points.json?" + urlencode({"color": color, "method": method}),
+        method=method,
         methods=[(name, METHODS[name]) for name, needs in _NEEDS.items() if needs is None or find_spec(needs)],
-        dots=dots, found=found, shape=shape_of(service, [dot["id"] for dot in dots[:5]]),
-    )  # fmt: skip
+        dots=dots,
+        found=found,
+        shape=shape_of(service, [dot["id"] for dot in dots[:5]]),
+    )
 
 
 @router.get("/map/points.json")
@@ -151,7 +167,13 @@ def _dot(point: dict[str, Any], color: str) -> dict[str, Any]:
         parts.append(f"{color} {'none' if point['value'] is None else point['value']}")
     known = point["identity"] is not None
     return {
-        "id": point["id"], "x": point["x"], "y": point["y"], "colour": point["color"], "entry": point["entry"],
-        "name": point["identity"], "key": point["key"], "caption": ", ".join(parts),
+        "id": point["id"],
+        "x": point["x"],
+        "y": point["y"],
+        "colour": point["color"],
+        "entry": point["entry"],
+        "name": point["identity"],
+        "key": point["key"],
+        "caption": ", ".join(parts),
         "link": identity_url(point["identity"]) if known else "/?" + urlencode({"like": point["id"]}),
-    }  # fmt: skip
+    }

@@ -42,10 +42,14 @@ def identities(
     """Who there is, the most seen first."""
     rows, total = service.holdings.identities(text, start=start, limit=_PAGE)
     return show(
-        request, "identities.html.j2", here="Identities", text=text, rows=rows,
+        request,
+        "identities.html.j2",
+        here="Identities",
+        text=text,
+        rows=rows,
         part=leaves("/identities", start, len(rows), total, _PAGE, text=text),
         shape=shape_of(service, [row.shown for row in rows]),
-    )  # fmt: skip
+    )
 
 
 @router.get("/identity")
@@ -54,9 +58,17 @@ def identity(request: Request, service: Service, name: str, order: str = "camera
     found = service.holdings.identity(name, limit=_SIGHTINGS)
     order = "time" if order == "time" and found.time_field else "camera"
     return show(
-        request, "identity.html.j2", here="Identities", title=name, name=name, found=found, order=order,
-        facts=_facts(found), groups=_groups(found, order), shape=shape_of(service, [one.id for one in found.sightings]),
-    )  # fmt: skip
+        request,
+        "identity.html.j2",
+        here="Identities",
+        title=name,
+        name=name,
+        found=found,
+        order=order,
+        facts=_facts(found),
+        groups=_groups(found, order),
+        shape=shape_of(service, [one.id for one in found.sightings]),
+    )
 
 
 @router.post("/identity/rename", dependencies=WRITE)
@@ -114,11 +126,18 @@ def review(request: Request, service: Service) -> Response:
     item = queue.items[0] if queue.items else None
     beside = _beside(service, item)
     return show(
-        request, "review.html.j2", here="Review", by="image", queue=queue, item=item, question=_question(item),
-        why=_why(item), beside=beside,
+        request,
+        "review.html.j2",
+        here="Review",
+        by="image",
+        queue=queue,
+        item=item,
+        question=_question(item),
+        why=_why(item),
+        beside=beside,
         last=next((edit for edit in service.labels.edits() if not edit.undone and edit.undo), None),
         shape=shape_of(service, [item.point, *(point for point, _ in beside)] if item else []),
-    )  # fmt: skip
+    )
 
 
 @router.post("/review", dependencies=WRITE)
@@ -136,11 +155,15 @@ def clusters(request: Request, service: Service, start: Annotated[int, Query(ge=
     found = [one for one in service.overview.clusters() if one.status != "single"]
     shown = found[start : start + _CLUSTERS]
     return show(
-        request, "clusters.html.j2", here="Review", title="Review clusters", by="cluster",
+        request,
+        "clusters.html.j2",
+        here="Review",
+        title="Review clusters",
+        by="cluster",
         clusters=[(one, _heading(one), _members(service, one)) for one in shown],
         part=leaves("/review/clusters", start, len(shown), len(found), _CLUSTERS),
         shape=shape_of(service, [one.images[0][0] for one in shown]),
-    )  # fmt: skip
+    )
 
 
 @router.post("/review/clusters", dependencies=WRITE)

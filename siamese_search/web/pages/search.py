@@ -63,12 +63,21 @@ def search_page(request: Request, service: Service) -> Response:
     verdict = _verdict(answer, bool(asked.where)) if answer else None
     facets, ranges = _facets(service, asked)
     return show(
-        request, "search.html.j2", here="Search", title=verdict["title"] if verdict else "Search", asked=asked,
-        queries=_queries(service, asked), verdict=verdict, problem=problem,
+        request,
+        "search.html.j2",
+        here="Search",
+        title=verdict["title"] if verdict else "Search",
+        asked=asked,
+        queries=_queries(service, asked),
+        verdict=verdict,
+        problem=problem,
         results=[(result, mark(result, answer.identity if answer else None)) for result in results],
-        shape=shape_of(service, [result.id for result in results]), facets=facets, ranges=ranges,
-        chips=[{"text": text, "url": asked.without("where", text)} for text in asked.where], ks=sorted({*KS, asked.k}),
-    )  # fmt: skip
+        shape=shape_of(service, [result.id for result in results]),
+        facets=facets,
+        ranges=ranges,
+        chips=[{"text": text, "url": asked.without("where", text)} for text in asked.where],
+        ks=sorted({*KS, asked.k}),
+    )
 
 
 @router.post("/search", dependencies=WRITE)
@@ -117,17 +126,25 @@ def _begin(request: Request, service: GalleryService, asked: Asked) -> Response:
     facts = service.overview.info().facts
     examples, _ = service.holdings.identities(limit=_EXAMPLES)
     return show(
-        request, "search.html.j2", here="Search", asked=asked, facts=facts, examples=examples,
+        request,
+        "search.html.j2",
+        here="Search",
+        asked=asked,
+        facts=facts,
+        examples=examples,
         shape=shape_of(service, [one.shown for one in examples]),
-    )  # fmt: skip
+    )
 
 
 def _answer(service: GalleryService, asked: Asked) -> QueryResult:
     question = Question(points=asked.like, kept=asked.kept, away_points=asked.away, away_kept=asked.away_kept)
     options = SearchOptions(
-        k=asked.k, where=asked.where, group_by="identity" if asked.group else None, rerank=asked.rerank,
+        k=asked.k,
+        where=asked.where,
+        group_by="identity" if asked.group else None,
+        rerank=asked.rerank,
         together=len(asked.like) + len(asked.kept) > 1,
-    )  # fmt: skip
+    )
     return service.searching.search(question, options)[0]
 
 
