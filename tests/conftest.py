@@ -23,6 +23,16 @@ from siamese_search.model.bundle import Bundle  # noqa: E402
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "tests" / "support"))
 
+from forked import served  # noqa: E402
+
+#: What commands import without torch, and without a thread: ONNX Runtime and Ray start one each.
+LIGHT = (
+    *(f"siamese_search.{room}.*" for room in ("api", "cli", "curation", "datasets", "evaluation", "gallery", "io")),
+    *(f"siamese_search.{room}.*" for room in ("maintenance", "planning", "render", "retrieval", "vectors", "web")),
+    *("ingest.run", "ingest.service", "ingest.watching.*"),
+)
+HEAVY = ("siamese_search.model.*", "siamese_search.training.*", "onnx")
+
 # A busy machine must not fail a test: no deadlines, and the same examples in every run.
 hypothesis.settings.register_profile("project", deadline=None, derandomize=True, database=None)
 hypothesis.settings.load_profile("project")
@@ -41,6 +51,20 @@ def data_dir() -> Path:
     if not (path / "market1501" / "train").is_dir():
         pytest.skip(f"real data is not at {path} (set SSS_TEST_DATA)")
     return path
+
+
+@pytest.fixture(scope="session")
+def python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """The first words of a command line as ``[sys.executable]`` are, with most of a command imported already."""
+    with served(*LIGHT, home=tmp_path_factory.mktemp("home")) as words:
+        yield words
+
+
+@pytest.fixture(scope="session")
+def torch_python(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[str]]:
+    """As ``python``, with torch imported, too."""
+    with served(*LIGHT, *HEAVY, home=tmp_path_factory.mktemp("home")) as words:
+        yield words
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +15,12 @@ from siamese_search.model.bundle import Bundle
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
+#: Commands that import torch.
+TRAINERS = ("train", "adapt", "sweep", "quantise")
+
+
 @pytest.fixture(scope="session")
-def sss(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def sss(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """``sss("search", "q.jpg", cwd=..., env={...})`` → the finished process, stdout and stderr as text."""
     home = tmp_path_factory.mktemp("home")
     elsewhere = tmp_path_factory.mktemp("elsewhere")
@@ -30,8 +33,9 @@ def sss(tmp_path_factory: pytest.TempPathFactory) -> Run:
             for name, value in os.environ.items()
             if not name.startswith(("SSS_", "XDG_")) and name not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS")
         }
+        python = request.getfixturevalue("torch_python" if args[0] in TRAINERS else "python")
         return subprocess.run(
-            [sys.executable, "-m", "siamese_search", *[os.fspath(a) if isinstance(a, Path) else str(a) for a in args]],
+            [*python, "-m", "siamese_search", *[os.fspath(a) if isinstance(a, Path) else str(a) for a in args]],
             cwd=cwd or elsewhere,
             env={**clean, "HOME": str(home), "SSS_THREADS": "1", **(env or {})},
             capture_output=True,
