@@ -99,7 +99,8 @@ def test_it_goes_with_who_waits_for_it_and_with_its_server() -> None:
     with served("wave") as python:
         first, second = (subprocess.Popen([*python, "-c", code], stdout=subprocess.PIPE) for _ in range(2))
         with first, second:
-            assert first.stdout is not None and second.stdout is not None
+            assert first.stdout is not None
+            assert second.stdout is not None
             ids = [int(process.stdout.readline()) for process in (first, second)]
             first.kill()
             _gone(ids[0])

@@ -67,12 +67,13 @@ def shortened(command: str) -> str:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+def workplace(tmp_path: Path, python: list[str], torch_python: list[str]) -> tuple[Path, dict[str, str]]:
     """An empty directory, and an environment in which ``sss`` and ``python`` are the ones under test."""
     directory, programs = tmp_path / "page", tmp_path / "bin"
     directory.mkdir()
     programs.mkdir()
-    (programs / "sss").write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m siamese_search "$@"\n')
+    trains = f'case "$1" in train|adapt) exec {shlex.join(torch_python)} -m siamese_search "$@";; esac'
+    (programs / "sss").write_text(f'#!/bin/sh\n{trains}\nexec {shlex.join(python)} -m siamese_search "$@"\n')
     (programs / "sss").chmod(0o755)
     # COLUMNS, which pytest's workers set, would cut tables as if for a narrow terminal.
     unwanted = ("SSS_", "XDG_", "COLUMNS", "LINES")
@@ -157,7 +158,7 @@ def test_every_verb_is_on_a_page() -> None:
 
 
 @pytest.mark.slow
-def test_the_python_example_runs(workplace: tuple[Path, dict[str, str]]) -> None:
+def test_the_python_example_runs(workplace: tuple[Path, dict[str, str]], torch_python: list[str]) -> None:
     pytest.importorskip("torch")
     directory, env = workplace
     subprocess.run(["sss", "demo", "demo"], cwd=directory, env=env, check=True)
@@ -168,7 +169,7 @@ def test_the_python_example_runs(workplace: tuple[Path, dict[str, str]]) -> None
     assert "sss.train(" in example
     code = example.replace("epochs=8, ", small)
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=directory, env=env, capture_output=True, text=True, check=False
+        [*torch_python, "-c", code], cwd=directory, env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     assert re.search(r"^1 \d{4} 0\.\d{3} ", done.stdout, re.M)

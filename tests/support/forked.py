@@ -1,8 +1,8 @@
 """Python processes that need not import again what another has imported: forked from it, else as if started anew.
 
 ``with served("numpy") as python:`` gives the first words of a command line, to be used as ``[sys.executable]`` is:
-``[*python, "-m", MODULE, …]`` or ``[*python, "-c", CODE, …]``. Each is a process with descriptors, directory, variables,
-arguments, signals and exit code of its own. It is started anew where a variable differs that a library may have read
+``[*python, "-m", MODULE, …]`` or ``[*python, "-c", CODE, …]``. Each is a process of its own, with its own descriptors,
+directory, variables, signals and exit code. It is started anew where a variable differs that a library may have read
 while it was imported. Not for tests of imports, of memory, of SIGKILL, or of bits that must not hang on the hash seed.
 """
 
@@ -49,7 +49,8 @@ def served(*modules: str, home: Path | None = None) -> Iterator[list[str]]:
             env={**os.environ, **({"HOME": str(home)} if home else {})},
             start_new_session=True,
         )
-        assert server.stdin is not None and server.stdout is not None
+        assert server.stdin is not None
+        assert server.stdout is not None
         try:
             assert server.stdout.readline() == b"ready\n"
             yield [sys.executable, "-IS", str(Path(__file__).with_name("forked_client.py")), address]
@@ -80,7 +81,7 @@ class _Server:
         for end in (woken, wake):
             os.set_blocking(end, False)
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-        signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         print("ready", flush=True)
         while True:
@@ -168,7 +169,7 @@ class _Server:
         for place, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
             former = getattr(sys, name)  # of what can seek, or not, as the server's could
             told = {"encoding": former.encoding, "errors": former.errors, "closefd": False}
-            stream = open(place, mode, buffering=1 if place == 2 or os.isatty(place) else -1, **told)  # noqa: SIM115
+            stream = open(place, mode, buffering=1 if place == 2 or os.isatty(place) else -1, **told)  # noqa: SIM115, PTH123
             setattr(sys, name, stream)
             setattr(sys, f"__{name}__", stream)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)

@@ -24,7 +24,7 @@ def _end_as(code: int) -> None:
 
 def main(address: str, arguments: list[str]) -> None:
     """Send the request: its length, directory, number of arguments, arguments, variables; take the exit code."""
-    parts = [os.getcwdb(), str(len(arguments)).encode(), *map(os.fsencode, arguments)]
+    parts = [os.getcwdb(), str(len(arguments)).encode(), *map(os.fsencode, arguments)]  # noqa: PTH109
     request = b"\0".join(parts + [name + b"=" + value for name, value in os.environb.items()])
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _PASSED_ON)  # until it is known who gets them
     with socket.socket(socket.AF_UNIX) as connection:
@@ -37,7 +37,7 @@ def main(address: str, arguments: list[str]) -> None:
             taken = False
         if taken:
             for number in _PASSED_ON:
-                signal.signal(number, lambda number, frame: connection.send(bytes([number])))
+                signal.signal(number, lambda number, _: connection.send(bytes([number])))
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             _end_as(int.from_bytes(connection.recv(4), "big", signed=True))
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
