@@ -26,6 +26,14 @@ def wave() -> Iterator[list[str]]:
         yield python
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """Tests that are started with SIGINT ignored, as in the background of a script, would pass that on."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
 def outcome(done: CompletedProcess[bytes]) -> tuple[int, bytes, bytes]:
     return done.returncode, done.stdout, done.stderr
 
