@@ -58,8 +58,11 @@ def test_searches_say_match_or_no_match(sss: Run, demo: Path, calibrated: Path) 
     assert max(map(len, shown.splitlines()[-2:])) <= 80
     assert "at fmr 0.1" in shown
     # Without a rate of one's own, match and probability say the same.
+    likely = sss("search", query, "-k", "30", "--prior", "0.5", "--format", "json", cwd=calibrated).stdout
+    hits = json.loads(likely)[0]["results"]
+    assert [hit["match"] for hit in hits] == [hit["probability"] >= 0.5 for hit in hits]
+    assert {hit["match"] for hit in hits} == {True, False}
     (usual,) = json.loads(sss("search", query, "-k", "30", "--format", "json", cwd=calibrated).stdout)
-    assert [hit["match"] for hit in usual["results"]] == [hit["probability"] >= 0.5 for hit in usual["results"]]
     assert usual["verdict"]["identities"] == 6 + 2  # each distractor is somebody of their own
     assert usual["verdict"]["prior"] == pytest.approx(1 / 16)
     assert "(prior 1 in 16);\nthe gallery's calibration: " in sss("search", query, cwd=calibrated).stdout
