@@ -21,7 +21,7 @@ VARIABLE = "SSS_SERVE_KEY"
 METRICS_VARIABLE = "SSS_SERVE_METRICS_KEY"
 _SHORTEST_KEY = 16
 #: Seconds that a session lasts.
-_LASTS = 12 * 3600
+SESSION_SECONDS = 12 * 3600
 _MOST_ADDRESSES = 10_000
 _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
@@ -111,7 +111,7 @@ class Security:
         return [at for at in self._failed.get(address, ()) if at > since]
 
     def new_session(self, *, signed_in: bool) -> str:
-        text = f"{'in' if signed_in else 'out'}.{int(time.time()) + _LASTS}.{secrets.token_urlsafe(18)}"
+        text = f"{'in' if signed_in else 'out'}.{int(time.time()) + SESSION_SECONDS}.{secrets.token_urlsafe(18)}"
         return f"{text}.{self._mac('session', text)}"
 
     def session(self, text: str) -> tuple[str, bool] | None:

@@ -7,12 +7,10 @@ from fastapi.responses import RedirectResponse, Response
 
 from siamese_search.web.guard import session_cookie
 from siamese_search.web.pages import about, identities, search
-from siamese_search.web.security import Security
+from siamese_search.web.security import SESSION_SECONDS, Security
 from siamese_search.web.views import WRITE, Field, local, show
 
 router = APIRouter(include_in_schema=False)
-#: Seconds that a browser keeps the cookie of a session.
-_LASTS = 12 * 3600
 
 
 @router.get("/login")
@@ -38,7 +36,7 @@ def sign_in(request: Request, key: Field = "", back: Field = "/") -> Response:
         return _form(request, back, "This is not the key.", 403)
     answer = RedirectResponse(local(back), 303)
     session = security.new_session(signed_in=True)
-    answer.headers.append("set-cookie", session_cookie(request.scope, session, lasts=_LASTS))
+    answer.headers.append("set-cookie", session_cookie(request.scope, session, lasts=SESSION_SECONDS))
     return answer
 
 
