@@ -85,16 +85,26 @@ def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any], cen
     for name, data in contents.items():
         atomic_write_bytes(directory / name, data)
     meta = {
-        "format": FORMAT_VERSION, "fingerprint": fingerprint, "backbone": spec.backbone, "embedding_dim": spec.dim,
+        "format": FORMAT_VERSION,
+        "fingerprint": fingerprint,
+        "backbone": spec.backbone,
+        "embedding_dim": spec.dim,
         "input": {
-            "height": spec.height, "width": spec.width, "mean": list(spec.mean), "std": list(spec.std),
+            "height": spec.height,
+            "width": spec.width,
+            "mean": list(spec.mean),
+            "std": list(spec.std),
             "interpolation": "bilinear",
         },
-        "network": spec.to_json(), "heldout_identities": [], "metrics": {}, "calibration": None, **extra,
+        "network": spec.to_json(),
+        "heldout_identities": [],
+        "metrics": {},
+        "calibration": None,
+        **extra,
         "files": {
             name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()
         },
-    }  # fmt: skip
+    }
     atomic_write_text(directory / META_NAME, json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
     return load_bundle(directory)
 

@@ -78,16 +78,27 @@ class GalleryMap:
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss plot``, without where it was saved."""
         return {
-            "gallery": self.gallery, "store": self.store, "model": self.model, "method": self.method, "seed": self.seed,
-            "color": self.color, "total": self.total,
+            "gallery": self.gallery,
+            "store": self.store,
+            "model": self.model,
+            "method": self.method,
+            "seed": self.seed,
+            "color": self.color,
+            "total": self.total,
             "points": [
                 {
-                    "key": point.key, "source": point.source, "path": json_path(point.path), "identity": point.identity,
-                    "camera": point.camera, "value": point.value, "x": round(float(x), 6), "y": round(float(y), 6),
+                    "key": point.key,
+                    "source": point.source,
+                    "path": json_path(point.path),
+                    "identity": point.identity,
+                    "camera": point.camera,
+                    "value": point.value,
+                    "x": round(float(x), 6),
+                    "y": round(float(y), 6),
                 }
                 for point, (x, y) in zip(self.points, self.places, strict=True)
             ],
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
