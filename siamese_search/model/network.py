@@ -42,14 +42,13 @@ class NetworkSpec:
     last_stride: Literal[1, 2] = 2
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
-    instance_mix: float = 0.0  # younger than the first bundles
+    instance_mix: float = 0.0  # younger than the first bundles, as what follows
+    enlarge: int = 1
 
     def to_json(self) -> dict[str, Any]:
-        """Of a network without it, no word of ``instance_mix``: fingerprints are made of this."""
-        data = asdict(self)
-        if not self.instance_mix:
-            del data["instance_mix"]
-        return data
+        """Of a network without them, no word of the younger fields: fingerprints are made of this."""
+        plain = {"instance_mix": 0.0, "enlarge": 1}
+        return {name: value for name, value in asdict(self).items() if plain.get(name) != value}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> NetworkSpec:
@@ -125,12 +124,15 @@ class APNNetwork(nn.Module):
         return mean, torch.tensor(self.spec.std, device=device) * 255.0
 
     def normalise(self, images: Tensor, constants: tuple[Tensor, Tensor] | None = None) -> Tensor:
-        """uint8 RGB [N, H, W, 3] → normalised float32 [N, 3, H, W], channels-last in memory.
+        """uint8 RGB [N, H, W, 3] → normalised float32 [N, 3, H, W] × ``enlarge``, channels-last in memory.
 
         constants: of :meth:`constants`, made once; making them waits for the device.
         """
         mean, std = constants or self.constants(images.device)
-        return ((images.float() - mean) / std).permute(0, 3, 1, 2)
+        inputs = ((images.float() - mean) / std).permute(0, 3, 1, 2)
+        if self.spec.enlarge == 1:
+            return inputs
+        return F.interpolate(inputs, scale_factor=self.spec.enlarge, mode="bilinear", align_corners=False)
 
 
 class DeployNetwork(nn.Module):
@@ -154,7 +156,7 @@ def _create_pool(spec: NetworkSpec) -> nn.Module:
 
 def _create_backbone(spec: NetworkSpec) -> Any:
     if spec.backbone == SIMPLE_CNN:
-        return SimpleCNN(spec.height, spec.width)
+        return SimpleCNN(spec.height * spec.enlarge, spec.width * spec.enlarge)
     if not timm.is_model(spec.backbone):
         near = ", ".join(timm.list_models(f"*{spec.backbone[:6]}*")[:5]) or "efficientnet_b0"
         raise UsageError(f"unknown backbone {spec.backbone!r}: timm has no such model; near it: {near}")

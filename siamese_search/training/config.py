@@ -31,6 +31,9 @@ class TrainConfig:
     dim: int = hyperparameter(512, "embedding dimension", 2, 65_536)
     height: int = hyperparameter(256, "input height in pixels", 8)
     width: int = hyperparameter(128, "input width in pixels", 8)
+    enlarge: int = hyperparameter(
+        1, "times that the network enlarges its input: 2 sees 128x64 at 256x128, for images of no finer detail", 1, 8
+    )
     pool: Literal["avg", "gem"] = hyperparameter("avg", "pooling: average or generalised mean")
     neck: Literal["none", "bn"] = hyperparameter("bn", "batch-norm neck before the identity classifier")
     last_stride: Literal[1, 2] = hyperparameter(
@@ -315,7 +318,7 @@ _UNUSED = frozenset({
 
 
 #: What the network is: where nothing else is asked for, as the model that is adapted.
-SPEC = ("backbone", "dim", "height", "width", "pool", "neck", "last_stride", "instance_mix")
+SPEC = ("backbone", "dim", "height", "width", "pool", "neck", "last_stride", "instance_mix", "enlarge")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,4 +368,6 @@ def adapt_config(init: str, **hyperparameters: Any) -> AdaptConfig:
     network = network_of(init)
     own = {name: network[name] for name in SPEC if name in network}
     given = {name: value for name, value in hyperparameters.items() if value is not None}
+    if "height" in given or "width" in given:
+        own.pop("enlarge", None)  # a size that is asked for is that of the network
     return ADAPT.with_options(**{**own, **given})

@@ -49,7 +49,7 @@ def initial_network(config: TrainConfig, init: str, say: Callable[[str], None], 
     mean, std = normalisation(config.backbone)
     spec = NetworkSpec(
         config.backbone, config.dim, config.height, config.width, config.pool, config.neck, config.last_stride,
-        mean, std, config.instance_mix,
+        mean, std, config.instance_mix, config.enlarge,
     )  # fmt: skip
     torch.manual_seed(config.seed)
     network = APNNetwork(spec)
