@@ -132,6 +132,7 @@ def model_facts(bundle: Bundle) -> dict[str, Any]:
         "fingerprint": bundle.fingerprint,
         "dim": bundle.dim,
         "input_size": list(bundle.input_size),
+        "enlarge": (bundle.meta.get("network") or {}).get("enlarge", 1),
         "backbone": bundle.meta.get("backbone"),
         "heldout_identities": len(bundle.heldout_identities),
         "metrics": dict(bundle.meta.get("metrics") or {}),

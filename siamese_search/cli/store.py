@@ -97,11 +97,15 @@ def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
             ("model", model["name"]),
             ("fingerprint", model["fingerprint"]),
             ("network", f"{model['backbone']}, {model['dim']}-D"),
-            ("input", f"{model['input_size'][0]}x{model['input_size'][1]} (height x width)"),
+            ("input", f"{model['input_size'][0]}x{model['input_size'][1]} (height x width){_enlarged(model)}"),
             ("held out", f"{model['heldout_identities']} identities"),
             *((safe(name), _figures(value)) for name, value in model["metrics"].items()),
         ]
     )
+
+
+def _enlarged(model: dict[str, Any]) -> str:
+    return f", enlarged {model['enlarge']} times" if model["enlarge"] > 1 else ""
 
 
 def _row(item: dict[str, Any]) -> list[str]:

@@ -62,8 +62,8 @@ def load_embedder(bundle: Bundle, *, device: Device = "cpu", threads: int = 0) -
 
     device: ``cpu`` runs ONNX Runtime, ``openvino`` OpenVINO, ``cuda`` torch; ``auto`` takes CUDA where torch sees a
     GPU, else ONNX Runtime. threads: CPU threads, 0 = all. Vectors of all of them may stand in one gallery (cosine ≥
-    0.999), but differ in their last digits: so ``auto`` never takes OpenVINO, for what is installed must not change
-    anybody's figures.
+    0.999; with OpenVINO's bfloat16 0.995), but differ in their last digits: so ``auto`` never takes OpenVINO, for what
+    is installed must not change anybody's figures.
     """
     if device not in ("auto", "cpu", "openvino", "cuda"):
         raise UsageError(f"unknown device {device!r}: use auto, cpu, openvino or cuda")
@@ -181,7 +181,8 @@ class FlipEmbedder:
 
 
 class OpenVinoEmbedder(_OnCpu):
-    """Runs ``model.onnx``; agrees with the ONNX Runtime embedder to cosine ≥ 0.999. One thread may call it at a time.
+    """Runs ``model.onnx``; agrees with the ONNX Runtime embedder to cosine ≥ 0.999, in bfloat16 to 0.995. One thread at
+    a time may call it.
 
     As there, each thread runs the whole network on a few images. The graph is compiled for exactly ``chunk`` of them,
     which one for any number is a tenth slower than; fewer are padded. It computes in bfloat16 where the processor does:

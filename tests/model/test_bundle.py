@@ -131,7 +131,7 @@ def test_the_bundled_model_is_whole_small_and_documented() -> None:
     files = list(bundled_path().iterdir())
     assert sum(path.stat().st_size for path in files) <= 25 * 2**20
     assert "MODEL_CARD.md" in {path.name for path in files}
-    assert bundle.input_size == (256, 128)
+    assert bundle.input_size == (128, 64)
     assert bundle.fingerprint in (bundled_path() / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert bundle.calibration is not None
     assert bundle.calibration.impostor > 1_000_000

@@ -57,10 +57,11 @@ def _figures(facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _model(model: dict[str, Any]) -> list[tuple[str, str]]:
     height, width = model["input_size"]
+    enlarged = f", enlarged {model['enlarge']} times" if model["enlarge"] > 1 else ""
     rows = [
         ("name", model["name"]),
         ("network", f"{model['backbone']}, {model['dim']}-D"),
-        ("input", f"{height} × {width} (height × width)"),
+        ("input", f"{height} × {width} (height × width){enlarged}"),
         ("fingerprint", model["fingerprint"][:12]),
     ]
     metrics = model.get("metrics") or {}
