@@ -317,7 +317,9 @@ def _print_adapted(result: AdaptResult) -> None:
     text = f"{found['clusters']} clusters, {found['singles']} single images: look at {safe(path / SHEET_NAME)}"
     write_text(f"model     {safe(path)}\nepochs    {epochs}\nimages    {len(result.records)} in {text}")
     if "purity" in found:
-        write_text(f"labels    not used; by them purity {found['purity']:.1%}, adjusted Rand index {found['ari']:.1%}")
+        given = sum(name is not None for name in result.confirmed)
+        used = f"of {given} images used, others not; by all" if given else "not used; by them"
+        write_text(f"labels    {used} purity {found['purity']:.1%}, adjusted Rand index {found['ari']:.1%}")
     note(f"next: sss reindex --model {safe(path)} (your gallery), or sss ingest DIR --model {safe(path)} (a new one)")
 
 
