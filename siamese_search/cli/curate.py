@@ -247,7 +247,11 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
     text = (
         f"{told['images']:,} images: {told['new']:,} new identities, {told['known']:,} known ones,"
         f" {told['conflicts']:,} conflicts, {told['single']:,} single images\n"
-        f"review {safe(out)}, then: sss label {safe(out)} --dry-run"
+        + (
+            f"review {safe(out)}, then: sss label {safe(out)} --dry-run"
+            if found.images
+            else "each has an identity; --all groups them too"
+        )
     )
     write_answer(told, text, json=json)
     return EXIT_DONE

@@ -96,8 +96,8 @@ def search_command(
 ) -> int:
     """Rank the gallery's images by likeness to each QUERY (an image, or a directory of images).
 
-    Scores are cosine similarities: higher is closer, 1 is the same image. A model that was calibrated (sss evaluate
-    --calibrate) also says which results are matches, and when the query is not in the gallery.
+    Scores are cosine similarities: higher is closer, 1 is the same image. A calibrated gallery (sss
+    calibrate) also says which results are matches, and when the query is not in it.
     """
     from siamese_search.api.handle import GalleryHandle
 

@@ -29,8 +29,8 @@ from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, StoreError, UsageError
 from siamese_search.options import click_option, click_options
 from siamese_search.render.marks import file_size
-from siamese_search.workspace import current_settings, place_of
 from siamese_search.web.options import ServeOptions
+from siamese_search.workspace import current_settings, place_of
 
 if TYPE_CHECKING:
     from siamese_search.maintenance.verify import VerifySummary
@@ -91,7 +91,9 @@ def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
         write_table(columns, [_row(item) for item in galleries])
         for item in galleries:
             if item["no_verdict"]:
-                which = [] if item["name"] == place_of(current_settings(), None, None)[1] else ["--gallery", item["name"]]
+                which = (
+                    [] if item["name"] == place_of(current_settings(), None, None)[1] else ["--gallery", item["name"]]
+                )
                 write_sentence(f"{safe(item['name'])}: {with_place(item['no_verdict'], which)}")
     else:
         write_text("")
