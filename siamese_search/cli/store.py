@@ -46,7 +46,7 @@ Examples:
 _VERIFY_EPILOG = """\b
 Examples:
   sss verify                 vectors, and each file's size and time
-  sss verify --checksum      each file's content too, after `sss ingest --checksum`
+  sss verify --checksum      each file's content too
   sss verify --vectors-only  where the images are on another machine
 """
 

@@ -108,6 +108,9 @@ class EvaluationReport:
     def mINP(self) -> float:  # noqa: N802
         return self.ranking.mINP
 
+    def __repr__(self) -> str:
+        return f"<report on {self.data} by {self.model_name}: rank-1 {self.rank1:.1%}, mAP {self.mAP:.1%}>"
+
     def open_set_points(self) -> dict[str, OpenSetPoint | None]:
         """What searches for identities that are in the gallery, and for ones that are not, would say."""
         return {name: self.open_set.at_fpir(rate) for name, rate in RATES.items()}
