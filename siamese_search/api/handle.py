@@ -206,7 +206,7 @@ class GalleryHandle:
             return Judge(None, why=NOT_FLIPPED)
         mark = opened.write_mark()
         if mark is None or self._judged is None or self._judged[0] != (mark, options.prior):
-            self._judged = (mark, options.prior), judge_in(opened, bundle.calibration, options.prior)
+            self._judged = (mark, options.prior), judge_in(opened, bundle, options.prior)
         return self._judged[1]
 
     def _ask(

@@ -52,7 +52,6 @@ _SHOWN = 20
 _DUPLICATES_EPILOG = """\b
 Examples:
   sss duplicates                                   what is there twice
-  sss duplicates --where camera=2 --format json    for a script
   sss duplicates --format paths --null | xargs -0 mv -t aside/
                                                    all but one of each
 

@@ -30,7 +30,6 @@ Examples:
   sss ingest photos/                        images below photos/, to ./.sss
   sss ingest cam1/ cam2/ --gallery station  two, into a gallery of their own
   sss ingest people.csv                     paths, identities, other fields
-  sss ingest /mnt/a --source nas            the same wherever it is mounted
   sss ingest photos/ --checksum --prune     after files were moved and deleted
   sss ingest photos/ --shard 0/4            1/4 to 3/4 on other machines
   sss ingest inbox/ --watch                 go on, as files come and go

@@ -45,7 +45,6 @@ Examples:
   sss search query.jpg --timeline               when and where it was seen
   sss search --like 0002_c1s1_000451_03.jpg     like an image of the gallery
   sss search a.jpg b.jpg --save sheet.html      many at once, and a page
-  sss search query.jpg --show                   the images in the terminal
   sss search query.jpg --format paths --null | xargs -0 ls -l
 
 Filters: = != < <= > >=, a comma for "any of", =* for "present", !=* for "absent"; several --where must all hold.
