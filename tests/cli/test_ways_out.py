@@ -107,6 +107,7 @@ def test_a_listing_names_the_gallery_that_it_speaks_of(
     assert "scores only" not in sss("info", cwd=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_an_adaptation_gives_verdicts_without_labels_and_a_rollback_goes_back(
     sss: Run, people: Path, misfit: tuple[Path, CompletedProcess[str]], tmp_path: Path
 ) -> None:
@@ -123,7 +124,7 @@ def test_an_adaptation_gives_verdicts_without_labels_and_a_rollback_goes_back(
     assert "not like what" in sss(*ask, cwd=tmp_path).stdout
     paste(sss, drop_old, tmp_path)
     assert sss(*shlex.split(rollback)[1:], cwd=tmp_path).returncode == 1
-    paste(sss, f"{following} --store 'a b' --gallery two", tmp_path)
+    assert shlex.split(following) == ["sss", "reindex", "--model", str(tmp_path / "my run")]
     paste(sss, f"{anew} --gallery fresh", tmp_path, DIR=people / "gallery")
 
 
