@@ -116,8 +116,9 @@ class ScannedFile:
     digest: str | None = None
 
 
-def check_roots(roots: Sequence[Path], *, gone: bool = False) -> list[Path]:
-    """The roots, absolute, each once, in order. Raises DataError for one that is not there and may not be ``gone``."""
+def check_roots(roots: Sequence[Path], prune: Prune = "no") -> list[Path]:
+    """The roots, absolute, each once, in order. Raises DataError for one that is not there; with ``anyway`` it may."""
+    gone = prune == "anyway"
     if not roots:
         raise UsageError("nothing to ingest: name a directory of images or a CSV file")
     resolved: dict[Path, None] = {}
@@ -125,16 +126,16 @@ def check_roots(roots: Sequence[Path], *, gone: bool = False) -> list[Path]:
         try:
             resolved[root.resolve(strict=not gone)] = None
         except (FileNotFoundError, NotADirectoryError):
-            raise DataError(
-                f"{printable(root)}: no such file or directory; check the path (sss ingest --prune-anyway takes the"
-                " images of a directory that was deleted out of the gallery)"
-            ) from None
+            deleted = "; if it was deleted, --prune-anyway takes its images out of the gallery" if prune != "no" else ""
+            raise DataError(f"{printable(root)}: no such file or directory; check the path{deleted}") from None
         except (OSError, RuntimeError) as error:  # RuntimeError: a loop of symbolic links
             reason = getattr(error, "strerror", None) or "symbolic links in a loop"
             raise DataError(f"{printable(root)}: cannot be read: {reason}") from None
     for path in resolved:
         if not path.is_dir() and path.suffix.lower() not in _TABLES and not (gone and not path.exists()):
-            raise DataError(f"{printable(path)}: neither a directory nor a CSV file; name the directory it is in")
+            raise DataError(
+                f"{printable(path)}: neither a directory nor a CSV; name the directory that it is in, or save it as CSV"
+            )
     return list(resolved)
 
 
@@ -163,7 +164,7 @@ def survey_roots(
         raise TypeError("roots are either all paths or all surveys")
     anyway = prune == "anyway"
     local = []
-    for root in check_roots(paths, gone=anyway) if paths or not (urls or known) else ():
+    for root in check_roots(paths, prune) if paths or not (urls or known) else ():
         if anyway and not os.path.lexists(root):
             local.append(Survey(root, Detection("flat", "it has gone", root), rows=[], images=0))
             continue

@@ -154,7 +154,8 @@ def request(cls: type[Request]) -> Callable[[Callable[..., T]], Callable[..., T]
 
 def _explained(cls: type[Request], names: Collection[str]) -> str:
     """A line for each of these options, in the words of its help."""
-    helps = {name: spec.help or spec.switches[0].help for name, spec in declared(cls).items() if name in names}
+    values = {name: "; ".join(f"{s.value!r}: {s.help}" for s in spec.switches) for name, spec in declared(cls).items()}
+    helps = {name: spec.help or values[name] for name, spec in declared(cls).items() if name in names}
     return "\n".join(f"    {name}: {text}" for name, text in helps.items())
 
 

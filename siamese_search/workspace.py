@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from siamese_search.model.embedder import Device, Embedder, Started
     from siamese_search.settings import Settings
 
-    Query = str | os.PathLike[str] | NDArray[np.uint8] | bytes | Image.Image
     #: A query that is one image.
     OneImage = Path | NDArray[np.uint8] | bytes | Image.Image
+    Query = str | os.PathLike[str] | OneImage | Sequence[str | os.PathLike[str] | OneImage]
 
 StrPath = str | os.PathLike[str]
 Notify = Callable[[str], None]
@@ -278,7 +278,7 @@ def root_of(directory: StrPath) -> Path | str:
 
 
 def query_images(query: Query, *, alone: bool = True) -> list[OneImage]:
-    """A query as images: a directory stands for the images in it, by path; without any, not ``alone``, for itself."""
+    """A query as images: of a list each; a directory stands for those in it, without any, not ``alone``, for itself."""
     if isinstance(query, bytes):
         return [query]
     if not isinstance(query, (str, os.PathLike)):
@@ -287,10 +287,11 @@ def query_images(query: Query, *, alone: bool = True) -> list[OneImage]:
 
         if isinstance(query, (np.ndarray, Image.Image)):
             return [query]
-        several = ", and several are given as *list" if isinstance(query, list | tuple) else ""
+        if isinstance(query, list | tuple):
+            return [image for one in query for image in query_images(one, alone=alone)]
         raise UsageError(
             f"a query is a path, an image of Pillow's, an RGB array, uint8 [H, W, 3], or the bytes of an image's file,"
-            f" not {_article(query)}{several}"
+            f" not {_article(query)}"
         )
     if query == "":
         raise UsageError("a query's path is empty")

@@ -19,7 +19,10 @@ from siamese_search.retrieval.results import QueryResult
 from siamese_search.workspace import Reader, StrPath, current_settings, place_of, query_images
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
+
     from ingest.summary import IngestSummary
+    from siamese_search.api.evaluation import CalibrationSummary
     from siamese_search.curation.duplicates import Group
     from siamese_search.curation.identities import Proposals
     from siamese_search.evaluation.report import EvaluationReport
@@ -122,6 +125,13 @@ class GalleryHandle:
         with self._mine("label", options):
             return curation.label(table, **self._place(), **options)
 
+    def calibrate(self, **options: Any) -> CalibrationSummary:
+        """As :func:`siamese_search.calibrate`."""
+        from siamese_search.api.evaluation import calibrate
+
+        with self._mine("calibrate", options):
+            return calibrate(**self._place(), **options)
+
     def duplicates(self, **options: Any) -> list[Group]:
         """As :func:`siamese_search.duplicates`."""
         with self._mine("duplicates", options):
@@ -196,7 +206,7 @@ class GalleryHandle:
             return Judge(None, why=NOT_FLIPPED)
         mark = opened.write_mark()
         if mark is None or self._judged is None or self._judged[0] != (mark, options.prior):
-            self._judged = (mark, options.prior), judge_in(opened, bundle.calibration, options.prior)
+            self._judged = (mark, options.prior), judge_in(opened, bundle, options.prior)
         return self._judged[1]
 
     def _ask(
@@ -291,6 +301,12 @@ class _Question:
 
 class Results(list[QueryResult]):
     """One answer per query. In a notebook it shows thumbnails; a slice of it does so, too."""
+
+    def to_frame(self) -> DataFrame:
+        """The rows of all answers, each as of :meth:`~siamese_search.QueryResult.to_frame`."""
+        from pandas import concat
+
+        return concat([one.to_frame() for one in self] or [QueryResult("").to_frame()], ignore_index=True)
 
     def _repr_html_(self) -> str:
         from siamese_search.render.pages import results_html

@@ -162,7 +162,7 @@ def verdicts_in(gallery: Gallery) -> Judge | None:
     from siamese_search.retrieval.judging import judge_in
 
     with suppress(ModelMismatchError, BundleError):
-        return judge_in(gallery, model_of(gallery.model).calibration)
+        return judge_in(gallery, model_of(gallery.model))
     return None
 
 

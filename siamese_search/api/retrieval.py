@@ -121,7 +121,7 @@ def _judge_in_use(options: CompareOptions) -> tuple[Bundle, Judge | None]:
         with store_in_use(options.store, options.gallery) as (store, name), store.open(name, model=model) as opened:
             bundle = bundle or model_of(opened.model)
             if wanted or opened.count():
-                return bundle, judge_in(opened, bundle.calibration, options.prior)
+                return bundle, judge_in(opened, bundle, options.prior)
     except (GalleryNotFoundError, ModelMismatchError):
         if wanted:
             raise

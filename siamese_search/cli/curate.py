@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 _LABEL_EPILOG = """\b
 Examples:
   sss label review.csv --dry-run            what would change
-  sss label review.csv --undo-file undo.csv apply it, keeping the former values
+  sss label review.csv --undo-file undo.csv apply it; undo.csv is the way back
   sss label undo.csv                        take it back
 
 The CSV names each image by key and source, or by path; its other columns are labels: identity, camera, any field.
@@ -51,20 +52,19 @@ _SHOWN = 20
 _DUPLICATES_EPILOG = """\b
 Examples:
   sss duplicates                                   what is there twice
-  sss duplicates --where camera=2 --format json    for a script
   sss duplicates --format paths --null | xargs -0 mv -t aside/
-                                                   all but the one to keep of each
+                                                   all but one of each
 
 \b
-identical: the same bytes. similar: the same picture, re-encoded or resized, by its pixels.
-unconfirmed: a file cannot be read, and the vectors agree; --format paths leaves those out.
+identical: the same bytes. similar: the same picture, by its pixels.
+unconfirmed: the vectors agree, a file cannot be read; not in --format paths.
 """
 
 _CLUSTER_EPILOG = """\b
 Examples:
   sss cluster review.csv                       images without identity
   sss cluster review.csv --save sheet.png      and a picture of each cluster
-  sss cluster review.csv --all                 images with an identity lend it to their cluster
+  sss cluster review.csv --all                 those with an identity, too
   sss cluster review.csv --where camera=1
 then edit the column 'proposed identity' and apply it:
   sss label review.csv --dry-run
@@ -117,7 +117,7 @@ def _print_label(summary: LabelSummary) -> None:
     done = "would change" if summary.dry_run else "changed"
     write_text(f"{len(summary.plan.changes):,} images {done}, {summary.plan.unchanged:,} are so already")
     if summary.undo is not None:
-        write_text(f"to take it back: sss label {safe(summary.undo)}")
+        write_text(f"to take it back: sss label {quote(safe(summary.undo))}")
     write_text(f"gallery '{safe(summary.gallery)}' in {safe(summary.store)}")
 
 
@@ -247,8 +247,9 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
     text = (
         f"{told['images']:,} images: {told['new']:,} new identities, {told['known']:,} known ones,"
         f" {told['conflicts']:,} conflicts, {told['single']:,} single images\n"
-        f"review {safe(out)}, then: sss label {safe(out)} --dry-run"
     )
+    after = f"review {quote(safe(out))}, then: sss label {quote(safe(out))} --dry-run"
+    text += after if found.images else "each has an identity; --all groups them too"
     write_answer(told, text, json=json)
     return EXIT_DONE
 

@@ -33,14 +33,12 @@ if TYPE_CHECKING:
 
 _EPILOG = """\b
 Examples:
-  sss evaluate                                      the newest run, on the identities it held out
-  sss evaluate photos/ --model runs/first           a model, on any labelled images
-  sss evaluate gallery/ --queries queries/          two sets, as in Market-1501
-  sss evaluate faces/ --no-cameras --plot roc.png   no cameras known, and the curves as a picture
-  sss evaluate --flip --rerank                      what the two usual extras of test time add
-  sss evaluate --quantise int8 --quantise binary    what searching in fewer bits loses
-  sss evaluate photos/ --compare runs/a runs/b      which is better, and is it more than luck?
-  sss evaluate --calibrate                          from then on sss search says match or no match
+  sss evaluate                                  the newest run under runs/
+  sss evaluate photos/ --model runs/first       a model, on labelled images
+  sss evaluate gallery/ --queries queries/      two sets, as in Market-1501
+  sss evaluate faces/ --plot roc.png            also the curves
+  sss evaluate --quantise int8                  what fewer bits lose
+  sss evaluate photos/ --compare runs/a runs/b  which is better, or luck?
 
 Matches from the query's own camera do not count, unless --no-cameras says so.
 """

@@ -27,15 +27,13 @@ _TOLD = 20
 
 EPILOG = """\b
 Examples:
-  sss ingest photos/                        embed every image under photos/ into ./.sss
-  sss ingest cam1/ cam2/ --gallery station  two directories into a gallery of their own
-  sss ingest people.csv                     paths, identities and metadata from a CSV
-  sss ingest /mnt/a --source nas            the same images wherever they are mounted
+  sss ingest photos/                        images below photos/, to ./.sss
+  sss ingest cam1/ cam2/ --gallery station  two, into a gallery of their own
+  sss ingest people.csv                     paths, identities, other fields
   sss ingest photos/ --checksum --prune     after files were moved and deleted
-  sss ingest photos/ --shard 0/4            the first quarter; 1/4 to 3/4 on other machines
+  sss ingest photos/ --shard 0/4            1/4 to 3/4 on other machines
   sss ingest inbox/ --watch                 go on, as files come and go
-  sss ingest photos/ --engine ray           on the machines of a Ray cluster
-  sss ingest s3://bucket/people             from object storage, or a list of URLs at https://
+  sss ingest s3://bucket/people             object storage, or a list of URLs
 
 Run it again at any time: unchanged files are skipped, changed ones replaced. A file is unchanged
 while its size and time are; with --checksum, while its content is.

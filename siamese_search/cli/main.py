@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from siamese_search._version import __version__
+from siamese_search.cli.output import stand_at, with_place
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, SiameseSearchError, printable
 
 #: Group of ``sss --help`` → command → (module here that defines ``NAME_command``, its line there).
@@ -219,6 +220,7 @@ def _files_with_dashes(argv: list[str]) -> list[str]:
 
 def _run(argv: list[str]) -> int:
     debug = False
+    stand_at(argv)
     try:
         with cli.make_context("sss", argv) as ctx:
             try:
@@ -243,7 +245,7 @@ def _run(argv: list[str]) -> int:
             message += "; a file whose name begins with a dash is written ./-NAME, or comes after --"
         return _fail(f"{message} (see '{path} --help')", error.exit_code)
     except SiameseSearchError as error:
-        return _fail(str(error), error.exit_code, traceback=debug)
+        return _fail(with_place(str(error)), error.exit_code, traceback=debug)
     except BrokenPipeError:
         raise
     except Exception as error:

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 _REINDEX_EPILOG = """\b
 Examples:
-  sss reindex --model runs/first      embed the gallery's images again, with your own model
-  sss reindex --model bundled         back to the model that comes along
-  sss rollback                        back to the vectors from before, at once
-  sss reindex --drop-old              delete the vectors from before: no way back
+  sss reindex --model runs/first  embed the images again, with your own model
+  sss reindex --model bundled     back to the model that comes along
+  sss rollback                    back to the vectors from before, at once
+  sss reindex --drop-old          delete the vectors from before: no way back
   sss reindex --keep-vectors --storage float16 --quantise int4
-                                      the same vectors in less space; no image is read
+                                  the same vectors in less space
 """
 
 _ROLLBACK_EPILOG = """\b
@@ -112,21 +112,20 @@ def rollback_command(store: str | None, gallery: str | None, json: bool) -> None
 
 _PUSH_EPILOG = """\b
 Examples:
-  sss push http://localhost:6333                    the gallery in use, to a server
-  sss push http://localhost:6333 --gallery station  another one
-  sss push /mnt/backup/store                        to another directory
+  sss push http://localhost:6333  the gallery in use, to a server
+  sss push /mnt/backup/store      to another directory
 """
 
 _PULL_EPILOG = """\b
 Examples:
-  sss pull http://localhost:6333                    a server's gallery into ./.sss
-  sss pull http://localhost:6333 --gallery station  another one
+  sss pull http://localhost:6333                    into ./.sss
+  sss pull http://localhost:6333 --gallery station  another gallery
 """
 
 _EXPORT_EPILOG = """\b
 Examples:
-  sss export gallery.parquet                    typed columns; needs '.[analysis]'
-  sss export labels.csv --no-vectors            to edit in a spreadsheet; `sss label` reads it
+  sss export gallery.parquet                    typed columns
+  sss export labels.csv --no-vectors            to edit, for `sss label`
   sss export night.npz --where night=true       numpy.load(), no pickle
   sss export for-fiftyone --format fiftyone     a FiftyOneDataset directory
 

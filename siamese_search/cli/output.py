@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from siamese_search.errors import printable
@@ -31,13 +32,35 @@ if TYPE_CHECKING:
 _CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 #: Formats of commands whose answer is a list.
 LIST_FORMATS = ("table", "json", "jsonl", "csv", "paths")
+#: A command that a message names, of those that take a store and a gallery.
+_NAMED = re.compile(
+    r"\bsss (ingest|search|info|cluster|calibrate|evaluate|label|reindex|rollback|verify|optimise)(?![\w:-])"
+)
+#: ``--store``, ``--gallery`` and ``--insecure`` as they were given to this command: :func:`stand_at`.
+_place: list[str] = []
 #: Characters of a table that are held before they are written.
 _CSV_AT_ONCE = 1_000_000
 
 
+def stand_at(argv: Sequence[str]) -> None:
+    """Take from a command line which store and gallery the commands mean that its messages name."""
+    _place.clear()
+    for at, word in enumerate(argv[: argv.index("--")] if "--" in argv else argv):
+        flag, equals, value = word.partition("=")
+        if flag in ("--store", "--gallery") and (equals or at + 1 < len(argv)):
+            _place.extend((flag, value if equals else argv[at + 1]))
+        elif word == "--insecure":
+            _place.append(word)
+
+
+def with_place(text: str, words: Sequence[str] = _place) -> str:
+    """The text, its ``sss calibrate`` and the like as they must be typed for the store and gallery of this command."""
+    return _NAMED.sub(lambda found: " ".join([found[0], *map(quote, words)]), text)
+
+
 def note(message: str) -> None:
     """One line on stderr: what was chosen, what was skipped, where a file went."""
-    sys.stderr.write(f"{printable(' '.join(message.splitlines()))}\n")
+    sys.stderr.write(f"{printable(with_place(' '.join(message.splitlines())))}\n")
     sys.stderr.flush()
 
 
@@ -59,7 +82,7 @@ def safe(value: object) -> str:
 
 def write_text(text: str) -> None:
     """The answer, as lines of text, on stdout; what else could move a cursor in it is escaped."""
-    lines = text.removesuffix("\n").split("\n")
+    lines = with_place(text).removesuffix("\n").split("\n")
     sys.stdout.write("".join(f"{printable(line)}\n" for line in lines))
 
 
@@ -204,14 +227,15 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]]) 
 
 
 def write_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[object]]) -> None:
-    """:func:`table` on stdout. Where it is wider than the terminal, a last column of paths moves to lines of its own:
-    a path is there to be copied, so it is never cut."""
+    """:func:`table` on stdout. Where it is wider than the terminal, a last column of paths or words moves to lines of
+    its own: a path is there to be copied, so it is never cut."""
     screen = console()
     cells = [[safe(value) for value in row] for row in rows]
     widths = [max([len(heading), *(len(row[index]) for row in cells)]) for index, (heading, _) in enumerate(columns)]
     below: list[str] = []
-    if columns[-1][1] == "path" and len(columns) > 1 and sum(widths) + 3 * len(columns) > screen.width:
-        below = [row[-1] for row in cells]
+    heading, kind = columns[-1]
+    if kind in ("path", "words") and len(columns) > 1 and sum(widths) + 3 * len(columns) > screen.width:
+        below = [f"{heading} {row[-1]}".lstrip() if kind == "words" and row[-1] else row[-1] for row in cells]
         columns, cells = columns[:-1], [row[:-1] for row in cells]
     # Captured, because Rich itself ends the process with code 1 when the reader of a pipe has gone.
     with screen.capture() as captured:
@@ -223,7 +247,7 @@ def write_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[obje
     head = next(index for index, line in enumerate(lines) if "─" in line) + 1
     sys.stdout.write("\n".join(lines[:head]) + "\n")
     for line, path in zip(lines[head:], below, strict=False):
-        sys.stdout.write(f"{line}\n    {path}\n")
+        sys.stdout.write(f"{line}\n    {path}\n" if path else f"{line}\n")
 
 
 def clauses(text: str) -> str:

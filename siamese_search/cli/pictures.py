@@ -29,12 +29,9 @@ if TYPE_CHECKING:
 
 _PLOT_EPILOG = """\b
 Examples:
-  sss plot                              map-default.html: point at a dot to see the image
-  sss plot --save map.png               a picture
-  sss plot --color camera               do cameras, not identities, keep images apart?
-  sss plot --where camera=1,3 --limit 500
-  sss plot --method umap --seed 7
-  sss plot --json > map.json            the coordinates
+  sss plot                  map-default.html: point at a dot to see the image
+  sss plot --save map.png   a picture
+  sss plot --color camera   do cameras, not identities, keep images apart?
 
 t-SNE needs pip install 'siamese-search[analysis]', UMAP the [umap] extra; PCA needs nothing.
 """
@@ -48,7 +45,7 @@ _MAX_COLUMNS = 12
 _COMPARE_EPILOG = """\b
 Examples:
   sss compare a.jpg b.jpg                    the same identity?
-  sss compare a.jpg b.jpg --fmr 0.001        at one false match in a thousand pairs
+  sss compare a.jpg b.jpg --fmr 0.001        at one false match in a thousand
   sss compare a.jpg photos/ --save who.png   one against many, as a picture
   sss compare anna/ photos/ --save all.html  every pair, as a page
   if sss compare door.jpg anna.jpg > /dev/null; then echo open; fi

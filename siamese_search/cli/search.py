@@ -40,14 +40,11 @@ Examples:
   sss search query.jpg                          the ten nearest images
   sss search query.jpg --group-by identity -k 3 the three likeliest identities
   sss search query.jpg --where camera=1,3       seen by camera 1 or 3
-  sss search front.jpg back.jpg --together      several images of one person, one answer
-  sss search query.jpg --not stranger.jpg       nearer to the one, away from the other
-  sss search query.jpg --rerank                 a better order of the nearest 200
-  sss search query.jpg --timeline               when and where the likeliest identity was seen
-  sss search --like 0002_c1s1_000451_03.jpg     others like an image of the gallery, by its key
-  sss search a.jpg b.jpg --save sheet.png       many at once, and a picture of the answer
-  sss search a.jpg b.jpg --save sheet.html      … or a page
-  sss search query.jpg --show                   the images in the terminal
+  sss search front.jpg back.jpg --together      several of one person
+  sss search query.jpg --not stranger.jpg       like the one, unlike the other
+  sss search query.jpg --timeline               when and where it was seen
+  sss search --like 0002_c1s1_000451_03.jpg     like an image of the gallery
+  sss search a.jpg b.jpg --save sheet.html      many at once, and a page
   sss search query.jpg --format paths --null | xargs -0 ls -l
 
 Filters: = != < <= > >=, a comma for "any of", =* for "present", !=* for "absent"; several --where must all hold.
@@ -96,8 +93,8 @@ def search_command(
 ) -> int:
     """Rank the gallery's images by likeness to each QUERY (an image, or a directory of images).
 
-    Scores are cosine similarities: higher is closer, 1 is the same image. A model that was calibrated (sss evaluate
-    --calibrate) also says which results are matches, and when the query is not in the gallery.
+    Scores are cosine similarities: higher is closer, 1 is the same image. A calibrated gallery (sss
+    calibrate) also says which results are matches, and when the query is not in it.
     """
     from siamese_search.api.handle import GalleryHandle
 

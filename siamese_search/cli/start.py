@@ -55,7 +55,6 @@ _PLAN_EPILOG = """\b
 Examples:
   sss plan --images 1e9 --quantise int4 --storage float16
   sss plan --images 100M --gpus 8 --images-per-second 3000
-  sss plan --images 50_000 --replicas 1 --json
 
 Nothing is opened or measured: it is arithmetic. docs/scale.md has the formulas and their sources; --json lists them.
 """

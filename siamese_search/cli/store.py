@@ -16,6 +16,7 @@ from siamese_search.cli.output import (
     note,
     safe,
     warn,
+    with_place,
     write_answer,
     write_json,
     write_pairs,
@@ -29,6 +30,7 @@ from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, StoreErr
 from siamese_search.options import click_option, click_options
 from siamese_search.render.marks import file_size
 from siamese_search.web.options import ServeOptions
+from siamese_search.workspace import current_settings, place_of
 
 if TYPE_CHECKING:
     from siamese_search.maintenance.verify import VerifySummary
@@ -44,7 +46,7 @@ Examples:
 _VERIFY_EPILOG = """\b
 Examples:
   sss verify                 vectors, and each file's size and time
-  sss verify --checksum      each file's content too, after `sss ingest --checksum`
+  sss verify --checksum      each file's content too
   sss verify --vectors-only  where the images are on another machine
 """
 
@@ -89,7 +91,10 @@ def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
         write_table(columns, [_row(item) for item in galleries])
         for item in galleries:
             if item["no_verdict"]:
-                write_sentence(f"{safe(item['name'])}: {item['no_verdict']}")
+                which = (
+                    [] if item["name"] == place_of(current_settings(), None, None)[1] else ["--gallery", item["name"]]
+                )
+                write_sentence(f"{safe(item['name'])}: {with_place(item['no_verdict'], which)}")
     else:
         write_text("")
     write_pairs(

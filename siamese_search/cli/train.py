@@ -7,6 +7,7 @@ import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -27,24 +28,23 @@ if TYPE_CHECKING:
 
 _TRAIN_EPILOG = """\b
 Examples:
-  sss train photos/                                one folder per identity
-  sss train photos/ --preset apn --margin 0.5      the classic triplet recipe, another margin
-  sss train photos/ --holdout 0.2 --init bundled   a fifth of the identities for validation
-  sss train market/ --holdout-ids ids.txt          exactly these identities held out
-  sss train market/ faces/                         two data sets, equal shares of every batch
-  sss train --resume runs/reid-20260101-120000     go on after Ctrl-C or a crash
-  torchrun --nproc-per-node 4 -m siamese_search train photos/    four GPUs, each --batch-size
+  sss train photos/                               one folder per identity
+  sss train photos/ --preset apn --margin 0.5     the classic triplet recipe
+  sss train photos/ --holdout 0.2 --init bundled  a fifth held out
+  sss train market/ --holdout-ids ids.txt         these identities held out
+  sss train market/ faces/                        two sets, equal shares
+  sss train --resume runs/reid-20260101-120000    after Ctrl-C or a crash
+  torchrun --nproc-per-node 4 -m siamese_search train photos/  four GPUs
 
 The run directory is a model bundle: sss ingest --model runs/NAME, sss evaluate --model runs/NAME.
 """
 
 _SWEEP_EPILOG = """\b
 Examples:
-  sss sweep photos/ --margin 0.2,0.5,1.0,2.0               four models, one table, one picture
-  sss sweep photos/ --margin 0.2,0.5 --lr 1e-3,3e-4        all four combinations
-  sss sweep photos/ --preset apn --epochs 5 --seed 0,1,2   how much is luck?
-  sss sweep photos/ --margin 0.2,0.5 --dry-run             list the runs and stop
-  sss sweep --resume runs/sweep-20260101-120000            go on after Ctrl-C or a crash
+  sss sweep photos/ --margin 0.2,0.5,1.0             three models, one table
+  sss sweep photos/ --margin 0.2,0.5 --lr 1e-3,3e-4  all four combinations
+  sss sweep photos/ --epochs 5 --seed 0,1,2          how much is luck?
+  sss sweep --resume runs/sweep-20260101-120000      after Ctrl-C or a crash
 
 Each run is a model bundle: sss evaluate --model DIR/margin=0.5.
 """
@@ -93,7 +93,7 @@ def train_command(data: tuple[str, ...], options: RunOptions, json: bool, **hype
         write_text(
             f"model     {safe(result.bundle.path)}\nheld out  {f'{count} identities: {held}' if figures else held}"
         )
-        note(f"next: sss evaluate --model {safe(result.bundle.path)}")
+        note(f"next: sss evaluate --model {quote(safe(result.bundle.path))}")
     return EXIT_PARTIAL if result.failed else EXIT_DONE
 
 
@@ -251,18 +251,18 @@ def _sweep_interrupted(sweep: Sweep) -> int:
     done = sum(run.state == "done" for run in sweep.runs)
     note(
         f"sss: interrupted; {done} of {len(sweep.runs)} runs done, the one in hand is kept, go on with:"
-        f" sss sweep --resume {safe(sweep.directory)}"
+        f" sss sweep --resume {quote(safe(sweep.directory))}"
     )
     return EXIT_INTERRUPTED
 
 
 _ADAPT_EPILOG = """\b
 Examples:
-  sss adapt photos/ --out runs/mine                     from the bundled model, no label used
-  sss adapt photos/ --epochs 0                          light, colours and cameras alone: a minute
-  sss adapt photos/ --epochs 8 --height 128 --width 64  small images: quick on a CPU
-  sss adapt photos/ --labels reviewed.csv               some identities are known: they are kept
-  sss adapt --resume runs/mine                          go on after Ctrl-C or a crash
+  sss adapt photos/ --out runs/mine                     no label used
+  sss adapt photos/ --epochs 0                          only cameras: a minute
+  sss adapt photos/ --epochs 8 --height 128 --width 64  quick on a CPU
+  sss adapt photos/ --labels reviewed.csv               some identities known
+  sss adapt --resume runs/mine                          after Ctrl-C
 
 Then: sss reindex --model runs/mine (a gallery of these images), or sss ingest photos/ --model runs/mine.
 """
@@ -320,13 +320,14 @@ def _print_adapted(result: AdaptResult) -> None:
         given = sum(name is not None for name in result.confirmed)
         used = f"of {given} images used, others not; by all" if given else "not used; by them"
         write_text(f"labels    {used} purity {found['purity']:.1%}, adjusted Rand index {found['ari']:.1%}")
-    note(f"next: sss reindex --model {safe(path)} (your gallery), or sss ingest DIR --model {safe(path)} (a new one)")
+    run = quote(safe(path))
+    note(f"next: sss reindex --model {run} (your gallery), or sss ingest DIR --model {run} (a new one)")
 
 
 _QUANTISE_EPILOG = """\b
 Examples:
-  sss quantise photos/ --out runs/small                     of the bundled model
-  sss quantise photos/ --model runs/first --out runs/small  of another one
+  sss quantise photos/ --out runs/small                     the bundled one
+  sss quantise photos/ --model runs/first --out runs/small  another one
   sss evaluate photos/ --compare runs/first runs/small      what it costs
 
 Measure before you use it: without instructions for 8-bit arithmetic (VNNI, Arm dot product) it is no faster.
@@ -361,5 +362,5 @@ def quantise_command(images: str, out: Path, model: str | None, count: int, thre
                 ("speed", f"{made.speed:.2f} times that of the original, here"),
             ]
         )
-        note(f"next: sss evaluate {safe(images)} --compare {safe(model or 'bundled')} {safe(out)}")
+        note(f"next: sss evaluate {quote(safe(images))} --compare {quote(safe(model or 'bundled'))} {quote(safe(out))}")
     return EXIT_DONE

@@ -25,6 +25,8 @@ from siamese_search.errors import DataError, UsageError, listed, printable
 from siamese_search.options import PATTERN
 
 _EXAMPLE = r"'(?P<identity>.+)_cam(?P<camera>\d+)'"
+#: The pattern of images whose identity is the folder that they lie in.
+_INNERMOST = "'(?P<identity>[^/]+)/[^/]+$'"
 _MOST_DIGITS = 18  # of a whole number of 64 bits
 MISFIT = "does not fit the pattern"
 
@@ -46,7 +48,7 @@ class Naming:
 
         options = re2.Options()
         options.log_errors = False
-        shown = f"pattern {printable(pattern[:80])!r}"
+        shown = f"pattern '{printable(pattern[:80])}'"
         try:
             self._compiled = re2.compile(pattern, options)
         except (re2.error, UnicodeEncodeError) as error:
@@ -199,6 +201,7 @@ class _Names:
     in_folders: _Fit = field(default_factory=_Fit)
     pattern: _Fit = field(default_factory=_Fit)
     folders: int = 0
+    deeper: int = 0  # images in folders of folders
     first_market: str = ""
     top_names: list[str] = field(default_factory=list)  # the first few
     sample: list[str] = field(default_factory=list)  # of files, without directories
@@ -218,7 +221,8 @@ def _count(images: Iterable[str], naming: Naming | None, sample: int) -> _Names:
         names.market.see(market, relative)
         if market and not names.first_market:
             names.first_market = name
-        top, inside, _ = relative.partition("/")
+        top, inside, below = relative.partition("/")
+        names.deeper += "/" in below
         names.in_folders.see(bool(inside), relative)
         if inside and top != last_top:  # the walk leaves a folder for good before it enters the next
             names.folders += 1
@@ -243,7 +247,9 @@ def decide(root: str | Path, images: Iterable[str], layout: str) -> tuple[Detect
         naming.folders = "identity" not in naming.groups and _choose(names)[0] == "folders"
         return Detection("pattern", _by_pattern(root, names, naming), Path(root), naming), names.images
     chosen, reason = _fitting(root, names, layout)
-    if layout == "auto" and chosen in ("flat", "folders"):
+    if chosen == "folders" and 2 * names.deeper >= names.images:
+        reason += f"; they hold folders: --pattern {_INNERMOST} takes the innermost as identities"
+    elif layout == "auto" and chosen in ("flat", "folders"):
         reason += proposal(names.sample, folders=chosen == "folders")
     return Detection(chosen, reason, Path(root)), names.images
 
@@ -252,7 +258,8 @@ def _by_pattern(root: str | Path, names: _Names, naming: Naming) -> str:
     searched = "paths" if "/" in naming.pattern else "names"
     remedy = f"mend it (it is searched in {searched} without their suffix)"
     _check(root, f"pattern ({printable(naming.pattern[:80])})", names.images, names.pattern, remedy)
-    folders = ", identity from the first folder" if naming.folders else ""
+    nobody = "" if "identity" in naming.groups else "; no group 'identity', so there are none"
+    folders = ", identity from the first folder" if naming.folders else nobody
     fields = ", ".join(naming.groups)
     return f"{fields} from names ({names.pattern.count} of {names.images} images){folders}"
 
@@ -280,8 +287,11 @@ def _choose(names: _Names) -> tuple[str, str]:
         return "market1501", f"names like {printable(names.first_market)} ({market} of {images} images)"
     if 2 * inside >= images and names.folders >= 2:
         return "folders", f"one folder per identity ({names.folders} folders, {inside} of {images} images)"
+    if 2 * inside >= images:
+        name = printable(names.top_names[0])
+        return "flat", f"{inside} of {images} images in one folder: --layout folders takes {name} as their identity"
     if names.folders:
-        return ("flat", f"{names.folders} folder{'s' * (names.folders != 1)} are no identities ({images} images)")
+        return "flat", f"only {inside} of {images} images in folders, so these are no identities"
     return "flat", f"no folders and no names like 0002_c1s1_000451_03.jpg ({images} images)"
 
 

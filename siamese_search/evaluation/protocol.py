@@ -214,7 +214,9 @@ class Protocol(Labels):
         if counts.copies:
             copies = f"; {counts.copies} copies of the same bytes are left out (--copies keeps them)"
         if total == 0:
-            raise DataError("nothing to evaluate: no image of a named identity (junk and distractors aside)")
+            raise DataError(
+                "nothing to evaluate: no image has a named identity; give them by folders, a CSV or --pattern"
+            )
         if counts.no_match + counts.same_camera_only < total:
             return
         if counts.same_camera_only == 0:

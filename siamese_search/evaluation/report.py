@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: False match rates whose calibrated thresholds are shown.
 CALIBRATED_RATES = (0.1, 0.01, 0.001)
-#: The rate by which a calibration is said to hold or not, and the false pairs that it takes to say so.
+#: The rate by which a calibration is said to hold or not, and the false pairs (meant or found) that it takes to say so.
 _JUDGED, _LEAST_EXPECTED = 0.01, 20
 
 
@@ -108,6 +108,9 @@ class EvaluationReport:
     def mINP(self) -> float:  # noqa: N802
         return self.ranking.mINP
 
+    def __repr__(self) -> str:
+        return f"<report on {self.data} by {self.model_name}: rank-1 {self.rank1:.1%}, mAP {self.mAP:.1%}>"
+
     def open_set_points(self) -> dict[str, OpenSetPoint | None]:
         """What searches for identities that are in the gallery, and for ones that are not, would say."""
         return {name: self.open_set.at_fpir(rate) for name, rate in RATES.items()}
@@ -153,7 +156,7 @@ class EvaluationReport:
     def _misfit(self) -> list[str]:
         """Whether the thresholds that the model came with let something else pass here than they are meant for."""
         point, expected = self.kept_points().get(_JUDGED), _JUDGED * self.pairs.impostor_pairs
-        if point is None or self.calibration is not None or expected < _LEAST_EXPECTED:
+        if point is None or self.calibration is not None or max(expected, point.false_accepts) < _LEAST_EXPECTED:
             return []
         if _JUDGED / 2 <= point.false_accept_rate <= 2 * _JUDGED:
             return []

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -57,8 +58,8 @@ class ModelRef:
         """Raise ModelMismatchError unless a gallery, ``what``, was made by this model."""
         if not self.same_as(gallery):
             raise ModelMismatchError(
-                f"{what} was made by another model: {gallery}, not {self}; search with that model, or run `sss reindex`"
-                " to embed the gallery again"
+                f"{what} was made by another model: {gallery}, not {self}; search with that model, or embed the"
+                f" gallery again: sss reindex --model {quote(self.name or 'MODEL')}"
             )
 
     def __str__(self) -> str:

@@ -190,7 +190,8 @@ def _without_limits(
 def resized(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
     """An RGB array at ``size``, resampled exactly as :func:`read_image` does. UsageError for what is none."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise UsageError(f"a query array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        how = "; of 0 to 1: (255 * array).astype('uint8')" if image.dtype.kind == "f" else ""
+        raise UsageError(f"a query array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}{how}")
     if image.shape[:2] == size:
         return image
     return np.asarray(Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BILINEAR), np.uint8)

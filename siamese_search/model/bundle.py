@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -172,7 +173,7 @@ class Bundle:
             return Calibration.from_json(saved)
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             raise BundleError(
-                f"{printable(self.path)}: the calibration in {META_NAME} is damaged: run `sss evaluate --calibrate`"
+                f"{printable(self.path)}: the calibration in {META_NAME} is damaged: measure it with `sss calibrate`"
             ) from None
 
     @property
@@ -275,7 +276,7 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
         meta = json.loads(read_regular(meta_path, MAX_META_BYTES).decode("utf-8"))
     except FileNotFoundError:
         hint = (
-            "training has not finished; continue it with `sss train --resume`"
+            f"training has not finished; continue it with: sss train --resume {quote(shown)}"
             if (directory / "checkpoint.safetensors").exists()
             else "a bundle is a directory that `sss train` wrote"
         )

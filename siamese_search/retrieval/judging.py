@@ -38,6 +38,7 @@ from siamese_search.datasets.records import JUNK_IDENTITY
 from siamese_search.errors import StoreError, UsageError, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
+from siamese_search.model.bundle import Bundle
 from siamese_search.model.calibration import ADAPT, Calibration, any_false_match
 from siamese_search.retrieval.ranking import is_somebody
 from siamese_search.retrieval.results import QueryResult, SearchResult, Verdict
@@ -86,10 +87,10 @@ class Judge:
 NOBODY = Judge(None)
 
 
-def judge_in(gallery: Gallery, of_model: Calibration | None, prior: float | None = None) -> Judge:
-    """The judge of searches in a gallery. prior: ``None`` for that of the identities there."""
+def judge_in(gallery: Gallery, of_model: Bundle | Calibration | None, prior: float | None = None) -> Judge:
+    """The judge of searches in a gallery. of_model: read where it has none itself. prior: None for its identities'."""
     own = gallery_calibration(gallery)
-    known = of_model if own is None else own
+    known = own or (of_model.calibration if isinstance(of_model, Bundle) else of_model)
     if known is None:
         return Judge(None)
     identities = identities_in(gallery)

@@ -143,6 +143,10 @@ class QueryResult:
     candidates: int | None = None
     no_verdict: str = ""
 
+    def __repr__(self) -> str:
+        found = ", ".join(f"{hit.identity or '?'} {hit.score:.4f}" for hit in self.results)
+        return f"<answer to {self.query}: {self.error or found or 'no results'}>"
+
     @property
     def in_gallery(self) -> bool | None:
         """Whether there is a match, among the results or, re-ranked out of them, with the highest score of all.
@@ -174,10 +178,7 @@ class QueryResult:
         return answer
 
     def to_frame(self) -> DataFrame:
-        """A row per result: the query, what its JSON has, and the metadata as ``metadata.FIELD``. A pandas DataFrame.
-
-        ``pandas.concat(answer.to_frame() for answer in answers)`` is one of all queries.
-        """
+        """A row per result: the query, what its JSON has, and the metadata as ``metadata.FIELD``, of pandas."""
         from pandas import json_normalize
 
         frame = json_normalize([result.to_json() for result in self.results])

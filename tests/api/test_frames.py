@@ -1,7 +1,5 @@
 """Answers as pandas DataFrames."""
 
-import pandas as pd
-
 import siamese_search as sss
 
 
@@ -12,9 +10,11 @@ def test_results_have_a_row_each_and_several_answers_go_together(tmp_path, demo)
     assert list(frame["rank"]) == [1, 2, 3]
     assert list(frame["score"]) == [round(hit.score, 6) for hit in answers[0].results]
     assert list(frame["identity"]) == [hit.identity for hit in answers[0].results]
-    together = pd.concat(answer.to_frame() for answer in answers)
-    assert len(together) == 3 * len(answers)
+    together = answers.to_frame()
+    assert list(together.index) == list(range(3 * len(answers)))
     assert together["query"].nunique() == len(answers)
+    assert list(together.columns) == list(frame.columns)
+    assert len(answers[:0].to_frame()) == 0
 
 
 def test_metadata_are_columns_and_no_results_are_no_rows(tmp_path):

@@ -8,11 +8,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import siamese_search as sss
 from siamese_search import workspace
 from siamese_search.datasets.demo import generate_demo
-from siamese_search.errors import FilterError, GalleryNotFoundError, UsageError
+from siamese_search.errors import DataError, FilterError, GalleryNotFoundError, UsageError
 from siamese_search.model.bundle import Bundle
 from siamese_search.retrieval import searcher
 
@@ -75,6 +76,49 @@ def test_answers_are_those_of_the_functions(filled: str, photos: list[Path], tmp
         table.write_text(f"path,identity\n{photos[0]},somebody\n")
         assert people.label(table).plan.changes
         assert people.search(photos[0], k=1)[0].results[0].identity == "somebody"
+
+
+def test_a_list_is_several_queries_whatever_is_in_it(filled: str, photos: list[Path]) -> None:
+    with sss.open(filled) as people, Image.open(photos[1]) as image:
+        mixed = [photos[0], image, photos[2].read_bytes()]
+        found = people.search(mixed, k=2)
+        assert [answer.results for answer in found] == [people.search(one, k=2)[0].results for one in mixed]
+        with pytest.raises(UsageError, match="nothing to search for"):
+            people.search([])
+        with pytest.raises(UsageError, match=r"not an int$"):
+            people.search([photos[0], 3])
+
+
+def test_answers_and_reports_are_short_where_python_prints_them(filled: str, demo: Path, photos: list[Path]) -> None:
+    (answer,) = answers = sss.search(photos[0], k=2, store=filled)
+    best, second = answer.results
+    shown = f"<answer to {photos[0]}: {best.identity} {best.score:.4f}, {second.identity} {second.score:.4f}>"
+    assert repr(answers) == f"[{shown}]"
+    (unread,) = sss.search(photos[0].parent / "none.jpg", photos[0], store=filled)[:1]
+    assert repr(unread) == f"<answer to {photos[0].parent / 'none.jpg'}: no such file>"
+    report = sss.evaluate(demo / "gallery", queries=demo / "queries")
+    assert repr(report) == f"<report on {demo / 'gallery'} by bundled: rank-1 {report.rank1:.1%}, mAP {report.mAP:.1%}>"
+
+
+def test_a_handle_calibrates_its_gallery(filled: str, photos: list[Path]) -> None:
+    with sss.open(filled) as people:
+        assert people.search(photos[0], k=1)[0].verdict is None
+        with pytest.raises(DataError, match="too few"):
+            people.calibrate()
+
+
+def test_an_array_of_floats_is_told_how_it_becomes_an_image(filled: str, photos: list[Path]) -> None:
+    pixels = sss.read_image(photos[0])
+    with sss.open(filled) as people:
+        with pytest.raises(UsageError, match=r"not float64 \[\d+, \d+, 3\]; of 0 to 1: ") as told:
+            people.search(pixels / 255)
+        mended = eval(str(told.value).rpartition(": ")[2], {"array": pixels / 255})
+        assert people.search(mended, k=1)[0].results[0].path == photos[0]
+
+
+def test_the_help_of_a_keyword_says_which_value_does_it() -> None:
+    assert sss.evaluate.__doc__ is not None
+    assert "use_cameras: False: Count matches from the query's own camera too." in sss.evaluate.__doc__
 
 
 def test_a_second_search_loads_nothing(

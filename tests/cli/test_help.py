@@ -50,6 +50,17 @@ def test_no_other_help_is_long(name: str, capsys: pytest.CaptureFixture[str]) ->
     assert len(capsys.readouterr().out.splitlines()) <= 80
 
 
+@pytest.mark.parametrize("name", [*COMMANDS, ""])
+def test_no_line_of_a_help_is_wider_than_a_terminal(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "get_terminal_size", lambda *_: os.terminal_size((80, 24)))
+    main([name, "--help"] if name else ["--help"])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "dataset_type=" not in line]  # Python to paste
+    assert lines
+    assert [line for line in lines if len(line) > 80] == []
+
+
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("export", "serve")])
 def test_every_answer_has_a_format_with_a_short_form(name: str) -> None:
     flags = {flag for option in options(name) for flag in option.opts}

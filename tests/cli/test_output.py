@@ -102,6 +102,17 @@ def test_a_path_is_never_cut_and_has_its_own_line_where_the_table_is_too_wide(
     assert all(len(line) <= width for line in lines if line.strip() not in paths)
 
 
+def test_words_at_the_end_move_below_with_their_heading_and_none_leave_no_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    columns = [("gallery", "text"), ("model", "text"), ("filter by", "words")]
+    output.write_table(columns, [["one", "m" * 12, "camera frame identity"], ["two", "m" * 12, ""]])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    at = lines.index(["one", "m" * 12])
+    assert lines[at + 1 :][:2] == [["filter", "by", "camera", "frame", "identity"], ["two", "m" * 12]]
+
+
 def test_a_table_that_fits_keeps_its_paths_in_their_column(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,4 +56,11 @@ def test_a_proposed_pattern_can_be_pasted(sss: Run, buses: Path, tiny_bundle: Bu
 def test_a_bad_pattern_is_refused_before_anything_is_made(refused: Run, buses: Path, tmp_path: Path) -> None:
     line = refused("ingest", buses, "--store", tmp_path / "store", "--pattern", "(?P<identity>.+", code=2)
     assert "no regular expression of RE2: missing )" in line
+    line = refused("ingest", buses, "--store", tmp_path / "store", "--pattern", r"(.+)_cam(\d+)", code=2)
+    assert r"pattern '(.+)_cam(\d+)' names no field" in line  # as it was typed
     assert not (tmp_path / "store").exists()
+
+
+def test_a_pattern_without_identities_says_so(sss: Run, buses: Path, tiny_bundle: Bundle, tmp_path: Path) -> None:
+    how = ("--store", tmp_path / "store", "--model", tiny_bundle.path, "--pattern", r"(?P<who>.+)_cam")
+    assert "no group 'identity', so there are none" in sss("ingest", buses, *how).stderr

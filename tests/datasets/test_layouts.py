@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tracemalloc
 from pathlib import Path
 
@@ -207,6 +208,33 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     # 40 times the images; the tree adds its top directory only. The smaller of two, because the interpreter's
     # own table of interned names may happen to grow in one of them.
     assert min(peak(tmp_path), peak(tmp_path)) < 3 * one
+
+
+def test_folders_of_folders_are_named_with_the_pattern_that_takes_the_inner_ones(tmp_path):
+    touch(tmp_path, "2024/anna/1.jpg", "2024/bob/1.jpg", "2025/anna/2.jpg")
+    reason = survey(tmp_path).detection.reason
+    (pattern,) = re.findall(r"--pattern '(\S+)' takes the innermost", reason)
+    assert [one.identity for one in survey(tmp_path, f"pattern:{pattern}").stream()] == ["anna", "bob", "anna"]
+    touch(tmp_path / "flatter", "anna/1.jpg", "bob/1.jpg")
+    assert "innermost" not in survey(tmp_path / "flatter").detection.reason
+
+
+def test_images_that_lie_beside_folders_are_told(tmp_path):
+    touch(tmp_path / "one", "anna/1.jpg", "2.jpg")
+    told = survey(tmp_path / "one").detection
+    assert (told.layout, "1 of 2 images in one folder: --layout folders takes anna" in told.reason) == ("flat", True)
+    assert [one.identity for one in survey(tmp_path / "one", "folders", lenient=True).stream()] == ["anna"]
+    touch(tmp_path / "few", "anna/1.jpg", "bob/1.jpg", *(f"{n}.jpg" for n in range(9)))
+    assert "only 2 of 11 images in folders" in survey(tmp_path / "few").detection.reason
+
+
+def test_a_table_without_a_header_is_told_to_get_one(tmp_path):
+    touch(tmp_path, "a.jpg")
+    fails(
+        table(tmp_path, "a.jpg,anna\n"),
+        "no path column among a.jpg, anna",
+        "a header above them, such as path,identity",
+    )
 
 
 def test_missing_empty_and_wrong_roots(tmp_path):

@@ -212,6 +212,15 @@ def test_thresholds_that_let_too_much_pass_are_named_with_the_ways_out_in_short_
     assert max(map(len, lines)) <= 80
 
 
+def test_few_pairs_are_enough_to_tell_where_far_too_many_pass(make_images, embedder):
+    report = evaluate(make_images([str(n) for n in range(1, 7)], ("1", "2")), embedder)
+    assert 20 < report.pairs.impostor_pairs < 200
+    loose = Calibration((1.0, 0.01), (-1.0, -0.9), 10.0, 5.0, 50, 100)
+    assert replace(report, kept=loose)._misfit()
+    strict = replace(loose, thresholds=(-1.0, 0.9999))
+    assert not replace(report, kept=strict)._misfit()
+
+
 def test_flip_holds_for_every_figure_and_is_named(make_images, embedder, memory_gallery):
     records = make_images(["1", "2", "3"], ("1", "2"), noise=500)
     plain = evaluate(records, embedder, memory_gallery())

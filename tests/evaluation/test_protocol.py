@@ -105,5 +105,5 @@ def test_lonely_identities_are_explained():
 
 
 def test_nothing_labelled_is_explained():
-    with pytest.raises(DataError, match="no image of a named identity"):
+    with pytest.raises(DataError, match="no image has a named identity; give them by folders, a CSV or --pattern"):
         all_vs_all(images((None, "1"), ("-1", "1"), ("0000", "1"))).require_valid_query()

@@ -125,9 +125,9 @@ def find_gallery(store: Path, name: str) -> Path:
         raise GalleryNotFoundError(f"there is no store at {printable(store)}: make one with `sss ingest DIR`")
     if not (directory / "CURRENT").is_file():
         there = gallery_names(store)
-        known = f"it has {', '.join(there)}" if there else "it is empty"
+        known = f"it has {', '.join(there)}; name one with --gallery, or" if there else "it is empty;"
         raise GalleryNotFoundError(
-            f"no gallery {name!r} in store {printable(store)} ({known}): make it with `sss ingest DIR`"
+            f"no gallery {name!r} in store {printable(store)}: {known} make it with `sss ingest DIR`"
         )
     for path in (directory.parent, directory):
         _refuse_link(path)

@@ -280,9 +280,9 @@ class ServerStore(Store):
         found = self._find(check_name(name), wait)
         if found is None:
             there = self.names()
-            known = f"it has {', '.join(there)}" if there else "it is empty"
+            known = f"it has {', '.join(there)}; name one with --gallery, or" if there else "it is empty;"
             raise GalleryNotFoundError(
-                f"no gallery {name!r} in store {self.location} ({known}): make it with `sss ingest DIR`"
+                f"no gallery {name!r} in store {self.location}: {known} make it with `sss ingest DIR`"
             )
         return found
 
