@@ -176,6 +176,8 @@ def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
             "title": "No match under these filters" if narrowed else "Not in the gallery",
             "lines": [f"The nearest is {who}, with a probability of {chance}.", *lines],
         }
+    if not best.match:  # re-ranking has put it out of sight, as the lines say
+        return {"kind": "good", "title": "In the gallery", "lines": lines}
     return {"kind": "good", "title": f"{who[0].upper()}{who[1:]}, probability {chance}", "lines": lines}
 
 
