@@ -155,6 +155,39 @@ def test_a_box_on_the_query_searches_for_that_part(drawn, read_server, tab):
     assert page.locator("ol.cards .numbers").all_inner_texts() == scores
 
 
+def test_a_box_is_placed_by_keys(drawn, read_server, tab):
+    page = tab(read_server)
+    page.goto("/")
+    hand_over(page, "drop", *drawn.queries["0004"])
+    whole = page.url
+
+    def box():
+        return [int(page.locator(".crop rect").get_attribute(name)) for name in ("x", "y", "width", "height")]
+
+    assert page.locator(".keys").is_hidden()
+    while page.evaluate("!document.activeElement.matches('.crop')"):
+        page.keyboard.press("Tab")
+    assert page.locator(".keys").is_visible()
+    page.keyboard.press("Enter")  # there is no box yet
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Shift+ArrowRight")
+    assert box() == [2500, 2000, 5500, 5000]
+    page.keyboard.press("Escape")
+    assert box() == [0, 0, 10_000, 10_000]
+    for _ in range(30):
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Shift+ArrowUp")
+    assert box() == [5000, 2500, 5000, 500]  # neither beyond the image nor empty
+    assert page.url == whole
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda url: url != whole)
+    page.get_by_text("part of your image").wait_for()
+    assert box() == [5000, 2500, 5000, 500]
+    page.locator(".crop").focus()
+    page.keyboard.press("Shift+ArrowDown")  # from the box that there is
+    assert box() == [5000, 2500, 5000, 1000]
+
+
 def test_a_result_is_searched_on_from_and_away_from(drawn, read_server, tab):
     page = tab(read_server)
     page.goto("/")
