@@ -274,20 +274,13 @@ def write_pairs(pairs: Iterable[tuple[str, object]]) -> None:
 
 def ingested(summary: IngestSummary) -> str:
     """The summary of an ingest for people, in two lines."""
-    counts = [
-        f"{summary.new} new",
-        f"{summary.changed} changed",
-        f"{summary.unchanged} unchanged",
-        f"{summary.failed} failed",
-    ]
-    if summary.removed:
-        counts.insert(3, f"{summary.removed} removed")
-    if summary.moved:
-        counts.insert(2, f"{summary.moved} moved")
+    counts = [("new", summary.new), ("changed", summary.changed), ("moved", summary.moved)]
+    counts += [("unchanged", summary.unchanged), ("removed", summary.removed), ("failed", summary.failed)]
+    told = ", ".join(f"{count} {what}" for what, count in counts if count or what not in ("moved", "removed"))
     speed = f", {summary.images_per_second:.0f} images/s" if summary.embedded else ", nothing to embed"
     if summary.bottleneck is not None:
         speed += f"; bottleneck: {summary.bottleneck}, busy {summary.busy(summary.bottleneck):.0%} of the time"
     return (
-        f"{summary.seen} images: {', '.join(counts)} ({summary.seconds:.1f} s{speed})\n"
+        f"{summary.seen} images: {told} ({summary.seconds:.1f} s{speed})\n"
         f"gallery '{summary.collection}' in {printable(summary.store)}"
     )

@@ -98,8 +98,7 @@ def _storage(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("index", f"HNSW over {indexed:,} of {points:,}" if indexed else "none: searches are exact"),
     ]
     for name, key in (("roll back to", "previous"), ("being built", "building")):
-        other = facts.get(key)
-        if other:
+        if other := facts.get(key):
             shown = other.get("name") or other["fingerprint"][:12] if isinstance(other, dict) else str(other)
             rows.append((name, shown))
     return rows

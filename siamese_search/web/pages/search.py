@@ -156,19 +156,13 @@ def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
         return {"kind": "", "title": "Nothing to compare with", "lines": ["No image passes these filters."]}
     best = max(answer.results, key=lambda result: result.score)
     who = named(best.identity) if best.identity is not None else "an image without identity"
-    why = verdict_sentence(answer, "")
-    lines = [f"{why[0].upper()}{why[1:]}."] if why else []
-    if order := reranking_sentence(answer):
-        lines.append(f"{order[0].upper()}{order[1:]}.")
+    lines = [f"{one[0].upper()}{one[1:]}." for one in (verdict_sentence(answer, ""), reranking_sentence(answer)) if one]
     if answer.verdict is None:
-        if answer.no_verdict:
-            return {"kind": "", "title": f"Nearest: {who}", "lines": lines}
-        judged = (
-            "Scores of several images together, or pushed away from others, are not judged by the calibration."
-            if not answer.pairwise
-            else "Neither gallery nor model has a calibration, so no score is called a match."
-        )
-        return {"kind": "", "title": f"Nearest: {who}", "lines": [judged, *lines]}
+        if not answer.pairwise and not answer.no_verdict:
+            lines.insert(0, "Scores of several images together, or unlike others, are not judged by the calibration.")
+        elif not answer.no_verdict:
+            lines.insert(0, "Neither gallery nor model has a calibration, so no score is called a match.")
+        return {"kind": "", "title": f"Nearest: {who}", "lines": lines}
     chance = percent(best.probability)
     if not answer.in_gallery:
         return {
