@@ -177,36 +177,23 @@ def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
 
 def _queries(service: GalleryService, asked: Asked) -> list[dict[str, Any]]:
     """The query's images, with what each may be changed to."""
+    shown: dict[str, Any]
     found = []
     for name, tokens in (("q", asked.kept), ("notq", asked.away_kept)):
         for token in tokens:
-            box = _box(service.searching.kept(token).crop)
+            kept = service.searching.kept(token)
+            box = _box(kept.crop)
             whole = box == (0, 0, _UNITS, _UNITS)
-            found.append(
-                {
-                    "upload": token if name == "q" else "",
-                    "src": f"/uploads/{token}",
-                    "name": "your image" if whole else "part of your image",
-                    "box": box,
-                    "whole": whole,
-                    "dim": "M0 0H{0}V{0}H0Z M{1} {2}v{4}h{3}v-{4}Z".format(_UNITS, *box),
-                    "shape": shape(aspect_of(service.searching.kept(token).picture)),
-                    "away": name == "notq",
-                    "remove": asked.without(name, token),
-                }
-            )
+            dim = "M0 0H{0}V{0}H0Z M{1} {2}v{4}h{3}v-{4}Z".format(_UNITS, *box)
+            shown = {"src": f"/uploads/{token}", "name": "your image" if whole else "part of your image"}
+            shown |= {"shape": shape(aspect_of(kept.picture)), "away": name == "notq"}
+            shown |= {"upload": token if name == "q" else "", "box": box, "whole": whole, "dim": dim}
+            found.append(shown | {"remove": asked.without(name, token)})
     for name, points in (("like", asked.like), ("not", asked.away)):
         for one in service.holdings.sightings(points):
-            found.append(
-                {
-                    "upload": "",
-                    "src": f"/images/{one.id}",
-                    "name": named(one.identity) if one.identity is not None else one.key,
-                    "shape": shape_of(service, [one.id]),
-                    "away": name == "not",
-                    "remove": asked.without(name, one.id),
-                }
-            )
+            shown = {"src": f"/images/{one.id}", "name": one.key if one.identity is None else named(one.identity)}
+            shown |= {"shape": shape_of(service, [one.id]), "away": name == "not", "upload": ""}
+            found.append(shown | {"remove": asked.without(name, one.id)})
     return sorted(found, key=lambda one: one["away"])
 
 
