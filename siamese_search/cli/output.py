@@ -192,7 +192,7 @@ def console(*, stderr: bool = False) -> Console:
     return Console(file=stream, markup=False, highlight=False, emoji=False, width=width, soft_wrap=False)
 
 
-#: A column of text or numbers keeps at least this much of its content on a narrow terminal.
+#: A column of text or numbers keeps at least this much of its content on a narrow terminal, one of words half.
 MOST_KEPT = 24
 
 #: Colours of the words of a verdict.
@@ -214,40 +214,47 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]]) 
         result.add_column(
             heading,
             justify="right" if kind == "number" else "left",
-            no_wrap=True,
+            no_wrap=kind != "words",  # Rich narrows no others
             overflow="ellipsis",
-            min_width=min(longest, MOST_KEPT) if kind != "words" else None,
+            min_width=min(longest, _least(kind)),
         )
     for row in rows:
         shown = [(safe(value), kind) for value, (_, kind) in zip(row, columns, strict=True)]
-        result.add_row(
-            *[Text(text, style=_VERDICTS.get(text, "") if kind == "verdict" else "") for text, kind in shown]
-        )
+        styles = [_VERDICTS.get(text, "") if kind == "verdict" else "" for text, kind in shown]
+        result.add_row(*[Text(text, style, no_wrap=True) for (text, _), style in zip(shown, styles, strict=True)])
     return result
 
 
 def write_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[object]]) -> None:
-    """:func:`table` on stdout. Where it is wider than the terminal, a last column of paths or words moves to lines of
-    its own: a path is there to be copied, so it is never cut."""
+    """:func:`table` on stdout. Where it is wider than the terminal, its last columns move to lines of their own:
+    paths, which are there to be copied, or words, and then as many as it takes, so that nothing is cut away."""
     screen = console()
     cells = [[safe(value) for value in row] for row in rows]
     widths = [max([len(heading), *(len(row[index]) for row in cells)]) for index, (heading, _) in enumerate(columns)]
-    below: list[str] = []
-    heading, kind = columns[-1]
-    if kind in ("path", "words") and len(columns) > 1 and sum(widths) + 3 * len(columns) > screen.width:
-        below = [f"{heading} {row[-1]}".lstrip() if kind == "words" and row[-1] else row[-1] for row in cells]
-        columns, cells = columns[:-1], [row[:-1] for row in cells]
+    least = [min(width, _least(kind)) + 3 for width, (_, kind) in zip(widths, columns, strict=True)]
+    fit = len(columns) - (columns[-1][1] in ("path", "words") and sum(widths) + 3 * len(columns) > screen.width)
+    while sum(least[:fit]) > screen.width:
+        fit -= 1
+    fit = max(fit, 1)
     # Captured, because Rich itself ends the process with code 1 when the reader of a pipe has gone.
     with screen.capture() as captured:
-        screen.print(table(columns, cells))
-    if not below:
+        screen.print(table(columns[:fit], [row[:fit] for row in cells]))
+    if fit == len(columns):
         sys.stdout.write(captured.get())
         return
     lines = captured.get().splitlines()
     head = next(index for index, line in enumerate(lines) if "─" in line) + 1
     sys.stdout.write("\n".join(lines[:head]) + "\n")
-    for line, path in zip(lines[head:], below, strict=False):
-        sys.stdout.write(f"{line}\n    {path}\n" if path else f"{line}\n")
+    for line, row in zip(lines[head:], cells, strict=False):
+        rest = list(zip(columns, row, strict=True))[fit:]
+        words = ", ".join(f"{heading} {text}".strip() for (heading, kind), text in rest if text and kind != "path")
+        below = [words, *(text for (_, kind), text in rest if kind == "path")]
+        sys.stdout.write("\n    ".join([line, *filter(None, below)]) + "\n")
+
+
+def _least(kind: str) -> int:
+    """How much of its content a column keeps on a narrow terminal, at least."""
+    return MOST_KEPT // 2 if kind == "words" else MOST_KEPT
 
 
 def clauses(text: str) -> str:
@@ -290,20 +297,13 @@ def write_pairs(pairs: Iterable[tuple[str, object]]) -> None:
 
 def ingested(summary: IngestSummary) -> str:
     """The summary of an ingest for people, in two lines."""
-    counts = [
-        f"{summary.new} new",
-        f"{summary.changed} changed",
-        f"{summary.unchanged} unchanged",
-        f"{summary.failed} failed",
-    ]
-    if summary.removed:
-        counts.insert(3, f"{summary.removed} removed")
-    if summary.moved:
-        counts.insert(2, f"{summary.moved} moved")
+    counts = [("new", summary.new), ("changed", summary.changed), ("moved", summary.moved)]
+    counts += [("unchanged", summary.unchanged), ("removed", summary.removed), ("failed", summary.failed)]
+    told = ", ".join(f"{count} {what}" for what, count in counts if count or what not in ("moved", "removed"))
     speed = f", {summary.images_per_second:.0f} images/s" if summary.embedded else ", nothing to embed"
     if summary.bottleneck is not None:
         speed += f"; bottleneck: {summary.bottleneck}, busy {summary.busy(summary.bottleneck):.0%} of the time"
     return (
-        f"{summary.seen} images: {', '.join(counts)} ({summary.seconds:.1f} s{speed})\n"
+        f"{summary.seen} images: {told} ({summary.seconds:.1f} s{speed})\n"
         f"gallery '{summary.collection}' in {printable(summary.store)}"
     )

@@ -118,10 +118,13 @@ def match_heading(answer: QueryResult) -> str:
 
 
 def reranking_sentence(answer: QueryResult) -> str:
-    """What the order is, where it is not that of the scores; else empty."""
+    """What the order is, where it is not that of the scores, and a match that it put out of sight; else empty."""
     if answer.candidates is None:
         return ""
-    return f"ordered by k-reciprocal re-ranking of the nearest {answer.candidates:,}; scores are cosine similarities"
+    order = f"ordered by k-reciprocal re-ranking of the nearest {answer.candidates:,}; scores are cosine similarities"
+    if not answer.in_gallery or any(result.match for result in answer.results):
+        return order
+    return f"{order}; the match, which scores {answer.best_score:.4f}, is not shown: others were put before it"
 
 
 def percent(value: float | None) -> str:

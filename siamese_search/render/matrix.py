@@ -37,14 +37,15 @@ def shade(comparison: Comparison, row: int, column: int) -> tuple[Colour, Colour
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
-    """Names that tell images apart: without what all of them begin and end with; with the folder where names repeat."""
+    """Names that tell images apart: without the words and numbers that all begin and end with; where names repeat, with
+    the folder."""
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         names = [f"{path.parent.name}/{path.name}" for path in paths]
     if len(set(names)) < 2:
         return [printable(name) for name in names]
-    before = len(os.path.commonprefix(names))  # noqa: RUF071 - of text, not of paths
-    after = len(os.path.commonprefix([name[before:][::-1] for name in names]))  # noqa: RUF071
+    before = _common(names)
+    after = _common([name[before:][::-1] for name in names])
     if before + after < 5:  # an ellipsis would save nothing
         return [printable(name) for name in names]
     middles = [name[before : len(name) - after] for name in names]
@@ -52,6 +53,14 @@ def labels(paths: Sequence[Path]) -> list[str]:
         return [printable(name) for name in names]
     return [printable(f"…{middle}") if before > 1 else printable(names[at][: before + len(middle)])
             for at, middle in enumerate(middles)]  # fmt: skip
+
+
+def _common(names: Sequence[str]) -> int:
+    """How many characters all begin with, no number or word of theirs cut in two."""
+    length = len(os.path.commonprefix(list(names)))  # noqa: RUF071 - of text, not of paths
+    while length and any(name[length - 1 : length + 1].isalnum() and length < len(name) for name in names):
+        length -= 1
+    return length
 
 
 def write_comparison_page(comparison: Comparison, rule: str, out: Path) -> Path:

@@ -200,7 +200,7 @@ def draw_comparison(comparison: Comparison, out: Path) -> Path:
 def _rule(comparison: Comparison) -> str:
     if comparison.threshold is None:
         return "score: cosine similarity; no threshold"
-    origin = "" if comparison.false_match_rate is None else f", false match rate {comparison.false_match_rate:g}"
+    origin = "" if comparison.false_match_rate is None else f", false match rate {comparison.false_match_rate:.2g}"
     return f"same from a score of {comparison.threshold:.3f} on{origin}"
 
 

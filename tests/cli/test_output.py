@@ -113,6 +113,38 @@ def test_words_at_the_end_move_below_with_their_heading_and_none_leave_no_line(
     assert lines[at + 1 :][:2] == [["filter", "by", "camera", "frame", "identity"], ["two", "m" * 12]]
 
 
+@pytest.mark.parametrize("width", [20, 40, 60, 80, 100, 140])
+def test_what_a_terminal_has_no_room_for_stands_below_its_row(
+    width: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = ["#", "re-ranked", "score", "identity", "camera", "match", "probability", "seen", "by cameras"]
+    values = ["1", "0.9297", "0.7609", "0001", "2", "no", "32.9%", "6", "1 2 4 10 11 12"]
+    columns = [(name, "number" if name == "score" else "text") for name in names]
+    for last in ("text", "words"):
+        for image in ([], [("image", "path")]):
+            kinds = [*columns[:-1], (names[-1], last), *image]
+            output.write_table(kinds, [values + ["/a/b.jpg"] * len(image)])
+            text = capsys.readouterr().out
+            assert all(len(line) <= width or line.startswith("    ") for line in text.splitlines())
+            assert all(word in text for word in [*names, *values])
+            assert ("/a/b.jpg" in text) == bool(image)
+
+
+def test_a_query_gives_way_so_that_its_answer_fits(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    output.write_table(
+        [("query", "words"), ("score", "number"), ("identity", "text")], [["/q" * 40 + ".jpg", "0.7609", "0001"]]
+    )
+    lines = capsys.readouterr().out.splitlines()
+    (row,) = [line for line in lines if "/q" in line]
+    assert row.split()[0].endswith("…")
+    assert row.split()[1:] == ["0.7609", "0001"]
+    assert max(map(len, lines)) <= 60
+
+
 def test_a_table_that_fits_keeps_its_paths_in_their_column(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

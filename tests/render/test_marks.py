@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from siamese_search.render.marks import Mark, known_identities, mark, percent, verdict_sentence
+from siamese_search.render.marks import Mark, known_identities, mark, percent, reranking_sentence, verdict_sentence
 from siamese_search.retrieval.results import QueryResult, SearchResult, Verdict
 
 
@@ -45,6 +45,19 @@ def test_the_sentence_of_a_verdict():
     found = QueryResult("q", (result("a", True),), verdict=verdict)
     assert verdict_sentence(found).startswith("a match scores 0.5000 or more")
     assert verdict_sentence(found).endswith("a query that is not here gets about 1.7 false matches")
+
+
+def test_a_match_that_is_not_shown_is_said_to_be_there():
+    verdict = Verdict(0.01, 0.5, 168, 0.815, 1.68, 48, 1 / 96)
+
+    def said(**more):
+        return reranking_sentence(QueryResult("q", (result("a", False),), verdict=verdict, best_score=0.7, **more))
+
+    assert said() == ""
+    assert "the match, which scores 0.7000, is not shown" in said(candidates=50)
+    shown = QueryResult("q", (result("a", True),), verdict=verdict, best_score=0.7, candidates=50)
+    assert "is not shown" not in reranking_sentence(shown)
+    assert "is not shown" not in reranking_sentence(QueryResult("q", (result("a"),), best_score=0.7, candidates=50))
 
 
 def test_a_probability_is_never_rounded_to_certainty():

@@ -28,7 +28,9 @@ def comparison(paths, scores, threshold=0.5):
     ("names", "expected"),
     [
         (["a.jpg", "b.jpg"], ["a.jpg", "b.jpg"]),
-        (["camera_0001.jpg", "camera_0002.jpg"], ["…1", "…2"]),
+        (["camera_0001.jpg", "camera_0002.jpg"], ["…0001", "…0002"]),
+        (["0001_c3s1_008364_01.jpg", "0002_c1s1_008381_01.jpg"], ["0001_c3s1_008364", "0002_c1s1_008381"]),
+        (["anna_left.jpg", "anton_left.jpg"], ["anna", "anton"]),
         (["x/0.jpg", "y/0.jpg"], ["x", "y"]),
         (["a.jpg", "b.png"], ["a.jpg", "b.png"]),
         (["only.jpg"], ["only.jpg"]),

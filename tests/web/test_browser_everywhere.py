@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from browsing import IMAGES, serving
+from browsing import IMAGES, hand_over, serving
 
 PAGES = ["/", "/identities", "/identity?name=0001", "/review", "/review/clusters", "/map", "/gallery", "/nowhere"]
 
@@ -43,6 +43,26 @@ PALE = """() => {
   }
   return found;
 }"""
+
+
+#: Short names and numbers below pictures that are broken in two.
+BROKEN = """[...document.querySelectorAll(".card .name, .card .numbers")].filter((one) => {
+  const range = document.createRange();
+  range.selectNodeContents(one);
+  return one.innerText.length < 12 && new Set([...range.getClientRects()].map((box) => box.top)).size > 1;
+}).map((one) => one.innerText)"""
+
+
+def test_what_stands_below_a_picture_is_not_broken_in_two(drawn, read_server, tab):
+    page = tab(read_server)
+    page.goto("/")
+    hand_over(page, "drop", *drawn.queries["0001"])
+    found = page.url + "&k=50"
+    for path in (found, found + "&group=1", "/identities", "/identity?name=0001", "/review"):
+        page.goto(path)
+        for width in (390, 800, 1280):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert page.evaluate(BROKEN) == [], (path, width)
 
 
 def test_every_page_on_a_telephone_in_light_and_dark(read_server, tab):

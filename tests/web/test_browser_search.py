@@ -34,7 +34,9 @@ def test_an_image_finds_its_person_and_the_answer_is_an_address(drawn, read_serv
     hand_over(page, way, *drawn.queries["0002"])
     assert names(page)[0] == "0002"
     assert re.fullmatch(r"0002, probability (> )?\d+\.\d%", title(page))
-    assert page.locator("ol.cards .word").first.inner_text() == "match"
+    first = page.locator("ol.cards .word").first
+    assert first.inner_text() == "match"
+    assert "good" in first.get_attribute("class").split()
     before = names(page)
     page.reload()
     assert names(page) == before
@@ -153,6 +155,39 @@ def test_a_box_on_the_query_searches_for_that_part(drawn, read_server, tab):
     assert page.locator("ol.cards .numbers").all_inner_texts() == scores
 
 
+def test_a_box_is_placed_by_keys(drawn, read_server, tab):
+    page = tab(read_server)
+    page.goto("/")
+    hand_over(page, "drop", *drawn.queries["0004"])
+    whole = page.url
+
+    def box():
+        return [int(page.locator(".crop rect").get_attribute(name)) for name in ("x", "y", "width", "height")]
+
+    assert page.locator(".keys").is_hidden()
+    while page.evaluate("!document.activeElement.matches('.crop')"):
+        page.keyboard.press("Tab")
+    assert page.locator(".keys").is_visible()
+    page.keyboard.press("Enter")  # there is no box yet
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Shift+ArrowRight")
+    assert box() == [2500, 2000, 5500, 5000]
+    page.keyboard.press("Escape")
+    assert box() == [0, 0, 10_000, 10_000]
+    for _ in range(30):
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("Shift+ArrowUp")
+    assert box() == [5000, 2500, 5000, 500]  # neither beyond the image nor empty
+    assert page.url == whole
+    page.keyboard.press("Enter")
+    page.wait_for_url(lambda url: url != whole)
+    page.get_by_text("part of your image").wait_for()
+    assert box() == [5000, 2500, 5000, 500]
+    page.locator(".crop").focus()
+    page.keyboard.press("Shift+ArrowDown")  # from the box that there is
+    assert box() == [5000, 2500, 5000, 1000]
+
+
 def test_a_result_is_searched_on_from_and_away_from(drawn, read_server, tab):
     page = tab(read_server)
     page.goto("/")
@@ -162,7 +197,7 @@ def test_a_result_is_searched_on_from_and_away_from(drawn, read_server, tab):
     page.wait_for_selector(".query img[src^='/images/']")
     point = page.url.split("like=")[1]
     assert not any(point in (link.get_attribute("href") or "") for link in page.locator("a.picture").all())
-    page.locator("ol.cards").get_by_text("away from").last.click()
+    page.locator("ol.cards").get_by_text("less like this").last.click()
     page.wait_for_url("**not=*")
     page.locator(".query .away").wait_for()
     assert title(page).startswith("Nearest: ")

@@ -18,12 +18,15 @@ from siamese_search.web.views import WRITE, Field, Service, called, identity_url
 
 router = APIRouter(include_in_schema=False)
 
+_KINDS = {"str": "text", "int": "whole number", "float": "number", "bool": "yes or no"}
+
 
 @router.get("/gallery")
 def gallery(request: Request, service: Service) -> Response:
     """What this server holds."""
     found = service.overview.info()
-    fields = sorted((name, kind) for name, kind in found.facts["fields"].items() if name not in BOOKKEEPING)
+    kinds = found.facts["fields"].items()
+    fields = sorted((name, _KINDS.get(kind, kind)) for name, kind in kinds if name not in BOOKKEEPING)
     return show(
         request,
         "gallery.html.j2",
@@ -96,8 +99,7 @@ def _storage(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("index", f"HNSW over {indexed:,} of {points:,}" if indexed else "none: searches are exact"),
     ]
     for name, key in (("roll back to", "previous"), ("being built", "building")):
-        other = facts.get(key)
-        if other:
+        if other := facts.get(key):
             shown = other.get("name") or other["fingerprint"][:12] if isinstance(other, dict) else str(other)
             rows.append((name, shown))
     return rows

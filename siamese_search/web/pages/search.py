@@ -156,19 +156,13 @@ def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
         return {"kind": "", "title": "Nothing to compare with", "lines": ["No image passes these filters."]}
     best = max(answer.results, key=lambda result: result.score)
     who = named(best.identity) if best.identity is not None else "an image without identity"
-    why = verdict_sentence(answer, "")
-    lines = [f"{why[0].upper()}{why[1:]}."] if why else []
-    if order := reranking_sentence(answer):
-        lines.append(f"{order[0].upper()}{order[1:]}.")
+    lines = [f"{one[0].upper()}{one[1:]}." for one in (verdict_sentence(answer, ""), reranking_sentence(answer)) if one]
     if answer.verdict is None:
-        if answer.no_verdict:
-            return {"kind": "", "title": f"Nearest: {who}", "lines": lines}
-        judged = (
-            "Scores of several images together, or pushed away from others, are not judged by the calibration."
-            if not answer.pairwise
-            else "Neither gallery nor model has a calibration, so no score is called a match."
-        )
-        return {"kind": "", "title": f"Nearest: {who}", "lines": [judged, *lines]}
+        if not answer.pairwise and not answer.no_verdict:
+            lines.insert(0, "Scores of several images together, or unlike others, are not judged by the calibration.")
+        elif not answer.no_verdict:
+            lines.insert(0, "Neither gallery nor model has a calibration, so no score is called a match.")
+        return {"kind": "", "title": f"Nearest: {who}", "lines": lines}
     chance = percent(best.probability)
     if not answer.in_gallery:
         return {
@@ -176,41 +170,30 @@ def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
             "title": "No match under these filters" if narrowed else "Not in the gallery",
             "lines": [f"The nearest is {who}, with a probability of {chance}.", *lines],
         }
+    if not best.match:  # re-ranking has put it out of sight, as the lines say
+        return {"kind": "good", "title": "In the gallery", "lines": lines}
     return {"kind": "good", "title": f"{who[0].upper()}{who[1:]}, probability {chance}", "lines": lines}
 
 
 def _queries(service: GalleryService, asked: Asked) -> list[dict[str, Any]]:
     """The query's images, with what each may be changed to."""
+    shown: dict[str, Any]
     found = []
     for name, tokens in (("q", asked.kept), ("notq", asked.away_kept)):
         for token in tokens:
-            box = _box(service.searching.kept(token).crop)
+            kept = service.searching.kept(token)
+            box = _box(kept.crop)
             whole = box == (0, 0, _UNITS, _UNITS)
-            found.append(
-                {
-                    "upload": token if name == "q" else "",
-                    "src": f"/uploads/{token}",
-                    "name": "your image" if whole else "part of your image",
-                    "box": box,
-                    "whole": whole,
-                    "dim": "M0 0H{0}V{0}H0Z M{1} {2}v{4}h{3}v-{4}Z".format(_UNITS, *box),
-                    "shape": shape(aspect_of(service.searching.kept(token).picture)),
-                    "away": name == "notq",
-                    "remove": asked.without(name, token),
-                }
-            )
+            dim = "M0 0H{0}V{0}H0Z M{1} {2}v{4}h{3}v-{4}Z".format(_UNITS, *box)
+            shown = {"src": f"/uploads/{token}", "name": "your image" if whole else "part of your image"}
+            shown |= {"shape": shape(aspect_of(kept.picture)), "away": name == "notq"}
+            shown |= {"upload": token if name == "q" else "", "box": box, "whole": whole, "dim": dim}
+            found.append(shown | {"remove": asked.without(name, token)})
     for name, points in (("like", asked.like), ("not", asked.away)):
         for one in service.holdings.sightings(points):
-            found.append(
-                {
-                    "upload": "",
-                    "src": f"/images/{one.id}",
-                    "name": named(one.identity) if one.identity is not None else one.key,
-                    "shape": shape_of(service, [one.id]),
-                    "away": name == "not",
-                    "remove": asked.without(name, one.id),
-                }
-            )
+            shown = {"src": f"/images/{one.id}", "name": one.key if one.identity is None else named(one.identity)}
+            shown |= {"shape": shape_of(service, [one.id]), "away": name == "not", "upload": ""}
+            found.append(shown | {"remove": asked.without(name, one.id)})
     return sorted(found, key=lambda one: one["away"])
 
 
