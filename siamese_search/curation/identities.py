@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from siamese_search.curation.export_rows import real_path
 from siamese_search.curation.label_table import PROPOSED
 from siamese_search.curation.options import ClusterOptions
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.errors import SiameseSearchError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, StoredPoint
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 MOST_IMAGES = 20_000
 #: False match rate whose threshold the mean cosine of two clusters must reach to be merged.
 FALSE_MATCH_RATE = 0.01
-#: Identities of Market-1501 that are nobody's.
-_NOBODY = (JUNK_IDENTITY, DISTRACTOR_IDENTITY)
 
 #: The columns of a review.
 _HEADER = (
@@ -118,7 +115,7 @@ def propose(
     progress("reading")
     points = []
     for point in gallery.scroll(where, with_vectors=True):
-        if labelled or point.identity in (None, *_NOBODY):
+        if labelled or not point.is_somebody:
             points.append(point)
             if len(points) > MOST_IMAGES:
                 raise _too_many(total)
@@ -181,8 +178,7 @@ def _too_many(total: int) -> UsageError:
 
 
 def _identities(points: Sequence[StoredPoint], rows: Sequence[int]) -> list[str]:
-    names = {points[row].identity for row in rows}
-    return sorted(name for name in names if name is not None and name not in _NOBODY)
+    return sorted({str(points[row].identity) for row in rows if points[row].is_somebody})
 
 
 def mean_similarity(

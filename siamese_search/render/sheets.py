@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from siamese_search.curation.identities import Proposal, Proposals
-from siamese_search.datasets.splits import RESERVED_IDENTITIES
+from siamese_search.datasets.records import is_somebody
 from siamese_search.errors import UsageError, printable
 from siamese_search.render.canvas import (
     BLUE,
@@ -314,8 +314,7 @@ def draw_clusters(proposals: Proposals, out: Path) -> Path:
 
 def _draw_cluster(canvas: Canvas, row: list[Proposal], tile: int, top: int) -> None:
     first = row[0]
-    given = Counter(one.existing for one in row if one.existing not in RESERVED_IDENTITIES)
-    del given[None]
+    given = Counter(one.existing for one in row if is_somebody(one.existing, one.key))
     whose = first.proposed if first.status == "known" else max(given, key=given.__getitem__, default=None)
     name = first.proposed or "conflict: " + ", ".join(sorted({one.existing for one in row if one.existing}))
     canvas.text((MARGIN, top), name, 15, _CLUSTERS[first.status], canvas.image.width - 2 * MARGIN - 120)

@@ -17,6 +17,7 @@ from siamese_search.web.answers import Crop, Facet, Question, Upload
 from siamese_search.web.pages.address import KS, Asked
 from siamese_search.web.service import GalleryService
 from siamese_search.web.views import (
+    NOBODY,
     WRITE,
     Field,
     Service,
@@ -155,7 +156,7 @@ def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
     if not answer.results:
         return {"kind": "", "title": "Nothing to compare with", "lines": ["No image passes these filters."]}
     best = max(answer.results, key=lambda result: result.score)
-    who = named(best.identity) if best.identity is not None else "an image without identity"
+    who = named(best.identity, best.key) if best.identity is not None else "an image without identity"
     why = verdict_sentence(answer, "")
     lines = [f"{why[0].upper()}{why[1:]}."] if why else []
     if order := reranking_sentence(answer):
@@ -205,7 +206,7 @@ def _queries(service: GalleryService, asked: Asked) -> list[dict[str, Any]]:
                 {
                     "upload": "",
                     "src": f"/images/{one.id}",
-                    "name": named(one.identity) if one.identity is not None else one.key,
+                    "name": named(one.identity, one.key) if one.identity is not None else one.key,
                     "shape": shape_of(service, [one.id]),
                     "away": name == "not",
                     "remove": asked.without(name, one.id),
@@ -270,7 +271,7 @@ def _values(facet: Facet, asked: Asked, chosen: Sequence[str]) -> dict[str, Any]
     shown += [(value, 0) for value in chosen if value not in dict(shown)]
     listed = []
     for text, count in shown:
-        label = named(text) if facet.field == "identity" else text
+        label = f"{text} ({NOBODY[text]})" if text in facet.nobody else text
         url = asked.toggled(facet.field, text)
         listed.append({"label": label, "count": count, "on": text in chosen, "url": url})
     on, url = asked.without_field(facet.field)
