@@ -90,8 +90,7 @@ def ingest(
         for root in roots:
             if options.layout == "auto" or root.rows is not None:
                 found = root.detection
-                place = root.url if isinstance(root, RemoteSurvey) else root.root
-                notify(f"{place}: layout {found.layout}: {found.reason}")
+                notify(f"{root.shown}: layout {found.layout}: {found.reason}")
     with (
         nullcontext() if options.failures is None else FailureLog(options.failures) as log,
         open_to_write(

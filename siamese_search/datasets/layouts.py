@@ -82,6 +82,11 @@ class Survey:
     images: int | None = None
 
     @property
+    def shown(self) -> str:
+        """What people are told that it is."""
+        return printable(self.root)
+
+    @property
     def source(self) -> str:
         """The name that keys belong to where the user names none: the real directory, encoded as keys are."""
         return encode_key(os.path.realpath(self.detection.base))
