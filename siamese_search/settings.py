@@ -203,6 +203,12 @@ def load_settings(cwd: Path | None = None, env: Mapping[str, str] | None = None)
     )
 
 
+def variables() -> set[str]:
+    """The environment variables of the settings that all commands share, and of servers."""
+    keys = [*_TYPES, *(f"server_{key}" for key in SERVER_KEYS)]
+    return {ENV_PREFIX + key.replace(".", "_").upper() for key in keys}
+
+
 def _user_file(env: Mapping[str, str]) -> Path | None:
     """The user's file, or None where no home is known. XDG says: ignore a relative XDG_CONFIG_HOME."""
     configured = env.get("XDG_CONFIG_HOME", "")
