@@ -30,6 +30,7 @@ from siamese_search.training.data import LabelledImages, PixelSource, unreadable
 from siamese_search.training.directory import (
     asked_before,
     check_same,
+    nothing_left,
     plot_history,
     refuse_used,
     restore,
@@ -123,7 +124,8 @@ def adapt(request: AdaptRequest, reporter: Reporter | None = None, stop: threadi
     """
     request.config.check()
     refuse_used(request.out)
-    return _run(request, reporter or Silent(), stop or threading.Event(), resumed=False)
+    with nothing_left(request.out):
+        return _run(request, reporter or Silent(), stop or threading.Event(), resumed=False)
 
 
 def resume(
