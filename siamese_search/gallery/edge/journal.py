@@ -13,17 +13,23 @@ the number says nothing until the next turn has ended.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import qdrant_edge as edge
 
-from siamese_search.errors import StoreError
+from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.edge import layout
 from siamese_search.gallery.edge.layout import os_errors
 from siamese_search.io.files import atomic_write_bytes, atomic_write_text, open_own
+
+_log = logging.getLogger(__name__)
 
 NAME, TALLY = "journal", "points.json"
 _ID_BYTES = 16
@@ -98,9 +104,21 @@ def lost(generation: Path, shard: edge.EdgeShard) -> int:
 
 def _kept_tally(generation: Path) -> int:
     """The number that was kept; 0 where nobody knows."""
-    try:
+    document: dict[str, Any] = {}
+    with suppress(StoreError):
         document = layout.read_json(generation / TALLY)
-    except StoreError:
-        return 0
     points = document.get("points")
-    return points if type(points) is int and document.get("mark") == layout.read_mark(generation) else 0
+    if type(points) is not int:
+        if (generation / TALLY).exists():
+            _say_damaged(generation / TALLY)
+        return 0
+    return points if document.get("mark") == layout.read_mark(generation) else 0
+
+
+@cache
+def _say_damaged(path: Path) -> None:
+    """Once in a process; the next turn in which somebody writes counts anew."""
+    _log.warning(
+        "%s is damaged: whether points are lost cannot be told; to be sure, embed the images again with: sss ingest"
+        " --reembed DIR", printable(path),
+    )  # fmt: skip
