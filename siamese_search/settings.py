@@ -205,8 +205,7 @@ def load_settings(cwd: Path | None = None, env: Mapping[str, str] | None = None)
 
 def variables() -> set[str]:
     """The environment variables of the settings that all commands share, and of servers."""
-    keys = [*_TYPES, *(f"server_{key}" for key in SERVER_KEYS)]
-    return {ENV_PREFIX + key.replace(".", "_").upper() for key in keys}
+    return {ENV_PREFIX + key.upper() for key in [*_TYPES, *(f"server_{key}" for key in SERVER_KEYS)]}
 
 
 def _user_file(env: Mapping[str, str]) -> Path | None:

@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from traceback import walk_tb
 from typing import Any
 
 import click
@@ -88,10 +89,7 @@ def command_defaults(name: str) -> Mapping[str, Any]:
 
 
 def misspelt(name: str, env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Variables that look like those of this command or of all commands and are none, with what they may be meant for.
-
-    What looks like none of ours is somebody else's.
-    """
+    """Variables that look like some of this command, or of all, and are none, with those that may be meant."""
     strays = [one for one, value in env.items() if one.startswith("SSS_") and value]
     if not strays or name not in COMMANDS:
         return
@@ -287,15 +285,10 @@ def _run(argv: list[str]) -> int:
 
 def _is_of_output(error: Exception) -> bool:
     """Whether it was a stream of ours that could not be written: nothing else is written by these modules."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    where = "" if frame is None else str(frame.tb_frame.f_globals.get("__name__"))
-    return (
-        isinstance(error, OSError)
-        and error.filename is None
-        and where.startswith(("siamese_search.cli.", "click.", "rich."))
-    )
+    *_, (frame, _line) = walk_tb(error.__traceback__)
+    where = str(frame.f_globals.get("__name__"))
+    ours = where.startswith(("siamese_search.cli.", "click.", "rich."))
+    return ours and isinstance(error, OSError) and error.filename is None
 
 
 def _fail(message: str, code: int, *, traceback: bool = False) -> int:

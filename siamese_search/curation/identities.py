@@ -19,7 +19,7 @@ from siamese_search.curation.label_table import PROPOSED
 from siamese_search.curation.options import ClusterOptions
 from siamese_search.errors import SiameseSearchError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
-from siamese_search.gallery.contract import Gallery, StoredPoint
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.csv_cells import CsvWriter, write_cell
 from siamese_search.io.files import atomic_path
@@ -131,7 +131,8 @@ def propose(
     members: dict[int, list[int]] = {}
     for row, label in enumerate(labels.tolist()):
         members.setdefault(label, []).append(row)
-    known = {label: _identities(points, rows) for label, rows in members.items()}
+    named = {row for row, point in enumerate(points) if point.is_somebody}
+    known = {label: sorted({str(points[row].identity) for row in named & {*rows}}) for label, rows in members.items()}
     statuses = {label: status_of(len(rows), known[label]) for label, rows in members.items()}
     order = sorted(members, key=lambda label: (_ORDER.index(statuses[label]), -len(members[label]), label))
     number = last_number(gallery, options.prefix) if has_identity else 0
@@ -175,10 +176,6 @@ def _too_many(total: int) -> UsageError:
         f"{total:,} images are more than the {MOST_IMAGES:,} that can be clustered at once (and that a person would"
         ' review): take a part of them, such as --where camera=1 or --where "frame<5000"'
     )
-
-
-def _identities(points: Sequence[StoredPoint], rows: Sequence[int]) -> list[str]:
-    return sorted({str(points[row].identity) for row in rows if points[row].is_somebody})
 
 
 def mean_similarity(

@@ -83,7 +83,6 @@ class Survey:
 
     @property
     def shown(self) -> str:
-        """What people are told that it is."""
         return printable(self.root)
 
     @property

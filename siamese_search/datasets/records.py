@@ -48,12 +48,11 @@ class ImageRecord:
 
     @property
     def reserved(self) -> str | None:
-        """Which reserved identity this is; ``None`` for a person and for nothing."""
+        """Which reserved identity this is; ``None`` for a person, or nothing."""
         return self.identity if stands_for_many(self.identity, self.key) else None
 
     @property
     def is_somebody(self) -> bool:
-        """Whether the identity is one person's."""
         return is_somebody(self.identity, self.key)
 
 

@@ -295,9 +295,7 @@ def _protocol(
     effective = use_cameras and known
     asked, ranked = [[told(record) for record in side] for side in (queries, gallery)]
     by_identity = Counter(ranked)
-    by_camera = Counter(
-        (who, record.camera) for who, record in zip(ranked, gallery, strict=True) if record.camera is not None
-    )
+    by_camera = Counter(zip(ranked, (record.camera for record in gallery), strict=True))
     same_camera = no_match = same_camera_only = 0
     for query, who, own in zip(queries, asked, same_image.tolist(), strict=True):
         itself = own >= 0 and ranked[own] == who

@@ -87,9 +87,8 @@ def draw_sheet(
     ``QueryResult.query``, or one per result in order), else what the gallery knows of that file, else what a
     Market-1501 file name says. Without ``truth``, borders are grey and there are no badges.
 
-    An image that cannot be read becomes a tile that says so. At most :data:`MAX_QUERIES` queries are drawn.
-    Returns ``out``. Raises UsageError for columns < 1 or nothing to draw, SiameseSearchError where ``out``
-    cannot be written.
+    An image that cannot be read becomes a tile that says so. At most :data:`MAX_QUERIES` queries are drawn. Returns
+    ``out``. Raises UsageError for columns < 1 or nothing to draw, SiameseSearchError where ``out`` cannot be written.
     """
     if columns < 1:
         raise UsageError(f"a contact sheet needs at least 1 column, not {columns}")

@@ -203,12 +203,12 @@ def count_sightings(
 
 def people_of(gallery: Gallery, identities: Iterable[object]) -> list[Any]:
     """Those of a gallery's identities that are one person each, in order."""
-    return [one for one in identities if one not in RESERVED_IDENTITIES or _is_person(gallery, str(one))]
-
-
-def _is_person(gallery: Gallery, identity: str) -> bool:
-    points = gallery.scroll([Condition("identity", "=", (identity,))], fields=("identity", "key"))
-    return any(point.is_somebody for point in points)
+    people = []
+    for one in identities:
+        points = gallery.scroll([Condition("identity", "=", (str(one),))], fields=("identity", "key"))
+        if one not in RESERVED_IDENTITIES or any(point.is_somebody for point in points):
+            people.append(one)
+    return people
 
 
 def _names(groups: Iterable[Group]) -> list[str]:

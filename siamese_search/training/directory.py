@@ -44,15 +44,13 @@ def refuse_used(out: Path) -> None:
 @contextmanager
 def nothing_left(out: Path) -> Iterator[None]:
     """What is refused before its first checkpoint leaves no run behind, so that the directory can be given again."""
-    there = out.is_dir()
     try:
         yield
     except SiameseSearchError:
         if not (out / CHECKPOINT_NAME).exists():
             with suppress(OSError):
                 (out / RUN_NAME).unlink(missing_ok=True)
-                if not there:
-                    out.rmdir()
+                out.rmdir()  # where nothing else is in it
         raise
 
 

@@ -45,7 +45,7 @@ class Facet:
     high: Value | None = None
     time: bool = False
     absent: int = 0
-    nobody: tuple[Value, ...] = ()
+    nobody: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

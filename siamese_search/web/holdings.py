@@ -195,9 +195,9 @@ def _facet(gallery: Gallery, name: str, kind: str, where: Sequence[Condition], v
     counts = gallery.facet(name, where, limit=_MOST_VALUES + 1)
     few = len(counts) <= _MOST_VALUES
     absent = total - sum(counts.values()) if few else gallery.count([*where, Condition(name, "absent")])
+    reserved = RESERVED_IDENTITIES if name == "identity" else frozenset()
+    nobody = reserved.difference(people_of(gallery, reserved))
     shown = tuple(list(counts.items())[:values])
-    reserved = [value for value, _ in shown if name == "identity" and value in RESERVED_IDENTITIES]
-    nobody = tuple(value for value in reserved if value not in people_of(gallery, reserved))
     facet = Facet(name, kind, shown, len(counts), absent=max(absent, 0), nobody=nobody)
     if not counts or not few:
         return facet

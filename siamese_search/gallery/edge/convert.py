@@ -169,7 +169,7 @@ def panics_unprinted() -> Iterator[None]:
 def translated(what: str, advice: str = "") -> Iterator[None]:
     """Turn the engine's bare ``Exception`` (and Rust panics, which are BaseException) into StoreError.
 
-    advice: what to do then. Ours, ValueError (bad arguments), interrupts and memory errors pass through unchanged.
+    Ours, ValueError (bad arguments), interrupts and memory errors pass through unchanged.
     """
     try:
         yield

@@ -17,10 +17,8 @@ import logging
 import os
 import uuid
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import qdrant_edge as edge
 
@@ -29,7 +27,8 @@ from siamese_search.gallery.edge import layout
 from siamese_search.gallery.edge.layout import os_errors
 from siamese_search.io.files import atomic_write_bytes, atomic_write_text, open_own
 
-_log = logging.getLogger(__name__)
+#: Says each line once in a process.
+_once = cache(logging.getLogger(__name__).warning)
 
 NAME, TALLY = "journal", "points.json"
 _ID_BYTES = 16
@@ -104,21 +103,14 @@ def lost(generation: Path, shard: edge.EdgeShard) -> int:
 
 def _kept_tally(generation: Path) -> int:
     """The number that was kept; 0 where nobody knows."""
-    document: dict[str, Any] = {}
-    with suppress(StoreError):
+    try:
         document = layout.read_json(generation / TALLY)
-    points = document.get("points")
-    if type(points) is not int:
+        points = int(document["points"])
+        return points if document.get("mark") == layout.read_mark(generation) else 0
+    except (StoreError, KeyError, TypeError, ValueError):
         if (generation / TALLY).exists():
-            _say_damaged(generation / TALLY)
+            _once(
+                "%s is damaged: whether points are lost cannot be told; to be sure, embed the images again with:"
+                " sss ingest --reembed DIR", printable(generation / TALLY),
+            )  # fmt: skip
         return 0
-    return points if document.get("mark") == layout.read_mark(generation) else 0
-
-
-@cache
-def _say_damaged(path: Path) -> None:
-    """Once in a process; the next turn in which somebody writes counts anew."""
-    _log.warning(
-        "%s is damaged: whether points are lost cannot be told; to be sure, embed the images again with: sss ingest"
-        " --reembed DIR", printable(path),
-    )  # fmt: skip

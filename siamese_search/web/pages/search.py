@@ -240,7 +240,9 @@ def _facets(service: GalleryService, asked: Asked) -> tuple[list[dict[str, Any]]
     fields = {one.field for one in asked.conditions()}
     try:
         found = service.holdings.facets(asked.where)
-        own = {field: _counted(service, asked, field) for field in sorted(fields)}
+        # Its values under the filters of all the other fields: so that another one can be chosen, too.
+        others = {field: service.holdings.facets(asked.where_without(field)) for field in sorted(fields)}
+        own = {field: next((one for one in counted if one.field == field), None) for field, counted in others.items()}
         everything = {one.field: one for one in service.holdings.facets()} if fields else {}
     except SiameseSearchError:  # the search has said why
         found = service.holdings.facets()
@@ -258,12 +260,6 @@ def _facets(service: GalleryService, asked: Asked) -> tuple[list[dict[str, Any]]
         elif whole.distinct + (whole.absent > 0) > 1 or chosen:
             values.append(_values(one, asked, chosen))
     return values, ranges
-
-
-def _counted(service: GalleryService, asked: Asked, field: str) -> Facet | None:
-    """A field's values under the filters of all the other fields: so that another one can be chosen, too."""
-    others = service.holdings.facets(asked.where_without(field))
-    return next((one for one in others if one.field == field), None)
 
 
 def _values(facet: Facet, asked: Asked, chosen: Sequence[str]) -> dict[str, Any]:
