@@ -110,7 +110,7 @@ def run_ingest(
     )
     if not summary.interrupted:
         if shard is None and any(survey.images != 0 for survey in surveys):
-            _check_outcome(summary, [survey.root for survey in surveys])
+            _check_outcome(summary, ", ".join(survey.shown for survey in surveys))
         _narrow(surveys, gallery)
         if prune != "no":
             pruned = prune_points(gallery, places, anyway=prune == "anyway", shard=shard)
@@ -234,8 +234,7 @@ def _total(surveys: Sequence[Survey], shard: Shard | None) -> int | None:
     return round(sum(count or 0 for count in counts) / (1 if shard is None else shard.count))
 
 
-def _check_outcome(summary: IngestSummary, roots: Sequence[Path]) -> None:
-    names = ", ".join(printable(root) for root in roots)
+def _check_outcome(summary: IngestSummary, names: str) -> None:
     if summary.seen == 0:
         raise DataError(f"{names}: no images found; check the path, or see the formats in: sss ingest --help")
     if summary.failed == summary.seen:

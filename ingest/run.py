@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -90,8 +91,7 @@ def ingest(
         for root in roots:
             if options.layout == "auto" or root.rows is not None:
                 found = root.detection
-                place = root.url if isinstance(root, RemoteSurvey) else root.root
-                notify(f"{place}: layout {found.layout}: {found.reason}")
+                notify(f"{root.shown}: layout {found.layout}: {found.reason}")
     with (
         nullcontext() if options.failures is None else FailureLog(options.failures) as log,
         open_to_write(
@@ -123,8 +123,9 @@ def ingest(
 def _warn_of_namesakes(gallery: Gallery, own: set[str]) -> None:
     """Say it where a source of an ingest and another one, which lies elsewhere, name the same identities."""
     from ingest.plan import beside
-    from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
+    from siamese_search.datasets.records import decode_key
     from siamese_search.gallery.filters import Condition
+    from siamese_search.retrieval.ranking import people_of
 
     if not {"source", "identity"} <= gallery.fields().keys():
         return
@@ -139,12 +140,16 @@ def _warn_of_namesakes(gallery: Gallery, own: set[str]) -> None:
     places: set[str] = set()
     for one in own & named.keys():
         for other in named.keys() - {one, *beside(one, named)}:
-            if both := (named[one] & named[other]) - {JUNK_IDENTITY, DISTRACTOR_IDENTITY}:
-                shared |= both
+            if both := people_of(gallery, named[one] & named[other]):
+                shared |= set(both)
                 places |= {one, other}
     if shared:
         text = "identities of the same name in more than one source (%s) count as the same: %s"
         _log.warning(text, listed(sorted(places)), listed(sorted(shared)))
+    gone = [place for place in sorted(places) if place.startswith("/") and not os.path.lexists(decode_key(place))]
+    if gone:
+        text = "%s is not there (any more): where it was moved, take its images out: sss ingest %s --prune-anyway"
+        _log.warning(text, printable(gone[0]), shlex.quote(printable(gone[0])))
 
 
 def watch(

@@ -236,12 +236,9 @@ def scan_remote(root: RemoteSurvey, source: str, shard: Shard | None = None) -> 
     with ThreadPoolExecutor(THREADS, thread_name_prefix="look-up") as pool:
         records = root.stream_all()
         while chunk := list(islice(records, CHUNK)):
-            ours = [one for one in chunk if shard is None or shard.has(_key(one))]
+            keyed = [(encode_key(one.relative) if isinstance(one, PassedOver) else one.key, one) for one in chunk]
+            ours = [one for key, one in keyed if shard is None or shard.has(key)]
             yield list(pool.map(lambda one: _scanned_object(one, root.url, source), ours))
-
-
-def _key(one: ImageRecord | PassedOver) -> str:
-    return encode_key(one.relative) if isinstance(one, PassedOver) else one.key
 
 
 def _scanned_object(record: ImageRecord | PassedOver, url: str, source: str) -> ScannedFile:

@@ -69,9 +69,8 @@ def embed_images(
 
     image_of: an item's file, or its image in memory. stamp_of: the state that its file was seen in; one that has been
     written since is a failure. camera_of: its camera, for a model with centres. ahead: batches decoded before they are
-    asked for. stop: looked at between two batches.
-    Where a device computes by itself (:func:`~siamese_search.model.embedder.begin`), a batch is handed out when the
-    next one has been started.
+    asked for. stop: looked at between two batches. Where a device computes by itself
+    (:func:`~siamese_search.model.embedder.begin`), a batch is handed out when the next one has been started.
     """
     running: tuple[Embedded[T], Started] | None = None
 

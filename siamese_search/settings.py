@@ -203,6 +203,11 @@ def load_settings(cwd: Path | None = None, env: Mapping[str, str] | None = None)
     )
 
 
+def variables() -> set[str]:
+    """The environment variables of the settings that all commands share, and of servers."""
+    return {ENV_PREFIX + key.upper() for key in [*_TYPES, *(f"server_{key}" for key in SERVER_KEYS)]}
+
+
 def _user_file(env: Mapping[str, str]) -> Path | None:
     """The user's file, or None where no home is known. XDG says: ignore a relative XDG_CONFIG_HOME."""
     configured = env.get("XDG_CONFIG_HOME", "")

@@ -41,15 +41,15 @@ def pack_work(files: Sequence[PlannedFile], *, whole: bool) -> bytes:
     """Planned files for a worker. whole: with payload and action, for a worker that stores them itself."""
     return json.dumps(
         [
-            [_packed(file.scanned.record.path), file.scanned.size, file.scanned.mtime_ns]
+            [
+                {"address": path.address} if isinstance(path := file.scanned.record.path, RemotePath) else str(path),
+                file.scanned.size,
+                file.scanned.mtime_ns,
+            ]
             + ([file.id, file.action, file.payload] if whole else [])
             for file in files
         ]
     ).encode("ascii")
-
-
-def _packed(path: Path | RemotePath) -> str | dict[str, str]:
-    return {"address": path.address} if isinstance(path, RemotePath) else str(path)
 
 
 def unpack_work(data: bytes) -> list[PlannedFile]:

@@ -71,7 +71,7 @@ def evaluate(
     Raises DataError (no identity, nobody to find, an identity that is not there), BundleError, UsageError.
     """
     from siamese_search.datasets.layouts import load_dataset
-    from siamese_search.datasets.splits import load_joined
+    from siamese_search.datasets.splits import load_joined, those_of
     from siamese_search.evaluation.evaluate import evaluate as measure
     from siamese_search.evaluation.subject import choose_subject, seen_warning, select_identities
 
@@ -93,8 +93,8 @@ def evaluate(
         notify(reason)
     records, query_records = dataset.records, None if asked is None else asked.records
     if chosen is not None:
-        records = [record for record in records if record.identity in chosen]
-        query_records = None if query_records is None else [r for r in query_records if r.identity in chosen]
+        records = those_of(records, chosen)
+        query_records = None if query_records is None else those_of(query_records, chosen)
     threads = threads_in_use(options.threads)
     batch_size = settings.batch_size if options.batch_size is None else options.batch_size
     report = measure(
@@ -146,7 +146,7 @@ def compare_models(
     as :func:`siamese_search.evaluate`, and UsageError for ``calibrate``.
     """
     from siamese_search.datasets.layouts import load_dataset
-    from siamese_search.datasets.splits import RESERVED_IDENTITIES, load_joined
+    from siamese_search.datasets.splits import load_joined
     from siamese_search.evaluation.findings import compare_reports
     from siamese_search.evaluation.subject import choose_subject, select_identities
 
@@ -167,7 +167,7 @@ def compare_models(
             common = set(chosen) if common is None else common & chosen
     wanted: str | list[str] = "all"
     if common is not None:
-        wanted = sorted(common - RESERVED_IDENTITIES)
+        wanted = sorted(common)
         if not wanted:
             raise DataError(
                 f"no identity of {printable(str(where))} was held out by both models: name others with --identities"
@@ -230,13 +230,12 @@ def _measured(gallery: Gallery) -> tuple[Calibration, int, int]:
     from siamese_search.evaluation.calibrate import telling_pairs
     from siamese_search.gallery.checks import vector_of
     from siamese_search.gallery.filters import Condition
-    from siamese_search.retrieval.ranking import is_somebody
 
     labelled: list[Any] = []
     if "identity" in gallery.fields():
         fields = [one for one in ("identity", "camera", "key") if one in gallery.fields()]
         points = gallery.scroll([Condition("identity", "present")], with_vectors=True, fields=fields)
-        labelled = list(islice((one for one in points if is_somebody(one.identity)), MOST_IMAGES))
+        labelled = list(islice((one for one in points if one.is_somebody), MOST_IMAGES))
     if not labelled:
         raise DataError(
             f"gallery {gallery.name!r} in {printable(gallery.store)} has no labelled images to calibrate on: set labels"

@@ -278,7 +278,9 @@ def _copy(
 
     started = time.monotonic()
     with open_store(source) as giver, open_store(target) as taker:
-        if _same_place(giver, taker):
+        local = not (giver.shared or taker.shared)
+        real = [os.path.realpath(one.location) if local else one.location for one in (giver, taker)]
+        if real[0] == real[1]:
             raise UsageError(f"{printable(giver.location)} is both the source and the target: name two stores")
         with (
             giver.open(name) as ours,
@@ -289,9 +291,3 @@ def _copy(
             model = ours.model.name or ours.model.fingerprint
             report = copy_gallery(ours, theirs, progress=progress, stop=stop)
         return CopySummary(name, giver.location, taker.location, model, report, time.monotonic() - started)
-
-
-def _same_place(one: Store, other: Store) -> bool:
-    return one.location == other.location or (
-        not (one.shared or other.shared) and os.path.realpath(one.location) == os.path.realpath(other.location)
-    )

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from traceback import walk_tb
 from typing import Any
 
 import click
@@ -83,7 +84,29 @@ def command_defaults(name: str) -> Mapping[str, Any]:
     for command in set(settings.commands) & set(COMMANDS):
         known[command] = [str(p.name) for p in command_of(command).params if p.param_type_name == "option"]
     settings.check_commands(known)
-    return settings.commands.get(name, {})
+    several = {str(p.name) for p in command_of(name).params if p.multiple} if name in settings.commands else set()
+    values = settings.commands.get(name, {})
+    return {k: [v] if k in several and not isinstance(v, list) else v for k, v in values.items()}
+
+
+def misspelt(name: str, env: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Variables that look like some of this command, or of all, and are none, with those that may be meant."""
+    strays = [one for one, value in env.items() if one.startswith("SSS_") and value]
+    if not strays or name not in COMMANDS:
+        return
+    from difflib import get_close_matches
+
+    from siamese_search.settings import variables
+
+    prefix = f"SSS_{name.replace('-', '_').upper()}_"
+    known = {*variables(), "SSS_API_KEY", "SSS_API_KEY_FILE", "SSS_DEBUG", "SSS_GRAPHICS"}
+    own = {f"{prefix}{str(param.name).upper()}" for param in command_of(name).params}
+    others = tuple(f"SSS_{other.replace('-', '_').upper()}_" for other in COMMANDS if other != name)
+    for one in sorted(set(strays) - known - own):
+        if (full := prefix + one.removeprefix("SSS_")) in own:
+            yield one, full
+        elif not one.startswith(others) and (near := get_close_matches(one, known | own, 1, 0.85)):
+            yield one, near[0]
 
 
 #: 128 + SIGPIPE, as for any Unix tool whose reader has gone.
@@ -174,6 +197,8 @@ def cli(ctx: click.Context) -> None:
     """Re-identification search: a directory of images goes in, the right identity comes out."""
     if ctx.invoked_subcommand is not None:
         ctx.default_map = {ctx.invoked_subcommand: command_defaults(ctx.invoked_subcommand)}
+        for stray, meant in misspelt(ctx.invoked_subcommand, os.environ):
+            sys.stderr.write(f"sss: warning: {_one_line(stray)} is no variable of sss; did you mean {meant}?\n")
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -195,10 +220,12 @@ def main(args: Sequence[str] | None = None) -> int:
         code = _run(_files_with_dashes(argv))
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
+    except OSError as error:
         # The interpreter flushes stdout once more on its way out; let that go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_BROKEN_PIPE
+        if isinstance(error, BrokenPipeError):
+            return EXIT_BROKEN_PIPE
+        return _fail(f"the output could not be written: {error.strerror or error}", EXIT_FAILED)
 
 
 def _files_with_dashes(argv: list[str]) -> list[str]:
@@ -249,11 +276,21 @@ def _run(argv: list[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
+        if _is_of_output(error):
+            raise
         text = " ".join(str(error).split())
         what = f"{type(error).__name__}: {text}" if text else type(error).__name__
         advice = "" if debug else " (run again with --debug for the traceback)"
         code = getattr(error, "exit_code", EXIT_FAILED)
         return _fail(f"unexpected {what[:300]}{advice}", code, traceback=debug)
+
+
+def _is_of_output(error: Exception) -> bool:
+    """Whether it was a stream of ours that could not be written: nothing else is written by these modules."""
+    *_, (frame, _line) = walk_tb(error.__traceback__)
+    where = str(frame.f_globals.get("__name__"))
+    ours = where.startswith(("siamese_search.cli.", "click.", "rich."))
+    return ours and isinstance(error, OSError) and error.filename is None
 
 
 def _fail(message: str, code: int, *, traceback: bool = False) -> int:

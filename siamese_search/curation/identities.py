@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from siamese_search.curation.export_rows import real_path
 from siamese_search.curation.label_table import PROPOSED
 from siamese_search.curation.options import ClusterOptions
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
 from siamese_search.errors import SiameseSearchError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
-from siamese_search.gallery.contract import Gallery, StoredPoint
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.csv_cells import CsvWriter, write_cell
 from siamese_search.io.files import atomic_path
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
 MOST_IMAGES = 20_000
 #: False match rate whose threshold the mean cosine of two clusters must reach to be merged.
 FALSE_MATCH_RATE = 0.01
-#: Identities of Market-1501 that are nobody's.
-_NOBODY = (JUNK_IDENTITY, DISTRACTOR_IDENTITY)
 
 #: The columns of a review.
 _HEADER = (
@@ -118,7 +115,7 @@ def propose(
     progress("reading")
     points = []
     for point in gallery.scroll(where, with_vectors=True):
-        if labelled or point.identity in (None, *_NOBODY):
+        if labelled or not point.is_somebody:
             points.append(point)
             if len(points) > MOST_IMAGES:
                 raise _too_many(total)
@@ -134,7 +131,8 @@ def propose(
     members: dict[int, list[int]] = {}
     for row, label in enumerate(labels.tolist()):
         members.setdefault(label, []).append(row)
-    known = {label: _identities(points, rows) for label, rows in members.items()}
+    named = {row for row, point in enumerate(points) if point.is_somebody}
+    known = {label: sorted({str(points[row].identity) for row in named & {*rows}}) for label, rows in members.items()}
     statuses = {label: status_of(len(rows), known[label]) for label, rows in members.items()}
     order = sorted(members, key=lambda label: (_ORDER.index(statuses[label]), -len(members[label]), label))
     number = last_number(gallery, options.prefix) if has_identity else 0
@@ -178,11 +176,6 @@ def _too_many(total: int) -> UsageError:
         f"{total:,} images are more than the {MOST_IMAGES:,} that can be clustered at once (and that a person would"
         ' review): take a part of them, such as --where camera=1 or --where "frame<5000"'
     )
-
-
-def _identities(points: Sequence[StoredPoint], rows: Sequence[int]) -> list[str]:
-    names = {points[row].identity for row in rows}
-    return sorted(name for name in names if name is not None and name not in _NOBODY)
 
 
 def mean_similarity(

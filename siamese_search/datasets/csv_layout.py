@@ -17,7 +17,6 @@ from pathlib import Path
 
 from siamese_search.datasets.records import (
     BOOKKEEPING,
-    DISTRACTOR_IDENTITY,
     ImageRecord,
     MetadataValue,
     encode_key,
@@ -49,10 +48,6 @@ _USUAL = {
 _FIRST_ROWS = 10_000
 
 Triplet = tuple[str, str, str]
-
-
-#: What is said of a person who has the name of those that are nobody.
-NOBODY = f"identity {DISTRACTOR_IDENTITY} is nobody, as in Market-1501: its images are distractors; rename a person"
 
 
 class CsvLayout:
@@ -176,7 +171,6 @@ class CsvLayout:
         possible = {index: list(KINDS) for index in self._metadata}
         seen: set[int] = set()
         marks = _Marks({i for i in (self._identity, self._camera) if i is not None})
-        nobody = False
         for line, row in self.table.cells():
             if base is None:
                 base = self.root = self._find_base(row[self._path], images_root)
@@ -194,7 +188,6 @@ class CsvLayout:
                 if len(missing) < 3:
                     missing.append(name)
             marks.see(row)
-            nobody = nobody or (self._identity is not None and row[self._identity] == DISTRACTOR_IDENTITY)
             for index in self._metadata:
                 value = row[index]
                 if value != "" and value not in MISSING:
@@ -207,7 +200,7 @@ class CsvLayout:
         self._gapped = marks.gapped()
         kinds = {name: possible[i][0] if i in seen else "str" for i, name in self._metadata.items()}
         skipped = {self._path, *(i for i, name in self._metadata.items() if kinds[name] == "str")}
-        self.notes = marks.notes(self.table.columns, skipped) + [NOBODY] * nobody
+        self.notes = marks.notes(self.table.columns, skipped)
         return base, rows, kinds
 
 

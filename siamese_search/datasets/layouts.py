@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from siamese_search.datasets.csv_layout import NOBODY, CsvLayout, Triplet, read_triplets
+from siamese_search.datasets.csv_layout import CsvLayout, Triplet, read_triplets
 from siamese_search.datasets.names import Detection, check_layout, decide
-from siamese_search.datasets.records import (
-    DISTRACTOR_IDENTITY,
-    JUNK_IDENTITY,
-    ImageRecord,
-    encode_key,
-    label_text,
-    market_record,
-)
+from siamese_search.datasets.records import ImageRecord, encode_key, label_text, market_record
 from siamese_search.datasets.table import Table, read_header
 from siamese_search.datasets.walk import PassedOver, walk
 from siamese_search.errors import DataError, listed, printable
@@ -50,8 +43,7 @@ class Dataset:
     @property
     def identities(self) -> list[str]:
         """The identities that have images, sorted; without junk, distractors and unknown ones."""
-        reserved = (None, JUNK_IDENTITY, DISTRACTOR_IDENTITY)
-        return sorted({r.identity for r in self.records if r.identity not in reserved and r.identity is not None})
+        return sorted({str(record.identity) for record in self.records if record.is_somebody})
 
 
 def load_dataset(root: Path, layout: str = "auto") -> Dataset:
@@ -88,6 +80,10 @@ class Survey:
     rows: CsvLayout | list[ImageRecord] | None = None
     triplets: list[Triplet] = field(default_factory=list)
     images: int | None = None
+
+    @property
+    def shown(self) -> str:
+        return printable(self.root)
 
     @property
     def source(self) -> str:
@@ -217,6 +213,4 @@ def _survey_directory(root: Path, layout: str, follow_links: bool, lenient: bool
     detection, count = decide(root, images(), layout)
     if count == 0:
         raise NoImagesError(f"{printable(root)}: no images in it ({passed or _LOOKED_FOR}); check the path")
-    if detection.layout == "folders" and (root / DISTRACTOR_IDENTITY).is_dir():
-        detection = replace(detection, reason=f"{detection.reason}; {NOBODY}")
     return Survey(root, detection, follow_links, images=count)

@@ -23,6 +23,7 @@ BOOKKEEPING = frozenset({"source", "key", "path", "size", "mtime_ns", "crc", "di
 #: Market-1501's two reserved identities: a junk box is ignored in rankings, a distractor is a negative.
 JUNK_IDENTITY = "-1"
 DISTRACTOR_IDENTITY = "0000"
+RESERVED_IDENTITIES = frozenset({JUNK_IDENTITY, DISTRACTOR_IDENTITY})
 
 #: Namespace of all point ids; changing it would orphan every existing gallery.
 _POINT_NAMESPACE = uuid.UUID("6f1d5a0e-5a55-5c0d-9b0e-51a3e5e5ea2c")
@@ -44,6 +45,15 @@ class ImageRecord:
     camera: str | None = None
     metadata: Mapping[str, MetadataValue] = field(default_factory=dict)
     source: str | None = None
+
+    @property
+    def reserved(self) -> str | None:
+        """Which reserved identity this is; ``None`` for a person, or nothing."""
+        return self.identity if stands_for_many(self.identity, self.key) else None
+
+    @property
+    def is_somebody(self) -> bool:
+        return is_somebody(self.identity, self.key)
 
 
 def point_id(source: str, key: str) -> str:
@@ -121,6 +131,16 @@ _MARKET_NAME = re.compile(
 def is_market_name(name: str) -> bool:
     """Whether a file name (no directories) follows the Market-1501 pattern."""
     return _MARKET_NAME.fullmatch(name) is not None
+
+
+def stands_for_many(identity: object, key: str) -> bool:
+    """Whether an identity is junk or distractors: in Market-1501's names only. Elsewhere, 0000 is a person's name."""
+    return identity in RESERVED_IDENTITIES and is_market_name(key.rpartition("/")[2])
+
+
+def is_somebody(identity: object, key: str) -> bool:
+    """Whether an identity is one of its own: not unknown, and not one that stands for many."""
+    return identity is not None and not stands_for_many(identity, key)
 
 
 def parse_market_name(name: str) -> tuple[str, str, dict[str, MetadataValue]] | None:

@@ -44,6 +44,10 @@ class RemoteSurvey(Survey):
     passed: list[PassedOver] = field(default_factory=list)
 
     @property
+    def shown(self) -> str:
+        return printable(self.url)
+
+    @property
     def source(self) -> str:
         return self.url
 

@@ -13,25 +13,23 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from pathlib import Path
 
 from siamese_search.datasets.layouts import Dataset, load_dataset
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, ImageRecord, decode_key, label_text
+from siamese_search.datasets.records import ImageRecord, decode_key, label_text
 from siamese_search.errors import DataError, UsageError, printable
 
-#: Reserved identities are no people: they are neither trained on nor held out by choice.
-RESERVED_IDENTITIES = frozenset({JUNK_IDENTITY, DISTRACTOR_IDENTITY})
 MIN_TRAIN_IDENTITIES = 2  # a triplet needs a negative
 MAX_LIST_BYTES = 16 << 20
 _COMMENT = re.compile(r"(^|\s)#.*")
 
 
-def draw_identities(identities: Iterable[str | None], count: int, seed: int = 0) -> set[str]:
-    """So many of the identities, to hold out; ``None``, junk (-1) and distractors (0000) are none of them."""
-    names = {i for i in identities if i is not None} - RESERVED_IDENTITIES
+def draw_identities(identities: Iterable[str], count: int, seed: int = 0) -> set[str]:
+    """So many of the identities, to hold out."""
+    names = set(identities)
 
     def rank(name: str) -> bytes:
         return hashlib.sha256(f"{seed}\x00{name}".encode("utf-8", "surrogatepass")).digest()
@@ -84,11 +82,17 @@ def hold_out(dataset: Dataset, identities: Iterable[str]) -> tuple[Dataset, Data
             f" {len(known - held)} to train on; at least {MIN_TRAIN_IDENTITIES} must stay: hold out fewer, or"
             " give more data"
         )
-    return _part(dataset, known - held), _part(dataset, held | RESERVED_IDENTITIES)
+    people = [record for record in dataset.records if record.is_somebody]
+    train = [record for record in people if record.identity not in held]
+    return _part(dataset, train), _part(dataset, those_of(dataset.records, held))
 
 
-def _part(dataset: Dataset, identities: set[str]) -> Dataset:
-    records = [record for record in dataset.records if record.identity in identities]
+def those_of(records: Iterable[ImageRecord], identities: Collection[str]) -> list[ImageRecord]:
+    """The images of these people, and those that stand for many, which belong to every choice."""
+    return [one for one in records if one.reserved or (one.is_somebody and one.identity in identities)]
+
+
+def _part(dataset: Dataset, records: list[ImageRecord]) -> Dataset:
     keys = {record.key for record in records}
     triplets = [triplet for triplet in dataset.triplets if keys.issuperset(triplet)]
     return replace(dataset, records=records, triplets=triplets)
@@ -167,9 +171,7 @@ def join(sources: Sequence[Source]) -> Dataset:
 
 
 def _named(record: ImageRecord, source: Source, idle_cameras: bool) -> ImageRecord:
-    identity = record.identity
-    if identity not in (None, JUNK_IDENTITY, DISTRACTOR_IDENTITY):
-        identity = source.full(str(identity))
+    identity = source.full(str(record.identity)) if record.is_somebody else record.identity
     camera = None if idle_cameras else record.camera
     return replace(record, key=source.full(record.key), identity=identity, camera=camera, source=source.name)
 

@@ -75,14 +75,13 @@ def worst_queries(report: EvaluationReport, count: int = 20) -> list[BadQuery]:
     ranking, plan = report.ranking, report.plan
     valid = np.flatnonzero(~np.isnan(ranking.average_precision))
     order = valid[np.argsort(ranking.average_precision[valid], kind="stable")][:count]
-    gallery_ids, query_ids = plan.gallery_ids, plan.query_ids
     return [
         BadQuery(
             int(query),
             float(ranking.average_precision[query]),
             int(ranking.first_hit_rank[query]),
             report.top[query],
-            [gallery_ids[place] == query_ids[query] for place in report.top[query]],
+            (plan.gallery_identity[report.top[query]] == plan.query_identity[query]).tolist(),
         )
         for query in order.tolist()
     ]

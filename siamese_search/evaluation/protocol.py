@@ -230,7 +230,7 @@ class Protocol(Labels):
 def all_vs_all(records: Sequence[ImageRecord], *, use_cameras: bool = True) -> Protocol:
     """One set of images: each one of a named identity is a query against all the others."""
     gallery, left_out = _rankable(records)
-    places = [place for place, record in enumerate(gallery) if record.identity != DISTRACTOR_IDENTITY]
+    places = [place for place, record in enumerate(gallery) if record.is_somebody]
     asked = [gallery[place] for place in places]
     return _protocol(ALL_VS_ALL, use_cameras, asked, gallery, np.array(places, dtype=np.int64), left_out)
 
@@ -250,7 +250,7 @@ def market(
     same = same or _file
     named, query_left_out = _rankable(queries)
     ranked, gallery_left_out = _rankable(gallery)
-    asked = [record for record in named if record.identity != DISTRACTOR_IDENTITY]
+    asked = [record for record in named if record.is_somebody]
     places = {same(record): place for place, record in enumerate(ranked)}
     same_image = np.array([places.get(same(record), -1) for record in asked], dtype=np.int64)
     left_out = query_left_out + gallery_left_out
@@ -266,6 +266,11 @@ def _file(record: ImageRecord) -> tuple[int, int] | Path:
     return status.st_dev, status.st_ino
 
 
+def told(record: ImageRecord) -> str:
+    """An identity for :meth:`Labels.of`: a person who is called like a reserved one is told from it."""
+    return f"={record.identity}" if record.is_somebody else record.identity or ""
+
+
 def _rankable(records: Sequence[ImageRecord]) -> tuple[list[ImageRecord], Counter[str]]:
     """The images that may stand in a ranking, and how many others there are of each kind."""
     kinds = Counter[str]()
@@ -273,7 +278,7 @@ def _rankable(records: Sequence[ImageRecord]) -> tuple[list[ImageRecord], Counte
     for record in records:
         if record.identity is None:
             kinds["unlabelled"] += 1
-        elif record.identity == JUNK_IDENTITY:
+        elif record.reserved == JUNK_IDENTITY:
             kinds["junk"] += 1
         else:
             found.append(record)
@@ -290,15 +295,16 @@ def _protocol(
 ) -> Protocol:
     known = any(r.camera is not None for r in queries) and any(r.camera is not None for r in gallery)
     effective = use_cameras and known
-    by_identity = Counter(record.identity for record in gallery)
-    by_camera = Counter((record.identity, record.camera) for record in gallery if record.camera is not None)
+    asked, ranked = [[told(record) for record in side] for side in (queries, gallery)]
+    by_identity = Counter(ranked)
+    by_camera = Counter(zip(ranked, (record.camera for record in gallery), strict=True))
     same_camera = no_match = same_camera_only = 0
-    for query, own in zip(queries, same_image.tolist()):
-        itself = own >= 0 and gallery[own].identity == query.identity
-        matches = by_identity[query.identity] - itself
+    for query, who, own in zip(queries, asked, same_image.tolist(), strict=True):
+        itself = own >= 0 and ranked[own] == who
+        matches = by_identity[who] - itself
         lost = 0
         if effective and query.camera is not None:
-            lost = by_camera[query.identity, query.camera]
+            lost = by_camera[who, query.camera]
             lost -= itself and gallery[own].camera == query.camera
         same_camera += lost
         no_match += matches == 0
@@ -313,8 +319,8 @@ def _protocol(
         same_camera_only=same_camera_only,
     )
     labels = Labels.of(
-        [record.identity or "" for record in queries],
-        [record.identity or "" for record in gallery],
+        asked,
+        ranked,
         [record.camera for record in queries] if effective else None,
         [record.camera for record in gallery] if effective else None,
         same_image=same_image,

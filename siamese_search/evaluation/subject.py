@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamese_search.datasets.layouts import Dataset
-from siamese_search.datasets.splits import RESERVED_IDENTITIES, read_identity_list
+from siamese_search.datasets.splits import read_identity_list
 from siamese_search.errors import BundleError, DataError, UsageError, listed, printable
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 
@@ -125,7 +125,6 @@ def select_identities(
 
     wanted: ``"heldout"``, ``"all"``, a file, a list, or ``None`` to choose: the held-out identities where the
     data is what the model was trained on, for on identities that it has seen the figures would flatter it.
-    The reserved identities (junk, distractors) are always part of the answer.
     Raises DataError where an identity that was asked for has no image.
     """
     known = set(dataset.identities) | set(queries.identities if queries is not None else ())
@@ -163,7 +162,7 @@ def seen_warning(bundle: Bundle, dataset: Dataset, queries: Dataset | None, chos
     """
     known = set(dataset.identities) | set(queries.identities if queries is not None else ())
     measured = known if chosen is None else known & set(chosen)
-    return _seen(bundle, measured - RESERVED_IDENTITIES).strip(" ()")
+    return _seen(bundle, measured).strip(" ()")
 
 
 def _seen(bundle: Bundle, known: set[str]) -> str:
@@ -213,4 +212,4 @@ def _checked(ids: set[str], known: set[str], dataset: Dataset) -> frozenset[str]
             f"{len(absent)} of {len(ids)} identities have no images in {printable(dataset.root)}: {listed(absent)};"
             " mend the list, or evaluate all with --identities all"
         )
-    return frozenset(ids) | RESERVED_IDENTITIES
+    return frozenset(ids)

@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.datasets.records import decode_key
+from siamese_search.datasets.records import decode_key, is_somebody
 from siamese_search.errors import ModelMismatchError, printable
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
@@ -80,6 +80,10 @@ class Point:
     @property
     def camera(self) -> str | None:
         return self._label("camera")
+
+    @property
+    def is_somebody(self) -> bool:
+        return is_somebody(self.identity, self.key)
 
     @property
     def key(self) -> str:
@@ -365,9 +369,8 @@ class Store(_Opened):
 
     @abstractmethod
     def publish(self, name: str, settle: Settle | None = None, *, wait: float = 10.0) -> None:
-        """Make the building generation current in one atomic step; the former current one becomes previous.
-        An older previous one is deleted. The built gallery must be closed. A search that has begun in the
-        former generation ends there. StoreError where nothing is being built.
+        """Make the building generation current in one step; the former one becomes previous, an older one is deleted.
+        The built gallery must be closed. A search in progress ends where it is. StoreError where nothing is built.
 
         settle: called before with the current generation, for a last look at it; as far as the engine can, nobody else
         writes to it from then until the swap. It may still write to the built gallery, and closes it. What it raises

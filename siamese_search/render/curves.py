@@ -319,11 +319,7 @@ def _made_part_of_a_page(root: ElementTree.Element, name: str) -> None:
             if key == "id":
                 attributes[key] = f"{name}-{value}"
             elif key == "style":
-                attributes[key] = re.sub(r"#[0-9a-f]{6}", _variable, value)
+                attributes[key] = re.sub(r"#[0-9a-f]{6}", lambda at: f"var(--{_VARIABLES.get(at[0], 'ink')})", value)
             else:
                 attributes[key] = re.sub(r"(\.\d\d)\d+", r"\1", value.replace("#", f"#{name}-"))
         element.attrib = attributes
-
-
-def _variable(colour: re.Match[str]) -> str:
-    return f"var(--{_VARIABLES.get(colour[0], 'ink')})"

@@ -79,18 +79,14 @@ def environment(*loaders: BaseLoader) -> Environment:
         loader=ChoiceLoader(loaders),
         autoescape=True,
         undefined=StrictUndefined,
-        finalize=_spelled_out,
+        # Control characters as escapes; what is markup already went through here when it was made.
+        finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
     made.filters["thousands"] = lambda number: f"{number:,}"
     return made
-
-
-def _spelled_out(value: object) -> object:
-    """Control characters as escapes; what is markup already went through here when it was made."""
-    return value if isinstance(value, Markup) else printable(str(value))
 
 
 def rgb(colour: tuple[int, int, int]) -> str:

@@ -15,8 +15,6 @@ import numpy as np
 from markupsafe import Markup
 
 from siamese_search._version import __version__
-from siamese_search.datasets.records import ImageRecord
-from siamese_search.datasets.splits import RESERVED_IDENTITIES
 from siamese_search.evaluation.findings import BadQuery, camera_pairs, worst_identities, worst_queries
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.retrieval import RATES
@@ -72,7 +70,7 @@ def html_page(report: EvaluationReport, command: str = "") -> str:
         queries=[_bad(report, one) for one in worst_queries(report)],
         mapped=mapped,
         maps=maps,
-        people=len({name for name in plan.query_ids if name not in RESERVED_IDENTITIES}),
+        people=len(set(plan.query_ids)),
         lenses=len({record.camera for record in (*plan.queries, *plan.gallery)} - {None}),
         made=(
             ("model", report.model_name), ("model fingerprint", report.model), ("data", report.data),
@@ -143,12 +141,8 @@ def _bad(report: EvaluationReport, bad: BadQuery) -> dict[str, Any]:
         "key": query.key,
         "first": bad.first_hit_rank,
         "precision": bad.average_precision,
-        "tiles": [(frame, record, _thumb(record)) for frame, record in shown],
+        "tiles": [(frame, record, Picture(picture(record.path, _THUMB).url, "unreadable")) for frame, record in shown],
     }
-
-
-def _thumb(record: ImageRecord) -> Picture:
-    return Picture(picture(record.path, _THUMB).url, "unreadable")
 
 
 def _maps(report: EvaluationReport) -> tuple[int, list[tuple[str, list[dict[str, Any]]]]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from siamese_search.curation.identities import Proposal, Proposals
-from siamese_search.datasets.splits import RESERVED_IDENTITIES
+from siamese_search.datasets.records import is_somebody
 from siamese_search.errors import UsageError, printable
 from siamese_search.render.canvas import (
     BLUE,
@@ -87,9 +87,8 @@ def draw_sheet(
     ``QueryResult.query``, or one per result in order), else what the gallery knows of that file, else what a
     Market-1501 file name says. Without ``truth``, borders are grey and there are no badges.
 
-    An image that cannot be read becomes a tile that says so. At most :data:`MAX_QUERIES` queries are drawn.
-    Returns ``out``. Raises UsageError for columns < 1 or nothing to draw, SiameseSearchError where ``out``
-    cannot be written.
+    An image that cannot be read becomes a tile that says so. At most :data:`MAX_QUERIES` queries are drawn. Returns
+    ``out``. Raises UsageError for columns < 1 or nothing to draw, SiameseSearchError where ``out`` cannot be written.
     """
     if columns < 1:
         raise UsageError(f"a contact sheet needs at least 1 column, not {columns}")
@@ -314,8 +313,7 @@ def draw_clusters(proposals: Proposals, out: Path) -> Path:
 
 def _draw_cluster(canvas: Canvas, row: list[Proposal], tile: int, top: int) -> None:
     first = row[0]
-    given = Counter(one.existing for one in row if one.existing not in RESERVED_IDENTITIES)
-    del given[None]
+    given = Counter(one.existing for one in row if is_somebody(one.existing, one.key))
     whose = first.proposed if first.status == "known" else max(given, key=given.__getitem__, default=None)
     name = first.proposed or "conflict: " + ", ".join(sorted({one.existing for one in row if one.existing}))
     canvas.text((MARGIN, top), name, 15, _CLUSTERS[first.status], canvas.image.width - 2 * MARGIN - 120)

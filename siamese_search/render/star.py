@@ -138,11 +138,6 @@ def rings(best: float, worst: float) -> list[float]:
     return []
 
 
-def _around() -> list[float]:
-    """Angles all around, those to the right of the top first, where a reader looks."""
-    return [math.radians(-90 + sign * degrees) for degrees in range(9, 181, 3) for sign in (1, -1)]
-
-
 class _Star:
     def __init__(self, answer: QueryResult, identity: str | None) -> None:
         self.answer = answer
@@ -210,7 +205,9 @@ class _Star:
         taken = [((0.0, 0.0), self.middle), *((centre, layout.size) for centre in layout.centres)]
         for score in marked:
             radius = layout.radius(score)
-            places = ((radius * math.cos(a), radius * math.sin(a)) for a in _around())
+            # All around, those to the right of the top first, where a reader looks.
+            around = [math.radians(-90 + sign * degrees) for degrees in range(9, 181, 3) for sign in (1, -1)]
+            places = ((radius * math.cos(a), radius * math.sin(a)) for a in around)
             free = (at for at in places if self._inside(at) and not any(_overlap(at, _LABEL, *b) for b in taken))
             if (at := next(free, None)) is None:
                 continue

@@ -69,7 +69,8 @@ def _draw_roc(axes: Any, sweep: Sweep) -> None:
         say(axes, "no run has pairs of the same and of different identities yet")
         return
     best = [run for run in _best(sweep, _MOST_CURVES) if run in curves]
-    colours = dict(zip((run.name for run in best), _colours(len(best)), strict=True))
+    # Along a scale that the colour-blind can order too, without its palest end.
+    colours = dict(zip((run.name for run in best), colormaps["viridis"](np.linspace(0.0, 0.88, max(len(best), 2)))))
     left, lowest = 1.0, 100.0
     for run in sorted(curves, key=lambda run: run.name in colours):  # the grey ones first, below the others
         assert run.figures
@@ -180,11 +181,6 @@ def _best(sweep: Sweep, most: int) -> list[SweepRun]:
     ranked = sorted(sweep.runs, key=lambda run: -run.figures.mAP if run.figures else 1.0)
     chosen = {run.name for run in ranked[:most]}
     return [run for run in sweep.runs if run.name in chosen]
-
-
-def _colours(count: int) -> list[Any]:
-    """Colours along a scale that the colour-blind can order too, without its palest end."""
-    return list(colormaps["viridis"](np.linspace(0.0, 0.88, max(count, 2))))[:count]
 
 
 def _short(sweep: Sweep, run: SweepRun) -> str:

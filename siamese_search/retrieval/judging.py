@@ -40,7 +40,7 @@ from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.calibration import ADAPT, Calibration, any_false_match
-from siamese_search.retrieval.ranking import is_somebody
+from siamese_search.retrieval.ranking import people_of
 from siamese_search.retrieval.results import QueryResult, SearchResult, Verdict
 
 #: The probability that two images show the same identity, where no gallery says how many identities there are.
@@ -109,13 +109,13 @@ def identities_in(gallery: Gallery) -> int:
         return images
     if images <= _COUNTED:
         counts = gallery.facet("identity", limit=_COUNTED)
-        somebody = [identity for identity in counts if is_somebody(identity)]
+        somebody = people_of(gallery, counts)
         return images - sum(counts[one] for one in somebody) + len(somebody)
-    points = islice(gallery.scroll(fields=("identity",), batch=SAMPLE), SAMPLE)
-    drawn = [point.identity for point in points]
-    named = tuple(sorted({str(identity) for identity in drawn if is_somebody(identity)}))
+    points = islice(gallery.scroll(fields=("identity", "key"), batch=SAMPLE), SAMPLE)
+    drawn = [point.identity if point.is_somebody else None for point in points]
+    named = tuple(sorted({identity for identity in drawn if identity is not None}))
     counts = gallery.facet("identity", [Condition("identity", "=", named)], limit=SAMPLE) if named else {}
-    shares = [1 / counts.get(identity, 1) for identity in drawn]
+    shares = [1 / counts.get(str(identity), 1) if identity is not None else 1 for identity in drawn]
     return max(1, round(images * sum(shares) / max(1, len(shares))))
 
 
@@ -157,10 +157,11 @@ def share_above_median(
     """The share of pairs above the calibration's median score of different identities, over what it is there.
 
     1 where the scores lie alike, more where images are more alike here. Pairs known to be of the same identity are
-    left out. ``None`` without any pair. vectors: unit, float32 [n, d]; identities: n.
+    left out. ``None`` without any pair. vectors: unit, float32 [n, d]; identities: n, ``None`` where unknown
+    and of distractors.
     """
     at = next((n for n, rate in enumerate(calibration.rates) if rate <= _RATE), len(calibration.rates) - 1)
-    names = np.array([f"={name}" if is_somebody(name) else f"#{row}" for row, name in enumerate(identities)])
+    names = np.array([f"#{row}" if name is None else f"={name}" for row, name in enumerate(identities)])
     left, right = np.triu_indices(len(vectors), 1)
     other = names[left] != names[right] if len(vectors) else np.empty(0, bool)
     if not other.any():
@@ -171,11 +172,11 @@ def share_above_median(
 
 def sample(gallery: Gallery) -> tuple[NDArray[np.float32], list[str | None]]:
     """Vectors, float32 [n, d], and identities of some images: those with the lowest ids, which are hashes. No junk."""
-    wanted = ("identity",) if "identity" in gallery.fields() else ()
+    wanted = [one for one in ("identity", "key") if one in gallery.fields()]
     points = islice(gallery.scroll(with_vectors=True, fields=wanted, batch=SAMPLE), SAMPLE)
-    found = [one for one in points if one.vector is not None and one.identity != JUNK_IDENTITY]
+    found = [one for one in points if one.vector is not None and (one.is_somebody or one.identity != JUNK_IDENTITY)]
     vectors = np.array([one.vector for one in found], np.float32).reshape(len(found), gallery.dim)
-    return vectors, [one.identity for one in found]
+    return vectors, [one.identity if one.is_somebody else None for one in found]
 
 
 def gallery_calibration(gallery: Gallery) -> Calibration | None:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, MetadataValue
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, MetadataValue, stands_for_many
 from siamese_search.retrieval.results import json_path
 from siamese_search.vectors.projection import METHODS
 
@@ -129,7 +129,7 @@ def colouring(found: GalleryMap) -> Colouring:
     present = [v for v in values if v is not None]
     if numbers and len(numbers) == len(present) and len(set(numbers)) > MOST_ENTRIES:
         return _scaled(values, min(numbers), max(numbers))
-    said = [_said(found.color, value) for value in values]
+    said = [_said(found.color, point) for point in found.points]
     counts = Counter(said)
     named = sorted((one for one in counts if one[0]), key=lambda one: _natural(one[1]))
     few = len(named) <= len(_PALETTE)
@@ -150,11 +150,12 @@ def colouring(found: GalleryMap) -> Colouring:
 _NOBODY = {DISTRACTOR_IDENTITY: "distractors", JUNK_IDENTITY: "junk"}
 
 
-def _said(color: str, value: MetadataValue | None) -> tuple[bool, str]:
-    """Whether a value is one, and what the legend calls it."""
+def _said(color: str, point: MapPoint) -> tuple[bool, str]:
+    """Whether a point's value is one, and what the legend calls it."""
+    value = point.value
     if value is None:
         return False, f"no {color}"
-    nobody = color == "identity" and value in _NOBODY
+    nobody = color == "identity" and stands_for_many(value, point.key)
     return not nobody, _NOBODY[str(value)] if nobody else str(value)
 
 

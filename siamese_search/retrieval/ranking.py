@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
+from siamese_search.datasets.records import RESERVED_IDENTITIES
 from siamese_search.gallery.contract import Gallery, Hit
 from siamese_search.gallery.filters import Condition
 from siamese_search.retrieval.options import SearchOptions
@@ -161,7 +161,7 @@ def rank_groups(
         found = groups[query].values()
         if len(found) >= k or len(hits) < depth:
             return 0
-        return 2 * (k - len(found)) + sum(not _named(one.best) for one in found) + len(dropped[query])
+        return 2 * (k - len(found)) + sum(not one.best.is_somebody for one in found) + len(dropped[query])
 
     until_enough([min(max(_FETCH * k, k + SPARE), size)] * len(probes), ask, more)
     return [Ranking(list(one.values())[:k], seen) for one, seen in zip(groups, copies, strict=True)]
@@ -185,12 +185,13 @@ def count_sightings(
     seen: dict[str, Counter[str | None]] = {name: Counter() for name in names}
     if names:
         condition = Condition("identity", "=", tuple(names))
-        for point in gallery.scroll([*where, condition], fields=("identity", "camera")):
-            seen[str(point.identity)][point.camera] += 1
+        telling = ("key",) if RESERVED_IDENTITIES.intersection(names) else ()
+        for point in gallery.scroll([*where, condition], fields=("identity", "camera", *telling)):
+            seen[str(point.identity)][point.camera] += point.is_somebody
     for query, excluded in zip(ranked, left_out, strict=True):
         minus = Counter((str(hit.identity), hit.camera) for hit in excluded)
         for group in query:
-            if _named(group.best):
+            if group.best.is_somebody:
                 name = str(group.best.identity)
                 cameras = Counter({camera: count - minus[name, camera] for camera, count in seen[name].items()})
             else:
@@ -200,24 +201,25 @@ def count_sightings(
             group.cameras = tuple(sorted((c for c in cameras if c is not None), key=natural))
 
 
-def _named(hit: Hit) -> bool:
-    return is_somebody(hit.identity)
+def people_of(gallery: Gallery, identities: Iterable[object]) -> list[Any]:
+    """Those of a gallery's identities that are one person each, in order."""
+    people = []
+    for one in identities:
+        points = gallery.scroll([Condition("identity", "=", (str(one),))], fields=("identity", "key"))
+        if one not in RESERVED_IDENTITIES or any(point.is_somebody for point in points):
+            people.append(one)
+    return people
 
 
 def _names(groups: Iterable[Group]) -> list[str]:
     """The identities of these groups that are one each, sorted."""
-    return sorted({str(group.best.identity) for group in groups if _named(group.best)})
-
-
-def is_somebody(identity: object) -> bool:
-    """Whether an identity is one of its own: not unknown, and not one that stands for many."""
-    return identity is not None and identity not in (JUNK_IDENTITY, DISTRACTOR_IDENTITY)
+    return sorted({str(group.best.identity) for group in groups if group.best.is_somebody})
 
 
 def group_key(hit: Hit) -> str:
     """What the hits of one identity have in common, and no others."""
     # Point ids are uuids and identities are anything, so the two need different first characters.
-    return f"={hit.identity}" if _named(hit) else f"#{hit.id}"
+    return f"={hit.identity}" if hit.is_somebody else f"#{hit.id}"
 
 
 def natural(camera: str) -> tuple[int, int, str]:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, MetadataValue
+from siamese_search.datasets.records import MetadataValue
 from siamese_search.errors import UsageError, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
@@ -155,7 +155,7 @@ def follow(
 def _followed(ranking: Ranking) -> str | None:
     """The identity of the first image that is nobody's distractor; ``None`` where it has none, or there is no image."""
     for group in ranking.groups:
-        if group.best.identity not in (JUNK_IDENTITY, DISTRACTOR_IDENTITY):
+        if group.best.is_somebody or group.best.identity is None:
             return group.best.identity
     return None
 

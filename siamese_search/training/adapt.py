@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from siamese_search.curation.label_table import read_label_table
 from siamese_search.datasets.layouts import Dataset, load_dataset
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, Failure, ImageRecord, decode_key
+from siamese_search.datasets.records import Failure, ImageRecord, decode_key
 from siamese_search.errors import DataError, UsageError, printable
 from siamese_search.evaluation.calibrate import calibrate, telling_pairs
 from siamese_search.io.resources import available_cpus
@@ -30,6 +30,7 @@ from siamese_search.training.data import LabelledImages, PixelSource, unreadable
 from siamese_search.training.directory import (
     asked_before,
     check_same,
+    nothing_left,
     plot_history,
     refuse_used,
     restore,
@@ -123,7 +124,8 @@ def adapt(request: AdaptRequest, reporter: Reporter | None = None, stop: threadi
     """
     request.config.check()
     refuse_used(request.out)
-    return _run(request, reporter or Silent(), stop or threading.Event(), resumed=False)
+    with nothing_left(request.out):
+        return _run(request, reporter or Silent(), stop or threading.Event(), resumed=False)
 
 
 def resume(
@@ -234,8 +236,7 @@ def _read(
 
 def _known(records: list[ImageRecord]) -> list[str | None]:
     """The identity of each record where its place or name tells it: for the report alone."""
-    nobody = (JUNK_IDENTITY, DISTRACTOR_IDENTITY)
-    return [None if record.identity in nobody else record.identity for record in records]
+    return [record.identity if record.is_somebody else None for record in records]
 
 
 def _learned_from(records: list[ImageRecord], confirmed: Confirmed) -> dict[str, Any]:

@@ -6,7 +6,8 @@ It keeps ``run.json``, checkpoints, each one safetensors file, and ``history.jso
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from siamese_search._version import __version__
-from siamese_search.errors import TrainingError, printable
+from siamese_search.errors import SiameseSearchError, TrainingError, printable
 from siamese_search.io.files import atomic_path, atomic_write_text, check_output
 from siamese_search.io.signatures import OWN_TEXT
 from siamese_search.model.bundle import META_NAME
@@ -38,6 +39,19 @@ def refuse_used(out: Path) -> None:
     for name, advice in ((RUN_NAME, f"continue it with --resume {printable(out)}"), (META_NAME, "keep it")):
         if (out / name).exists():
             raise TrainingError(f"{printable(out)}: already holds a run: {advice}, or choose another --out")
+
+
+@contextmanager
+def nothing_left(out: Path) -> Iterator[None]:
+    """What is refused before its first checkpoint leaves no run behind, so that the directory can be given again."""
+    try:
+        yield
+    except SiameseSearchError:
+        if not (out / CHECKPOINT_NAME).exists():
+            with suppress(OSError):
+                (out / RUN_NAME).unlink(missing_ok=True)
+                out.rmdir()  # where nothing else is in it
+        raise
 
 
 def asked_before(out: Path, request_of: Callable[[dict[str, Any]], Asked]) -> Asked:

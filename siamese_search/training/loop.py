@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, ImageRecord
+from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError
-from siamese_search.evaluation.protocol import Labels
+from siamese_search.evaluation.protocol import Labels, told
 from siamese_search.evaluation.retrieval import RankingMetrics, retrieval_metrics
 from siamese_search.model.network import APNNetwork
 from siamese_search.training.config import TrainConfig, stage_at
@@ -198,10 +198,10 @@ def held_out_loss(
     form no batch: fewer than 2 identities, or no two images of one.
 
     The batches depend only on ``config.seed`` and the images, so epochs can be compared; features [n, d].
+    identities: "" for those without, and for distractors and junk, many people under one name.
     sources: the data set of each image where there are several; triplets and pairs stay within one.
     """
-    # Distractors and junk are many people under one name: nothing to pull together.
-    known = [row for row, name in enumerate(identities) if name not in ("", JUNK_IDENTITY, DISTRACTOR_IDENTITY)]
+    known = [row for row, name in enumerate(identities) if name]
     features = features[known]
     identities = [identities[row] for row in known]
     sources = [sources[row] for row in known] if sources else sources
@@ -232,9 +232,10 @@ def validate(
     features, necked = embed_all(network, pixels, rows, torch.device(device))
     embeddings = F.normalize(necked, dim=1).numpy()
     used = [records[row] for row in rows.tolist()]
-    ids = [record.identity or "" for record in used]
+    ids = [told(record) for record in used]
+    people = [name if record.is_somebody else "" for name, record in zip(ids, used, strict=True)]
     cameras = [record.camera for record in used]
     metrics = retrieval_metrics(embeddings, embeddings, Labels.within(ids, cameras))
     if metrics.invalid_queries == metrics.queries:
         metrics = retrieval_metrics(embeddings, embeddings, Labels.within(ids))
-    return metrics, held_out_loss(config, features.numpy(), ids, [record.source for record in used])
+    return metrics, held_out_loss(config, features.numpy(), people, [record.source for record in used])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from siamese_search.training.directory import (
     asked_before,
     check_same,
     load_heads,
+    nothing_left,
     plot_history,
     refuse_used,
     restore,
@@ -153,7 +155,8 @@ def _joined(request: TrainRequest, reporter: Reporter, stop: threading.Event, *,
             device = f"cuda:{ranks.local}"
         if not ranks.first:
             reporter = Silent()
-        return _run(request, reporter, stop, ranks, device, resumed=resumed)
+        with nothing_left(request.out) if ranks.first and not resumed else nullcontext():
+            return _run(request, reporter, stop, ranks, device, resumed=resumed)
 
 
 def _run(

@@ -34,6 +34,7 @@ class Facet:
     kind: ``str``, ``int``, ``float`` or ``bool``. values: the most frequent with their counts. distinct: how many
     values there are, at most one more than are counted. low, high: of numbers and times (``None`` for others).
     time: whether the text of the field is times; ``low`` and ``high`` are ISO 8601 then. absent: images without it.
+    nobody: values that are identities of many.
     """
 
     field: str
@@ -44,6 +45,7 @@ class Facet:
     high: Value | None = None
     time: bool = False
     absent: int = 0
+    nobody: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from siamese_search.api.handle import GalleryHandle
-from siamese_search.datasets.records import BOOKKEEPING, DISTRACTOR_IDENTITY, JUNK_IDENTITY
+from siamese_search.datasets.records import BOOKKEEPING, RESERVED_IDENTITIES
 from siamese_search.errors import NotThereError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import StoredPoint
@@ -21,7 +21,7 @@ from siamese_search.io.images import read_image
 from siamese_search.retrieval.judging import mark
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Probe, SamePoint, fuse
-from siamese_search.retrieval.ranking import is_somebody, natural
+from siamese_search.retrieval.ranking import natural, people_of
 from siamese_search.retrieval.results import QueryResult, SearchResult, json_path
 from siamese_search.retrieval.searcher import Searcher
 from siamese_search.retrieval.timeline import arrange, choose_field
@@ -81,7 +81,7 @@ class Holdings:
             bound = bind_to(gallery, raw)
             wanted = text.strip().casefold()
             counts = gallery.facet("identity", bound, limit=_ALL)
-            names = [name for name in counts if is_somebody(name) and wanted in str(name).casefold()]
+            names = [name for name in people_of(gallery, counts) if wanted in str(name).casefold()]
             names.sort(key=lambda name: (-counts[name], natural(str(name))))
             shown = names[start : start + limit]
             cameras: dict[str, set[str]] = {name: set() for name in shown}
@@ -133,7 +133,7 @@ class Holdings:
                 tuple(sorted(cameras.items(), key=lambda item: (item[0] is None, natural(str(item[0]))))),
                 time_field,
                 self._suggestions(gallery, embedder, bundle, points, suggestions)
-                if suggestions and is_somebody(name)
+                if suggestions and any(one.is_somebody for one in points)
                 else (),
             )
 
@@ -143,11 +143,9 @@ class Holdings:
         self, gallery: Gallery, embedder: Embedder, bundle: Bundle, points: Sequence[StoredPoint], most: int
     ) -> tuple[Suggestion, ...]:
         """A search for all images together, among other identities: a result's score is its mean similarity."""
+        nobody = RESERVED_IDENTITIES.difference(people_of(gallery, RESERVED_IDENTITIES))
         probes = [Probe(one.key, None, vector_of(gallery, one), SamePoint(one), never=True) for one in points]
-        others = [
-            Condition("identity", "present"),
-            Condition("identity", "!=", (str(points[0].identity), JUNK_IDENTITY, DISTRACTOR_IDENTITY)),
-        ]
+        others = [Condition("identity", "present"), Condition("identity", "!=", (str(points[0].identity), *nobody))]
         options = SearchOptions(k=most, group_by="identity")
         found = list(Searcher(gallery, embedder).answers([fuse(probes)], most, others, options))
         judge = self._handle.judge(gallery, bundle, options)
@@ -197,7 +195,10 @@ def _facet(gallery: Gallery, name: str, kind: str, where: Sequence[Condition], v
     counts = gallery.facet(name, where, limit=_MOST_VALUES + 1)
     few = len(counts) <= _MOST_VALUES
     absent = total - sum(counts.values()) if few else gallery.count([*where, Condition(name, "absent")])
-    facet = Facet(name, kind, tuple(list(counts.items())[:values]), len(counts), absent=max(absent, 0))
+    reserved = RESERVED_IDENTITIES if name == "identity" else frozenset()
+    nobody = reserved.difference(people_of(gallery, reserved))
+    shown = tuple(list(counts.items())[:values])
+    facet = Facet(name, kind, shown, len(counts), absent=max(absent, 0), nobody=nobody)
     if not counts or not few:
         return facet
     if kind in ("int", "float"):

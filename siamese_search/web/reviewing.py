@@ -15,7 +15,6 @@ from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.filters import Condition, parse_where
 from siamese_search.gallery.times import bind_to
 from siamese_search.retrieval.options import SearchOptions
-from siamese_search.retrieval.ranking import is_somebody
 from siamese_search.web.answers import Candidate, Edit, ReviewItem, ReviewQueue
 from siamese_search.web.labelling import Labels
 from siamese_search.web.searching import mark_of, point_of
@@ -96,7 +95,7 @@ class Review:
             point = known.get(identifier)
             if point is None:
                 continue
-            name = point.identity if is_somebody(point.identity) else None
+            name = point.identity if point.is_somebody else None
             group = f"#{identifier}" if name is None else f"={name}"
             if group not in refused and group not in best and (name is not None or point.identity is None):
                 best[group] = Candidate(identifier, name, point.camera, score, chance(score))
@@ -156,7 +155,7 @@ class Review:
 
         def look(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> tuple[str, str]:
             one, two = self._labels.found(gallery, [identifier, other])
-            name = two.identity if is_somebody(two.identity) else None
+            name = two.identity if two.is_somebody else None
             return (f"#{other}" if name is None else f"={name}"), f"{one.key} is not {name or two.key}"
 
         group, what = self._handle.reading(look)

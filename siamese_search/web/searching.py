@@ -126,7 +126,9 @@ class Searching:
             apart = [one.vector for one in _embedded(searcher, away, options.flip)]
             apart += [one.vector for one in self._of_points(gallery, question.away_points)]
             if apart or (options.together and len(asked) > 1):
-                asked = [_mixed(one) for one in asked]
+                # What a hit scores is no longer its similarity to one image.
+                own = SameImage(None, any_score=True)
+                asked = [replace(one, judge=own) if isinstance(one.judge, SameImage) else one for one in asked]
             if options.together:
                 asked = [fuse(asked)]
             if apart:
@@ -259,8 +261,3 @@ def _embedded(searcher: Searcher, images: _Images, flip: bool) -> list[Probe]:
     vectors = centred(embedder, embedder.embed(np.stack([pixels for _, pixels in images])))
     named = zip(images, vectors, strict=True)
     return [Probe(name, None, vector, SameImage(None)) for (name, _), vector in named]
-
-
-def _mixed(probe: Probe) -> Probe:
-    """Of several, or away from some: what a hit scores is not its similarity to this image."""
-    return replace(probe, judge=SameImage(None, any_score=True)) if isinstance(probe.judge, SameImage) else probe

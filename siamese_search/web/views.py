@@ -15,7 +15,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from siamese_search._version import __version__
-from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY
+from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, stands_for_many
 from siamese_search.errors import SiameseSearchError
 from siamese_search.render.marks import percent, sightings
 from siamese_search.web.answers import Edit, Picture
@@ -40,7 +40,7 @@ Ticked = Annotated[list[str] | None, Form()]
 #: Of every route that changes something.
 WRITE = [Depends(checked_write)]
 
-_NOBODY = {JUNK_IDENTITY: "junk", DISTRACTOR_IDENTITY: "distractors"}
+NOBODY = {JUNK_IDENTITY: "junk", DISTRACTOR_IDENTITY: "distractors"}
 _ONE = {JUNK_IDENTITY: "junk", DISTRACTOR_IDENTITY: "distractor"}
 #: From so much taller than wide on, or wider than tall, pictures have frames of another shape.
 _TALL, _WIDE = 1.4, 1 / 1.25
@@ -103,16 +103,18 @@ def identity_url(name: str, **more: str) -> str:
     return "/identity?" + urlencode({"name": name, **more})
 
 
-def named(identity: str | None) -> str:
-    """An identity for people: Market-1501's junk and distractors are said to be that."""
+def named(identity: str | None, key: str = "") -> str:
+    """An identity for people, and of which key: Market-1501's junk and distractors are said to be that."""
     if identity is None:
         return "no identity"
-    return f"{identity} ({_NOBODY[identity]})" if identity in _NOBODY else identity
+    return f"{identity} ({NOBODY[identity]})" if stands_for_many(identity, key) else identity
 
 
-def called(identity: str | None) -> str:
+def called(identity: str | None, key: str = "") -> str:
     """As :func:`named`, in the room below a picture."""
-    return "no identity" if identity is None else _ONE.get(identity, identity)
+    if identity is None:
+        return "no identity"
+    return _ONE[identity] if stands_for_many(identity, key) else identity
 
 
 def leaves(path: str, start: int, shown: int, total: int, size: int, **asked: str) -> dict[str, Any]:

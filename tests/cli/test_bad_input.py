@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -249,3 +250,19 @@ def test_a_closed_output_is_one_line(tmp_path: Path) -> None:
         assert done.returncode == (0 if said is None else 1)
         assert "Traceback" not in done.stderr
         assert said is None or said in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["--help"], ["plan", "--images", "1M", "--json"], ["plan", "--images", "1M"]])
+def test_an_output_that_has_no_room_is_one_line(tmp_path: Path, words: list[str], unbuffered: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$0" -m siamese_search "$@" > /dev/full', sys.executable, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )
+    assert done.returncode == 1
+    assert done.stderr == "sss: error: the output could not be written: No space left on device\n"

@@ -184,9 +184,16 @@ def test_the_same_names_in_two_sources_are_said(ingest: Run, photos: Path, tmp_p
     both = ingest(tmp_path / "west", "--layout", "folders").stderr
     assert [line for line in both.splitlines() if "same name" in line] == [
         "identities of the same name in more than one source"
-        f" ({tmp_path / 'east'}, {tmp_path / 'west'}) count as the same: 0002"
+        f" ({tmp_path / 'east'}, {tmp_path / 'west'}) count as the same: 0000, 0002"
     ]
     assert "same name" not in ingest(tmp_path / "west", "--layout", "folders").stderr  # nothing new
+    # A directory that was moved stands there twice: where the former one is, nobody would look for it.
+    (tmp_path / "west").rename(tmp_path / "north")
+    moved = ingest(tmp_path / "north", "--layout", "folders").stderr
+    assert (
+        f"{tmp_path / 'west'} is not there (any more): where it was moved, take its images out:"
+        f" sss ingest {tmp_path / 'west'} --prune-anyway"
+    ) in moved.splitlines()
 
 
 def test_one_folder_of_one_identity(ingest: Run, sss: Run, photos: Path, tmp_path: Path) -> None:

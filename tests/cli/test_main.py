@@ -226,6 +226,46 @@ def test_a_table_in_the_settings_file_sets_a_commands_defaults(seen: list[dict[s
     assert seen[0]["where"] == ("camera=1", "camera=2")
 
 
+def test_one_value_is_enough_for_an_option_that_takes_several(seen: list[dict[str, object]]) -> None:
+    write_settings('[search]\nwhere = "camera=1"\n')
+    assert frame.main(["search", "x.jpg"]) == 0
+    assert seen[0]["where"] == ("camera=1",)
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("SSS_GALERY", "SSS_GALLERY"),
+        ("SSS_K", "SSS_SEARCH_K"),
+        ("SSS_SEARCH_GROUPBY", "SSS_SEARCH_GROUP_BY"),
+        ("SSS_APIKEY", "SSS_API_KEY"),
+    ],
+)
+def test_a_misspelt_variable_is_said(
+    seen: list[dict[str, object]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variable: str,
+    meant: str,
+) -> None:
+    monkeypatch.setenv(variable, "3")
+    assert frame.main(["search", "x.jpg"]) == 0
+    said = f"sss: warning: {variable} is no variable of sss; did you mean {meant}?"
+    assert said in capsys.readouterr().err.splitlines()
+    assert seen[0]["k"] == 10
+
+
+def test_variables_of_other_commands_and_programs_are_left_alone(
+    seen: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("SSS_SEARCH_K", "SSS_INGEST_BATCH_SIZE", "SSS_THREADS", "SSS_API_KEY", "SSS_TEST_DATA", "SSS_OF_SSSD"):
+        monkeypatch.setenv(name, "3")
+    monkeypatch.setenv("SSS_GALERY", "")
+    assert frame.main(["search", "x.jpg"]) == 0
+    assert "no variable" not in capsys.readouterr().err
+    assert seen[0]["k"] == 3
+
+
 def test_variables_beat_files_and_options_beat_variables(
     seen: list[dict[str, object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,7 +111,7 @@ def people(gallery):
     of[1][0]["identity"] = of[1][1]["identity"] = "ann"
     of[2][0]["identity"], of[2][1]["identity"] = "bob", "eve"
     of[3][0]["identity"] = "new-0007"
-    of[0][0]["identity"] = "0000"  # a distractor is nobody
+    of[0][0] |= {"identity": "0000", "key": "0000_c1_1.jpg"}  # a distractor is nobody
     gallery.upsert([point_id("s", p["key"]) for p in payloads], vectors, payloads)
     return gallery
 

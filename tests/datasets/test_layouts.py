@@ -544,10 +544,14 @@ def test_csv_as_excel_writes_it(tmp_path):
     fails(table(tmp_path, "path\n..\\secret.jpg\n"), "cannot be found")
 
 
-def test_a_person_with_the_name_of_nobody_is_named(tmp_path):
-    touch(tmp_path / "d", "0000/0.jpg", "0001/1.jpg", "0002/2.jpg")
-    assert "identity 0000 is nobody, as in Market-1501" in survey(tmp_path / "d").detection.reason
-    path = table(tmp_path / "d", "path,identity\n0000/0.jpg,0000\n0001/1.jpg,0001\n")
-    assert "identity 0000 is nobody" in survey(path).detection.reason
-    (tmp_path / "d" / "0000").rename(tmp_path / "d" / "zero")
-    assert "nobody" not in survey(tmp_path / "d").detection.reason
+@pytest.mark.parametrize("name", ["0000", "-1"])
+def test_a_person_with_the_name_of_nobody_is_a_person_where_names_are_not_market_1501s(tmp_path, name):
+    touch(tmp_path / "d", f"{name}/0.jpg", f"{name}/1.jpg", "0001/1.jpg", "0002/2.jpg")
+    path = table(tmp_path / "d", f"path,identity\n{name}/0.jpg,{name}\n0001/1.jpg,0001\n")
+    for found in (load_dataset(tmp_path / "d", "folders"), load_dataset(path)):
+        assert found.identities[0] == name
+        assert all(one.is_somebody for one in found.records)
+    touch(tmp_path / "m", f"{name}_c1s1_000001_01.jpg", "0001_c1s1_000001_01.jpg", "0002_c1s1_000001_01.jpg")
+    found = load_dataset(tmp_path / "m")
+    assert found.identities == ["0001", "0002"]
+    assert [one.reserved for one in found.records if one.identity == name] == [name]

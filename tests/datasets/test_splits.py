@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from siamese_search.datasets.layouts import Dataset, load_dataset
-from siamese_search.datasets.records import ImageRecord
+from siamese_search.datasets.records import RESERVED_IDENTITIES, ImageRecord
 from siamese_search.datasets.splits import draw_identities, hold_out, read_identity_list
 from siamese_search.errors import DataError
 
@@ -18,7 +18,8 @@ PEOPLE = [f"p{i:03d}" for i in range(50)]
 
 
 def record(identity: str | None, camera: str | None, number: int) -> ImageRecord:
-    key = f"{identity}/{camera}/{number}.jpg"
+    name = f"{identity}_c1_{number}" if identity in RESERVED_IDENTITIES else number
+    key = f"{identity}/{camera}/{name}.jpg"
     return ImageRecord(key, Path(key), identity, camera)
 
 
@@ -32,8 +33,8 @@ def test_so_many_are_drawn_of_those_that_are_there():
     assert held < set(PEOPLE)
 
 
-def test_splits_do_not_depend_on_order_repeats_or_reserved_names():
-    shuffled = [*PEOPLE * 2, None, "-1", "0000"]
+def test_splits_do_not_depend_on_order_or_repeats():
+    shuffled = PEOPLE * 2
     random.Random(1).shuffle(shuffled)
     assert draw_identities(shuffled, 10, seed=3) == draw_identities(PEOPLE, 10, seed=3)
 

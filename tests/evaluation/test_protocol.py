@@ -8,13 +8,13 @@ import pytest
 
 from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError
-from siamese_search.evaluation.protocol import all_vs_all, market
+from siamese_search.evaluation.protocol import DISTRACTOR, all_vs_all, market
 
 
 def images(*labels: tuple[str | None, str | None], folder: str = "set") -> list[ImageRecord]:
     """One record per (identity, camera)."""
     return [
-        ImageRecord(f"{i}.jpg", Path(folder, f"{i}.jpg"), identity, camera)
+        ImageRecord(f"0001_c1_{i}.jpg", Path(folder, f"{i}.jpg"), identity, camera)
         for i, (identity, camera) in enumerate(labels)
     ]
 
@@ -47,6 +47,15 @@ def test_all_vs_all_with_cameras():
     assert counts.same_camera_only == 2  # both of C
     assert len(plan.explain()) == 7
     plan.require_valid_query()
+
+
+def test_a_person_who_is_called_as_nobody_is_is_told_from_them():
+    person = [ImageRecord(f"0000/{n}.jpg", Path(f"p{n}.jpg"), "0000", "1") for n in range(2)]
+    plan = all_vs_all([*person, *images(("0000", "1"), ("0000", "2"), ("A", "1"))], use_cameras=False)
+    assert plan.query_ids == ["0000", "0000", "A"]
+    assert [plan.matches(query) for query in range(3)] == [1, 1, 0]
+    assert plan.gallery_identity.tolist() == [0, 0, DISTRACTOR, DISTRACTOR, 1]
+    assert plan.excluded.distractors == 2
 
 
 def test_all_vs_all_without_cameras():

@@ -73,7 +73,7 @@ def trained(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
 def test_on_the_training_data_only_what_was_held_out(trained: Bundle, tmp_path: Path) -> None:
     photos = tmp_path / "photos"
     chosen, reason = select_identities(Subject(trained, photos, photos), dataset(photos, "a", "b", "c"), None, None)
-    assert chosen == {"b", "c", "-1", "0000"}
+    assert chosen == {"b", "c"}
     assert reason == "the 2 identities that training held out"
 
 
@@ -91,7 +91,7 @@ def test_a_bundle_without_its_run_knows_its_data_by_the_identities(trained: Bund
         subject = Subject(trained, tmp_path, None)
         return select_identities(subject, dataset(tmp_path, *identities), None, None)[0]
 
-    assert chosen("a", "b", "c") == {"b", "c", "-1", "0000"}
+    assert chosen("a", "b", "c") == {"b", "c"}
     assert chosen("a", "b") is None
     assert chosen("b", "c") is None  # nothing was trained on here
 
@@ -102,8 +102,8 @@ def test_asked_for(trained: Bundle, tiny_bundle: Bundle, tmp_path: Path) -> None
     listed = tmp_path / "ids.txt"
     listed.write_text("a\n")
     assert select_identities(subject, people, None, "all")[0] is None
-    assert select_identities(subject, people, None, ["a"])[0] == {"a", "-1", "0000"}
-    assert select_identities(subject, people, None, str(listed))[0] == {"a", "-1", "0000"}
+    assert select_identities(subject, people, None, ["a"])[0] == {"a"}
+    assert select_identities(subject, people, None, str(listed))[0] == {"a"}
     with pytest.raises(DataError, match="z"):
         select_identities(subject, people, None, ["a", "z"])
     with pytest.raises(DataError, match="held no identities out"):
@@ -113,7 +113,7 @@ def test_asked_for(trained: Bundle, tiny_bundle: Bundle, tmp_path: Path) -> None
 def test_identities_may_stand_among_the_queries_only(trained: Bundle, tmp_path: Path) -> None:
     subject = Subject(trained, tmp_path, None)
     chosen, _ = select_identities(subject, dataset(tmp_path, "a", "b"), dataset(tmp_path, "c"), "heldout")
-    assert chosen == {"b", "c", "-1", "0000"}
+    assert chosen == {"b", "c"}
 
 
 @pytest.fixture
@@ -133,8 +133,8 @@ def test_each_data_set_of_several_knows_its_own(of_two: Path, tmp_path: Path) ->
         subject = choose_subject(tmp_path / name, str(of_two))
         return select_identities(subject, dataset(tmp_path / name, *identities), None, None)[0]
 
-    assert chosen("photos", "a", "b", "c") == {"b", "c", "-1", "0000"}
-    assert chosen("faces", "a", "b", "c") == {"a", "-1", "0000"}
+    assert chosen("photos", "a", "b", "c") == {"b", "c"}
+    assert chosen("faces", "a", "b", "c") == {"a"}
     assert chosen("others", "a", "b", "c") is None
 
 
@@ -142,9 +142,7 @@ def test_without_data_all_that_a_run_over_several_learned_from(of_two: Path, tmp
     subject = choose_subject(None, str(of_two))
     assert subject.paths == (tmp_path / "photos", tmp_path / "faces")
     joined = dataset(tmp_path, "faces/a", "faces/b", "photos/a", "photos/b", "photos/c")
-    assert select_identities(subject, joined, None, None)[0] == {
-        "faces/a", "photos/b", "photos/c", "-1", "0000"
-    }  # fmt: skip
+    assert select_identities(subject, joined, None, None)[0] == {"faces/a", "photos/b", "photos/c"}
 
 
 def test_a_bundle_over_several_without_its_run_knows_each_by_the_identities(of_two: Path, tmp_path: Path) -> None:
@@ -155,8 +153,8 @@ def test_a_bundle_over_several_without_its_run_knows_each_by_the_identities(of_t
         subject = Subject(bundle, tmp_path, None)
         return select_identities(subject, dataset(tmp_path, *identities), None, None)[0]
 
-    assert chosen("a", "b", "c") == {"b", "c", "-1", "0000"}
-    assert chosen("a", "d") == {"a", "-1", "0000"}
+    assert chosen("a", "b", "c") == {"b", "c"}
+    assert chosen("a", "d") == {"a"}
     assert chosen("x", "y") is None
 
 

@@ -78,6 +78,16 @@ def test_a_bad_object_is_named_and_the_rest_goes_on(bucket, images, embedder, ga
     assert f'"{ROOT}/0009_c1s1_000001_01.jpg"' in (tmp_path / "failures").read_text()
 
 
+def test_where_nothing_can_be_used_the_place_is_named_as_it_was_given(gallery, embedder):
+    with serve() as site:
+        site.files["/a.jpg"] = b"no image"
+        site.files["/l.txt"] = f"{site.url}/a.jpg\n".encode()
+        for name in ("/a.jpg", "/l.txt"):
+            with pytest.raises(DataError, match="none of the 1 images can be used") as failed:
+                run_ingest([site.url + name], gallery, embedder)
+            assert str(failed.value).startswith(site.url)
+
+
 def test_prune_removes_what_a_complete_listing_lacks(bucket, images, embedder, gallery, monkeypatch):
     run_ingest([ROOT], gallery, embedder)
     for file in images[:3]:

@@ -18,7 +18,7 @@ EVIL = "<script>alert(1)</script>"
 
 def make_map(values, color="identity", places=None, path=Path("/gone.jpg"), **more):
     points = tuple(
-        MapPoint(f"{i}.jpg", "s", path, str(v) if color == "identity" and v is not None else None, "1", v)
+        MapPoint(f"0001_c1_{i}.jpg", "s", path, str(v) if color == "identity" and v is not None else None, "1", v)
         for i, v in enumerate(values)
     )
     if places is None:

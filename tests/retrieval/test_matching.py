@@ -147,18 +147,20 @@ def test_the_column_of_a_threshold_of_ones_own_says_so() -> None:
     ]  # fmt: skip
 
 
-def filled(identities: list[str | None], cameras: int = 2) -> MemoryGallery:
+def filled(identities: list[str | None], cameras: int = 2, market: bool = False) -> MemoryGallery:
     gallery = MemoryGallery()
     vectors = np.tile(np.eye(48, dtype=np.float32)[0], (len(identities), 1))
     ids = [str(uuid.uuid5(uuid.NAMESPACE_URL, str(n))) for n in range(len(identities))]
-    payloads = [{"identity": one, "camera": str(n % cameras)} for n, one in enumerate(identities)]
+    key = "{}_c1_1.jpg" if market else "{}.jpg"
+    payloads = [{"identity": x, "key": key.format(x), "camera": str(n % cameras)} for n, x in enumerate(identities)]
     gallery.upsert(ids, vectors, payloads)
     return gallery
 
 
 def test_an_image_without_identity_counts_as_one() -> None:
-    gallery = filled(["a", "b", "a", None, "0000", "0000", "-1", "a"])
+    gallery = filled(["a", "b", "a", None, "0000", "0000", "-1", "a"], market=True)
     assert identities_in(gallery) == 6
+    assert identities_in(filled(["a", "0000", "0000", "-1"])) == 3
     assert identities_in(filled(["a"] * 3)) == 1
     assert identities_in(filled([])) == 0
     assert identities_in(filled([None] * 4)) == 4

@@ -16,6 +16,8 @@ from siamese_search.gallery.contract import ModelRef
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.images import read_image
 from siamese_search.retrieval import searcher as module
+from siamese_search.retrieval.judging import identities_in
+from siamese_search.retrieval.ranking import people_of
 from siamese_search.retrieval.results import SearchResult
 
 
@@ -241,6 +243,20 @@ def test_distractors_are_many_people(tmp_path, gallery, embedder):
     assert sorted((r.identity, r.sightings) for r in answer.results) == [
         *[("-1", 1)] * 2, *[("0000", 1)] * 5, ("0001", 4), ("0002", 4),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["0000", "-1"])
+def test_a_person_whose_folder_is_called_as_distractors_are_is_one(tmp_path, gallery, embedder, name):
+    paths = [write_image(tmp_path / "p" / who / f"{n}.jpg", seed=f"{who} {n}") for who in (name, "a") for n in range(3)]
+    write_market(tmp_path / "m", identities=1)
+    write_image(tmp_path / "m" / f"{name}_c1s1_000001_01.jpg", seed="stranger")
+    run_ingest([tmp_path / "p"], gallery, embedder)
+    assert people_of(gallery, [name, "a"]) == [name, "a"]
+    assert identities_in(gallery) == 2
+    run_ingest([tmp_path / "m"], gallery, embedder)  # of which it is nobody
+    (answer,) = Searcher(gallery, embedder).search([paths[0]], k=20, group_by="identity")
+    found = sorted((r.identity, r.sightings) for r in answer.results)
+    assert found == [(name, 3), ("0001", 4), ("a", 3)] or found == [(name, 1), (name, 3), ("0001", 4), ("a", 3)]
 
 
 def test_a_bad_query_among_several_is_named_and_the_others_answered(crowd, tmp_path):

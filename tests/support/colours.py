@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from siamese_search.datasets.records import ImageRecord
+from siamese_search.datasets.records import RESERVED_IDENTITIES, ImageRecord
 from siamese_search.gallery.contract import Gallery, GalleryInfo, Hit, ModelRef, StoredPoint
 
 
@@ -125,7 +125,10 @@ def make_images(tmp_path: Path) -> Callable[..., list[ImageRecord]]:
                 tint = rng.normal(0, 6, size=3)
                 for shot in range(each):
                     pixels = np.repeat(stripes, 8, axis=0) + tint + rng.normal(0, noise, size=(32, 16, 3))
-                    path = directory / f"{identity}_{number}_c{camera}_{shot}.png"
+                    who = f"{identity}_{number}_c{camera}_{shot}"
+                    if identity in RESERVED_IDENTITIES:  # which are Market-1501's names' alone
+                        who = f"{identity}_c{camera}_{shot}_{number}"
+                    path = directory / f"{who}.png"
                     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(path)
                     records.append(ImageRecord(path.name, path, identity, camera))
         return records

@@ -174,6 +174,21 @@ def test_finished_and_foreign_directories_are_not_overwritten(people: Path, whol
         resume(tmp_path)
 
 
+def test_what_is_refused_before_it_begins_leaves_nothing_behind(people: Path, tmp_path: Path) -> None:
+    singles, out = tmp_path / "singles", tmp_path / "run"
+    for number, one in enumerate(sorted(people.rglob("*.jpg"))[::4][:4]):
+        (singles / str(number)).mkdir(parents=True)
+        shutil.copy(one, singles / str(number) / "0.jpg")
+    with pytest.raises(DataError, match="only one"):
+        train(request(singles, out, holdout=HoldOut(amount=0)))
+    assert not out.exists()
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(DataError, match="only one"):
+        train(request(singles, out, holdout=HoldOut(amount=0)))
+    assert [one.name for one in out.iterdir()] == ["notes.txt"]
+
+
 def test_a_damaged_checkpoint_is_one_line(people: Path, tmp_path: Path) -> None:
     reporter = StopAfter(2)
     with pytest.raises(KeyboardInterrupt):

@@ -166,7 +166,7 @@ def panics_unprinted() -> Iterator[None]:
 
 
 @contextmanager
-def translated(what: str) -> Iterator[None]:
+def translated(what: str, advice: str = "") -> Iterator[None]:
     """Turn the engine's bare ``Exception`` (and Rust panics, which are BaseException) into StoreError.
 
     Ours, ValueError (bad arguments), interrupts and memory errors pass through unchanged.
@@ -182,7 +182,7 @@ def translated(what: str) -> Iterator[None]:
                     f"{what}: its disk is full; what was committed is kept: free some space, then run the command again"
                 ) from error
             text = str(error).removeprefix("Service runtime error: ").splitlines() or ["no reason given"]
-            raise StoreError(f"{what}: the vector engine failed: {text[0][:300]}") from error
+            raise StoreError(f"{what}: the vector engine failed: {text[0][:240]}{advice}") from error
         raise
 
 

@@ -13,17 +13,22 @@ the number says nothing until the next turn has ended.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import uuid
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import qdrant_edge as edge
 
-from siamese_search.errors import StoreError
+from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.edge import layout
 from siamese_search.gallery.edge.layout import os_errors
 from siamese_search.io.files import atomic_write_bytes, atomic_write_text, open_own
+
+#: Says each line once in a process.
+_once = cache(logging.getLogger(__name__).warning)
 
 NAME, TALLY = "journal", "points.json"
 _ID_BYTES = 16
@@ -100,7 +105,12 @@ def _kept_tally(generation: Path) -> int:
     """The number that was kept; 0 where nobody knows."""
     try:
         document = layout.read_json(generation / TALLY)
-    except StoreError:
+        points = int(document["points"])
+        return points if document.get("mark") == layout.read_mark(generation) else 0
+    except (StoreError, KeyError, TypeError, ValueError):
+        if (generation / TALLY).exists():
+            _once(
+                "%s is damaged: whether points are lost cannot be told; to be sure, embed the images again with:"
+                " sss ingest --reembed DIR", printable(generation / TALLY),
+            )  # fmt: skip
         return 0
-    points = document.get("points")
-    return points if type(points) is int and document.get("mark") == layout.read_mark(generation) else 0

@@ -29,6 +29,9 @@ from siamese_search.io.files import atomic_write_text
 
 _log = logging.getLogger(__name__)
 
+#: What is said where the engine cannot open a shard.
+_ADVICE = "; if its files are damaged, drop it (sss drop) and ingest again"
+
 #: The shortest time a holder keeps the shard, so that two busy processes do not spend their time opening it.
 _SLICE_SECONDS = 0.1
 #: And the longest, however long opening took: whoever waits gives up in the end (a search after 10 seconds).
@@ -229,7 +232,7 @@ class ShardLease:
             raise StoreError(f"{self._what} is damaged: {printable(path)} holds no vectors; delete it and ingest again")
         while True:
             try:
-                with translated(self._what), panics_unprinted():
+                with translated(self._what, _ADVICE), panics_unprinted():
                     return edge.EdgeShard.load(os.fspath(path))
             except StoreError as error:
                 if "WouldBlock" not in str(error):

@@ -163,7 +163,7 @@ def _caption(found: dict[str, Any]) -> str:
 
 
 def _dot(point: dict[str, Any], color: str) -> dict[str, Any]:
-    parts = [called(point["identity"])]
+    parts = [called(point["identity"], point["key"])]
     if point["camera"] is not None:
         parts.append(f"camera {point['camera']}")
     if color not in ("identity", "camera"):

@@ -221,7 +221,8 @@ def _heading(cluster: Cluster) -> str:
 def _members(service: GalleryService, cluster: Cluster) -> list[dict[str, Any]]:
     known = {one.id: one for one in service.holdings.sightings([point for point, _, _ in cluster.images[:_MEMBERS]])}
     return [
-        {"id": point, "camera": known[point].camera, "identity": identity, "confidence": percent(confidence)}
+        {"id": point, "key": known[point].key, "camera": known[point].camera, "identity": identity}
+        | {"confidence": percent(confidence)}
         for point, identity, confidence in cluster.images[:_MEMBERS]
         if point in known
     ]

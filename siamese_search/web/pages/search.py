@@ -17,6 +17,7 @@ from siamese_search.web.answers import Crop, Facet, Question, Upload
 from siamese_search.web.pages.address import KS, Asked
 from siamese_search.web.service import GalleryService
 from siamese_search.web.views import (
+    NOBODY,
     WRITE,
     Field,
     Service,
@@ -155,7 +156,7 @@ def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
     if not answer.results:
         return {"kind": "", "title": "Nothing to compare with", "lines": ["No image passes these filters."]}
     best = max(answer.results, key=lambda result: result.score)
-    who = named(best.identity) if best.identity is not None else "an image without identity"
+    who = named(best.identity, best.key) if best.identity is not None else "an image without identity"
     lines = [f"{one[0].upper()}{one[1:]}." for one in (verdict_sentence(answer, ""), reranking_sentence(answer)) if one]
     if answer.verdict is None:
         if not answer.pairwise and not answer.no_verdict:
@@ -191,7 +192,10 @@ def _queries(service: GalleryService, asked: Asked) -> list[dict[str, Any]]:
             found.append(shown | {"remove": asked.without(name, token)})
     for name, points in (("like", asked.like), ("not", asked.away)):
         for one in service.holdings.sightings(points):
-            shown = {"src": f"/images/{one.id}", "name": one.key if one.identity is None else named(one.identity)}
+            shown = {
+                "src": f"/images/{one.id}",
+                "name": one.key if one.identity is None else named(one.identity, one.key),
+            }
             shown |= {"shape": shape_of(service, [one.id]), "away": name == "not", "upload": ""}
             found.append(shown | {"remove": asked.without(name, one.id)})
     return sorted(found, key=lambda one: one["away"])
@@ -222,7 +226,9 @@ def _facets(service: GalleryService, asked: Asked) -> tuple[list[dict[str, Any]]
     fields = {one.field for one in asked.conditions()}
     try:
         found = service.holdings.facets(asked.where)
-        own = {field: _counted(service, asked, field) for field in sorted(fields)}
+        # Its values under the filters of all the other fields: so that another one can be chosen, too.
+        others = {field: service.holdings.facets(asked.where_without(field)) for field in sorted(fields)}
+        own = {field: next((one for one in counted if one.field == field), None) for field, counted in others.items()}
         everything = {one.field: one for one in service.holdings.facets()} if fields else {}
     except SiameseSearchError:  # the search has said why
         found = service.holdings.facets()
@@ -242,18 +248,12 @@ def _facets(service: GalleryService, asked: Asked) -> tuple[list[dict[str, Any]]
     return values, ranges
 
 
-def _counted(service: GalleryService, asked: Asked, field: str) -> Facet | None:
-    """A field's values under the filters of all the other fields: so that another one can be chosen, too."""
-    others = service.holdings.facets(asked.where_without(field))
-    return next((one for one in others if one.field == field), None)
-
-
 def _values(facet: Facet, asked: Asked, chosen: Sequence[str]) -> dict[str, Any]:
     shown = [(_text(value), count) for value, count in facet.values]
     shown += [(value, 0) for value in chosen if value not in dict(shown)]
     listed = []
     for text, count in shown:
-        label = named(text) if facet.field == "identity" else text
+        label = f"{text} ({NOBODY[text]})" if text in facet.nobody else text
         url = asked.toggled(facet.field, text)
         listed.append({"label": label, "count": count, "on": text in chosen, "url": url})
     on, url = asked.without_field(facet.field)

@@ -295,6 +295,21 @@ def test_a_damaged_shard_is_a_store_error(store: Path):
     with open_gallery(store) as gallery, pytest.raises(StoreError, match="gallery 'default'") as caught:
         gallery.count()
     assert "\n" not in str(caught.value)
+    assert str(caught.value).endswith("if its files are damaged, drop it (sss drop) and ingest again")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": 1}', '{"format": 1, "points": null}'])
+def test_a_count_that_is_damaged_is_said_until_somebody_writes(
+    store: Path, caplog: pytest.LogCaptureFixture, content: str
+):
+    (generation(store) / "points.json").write_text(content)
+    with open_gallery(store) as gallery:
+        assert gallery.count() == 50
+    assert [one.getMessage() for one in caplog.records if "points.json is damaged" in one.getMessage()]
+    caplog.clear()
+    with open_gallery(store, mode="w") as gallery:
+        gallery.set_payload([next(iter(gallery.scroll())).id], [{"camera": "9"}])
+    assert json.loads((generation(store) / "points.json").read_text())["points"] == 50
 
 
 def test_a_gallery_carried_over_a_fork_is_refused(store: Path):
