@@ -167,7 +167,7 @@ def refused_link(base: str, relative: str, name: str, inside: bool) -> str | Non
     try:
         os.stat(path)  # noqa: PTH116
     except OSError as error:
-        if not is_image_name(name):
+        if "." in name and not is_image_name(name):  # without a suffix it was a folder of images, for all we know
             return ""
         if error.errno == errno.ELOOP:
             return "a loop of symbolic links"

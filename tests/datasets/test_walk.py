@@ -100,6 +100,7 @@ def dirt(tmp_path):
         "topipe.jpg": "pipe.jpg",
         "device.jpg": "/dev/null",
         "notes.txt": "nowhere",
+        "anna": "/disk/that/is/off/anna",
         "sub/up": "..",
         "elsewhere": "../outside",
     }.items():
@@ -108,6 +109,7 @@ def dirt(tmp_path):
 
 
 PLAIN = {
+    "anna": "a link that leads nowhere",
     "broken.jpg": "a link that leads nowhere",
     "device.jpg": "not a regular file",
     "elsewhere": "a link to a directory, which is not followed",
