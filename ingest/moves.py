@@ -51,7 +51,9 @@ def find_moves(planned: Sequence[PlannedFile], gallery: Gallery) -> list[Planned
             if _has_left(point, new[digest][0], not gallery.shared, unmounted):
                 gone.setdefault(digest, []).append(point)
         for digest, points in gone.items():
-            moved += [_moved(file, point) for file, point in _matched(new[digest], points)]
+            for file, point in _matched(new[digest], points):
+                payload = taken_along(file.payload, point.payload, point.id)
+                moved.append(replace(file, action="moved", payload=payload, origin=point.id, holder=point.id))
     now = {file.id: file for file in moved}
     return [now.get(file.id, file) for file in planned]
 
@@ -70,11 +72,6 @@ def _matched(files: Sequence[PlannedFile], points: Sequence[StoredPoint]) -> Ite
         else:
             unnamed.append(file)
     yield from zip(unnamed, (point for point in points if point.id not in taken))
-
-
-def _moved(file: PlannedFile, point: StoredPoint) -> PlannedFile:
-    payload = taken_along(file.payload, point.payload, point.id)
-    return replace(file, action="moved", payload=payload, origin=point.id, holder=point.id)
 
 
 def _name(key: str) -> str:

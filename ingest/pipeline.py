@@ -110,8 +110,18 @@ def run_ingest(
     )
     if not summary.interrupted:
         if shard is None and any(survey.images != 0 for survey in surveys):
-            _check_outcome(summary, ", ".join(survey.shown for survey in surveys))
-        _narrow(surveys, gallery)
+            names = ", ".join(survey.shown for survey in surveys)
+            if summary.seen == 0:
+                raise DataError(f"{names}: no images found; check the path, or see the formats in: sss ingest --help")
+            if summary.failed == summary.seen:
+                first = "; ".join(f"{failure.path}: {failure.reason}" for failure in summary.failures[:3])
+                raise DataError(f"{names}: none of the {summary.seen} images can be used: {first}")
+        # Fields that one odd cell had made text, and that are numbers in their tables again, become numbers again.
+        kinds = [one.rows.kinds for one in surveys if isinstance(one.rows, CsvLayout)]
+        fields = gallery.fields() if any(kinds) else {}
+        for name, kind in (item for one in kinds for item in one.items()):
+            if kind != "str" and fields.get(field_name(name)) == "str":
+                gallery.narrow(field_name(name), kind)
         if prune != "no":
             pruned = prune_points(gallery, places, anyway=prune == "anyway", shard=shard)
             summary.removed, summary.prune_refused = pruned.removed, pruned.refused
@@ -217,26 +227,9 @@ def _in_waves(surveys: Sequence[Survey], source: str | None) -> list[list[Survey
     return [waves[depth] for depth in sorted(waves)]
 
 
-def _narrow(surveys: Sequence[Survey], gallery: Gallery) -> None:
-    """Fields that one odd cell had made text, and that are numbers in their tables again, become numbers again."""
-    kinds = [one.rows.kinds for one in surveys if isinstance(one.rows, CsvLayout)]
-    fields = gallery.fields() if any(kinds) else {}
-    for name, kind in (item for one in kinds for item in one.items()):
-        if kind != "str" and fields.get(field_name(name)) == "str":
-            gallery.narrow(field_name(name), kind)
-
-
 def _total(surveys: Sequence[Survey], shard: Shard | None) -> int | None:
     """How many images the surveys found (of a shard: about); ``None`` where one of them did not count."""
     counts = [survey.images for survey in surveys]
     if None in counts:
         return None
     return round(sum(count or 0 for count in counts) / (1 if shard is None else shard.count))
-
-
-def _check_outcome(summary: IngestSummary, names: str) -> None:
-    if summary.seen == 0:
-        raise DataError(f"{names}: no images found; check the path, or see the formats in: sss ingest --help")
-    if summary.failed == summary.seen:
-        first = "; ".join(f"{failure.path}: {failure.reason}" for failure in summary.failures[:3])
-        raise DataError(f"{names}: none of the {summary.seen} images can be used: {first}")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -246,28 +246,22 @@ class Planner:
         to_embed = [one for one in planned if one.action in groups]
         if moved or relabelled:
             with self._clock.busy("commit"):
-                to_embed += self._relabel(relabelled)
-                to_embed += self._move(moved)
+                to_embed += self._keep(relabelled, write)
+                # Embedded, it is as good as moved; the next run with checksums ends the old point.
+                to_embed += [replace(file, action="new") for file in self._keep(moved, settle_moves)]
         return to_embed
 
-    def _relabel(self, files: Sequence[PlannedFile]) -> list[PlannedFile]:
-        """Replace payloads and keep the vectors; returns the files whose vector is damaged, to be embedded."""
-        if not files:
-            return []
-        kept, vectors, damaged = self._sound(files, [file.id for file in files])
-        if kept:
-            write(self._gallery, kept, vectors, self._tally)
-        return damaged
+    def _keep(self, files: Sequence[PlannedFile], settle: Callable[..., None]) -> list[PlannedFile]:
+        """Replace payloads and keep the vectors; returns the files whose vector is damaged, to be embedded.
 
-    def _move(self, files: Sequence[PlannedFile]) -> list[PlannedFile]:
-        """The same for files whose vector lies at the point that they come from, which ends."""
+        A moved file's vector lies at the point that it comes from, which :func:`settle_moves` ends.
+        """
         if not files:
             return []
         kept, vectors, damaged = self._sound(files, [file.vector_id for file in files])
         if kept:
-            settle_moves(self._gallery, kept, vectors, self._tally)
-        # Embedded, it is as good as moved; the next run with checksums ends the old point.
-        return [replace(file, action="new") for file in damaged]
+            settle(self._gallery, kept, vectors, self._tally)
+        return damaged
 
     def _sound(
         self, files: Sequence[PlannedFile], ids: Sequence[str]

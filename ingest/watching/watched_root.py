@@ -179,7 +179,8 @@ class WatchedRoot:
     def _watch(self) -> Events:
         directories = None
         if self.table and self.locator is not None:
-            self._learn_table(self.locator)
+            for record in self.locator.survey.stream():
+                self._learn(self.locator.relative(record.path))
             directories = [os.path.join(self.base, one) for one in ("", *self.directories)]  # noqa: PTH118
         return Events(self.base, self._deliver, directories=directories, poll=self._options.poll)
 
@@ -294,10 +295,6 @@ class WatchedRoot:
             if directory in self.directories:
                 return
             self.directories.add(directory)
-
-    def _learn_table(self, locator: Locator) -> None:
-        for record in locator.survey.stream():
-            self._learn(locator.relative(record.path))
 
     # The root itself.
 

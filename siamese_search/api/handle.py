@@ -112,8 +112,7 @@ class GalleryHandle:
         from siamese_search.api.evaluation import evaluate
 
         with self._mine("evaluate", options):
-            bundle = self._reader.now()[2]
-            return evaluate(data, model=bundle.path, threads=self._threads, **options)
+            return evaluate(data, model=self._reader.now()[2].path, threads=self._threads, **options)
 
     def identities(self, **options: Any) -> Proposals:
         """As :func:`siamese_search.propose_identities`."""

@@ -27,7 +27,6 @@ from siamese_search.workspace import (
 
 if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery, ModelRef, OptimiseProgress, Store
-    from siamese_search.gallery.storage import Storage
     from siamese_search.maintenance.copy import CopyReport
     from siamese_search.maintenance.reindex import ReindexSummary
     from siamese_search.maintenance.verify import VerifySummary
@@ -65,24 +64,20 @@ def reindex(
                 )
             made_by = reference(bundle)
             embedder = load(bundle, options.device, threads_in_use(options.threads))
+        storage = None  # what the store makes of the present one
+        if options.storage is not None or options.quantise is not None:
+            with opened.open(name) as current:
+                storage = opened.default_storage(current.storage).changed(options.storage, options.quantise)
         return run_reindex(
             opened,
             name,
             made_by,
             embedder,
             options=replace(options, batch_size=options.batch_size or current_settings().batch_size),
-            storage=_changed_storage(opened, name, options.storage, options.quantise),
+            storage=storage,
             progress=progress,
             stop=stop,
         )
-
-
-def _changed_storage(store: Store, name: str, storage: str | None, quantise: str | None) -> Storage | None:
-    """The storage of a new generation; None: what the store makes of the present one."""
-    if storage is None and quantise is None:
-        return None
-    with store.open(name) as current:
-        return store.default_storage(current.storage).changed(storage, quantise)
 
 
 def rollback(*, store: StrPath | None = None, gallery: str | None = None) -> tuple[ModelRef, ModelRef]:

@@ -32,11 +32,10 @@ from siamese_search.workspace import (
 
 if TYPE_CHECKING:
     from siamese_search.gallery.checks import Sample
-    from siamese_search.gallery.contract import StoredPoint
     from siamese_search.model.bundle import Bundle
     from siamese_search.retrieval.comparison import Comparison
     from siamese_search.retrieval.judging import Judge
-    from siamese_search.retrieval.map import GalleryMap, MapPoint
+    from siamese_search.retrieval.map import GalleryMap
     from siamese_search.retrieval.timeline import Timeline
     from siamese_search.workspace import Query
 
@@ -140,7 +139,7 @@ def map_gallery(*, options: MapOptions, notify: Callable[[str], None] | None = N
     from siamese_search.gallery.checks import sample, why_nothing
     from siamese_search.gallery.filters import parse_where
     from siamese_search.gallery.times import bind_to
-    from siamese_search.retrieval.map import GalleryMap
+    from siamese_search.retrieval.map import GalleryMap, MapPoint
     from siamese_search.vectors.projection import METHODS, best_method, project
 
     color, method = options.color, options.method
@@ -180,13 +179,9 @@ def map_gallery(*, options: MapOptions, notify: Callable[[str], None] | None = N
         seed=options.seed,
         color=color,
         total=found.total,
-        points=tuple(_point(point, color) for point in found.points),
+        points=tuple(
+            MapPoint(one.key, one.source, one.path, one.identity, one.camera, one.payload.get(color), one.id)
+            for one in found.points
+        ),
         places=project(vectors, chosen, options.seed),
     )
-
-
-def _point(point: StoredPoint, color: str) -> MapPoint:
-    from siamese_search.retrieval.map import MapPoint
-
-    value = point.payload.get(color)
-    return MapPoint(point.key, point.source, point.path, point.identity, point.camera, value, point.id)

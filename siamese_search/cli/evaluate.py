@@ -156,6 +156,8 @@ def _print(report: EvaluationReport) -> None:
     behind = "  ".join(
         f"{far}: {'n/a' if point is None else f'{point.false_accepts:,}'}" for far, point in verification.at_far.items()
     )
+    points = report.open_set_points().items()
+    missed = "  ".join(f"{far}: {rate(None if point is None else point.fnir)}" for far, point in points)
     threshold = "n/a"
     if verification.threshold is not None:
         threshold = f"{verification.threshold:.4f} (false matches {rate(verification.false_match_rate)})"
@@ -179,7 +181,7 @@ def _print(report: EvaluationReport) -> None:
             ("TAR at FAR", rates),
             ("resting on", f"{behind}  false pairs" if verification.impostor else None),
             ("threshold", threshold),
-            ("open set", _open_set(report)),
+            ("open set", f"missed where strangers raise a false alarm at  {missed}"),
             ("index recall", recall),
             *_quantised(report),
             *_calibrated(report),
@@ -225,13 +227,6 @@ def _thresholds(found: Calibration) -> str:
         except UsageError:
             points.append(f"{far:g}: n/a")
     return "  ".join(points)
-
-
-def _open_set(report: EvaluationReport) -> str:
-    points = report.open_set_points()
-    return "missed where strangers raise a false alarm at  " + "  ".join(
-        f"{far}: {rate(None if point is None else point.fnir)}" for far, point in points.items()
-    )
 
 
 @click.command("calibrate", epilog=_CALIBRATE_EPILOG)

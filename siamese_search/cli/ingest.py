@@ -119,7 +119,10 @@ def ingest_command(
         if reason := no_verdicts(store=options.store, gallery=options.gallery):
             for line in clauses(f"sss: {reason}").split("\n"):
                 note(line)
-    return _exit_code(summary)
+    if summary.interrupted:
+        note("sss: interrupted; what was finished is kept, and the same command goes on from there")
+        return EXIT_INTERRUPTED
+    return EXIT_PARTIAL if summary.failed or summary.prune_refused is not None else EXIT_DONE
 
 
 def _cluster(options: WatchOptions, address: str | None, workers: int | None) -> RayOptions | None:
@@ -145,13 +148,6 @@ def advise(summary: IngestSummary) -> str | None:
     if summary.new + summary.changed < COMPACT_FROM:
         return None
     return "sss: a gallery of this size opens three times as fast, in a third of the memory, after: sss optimise"
-
-
-def _exit_code(summary: IngestSummary) -> int:
-    if summary.interrupted:
-        note("sss: interrupted; what was finished is kept, and the same command goes on from there")
-        return EXIT_INTERRUPTED
-    return EXIT_PARTIAL if summary.failed or summary.prune_refused is not None else EXIT_DONE
 
 
 def run_watch(directories: Sequence[str], options: WatchOptions, *, json: bool) -> int:

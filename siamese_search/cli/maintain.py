@@ -61,7 +61,10 @@ def reindex_command(options: ReindexOptions, drop_old: bool, json: bool) -> int:
     """
     place: dict[str, Any] = {"store": options.store, "gallery": options.gallery}
     if drop_old and options.model is None and not options.keep_vectors:
-        return _drop_old(json=json, **place)
+        count = maintenance.drop_old(**place)
+        text = f"{count} former generation{'s' if count != 1 else ''} deleted"
+        write_answer({"generations_dropped": count}, text, json=json)
+        return EXIT_DONE
     if options.keep_vectors and options.model is not None:
         raise UsageError("--keep-vectors takes no --model: the vectors stay those of the gallery's own")
     try:
@@ -86,13 +89,6 @@ def reindex_command(options: ReindexOptions, drop_old: bool, json: bool) -> int:
     )
     write_answer(summary.to_json(), text, json=json)
     return EXIT_PARTIAL if summary.dropped else EXIT_DONE
-
-
-def _drop_old(*, json: bool, **place: Any) -> int:
-    count = maintenance.drop_old(**place)
-    text = f"{count} former generation{'s' if count != 1 else ''} deleted"
-    write_answer({"generations_dropped": count}, text, json=json)
-    return EXIT_DONE
 
 
 @click.command("rollback", epilog=_ROLLBACK_EPILOG)

@@ -77,7 +77,9 @@ def show_pictures(answer: QueryResult, terminal: Terminal, width: int | None = N
     console = terminal.console(width)
     shown = answer.results[:MAX_RESULTS]
     (identity,) = known_identities([answer])
-    tiles = [_query_tile(answer, identity), *(_result_tile(result, identity) for result in shown)]
+    name = answer.query if answer.path is None else answer.path.name
+    query = _Tile("query", answer.path, [(safe(identity), ""), (safe(name), "")], Style(bold=True), _HEAVY)
+    tiles = [query, *(_result_tile(result, identity) for result in shown)]
     if os.environ.get("NO_COLOR"):
         tiles = [_Tile(t.label, t.path, t.captions, Style(), t.box) for t in tiles]
     room = picture_room(usual_aspect(paths_of([answer])), terminal.cell, console.width)
@@ -98,11 +100,6 @@ def picture_room(aspect: float, cell: tuple[int, int], width: int) -> tuple[int,
     low, high = _WIDTH
     columns = min(max(round(math.sqrt(_CELLS / ratio)), low), high, max(width - 2, 1))
     return columns, min(max(round(columns * ratio), 4), _MOST_ROWS)
-
-
-def _query_tile(answer: QueryResult, identity: str | None) -> _Tile:
-    name = answer.query if answer.path is None else answer.path.name
-    return _Tile("query", answer.path, [(safe(identity), ""), (safe(name), "")], Style(bold=True), _HEAVY)
 
 
 def _result_tile(result: SearchResult, identity: str | None) -> _Tile:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,7 +112,7 @@ def _print(answer: Plan) -> None:
             for row in answer.rows
         ],
     )  # fmt: skip
-    settings = "\n".join(f"  {key} = {_toml(value)}" for key, value in answer.server_settings.items())
+    settings = "\n".join(f"  {key} = {dumps(value)}" for key, value in answer.server_settings.items())
     write_text(
         f"sss.toml for what was asked for, {answer.points_per_shard:,.0f} points a shard"
         f" (and sss ingest --storage {asked.storage.vectors}):\n\n  [server]\n{settings}\n\n"
@@ -174,12 +175,6 @@ def _print_query(answer: Plan) -> None:
         f" of {nodes * asked.node_cores:,}, {query.reads_per_second / nodes:,.0f} reads/s a node",
     ]
     write_text("\n".join(lines))
-
-
-def _toml(value: object) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return f'"{value}"' if isinstance(value, str) else str(value)
 
 
 def _hours(hours: float) -> str:

@@ -97,20 +97,17 @@ def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
                 write_sentence(f"{safe(item['name'])}: {with_place(item['no_verdict'], which)}")
     else:
         write_text("")
+    enlarged = f", enlarged {model['enlarge']} times" if model["enlarge"] > 1 else ""
     write_pairs(
         [
             ("model", model["name"]),
             ("fingerprint", model["fingerprint"]),
             ("network", f"{model['backbone']}, {model['dim']}-D"),
-            ("input", f"{model['input_size'][0]}x{model['input_size'][1]} (height x width){_enlarged(model)}"),
+            ("input", f"{model['input_size'][0]}x{model['input_size'][1]} (height x width){enlarged}"),
             ("held out", f"{model['heldout_identities']} identities"),
             *((safe(name), _figures(value)) for name, value in model["metrics"].items()),
         ]
     )
-
-
-def _enlarged(model: dict[str, Any]) -> str:
-    return f", enlarged {model['enlarge']} times" if model["enlarge"] > 1 else ""
 
 
 def _row(item: dict[str, Any]) -> list[str]:
@@ -132,6 +129,7 @@ def _print_gallery(item: dict[str, Any]) -> None:
     quantised = "" if storage["quantisation"] == "none" else f", searched in {storage['quantisation']}"
     indexed, disk = item["indexed_points"], item["size_bytes"]
     size = f"{file_size(disk)}, about {file_size(item['resident_bytes'])} of it in memory to search"
+    judged = f"by the {item['calibration']}'s calibration" if item["calibration"] else "none: not calibrated"
     pairs = [
         ("gallery", item["name"]),
         ("engine", item["engine"]),
@@ -141,7 +139,7 @@ def _print_gallery(item: dict[str, Any]) -> None:
         ("vectors", f"{storage['vectors']}{quantised}"),
         ("index", f"HNSW, {indexed:,} images" if indexed else "none: exact search"),
         *([("size", size)] if disk is not None else []),  # a server does not say
-        ("verdicts", _verdicts(item)),
+        ("verdicts", "none, as said below" if item["no_verdict"] else judged),
         ("made by", _model(item["model"])),
     ]
     if item["previous"]:
@@ -151,12 +149,6 @@ def _print_gallery(item: dict[str, Any]) -> None:
     fields = [f"{name} ({kind})" for name, kind in sorted(item["fields"].items()) if name not in BOOKKEEPING]
     write_pairs([*pairs, ("filter by", ", ".join(fields))])
     write_sentence(item["no_verdict"] and f"\n{item['no_verdict']}\n\n")
-
-
-def _verdicts(item: dict[str, Any]) -> str:
-    owner = item["calibration"]
-    given = f"by the {owner}'s calibration" if owner else "none: not calibrated"
-    return "none, as said below" if item["no_verdict"] else given
 
 
 def _model(model: dict[str, Any]) -> str:

@@ -179,11 +179,15 @@ class _Search:
         self._looks: dict[int, Look | None] = {}
 
     def add(self, rows: NDArray[np.int64], columns: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
-        self._fetch(np.unique(np.concatenate((rows, columns))))
+        missing = [row for row in np.unique(np.concatenate((rows, columns))).tolist() if row not in self._points]
+        points = self._gallery.retrieve([self._ids[row] for row in missing])
+        for row, point in zip(missing, points, strict=True):
+            self._points[row] = StoredPoint(self._ids[row], {}) if point is None else point
         order = np.argsort(-scores, kind="stable")  # the surest first: they settle most of the others
         for start in range(0, len(order), _AT_ONCE):
             part = order[start : start + _AT_ONCE]
-            roots = self._roots()
+            while not np.array_equal(roots := self._group[self._group], self._group):
+                self._group = roots
             part = part[roots[rows[part]] != roots[columns[part]]]
             for i, j, score in zip(rows[part].tolist(), columns[part].tolist(), scores[part].tolist()):
                 a, b = self._root(i), self._root(j)
@@ -198,23 +202,11 @@ class _Search:
             return score >= BLIND and self._points[i].size == self._points[j].size
         return same_picture(one, other)
 
-    def _roots(self) -> NDArray[np.int64]:
-        """The root of every point."""
-        while not np.array_equal(parents := self._group[self._group], self._group):
-            self._group = parents
-        return self._group
-
     def _root(self, i: int) -> int:
         while (parent := int(self._group[i])) != i:
             self._group[i] = self._group[parent]
             i = parent
         return i
-
-    def _fetch(self, rows: NDArray[np.int64]) -> None:
-        missing = [row for row in rows.tolist() if row not in self._points]
-        points = self._gallery.retrieve([self._ids[row] for row in missing])
-        for row, point in zip(missing, points, strict=True):
-            self._points[row] = StoredPoint(self._ids[row], {}) if point is None else point
 
     def _look(self, row: int) -> Look | None:
         if row not in self._looks:

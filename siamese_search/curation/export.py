@@ -15,7 +15,7 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import islice
@@ -172,21 +172,15 @@ class _Spool:
             )
         self._file.seek(0)
         with _array(archive, self.name, kind, (count,)) as member:
-            for piece in self._pieces(kind):
-                member.write(piece)
+            if self.kind == "str":
+                while lines := list(islice(self._file, _PIECE)):
+                    member.write(np.array([json.loads(line) for line in lines], kind).tobytes())
+            else:
+                shutil.copyfileobj(self._file, member, 1 << 20)
         if self._gaps:
             self._present.seek(0)
             with _array(archive, f"{self.name}.present", np.dtype("?"), (count,)) as member:
-                while piece := self._present.read(1 << 20):
-                    member.write(piece)
-
-    def _pieces(self, kind: np.dtype[Any]) -> Iterator[bytes]:
-        if self.kind != "str":
-            while piece := self._file.read(1 << 20):
-                yield piece
-            return
-        while lines := list(islice(self._file, _PIECE)):
-            yield np.array([json.loads(line) for line in lines], kind).tobytes()
+                shutil.copyfileobj(self._present, member, 1 << 20)
 
 
 def _array(

@@ -241,12 +241,6 @@ class _Marks:
         return lines + (["bytes that are not UTF-8 read as Windows-1252"] if self._encoded else [])
 
 
-def _storable(text: str) -> str:
-    """Text that every store can hold, in Unicode's composed form; other bytes as Windows-1252, or escaped."""
-    text = text if text.isascii() else unicodedata.normalize("NFC", decoded(text))
-    return encode_key(text) if any("\ud800" <= c <= "\udfff" for c in text) else text
-
-
 def fits_kind(value: str, kind: str) -> bool:
     """Whether the text of a cell is a value of this kind, one of :data:`KINDS`."""
     if kind == "bool":
@@ -278,7 +272,9 @@ def typed_value(value: str, kind: str) -> MetadataValue:
         return int(value)
     if kind == "float":
         return float(value)
-    return _storable(value)
+    # Text that every store can hold, in Unicode's composed form; other bytes as Windows-1252, or escaped.
+    text = value if value.isascii() else unicodedata.normalize("NFC", decoded(value))
+    return encode_key(text) if any("\ud800" <= c <= "\udfff" for c in text) else text
 
 
 def read_triplets(table: Table, images_root: Path | None = None) -> tuple[Path, list[ImageRecord], list[Triplet]]:

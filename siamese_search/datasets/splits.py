@@ -158,8 +158,14 @@ def join(sources: Sequence[Source]) -> Dataset:
         return sources[0].dataset
     records: list[ImageRecord] = []
     for source in sources:
-        idle = not _several_cameras(source.dataset)
-        records += [_named(record, source, idle) for record in source.dataset.records]
+        identities = set(source.dataset.identities)
+        pairs = {(r.identity, r.camera) for r in source.dataset.records if r.camera is not None}
+        seen = [identity for identity, _ in pairs if identity in identities]
+        several = len(set(seen)) < len(seen)  # cameras of one identity
+        for record in source.dataset.records:
+            identity = source.full(str(record.identity)) if record.is_somebody else record.identity
+            key, camera = source.full(record.key), record.camera if several else None
+            records.append(replace(record, key=key, identity=identity, camera=camera, source=source.name))
     triplets = [
         (source.full(anchor), source.full(positive), source.full(negative))
         for source in sources
@@ -168,19 +174,6 @@ def join(sources: Sequence[Source]) -> Dataset:
     reason = ", ".join(f"{source.name}: {source.dataset.layout}" for source in sources)
     root = Path(os.path.commonpath([source.dataset.root.resolve() for source in sources]))
     return Dataset(root, "several", reason, records, triplets)
-
-
-def _named(record: ImageRecord, source: Source, idle_cameras: bool) -> ImageRecord:
-    identity = source.full(str(record.identity)) if record.is_somebody else record.identity
-    camera = None if idle_cameras else record.camera
-    return replace(record, key=source.full(record.key), identity=identity, camera=camera, source=source.name)
-
-
-def _several_cameras(dataset: Dataset) -> bool:
-    identities = set(dataset.identities)
-    pairs = {(r.identity, r.camera) for r in dataset.records if r.camera is not None}
-    seen = [identity for identity, _ in pairs if identity in identities]
-    return len(set(seen)) < len(seen)
 
 
 def _shared(one: Dataset, other: Dataset) -> set[str]:

@@ -229,9 +229,8 @@ class Gallery(_Opened):
         exact: bool = False,
     ) -> list[Hit]:
         """:meth:`query_batch` for one vector, float32 [d]."""
-        return self.query_batch(
-            np.asarray(vector, np.float32)[None, :], k, where, with_vectors=with_vectors, exact=exact
-        )[0]
+        row = np.asarray(vector, np.float32)[None, :]
+        return self.query_batch(row, k, where, with_vectors=with_vectors, exact=exact)[0]
 
     def query_ids(
         self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False

@@ -30,7 +30,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield aside
         with aside.open("rb") as handle:
             os.fsync(handle.fileno())
-        aside.chmod(0o666 & ~_umask())
+        umask = os.umask(0)
+        os.umask(umask)
+        aside.chmod(0o666 & ~umask)
         aside.replace(path)
         fsync_directory(path.parent)
     except BaseException:
@@ -121,12 +123,6 @@ def fsync_directory(path: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
 
 
 def digest_file(path: str | os.PathLike[str]) -> str:

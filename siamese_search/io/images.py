@@ -248,13 +248,9 @@ def _decode(
             finally:
                 image.close()  # its pixels go while they are still counted
                 if needed > _WORTH_TRIMMING:
-                    _trim()
-
-
-def _trim() -> None:
-    """Give freed memory back: glibc keeps up to some 100 MB for each thread that has decoded a large image."""
-    with suppress(Exception):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
+                    # Give freed memory back: glibc keeps up to some 100 MB for each thread that has decoded one.
+                    with suppress(Exception):  # another C library
+                        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _memory_of(image: Image.Image, size: tuple[int, int] | None) -> int:

@@ -98,7 +98,13 @@ def load_imagenet(backbone: nn.Module, name: str) -> str:
         )
     fit = fit_state(backbone, state)
     if donor != name:
-        _open_gates(backbone, fit.fresh)
+        # New squeeze-and-excite gates begin open, the same for all channels but for a little noise.
+        own = backbone.state_dict()
+        for fresh in fit.fresh:
+            if fresh.endswith("se.conv_expand.weight"):
+                nn.init.normal_(own[fresh], std=_GATE_NOISE)
+            elif fresh.endswith("se.conv_expand.bias"):
+                nn.init.constant_(own[fresh], _GATE_BIAS)
         return f"{name} from ImageNet, those of {donor} in package {package}; its gates are new"
     return f"{name} from ImageNet, package {package}"
 
@@ -195,13 +201,3 @@ def _packaged(name: str) -> dict[str, Tensor] | None:
     except (ImportError, AttributeError):
         return None
     return read_weights(Path(path))
-
-
-def _open_gates(backbone: nn.Module, fresh: list[str]) -> None:
-    """Let new squeeze-and-excite gates begin open, the same for all channels but for a little noise."""
-    own = backbone.state_dict()
-    for name in fresh:
-        if name.endswith("se.conv_expand.weight"):
-            nn.init.normal_(own[name], std=_GATE_NOISE)
-        elif name.endswith("se.conv_expand.bias"):
-            nn.init.constant_(own[name], _GATE_BIAS)

@@ -101,7 +101,12 @@ class APNNetwork(nn.Module):
             _undo_last_stride(self.backbone)
         if spec.instance_mix:
             mix_statistics(self.backbone, spec.instance_mix)
-        self.pool = _create_pool(spec)
+        self.pool: nn.Module = GeMPool() if spec.pool == "gem" else AvgPool()
+        if spec.backbone == SIMPLE_CNN:
+            if spec.pool != "avg":
+                ends = f"{spec.backbone} ends in fully connected layers"
+                raise UsageError(f"--pool {spec.pool}: {ends}, leave out --pool")
+            self.pool = nn.Identity()
         channels = int(getattr(self.backbone, "head_hidden_size", None) or self.backbone.num_features)
         self.embedding = nn.Linear(channels, spec.dim, bias=spec.neck == "none")
         self.neck: nn.Module = nn.Identity()
@@ -144,14 +149,6 @@ class DeployNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.network.embed(self.network.normalise(images))
-
-
-def _create_pool(spec: NetworkSpec) -> nn.Module:
-    if spec.backbone == SIMPLE_CNN:
-        if spec.pool != "avg":
-            raise UsageError(f"--pool {spec.pool}: {spec.backbone} ends in fully connected layers, leave out --pool")
-        return nn.Identity()
-    return GeMPool() if spec.pool == "gem" else AvgPool()
 
 
 def _create_backbone(spec: NetworkSpec) -> Any:

@@ -120,11 +120,8 @@ SERVER_WRITES = _figure(
 SEARCH_MS = _figure("search", 1.2, "ms of one core for 10 results with payloads, besides the scan", _PLAN)
 #: ns of one core to score a vector of 512 dimensions in a scan, by the format that is searched.
 SCAN_NS = {
-    "float32": _figure("scan_float32", 130.0, "ns per vector of 512 dimensions", _PLAN),
-    "float16": _figure("scan_float16", 79.0, "ns per vector of 512 dimensions", _PLAN),
-    "int8": _figure("scan_int8", 41.0, "ns per vector of 512 dimensions", _PLAN),
-    "int4": _figure("scan_int4", 19.0, "ns per vector of 512 dimensions", _PLAN),
-    "binary": _figure("scan_binary", 12.0, "ns per vector of 512 dimensions", _PLAN),
+    name: _figure(f"scan_{name}", value, "ns per vector of 512 dimensions", _PLAN)
+    for name, value in (("float32", 130.0), ("float16", 79.0), ("int8", 41.0), ("int4", 19.0), ("binary", 12.0))
 }
 #: A search in a graph of so many points, and what building it cost.
 GRAPH_POINTS = _figure("graph_points", 100_000.0, "points in the graph that was measured", _PLAN)

@@ -57,12 +57,6 @@ def _dots(found: GalleryMap, colours: Colouring) -> Image.Image:
     return image.resize((_SIDE, _SIDE), Image.Resampling.BOX)
 
 
-def _key(colour: str) -> Image.Image:
-    image = Image.new("RGB", (14 * _FINE, 14 * _FINE), PAPER)
-    ImageDraw.Draw(image).ellipse((0, 0, 14 * _FINE - 1, 14 * _FINE - 1), fill=colour)
-    return image.resize((14, 14), Image.Resampling.BOX)
-
-
 def _legend(canvas: Canvas, found: GalleryMap, colours: Colouring, left: int, top: int) -> None:
     room = _LEGEND - 20
     canvas.text((left, top), found.color, 15, INK, room)
@@ -78,7 +72,9 @@ def _legend(canvas: Canvas, found: GalleryMap, colours: Colouring, left: int, to
     room_for = (_TITLE + _MARGIN + _SIDE - top) // _LINE_HEIGHT
     shown = len(colours.entries) if len(colours.entries) <= room_for else max(colours.first, room_for - 1)
     for entry in colours.entries[:shown]:
-        canvas.image.paste(_key(entry.color), (left, top + 2))
+        key = Image.new("RGB", (14 * _FINE, 14 * _FINE), PAPER)
+        ImageDraw.Draw(key).ellipse((0, 0, 14 * _FINE - 1, 14 * _FINE - 1), fill=entry.color)
+        canvas.image.paste(key.resize((14, 14), Image.Resampling.BOX), (left, top + 2))
         count = f"{entry.count:,}"
         reach = canvas.width_of(count, 13)
         canvas.text((left + 22, top), entry.label, 13, INK, room - 22 - reach - 8)

@@ -31,7 +31,9 @@ def draw_sweep(sweep: Sweep, out: Path) -> None:
     Left, a ROC curve for each run. Right, rank-1 and mAP: against the value where one option of numbers was
     swept, else as bars. Raises SiameseSearchError where the file cannot be written.
     """
-    numeric = _swept_numbers(sweep)
+    values = [run.point.values[sweep.swept[0]] for run in sweep.runs]
+    numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+    numeric = len(sweep.swept) == 1 and numbers
     shown = _best(sweep, _MOST_BARS)
     height = _CURVES if numeric else max(_CURVES, 1.9 + 0.46 * len(shown))
     with picture(out, (13.5, height)) as figure:
@@ -152,14 +154,6 @@ def _draw_bars(axes: Any, sweep: Sweep, shown: Sequence[SweepRun]) -> None:
     axes.grid(visible=False, axis="y")
     if any(run.figures for run in shown):
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2, frameon=False, fontsize=9)
-
-
-def _swept_numbers(sweep: Sweep) -> bool:
-    """Whether there is an axis: one option was swept, and its values are numbers."""
-    values = [run.point.values[sweep.swept[0]] for run in sweep.runs]
-    return len(sweep.swept) == 1 and all(
-        isinstance(value, (int, float)) and not isinstance(value, bool) for value in values
-    )
 
 
 def _places(values: Sequence[float]) -> tuple[list[float], str]:

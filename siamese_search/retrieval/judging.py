@@ -239,14 +239,6 @@ def check_fmr(judge: Judge, false_match_rate: float | None, model: str) -> None:
         )
 
 
-def threshold_of(judge: Judge, calibration: Calibration, images: int) -> tuple[float, bool]:
-    """The score from which a pair is likelier the same than not among so many images; whether it is the strictest."""
-    even, strictest = calibration.even_score(judge.prior), calibration.thresholds[-1]
-    if even > strictest and any_false_match(calibration.rates[-1], images) <= 0.5:
-        return strictest, True
-    return even, False
-
-
 def mark(
     answers: Sequence[QueryResult], judge: Judge, false_match_rate: float | None, images: int
 ) -> list[QueryResult]:
@@ -261,7 +253,9 @@ def mark(
         return [replace(one, no_verdict=judge.why) if one.error is None else one for one in answers]
     strictest = False
     if false_match_rate is None:
-        threshold, strictest = threshold_of(judge, calibration, images)
+        threshold, last = calibration.even_score(judge.prior), calibration.thresholds[-1]
+        if threshold > last and any_false_match(calibration.rates[-1], images) <= 0.5:
+            threshold, strictest = last, True
     else:
         threshold = calibration.threshold(false_match_rate)
     measured = calibration.false_match_rate(threshold) if threshold <= 1 else 0.0

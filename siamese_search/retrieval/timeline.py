@@ -137,7 +137,8 @@ def follow(
         if isinstance(one, QueryResult):
             found.append(Timeline(one, None, field))
             continue
-        identity = _followed(next(firsts))
+        bests = (group.best for group in next(firsts).groups)
+        identity = next((hit.identity for hit in bests if hit.is_somebody or hit.identity is None), None)
         total: int | None = None
         if identity is not None:
             ranking, total = _of(searcher.gallery, one, identity, options, where)
@@ -150,14 +151,6 @@ def follow(
             result = replace(result, results=tuple(hit for hit in result.results if hit.match))
         found.append(arrange(result, identity, field, len(result.results) if total is None else total))
     return found
-
-
-def _followed(ranking: Ranking) -> str | None:
-    """The identity of the first image that is nobody's distractor; ``None`` where it has none, or there is no image."""
-    for group in ranking.groups:
-        if group.best.is_somebody or group.best.identity is None:
-            return group.best.identity
-    return None
 
 
 def _of(

@@ -170,7 +170,9 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
     confirmed = Confirmed.nothing(len(images.records))
     if request.labels is not None:
         confirmed = read_confirmed(request.labels, images.records, config.seed)
-    learned = _learned_from(images.records, confirmed)
+    digest = hashlib.sha256(b"".join(record.key.encode() + b"\0" for record in images.records))
+    digest.update(confirmed.seeds.tobytes() + confirmed.aside.tobytes())
+    learned = {"images": len(images.records), "digest": digest.hexdigest()}
     if resumed:
         check_same(out, learned)
     count = len({record.camera for record in images.records} - {None})
@@ -180,7 +182,16 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
         text += f" and {int((confirmed.aside >= 0).sum())} more kept aside to calibrate on"
     reporter.message(f"{text}; {config.height}×{config.width}, {device}")
     if not resumed:
-        start_directory(out, _written(request, learned))
+        saved: dict[str, Any] = {
+            "data": str(request.data.resolve()),
+            "layout": request.layout,
+            "init": request.init,
+            "labels": str(request.labels.resolve()) if request.labels else None,
+            "heldout_identities": [],
+            "train": learned,
+            "config": asdict(config),
+        }
+        start_directory(out, saved)
         if config.statistics:
             count = renew_statistics(
                 network, images.pixels, images.rows, seed=config.seed, device=device,
@@ -237,25 +248,6 @@ def _read(
 def _known(records: list[ImageRecord]) -> list[str | None]:
     """The identity of each record where its place or name tells it: for the report alone."""
     return [record.identity if record.is_somebody else None for record in records]
-
-
-def _learned_from(records: list[ImageRecord], confirmed: Confirmed) -> dict[str, Any]:
-    digest = hashlib.sha256(b"".join(record.key.encode() + b"\0" for record in records))
-    digest.update(confirmed.seeds.tobytes() + confirmed.aside.tobytes())
-    return {"images": len(records), "digest": digest.hexdigest()}
-
-
-def _written(request: AdaptRequest, learned: dict[str, Any]) -> dict[str, Any]:
-    """What ``run.json`` keeps: the options of the run, and which images it learns from."""
-    return {
-        "data": str(request.data.resolve()),
-        "layout": request.layout,
-        "init": request.init,
-        "labels": str(request.labels.resolve()) if request.labels else None,
-        "heldout_identities": [],
-        "train": learned,
-        "config": asdict(request.config),
-    }
 
 
 def _calibration(

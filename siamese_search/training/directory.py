@@ -117,7 +117,7 @@ def restore(trainer: Trainer, out: Path, say: Callable[[str], None]) -> list[dic
         )
     state = load_checkpoint(path, trainer.modules, trainer.optimizer)
     trainer.progress = Progress(**state["progress"])
-    if trainer.ranks.first and len(read_history(out)) != len(state["rows"]):
+    if trainer.ranks.first:
         write_history(out, state["rows"])
     say(f"resuming at epoch {trainer.progress.epoch + 1}, step {trainer.progress.step}")
     rows: list[dict[str, Any]] = state["rows"]
@@ -198,14 +198,6 @@ def load_heads(path: Path, heads: torch.nn.Module) -> list[str]:
 
 HISTORY_NAME = "history.jsonl"
 PLOT_NAME = "curves.png"
-
-
-def read_history(directory: Path) -> list[dict[str, Any]]:
-    """The rows written so far; a missing file is an empty history."""
-    path = directory / HISTORY_NAME
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def write_history(directory: Path, rows: list[dict[str, Any]]) -> None:

@@ -190,14 +190,13 @@ def _run(
         text += f", {len(split.held)} of {len(split.heldout_identities)} held out"
     reporter.message(f"{text}; preset {config.preset}, {config.height}×{config.width}, {device}")
 
-    if ranks.first:
-        if not resumed:
-            _start_directory(request, split, images)
-        teacher = _teacher(request, images, reporter)
-        ranks.wait()
-    else:
+    if not ranks.first:
         ranks.wait()  # until the first has asked the teacher and kept the answer
-        teacher = _teacher(request, images, reporter)
+    elif not resumed:
+        _start_directory(request, split, images)
+    teacher = _teacher(request, images, reporter)
+    if ranks.first:
+        ranks.wait()
     triplets = images.triplets.tolist() if config.batches != "pk" else ()
     trainer = Trainer(
         network, config, images, images.labels,

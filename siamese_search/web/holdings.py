@@ -186,8 +186,7 @@ class Holdings:
                 raise NotThereError(f"there is no image {identifier} in the gallery (any more)")
             return found
 
-        found = self._handle.reading(answer)
-        return encoded(read_image(found.path, (size, size), fit=True))
+        return encoded(read_image(self._handle.reading(answer).path, (size, size), fit=True))
 
 
 def _facet(gallery: Gallery, name: str, kind: str, where: Sequence[Condition], values: int, total: int) -> Facet:

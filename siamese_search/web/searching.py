@@ -212,8 +212,7 @@ class Searching:
         return found
 
     def _known(self, tokens: Sequence[str], size: tuple[int, int]) -> _Images:
-        held = [self.kept(token) for token in tokens]
-        return [(one.name, resized(one.pixels, size)) for one in held]
+        return [(one.name, resized(one.pixels, size)) for one in map(self.kept, tokens)]
 
     def _of_points(self, gallery: Gallery, points: Sequence[str]) -> list[Probe]:
         found = []

@@ -53,6 +53,7 @@ def show(request: Request, template: str, *, status: int = 200, **values: object
     """
     state = request.app.state
     edit = request.query_params.get("edit")  # the change that led here, to be taken back
+    kept = [(name, value) for name, value in request.query_params.multi_items() if name != "edit"]
     known = {
         "here": "",
         "title": values.get("here"),
@@ -62,7 +63,8 @@ def show(request: Request, template: str, *, status: int = 200, **values: object
         "read_only": state.service.options.read_only,
         "signed_in": state.security.key is not None,
         "notice": next((one for one in state.service.labels.edits() if edit and one.undo == edit), None),
-        "here_url": address_of(request),
+        # To come back to; without the notice of a change.
+        "here_url": request.url.path + ("?" + urlencode(kept) if kept else ""),
         "identity_url": identity_url,
         "search_url": lambda *points: "/?" + urlencode([("like", point) for point in points]),
         "named": named,
@@ -127,12 +129,6 @@ def leaves(path: str, start: int, shown: int, total: int, size: int, **asked: st
     before = leaf(max(0, start - size)) if start else ""
     after = leaf(start + size) if start + shown < total else ""
     return {"before": before, "after": after, "first": start + 1, "last": start + shown, "total": total}
-
-
-def address_of(request: Request) -> str:
-    """This page, to come back to; without the notice of a change."""
-    kept = [(name, value) for name, value in request.query_params.multi_items() if name != "edit"]
-    return request.url.path + ("?" + urlencode(kept) if kept else "")
 
 
 def local(address: str) -> str:

@@ -57,7 +57,7 @@ def page(request, tmp_path, make_images, embedder, memory_gallery):
     return lambda: map_page(mapped(path, values))
 
 
-def test_hostile_text_in_every_field_stays_text(page, monkeypatch) -> None:
+def test_hostile_text_in_every_field_stays_text(page) -> None:
     honest, fields = page(), 0
 
     def hostile(value: object) -> object:
@@ -67,10 +67,11 @@ def test_hostile_text_in_every_field_stays_text(page, monkeypatch) -> None:
         fields += 1
         return spelled_out(f"{value}{EVIL}")
 
-    spelled_out = pages._spelled_out
-    monkeypatch.setattr(pages, "_spelled_out", hostile)
     pages._environment.cache_clear()
     try:
+        environment = pages._environment()
+        spelled_out = environment.finalize
+        environment.finalize = hostile
         text = page()
     finally:
         pages._environment.cache_clear()

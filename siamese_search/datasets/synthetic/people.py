@@ -85,7 +85,9 @@ def draw_people(count: int, seed: int) -> list[Person]:
 
 def _random_person(rng: np.random.Generator) -> Person:
     style = _pick(rng, STYLES)
-    top_colour, accent = _two_colours(rng)
+    top_colour = _vary(rng, _pick(rng, CLOTHES), 10)
+    standing_out = [c for c in CLOTHES if sum(abs(a - b) for a, b in zip(c, top_colour)) > 150]
+    accent = _vary(rng, _pick(rng, standing_out), 8)
     return Person(
         skin=_vary(rng, _pick(rng, SKIN), 6),
         hair=_vary(rng, _pick(rng, HAIR), 6),
@@ -124,13 +126,6 @@ def _lookalike(model: Person, other: Person, rng: np.random.Generator) -> Person
         accent=_vary(rng, model.accent, 5),
         bag=_pick(rng, bags),
     )
-
-
-def _two_colours(rng: np.random.Generator) -> tuple[Colour, Colour]:
-    """A main colour and an accent that stands out from it."""
-    main = _vary(rng, _pick(rng, CLOTHES), 10)
-    apart = [c for c in CLOTHES if sum(abs(a - b) for a, b in zip(c, main)) > 150]
-    return main, _vary(rng, _pick(rng, apart), 8)
 
 
 def _pick(rng: np.random.Generator, choices: Sequence[T]) -> T:

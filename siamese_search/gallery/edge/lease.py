@@ -189,7 +189,12 @@ class ShardLease:
             try:
                 with translated(self._what):
                     self._read_fields(shard)
-                    self._look_whole(shard)
+                    before, self.lost = self.lost, journal.lost(generation, shard)
+                if self.lost > before:
+                    _log.warning(
+                        "%s is damaged: %s of its points cannot be found, and every answer lacks them; embed the images"
+                        " again with: sss ingest --reembed DIR", self._what, f"{self.lost:,}",
+                    )  # fmt: skip
             except BaseException:
                 shard.close()
                 raise
@@ -242,14 +247,6 @@ class ShardLease:
                         f"{self._what} is busy: another program holds {printable(path)} without queueing"
                     ) from error
             time.sleep(0.02)
-
-    def _look_whole(self, shard: edge.EdgeShard) -> None:
-        before, self.lost = self.lost, journal.lost(self.generation, shard)
-        if self.lost > before:
-            _log.warning(
-                "%s is damaged: %s of its points cannot be found, and every answer lacks them; embed the images again"
-                " with: sss ingest --reembed DIR", self._what, f"{self.lost:,}",
-            )  # fmt: skip
 
     def _read_fields(self, shard: edge.EdgeShard) -> None:
         path = self.generation / "fields.json"

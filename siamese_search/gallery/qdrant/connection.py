@@ -198,26 +198,21 @@ class Connection:
                 # Jitter: workers that lost the server together must not come back together.
                 wish = max(pause * random.uniform(0.5, 1.0), fault.retry_after)
                 if now - began >= _WORTH_TELLING or wish >= _WORTH_TELLING:
-                    self._tell_gone(fault, left)
+                    what = "misses a node or a leader" if fault.kind == "node" else "does not answer"
+                    self._tell(True, f"{what} ({fault.reason}); waiting up to {left:.0f} s for it")
                 time.sleep(min(wish, left))
                 pause = min(pause * 2, _LONGEST_PAUSE)
             else:
                 if began is not None:
-                    self._tell_back(time.monotonic() - began)
+                    self._tell(False, f"is back after {time.monotonic() - began:.0f} s; going on")
                 return result
 
-    def _tell_gone(self, fault: Fault, left: float) -> None:
+    def _tell(self, gone: bool, words: str) -> None:
+        """Once when the server has gone, once when it is back."""
         with self._lock:
-            told, self._told = self._told, True
-        if not told:
-            what = "misses a node or a leader" if fault.kind == "node" else "does not answer"
-            self._notice(self._redact(f"{self.location} {what} ({fault.reason}); waiting up to {left:.0f} s for it"))
-
-    def _tell_back(self, seconds: float) -> None:
-        with self._lock:
-            told, self._told = self._told, False
-        if told:
-            self._notice(f"{self.location} is back after {seconds:.0f} s; going on")
+            told, self._told = self._told, gone
+        if told != gone:
+            self._notice(self._redact(f"{self.location} {words}"))
 
     def _missing(self, collection: str) -> str:
         client = self._client

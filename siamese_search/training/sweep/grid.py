@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -50,7 +50,9 @@ def parse_grid(given: Mapping[str, object]) -> dict[str, tuple[Value, ...]]:
     for name, value in given.items():
         if name not in known:
             raise UsageError(f"unknown hyperparameter {printable(name)!r}; see `sss sweep --help`")
-        values = [_value(name, kinds[name], item) for item in _items(value)]
+        items = value.split(",") if isinstance(value, str) else value
+        items = items if isinstance(items, (list, tuple)) else [items]
+        values = [_value(name, kinds[name], item) for item in items]
         if not values:
             raise UsageError(f"{flag(name)}: no value is given")
         for place, one in enumerate(values):
@@ -83,7 +85,12 @@ def grid_points(preset: str, grid: Mapping[str, tuple[Value, ...]]) -> list[Grid
     for combination in product(*grid.values()):
         options = dict(zip(grid, combination, strict=True))
         values = {name: options[name] for name in changing}
-        name = _unused(_file_name(values), names)
+        whole = ",".join(f"{flag(name)[2:]}={text(value)}" for name, value in values.items())
+        first = name = re.sub(r"[^A-Za-z0-9._,=+-]", "_", whole)[:_MOST_NAME]
+        number = 1
+        while name.casefold() in names:  # another run has it, if only on a disk that ignores case
+            number += 1
+            name = f"{first}~{number}"
         names.add(name.casefold())
         points.append(GridPoint(name, values, base.with_options(**options)))
     return points
@@ -97,12 +104,6 @@ def text(value: Value) -> str:
 def label(values: Mapping[str, Value]) -> str:
     """A run in words: ``margin=0.5, lr=0.001``."""
     return ", ".join(f"{flag(name)[2:]}={text(value)}" for name, value in values.items())
-
-
-def _items(value: object) -> Iterable[object]:
-    if isinstance(value, str):
-        return value.split(",")
-    return value if isinstance(value, (list, tuple)) else [value]
 
 
 def _value(name: str, kind: Any, item: object) -> Value:
@@ -134,17 +135,3 @@ def _value(name: str, kind: Any, item: object) -> Value:
 
 
 _NOUNS: dict[type, str] = {int: "a whole number", float: "a number", str: "a name", bool: "true or false"}
-
-
-def _file_name(values: Mapping[str, Value]) -> str:
-    whole = ",".join(f"{flag(name)[2:]}={text(value)}" for name, value in values.items())
-    return re.sub(r"[^A-Za-z0-9._,=+-]", "_", whole)[:_MOST_NAME]
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    """``name``, with a number behind it where another run has it (also on a disk that ignores case)."""
-    number, free = 1, name
-    while free.casefold() in taken:
-        number += 1
-        free = f"{name}~{number}"
-    return free

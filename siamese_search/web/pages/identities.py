@@ -57,6 +57,11 @@ def identity(request: Request, service: Service, name: str, order: str = "camera
     """One identity: all sightings, by camera or in time, and who is likely the same."""
     found = service.holdings.identity(name, limit=_SIGHTINGS)
     order = "time" if order == "time" and found.time_field else "camera"
+    named = [(f"camera {camera}" if camera is not None else "no camera", n) for camera, n in found.cameras]
+    facts = [("seen by", ", ".join(f"{name} ({count:,})" for name, count in named))]
+    times = [one.when for one in found.sightings if one.when]
+    if found.time_field and times and len(found.sightings) == found.total:
+        facts.append(("when", times[0] if len(set(times)) == 1 else f"{times[0]} to {times[-1]}"))
     return show(
         request,
         "identity.html.j2",
@@ -65,7 +70,7 @@ def identity(request: Request, service: Service, name: str, order: str = "camera
         name=name,
         found=found,
         order=order,
-        facts=_facts(found),
+        facts=facts,
         groups=_groups(found, order),
         shape=shape_of(service, [one.id for one in found.sightings]),
     )
@@ -89,16 +94,6 @@ def split(service: Service, name: Field, points: Ticked = None, to: Field = "") 
     if not points:
         raise UsageError("no sighting was selected: tick those that are of somebody else")
     return seen_other(identity_url(name), service.labels.split(points, to.strip()))
-
-
-def _facts(found: IdentityView) -> list[tuple[str, str]]:
-    """Who saw it, and when."""
-    named = [(f"camera {camera}" if camera is not None else "no camera", n) for camera, n in found.cameras]
-    facts = [("seen by", ", ".join(f"{name} ({count:,})" for name, count in named))]
-    times = [one.when for one in found.sightings if one.when]
-    if found.time_field and times and len(found.sightings) == found.total:
-        facts.append(("when", times[0] if len(set(times)) == 1 else f"{times[0]} to {times[-1]}"))
-    return facts
 
 
 def _groups(found: IdentityView, order: str) -> list[tuple[str, list[Sighting]]]:

@@ -249,7 +249,8 @@ def _facets(service: GalleryService, asked: Asked) -> tuple[list[dict[str, Any]]
 
 
 def _values(facet: Facet, asked: Asked, chosen: Sequence[str]) -> dict[str, Any]:
-    shown = [(_text(value), count) for value, count in facet.values]
+    # As a filter is written.
+    shown = [(str(one).lower() if isinstance(one, bool) else str(one), count) for one, count in facet.values]
     shown += [(value, 0) for value in chosen if value not in dict(shown)]
     listed = []
     for text, count in shown:
@@ -263,8 +264,3 @@ def _values(facet: Facet, asked: Asked, chosen: Sequence[str]) -> dict[str, Any]
     rest = [one for one in listed if one not in first]
     hidden = max(0, facet.distinct - len(shown))
     return {"field": facet.field, "first": first, "rest": rest, "hidden": hidden}
-
-
-def _text(value: object) -> str:
-    """As a filter is written."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
