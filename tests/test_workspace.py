@@ -75,7 +75,7 @@ def test_a_model_that_was_moved_is_named_and_found_again_once_it_is_named(tmp_pa
         assert gallery.model.name == str(moved)
 
 
-@pytest.mark.parametrize("query", [["a.jpg"], None, 3])
+@pytest.mark.parametrize("query", [{"a.jpg"}, None, 3])
 def test_what_is_no_path_is_named(query: object) -> None:
     for take in (workspace.query_images, workspace.root_of):
         with pytest.raises(UsageError, match=f"not (by )?an? {type(query).__name__}"):

@@ -45,7 +45,7 @@ class Facet:
     high: Value | None = None
     time: bool = False
     absent: int = 0
-    nobody: frozenset[str] = frozenset()
+    nobody: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -195,7 +195,7 @@ def _facet(gallery: Gallery, name: str, kind: str, where: Sequence[Condition], v
     few = len(counts) <= _MOST_VALUES
     absent = total - sum(counts.values()) if few else gallery.count([*where, Condition(name, "absent")])
     reserved = RESERVED_IDENTITIES if name == "identity" else frozenset()
-    nobody = reserved.difference(people_of(gallery, reserved))
+    nobody = tuple(sorted(reserved.difference(people_of(gallery, reserved))))
     shown = tuple(list(counts.items())[:values])
     facet = Facet(name, kind, shown, len(counts), absent=max(absent, 0), nobody=nobody)
     if not counts or not few:

@@ -189,8 +189,13 @@ def test_where_a_calibration_does_not_hold_the_ways_out_are_told(sss: Run, tmp_p
     query = "photos/0001_c1s1_000000_00.png"
     searched = sss("search", query, cwd=tmp_path).stdout.splitlines()
     assert searched[-3:] == [first, *ways]
-    for told in (sss("info", cwd=tmp_path), sss("info", "--gallery", "default", cwd=tmp_path)):
-        assert "\n".join(ways) in told.stdout
+    assert "\n".join(ways) in sss("info", cwd=tmp_path).stdout
+    named = (
+        "\n".join(ways)
+        .replace("calibrate", "calibrate --gallery default")
+        .replace("--model", "--gallery default --model")
+    )
+    assert named in sss("info", "--gallery", "default", cwd=tmp_path).stdout
     assert max(map(len, [*ingested[-3:], *searched[-3:]])) <= 80
 
 

@@ -47,7 +47,7 @@ def test_reindex_rollback_and_drop_old(
     shown = sss("info", "--store", store, "--gallery", "default").stdout
     facts = dict(line.split(maxsplit=1) for line in shown.splitlines() if " " in line)
     assert facts["previous"].startswith(f"{tiny_bundle.name} (")
-    assert facts["previous"].endswith("sss rollback goes back to it")
+    assert facts["previous"].endswith(f"sss rollback --store {store} --gallery default goes back to it")
     told = sss("rollback", "--store", store)
     assert f"now by {tiny_bundle.name}" in told.stdout
     assert f"was by {other_bundle.name}" in told.stdout
@@ -163,7 +163,7 @@ def test_a_gallery_keeps_the_storage_that_it_was_made_with(
     assert facts["index"] == "none: exact search"
     assert len(scores(sss("search", query, "--store", store, "--format", "json"))) == 10
     told = refused(*ingest, "--storage", "float32", code=2)
-    assert "sss reindex --keep-vectors --storage float32" in told
+    assert f"sss reindex --store {store} --keep-vectors --storage float32" in told
     changed = sss("reindex", "--keep-vectors", "--quantise", "int8", "--store", store, "--json")
     assert changed.returncode == 0, changed.stderr
     listed = json.loads(sss("info", "--store", store, "--json").stdout)["galleries"][0]
