@@ -203,12 +203,12 @@ def count_sightings(
 
 def people_of(gallery: Gallery, identities: Iterable[object]) -> list[Any]:
     """Those of a gallery's identities that are one person each, in order."""
-    people = []
-    for one in identities:
-        points = gallery.scroll([Condition("identity", "=", (str(one),))], fields=("identity", "key"))
-        if one not in RESERVED_IDENTITIES or any(point.is_somebody for point in points):
-            people.append(one)
-    return people
+
+    def has_people(name: object) -> bool:
+        points = gallery.scroll([Condition("identity", "=", (str(name),))], fields=("identity", "key"))
+        return any(point.is_somebody for point in points)
+
+    return [one for one in identities if one not in RESERVED_IDENTITIES or has_people(one)]
 
 
 def _names(groups: Iterable[Group]) -> list[str]:

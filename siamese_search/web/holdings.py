@@ -194,7 +194,7 @@ def _facet(gallery: Gallery, name: str, kind: str, where: Sequence[Condition], v
     counts = gallery.facet(name, where, limit=_MOST_VALUES + 1)
     few = len(counts) <= _MOST_VALUES
     absent = total - sum(counts.values()) if few else gallery.count([*where, Condition(name, "absent")])
-    reserved = RESERVED_IDENTITIES if name == "identity" else frozenset()
+    reserved = RESERVED_IDENTITIES.intersection(counts) if name == "identity" else frozenset()
     nobody = tuple(sorted(reserved.difference(people_of(gallery, reserved))))
     shown = tuple(list(counts.items())[:values])
     facet = Facet(name, kind, shown, len(counts), absent=max(absent, 0), nobody=nobody)
