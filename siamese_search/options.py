@@ -255,7 +255,8 @@ def gallery() -> Any:
 
 
 def model() -> Any:
-    return option(None, "Model bundle.  [default: the gallery's own, else the bundled one]", metavar="BUNDLE")
+    about = "Model bundle, or 'fast' for CPUs.  [default: the gallery's own, else the bundled one]"
+    return option(None, about, metavar="BUNDLE")
 
 
 def layout() -> Any:

@@ -113,7 +113,7 @@ class Settings:
     store: directory of the vector store (``~`` is expanded; relative to the working directory), or the URL of a
         Qdrant server.
     gallery: name of the gallery inside the store.
-    model: directory of a model bundle; empty for the bundled one.
+    model: directory of a model bundle, or ``fast``; empty for the bundled one.
     threads: CPU threads of the model; 0 chooses by the machine.
     batch_size: images per forward pass.
     data: directory of the training images when ``sss train`` gets none.

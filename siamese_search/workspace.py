@@ -62,31 +62,28 @@ def load(bundle: Bundle, device: Device, threads: int) -> Embedder:
 
 
 def model_of(gallery: ModelRef) -> Bundle:
-    """The bundle on this machine that made a gallery: where the gallery remembers it, or the bundled one.
+    """The bundle on this machine that made a gallery: where the gallery remembers it, or one of the package.
 
-    Raises ModelMismatchError naming both fingerprints where neither is it.
+    Raises ModelMismatchError naming both fingerprints where none is it.
     """
     from siamese_search.errors import BundleError
-    from siamese_search.model.bundle import load_bundle
+    from siamese_search.model.bundle import PACKAGED, load_bundle
 
-    if gallery.name not in ("", "bundled"):
+    for name in dict.fromkeys((gallery.name or "bundled", *PACKAGED)):
         try:
-            remembered = load_bundle(Path(gallery.name))
+            bundle = load_bundle(name)
         except BundleError:
-            remembered = None
-        if remembered is not None and remembered.fingerprint == gallery.fingerprint:
-            return remembered
-    bundled = load_bundle(None)
-    if bundled.fingerprint != gallery.fingerprint:
-        origin = f" ({printable(gallery.name)})" if gallery.name else ""
-        if gallery.name not in ("", "bundled") and not Path(gallery.name).is_dir():
-            origin = f" ({printable(gallery.name)}, which is no longer there)"
-        raise ModelMismatchError(
-            f"the gallery was made by model {gallery.fingerprint[:12]}{origin}, and the bundled model is"
-            f" {bundled.fingerprint[:12]}; name its bundle with --model (an ingest remembers where it is),"
-            " or embed the images again with `sss reindex`"
-        )
-    return bundled
+            continue
+        if bundle.fingerprint == gallery.fingerprint:
+            return bundle
+    origin = f" ({printable(gallery.name)})" if gallery.name else ""
+    if gallery.name and gallery.name not in PACKAGED and not Path(gallery.name).is_dir():
+        origin = f" ({printable(gallery.name)}, which is no longer there)"
+    raise ModelMismatchError(
+        f"the gallery was made by model {gallery.fingerprint[:12]}{origin}, and the bundled model is"
+        f" {load_bundle().fingerprint[:12]}; name its bundle with --model (an ingest remembers where it is),"
+        " or embed the images again with `sss reindex`"
+    )
 
 
 class Reader:

@@ -124,7 +124,7 @@ def quantise_model(
     except ModuleNotFoundError:
         raise MissingExtraError("quantising", "torch") from None
     bundle = bundle_in_use(model)
-    if bundle.meta.get("precision") == "int8":
+    if bundle.int8:
         raise UsageError(f"{printable(bundle.name)} is an int8 model already: name the one that it was made from")
     pixels = _read(images, bundle.input_size, 2 * count)
     inside, others = pixels[::2], pixels[1::2]

@@ -13,7 +13,7 @@ from siamese_search.errors import BundleError, DataError, printable
 from siamese_search.evaluation.protocol import Labels
 from siamese_search.evaluation.verification import PairScores, pair_scores
 from siamese_search.io.files import atomic_write_text
-from siamese_search.model.bundle import META_NAME, Bundle, bundled_path, load_bundle
+from siamese_search.model.bundle import META_NAME, PACKAGED, Bundle, load_bundle
 from siamese_search.model.calibration import Calibration
 
 #: Measured false match rates per factor of ten, from 1 downwards; 0.1, 0.01 and 0.001 are among them.
@@ -74,7 +74,7 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
 
     Raises BundleError where it cannot be written, and for the installed package's: every gallery there is shares that.
     """
-    if bundle.path.resolve() == bundled_path().resolve():
+    if bundle.path in PACKAGED.values():
         raise BundleError("the bundled model belongs to the installed package and is never written: name a gallery")
     meta = {**bundle.meta, "calibration": calibration.to_json()}
     path = bundle.path / META_NAME

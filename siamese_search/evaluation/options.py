@@ -21,7 +21,7 @@ class EvaluateOptions(Request):
     false_match_rate: what the report's verification threshold is for.
     """
 
-    model: StrPath | None = option(None, "Model to measure; 'bundled' for the one that comes along.", metavar="BUNDLE")
+    model: StrPath | None = option(None, "Model to measure; 'bundled' and 'fast' come along.", metavar="BUNDLE")
     queries: StrPath | None = option(None, "Images to ask for; without it every image of DATA is asked.", metavar="DIR")
     identities: StrPath | Sequence[str] | None = option(
         None,

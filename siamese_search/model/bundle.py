@@ -1,4 +1,5 @@
-"""Model bundles: ``model.json``, ``model.onnx`` and ``model.safetensors`` in one directory.
+"""Model bundles: ``model.json``, ``model.onnx`` and ``model.safetensors`` in one directory; of an int8 model, no
+weights beside its graph.
 
 A bundle may come from a stranger: it is read and checked without torch and ONNX Runtime, and without pickle.
 """
@@ -9,7 +10,7 @@ import hashlib
 import json
 import stat
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -22,25 +23,13 @@ from siamese_search.errors import BundleError, printable
 from siamese_search.io.files import read_regular
 from siamese_search.model.calibration import Calibration
 from siamese_search.model.centres import Centres
+from siamese_search.model.graph import completed, read_weights, wants_other_files
 
 #: torch's names of safetensors' types.
 _DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "BOOL": "bool", "U8": "uint8",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
 }  # fmt: skip
-
-#: Of ONNX's protocol buffers: field by field, the message that is in it. Only these can hold a tensor.
-_MESSAGES: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 20: "training", 25: "function"},
-    "training": {1: "graph", 2: "graph"},
-    "function": {7: "node", 11: "attribute"},
-    "graph": {1: "node", 5: "tensor", 15: "sparse"},
-    "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
-    "sparse": {1: "tensor", 2: "tensor"},
-    "tensor": {},
-}
-_EXTERNAL_DATA, _DATA_LOCATION = 13, 14
 
 
 def weights_fingerprint(data: bytes, network: Mapping[str, Any]) -> str:
@@ -63,55 +52,8 @@ def weights_fingerprint(data: bytes, network: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def wants_other_files(model: bytes) -> bool:
-    """Whether a tensor of an ONNX model lies in another file. Raises ValueError for what is no protocol buffer."""
-    waiting: list[tuple[str, memoryview]] = [("model", memoryview(model))]
-    while waiting:
-        kind, content = waiting.pop()
-        inner = _MESSAGES[kind]
-        for field, value in _fields(content):
-            if kind == "tensor" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value == 1)):
-                return True
-            if field in inner and isinstance(value, memoryview):
-                waiting.append((inner[field], value))
-    return False
-
-
-def _fields(content: memoryview) -> Iterator[tuple[int, memoryview | int]]:
-    """The fields of a message: number and bytes, or number and value of a varint."""
-    at = 0
-    while at < len(content):
-        tag, at = _varint(content, at)
-        field, wire = tag >> 3, tag & 7
-        if wire == 0:
-            value, at = _varint(content, at)
-            yield field, value
-            continue
-        size = 8 if wire == 1 else 4
-        if wire == 2:
-            size, at = _varint(content, at)
-        elif wire not in (1, 5):
-            raise ValueError("no protocol buffer")
-        if at + size > len(content):
-            raise ValueError("a protocol buffer that ends early")
-        yield field, content[at : at + size]
-        at += size
-
-
-def _varint(content: memoryview, at: int) -> tuple[int, int]:
-    value = 0
-    for shift in range(0, 70, 7):
-        if at >= len(content):
-            break
-        byte = content[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-    raise ValueError("no protocol buffer")
-
-
-FORMAT_VERSION = 1
+#: Graphs of the first format hold their weights themselves.
+FORMAT_VERSION, _READABLE = 2, (1, 2)
 META_NAME = "model.json"
 ONNX_NAME = "model.onnx"
 WEIGHTS_NAME = "model.safetensors"
@@ -133,8 +75,13 @@ class Bundle:
 
     @property
     def name(self) -> str:
-        """For people: ``bundled`` or the directory."""
-        return "bundled" if self.path == bundled_path() else str(self.path)
+        """For people: ``bundled``, ``fast`` or the directory."""
+        return next((name for name, path in PACKAGED.items() if self.path == path), str(self.path))
+
+    @property
+    def int8(self) -> bool:
+        """Whether it computes in 8-bit integers: only ONNX Runtime runs it, and there is nothing to train further."""
+        return bool(self.meta.get("precision", "float32") != "float32")
 
     @property
     def fingerprint(self) -> str:
@@ -179,7 +126,8 @@ class Bundle:
     @property
     def file_names(self) -> tuple[str, ...]:
         """Its files beside model.json."""
-        return (ONNX_NAME, WEIGHTS_NAME, *([CENTRES_NAME] if "centres" in self.meta else ()))
+        weights = () if self.int8 else (WEIGHTS_NAME,)
+        return (ONNX_NAME, *weights, *([CENTRES_NAME] if "centres" in self.meta else ()))
 
     def read_centres(self) -> Centres | None:
         """What its vectors are less, camera by camera; ``None`` of a model that was adapted to none."""
@@ -193,10 +141,6 @@ class Bundle:
     @property
     def onnx_path(self) -> Path:
         return self.path / ONNX_NAME
-
-    @property
-    def weights_path(self) -> Path:
-        return self.path / WEIGHTS_NAME
 
     def read_checked(self, name: str) -> bytes:
         """The bytes of one of the bundle's files, after checking them against the sha256 in model.json."""
@@ -212,7 +156,7 @@ class Bundle:
         return data
 
     def read_graph(self) -> bytes:
-        """:meth:`read_checked` of the ONNX graph, to be run: it wants no other file, and the bundle is what it says.
+        """The ONNX graph with its weights, to be run: it wants no other file, and the bundle is what it says.
 
         Raises BundleError where the graph's weights lie outside the bundle, or the fingerprint is another's. A forged
         fingerprint would mix vectors of two models in one gallery.
@@ -227,30 +171,42 @@ class Bundle:
                 f"{printable(self.onnx_path)}: its weights lie in another file, and a bundle's graph holds its own:"
                 " nothing was read from there"
             )
-        if self.path != bundled_path():  # which came with this very code
-            self.check_fingerprint()
-        return data
-
-    def check_fingerprint(self) -> None:
-        """Raise BundleError unless the fingerprint is that of the weights."""
+        weights = self.check_fingerprint()
+        named = self.meta.get("graph", {})
+        if not named:
+            return data
         try:
-            found = weights_fingerprint(self.read_checked(WEIGHTS_NAME), self.meta.get("network", {}))
+            return completed(data, named, read_weights(weights))
         except ValueError as error:
-            raise BundleError(f"{printable(self.weights_path)}: {error}: the bundle is damaged") from None
+            raise BundleError(f"{printable(self.path)}: {error}: the bundle is damaged, copy it again") from None
+
+    def check_fingerprint(self) -> bytes:
+        """The weights, safetensors; none of an int8 model. Raises BundleError unless the fingerprint is theirs."""
+        if self.int8:
+            data = b""
+            found = quantised_fingerprint(self.meta.get("network", {}), self.meta["files"][ONNX_NAME]["sha256"])
+        else:
+            data = self.read_checked(WEIGHTS_NAME)
+            if self.path in PACKAGED.values():  # which came with this very code
+                return data
+            try:
+                found = weights_fingerprint(data, self.meta.get("network", {}))
+            except ValueError as error:
+                shown = printable(self.path / WEIGHTS_NAME)
+                raise BundleError(f"{shown}: {error}: the bundle is damaged") from None
         if "centres" in self.meta:
             found = centred_fingerprint(found, self.meta["centres"], self.meta["files"][CENTRES_NAME]["sha256"])
-        if self.meta.get("precision", "float32") != "float32":
-            found = quantised_fingerprint(found, self.meta["files"][ONNX_NAME]["sha256"])
         if found != self.fingerprint:
             raise BundleError(
                 f"{printable(self.path)}: its weights have the fingerprint {found[:12]}, and {META_NAME} says"
                 f" {printable(self.fingerprint[:12])}: it is damaged or forged; copy it again from where it was trained"
             )
+        return data
 
 
-def quantised_fingerprint(fingerprint: str, graph: str) -> str:
-    """Of a bundle in int8. fingerprint: that of the float32 weights. graph: sha256 of the ONNX file."""
-    return hashlib.sha256(f"{fingerprint} int8 {graph}".encode()).hexdigest()
+def quantised_fingerprint(network: Mapping[str, Any], graph: str) -> str:
+    """Of a bundle in int8. network: its description in model.json. graph: sha256 of the ONNX file."""
+    return hashlib.sha256(f"{json.dumps(network, sort_keys=True)} int8 {graph}".encode()).hexdigest()
 
 
 def centred_fingerprint(fingerprint: str, cameras: Sequence[str], centres: str) -> str:
@@ -258,16 +214,17 @@ def centred_fingerprint(fingerprint: str, cameras: Sequence[str], centres: str) 
     return hashlib.sha256(f"{fingerprint} centres {centres} {json.dumps(list(cameras))}".encode()).hexdigest()
 
 
-def bundled_path() -> Path:
-    """Where the weights that come with the package are."""
-    return Path(__file__).resolve().parent / "weights"
+_HERE = Path(__file__).resolve().parent / "weights"
+#: The models that come with the package, by name: the one that is taken where none is asked for, and one for CPUs.
+PACKAGED = {"bundled": _HERE, "fast": _HERE / "fast"}
 
 
 def load_bundle(path: Path | str | None = None) -> Bundle:
-    """Open the bundle in directory ``path``; ``None`` or ``"bundled"`` means the bundled model. Raises BundleError;
-    contents are checked when they are read.
+    """Open the bundle in directory ``path``, or the one of :data:`PACKAGED` of that name; ``None`` is ``"bundled"``.
+
+    Raises BundleError; contents are checked when they are read.
     """
-    directory = bundled_path() if path is None or path == "bundled" else Path(path).resolve()
+    directory = PACKAGED.get("bundled" if path is None else str(path)) or Path(path or "").resolve()
     shown = printable(directory)
     meta_path = directory / META_NAME
     if not directory.is_dir():
@@ -293,7 +250,7 @@ def _check(meta: Any, directory: Path) -> None:
     shown = printable(directory)
     if not isinstance(meta, dict) or "format" not in meta:
         raise BundleError(f"{shown}: {META_NAME} does not describe a model bundle")
-    if meta["format"] != FORMAT_VERSION:
+    if meta["format"] not in _READABLE:
         raise BundleError(
             f"{shown}: bundle format {meta['format']!r}, this version reads {FORMAT_VERSION}: "
             "update siamese-search or train again"
@@ -311,6 +268,8 @@ def _check(meta: Any, directory: Path) -> None:
             and 8 <= int(meta["input"]["width"]) <= 4096
             and int(meta["input"]["height"]) * int(meta["input"]["width"]) <= _MOST_PIXELS
             and isinstance(meta.get("network", {}), dict)
+            and isinstance(meta.get("graph", {}), dict)
+            and all(isinstance(origin, list) for origin in meta.get("graph", {}).values())
             and isinstance(meta.get("heldout_identities", []), list)
             and isinstance(meta.get("metrics", {}), dict)
             and isinstance(cameras, list)

@@ -61,15 +61,15 @@ def load_embedder(bundle: Bundle, *, device: Device = "cpu", threads: int = 0) -
     """An embedder for this bundle.
 
     device: ``cpu`` runs ONNX Runtime, ``openvino`` OpenVINO, ``cuda`` torch; ``auto`` takes CUDA where torch sees a
-    GPU, else ONNX Runtime. threads: CPU threads, 0 = all. Vectors of all of them may stand in one gallery (cosine ≥
-    0.999; with OpenVINO's bfloat16 0.995), but differ in their last digits: so ``auto`` never takes OpenVINO, for what
-    is installed must not change anybody's figures.
+    GPU and the model is none in int8, else ONNX Runtime. threads: CPU threads, 0 = all. Vectors of all of them may
+    stand in one gallery (cosine ≥ 0.999; with OpenVINO's bfloat16 0.995), but differ in their last digits: so ``auto``
+    never takes OpenVINO, for what is installed must not change anybody's figures.
     """
     if device not in ("auto", "cpu", "openvino", "cuda"):
         raise UsageError(f"unknown device {device!r}: use auto, cpu, openvino or cuda")
     if device == "openvino":
         return OpenVinoEmbedder(bundle, threads=threads)
-    if device == "cuda" or (device == "auto" and _cuda_is_there()):
+    if device == "cuda" or (device == "auto" and not bundle.int8 and _cuda_is_there()):
         try:
             from siamese_search.model.torch_embedder import TorchEmbedder
         except ModuleNotFoundError:
@@ -195,7 +195,7 @@ class OpenVinoEmbedder(_OnCpu):
 
     def __init__(self, bundle: Bundle, *, threads: int = 0, half: bool | None = None) -> None:
         """half: compute in bfloat16; by default where the processor has instructions for it."""
-        if bundle.meta.get("precision", "float32") != "float32":
+        if bundle.int8:
             raise UsageError(f"{printable(bundle.path)} is an int8 model, which ONNX Runtime runs; use --device cpu")
         try:
             import openvino

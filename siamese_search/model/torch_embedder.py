@@ -37,7 +37,7 @@ class TorchEmbedder:
         """half: compute in 16 bits; by default on CUDA only."""
         if device.startswith("cuda") and not torch.cuda.is_available():
             raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu")
-        if bundle.meta.get("precision", "float32") != "float32":
+        if bundle.int8:
             raise UsageError(f"{printable(bundle.path)} is an int8 model, which runs on the CPU; use --device cpu")
         self.device = torch.device(device)
         self._cuda = self.device.type == "cuda"

@@ -1,4 +1,4 @@
-"""A bundle written from a trained network: weights as safetensors, and the ONNX graph that gives unit embeddings.
+"""A bundle written from a trained network: weights as safetensors, and the ONNX graph that computes with them.
 
 Or from another bundle, in 8-bit integers: worth measuring before it is used, for on a processor without instructions
 for them (AVX-512 VNNI, AVX-VNNI, Arm dot product) it is no faster than float32.
@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import logging
-import shutil
 import tempfile
 import warnings
 from pathlib import Path
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from siamese_search.errors import BundleError, UsageError, printable
 from siamese_search.io.files import atomic_write_bytes, atomic_write_text
@@ -39,6 +39,7 @@ from siamese_search.model.bundle import (
     weights_fingerprint,
 )
 from siamese_search.model.centres import Centres
+from siamese_search.model.graph import kernel
 from siamese_search.model.network import APNNetwork, DeployNetwork, NetworkSpec
 
 _HALF_LIMIT = 6.0e4  # beyond it float16 overflows
@@ -73,8 +74,8 @@ def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any], cen
     # What is exported is what is stored: both embedders see the same rounded weights.
     rounded = APNNetwork(spec)
     rounded.load_state_dict(_single(state))
-    rounded.eval()
-    contents = {WEIGHTS_NAME: save_safetensors(state), ONNX_NAME: export_onnx(rounded)}
+    graph, named = export_onnx(rounded.eval())
+    contents = {WEIGHTS_NAME: save_safetensors(state), ONNX_NAME: graph}
     fingerprint = weights_fingerprint(contents[WEIGHTS_NAME], spec.to_json())
     if centres is not None:
         contents[CENTRES_NAME] = centres.means.astype("<f4").tobytes()
@@ -97,6 +98,7 @@ def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any], cen
             "interpolation": "bilinear",
         },
         "network": spec.to_json(),
+        "graph": named,
         "heldout_identities": [],
         "metrics": {},
         "calibration": None,
@@ -112,10 +114,11 @@ def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any], cen
 def load_network(bundle: Bundle) -> APNNetwork:
     """The bundle's network in float32, in training mode. Raises BundleError on any mismatch."""
     try:
-        bundle.check_fingerprint()
-        spec = NetworkSpec.from_json(bundle.meta["network"])
-        network = APNNetwork(spec)
-        network.load_state_dict(_single(load_safetensors(bundle.read_checked(WEIGHTS_NAME))))
+        if bundle.int8:
+            raise BundleError(f"{printable(bundle.name)}: an int8 model holds no weights to train: name another")
+        data = bundle.check_fingerprint()
+        network = APNNetwork(NetworkSpec.from_json(bundle.meta["network"]))
+        network.load_state_dict(_single(load_safetensors(data)))
     except BundleError:
         raise
     except Exception as error:
@@ -144,11 +147,11 @@ def transfer(network: APNNetwork, bundle: Bundle) -> list[str]:
 _OPSET = 18
 
 
-def export_onnx(network: APNNetwork) -> bytes:
-    """The network as ONNX bytes: ``images`` uint8 [N, H, W, 3] RGB → ``embeddings`` float32 [N, dim].
+def export_onnx(network: APNNetwork) -> tuple[bytes, dict[str, list[Any]]]:
+    """The network as ONNX: ``images`` uint8 [N, H, W, 3] RGB → ``embeddings`` float32 [N, dim].
 
-    Large initialisers are stored in float16 with a Cast to float32 behind each, which ONNX Runtime folds
-    when it loads the graph: half the file, float32 arithmetic.
+    Without its large weights: the second value says, by the names that they have in the graph, what
+    :func:`~siamese_search.model.graph.kernel` makes each of.
     """
     import onnx
 
@@ -170,54 +173,56 @@ def export_onnx(network: APNNetwork) -> bytes:
             verbose=False,
         )
     proto = program.model_proto
-    _store_half(proto)
     del proto.metadata_props[:]
-    for node in proto.graph.node:
-        del node.metadata_props[:]  # source paths of the exporting machine
-        node.doc_string = ""
+    for part in (*proto.graph.node, *proto.graph.value_info):
+        del part.metadata_props[:]  # source paths of the exporting machine
+        part.doc_string = ""
     onnx.checker.check_model(proto)
+    named = _take_weights(proto.graph, network)
     buffer = io.BytesIO()
     onnx.save_model(proto, buffer)
-    return buffer.getvalue()
+    return buffer.getvalue(), named
 
 
-def _store_half(proto: Any, smallest: int = 1024) -> None:
-    """Replace float32 initialisers of at least ``smallest`` values by float16 ones and a Cast."""
-    import numpy as np
-    from onnx import TensorProto, helper, numpy_helper
+def _take_weights(graph: Any, network: APNNetwork, smallest: int = 1024) -> dict[str, list[Any]]:
+    """Take the initialisers of at least ``smallest`` values out of a graph that the network's tensors make again.
 
-    graph = proto.graph
-    casts = []
-    for initializer in graph.initializer:
-        if initializer.data_type != TensorProto.FLOAT:
-            continue
-        values = numpy_helper.to_array(initializer)
-        if values.size < smallest or values.ndim < 2 or np.abs(values).max() > 6.0e4:
-            continue
-        rounded = values.astype(np.float16)
-        # Kernels come with batch norm folded in, which can make an output channel too small for float16.
-        rows = values.reshape(len(values), -1)
-        error = np.abs(rows - rounded.reshape(rows.shape).astype(np.float32)).max(axis=1)
-        if (error > 1e-3 * np.abs(rows).max(axis=1)).any():
-            continue
-        name = initializer.name
-        initializer.CopyFrom(numpy_helper.from_array(rounded, name=f"{name}.half"))
-        casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
-    existing = list(graph.node)
-    del graph.node[:]
-    graph.node.extend(casts + existing)
-    for info in list(graph.value_info):
-        del info.metadata_props[:]
+    What an exporter folds, and how it names that, changes with its version: so their values are compared. An
+    initialiser that is like none of them stays.
+    """
+    from onnx import numpy_helper
+
+    state = {name: value.float().numpy() for name, value in network.state_dict().items() if value.is_floating_point()}
+    norms = [(n, m.eps, m.num_features) for n, m in network.named_modules() if isinstance(m, _BatchNorm) and m.affine]
+    named: dict[str, list[Any]] = {}
+    kept = []
+    for initialiser in graph.initializer:
+        values = numpy_helper.to_array(initialiser)
+        origin = None
+        if values.dtype == np.float32 and values.size >= smallest and values.ndim > 1:
+            plain = [[name] for name, value in state.items() if value.shape == values.shape]
+            folded = [[*own, name, eps] for own in plain for name, eps, size in norms if size == len(values)]
+            near = 1e-5 * float(np.abs(values).max())
+            origin = next((one for one in plain + folded if np.abs(kernel(state, *one) - values).max() <= near), None)
+        if origin is None:
+            kept.append(initialiser)
+        else:
+            named[initialiser.name] = origin
+    kept = [type(one).FromString(one.SerializeToString()) for one in kept]  # they live in what is emptied now
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+    return named
 
 
 _BATCH = 8
 
 
 def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
-    """Write bundle ``out`` (a new directory): weights and activations of convolutions and layers in int8.
+    """Write bundle ``out`` (a new directory): weights and activations of convolutions, layers and sums in int8.
 
     images: uint8 [N, H, W, 3] of the kind that will be embedded; they set the range of each activation. The fingerprint
-    is another, and only ONNX Runtime runs it. Raises UsageError where ``out`` is there already or there are no images.
+    is another, only ONNX Runtime runs it, and it holds no weights to train. Raises UsageError where ``out`` is there
+    already or there are no images.
     """
     import onnxruntime
     from onnxruntime import quantization as q
@@ -241,7 +246,6 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
         Path(source).write_bytes(bundle.read_graph())
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
-        # The float16 weights behind their casts become the float32 ones that can be quantised.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = plain
         onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
@@ -251,7 +255,8 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
             Calibration(),
             per_channel=True,
             reduce_range=True,  # 7 bits: two products of 8 overflow the 16-bit sums of AVX2
-            op_types_to_quantize=["Conv", "Gemm", "MatMul"],
+            # With the sums and limits between them, an activation stays in integers from one to the next.
+            op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add", "Clip", "GlobalAveragePool", "ReduceMean"],
             activation_type=q.QuantType.QUInt8,
             weight_type=q.QuantType.QInt8,
         )
@@ -260,15 +265,20 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
     meta = {
         **bundle.meta,
         "precision": "int8",
-        "fingerprint": quantised_fingerprint(bundle.fingerprint, digest),
+        "fingerprint": quantised_fingerprint(bundle.meta["network"], digest),
         "metrics": {},
         "calibration": None,
         "adapted_calibration": None,
-        "files": {**bundle.meta["files"], ONNX_NAME: {"bytes": len(graph), "sha256": digest}},
+        "files": {ONNX_NAME: {"bytes": len(graph), "sha256": digest}},
     }
+    meta.pop("graph", None)
     out.mkdir(parents=True)
-    for name in bundle.file_names:
-        shutil.copyfile(bundle.path / name, out / name)
+    if "centres" in meta:
+        meta["fingerprint"] = centred_fingerprint(
+            meta["fingerprint"], meta["centres"], bundle.meta["files"][CENTRES_NAME]["sha256"]
+        )
+        meta["files"][CENTRES_NAME] = bundle.meta["files"][CENTRES_NAME]
+        atomic_write_bytes(out / CENTRES_NAME, bundle.read_checked(CENTRES_NAME))
     atomic_write_bytes(out / ONNX_NAME, graph)
     atomic_write_text(out / META_NAME, json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
     return load_bundle(out)

@@ -15,7 +15,7 @@ from PIL import Image
 import siamese_search
 from siamese_search.evaluation.calibrate import save_calibration
 from siamese_search.gallery import open_gallery
-from siamese_search.model.bundle import Bundle, bundled_path, load_bundle
+from siamese_search.model.bundle import PACKAGED, Bundle, load_bundle
 from siamese_search.model.calibration import Calibration
 from siamese_search.retrieval.judging import gallery_calibration
 
@@ -231,11 +231,11 @@ def test_a_gallery_is_calibrated_on_its_own_labels_and_that_is_taken_back(
 def test_the_installed_package_is_never_written(
     sss: Run, refused: Callable[..., str], demo: Path, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
-    before = (bundled_path() / "model.json").read_bytes()
+    before = (PACKAGED["bundled"] / "model.json").read_bytes()
     done = sss("evaluate", demo / "gallery", "--calibrate", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "gallery 'default' in .sss" in done.stdout
-    assert (bundled_path() / "model.json").read_bytes() == before
+    assert (PACKAGED["bundled"] / "model.json").read_bytes() == before
     other = ("evaluate", demo / "gallery", "--model", tiny_bundle.path, "--calibrate")
     assert "made by another model" in refused(*other, cwd=tmp_path, code=2)
 

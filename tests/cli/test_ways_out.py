@@ -14,7 +14,7 @@ import pytest
 
 from siamese_search.datasets.demo import generate_demo
 from siamese_search.gallery import open_gallery
-from siamese_search.model.bundle import META_NAME, Bundle, bundled_path
+from siamese_search.model.bundle import META_NAME, PACKAGED, Bundle
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -172,7 +172,7 @@ def test_a_damaged_calibration_is_measured_anew_whosever_it_is(
     assert "is damaged" in failed.stderr
     paste(sss, *named(failed), tmp_path)
     assert sss(*ask, cwd=tmp_path).returncode == 0
-    shutil.copytree(bundled_path(), tmp_path / "m")
+    shutil.copytree(PACKAGED["bundled"], tmp_path / "m")
     meta = json.loads((tmp_path / "m" / META_NAME).read_text())
     meta["calibration"]["slope"] = "steep"
     (tmp_path / "m" / META_NAME).write_text(json.dumps(meta))

@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("onnx")
 pytest.importorskip("torch")
 
-from siamese_search.errors import UsageError
-from siamese_search.model.bundle import Bundle
-from siamese_search.model.embedder import load_embedder
-from siamese_search.model.weights_file import quantise
+from siamese_search.errors import BundleError, UsageError
+from siamese_search.model.bundle import Bundle, load_bundle
+from siamese_search.model.embedder import OnnxEmbedder, load_embedder
+from siamese_search.model.weights_file import load_network, quantise
 
 
 def test_the_int8_bundle(tiny_bundle: Bundle, tmp_path: Path) -> None:
@@ -31,6 +31,18 @@ def test_the_int8_bundle(tiny_bundle: Bundle, tmp_path: Path) -> None:
 
     with pytest.raises(UsageError, match="int8 model"):
         TorchEmbedder(small, device="cpu")
+    assert not (small.path / "model.safetensors").exists()
+    with pytest.raises(BundleError, match="no weights to train"):
+        load_network(small)
+    assert isinstance(load_embedder(small, device="auto"), OnnxEmbedder)
+    moved = load_bundle(small.path.rename(tmp_path / "moved"))  # its fingerprint is computed, not believed
+    assert np.array_equal(load_embedder(moved, threads=1).embed(images[16:]), near)
+    (moved.path / "model.json").write_text(
+        (moved.path / "model.json").read_text().replace(small.fingerprint, tiny_bundle.fingerprint)
+    )
+    with pytest.raises(BundleError, match="forged"):
+        load_embedder(load_bundle(moved.path))
+    moved.path.rename(small.path)
     with pytest.raises(UsageError, match="there already"):
         quantise(tiny_bundle, images, small.path)
     with pytest.raises(UsageError, match="calibrate"):

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 import torch
 from fingerprint import fingerprint_of
+from safetensors.torch import save
 
 from siamese_search.errors import BundleError
-from siamese_search.model.bundle import Bundle, load_bundle, wants_other_files, weights_fingerprint
+from siamese_search.model.bundle import WEIGHTS_NAME, Bundle, load_bundle, weights_fingerprint
 from siamese_search.model.embedder import OnnxEmbedder
-from siamese_search.model.network import APNNetwork
+from siamese_search.model.graph import wants_other_files
+from siamese_search.model.network import APNNetwork, NetworkSpec
 from siamese_search.model.weights_file import load_network, save_bundle, stored_state
 
 onnx = pytest.importorskip("onnx")
@@ -54,10 +56,12 @@ def refused(directory: Path, match: str) -> None:
 def test_the_fingerprint_is_that_of_torch(tiny_bundle: Bundle) -> None:
     network = load_network(tiny_bundle)
     assert fingerprint_of(stored_state(network), network.spec) == tiny_bundle.fingerprint
-    data = tiny_bundle.weights_path.read_bytes()
+    data = (tiny_bundle.path / WEIGHTS_NAME).read_bytes()
     assert weights_fingerprint(data, tiny_bundle.meta["network"]) == tiny_bundle.fingerprint
     bundled = load_bundle()
-    assert weights_fingerprint(bundled.weights_path.read_bytes(), bundled.meta["network"]) == bundled.fingerprint
+    assert (
+        weights_fingerprint((bundled.path / WEIGHTS_NAME).read_bytes(), bundled.meta["network"]) == bundled.fingerprint
+    )
 
 
 def test_a_forged_fingerprint_is_refused(tiny_bundle: Bundle, tmp_path: Path) -> None:
@@ -142,6 +146,33 @@ def test_whatever_the_damage_it_is_one_line(copy: Path) -> None:
 def test_figures_that_cannot_be_are_one_line_before_memory_is_taken(copy: Path, change: Any) -> None:
     edit(copy, change)
     refused(copy, "damaged|truncated")
+
+
+@pytest.mark.parametrize(
+    "origin",
+    [["nothing"], ["embedding.weight", "nothing", 1e-5], [], [1, 2, 3, 4], ["embedding.weight", "neck", "x"], [["a"]]],
+)
+def test_a_graph_that_names_other_weights_is_one_line(copy: Path, origin: list[Any]) -> None:
+    edit(copy, lambda meta: meta.update(graph=dict.fromkeys(meta["graph"], origin)))
+    refused(copy, "damaged")
+
+
+@pytest.mark.parametrize("graph", [{}, [], 5, {"x": 5}, {"images": ["embedding.weight"]}, {"\ud800": []}])
+def test_a_graph_without_its_weights_is_one_line(copy: Path, graph: Any) -> None:
+    edit(copy, lambda meta: meta.update(graph=graph))
+    refused(copy, "damaged|cannot load it")
+
+
+def test_the_weights_that_run_are_those_of_the_fingerprint(copy: Path) -> None:
+    """A graph without weights of its own cannot compute with others."""
+    before = OnnxEmbedder(load_bundle(copy))
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *before.input_size, 3), dtype=np.uint8)
+    changed = stored_state(load_network(load_bundle(copy)))
+    changed["embedding.weight"] = -changed["embedding.weight"]
+    put(copy, WEIGHTS_NAME, save(changed))
+    refused(copy, "damaged or forged")
+    edit(copy, lambda meta: meta.update(fingerprint=fingerprint_of(changed, NetworkSpec.from_json(meta["network"]))))
+    assert not np.allclose(OnnxEmbedder(load_bundle(copy)).embed(pixels), before.embed(pixels), atol=1e-2)
 
 
 def test_a_calibration_of_infinities_is_damaged(copy: Path) -> None:

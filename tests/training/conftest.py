@@ -43,7 +43,7 @@ def each_network_is_exported_once() -> Iterator[None]:
         return
     export = weights_file.export_onnx
 
-    def once(network: Any) -> bytes:
+    def once(network: Any) -> Any:
         name = fingerprint_of(network.state_dict(), network.spec)
         if name not in _GRAPHS:
             _GRAPHS[name] = export(network)

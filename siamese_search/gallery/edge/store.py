@@ -24,6 +24,7 @@ from siamese_search.gallery.edge import layout
 from siamese_search.gallery.edge.footprint import check_room
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
+from siamese_search.model.bundle import PACKAGED
 
 if TYPE_CHECKING:
     from siamese_search.gallery.edge.gallery import EmbeddedGallery
@@ -295,6 +296,6 @@ def _build_generation(parent: Path, header: layout.GalleryHeader) -> Path:
 
 def _moved(model: ModelRef, remembered: ModelRef) -> bool:
     """Whether a gallery remembers its model in a place where it is no longer, and here is another place."""
-    if model.name in ("", "bundled", remembered.name) or remembered.name == "bundled":
+    if model.name in ("", remembered.name, *PACKAGED) or remembered.name in PACKAGED:
         return False
     return not (remembered.name and os.path.isdir(remembered.name))  # noqa: PTH112

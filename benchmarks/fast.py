@@ -1,0 +1,305 @@
+"""The model ``fast``: EfficientNet-Lite0 that does what the bundled EfficientNet-B0 does, in 8-bit integers.
+
+    python benchmarks/fast.py train DATA --holdout-ids IDS.txt --out runs/fast   # resumes where it was stopped
+    python benchmarks/fast.py int8 runs/fast DATA --holdout-ids IDS.txt --out runs/int8
+    python benchmarks/fast.py measure runs/int8 --set DATA [--set DATA=IDS.txt]
+
+Lite0 is B0 without squeeze-and-excite gates, with ReLU6 in place of SiLU. So it begins as B0: each gate becomes the
+constant that it is on average, and channels that would go beyond 6 are made smaller and the weights behind them larger.
+SiLU fades into ReLU6 over two epochs. It then learns to give the outputs of B0's stages and its embeddings, on
+augmented views of which 40 % have the upper part of one person and the lower part of another; no label is looked at.
+Normalisations keep B0's statistics. The first epochs see the images small, which costs a quarter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import siamese_search as sss
+from siamese_search.io.files import atomic_write_text
+from siamese_search.model.bundle import Bundle, load_bundle
+from siamese_search.model.embedder import OnnxEmbedder
+from siamese_search.model.network import APNNetwork, NetworkSpec, stages
+from siamese_search.model.weights_file import load_network, quantise, save_bundle
+from siamese_search.training.augment import augment, draw, mixed
+from siamese_search.training.backbone import trim
+from siamese_search.training.config import REID_CPU
+from siamese_search.training.data import HoldOut, LabelledImages, PixelSource, label_images, load_split
+
+RESULTS = Path(__file__).resolve().parent / "results" / "fast.json"
+BACKBONE = "tf_efficientnet_lite0"
+BATCH, PEAK, LATER, RAMP = 32, 1e-3, 0.7, 2.0
+#: Weights of the losses: stages, embeddings, similarities within the batch.
+STAGES, COSINE, SIMILARITY = 1.0, 10.0, 40.0
+#: What 99.9 % of a channel's activations stay below; they are cut off at 6.
+REACH = 4.0
+
+VIEW = REID_CPU.with_options(
+    height=128, width=64, zoom=0.2, jitter=0.4, tint=0.2, grey=0.0, blur=0.1, detail=2.2, erase=0.3, mixstyle=0.0
+)
+VIEW_MIX = 0.4
+
+
+class Fading(nn.Module):
+    """k · SiLU(x / k) that becomes ReLU6. k: float32 [c], by which the channels were made smaller."""
+
+    done = 0.0
+    k: Tensor
+
+    def __init__(self, k: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("k", k[None, :, None, None], persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        limited = F.relu6(x)
+        if Fading.done >= 1.0:
+            return limited
+        return Fading.done * limited + (1.0 - Fading.done) * self.k * F.silu(x / self.k)
+
+
+class Views:
+    """Augmented views of a data set's images."""
+
+    def __init__(self, images: LabelledImages, seed: tuple[int, ...]) -> None:
+        self.images, self.count = images, len(images.records)
+        self.rng = np.random.default_rng(seed)
+        self.generator = torch.Generator().manual_seed(sum(seed))
+
+    def of(self, indices: NDArray[np.int64]) -> Tensor:
+        """float32 [n, 128, 64, 3] of these images."""
+        n = len(indices)
+        partners = self.images.get(self.rng.integers(0, self.count, n))
+        r = torch.from_numpy(self.rng.random((n, 2)).astype(np.float32))
+        cut = torch.where(r[:, 0] < VIEW_MIX, 0.35 + 0.3 * r[:, 1], 1.0)
+        both = mixed(torch.from_numpy(self.images.get(indices)), torch.from_numpy(partners), cut)
+        return augment(both, VIEW, draw(n, self.generator))
+
+    def some(self) -> Tensor:
+        """The same of images drawn at random."""
+        return self.of(self.rng.integers(0, self.count, BATCH))
+
+
+def watched(modules: dict[str, nn.Module], seen: dict[str, list[Tensor]], statistic: Any) -> list[Any]:
+    """Hooks that keep a statistic of what each module gives."""
+
+    def keep(name: str) -> Any:
+        return lambda _module, _inputs, output: seen.setdefault(name, []).append(statistic(output.float()))
+
+    return [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+
+
+def average(teacher: APNNetwork, views: Views, names: list[str], statistic: Any, batches: int) -> dict[str, Tensor]:
+    """The mean over some batches of a statistic of these modules' outputs."""
+    modules, seen = dict(teacher.named_modules()), dict[str, list[Tensor]]()
+    hooks = watched({name: modules[name] for name in names}, seen, statistic)
+    with torch.no_grad():
+        for _ in range(batches):
+            teacher.embed(teacher.normalise(views.some()))
+    for hook in hooks:
+        hook.remove()
+    return {name: torch.stack(values).mean(0) for name, values in seen.items()}
+
+
+def begun(student: APNNetwork, teacher: APNNetwork, views: Views) -> dict[str, Tensor]:
+    """Give the student the teacher's weights; by how much each normalisation's channels were made smaller."""
+    state = {name: value.clone() for name, value in teacher.state_dict().items() if name in student.state_dict()}
+    gates = [name for name, _ in teacher.named_modules() if name.endswith(".se.gate")]
+    for name, mean in average(teacher, views, gates, lambda x: x.mean((0, 2, 3)), 16).items():
+        block = name.removesuffix(".se.gate")
+        behind = f"{block}.conv_pwl.weight"
+        state[behind if behind in state else f"{block}.conv_pw.weight"] *= mean[None, :, None, None]
+    student.load_state_dict(state)
+    pairs = {"backbone.bn1": "backbone.blocks.0.0.conv_dw", "backbone.blocks.0.0.bn1": "backbone.blocks.0.0.conv_pw"}
+    for name, _ in student.named_modules():
+        if name.endswith(".conv_pwl"):
+            block = name.removesuffix(".conv_pwl")
+            pairs |= {f"{block}.bn1": f"{block}.conv_dw", f"{block}.bn2": f"{block}.conv_pwl"}
+    pairs["backbone.bn2"] = "embedding"
+
+    def reach(x: Tensor) -> Tensor:
+        return torch.quantile(x.transpose(0, 1).flatten(1)[:, ::7], 0.999, dim=1)
+
+    modules: dict[str, Any] = dict(student.named_modules())
+    scales: dict[str, Tensor] = {}
+    for name, top in average(teacher, views, list(pairs), reach, 8).items():
+        scales[name] = k = (REACH / top.clamp(min=1e-3)).clamp(max=1.0)
+        weight = modules[pairs[name]].weight
+        with torch.no_grad():
+            modules[name].weight.mul_(k)
+            modules[name].bias.mul_(k)
+            shape = (-1, *(1,) * (weight.ndim - 1)) if weight.ndim == 4 and weight.shape[1] == 1 else (1, -1)
+            weight.div_(k.view(*shape, *(1,) * (weight.ndim - len(shape))))
+    return scales
+
+
+def fade(student: APNNetwork, scales: dict[str, Tensor]) -> None:
+    """Let the student's activations be :class:`Fading`."""
+    for name, module in student.named_modules():
+        if isinstance(getattr(module, "act", None), nn.ReLU6):
+            module.act = Fading(scales.get(name, torch.ones(int(module.num_features))))  # type: ignore[arg-type]
+
+
+def loss_of(student: list[Tensor], teacher: list[Tensor], given: Tensor, wanted: Tensor) -> tuple[Tensor, list[float]]:
+    """The loss, and its parts. The lists: outputs of the stages; given, wanted: embeddings [n, d]."""
+    parts = [((a - b) ** 2).mean() / (b.var((0, 2, 3)).mean() + 1e-6) for a, b in zip(student, teacher, strict=True)]
+    near = torch.stack(parts).sum()
+    own, theirs = F.normalize(given, dim=1), F.normalize(wanted, dim=1)
+    cosine = 1.0 - (own * theirs).sum(1).mean()
+    apart = ~torch.eye(len(own), dtype=torch.bool)
+    alike = ((own @ own.T - theirs @ theirs.T)[apart] ** 2).mean()
+    return STAGES * near + COSINE * cosine + SIMILARITY * alike, [float(one.detach()) for one in (near, cosine, alike)]
+
+
+def rate(at: float, small: int, epochs: int) -> float:
+    """The learning rate at a fractional epoch: constant while images are small, then half a cosine to zero."""
+    first = 0 if at < small else small
+    warm = min(1.0, (at - first) / 0.15 + 0.02)
+    if at < small:
+        return PEAK * warm
+    return PEAK * LATER * warm * 0.5 * (1.0 + math.cos(math.pi * (at - small) / (epochs - small)))
+
+
+def load(data: Path, ids: Path | None) -> LabelledImages:
+    split = load_split(data, "auto", HoldOut(ids_file=ids) if ids else HoldOut(amount=0))
+    return label_images(split.train, PixelSource([r.path for r in split.train.records], (128, 64), threads=2))
+
+
+def train(data: Path, ids: Path | None, out: Path, small: int, epochs: int) -> None:
+    """Each finished epoch leaves a checkpoint and a bundle in ``out``."""
+    images = load(data, ids)
+    teacher = load_network(load_bundle("bundled")).eval().requires_grad_(False)
+    spec = NetworkSpec(
+        BACKBONE, 512, 128, 64, "avg", "bn", 2, instance_mix=teacher.spec.instance_mix, enlarge=teacher.spec.enlarge
+    )
+    torch.manual_seed(0)
+    student = APNNetwork(spec)
+    kept = out / "checkpoint.pt"
+    saved: dict[str, Any] | None = torch.load(kept) if kept.exists() else None
+    scales = saved["scales"] if saved else begun(student, teacher, Views(images, (1,)))
+    fade(student, scales)
+    for network in (student, teacher):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trim(network)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=PEAK, weight_decay=0.02)
+    ema = ModelEmaV3(student, decay=0.998, use_warmup=True)
+    first = step = 0
+    if saved:
+        student.load_state_dict(saved["student"])
+        ema.module.load_state_dict(saved["ema"])
+        optimizer.load_state_dict(saved["optimizer"])
+        first, step = saved["epoch"], saved["step"]
+    own: list[Tensor] = []
+    theirs: list[Tensor] = []
+    for network, outputs in ((student, own), (teacher, theirs)):
+        for stage in stages(network.backbone):
+            stage.register_forward_hook(lambda _m, _i, o, outputs=outputs: outputs.append(o))
+    steps = len(images.records) // BATCH
+    for epoch in range(first, epochs):
+        views, started, sums = Views(images, (7, epoch)), time.process_time(), np.zeros(3)
+        student.eval()  # normalisations keep their statistics
+        order = views.rng.permutation(views.count)[: steps * BATCH].reshape(-1, BATCH)
+        for number, indices in enumerate(order, 1):
+            at = epoch + (number - 1) / steps
+            Fading.done = min(1.0, at / RAMP)
+            for group in optimizer.param_groups:
+                group["lr"] = rate(at, small, epochs)
+            inputs = teacher.normalise(views.of(indices))
+            if epoch < small:
+                inputs = F.avg_pool2d(inputs, spec.enlarge)
+            own.clear()
+            theirs.clear()
+            with torch.no_grad():
+                wanted = teacher(inputs)[1]
+            loss, parts = loss_of(own, theirs, student(inputs)[1], wanted)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(student.parameters(), 5.0)
+            optimizer.step()
+            step += 1
+            ema.update(student, step=step)
+            sums += parts
+            if number % 50 == 0 or number == steps:
+                near, cosine, alike = sums / number
+                cost = (time.process_time() - started) / number / BATCH * 1e3
+                said = f"stages {near:.3f}  1 - cosine {cosine:.4f}  similarities {alike:.5f}  {cost:.0f} ms an image"
+                print(f"epoch {epoch + 1}/{epochs}  {number}/{steps}  {said}", flush=True)
+        out.mkdir(parents=True, exist_ok=True)
+        aside = out / "checkpoint.new"
+        state = {"student": student.state_dict(), "ema": ema.module.state_dict(), "optimizer": optimizer.state_dict()}
+        torch.save({**state, "scales": scales, "epoch": epoch + 1, "step": step}, aside)
+        os.replace(aside, kept)  # noqa: PTH105
+        plain = APNNetwork(spec)
+        plain.load_state_dict(ema.module.state_dict())
+        save_bundle(plain.eval(), out, {"training": {"init": "bundled", "teacher": "bundled", "epochs": epoch + 1}})
+
+
+def measure(bundle: Bundle, sets: list[str]) -> dict[str, Any]:
+    """Its accuracy beside that of the bundled model, and its speed as a ratio, in one run on one thread."""
+    models = {"bundled": load_bundle("bundled"), "fast": bundle}
+    found: dict[str, Any] = {"fingerprint": bundle.fingerprint, "sets": {}}
+    for given in sets:
+        place, _, ids = given.partition("=")
+        key = "/".join(Path(place).resolve().parts[-2:]) + (f" {Path(ids).stem}" if ids else "")
+        row = found["sets"][key] = {}
+        for name, one in models.items():
+            figures = sss.evaluate(place, model=one.path, identities=ids or None, device="cpu").to_json()
+            row[name] = {"rank1": figures["rank1"], "mAP": figures["mAP"]}
+            print(f"{key:<36} {name:<8} {figures['rank1']:6.1%} / {figures['mAP']:6.1%}", flush=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, *bundle.input_size, 3), dtype=np.uint8)
+    runs = {name: OnnxEmbedder(one, threads=1) for name, one in models.items()}
+    best = dict.fromkeys(runs, math.inf)
+    for _ in range(8):
+        for name, run in runs.items():
+            started = time.process_time()
+            run.embed(pixels)
+            best[name] = min(best[name], (time.process_time() - started) / len(pixels) * 1e3)
+    found["milliseconds"], found["speed"] = best, best["bundled"] / best["fast"]
+    print(
+        f"{best['bundled']:.2f} ms and {best['fast']:.2f} ms an image on one core: {found['speed']:.2f} times as fast"
+    )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    learn, small, look = (parts.add_parser(name) for name in ("train", "int8", "measure"))
+    learn.add_argument("data", type=Path)
+    learn.add_argument("--small", type=int, default=4, help="epochs of small images before the others")
+    learn.add_argument("--epochs", type=int, default=11, help="of both")
+    small.add_argument("bundle")
+    small.add_argument("data", type=Path, help="its first 256 images by chance set the ranges of activations")
+    for one in (learn, small):
+        one.add_argument("--holdout-ids", type=Path, metavar="IDS")
+        one.add_argument("--out", type=Path, required=True)
+    look.add_argument("bundle")
+    look.add_argument("--set", action="append", required=True, dest="sets", metavar="DATA[=IDS]")
+    look.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    if given.part == "train":
+        train(given.data, given.holdout_ids, given.out, given.small, given.epochs)
+    elif given.part == "int8":
+        images = load(given.data, given.holdout_ids)
+        chosen = np.random.default_rng(0).permutation(len(images.records))[:256]
+        quantise(load_bundle(given.bundle), images.get(chosen), given.out)
+    else:
+        found = measure(load_bundle(given.bundle), given.sets)
+        given.out.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write_text(given.out, json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
