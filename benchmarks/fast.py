@@ -29,6 +29,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import siamese_search as sss
+from siamese_search.datasets.records import ImageRecord
+from siamese_search.evaluation.calibrate import calibrate, save_calibration
+from siamese_search.evaluation.evaluate import embed_records
+from siamese_search.evaluation.protocol import Labels
+from siamese_search.evaluation.verification import pair_scores
 from siamese_search.io.files import atomic_write_text
 from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.embedder import OnnxEmbedder
@@ -37,7 +42,7 @@ from siamese_search.model.weights_file import load_network, quantise, save_bundl
 from siamese_search.training.augment import augment, draw, mixed
 from siamese_search.training.backbone import trim
 from siamese_search.training.config import REID_CPU
-from siamese_search.training.data import HoldOut, LabelledImages, PixelSource, label_images, load_split
+from siamese_search.training.data import HoldOut, LabelledImages, PixelSource, Split, label_images, load_split
 
 RESULTS = Path(__file__).resolve().parent / "results" / "fast.json"
 BACKBONE = "tf_efficientnet_lite0"
@@ -172,14 +177,16 @@ def rate(at: float, small: int, epochs: int) -> float:
     return PEAK * LATER * warm * 0.5 * (1.0 + math.cos(math.pi * (at - small) / (epochs - small)))
 
 
-def load(data: Path, ids: Path | None) -> LabelledImages:
+def load(data: Path, ids: Path | None) -> tuple[LabelledImages, Split]:
+    """The images to learn from, and the split that they are of."""
     split = load_split(data, "auto", HoldOut(ids_file=ids) if ids else HoldOut(amount=0))
-    return label_images(split.train, PixelSource([r.path for r in split.train.records], (128, 64), threads=2))
+    pixels = PixelSource([record.path for record in split.train.records], (128, 64), threads=2)
+    return label_images(split.train, pixels), split
 
 
 def train(data: Path, ids: Path | None, out: Path, small: int, epochs: int) -> None:
     """Each finished epoch leaves a checkpoint and a bundle in ``out``."""
-    images = load(data, ids)
+    images, split = load(data, ids)
     teacher = load_network(load_bundle("bundled")).eval().requires_grad_(False)
     spec = NetworkSpec(
         BACKBONE, 512, 128, 64, "avg", "bn", 2, instance_mix=teacher.spec.instance_mix, enlarge=teacher.spec.enlarge
@@ -243,7 +250,16 @@ def train(data: Path, ids: Path | None, out: Path, small: int, epochs: int) -> N
         os.replace(aside, kept)  # noqa: PTH105
         plain = APNNetwork(spec)
         plain.load_state_dict(ema.module.state_dict())
-        save_bundle(plain.eval(), out, {"training": {"init": "bundled", "teacher": "bundled", "epochs": epoch + 1}})
+        about = {"init": "bundled", "teacher": "bundled", "epochs": epoch + 1, "images": views.count}
+        save_bundle(plain.eval(), out, {"training": about, "heldout_identities": split.heldout_identities})
+
+
+def calibrated(bundle: Bundle, held: list[ImageRecord], data: Path) -> Bundle:
+    """The bundle with a calibration of its scores, measured on the held-out people."""
+    found = embed_records(held, OnnxEmbedder(bundle))
+    labels = Labels.within([str(r.identity) for r in held], [r.camera for r in held])
+    about = f"{data.parent.name}/{data.name}, {len({r.identity for r in held})} held-out identities"
+    return save_calibration(bundle, calibrate(pair_scores(found.vectors, labels), about))
 
 
 def measure(bundle: Bundle, sets: list[str]) -> dict[str, Any]:
@@ -292,9 +308,11 @@ def main() -> None:
     if given.part == "train":
         train(given.data, given.holdout_ids, given.out, given.small, given.epochs)
     elif given.part == "int8":
-        images = load(given.data, given.holdout_ids)
+        images, split = load(given.data, given.holdout_ids)
         chosen = np.random.default_rng(0).permutation(len(images.records))[:256]
-        quantise(load_bundle(given.bundle), images.get(chosen), given.out)
+        made = quantise(load_bundle(given.bundle), images.get(chosen), given.out)
+        if split.held:
+            calibrated(made, split.held, given.data)
     else:
         found = measure(load_bundle(given.bundle), given.sets)
         given.out.parent.mkdir(parents=True, exist_ok=True)
