@@ -6,9 +6,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from siamese_search.errors import DataError, GalleryNotFoundError, ModelMismatchError, UsageError, printable
+from siamese_search.io.resources import Closing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,7 +90,7 @@ def model_of(gallery: ModelRef) -> Bundle:
     return bundled
 
 
-class Reader:
+class Reader(Closing):
     """A gallery with the embedder for its queries and its bundle: ``model``, or the gallery's own model if that is "".
 
     Opened by the first :meth:`now` and kept open; opened anew once another generation has become current, with the
@@ -125,12 +126,6 @@ class Reader:
         store, self._store, self._loaded = self._store, None, None
         if store is not None:
             store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_failure: object) -> None:
-        self.close()
 
     def _open(self) -> None:
         """The network is loaded in a second thread while the vectors are: each takes about as long, and a cold

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from ingest.options import WatchOptions
+from ingest.prune import directory_identity
 from ingest.scan import ScannedFile, scanned_file
 from siamese_search.datasets.layouts import Survey, survey
 from siamese_search.datasets.records import ImageRecord, decode_key, encode_key, label_text, point_id
@@ -146,15 +147,6 @@ class Locator:
             reason = f"another directory has a file of this name under the same source {self.source!r}"
             scanned = ScannedFile(record, self.source, scanned.path, scanned.size, scanned.mtime_ns, reason)
         located.append(scanned)
-
-
-def directory_identity(directory: str, follow_links: bool = True) -> tuple[int, int] | None:
-    """(device, inode) of a directory; ``None`` for everything else, links too unless they are followed."""
-    try:
-        status = os.stat(directory, follow_symlinks=follow_links)  # noqa: PTH116 - takes surrogates
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
 
 
 #: (level, event, message): ``level`` is info or warning, ``event`` a word for programs.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar, overload
 
 from siamese_search.api import curation
 from siamese_search.errors import GalleryReplacedError, UsageError, printable
+from siamese_search.io.resources import Closing
 from siamese_search.options import request
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
 from siamese_search.retrieval.results import QueryResult
@@ -41,7 +42,7 @@ Found = TypeVar("Found")
 _log = logging.getLogger(__name__)
 
 
-class GalleryHandle:
+class GalleryHandle(Closing):
     """One gallery, its model and its threads, for many calls. Made by :func:`open`; use it as a context manager.
 
     The methods are the functions of :mod:`siamese_search` without ``store``, ``gallery``, ``model`` and ``threads``.
@@ -172,12 +173,6 @@ class GalleryHandle:
         with self._turn:
             self._closed = True
             self._reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_failure: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         closed = ", closed" if self._closed else ""

@@ -69,8 +69,11 @@ class EmbeddedStore(Store):
                 from siamese_search.gallery.edge.gallery import EmbeddedGallery
 
                 gallery = EmbeddedGallery(self.path, generation, mode=mode, wait=wait)
-                if mode == "w" and model is not None and _moved(model, found):
-                    layout.write_header(generation, replace(header, model=model))
+                if mode == "w" and model is not None and "bundled" not in (model.name, found.name):
+                    # Is it remembered in a place where it is no longer, and here is another place?
+                    gone = not (found.name and Path(found.name).is_dir())
+                    if gone and model.name not in ("", found.name):
+                        layout.write_header(generation, replace(header, model=model))
                 return gallery
             except StoreError:
                 if generation.is_dir():
@@ -108,9 +111,11 @@ class EmbeddedStore(Store):
                 current = layout.read_header(layout.current_generation(directory))
                 storage = self.default_storage(current.storage)
             fresh = layout.building_generation(directory)
-            if fresh is not None and not _continues(fresh, model, storage):
+            header = None
+            with suppress(StoreError):  # not sound as far as its header goes
+                header = None if fresh is None else layout.read_header(fresh)
+            if header is None or not header.model.same_as(model) or header.storage != storage:
                 fresh = None
-            if fresh is None:
                 layout.mark_building(directory, None)
             self._sweep(directory, name)
             if fresh is None:
@@ -251,15 +256,6 @@ def _held(generation: Path, what: str, wait: float) -> Iterator[bool]:
         lock.release()
 
 
-def _continues(generation: Path, model: ModelRef, storage: Storage) -> bool:
-    """Whether an unfinished generation is sound as far as its header goes, this model's, and so stored."""
-    try:
-        header = layout.read_header(generation)
-        return header.model.same_as(model) and header.storage == storage
-    except StoreError:
-        return False
-
-
 def _create(store: Path, header: layout.GalleryHeader) -> None:
     layout.make_store(store)
     name = header.name
@@ -291,10 +287,3 @@ def _build_generation(parent: Path, header: layout.GalleryHeader) -> Path:
         layout.remove_tree(generation)
         raise
     return generation
-
-
-def _moved(model: ModelRef, remembered: ModelRef) -> bool:
-    """Whether a gallery remembers its model in a place where it is no longer, and here is another place."""
-    if model.name in ("", "bundled", remembered.name) or remembered.name == "bundled":
-        return False
-    return not (remembered.name and os.path.isdir(remembered.name))  # noqa: PTH112
