@@ -10,18 +10,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from ingest.prune import find, holds_files, unmounted_places
-from ingest.stages import accepted
+from ingest.scan import PlannedFile
+from ingest.stages import Tally, accepted
 from siamese_search.datasets.records import decode_key
 from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.payload import arrived, read_carried, taken_along
-
-if TYPE_CHECKING:
-    from ingest.scan import PlannedFile
-    from ingest.stages import Tally
 
 #: Stored points with the content of one of a chunk's new files that are looked at. Among ten thousand pictures
 #: that are all the same (a black frame), who was moved from where is not worth the search.

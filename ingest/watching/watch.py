@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,16 +23,13 @@ from ingest.options import WatchOptions
 from ingest.pipeline import ingest_files
 from ingest.prune import prune
 from ingest.scan import ScannedFile, check_roots
-from ingest.summary import IngestSummary, Observer, Progress, State
+from ingest.summary import FailureLog, IngestSummary, Observer, Progress, State
 from ingest.watching.locate import remove_below, remove_files
 from ingest.watching.watched_root import WatchedRoot
 from siamese_search.errors import GalleryReplacedError, ModelMismatchError, StoreError, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.embedder import Embedder
-
-if TYPE_CHECKING:
-    from ingest.summary import FailureLog
 
 #: Opens the gallery together with the embedder of its model; the embedder outlives the block.
 Open = Callable[[], AbstractContextManager[tuple[Gallery, Embedder]]]

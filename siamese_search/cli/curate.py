@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_search.api import curation
+from siamese_search import api
 from siamese_search.cli.options import OutPath, Place, format_option, insecure_option, json_option, place_options
 from siamese_search.cli.output import (
     LIST_FORMATS,
@@ -85,7 +85,7 @@ def label_command(table: Path, options: LabelOptions, json: bool) -> int:
     if options.dry_run and options.undo is not None:
         raise UsageError("--dry-run changes nothing, so there is nothing to undo: leave --undo-file out")
     with Bar("label", "images") as bar:
-        summary = curation.label(table, options=options, progress=bar.update, on_plan=_tell)
+        summary = api.label(table, options=options, progress=bar.update, on_plan=_tell)
     if json:
         write_json(summary.to_json())
     else:
@@ -147,9 +147,7 @@ def duplicates_command(
     who merely look alike to the model are not reported, and nothing is ever deleted.
     """
     with Bar("duplicates", "blocks") as bar:
-        groups = curation.duplicates(
-            threshold=threshold, where=where, store=store, gallery=gallery, progress=bar.update
-        )
+        groups = api.duplicates(threshold=threshold, where=where, store=store, gallery=gallery, progress=bar.update)
     return EXIT_PARTIAL if _print_duplicates(groups, format, null) else EXIT_DONE
 
 
@@ -236,7 +234,7 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
     if not prefix.strip() or not prefix.isprintable() or prefix.isdecimal():
         raise UsageError(f"--prefix {safe(prefix)!r} must be a printable name, and not a number")
     started = time.monotonic()
-    found = curation.propose_identities(options=options)
+    found = api.propose_identities(options=options)
     write_review(found, out)
     if save is not None:
         draw_clusters(found, save)

@@ -12,6 +12,7 @@ import click
 
 from ingest.options import RayOptions, WatchOptions
 from ingest.summary import Observer, State
+from siamese_search import api
 from siamese_search.cli.options import LongCommand, insecure_option, json_option
 from siamese_search.cli.output import clauses, ingested, note, warn, warn_skipped, write_answer, write_json, write_text
 from siamese_search.cli.progress import Bar
@@ -72,8 +73,6 @@ def ingest_command(
     cluster = _cluster(options, address, workers)
     if options.watch:
         return run_watch(directories, options, json=json)
-    from ingest.run import ingest
-
     with Bar("ingest", "images") as bar, stop_on_signals() as stop:
 
         def show(moment: Progress) -> None:
@@ -81,7 +80,7 @@ def ingest_command(
             extra += f"bottleneck: {moment.bottleneck}" if moment.bottleneck else ""
             bar.update(moment.done, moment.total, rate=moment.images_per_second, extra=extra)
 
-        summary = ingest(*directories, options=options, ray=cluster, progress=show, stop=stop, notify=note)
+        summary = api.ingest(*directories, options=options, ray=cluster, progress=show, stop=stop, notify=note)
     told: Counter[str] = Counter()
     for failure in summary.failures:
         told[failure.reason] += 1
@@ -113,12 +112,10 @@ def ingest_command(
     advice = advise(summary)
     if advice is not None:
         note(advice)
-    if summary.embedded and not summary.interrupted:
-        from siamese_search.api.maintenance import no_verdicts
-
-        if reason := no_verdicts(store=options.store, gallery=options.gallery):
-            for line in clauses(f"sss: {reason}").split("\n"):
-                note(line)
+    embedded = summary.embedded and not summary.interrupted
+    if embedded and (reason := api.no_verdicts(store=options.store, gallery=options.gallery)):
+        for line in clauses(f"sss: {reason}").split("\n"):
+            note(line)
     if summary.interrupted:
         note("sss: interrupted; what was finished is kept, and the same command goes on from there")
         return EXIT_INTERRUPTED

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from siamese_search import api
 from siamese_search.cli.options import DRAWN, OutPath, insecure_option
 from siamese_search.cli.output import (
     LIST_FORMATS,
@@ -96,8 +97,6 @@ def search_command(
     Scores are cosine similarities: higher is closer, 1 is the same image. A calibrated gallery (sss
     calibrate) also says which results are matches, and when the query is not in it.
     """
-    from siamese_search.api.handle import GalleryHandle
-
     context = click.get_current_context()
     if not queries and not options.like:
         raise click.UsageError("missing QUERY: give an image, a directory of images, or --like KEY", context)
@@ -107,7 +106,7 @@ def search_command(
         raise click.UsageError("--time-field is what --timeline orders by; give both", context)
     if timeline and options.group_by is not None:
         raise click.UsageError("--timeline follows one identity; leave --group-by out", context)
-    with GalleryHandle.of(options) as handle:
+    with api.GalleryHandle.of(options) as handle:
         if not timeline:
             return _give(_Answers(handle.stream(*queries, options=options), options, handle), output)
         # The usual number of results is no limit of a timeline; one that was asked for is.

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.retrieval import HitMetrics, RankingMetrics, metrics_from_hit_ranks, summarise
+from siamese_search.gallery import open_gallery
 from siamese_search.gallery.checks import recall_under
 from siamese_search.gallery.contract import Gallery, ModelRef, Payload
 from siamese_search.gallery.filters import Condition
@@ -222,8 +223,6 @@ def measure_quantised(
 @contextmanager
 def temporary_gallery(model: ModelRef, storage: Storage | None = None) -> Iterator[Gallery]:
     """An empty embedded gallery that is gone afterwards."""
-    from siamese_search.gallery import open_gallery
-
     with (
         tempfile.TemporaryDirectory(prefix="sss-evaluate-") as store,
         open_gallery(store, "evaluation", model=model, create=True, mode="w", storage=storage) as opened,

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +20,7 @@ from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import ImageError, ModelMismatchError, StoreError, UsageError
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
-from siamese_search.model.embedder import FlipEmbedder
+from siamese_search.model.embedder import Embedder, FlipEmbedder
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Copies, Probe, SameImage, fuse, item_probe, push_away
 from siamese_search.retrieval.ranking import (
@@ -34,9 +33,6 @@ from siamese_search.retrieval.ranking import (
     rerank_top,
 )
 from siamese_search.retrieval.results import QueryResult, SearchResult
-
-if TYPE_CHECKING:
-    from siamese_search.model.embedder import Embedder
 
 __all__ = ["QueryResult", "SearchResult", "Searcher"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,11 +12,13 @@ from siamese_search.api.handle import GalleryHandle
 from siamese_search.datasets.records import BOOKKEEPING, RESERVED_IDENTITIES
 from siamese_search.errors import NotThereError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
-from siamese_search.gallery.contract import StoredPoint
+from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.filters import Condition, parse_where
 from siamese_search.gallery.payload import read_labelled
 from siamese_search.gallery.times import bind_to, moment
 from siamese_search.io.images import read_image
+from siamese_search.model.bundle import Bundle
+from siamese_search.model.embedder import Embedder
 from siamese_search.retrieval.judging import mark
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Probe, SamePoint, fuse
@@ -27,11 +28,6 @@ from siamese_search.retrieval.searcher import Searcher
 from siamese_search.retrieval.timeline import arrange, choose_field
 from siamese_search.web.answers import Facet, IdentitySummary, IdentityView, Picture, Sighting, Suggestion
 from siamese_search.web.searching import encoded, images_of, point_of
-
-if TYPE_CHECKING:
-    from siamese_search.gallery.contract import Gallery
-    from siamese_search.model.bundle import Bundle
-    from siamese_search.model.embedder import Embedder
 
 _ALL = 2**31 - 1
 #: Values of a field that are read to find its lowest and highest; of more there is neither.

@@ -5,24 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import UsageError, printable
 from siamese_search.gallery.checks import vector_of
+from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.filters import Condition, parse_where
 from siamese_search.gallery.times import bind_to
+from siamese_search.model.bundle import Bundle
+from siamese_search.model.embedder import Embedder
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.web.answers import Candidate, Edit, ReviewItem, ReviewQueue
 from siamese_search.web.labelling import Labels
 from siamese_search.web.searching import mark_of, point_of
-
-if TYPE_CHECKING:
-    from siamese_search.gallery.contract import Gallery, StoredPoint
-    from siamese_search.model.bundle import Bundle
-    from siamese_search.model.embedder import Embedder
 
 #: Images that wait in one queue; the others follow when these are decided.
 _MOST = 1000

@@ -16,17 +16,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import qdrant_edge as edge
 
 from siamese_search.errors import GalleryNotFoundError, StoreBusyError, StoreError, printable
 from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Settle, Store
 from siamese_search.gallery.edge import layout
+from siamese_search.gallery.edge.convert import shard_config, translated
 from siamese_search.gallery.edge.footprint import check_room
+from siamese_search.gallery.edge.gallery import EmbeddedGallery
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
-
-if TYPE_CHECKING:
-    from siamese_search.gallery.edge.gallery import EmbeddedGallery
 
 _WAIT = 10.0
 
@@ -66,8 +67,6 @@ class EmbeddedStore(Store):
                 found = header.model
                 if model is not None:
                     model.check(found, self._what(name))
-                from siamese_search.gallery.edge.gallery import EmbeddedGallery
-
                 gallery = EmbeddedGallery(self.path, generation, mode=mode, wait=wait)
                 if mode == "w" and model is not None and "bundled" not in (model.name, found.name):
                     # Is it remembered in a place where it is no longer, and here is another place?
@@ -81,8 +80,6 @@ class EmbeddedStore(Store):
                 # Replaced and deleted since we looked: look again.
 
     def is_current(self, gallery: Gallery) -> bool:
-        from siamese_search.gallery.edge.gallery import EmbeddedGallery
-
         assert isinstance(gallery, EmbeddedGallery)
         return layout.current_generation(layout.find_gallery(self.path, gallery.name)) == gallery.generation
 
@@ -121,8 +118,6 @@ class EmbeddedStore(Store):
             if fresh is None:
                 fresh = _build_generation(directory, layout.GalleryHeader(name, model, storage))
                 layout.mark_building(directory, fresh)
-            from siamese_search.gallery.edge.gallery import EmbeddedGallery
-
             return EmbeddedGallery(self.path, fresh, mode="w", wait=wait, building=True, on_close=lock.release)
         except BaseException:
             lock.release()
@@ -273,10 +268,6 @@ def _create(store: Path, header: layout.GalleryHeader) -> None:
 
 
 def _build_generation(parent: Path, header: layout.GalleryHeader) -> Path:
-    import qdrant_edge as edge
-
-    from siamese_search.gallery.edge.convert import shard_config, translated
-
     generation = layout.new_generation(parent, header)
     try:
         check_room(generation, f"gallery {header.name!r}")
