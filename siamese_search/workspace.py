@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from siamese_search.datasets.walk import walk_images
 from siamese_search.errors import (
@@ -29,14 +29,10 @@ from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.embedder import Device, Embedder, Started, begin, load_embedder
 from siamese_search.settings import Settings, load_settings
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-    #: A query that is one image.
-    OneImage = Path | NDArray[np.uint8] | bytes | Image.Image
-    Query = str | os.PathLike[str] | OneImage | Sequence[str | os.PathLike[str] | OneImage]
-
 StrPath = str | os.PathLike[str]
+#: A query that is one image.
+OneImage = Path | NDArray[np.uint8] | bytes | Image.Image
+Query = StrPath | OneImage | Sequence[StrPath | OneImage]
 Notify = Callable[[str], None]
 
 
@@ -258,8 +254,6 @@ def query_images(query: Query, *, alone: bool = True) -> list[OneImage]:
     if isinstance(query, bytes):
         return [query]
     if not isinstance(query, (str, os.PathLike)):
-        from PIL import Image
-
         if isinstance(query, (np.ndarray, Image.Image)):
             return [query]
         if isinstance(query, list | tuple):

@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 
+from siamese_search import render
 from siamese_search.datasets.layouts import load_dataset
 from siamese_search.datasets.splits import load_joined, those_of
 from siamese_search.errors import BundleError, DataError, GalleryNotFoundError, UsageError, printable
@@ -32,9 +33,6 @@ from siamese_search.retrieval.judging import keep_calibration, take_back
 from siamese_search.settings import load_settings
 from siamese_search.workspace import Notify, StrPath, load, open_to_write, store_in_use, threads_in_use
 
-if TYPE_CHECKING:
-    from siamese_search.render.curves import Plot
-
 
 class Report(EvaluationReport):
     """An :class:`~siamese_search.evaluation.report.EvaluationReport` that draws itself."""
@@ -43,16 +41,12 @@ class Report(EvaluationReport):
     def of(cls, report: EvaluationReport) -> Self:
         return cls(**{one.name: getattr(report, one.name) for one in fields(report)})
 
-    def plot(self) -> Plot:
+    def plot(self) -> render.Plot:
         """CMC, ROC and scores of pairs, as a figure of matplotlib's: a notebook shows it, ``savefig`` writes it."""
-        from siamese_search.render.curves import plot_report
-
-        return plot_report(self)
+        return render.plot_report(self)
 
     def _repr_html_(self) -> str:
-        from siamese_search.render.report import report_html
-
-        return report_html(self)
+        return render.report_html(self)
 
 
 @request(EvaluateOptions)

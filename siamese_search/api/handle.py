@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar, overload
 
-from siamese_search import api
+from siamese_search import api, render
 from siamese_search.errors import GalleryReplacedError, UsageError, printable
 from siamese_search.gallery import open_gallery
 from siamese_search.gallery.checks import why_nothing
@@ -285,9 +285,7 @@ class Results(list[QueryResult]):
         return concat([one.to_frame() for one in self] or [QueryResult("").to_frame()], ignore_index=True)
 
     def _repr_html_(self) -> str:
-        from siamese_search.render.pages import results_html
-
-        return results_html(self)
+        return render.results_html(self)
 
     @overload
     def __getitem__(self, at: SupportsIndex) -> QueryResult: ...

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from siamese_search import render
 from siamese_search.curation.identities import Proposal, Proposals, mean_similarity, status_of, write_review
 from siamese_search.datasets.layouts import survey
 from siamese_search.datasets.records import point_id
@@ -177,12 +178,10 @@ def run_planned(
     stop: threading.Event | None = None,
 ) -> Sweep:
     """Bring the runs of a sweep that :func:`plan_runs` made to their end."""
-    from siamese_search.render.sweep import draw_sweep
-
     training = needing_torch("siamese_search.training.sweep.run", "training")
     threads = threads_in_use(threads)
     done: Sweep = training.run_sweep(
-        planned, device=device, threads=threads, reporter=reporter, stop=stop, draw=draw_sweep
+        planned, device=device, threads=threads, reporter=reporter, stop=stop, draw=render.draw_sweep
     )
     return done
 
@@ -274,12 +273,10 @@ def adapt(
 
 def _show(result: AdaptResult) -> None:
     """Write the clusters of the finished model beside it: to look at, and to review."""
-    from siamese_search.render.sheets import draw_clusters
-
     found = proposals(result)
     write_review(found, result.bundle.path / TABLE_NAME)
     if any(one.status != "single" for one in found.images):
-        draw_clusters(found, result.bundle.path / SHEET_NAME)
+        render.draw_clusters(found, result.bundle.path / SHEET_NAME)
 
 
 def proposals(result: AdaptResult) -> Proposals:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_search import api
+from siamese_search import api, render
 from siamese_search.cli.options import OutPath, Place, format_option, insecure_option, json_option, place_options
 from siamese_search.cli.output import (
     LIST_FORMATS,
@@ -29,6 +29,7 @@ from siamese_search.cli.progress import Bar
 from siamese_search.curation.options import ClusterOptions, LabelOptions
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from siamese_search.options import click_option, click_options
+from siamese_search.retrieval.results import json_path
 
 if TYPE_CHECKING:
     from siamese_search.api.curation import LabelSummary
@@ -202,8 +203,6 @@ def _pixels(one: Member) -> str:
 
 def _shape(group: Group) -> dict[str, Any]:
     """The JSON contract of ``sss duplicates``."""
-    from siamese_search.retrieval.results import json_path
-
     names = ("path", "key", "source", "identity", "score", "same_bytes", "size", "width", "height")
     images: list[dict[str, Any]] = [{name: getattr(one, name) for name in names} for one in group.members]
     for image in images:
@@ -228,7 +227,6 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
     at the end. At most 20,000 images at once.
     """
     from siamese_search.curation.identities import write_review
-    from siamese_search.render.sheets import draw_clusters
 
     prefix = options.prefix
     if not prefix.strip() or not prefix.isprintable() or prefix.isdecimal():
@@ -237,7 +235,7 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
     found = api.propose_identities(options=options)
     write_review(found, out)
     if save is not None:
-        draw_clusters(found, save)
+        render.draw_clusters(found, save)
         note(f"wrote {safe(save)}")
     if found.cosine is None:
         note("the model has no calibration, so only neighbourhoods decide; --min-score sets a least similarity")
@@ -254,8 +252,6 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
 
 def _cluster_shape(found: Proposals, out: Path, seconds: float) -> dict[str, Any]:
     """The JSON contract of ``sss cluster --json``."""
-    from siamese_search.retrieval.results import json_path
-
     return {
         "out": json_path(out),
         "images": len(found.images),

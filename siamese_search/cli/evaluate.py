@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search import api
+from siamese_search import api, render
 from siamese_search.cli.options import OutPath, json_option, place_options
 from siamese_search.cli.output import (
     note,
@@ -109,14 +109,10 @@ def evaluate_command(
     else:
         _print(found)
     if plot is not None:  # last: the figures must not be lost to a directory that cannot be written
-        from siamese_search.render.curves import draw_curves
-
-        draw_curves(found, plot)
+        render.draw_curves(found, plot)
         note(f"wrote {safe(plot)}")
     if report is not None:
-        from siamese_search.render.report import write_report
-
-        page = write_report(found, report, shlex.join(["sss", *sys.argv[1:]]))
+        page = render.write_report(found, report, shlex.join(["sss", *sys.argv[1:]]))
         note(f"wrote {safe(page)}")
     return EXIT_PARTIAL if found.failed else EXIT_DONE
 

@@ -17,6 +17,8 @@ from siamese_search.cli.options import LongCommand, insecure_option, json_option
 from siamese_search.cli.output import clauses, ingested, note, warn, warn_skipped, write_answer, write_json, write_text
 from siamese_search.cli.progress import Bar
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
+from siamese_search.gallery.storage import COMPACT_FROM
+from siamese_search.io.location import protocol_of
 from siamese_search.io.resources import stop_on_signals
 from siamese_search.options import click_option, click_options
 
@@ -136,11 +138,9 @@ def _cluster(options: WatchOptions, address: str | None, workers: int | None) ->
 
 def advise(summary: IngestSummary) -> str | None:
     """What to do after an ingest so large that tidying the gallery up pays; a server does that by itself."""
-    from siamese_search.io.location import protocol_of
 
     if summary.interrupted or protocol_of(summary.store) is not None:  # a server
         return None
-    from siamese_search.gallery.storage import COMPACT_FROM
 
     if summary.new + summary.changed < COMPACT_FROM:
         return None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from siamese_search import api
+from siamese_search import api, render
 from siamese_search.cli.options import DRAWN, OutPath, format_option, insecure_option, json_option
 from siamese_search.cli.output import (
     note,
@@ -21,6 +21,7 @@ from siamese_search.cli.output import (
 )
 from siamese_search.errors import UsageError
 from siamese_search.options import click_options
+from siamese_search.render.marks import percent
 from siamese_search.retrieval.options import CompareOptions, MapOptions
 
 if TYPE_CHECKING:
@@ -80,9 +81,7 @@ def plot_command(options: MapOptions, save: Path | None, json: bool) -> None:
     if save is None and not json:
         save = Path(f"map-{found.gallery}.html")
     if save is not None:
-        from siamese_search.render.map import draw_map, write_map_page
-
-        (draw_map if save.suffix.lower() == ".png" else write_map_page)(found, save)
+        (render.draw_map if save.suffix.lower() == ".png" else render.write_map_page)(found, save)
     if json:
         write_json({**found.to_json(), "saved": None if save is None else str(save)})
         return
@@ -115,9 +114,7 @@ def compare_command(a: str, b: str, options: CompareOptions, format: str, save: 
         warn_skipped(found.failed)
         _print_comparison(found, format)
         if save is not None:
-            from siamese_search.render.sheets import draw_comparison
-
-            draw_comparison(found, save)
+            render.draw_comparison(found, save)
             note(f"wrote {safe(save)}")
         if found.any_same is None:
             reason = found.judge.why or "the model is not calibrated; with labels: sss calibrate"
@@ -142,7 +139,6 @@ def _print_comparison(found: Comparison, format: str) -> None:
 
 
 def _print_pair(found: Comparison) -> None:
-    from siamese_search.render.marks import percent
 
     chance = None
     if found.probabilities is not None:

@@ -8,7 +8,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from siamese_search.cli.output import note
+from siamese_search.cli.output import console, note
 from siamese_search.errors import printable
 from siamese_search.io.resources import Closing
 from siamese_search.render.marks import decimal
@@ -71,8 +71,6 @@ class Bar(Closing):
     def _draw(self, done: int, total: int | None, rate: float, extra: str) -> None:
         if self._bar is None:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-            from siamese_search.cli.output import console
 
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),

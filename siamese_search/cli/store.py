@@ -33,7 +33,7 @@ from siamese_search.settings import load_settings
 from siamese_search.web.options import ServeOptions
 
 if TYPE_CHECKING:
-    from siamese_search.api.verify import VerifySummary
+    from siamese_search.maintenance.verify import VerifySummary
 
 _INFO_EPILOG = """\b
 Examples:

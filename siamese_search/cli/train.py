@@ -20,9 +20,11 @@ from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT
 from siamese_search.io.resources import stop_on_signals
 from siamese_search.options import click_option, click_options
 from siamese_search.render.marks import decimal, rate
+from siamese_search.settings import load_settings
 from siamese_search.training.config import adapt_config
 from siamese_search.training.config import preset as find_preset
 from siamese_search.training.options import AdaptOptions, RunOptions, SweepOptions
+from siamese_search.training.sweep.grid import text
 
 if TYPE_CHECKING:
     from siamese_search.training.adapt import AdaptResult
@@ -99,8 +101,6 @@ def train_command(data: tuple[str, ...], options: RunOptions, json: bool, **hype
 
 def _data(named: tuple[str, ...]) -> tuple[str, ...]:
     """The data sets to train on: as named, else the one in the settings; what was chosen is said."""
-    from siamese_search.settings import load_settings
-
     if named:
         return named
     settings = load_settings()
@@ -197,8 +197,6 @@ def _dry_run(sweep: Sweep, *, json: bool) -> int:
     if json:
         write_json(sweep.to_json())
         return EXIT_DONE
-    from siamese_search.training.sweep.grid import text
-
     epochs = sum(run.point.config.epochs for run in sweep.unfinished)
     write_table(
         [("run", "text"), *((name.replace("_", "-"), "number") for name in sweep.swept), ("state", "text")],
@@ -217,8 +215,6 @@ def _print_sweep(sweep: Sweep, *, json: bool) -> None:
     if json:
         write_json(sweep.to_json())
     else:
-        from siamese_search.training.sweep.grid import text
-
         columns = [(name.replace("_", "-"), "number") for name in sweep.swept]
         columns += [("AUC", "number"), *((f"TPR@FPR {far}", "number") for far in SHOWN_RATES.values())]
         columns += [("rank-1", "number"), ("mAP", "number")]
