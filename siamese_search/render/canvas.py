@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
@@ -15,6 +14,7 @@ from siamese_search.errors import ImageError, SiameseSearchError, printable
 from siamese_search.io.files import atomic_path
 from siamese_search.io.images import FORMATS, read_image
 from siamese_search.io.signatures import OWN_TEXT
+from siamese_search.retrieval.map import luminance
 
 Colour = tuple[int, int, int]
 
@@ -150,11 +150,8 @@ def _shortened(text: str, keep: int) -> str:
 
 def readable(ground: Colour) -> Colour:
     """The ink, dark or white, that is read more easily on this ground (by WCAG's relative luminance)."""
-    linear = [
-        share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in np.array(ground) / 255
-    ]
-    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-    return CARD if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.065 else INK
+    light = luminance([share / 255 for share in ground])
+    return CARD if 1.05 / (light + 0.05) > (light + 0.05) / 0.065 else INK
 
 
 @contextmanager

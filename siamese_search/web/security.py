@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import os
 import secrets
 import stat
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from siamese_search.errors import UsageError, printable
 from siamese_search.io.files import read_regular
+from siamese_search.io.location import is_loopback as is_loopback
 
 VARIABLE = "SSS_SERVE_KEY"
 METRICS_VARIABLE = "SSS_SERVE_METRICS_KEY"
@@ -156,13 +156,3 @@ def allowed_hosts(host: str, named: tuple[str, ...]) -> frozenset[str] | None:
     if is_loopback(host):
         return frozenset(_LOCAL | further)
     return frozenset(_LOCAL | further) if further else None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that address."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -6,7 +6,6 @@ beyond this machine must be asked for, and credentials inside a URL are refused.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import ssl
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 
 from siamese_search.errors import SettingsError, UsageError, printable
 from siamese_search.io.files import read_regular
-from siamese_search.io.location import protocol_of
+from siamese_search.io.location import is_loopback, protocol_of
 from siamese_search.settings import Settings
 
 REST_PORT = 6333
@@ -44,13 +43,8 @@ class Address:
 
     @property
     def loopback(self) -> bool:
-        """Whether it is this machine. Other names may resolve to anything, so only this one counts."""
-        if self.host.lower() == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        """Whether it is this machine."""
+        return is_loopback(self.host)
 
 
 def parse_address(location: str) -> Address:
@@ -132,10 +126,6 @@ class ApiKey:
 
     def reveal(self) -> str:
         return self._value
-
-    def redact(self, text: str) -> str:
-        """The text with the key blotted out."""
-        return text.replace(self._value, "[key]")
 
     def __repr__(self) -> str:
         return "ApiKey([key])"
