@@ -127,6 +127,10 @@ class ApiKey:
     def reveal(self) -> str:
         return self._value
 
+    def redact(self, text: str) -> str:
+        """The text with the key blotted out."""
+        return text.replace(self._value, "[key]")
+
     def __repr__(self) -> str:
         return "ApiKey([key])"
 

@@ -325,7 +325,7 @@ class Connection:
         return error if self._redact(shown) == shown else None
 
     def _redact(self, text: str) -> str:
-        return text if self._key is None else text.replace(self._key.reveal(), "[key]")
+        return text if self._key is None else self._key.redact(text)
 
 
 def _nodes(client: QdrantClient, collection: str) -> set[int]:
