@@ -140,7 +140,7 @@ class Locator:
         return ScannedFile(record, self.source, encode_key(record.path), 0, 0, reason)
 
     def _add(self, record: ImageRecord, located: list[ScannedFile]) -> None:
-        scanned = scanned_file(record, self.source, os.fspath(record.path))
+        scanned = scanned_file(record, self.source)
         if scanned.reason == "no such file":
             return
         if self._others and self.shared(self.relative(record.path)):

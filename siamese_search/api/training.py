@@ -213,10 +213,7 @@ def _resume_or_refuse(planned: Sweep) -> Sweep:
         return there
     if any((out / name).exists() for name in ("run.json", META_NAME)):
         raise TrainingError(f"{printable(out)}: holds a training run: choose another --out")
-    try:
-        check_output(out, directory=True)
-    except OSError as error:
-        raise TrainingError(f"{printable(out)}: cannot be written: {error.strerror or error}") from None
+    check_output(out, directory=True, error=TrainingError)
     return planned
 
 

@@ -19,7 +19,7 @@ from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.fields import chunks
 from siamese_search.gallery.payload import LABELLED, labelled_text, read_labelled
 from siamese_search.io.csv_cells import NONE, CsvWriter, write_cell
-from siamese_search.io.files import atomic_path
+from siamese_search.io.files import atomic_path, writing
 
 #: Points per look-up and per write.
 _BATCH = 1000
@@ -143,23 +143,17 @@ def write_undo(plan: LabelPlan, out: Path) -> None:
     if os.path.lexists(out):
         raise UsageError(f"{printable(out)} exists and may hold the values of an earlier run: name another undo file")
     names = sorted({name for change in plan.changes for name in change.before})
-    try:
-        with atomic_path(out) as aside, aside.open("w", encoding="utf-8", newline="") as handle:
-            writer = CsvWriter(handle)
-            writer.writerow(["source", "key", "path", *map(write_cell, names), FORMERLY])
-            for change in plan.changes:
-                writer.writerow(
-                    [
-                        *map(write_cell, (change.source, change.key, change.path)),
-                        *(
-                            write_cell(change.before[name], none=NONE) if name in change.before else ""
-                            for name in names
-                        ),
-                        labelled_text(change.labelled[0]) or NONE,
-                    ]
-                )
-    except OSError as error:
-        raise DataError(f"{printable(out)}: cannot be written: {error.strerror or error}") from None
+    with (
+        writing(out, error=DataError),
+        atomic_path(out) as aside,
+        aside.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = CsvWriter(file)
+        writer.writerow(["source", "key", "path", *map(write_cell, names), FORMERLY])
+        for change in plan.changes:
+            place = map(write_cell, (change.source, change.key, change.path))
+            values = (write_cell(change.before[name], none=NONE) if name in change.before else "" for name in names)
+            writer.writerow([*place, *values, labelled_text(change.labelled[0]) or NONE])
 
 
 def apply_labels(

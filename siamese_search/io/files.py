@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from siamese_search.errors import SiameseSearchError, printable
+
 #: 128 bits: two different files of ten million share a digest with a probability of 1.5e-25.
 _DIGEST_BYTES = 16
 
@@ -52,16 +54,26 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
-def check_output(path: Path, *, directory: bool = False) -> None:
-    """Raise OSError now where a file (or a directory) could not be written at ``path`` later. Leaves nothing behind."""
-    if path.exists() and path.is_dir() != directory:
-        code = errno.ENOTDIR if directory else errno.EISDIR
-        raise OSError(code, os.strerror(code))
-    place = path if directory else path.parent
-    while not place.exists():
-        place = place.parent  # what is missing is made with the file
-    with tempfile.TemporaryFile(dir=place):
-        pass
+@contextmanager
+def writing(out: Path, what: str = "", error: type[SiameseSearchError] = SiameseSearchError) -> Iterator[None]:
+    """Raises ``error``, which names ``out``, for whatever the disk refuses inside. what: ``the map ``, for people."""
+    try:
+        yield
+    except OSError as refused:
+        raise error(f"{printable(out)}: {what}cannot be written: {refused.strerror or refused}") from None
+
+
+def check_output(path: Path, *, directory: bool = False, error: type[SiameseSearchError] = SiameseSearchError) -> None:
+    """Raise ``error`` now where a file (or a directory) could not be written at ``path`` later. Leaves nothing."""
+    with writing(path, error=error):
+        if path.exists() and path.is_dir() != directory:
+            code = errno.ENOTDIR if directory else errno.EISDIR
+            raise OSError(code, os.strerror(code))
+        place = path if directory else path.parent
+        while not place.exists():
+            place = place.parent  # what is missing is made with the file
+        with tempfile.TemporaryFile(dir=place):
+            pass
 
 
 def open_own(path: str | Path, flags: int) -> int:

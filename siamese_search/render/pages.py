@@ -28,10 +28,10 @@ from PIL import Image
 
 from siamese_search._version import __version__
 from siamese_search.errors import ImageError, UsageError, printable
-from siamese_search.io.files import atomic_write_text
+from siamese_search.io.files import atomic_write_text, writing
 from siamese_search.io.images import read_image
 from siamese_search.render import marks
-from siamese_search.render.canvas import short_reason, writing
+from siamese_search.render.canvas import short_reason
 from siamese_search.render.marks import BADGES, FRAMES, known_identities, mark, verdict_sentence
 from siamese_search.retrieval.map import placed
 from siamese_search.retrieval.results import QueryResult
@@ -138,7 +138,7 @@ def scattered(
 
 def write_page(text: str, out: Path, what: str) -> Path:
     """Write a page, atomically; returns ``out``. Raises SiameseSearchError where that fails. what: for people."""
-    with writing(out, what):
+    with writing(out, f"the {what} "):
         atomic_write_text(out, text.encode("utf-8", "backslashreplace").decode())
     return out
 
