@@ -287,8 +287,7 @@ class Committer:
         if not abandoned:
             self._commit_soon()
         self._thread.shutdown(cancel_futures=abandoned)
-        if self._due is not None:
-            self._due.cancel()
+        self._end_timer()
         if kind is None:  # else that is the one to report; of those that follow from it nobody needs to hear
             for one in self._ahead:
                 one.result()
@@ -296,6 +295,11 @@ class Committer:
     def _commit_soon(self) -> None:
         with suppress(RuntimeError):  # its time comes while the thread ends
             self._ahead.append(self._thread.submit(self._commit))
+
+    def _end_timer(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due.join()
 
     def _take(self, files: list[PlannedFile], vectors: Vectors) -> None:
         finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
@@ -313,9 +317,8 @@ class Committer:
             self._commit()
 
     def _commit(self) -> None:
+        self._end_timer()
         files, vectors, self._files, self._vectors = self._files, self._vectors, [], []
-        if self._due is not None:
-            self._due.cancel()
         if files and not self._failed:
             self._failed = True  # until it is done
             with self._tally.clock.busy("commit"):

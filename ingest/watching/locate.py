@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -192,10 +191,6 @@ class RootLayout:
         return Locator(found, self._options.source, self._others)
 
 
-#: Points per call of the gallery.
-_CHUNK = 1000
-
-
 def remove_files(gallery: Gallery, locator: Locator, paths: Iterable[str]) -> int:
     """Remove the points of these files (relative to the root's base); the number that there were."""
     ids = (locator.point(path) for path in paths if not locator.shared(path))
@@ -224,8 +219,7 @@ def remove_below(gallery: Gallery, locator: Locator, directories: Sequence[str])
             if is_below and not locator.shared(path) and absent(os.path.join(locator.base, path)):  # noqa: PTH118
                 yield point.id
 
-    # Collected first: a scroll need not go on undisturbed by what is deleted under it.
-    return _delete(gallery, list(below()))
+    return _delete(gallery, below())
 
 
 def absent(path: str) -> bool:
@@ -246,13 +240,9 @@ def parents(path: str) -> Iterator[str]:
 
 
 def _delete(gallery: Gallery, ids: Iterable[str]) -> int:
-    removed = 0
-    stream = iter(ids)
-    while chunk := list(islice(stream, _CHUNK)):
-        there = [point.id for point in gallery.retrieve(chunk) if point is not None]
-        if there:
-            gallery.delete(there)
-            removed += len(there)
-    if removed:
+    # Collected first: a scroll need not go on undisturbed by what is deleted under it.
+    there = [point.id for point in gallery.retrieve(list(ids)) if point is not None]
+    if there:
+        gallery.delete(there)
         gallery.flush()
-    return removed
+    return len(there)

@@ -68,28 +68,26 @@ def plan_labels(gallery: Gallery, path: Path, columns: Sequence[str] = ()) -> La
     plan = LabelPlan(path, table.columns, len(table.rows), notes=list(table.notes))
     plan.problems += [f"line {line}: {reason}" for line, reason in table.problems]
     finder = Finder(gallery, table.rows)
-    wanted: dict[str, tuple[LabelRow, str]] = {}
+    wanted: dict[str, LabelRow] = {}
     for row in table.rows:
         identifier, reason = finder.find(row)
         if identifier is None:
             plan.problems.append(f"line {row.line}: {reason}")
             continue
-        former = wanted.setdefault(identifier, (row, identifier))[0]
+        former = wanted.setdefault(identifier, row)
         if former is not row and (former.values, former.labelled) != (row.values, row.labelled):
             plan.problems.append(f"line {row.line}: another label for the image of line {former.line}")
     known: set[str] = set()
-    for batch in chunks(list(wanted.items()), _BATCH):
-        points = gallery.retrieve([identifier for identifier, _ in batch])
-        for (_, (row, _)), point in zip(batch, points, strict=True):
-            if point is None:
-                plan.problems.append(f"line {row.line}: {finder.missing(row)}")
-                continue
-            change = change_of(point, row.values, row.labelled)
-            if change is None:
-                plan.unchanged += 1
-            else:
-                plan.changes.append(change)
-                known.add(str(change.after.get("identity") or ""))
+    for row, point in zip(wanted.values(), gallery.retrieve(list(wanted)), strict=True):
+        if point is None:
+            plan.problems.append(f"line {row.line}: {finder.missing(row)}")
+            continue
+        change = change_of(point, row.values, row.labelled)
+        if change is None:
+            plan.unchanged += 1
+        else:
+            plan.changes.append(change)
+            known.add(str(change.after.get("identity") or ""))
     if "identity" in table.columns and gallery.fields().get("identity") == "str":
         plan.notes += _lost_zeros(gallery, known - {""})
     return plan

@@ -31,8 +31,6 @@ from siamese_search.retrieval.judging import gallery_calibration, hand_over
 
 #: Passes before the last one: an ingest that runs all the time leaves a few points to each.
 _MOST_PASSES = 8
-#: Points deleted per call.
-_DELETE = 1000
 #: The swap waits for the users of the former generation at least this long.
 _SWAP_WAIT = 60.0
 
@@ -193,9 +191,6 @@ class _Reindex:
             if ours is None:
                 assert theirs is not None
                 surplus.append(theirs.id)
-                if len(surplus) == _DELETE:
-                    self.fresh.delete(surplus)
-                    surplus = []
                 continue
             done += 1
             if self.progress is not None and done % self.batch_size == 0:

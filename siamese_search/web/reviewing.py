@@ -116,16 +116,13 @@ class Review:
                 rows.append(_Near(point, before.nearest))
             else:
                 lacking.append(point)
-        for start in range(0, len(lacking), 100):
-            part = lacking[start : start + 100]
-            vectors = np.stack([vector_of(gallery, point) for point in part])
+        if lacking:
+            vectors = np.stack([vector_of(gallery, point) for point in lacking])
             found = gallery.query_batch(vectors, _NEAREST + 1, with_payload=False)
-            for point, hits in zip(part, found, strict=True):
+            for point, hits in zip(lacking, found, strict=True):
                 rows.append(_Near(point, [(hit.id, hit.score) for hit in hits if hit.id != point.id]))
         near = sorted({identifier for row in rows for identifier, _ in row.nearest})
-        known: dict[str, StoredPoint] = {}
-        for start in range(0, len(near), 1000):
-            known |= {one.id: one for one in gallery.retrieve(near[start : start + 1000]) if one is not None}
+        known = {one.id: one for one in gallery.retrieve(near) if one is not None}
         table = _Table(mark, rows, unlabelled, known)
         with self._lock:
             self._table = (where, table)
