@@ -23,7 +23,7 @@ from siamese_search.options import request
 from siamese_search.retrieval.judging import gallery_calibration
 from siamese_search.retrieval.results import json_path
 from siamese_search.settings import load_settings
-from siamese_search.workspace import StrPath, model_of, store_in_use
+from siamese_search.workspace import StrPath, model_of, reference, store_in_use
 
 #: Changes that the JSON of ``sss label`` lists; it counts all.
 MOST_LISTED = 10_000
@@ -133,11 +133,7 @@ def propose_identities(*, options: ClusterOptions, progress: Callable[[str], Non
         bundle = None
         if named:
             bundle = load_bundle(named)
-            if bundle.fingerprint != found.model.fingerprint:
-                raise ModelMismatchError(
-                    f"model {bundle.fingerprint[:12]} did not make gallery {name!r}: that was"
-                    f" {found.model.fingerprint[:12]}"
-                )
+            reference(bundle).check(found.model, f"gallery {name!r}")
         else:
             with suppress(ModelMismatchError):  # the vectors are there; only what scores mean is not
                 bundle = model_of(found.model)

@@ -119,8 +119,7 @@ def ingest_command(
         for line in clauses(f"sss: {reason}").split("\n"):
             note(line)
     if summary.interrupted:
-        note("sss: interrupted; what was finished is kept, and the same command goes on from there")
-        return EXIT_INTERRUPTED
+        return _interrupted()
     return EXIT_PARTIAL if summary.failed or summary.prune_refused is not None else EXIT_DONE
 
 
@@ -154,8 +153,10 @@ def run_watch(directories: Sequence[str], options: WatchOptions, *, json: bool) 
 
     with Bar("ingest", "images") as bar, stop_on_signals() as stop:
         complete = watch(directories, options, WatchScreen(bar, json=json), stop)
-    if complete:
-        return EXIT_DONE
+    return EXIT_DONE if complete else _interrupted()
+
+
+def _interrupted() -> int:
     note("sss: interrupted; what was finished is kept, and the same command goes on from there")
     return EXIT_INTERRUPTED
 

@@ -95,6 +95,15 @@ def read_regular(path: Path, limit: int) -> bytes:
     return _read(_regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)), limit)
 
 
+def read_private(path: Path, limit: int) -> bytes:
+    """What a file with a key holds. Raises OSError, as :func:`read_regular`, and where others can read it."""
+    descriptor = _regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    if os.fstat(descriptor).st_mode & 0o077:
+        os.close(descriptor)
+        raise PermissionError(errno.EACCES, f"others can read this key: chmod 600 {printable(path)}")
+    return _read(descriptor, limit)
+
+
 def _regular(descriptor: int) -> int:
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)

@@ -6,7 +6,6 @@ import hashlib
 import hmac
 import os
 import secrets
-import stat
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamese_search.errors import UsageError, printable
-from siamese_search.io.files import read_regular
+from siamese_search.io.files import read_private
 from siamese_search.io.location import is_loopback as is_loopback
 
 VARIABLE = "SSS_SERVE_KEY"
@@ -35,12 +34,9 @@ def read_key(
         if not key:
             return None
     else:
-        path, origin = Path(key_file), printable(key_file)
+        origin = printable(key_file)
         try:
-            status = path.stat()
-            if stat.S_IMODE(status.st_mode) & 0o077:
-                raise UsageError(f"{origin}: others can read this key; take that away with: chmod 600 {origin}")
-            key = read_regular(path, 4096).decode().strip()
+            key = read_private(Path(key_file), 4096).decode().strip()
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise UsageError(f"{origin}: the key cannot be read: {why}") from None
