@@ -153,10 +153,7 @@ class Holdings:
 
     def sighting(self, point: str) -> Sighting:
         """One image of the gallery by its point id."""
-        found = self.sightings([point])
-        if not found:
-            raise NotThereError(f"there is no image {printable(point)[:80]!r} in the gallery (any more)")
-        return found[0]
+        return sighting_of(self._point(point))
 
     def sightings(self, points: Sequence[str]) -> list[Sighting]:
         """Several, in order; those that are not there are left out."""
@@ -174,15 +171,14 @@ class Holdings:
         """
         if not 16 <= size <= 2048:
             raise UsageError(f"a size is from 16 to 2048 pixels, not {size}")
+        return encoded(read_image(self._point(point).path, (size, size), fit=True))
+
+    def _point(self, point: str) -> StoredPoint:
         identifier = point_of(point)
-
-        def answer(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> StoredPoint:
-            (found,) = gallery.retrieve([identifier])
-            if found is None:
-                raise NotThereError(f"there is no image {identifier} in the gallery (any more)")
-            return found
-
-        return encoded(read_image(self._handle.reading(answer).path, (size, size), fit=True))
+        (found,) = self._handle.reading(lambda gallery, _embedder, _bundle: gallery.retrieve([identifier]))
+        if found is None:
+            raise NotThereError(f"there is no image {printable(point)[:80]!r} in the gallery (any more)")
+        return found
 
 
 def _facet(gallery: Gallery, name: str, kind: str, where: Sequence[Condition], values: int, total: int) -> Facet:
