@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import numpy as np
@@ -17,11 +17,9 @@ from numpy.typing import NDArray
 
 from ingest.summary import STAGES, IngestSummary, Progress, Stage, bottleneck
 from siamese_search.errors import MissingExtraError, UsageError
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.engine import Forwarding
-
-if TYPE_CHECKING:
-    from siamese_search.gallery.contract import Gallery
-    from siamese_search.model.embedder import Embedder, Started
+from siamese_search.model.embedder import Embedder, Started, begin
 
 try:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, make_wsgi_app
@@ -132,8 +130,6 @@ class _Timed:
 
     def begin(self, images: NDArray[np.uint8]) -> Started:
         """As :func:`siamese_search.model.embedder.begin`; the time is that until the vectors are there."""
-        from siamese_search.model.embedder import begin
-
         started = time.perf_counter()
         vectors = begin(self._embedder, images)
         if not callable(vectors):

@@ -10,18 +10,14 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING
 
-from ingest.prune import find, unmounted_places
-from ingest.stages import accepted
+from ingest.prune import find, holds_files, unmounted_places
+from ingest.scan import PlannedFile
+from ingest.stages import Tally, accepted
 from siamese_search.datasets.records import decode_key
 from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.payload import arrived, read_carried, taken_along
-
-if TYPE_CHECKING:
-    from ingest.scan import PlannedFile
-    from ingest.stages import Tally
 
 #: Stored points with the content of one of a chunk's new files that are looked at. Among ten thousand pictures
 #: that are all the same (a black frame), who was moved from where is not worth the search.
@@ -86,19 +82,10 @@ def _has_left(point: StoredPoint, file: PlannedFile, local: bool, unmounted: Seq
         bases.append(path.removesuffix("/" + decode_key(file.scanned.record.key)))
     found = find(point.payload, bases, unmounted)
     if found.elsewhere and local:
-        # The directory itself may have been renamed. On a server's gallery it may as well be another machine's.
-        return _parent_in_use(point)
+        # The directory itself may have been renamed: the one above it is there, and not empty as a mount point would
+        # be. On a server's gallery it may as well be another machine's.
+        return holds_files(os.path.dirname(point.place.removesuffix(f"/{decode_key(point.key)}")))  # noqa: PTH120
     return found.state == "gone"
-
-
-def _parent_in_use(point: StoredPoint) -> bool:
-    """Whether the directory above a source's is there and not empty, as a mount point would be."""
-    path, key = point.place, decode_key(point.key)
-    try:
-        with os.scandir(os.path.dirname(path.removesuffix(f"/{key}"))) as entries:  # noqa: PTH120
-            return next(entries, None) is not None
-    except OSError:
-        return False
 
 
 def _finished(files: Sequence[PlannedFile], gallery: Gallery) -> list[PlannedFile]:

@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ingest.options import IngestOptions
 from ingest.plan import Planner, beside, field_name, with_digests
@@ -26,20 +25,17 @@ from ingest.prune import left_behind, places_of
 from ingest.prune import prune as prune_points
 from ingest.scan import PlannedFile, ScannedFile, Shard, scan_files, survey_roots
 from ingest.stages import Committer, Tally, embed_files, prefetch, rarely
-from ingest.summary import IngestSummary, Progress
+from ingest.summary import FailureLog, IngestSummary, Progress
 from siamese_search.datasets.csv_layout import CsvLayout
+from siamese_search.datasets.layouts import Survey
 from siamese_search.datasets.remote_survey import RemoteSurvey
-from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
-from siamese_search.gallery.contract import Gallery
+from siamese_search.errors import DataError, UsageError, printable
+from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.engine import Serial
 from siamese_search.io.remote import THREADS as REMOTE_THREADS
 from siamese_search.io.resources import available_cpus
+from siamese_search.model.embedder import Embedder
 from siamese_search.options import layout_of, request
-
-if TYPE_CHECKING:
-    from ingest.summary import FailureLog
-    from siamese_search.datasets.layouts import Survey
-    from siamese_search.model.embedder import Embedder
 
 PLAN_AHEAD = 4  # batches
 #: Each may hold a large photo. More than this many images in progress, a batch does not have tasks for anyway.
@@ -209,12 +205,7 @@ def check_arguments(gallery: Gallery, embedder: Embedder, options: IngestOptions
     """Refuse what cannot work before anything is read, such as a gallery of another model than the embedder's."""
     if options.decode_threads < 0:
         raise UsageError(f"the number of decode threads must be at least 0, not {options.decode_threads}")
-    if gallery.model.fingerprint != embedder.fingerprint or gallery.dim != embedder.dim:
-        raise ModelMismatchError(
-            f"gallery {gallery.name!r} holds vectors of model {gallery.model.fingerprint[:12]}"
-            f" ({gallery.dim}-D), this model is {embedder.fingerprint[:12]} ({embedder.dim}-D);"
-            " use the gallery's own model or rebuild it with: sss reindex"
-        )
+    ModelRef(embedder.fingerprint, embedder.dim).check(gallery.model, f"gallery {gallery.name!r}")
 
 
 def _in_waves(surveys: Sequence[Survey], source: str | None) -> list[list[Survey]]:

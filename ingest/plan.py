@@ -22,7 +22,7 @@ from ingest.stages import Tally, prefetch, write
 from siamese_search.datasets.records import BOOKKEEPING, point_id
 from siamese_search.gallery.checks import vector_crc
 from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
-from siamese_search.gallery.fields import coerce
+from siamese_search.gallery.fields import same_payload
 from siamese_search.gallery.payload import LABELLED, taken_along, with_carried, with_labels
 from siamese_search.io.files import digest_file
 
@@ -75,22 +75,9 @@ def _compared(
         payload = {**payload, "digest": before}  # nobody has looked, so it is as true as before
     if reembed or crc is None or not same:
         return "changed", payload
-    if not _alike(payload, known):
+    if not same_payload(payload, known, ignore=_STATE):
         return "relabelled", payload
     return "unchanged" if same_state and payload.get("digest") == before else "refreshed", payload
-
-
-def _alike(payload: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
-    """Whether all fields but those of the file's state are the same."""
-    names = payload.keys() - _STATE
-    if names != stored.keys() - _STATE:
-        return False
-    for name in names:
-        value, there = payload[name], stored[name]
-        # A field in which types were mixed is stored as text: there, 1 and "1" are the same value.
-        if there != value and not (isinstance(there, str) and there == coerce(value, "str")):
-            return False
-    return True
 
 
 def payload_of(scanned: ScannedFile) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def places_of(surveys: Sequence[Survey], source: str | None = None, *, listed: b
             continue
         base = os.path.realpath(survey.detection.base)
         gone = survey.images == 0 and not os.path.lexists(base)
-        places.append(Place(source or survey.source, base, _identity(base), gone=gone))
+        places.append(Place(source or survey.source, base, directory_identity(base), gone=gone))
     return places
 
 
@@ -346,7 +346,7 @@ def _fallen(places: Sequence[Place]) -> str | None:
                 return f"{name} is not there, and nor may its disk be"
             continue
         try:
-            identity = _identity(place.base)
+            identity = directory_identity(place.base)
             with os.scandir(place.base) as entries:
                 empty = next(entries, None) is None
         except OSError as error:
@@ -363,18 +363,22 @@ def _parent_tells(base: str) -> bool:
     parent = os.path.dirname(base)  # noqa: PTH120
     if os.path.lexists(base) or parent in _MOUNTS or os.path.dirname(parent) in _MOUNTS[2:]:  # noqa: PTH120
         return False
-    if any(f"{base}/".startswith(place) for place in unmounted_places()):
-        return False
+    return not any(f"{base}/".startswith(place) for place in unmounted_places()) and holds_files(parent)
+
+
+def holds_files(directory: str) -> bool:
+    """Whether a directory is there, can be read, and has anything in it."""
     try:
-        with os.scandir(parent) as entries:
+        with os.scandir(directory) as entries:
             return next(entries, None) is not None
     except OSError:
         return False
 
 
-def _identity(base: str) -> tuple[int, int] | None:
+def directory_identity(directory: str, follow_links: bool = True) -> tuple[int, int] | None:
+    """(device, inode) of a directory; ``None`` for everything else, links too unless they are followed."""
     try:
-        status = os.stat(base)  # noqa: PTH116 - takes surrogates
+        status = os.stat(directory, follow_symlinks=follow_links)  # noqa: PTH116 - takes surrogates
     except OSError:
         return None
-    return status.st_dev, status.st_ino
+    return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None

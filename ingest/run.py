@@ -9,27 +9,24 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from ingest.options import IngestOptions, RayOptions
+from ingest import run_ingest
+from ingest.options import IngestOptions, RayOptions, WatchOptions
+from ingest.plan import beside
+from ingest.scan import survey_roots
+from ingest.summary import FailureLog, IngestSummary, Observer, Progress
+from ingest.watching.watch import Watcher
+from siamese_search.datasets.records import decode_key
+from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import GalleryNotFoundError, UsageError, listed, printable
+from siamese_search.gallery.contract import Gallery
+from siamese_search.gallery.filters import Condition
 from siamese_search.io.location import protocol_of, redacted
+from siamese_search.model.embedder import Embedder
 from siamese_search.options import layout_of, request
-from siamese_search.workspace import (
-    LazyEmbedder,
-    Notify,
-    StrPath,
-    current_settings,
-    open_to_write,
-    root_of,
-    store_in_use,
-)
-
-if TYPE_CHECKING:
-    from ingest.options import WatchOptions
-    from ingest.summary import IngestSummary, Observer, Progress
-    from siamese_search.gallery.contract import Gallery
-    from siamese_search.model.embedder import Embedder
+from siamese_search.retrieval.ranking import people_of
+from siamese_search.settings import load_settings
+from siamese_search.workspace import LazyEmbedder, Notify, StrPath, open_to_write, root_of, store_in_use
 
 #: What is put around a gallery and its embedder, to measure them.
 Around = Callable[["Gallery", "Embedder"], tuple["Gallery", "Embedder"]]
@@ -63,12 +60,7 @@ def ingest(
     directory, no images), StoreError, ModelMismatchError, BundleError; ClusterError and MissingExtraError for a
     cluster.
     """
-    from ingest import run_ingest
-    from ingest.scan import survey_roots
-    from ingest.summary import FailureLog
-    from siamese_search.datasets.remote_survey import RemoteSurvey
-
-    settings = current_settings()
+    settings = load_settings()
     if not directories:
         raise UsageError("nothing to ingest; name at least one directory of images")
     options = options.settled(settings)
@@ -122,11 +114,6 @@ def ingest(
 
 def _warn_of_namesakes(gallery: Gallery, own: set[str]) -> None:
     """Say it where a source of an ingest and another one, which lies elsewhere, name the same identities."""
-    from ingest.plan import beside
-    from siamese_search.datasets.records import decode_key
-    from siamese_search.gallery.filters import Condition
-    from siamese_search.retrieval.ranking import people_of
-
     if not {"source", "identity"} <= gallery.fields().keys():
         return
     sources = gallery.facet("source", limit=20)
@@ -168,9 +155,6 @@ def watch(
 
     Returns whether the first full ingest came to its end. Raises what :meth:`ingest.watching.watch.Watcher.run` raises.
     """
-    from ingest.summary import FailureLog
-    from ingest.watching.watch import Watcher
-
     if options.shard is not None:
         raise UsageError("a watch has all files: leave --shard out, or watch one directory in each process")
     for one in directories:
@@ -179,7 +163,7 @@ def watch(
                 f"{printable(redacted(os.fspath(one)))}: --watch needs files on this machine; ingest a URL again when"
                 " something may have changed"
             )
-    options = options.settled(current_settings())
+    options = options.settled(load_settings())
     loaded: Embedder | None = None  # kept until the gallery has another model
     storage = {"storage": options.storage, "quantise": options.quantise}  # asked for at the first opening only
 

@@ -15,7 +15,6 @@ import hashlib
 import os
 import re
 import stat
-import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -204,7 +203,6 @@ def scan_files(
             continue
         base = os.path.realpath(root.detection.base)
         own_source = source or root.source
-        prefix = _plain_prefix(root.detection.base)
         for one in root.stream_all(inside=not root.follow_links):
             if isinstance(one, PassedOver):
                 record = ImageRecord(encode_key(one.relative), Path(base, one.relative))
@@ -214,14 +212,9 @@ def scan_files(
             else:
                 if shard is not None and not shard.has(one.key):
                     continue
-                if prefix is not None and "%" not in one.key:  # nothing in it is escaped
-                    path = encoded = prefix + one.key
-                else:
-                    path = os.fspath(one.path)
-                    encoded = encode_key(path)
                 if source is not None and earlier:
-                    _check_unique(one, path, earlier, source)
-                chunk.append(scanned_file(one, own_source, path, encoded))
+                    _check_unique(one, os.fspath(one.path), earlier, source)
+                chunk.append(scanned_file(one, own_source))
             if len(chunk) >= CHUNK:
                 yield chunk
                 chunk = []
@@ -269,19 +262,10 @@ def _check_unique_remote(roots: Sequence[Survey], source: str) -> None:
                 )
 
 
-def _plain_prefix(base: Path) -> str | None:
-    """What stands before a key in the path of its file, where all of that needs no escapes: then key and path need
-    not be worked out from one another file by file, which is a good part of a scan's time.
-    """
-    prefix = os.path.join(base, "")  # noqa: PTH118
-    plain = prefix.isascii() and encode_key(prefix) == prefix and base.is_absolute()
-    return prefix if plain and sys.getfilesystemencoding() == "utf-8" else None
-
-
-def scanned_file(record: ImageRecord, source: str, path: str, encoded: str | None = None) -> ScannedFile:
-    """The file with what stat says of it. encoded: the path as keys are, where that is known."""
-    if encoded is None:
-        encoded = encode_key(path)
+def scanned_file(record: ImageRecord, source: str) -> ScannedFile:
+    """The file with what stat says of it."""
+    path = os.fspath(record.path)
+    encoded = encode_key(path)
     try:
         status = os.stat(path)  # noqa: PTH116 - hot: 20,000 files a second
     except OSError as error:

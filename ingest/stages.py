@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import gc
 import os
-import queue
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -232,9 +231,6 @@ COMMIT_POINTS = 256
 COMMIT_SECONDS = 1.0
 #: Embedded batches that may wait for the thread.
 _AHEAD = 4
-_POLL_SECONDS = 0.1
-
-_Embedded = tuple[list[PlannedFile], Vectors]
 
 
 def write(gallery: Gallery, files: Sequence[PlannedFile], vectors: Vectors, tally: Tally) -> None:
@@ -260,81 +256,50 @@ def accepted(gallery: Gallery, files: Sequence[PlannedFile], vectors: Vectors, t
 
 
 class Committer:
-    """The thread that commits. As a context manager: leaving it commits the rest, as an error of another stage
+    """Commits in a thread. As a context manager: leaving it commits the rest, as an error of another stage
     does (what was embedded is paid for); KeyboardInterrupt does not.
     """
 
     def __init__(self, gallery: Gallery, tally: Tally) -> None:
         self.gallery, self._tally = gallery, tally
-        self._waiting: queue.Queue[_Embedded | None] = queue.Queue(_AHEAD)
-        self._abandoned = False
-        self._error: BaseException | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self._ahead: deque[Future[None]] = deque()
+        # Of the thread alone:
         self._files: list[PlannedFile] = []
         self._vectors: list[Vectors] = []
-        self._last = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name="commit", daemon=True)
+        self._due: threading.Timer | None = None
+        self._failed = False
 
     def put(self, files: list[PlannedFile], vectors: Vectors) -> None:
         """Hand over what was embedded: n files, float32 [n, d]. Waits while four batches wait.
 
         Raises what the thread failed with.
         """
-        self._hand_over((files, vectors))
+        while self._ahead and (len(self._ahead) > _AHEAD or self._ahead[0].done()):
+            self._ahead.popleft().result()
+        self._ahead.append(self._thread.submit(self._take, files, vectors))
 
     def __enter__(self) -> Committer:
-        self._thread.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self._hand_over(None)
-            self._thread.join()
-            self._check()
-            return
-        # The first error is the one to report; of those that follow from it nobody needs to hear.
-        self._abandoned = not issubclass(kind, Exception)
-        while self._thread.is_alive():
-            try:
-                self._waiting.put(None, timeout=_POLL_SECONDS)
-                break
-            except queue.Full:
-                continue
-        self._thread.join()
+        abandoned = kind is not None and not issubclass(kind, Exception)
+        if not abandoned:
+            self._commit_soon()
+        self._thread.shutdown(cancel_futures=abandoned)
+        self._end_timer()
+        if kind is None:  # else that is the one to report; of those that follow from it nobody needs to hear
+            for one in self._ahead:
+                one.result()
 
-    def _hand_over(self, item: _Embedded | None) -> None:
-        while True:
-            self._check()
-            try:
-                self._waiting.put(item, timeout=_POLL_SECONDS)
-                return
-            except queue.Full:
-                continue
+    def _commit_soon(self) -> None:
+        with suppress(RuntimeError):  # its time comes while the thread ends
+            self._ahead.append(self._thread.submit(self._commit))
 
-    def _check(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        try:
-            while not self._abandoned:
-                try:
-                    item = self._waiting.get(timeout=self._patience())
-                except queue.Empty:
-                    self._commit()
-                    continue
-                if item is None:
-                    if not self._abandoned:
-                        self._commit()
-                    return
-                self._take(*item)
-                if len(self._files) >= COMMIT_POINTS or self._patience() == 0:
-                    self._commit()
-        except BaseException as error:
-            self._error = error
-
-    def _patience(self) -> float | None:
-        """Seconds until what has been taken must be committed; ``None``: there is nothing."""
-        return max(0.0, self._last + COMMIT_SECONDS - time.monotonic()) if self._files else None
+    def _end_timer(self) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due.join()
 
     def _take(self, files: list[PlannedFile], vectors: Vectors) -> None:
         finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
@@ -343,14 +308,19 @@ class Committer:
                 self._tally.fail(files[index].scanned.record.path, "the model gave a vector that is not finite")
             files = [file for file, good in zip(files, finite, strict=True) if good]
             vectors = vectors[finite]
-        if files:
-            if not self._files:
-                self._last = time.monotonic()
-            self._files += files
-            self._vectors.append(vectors)
+        if files and not self._files:
+            self._due = threading.Timer(COMMIT_SECONDS, self._commit_soon)
+            self._due.start()
+        self._files += files
+        self._vectors.append(vectors)
+        if len(self._files) >= COMMIT_POINTS:
+            self._commit()
 
     def _commit(self) -> None:
-        if self._files:
+        self._end_timer()
+        files, vectors, self._files, self._vectors = self._files, self._vectors, [], []
+        if files and not self._failed:
+            self._failed = True  # until it is done
             with self._tally.clock.busy("commit"):
-                write(self.gallery, self._files, np.concatenate(self._vectors), self._tally)
-        self._files, self._vectors = [], []
+                write(self.gallery, files, np.concatenate(vectors), self._tally)
+            self._failed = False

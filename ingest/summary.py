@@ -133,15 +133,13 @@ class IngestSummary:
         }
         if self.workers:
             answer |= {"workers": self.workers, "startup_seconds": round(self.startup_seconds, 3)}
-        if self.failed > len(self.failures):
-            answer["failed_total"] = self.failed
-        if self.left.gone:
-            answer["gone"] = self.left.gone
-        if self.left.unlisted:
-            answer["unlisted"] = self.left.unlisted
-        if self.prune_refused is not None:
-            answer["prune_refused"] = self.prune_refused
-        return answer
+        more = {
+            "failed_total": self.failed if self.failed > len(self.failures) else None,
+            "gone": self.left.gone or None,
+            "unlisted": self.left.unlisted or None,
+            "prune_refused": self.prune_refused,
+        }
+        return answer | {name: value for name, value in more.items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)

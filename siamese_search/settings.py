@@ -48,7 +48,7 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "ef_construct": (0, 4096),
 }
 
-_TYPES: dict[str, type[str] | type[int] | type[bool] | type[list[str]]] = {
+_TYPES: dict[str, type] = {
     "store": str,
     "gallery": str,
     "model": str,
@@ -346,8 +346,8 @@ def check_value(where: str, key: str, value: Any) -> Any:
 
 def _toml_name(value: Any) -> str:
     """A TOML value for a message: short, with its type."""
-    names = {bool: "true or false", int: "a whole number", float: "a fraction", str: "a string"}
-    name = names.get(type(value), "a table" if isinstance(value, dict) else "a list")
+    names = _TYPE_NAMES | {float: "a fraction", list: "a list", dict: "a table"}
+    name = names.get(type(value), "a list")
     short = isinstance(value, bool | int | float | str) and len(repr(value)) < 80
     return f"{name} ({value!r})" if short else name
 

@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
 
-from siamese_search.errors import DataError, GalleryNotFoundError, ModelMismatchError, UsageError, printable
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-    from PIL import Image
-
-    from siamese_search.gallery.contract import Gallery, ModelRef, Store
-    from siamese_search.model.bundle import Bundle
-    from siamese_search.model.embedder import Device, Embedder, Started
-    from siamese_search.settings import Settings
-
-    #: A query that is one image.
-    OneImage = Path | NDArray[np.uint8] | bytes | Image.Image
-    Query = str | os.PathLike[str] | OneImage | Sequence[str | os.PathLike[str] | OneImage]
+from siamese_search.datasets.walk import walk_images
+from siamese_search.errors import (
+    BundleError,
+    DataError,
+    GalleryNotFoundError,
+    ModelMismatchError,
+    UsageError,
+    printable,
+)
+from siamese_search.gallery import open_gallery, open_store
+from siamese_search.gallery.contract import Gallery, ModelRef, Store
+from siamese_search.io.location import protocol_of
+from siamese_search.io.resources import Closing
+from siamese_search.model.bundle import PACKAGED, Bundle, load_bundle
+from siamese_search.model.embedder import Device, Embedder, Started, begin, load_embedder
+from siamese_search.settings import Settings, load_settings
 
 StrPath = str | os.PathLike[str]
+#: A query that is one image.
+OneImage = Path | NDArray[np.uint8] | bytes | Image.Image
+Query = StrPath | OneImage | Sequence[StrPath | OneImage]
 Notify = Callable[[str], None]
 
 
@@ -44,8 +52,6 @@ class LazyEmbedder:
 
     def begin(self, images: NDArray[np.uint8]) -> Started:
         """As :func:`siamese_search.model.embedder.begin`."""
-        from siamese_search.model.embedder import begin
-
         return begin(self._loaded(), images)
 
     def _loaded(self) -> Embedder:
@@ -56,8 +62,6 @@ class LazyEmbedder:
 
 def load(bundle: Bundle, device: Device, threads: int) -> Embedder:
     """The bundle's network, ready to run. threads: 0 takes all."""
-    from siamese_search.model.embedder import load_embedder
-
     return load_embedder(bundle, device=device, threads=threads)
 
 
@@ -66,9 +70,6 @@ def model_of(gallery: ModelRef) -> Bundle:
 
     Raises ModelMismatchError naming both fingerprints where none is it.
     """
-    from siamese_search.errors import BundleError
-    from siamese_search.model.bundle import PACKAGED, load_bundle
-
     for name in dict.fromkeys((gallery.name or "bundled", *PACKAGED)):
         try:
             bundle = load_bundle(name)
@@ -86,7 +87,7 @@ def model_of(gallery: ModelRef) -> Bundle:
     )
 
 
-class Reader:
+class Reader(Closing):
     """A gallery with the embedder for its queries and its bundle: ``model``, or the gallery's own model if that is "".
 
     Opened by the first :meth:`now` and kept open; opened anew once another generation has become current, with the
@@ -123,21 +124,10 @@ class Reader:
         if store is not None:
             store.close()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_failure: object) -> None:
-        self.close()
-
     def _open(self) -> None:
         """The network is loaded in a second thread while the vectors are: each takes about as long, and a cold
         search is mostly waiting for the two.
         """
-        from concurrent.futures import ThreadPoolExecutor
-
-        from siamese_search.gallery import open_store
-        from siamese_search.model.bundle import load_bundle
-
         location, name = self._place
         named = load_bundle(os.fspath(self._model)) if self._model else None
         if self._store is None:
@@ -171,10 +161,7 @@ def open_to_write(
     storage, quantise: how one that is made keeps its vectors; UsageError for one that exists and keeps them in
     another way.
     """
-    from siamese_search.gallery import open_gallery, open_store
-    from siamese_search.model.bundle import load_bundle
-
-    settings = current_settings()
+    settings = load_settings()
     place, name = place_of(settings, store, gallery)
     named = settings.model if model is None else os.fspath(model)
 
@@ -213,16 +200,7 @@ def open_to_write(
 
 def reference(bundle: Bundle) -> ModelRef:
     """What a gallery remembers of a bundle."""
-    from siamese_search.gallery.contract import ModelRef
-
     return ModelRef(bundle.fingerprint, bundle.dim, bundle.name)
-
-
-def current_settings() -> Settings:
-    """What holds where the caller says nothing."""
-    from siamese_search.settings import load_settings
-
-    return load_settings()
 
 
 def place_of(settings: Settings, store: StrPath | None, gallery: str | None) -> tuple[str, str]:
@@ -234,23 +212,19 @@ def place_of(settings: Settings, store: StrPath | None, gallery: str | None) -> 
 @contextmanager
 def store_in_use(store: StrPath | None, gallery: str | None) -> Iterator[tuple[Store, str]]:
     """The store, open, and the gallery's name: as given, else as the settings say."""
-    from siamese_search.gallery import open_store
-
-    place, name = place_of(current_settings(), store, gallery)
+    place, name = place_of(load_settings(), store, gallery)
     with open_store(place) as opened:
         yield opened, name
 
 
 def bundle_in_use(model: StrPath | None) -> Bundle:
     """The bundle: as given, else as the settings say, else the bundled one."""
-    from siamese_search.model.bundle import load_bundle
-
-    return load_bundle((current_settings().model if model is None else os.fspath(model)) or None)
+    return load_bundle((load_settings().model if model is None else os.fspath(model)) or None)
 
 
 def threads_in_use(threads: int | None) -> int:
     """CPU threads: as given, else as the settings say."""
-    return current_settings().threads if threads is None else threads
+    return load_settings().threads if threads is None else threads
 
 
 def path_text(given: StrPath, what: str) -> str:
@@ -268,8 +242,6 @@ def _article(given: object) -> str:
 
 def root_of(directory: StrPath) -> Path | str:
     """A root to ingest: a path, or a URL as it is, which a ``Path`` cannot hold."""
-    from siamese_search.io.location import protocol_of
-
     text = path_text(directory, "what is ingested")
     return Path(text) if protocol_of(text) is None else text
 
@@ -279,9 +251,6 @@ def query_images(query: Query, *, alone: bool = True) -> list[OneImage]:
     if isinstance(query, bytes):
         return [query]
     if not isinstance(query, (str, os.PathLike)):
-        import numpy as np
-        from PIL import Image
-
         if isinstance(query, (np.ndarray, Image.Image)):
             return [query]
         if isinstance(query, list | tuple):
@@ -295,8 +264,6 @@ def query_images(query: Query, *, alone: bool = True) -> list[OneImage]:
     path = Path(query)
     if not path.is_dir():
         return [path]
-    from siamese_search.datasets.walk import walk_images
-
     images: list[OneImage] = [path / relative for relative in walk_images(path)]
     if not images and alone:
         raise DataError(f"{printable(path)}: no images in it to search for; check the path")

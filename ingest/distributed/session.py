@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import sys
-import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -19,7 +17,7 @@ from typing import Any
 
 from ingest.options import RayOptions
 from siamese_search.errors import ClusterError, UsageError, printable
-from siamese_search.io.resources import available_cpus
+from siamese_search.io.resources import available_cpus, own_signals
 from siamese_search.model.embedder import Device
 
 #: Only paths and vectors travel; Ray's default would take a third of the memory.
@@ -91,8 +89,8 @@ def _init(ray: Any, options: RayOptions) -> None:
     if address == "local":
         how |= {"num_cpus": available_cpus(), "include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     try:
-        with _own_signals(), nullcontext() if options.verbose else _silent():
-            ray.init(**how)
+        with own_signals(), nullcontext() if options.verbose else _silent():
+            ray.init(**how)  # which takes SIGTERM for itself
     except Exception as error:
         what = "cannot be started here" if address == "local" else f"cannot be reached at {printable(address)}"
         reason = " ".join(str(error).split())[:300]
@@ -115,21 +113,6 @@ def _silent() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(kept, 2)
         os.close(kept)
-
-
-@contextmanager
-def _own_signals() -> Iterator[None]:
-    """Ray takes SIGTERM for itself; what a signal does to an ingest is not for it to say."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
 
 
 def _placement(ray: Any, options: RayOptions, device: Device, threads: int) -> Cluster:

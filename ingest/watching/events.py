@@ -12,10 +12,10 @@ What watchfiles cannot do, and what is done about it here:
 
 from __future__ import annotations
 
-import heapq
 import os
 import stat
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -152,42 +152,32 @@ class Settling:
 
     def __init__(self, base: str, seconds: float) -> None:
         self._base, self._seconds = base, seconds
-        self._waiting: dict[str, tuple[float, Signature]] = {}
-        self._due: list[tuple[float, str]] = []  # a heap; entries that _waiting does not confirm are stale
+        self._waiting: OrderedDict[str, tuple[float, Signature]] = OrderedDict()  # the first is due first
 
     def __len__(self) -> int:
         return len(self._waiting)
 
     def touch(self, path: str, now: float) -> None:
         """Something happened to ``path`` (relative to the base) at ``now``, in seconds of a monotonic clock."""
-        self._wait(path, now + self._seconds, signature_of(os.path.join(self._base, path)))  # noqa: PTH118
+        self._waiting[path] = (now + self._seconds, signature_of(os.path.join(self._base, path)))  # noqa: PTH118
+        self._waiting.move_to_end(path)
 
     def settled(self, now: float) -> Iterator[str]:
         """Take out the paths that have settled by ``now``, those that waited longest first."""
-        while self._due and self._due[0][0] <= now:
-            due, path = heapq.heappop(self._due)
-            waiting = self._waiting.get(path)
-            if waiting is None or waiting[0] != due:
-                continue
-            signature = signature_of(os.path.join(self._base, path))  # noqa: PTH118
-            if signature == waiting[1]:
-                del self._waiting[path]
+        while self.due(now):
+            path, (_, before) = self._waiting.popitem(last=False)
+            if signature_of(os.path.join(self._base, path)) == before:  # noqa: PTH118
                 yield path
             else:  # it grew without our hearing of it
-                self._wait(path, now + self._seconds, signature)
+                self.touch(path, now)
 
     def due(self, now: float) -> bool:
         """Whether :meth:`settled` has something to look at."""
-        return bool(self._due) and self._due[0][0] <= now
+        return bool(self._waiting) and next(iter(self._waiting.values()))[0] <= now
 
     def clear(self) -> None:
         """Forget them all."""
         self._waiting.clear()
-        self._due.clear()
-
-    def _wait(self, path: str, due: float, signature: Signature) -> None:
-        self._waiting[path] = (due, signature)
-        heapq.heappush(self._due, (due, path))
 
 
 def signature_of(path: str) -> Signature:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
 from ingest.options import WatchOptions
+from ingest.prune import directory_identity
 from ingest.scan import ScannedFile, scanned_file
 from siamese_search.datasets.layouts import Survey, survey
 from siamese_search.datasets.records import ImageRecord, decode_key, encode_key, label_text, point_id
@@ -139,22 +139,13 @@ class Locator:
         return ScannedFile(record, self.source, encode_key(record.path), 0, 0, reason)
 
     def _add(self, record: ImageRecord, located: list[ScannedFile]) -> None:
-        scanned = scanned_file(record, self.source, os.fspath(record.path))
+        scanned = scanned_file(record, self.source)
         if scanned.reason == "no such file":
             return
         if self._others and self.shared(self.relative(record.path)):
             reason = f"another directory has a file of this name under the same source {self.source!r}"
             scanned = ScannedFile(record, self.source, scanned.path, scanned.size, scanned.mtime_ns, reason)
         located.append(scanned)
-
-
-def directory_identity(directory: str, follow_links: bool = True) -> tuple[int, int] | None:
-    """(device, inode) of a directory; ``None`` for everything else, links too unless they are followed."""
-    try:
-        status = os.stat(directory, follow_symlinks=follow_links)  # noqa: PTH116 - takes surrogates
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino) if stat.S_ISDIR(status.st_mode) else None
 
 
 #: (level, event, message): ``level`` is info or warning, ``event`` a word for programs.
@@ -200,10 +191,6 @@ class RootLayout:
         return Locator(found, self._options.source, self._others)
 
 
-#: Points per call of the gallery.
-_CHUNK = 1000
-
-
 def remove_files(gallery: Gallery, locator: Locator, paths: Iterable[str]) -> int:
     """Remove the points of these files (relative to the root's base); the number that there were."""
     ids = (locator.point(path) for path in paths if not locator.shared(path))
@@ -232,8 +219,7 @@ def remove_below(gallery: Gallery, locator: Locator, directories: Sequence[str])
             if is_below and not locator.shared(path) and absent(os.path.join(locator.base, path)):  # noqa: PTH118
                 yield point.id
 
-    # Collected first: a scroll need not go on undisturbed by what is deleted under it.
-    return _delete(gallery, list(below()))
+    return _delete(gallery, below())
 
 
 def absent(path: str) -> bool:
@@ -254,13 +240,9 @@ def parents(path: str) -> Iterator[str]:
 
 
 def _delete(gallery: Gallery, ids: Iterable[str]) -> int:
-    removed = 0
-    stream = iter(ids)
-    while chunk := list(islice(stream, _CHUNK)):
-        there = [point.id for point in gallery.retrieve(chunk) if point is not None]
-        if there:
-            gallery.delete(there)
-            removed += len(there)
-    if removed:
+    # Collected first: a scroll need not go on undisturbed by what is deleted under it.
+    there = [point.id for point in gallery.retrieve(list(ids)) if point is not None]
+    if there:
+        gallery.delete(there)
         gallery.flush()
-    return removed
+    return len(there)

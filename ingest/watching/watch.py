@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,16 +23,13 @@ from ingest.options import WatchOptions
 from ingest.pipeline import ingest_files
 from ingest.prune import prune
 from ingest.scan import ScannedFile, check_roots
-from ingest.summary import IngestSummary, Observer, Progress, State
+from ingest.summary import FailureLog, IngestSummary, Observer, Progress, State
 from ingest.watching.locate import remove_below, remove_files
 from ingest.watching.watched_root import WatchedRoot
 from siamese_search.errors import GalleryReplacedError, ModelMismatchError, StoreError, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.embedder import Embedder
-
-if TYPE_CHECKING:
-    from ingest.summary import FailureLog
 
 #: Opens the gallery together with the embedder of its model; the embedder outlives the block.
 Open = Callable[[], AbstractContextManager[tuple[Gallery, Embedder]]]
@@ -73,14 +69,9 @@ class Watcher:
         places = [one if one.is_dir() else one.parent for one in self._paths]
         self._nested = any(one in other.parents for one in places for other in places)
         self._first: IngestSummary | None = None
-        self._first_done = False
+        self.first_done = False  # whether the first full ingest came to its end
         self._retry_at, self._backoff = 0.0, _BACKOFF_SECONDS[0]
         self._away = self._had_waiting = False
-
-    @property
-    def first_done(self) -> bool:
-        """Whether the first full ingest came to its end."""
-        return self._first_done
 
     def run(self) -> None:
         """Watch until ``stop`` is set; then finish and commit the batch in hand.
@@ -103,7 +94,7 @@ class Watcher:
                     self._work()
                 self._end_first()
                 self._observer.moment(self._state(), self._waiting())
-                self._wake.wait(_BUSY_SECONDS if self._waiting() or not self._first_done else _IDLE_SECONDS)
+                self._wake.wait(_BUSY_SECONDS if self._waiting() or not self.first_done else _IDLE_SECONDS)
                 self._wake.clear()
         finally:
             for root in self._roots:
@@ -154,7 +145,7 @@ class Watcher:
             self._chunks(),
             gallery,
             embedder,
-            options=replace(self._options, reembed=self._options.reembed and not self._first_done),
+            options=replace(self._options, reembed=self._options.reembed and not self.first_done),
             failures=self._failures,
             progress=self._progress,
             stop=self._stop,
@@ -241,7 +232,7 @@ class Watcher:
             root.failed(now)
 
     def _tell(self, summary: IngestSummary) -> None:
-        if not self._first_done:
+        if not self.first_done:
             if self._first is None:
                 self._first = IngestSummary(summary.collection, summary.store, summary.model)
             _add(self._first, summary)
@@ -250,10 +241,9 @@ class Watcher:
 
     def _end_first(self) -> None:
         """The first ingest is complete when every root was scanned and nothing is left to do."""
-        if self._first_done or self._away or self._stop.is_set():
-            return
-        if all(root.settled_first for root in self._roots):
-            self._first_done = True
+        going_on = self.first_done or self._away or self._stop.is_set()
+        if not going_on and all(root.settled_first for root in self._roots):
+            self.first_done = True
             if self._first is not None:
                 self._observer.complete(self._first)
 

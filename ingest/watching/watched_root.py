@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 
 from ingest.options import WatchOptions
-from ingest.prune import Place, places_of
+from ingest.prune import Place, directory_identity, places_of
 from ingest.scan import CHUNK, ScannedFile, scan_files
 from ingest.watching.events import Delivery, Events, Settling, signature_of
-from ingest.watching.locate import Locator, RootLayout, Say, absent, directory_identity, parents
+from ingest.watching.locate import Locator, RootLayout, Say, absent, parents
 from siamese_search.errors import DataError, printable
 from siamese_search.io.signatures import may_be_image
 

@@ -8,16 +8,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from siamese_search.curation.duplicates import THRESHOLD, Group, find_duplicates
+from siamese_search.curation.export import export_gallery, format_of
+from siamese_search.curation.identities import Proposals, propose
+from siamese_search.curation.labels import LabelPlan, apply_labels, check_plan, plan_labels, shown_path, write_undo
 from siamese_search.curation.options import ClusterOptions, LabelOptions
+from siamese_search.errors import ModelMismatchError, UsageError
+from siamese_search.gallery.filters import parse_where
+from siamese_search.gallery.times import bind_to
+from siamese_search.model.bundle import load_bundle
 from siamese_search.options import request
-from siamese_search.workspace import StrPath, current_settings, store_in_use
-
-if TYPE_CHECKING:
-    from siamese_search.curation.duplicates import Group
-    from siamese_search.curation.identities import Proposals
-    from siamese_search.curation.labels import LabelPlan
+from siamese_search.retrieval.judging import gallery_calibration
+from siamese_search.retrieval.results import json_path
+from siamese_search.settings import load_settings
+from siamese_search.workspace import StrPath, model_of, reference, store_in_use
 
 #: Changes that the JSON of ``sss label`` lists; it counts all.
 MOST_LISTED = 10_000
@@ -36,9 +42,6 @@ class LabelSummary:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss label --json``."""
-        from siamese_search.curation.labels import shown_path
-        from siamese_search.retrieval.results import json_path
-
         counts: dict[str, int] = {}
         listed: list[dict[str, Any]] = []
         for change in self.plan.changes:
@@ -77,8 +80,6 @@ def label(
     (KeyboardInterrupt is raised; the same call goes on). Raises DataError, UsageError (the undo file exists),
     StoreError.
     """
-    from siamese_search.curation.labels import apply_labels, check_plan, plan_labels, write_undo
-
     started = time.monotonic()
     dry_run = options.dry_run
     aside = None if options.undo is None else Path(options.undo)
@@ -111,11 +112,6 @@ def duplicates(
 
     threshold: least cosine similarity of two vectors whose files are compared (0.9).
     """
-    from siamese_search.curation.duplicates import THRESHOLD, find_duplicates
-    from siamese_search.errors import UsageError
-    from siamese_search.gallery.filters import parse_where
-    from siamese_search.gallery.times import bind_to
-
     if threshold is not None and not 0 < threshold <= 1:
         raise UsageError(f"a threshold of similarity lies above 0 and up to 1, not {threshold:g}")
     conditions = parse_where(where)
@@ -131,25 +127,13 @@ def propose_identities(*, options: ClusterOptions, progress: Callable[[str], Non
 
     The model's calibration counts where the gallery has none. See :func:`siamese_search.curation.identities.propose`.
     """
-    from siamese_search.curation.identities import propose
-    from siamese_search.errors import ModelMismatchError
-    from siamese_search.gallery.filters import parse_where
-    from siamese_search.gallery.times import bind_to
-    from siamese_search.model.bundle import load_bundle
-    from siamese_search.retrieval.judging import gallery_calibration
-    from siamese_search.workspace import model_of
-
     conditions = parse_where(options.where)
-    named = current_settings().model if options.model is None else str(options.model)
+    named = load_settings().model if options.model is None else str(options.model)
     with store_in_use(options.store, options.gallery) as (opened, name), opened.open(name) as found:
         bundle = None
         if named:
             bundle = load_bundle(named)
-            if bundle.fingerprint != found.model.fingerprint:
-                raise ModelMismatchError(
-                    f"model {bundle.fingerprint[:12]} did not make gallery {name!r}: that was"
-                    f" {found.model.fingerprint[:12]}"
-                )
+            reference(bundle).check(found.model, f"gallery {name!r}")
         else:
             with suppress(ModelMismatchError):  # the vectors are there; only what scores mean is not
                 bundle = model_of(found.model)
@@ -178,11 +162,6 @@ def export(
     format: ``parquet``, ``npz``, ``csv``, ``jsonl`` or ``fiftyone`` (a directory); by default what ``out`` is named.
     Raises as :func:`siamese_search.curation.export.export_gallery`.
     """
-    from siamese_search.curation.export import export_gallery, format_of
-    from siamese_search.gallery.filters import parse_where
-    from siamese_search.gallery.times import bind_to
-    from siamese_search.retrieval.results import json_path
-
     started = time.monotonic()
     target = Path(out)
     chosen = format_of(target, format)

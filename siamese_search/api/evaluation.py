@@ -8,29 +8,30 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
+import numpy as np
+
+from siamese_search import render
+from siamese_search.datasets.layouts import load_dataset
+from siamese_search.datasets.splits import load_joined, those_of
 from siamese_search.errors import BundleError, DataError, GalleryNotFoundError, UsageError, printable
+from siamese_search.evaluation.calibrate import calibrate as fit
+from siamese_search.evaluation.calibrate import save_calibration, telling_pairs
+from siamese_search.evaluation.evaluate import evaluate as measure
+from siamese_search.evaluation.findings import PairedReport, compare_reports
 from siamese_search.evaluation.options import EvaluateOptions
 from siamese_search.evaluation.report import EvaluationReport
+from siamese_search.evaluation.subject import Subject, choose_subject, seen_warning, select_identities
+from siamese_search.gallery.checks import vector_of
+from siamese_search.gallery.contract import Gallery
+from siamese_search.gallery.filters import Condition
+from siamese_search.model.bundle import Bundle
+from siamese_search.model.calibration import Calibration
 from siamese_search.options import layout_of, request
-from siamese_search.workspace import (
-    Notify,
-    StrPath,
-    current_settings,
-    load,
-    open_to_write,
-    store_in_use,
-    threads_in_use,
-)
-
-if TYPE_CHECKING:
-    from siamese_search.evaluation.findings import PairedReport
-    from siamese_search.evaluation.subject import Subject
-    from siamese_search.gallery.contract import Gallery
-    from siamese_search.model.bundle import Bundle
-    from siamese_search.model.calibration import Calibration
-    from siamese_search.render.curves import Plot
+from siamese_search.retrieval.judging import keep_calibration, take_back
+from siamese_search.settings import load_settings
+from siamese_search.workspace import Notify, StrPath, load, open_to_write, store_in_use, threads_in_use
 
 
 class Report(EvaluationReport):
@@ -40,16 +41,12 @@ class Report(EvaluationReport):
     def of(cls, report: EvaluationReport) -> Self:
         return cls(**{one.name: getattr(report, one.name) for one in fields(report)})
 
-    def plot(self) -> Plot:
+    def plot(self) -> render.Plot:
         """CMC, ROC and scores of pairs, as a figure of matplotlib's: a notebook shows it, ``savefig`` writes it."""
-        from siamese_search.render.curves import plot_report
-
-        return plot_report(self)
+        return render.plot_report(self)
 
     def _repr_html_(self) -> str:
-        from siamese_search.render.report import report_html
-
-        return report_html(self)
+        return render.report_html(self)
 
 
 @request(EvaluateOptions)
@@ -70,14 +67,9 @@ def evaluate(
 
     Raises DataError (no identity, nobody to find, an identity that is not there), BundleError, UsageError.
     """
-    from siamese_search.datasets.layouts import load_dataset
-    from siamese_search.datasets.splits import load_joined, those_of
-    from siamese_search.evaluation.evaluate import evaluate as measure
-    from siamese_search.evaluation.subject import choose_subject, seen_warning, select_identities
-
     if options.calibrate and options.flip:
         raise UsageError("a calibration is of images as they are: calibrate without --flip")
-    settings = current_settings()
+    settings = load_settings()
     named = settings.model if options.model is None else os.fspath(options.model)
     subject = choose_subject(data, named)
     into_bundle = options.store is None and options.gallery is None and subject.is_own_data
@@ -111,9 +103,6 @@ def evaluate(
         with suppress(BundleError):  # a damaged one is for --calibrate to replace
             report = replace(report, kept=subject.bundle.calibration)
     if options.calibrate:
-        from siamese_search.evaluation.calibrate import calibrate as fit
-        from siamese_search.evaluation.calibrate import save_calibration
-
         found = fit(report.pairs, f"{subject.place}: {reason}")
         if into_bundle:
             save_calibration(subject.bundle, found)
@@ -145,11 +134,6 @@ def compare_models(
     data: by default what ``a`` was trained on. identities: by default those that both held out, where both did. Raises
     as :func:`siamese_search.evaluate`, and UsageError for ``calibrate``.
     """
-    from siamese_search.datasets.layouts import load_dataset
-    from siamese_search.datasets.splits import load_joined
-    from siamese_search.evaluation.findings import compare_reports
-    from siamese_search.evaluation.subject import choose_subject, select_identities
-
     if options.calibrate:
         raise UsageError("calibrate one model at a time: sss evaluate --model RUN --calibrate")
     if options.model is not None:
@@ -212,8 +196,6 @@ def calibrate(*, store: StrPath | None = None, gallery: str | None = None, undo:
     undo: take the last one back instead; again: the newer one. Raises DataError for too few labelled images, UsageError
     for nothing to take back, GalleryNotFoundError, StoreError.
     """
-    from siamese_search.retrieval.judging import keep_calibration, take_back
-
     with store_in_use(store, gallery) as (opened, name), opened.open(name, mode="w") as found:
         if undo:
             return CalibrationSummary(name, opened.location, take_back(found))
@@ -224,13 +206,6 @@ def calibrate(*, store: StrPath | None = None, gallery: str | None = None, undo:
 
 def _measured(gallery: Gallery) -> tuple[Calibration, int, int]:
     """A calibration of the gallery's labelled images, their number, and that of their identities."""
-    import numpy as np
-
-    from siamese_search.evaluation.calibrate import calibrate as fit
-    from siamese_search.evaluation.calibrate import telling_pairs
-    from siamese_search.gallery.checks import vector_of
-    from siamese_search.gallery.filters import Condition
-
     labelled: list[Any] = []
     if "identity" in gallery.fields():
         fields = [one for one in ("identity", "camera", "key") if one in gallery.fields()]
@@ -267,8 +242,6 @@ def check_place(store: StrPath | None, gallery: str | None, bundle: Bundle) -> N
 
 def keep(store: StrPath | None, gallery: str | None, bundle: Bundle, calibration: Calibration) -> str:
     """Keep a calibration in a gallery, made if need be; for people, where that is."""
-    from siamese_search.retrieval.judging import keep_calibration
-
     with open_to_write(store, gallery, os.fspath(bundle.path)) as (found, _):
         keep_calibration(found, calibration)
         empty = "" if found.count() else ", which has no images yet"

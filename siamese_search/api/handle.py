@@ -11,29 +11,34 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar, overload
 
-from siamese_search.api import curation
+from siamese_search import api, render
 from siamese_search.errors import GalleryReplacedError, UsageError, printable
+from siamese_search.gallery import open_gallery
+from siamese_search.gallery.checks import why_nothing
+from siamese_search.gallery.contract import Gallery as Opened
+from siamese_search.gallery.filters import Condition, parse_where
+from siamese_search.gallery.times import bind_to
+from siamese_search.io.resources import Closing
+from siamese_search.model.bundle import Bundle
+from siamese_search.model.embedder import Embedder
 from siamese_search.options import request
+from siamese_search.retrieval.judging import NOT_FLIPPED, Judge, check_fmr, judge_in, mark
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
 from siamese_search.retrieval.results import QueryResult
-from siamese_search.workspace import Reader, StrPath, current_settings, place_of, query_images
+from siamese_search.retrieval.searcher import Searcher
+from siamese_search.retrieval.timeline import Timeline, choose_field, follow
+from siamese_search.settings import load_settings
+from siamese_search.workspace import OneImage, Query, Reader, StrPath, place_of, query_images
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from ingest.summary import IngestSummary
+    from siamese_search.api.curation import LabelSummary
     from siamese_search.api.evaluation import CalibrationSummary
     from siamese_search.curation.duplicates import Group
     from siamese_search.curation.identities import Proposals
     from siamese_search.evaluation.report import EvaluationReport
-    from siamese_search.gallery.contract import Gallery as Opened
-    from siamese_search.gallery.filters import Condition
-    from siamese_search.model.bundle import Bundle
-    from siamese_search.model.embedder import Embedder
-    from siamese_search.retrieval.judging import Judge
-    from siamese_search.retrieval.searcher import Searcher
-    from siamese_search.retrieval.timeline import Timeline
-    from siamese_search.workspace import OneImage, Query
 
 Answer = TypeVar("Answer")
 Found = TypeVar("Found")
@@ -41,7 +46,7 @@ Found = TypeVar("Found")
 _log = logging.getLogger(__name__)
 
 
-class GalleryHandle:
+class GalleryHandle(Closing):
     """One gallery, its model and its threads, for many calls. Made by :func:`open`; use it as a context manager.
 
     The methods are the functions of :mod:`siamese_search` without ``store``, ``gallery``, ``model`` and ``threads``.
@@ -56,7 +61,7 @@ class GalleryHandle:
         model: StrPath | None = None,
         threads: int | None = None,
     ) -> None:
-        settings = current_settings()
+        settings = load_settings()
         self.store, self.gallery = place_of(settings, store, gallery)
         self._model = settings.model if model is None else os.fspath(model)
         self._threads = settings.threads if threads is None else threads
@@ -87,8 +92,6 @@ class GalleryHandle:
     @request(TimelineOptions)
     def timeline(self, *queries: Query, options: TimelineOptions) -> list[Timeline]:
         """As :func:`siamese_search.timeline`."""
-        from siamese_search.retrieval.timeline import choose_field, follow
-
         question = _Question.of(queries, options)
 
         def answer(searcher: Searcher, bound: Sequence[Condition], judge: Judge) -> list[Timeline]:
@@ -102,51 +105,43 @@ class GalleryHandle:
 
     def ingest(self, *directories: StrPath, **options: Any) -> IngestSummary:
         """As :func:`siamese_search.ingest`; the gallery is made where there is none."""
-        from ingest.run import ingest
-
         with self._mine("ingest", options):
-            return ingest(*directories, **self._place(), model=self._model, threads=self._threads, **options)
+            return api.ingest(*directories, **self._place(), model=self._model, threads=self._threads, **options)
 
     def evaluate(self, data: StrPath | None = None, **options: Any) -> EvaluationReport:
         """As :func:`siamese_search.evaluate`, of the model whose vectors the gallery holds."""
-        from siamese_search.api.evaluation import evaluate
-
         with self._mine("evaluate", options):
-            return evaluate(data, model=self._reader.now()[2].path, threads=self._threads, **options)
+            return api.evaluate(data, model=self._reader.now()[2].path, threads=self._threads, **options)
 
     def identities(self, **options: Any) -> Proposals:
         """As :func:`siamese_search.propose_identities`."""
         with self._mine("identities", options):
-            return curation.propose_identities(**self._place(), model=self._model, **options)
+            return api.propose_identities(**self._place(), model=self._model, **options)
 
-    def label(self, table: StrPath, **options: Any) -> curation.LabelSummary:
+    def label(self, table: StrPath, **options: Any) -> LabelSummary:
         """As :func:`siamese_search.label`."""
         with self._mine("label", options):
-            return curation.label(table, **self._place(), **options)
+            return api.label(table, **self._place(), **options)
 
     def calibrate(self, **options: Any) -> CalibrationSummary:
         """As :func:`siamese_search.calibrate`."""
-        from siamese_search.api.evaluation import calibrate
-
         with self._mine("calibrate", options):
-            return calibrate(**self._place(), **options)
+            return api.calibrate(**self._place(), **options)
 
     def duplicates(self, **options: Any) -> list[Group]:
         """As :func:`siamese_search.duplicates`."""
         with self._mine("duplicates", options):
-            return curation.duplicates(**self._place(), **options)
+            return api.duplicates(**self._place(), **options)
 
     def export(self, out: StrPath, **options: Any) -> dict[str, Any]:
         """As :func:`siamese_search.export`."""
         with self._mine("export", options):
-            return curation.export(out, **self._place(), **options)
+            return api.export(out, **self._place(), **options)
 
     def info(self) -> dict[str, Any]:
         """As :func:`siamese_search.describe`, of this gallery."""
-        from siamese_search.api.maintenance import describe
-
         with self._mine("info", {}):
-            return describe(**self._place(), model=self._model)
+            return api.describe(**self._place(), model=self._model)
 
     def reading(self, work: Callable[[Opened, Embedder, Bundle], Found]) -> Found:
         """What ``work`` makes of the open gallery, its network and its bundle, in this handle's turn.
@@ -162,8 +157,6 @@ class GalleryHandle:
 
     def writing(self, work: Callable[[Opened], Found]) -> Found:
         """What ``work`` makes of the gallery, opened for writing."""
-        from siamese_search.gallery import open_gallery
-
         with self._mine("writing", {}), open_gallery(self.store, self.gallery, mode="w") as opened:
             return work(opened)
 
@@ -172,12 +165,6 @@ class GalleryHandle:
         with self._turn:
             self._closed = True
             self._reader.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_failure: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         closed = ", closed" if self._closed else ""
@@ -199,8 +186,6 @@ class GalleryHandle:
 
     def judge(self, opened: Opened, bundle: Bundle, options: SearchOptions) -> Judge:
         """Who says match or no match in a search. Kept while nobody writes, for it looks at some of the vectors."""
-        from siamese_search.retrieval.judging import NOT_FLIPPED, Judge, judge_in
-
         if options.flip:
             return Judge(None, why=NOT_FLIPPED)
         mark = opened.write_mark()
@@ -214,12 +199,6 @@ class GalleryHandle:
         answer: Callable[[Searcher, Sequence[Condition], Judge], Iterable[Answer]],
         take: Callable[[Iterator[Answer]], Found],
     ) -> Found:
-        from siamese_search.gallery.checks import why_nothing
-        from siamese_search.gallery.filters import parse_where
-        from siamese_search.gallery.times import bind_to
-        from siamese_search.retrieval.judging import check_fmr
-        from siamese_search.retrieval.searcher import Searcher
-
         conditions = parse_where(options.where)
 
         def ask(opened: Opened, embedder: Embedder, bundle: Bundle) -> Iterator[Answer]:
@@ -242,8 +221,6 @@ class GalleryHandle:
 def _search(
     question: _Question, options: SearchOptions
 ) -> Callable[[Searcher, Sequence[Condition], Judge], Iterator[QueryResult]]:
-    from siamese_search.retrieval.judging import mark
-
     def answer(searcher: Searcher, bound: Sequence[Condition], judge: Judge) -> Iterator[QueryResult]:
         asked = searcher.probes(
             question.images, question.keys, question.away, together=options.together, flip=options.flip
@@ -308,9 +285,7 @@ class Results(list[QueryResult]):
         return concat([one.to_frame() for one in self] or [QueryResult("").to_frame()], ignore_index=True)
 
     def _repr_html_(self) -> str:
-        from siamese_search.render.pages import results_html
-
-        return results_html(self)
+        return render.results_html(self)
 
     @overload
     def __getitem__(self, at: SupportsIndex) -> QueryResult: ...

@@ -8,15 +8,22 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from siamese_search.errors import BundleError, ModelMismatchError, UsageError, printable
+from siamese_search.gallery import open_store
+from siamese_search.gallery.contract import Gallery, ModelRef, OptimiseProgress, Store
+from siamese_search.maintenance.copy import CopyReport, copy_gallery
 from siamese_search.maintenance.options import ReindexOptions
+from siamese_search.maintenance.reindex import ReindexSummary, run_reindex
+from siamese_search.maintenance.verify import VerifySummary, verify_gallery
+from siamese_search.model.bundle import Bundle
 from siamese_search.options import request
+from siamese_search.retrieval.judging import Judge, judge_in
+from siamese_search.settings import load_settings
 from siamese_search.workspace import (
     StrPath,
     bundle_in_use,
-    current_settings,
     load,
     model_of,
     place_of,
@@ -24,14 +31,6 @@ from siamese_search.workspace import (
     store_in_use,
     threads_in_use,
 )
-
-if TYPE_CHECKING:
-    from siamese_search.gallery.contract import Gallery, ModelRef, OptimiseProgress, Store
-    from siamese_search.maintenance.copy import CopyReport
-    from siamese_search.maintenance.reindex import ReindexSummary
-    from siamese_search.maintenance.verify import VerifySummary
-    from siamese_search.model.bundle import Bundle
-    from siamese_search.retrieval.judging import Judge
 
 
 @request(ReindexOptions)
@@ -49,8 +48,6 @@ def reindex(
     until :func:`drop_old`. Raises DataError (an image that has gone), UsageError (the gallery is this model's already),
     StoreError.
     """
-    from siamese_search.maintenance.reindex import run_reindex
-
     if options.keep_vectors and model is not None:
         raise UsageError("the vectors are kept or a model makes new ones: give one of the two")
     with store_in_use(options.store, options.gallery) as (opened, name):
@@ -73,7 +70,7 @@ def reindex(
             name,
             made_by,
             embedder,
-            options=replace(options, batch_size=options.batch_size or current_settings().batch_size),
+            options=replace(options, batch_size=options.batch_size or load_settings().batch_size),
             storage=storage,
             progress=progress,
             stop=stop,
@@ -154,8 +151,6 @@ def _distinct(gallery: Gallery, fields: dict[str, str], field: str) -> int:
 
 def verdicts_in(gallery: Gallery) -> Judge | None:
     """What verdicts rest on in an open gallery; ``None`` where its model is not on this machine, or is damaged."""
-    from siamese_search.retrieval.judging import judge_in
-
     with suppress(ModelMismatchError, BundleError):
         return judge_in(gallery, model_of(gallery.model))
     return None
@@ -205,8 +200,6 @@ def verify(
     progress: Callable[[int, int], None] | None = None,
 ) -> VerifySummary:
     """As :func:`siamese_search.maintenance.verify.verify_gallery`. Nothing is changed."""
-    from siamese_search.maintenance.verify import verify_gallery
-
     with store_in_use(store, gallery) as (opened, name), opened.open(name) as found:
         return verify_gallery(found, files=files, checksum=checksum, progress=progress)
 
@@ -248,7 +241,7 @@ def push(
     Points that are there already, the same, are not sent again; points that only ``to`` has stay. Verified by count and
     by sampled vectors. Raises ModelMismatchError where ``to`` has a gallery of this name by another model, StoreError.
     """
-    place, name = place_of(current_settings(), store, gallery)
+    place, name = place_of(load_settings(), store, gallery)
     return _copy(place, os.fspath(to), name, progress, stop)
 
 
@@ -261,16 +254,13 @@ def pull(
     stop: threading.Event | None = None,
 ) -> CopySummary:
     """:func:`push` the other way: copy a gallery out of the store ``source`` into the settings' one."""
-    place, name = place_of(current_settings(), store, gallery)
+    place, name = place_of(load_settings(), store, gallery)
     return _copy(os.fspath(source), place, name, progress, stop)
 
 
 def _copy(
     source: str, target: str, name: str, progress: Callable[[int, int], None] | None, stop: threading.Event | None
 ) -> CopySummary:
-    from siamese_search.gallery import open_store
-    from siamese_search.maintenance.copy import copy_gallery
-
     started = time.monotonic()
     with open_store(source) as giver, open_store(target) as taker:
         local = not (giver.shared or taker.shared)

@@ -7,19 +7,17 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.embedding import BATCH, batches_of, embed_images
 from siamese_search.errors import DataError, ImageError, MissingExtraError, UsageError, printable
-from siamese_search.workspace import StrPath, bundle_in_use, load, query_images, threads_in_use
-
-if TYPE_CHECKING:
-    from siamese_search.model.bundle import Bundle
-    from siamese_search.model.embedder import Device, Embedder
-    from siamese_search.workspace import Query
+from siamese_search.io.decoding import BatchDecoder
+from siamese_search.model.bundle import Bundle
+from siamese_search.model.embedder import Device, Embedder
+from siamese_search.workspace import Query, StrPath, bundle_in_use, load, query_images, threads_in_use
 
 
 class Model:
@@ -141,8 +139,6 @@ def quantise_model(
 
 def _read(images: StrPath, size: tuple[int, int], count: int) -> NDArray[np.uint8]:
     """At most ``count`` images, evenly spread, uint8 [n, H, W, 3]; what cannot be read is passed over."""
-    from siamese_search.io.decoding import BatchDecoder
-
     paths = [path for path in query_images(images) if isinstance(path, Path)]
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))]
     with BatchDecoder(size, 2) as decoder, decoder.submit(chosen).result() as decoded:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
+
+import numpy as np
 
 from siamese_search.api.handle import GalleryHandle, Results
 from siamese_search.errors import (
@@ -16,11 +18,22 @@ from siamese_search.errors import (
     UsageError,
     printable,
 )
+from siamese_search.gallery.checks import Sample, sample, why_nothing
+from siamese_search.gallery.filters import parse_where
+from siamese_search.gallery.times import bind_to
+from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.options import request
+from siamese_search.retrieval.comparison import Comparison
+from siamese_search.retrieval.comparison import compare as score
+from siamese_search.retrieval.judging import Judge, check_fmr, judge_alone, judge_in
+from siamese_search.retrieval.map import GalleryMap, MapPoint
 from siamese_search.retrieval.options import CompareOptions, MapOptions, SearchOptions, TimelineOptions
+from siamese_search.retrieval.timeline import Timeline
+from siamese_search.settings import load_settings
+from siamese_search.vectors.projection import METHODS, best_method, project
 from siamese_search.workspace import (
+    Query,
     StrPath,
-    current_settings,
     load,
     model_of,
     path_text,
@@ -29,16 +42,6 @@ from siamese_search.workspace import (
     store_in_use,
     threads_in_use,
 )
-
-if TYPE_CHECKING:
-    from siamese_search.gallery.checks import Sample
-    from siamese_search.model.bundle import Bundle
-    from siamese_search.retrieval.comparison import Comparison
-    from siamese_search.retrieval.judging import Judge
-    from siamese_search.retrieval.map import GalleryMap
-    from siamese_search.retrieval.timeline import Timeline
-    from siamese_search.workspace import Query
-
 
 Answer = TypeVar("Answer")
 
@@ -83,9 +86,6 @@ def compare(a: StrPath, b: StrPath, *, options: CompareOptions) -> Comparison:
     model's own calibration and a prior of 0.01. Without any the scores come undecided. Raises UsageError (``fmr`` and
     ``threshold``, or a rate that nothing here can give), ImageError, DataError, BundleError.
     """
-    from siamese_search.retrieval.comparison import compare as score
-    from siamese_search.retrieval.judging import Judge, check_fmr, judge_alone
-
     if options.fmr is not None and options.threshold is not None:
         raise UsageError("give either a false match rate or a threshold, not both")
     bundle, found = _judge_in_use(options)
@@ -109,10 +109,7 @@ def _judge_in_use(options: CompareOptions) -> tuple[Bundle, Judge | None]:
 
     A gallery that was named must be there, and of the model that was named; one that was not need be neither.
     """
-    from siamese_search.model.bundle import load_bundle
-    from siamese_search.retrieval.judging import judge_in
-
-    named = current_settings().model if options.model is None else os.fspath(options.model)
+    named = load_settings().model if options.model is None else os.fspath(options.model)
     bundle = load_bundle(named) if named else None
     wanted = options.store is not None or options.gallery is not None
     model = None if bundle is None else reference(bundle)
@@ -134,14 +131,6 @@ def map_gallery(*, options: MapOptions, notify: Callable[[str], None] | None = N
     notify: is told what will be done before it takes its time. Raises DataError (no images), FilterError, UsageError
     (an unknown field, too few images for the method), MissingExtraError, GalleryNotFoundError, StoreError.
     """
-    import numpy as np
-
-    from siamese_search.gallery.checks import sample, why_nothing
-    from siamese_search.gallery.filters import parse_where
-    from siamese_search.gallery.times import bind_to
-    from siamese_search.retrieval.map import GalleryMap, MapPoint
-    from siamese_search.vectors.projection import METHODS, best_method, project
-
     color, method = options.color, options.method
     conditions = parse_where(options.where)
 

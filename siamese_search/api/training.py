@@ -12,22 +12,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from siamese_search import render
 from siamese_search.curation.identities import Proposal, Proposals, mean_similarity, status_of, write_review
 from siamese_search.datasets.layouts import survey
 from siamese_search.datasets.records import point_id
 from siamese_search.errors import MissingExtraError, TrainingError, UsageError, printable
 from siamese_search.io.files import check_output
+from siamese_search.model.bundle import META_NAME
 from siamese_search.options import layout_of, request
+from siamese_search.settings import load_settings
 from siamese_search.training.config import adapt_config, adapt_fields
+from siamese_search.training.config import preset as find_preset
+from siamese_search.training.data import HoldOut
 from siamese_search.training.options import AdaptOptions, RunOptions, SweepOptions
-from siamese_search.workspace import StrPath, current_settings, threads_in_use
+from siamese_search.training.sweep.grid import parse_grid
+from siamese_search.training.sweep.record import RECORD_NAME, Sweep, difference, find_unfinished, load_sweep, plan_sweep
+from siamese_search.workspace import StrPath, threads_in_use
 
 if TYPE_CHECKING:
     from siamese_search.training.adapt import AdaptResult
-    from siamese_search.training.data import HoldOut
     from siamese_search.training.loop import Reporter
     from siamese_search.training.run import TrainResult
-    from siamese_search.training.sweep.record import Sweep
     from siamese_search.training.sweep.run import SweepReporter
 
 
@@ -49,16 +54,13 @@ def train(
 
     Raises MissingExtraError without the ``[torch]`` extra, DataError, TrainingError, UsageError.
     """
-    from siamese_search.datasets.layouts import survey
-    from siamese_search.training.config import preset as find_preset
-
     threads = threads_in_use(options.threads)
     config = find_preset(options.preset)
     unknown = set(hyperparameters) - set(config.__slots__)
     if unknown:
         raise UsageError(f"unknown hyperparameter {sorted(unknown)[0]!r}; see `sss train --help`")
     config = config.with_options(**hyperparameters)
-    data = current_settings().data if data is None else data
+    data = load_settings().data if data is None else data
     sources = (Path(data),) if isinstance(data, (str, os.PathLike)) else tuple(Path(path) for path in data)
     if options.resume is None:
         if not sources:
@@ -86,8 +88,6 @@ def train(
 
 def _held_out(options: RunOptions, seed: int) -> HoldOut:
     """Which identities training must not see."""
-    from siamese_search.training.data import HoldOut
-
     ids = options.holdout_ids
     if options.holdout is not None and ids is not None:
         raise UsageError("give either a number of identities to hold out or a list of them, not both")
@@ -144,10 +144,6 @@ def plan_runs(
     The same sweep, begun in ``out`` (or, without one, under ``runs/``) and not finished, is taken up again.
     Raises UsageError, DataError; TrainingError where ``out`` holds something else.
     """
-    from siamese_search.training.config import preset as find_preset
-    from siamese_search.training.sweep.grid import parse_grid
-    from siamese_search.training.sweep.record import find_unfinished, load_sweep, plan_sweep
-
     if options.resume is not None:
         return load_sweep(Path(options.resume))
     grid = parse_grid(hyperparameters)
@@ -182,12 +178,10 @@ def run_planned(
     stop: threading.Event | None = None,
 ) -> Sweep:
     """Bring the runs of a sweep that :func:`plan_runs` made to their end."""
-    from siamese_search.render.sweep import draw_sweep
-
     training = needing_torch("siamese_search.training.sweep.run", "training")
     threads = threads_in_use(threads)
     done: Sweep = training.run_sweep(
-        planned, device=device, threads=threads, reporter=reporter, stop=stop, draw=draw_sweep
+        planned, device=device, threads=threads, reporter=reporter, stop=stop, draw=render.draw_sweep
     )
     return done
 
@@ -196,7 +190,7 @@ def _places(data: Sequence[StrPath]) -> Path | tuple[Path, ...]:
     """The data sets as named, else the one that the settings name."""
     if data:
         return Path(data[0]) if len(data) == 1 else tuple(Path(one) for one in data)
-    settings = current_settings()
+    settings = load_settings()
     if not Path(settings.data).exists():
         raise UsageError(
             f"no DATA given, and {printable(settings.data)} ({printable(settings.origin('data'))}) does not exist:"
@@ -207,9 +201,6 @@ def _places(data: Sequence[StrPath]) -> Path | tuple[Path, ...]:
 
 def _resume_or_refuse(planned: Sweep) -> Sweep:
     """The sweep in the directory that was named, if it is the same one or there is none."""
-    from siamese_search.model.bundle import META_NAME
-    from siamese_search.training.sweep.record import RECORD_NAME, difference, load_sweep
-
     out = planned.directory
     if (out / RECORD_NAME).exists():
         there = load_sweep(out)
@@ -222,10 +213,7 @@ def _resume_or_refuse(planned: Sweep) -> Sweep:
         return there
     if any((out / name).exists() for name in ("run.json", META_NAME)):
         raise TrainingError(f"{printable(out)}: holds a training run: choose another --out")
-    try:
-        check_output(out, directory=True)
-    except OSError as error:
-        raise TrainingError(f"{printable(out)}: cannot be written: {error.strerror or error}") from None
+    check_output(out, directory=True, error=TrainingError)
     return planned
 
 
@@ -261,7 +249,7 @@ def adapt(
         run = needing_torch("siamese_search.training.adapt", "adapting")
         result: AdaptResult = run.resume(Path(options.resume), reporter, stop, options.device, threads)
     else:
-        place = Path(current_settings().data if data is None else data)
+        place = Path(load_settings().data if data is None else data)
         survey(place, layout_of(options))  # fails before torch is imported, which takes seconds
         config = adapt_config(os.fspath(options.init), **hyperparameters)
         run = needing_torch("siamese_search.training.adapt", "adapting")
@@ -282,12 +270,10 @@ def adapt(
 
 def _show(result: AdaptResult) -> None:
     """Write the clusters of the finished model beside it: to look at, and to review."""
-    from siamese_search.render.sheets import draw_clusters
-
     found = proposals(result)
     write_review(found, result.bundle.path / TABLE_NAME)
     if any(one.status != "single" for one in found.images):
-        draw_clusters(found, result.bundle.path / SHEET_NAME)
+        render.draw_clusters(found, result.bundle.path / SHEET_NAME)
 
 
 def proposals(result: AdaptResult) -> Proposals:

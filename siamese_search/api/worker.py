@@ -5,14 +5,15 @@ It is a widget in a notebook, a line of text in a script.
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any
 
 from ingest.run import ingest as ingest
 from ingest.summary import IngestSummary as IngestSummary
 from ingest.summary import Progress
+from siamese_search.io.resources import Closing
 
 
-class ProgressBar:
+class ProgressBar(Closing):
     """``sss.ingest("photos/", progress=sss.ProgressBar())``; for trainings ``reporter=sss.ProgressBar()``.
 
     Takes what any verb says of its progress, a bar for each stage. ``with`` closes the last one also where an exception
@@ -24,12 +25,6 @@ class ProgressBar:
         self._options = options
         self._bar: Any = None
         self._stage: str | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __call__(self, *moment: Any) -> None:
         if isinstance(moment[0], Progress):

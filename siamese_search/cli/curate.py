@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_search.api import curation
+from siamese_search import api, render
 from siamese_search.cli.options import OutPath, Place, format_option, insecure_option, json_option, place_options
 from siamese_search.cli.output import (
     LIST_FORMATS,
@@ -29,6 +29,7 @@ from siamese_search.cli.progress import Bar
 from siamese_search.curation.options import ClusterOptions, LabelOptions
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from siamese_search.options import click_option, click_options
+from siamese_search.retrieval.results import json_path
 
 if TYPE_CHECKING:
     from siamese_search.api.curation import LabelSummary
@@ -85,7 +86,7 @@ def label_command(table: Path, options: LabelOptions, json: bool) -> int:
     if options.dry_run and options.undo is not None:
         raise UsageError("--dry-run changes nothing, so there is nothing to undo: leave --undo-file out")
     with Bar("label", "images") as bar:
-        summary = curation.label(table, options=options, progress=bar.update, on_plan=_tell)
+        summary = api.label(table, options=options, progress=bar.update, on_plan=_tell)
     if json:
         write_json(summary.to_json())
     else:
@@ -147,9 +148,7 @@ def duplicates_command(
     who merely look alike to the model are not reported, and nothing is ever deleted.
     """
     with Bar("duplicates", "blocks") as bar:
-        groups = curation.duplicates(
-            threshold=threshold, where=where, store=store, gallery=gallery, progress=bar.update
-        )
+        groups = api.duplicates(threshold=threshold, where=where, store=store, gallery=gallery, progress=bar.update)
     return EXIT_PARTIAL if _print_duplicates(groups, format, null) else EXIT_DONE
 
 
@@ -204,8 +203,6 @@ def _pixels(one: Member) -> str:
 
 def _shape(group: Group) -> dict[str, Any]:
     """The JSON contract of ``sss duplicates``."""
-    from siamese_search.retrieval.results import json_path
-
     names = ("path", "key", "source", "identity", "score", "same_bytes", "size", "width", "height")
     images: list[dict[str, Any]] = [{name: getattr(one, name) for name in names} for one in group.members]
     for image in images:
@@ -230,16 +227,15 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
     at the end. At most 20,000 images at once.
     """
     from siamese_search.curation.identities import write_review
-    from siamese_search.render.sheets import draw_clusters
 
     prefix = options.prefix
     if not prefix.strip() or not prefix.isprintable() or prefix.isdecimal():
         raise UsageError(f"--prefix {safe(prefix)!r} must be a printable name, and not a number")
     started = time.monotonic()
-    found = curation.propose_identities(options=options)
+    found = api.propose_identities(options=options)
     write_review(found, out)
     if save is not None:
-        draw_clusters(found, save)
+        render.draw_clusters(found, save)
         note(f"wrote {safe(save)}")
     if found.cosine is None:
         note("the model has no calibration, so only neighbourhoods decide; --min-score sets a least similarity")
@@ -256,8 +252,6 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
 
 def _cluster_shape(found: Proposals, out: Path, seconds: float) -> dict[str, Any]:
     """The JSON contract of ``sss cluster --json``."""
-    from siamese_search.retrieval.results import json_path
-
     return {
         "out": json_path(out),
         "images": len(found.images),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from siamese_search import api, render
 from siamese_search.cli.options import OutPath, json_option, place_options
 from siamese_search.cli.output import (
     note,
@@ -87,8 +88,6 @@ def evaluate_command(
 
     Without DATA: the newest model under runs/, on the identities that its training held out.
     """
-    from siamese_search.api.evaluation import evaluate
-
     if compare is not None and (options.model is not None or plot is not None or report is not None):
         raise UsageError(
             "--compare names its two models itself and draws nothing: leave out --model, --plot and --report"
@@ -101,25 +100,19 @@ def evaluate_command(
             (embedding if stage == "embed" else ranking).update(done, total)
 
         if compare is not None:
-            from siamese_search.api.evaluation import compare_models
-
-            pair = compare_models(*compare, data, options=options, progress=show, notify=note)
+            pair = api.compare_models(*compare, data, options=options, progress=show, notify=note)
             return _compared(pair, json=json)
-        found = evaluate(data, options=options, progress=show, notify=note)
+        found = api.evaluate(data, options=options, progress=show, notify=note)
     warn_skipped(found.failed)
     if json:
         write_json(found.to_json())
     else:
         _print(found)
     if plot is not None:  # last: the figures must not be lost to a directory that cannot be written
-        from siamese_search.render.curves import draw_curves
-
-        draw_curves(found, plot)
+        render.draw_curves(found, plot)
         note(f"wrote {safe(plot)}")
     if report is not None:
-        from siamese_search.render.report import write_report
-
-        page = write_report(found, report, shlex.join(["sss", *sys.argv[1:]]))
+        page = render.write_report(found, report, shlex.join(["sss", *sys.argv[1:]]))
         note(f"wrote {safe(page)}")
     return EXIT_PARTIAL if found.failed else EXIT_DONE
 
@@ -239,9 +232,7 @@ def calibrate_command(undo: bool, store: str | None, gallery: str | None, json: 
     From then on its searches say match or no match by that. No image is read; the model stays as it is. The former
     calibration is kept, for --undo.
     """
-    from siamese_search.api.evaluation import calibrate
-
-    found = calibrate(store=store, gallery=gallery, undo=undo)
+    found = api.calibrate(store=store, gallery=gallery, undo=undo)
     if json:
         write_json(found.to_json())
         return

@@ -12,10 +12,13 @@ import click
 
 from ingest.options import RayOptions, WatchOptions
 from ingest.summary import Observer, State
+from siamese_search import api
 from siamese_search.cli.options import LongCommand, insecure_option, json_option
 from siamese_search.cli.output import clauses, ingested, note, warn, warn_skipped, write_answer, write_json, write_text
 from siamese_search.cli.progress import Bar
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
+from siamese_search.gallery.storage import COMPACT_FROM
+from siamese_search.io.location import protocol_of
 from siamese_search.io.resources import stop_on_signals
 from siamese_search.options import click_option, click_options
 
@@ -72,8 +75,6 @@ def ingest_command(
     cluster = _cluster(options, address, workers)
     if options.watch:
         return run_watch(directories, options, json=json)
-    from ingest.run import ingest
-
     with Bar("ingest", "images") as bar, stop_on_signals() as stop:
 
         def show(moment: Progress) -> None:
@@ -81,7 +82,7 @@ def ingest_command(
             extra += f"bottleneck: {moment.bottleneck}" if moment.bottleneck else ""
             bar.update(moment.done, moment.total, rate=moment.images_per_second, extra=extra)
 
-        summary = ingest(*directories, options=options, ray=cluster, progress=show, stop=stop, notify=note)
+        summary = api.ingest(*directories, options=options, ray=cluster, progress=show, stop=stop, notify=note)
     told: Counter[str] = Counter()
     for failure in summary.failures:
         told[failure.reason] += 1
@@ -113,15 +114,12 @@ def ingest_command(
     advice = advise(summary)
     if advice is not None:
         note(advice)
-    if summary.embedded and not summary.interrupted:
-        from siamese_search.api.maintenance import no_verdicts
-
-        if reason := no_verdicts(store=options.store, gallery=options.gallery):
-            for line in clauses(f"sss: {reason}").split("\n"):
-                note(line)
+    embedded = summary.embedded and not summary.interrupted
+    if embedded and (reason := api.no_verdicts(store=options.store, gallery=options.gallery)):
+        for line in clauses(f"sss: {reason}").split("\n"):
+            note(line)
     if summary.interrupted:
-        note("sss: interrupted; what was finished is kept, and the same command goes on from there")
-        return EXIT_INTERRUPTED
+        return _interrupted()
     return EXIT_PARTIAL if summary.failed or summary.prune_refused is not None else EXIT_DONE
 
 
@@ -139,11 +137,9 @@ def _cluster(options: WatchOptions, address: str | None, workers: int | None) ->
 
 def advise(summary: IngestSummary) -> str | None:
     """What to do after an ingest so large that tidying the gallery up pays; a server does that by itself."""
-    from siamese_search.io.location import protocol_of
 
     if summary.interrupted or protocol_of(summary.store) is not None:  # a server
         return None
-    from siamese_search.gallery.storage import COMPACT_FROM
 
     if summary.new + summary.changed < COMPACT_FROM:
         return None
@@ -157,8 +153,10 @@ def run_watch(directories: Sequence[str], options: WatchOptions, *, json: bool) 
 
     with Bar("ingest", "images") as bar, stop_on_signals() as stop:
         complete = watch(directories, options, WatchScreen(bar, json=json), stop)
-    if complete:
-        return EXIT_DONE
+    return EXIT_DONE if complete else _interrupted()
+
+
+def _interrupted() -> int:
     note("sss: interrupted; what was finished is kept, and the same command goes on from there")
     return EXIT_INTERRUPTED
 

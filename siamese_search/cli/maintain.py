@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_search.api import curation, maintenance
+from siamese_search import api
 from siamese_search.cli.options import Place, insecure_option, json_flag, json_option, place_options
 from siamese_search.cli.output import note, safe, warn, write_answer
 from siamese_search.cli.progress import Bar
@@ -61,7 +61,7 @@ def reindex_command(options: ReindexOptions, drop_old: bool, json: bool) -> int:
     """
     place: dict[str, Any] = {"store": options.store, "gallery": options.gallery}
     if drop_old and options.model is None and not options.keep_vectors:
-        count = maintenance.drop_old(**place)
+        count = api.drop_old(**place)
         text = f"{count} former generation{'s' if count != 1 else ''} deleted"
         write_answer({"generations_dropped": count}, text, json=json)
         return EXIT_DONE
@@ -69,14 +69,14 @@ def reindex_command(options: ReindexOptions, drop_old: bool, json: bool) -> int:
         raise UsageError("--keep-vectors takes no --model: the vectors stay those of the gallery's own")
     try:
         with Bar("reindex", "images") as bar, stop_on_signals() as stop:
-            summary = maintenance.reindex(options.model, options=options, progress=bar.update, stop=stop)
+            summary = api.reindex(options.model, options=options, progress=bar.update, stop=stop)
     except KeyboardInterrupt:
         note("sss: interrupted; the gallery is as it was, and the same command goes on from here")
         return EXIT_INTERRUPTED
     for failure in summary.dropped:
         warn(f"dropped {failure.shown}: {failure.reason}")
     if drop_old:
-        maintenance.drop_old(**place)
+        api.drop_old(**place)
     before = "deleted" if drop_old else "kept for `sss rollback` until `sss reindex --drop-old`"
     calibration = {
         "kept": "\nits calibration is kept",
@@ -100,7 +100,7 @@ def rollback_command(store: str | None, gallery: str | None, json: bool) -> None
     The newer ones are kept: a second rollback undoes the first. Images ingested since the reindex are in the
     newer vectors only; ingest them again where they are wanted.
     """
-    now, before = maintenance.rollback(store=store, gallery=gallery)
+    now, before = api.rollback(store=store, gallery=gallery)
     told = {"model": now.name or now.fingerprint, "former_model": before.name or before.fingerprint}
     names = [f"{safe(one.name or one.fingerprint[:12])} ({safe(one.fingerprint[:12])})" for one in (now, before)]
     write_answer(told, f"now by {names[0]}, was by {names[1]}", json=json)
@@ -141,7 +141,7 @@ def push_command(to: str, store: str | None, gallery: str | None, json: bool) ->
     What is there already is not sent again, so the same command goes on where it was interrupted; images that
     only the other store has stay. The copy is checked by count, and bit by bit for a sample of its vectors.
     """
-    return _copied("push", lambda **how: maintenance.push(to, store=store, gallery=gallery, **how), json)
+    return _copied("push", lambda **how: api.push(to, store=store, gallery=gallery, **how), json)
 
 
 def _copied(title: str, copy: Callable[..., CopySummary], json: bool) -> int:
@@ -173,7 +173,7 @@ def pull_command(source: str, store: str | None, gallery: str | None, json: bool
 
     As `sss push` the other way: resumable, and checked in the end. Searching it needs the gallery's model here.
     """
-    return _copied("pull", lambda **how: maintenance.pull(source, store=store, gallery=gallery, **how), json)
+    return _copied("pull", lambda **how: api.pull(source, store=store, gallery=gallery, **how), json)
 
 
 @click.command("export", epilog=_EXPORT_EPILOG)
@@ -201,7 +201,7 @@ def export_command(
     OUT gets its name when it is whole. Memory does not grow with the gallery. Images are not copied.
     """
     with Bar("export", "images") as bar:
-        done = curation.export(
+        done = api.export(
             out, format=format, where=where, vectors=not no_vectors, store=store, gallery=gallery, progress=bar.update
         )
     if done["left_out"]:

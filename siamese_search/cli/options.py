@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 import click
 
 from siamese_search import options as shared
-from siamese_search.errors import UsageError, printable
+from siamese_search.errors import SiameseSearchError, UsageError, printable
 from siamese_search.io.files import check_output
 from siamese_search.options import Request, click_option
 
@@ -48,8 +48,8 @@ class OutPath(click.Path):
             self.fail(f"{printable(path)}: name the file with {names}", param, ctx)
         try:
             check_output(path, directory=self._directory)
-        except OSError as error:
-            self.fail(f"{printable(path)}: cannot be written: {error.strerror or error}", param, ctx)
+        except SiameseSearchError as error:
+            self.fail(str(error), param, ctx)
         return path
 
 

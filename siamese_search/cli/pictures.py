@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from siamese_search import api, render
 from siamese_search.cli.options import DRAWN, OutPath, format_option, insecure_option, json_option
 from siamese_search.cli.output import (
     note,
@@ -20,11 +21,11 @@ from siamese_search.cli.output import (
 )
 from siamese_search.errors import UsageError
 from siamese_search.options import click_options
+from siamese_search.render.marks import percent
 from siamese_search.retrieval.options import CompareOptions, MapOptions
 
 if TYPE_CHECKING:
     from siamese_search.retrieval.comparison import Comparison
-    from siamese_search.retrieval.map import GalleryMap
 
 
 _PLOT_EPILOG = """\b
@@ -76,13 +77,11 @@ def plot_command(options: MapOptions, save: Path | None, json: bool) -> None:
 
     With --json the coordinates are printed, and a map is written only where --save names it.
     """
-    from siamese_search.api.retrieval import map_gallery
-
-    found = map_gallery(options=options, notify=note)
+    found = api.map_gallery(options=options, notify=note)
     if save is None and not json:
         save = Path(f"map-{found.gallery}.html")
     if save is not None:
-        _write(found, save)
+        (render.draw_map if save.suffix.lower() == ".png" else render.write_map_page)(found, save)
     if json:
         write_json({**found.to_json(), "saved": None if save is None else str(save)})
         return
@@ -91,17 +90,6 @@ def plot_command(options: MapOptions, save: Path | None, json: bool) -> None:
     if found.total > len(found.points):
         shown += f" of {found.total:,}, drawn at random (seed {found.seed})"
     write_pairs([("images", shown), ("coloured", f"by {found.color}, {len(values):,} different"), ("map", save)])
-
-
-def _write(found: GalleryMap, save: Path) -> None:
-    if save.suffix.lower() == ".png":
-        from siamese_search.render.map import draw_map
-
-        draw_map(found, save)
-    else:
-        from siamese_search.render.map import write_map_page
-
-        write_map_page(found, save)
 
 
 @click.command("compare", epilog=_COMPARE_EPILOG)
@@ -121,16 +109,12 @@ def compare_command(a: str, b: str, options: CompareOptions, format: str, save: 
     The probability is the one that a search in the gallery in use gives such a pair; without a gallery, the prior is 1
     in 100.
     """
-    from siamese_search.api.retrieval import compare
-
     try:
-        found = compare(a, b, options=options)
+        found = api.compare(a, b, options=options)
         warn_skipped(found.failed)
         _print_comparison(found, format)
         if save is not None:
-            from siamese_search.render.sheets import draw_comparison
-
-            draw_comparison(found, save)
+            render.draw_comparison(found, save)
             note(f"wrote {safe(save)}")
         if found.any_same is None:
             reason = found.judge.why or "the model is not calibrated; with labels: sss calibrate"
@@ -155,7 +139,6 @@ def _print_comparison(found: Comparison, format: str) -> None:
 
 
 def _print_pair(found: Comparison) -> None:
-    from siamese_search.render.marks import percent
 
     chance = None
     if found.probabilities is not None:

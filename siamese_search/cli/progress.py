@@ -6,10 +6,11 @@ import sys
 import threading
 import time
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from siamese_search.cli.output import note
+from siamese_search.cli.output import console, note
 from siamese_search.errors import printable
+from siamese_search.io.resources import Closing
 from siamese_search.render.marks import decimal
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 LINE_SECONDS = 15.0
 
 
-class Bar:
+class Bar(Closing):
     """``with Bar("ingest", "images") as bar: bar.update(done, total)``. Drawn from the first update on, and gone at the
     end.
     """
@@ -39,12 +40,6 @@ class Bar:
         self._task: TaskID | None = None
         self._started = time.monotonic()
         self._spoke = self._started
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def close(self) -> None:
         """Take the bar off the screen."""
@@ -77,8 +72,6 @@ class Bar:
         if self._bar is None:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-            from siamese_search.cli.output import console
-
             self._bar = Progress(
                 TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=None),
@@ -109,7 +102,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-class TrainScreen:
+class TrainScreen(Closing):
     """The reporter that ``sss train`` hands to the trainer (:class:`siamese_search.training.run.Reporter`)."""
 
     def __init__(self, stop: threading.Event, epochs: int | None) -> None:
@@ -119,14 +112,8 @@ class TrainScreen:
         self._bar: Bar | None = None
         self._epochs = epochs or 0
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._close()
-
     def message(self, text: str) -> None:
-        self._close()
+        self.close()
         Bar("", "").note(text)
 
     def decoding(self, done: int, total: int, what: str) -> None:
@@ -160,18 +147,18 @@ class TrainScreen:
 
     def _open(self, stage: str, unit: str, *, batch_start: int = 0) -> Bar:
         if self._bar is None or self._stage != stage:
-            self._close()
+            self.close()
             self._stage = stage
             self._bar = Bar(stage, unit, start=max(batch_start, 0))
         return self._bar
 
-    def _close(self) -> None:
+    def close(self) -> None:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
 
-class SweepScreen:
+class SweepScreen(Closing):
     """The reporter that ``sss sweep`` hands over (:class:`siamese_search.training.sweep.run.SweepReporter`)."""
 
     def __init__(self, stop: threading.Event) -> None:
@@ -179,10 +166,7 @@ class SweepScreen:
         self._shown = ExitStack()  # the screen of the run in hand
         self._bar: Bar | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._shown.close()
 
     def begin(self, run: SweepRun, number: int, total: int) -> Reporter:

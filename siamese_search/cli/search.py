@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from siamese_search import api, render
 from siamese_search.cli.options import DRAWN, OutPath, insecure_option
 from siamese_search.cli.output import (
     LIST_FORMATS,
@@ -27,6 +28,7 @@ from siamese_search.cli.output import (
 from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL
 from siamese_search.options import Request, Switch, click_option, click_options, null, option
+from siamese_search.render.marks import match_heading, percent, reranking_sentence, verdict_sentence
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
 
 if TYPE_CHECKING:
@@ -96,8 +98,6 @@ def search_command(
     Scores are cosine similarities: higher is closer, 1 is the same image. A calibrated gallery (sss
     calibrate) also says which results are matches, and when the query is not in it.
     """
-    from siamese_search.api.handle import GalleryHandle
-
     context = click.get_current_context()
     if not queries and not options.like:
         raise click.UsageError("missing QUERY: give an image, a directory of images, or --like KEY", context)
@@ -107,7 +107,7 @@ def search_command(
         raise click.UsageError("--time-field is what --timeline orders by; give both", context)
     if timeline and options.group_by is not None:
         raise click.UsageError("--timeline follows one identity; leave --group-by out", context)
-    with GalleryHandle.of(options) as handle:
+    with api.GalleryHandle.of(options) as handle:
         if not timeline:
             return _give(_Answers(handle.stream(*queries, options=options), options, handle), output)
         # The usual number of results is no limit of a timeline; one that was asked for is.
@@ -181,22 +181,12 @@ def _draw(answers: Sequence[QueryResult], timelines: list[Timeline] | None, outp
     if save is not None:
         picture = save.suffix.lower() == ".png"
         if timelines is not None:
-            from siamese_search.render import timeline
-
-            (timeline.draw_timelines if picture else timeline.write_timeline_page)(timelines, save)
-        elif picture:
-            from siamese_search.render.sheets import draw_sheet
-
-            draw_sheet(answers, save)
+            (render.draw_timelines if picture else render.write_timeline_page)(timelines, save)
         else:
-            from siamese_search.render.pages import write_html_sheet
-
-            write_html_sheet(answers, save)
+            (render.draw_sheet if picture else render.write_html_sheet)(answers, save)
         note(f"wrote {safe(save)}")
     if star is not None:
-        from siamese_search.render.star import draw_star
-
-        draw_star(answers, star)
+        render.draw_star(answers, star)
         note(f"wrote {safe(star)}")
 
 
@@ -219,14 +209,11 @@ def _print(answers: Iterable[QueryResult], asked: _Answers, output: Output, time
         found = dict.fromkeys(str(result.path) for answer in answers for result in answer.results)
         return write_paths(found, null=output.null)
     if timelines is not None:
-        if terminal is not None:
-            from siamese_search.cli.search_screen import show_pictures
+        from siamese_search.cli.search_screen import print_timelines, show_pictures
 
-            for answer in answers:
-                if answer.error is None:
-                    show_pictures(answer, terminal)
-        from siamese_search.cli.search_screen import print_timelines
-
+        for answer in answers if terminal is not None else ():
+            if terminal is not None and answer.error is None:
+                show_pictures(answer, terminal)
         print_timelines(timelines, format)
     elif format in ("json", "jsonl"):
         write_json_list((answer.to_json() for answer in answers), lines=format == "jsonl")
@@ -286,7 +273,6 @@ def _print_firsts(answers: Sequence[QueryResult]) -> None:
 
 def _columns(answers: Sequence[QueryResult]) -> list[tuple[str, str, Callable[[SearchResult], object]]]:
     """(heading, kind, cell) of what these answers have to tell; a column that would be empty is left out."""
-    from siamese_search.render.marks import match_heading, percent
 
     results = [result for answer in answers for result in answer.results]
     columns: list[tuple[str, str, Callable[[SearchResult], object]]] = [("#", "number", lambda r: r.rank)]
@@ -307,7 +293,6 @@ def _columns(answers: Sequence[QueryResult]) -> list[tuple[str, str, Callable[[S
 
 def _print_verdict(answer: QueryResult, found: str | None = None) -> None:
     """What the order is and what "match" means here, and whether there is one; or ``found`` of the latter."""
-    from siamese_search.render.marks import reranking_sentence, verdict_sentence
 
     for sentence in (reranking_sentence(answer), verdict_sentence(answer, found)):
         if sentence:

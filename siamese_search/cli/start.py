@@ -5,21 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from siamese_search.cli.options import json_option
 from siamese_search.cli.output import safe, write_answer, write_json, write_table, write_text
 from siamese_search.cli.progress import Bar
-from siamese_search.datasets.options import DemoOptions
+from siamese_search.datasets.synthetic import DemoOptions
 from siamese_search.errors import EXIT_DONE
+from siamese_search.gallery.storage import Storage
 from siamese_search.options import click_options
-from siamese_search.planning import Question
+from siamese_search.planning import Plan, Question, plan
 from siamese_search.render.marks import file_size
-
-if TYPE_CHECKING:
-    from siamese_search.planning import Plan
 
 _DEMO_EPILOG = """\b
 Examples:
@@ -83,9 +80,6 @@ def plan_command(options: Question, storage: str, quantise: str, json: bool) -> 
     """Plan a store: memory and disk by quantisation, shards and nodes, hours of an ingest, the cost of a re-index,
     and what a query may take.
     """
-    from siamese_search.gallery.storage import Storage
-    from siamese_search.planning import plan
-
     answer = plan(replace(options, storage=Storage(storage, quantise)))
     if json:
         write_json(answer.to_json())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from siamese_search.api import maintenance
+from siamese_search import api
 from siamese_search.cli.options import Place, json_option, place_options, store_option
 from siamese_search.cli.output import (
     console,
@@ -26,11 +26,11 @@ from siamese_search.cli.output import (
 )
 from siamese_search.cli.progress import Bar
 from siamese_search.datasets.records import BOOKKEEPING
-from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, StoreError, UsageError
+from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, GalleryNotFoundError, StoreError, UsageError
 from siamese_search.options import click_option, click_options
 from siamese_search.render.marks import file_size
+from siamese_search.settings import load_settings
 from siamese_search.web.options import ServeOptions
-from siamese_search.workspace import current_settings, place_of
 
 if TYPE_CHECKING:
     from siamese_search.maintenance.verify import VerifySummary
@@ -72,7 +72,7 @@ def info_command(store: str | None, gallery: str | None, model: str | None, json
 
     A store that does not exist yet is shown as empty.
     """
-    facts = maintenance.describe(store=store, gallery=gallery, model=model)
+    facts = api.describe(store=store, gallery=gallery, model=model)
     if json:
         write_json(facts)
     else:
@@ -91,9 +91,7 @@ def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
         write_table(columns, [_row(item) for item in galleries])
         for item in galleries:
             if item["no_verdict"]:
-                which = (
-                    [] if item["name"] == place_of(current_settings(), None, None)[1] else ["--gallery", item["name"]]
-                )
+                which = [] if item["name"] == load_settings().gallery else ["--gallery", item["name"]]
                 write_sentence(f"{safe(item['name'])}: {with_place(item['no_verdict'], which)}")
     else:
         write_text("")
@@ -182,7 +180,7 @@ def verify_command(store: str | None, gallery: str | None, checksum: bool, vecto
     if checksum and vectors_only:
         raise UsageError("--checksum compares files and --vectors-only leaves them out: give one of the two")
     with Bar("verify", "images") as bar:
-        summary = maintenance.verify(
+        summary = api.verify(
             store=store, gallery=gallery, files=not vectors_only, checksum=checksum, progress=bar.update
         )
     for problem in summary.problems:
@@ -224,7 +222,7 @@ def optimise_command(store: str | None, gallery: str | None, index: str, json: b
     compares with every vector: quantised to int4 that takes tens of milliseconds for a million.
     """
     with _stages() as show:
-        facts = maintenance.optimise(
+        facts = api.optimise(
             store=store, gallery=gallery, index={"auto": None, "yes": True, "no": False}[index], progress=show
         )
     write_answer(facts, _describe_optimised(facts), json=json)
@@ -275,17 +273,15 @@ def drop_command(name: str, store: str | None, yes: bool, json: bool) -> int:
         if not click.confirm(f"delete gallery '{safe(name)}'{_size(name, store)}?", err=True):
             note("nothing was deleted")
             return EXIT_FAILED
-    maintenance.drop(name, store=store)
+    api.drop(name, store=store)
     write_answer({"dropped": name}, f"gallery '{safe(name)}' deleted", json=json)
     return EXIT_DONE
 
 
 def _size(name: str, store: str | None) -> str:
     """`` (12,936 images) in .sss``; GalleryNotFoundError before anybody is asked."""
-    from siamese_search.errors import GalleryNotFoundError
-
     try:
-        (facts,) = maintenance.galleries(store=store, gallery=name)["galleries"]
+        (facts,) = api.galleries(store=store, gallery=name)["galleries"]
     except GalleryNotFoundError:
         raise
     except StoreError:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from siamese_search import api
 from siamese_search.cli.options import LongCommand, OutPath, Place, hyperparameter_options, json_option
 from siamese_search.cli.output import note, safe, warn, warn_skipped, write_json, write_pairs, write_table, write_text
 from siamese_search.cli.progress import SweepScreen, TrainScreen
@@ -19,8 +20,11 @@ from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT
 from siamese_search.io.resources import stop_on_signals
 from siamese_search.options import click_option, click_options
 from siamese_search.render.marks import decimal, rate
+from siamese_search.settings import load_settings
+from siamese_search.training.config import adapt_config
 from siamese_search.training.config import preset as find_preset
 from siamese_search.training.options import AdaptOptions, RunOptions, SweepOptions
+from siamese_search.training.sweep.grid import text
 
 if TYPE_CHECKING:
     from siamese_search.training.adapt import AdaptResult
@@ -66,20 +70,18 @@ def train_command(data: tuple[str, ...], options: RunOptions, json: bool, **hype
     Some identities are held out; after every epoch, retrieval among them shows how good the model is.
     Ctrl-C writes a checkpoint, and --resume goes on from there to the same curve.
     """
-    from siamese_search.api.training import new_run_directory, train
-
     changes = {name: value for name, value in hyperparameters.items() if value is not None}
     speaks = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun, the first
     if options.resume is None:
         data = _data(data)
-        options = replace(options, out=options.out or new_run_directory(options.preset))
+        options = replace(options, out=options.out or api.new_run_directory(options.preset))
         epochs: int | None = find_preset(options.preset).with_options(**changes).epochs
     else:
         _refuse_with_resume(click.get_current_context(), "run")
         epochs = _epochs_of(Path(options.resume))
     with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
         try:
-            result = train(data, options=options, reporter=screen if speaks else None, stop=stop, **changes)
+            result = api.train(data, options=options, reporter=screen if speaks else None, stop=stop, **changes)
         except KeyboardInterrupt:
             return _interrupted(Path(str(options.resume or options.out))) if speaks else EXIT_INTERRUPTED
     if not speaks:
@@ -99,8 +101,6 @@ def train_command(data: tuple[str, ...], options: RunOptions, json: bool, **hype
 
 def _data(named: tuple[str, ...]) -> tuple[str, ...]:
     """The data sets to train on: as named, else the one in the settings; what was chosen is said."""
-    from siamese_search.settings import load_settings
-
     if named:
         return named
     settings = load_settings()
@@ -166,12 +166,11 @@ def sweep_command(
     are measured on those: AUC, true positive rate at fixed false positive rates, rank-1, mAP. The same command
     goes on after Ctrl-C; finished runs are kept.
     """
-    from siamese_search.api import training
     from siamese_search.training.data import as_paths
 
     if options.resume is not None:
         _refuse_with_resume(click.get_current_context(), "sweep")
-    planned = training.plan_runs(
+    planned = api.plan_runs(
         *data,
         options=options,
         notify=note,
@@ -183,7 +182,7 @@ def sweep_command(
     note(f"{len(planned.unfinished)} of {len(planned.runs)} runs to do, on {places} into {safe(planned.directory)}")
     with stop_on_signals() as stop, SweepScreen(stop) as screen:
         try:
-            training.run_planned(planned, device=options.device, threads=options.threads, reporter=screen, stop=stop)
+            api.run_planned(planned, device=options.device, threads=options.threads, reporter=screen, stop=stop)
         except KeyboardInterrupt:
             return _sweep_interrupted(planned)
     _print_sweep(planned, json=json)
@@ -198,8 +197,6 @@ def _dry_run(sweep: Sweep, *, json: bool) -> int:
     if json:
         write_json(sweep.to_json())
         return EXIT_DONE
-    from siamese_search.training.sweep.grid import text
-
     epochs = sum(run.point.config.epochs for run in sweep.unfinished)
     write_table(
         [("run", "text"), *((name.replace("_", "-"), "number") for name in sweep.swept), ("state", "text")],
@@ -218,8 +215,6 @@ def _print_sweep(sweep: Sweep, *, json: bool) -> None:
     if json:
         write_json(sweep.to_json())
     else:
-        from siamese_search.training.sweep.grid import text
-
         columns = [(name.replace("_", "-"), "number") for name in sweep.swept]
         columns += [("AUC", "number"), *((f"TPR@FPR {far}", "number") for far in SHOWN_RATES.values())]
         columns += [("rank-1", "number"), ("mAP", "number")]
@@ -285,13 +280,10 @@ def adapt_command(data: str | None, options: AdaptOptions, json: bool, **hyperpa
     --epochs 0 the model only gets the statistics and the mean embedding of each camera, which takes a minute. Labels
     that DATA has are not used; how well the clusters agree with them is shown. Ctrl-C writes a checkpoint.
     """
-    from siamese_search.api.training import adapt, new_run_directory
-    from siamese_search.training.config import adapt_config
-
     if options.resume is None:
         if data is None:
             raise UsageError("no DATA given: name a directory of images (sss adapt photos/)")
-        options = replace(options, out=options.out or new_run_directory("adapt"))
+        options = replace(options, out=options.out or api.new_run_directory("adapt"))
         epochs: int | None = adapt_config(str(options.init), **hyperparameters).epochs
     else:
         _refuse_with_resume(click.get_current_context(), "run")
@@ -299,7 +291,7 @@ def adapt_command(data: str | None, options: AdaptOptions, json: bool, **hyperpa
     given = {name: value for name, value in hyperparameters.items() if value is not None}
     with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
         try:
-            result = adapt(data, options=options, reporter=screen, stop=stop, **given)
+            result = api.adapt(data, options=options, reporter=screen, stop=stop, **given)
         except KeyboardInterrupt:
             return _interrupted(Path(str(options.resume or options.out)), "adapt")
     if json:
@@ -310,11 +302,9 @@ def adapt_command(data: str | None, options: AdaptOptions, json: bool, **hyperpa
 
 
 def _print_adapted(result: AdaptResult) -> None:
-    from siamese_search.api.training import SHEET_NAME
-
     path, found = result.bundle.path, result.final
     epochs = f"{len(result.history)} of at most {result.bundle.meta['training']['config']['epochs']}"
-    text = f"{found['clusters']} clusters, {found['singles']} single images: look at {safe(path / SHEET_NAME)}"
+    text = f"{found['clusters']} clusters, {found['singles']} single images: look at {safe(path / api.SHEET_NAME)}"
     write_text(f"model     {safe(path)}\nepochs    {epochs}\nimages    {len(result.records)} in {text}")
     if "purity" in found:
         given = sum(name is not None for name in result.confirmed)
@@ -348,9 +338,7 @@ def quantise_command(images: str, out: Path, model: str | None, count: int, thre
 
     Its embeddings are slightly different ones, so it is a model of its own: a gallery takes either, never both.
     """
-    from siamese_search.api.model import quantise_model
-
-    made = quantise_model(images, out, model=model, count=count, threads=threads)
+    made = api.quantise_model(images, out, model=model, count=count, threads=threads)
     if json:
         write_json(made.to_json())
     else:

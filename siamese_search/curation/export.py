@@ -25,12 +25,12 @@ from typing import IO, Any
 import numpy as np
 
 from siamese_search.curation.export_rows import Batch, Column, batches, columns_of
-from siamese_search.errors import DataError, MissingExtraError, SiameseSearchError, UsageError, printable
+from siamese_search.errors import DataError, MissingExtraError, UsageError, printable
 from siamese_search.gallery.contract import Gallery, Vectors
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.payload import LABELLED
 from siamese_search.io.csv_cells import CsvWriter, write_cell
-from siamese_search.io.files import atomic_path, check_output, fsync_directory
+from siamese_search.io.files import atomic_path, check_output, fsync_directory, writing
 
 _PIECE = 4096
 #: A single long text widens its whole column: beyond this many bytes nobody could load it.
@@ -307,20 +307,18 @@ def export_gallery(
     rows = batches(gallery, columns, where, vectors=vectors, progress=progress)
     dim = gallery.dim if vectors else None
     about = {"model": gallery.model.fingerprint, "gallery": gallery.name}
-    try:
-        check_output(out, directory=format == "fiftyone")
-        if format == "fiftyone":
+    check_output(out, directory=format == "fiftyone")
+    if format == "fiftyone":
+        with writing(out):
             return _directory(out, lambda aside: Exported(*write_fiftyone(rows, columns, aside, about=about)))
-        with atomic_path(out) as aside:
-            if format == "parquet":
-                return Exported(write_parquet(rows, columns, aside, dim=dim, about=about))
-            if format == "npz":
-                return Exported(write_npz(rows, columns, aside, dim=dim))
-            if format == "csv":
-                return Exported(write_csv(rows, columns, aside, vectors=vectors))
-            return Exported(write_jsonl(rows, columns, aside))
-    except OSError as error:
-        raise SiameseSearchError(f"{printable(out)}: cannot be written: {error.strerror or error}") from None
+    with writing(out), atomic_path(out) as aside:
+        if format == "parquet":
+            return Exported(write_parquet(rows, columns, aside, dim=dim, about=about))
+        if format == "npz":
+            return Exported(write_npz(rows, columns, aside, dim=dim))
+        if format == "csv":
+            return Exported(write_csv(rows, columns, aside, vectors=vectors))
+        return Exported(write_jsonl(rows, columns, aside))
 
 
 def _directory(out: Path, write: Callable[[Path], Exported]) -> Exported:

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from siamese_search.curation.export_rows import real_path
 from siamese_search.curation.label_table import PROPOSED
 from siamese_search.curation.options import ClusterOptions
-from siamese_search.errors import SiameseSearchError, UsageError, printable
+from siamese_search.errors import UsageError
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.csv_cells import CsvWriter, write_cell
-from siamese_search.io.files import atomic_path
+from siamese_search.io.files import atomic_path, writing
 from siamese_search.model.calibration import Calibration
 from siamese_search.options import request
 from siamese_search.vectors.clustering import cluster
@@ -199,14 +199,11 @@ def last_number(gallery: Gallery, prefix: str) -> int:
 
 def write_review(proposals: Proposals, out: Path) -> None:
     """One row per image, in the order of the proposals. Raises SiameseSearchError where it cannot be written."""
-    try:
-        with atomic_path(out) as aside, aside.open("w", encoding="utf-8", newline="") as handle:
-            writer = CsvWriter(handle)
-            writer.writerow(_HEADER)
-            for one in proposals.images:
-                confidence = "" if one.confidence is None else f"{one.confidence:.4f}"
-                place = map(write_cell, (one.path or None, one.key, one.source, one.proposed or None))
-                existing = write_cell(one.existing)
-                writer.writerow([*place, confidence, one.size, existing, one.cluster, _NOTES.get(one.status, "")])
-    except OSError as error:
-        raise SiameseSearchError(f"{printable(out)}: cannot be written: {error.strerror or error}") from None
+    with writing(out), atomic_path(out) as aside, aside.open("w", encoding="utf-8", newline="") as handle:
+        writer = CsvWriter(handle)
+        writer.writerow(_HEADER)
+        for one in proposals.images:
+            confidence = "" if one.confidence is None else f"{one.confidence:.4f}"
+            place = map(write_cell, (one.path or None, one.key, one.source, one.proposed or None))
+            existing = write_cell(one.existing)
+            writer.writerow([*place, confidence, one.size, existing, one.cluster, _NOTES.get(one.status, "")])

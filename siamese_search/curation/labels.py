@@ -19,7 +19,7 @@ from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.fields import chunks
 from siamese_search.gallery.payload import LABELLED, labelled_text, read_labelled
 from siamese_search.io.csv_cells import NONE, CsvWriter, write_cell
-from siamese_search.io.files import atomic_path
+from siamese_search.io.files import atomic_path, writing
 
 #: Points per look-up and per write.
 _BATCH = 1000
@@ -68,28 +68,26 @@ def plan_labels(gallery: Gallery, path: Path, columns: Sequence[str] = ()) -> La
     plan = LabelPlan(path, table.columns, len(table.rows), notes=list(table.notes))
     plan.problems += [f"line {line}: {reason}" for line, reason in table.problems]
     finder = Finder(gallery, table.rows)
-    wanted: dict[str, tuple[LabelRow, str]] = {}
+    wanted: dict[str, LabelRow] = {}
     for row in table.rows:
         identifier, reason = finder.find(row)
         if identifier is None:
             plan.problems.append(f"line {row.line}: {reason}")
             continue
-        former = wanted.setdefault(identifier, (row, identifier))[0]
+        former = wanted.setdefault(identifier, row)
         if former is not row and (former.values, former.labelled) != (row.values, row.labelled):
             plan.problems.append(f"line {row.line}: another label for the image of line {former.line}")
     known: set[str] = set()
-    for batch in chunks(list(wanted.items()), _BATCH):
-        points = gallery.retrieve([identifier for identifier, _ in batch])
-        for (_, (row, _)), point in zip(batch, points, strict=True):
-            if point is None:
-                plan.problems.append(f"line {row.line}: {finder.missing(row)}")
-                continue
-            change = change_of(point, row.values, row.labelled)
-            if change is None:
-                plan.unchanged += 1
-            else:
-                plan.changes.append(change)
-                known.add(str(change.after.get("identity") or ""))
+    for row, point in zip(wanted.values(), gallery.retrieve(list(wanted)), strict=True):
+        if point is None:
+            plan.problems.append(f"line {row.line}: {finder.missing(row)}")
+            continue
+        change = change_of(point, row.values, row.labelled)
+        if change is None:
+            plan.unchanged += 1
+        else:
+            plan.changes.append(change)
+            known.add(str(change.after.get("identity") or ""))
     if "identity" in table.columns and gallery.fields().get("identity") == "str":
         plan.notes += _lost_zeros(gallery, known - {""})
     return plan
@@ -143,23 +141,17 @@ def write_undo(plan: LabelPlan, out: Path) -> None:
     if os.path.lexists(out):
         raise UsageError(f"{printable(out)} exists and may hold the values of an earlier run: name another undo file")
     names = sorted({name for change in plan.changes for name in change.before})
-    try:
-        with atomic_path(out) as aside, aside.open("w", encoding="utf-8", newline="") as handle:
-            writer = CsvWriter(handle)
-            writer.writerow(["source", "key", "path", *map(write_cell, names), FORMERLY])
-            for change in plan.changes:
-                writer.writerow(
-                    [
-                        *map(write_cell, (change.source, change.key, change.path)),
-                        *(
-                            write_cell(change.before[name], none=NONE) if name in change.before else ""
-                            for name in names
-                        ),
-                        labelled_text(change.labelled[0]) or NONE,
-                    ]
-                )
-    except OSError as error:
-        raise DataError(f"{printable(out)}: cannot be written: {error.strerror or error}") from None
+    with (
+        writing(out, error=DataError),
+        atomic_path(out) as aside,
+        aside.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = CsvWriter(file)
+        writer.writerow(["source", "key", "path", *map(write_cell, names), FORMERLY])
+        for change in plan.changes:
+            place = map(write_cell, (change.source, change.key, change.path))
+            values = (write_cell(change.before[name], none=NONE) if name in change.before else "" for name in names)
+            writer.writerow([*place, *values, labelled_text(change.labelled[0]) or NONE])
 
 
 def apply_labels(

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from siamese_search.datasets.options import DemoOptions
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, is_market_name
+from siamese_search.datasets.synthetic import DemoOptions
 from siamese_search.datasets.synthetic.cameras import make_places, photograph
 from siamese_search.datasets.synthetic.people import draw_people
 from siamese_search.errors import DataError, UsageError, printable
-from siamese_search.io.files import atomic_write_text
+from siamese_search.io.files import atomic_write_text, writing
 from siamese_search.options import request
 
 #: Its presence says that a directory is ours to write into. Hidden, so that no scan counts it.
@@ -62,7 +62,7 @@ def generate_demo(out: str | os.PathLike[str], *, options: DemoOptions, progress
     plan = list(_plan(options))
     people = draw_people(options.identities + options.distractors + options.junk, seed)
     places = make_places(options.cameras, seed)
-    try:
+    with writing(out, error=DataError):
         _prepare(out, plan, seed)
         for done, shot in enumerate(plan, 1):
             rng = np.random.default_rng([seed, 4, shot.person, shot.camera, shot.index])
@@ -71,8 +71,6 @@ def generate_demo(out: str | os.PathLike[str], *, options: DemoOptions, progress
             _write(out / shot.folder / shot.name, data)
             if progress is not None:
                 progress(done, len(plan))
-    except OSError as error:
-        raise DataError(f"{printable(out)}: cannot be written ({error.strerror or error})") from None
     names = [f"{number:04d}" for number in range(1, options.identities + 1)]
     return DemoSet(out / "gallery", out / "queries", names, len(plan))
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
 import re
 import unicodedata
@@ -27,8 +25,6 @@ RESERVED_IDENTITIES = frozenset({JUNK_IDENTITY, DISTRACTOR_IDENTITY})
 
 #: Namespace of all point ids; changing it would orphan every existing gallery.
 _POINT_NAMESPACE = uuid.UUID("6f1d5a0e-5a55-5c0d-9b0e-51a3e5e5ea2c")
-#: A hex digit with its two upper bits set to 10, the variant of RFC 4122.
-_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +54,7 @@ class ImageRecord:
 
 def point_id(source: str, key: str) -> str:
     """The uuid5 of (source, key): the same file is the same point, from any machine."""
-    # As uuid.uuid5() does it (RFC 4122, 4.3), without the object: a scan makes one id per file.
-    state = _source_state(source).copy()
-    state.update(key.encode())
-    h = state.hexdigest()
-    return f"{h[:8]}-{h[8:12]}-5{h[13:16]}-{_VARIANT[h[16]]}{h[17:20]}-{h[20:32]}"
-
-
-@functools.lru_cache(maxsize=64)
-def _source_state(source: str) -> hashlib._Hash:
-    """SHA-1 of what all names of a source begin with; to be copied, never updated."""
-    return hashlib.sha1(_POINT_NAMESPACE.bytes + f"{source}\x00".encode(), usedforsecurity=False)
+    return str(uuid.uuid5(_POINT_NAMESPACE, f"{source}\x00{key}"))
 
 
 def encode_key(relative: str | os.PathLike[str]) -> str:

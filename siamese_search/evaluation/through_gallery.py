@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.retrieval import HitMetrics, RankingMetrics, metrics_from_hit_ranks, summarise
+from siamese_search.gallery import open_gallery
 from siamese_search.gallery.checks import recall_under
 from siamese_search.gallery.contract import Gallery, ModelRef, Payload
 from siamese_search.gallery.filters import Condition
@@ -155,8 +156,6 @@ def _recalled(answer: NDArray[np.int64], exact: NDArray[np.float32], most: int) 
 #: Results fetched per query where nobody says how many. A search for a whole gallery would never use the copy.
 DEPTH = 100
 
-_UPSERT_BATCH = 1000
-
 
 @dataclass(frozen=True, slots=True)
 class Quantised:
@@ -222,8 +221,6 @@ def measure_quantised(
 @contextmanager
 def temporary_gallery(model: ModelRef, storage: Storage | None = None) -> Iterator[Gallery]:
     """An empty embedded gallery that is gone afterwards."""
-    from siamese_search.gallery import open_gallery
-
     with (
         tempfile.TemporaryDirectory(prefix="sss-evaluate-") as store,
         open_gallery(store, "evaluation", model=model, create=True, mode="w", storage=storage) as opened,
@@ -237,7 +234,5 @@ def fill(gallery: Gallery, vectors: NDArray[np.float32], payloads: Sequence[Payl
     Ids ascend with the place: so the database's order of ties is the order of the exact ranking.
     """
     ids = [str(uuid.UUID(int=place + 1)) for place in range(len(vectors))]
-    for start in range(0, len(ids), _UPSERT_BATCH):
-        part = slice(start, start + _UPSERT_BATCH)
-        gallery.upsert(ids[part], vectors[part], payloads[part])
+    gallery.upsert(ids, vectors, payloads)
     return {point: place for place, point in enumerate(ids)}

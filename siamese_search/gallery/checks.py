@@ -14,7 +14,7 @@ import numpy as np
 
 from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.contract import Gallery, Hit, StoredPoint, Vectors
-from siamese_search.gallery.fields import UNINDEXED, chunks
+from siamese_search.gallery.fields import UNINDEXED
 from siamese_search.gallery.filters import ORDERINGS, Condition, RawCondition
 
 #: Points looked at, and results compared for each.
@@ -25,7 +25,6 @@ LEAST_RECALL = 0.9
 
 _ROUNDING = 1e-4
 
-_AT_ONCE = 500
 #: Values of a field that are listed where a filter names others.
 _VALUES = 10
 
@@ -194,8 +193,5 @@ def sample(gallery: Gallery, where: Sequence[Condition] = (), limit: int = 2000,
 
     chosen = heapq.nsmallest(limit, gallery.scroll(where, fields=()), key=rank)
     ids = sorted(point.id for point in chosen)
-    found: list[StoredPoint] = []
-    for part in chunks(ids, _AT_ONCE):
-        # What was deleted meanwhile is no part of it.
-        found += [point for point in gallery.retrieve(part, with_vectors=True) if point is not None]
-    return Sample(found, total)
+    # What was deleted meanwhile is no part of it.
+    return Sample([point for point in gallery.retrieve(ids, with_vectors=True) if point is not None], total)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,25 +22,13 @@ from siamese_search.errors import ModelMismatchError, printable
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 from siamese_search.io.location import located
+from siamese_search.io.resources import Closing
 
 Payload = Mapping[str, Any]
 Vectors = NDArray[np.float32]
 
 #: Called some five times a second with what is being done, in a word or two, and the seconds passed.
 OptimiseProgress = Callable[[str, float], None]
-
-
-class _Opened(ABC):
-    """What is open until it is closed, or its block ends."""
-
-    @abstractmethod
-    def close(self) -> None: ...
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +147,7 @@ class GalleryInfo:
     lost: int = 0
 
 
-class Gallery(_Opened):
+class Gallery(Closing, ABC):
     """An open gallery. Use it as a context manager; ``close`` is idempotent.
 
     Vectors are float32, finite and of unit length (to 1e-3); payload values str, int (64 bits), float (finite), bool or
@@ -319,7 +307,7 @@ class Generations:
     building: ModelRef | None = None
 
 
-class Store(_Opened):
+class Store(Closing, ABC):
     """An open store. Use it as a context manager; ``close`` is idempotent.
 
     Methods that name a gallery raise GalleryNotFoundError (listing the galleries there are) where it does not

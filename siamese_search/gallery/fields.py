@@ -203,19 +203,19 @@ def settle(
     seen: dict[str, set[type]] = {}
     for payload in cleaned:
         for name, value in payload.items():
-            kinds = seen.get(name)
-            if kinds is None:
-                seen[name] = {type(value)}
-            else:
-                kinds.add(type(value))
+            seen.setdefault(name, set()).add(type(value))
     changed: dict[str, str] = {}
     for name, kinds in seen.items():
-        final = _widest(([known[name]] if name in known else []) + [_TYPES[kind] for kind in kinds])
+        found = {_TYPES[kind] for kind in kinds} | ({known[name]} if name in known else set())
+        # Not a pairwise fold: bool + int + float must be str in any order.
+        final = found.pop() if len(found) == 1 else "float" if found == {"int", "float"} else "str"
         if final == "float" and int in kinds and any(_rounded(payload.get(name)) for payload in cleaned):
             final = "str"
         if known.get(name) != final:
-            if name not in known:
-                _check_name(name)
+            if name not in known and not (isinstance(name, str) and name and json_paths([name]) and name.isprintable()):
+                raise ValueError(
+                    f"{name!r} cannot name a payload field: use printable text without quotes or backslashes"
+                )
             changed[name] = final
         if any(_TYPES[kind] != final for kind in kinds):
             for payload in cleaned:
@@ -241,14 +241,6 @@ def _rounded(value: Any) -> bool:
     return type(value) is int and float(value) != value
 
 
-def _widest(kinds: Iterable[str]) -> str:
-    distinct = set(kinds)
-    # Not a pairwise fold: bool + int + float must be str in any order.
-    if len(distinct) == 1:
-        return distinct.pop()
-    return "float" if distinct == {"int", "float"} else "str"
-
-
 def _clean(payload: Mapping[str, Any], row: int) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for name, value in payload.items():
@@ -256,12 +248,14 @@ def _clean(payload: Mapping[str, Any], row: int) -> dict[str, Any]:
             continue
         if type(value) not in _TYPES:
             value = _plain(value, name, row)
-        if type(value) is str:
-            if not value.isascii():
-                _check_text(value, name, row)
-        elif type(value) is int:
-            if not INT_MIN <= value <= INT_MAX:
-                raise ValueError(f"row {row}: field {name!r} is {value}, which does not fit 64 bits")
+        if type(value) is str and not value.isascii():
+            try:
+                value.encode("utf-8")
+            except UnicodeEncodeError:
+                shown = f"row {row}: field {name!r} is not valid Unicode ({value[:80]!r})"
+                raise ValueError(f"{shown}; encode file names with encode_key") from None
+        elif type(value) is int and not INT_MIN <= value <= INT_MAX:
+            raise ValueError(f"row {row}: field {name!r} is {value}, which does not fit 64 bits")
         elif type(value) is float and not math.isfinite(value):
             raise ValueError(f"row {row}: field {name!r} is {value}; leave it out instead")
         out[name] = value
@@ -279,20 +273,6 @@ def _plain(value: Any, name: str, row: int) -> Any:
     raise ValueError(
         f"row {row}: field {name!r} is a {type(value).__name__}; a payload holds str, int, float and bool only"
     )
-
-
-def _check_text(text: str, name: str, row: int) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"row {row}: field {name!r} is not valid Unicode ({text[:80]!r}); encode file names with encode_key"
-        ) from None
-
-
-def _check_name(name: object) -> None:
-    if not isinstance(name, str) or not name or '"' in name or "\\" in name or not name.isprintable():
-        raise ValueError(f"{name!r} cannot name a payload field: use printable text without quotes or backslashes")
 
 
 @dataclass(frozen=True, slots=True)

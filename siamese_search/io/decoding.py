@@ -73,10 +73,8 @@ class PendingPixels:
         done = [task.result() for task in self._tasks]
         errors = [error for part, _ in done for error in part]
         rows = [row for row, error in enumerate(errors) if error is None]
-        # The good ones move together; none is overwritten before it has moved.
-        for to, row in enumerate(rows):
-            if to != row:
-                self._buffer[to] = self._buffer[row]
+        if len(rows) < len(errors):
+            self._buffer[: len(rows)] = self._buffer[rows]
         failures = [(row, error) for row, error in enumerate(errors) if error is not None]
         seconds = sum(seconds for _, seconds in done)
         return DecodedPixels(rows, self._buffer[: len(rows)], failures, seconds, self._buffer, self._idle)

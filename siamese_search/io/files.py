@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from siamese_search.errors import SiameseSearchError, printable
+
 #: 128 bits: two different files of ten million share a digest with a probability of 1.5e-25.
 _DIGEST_BYTES = 16
 
@@ -52,16 +54,26 @@ def atomic_write_text(path: Path, text: str) -> None:
     atomic_write_bytes(path, text.encode("utf-8"))
 
 
-def check_output(path: Path, *, directory: bool = False) -> None:
-    """Raise OSError now where a file (or a directory) could not be written at ``path`` later. Leaves nothing behind."""
-    if path.exists() and path.is_dir() != directory:
-        code = errno.ENOTDIR if directory else errno.EISDIR
-        raise OSError(code, os.strerror(code))
-    place = path if directory else path.parent
-    while not place.exists():
-        place = place.parent  # what is missing is made with the file
-    with tempfile.TemporaryFile(dir=place):
-        pass
+@contextmanager
+def writing(out: Path, what: str = "", error: type[SiameseSearchError] = SiameseSearchError) -> Iterator[None]:
+    """Raises ``error``, which names ``out``, for whatever the disk refuses inside. what: ``the map ``, for people."""
+    try:
+        yield
+    except OSError as refused:
+        raise error(f"{printable(out)}: {what}cannot be written: {refused.strerror or refused}") from None
+
+
+def check_output(path: Path, *, directory: bool = False, error: type[SiameseSearchError] = SiameseSearchError) -> None:
+    """Raise ``error`` now where a file (or a directory) could not be written at ``path`` later. Leaves nothing."""
+    with writing(path, error=error):
+        if path.exists() and path.is_dir() != directory:
+            code = errno.ENOTDIR if directory else errno.EISDIR
+            raise OSError(code, os.strerror(code))
+        place = path if directory else path.parent
+        while not place.exists():
+            place = place.parent  # what is missing is made with the file
+        with tempfile.TemporaryFile(dir=place):
+            pass
 
 
 def open_own(path: str | Path, flags: int) -> int:
@@ -81,6 +93,15 @@ def read_own(path: Path, limit: int) -> bytes:
 def read_regular(path: Path, limit: int) -> bytes:
     """What a regular file holds, perhaps behind a link. Raises OSError, as :func:`read_own`."""
     return _read(_regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)), limit)
+
+
+def read_private(path: Path, limit: int) -> bytes:
+    """What a file with a key holds. Raises OSError, as :func:`read_regular`, and where others can read it."""
+    descriptor = _regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    if os.fstat(descriptor).st_mode & 0o077:
+        os.close(descriptor)
+        raise PermissionError(errno.EACCES, f"others can read this key: chmod 600 {printable(path)}")
+    return _read(descriptor, limit)
 
 
 def _regular(descriptor: int) -> int:

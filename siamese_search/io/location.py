@@ -7,6 +7,7 @@ decoder sees them: one that maps a file would die of SIGBUS when somebody trunca
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import stat
@@ -56,6 +57,16 @@ def redacted(url: str) -> str:
     if parts.scheme.lower() not in ("http", "https"):
         return url  # in a bucket's keys ? and # are characters like others, and nothing is signed
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address. Other names may resolve to anything."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def redacted_text(text: str) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from heapq import merge
+from itertools import groupby, islice
+from operator import itemgetter
 
 import numpy as np
 
@@ -116,19 +118,11 @@ def paired(
     rounding. Points up to the pair in hand may be written or deleted meanwhile: neither scroll looks back.
     """
     rounds = vectors and source.storage.vectors != target.storage.vectors == "float16"
-    ours = _rounded(source, target) if rounds else source.scroll()
-    theirs = target.scroll()
-    left, right = next(ours, None), next(theirs, None)
-    while left is not None or right is not None:
-        if right is None or (left is not None and left.id < right.id):
-            yield left, None
-            left = next(ours, None)
-        elif left is None or right.id < left.id:
-            yield None, right
-            right = next(theirs, None)
-        else:
-            yield left, right
-            left, right = next(ours, None), next(theirs, None)
+    ours = ((point.id, 0, point) for point in (_rounded(source, target) if rounds else source.scroll()))
+    theirs = ((point.id, 1, point) for point in target.scroll())
+    for _, group in groupby(merge(ours, theirs, key=itemgetter(0, 1)), itemgetter(0)):
+        pair = {side: point for _, side, point in group}
+        yield pair.get(0), pair.get(1)
 
 
 def _rounded(source: Gallery, target: Gallery) -> Iterator[StoredPoint]:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -19,22 +19,18 @@ from siamese_search.datasets.records import Failure
 from siamese_search.embedding import THREADS, embed_images
 from siamese_search.errors import DataError, ImageError, StoreError
 from siamese_search.gallery.checks import LEAST_RECALL, sampled_recall, sound_points
+from siamese_search.gallery.contract import Gallery, ModelRef, Store, StoredPoint, Vectors
 from siamese_search.gallery.fields import same_payload
+from siamese_search.gallery.storage import Storage
 from siamese_search.io.resources import available_cpus
 from siamese_search.maintenance.copy import paired, write_points
 from siamese_search.maintenance.options import ReindexOptions
+from siamese_search.model.embedder import Embedder
 from siamese_search.options import request
 from siamese_search.retrieval.judging import gallery_calibration, hand_over
 
-if TYPE_CHECKING:
-    from siamese_search.gallery.contract import Gallery, ModelRef, Store, StoredPoint, Vectors
-    from siamese_search.gallery.storage import Storage
-    from siamese_search.model.embedder import Embedder
-
 #: Passes before the last one: an ingest that runs all the time leaves a few points to each.
 _MOST_PASSES = 8
-#: Points deleted per call.
-_DELETE = 1000
 #: The swap waits for the users of the former generation at least this long.
 _SWAP_WAIT = 60.0
 
@@ -195,9 +191,6 @@ class _Reindex:
             if ours is None:
                 assert theirs is not None
                 surplus.append(theirs.id)
-                if len(surplus) == _DELETE:
-                    self.fresh.delete(surplus)
-                    surplus = []
                 continue
             done += 1
             if self.progress is not None and done % self.batch_size == 0:

@@ -12,15 +12,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from siamese_search.errors import ImageError, SiameseSearchError
 from siamese_search.gallery.checks import is_sound
+from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.io.files import digest_file
 from siamese_search.io.location import PROTOCOLS, protocol_of
-
-if TYPE_CHECKING:
-    from siamese_search.gallery.contract import Gallery, StoredPoint
+from siamese_search.io.remote import look_up
 
 Kind = Literal["damaged", "missing", "changed", "unreadable"]
 
@@ -152,8 +151,6 @@ def _check_file(point: StoredPoint, checksum: bool) -> Problem | None:
 
 def _check_object(point: StoredPoint, url: str, checksum: bool) -> Problem | None:
     """The same for an object that is not on this machine: its size and state, as a listing gives them."""
-    from siamese_search.io.remote import look_up
-
     try:
         found = look_up(url)
     except ImageError as error:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from siamese_search.errors import ImageError, SiameseSearchError, printable
-from siamese_search.io.files import atomic_path
+from siamese_search.errors import ImageError, printable
+from siamese_search.io.files import atomic_path, writing
 from siamese_search.io.images import FORMATS, read_image
 from siamese_search.io.signatures import OWN_TEXT
+from siamese_search.retrieval.map import luminance
 
 Colour = tuple[int, int, int]
 
@@ -150,27 +150,14 @@ def _shortened(text: str, keep: int) -> str:
 
 def readable(ground: Colour) -> Colour:
     """The ink, dark or white, that is read more easily on this ground (by WCAG's relative luminance)."""
-    linear = [
-        share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in np.array(ground) / 255
-    ]
-    luminance = float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-    return CARD if 1.05 / (luminance + 0.05) > (luminance + 0.05) / 0.065 else INK
-
-
-@contextmanager
-def writing(out: Path, what: str) -> Iterator[None]:
-    """Raises SiameseSearchError, which names ``out``, for whatever the disk refuses inside. what: for people."""
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise SiameseSearchError(f"{printable(out)}: the {what} cannot be written: {reason}") from None
+    light = luminance([share / 255 for share in ground])
+    return CARD if 1.05 / (light + 0.05) > (light + 0.05) / 0.065 else INK
 
 
 def save_png(image: Image.Image, out: Path, what: str) -> Path:
     """Write a PNG, atomically; returns ``out``. Raises SiameseSearchError where that fails. what: for people."""
     marked = PngInfo()
     marked.add_text(*OWN_TEXT)
-    with writing(out, what), atomic_path(out) as aside:
+    with writing(out, f"the {what} "), atomic_path(out) as aside:
         image.save(aside, format="PNG", optimize=False, pnginfo=marked)
     return out

@@ -22,9 +22,8 @@ from matplotlib.figure import Figure
 from siamese_search.errors import UsageError, printable
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.verification import FALSE_ACCEPT_RATES
-from siamese_search.io.files import atomic_path
+from siamese_search.io.files import atomic_path, writing
 from siamese_search.io.signatures import OWN_TEXT
-from siamese_search.render.canvas import writing
 from siamese_search.render.marks import decimal, rate, small_rate
 
 #: Every colour of these curves. A page puts its own in their place (:func:`chart`).
@@ -71,7 +70,7 @@ def picture(out: Path, size: tuple[float, float]) -> Iterator[Figure]:
         FigureCanvasAgg(figure)
         yield figure
         metadata = {"Date": None} if kind == ".svg" else dict([OWN_TEXT])
-        with writing(out, "curves"), atomic_path(out) as aside:
+        with writing(out, "the curves "), atomic_path(out) as aside:
             figure.savefig(aside, format=kind[1:], dpi=120, metadata=metadata)
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from siamese_search.render.canvas import CARD, GREY, INK, LINE, PAPER, Canvas, save_png
+from siamese_search.render.canvas import CARD, GREY, INK, LINE, MARGIN, PAPER, Canvas, save_png
 from siamese_search.render.pages import picture, render, scattered, write_page
 from siamese_search.retrieval.map import GREY as NOBODY
 from siamese_search.retrieval.map import STOPS, Colouring, GalleryMap, MapPoint, colouring, placed, scale_colour
 
 _SIDE = 900
-_MARGIN = 28
 _TITLE = 64
 _LEGEND = 220
 _LINE_HEIGHT = 24
@@ -30,13 +29,13 @@ MAX_PICTURES = 2000
 def draw_map(found: GalleryMap, out: Path) -> Path:
     """Write the picture, atomically; returns ``out``. Raises SiameseSearchError where it cannot be written."""
     colours = colouring(found)
-    canvas = Canvas(2 * _MARGIN + _SIDE + _LEGEND, 2 * _MARGIN + _TITLE + _SIDE)
-    canvas.text((_MARGIN, _MARGIN - 6), found.title, 24, INK, _SIDE)
-    canvas.text((_MARGIN, _MARGIN + 26), found.caption, 13, GREY, _SIDE)
-    top = _MARGIN + _TITLE
-    canvas.image.paste(_dots(found, colours), (_MARGIN, top))
-    canvas.pen.rectangle((_MARGIN, top, _MARGIN + _SIDE - 1, top + _SIDE - 1), outline=LINE)
-    _legend(canvas, found, colours, _MARGIN + _SIDE + 20, top)
+    canvas = Canvas(2 * MARGIN + _SIDE + _LEGEND, 2 * MARGIN + _TITLE + _SIDE)
+    canvas.text((MARGIN, MARGIN - 6), found.title, 24, INK, _SIDE)
+    canvas.text((MARGIN, MARGIN + 26), found.caption, 13, GREY, _SIDE)
+    top = MARGIN + _TITLE
+    canvas.image.paste(_dots(found, colours), (MARGIN, top))
+    canvas.pen.rectangle((MARGIN, top, MARGIN + _SIDE - 1, top + _SIDE - 1), outline=LINE)
+    _legend(canvas, found, colours, MARGIN + _SIDE + 20, top)
     return save_png(canvas.image, out, "map")
 
 
@@ -69,7 +68,7 @@ def _legend(canvas: Canvas, found: GalleryMap, colours: Colouring, left: int, to
         canvas.text((left + 26, top + 148), f"{low:.6g}", 13, GREY, room - 26)
         top += 180
     # As many as there is room for beside the map, and a line for the others.
-    room_for = (_TITLE + _MARGIN + _SIDE - top) // _LINE_HEIGHT
+    room_for = (_TITLE + MARGIN + _SIDE - top) // _LINE_HEIGHT
     shown = len(colours.entries) if len(colours.entries) <= room_for else max(colours.first, room_for - 1)
     for entry in colours.entries[:shown]:
         key = Image.new("RGB", (14 * _FINE, 14 * _FINE), PAPER)

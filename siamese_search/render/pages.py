@@ -28,11 +28,12 @@ from PIL import Image
 
 from siamese_search._version import __version__
 from siamese_search.errors import ImageError, UsageError, printable
-from siamese_search.io.files import atomic_write_text
+from siamese_search.io.files import atomic_write_text, writing
 from siamese_search.io.images import read_image
 from siamese_search.render import marks
-from siamese_search.render.canvas import short_reason, writing
+from siamese_search.render.canvas import short_reason
 from siamese_search.render.marks import BADGES, FRAMES, known_identities, mark, verdict_sentence
+from siamese_search.retrieval.map import placed
 from siamese_search.retrieval.results import QueryResult
 
 #: Queries shown, and results of each; the page says how many it leaves out.
@@ -127,10 +128,8 @@ def scattered(
 
     urls: data URIs, or "". names: of identities. codes: lines of the legend, -1 for none.
     """
-    low, high = points.min(axis=0), points.max(axis=0)
-    placed = ((points - (low + high) / 2) / (float((high - low).max()) or 1.0) + 0.5) * 96 + 2
     dots = []
-    for (x, y), colour, caption, url, name, code in zip(placed, colours, captions, urls, names, codes):
+    for (x, y), colour, caption, url, name, code in zip(placed(points) * 96 + 2, colours, captions, urls, names, codes):
         edges = " ".join(name for name, near in (("l", x < 10), ("r", x > 90), ("t", y > 80)) if near)
         place = {"x": f"{x:.3f}", "y": f"{y:.3f}", "edges": edges}
         dots.append(place | {"colour": colour, "caption": caption, "url": url, "name": name, "code": code})
@@ -139,7 +138,7 @@ def scattered(
 
 def write_page(text: str, out: Path, what: str) -> Path:
     """Write a page, atomically; returns ``out``. Raises SiameseSearchError where that fails. what: for people."""
-    with writing(out, what):
+    with writing(out, f"the {what} "):
         atomic_write_text(out, text.encode("utf-8", "backslashreplace").decode())
     return out
 

@@ -19,8 +19,8 @@ from siamese_search.evaluation.findings import BadQuery, camera_pairs, worst_ide
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.retrieval import RATES
 from siamese_search.evaluation.verification import FALSE_ACCEPT_RATES
+from siamese_search.io.files import writing
 from siamese_search.model.calibration import Calibration
-from siamese_search.render.canvas import writing
 from siamese_search.render.curves import Drawing, chart, draw_cmc, draw_open_set, draw_recall, draw_roc, draw_scores
 from siamese_search.render.marks import decimal, rate
 from siamese_search.render.pages import Picture, picture, render, scattered, write_page
@@ -42,7 +42,7 @@ def write_report(report: EvaluationReport, directory: Path, command: str = "") -
 
     command: what was typed, for the page's foot. Raises SiameseSearchError where they cannot be written.
     """
-    with writing(directory, "report"):
+    with writing(directory, "the report "):
         directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.to_json(), indent=1, ensure_ascii=False)
     write_page(text + "\n", directory / "report.json", "report")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from siamese_search.datasets.records import Failure
 from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import DataError, ImageError, UsageError, printable
+from siamese_search.model.embedder import Embedder
 from siamese_search.retrieval.judging import NOBODY, Judge
 from siamese_search.retrieval.results import json_path
-
-if TYPE_CHECKING:
-    from siamese_search.model.embedder import Embedder
 
 #: Scores in one answer; more is what a gallery is for.
 MAX_PAIRS = 4_000_000

@@ -60,14 +60,9 @@ class SearchResult:
             "metadata": dict(self.metadata),
             "match": self.match,
         }
-        if self.probability is not None:
-            answer["probability"] = round(self.probability, 6)
-        if self.reranked is not None:
-            answer["reranked"] = round(self.reranked, 6)
-        if self.sightings is not None:
-            answer["sightings"] = self.sightings
-            answer["cameras"] = list(self.cameras)
-        return answer
+        numbers = {"probability": self.probability, "reranked": self.reranked}
+        answer |= {name: round(number, 6) for name, number in numbers.items() if number is not None}
+        return answer | ({} if self.sightings is None else {"sightings": self.sightings, "cameras": list(self.cameras)})
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +161,14 @@ class QueryResult:
             "query": json_path(self.query),
             "results": [result.to_json() for result in self.results],
         }
-        if self.candidates is not None:
-            answer["candidates"] = self.candidates
-        if self.verdict is not None:
-            answer["in_gallery"] = self.in_gallery
-            answer["verdict"] = self.verdict.to_json()
-        if self.no_verdict:
-            answer["no_verdict"] = self.no_verdict
-        if self.error is not None:
-            answer["error"] = self.error
-        return answer
+        more = {
+            "candidates": self.candidates,
+            "in_gallery": self.in_gallery,
+            "verdict": None if self.verdict is None else self.verdict.to_json(),
+            "no_verdict": self.no_verdict or None,
+            "error": self.error,
+        }
+        return answer | {name: value for name, value in more.items() if value is not None}
 
     def to_frame(self) -> DataFrame:
         """A row per result: the query, what its JSON has, and the metadata as ``metadata.FIELD``, of pandas."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +17,10 @@ from PIL import Image
 
 from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.embedding import batches_of, embed_images
-from siamese_search.errors import ImageError, ModelMismatchError, StoreError, UsageError
-from siamese_search.gallery.contract import Gallery
+from siamese_search.errors import ImageError, StoreError, UsageError
+from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.filters import Condition
-from siamese_search.model.embedder import FlipEmbedder
+from siamese_search.model.embedder import Embedder, FlipEmbedder
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Copies, Probe, SameImage, fuse, item_probe, push_away
 from siamese_search.retrieval.ranking import (
@@ -34,9 +33,6 @@ from siamese_search.retrieval.ranking import (
     rerank_top,
 )
 from siamese_search.retrieval.results import QueryResult, SearchResult
-
-if TYPE_CHECKING:
-    from siamese_search.model.embedder import Embedder
 
 __all__ = ["QueryResult", "SearchResult", "Searcher"]
 
@@ -56,12 +52,7 @@ class Searcher:
     """
 
     def __init__(self, gallery: Gallery, embedder: Embedder) -> None:
-        if gallery.model.fingerprint != embedder.fingerprint or gallery.dim != embedder.dim:
-            raise ModelMismatchError(
-                f"gallery {gallery.name!r} holds vectors of model {gallery.model.fingerprint[:12]}"
-                f" ({gallery.dim}-D), this model is {embedder.fingerprint[:12]} ({embedder.dim}-D);"
-                " search with the gallery's own model or rebuild it with: sss reindex"
-            )
+        ModelRef(embedder.fingerprint, embedder.dim).check(gallery.model, f"gallery {gallery.name!r}")
         self.gallery = gallery
         self.embedder = embedder
 

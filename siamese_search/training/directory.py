@@ -32,10 +32,7 @@ Asked = TypeVar("Asked")
 
 def refuse_used(out: Path) -> None:
     """Raise TrainingError where the directory already holds a run or a model, or cannot be written."""
-    try:
-        check_output(out, directory=True)
-    except OSError as error:
-        raise TrainingError(f"{printable(out)}: cannot be written: {error.strerror or error}") from None
+    check_output(out, directory=True, error=TrainingError)
     for name, advice in ((RUN_NAME, f"continue it with --resume {printable(out)}"), (META_NAME, "keep it")):
         if (out / name).exists():
             raise TrainingError(f"{printable(out)}: already holds a run: {advice}, or choose another --out")

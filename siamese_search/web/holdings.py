@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,11 +12,13 @@ from siamese_search.api.handle import GalleryHandle
 from siamese_search.datasets.records import BOOKKEEPING, RESERVED_IDENTITIES
 from siamese_search.errors import NotThereError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
-from siamese_search.gallery.contract import StoredPoint
+from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.filters import Condition, parse_where
 from siamese_search.gallery.payload import read_labelled
 from siamese_search.gallery.times import bind_to, moment
 from siamese_search.io.images import read_image
+from siamese_search.model.bundle import Bundle
+from siamese_search.model.embedder import Embedder
 from siamese_search.retrieval.judging import mark
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Probe, SamePoint, fuse
@@ -27,11 +28,6 @@ from siamese_search.retrieval.searcher import Searcher
 from siamese_search.retrieval.timeline import arrange, choose_field
 from siamese_search.web.answers import Facet, IdentitySummary, IdentityView, Picture, Sighting, Suggestion
 from siamese_search.web.searching import encoded, images_of, point_of
-
-if TYPE_CHECKING:
-    from siamese_search.gallery.contract import Gallery
-    from siamese_search.model.bundle import Bundle
-    from siamese_search.model.embedder import Embedder
 
 _ALL = 2**31 - 1
 #: Values of a field that are read to find its lowest and highest; of more there is neither.
@@ -157,10 +153,7 @@ class Holdings:
 
     def sighting(self, point: str) -> Sighting:
         """One image of the gallery by its point id."""
-        found = self.sightings([point])
-        if not found:
-            raise NotThereError(f"there is no image {printable(point)[:80]!r} in the gallery (any more)")
-        return found[0]
+        return sighting_of(self._point(point))
 
     def sightings(self, points: Sequence[str]) -> list[Sighting]:
         """Several, in order; those that are not there are left out."""
@@ -178,15 +171,14 @@ class Holdings:
         """
         if not 16 <= size <= 2048:
             raise UsageError(f"a size is from 16 to 2048 pixels, not {size}")
+        return encoded(read_image(self._point(point).path, (size, size), fit=True))
+
+    def _point(self, point: str) -> StoredPoint:
         identifier = point_of(point)
-
-        def answer(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> StoredPoint:
-            (found,) = gallery.retrieve([identifier])
-            if found is None:
-                raise NotThereError(f"there is no image {identifier} in the gallery (any more)")
-            return found
-
-        return encoded(read_image(self._handle.reading(answer).path, (size, size), fit=True))
+        (found,) = self._handle.reading(lambda gallery, _embedder, _bundle: gallery.retrieve([identifier]))
+        if found is None:
+            raise NotThereError(f"there is no image {printable(point)[:80]!r} in the gallery (any more)")
+        return found
 
 
 def _facet(gallery: Gallery, name: str, kind: str, where: Sequence[Condition], values: int, total: int) -> Facet:

@@ -9,21 +9,19 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from siamese_search.api.handle import GalleryHandle
 from siamese_search.curation.identities import last_number
 from siamese_search.curation.label_table import label_value
 from siamese_search.curation.labels import Change, change_of, write_changes
 from siamese_search.errors import NotThereError, RefusedError, UsageError, printable
+from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.payload import read_labelled
 from siamese_search.web.answers import Edit
 from siamese_search.web.options import Limits
 from siamese_search.web.searching import images_of, point_of
-
-if TYPE_CHECKING:
-    from siamese_search.gallery.contract import Gallery, StoredPoint
 
 _log = logging.getLogger(__name__)
 #: Edits that can be taken back.

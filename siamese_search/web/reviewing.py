@@ -5,24 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import UsageError, printable
 from siamese_search.gallery.checks import vector_of
+from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.filters import Condition, parse_where
 from siamese_search.gallery.times import bind_to
+from siamese_search.model.bundle import Bundle
+from siamese_search.model.embedder import Embedder
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.web.answers import Candidate, Edit, ReviewItem, ReviewQueue
 from siamese_search.web.labelling import Labels
 from siamese_search.web.searching import mark_of, point_of
-
-if TYPE_CHECKING:
-    from siamese_search.gallery.contract import Gallery, StoredPoint
-    from siamese_search.model.bundle import Bundle
-    from siamese_search.model.embedder import Embedder
 
 #: Images that wait in one queue; the others follow when these are decided.
 _MOST = 1000
@@ -119,16 +116,13 @@ class Review:
                 rows.append(_Near(point, before.nearest))
             else:
                 lacking.append(point)
-        for start in range(0, len(lacking), 100):
-            part = lacking[start : start + 100]
-            vectors = np.stack([vector_of(gallery, point) for point in part])
+        if lacking:
+            vectors = np.stack([vector_of(gallery, point) for point in lacking])
             found = gallery.query_batch(vectors, _NEAREST + 1, with_payload=False)
-            for point, hits in zip(part, found, strict=True):
+            for point, hits in zip(lacking, found, strict=True):
                 rows.append(_Near(point, [(hit.id, hit.score) for hit in hits if hit.id != point.id]))
         near = sorted({identifier for row in rows for identifier, _ in row.nearest})
-        known: dict[str, StoredPoint] = {}
-        for start in range(0, len(near), 1000):
-            known |= {one.id: one for one in gallery.retrieve(near[start : start + 1000]) if one is not None}
+        known = {one.id: one for one in gallery.retrieve(near) if one is not None}
         table = _Table(mark, rows, unlabelled, known)
         with self._lock:
             self._table = (where, table)

@@ -6,11 +6,11 @@ import hashlib
 import io
 import secrets
 import threading
+import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,23 +19,20 @@ from PIL import Image
 from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import NotThereError, StoreError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
+from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition, parse_where
 from siamese_search.gallery.times import bind_to
 from siamese_search.io.images import decode_image, resized
+from siamese_search.model.bundle import Bundle
 from siamese_search.model.centres import centred
-from siamese_search.model.embedder import FlipEmbedder
+from siamese_search.model.embedder import Embedder, FlipEmbedder
 from siamese_search.retrieval.judging import check_fmr, mark
+from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Probe, SameImage, SamePoint, fuse, item_probe, push_away
 from siamese_search.retrieval.results import QueryResult
 from siamese_search.retrieval.searcher import Searcher
 from siamese_search.web.answers import Crop, Picture, Question, Upload
 from siamese_search.web.options import Limits
-
-if TYPE_CHECKING:
-    from siamese_search.gallery.contract import Gallery
-    from siamese_search.model.bundle import Bundle
-    from siamese_search.model.embedder import Embedder
-    from siamese_search.retrieval.options import SearchOptions
 
 Pixels = NDArray[np.uint8]
 _Images = list[tuple[str, Pixels]]
@@ -234,8 +231,6 @@ class Searching:
 
 def point_of(text: str) -> str:
     """A point id as the store has it. Raises NotThereError for what is none."""
-    import uuid
-
     try:
         return str(uuid.UUID(text))
     except (ValueError, AttributeError):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import os
 import secrets
-import stat
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -15,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from siamese_search.errors import UsageError, printable
-from siamese_search.io.files import read_regular
+from siamese_search.io.files import read_private
+from siamese_search.io.location import is_loopback as is_loopback
 
 VARIABLE = "SSS_SERVE_KEY"
 METRICS_VARIABLE = "SSS_SERVE_METRICS_KEY"
@@ -35,12 +34,9 @@ def read_key(
         if not key:
             return None
     else:
-        path, origin = Path(key_file), printable(key_file)
+        origin = printable(key_file)
         try:
-            status = path.stat()
-            if stat.S_IMODE(status.st_mode) & 0o077:
-                raise UsageError(f"{origin}: others can read this key; take that away with: chmod 600 {origin}")
-            key = read_regular(path, 4096).decode().strip()
+            key = read_private(Path(key_file), 4096).decode().strip()
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
             raise UsageError(f"{origin}: the key cannot be read: {why}") from None
@@ -156,13 +152,3 @@ def allowed_hosts(host: str, named: tuple[str, ...]) -> frozenset[str] | None:
     if is_loopback(host):
         return frozenset(_LOCAL | further)
     return frozenset(_LOCAL | further) if further else None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches that address."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from siamese_search.errors import MissingExtraError, SiameseSearchError, UsageError, printable
+from siamese_search.io.resources import own_signals
 from siamese_search.web.options import ServeOptions
 from siamese_search.web.security import METRICS_VARIABLE, VARIABLE, Security, is_loopback, read_key
 
@@ -81,12 +82,10 @@ def _server(service: GalleryService, security: Security) -> uvicorn.Server:
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
             """As uvicorn's own, but the end is a clean one: the signal is not raised again."""
-            before = {one: signal.signal(one, self.handle_exit) for one in (signal.SIGINT, signal.SIGTERM)}
-            try:
+            with own_signals():
+                for one in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(one, self.handle_exit)
                 yield
-            finally:
-                for one, handler in before.items():
-                    signal.signal(one, handler)
 
     config = uvicorn.Config(
         create_app(service, security),

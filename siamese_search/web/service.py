@@ -11,26 +11,25 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from siamese_search.api import curation, maintenance, retrieval
 from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import DataError, SiameseSearchError, StoreBusyError, printable
 from siamese_search.gallery import open_store
+from siamese_search.gallery.contract import Gallery
 from siamese_search.io.files import read_regular
+from siamese_search.model.bundle import Bundle
 from siamese_search.model.calibration import Calibration
+from siamese_search.model.embedder import Embedder
 from siamese_search.retrieval.judging import gallery_calibration
+from siamese_search.retrieval.map import STOPS, colouring, placed
 from siamese_search.web.answers import Cluster, GalleryFacts
 from siamese_search.web.holdings import Holdings
 from siamese_search.web.labelling import Labels
 from siamese_search.web.options import Limits, ServeOptions
 from siamese_search.web.reviewing import Review
 from siamese_search.web.searching import Searching, mark_of
-
-if TYPE_CHECKING:
-    from siamese_search.gallery.contract import Gallery
-    from siamese_search.model.bundle import Bundle
-    from siamese_search.model.embedder import Embedder
 
 
 class GalleryService:
@@ -118,7 +117,6 @@ class Overview:
         ``legend``: ``[{"label", "color", "count"}]``, the most frequent ``first``, or -1. Where colours stand for
         numbers there are ``scale`` (low, high) and ``stops``. x, y: 0 to 1.
         """
-        from siamese_search.retrieval.map import STOPS, colouring, placed
 
         def make() -> dict[str, Any]:
             found = retrieval.map_gallery(**self._place, color=color, method=method, where=list(where), limit=limit)

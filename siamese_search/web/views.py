@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from markupsafe import Markup
 from PIL import Image
 
+from siamese_search import render
 from siamese_search._version import __version__
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, stands_for_many
 from siamese_search.errors import SiameseSearchError
@@ -80,9 +81,7 @@ def show(request: Request, template: str, *, status: int = 200, **values: object
 def _environment() -> Environment:
     from jinja2 import PackageLoader  # by the first page: a server starts without
 
-    from siamese_search.render.pages import environment
-
-    return environment(PackageLoader("siamese_search.web"), PackageLoader("siamese_search.render"))
+    return render.environment(PackageLoader("siamese_search.web"), PackageLoader("siamese_search.render"))
 
 
 def picture_of(request: Request, picture: Picture, seconds: int) -> Response:

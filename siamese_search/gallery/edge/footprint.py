@@ -184,8 +184,7 @@ def check_room(directory: Path, what: str, need: int = 0) -> None:
 
 def can_open(shard: Path) -> bool:
     """Whether the engine can open a shard where it is."""
-    files = (shard, shard / "edge_config.json")
-    return all(os.access(one, os.W_OK) for one in files) and _free(shard) >= MARGIN
+    return all(os.access(one, os.W_OK) for one in (shard, shard / "edge_config.json")) and _free(shard) >= MARGIN
 
 
 class PrivateCopy(tempfile.TemporaryDirectory[str]):

@@ -78,8 +78,10 @@ class ShardLease:
         with self._mutex:
             if writing:
                 footprint.check_room(self._locate(), self._what, room)
-            if self._copy is not None and self._depth == 0 and (writing or self._outdated()):
-                self.release()
+            if self._copy is not None and self._depth == 0:
+                outdated = layout.read_mark(self.generation) != self._mark  # somebody, who can, has written since
+                if writing or outdated:
+                    self.release()
             shard = self._open()
             if writing and self._copy is not None:
                 raise StoreError(f"cannot write {self._what}: its disk was full or read-only; run the command again")
@@ -93,10 +95,6 @@ class ShardLease:
             finally:
                 self._depth -= 1
             self.give_way()
-
-    def _outdated(self) -> bool:
-        """Whether somebody, who can, has written since the copy was made."""
-        return layout.read_mark(self.generation) != self._mark
 
     def give_way(self) -> None:
         """Close the shard if it is idle, its slice is over and somebody waits. Cheap otherwise."""

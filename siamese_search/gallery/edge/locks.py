@@ -56,23 +56,18 @@ class Turnstile:
         """
         assert self._hold is None
         deadline = time.monotonic() + wait
-        gate = self._open("turnstile.lock")
         try:
-            hold = self._open(self._name)
-            try:
-                self._lock(gate, deadline, wait)
-                self._lock(hold, deadline, wait)
-                if gate is not None:
-                    fcntl.flock(gate, fcntl.LOCK_UN)
-                if hold is not None:
-                    _sign(hold)
-            except BaseException:
-                _close(hold)
-                raise
+            self._gate = self._open("turnstile.lock")
+            self._hold = self._open(self._name)
+            self._lock(self._gate, deadline, wait)
+            self._lock(self._hold, deadline, wait)
+            if self._gate is not None:
+                fcntl.flock(self._gate, fcntl.LOCK_UN)
+            if self._hold is not None:
+                _sign(self._hold)
         except BaseException:
-            _close(gate)
+            self.release()
             raise
-        self._gate, self._hold = gate, hold
 
     def release(self) -> None:
         """Let the next one in. Harmless when nothing is held."""
@@ -168,11 +163,6 @@ def _command(pid: int) -> str:
     # A signed URL is a key, and a process list is no reason to show it.
     command = " ".join([Path(named[0]).name, *map(redacted_text, named[1:])])[:200] if named else ""
     return f" ({printable(command)})" if command else ""
-
-
-def _close(descriptor: int | None) -> None:
-    if descriptor is not None:
-        os.close(descriptor)
 
 
 def _sign(descriptor: int) -> None:

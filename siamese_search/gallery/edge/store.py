@@ -16,18 +16,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import qdrant_edge as edge
 
 from siamese_search.errors import GalleryNotFoundError, StoreBusyError, StoreError, printable
 from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Settle, Store
 from siamese_search.gallery.edge import layout
+from siamese_search.gallery.edge.convert import shard_config, translated
 from siamese_search.gallery.edge.footprint import check_room
+from siamese_search.gallery.edge.gallery import EmbeddedGallery
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 from siamese_search.model.bundle import PACKAGED
-
-if TYPE_CHECKING:
-    from siamese_search.gallery.edge.gallery import EmbeddedGallery
 
 _WAIT = 10.0
 
@@ -67,11 +68,12 @@ class EmbeddedStore(Store):
                 found = header.model
                 if model is not None:
                     model.check(found, self._what(name))
-                from siamese_search.gallery.edge.gallery import EmbeddedGallery
-
                 gallery = EmbeddedGallery(self.path, generation, mode=mode, wait=wait)
-                if mode == "w" and model is not None and _moved(model, found):
-                    layout.write_header(generation, replace(header, model=model))
+                if mode == "w" and model is not None and not PACKAGED.keys() & {model.name, found.name}:
+                    # Is it remembered in a place where it is no longer, and here is another place?
+                    gone = not (found.name and Path(found.name).is_dir())
+                    if gone and model.name not in ("", found.name):
+                        layout.write_header(generation, replace(header, model=model))
                 return gallery
             except StoreError:
                 if generation.is_dir():
@@ -79,8 +81,6 @@ class EmbeddedStore(Store):
                 # Replaced and deleted since we looked: look again.
 
     def is_current(self, gallery: Gallery) -> bool:
-        from siamese_search.gallery.edge.gallery import EmbeddedGallery
-
         assert isinstance(gallery, EmbeddedGallery)
         return layout.current_generation(layout.find_gallery(self.path, gallery.name)) == gallery.generation
 
@@ -109,16 +109,16 @@ class EmbeddedStore(Store):
                 current = layout.read_header(layout.current_generation(directory))
                 storage = self.default_storage(current.storage)
             fresh = layout.building_generation(directory)
-            if fresh is not None and not _continues(fresh, model, storage):
+            header = None
+            with suppress(StoreError):  # not sound as far as its header goes
+                header = None if fresh is None else layout.read_header(fresh)
+            if header is None or not header.model.same_as(model) or header.storage != storage:
                 fresh = None
-            if fresh is None:
                 layout.mark_building(directory, None)
             self._sweep(directory, name)
             if fresh is None:
                 fresh = _build_generation(directory, layout.GalleryHeader(name, model, storage))
                 layout.mark_building(directory, fresh)
-            from siamese_search.gallery.edge.gallery import EmbeddedGallery
-
             return EmbeddedGallery(self.path, fresh, mode="w", wait=wait, building=True, on_close=lock.release)
         except BaseException:
             lock.release()
@@ -252,15 +252,6 @@ def _held(generation: Path, what: str, wait: float) -> Iterator[bool]:
         lock.release()
 
 
-def _continues(generation: Path, model: ModelRef, storage: Storage) -> bool:
-    """Whether an unfinished generation is sound as far as its header goes, this model's, and so stored."""
-    try:
-        header = layout.read_header(generation)
-        return header.model.same_as(model) and header.storage == storage
-    except StoreError:
-        return False
-
-
 def _create(store: Path, header: layout.GalleryHeader) -> None:
     layout.make_store(store)
     name = header.name
@@ -278,10 +269,6 @@ def _create(store: Path, header: layout.GalleryHeader) -> None:
 
 
 def _build_generation(parent: Path, header: layout.GalleryHeader) -> Path:
-    import qdrant_edge as edge
-
-    from siamese_search.gallery.edge.convert import shard_config, translated
-
     generation = layout.new_generation(parent, header)
     try:
         check_room(generation, f"gallery {header.name!r}")
@@ -292,10 +279,3 @@ def _build_generation(parent: Path, header: layout.GalleryHeader) -> Path:
         layout.remove_tree(generation)
         raise
     return generation
-
-
-def _moved(model: ModelRef, remembered: ModelRef) -> bool:
-    """Whether a gallery remembers its model in a place where it is no longer, and here is another place."""
-    if model.name in ("", remembered.name, *PACKAGED) or remembered.name in PACKAGED:
-        return False
-    return not (remembered.name and os.path.isdir(remembered.name))  # noqa: PTH112

@@ -6,19 +6,17 @@ beyond this machine must be asked for, and credentials inside a URL are refused.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import ssl
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from siamese_search.errors import SettingsError, UsageError, printable
-from siamese_search.io.files import read_regular
-from siamese_search.io.location import protocol_of
+from siamese_search.io.files import read_private, read_regular
+from siamese_search.io.location import is_loopback, protocol_of
 from siamese_search.settings import Settings
 
 REST_PORT = 6333
@@ -44,13 +42,8 @@ class Address:
 
     @property
     def loopback(self) -> bool:
-        """Whether it is this machine. Other names may resolve to anything, so only this one counts."""
-        if self.host.lower() == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        """Whether it is this machine."""
+        return is_loopback(self.host)
 
 
 def parse_address(location: str) -> Address:
@@ -157,29 +150,12 @@ def read_key(env: Mapping[str, str] | None = None) -> ApiKey | None:
     if text and file:
         raise SettingsError(f"{KEY_VARIABLE} and {FILE_VARIABLE} are both set: unset one")
     if file:
-        return _checked(_read_file(Path(file).expanduser()), printable(file))
-    return _checked(text, KEY_VARIABLE) if text else None
-
-
-def _read_file(path: Path) -> str:
-    try:
-        # Non-blocking: opening a pipe that nobody writes to would wait for ever.
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
-            state = os.fstat(handle)
-            if not stat.S_ISREG(state.st_mode):
-                raise SettingsError(f"{printable(path)}: not a file; {FILE_VARIABLE} names the file with the key")
-            if state.st_mode & 0o077:
-                mode = stat.S_IMODE(state.st_mode)
-                raise SettingsError(
-                    f"{printable(path)}: others may read this key (mode {mode:04o}): chmod 600 {printable(path)}"
-                )
-            data = os.read(handle, _MAX_BYTES + 1)
-        finally:
-            os.close(handle)
-    except OSError as error:
-        raise SettingsError(f"{printable(path)}: the key cannot be read: {error.strerror}") from None
-    return data.decode("utf-8", "replace")
+            text = read_private(Path(file).expanduser(), _MAX_BYTES).decode("utf-8", "replace")
+        except OSError as error:
+            raise SettingsError(f"{printable(file)}: the key cannot be read: {error.strerror}") from None
+        return _checked(text, printable(file))
+    return _checked(text, KEY_VARIABLE) if text else None
 
 
 def _checked(text: str, where: str) -> ApiKey:

@@ -17,16 +17,13 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from qdrant_client import QdrantClient
 
 from siamese_search.errors import StoreError, printable
-from siamese_search.gallery.qdrant.address import Address
+from siamese_search.gallery.qdrant.address import Address, ApiKey
 from siamese_search.gallery.qdrant.faults import Fault, fault_of, missing_shards
-
-if TYPE_CHECKING:
-    from siamese_search.gallery.qdrant.address import ApiKey
 
 T = TypeVar("T")
 

@@ -261,16 +261,15 @@ class ServerStore(Store):
             create_collection(self._connection, first, model, "published", self._settings, storage, wait=wait)
         except CollectionExistsError:
             if self._read(first, wait) is None:
-                raise StoreError(
-                    f"{self.location} has a collection {first!r} that is not ours: choose another --gallery"
-                ) from None
+                raise self._not_ours(first) from None
         try:
             self._aliases([_alias(name, first)], wait)
         except CollectionExistsError:
             self._delete(first, wait)
-            raise StoreError(
-                f"{self.location} has a collection {name!r} that is not ours: choose another --gallery"
-            ) from None
+            raise self._not_ours(name) from None
+
+    def _not_ours(self, collection: str) -> StoreError:
+        return StoreError(f"{self.location} has a collection {collection!r} that is not ours: choose another --gallery")
 
     def _aliases(self, operations: Sequence[models.AliasOperations], wait: float) -> None:
         self._connection.call(lambda client: client.update_collection_aliases(operations), wait=wait)
@@ -306,9 +305,7 @@ class ServerStore(Store):
         found = read_generation(info.config.metadata, f"collection {collection!r} at {self.location}")
         if found is None:
             if foreign:
-                raise StoreError(
-                    f"{self.location} has a collection {collection!r} that is not ours: choose another --gallery"
-                )
+                raise self._not_ours(collection)
             return None
         vectors = info.config.params.vectors
         if not isinstance(vectors, models.VectorParams) or vectors.size != found.model.dim:

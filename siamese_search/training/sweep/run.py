@@ -20,7 +20,7 @@ from siamese_search.evaluation.evaluate import embed_records
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.evaluation.verification import pair_scores
-from siamese_search.io.files import atomic_path
+from siamese_search.io.files import atomic_path, writing
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import Device, Embedder, load_embedder
 from siamese_search.training.augment import view_recipe
@@ -211,11 +211,9 @@ def _reason(error: Exception) -> str:
 @contextmanager
 def _alone(directory: Path) -> Iterator[None]:
     """Hold the sweep's lock, which the kernel takes back from a killed process."""
-    try:
+    with writing(directory, error=TrainingError):
         directory.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    except OSError as error:
-        raise TrainingError(f"{printable(directory)}: cannot be written ({error.strerror})") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
