@@ -13,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from siamese_search.errors import UsageError, printable
 from siamese_search.io.files import read_regular
@@ -39,7 +40,7 @@ def read_key(
         try:
             status = path.stat()
             if stat.S_IMODE(status.st_mode) & 0o077:
-                raise UsageError(f"{origin}: others can read this key; take that away with: chmod 600 {origin}")
+                raise UsageError(f"{origin}: others can read this key; take that away with: chmod 600 {quote(origin)}")
             key = read_regular(path, 4096).decode().strip()
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from urllib.parse import urlsplit
 
 from siamese_search.errors import SettingsError, UsageError, printable
@@ -172,7 +173,7 @@ def _read_file(path: Path) -> str:
             if state.st_mode & 0o077:
                 mode = stat.S_IMODE(state.st_mode)
                 raise SettingsError(
-                    f"{printable(path)}: others may read this key (mode {mode:04o}): chmod 600 {printable(path)}"
+                    f"{printable(path)}: others may read this key (mode {mode:04o}): chmod 600 {quote(printable(path))}"
                 )
             data = os.read(handle, _MAX_BYTES + 1)
         finally:
