@@ -18,6 +18,7 @@ from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import DataError, SiameseSearchError, StoreBusyError, printable
 from siamese_search.gallery import open_store
 from siamese_search.io.files import read_regular
+from siamese_search.io.location import protocol_of
 from siamese_search.model.calibration import Calibration
 from siamese_search.retrieval.judging import gallery_calibration
 from siamese_search.web.answers import Cluster, GalleryFacts
@@ -44,7 +45,14 @@ class GalleryService:
         self.options = options
         self.limits = limits or Limits()
         self._handle = GalleryHandle(options.store, options.gallery, options.model, options.threads)
-        self.name = self._handle.gallery
+        self.name, store = self._handle.gallery, self._handle.store
+        #: As a command names this gallery, in whatever directory it is typed.
+        self.place = (
+            "--store",
+            store if protocol_of(store) else str(Path(store).expanduser().absolute()),
+            "--gallery",
+            self.name,
+        )
         self.trouble: str | None = "starting"
         self.searching = Searching(self._handle, self.limits)
         self.holdings = Holdings(self._handle)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
+from shlex import join
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlencode
 
@@ -16,7 +18,7 @@ from PIL import Image
 
 from siamese_search._version import __version__
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, stands_for_many
-from siamese_search.errors import SiameseSearchError
+from siamese_search.errors import SiameseSearchError, placed
 from siamese_search.render.marks import percent, sightings
 from siamese_search.web.answers import Edit, Picture
 from siamese_search.web.guard import checked_write, csrf_token
@@ -70,6 +72,8 @@ def show(request: Request, template: str, *, status: int = 200, **values: object
         "named": named,
         "called": called,
         "percent": percent,
+        "place": join(state.service.place),
+        "told": lambda text: placed(_sentence(text), state.service.place),
         "seen": sightings,
         "token": Markup('<input type="hidden" name="csrf_token" value="{}">').format(csrf_token(request)),
     }
@@ -91,6 +95,12 @@ def picture_of(request: Request, picture: Picture, seconds: int) -> Response:
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(None, 304, headers)
     return Response(picture.data, 200, headers, "image/jpeg")
+
+
+def _sentence(text: str) -> str:
+    """With a capital and a full stop, but for a command at its end, which that would change."""
+    stop = "" if text[-1:] in (*".!?",) or re.search(r"\bsss [a-z]+[^;:()]*$", text) else "."
+    return text[:1].upper() + text[1:] + stop
 
 
 def error_page(request: Request, status: int, title: str, text: str) -> HTMLResponse:

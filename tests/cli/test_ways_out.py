@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Callable
+from html import unescape
 from itertools import pairwise
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -240,7 +241,8 @@ def test_nothing_to_evaluate_names_data_and_a_training(
     evaluate, train = named(failed)
     paste(sss, evaluate, tmp_path, tiny, photos=demo)
     pytest.importorskip("torch")
-    quick = '--init none --backbone test_efficientnet --dim 16 --height 32 --width 16 --epochs 1 --out "Ann\'s run" --holdout 2'
+    small = "--init none --backbone test_efficientnet --dim 16 --height 32 --width 16 --epochs 1 --holdout 2"
+    quick = f'{small} --out "Ann\'s run"'
     done = paste(sss, f"{train} {quick}", tmp_path, photos=demo / "gallery")
     (measure,) = named(done)
     paste(sss, measure, tmp_path)
@@ -248,3 +250,33 @@ def test_nothing_to_evaluate_names_data_and_a_training(
     failed = sss("search", demo / "queries", "--model", "Ann's run", cwd=tmp_path)
     paste(sss, *named(failed), tmp_path)
     assert sss("ingest", demo / "gallery", "--model", "Ann's run", cwd=tmp_path).returncode == 0
+
+
+def test_the_pages_of_a_server_name_commands_that_work_in_any_directory(
+    sss: Run, people: Path, misfit: tuple[Path, CompletedProcess[str]], tmp_path: Path
+) -> None:
+    pytest.importorskip("fastapi", reason="the [web] extra is not installed")
+    from browsing import serving
+    from http_client import Client, snapshot
+
+    store = shutil.copytree(misfit[0] / "a 'b'", tmp_path / "a 'b'")
+    with open_gallery(store, "two") as gallery, open_gallery(store, "bare", model=gallery.model, create=True, mode="w"):
+        first = min(one.id for one in gallery.scroll())
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+
+    def told(address: str, path: str) -> CompletedProcess[str]:
+        text = re.sub(r"<[^>]*>", "", Client(address).ask("GET", path)[2].decode())
+        return CompletedProcess([], 0, unescape(text), "")
+
+    with serving(store, "--gallery", "two") as address:
+        pages = [told(address, path) for path in ("/gallery", f"/?like={first}")]
+        commands = {one for page in pages for one in named(page) if "--store" in one}
+        assert {shlex.split(one)[1] for one in commands} >= {"calibrate", "reindex", "ingest"}
+        assert not [one for page in pages for one in set(named(page)) - commands if re.match("sss (cal|rei|ing)", one)]
+        for command in sorted(one for one in commands if "calibrate" in one):
+            paste(sss, command, elsewhere)
+        assert "scores only" not in told(address, f"/?like={first}").stdout
+    with serving(store, "--gallery", "bare") as address:
+        (ingest,) = named(told(address, f"/?like={first}"))
+        paste(sss, ingest, elsewhere, DIR=people / "gallery")
+    assert len(snapshot(store, "bare")) == len(snapshot(store, "two"))
