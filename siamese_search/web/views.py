@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 
 from fastapi import Depends, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from siamese_search._version import __version__
@@ -73,7 +73,8 @@ def show(request: Request, template: str, *, status: int = 200, **values: object
         "called": called,
         "percent": percent,
         "place": join(state.service.place),
-        "told": lambda text: placed(_sentence(text), state.service.place),
+        "told": lambda text: _whole(placed(_sentence(text), state.service.place)),
+        "whole": _whole,
         "seen": sightings,
         "token": Markup('<input type="hidden" name="csrf_token" value="{}">').format(csrf_token(request)),
     }
@@ -101,6 +102,11 @@ def _sentence(text: str) -> str:
     """With a capital and a full stop, but for a command at its end, which that would change."""
     stop = "" if text[-1:] in (*".!?",) or re.search(r"\bsss [a-z]+[^;:()]*$", text) else "."
     return text[:1].upper() + text[1:] + stop
+
+
+def _whole(text: str) -> Markup:
+    """No line ends within the name of an option."""
+    return Markup(re.sub(r"--[a-z-]+", r'<span class="whole">\g<0></span>', escape(text)))
 
 
 def error_page(request: Request, status: int, title: str, text: str) -> HTMLResponse:
