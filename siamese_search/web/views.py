@@ -136,7 +136,10 @@ def called(identity: str | None, key: str = "") -> str:
 
 
 def leaves(path: str, start: int, shown: int, total: int, size: int, **asked: str) -> dict[str, Any]:
-    """What part of a list is shown, from ``start`` on, and the addresses of those before and after, "" for none."""
+    """What part of a list is shown, from ``start`` on, and the addresses of those before and after, "" for none.
+
+    begin: the address of the first part, where a list has become too short for this one.
+    """
 
     def leaf(place: int) -> str:
         named = {name: text for name, text in {**asked, "start": str(place or "")}.items() if text}
@@ -144,7 +147,8 @@ def leaves(path: str, start: int, shown: int, total: int, size: int, **asked: st
 
     before = leaf(max(0, start - size)) if start else ""
     after = leaf(start + size) if start + shown < total else ""
-    return {"before": before, "after": after, "first": start + 1, "last": start + shown, "total": total}
+    found = {"before": before, "after": after, "first": start + 1, "last": start + shown, "total": total}
+    return found | {"begin": leaf(0) if start and not shown else ""}
 
 
 def local(address: str) -> str:

@@ -67,6 +67,35 @@ def test_every_answer_has_the_headers_of_safety(open_server):
         assert "server" not in headers
 
 
+def test_head_is_what_get_says_without_the_body(open_server):
+    paths = (
+        "/",
+        "/gallery",
+        "/identity?name=nobody",
+        "/healthz",
+        "/static/pages.css",
+        "/api/v1/facets",
+        "/api/v1/undo",
+    )
+    for path in paths:
+        (status, headers, _), (wanted, others, _) = (open_server.ask(method, path) for method in ("HEAD", "GET"))
+        assert (status, headers["content-type"]) == (wanted, others["content-type"]), path
+        assert headers["content-length"] == others["content-length"] or path == "/"
+
+
+def test_a_page_beyond_the_last_leads_to_the_first(open_server):
+    """Merges and answers make lists shorter while somebody has their last page open."""
+    beyond = {
+        "/identities?start=600": "/identities",
+        "/identities?text=00&start=60": "/identities?text=00",
+        "/review/clusters?start=120": "/review/clusters",
+    }
+    for path, first in beyond.items():
+        status, headers, _ = open_server.ask("GET", path)
+        assert (status, headers["location"]) == (303, first)
+    assert b"Nobody by that name" in open_server.ask("GET", "/identities?text=xyz")[2]
+
+
 def test_errors_are_one_line(open_server):
     for method, path, value, status in [
         ("GET", "/api/v1/identity?name=nobody", None, 404),
