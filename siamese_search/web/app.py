@@ -88,6 +88,8 @@ def create_app(service: GalleryService, security: Security | None = None) -> Fas
     @app.exception_handler(SiameseSearchError)
     def failed(request: Request, error: SiameseSearchError) -> Response:
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+        if status == 503:
+            service.trouble = str(error)  # until somebody asks whether it is over
         return _said(request, status, str(error))
 
     @app.exception_handler(StarletteHTTPException)
