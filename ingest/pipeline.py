@@ -29,8 +29,8 @@ from ingest.stages import Committer, Tally, embed_files, prefetch, rarely
 from ingest.summary import IngestSummary, Progress
 from siamese_search.datasets.csv_layout import CsvLayout
 from siamese_search.datasets.remote_survey import RemoteSurvey
-from siamese_search.errors import DataError, ModelMismatchError, UsageError, printable
-from siamese_search.gallery.contract import Gallery
+from siamese_search.errors import DataError, UsageError, printable
+from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.engine import Serial
 from siamese_search.io.remote import THREADS as REMOTE_THREADS
 from siamese_search.io.resources import available_cpus
@@ -209,12 +209,7 @@ def check_arguments(gallery: Gallery, embedder: Embedder, options: IngestOptions
     """Refuse what cannot work before anything is read, such as a gallery of another model than the embedder's."""
     if options.decode_threads < 0:
         raise UsageError(f"the number of decode threads must be at least 0, not {options.decode_threads}")
-    if gallery.model.fingerprint != embedder.fingerprint or gallery.dim != embedder.dim:
-        raise ModelMismatchError(
-            f"gallery {gallery.name!r} holds vectors of model {gallery.model.fingerprint[:12]}"
-            f" ({gallery.dim}-D), this model is {embedder.fingerprint[:12]} ({embedder.dim}-D);"
-            " use the gallery's own model or rebuild it with: sss reindex"
-        )
+    ModelRef(embedder.fingerprint, embedder.dim).check(gallery.model, f"gallery {gallery.name!r}")
 
 
 def _in_waves(surveys: Sequence[Survey], source: str | None) -> list[list[Survey]]:

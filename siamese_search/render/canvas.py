@@ -112,18 +112,14 @@ class Canvas:
         self.pen.text(at, text, fill=colour, font=font)
 
 
-@cache
-def _own(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size)
+_own = cache(ImageFont.load_default)
 
 
 @cache
 def _other(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which matplotlib brings along, for the letters that Pillow's own font has not."""
-    found = find_spec("matplotlib")
-    assert found is not None
-    assert found.origin is not None
-    return ImageFont.truetype(Path(found.origin).with_name("mpl-data") / "fonts" / "ttf" / "DejaVuSans.ttf", size - 1)
+    (place,) = find_spec("matplotlib").submodule_search_locations  # type: ignore[union-attr,misc]
+    return ImageFont.truetype(Path(place, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf"), size - 1)
 
 
 @cache

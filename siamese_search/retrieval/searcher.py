@@ -18,8 +18,8 @@ from PIL import Image
 
 from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.embedding import batches_of, embed_images
-from siamese_search.errors import ImageError, ModelMismatchError, StoreError, UsageError
-from siamese_search.gallery.contract import Gallery
+from siamese_search.errors import ImageError, StoreError, UsageError
+from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.embedder import FlipEmbedder
 from siamese_search.retrieval.options import SearchOptions
@@ -56,12 +56,7 @@ class Searcher:
     """
 
     def __init__(self, gallery: Gallery, embedder: Embedder) -> None:
-        if gallery.model.fingerprint != embedder.fingerprint or gallery.dim != embedder.dim:
-            raise ModelMismatchError(
-                f"gallery {gallery.name!r} holds vectors of model {gallery.model.fingerprint[:12]}"
-                f" ({gallery.dim}-D), this model is {embedder.fingerprint[:12]} ({embedder.dim}-D);"
-                " search with the gallery's own model or rebuild it with: sss reindex"
-            )
+        ModelRef(embedder.fingerprint, embedder.dim).check(gallery.model, f"gallery {gallery.name!r}")
         self.gallery = gallery
         self.embedder = embedder
 
