@@ -7,14 +7,21 @@ A message is one line: what happened, to which file or value, and what to do abo
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 
 EXIT_DONE = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_PARTIAL = 3
 EXIT_INTERRUPTED = 130
+
+#: A command that a message names, of those that take a store and a gallery.
+_NAMED = re.compile(
+    r"\bsss (ingest|search|info|cluster|calibrate|evaluate|label|reindex|rollback|verify|optimise)(?![\w:-])"
+)
 
 
 class SiameseSearchError(Exception):
@@ -105,6 +112,11 @@ def listed(names: Sequence[str], count: int | None = None) -> str:
     """The first three names, printable, with an ellipsis where there are more. count: how many there are."""
     total = len(names) if count is None else count
     return ", ".join(printable(name) for name in names[:3]) + (", …" if total > 3 else "")
+
+
+def placed(text: str, words: Sequence[str]) -> str:
+    """The text, with the words that name a store and a gallery behind each of its commands that takes them."""
+    return _NAMED.sub(lambda found: " ".join([found[0], *map(quote, words)]), text)
 
 
 def printable(path: str | os.PathLike[str]) -> str:

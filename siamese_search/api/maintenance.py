@@ -133,9 +133,13 @@ def model_facts(bundle: Bundle) -> dict[str, Any]:
 
 def facts_of(store: Store, opened: Gallery) -> dict[str, Any]:
     """All about an open gallery: GalleryInfo, the numbers of identities and cameras, the other generations' models."""
+    from siamese_search.retrieval.ranking import people_of
+
     facts = asdict(opened.info())
-    facts["identities"] = _distinct(opened, facts["fields"], "identity")
-    facts["cameras"] = _distinct(opened, facts["fields"], "camera")
+    identities, cameras = (
+        opened.facet(field, limit=2**31 - 1) if field in facts["fields"] else {} for field in ("identity", "camera")
+    )
+    facts["identities"], facts["cameras"] = len(people_of(opened, identities)), len(cameras)
     judge = verdicts_in(opened)
     facts["calibration"] = None if judge is None else judge.owner
     facts["no_verdict"] = "" if judge is None else judge.why
@@ -143,10 +147,6 @@ def facts_of(store: Store, opened: Gallery) -> dict[str, Any]:
     for which, model in (("previous", generations.previous), ("building", generations.building)):
         facts[which] = None if model is None else asdict(model)
     return facts
-
-
-def _distinct(gallery: Gallery, fields: dict[str, str], field: str) -> int:
-    return len(gallery.facet(field, limit=2**31 - 1)) if field in fields else 0
 
 
 def verdicts_in(gallery: Gallery) -> Judge | None:

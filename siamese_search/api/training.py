@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -208,7 +209,7 @@ def _resume_or_refuse(planned: Sweep) -> Sweep:
         if differs is not None:
             raise TrainingError(
                 f"{printable(out)}: holds another sweep (its {differs} differs): continue that one with"
-                f" --resume {printable(out)}, or choose another --out"
+                f" --resume {quote(printable(out))}, or choose another --out"
             )
         return there
     if any((out / name).exists() for name in ("run.json", META_NAME)):

@@ -15,10 +15,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
-from siamese_search.errors import printable
+from siamese_search.errors import placed, printable
 from siamese_search.io.csv_cells import CsvWriter, csv_cell
 
 if TYPE_CHECKING:
@@ -32,10 +31,6 @@ if TYPE_CHECKING:
 _CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 #: Formats of commands whose answer is a list.
 LIST_FORMATS = ("table", "json", "jsonl", "csv", "paths")
-#: A command that a message names, of those that take a store and a gallery.
-_NAMED = re.compile(
-    r"\bsss (ingest|search|info|cluster|calibrate|evaluate|label|reindex|rollback|verify|optimise)(?![\w:-])"
-)
 #: ``--store``, ``--gallery`` and ``--insecure`` as they were given to this command: :func:`stand_at`.
 _place: list[str] = []
 #: Characters of a table that are held before they are written.
@@ -53,9 +48,9 @@ def stand_at(argv: Sequence[str]) -> None:
             _place.append(word)
 
 
-def with_place(text: str, words: Sequence[str] = _place) -> str:
+def with_place(text: str) -> str:
     """The text, its ``sss calibrate`` and the like as they must be typed for the store and gallery of this command."""
-    return _NAMED.sub(lambda found: " ".join([found[0], *map(quote, words)]), text)
+    return placed(text, _place)
 
 
 def note(message: str) -> None:

@@ -278,7 +278,9 @@ def _columns(answers: Sequence[QueryResult]) -> list[tuple[str, str, Callable[[S
     columns: list[tuple[str, str, Callable[[SearchResult], object]]] = [("#", "number", lambda r: r.rank)]
     if any(answer.candidates is not None for answer in answers):
         columns.append(("re-ranked", "number", lambda r: "" if r.reranked is None else f"{r.reranked:.4f}"))
-    columns += [("score", "number", lambda r: f"{r.score:.4f}"), ("identity", "text", lambda r: r.identity)]
+    columns.append(("score", "number", lambda r: f"{r.score:.4f}"))
+    if any(result.identity is not None for result in results):
+        columns.append(("identity", "text", lambda r: r.identity))
     if any(result.camera is not None for result in results):
         columns.append(("camera", "text", lambda r: r.camera))
     if any(result.match is not None for result in results):
@@ -287,6 +289,7 @@ def _columns(answers: Sequence[QueryResult]) -> list[tuple[str, str, Callable[[S
         columns.append(("probability", "number", lambda r: percent(r.probability)))
     if any(result.sightings is not None for result in results):
         columns.append(("seen", "number", lambda r: r.sightings))
+    if any(result.cameras for result in results):
         columns.append(("by cameras", "text", lambda r: " ".join(r.cameras)))
     return [*columns, ("image", "path", lambda r: shown_path(r.path))]
 

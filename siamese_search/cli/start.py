@@ -172,7 +172,9 @@ def _print_query(answer: Plan) -> None:
 
 
 def _hours(hours: float) -> str:
-    """For people: ``12 min``, ``3.4 h``, ``12 days``."""
+    """For people: ``12 s``, ``12 min``, ``3.4 h``, ``12 days``."""
+    if hours < 1 / 60:
+        return f"{hours * 3600:.2g} s"
     if hours < 1:
         return f"{hours * 60:.1f} min"
     return f"{hours:,.1f} h" if hours < 72 else f"{hours / 24:,.1f} days"

@@ -16,7 +16,6 @@ from siamese_search.cli.output import (
     note,
     safe,
     warn,
-    with_place,
     write_answer,
     write_json,
     write_pairs,
@@ -26,7 +25,15 @@ from siamese_search.cli.output import (
 )
 from siamese_search.cli.progress import Bar
 from siamese_search.datasets.records import BOOKKEEPING
-from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, GalleryNotFoundError, StoreError, UsageError
+from siamese_search.errors import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_PARTIAL,
+    GalleryNotFoundError,
+    StoreError,
+    UsageError,
+    placed,
+)
 from siamese_search.options import click_option, click_options
 from siamese_search.render.marks import file_size
 from siamese_search.settings import load_settings
@@ -92,7 +99,7 @@ def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
         for item in galleries:
             if item["no_verdict"]:
                 which = [] if item["name"] == load_settings().gallery else ["--gallery", item["name"]]
-                write_sentence(f"{safe(item['name'])}: {with_place(item['no_verdict'], which)}")
+                write_sentence(f"{safe(item['name'])}: {placed(item['no_verdict'], which)}")
     else:
         write_text("")
     enlarged = f", enlarged {model['enlarge']} times" if model["enlarge"] > 1 else ""

@@ -140,7 +140,7 @@ def _epochs_of(run: Path) -> int | None:
 def _interrupted(directory: Path, verb: str = "train") -> int:
     """Say what an interrupted run has kept, and how to go on."""
     if (directory / "checkpoint.safetensors").exists():
-        note(f"sss: interrupted; a checkpoint is kept, go on with: sss {verb} --resume {printable(directory)}")
+        note(f"sss: interrupted; a checkpoint is kept, go on with: sss {verb} --resume {quote(safe(directory))}")
     else:
         note("sss: interrupted before the first checkpoint; nothing was kept")
     return EXIT_INTERRUPTED

@@ -247,8 +247,8 @@ def decide(root: str | Path, images: Iterable[str], layout: str) -> tuple[Detect
         naming.folders = "identity" not in naming.groups and _choose(names)[0] == "folders"
         return Detection("pattern", _by_pattern(root, names, naming), Path(root), naming), names.images
     chosen, reason = _fitting(root, names, layout)
-    if chosen == "folders" and 2 * names.deeper >= names.images:
-        reason += f"; they hold folders: --pattern {_INNERMOST} takes the innermost as identities"
+    if chosen == "folders" and 4 * names.deeper >= names.images:
+        reason += f"; some hold folders: --pattern {_INNERMOST} takes the innermost as identities"
     elif layout == "auto" and chosen in ("flat", "folders"):
         reason += proposal(names.sample, folders=chosen == "folders")
     return Detection(chosen, reason, Path(root)), names.images

@@ -7,6 +7,7 @@ import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from siamese_search.datasets.layouts import Dataset
 from siamese_search.datasets.splits import read_identity_list
@@ -89,7 +90,7 @@ def newest_bundle(runs: Path) -> Bundle:
         if begun:
             raise UsageError(
                 f"nothing to evaluate: {printable(begun[-1])} was interrupted; finish it"
-                f" (sss train --resume {printable(begun[-1])}), or name the data (sss evaluate photos/)"
+                f" (sss train --resume {quote(printable(begun[-1]))}), or name the data (sss evaluate photos/)"
             )
         raise UsageError(
             f"nothing to evaluate: no finished run under {printable(runs)}/; name the data (sss evaluate photos/)"

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from shlex import quote
 
 from siamese_search.errors import SiameseSearchError, printable
 
@@ -100,7 +101,7 @@ def read_private(path: Path, limit: int) -> bytes:
     descriptor = _regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
     if os.fstat(descriptor).st_mode & 0o077:
         os.close(descriptor)
-        raise PermissionError(errno.EACCES, f"others can read this key: chmod 600 {printable(path)}")
+        raise PermissionError(errno.EACCES, f"others can read this key: chmod 600 {quote(printable(path))}")
     return _read(descriptor, limit)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -31,22 +33,20 @@ BLUE: Colour = (38, 92, 166)
 MARGIN = 28
 TILE_WIDTH = 128
 BORDER = 5
-FONT_SIZES = (13, 15, 24)
 #: Of frames and badges, by what :mod:`siamese_search.render.marks` says. Green and red of the Okabe–Ito kind: told
 #: apart with red-green blindness by their lightness.
 COLOURS: dict[str, Colour] = {"good": GREEN, "bad": RED, "unknown": PALE}
 
 
 class Canvas:
-    """A sheet of paper. Fonts are Pillow's own, in the sizes of :data:`FONT_SIZES`."""
+    """A sheet of paper. sizes: of its text, 13, 15 and 24."""
 
     def __init__(self, width: int, height: int) -> None:
         self.image = Image.new("RGB", (width, height), PAPER)
         self.pen = ImageDraw.Draw(self.image)
-        self.fonts = {size: ImageFont.load_default(size) for size in FONT_SIZES}
 
     def width_of(self, text: str, size: int) -> int:
-        return int(self.pen.textlength(text, self.fonts[size]))
+        return int(self.pen.textlength(text, _font(text, size)))
 
     def tile(
         self, path: Path | None, at: tuple[int, int], height: int, colour: Colour, width: int = TILE_WIDTH
@@ -66,7 +66,7 @@ class Canvas:
             self.pen.line([(inner[0], inner[1]), (inner[2], inner[3])], fill=LINE, width=2)
             self.pen.line([(inner[0], inner[3]), (inner[2], inner[1])], fill=LINE, width=2)
             reason = short_reason(error)
-            reach = self.pen.textlength(reason, self.fonts[13])
+            reach = self.width_of(reason, 13)
             middle = (top + bottom) // 2
             place = (left + (width - reach) / 2, middle - 9)
             self.pen.rectangle((place[0] - 4, place[1] - 2, place[0] + reach + 4, place[1] + 18), fill=CARD)
@@ -105,11 +105,30 @@ class Canvas:
         return lines
 
     def text(self, at: tuple[float, float], text: str, size: int, colour: Colour, room: int | None = None) -> None:
-        font = self.fonts[size]
         text = printable(text)
+        font = _font(text, size)
         if room is not None:
             text = elide(text, lambda part: self.pen.textlength(part, font) <= room)
         self.pen.text(at, text, fill=colour, font=font)
+
+
+_own = cache(ImageFont.load_default)
+
+
+@cache
+def _other(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib brings along, for the letters that Pillow's own font has not."""
+    (place,) = find_spec("matplotlib").submodule_search_locations  # type: ignore[union-attr,misc]
+    return ImageFont.truetype(Path(place, "mpl-data", "fonts", "ttf", "DejaVuSans.ttf"), size - 1)
+
+
+@cache
+def _is_own(letter: str) -> bool:
+    return bytes(_own(15).getmask(letter)) != bytes(_own(15).getmask("\uffff"))
+
+
+def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return _own(size) if all(map(_is_own, text)) else _other(size)
 
 
 def short_reason(error: ImageError) -> str:

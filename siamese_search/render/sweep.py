@@ -113,19 +113,22 @@ def _draw_against(axes: Any, sweep: Sweep) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     done = [place for place, run in zip(places, runs, strict=True) if run.figures]
     lines = (
-        ("rank-1", SAME, [100 * run.figures.rank1 for run in runs if run.figures], 8),
-        ("mAP", DIFFERENT, [100 * run.figures.mAP for run in runs if run.figures], -14),
+        ("rank-1", SAME, [100 * run.figures.rank1 for run in runs if run.figures]),
+        ("mAP", DIFFERENT, [100 * run.figures.mAP for run in runs if run.figures]),
     )
-    for what, colour, heights, offset in lines:
-        axes.plot(done, heights, "o-", color=colour, linewidth=2, markersize=6, label=what)
-        for place, height in zip(done, heights, strict=True):
-            halo = {"path_effects": [withStroke(linewidth=3, foreground="white")]}
-            above = {"xytext": (0, offset), "textcoords": "offset points", "ha": "center"}
-            axes.annotate(f"{height:.1f}", (place, height), color=colour, fontsize=9, **above, **halo)
-    heights = [height for _, _, part, _ in lines for height in part] or [0.0, 100.0]
-    room = max(4.0, 0.25 * (max(heights) - min(heights)))
-    low, high = max(0.0, min(heights) - room), min(104.0, max(heights) + room)
+    found = [height for _, _, heights in lines for height in heights] or [0.0, 100.0]
+    room = max(4.0, 0.25 * (max(found) - min(found)))
+    low, high = max(0.0, min(found) - room), min(104.0, max(found) + room)
     axes.set_ylim(low, high)
+    for (what, colour, heights), others in zip(lines, (lines[1][2], lines[0][2]), strict=True):
+        axes.plot(done, heights, "o-", color=colour, linewidth=2, markersize=6, label=what, clip_on=False)
+        for place, height, other in zip(done, heights, others, strict=True):
+            offset = (0, 8) if (height, what) > (other, "r") else (0, -14)  # of two of a height, rank-1 is above
+            if offset[1] < 0 and height - low < 0.08 * (high - low):  # there is the axis
+                offset = (16, 3)
+            halo = {"path_effects": [withStroke(linewidth=3, foreground="white")]}
+            above = {"xytext": offset, "textcoords": "offset points", "ha": "center"}
+            axes.annotate(f"{height:.1f}", (place, height), color=colour, fontsize=9, **above, **halo)
     failed = [place for place, run in zip(places, runs, strict=True) if run.state == "failed"]
     if failed:
         bottom = low + 0.04 * (high - low)

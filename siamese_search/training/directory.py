@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any, TypeVar
 
 import torch
@@ -33,7 +34,7 @@ Asked = TypeVar("Asked")
 def refuse_used(out: Path) -> None:
     """Raise TrainingError where the directory already holds a run or a model, or cannot be written."""
     check_output(out, directory=True, error=TrainingError)
-    for name, advice in ((RUN_NAME, f"continue it with --resume {printable(out)}"), (META_NAME, "keep it")):
+    for name, advice in ((RUN_NAME, f"continue it with --resume {quote(printable(out))}"), (META_NAME, "keep it")):
         if (out / name).exists():
             raise TrainingError(f"{printable(out)}: already holds a run: {advice}, or choose another --out")
 
@@ -64,7 +65,7 @@ def asked_before(out: Path, request_of: Callable[[dict[str, Any]], Asked]) -> As
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise TrainingError(f"{printable(path)}: cannot be read ({error}): start again in another --out") from None
     if (out / META_NAME).exists():
-        raise TrainingError(f"{printable(out)}: this run is finished: use it with --model {printable(out)}")
+        raise TrainingError(f"{printable(out)}: this run is finished: use it with --model {quote(printable(out))}")
     return request
 
 

@@ -8,6 +8,7 @@ import threading
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -127,7 +128,7 @@ def resume(
 
     def request_of(saved: dict[str, Any]) -> TrainRequest:
         if "neighbours" in saved["config"]:
-            raise UsageError(f"{printable(out)}: a run of sss adapt: sss adapt --resume {printable(out)}")
+            raise UsageError(f"{printable(out)}: a run of sss adapt: sss adapt --resume {quote(printable(out))}")
         return TrainRequest(
             data=read_paths(saved["data"]),
             out=out,

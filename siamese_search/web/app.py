@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from siamese_search import errors
 from siamese_search._version import __version__
-from siamese_search.errors import SiameseSearchError
+from siamese_search.errors import SiameseSearchError, placed
 from siamese_search.web import pages, rest
 from siamese_search.web.guard import Guard, Metrics
 from siamese_search.web.rest import AsciiJSON
@@ -88,6 +88,8 @@ def create_app(service: GalleryService, security: Security | None = None) -> Fas
     @app.exception_handler(SiameseSearchError)
     def failed(request: Request, error: SiameseSearchError) -> Response:
         status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+        if status == 503:
+            service.trouble = str(error)  # until somebody asks whether it is over
         return _said(request, status, str(error))
 
     @app.exception_handler(StarletteHTTPException)
@@ -111,7 +113,7 @@ def create_app(service: GalleryService, security: Security | None = None) -> Fas
 def _said(request: Request, status: int, text: str, headers: object = None) -> Response:
     """An error, for programs or for people."""
     if request.url.path.startswith("/api/"):
-        answer: Response = AsciiJSON({"error": text}, status)
+        answer: Response = AsciiJSON({"error": placed(text, request.app.state.service.place)}, status)
     else:
         answer = error_page(request, status, _TITLES.get(status, "Not done"), text)
     if isinstance(headers, dict):

@@ -93,6 +93,8 @@ class Guard:
         exchange = _Exchange(scope, receive, send, self._limits)
         try:
             self._check(scope)
+            if scope["method"] == "HEAD":  # what GET says; the server leaves the body out
+                scope = {**scope, "method": "GET"}
             await self._app(scope, exchange.receive, exchange.send)
         except Refusal as refusal:
             exchange.problem = refusal

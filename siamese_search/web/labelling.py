@@ -61,7 +61,7 @@ class Labels:
 
     def merge(self, names: Sequence[str], into: str) -> Edit:
         """Give all images of ``names`` the identity ``into``, which exists."""
-        others = [name for name in names if name != into]
+        others = [name for name in dict.fromkeys(names) if name != into]
 
         def change(gallery: Gallery) -> Wanted:
             _whole(gallery, [into], look=True)

@@ -19,6 +19,7 @@ from siamese_search.errors import DataError, SiameseSearchError, StoreBusyError,
 from siamese_search.gallery import open_store
 from siamese_search.gallery.contract import Gallery
 from siamese_search.io.files import read_regular
+from siamese_search.io.location import protocol_of
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.calibration import Calibration
 from siamese_search.model.embedder import Embedder
@@ -43,7 +44,14 @@ class GalleryService:
         self.options = options
         self.limits = limits or Limits()
         self._handle = GalleryHandle(options.store, options.gallery, options.model, options.threads)
-        self.name = self._handle.gallery
+        self.name, store = self._handle.gallery, self._handle.store
+        #: As a command names this gallery, in whatever directory it is typed.
+        self.place = (
+            "--store",
+            store if protocol_of(store) else str(Path(store).expanduser().absolute()),
+            "--gallery",
+            self.name,
+        )
         self.trouble: str | None = "starting"
         self.searching = Searching(self._handle, self.limits)
         self.holdings = Holdings(self._handle)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
+from shlex import join
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import Depends, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from PIL import Image
 
 from siamese_search import render
 from siamese_search._version import __version__
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, stands_for_many
-from siamese_search.errors import SiameseSearchError
+from siamese_search.errors import SiameseSearchError, placed
 from siamese_search.render.marks import percent, sightings
 from siamese_search.web.answers import Edit, Picture
 from siamese_search.web.guard import checked_write, csrf_token
@@ -71,6 +73,9 @@ def show(request: Request, template: str, *, status: int = 200, **values: object
         "named": named,
         "called": called,
         "percent": percent,
+        "place": join(state.service.place),
+        "told": lambda text: _whole(placed(_sentence(text), state.service.place)),
+        "whole": _whole,
         "seen": sightings,
         "token": Markup('<input type="hidden" name="csrf_token" value="{}">').format(csrf_token(request)),
     }
@@ -90,6 +95,17 @@ def picture_of(request: Request, picture: Picture, seconds: int) -> Response:
     if request.headers.get("if-none-match") == headers["etag"]:
         return Response(None, 304, headers)
     return Response(picture.data, 200, headers, "image/jpeg")
+
+
+def _sentence(text: str) -> str:
+    """With a capital and a full stop, but for a command at its end, which that would change."""
+    stop = "" if text[-1:] in (*".!?",) or re.search(r"\bsss [a-z]+[^;:()]*$", text) else "."
+    return text[:1].upper() + text[1:] + stop
+
+
+def _whole(text: str) -> Markup:
+    """No line ends within the name of an option."""
+    return Markup(re.sub(r"--[a-z-]+", r'<span class="whole">\g<0></span>', escape(text)))
 
 
 def error_page(request: Request, status: int, title: str, text: str) -> HTMLResponse:
@@ -119,7 +135,10 @@ def called(identity: str | None, key: str = "") -> str:
 
 
 def leaves(path: str, start: int, shown: int, total: int, size: int, **asked: str) -> dict[str, Any]:
-    """What part of a list is shown, from ``start`` on, and the addresses of those before and after, "" for none."""
+    """What part of a list is shown, from ``start`` on, and the addresses of those before and after, "" for none.
+
+    begin: the address of the first part, where a list has become too short for this one.
+    """
 
     def leaf(place: int) -> str:
         named = {name: text for name, text in {**asked, "start": str(place or "")}.items() if text}
@@ -127,7 +146,8 @@ def leaves(path: str, start: int, shown: int, total: int, size: int, **asked: st
 
     before = leaf(max(0, start - size)) if start else ""
     after = leaf(start + size) if start + shown < total else ""
-    return {"before": before, "after": after, "first": start + 1, "last": start + shown, "total": total}
+    found = {"before": before, "after": after, "first": start + 1, "last": start + shown, "total": total}
+    return found | {"begin": leaf(0) if start and not shown else ""}
 
 
 def local(address: str) -> str:

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 
 from siamese_search.cli import output
+from siamese_search.cli.search import _columns
+from siamese_search.retrieval.results import QueryResult, SearchResult
 
 
 def test_json_has_no_nan_and_takes_numpy_and_paths(capsys: pytest.CaptureFixture[str]) -> None:
@@ -234,3 +236,12 @@ def test_no_text_moves_a_cursor(capsys):
     shown = capsys.readouterr().out
     assert shown == '{"nam\\u009be": "a\\u001b[2J\\u007f\\u202eé日"}\n'
     assert json.loads(shown) == value
+
+
+@pytest.mark.parametrize("lacking", [{"camera": None}, {"identity": None}, {"sightings": None}, {"match": None}, {}])
+def test_no_column_of_results_is_empty(lacking):
+    values = {"identity": "a", "camera": "1", "sightings": 2, "match": True, "probability": 0.9} | lacking
+    cameras = ("1",) if values["camera"] and values["sightings"] else ()
+    found = [SearchResult(n, 0.5, path=Path("a"), key="a", cameras=cameras, **values) for n in (1, 2)]
+    columns = _columns([QueryResult("q", tuple(found))])
+    assert not [heading for heading, _, cell in columns if not any(output.safe(cell(one)) for one in found)]

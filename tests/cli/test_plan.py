@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from subprocess import CompletedProcess
 
@@ -59,3 +60,9 @@ def test_what_cannot_be_planned_is_wrong_usage(options: list[str], capsys: pytes
     assert said.out == ""
     assert said.err.startswith("sss: error: ")
     assert said.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("images", ["10k", "1M", "1e12"])
+def test_no_time_is_rounded_to_nothing(images: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--images", images]) == 0
+    assert not re.findall(r"(?<![\d.,])0(?:\.0+)? (?:s|min|h|days)\b", capsys.readouterr().out)

@@ -215,6 +215,8 @@ def test_folders_of_folders_are_named_with_the_pattern_that_takes_the_inner_ones
     reason = survey(tmp_path).detection.reason
     (pattern,) = re.findall(r"--pattern '(\S+)' takes the innermost", reason)
     assert [one.identity for one in survey(tmp_path, f"pattern:{pattern}").stream()] == ["anna", "bob", "anna"]
+    touch(tmp_path / "mixed", "people/anna/1.jpg", "people/bob/1.jpg", "more/1.jpg", "more/2.jpg", "queries/1.jpg")
+    assert "innermost" in survey(tmp_path / "mixed").detection.reason
     touch(tmp_path / "flatter", "anna/1.jpg", "bob/1.jpg")
     assert "innermost" not in survey(tmp_path / "flatter").detection.reason
 

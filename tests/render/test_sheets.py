@@ -8,7 +8,7 @@ from PIL import Image
 
 from siamese_search.errors import SiameseSearchError, UsageError
 from siamese_search.render import sheets
-from siamese_search.render.canvas import BLUE, COLOURS, TILE_WIDTH, elide
+from siamese_search.render.canvas import BLUE, COLOURS, TILE_WIDTH, Canvas, elide
 from siamese_search.render.marks import verdict
 from siamese_search.render.sheets import draw_sheet
 from siamese_search.retrieval.results import QueryResult, SearchResult
@@ -176,3 +176,15 @@ def test_elide_keeps_both_ends_and_as_much_as_fits():
         start, _, end = shortened.partition("…")
         assert "beginning-middle-end".startswith(start)
         assert "beginning-middle-end".endswith(end)
+
+
+@pytest.mark.parametrize("text", ["Änne Müller", "François", "Łukasz Żak", "Ελένη", "Дмитрий"])
+def test_names_of_many_languages_are_drawn_as_they_are_written(text):
+    def drawn(part):
+        canvas = Canvas(60, 40)
+        canvas.text((5, 5), part, 15, (0, 0, 0))
+        return canvas.image.tobytes()
+
+    nothing = drawn("\u4e00")  # neither font has it: the box that stands for such
+    assert not [one for one in text if drawn(one) == nothing]
+    assert Canvas(9, 9).width_of(text, 13) < 13 * len(text)

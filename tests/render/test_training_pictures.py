@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
@@ -35,3 +36,21 @@ def test_an_axis_of_per_cent_begins_at_0(rank1):
     axes = Figure().subplots()
     _draw_against(axes, SimpleNamespace(swept=("lr",), runs=runs))
     assert axes.get_ylim()[0] >= 0
+
+
+@pytest.mark.parametrize("best", [(0.12, 0.125), (0.5, 0.5), (0.0, 0.02), (0.02, 0.0), (0.99, 1.0), (1.0, 0.98)])
+def test_figures_beside_their_points_overlap_neither_each_other_nor_the_axis(best):
+    steady = (0.6, 0.5)
+    runs = [
+        SimpleNamespace(point=SimpleNamespace(values={"lr": lr}), state="done", figures=SimpleNamespace(rank1=a, mAP=b))
+        for lr, (a, b) in ((1e-4, best), (1e-3, steady), (1e-2, best))
+    ]
+    figure = Figure(figsize=(6, 5))
+    axes = figure.subplots()
+    _draw_against(axes, SimpleNamespace(swept=("lr",), runs=runs))
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) == 2 * len(runs)
+    assert not [1 for one, other in combinations(boxes, 2) if one.overlaps(other)]
+    assert min(box.y0 for box in boxes) >= axes.bbox.y0 - 1
+    assert not [line for line in axes.lines if line.get_clip_on()]  # half a point at 0 % or at 100 % is none

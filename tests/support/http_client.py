@@ -30,8 +30,8 @@ class Client:
         return status, json.loads(answer)
 
 
-def snapshot(store):
-    with open_gallery(store) as gallery:
+def snapshot(store, name="default"):
+    with open_gallery(store, name) as gallery:
         return {one.id: dict(one.payload) for one in gallery.scroll()}
 
 

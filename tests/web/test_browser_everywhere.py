@@ -52,6 +52,19 @@ BROKEN = """[...document.querySelectorAll(".card .name, .card .numbers")].filter
   return one.innerText.length < 12 && new Set([...range.getClientRects()].map((box) => box.top)).size > 1;
 }).map((one) => one.innerText)"""
 
+#: Options of commands that are broken in two, as ``--`` and ``store``.
+BROKEN_OPTIONS = """(() => {
+  const found = [], range = document.createRange();
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node; (node = walk.nextNode()); )
+    for (const one of node.data.matchAll(/--[a-z-]+/g)) {
+      range.setStart(node, one.index);
+      range.setEnd(node, one.index + one[0].length);
+      if (range.getClientRects().length > 1) found.push(one[0]);
+    }
+  return found;
+})()"""
+
 
 def test_what_stands_below_a_picture_is_not_broken_in_two(drawn, read_server, tab):
     page = tab(read_server)
@@ -74,6 +87,7 @@ def test_every_page_on_a_telephone_in_light_and_dark(read_server, tab):
             page.set_viewport_size({"width": width, "height": 844})
             wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
             assert wide <= 0, f"{path} is {wide} px too wide at {width}"
+            assert page.evaluate(BROKEN_OPTIONS) == [], (path, width)
         assert page.evaluate(NAMELESS) == [], path
         for scheme in ("light", "dark"):
             page.emulate_media(color_scheme=scheme)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -65,6 +66,35 @@ def test_every_answer_has_the_headers_of_safety(open_server):
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
         assert "server" not in headers
+
+
+def test_head_is_what_get_says_without_the_body(open_server):
+    paths = (
+        "/",
+        "/gallery",
+        "/identity?name=nobody",
+        "/healthz",
+        "/static/pages.css",
+        "/api/v1/facets",
+        "/api/v1/undo",
+    )
+    for path in paths:
+        (status, headers, _), (wanted, others, _) = (open_server.ask(method, path) for method in ("HEAD", "GET"))
+        assert (status, headers["content-type"]) == (wanted, others["content-type"]), path
+        assert headers["content-length"] == others["content-length"] or path == "/"
+
+
+def test_a_page_beyond_the_last_leads_to_the_first(open_server):
+    """Merges and answers make lists shorter while somebody has their last page open."""
+    beyond = {
+        "/identities?start=600": "/identities",
+        "/identities?text=00&start=60": "/identities?text=00",
+        "/review/clusters?start=120": "/review/clusters",
+    }
+    for path, first in beyond.items():
+        status, headers, _ = open_server.ask("GET", path)
+        assert (status, headers["location"]) == (303, first)
+    assert b"Nobody by that name" in open_server.ask("GET", "/identities?text=xyz")[2]
 
 
 def test_errors_are_one_line(open_server):
@@ -267,8 +297,6 @@ def test_a_free_port_is_named_a_taken_one_refused_and_signals_end_it(drawn, numb
 
 
 def test_a_store_that_is_not_there_is_said_and_found_once_it_is(drawn, tmp_path):
-    import shutil
-
     process = started(tmp_path / "later", "--port", "0")
     try:
         client = Client(process.stdout.readline().split()[2])
@@ -282,6 +310,24 @@ def test_a_store_that_is_not_there_is_said_and_found_once_it_is(drawn, tmp_path)
     finally:
         process.terminate()
         process.communicate(timeout=60)
+
+
+def test_a_gallery_that_is_dropped_under_it_makes_it_not_ready_until_there_is_one_again(drawn, copied):
+    with serving(copied) as address:
+        client = Client(address)
+        shutil.move(copied, copied.with_name("aside"))
+        assert client.ask("GET", "/gallery")[0] == 503
+        status, _, said = client.ask("GET", "/readyz")
+        assert (status, b"no store" in said) == (503, True)
+        assert b"sss_serve_ready 0.0" in client.ask("GET", "/metrics")[2]
+        shutil.move(copied.with_name("aside"), copied)
+        assert client.ask("GET", "/readyz")[0] == 200
+        assert client.ask("GET", "/gallery")[0] == 200
+
+
+def test_nobody_is_asked_for_a_key_where_there_is_none(open_server):
+    status, headers, _ = open_server.ask("GET", "/login?back=/map")
+    assert (status, headers["location"]) == (303, "/map")
 
 
 def test_others_write_under_it_and_it_is_stopped_and_started_meanwhile(drawn, copied, tmp_path):

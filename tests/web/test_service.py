@@ -251,7 +251,8 @@ def two(service):
 def test_merge_and_undo_leave_all_as_it_was(writes):
     before = labels_of(writes.store_path)
     one, other = two(writes)
-    edit = writes.labels.merge([other], one)
+    edit = writes.labels.merge([other, one, other], one)
+    assert edit.what == f"merged {other} into {one}"
     assert edit.changed == sum(p.get("identity") == other for p in before.values())
     after = labels_of(writes.store_path)
     assert {p.get("identity") for p in after.values()} == {p.get("identity") for p in before.values()} - {other}

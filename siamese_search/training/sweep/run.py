@@ -78,12 +78,13 @@ def run_sweep(
     reporter, stop = reporter or SilentSweep(), stop or threading.Event()
     with _alone(sweep.directory):
         sweep.save()
-        for number, run in enumerate(sweep.runs, start=1):
-            if run.state == "done" and (sweep.path_of(run) / META_NAME).exists():
-                continue
+        left = [run for run in sweep.runs if run.state != "done" or not (sweep.path_of(run) / META_NAME).exists()]
+        if draw is not None and not left:  # whoever was killed has not drawn it
+            draw(sweep, sweep.directory / PLOT_NAME)
+        for run in left:
             if stop.is_set():
                 raise KeyboardInterrupt
-            _bring_to_its_end(sweep, run, number, device, threads, reporter, stop)
+            _bring_to_its_end(sweep, run, sweep.runs.index(run) + 1, device, threads, reporter, stop)
             sweep.save()
             if draw is not None:
                 draw(sweep, sweep.directory / PLOT_NAME)

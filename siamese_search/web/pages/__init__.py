@@ -8,15 +8,16 @@ from fastapi.responses import RedirectResponse, Response
 from siamese_search.web.guard import session_cookie
 from siamese_search.web.pages import about, identities, search
 from siamese_search.web.security import SESSION_SECONDS, Security
-from siamese_search.web.views import WRITE, Field, local, show
+from siamese_search.web.views import WRITE, Field, local, seen_other, show
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.get("/login")
 def ask(request: Request, back: str = "/") -> Response:
-    """The form."""
-    return _form(request, back)
+    """The form, where there is a key."""
+    keyless = request.app.state.security.key is None
+    return seen_other(back) if keyless else _form(request, back)
 
 
 def _form(request: Request, back: str, problem: str = "", status: int = 200) -> Response:

@@ -41,13 +41,16 @@ def identities(
 ) -> Response:
     """Who there is, the most seen first."""
     rows, total = service.holdings.identities(text, start=start, limit=_PAGE)
+    part = leaves("/identities", start, len(rows), total, _PAGE, text=text)
+    if part["begin"]:
+        return seen_other(part["begin"])
     return show(
         request,
         "identities.html.j2",
         here="Identities",
         text=text,
         rows=rows,
-        part=leaves("/identities", start, len(rows), total, _PAGE, text=text),
+        part=part,
         shape=shape_of(service, [row.shown for row in rows]),
     )
 
@@ -149,6 +152,9 @@ def clusters(request: Request, service: Service, start: Annotated[int, Query(ge=
     """Images without identity that look like one, all at once."""
     found = [one for one in service.overview.clusters() if one.status != "single"]
     shown = found[start : start + _CLUSTERS]
+    part = leaves("/review/clusters", start, len(shown), len(found), _CLUSTERS)
+    if part["begin"]:
+        return seen_other(part["begin"])
     return show(
         request,
         "clusters.html.j2",
@@ -156,7 +162,7 @@ def clusters(request: Request, service: Service, start: Annotated[int, Query(ge=
         title="Review clusters",
         by="cluster",
         clusters=[(one, _heading(one), _members(service, one)) for one in shown],
-        part=leaves("/review/clusters", start, len(shown), len(found), _CLUSTERS),
+        part=part,
         shape=shape_of(service, [one.images[0][0] for one in shown]),
     )
 

@@ -157,7 +157,7 @@ def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
         return {"kind": "", "title": "Nothing to compare with", "lines": ["No image passes these filters."]}
     best = max(answer.results, key=lambda result: result.score)
     who = named(best.identity, best.key) if best.identity is not None else "an image without identity"
-    lines = [f"{one[0].upper()}{one[1:]}." for one in (verdict_sentence(answer, ""), reranking_sentence(answer)) if one]
+    lines = [one for one in (verdict_sentence(answer, ""), reranking_sentence(answer)) if one]
     if answer.verdict is None:
         if not answer.pairwise and not answer.no_verdict:
             lines.insert(0, "Scores of several images together, or unlike others, are not judged by the calibration.")

@@ -119,6 +119,13 @@ def test_the_same_sweep_again_trains_nothing(whole: Path, people: Path, monkeypa
     assert table(whole) == before
 
 
+def test_a_picture_that_a_killed_sweep_left_behind_is_drawn_anew(whole: Path, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(whole, tmp_path / "again"))
+    (out / "sweep.png").write_bytes(b"of fewer runs")
+    sweeps.sweep(resume=out)
+    assert (out / "sweep.png").read_bytes() == (whole / "sweep.png").read_bytes()
+
+
 def without_the_second(whole: Path, out: Path) -> Path:
     """A copy of the finished sweep as it was before its second run."""
     shutil.copytree(whole, out)
