@@ -103,7 +103,9 @@ class _ClusterLoop(Loop):
 
     @property
     def settled(self) -> bool:
-        return bool(self.rows) and self.config.settle < 1 and self.rows[-1].get("agreement", 0) >= self.config.settle
+        if not self.rows or self.config.settle == 1 or self.trainer.novice:  # whose clusters follow what changes little
+            return False
+        return bool(self.rows[-1].get("agreement", 0) >= self.config.settle)
 
     def finished(self) -> bool:
         return self.settled or super().finished()
@@ -198,7 +200,8 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
                 progress=lambda done, total: reporter.decoding(done, total, "statistics of these images"),
             )  # fmt: skip
             reporter.message(f"statistics of these images in {count} normalisations")
-    trainer = ClusterTrainer(network, config, images, seeds=confirmed.seeds, device=device)
+    novice = kind_of(request.init) not in ("bundled", "bundle")
+    trainer = ClusterTrainer(network, config, images, seeds=confirmed.seeds, novice=novice, device=device)
     rows = restore(trainer, out, reporter.message) if resumed else []
     loop = _ClusterLoop(
         out, config, trainer, reporter, stop, rows, [], None, images.pixels, _known(images.records)

@@ -23,6 +23,7 @@ from siamese_search.datasets.samplers import Indices, group_by_label
 from siamese_search.errors import TrainingError
 from siamese_search.model.centres import Centres
 from siamese_search.model.network import APNNetwork
+from siamese_search.training.backbone import appearance
 from siamese_search.training.config import AdaptConfig
 from siamese_search.training.data import LabelledImages, PixelSource, Progress
 from siamese_search.training.loop import embed_all
@@ -179,7 +180,7 @@ class ClusterSampler:
 class ClusterTrainer(Trainer):
     """Trains ``network`` on images [n], whose labels it does not look at: new classes each epoch.
 
-    seeds: int64 [n], the identity that a person gave each image, or -1.
+    seeds: int64 [n], the identity that a person gave each image, or -1. novice: the network knows no identities yet.
     """
 
     config: AdaptConfig
@@ -191,9 +192,10 @@ class ClusterTrainer(Trainer):
         images: LabelledImages,
         *,
         seeds: NDArray[np.int64],
+        novice: bool = False,
         device: str = "cpu",
     ) -> None:
-        self._seen_by, self._seeds = [record.camera for record in images.records], seeds
+        self._seen_by, self._seeds, self.novice = [record.camera for record in images.records], seeds, novice
         #: A number for the camera of each image, int64 [n]; the unknown ones share one.
         self.cameras = np.unique([name or "" for name in self._seen_by], return_inverse=True)[1]
         nothing = images.labels
@@ -238,12 +240,24 @@ class ClusterTrainer(Trainer):
     def start_epoch(self, progress: Callable[[int, int], None] | None = None) -> None:
         """At the first step of an epoch: new clusters; and always: batches of those that the memory has."""
         if self.progress.step == 0:
-            embeddings = self.embed(progress)
-            labels = self.cluster(self.centred(embeddings)[1])
+            with appearance(self.result.backbone) as looks:
+                embeddings = self.embed(progress)
+            told = self.centred(embeddings)[1]
+            if self.novice and looks:
+                told = self._handed_over(told, self.centred(torch.cat(looks).numpy())[1])
+            labels = self.cluster(told)
             self.memory.start(torch.from_numpy(embeddings), torch.from_numpy(labels))
         self._labels = self.memory.labels
         self.labels = self.memory.labels.cpu().numpy().copy()
         self.sampler = self._batches(self.labels, self.config)
+
+    def _handed_over(self, told: NDArray[np.float32], looks: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Unit rows [n, d + e] whose cosines are those of ``looks`` [n, e] at first, and of embeddings [n, d] more and
+        more from epoch to epoch.
+        """
+        share = self.progress.epoch / self.config.epochs
+        parts = [share**0.5 * told, (1.0 - share) ** 0.5 * looks]
+        return np.concatenate(parts, axis=1).astype(np.float32)
 
     def _loss(
         self, features: Tensor, necked: Tensor, indices: NDArray[np.int64], shape: tuple[int, ...]
