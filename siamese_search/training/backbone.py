@@ -11,10 +11,9 @@ MixStyle shows it other cameras in its middle (Zhou et al., "Domain Generalizati
 and deviation of the channels of early maps hold the style of an image. Mixed with those of another image of the batch,
 they teach the rest of the network to do without them. Nothing of it is left after training.
 
-What is on an image is told by the early maps of a network that knows no identities yet. The last maps of ImageNet's
-weights tell a person from a dog, not two people; the first ones hold the clothes, and where they are. A mean per stripe
-of the height is the classic descriptor of a person (Zheng et al., "Scalable Person Re-identification: A Benchmark",
-ICCV 2015). The object is in the middle of its image, what is beside it is background.
+The last maps of ImageNet's weights tell a person from a dog, not two people; the first ones hold the clothes, and where
+they are. A mean per stripe of the height is the classic descriptor of a person (Zheng et al., "Scalable Person
+Re-identification", ICCV 2015). The object is in the middle of its image, what is beside it is background.
 
 On CUDA forward and backward pass are replayed as graphs, not launched kernel by kernel. A recorded graph has one shape
 and one place in memory, so what changes from step to step (the images, whose styles are mixed) is copied there first.
@@ -240,16 +239,14 @@ def record(module: nn.Module, inputs: Tensor) -> Forward:
     return recorded
 
 
-#: Stages after the stem whose maps are looked at; stripes of each; and how far from the middle a column counts less,
-#: the deviation of a normal distribution, as a share of the width.
+#: Stages after the stem; stripes; and the deviation of a normal distribution of columns, as a share of the width.
 _LOOKED_AT, _STRIPES, _SPREAD = 3, 8, 0.22
 
 
 def in_stripes(maps: Tensor) -> Tensor:
     """Unit rows [n, 8 · c] of maps [n, c, h, w]."""
-    width = maps.shape[3]
-    off = ((torch.arange(width, device=maps.device) + 0.5) / width - 0.5) / _SPREAD
-    columns = torch.softmax(-0.5 * off**2, 0)
+    off = (torch.arange(maps.shape[3], device=maps.device) + 0.5) / maps.shape[3] - 0.5
+    columns = torch.softmax(-0.5 * (off / _SPREAD) ** 2, 0)
     return F.normalize(F.adaptive_avg_pool1d(maps.float() @ columns, _STRIPES).flatten(1), dim=1)
 
 

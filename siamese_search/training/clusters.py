@@ -99,13 +99,11 @@ class Memory(nn.Module):
         return F.cross_entropy(scores / temperature, labels)
 
     @torch.no_grad()
-    def update(self, embeddings: Tensor, labels: Tensor, momentum: float, order: Tensor | None = None) -> None:
-        """Move the centroid of each label to one of its embeddings, keeping the share ``momentum`` of what it was.
-
-        That is the one least similar to it; with ``order``, a permutation [b], the one that comes first there.
+    def update(self, embeddings: Tensor, labels: Tensor, momentum: float) -> None:
+        """Move the centroid of each label to the embedding of it that is least similar, keeping the share ``momentum``
+        of what it was.
         """
-        if order is None:
-            order = torch.argsort((embeddings * self.centroids[labels]).sum(1), stable=True)
+        order = torch.argsort((embeddings * self.centroids[labels]).sum(1), stable=True)
         by_label = order[torch.argsort(labels[order], stable=True)]
         sorted_labels = labels[by_label]
         first = torch.ones_like(sorted_labels, dtype=torch.bool)
@@ -228,7 +226,9 @@ class ClusterTrainer(Trainer):
     def cluster(self, centred: NDArray[np.float32]) -> NDArray[np.int64]:
         """The cluster of each image, int64 [n], by what :meth:`centred` gives. TrainingError where all stand alone."""
         config = self.config
-        labels = cluster(centred, neighbours=config.neighbours, least=config.least, seeds=self._seeds)
+        labels = cluster(
+            centred, neighbours=config.neighbours, least=config.least, seeds=self._seeds, cameras=self.cameras
+        )
         sizes = np.bincount(labels)
         if (sizes > 1).sum() < 1 or len(sizes) < 2:
             raise TrainingError(
@@ -243,21 +243,15 @@ class ClusterTrainer(Trainer):
             with appearance(self.result.backbone) as looks:
                 embeddings = self.embed(progress)
             told = self.centred(embeddings)[1]
-            if self.novice and looks:
-                told = self._handed_over(told, self.centred(torch.cat(looks).numpy())[1])
+            if self.novice and looks:  # cosines of appearance at first, of what is learned more and more
+                share = np.float32(self.progress.epoch / self.config.epochs)
+                seen = self.centred(torch.cat(looks).numpy())[1]
+                told = np.concatenate([np.sqrt(share) * told, np.sqrt(1 - share) * seen], axis=1)
             labels = self.cluster(told)
             self.memory.start(torch.from_numpy(embeddings), torch.from_numpy(labels))
         self._labels = self.memory.labels
         self.labels = self.memory.labels.cpu().numpy().copy()
         self.sampler = self._batches(self.labels, self.config)
-
-    def _handed_over(self, told: NDArray[np.float32], looks: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Unit rows [n, d + e] whose cosines are those of ``looks`` [n, e] at first, and of embeddings [n, d] more and
-        more from epoch to epoch.
-        """
-        share = self.progress.epoch / self.config.epochs
-        parts = [share**0.5 * told, (1.0 - share) ** 0.5 * looks]
-        return np.concatenate(parts, axis=1).astype(np.float32)
 
     def _loss(
         self, features: Tensor, necked: Tensor, indices: NDArray[np.int64], shape: tuple[int, ...]
@@ -267,11 +261,7 @@ class ClusterTrainer(Trainer):
         labels, _ = self.targets(indices)
         unit = F.normalize(necked, dim=1)
         loss = self.memory.loss(unit, labels, config.temperature)
-        order = None
-        if config.update == "random":
-            generator = torch.Generator().manual_seed(self._seed(2))
-            order = torch.randperm(len(labels), generator=generator).to(self.device)
-        self.memory.update(unit.detach(), labels, config.momentum, order)
+        self.memory.update(unit.detach(), labels, config.momentum)
         return loss, triplet_objective(config, features.detach(), labels, shape)
 
 

@@ -98,9 +98,8 @@ def test_labels_of_the_directory_change_nothing(people: Path, whole: Whole, tmp_
 
 
 @pytest.mark.parametrize("steps", [1, 4, 5])
-@pytest.mark.parametrize("update", ["hardest", "random"])
-def test_a_resumed_run_is_bit_equal(people: Path, whole: Whole, tmp_path: Path, update: str, steps: int) -> None:
-    config = CONFIG.with_options(update=update, iters=4)
+def test_a_resumed_run_is_bit_equal(people: Path, whole: Whole, tmp_path: Path, steps: int) -> None:
+    config = CONFIG.with_options(iters=4)
     reporter = StopAfter(steps)
     with pytest.raises(KeyboardInterrupt):
         adapt(request(people, tmp_path / "cut", config), reporter, reporter.stop)

@@ -59,22 +59,17 @@ def test_the_loss_is_infonce_with_one_s_own_centroid(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("hardest", [True, False])
-def test_an_update_moves_each_centroid_to_one_image_of_the_batch(seed, hardest):
+def test_an_update_moves_each_centroid_to_the_hardest_image_of_the_batch(seed):
     rng = np.random.default_rng(seed)
     memory, _, _ = filled(rng)
     batch, labels = unit(rng, 9), rng.integers(0, 4, 9)
-    order = rng.permutation(9)
     wanted = memory.centroids.numpy().copy()
     for label in set(labels.tolist()):
         own = [row for row in range(9) if labels[row] == label]
-        if hardest:
-            chosen = min(own, key=lambda row: float(batch[row] @ wanted[label]))
-        else:
-            chosen = next(row for row in order if labels[row] == label)
+        chosen = min(own, key=lambda row: float(batch[row] @ wanted[label]))
         moved = 0.1 * wanted[label] + 0.9 * batch[chosen]
         wanted[label] = moved / np.linalg.norm(moved)
-    memory.update(torch.from_numpy(batch), torch.from_numpy(labels), 0.1, None if hardest else torch.from_numpy(order))
+    memory.update(torch.from_numpy(batch), torch.from_numpy(labels), 0.1)
     np.testing.assert_allclose(memory.centroids, wanted, atol=1e-6)
 
 
@@ -217,6 +212,7 @@ def test_clusters_are_handed_over_from_appearance_to_embeddings(novice):
         backbone="test_efficientnet", dim=8, height=32, width=32, batch_size=8, images_per_identity=2, epochs=4,
         neighbours=8, freeze=0,
     )  # fmt: skip
+    torch.manual_seed(0)
     network = APNNetwork(NetworkSpec("test_efficientnet", 8, 32, 32, neck="bn"))
     trainer = ClusterTrainer(network, config, Coloured(), seeds=np.full(48, -1), novice=novice)
     given: list[np.ndarray] = []
