@@ -103,7 +103,8 @@ class _ClusterLoop(Loop):
 
     @property
     def settled(self) -> bool:
-        return bool(self.rows) and self.config.settle < 1 and self.rows[-1].get("agreement", 0) >= self.config.settle
+        told = bool(self.rows) and self.config.settle < 1 and not self.trainer.novice  # appearance changes little
+        return told and self.rows[-1].get("agreement", 0) >= self.config.settle
 
     def finished(self) -> bool:
         return self.settled or super().finished()
@@ -198,11 +199,10 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
                 progress=lambda done, total: reporter.decoding(done, total, "statistics of these images"),
             )  # fmt: skip
             reporter.message(f"statistics of these images in {count} normalisations")
-    trainer = ClusterTrainer(network, config, images, seeds=confirmed.seeds, device=device)
+    new = kind_of(request.init) not in ("bundled", "bundle")
+    trainer = ClusterTrainer(network, config, images, seeds=confirmed.seeds, novice=new, device=device)
     rows = restore(trainer, out, reporter.message) if resumed else []
-    loop = _ClusterLoop(
-        out, config, trainer, reporter, stop, rows, [], None, images.pixels, _known(images.records)
-    )  # fmt: skip
+    loop = _ClusterLoop(out, config, trainer, reporter, stop, rows, [], None, images.pixels, _known(images.records))
     loop.epochs()
     embeddings = trainer.embed(lambda done, total: reporter.decoding(done, total, "embedding at the end"))
     centres, embeddings = trainer.centred(embeddings)

@@ -11,13 +11,18 @@ MixStyle shows it other cameras in its middle (Zhou et al., "Domain Generalizati
 and deviation of the channels of early maps hold the style of an image. Mixed with those of another image of the batch,
 they teach the rest of the network to do without them. Nothing of it is left after training.
 
+The last maps of ImageNet's weights tell a person from a dog, not two people; the first ones hold the clothes, and where
+they are. A mean per stripe of the height is the classic descriptor of a person (Zheng et al., "Scalable Person
+Re-identification", ICCV 2015). The object is in the middle of its image, what is beside it is background.
+
 On CUDA forward and backward pass are replayed as graphs, not launched kernel by kernel. A recorded graph has one shape
 and one place in memory, so what changes from step to step (the images, whose styles are mixed) is copied there first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -232,3 +237,39 @@ def record(module: nn.Module, inputs: Tensor) -> Forward:
     """Forward and backward of ``module`` for inputs of this shape as CUDA graphs."""
     recorded: Forward = torch.cuda.make_graphed_callables(module, (inputs,))  # type: ignore[assignment]
     return recorded
+
+
+#: Stages after the stem; stripes; and the deviation of a normal distribution of columns, as a share of the width.
+_LOOKED_AT, _STRIPES, _SPREAD = 3, 8, 0.22
+
+
+def in_stripes(maps: Tensor) -> Tensor:
+    """Unit rows [n, 8 · c] of maps [n, c, h, w]."""
+    off = (torch.arange(maps.shape[3], device=maps.device) + 0.5) / maps.shape[3] - 0.5
+    columns = torch.softmax(-0.5 * (off / _SPREAD) ** 2, 0)
+    return F.normalize(F.adaptive_avg_pool1d(maps.float() @ columns, _STRIPES).flatten(1), dim=1)
+
+
+@contextmanager
+def appearance(backbone: nn.Module) -> Iterator[list[Tensor]]:
+    """Every batch [b, 3, h, w] that the backbone sees meanwhile adds its descriptors, unit rows [b, d], to the list.
+
+    It stays empty for a backbone without stages, or whose stages have no maps.
+    """
+    found: list[Tensor] = []
+    parts: list[Tensor] = []
+    first = stages(backbone)[:_LOOKED_AT]
+
+    def seen(module: nn.Module, _: object, maps: Tensor) -> None:
+        if maps.ndim == 4:
+            parts.append(in_stripes(maps))
+        if module is first[-1] and parts:
+            found.append(F.normalize(torch.cat(parts, 1), dim=1).cpu())
+            parts.clear()
+
+    hooks = [stage.register_forward_hook(seen) for stage in first]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()

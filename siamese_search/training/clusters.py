@@ -23,6 +23,7 @@ from siamese_search.datasets.samplers import Indices, group_by_label
 from siamese_search.errors import TrainingError
 from siamese_search.model.centres import Centres
 from siamese_search.model.network import APNNetwork
+from siamese_search.training.backbone import appearance
 from siamese_search.training.config import AdaptConfig
 from siamese_search.training.data import LabelledImages, PixelSource, Progress
 from siamese_search.training.loop import embed_all
@@ -98,13 +99,11 @@ class Memory(nn.Module):
         return F.cross_entropy(scores / temperature, labels)
 
     @torch.no_grad()
-    def update(self, embeddings: Tensor, labels: Tensor, momentum: float, order: Tensor | None = None) -> None:
-        """Move the centroid of each label to one of its embeddings, keeping the share ``momentum`` of what it was.
-
-        That is the one least similar to it; with ``order``, a permutation [b], the one that comes first there.
+    def update(self, embeddings: Tensor, labels: Tensor, momentum: float) -> None:
+        """Move the centroid of each label to the embedding of it that is least similar, keeping the share ``momentum``
+        of what it was.
         """
-        if order is None:
-            order = torch.argsort((embeddings * self.centroids[labels]).sum(1), stable=True)
+        order = torch.argsort((embeddings * self.centroids[labels]).sum(1), stable=True)
         by_label = order[torch.argsort(labels[order], stable=True)]
         sorted_labels = labels[by_label]
         first = torch.ones_like(sorted_labels, dtype=torch.bool)
@@ -179,7 +178,7 @@ class ClusterSampler:
 class ClusterTrainer(Trainer):
     """Trains ``network`` on images [n], whose labels it does not look at: new classes each epoch.
 
-    seeds: int64 [n], the identity that a person gave each image, or -1.
+    seeds: int64 [n], the identity that a person gave each image, or -1. novice: the network knows no identities yet.
     """
 
     config: AdaptConfig
@@ -191,9 +190,10 @@ class ClusterTrainer(Trainer):
         images: LabelledImages,
         *,
         seeds: NDArray[np.int64],
+        novice: bool = False,
         device: str = "cpu",
     ) -> None:
-        self._seen_by, self._seeds = [record.camera for record in images.records], seeds
+        self._seen_by, self._seeds, self.novice = [record.camera for record in images.records], seeds, novice
         #: A number for the camera of each image, int64 [n]; the unknown ones share one.
         self.cameras = np.unique([name or "" for name in self._seen_by], return_inverse=True)[1]
         nothing = images.labels
@@ -226,7 +226,9 @@ class ClusterTrainer(Trainer):
     def cluster(self, centred: NDArray[np.float32]) -> NDArray[np.int64]:
         """The cluster of each image, int64 [n], by what :meth:`centred` gives. TrainingError where all stand alone."""
         config = self.config
-        labels = cluster(centred, neighbours=config.neighbours, least=config.least, seeds=self._seeds)
+        labels = cluster(
+            centred, neighbours=config.neighbours, least=config.least, seeds=self._seeds, cameras=self.cameras
+        )
         sizes = np.bincount(labels)
         if (sizes > 1).sum() < 1 or len(sizes) < 2:
             raise TrainingError(
@@ -238,8 +240,14 @@ class ClusterTrainer(Trainer):
     def start_epoch(self, progress: Callable[[int, int], None] | None = None) -> None:
         """At the first step of an epoch: new clusters; and always: batches of those that the memory has."""
         if self.progress.step == 0:
-            embeddings = self.embed(progress)
-            labels = self.cluster(self.centred(embeddings)[1])
+            with appearance(self.result.backbone) as looks:
+                embeddings = self.embed(progress)
+            told = self.centred(embeddings)[1]
+            if self.novice and looks:  # cosines of appearance at first, of what is learned more and more
+                share = np.float32(self.progress.epoch / self.config.epochs)
+                seen = self.centred(torch.cat(looks).numpy())[1]
+                told = np.concatenate([np.sqrt(share) * told, np.sqrt(1 - share) * seen], axis=1)
+            labels = self.cluster(told)
             self.memory.start(torch.from_numpy(embeddings), torch.from_numpy(labels))
         self._labels = self.memory.labels
         self.labels = self.memory.labels.cpu().numpy().copy()
@@ -253,11 +261,7 @@ class ClusterTrainer(Trainer):
         labels, _ = self.targets(indices)
         unit = F.normalize(necked, dim=1)
         loss = self.memory.loss(unit, labels, config.temperature)
-        order = None
-        if config.update == "random":
-            generator = torch.Generator().manual_seed(self._seed(2))
-            order = torch.randperm(len(labels), generator=generator).to(self.device)
-        self.memory.update(unit.detach(), labels, config.momentum, order)
+        self.memory.update(unit.detach(), labels, config.momentum)
         return loss, triplet_objective(config, features.detach(), labels, shape)
 
 

@@ -32,17 +32,18 @@ def cluster(
     least: float = 0.25,
     cosine: float | None = None,
     seeds: NDArray[np.int64] | None = None,
+    cameras: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """The cluster of each vector, int64 [n]: numbers from 0 in the order of each cluster's first member.
 
     vectors: unit rows, float32 [n, d]. neighbours: k1, about as many images as an identity has. seeds: [n], the
     identity of each vector where it is known, else -1: those of one are in one cluster, those of two never are.
-    Deterministic.
+    cameras: [n], numbers from 0: neighbours are looked for across them too. Deterministic.
     """
     if not len(vectors):
         return np.empty(0, np.int64)
     k2 = max(1, min(6, round(neighbours * 0.3)))
-    rows = jaccard_rows(vectors, KReciprocal(k1=neighbours, k2=k2))
+    rows = jaccard_rows(vectors, KReciprocal(k1=neighbours, k2=k2), cameras=cameras)
     known = np.full(len(vectors), -1, np.int64) if seeds is None else seeds
     linked = _Linkage(vectors, rows, least, cosine, known).merged()
     _, first, inverse = np.unique(linked, return_index=True, return_inverse=True)

@@ -110,16 +110,17 @@ def reranked_blocks(
 
 
 def jaccard_rows(
-    images: _Vectors, how: KReciprocal = KReciprocal(), *, least: float = 0.02
+    images: _Vectors, how: KReciprocal = KReciprocal(), *, least: float = 0.02, cameras: NDArray[np.int64] | None = None
 ) -> list[tuple[_Places, NDArray[np.float32]]]:
     """1 - J(p, g) of every image to every other, unit rows [n, d], as sparse rows: places and similarities.
 
     Similarities below ``least`` are left out, and so is the image itself. Memory grows with n, not with its square.
+    cameras: [n], numbers from 0; neighbours are then found as :func:`_advantages` says.
     """
     _check(images, images)
     if not len(images):
         return []
-    nearest, farthest = _nearest(images, max(how.k1 + 1, how.k2))
+    nearest, farthest = _nearest(images, max(how.k1 + 1, how.k2), cameras)
     rows = _expanded(_encoded(images, nearest[:, : how.k1 + 1], farthest, how.k1), nearest[:, : how.k2])
     columns = _Columns.of(rows, len(images))
     found: list[tuple[_Places, NDArray[np.float32]]] = []
@@ -136,19 +137,41 @@ def jaccard_rows(
 _Row = tuple[_Places, NDArray[np.float32]]
 
 
-def _nearest(images: _Vectors, count: int) -> tuple[_Places, NDArray[np.float32]]:
+def _advantages(images: _Vectors, cameras: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Half of how similar the nearest three images of one camera are to those of another, or of its own: [c, c].
+
+    Images by one camera are alike for more than who is on them: without handing back some of it all neighbours would be
+    of one's own camera. Half, for the other half is that one camera often sees somebody many times.
+    """
+    places = [np.flatnonzero(cameras == camera) for camera in range(int(cameras.max()) + 1)]
+    found = np.zeros((len(places), len(places)))
+    for one, other in np.ndindex(found.shape):
+        asked = places[one][:: max(1, len(places[one]) // 400)]  # enough for a mean
+        scores = images[asked] @ images[places[other]].T
+        scores[asked[:, None] == places[other]] = -1
+        if count := min(3, len(places[other]) - (one == other)):
+            found[one, other] = np.sort(scores, axis=1)[:, -count:].mean()
+    return np.asarray((found + found.T) / 4, np.float32)
+
+
+def _nearest(
+    images: _Vectors, count: int, cameras: NDArray[np.int64] | None = None
+) -> tuple[_Places, NDArray[np.float32]]:
     """Each image itself, then its nearest, int32 [n, min(count, n)]; and its largest squared distance, float32 [n].
 
     Ties are ordered by place, except that no duplicate comes before the image itself.
     """
     total = len(images)
     count = min(count, total)
+    advantages = None if cameras is None or not cameras.any() else _advantages(images, cameras)
     nearest = np.empty((total, count), np.int32)
     farthest = np.empty(total, np.float32)
     block = max(1, _SCORES_AT_ONCE // total)
     for start in range(0, total, block):
         scores = images[start : start + block] @ images.T  # [block, n]
         farthest[start : start + block] = 2 - 2 * scores.min(axis=1)
+        if advantages is not None and cameras is not None:
+            scores -= advantages[cameras[start : start + block]][:, cameras]
         scores[np.arange(len(scores)), np.arange(start, start + len(scores))] = np.inf
         bounds = np.partition(scores, total - count, axis=1)[:, total - count]
         for image, (row, bound) in enumerate(zip(scores, bounds), start):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm  # noqa: E402
 
 from siamese_search.errors import UsageError  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
-from siamese_search.training.clusters import FORMER, ClusterSampler, Memory, figures, renew_statistics  # noqa: E402  # noqa: E402
+from siamese_search.training.backbone import appearance  # noqa: E402
+from siamese_search.training.clusters import FORMER, ClusterSampler, ClusterTrainer, Memory, figures, renew_statistics  # noqa: E402
 from siamese_search.training.config import ADAPT  # noqa: E402
 from siamese_search.vectors.clustering import cluster  # noqa: E402
 
@@ -56,22 +59,17 @@ def test_the_loss_is_infonce_with_one_s_own_centroid(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("hardest", [True, False])
-def test_an_update_moves_each_centroid_to_one_image_of_the_batch(seed, hardest):
+def test_an_update_moves_each_centroid_to_the_hardest_image_of_the_batch(seed):
     rng = np.random.default_rng(seed)
     memory, _, _ = filled(rng)
     batch, labels = unit(rng, 9), rng.integers(0, 4, 9)
-    order = rng.permutation(9)
     wanted = memory.centroids.numpy().copy()
     for label in set(labels.tolist()):
         own = [row for row in range(9) if labels[row] == label]
-        if hardest:
-            chosen = min(own, key=lambda row: float(batch[row] @ wanted[label]))
-        else:
-            chosen = next(row for row in order if labels[row] == label)
+        chosen = min(own, key=lambda row: float(batch[row] @ wanted[label]))
         moved = 0.1 * wanted[label] + 0.9 * batch[chosen]
         wanted[label] = moved / np.linalg.norm(moved)
-    memory.update(torch.from_numpy(batch), torch.from_numpy(labels), 0.1, None if hardest else torch.from_numpy(order))
+    memory.update(torch.from_numpy(batch), torch.from_numpy(labels), 0.1)
     np.testing.assert_allclose(memory.centroids, wanted, atol=1e-6)
 
 
@@ -194,3 +192,39 @@ def test_a_network_without_normalisations_stays_as_it_is():
     before = {name: value.clone() for name, value in network.state_dict().items()}
     assert renew_statistics(network, Pixels(np.zeros((4, 32, 32, 3), np.uint8)), np.arange(4)) == 0
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+class Coloured:
+    """Images of four colours, twelve of each, as a trainer takes them."""
+
+    records = [SimpleNamespace(camera="c1")] * 48
+    labels = np.zeros(48, np.int64)
+
+    def get(self, rows: np.ndarray) -> np.ndarray:
+        colours = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200], [200, 200, 40]], np.uint8)
+        noise = np.random.default_rng(1).integers(0, 9, (48, 32, 32, 3), dtype=np.uint8)
+        return noise[rows] + colours[rows % 4][:, None, None]
+
+
+@pytest.mark.parametrize("novice", [True, False])
+def test_clusters_are_handed_over_from_appearance_to_embeddings(novice):
+    config = ADAPT.with_options(
+        backbone="test_efficientnet", dim=8, height=32, width=32, batch_size=8, images_per_identity=2, epochs=4,
+        neighbours=8, freeze=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    network = APNNetwork(NetworkSpec("test_efficientnet", 8, 32, 32, neck="bn"))
+    trainer = ClusterTrainer(network, config, Coloured(), seeds=np.full(48, -1), novice=novice)
+    given: list[np.ndarray] = []
+    trainer.cluster = lambda vectors: given.append(vectors) or np.arange(48) % 4
+    rows = np.arange(48)
+    with appearance(trainer.result.backbone) as found:
+        own = trainer.centred(trainer.embed())[1]
+    looks = trainer.centred(torch.cat(found).numpy())[1]
+    for epoch, share in enumerate((0, 0.25, 0.5, 0.75)):
+        trainer.progress.epoch = epoch
+        trainer.start_epoch()
+        wanted = share * own @ own.T + (1 - share) * looks @ looks.T if novice else own @ own.T
+        np.testing.assert_allclose(given[-1] @ given[-1].T, wanted, atol=1e-5)
+        assert given[-1].dtype == np.float32
+    assert (cluster(looks, neighbours=8) == rows % 4).all()

@@ -11,7 +11,7 @@ import timm  # noqa: E402
 
 from siamese_search.errors import UsageError  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec, stages  # noqa: E402
-from siamese_search.training.backbone import freeze, hold  # noqa: E402
+from siamese_search.training.backbone import appearance, freeze, hold, in_stripes  # noqa: E402
 from siamese_search.training.config import preset  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
 
@@ -68,3 +68,43 @@ def test_too_many_and_backbones_without_stages_are_refused() -> None:
     assert stages(plain) == []
     with pytest.raises(UsageError, match="--freeze"):
         freeze(plain, 1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 8), (12, 5), (3, 1)])
+def test_a_stripe_is_the_mean_of_its_rows_with_the_middle_columns_first(height: int, width: int) -> None:
+    maps = torch.rand(2, 3, height, width)
+    weights = np.array([np.exp(-(((x + 0.5) / width - 0.5) ** 2) / (2 * 0.22**2)) for x in range(width)])
+    wanted = np.empty((2, 3, 8))
+    for stripe in range(8):  # its rows are those that reach into it
+        rows = slice(stripe * height // 8, -(-(stripe + 1) * height // 8))
+        means = maps[:, :, rows].numpy().mean(axis=2)
+        wanted[:, :, stripe] = (means * weights).sum(axis=2) / weights.sum()
+    flat = wanted.reshape(2, -1)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    np.testing.assert_allclose(in_stripes(maps).numpy(), flat, rtol=1e-5)
+
+
+def test_appearance_is_the_first_stages_in_stripes_of_each_batch() -> None:
+    network = APNNetwork(NetworkSpec("test_efficientnet", 8, 32, 32, neck="bn")).eval()
+    batches = torch.rand(2, 3, 3, 32, 32)
+    with torch.no_grad():
+        with appearance(network.backbone) as looks:
+            for batch in batches:
+                network.embed(batch)
+        assert [one.shape[0] for one in looks] == [3, 3]
+        network.embed(batches[0])
+        assert len(looks) == 2  # nobody looks any more
+        x, parts = network.backbone.bn1(network.backbone.conv_stem(batches[1])), []
+        for stage in stages(network.backbone)[:3]:
+            x = stage(x)
+            parts.append(in_stripes(x))
+    wanted = torch.cat(parts, 1) / len(parts) ** 0.5
+    torch.testing.assert_close(looks[1], wanted)
+
+
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext"])  # without maps; without stages by the usual names
+def test_appearance_of_such_a_backbone_is_nothing(name: str) -> None:
+    backbone = timm.create_model(name)
+    with torch.no_grad(), appearance(backbone) as looks:
+        backbone.forward_features(torch.rand(2, 3, 160, 160))
+    assert looks == []

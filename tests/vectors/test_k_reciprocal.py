@@ -9,6 +9,7 @@ import pytest
 
 from siamese_search.errors import UsageError
 from siamese_search.vectors import k_reciprocal as module
+from siamese_search.vectors.clustering import cluster
 from siamese_search.vectors.k_reciprocal import KReciprocal, rerank
 
 PAPER = KReciprocal()
@@ -60,9 +61,12 @@ def by_the_book(queries, gallery, how=PAPER, same_image=None):
     return [[1 - ((1 - how.weight) * jaccard(p, g) + how.weight * d[p][g]) for g in range(len(gallery))] for p in where]
 
 
-def unit(rng, count, dim=8):
-    vectors = rng.normal(size=(count, dim))
+def scaled(vectors):
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def unit(rng, count, dim=8):
+    return scaled(rng.normal(size=(count, dim)))
 
 
 def clustered(rng, count, dim=8, clusters=4, spread=0.4):
@@ -166,3 +170,36 @@ def test_inputs_that_do_not_fit():
     for places in ([0], [0, 1, 2, 4], [-2, 0, 1, 2]):
         with pytest.raises(ValueError, match="same_image"):
             rerank(vectors, vectors, same_image=np.array(places))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_half_of_what_a_pair_of_cameras_has_in_common_counts_for_no_neighbour(seed):
+    rng = np.random.default_rng(seed)
+    cameras = np.array([0] * 9 + [1] * 6 + [2] * 2 + [3])  # few images, and one alone, too
+    images = scaled(rng.normal(size=(18, 5)) + 2 * rng.normal(size=(4, 5))[cameras])
+    cosines = images.astype(np.float64) @ images.T
+
+    def nearest_three(one: int, other: int) -> float:
+        rows = [sorted(cosines[i, j] for j in range(18) if cameras[j] == other and j != i)[-3:]
+                for i in range(18) if cameras[i] == one]  # fmt: skip
+        return float(np.mean(rows)) if rows[0] else 0.0
+
+    wanted = np.array([[(nearest_three(a, b) + nearest_three(b, a)) / 4 for b in range(4)] for a in range(4)])
+    fair = cosines - wanted[cameras][:, cameras]
+    np.fill_diagonal(fair, np.inf)
+    nearest, farthest = module._nearest(images, 7, cameras)
+    assert nearest.tolist() == np.argsort(-fair, axis=1)[:, :7].tolist()
+    np.testing.assert_allclose(farthest, 2 - 2 * cosines.min(axis=1), rtol=1e-5)
+    plain = module.jaccard_rows(images, KReciprocal(4, 2))
+    for one, other in zip(plain, module.jaccard_rows(images, KReciprocal(4, 2), cameras=0 * cameras)):
+        assert one[0].tolist() == other[0].tolist()
+
+
+def test_one_seen_by_two_cameras_is_one_cluster_all_the_same():
+    rng = np.random.default_rng(0)
+    people, places = scaled(rng.normal(size=(6, 32))), scaled(rng.normal(size=(2, 32)))
+    who, cameras = np.repeat(np.arange(6), 8), np.tile(np.repeat([0, 1], 4), 6)
+    images = scaled(people[who] + 0.8 * places[cameras] + 0.06 * rng.normal(size=(48, 32)))
+    apart, together = (cluster(images, neighbours=7, cameras=one) for one in (None, cameras))
+    assert apart.max() + 1 > 6
+    assert together.tolist() == who.tolist()
