@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -140,7 +141,7 @@ def resume(
 
     def request_of(saved: dict[str, Any]) -> AdaptRequest:
         if "neighbours" not in saved["config"]:
-            raise UsageError(f"{printable(out)}: a run of sss train: sss train --resume {printable(out)}")
+            raise UsageError(f"{printable(out)}: a run of sss train: sss train --resume {quote(printable(out))}")
         return AdaptRequest(
             data=Path(saved["data"]),
             out=out,

@@ -36,8 +36,6 @@ _BEFORE = re.compile(r"(?:--(?:resume|model|out|store|gallery|data)|chmod \d+|\b
 def test_what_a_command_in_a_message_names_is_quoted_for_a_shell() -> None:
     bare = []
     for path in (one for room in ("siamese_search", "ingest") for one in sorted((ROOT / room).rglob("*.py"))):
-        if path.name == "adapt.py":
-            continue
         for text in ast.walk(ast.parse(path.read_text("utf-8"))):
             for before, after in pairwise(text.values if isinstance(text, ast.JoinedStr) else ()):
                 told = ast.unparse(after)
