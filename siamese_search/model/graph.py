@@ -85,7 +85,7 @@ def completed(model: bytes, weights: Mapping[str, list[Any]], state: Mapping[str
 
 def _tensor(name: str, values: Floats) -> list[bytes | memoryview]:
     """An initialiser of a graph in parts, whose last one are the values where they lie."""
-    raw = memoryview(np.ascontiguousarray(values, "<f4")).cast("B")
+    raw = np.ascontiguousarray(values, "<f4").data.cast("B")
     said = name.encode()
     head = b"".join([
         *(_bits(_DIMS << 3) + _bits(size) for size in values.shape),
