@@ -122,5 +122,9 @@ def placed(text: str, words: Sequence[str]) -> str:
 def printable(path: str | os.PathLike[str]) -> str:
     """A path as text that is safe to print: undecodable bytes and control characters are escaped."""
     text = os.fspath(path)
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        data = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a pair, as JSON can hold it
+        data = text.encode("utf-8", "surrogatepass")
+    text = data.decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

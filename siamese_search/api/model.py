@@ -68,7 +68,7 @@ class Model:
 
 
 def load_model(model: StrPath | None = None, *, device: Device = "auto", threads: int | None = None) -> Model:
-    """Load a model: a bundle's directory, or ``"bundled"`` for the one that comes along (default: the settings').
+    """Load a model: a bundle's directory, or ``"bundled"`` or ``"fast"``, which come along (default: the settings').
 
     device, threads: as for :func:`siamese_search.ingest`. Raises BundleError, MissingExtraError.
     """

@@ -43,7 +43,10 @@ def stand_at(argv: Sequence[str]) -> None:
     for at, word in enumerate(argv[: argv.index("--")] if "--" in argv else argv):
         flag, equals, value = word.partition("=")
         if flag in ("--store", "--gallery") and (equals or at + 1 < len(argv)):
-            _place.extend((flag, value if equals else argv[at + 1]))
+            given = value if equals else argv[at + 1]
+            if flag == "--store" and given.startswith(".."):  # holds in this directory alone
+                given = str(Path(given).resolve())
+            _place.extend((flag, given))
         elif word == "--insecure":
             _place.append(word)
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ from siamese_search.errors import BundleError, printable
 from siamese_search.io.files import read_regular
 from siamese_search.model.calibration import Calibration
 from siamese_search.model.centres import Centres
-from siamese_search.model.graph import completed, read_weights, wants_other_files
+from siamese_search.model.graph import completed, read_weights, tensors, wants_other_files
 
 #: torch's names of safetensors' types.
 _DTYPES = {
@@ -39,15 +39,11 @@ def weights_fingerprint(data: bytes, network: Mapping[str, Any]) -> str:
     file.
     """
     try:
-        start = 8 + struct.unpack_from("<Q", data)[0]
-        header = json.loads(data[8:start])
         digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode())
-        for name in sorted(header.keys() - {"__metadata__"}):
-            one = header[name]
-            begin, end = one["data_offsets"]
-            digest.update(f"{name} torch.{_DTYPES[one['dtype']]} {tuple(one['shape'])}\n".encode())
-            digest.update(memoryview(data)[start + begin : start + end])
-    except (struct.error, KeyError, TypeError, AttributeError, RecursionError) as error:
+        for name, dtype, shape, content in tensors(data):
+            digest.update(f"{name} torch.{_DTYPES[dtype]} {shape}\n".encode())
+            digest.update(content)
+    except KeyError as error:
         raise ValueError("not a file of safetensors") from error
     return digest.hexdigest()
 
@@ -189,6 +185,8 @@ class Bundle:
         """The weights, safetensors; none of an int8 model. Raises BundleError unless the fingerprint is theirs."""
         if self.int8:
             data = b""
+            if WEIGHTS_NAME in self.meta["files"]:
+                raise BundleError(f"{printable(self.path)}: an int8 model of a former release: `sss quantise` it again")
             found = quantised_fingerprint(self.meta.get("network", {}), self.meta["files"][ONNX_NAME]["sha256"])
         else:
             data = self.read_checked(WEIGHTS_NAME)
@@ -234,10 +232,16 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
 
     Raises BundleError; contents are checked when they are read.
     """
-    directory = PACKAGED.get("bundled" if path is None else str(path)) or Path(path or "").resolve()
-    shown = printable(directory)
+    name = "bundled" if path is None else os.fspath(path)
+    try:
+        directory = PACKAGED.get(name) or Path(name).resolve()
+        shown, is_there = printable(directory), directory.is_dir()
+        if name in PACKAGED and path is not None and Path(name, META_NAME).exists():
+            raise BundleError(f"{name}: a model of the package, and a directory here: say which, ./{name} is this one")
+    except (OSError, ValueError):  # a name that no file can have
+        raise BundleError(f"{printable(name)[:80]}: no such model bundle") from None
     meta_path = directory / META_NAME
-    if not directory.is_dir():
+    if not is_there:
         raise BundleError(f"{shown}: no such model bundle: give the directory that `sss train` wrote")
     try:
         meta = json.loads(read_regular(meta_path, MAX_META_BYTES).decode("utf-8"))

@@ -38,21 +38,32 @@ _DIMS, _DATA_TYPE, _NAME, _RAW_DATA, _FLOAT = 1, 2, 8, 9, 1
 _WEIGHTS = {"F16": "<f2", "F32": "<f4"}
 
 
-def read_weights(data: bytes) -> dict[str, Floats]:
-    """The tensors of floats of a file of safetensors, by name. Raises ValueError for what is no such file."""
+def tensors(data: bytes) -> Iterator[tuple[str, str, tuple[int, ...], memoryview]]:
+    """Name, type, shape and bytes of each tensor of a file of safetensors, by name.
+
+    Raises ValueError for what is no such file, or where together they are more than there is: their bytes overlap.
+    """
     try:
         start = 8 + struct.unpack_from("<Q", data)[0]
         header = json.loads(data[8:start])
-        found = {}
-        for name in header.keys() - {"__metadata__"}:
+        named = sorted(header.keys() - {"__metadata__"})
+        spans = [(int(begin), int(end)) for begin, end in (header[name]["data_offsets"] for name in named)]
+        if sum(end - begin for begin, end in spans) > len(data) or min(map(min, spans), default=0) < 0:
+            raise ValueError("tensors that overlap")
+        for name, (begin, end) in zip(named, spans, strict=True):
             one = header[name]
-            if one["dtype"] in _WEIGHTS:
-                begin, end = one["data_offsets"]
-                values = np.frombuffer(memoryview(data)[start + begin : start + end], _WEIGHTS[one["dtype"]])
-                found[name] = values.astype(np.float32).reshape(one["shape"])
-    except (struct.error, KeyError, TypeError, AttributeError, RecursionError) as error:
+            yield name, str(one["dtype"]), tuple(one["shape"]), memoryview(data)[start + begin : start + end]
+    except (struct.error, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError("not a file of safetensors") from error
-    return found
+
+
+def read_weights(data: bytes) -> dict[str, Floats]:
+    """The tensors of floats of a file of safetensors, by name. Raises ValueError for what is no such file."""
+    return {
+        name: np.frombuffer(content, _WEIGHTS[dtype]).astype(np.float32).reshape(shape)
+        for name, dtype, shape, content in tensors(data)
+        if dtype in _WEIGHTS
+    }
 
 
 def kernel(state: Mapping[str, Floats], name: str, norm: str | None = None, eps: float = 0.0) -> Floats:
@@ -64,6 +75,8 @@ def kernel(state: Mapping[str, Floats], name: str, norm: str | None = None, eps:
     if norm is None:
         return values
     scale = state[f"{norm}.weight"] / np.sqrt(state[f"{norm}.running_var"] + np.float32(eps))
+    if scale.shape != values.shape[:1]:
+        raise ValueError(f"{len(values)} channels of {name[:80]!r}, and another number of its normalisation")
     return np.asarray(values * scale.reshape(-1, *(1,) * (values.ndim - 1)), np.float32)
 
 
@@ -71,15 +84,20 @@ def completed(model: bytes, weights: Mapping[str, list[Any]], state: Mapping[str
     """An ONNX model with the initialisers that it lacks.
 
     weights: by the name of each initialiser, what :func:`kernel` makes it of. A message that follows another of its
-    kind is merged into it, so what is missing is only appended. Raises ValueError where ``state`` does not have it.
+    kind is merged into it, so what is missing is only appended. Raises ValueError where ``state`` does not have it, or
+    is asked for more than twice what it has.
     """
     parts: list[bytes | memoryview] = []
+    room = 2 * sum(values.nbytes for values in state.values())
     try:
         with np.errstate(all="ignore"):  # of a stranger's normalisation
             for name, origin in sorted(weights.items()):
                 parts += _tensor(name, kernel(state, *origin))
+                room -= len(parts[-1])
+                if room < 0:
+                    raise ValueError("its graph names the same weights again and again")
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"its weights are not those of the graph ({error})") from None
+        raise ValueError(f"its weights are not those of the graph ({str(error)[:80]})") from None
     return b"".join([model, _start(_GRAPH, sum(map(len, parts))), *parts])
 
 

@@ -279,8 +279,9 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
     digest = hashlib.sha256(graph).hexdigest()
     meta = {
         **bundle.meta,
+        "format": FORMAT_VERSION,
         "precision": "int8",
-        "fingerprint": quantised_fingerprint(bundle.meta["network"], digest),
+        "fingerprint": quantised_fingerprint(bundle.meta.get("network", {}), digest),
         "metrics": {},
         "calibration": None,
         "adapted_calibration": None,

@@ -247,7 +247,7 @@ def in_stripes(maps: Tensor) -> Tensor:
     """Unit rows [n, 8 · c] of maps [n, c, h, w]."""
     off = (torch.arange(maps.shape[3], device=maps.device) + 0.5) / maps.shape[3] - 0.5
     columns = torch.softmax(-0.5 * (off / _SPREAD) ** 2, 0)
-    return F.normalize(F.adaptive_avg_pool1d(maps.float() @ columns, _STRIPES).flatten(1), dim=1)
+    return F.normalize(F.adaptive_avg_pool1d((maps.float() * columns).sum(3), _STRIPES).flatten(1), dim=1)
 
 
 @contextmanager

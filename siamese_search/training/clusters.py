@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -240,10 +241,10 @@ class ClusterTrainer(Trainer):
     def start_epoch(self, progress: Callable[[int, int], None] | None = None) -> None:
         """At the first step of an epoch: new clusters; and always: batches of those that the memory has."""
         if self.progress.step == 0:
-            with appearance(self.result.backbone) as looks:
+            with appearance(self.result.backbone) if self.novice else nullcontext() as looks:
                 embeddings = self.embed(progress)
             told = self.centred(embeddings)[1]
-            if self.novice and looks:  # cosines of appearance at first, of what is learned more and more
+            if looks:  # cosines of appearance at first, of what is learned more and more
                 share = np.float32(self.progress.epoch / self.config.epochs)
                 seen = self.centred(torch.cat(looks).numpy())[1]
                 told = np.concatenate([np.sqrt(share) * told, np.sqrt(1 - share) * seen], axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,11 @@ def test_the_int8_bundle(tiny_bundle: Bundle, tmp_path: Path) -> None:
         (moved.path / "model.json").read_text().replace(small.fingerprint, tiny_bundle.fingerprint)
     )
     with pytest.raises(BundleError, match="forged"):
+        load_embedder(load_bundle(moved.path))
+    meta = json.loads((moved.path / "model.json").read_text())
+    meta["files"]["model.safetensors"] = tiny_bundle.meta["files"]["model.safetensors"]
+    (moved.path / "model.json").write_text(json.dumps(meta))
+    with pytest.raises(BundleError, match="former release"):
         load_embedder(load_bundle(moved.path))
     moved.path.rename(small.path)
     with pytest.raises(UsageError, match="there already"):

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from safetensors.torch import save
 from siamese_search.errors import BundleError
 from siamese_search.model.bundle import WEIGHTS_NAME, Bundle, load_bundle, weights_fingerprint
 from siamese_search.model.embedder import OnnxEmbedder
-from siamese_search.model.graph import wants_other_files
+from siamese_search.model.graph import completed, read_weights, wants_other_files
 from siamese_search.model.network import APNNetwork, NetworkSpec
 from siamese_search.model.weights_file import load_network, save_bundle, stored_state
 
@@ -75,6 +76,8 @@ def test_a_forged_fingerprint_is_refused(tiny_bundle: Bundle, tmp_path: Path) ->
     with pytest.raises(BundleError, match="damaged or forged"):
         load_network(load_bundle(other.path))
     edit(other.path, lambda meta: meta.update(precision="int8"))
+    refused(other.path, "former release")
+    edit(other.path, lambda meta: meta["files"].pop(WEIGHTS_NAME))
     refused(other.path, "damaged or forged")
 
 
@@ -161,6 +164,44 @@ def test_a_graph_that_names_other_weights_is_one_line(copy: Path, origin: list[A
 def test_a_graph_without_its_weights_is_one_line(copy: Path, graph: Any) -> None:
     edit(copy, lambda meta: meta.update(graph=graph))
     refused(copy, "damaged|cannot load it")
+
+
+def test_a_small_bundle_takes_little_memory() -> None:
+    """Nor does it name a tensor again and again, or broadcast one, or let tensors lie over each other."""
+    state = {
+        "w": np.ones((64, 64), np.float32),
+        "wide": np.ones((1, 4096), np.float32),
+        "n.weight": np.ones(4096, np.float32),
+        "n.running_var": np.ones(4096, np.float32),
+    }
+    with pytest.raises(ValueError, match="again and again"):
+        completed(b"", {f"t{i}": ["w"] for i in range(100)}, state)
+    with pytest.raises(ValueError, match="another number"):
+        completed(b"", {"t": ["wide", "n", 1e-5]}, state)
+    with pytest.raises(ValueError, match=r".") as caught:
+        completed(b"", {"t": ["w", "x" * 10**6, 1e-5]}, state)
+    assert len(str(caught.value)) < 200
+    header = json.dumps({f"t{i}": {"dtype": "F16", "shape": [512], "data_offsets": [0, 1024]} for i in range(50)})
+    data = struct.pack("<Q", len(header)) + header.encode() + bytes(1024)
+    for read in (read_weights, lambda given: weights_fingerprint(given, {})):
+        with pytest.raises(ValueError, match="overlap"):
+            read(data)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "\ud800"])
+def test_a_name_that_no_directory_can_have_is_no_bundle(name: str) -> None:
+    with pytest.raises(BundleError, match="no such model bundle"):
+        load_bundle(name)
+
+
+def test_a_directory_called_as_a_model_of_the_package(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of the two is meant nobody can know."""
+    monkeypatch.chdir(copy.parent)
+    copy.rename(copy.parent / "fast")
+    with pytest.raises(BundleError, match=r"\./fast is this one"):
+        load_bundle("fast")
+    assert load_bundle("./fast").path == copy.parent / "fast"
+    assert load_bundle().name == "bundled"
 
 
 def test_the_weights_that_run_are_those_of_the_fingerprint(copy: Path) -> None:

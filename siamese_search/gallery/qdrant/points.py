@@ -46,15 +46,17 @@ def _requests(collection: str, dim: int, given: Given) -> Iterator[messages.Upse
     head = messages.DenseVector(data=[0.0] * dim).SerializeToString()[: -4 * dim]
     request, size = messages.UpsertPoints(collection_name=collection, wait=True), 0
     for one, row, payload in given:
-        point = request.points.add()
+        point = messages.PointStruct()
         point.id.uuid = one
         for name, value in payload.items():
             setattr(point.payload[name], _KINDS[type(value)], value)
         point.vectors.vector.dense.MergeFromString(head + row.tobytes())
-        size += point.ByteSize()
-        if size >= MAX_REQUEST_BYTES:
+        own = point.ByteSize()
+        if size and size + own > MAX_REQUEST_BYTES:
             yield request
             request, size = messages.UpsertPoints(collection_name=collection, wait=True), 0
+        request.points.append(point)
+        size += own
     if request.points:
         yield request
 
@@ -63,11 +65,12 @@ def _structs(given: Given) -> Iterator[list[models.PointStruct]]:
     """The same points for REST, by their size as JSON: some 13 bytes a float."""
     batch, size = list[models.PointStruct](), 0
     for one, row, payload in given:
-        batch.append(models.PointStruct(id=one, vector=row.tolist(), payload=payload))
-        size += 13 * len(row) + sum(len(name) + 6 * len(str(value)) + 8 for name, value in payload.items()) + 80
-        if size >= MAX_REQUEST_BYTES:
+        own = 13 * len(row) + sum(len(name) + 6 * len(str(value)) + 8 for name, value in payload.items()) + 80
+        if size and size + own > MAX_REQUEST_BYTES:
             yield batch
             batch, size = [], 0
+        batch.append(models.PointStruct(id=one, vector=row.tolist(), payload=payload))
+        size += own
     if batch:
         yield batch
 
