@@ -137,6 +137,10 @@ def jaccard_rows(
 _Row = tuple[_Places, NDArray[np.float32]]
 
 
+#: Images of a camera, on the mean, below which nearest ones tell nothing of it: then it is rather a track.
+_LEAST_BY_CAMERA = 8
+
+
 def _advantages(images: _Vectors, cameras: NDArray[np.int64]) -> NDArray[np.float32]:
     """Half of how similar the nearest three images of one camera are to those of another, or of its own: [c, c].
 
@@ -163,7 +167,8 @@ def _nearest(
     """
     total = len(images)
     count = min(count, total)
-    advantages = None if cameras is None or not cameras.any() else _advantages(images, cameras)
+    told = cameras is not None and 0 < cameras.max() < total // _LEAST_BY_CAMERA
+    advantages = _advantages(images, cameras) if cameras is not None and told else None
     nearest = np.empty((total, count), np.int32)
     farthest = np.empty(total, np.float32)
     block = max(1, _SCORES_AT_ONCE // total)

@@ -173,7 +173,8 @@ def test_inputs_that_do_not_fit():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_half_of_what_a_pair_of_cameras_has_in_common_counts_for_no_neighbour(seed):
+def test_half_of_what_a_pair_of_cameras_has_in_common_counts_for_no_neighbour(seed, monkeypatch):
+    monkeypatch.setattr(module, "_LEAST_BY_CAMERA", 1)
     rng = np.random.default_rng(seed)
     cameras = np.array([0] * 9 + [1] * 6 + [2] * 2 + [3])  # few images, and one alone, too
     images = scaled(rng.normal(size=(18, 5)) + 2 * rng.normal(size=(4, 5))[cameras])
@@ -193,6 +194,15 @@ def test_half_of_what_a_pair_of_cameras_has_in_common_counts_for_no_neighbour(se
     plain = module.jaccard_rows(images, KReciprocal(4, 2))
     for one, other in zip(plain, module.jaccard_rows(images, KReciprocal(4, 2), cameras=0 * cameras)):
         assert one[0].tolist() == other[0].tolist()
+
+
+def test_cameras_of_few_images_are_not_measured():
+    """They are tracks rather, and thousands of them would take minutes."""
+    rng = np.random.default_rng(3)
+    images, cameras = scaled(rng.normal(size=(40, 6))), np.arange(40) // 4
+    plain = module._nearest(images, 7)
+    assert all(np.array_equal(a, b) for a, b in zip(plain, module._nearest(images, 7, cameras)))
+    assert not np.array_equal(plain[0], module._nearest(images, 7, cameras // 5)[0])
 
 
 def test_one_seen_by_two_cameras_is_one_cluster_all_the_same():
