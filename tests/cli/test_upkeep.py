@@ -75,7 +75,7 @@ def test_info_lists_what_a_store_holds(sss: Run, demo_store: Path, tiny_bundle: 
     lines = [line for line in done.stdout.splitlines() if line.strip()]
     assert lines[1].split()[:6] == ["gallery", "images", "identities", "cameras", "size", "model"]
     row = lines[3].split()
-    assert row[:4] == ["default", "26", "7", "3"]
+    assert row[:4] == ["default", "26", "6", "3"]
     assert tiny_bundle.fingerprint[:12] in lines[3]
     assert "empty" in sss("info", "--store", demo_store / "galleries" / "nowhere").stdout
 
