@@ -104,8 +104,8 @@ def _sentence(text: str) -> str:
 
 
 def _whole(text: str) -> Markup:
-    """No line ends within the name of an option."""
-    return Markup(re.sub(r"--[a-z-]+", r'<span class="whole">\g<0></span>', escape(text)))
+    """No line ends within the name of an option. Of Markup, Python 3.11 would escape what is put in."""
+    return Markup(re.sub(r"--[a-z-]+", r'<span class="whole">\g<0></span>', str(escape(text))))
 
 
 def error_page(request: Request, status: int, title: str, text: str) -> HTMLResponse:
