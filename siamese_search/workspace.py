@@ -72,7 +72,7 @@ def model_of(gallery: ModelRef) -> Bundle:
     """
     for name in dict.fromkeys((gallery.name or "bundled", *PACKAGED)):
         try:
-            bundle = load_bundle(name)
+            bundle = load_bundle(PACKAGED.get(name, name))  # whatever is called so in this directory
         except BundleError:
             continue
         if bundle.fingerprint == gallery.fingerprint:

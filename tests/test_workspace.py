@@ -11,6 +11,7 @@ import siamese_search
 from siamese_search import workspace
 from siamese_search.errors import ModelMismatchError, UsageError
 from siamese_search.gallery import open_gallery
+from siamese_search.gallery.contract import ModelRef
 from siamese_search.model.bundle import load_bundle
 
 
@@ -82,3 +83,14 @@ def test_what_is_no_path_is_named(query: object) -> None:
             take(query)  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="what is compared is named by a path"):
         siamese_search.compare(query, "b.jpg")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["bundled", "fast"])
+def test_a_gallery_keeps_the_package_s_model_whatever_lies_in_this_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    of_the_package = load_bundle(name)
+    for one in ("bundled", "fast"):
+        bundle_directory(tmp_path / one, "ab" * 32)
+    monkeypatch.chdir(tmp_path)
+    assert workspace.model_of(ModelRef(of_the_package.fingerprint, 512, name)).path == of_the_package.path
