@@ -194,7 +194,7 @@ def train(data: Path, ids: Path | None, out: Path, small: int, epochs: int) -> N
     torch.manual_seed(0)
     student = APNNetwork(spec)
     kept = out / "checkpoint.pt"
-    saved: dict[str, Any] | None = torch.load(kept) if kept.exists() else None
+    saved: dict[str, Any] | None = torch.load(kept, weights_only=True) if kept.exists() else None
     scales = saved["scales"] if saved else begun(student, teacher, Views(images, (1,)))
     fade(student, scales)
     for network in (student, teacher):
@@ -257,7 +257,8 @@ def train(data: Path, ids: Path | None, out: Path, small: int, epochs: int) -> N
 def calibrated(bundle: Bundle, held: list[ImageRecord], data: Path) -> Bundle:
     """The bundle with a calibration of its scores, measured on the held-out people."""
     found = embed_records(held, OnnxEmbedder(bundle))
-    labels = Labels.within([str(r.identity) for r in held], [r.camera for r in held])
+    rows = [held[row] for row in found.rows]
+    labels = Labels.within([str(r.identity) for r in rows], [r.camera for r in rows])
     about = f"{data.parent.name}/{data.name}, {len({r.identity for r in held})} held-out identities"
     return save_calibration(bundle, calibrate(pair_scores(found.vectors, labels), about))
 

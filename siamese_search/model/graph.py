@@ -69,7 +69,8 @@ def read_weights(data: bytes) -> dict[str, Floats]:
 def kernel(state: Mapping[str, Floats], name: str, norm: str | None = None, eps: float = 0.0) -> Floats:
     """A tensor of a network, float32 [out, …]; with ``norm``, that normalisation multiplied in.
 
-    state: as :func:`read_weights` gives it. eps: what the normalisation adds to its variances. Raises KeyError.
+    state: as :func:`read_weights` gives it. eps: what the normalisation adds to its variances. Raises KeyError, and
+    ValueError where the two do not fit.
     """
     values = state[name]
     if norm is None:

@@ -113,7 +113,8 @@ def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any], cen
 
 def load_network(bundle: Bundle) -> APNNetwork:
     """The bundle's network in float32, in training mode. Raises BundleError on any mismatch."""
-    _check_trainable(bundle)
+    if bundle.int8:
+        raise BundleError(f"{printable(bundle.name)}: an int8 model holds no weights to train: name another")
     try:
         data = bundle.check_fingerprint()
         network = APNNetwork(NetworkSpec.from_json(bundle.meta["network"]))
@@ -126,23 +127,17 @@ def load_network(bundle: Bundle) -> APNNetwork:
     return network
 
 
-def _check_trainable(bundle: Bundle) -> None:
-    if bundle.int8:
-        raise BundleError(f"{printable(bundle.name)}: an int8 model holds no weights to train: name another")
-
-
 def transfer(network: APNNetwork, bundle: Bundle) -> list[str]:
     """Start ``network`` from a bundle's weights where names and shapes agree; returns what was not taken.
 
     Input size, dimension and neck may differ. Raises BundleError when the backbone does.
     """
-    _check_trainable(bundle)
+    source = load_network(bundle).state_dict()
     if bundle.meta.get("backbone") != network.spec.backbone:
         raise BundleError(
             f"{printable(bundle.path)}: its backbone is {bundle.meta.get('backbone')!r}, "
             f"training is set to {network.spec.backbone!r}: pass --backbone {bundle.meta.get('backbone')}"
         )
-    source = load_network(bundle).state_dict()
     target = network.state_dict()
     taken = {name: value for name, value in source.items() if name in target and target[name].shape == value.shape}
     network.load_state_dict({**target, **taken})
