@@ -114,7 +114,7 @@ def listed(names: Sequence[str], count: int | None = None) -> str:
     return ", ".join(printable(name) for name in names[:3]) + (", …" if total > 3 else "")
 
 
-def placed(text: str, words: Sequence[str]) -> str:
+def at_place(text: str, words: Sequence[str]) -> str:
     """The text, with the words that name a store and a gallery behind each of its commands that takes them."""
     return _NAMED.sub(lambda found: " ".join([found[0], *map(quote, words)]), text)
 

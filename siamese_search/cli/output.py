@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siamese_search.errors import placed, printable
+from siamese_search.errors import at_place, printable
 from siamese_search.io.csv_cells import CsvWriter, csv_cell
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def stand_at(argv: Sequence[str]) -> None:
 
 def with_place(text: str) -> str:
     """The text, its ``sss calibrate`` and the like as they must be typed for the store and gallery of this command."""
-    return placed(text, _place)
+    return at_place(text, _place)
 
 
 def note(message: str) -> None:

@@ -32,7 +32,7 @@ from siamese_search.errors import (
     GalleryNotFoundError,
     StoreError,
     UsageError,
-    placed,
+    at_place,
 )
 from siamese_search.options import click_option, click_options
 from siamese_search.render.marks import file_size
@@ -99,7 +99,7 @@ def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
         for item in galleries:
             if item["no_verdict"]:
                 which = [] if item["name"] == load_settings().gallery else ["--gallery", item["name"]]
-                write_sentence(f"{safe(item['name'])}: {placed(item['no_verdict'], which)}")
+                write_sentence(f"{safe(item['name'])}: {at_place(item['no_verdict'], which)}")
     else:
         write_text("")
     enlarged = f", enlarged {model['enlarge']} times" if model["enlarge"] > 1 else ""

@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from siamese_search import errors
 from siamese_search._version import __version__
-from siamese_search.errors import SiameseSearchError, placed
+from siamese_search.errors import SiameseSearchError, at_place
 from siamese_search.web import pages, rest
 from siamese_search.web.guard import Guard, Metrics
 from siamese_search.web.rest import AsciiJSON
@@ -113,7 +113,7 @@ def create_app(service: GalleryService, security: Security | None = None) -> Fas
 def _said(request: Request, status: int, text: str, headers: object = None) -> Response:
     """An error, for programs or for people."""
     if request.url.path.startswith("/api/"):
-        answer: Response = AsciiJSON({"error": placed(text, request.app.state.service.place)}, status)
+        answer: Response = AsciiJSON({"error": at_place(text, request.app.state.service.place)}, status)
     else:
         answer = error_page(request, status, _TITLES.get(status, "Not done"), text)
     if isinstance(headers, dict):

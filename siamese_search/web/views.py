@@ -19,7 +19,7 @@ from PIL import Image
 from siamese_search import render
 from siamese_search._version import __version__
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, stands_for_many
-from siamese_search.errors import SiameseSearchError, placed
+from siamese_search.errors import SiameseSearchError, at_place
 from siamese_search.render.marks import percent, sightings
 from siamese_search.web.answers import Edit, Picture
 from siamese_search.web.guard import checked_write, csrf_token
@@ -74,7 +74,7 @@ def show(request: Request, template: str, *, status: int = 200, **values: object
         "called": called,
         "percent": percent,
         "place": join(state.service.place),
-        "told": lambda text: _whole(placed(_sentence(text), state.service.place)),
+        "told": lambda text: _whole(at_place(_sentence(text), state.service.place)),
         "whole": _whole,
         "seen": sightings,
         "token": Markup('<input type="hidden" name="csrf_token" value="{}">').format(csrf_token(request)),
