@@ -16,46 +16,33 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from timm.utils.model_ema import ModelEmaV3
+from imitate import Imitation, Teacher, Views, calibrated, checkpoint, learn, lessons, load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import siamese_search as sss
-from siamese_search.datasets.records import ImageRecord
-from siamese_search.evaluation.calibrate import calibrate, save_calibration
-from siamese_search.evaluation.evaluate import embed_records
-from siamese_search.evaluation.protocol import Labels
-from siamese_search.evaluation.verification import pair_scores
 from siamese_search.io.files import atomic_write_text
 from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.embedder import OnnxEmbedder
-from siamese_search.model.network import APNNetwork, NetworkSpec, stages
-from siamese_search.model.weights_file import load_network, quantise, save_bundle
-from siamese_search.training.augment import augment, draw, mixed
+from siamese_search.model.network import APNNetwork, stages
+from siamese_search.model.weights_file import load_network, quantise
 from siamese_search.training.backbone import trim
-from siamese_search.training.config import REID_CPU
-from siamese_search.training.data import HoldOut, LabelledImages, PixelSource, Split, label_images, load_split
 
 RESULTS = Path(__file__).resolve().parent / "results" / "fast.json"
 BACKBONE = "tf_efficientnet_lite0"
-BATCH, PEAK, LATER, RAMP = 32, 1e-3, 0.7, 2.0
-#: Weights of the losses: stages, embeddings, similarities within the batch.
-STAGES, COSINE, SIMILARITY = 1.0, 10.0, 40.0
+PEAK, LATER, RAMP = 1e-3, 0.7, 2.0
+#: Weights of the losses: outputs of the stages, embeddings, similarities within the batch.
+WEIGHTS = (1.0, 10.0, 40.0)
 #: What 99.9 % of a channel's activations stay below; they are cut off at 6.
 REACH = 4.0
-
-VIEW = REID_CPU.with_options(
-    height=128, width=64, zoom=0.2, jitter=0.4, tint=0.2, grey=0.0, blur=0.1, detail=2.2, erase=0.3, mixstyle=0.0
-)
-VIEW_MIX = 0.4
 
 
 class Fading(nn.Module):
@@ -75,29 +62,7 @@ class Fading(nn.Module):
         return Fading.done * limited + (1.0 - Fading.done) * self.k * F.silu(x / self.k)
 
 
-class Views:
-    """Augmented views of a data set's images."""
-
-    def __init__(self, images: LabelledImages, seed: tuple[int, ...]) -> None:
-        self.images, self.count = images, len(images.records)
-        self.rng = np.random.default_rng(seed)
-        self.generator = torch.Generator().manual_seed(sum(seed))
-
-    def of(self, indices: NDArray[np.int64]) -> Tensor:
-        """float32 [n, 128, 64, 3] of these images."""
-        n = len(indices)
-        partners = self.images.get(self.rng.integers(0, self.count, n))
-        r = torch.from_numpy(self.rng.random((n, 2)).astype(np.float32))
-        cut = torch.where(r[:, 0] < VIEW_MIX, 0.35 + 0.3 * r[:, 1], 1.0)
-        both = mixed(torch.from_numpy(self.images.get(indices)), torch.from_numpy(partners), cut)
-        return augment(both, VIEW, draw(n, self.generator))
-
-    def some(self) -> Tensor:
-        """The same of images drawn at random."""
-        return self.of(self.rng.integers(0, self.count, BATCH))
-
-
-def watched(modules: dict[str, nn.Module], seen: dict[str, list[Tensor]], statistic: Any) -> list[Any]:
+def hooked(modules: dict[str, nn.Module], seen: dict[str, list[Tensor]], statistic: Any) -> list[Any]:
     """Hooks that keep a statistic of what each module gives."""
 
     def keep(name: str) -> Any:
@@ -109,7 +74,7 @@ def watched(modules: dict[str, nn.Module], seen: dict[str, list[Tensor]], statis
 def average(teacher: APNNetwork, views: Views, names: list[str], statistic: Any, batches: int) -> dict[str, Tensor]:
     """The mean over some batches of a statistic of these modules' outputs."""
     modules, seen = dict(teacher.named_modules()), dict[str, list[Tensor]]()
-    hooks = watched({name: modules[name] for name in names}, seen, statistic)
+    hooks = hooked({name: modules[name] for name in names}, seen, statistic)
     with torch.no_grad():
         for _ in range(batches):
             teacher.embed(teacher.normalise(views.some()))
@@ -157,17 +122,6 @@ def fade(student: APNNetwork, scales: dict[str, Tensor]) -> None:
             module.act = Fading(scales.get(name, torch.ones(int(module.num_features))))  # type: ignore[arg-type]
 
 
-def loss_of(student: list[Tensor], teacher: list[Tensor], given: Tensor, wanted: Tensor) -> tuple[Tensor, list[float]]:
-    """The loss, and its parts. The lists: outputs of the stages; given, wanted: embeddings [n, d]."""
-    parts = [((a - b) ** 2).mean() / (b.var((0, 2, 3)).mean() + 1e-6) for a, b in zip(student, teacher, strict=True)]
-    near = torch.stack(parts).sum()
-    own, theirs = F.normalize(given, dim=1), F.normalize(wanted, dim=1)
-    cosine = 1.0 - (own * theirs).sum(1).mean()
-    apart = ~torch.eye(len(own), dtype=torch.bool)
-    alike = ((own @ own.T - theirs @ theirs.T)[apart] ** 2).mean()
-    return STAGES * near + COSINE * cosine + SIMILARITY * alike, [float(one.detach()) for one in (near, cosine, alike)]
-
-
 def rate(at: float, small: int, epochs: int) -> float:
     """The learning rate at a fractional epoch: constant while images are small, then half a cosine to zero."""
     first = 0 if at < small else small
@@ -177,90 +131,52 @@ def rate(at: float, small: int, epochs: int) -> float:
     return PEAK * LATER * warm * 0.5 * (1.0 + math.cos(math.pi * (at - small) / (epochs - small)))
 
 
-def load(data: Path, ids: Path | None) -> tuple[LabelledImages, Split]:
-    """The images to learn from, and the split that they are of."""
-    split = load_split(data, "auto", HoldOut(ids_file=ids) if ids else HoldOut(amount=0))
-    pixels = PixelSource([record.path for record in split.train.records], (128, 64), threads=2)
-    return label_images(split.train, pixels), split
+def bundled() -> APNNetwork:
+    """The bundled network, to ask."""
+    network: APNNetwork = load_network(load_bundle("bundled"))
+    return network.eval().requires_grad_(False)
+
+
+def teacher(small: int) -> Teacher:
+    """The bundled network and the outputs of its stages; in the first ``small`` epochs it sees the images small."""
+    network = bundled()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trim(network)
+    outputs: list[Tensor] = []
+    for stage in stages(network.backbone):
+        stage.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+
+    def answer(views: Tensor, epoch: int) -> tuple[Tensor, list[Tensor]]:
+        outputs.clear()
+        inputs = network.normalise(views)
+        embeddings = network(F.avg_pool2d(inputs, 2) if epoch < small else inputs)[1]
+        return embeddings, list(outputs)
+
+    return answer
 
 
 def train(data: Path, ids: Path | None, out: Path, small: int, epochs: int) -> None:
-    """Each finished epoch leaves a checkpoint and a bundle in ``out``."""
+    """A run into ``out``, to its end."""
     images, split = load(data, ids)
-    teacher = load_network(load_bundle("bundled")).eval().requires_grad_(False)
-    spec = NetworkSpec(
-        BACKBONE, 512, 128, 64, "avg", "bn", 2, instance_mix=teacher.spec.instance_mix, enlarge=teacher.spec.enlarge
-    )
+    model = bundled()
     torch.manual_seed(0)
-    student = APNNetwork(spec)
-    kept = out / "checkpoint.pt"
-    saved: dict[str, Any] | None = torch.load(kept, weights_only=True) if kept.exists() else None
-    scales = saved["scales"] if saved else begun(student, teacher, Views(images, (1,)))
+    student = APNNetwork(replace(model.spec, backbone=BACKBONE))
+    saved = checkpoint(out)
+    scales = saved["scales"] if saved else begun(student, model, Views(images, (1,)))
     fade(student, scales)
-    for network in (student, teacher):
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        trim(network)
-    optimizer = torch.optim.AdamW(student.parameters(), lr=PEAK, weight_decay=0.02)
-    ema = ModelEmaV3(student, decay=0.998, use_warmup=True)
-    first = step = 0
-    if saved:
-        student.load_state_dict(saved["student"])
-        ema.module.load_state_dict(saved["ema"])
-        optimizer.load_state_dict(saved["optimizer"])
-        first, step = saved["epoch"], saved["step"]
-    own: list[Tensor] = []
-    theirs: list[Tensor] = []
-    for network, outputs in ((student, own), (teacher, theirs)):
-        for stage in stages(network.backbone):
-            stage.register_forward_hook(lambda _m, _i, o, outputs=outputs: outputs.append(o))
-    steps = len(images.records) // BATCH
-    for epoch in range(first, epochs):
-        views, started, sums = Views(images, (7, epoch)), time.process_time(), np.zeros(3)
-        student.eval()  # normalisations keep their statistics
-        order = views.rng.permutation(views.count)[: steps * BATCH].reshape(-1, BATCH)
-        for number, indices in enumerate(order, 1):
-            at = epoch + (number - 1) / steps
-            Fading.done = min(1.0, at / RAMP)
-            for group in optimizer.param_groups:
-                group["lr"] = rate(at, small, epochs)
-            inputs = teacher.normalise(views.of(indices))
-            if epoch < small:
-                inputs = F.avg_pool2d(inputs, spec.enlarge)
-            own.clear()
-            theirs.clear()
-            with torch.no_grad():
-                wanted = teacher(inputs)[1]
-            loss, parts = loss_of(own, theirs, student(inputs)[1], wanted)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(student.parameters(), 5.0)
-            optimizer.step()
-            step += 1
-            ema.update(student, step=step)
-            sums += parts
-            if number % 50 == 0 or number == steps:
-                near, cosine, alike = sums / number
-                cost = (time.process_time() - started) / number / BATCH * 1e3
-                said = f"stages {near:.3f}  1 - cosine {cosine:.4f}  similarities {alike:.5f}  {cost:.0f} ms an image"
-                print(f"epoch {epoch + 1}/{epochs}  {number}/{steps}  {said}", flush=True)
-        out.mkdir(parents=True, exist_ok=True)
-        aside = out / "checkpoint.new"
-        state = {"student": student.state_dict(), "ema": ema.module.state_dict(), "optimizer": optimizer.state_dict()}
-        torch.save({**state, "scales": scales, "epoch": epoch + 1, "step": step}, aside)
-        os.replace(aside, kept)  # noqa: PTH105
-        plain = APNNetwork(spec)
-        plain.load_state_dict(ema.module.state_dict())
-        about = {"init": "bundled", "teacher": "bundled", "epochs": epoch + 1, "images": views.count}
-        save_bundle(plain.eval(), out, {"training": about, "heldout_identities": split.heldout_identities})
+    student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trim(student)
 
+    def further(at: float) -> None:
+        Fading.done = min(1.0, at / RAMP)
 
-def calibrated(bundle: Bundle, held: list[ImageRecord], data: Path) -> Bundle:
-    """The bundle with a calibration of its scores, measured on the held-out people."""
-    found = embed_records(held, OnnxEmbedder(bundle))
-    rows = [held[row] for row in found.rows]
-    labels = Labels.within([str(r.identity) for r in rows], [r.camera for r in rows])
-    about = f"{data.parent.name}/{data.name}, {len({r.identity for r in held})} held-out identities"
-    return save_calibration(bundle, calibrate(pair_scores(found.vectors, labels), about))
+    watched = stages(student.backbone)
+    adapters = nn.ModuleList(nn.Identity() for _ in watched)
+    speed = partial(rate, small=small, epochs=epochs)
+    imitation = Imitation(student, watched, adapters, nn.Identity(), WEIGHTS, speed, prepare=further)
+    course = partial(lessons, teacher, (small,), (data, ids))
+    about = {"init": "bundled", "teacher": "bundled"}
+    learn(imitation, course, split, out, epochs=epochs, about=about, small=small, kept={"scales": scales})
 
 
 def measure(bundle: Bundle, sets: list[str]) -> dict[str, Any]:

@@ -1,0 +1,133 @@
+"""The bundled model: EfficientNet-B0 learns to do what its teacher does, from the inside.
+
+    python benchmarks/bundled.py DATA --teacher person-reidentification-retail-0277.xml --init runs/before
+        --holdout-ids IDS.txt --out runs/bundled      # resumes where it was stopped
+
+An embedding is one answer of 256 numbers about an image; the maps behind it are thousands, place by place. So a layer
+of each of three depths learns to give, through a linear map, what the teacher has there (Romero et al., "FitNets",
+ICLR 2015), beside the teacher's embeddings and similarities. The linear maps begin as the best ones for the student as
+it is. Stem and first two stages stay as they are. Then it is calibrated on the held-out people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from imitate import BATCH, Imitation, Lesson, Teacher, Views, calibrated, checkpoint, learn, lessons, load
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from siamese_search.model.bundle import load_bundle
+from siamese_search.model.network import APNNetwork
+from siamese_search.model.weights_file import load_network
+from siamese_search.training.backbone import trim
+
+#: The teacher's maps [256, 32, 16], [384, 16, 8] and [512, 16, 8], the last one made as small as the student's.
+MAPS = ("754", "941", "1126")
+PEAK, WARM = 8e-4, 0.18
+#: Weights of the losses: maps, embeddings, similarities within the batch.
+WEIGHTS = (2.0, 10.0, 80.0)
+
+
+def teacher(path: str, precision: str = "bf16") -> Teacher:
+    """The teacher by OpenVINO, on one core."""
+    import openvino
+
+    core: Any = openvino.Core()
+    model = core.read_model(path)
+    model.reshape([BATCH, 3, 256, 128])
+    named = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
+    model.add_outputs([named[name].output(0) for name in MAPS])
+    options = {"INFERENCE_PRECISION_HINT": precision, "NUM_STREAMS": 1, "INFERENCE_NUM_THREADS": 1}
+    request = core.compile_model(model, "CPU", options).create_infer_request()
+
+    def answer(views: Tensor, _epoch: int) -> tuple[Tensor, list[Tensor]]:
+        large = F.interpolate(views.permute(0, 3, 1, 2), scale_factor=2, mode="bilinear")
+        request.infer([np.ascontiguousarray(large.numpy()[:, ::-1])])
+        outputs = [torch.from_numpy(np.array(request.get_output_tensor(i).data, np.float32)) for i in range(4)]
+        return outputs[0].reshape(BATCH, -1), [*outputs[1:-1], F.avg_pool2d(outputs[-1], 2)]
+
+    return answer
+
+
+def ridge(x: Tensor, y: Tensor, amount: float) -> tuple[Tensor, Tensor, float]:
+    """The linear map from x [m, c] to y [m, t]: its matrix [t, c], offset [t], and the share that it leaves."""
+    mean, offset = x.mean(0), y.mean(0)
+    x, y = x - mean, y - offset
+    penalty = amount * len(x) * x.var(0).mean() * torch.eye(x.shape[1])
+    matrix = torch.linalg.solve(x.T @ x + penalty, x.T @ y)
+    left = float(((x @ matrix - y) ** 2).mean() / y.var(0).mean())
+    return matrix.T, offset - mean @ matrix, left
+
+
+@torch.no_grad()
+def fit(imitation: Imitation, asked: Teacher, views: Views, batches: int = 24) -> None:
+    """Give adapters and projection the best linear maps for the student as it is."""
+    rng = np.random.default_rng(0)
+    pairs: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(len(imitation.adapters) + 1)]
+    for _ in range(batches):
+        pixels = views.some()
+        lesson = Lesson(pixels, *asked(pixels, 0))
+        maps, embeddings = imitation.look(lesson, 0, 0)
+        for kept, own, wanted in zip(pairs, maps, lesson.maps, strict=False):
+            places = [one.permute(0, 2, 3, 1).flatten(0, 2) for one in (own, wanted)]
+            chosen = torch.from_numpy(rng.permutation(len(places[0]))[:1000])
+            kept.append((places[0][chosen], places[1][chosen]))
+        pairs[-1].append((embeddings, F.normalize(lesson.embeddings, dim=1)))
+    heads: list[Any] = [*imitation.adapters, imitation.projection]
+    for head, kept in zip(heads, pairs, strict=True):
+        x, y = (torch.cat(side) for side in zip(*kept, strict=True))
+        matrix, offset, left = ridge(x, y, 0.03 if head is imitation.projection else 0.01)
+        head.weight.copy_(matrix.view(head.weight.shape))
+        head.bias.copy_(offset)
+        print(f"{x.shape[1]} to {y.shape[1]} channels: {left:.2f} of the variance is left", flush=True)
+
+
+def rate(at: float, epochs: int) -> float:
+    """The learning rate at a fractional epoch: half a cosine."""
+    return PEAK * min(1.0, at / WARM + 0.02) * 0.5 * (1.0 + math.cos(math.pi * at / epochs))
+
+
+def train(given: argparse.Namespace, ask: Callable[..., Teacher] = teacher) -> None:
+    """A run into ``given.out``, to its end; calibrated where people were held out."""
+    images, split = load(given.data, given.holdout_ids)
+    student: APNNetwork = load_network(load_bundle(given.init))
+    backbone: Any = student.backbone
+    student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trim(student)
+    for module in (backbone.conv_stem, backbone.bn1, backbone.blocks[0], backbone.blocks[1]):
+        module.requires_grad_(False)
+    adapters = nn.ModuleList(nn.Conv2d(*shape, 1) for shape in ((40, 256), (112, 384), (1280, 512)))
+    watched = [backbone.blocks[2], backbone.blocks[4], backbone.bn2]
+    imitation = Imitation(
+        student, watched, adapters, nn.Linear(student.spec.dim, 256), WEIGHTS, partial(rate, epochs=given.epochs), 3.0
+    )
+    if not checkpoint(given.out):
+        fit(imitation, ask(str(given.teacher)), Views(images, (1,)))
+    course = partial(lessons, ask, (str(given.teacher),), (given.data, given.holdout_ids))
+    about = {"init": str(given.init), "teacher": given.teacher.name}
+    learn(imitation, course, split, given.out, epochs=given.epochs, about=about)
+    if split.held:
+        calibrated(load_bundle(given.out), split.held, given.data)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--teacher", type=Path, required=True)
+    parser.add_argument("--init", default="bundled", help="the bundle to begin with")
+    parser.add_argument("--holdout-ids", type=Path, metavar="IDS")
+    parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--out", type=Path, required=True)
+    train(parser.parse_args())
+
+
+if __name__ == "__main__":
+    main()
