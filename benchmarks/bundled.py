@@ -31,7 +31,7 @@ from siamese_search.training.backbone import trim
 
 #: The teacher's maps [256, 32, 16], [384, 16, 8] and [512, 16, 8], the last one made as small as the student's.
 MAPS = ("754", "941", "1126")
-PEAK, WARM = 8e-4, 0.18
+PEAK, WARM = 4e-4, 0.18
 #: Weights of the losses: maps, embeddings, similarities within the batch.
 WEIGHTS = (2.0, 10.0, 80.0)
 
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--teacher", type=Path, required=True)
     parser.add_argument("--init", default="bundled", help="the bundle to begin with")
     parser.add_argument("--holdout-ids", type=Path, metavar="IDS")
-    parser.add_argument("--epochs", type=int, default=9)
+    parser.add_argument("--epochs", type=int, default=7)
     parser.add_argument("--out", type=Path, required=True)
     train(parser.parse_args())
 

@@ -39,8 +39,8 @@ SIZE = (128, 64)
 VIEW = REID_CPU.with_options(
     height=128, width=64, zoom=0.2, jitter=0.4, tint=0.2, grey=0.0, blur=0.1, detail=2.2, erase=0.3, mixstyle=0.0
 )
-#: Share of the views with another's lower part, and of the images whose hue is turned: people whom no label knows.
-VIEW_MIX, HUE = 0.4, 0.3
+#: Share of the views with another's lower part: people whom no label knows.
+VIEW_MIX = 0.4
 #: Lessons that wait for the student at most.
 AHEAD = 6
 
@@ -68,10 +68,11 @@ class Views:
     def of(self, indices: NDArray[np.int64]) -> Tensor:
         """float32 [n, 128, 64, 3] of these images."""
         n = len(indices)
-        own, partners = self._coloured(indices), self._coloured(self.rng.integers(0, self.count, n))
+        partners = self.images.get(self.rng.integers(0, self.count, n))
         r = torch.from_numpy(self.rng.random((n, 2)).astype(np.float32))
         cut = torch.where(r[:, 0] < VIEW_MIX, 0.35 + 0.3 * r[:, 1], 1.0)
-        return augment(mixed(own, partners, cut), VIEW, draw(n, self.generator))
+        both = mixed(torch.from_numpy(self.images.get(indices)), torch.from_numpy(partners), cut)
+        return augment(both, VIEW, draw(n, self.generator))
 
     def some(self) -> Tensor:
         """The same of images drawn at random."""
@@ -82,23 +83,6 @@ class Views:
         steps = self.count // BATCH
         for indices in self.rng.permutation(self.count)[: steps * BATCH].reshape(-1, BATCH):
             yield self.of(indices)
-
-    def _coloured(self, indices: NDArray[np.int64]) -> Tensor:
-        pixels = torch.from_numpy(self.images.get(indices)).float()
-        angles = np.where(self.rng.random(len(pixels)) < HUE, self.rng.uniform(-np.pi, np.pi, len(pixels)), 0.0)
-        return turned(pixels, torch.from_numpy(angles))
-
-
-def turned(pixels: Tensor, angles: Tensor) -> Tensor:
-    """Pixels [n, h, w, 3] with their hue turned by angles [n], in radians, in the plane of YIQ's two colours."""
-    yiq = torch.tensor([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]], dtype=torch.float64)
-    cos, sin = torch.cos(angles), torch.sin(angles)
-    turn = torch.zeros(len(angles), 3, 3, dtype=torch.float64)
-    turn[:, 0, 0] = 1.0
-    turn[:, 1, 1], turn[:, 1, 2], turn[:, 2, 1], turn[:, 2, 2] = cos, -sin, sin, cos
-    matrix = (torch.linalg.inv(yiq) @ turn @ yiq).float()
-    colours: Tensor = pixels.flatten(1, 2) @ matrix.transpose(1, 2)
-    return colours.clamp_(0.0, 255.0).view(pixels.shape)
 
 
 def load(data: Path, ids: Path | None) -> tuple[LabelledImages, Split]:
