@@ -19,7 +19,7 @@ from siamese_search.errors import ModelMismatchError, UsageError
 from siamese_search.gallery.filters import parse_where
 from siamese_search.gallery.times import bind_to
 from siamese_search.model.bundle import load_bundle
-from siamese_search.options import request
+from siamese_search.options import Progress, request
 from siamese_search.retrieval.judging import gallery_calibration
 from siamese_search.retrieval.results import json_path
 from siamese_search.settings import load_settings
@@ -69,7 +69,7 @@ def label(
     table: StrPath,
     *,
     options: LabelOptions,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     on_plan: Callable[[LabelPlan], None] | None = None,
     stop: threading.Event | None = None,
 ) -> LabelSummary:
@@ -106,7 +106,7 @@ def duplicates(
     where: str | Sequence[str] = (),
     store: StrPath | None = None,
     gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Group]:
     """The same pictures in a gallery, in groups, the one to keep first. Nothing is changed or deleted.
 
@@ -155,7 +155,7 @@ def export(
     vectors: bool = True,
     store: StrPath | None = None,
     gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write a gallery's points to a file for other programs; the JSON of ``sss export``.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from itertools import islice
@@ -18,6 +17,7 @@ from siamese_search.datasets.splits import load_joined, those_of
 from siamese_search.errors import BundleError, DataError, GalleryNotFoundError, UsageError, printable
 from siamese_search.evaluation.calibrate import calibrate as fit
 from siamese_search.evaluation.calibrate import save_calibration, telling_pairs
+from siamese_search.evaluation.evaluate import StageProgress
 from siamese_search.evaluation.evaluate import evaluate as measure
 from siamese_search.evaluation.findings import PairedReport, compare_reports
 from siamese_search.evaluation.options import EvaluateOptions
@@ -54,7 +54,7 @@ def evaluate(
     data: StrPath | None = None,
     *,
     options: EvaluateOptions,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: StageProgress | None = None,
     notify: Notify | None = None,
 ) -> Report:
     """Measure how well a model finds the right identity among labelled images, through a gallery of their own.
@@ -126,7 +126,7 @@ def compare_models(
     data: StrPath | None = None,
     *,
     options: EvaluateOptions,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: StageProgress | None = None,
     notify: Notify | None = None,
 ) -> PairedReport:
     """Measure two bundles on the same queries, and how sure the difference is (bootstrap over identities).

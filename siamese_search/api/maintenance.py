@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,7 +17,7 @@ from siamese_search.maintenance.options import ReindexOptions
 from siamese_search.maintenance.reindex import ReindexSummary, run_reindex
 from siamese_search.maintenance.verify import VerifySummary, verify_gallery
 from siamese_search.model.bundle import Bundle
-from siamese_search.options import request
+from siamese_search.options import Progress, request
 from siamese_search.retrieval.judging import Judge, judge_in
 from siamese_search.settings import load_settings
 from siamese_search.workspace import (
@@ -38,7 +37,7 @@ def reindex(
     model: StrPath | None = None,
     *,
     options: ReindexOptions,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> ReindexSummary:
     """Embed a gallery's images again with ``model`` (default: the settings', else the bundled one).
@@ -197,7 +196,7 @@ def verify(
     gallery: str | None = None,
     files: bool = True,
     checksum: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> VerifySummary:
     """As :func:`siamese_search.maintenance.verify.verify_gallery`. Nothing is changed."""
     with store_in_use(store, gallery) as (opened, name), opened.open(name) as found:
@@ -232,7 +231,7 @@ def push(
     *,
     store: StrPath | None = None,
     gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> CopySummary:
     """Copy a gallery (payloads, vectors, model) into the store ``to``, under the same name, made where it does not
@@ -250,7 +249,7 @@ def pull(
     *,
     store: StrPath | None = None,
     gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> CopySummary:
     """:func:`push` the other way: copy a gallery out of the store ``source`` into the settings' one."""
@@ -258,9 +257,7 @@ def pull(
     return _copy(os.fspath(source), place, name, progress, stop)
 
 
-def _copy(
-    source: str, target: str, name: str, progress: Callable[[int, int], None] | None, stop: threading.Event | None
-) -> CopySummary:
+def _copy(source: str, target: str, name: str, progress: Progress | None, stop: threading.Event | None) -> CopySummary:
     started = time.monotonic()
     with open_store(source) as giver, open_store(target) as taker:
         local = not (giver.shared or taker.shared)

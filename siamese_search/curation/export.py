@@ -27,10 +27,11 @@ import numpy as np
 from siamese_search.curation.export_rows import Batch, Column, batches, columns_of
 from siamese_search.errors import DataError, MissingExtraError, UsageError, printable
 from siamese_search.gallery.contract import Gallery, Vectors
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.filters import Where
 from siamese_search.gallery.payload import LABELLED
 from siamese_search.io.csv_cells import CsvWriter, write_cell
 from siamese_search.io.files import atomic_path, check_output, fsync_directory, writing
+from siamese_search.options import Progress
 
 _PIECE = 4096
 #: A single long text widens its whole column: beyond this many bytes nobody could load it.
@@ -288,10 +289,10 @@ def export_gallery(
     gallery: Gallery,
     out: Path,
     format: str,
-    where: Sequence[Condition] = (),
+    where: Where = (),
     *,
     vectors: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Exported:
     """Write the points that meet the conditions, by ascending id. Memory does not grow with their number.
 

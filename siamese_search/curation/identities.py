@@ -6,7 +6,7 @@ The review is a CSV, to edit and to apply with ``sss label``.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -20,7 +20,7 @@ from siamese_search.curation.options import ClusterOptions
 from siamese_search.errors import UsageError
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.filters import Where
 from siamese_search.io.csv_cells import CsvWriter, write_cell
 from siamese_search.io.files import atomic_path, writing
 from siamese_search.model.calibration import Calibration
@@ -93,7 +93,7 @@ class Proposals:
 @request(ClusterOptions)
 def propose(
     gallery: Gallery,
-    where: Sequence[Condition] = (),
+    where: Where = (),
     *,
     calibration: Calibration | None = None,
     options: ClusterOptions,

@@ -37,11 +37,11 @@ from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.io.images import content_of
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.embedder import Embedder, FlipEmbedder
-from siamese_search.options import request
+from siamese_search.options import Progress, request
 from siamese_search.vectors.k_reciprocal import reranked_blocks
 
 #: Called with a stage (``embed`` or ``rank``), what is done of it, and all there is to do.
-Progress = Callable[[str, int, int], None]
+StageProgress = Callable[[str, int, int], None]
 
 
 @request(EvaluateOptions)
@@ -54,7 +54,7 @@ def evaluate(
     options: EvaluateOptions,
     model_name: str = "",
     data: str | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> EvaluationReport:
     """Embed labelled images, rank them through a gallery, measure.
 
@@ -192,7 +192,7 @@ def embed_records(
     *,
     batch_size: int = 64,
     threads: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Embedded:
     """Embed the images of ``records`` in their order; one that cannot be read is named and left out.
 

@@ -15,7 +15,7 @@ import numpy as np
 from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.contract import Gallery, Hit, StoredPoint, Vectors
 from siamese_search.gallery.fields import UNINDEXED
-from siamese_search.gallery.filters import ORDERINGS, Condition, RawCondition
+from siamese_search.gallery.filters import ORDERINGS, RawCondition, Where
 
 #: Points looked at, and results compared for each.
 SAMPLE = 64
@@ -45,7 +45,7 @@ def is_sound(point: StoredPoint, dim: int) -> bool:
     )
 
 
-def why_nothing(gallery: Gallery, asked: Sequence[RawCondition], bound: Sequence[Condition]) -> str:
+def why_nothing(gallery: Gallery, asked: Sequence[RawCondition], bound: Where) -> str:
     """Which of the conditions no point meets, and what there is instead; "" where some points meet them all.
 
     asked: the same conditions as they were written.
@@ -128,7 +128,7 @@ def sampled_recall(gallery: Gallery) -> float | None:
     return _share_found(exact, found)
 
 
-def recall_under(gallery: Gallery, rows: Vectors, where: Sequence[Condition], depth: int = DEPTH) -> float | None:
+def recall_under(gallery: Gallery, rows: Vectors, where: Where, depth: int = DEPTH) -> float | None:
     """Share of the exact nearest that meet the conditions which a search finds; None where nothing meets them.
 
     rows: float32 [n, d]. Any result as close as the exact one of the last place counts.
@@ -176,7 +176,7 @@ class Sample:
     total: int
 
 
-def sample(gallery: Gallery, where: Sequence[Condition] = (), limit: int = 2000, seed: int = 0) -> Sample:
+def sample(gallery: Gallery, where: Where = (), limit: int = 2000, seed: int = 0) -> Sample:
     """At most ``limit`` (from 1) of the points that meet the conditions, all with the same chance.
 
     Those whose ids have the smallest keyed hashes (bottom-k sampling): one pass over the ids, the same sample from any

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from siamese_search.datasets.records import decode_key, is_somebody
 from siamese_search.errors import ModelMismatchError, printable
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.filters import Where
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 from siamese_search.io.location import located
 from siamese_search.io.resources import Closing
@@ -194,7 +194,7 @@ class Gallery(Closing, ABC):
         self,
         vectors: Vectors,
         k: int,
-        where: Sequence[Condition] = (),
+        where: Where = (),
         *,
         with_vectors: bool = False,
         with_payload: bool = True,
@@ -208,21 +208,13 @@ class Gallery(Closing, ABC):
         """
 
     def query(
-        self,
-        vector: Vectors,
-        k: int,
-        where: Sequence[Condition] = (),
-        *,
-        with_vectors: bool = False,
-        exact: bool = False,
+        self, vector: Vectors, k: int, where: Where = (), *, with_vectors: bool = False, exact: bool = False
     ) -> list[Hit]:
         """:meth:`query_batch` for one vector, float32 [d]."""
         row = np.asarray(vector, np.float32)[None, :]
         return self.query_batch(row, k, where, with_vectors=with_vectors, exact=exact)[0]
 
-    def query_ids(
-        self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
-    ) -> list[list[int]]:
+    def query_ids(self, vectors: Vectors, k: int, where: Where = (), *, exact: bool = False) -> list[list[int]]:
         """:meth:`query_batch`, but only the ids, as the integers of their UUIDs: for rankings of thousands."""
         found = self.query_batch(vectors, k, where, with_payload=False, exact=exact)
         return [[uuid.UUID(hit.id).int for hit in hits] for hits in found]
@@ -233,12 +225,7 @@ class Gallery(Closing, ABC):
 
     @abstractmethod
     def scroll(
-        self,
-        where: Sequence[Condition] = (),
-        *,
-        with_vectors: bool = False,
-        fields: Sequence[str] | None = None,
-        batch: int = 1000,
+        self, where: Where = (), *, with_vectors: bool = False, fields: Sequence[str] | None = None, batch: int = 1000
     ) -> Iterator[StoredPoint]:
         """All points that meet the conditions, by ascending id, in bounded memory.
 
@@ -246,11 +233,11 @@ class Gallery(Closing, ABC):
         """
 
     @abstractmethod
-    def count(self, where: Sequence[Condition] = ()) -> int:
+    def count(self, where: Where = ()) -> int:
         """How many points meet the conditions (exact)."""
 
     @abstractmethod
-    def facet(self, field: str, where: Sequence[Condition] = (), limit: int = 100) -> dict[Any, int]:
+    def facet(self, field: str, where: Where = (), limit: int = 100) -> dict[Any, int]:
         """The most frequent values of a payload field with their counts: by count descending, then value."""
 
     @abstractmethod

@@ -65,6 +65,10 @@ class Condition:
     values: tuple[FilterValue, ...] = ()
 
 
+#: Conditions of which all hold.
+Where = Sequence[Condition]
+
+
 @dataclass(frozen=True, slots=True)
 class RawCondition:
     """A parsed expression whose values are still text: their types are the gallery's to say.

@@ -19,7 +19,7 @@ from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import ImageError, StoreError, UsageError
 from siamese_search.gallery.contract import Gallery, ModelRef
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.filters import Where
 from siamese_search.model.embedder import Embedder, FlipEmbedder
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Copies, Probe, SameImage, fuse, item_probe, push_away
@@ -57,7 +57,7 @@ class Searcher:
         self.embedder = embedder
 
     def answers(
-        self, asked: Sequence[Probe | QueryResult], k: int, where: Sequence[Condition], options: SearchOptions
+        self, asked: Sequence[Probe | QueryResult], k: int, where: Where, options: SearchOptions
     ) -> Iterator[QueryResult]:
         """The k closest images (or identities) of each: of what :meth:`probes` made, or the caller. In order.
 
@@ -71,9 +71,7 @@ class Searcher:
         answered = self._answered([one for one in asked if isinstance(one, Probe)], k, where, options)
         return (next(answered) if isinstance(one, Probe) else one for one in asked)
 
-    def _answered(
-        self, probes: Sequence[Probe], k: int, where: Sequence[Condition], options: SearchOptions
-    ) -> Iterator[QueryResult]:
+    def _answered(self, probes: Sequence[Probe], k: int, where: Where, options: SearchOptions) -> Iterator[QueryResult]:
         """The answers, a few queries at a time: what the gallery says of a point is kept once for all of them."""
         known: dict[str, SearchResult] = {}
         step = max(1, _HITS_AT_ONCE // k)
@@ -138,9 +136,7 @@ class Searcher:
                 errors[row] = error.reason
         return np.concatenate(vectors), errors
 
-    def rank(
-        self, probes: Sequence[Probe], k: int, where: Sequence[Condition], options: SearchOptions
-    ) -> list[Ranking]:
+    def rank(self, probes: Sequence[Probe], k: int, where: Where, options: SearchOptions) -> list[Ranking]:
         """Per probe at most k groups; without grouping each holds one hit."""
         ranked: Callable[..., list[Ranking]] = rank_groups if options.group_by else rank_hits
         shown = []

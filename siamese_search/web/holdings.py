@@ -13,7 +13,7 @@ from siamese_search.datasets.records import BOOKKEEPING, RESERVED_IDENTITIES
 from siamese_search.errors import NotThereError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, StoredPoint
-from siamese_search.gallery.filters import Condition, parse_where
+from siamese_search.gallery.filters import Condition, Where, parse_where
 from siamese_search.gallery.payload import read_labelled
 from siamese_search.gallery.times import bind_to, moment
 from siamese_search.io.images import read_image
@@ -181,7 +181,7 @@ class Holdings:
         return found
 
 
-def _facet(gallery: Gallery, name: str, kind: str, where: Sequence[Condition], values: int, total: int) -> Facet:
+def _facet(gallery: Gallery, name: str, kind: str, where: Where, values: int, total: int) -> Facet:
     """total: images that meet ``where``."""
     counts = gallery.facet(name, where, limit=_MOST_VALUES + 1)
     few = len(counts) <= _MOST_VALUES

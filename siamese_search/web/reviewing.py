@@ -12,7 +12,7 @@ from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import UsageError, printable
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, StoredPoint
-from siamese_search.gallery.filters import Condition, parse_where
+from siamese_search.gallery.filters import Condition, Where, parse_where
 from siamese_search.gallery.times import bind_to
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.embedder import Embedder
@@ -98,7 +98,7 @@ class Review:
                 best[group] = Candidate(identifier, name, point.camera, score, chance(score))
         return tuple(best.values())[:_PROPOSED]
 
-    def _of(self, gallery: Gallery, where: tuple[str, ...], bound: Sequence[Condition]) -> _Table:
+    def _of(self, gallery: Gallery, where: tuple[str, ...], bound: Where) -> _Table:
         """The table, made anew once the gallery has changed; its neighbours stay where only labels have."""
         mark = mark_of(gallery)
         with self._lock:
@@ -187,7 +187,7 @@ def _uncertainty(candidates: Sequence[Candidate]) -> float:
     return first.score - candidates[1].score if len(candidates) > 1 else 1.0 - first.score
 
 
-def _without_identity(gallery: Gallery, bound: Sequence[Condition]) -> tuple[list[StoredPoint], int]:
+def _without_identity(gallery: Gallery, bound: Where) -> tuple[list[StoredPoint], int]:
     """The images to decide about, by ascending id, and how many there are."""
     total = gallery.count(bound)
     if "identity" in gallery.fields():

@@ -33,7 +33,7 @@ from siamese_search.gallery.edge.lease import ShardLease
 from siamese_search.gallery.edge.optimise import run_in_child
 from siamese_search.gallery.engine import Ask, EngineGallery, Read, with_checksums
 from siamese_search.gallery.fields import CHUNK, gather, json_path
-from siamese_search.gallery.filters import Condition, check
+from siamese_search.gallery.filters import Where, check
 from siamese_search.gallery.storage import exact_if_filtered
 
 _MAX_K = 2**31
@@ -112,10 +112,10 @@ class EmbeddedGallery(EngineGallery):
         with self._lease.use(writing=True) as shard:
             self._lease.add_fields(shard, changed)
 
-    def _filter(self, where: Sequence[Condition]) -> edge.Filter | None:
+    def _filter(self, where: Where) -> edge.Filter | None:
         return FILTERS.filter_of([check(one, self._types) for one in where]) if where else None
 
-    def _search(self, k: int, where: Sequence[Condition], exact: bool) -> tuple[int, Ask]:
+    def _search(self, k: int, where: Where, exact: bool) -> tuple[int, Ask]:
         if where and not exact:
             with self._lease.use() as shard:
                 exact = exact_if_filtered(size(shard), self.dim, self.storage.quantisation != "none")
@@ -146,7 +146,7 @@ class EmbeddedGallery(EngineGallery):
             return shard.retrieve(ids, with_payload, with_vectors)
 
     def _page(
-        self, offset: Any, limit: int, where: Sequence[Condition], fields: bool | list[str], with_vectors: bool
+        self, offset: Any, limit: int, where: Where, fields: bool | list[str], with_vectors: bool
     ) -> tuple[Iterable[Any], Any]:
         with self._lease.use() as shard:
             wanted = self._filter(where)
@@ -159,13 +159,13 @@ class EmbeddedGallery(EngineGallery):
     def _reader(self) -> Read:
         return partial(decode_bools, names=bool_fields(self._types))
 
-    def count(self, where: Sequence[Condition] = ()) -> int:
+    def count(self, where: Where = ()) -> int:
         with self._lease.use() as shard:
             if not where:
                 return size(shard)
             return shard.count(edge.CountRequest(exact=True, filter=self._filter(where)))
 
-    def _counted(self, field: str, where: Sequence[Condition], limit: int) -> Mapping[Any, int]:
+    def _counted(self, field: str, where: Where, limit: int) -> Mapping[Any, int]:
         request = partial(edge.FacetRequest, json_path(field), limit=min(limit, _MAX_K), exact=True)
         with self._lease.use() as shard:
             hits = [hit for hit in shard.facet(request(filter=self._filter(where))) if hit.count]

@@ -23,6 +23,7 @@ from siamese_search.evaluation.verification import pair_scores
 from siamese_search.io.files import atomic_path, writing
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import Device, Embedder, load_embedder
+from siamese_search.options import Progress
 from siamese_search.training.augment import view_recipe
 from siamese_search.training.config import TrainConfig
 from siamese_search.training.data import HoldOut
@@ -168,7 +169,7 @@ def _share_teacher(sweep: Sweep, run: SweepRun, out: Path) -> None:
 
 
 def measure(
-    embedder: Embedder, protocol: Protocol, *, threads: int = 0, progress: Callable[[int, int], None] | None = None
+    embedder: Embedder, protocol: Protocol, *, threads: int = 0, progress: Progress | None = None
 ) -> tuple[Figures, Sequence[Failure]]:
     """Embed the images of ``protocol``, rank and verify them in memory, all against all.
 
