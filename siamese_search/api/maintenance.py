@@ -55,9 +55,7 @@ def reindex(
         if not options.keep_vectors:
             bundle = bundle_in_use(model)
             if made_by.fingerprint == bundle.fingerprint:
-                raise UsageError(
-                    f"gallery {name!r} in {printable(opened.location)} is by this model already: nothing to do"
-                )
+                raise UsageError(f"{opened.what(name)} is by this model already: nothing to do")
             made_by = reference(bundle)
             embedder = load(bundle, options.device, threads_in_use(options.threads))
         storage = None  # what the store makes of the present one

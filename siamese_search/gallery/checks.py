@@ -78,7 +78,7 @@ def vector_of(gallery: Gallery, point: StoredPoint) -> Vectors:
     """The vector of a point that was asked for with it. Raises StoreError where the storage has lost it."""
     if point.vector is None:
         raise StoreError(
-            f"gallery {gallery.name!r} in {gallery.store} is damaged: {point.key or point.id!r} has no vector; embed"
+            f"{gallery.what} is damaged: {point.key or point.id!r} has no vector; embed"
             " the images again with: sss ingest --reembed DIR"
         )
     return point.vector
@@ -97,7 +97,7 @@ def sound_points(gallery: Gallery, ids: list[str]) -> Iterator[tuple[StoredPoint
         if point.vector is None or not is_sound(point, gallery.dim):
             key = point.key or point.id
             raise StoreError(
-                f"gallery {gallery.name!r} in {gallery.store}: the stored vector of {key!r} is damaged; ingest that"
+                f"{gallery.what}: the stored vector of {key!r} is damaged; ingest that"
                 " image again with `sss ingest --reembed`"
             )
         yield point, point.vector
@@ -122,8 +122,7 @@ def sampled_recall(gallery: Gallery) -> float | None:
         # Among many copies of one image it may be none of the first ten.
         if not near or (point.id not in [hit.id for hit in near] and len(near) < len(best)):
             raise StoreError(
-                f"gallery {gallery.name!r} in {gallery.store}: the nearest neighbour of the stored vector of"
-                f" {point.key or point.id!r} is not itself"
+                f"{gallery.what}: the nearest neighbour of the stored vector of {point.key or point.id!r} is not itself"
             )
     return _share_found(exact, found)
 
@@ -161,8 +160,7 @@ def check_same_vectors(source: Gallery, target: Gallery) -> int:
         if point.id not in there or there[point.id].tobytes() != target.storage.rounded(vector).tobytes():
             key = point.key or point.id
             raise StoreError(
-                f"gallery {target.name!r} in {target.store}: the vector of {key!r} is not the one in {source.store};"
-                " run the command again"
+                f"{target.what}: the vector of {key!r} is not the one in {source.store}; run the command again"
             )
         compared += 1
     return compared

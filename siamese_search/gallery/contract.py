@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import decode_key, is_somebody
-from siamese_search.errors import ModelMismatchError, printable
+from siamese_search.errors import GalleryNotFoundError, ModelMismatchError, printable
 from siamese_search.gallery.filters import Where
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 from siamese_search.io.location import located
@@ -147,6 +147,18 @@ class GalleryInfo:
     lost: int = 0
 
 
+def named(gallery: str, store: str) -> str:
+    """A gallery and where it is, for messages."""
+    return f"gallery {gallery!r} in {printable(store)}"
+
+
+def no_gallery(name: str, store: str, there: Sequence[str]) -> GalleryNotFoundError:
+    """The error of a store that has others. there: these."""
+    known = f"it has {', '.join(there)}; name one with --gallery, or" if there else "it is empty;"
+    place = f"no gallery {name!r} in store {printable(store)}"
+    return GalleryNotFoundError(f"{place}: {known} make it with `sss ingest DIR`")
+
+
 class Gallery(Closing, ABC):
     """An open gallery. Use it as a context manager; ``close`` is idempotent.
 
@@ -166,6 +178,11 @@ class Gallery(Closing, ABC):
     @property
     def dim(self) -> int:
         return self.model.dim
+
+    @property
+    def what(self) -> str:
+        """For messages."""
+        return named(self.name, self.store)
 
     @abstractmethod
     def upsert(self, ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload]) -> None:
@@ -303,6 +320,10 @@ class Store(Closing, ABC):
 
     location: str  # as the user gave it, without credentials: safe to print
     shared: bool = False  # a server: reached from any machine
+
+    def what(self, name: str) -> str:
+        """A gallery of it, for messages."""
+        return named(name, self.location)
 
     @abstractmethod
     def names(self) -> list[str]:

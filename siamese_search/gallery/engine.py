@@ -45,7 +45,6 @@ class EngineGallery(Gallery):
     """An open gallery of an engine, which gives the steps: each for a part, and in its own records."""
 
     _mode: str
-    _what: str  # for messages
 
     @property
     @abstractmethod
@@ -223,7 +222,7 @@ class EngineGallery(Gallery):
 
     def _writable(self) -> None:
         if self._mode != "w":
-            raise StoreError(f"{self._what} is open for reading only")
+            raise StoreError(f"{self.what} is open for reading only")
 
 
 def with_checksums(

@@ -89,8 +89,7 @@ def copy_gallery(
             break
     else:
         raise StoreError(
-            f"gallery {source.name!r} in {printable(source.store)} changes faster than it can be copied; run the"
-            " command again when nothing is ingested"
+            f"{source.what} changes faster than it can be copied; run the command again when nothing is ingested"
         )
     target.flush()
     if report.copied:
@@ -98,7 +97,7 @@ def copy_gallery(
     held = target.count()
     if held < report.points:
         raise StoreError(
-            f"gallery {target.name!r} in {printable(target.store)} holds {held:,} points after the copy, fewer than the"
+            f"{target.what} holds {held:,} points after the copy, fewer than the"
             f" {report.points:,} of {printable(source.store)}; run the command again"
         )
     report.verified = check_same_vectors(source, target)

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import qdrant_edge as edge
 
-from siamese_search.errors import GalleryReplacedError, printable
+from siamese_search.errors import GalleryReplacedError
 from siamese_search.gallery.contract import GalleryInfo, OptimiseProgress, Payload, Vectors
 from siamese_search.gallery.edge import journal, layout
 from siamese_search.gallery.edge.convert import (
@@ -62,8 +62,7 @@ class EmbeddedGallery(EngineGallery):
         header = layout.read_header(generation)
         self.name, self.model, self.storage = header.name, header.model, header.storage
         self.store = os.fspath(store)
-        self._what = f"gallery {self.name!r} in {printable(self.store)}"
-        self._lease = ShardLease(self._locate, self._what, wait)
+        self._lease = ShardLease(self._locate, self.what, wait)
 
     @property
     def _types(self) -> Mapping[str, str]:
@@ -184,10 +183,10 @@ class EmbeddedGallery(EngineGallery):
         the child and leaves the gallery as it was.
         """
         self._writable()
-        check_writable(self._locate(), self._what)
+        check_writable(self._locate(), self.what)
         points = self.count()  # opens, so that pending work and errors come up here
         self._lease.release()
-        return run_in_child(self._locate(), self._what, points=points, index=index, wait=self._wait, progress=progress)
+        return run_in_child(self._locate(), self.what, points=points, index=index, wait=self._wait, progress=progress)
 
     def info(self) -> GalleryInfo:
         with self._lease.use() as shard:
@@ -238,5 +237,5 @@ class EmbeddedGallery(EngineGallery):
             return self.generation
         # Raises by itself where the whole gallery has gone.
         if layout.current_generation(self.generation.parent) != self.generation:
-            raise GalleryReplacedError(f"{self._what} was re-indexed meanwhile: run the command again")
+            raise GalleryReplacedError(f"{self.what} was re-indexed meanwhile: run the command again")
         return self.generation

@@ -64,7 +64,6 @@ class ServerGallery(EngineGallery):
         self._info: models.CollectionInfo | None = None
         self.name, self.model, self.store = generation.gallery, generation.model, connection.location
         self.storage, self.collection = generation.storage, generation.collection
-        self._what = f"gallery {self.name!r} in {self.store}"
         connection.try_grpc(self.collection, wait=wait)
         if mode == "w":
             finish_fields(self._run, self._refresh())
@@ -94,7 +93,7 @@ class ServerGallery(EngineGallery):
             self._watch(self._generation)
             if all(now.get(name) == kind for name, kind in written.items()):
                 return
-        raise StoreError(f"{self._what}: others keep changing the types of its fields; run the command again")
+        raise StoreError(f"{self.what}: others keep changing the types of its fields; run the command again")
 
     def _change(self, changes: dict[str, dict[str, Any]]) -> None:
         def attempt(known: dict[str, str]) -> dict[str, str]:
@@ -220,7 +219,7 @@ class ServerGallery(EngineGallery):
 
     def _open(self) -> None:
         if self._closed:
-            raise StoreError(f"{self._what} is closed")
+            raise StoreError(f"{self.what} is closed")
 
     def _run(self, operation: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """``operation(client, ...)``: a method of QdrantClient, carried out patiently, with its errors in our words."""
@@ -230,15 +229,15 @@ class ServerGallery(EngineGallery):
             return self._connection.call(lambda client: operation(client, *args, **kwargs), **what)
         except MissingCollectionError:
             raise GalleryReplacedError(
-                f"{self._what} was re-indexed or dropped meanwhile: run the command again"
+                f"{self.what} was re-indexed or dropped meanwhile: run the command again"
             ) from None
 
     def _refresh(self) -> Generation:
         """Read the collection's metadata again."""
         info = self._run(QdrantClient.get_collection, self.collection)
-        generation = read_generation(info.config.metadata, self._what)
+        generation = read_generation(info.config.metadata, self.what)
         if generation is None or generation.state == "dropped":
-            raise GalleryReplacedError(f"{self._what} was dropped meanwhile")
+            raise GalleryReplacedError(f"{self.what} was dropped meanwhile")
         self._info, self._generation, self._read_at = info, generation, time.monotonic()
         return generation
 
