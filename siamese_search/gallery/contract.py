@@ -387,10 +387,9 @@ class Store(Closing, ABC):
     def drop(self, name: str) -> None:
         """Delete a gallery with all its generations."""
 
-    @abstractmethod
     def default_storage(self, like: Storage = DEFAULT_STORAGE) -> Storage:
         """The storage where nothing else is said: of a new gallery, or of a copy of one stored ``like`` this."""
+        return like
 
-    @abstractmethod
     def close(self) -> None:
         """Release connections. Safe to call twice; galleries opened from it may go with it."""

@@ -27,7 +27,7 @@ from siamese_search.gallery.edge.convert import shard_config, translated
 from siamese_search.gallery.edge.footprint import check_room
 from siamese_search.gallery.edge.gallery import EmbeddedGallery
 from siamese_search.gallery.edge.locks import Turnstile
-from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
+from siamese_search.gallery.storage import Storage
 from siamese_search.model.bundle import PACKAGED
 
 _WAIT = 10.0
@@ -171,12 +171,6 @@ class EmbeddedStore(Store):
                 turns.enter_context(_held(generation, self.what(name), _WAIT))
             layout.set_aside(directory)
         layout.remove_dropped(directory.parent)
-
-    def default_storage(self, like: Storage = DEFAULT_STORAGE) -> Storage:
-        return like
-
-    def close(self) -> None:
-        pass
 
     @contextmanager
     def _alone(self, name: str, wait: float) -> Iterator[EmbeddedGallery]:
