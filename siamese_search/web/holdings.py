@@ -23,7 +23,7 @@ from siamese_search.retrieval.judging import mark
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Probe, SamePoint, fuse
 from siamese_search.retrieval.ranking import natural, people_of
-from siamese_search.retrieval.results import QueryResult, SearchResult, json_path
+from siamese_search.retrieval.results import QueryResult, SearchResult
 from siamese_search.retrieval.searcher import Searcher
 from siamese_search.retrieval.timeline import arrange, choose_field
 from siamese_search.web.answers import Facet, IdentitySummary, IdentityView, Picture, Sighting, Suggestion
@@ -41,7 +41,7 @@ def sighting_of(point: StoredPoint, *, when: str | None = None, similarity: floa
     """A stored point as the pages show it."""
     metadata = {name: value for name, value in point.payload.items() if name not in _OWN}
     return Sighting(
-        point.id, point.key, point.source, json_path(point.path), point.identity, point.camera, metadata,
+        point.id, point.key, point.source, str(point.path), point.identity, point.camera, metadata,
         when, similarity, read_labelled(point.payload),
     )  # fmt: skip
 
