@@ -9,6 +9,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -119,7 +120,7 @@ class Loop:
             self.held.resize(stage.size, progress=self._reading("reading held-out images"))
 
     def _reading(self, what: str) -> Progress:
-        return lambda done, total: self.reporter.decoding(done, total, what)
+        return partial(self.reporter.decoding, what=what)
 
     def save(self) -> None:
         self.trainer.check_finite()
