@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.datasets.records import decode_key, is_somebody
+from siamese_search.datasets.records import NO_METADATA, MetadataValue, decode_key, is_somebody
 from siamese_search.errors import GalleryNotFoundError, ModelMismatchError, printable
 from siamese_search.gallery.filters import Where
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
@@ -72,6 +72,10 @@ class Point:
     @property
     def is_somebody(self) -> bool:
         return is_somebody(self.identity, self.key)
+
+    @property
+    def metadata(self) -> dict[str, MetadataValue]:
+        return {name: value for name, value in self.payload.items() if name not in NO_METADATA}
 
     @property
     def key(self) -> str:

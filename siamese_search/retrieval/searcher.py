@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import ImageError, StoreError, UsageError
 from siamese_search.gallery.contract import Gallery, ModelRef
@@ -40,9 +39,6 @@ Query = Path | str | NDArray[np.uint8] | bytes | Image.Image
 
 #: Results whose points are in memory as the gallery gave them.
 _HITS_AT_ONCE = 20_000
-
-#: Payload fields with a place of their own in a result; everything else is metadata.
-_RESERVED = BOOKKEEPING | {"identity", "camera"}
 
 
 class Searcher:
@@ -189,9 +185,8 @@ def _result(rank: int, group: Group, probe: Probe, copies: Copies, known: dict[s
     best = group.best
     point = known.get(best.id)
     if point is None:
-        metadata = {name: value for name, value in best.payload.items() if name not in _RESERVED}
         point = known[best.id] = SearchResult(
-            0, 0.0, best.identity, best.camera, best.path, best.key, metadata, id=best.id, source=best.source
+            0, 0.0, best.identity, best.camera, best.path, best.key, best.metadata, id=best.id, source=best.source
         )
     return replace(
         point,
