@@ -78,7 +78,7 @@ def augment(images: Tensor, config: TrainConfig, random: Tensor, *, masks: bool 
     masks = x.device.type != "cpu" if masks is None else masks
     height = x.shape[1]
     if config.flip > 0:
-        x = _some(x if masks else x.clone(), r[:, _FLIP] < config.flip, _mirrored, masks)
+        x = _some(x if masks else x.clone(), r[:, _FLIP] < config.flip, lambda chosen: chosen.flip(2), masks)
     if config.zoom > 0:
         x = _zoom(x, config, r[:, _CROP], r[:, _ZOOM])
     elif config.crop > 0:
@@ -105,10 +105,6 @@ def _some(x: Tensor, chosen: Tensor, change: Callable[[Tensor], Tensor], masks: 
     if len(rows):
         x[rows] = change(x[rows])
     return x
-
-
-def _mirrored(x: Tensor) -> Tensor:
-    return x.flip(2)
 
 
 def _shift(x: Tensor, pad: int, r: Tensor) -> Tensor:
