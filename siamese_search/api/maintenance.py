@@ -19,6 +19,7 @@ from siamese_search.maintenance.verify import VerifySummary, verify_gallery
 from siamese_search.model.bundle import Bundle
 from siamese_search.options import Progress, request
 from siamese_search.retrieval.judging import Judge, judge_in
+from siamese_search.retrieval.ranking import people_of
 from siamese_search.settings import load_settings
 from siamese_search.workspace import (
     StrPath,
@@ -130,8 +131,6 @@ def model_facts(bundle: Bundle) -> dict[str, Any]:
 
 def facts_of(store: Store, opened: Gallery) -> dict[str, Any]:
     """All about an open gallery: GalleryInfo, the numbers of identities and cameras, the other generations' models."""
-    from siamese_search.retrieval.ranking import people_of
-
     facts = asdict(opened.info())
     identities, cameras = (
         opened.facet(field, limit=2**31 - 1) if field in facts["fields"] else {} for field in ("identity", "camera")

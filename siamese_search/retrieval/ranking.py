@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from siamese_search.datasets.records import RESERVED_IDENTITIES
-from siamese_search.gallery.contract import Gallery, Hit
+from siamese_search.gallery.contract import Gallery, Hit, StoredPoint
 from siamese_search.gallery.filters import Condition, Where
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Copies, Probe
@@ -216,7 +216,7 @@ def _names(groups: Iterable[Group]) -> list[str]:
     return sorted({str(group.best.identity) for group in groups if group.best.is_somebody})
 
 
-def group_key(hit: Hit) -> str:
+def group_key(hit: Hit | StoredPoint) -> str:
     """What the hits of one identity have in common, and no others."""
     # Point ids are uuids and identities are anything, so the two need different first characters.
     return f"={hit.identity}" if hit.is_somebody else f"#{hit.id}"

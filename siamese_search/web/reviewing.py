@@ -17,6 +17,7 @@ from siamese_search.gallery.times import bind_to
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.embedder import Embedder
 from siamese_search.retrieval.options import SearchOptions
+from siamese_search.retrieval.ranking import group_key
 from siamese_search.web.answers import Candidate, Edit, ReviewItem, ReviewQueue
 from siamese_search.web.labelling import Labels
 from siamese_search.web.searching import mark_of, point_of
@@ -93,7 +94,7 @@ class Review:
             if point is None:
                 continue
             name = point.identity if point.is_somebody else None
-            group = f"#{identifier}" if name is None else f"={name}"
+            group = group_key(point)
             if group not in refused and group not in best and (name is not None or point.identity is None):
                 best[group] = Candidate(identifier, name, point.camera, score, chance(score))
         return tuple(best.values())[:_PROPOSED]
@@ -150,7 +151,7 @@ class Review:
         def look(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> tuple[str, str]:
             one, two = self._labels.found(gallery, [identifier, other])
             name = two.identity if two.is_somebody else None
-            return (f"#{other}" if name is None else f"={name}"), f"{one.key} is not {name or two.key}"
+            return group_key(two), f"{one.key} is not {name or two.key}"
 
         group, what = self._handle.reading(look)
 
