@@ -34,7 +34,6 @@ from siamese_search.errors import (
     UsageError,
     at_place,
 )
-from siamese_search.gallery.contract import ModelRef
 from siamese_search.options import click_option, click_options
 from siamese_search.render.marks import file_size
 from siamese_search.settings import load_settings
@@ -131,6 +130,8 @@ def _row(item: dict[str, Any]) -> list[str]:
 
 def _print_gallery(item: dict[str, Any]) -> None:
     """All about one."""
+    from siamese_search.gallery.contract import ModelRef
+
     storage = item["storage"]
     quantised = "" if storage["quantisation"] == "none" else f", searched in {storage['quantisation']}"
     indexed, disk = item["indexed_points"], item["size_bytes"]
