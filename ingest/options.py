@@ -109,13 +109,10 @@ class IngestOptions(Request):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WatchOptions(IngestOptions):
-    """An ingest that goes on (``watch``: the command line's way to say so); reembed is of the first one.
+    """An ingest that goes on (``watch``: the command line's way to say so); reembed is of the first one, prune of all.
 
-    settle_seconds: a file is read once nothing has happened to it for so long. rescan_minutes: between full
-    scans, which find what events did not tell; 0 for never. poll: read the directories again and again instead
-    of waiting for events, which network file systems do not send. prune: what full scans do with points whose
-    file is not there: keep them ("no"), remove them unless they are suspiciously many ("safe"), or "anyway".
-    patient: wait for a store that is away from the start.
+    settle_seconds: a file is read once nothing has happened to it for so long. patient: wait for a store that is away
+    from the start.
     """
 
     watch: bool = option(False, "Go on: ingest what is new or changed, remove what is deleted.")
@@ -129,12 +126,7 @@ class WatchOptions(IngestOptions):
 
 @dataclass(frozen=True, slots=True)
 class RayOptions(Request):
-    """Which cluster, and how much of it.
-
-    address: of a running one (``host:port``), as seen from one of its machines; ``None``: ``RAY_ADDRESS`` where that
-    is set, else a cluster of this machine alone, for as long as the ingest takes. workers: ``None`` for one per GPU, or
-    as many as the CPUs are enough for. verbose: let Ray print what it likes.
-    """
+    """Which cluster, as seen from one of its machines, and how much of it. verbose: let Ray print what it likes."""
 
     address: str | None = option(
         None,

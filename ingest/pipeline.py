@@ -66,10 +66,10 @@ def run_ingest(
     before keeps its old point, because a file that is being written or a disk that fails for a moment must
     not cost what was known.
 
-    options: :class:`~ingest.options.IngestOptions`; pruning waits for a complete scan (:mod:`ingest.prune`).
-    failures: gets every failure, however many there are. progress: called from this thread after every step. stop:
-    when set, the batch in hand is finished and committed, and the summary says ``interrupted``; the next run goes on
-    from there. So it does after a crash: point ids depend on (source, key) alone.
+    Pruning waits for a complete scan (:mod:`ingest.prune`). failures: gets every failure, however many there are.
+    progress: called from this thread after every step. stop: when set, the batch in hand is finished and committed, and
+    the summary says ``interrupted``; the next run goes on from there. So it does after a crash: point ids depend on
+    (source, key) alone.
     pipeline: what decodes and embeds, the CPUs or the GPU of this process by default.
 
     Raises DataError for a missing root, when there are no images, or when none of them can be used (naming

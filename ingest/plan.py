@@ -19,15 +19,13 @@ import numpy as np
 from ingest.moves import find_moves, settle_moves
 from ingest.scan import Action, PlannedFile, ScannedFile
 from ingest.stages import Tally, prefetch, write
-from siamese_search.datasets.records import BOOKKEEPING, point_id
+from siamese_search.datasets.records import NO_METADATA, point_id
 from siamese_search.gallery.checks import vector_crc
 from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
 from siamese_search.gallery.fields import same_payload
 from siamese_search.gallery.payload import LABELLED, taken_along, with_carried, with_labels
 from siamese_search.io.files import digest_file
 
-#: Payload fields that are not metadata: ingest writes them, and the gallery its ``crc`` of the vector.
-RESERVED = BOOKKEEPING | {"identity", "camera"}
 #: What a payload says of the file's state, and not of what the picture shows.
 _STATE = frozenset({"size", "mtime_ns", "digest"})
 
@@ -83,7 +81,7 @@ def _compared(
 def payload_of(scanned: ScannedFile) -> dict[str, Any]:
     """The payload of one file, less ``crc``; unknown identity or camera are left out, and so is no digest.
 
-    Metadata whose name is one of :data:`RESERVED` gets a ``_`` behind it (``size`` → ``size_``), and what no
+    Metadata whose name is one of :data:`NO_METADATA` gets a ``_`` behind it (``size`` → ``size_``), and what no
     field may be called becomes ``_`` (quotes, backslashes, control characters). NaN and infinite values are
     left out: no filter could find them, and NaN would differ from itself at every run.
     """
@@ -104,7 +102,7 @@ def payload_of(scanned: ScannedFile) -> dict[str, Any]:
     for name, value in record.metadata.items():
         if not (isinstance(value, float) and not math.isfinite(value)):
             name = field_name(name)
-            while name in payload or name in RESERVED:
+            while name in payload or name in NO_METADATA:
                 name += "_"
             payload[name] = value
     return payload

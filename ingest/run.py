@@ -49,12 +49,11 @@ def ingest(
     URLs ([cloud] extra): ``s3://bucket/prefix`` and ``gs://bucket/prefix``, or an image or a list of URLs at
     ``https://``. What is stored of them holds no credentials.
 
-    The gallery is made where there is none; an existing one keeps the model that it was made with. With checksums a
-    moved file keeps its point and metadata. prune: ``"safe"`` removes the points of files that have gone, unless the
-    disk seems to be missing or more than a fifth of them would go; ``"anyway"`` removes them even then (not for a
-    missing disk). stop: set it to end after the batch in hand. ray: of a cluster, for the engine ``"ray"``
-    (:class:`~ingest.options.RayOptions`). around: what to put around the gallery and the embedder, to measure them.
-    progress: called with each moment (:class:`siamese_search.ProgressBar` shows it). notify: with lines for people.
+    The gallery is made where there is none; an existing one keeps the model that it was made with. prune: nothing goes
+    where the disk seems to be missing. stop: set it to end after the batch in hand. ray: of a cluster, for the engine
+    ``"ray"`` (:class:`~ingest.options.RayOptions`). around: what to put around the gallery and the embedder, to measure
+    them. progress: called with each moment (:class:`siamese_search.ProgressBar` shows it). notify: with lines for
+    people.
 
     Returns the counts and the failures: an image that cannot be read never stops the rest. Raises DataError (no such
     directory, no images), StoreError, ModelMismatchError, BundleError; ClusterError and MissingExtraError for a

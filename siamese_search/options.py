@@ -26,6 +26,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 R = TypeVar("R", bound="Request")
 T = TypeVar("T")
 StrPath = str | os.PathLike[str]
+#: Called with how many are done, and how many there are.
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

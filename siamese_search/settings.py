@@ -16,7 +16,7 @@ import errno
 import os
 import tomllib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +48,6 @@ _BOUNDS: dict[str, tuple[int, int]] = {
     "ef_construct": (0, 4096),
 }
 
-_TYPES: dict[str, type] = {
-    "store": str,
-    "gallery": str,
-    "model": str,
-    "threads": int,
-    "batch_size": int,
-    "data": str,
-    "insecure": bool,
-    "trusted_hosts": list,
-}
 _TYPE_NAMES: dict[type, str] = {
     str: "a string",
     int: "a whole number",
@@ -171,6 +161,14 @@ class Settings:
                     raise SettingsError(_unknown(origin, f"key in [{command}]", key, commands[command]))
 
 
+#: Key -> type, of what stands outside of tables.
+_TYPES: dict[str, type] = {
+    one.name: list if one.default == () else type(one.default)
+    for one in fields(Settings)
+    if one.name != "user_file" and one.default is not MISSING
+}
+
+
 def load_settings(cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:
     """Read all sources and merge them, key by key (also inside the command tables).
 
@@ -248,16 +246,16 @@ def _merge_file(
         elif isinstance(value, dict) and key not in _TYPES:
             section = commands.setdefault(key, {})
             for option, setting in value.items():
-                if _plain(option) in _USER_ONLY:  # [search] insecure = true is --insecure
-                    _check_owner(name, _plain(option), own)
-                if _plain(option) in OUTPUTS and not own:
+                plain = _plain(option)
+                _check_owner(name, plain, own)  # [search] insecure = true is --insecure
+                if plain in OUTPUTS and not own:
                     raise SettingsError(
                         f"{name}: [{raw_key}] {option} chooses what is written, which only your own settings"
                         " (~/.config/sss/sss.toml) or the command line can, because this file may come with"
                         " somebody else's data"
                     )
-                section[_plain(option)] = setting
-                origins[f"{key}.{_plain(option)}"] = name
+                section[plain] = setting
+                origins[f"{key}.{plain}"] = name
         elif key in _TYPES:
             _check_owner(name, key, own)
             values[key] = check_value(f"{name}: {key}", key, value)

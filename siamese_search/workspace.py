@@ -27,9 +27,9 @@ from siamese_search.io.location import protocol_of
 from siamese_search.io.resources import Closing
 from siamese_search.model.bundle import PACKAGED, Bundle, load_bundle
 from siamese_search.model.embedder import Device, Embedder, Started, begin, load_embedder
+from siamese_search.options import StrPath as StrPath
 from siamese_search.settings import Settings, load_settings
 
-StrPath = str | os.PathLike[str]
 #: A query that is one image.
 OneImage = Path | NDArray[np.uint8] | bytes | Image.Image
 Query = StrPath | OneImage | Sequence[StrPath | OneImage]

@@ -151,8 +151,7 @@ class WatchedRoot:
         """Nothing is known of what was handed out: it comes again."""
         for path in self._taken:
             self.settling.touch(path, now)
-        self._taken.clear()
-        self._handed.clear()
+        self.done()
         if self._scans or self.scan_ended:
             self._scans.clear()
             self._full = self.scan_ended = False

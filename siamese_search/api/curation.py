@@ -19,9 +19,8 @@ from siamese_search.errors import ModelMismatchError, UsageError
 from siamese_search.gallery.filters import parse_where
 from siamese_search.gallery.times import bind_to
 from siamese_search.model.bundle import load_bundle
-from siamese_search.options import request
+from siamese_search.options import Progress, request
 from siamese_search.retrieval.judging import gallery_calibration
-from siamese_search.retrieval.results import json_path
 from siamese_search.settings import load_settings
 from siamese_search.workspace import StrPath, model_of, reference, store_in_use
 
@@ -48,7 +47,7 @@ class LabelSummary:
             for name, after in change.after.items():
                 counts[name] = counts.get(name, 0) + 1
                 if len(listed) < MOST_LISTED:
-                    place = {"path": json_path(shown_path(change)), "key": change.key, "source": change.source}
+                    place = {"path": str(shown_path(change)), "key": change.key, "source": change.source}
                     listed.append({**place, "field": name, "before": change.before[name], "after": after})
         return {
             "rows": self.plan.rows,
@@ -57,7 +56,7 @@ class LabelSummary:
             "fields": dict(sorted(counts.items())),
             "changes": listed,
             "dry_run": self.dry_run,
-            "undo": None if self.undo is None else json_path(self.undo),
+            "undo": None if self.undo is None else str(self.undo),
             "seconds": round(self.seconds, 3),
             "collection": self.gallery,
             "store": self.store,
@@ -69,7 +68,7 @@ def label(
     table: StrPath,
     *,
     options: LabelOptions,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     on_plan: Callable[[LabelPlan], None] | None = None,
     stop: threading.Event | None = None,
 ) -> LabelSummary:
@@ -106,7 +105,7 @@ def duplicates(
     where: str | Sequence[str] = (),
     store: StrPath | None = None,
     gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Group]:
     """The same pictures in a gallery, in groups, the one to keep first. Nothing is changed or deleted.
 
@@ -155,7 +154,7 @@ def export(
     vectors: bool = True,
     store: StrPath | None = None,
     gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Write a gallery's points to a file for other programs; the JSON of ``sss export``.
 
@@ -170,7 +169,7 @@ def export(
         bound = bind_to(found, conditions)
         done = export_gallery(found, target, chosen, bound, vectors=vectors, progress=progress)
         return {
-            "out": json_path(target),
+            "out": str(target),
             "format": chosen,
             "points": done.points,
             "left_out": done.left_out,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, fields, replace
 from itertools import islice
@@ -18,6 +17,7 @@ from siamese_search.datasets.splits import load_joined, those_of
 from siamese_search.errors import BundleError, DataError, GalleryNotFoundError, UsageError, printable
 from siamese_search.evaluation.calibrate import calibrate as fit
 from siamese_search.evaluation.calibrate import save_calibration, telling_pairs
+from siamese_search.evaluation.evaluate import StageProgress
 from siamese_search.evaluation.evaluate import evaluate as measure
 from siamese_search.evaluation.findings import PairedReport, compare_reports
 from siamese_search.evaluation.options import EvaluateOptions
@@ -54,7 +54,7 @@ def evaluate(
     data: StrPath | None = None,
     *,
     options: EvaluateOptions,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: StageProgress | None = None,
     notify: Notify | None = None,
 ) -> Report:
     """Measure how well a model finds the right identity among labelled images, through a gallery of their own.
@@ -126,7 +126,7 @@ def compare_models(
     data: StrPath | None = None,
     *,
     options: EvaluateOptions,
-    progress: Callable[[str, int, int], None] | None = None,
+    progress: StageProgress | None = None,
     notify: Notify | None = None,
 ) -> PairedReport:
     """Measure two bundles on the same queries, and how sure the difference is (bootstrap over identities).
@@ -213,7 +213,7 @@ def _measured(gallery: Gallery) -> tuple[Calibration, int, int]:
         labelled = list(islice((one for one in points if one.is_somebody), MOST_IMAGES))
     if not labelled:
         raise DataError(
-            f"gallery {gallery.name!r} in {printable(gallery.store)} has no labelled images to calibrate on: set labels"
+            f"{gallery.what} has no labelled images to calibrate on: set labels"
             " with sss label, or measure on others like them: sss evaluate PHOTOS --calibrate"
         )
     vectors = np.stack([vector_of(gallery, one) for one in labelled]).astype(np.float32)
@@ -234,7 +234,7 @@ def check_place(store: StrPath | None, gallery: str | None, bundle: Bundle) -> N
         made_by = opened.generations(name).current
         if made_by.fingerprint != bundle.fingerprint:
             raise UsageError(
-                f"gallery {name!r} in {printable(opened.location)} was made by another model"
+                f"{opened.what(name)} was made by another model"
                 f" ({made_by.fingerprint[:12]}) than the one measured ({bundle.fingerprint[:12]}), so it cannot keep"
                 " its calibration: name the gallery that is meant with --gallery, or the model with --model"
             )
@@ -245,4 +245,4 @@ def keep(store: StrPath | None, gallery: str | None, bundle: Bundle, calibration
     with open_to_write(store, gallery, os.fspath(bundle.path)) as (found, _):
         keep_calibration(found, calibration)
         empty = "" if found.count() else ", which has no images yet"
-        return f"gallery {found.name!r} in {printable(found.store)}{empty}"
+        return f"{found.what}{empty}"

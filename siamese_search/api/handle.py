@@ -16,7 +16,7 @@ from siamese_search.errors import GalleryReplacedError, UsageError, printable
 from siamese_search.gallery import open_gallery
 from siamese_search.gallery.checks import why_nothing
 from siamese_search.gallery.contract import Gallery as Opened
-from siamese_search.gallery.filters import Condition, parse_where
+from siamese_search.gallery.filters import Where, parse_where
 from siamese_search.gallery.times import bind_to
 from siamese_search.io.resources import Closing
 from siamese_search.model.bundle import Bundle
@@ -94,7 +94,7 @@ class GalleryHandle(Closing):
         """As :func:`siamese_search.timeline`."""
         question = _Question.of(queries, options)
 
-        def answer(searcher: Searcher, bound: Sequence[Condition], judge: Judge) -> list[Timeline]:
+        def answer(searcher: Searcher, bound: Where, judge: Judge) -> list[Timeline]:
             field = choose_field(searcher.gallery.fields(), options.time_field)
             asked = searcher.probes(
                 question.images, question.keys, question.away, together=options.together, flip=options.flip
@@ -196,7 +196,7 @@ class GalleryHandle(Closing):
     def _ask(
         self,
         options: SearchOptions,
-        answer: Callable[[Searcher, Sequence[Condition], Judge], Iterable[Answer]],
+        answer: Callable[[Searcher, Where, Judge], Iterable[Answer]],
         take: Callable[[Iterator[Answer]], Found],
     ) -> Found:
         conditions = parse_where(options.where)
@@ -218,10 +218,8 @@ class GalleryHandle(Closing):
             return self.reading(lambda *now: take(ask(*now)))  # all from one generation
 
 
-def _search(
-    question: _Question, options: SearchOptions
-) -> Callable[[Searcher, Sequence[Condition], Judge], Iterator[QueryResult]]:
-    def answer(searcher: Searcher, bound: Sequence[Condition], judge: Judge) -> Iterator[QueryResult]:
+def _search(question: _Question, options: SearchOptions) -> Callable[[Searcher, Where, Judge], Iterator[QueryResult]]:
+    def answer(searcher: Searcher, bound: Where, judge: Judge) -> Iterator[QueryResult]:
         asked = searcher.probes(
             question.images, question.keys, question.away, together=options.together, flip=options.flip
         )

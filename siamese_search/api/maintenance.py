@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,8 +17,9 @@ from siamese_search.maintenance.options import ReindexOptions
 from siamese_search.maintenance.reindex import ReindexSummary, run_reindex
 from siamese_search.maintenance.verify import VerifySummary, verify_gallery
 from siamese_search.model.bundle import Bundle
-from siamese_search.options import request
+from siamese_search.options import Progress, request
 from siamese_search.retrieval.judging import Judge, judge_in
+from siamese_search.retrieval.ranking import people_of
 from siamese_search.settings import load_settings
 from siamese_search.workspace import (
     StrPath,
@@ -38,7 +38,7 @@ def reindex(
     model: StrPath | None = None,
     *,
     options: ReindexOptions,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> ReindexSummary:
     """Embed a gallery's images again with ``model`` (default: the settings', else the bundled one).
@@ -56,9 +56,7 @@ def reindex(
         if not options.keep_vectors:
             bundle = bundle_in_use(model)
             if made_by.fingerprint == bundle.fingerprint:
-                raise UsageError(
-                    f"gallery {name!r} in {printable(opened.location)} is by this model already: nothing to do"
-                )
+                raise UsageError(f"{opened.what(name)} is by this model already: nothing to do")
             made_by = reference(bundle)
             embedder = load(bundle, options.device, threads_in_use(options.threads))
         storage = None  # what the store makes of the present one
@@ -133,8 +131,6 @@ def model_facts(bundle: Bundle) -> dict[str, Any]:
 
 def facts_of(store: Store, opened: Gallery) -> dict[str, Any]:
     """All about an open gallery: GalleryInfo, the numbers of identities and cameras, the other generations' models."""
-    from siamese_search.retrieval.ranking import people_of
-
     facts = asdict(opened.info())
     identities, cameras = (
         opened.facet(field, limit=2**31 - 1) if field in facts["fields"] else {} for field in ("identity", "camera")
@@ -197,7 +193,7 @@ def verify(
     gallery: str | None = None,
     files: bool = True,
     checksum: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> VerifySummary:
     """As :func:`siamese_search.maintenance.verify.verify_gallery`. Nothing is changed."""
     with store_in_use(store, gallery) as (opened, name), opened.open(name) as found:
@@ -232,7 +228,7 @@ def push(
     *,
     store: StrPath | None = None,
     gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> CopySummary:
     """Copy a gallery (payloads, vectors, model) into the store ``to``, under the same name, made where it does not
@@ -250,7 +246,7 @@ def pull(
     *,
     store: StrPath | None = None,
     gallery: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> CopySummary:
     """:func:`push` the other way: copy a gallery out of the store ``source`` into the settings' one."""
@@ -258,9 +254,7 @@ def pull(
     return _copy(os.fspath(source), place, name, progress, stop)
 
 
-def _copy(
-    source: str, target: str, name: str, progress: Callable[[int, int], None] | None, stop: threading.Event | None
-) -> CopySummary:
+def _copy(source: str, target: str, name: str, progress: Progress | None, stop: threading.Event | None) -> CopySummary:
     started = time.monotonic()
     with open_store(source) as giver, open_store(target) as taker:
         local = not (giver.shared or taker.shared)

@@ -11,10 +11,8 @@ from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from siamese_search import render
-from siamese_search.curation.identities import Proposal, Proposals, mean_similarity, status_of, write_review
+from siamese_search.curation.identities import Proposal, Proposals, arranged, write_review
 from siamese_search.datasets.layouts import survey
 from siamese_search.datasets.records import point_id
 from siamese_search.errors import MissingExtraError, TrainingError, UsageError, printable
@@ -278,39 +276,15 @@ def _show(result: AdaptResult) -> None:
 
 
 def proposals(result: AdaptResult) -> Proposals:
-    """The clusters as ``sss cluster`` proposes them, the largest first and in each the surest image first.
+    """The clusters as ``sss cluster`` proposes them.
 
     One in which a person gave an identity takes it; one with several is a conflict.
     """
-    labels = result.clusters
-    sizes = np.bincount(labels)
-    means = mean_similarity(result.embeddings, labels, sizes)
-    places = {int(label): place for place, label in enumerate(np.argsort(-sizes, kind="stable"), 1)}
-    given: dict[int, set[str]] = {}
-    for row, name in enumerate(result.confirmed):
-        if name is not None:
-            given.setdefault(int(labels[row]), set()).add(name)
     source = os.path.realpath(os.path.commonpath([one.path.parent for one in result.records]))
-    images = []
-    for row in sorted(range(len(labels)), key=lambda row: (places[int(labels[row])], -means[row], row)):
-        record, label = result.records[row], int(labels[row])
-        names, place, size = given.get(label, set()), places[label], int(sizes[label])
-        status = status_of(size, names)
-        proposed = {"known": next(iter(names), ""), "new": f"new-{place:04d}"}.get(status, "")
-        images.append(
-            Proposal(
-                id=point_id(source, record.key),
-                path=str(record.path.absolute()),
-                key=record.key,
-                source="",
-                camera=record.camera,
-                existing=record.identity if result.confirmed[row] is None else result.confirmed[row],
-                cluster=place,
-                size=size,
-                proposed=proposed,
-                status=status,
-                confidence=None if size == 1 else float(np.clip(means[row], 0, 1)),
-            )
-        )
+    alone = [
+        Proposal(point_id(source, one.key), str(one.path.absolute()), one.key, "", one.camera, given or one.identity)
+        for one, given in zip(result.records, result.confirmed, strict=True)
+    ]
+    images = arranged(alone, result.confirmed, result.embeddings, result.clusters)
     config = result.bundle.meta["training"]["config"]
-    return Proposals(tuple(images), config["neighbours"], config["least"], None)
+    return Proposals(images, config["neighbours"], config["least"], None)

@@ -29,7 +29,6 @@ from siamese_search.cli.progress import Bar
 from siamese_search.curation.options import ClusterOptions, LabelOptions
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from siamese_search.options import click_option, click_options
-from siamese_search.retrieval.results import json_path
 
 if TYPE_CHECKING:
     from siamese_search.api.curation import LabelSummary
@@ -206,7 +205,7 @@ def _shape(group: Group) -> dict[str, Any]:
     names = ("path", "key", "source", "identity", "score", "same_bytes", "size", "width", "height")
     images: list[dict[str, Any]] = [{name: getattr(one, name) for name in names} for one in group.members]
     for image in images:
-        image |= {"path": json_path(image["path"]), "score": round(image["score"], 6)}
+        image |= {"path": str(image["path"]), "score": round(image["score"], 6)}
     return {"kind": group.kind, "keep": images[0]["path"], "images": images}
 
 
@@ -253,7 +252,7 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
 def _cluster_shape(found: Proposals, out: Path, seconds: float) -> dict[str, Any]:
     """The JSON contract of ``sss cluster --json``."""
     return {
-        "out": json_path(out),
+        "out": str(out),
         "images": len(found.images),
         "new": found.count("new"),
         "known": found.count("known"),

@@ -6,12 +6,12 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import click
 
 from ingest.options import RayOptions, WatchOptions
-from ingest.summary import Observer, State
+from ingest.summary import IngestSummary, Observer, Progress, State
 from siamese_search import api
 from siamese_search.cli.options import LongCommand, insecure_option, json_option
 from siamese_search.cli.output import clauses, ingested, note, warn, warn_skipped, write_answer, write_json, write_text
@@ -21,9 +21,6 @@ from siamese_search.gallery.storage import COMPACT_FROM
 from siamese_search.io.location import protocol_of
 from siamese_search.io.resources import stop_on_signals
 from siamese_search.options import click_option, click_options
-
-if TYPE_CHECKING:
-    from ingest.summary import IngestSummary, Progress
 
 #: Files named for the same reason; of further ones the number is told.
 _TOLD = 20
@@ -137,10 +134,8 @@ def _cluster(options: WatchOptions, address: str | None, workers: int | None) ->
 
 def advise(summary: IngestSummary) -> str | None:
     """What to do after an ingest so large that tidying the gallery up pays; a server does that by itself."""
-
     if summary.interrupted or protocol_of(summary.store) is not None:  # a server
         return None
-
     if summary.new + summary.changed < COMPACT_FROM:
         return None
     return "sss: a gallery of this size opens three times as fast, in a third of the memory, after: sss optimise"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from siamese_search.cli.output import console, note
@@ -163,26 +162,19 @@ class SweepScreen(Closing):
 
     def __init__(self, stop: threading.Event) -> None:
         self._stop = stop
-        self._shown = ExitStack()  # the screen of the run in hand
-        self._bar: Bar | None = None
+        self._screen: TrainScreen | None = None  # of the run in hand
 
     def close(self) -> None:
-        self._shown.close()
+        if self._screen is not None:
+            self._screen.close()
 
     def begin(self, run: SweepRun, number: int, total: int) -> Reporter:
-        self._shown.close()
         note(f"run {number} of {total}: {run.name}")
-        return self._shown.enter_context(TrainScreen(self._stop, run.point.config.epochs))
-
-    def measuring(self, done: int, total: int) -> None:
-        if self._bar is None:
-            self._shown.close()  # the training's bar
-            self._bar = self._shown.enter_context(Bar("measuring", "images"))
-        self._bar.update(done, total)
+        self._screen = TrainScreen(self._stop, run.point.config.epochs)
+        return self._screen
 
     def end(self, run: SweepRun) -> None:
-        self._shown.close()
-        self._bar = None
+        self.close()
         found = run.figures
         if found is None:
             note(f"{run.name}: failed: {run.reason}")

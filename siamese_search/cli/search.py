@@ -25,7 +25,7 @@ from siamese_search.cli.output import (
     write_table,
     write_text,
 )
-from siamese_search.datasets.records import BOOKKEEPING
+from siamese_search.datasets.records import NO_METADATA
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL
 from siamese_search.options import Request, Switch, click_option, click_options, null, option
 from siamese_search.render.marks import match_heading, percent, reranking_sentence, verdict_sentence
@@ -305,7 +305,7 @@ def _print_verdict(answer: QueryResult, found: str | None = None) -> None:
 def _print_csv(answers: Iterable[QueryResult], asked: _Answers) -> None:
     # Of the whole gallery: the columns are known before the last result is.
     known = asked.handle.reading(lambda opened, *_: opened.fields())
-    extra = sorted(known.keys() - BOOKKEEPING - {"identity", "camera"})
+    extra = sorted(known.keys() - NO_METADATA)
     header = ["query", "rank", "score", "identity", "camera", "path", "key", "match"]
     grouped, reranked = asked.options.group_by is not None, asked.options.rerank
     header += ["sightings", "cameras"] if grouped else []

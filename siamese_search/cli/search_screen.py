@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from PIL import Image
 from rich.cells import cell_len
@@ -45,9 +45,7 @@ from siamese_search.render.marks import (
     verdict_sentence,
 )
 from siamese_search.retrieval.results import QueryResult, SearchResult
-
-if TYPE_CHECKING:
-    from siamese_search.retrieval.timeline import Sighting, Timeline
+from siamese_search.retrieval.timeline import Sighting, Timeline, spoken, who
 
 #: Pictures of results shown of one query; a note says how many are left out.
 MAX_RESULTS = 100
@@ -176,8 +174,6 @@ def print_timelines(timelines: Sequence[Timeline], format: str) -> None:
 
 
 def _print_table(timeline: Timeline, *, first: bool) -> None:
-    from siamese_search.retrieval.timeline import spoken, who
-
     answer = timeline.answer
     title = f"{safe(answer.query)}: {who(timeline)}"
     write_text(title if first else f"\n{title}")

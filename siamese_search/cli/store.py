@@ -130,6 +130,8 @@ def _row(item: dict[str, Any]) -> list[str]:
 
 def _print_gallery(item: dict[str, Any]) -> None:
     """All about one."""
+    from siamese_search.gallery.contract import ModelRef
+
     storage = item["storage"]
     quantised = "" if storage["quantisation"] == "none" else f", searched in {storage['quantisation']}"
     indexed, disk = item["indexed_points"], item["size_bytes"]
@@ -145,20 +147,15 @@ def _print_gallery(item: dict[str, Any]) -> None:
         ("index", f"HNSW, {indexed:,} images" if indexed else "none: exact search"),
         *([("size", size)] if disk is not None else []),  # a server does not say
         ("verdicts", "none, as said below" if item["no_verdict"] else judged),
-        ("made by", _model(item["model"])),
+        ("made by", str(ModelRef(**item["model"]))),
     ]
     if item["previous"]:
-        pairs.append(("previous", f"{_model(item['previous'])}; sss rollback goes back to it"))
+        pairs.append(("previous", f"{ModelRef(**item['previous'])}; sss rollback goes back to it"))
     if item["building"]:
-        pairs.append(("building", f"{_model(item['building'])}; sss reindex goes on with it"))
+        pairs.append(("building", f"{ModelRef(**item['building'])}; sss reindex goes on with it"))
     fields = [f"{name} ({kind})" for name, kind in sorted(item["fields"].items()) if name not in BOOKKEEPING]
     write_pairs([*pairs, ("filter by", ", ".join(fields))])
     write_sentence(item["no_verdict"] and f"\n{item['no_verdict']}\n\n")
-
-
-def _model(model: dict[str, Any]) -> str:
-    short = f"{model['fingerprint'][:12]}, {model['dim']}-D"
-    return f"{model['name']} ({short})" if model["name"] else short
 
 
 def _figures(value: object) -> str:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -28,8 +28,9 @@ from PIL import Image
 from siamese_search.errors import ImageError
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, StoredPoint
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.filters import Where
 from siamese_search.io.images import content_of, read_image
+from siamese_search.options import Progress
 from siamese_search.vectors.near_pairs import near_pairs
 
 #: Correlation of two pictures from which on they count as the same one.
@@ -135,11 +136,7 @@ class Group:
 
 
 def find_duplicates(
-    gallery: Gallery,
-    threshold: float = THRESHOLD,
-    where: Sequence[Condition] = (),
-    *,
-    progress: Callable[[int, int], None] | None = None,
+    gallery: Gallery, threshold: float = THRESHOLD, where: Where = (), *, progress: Progress | None = None
 ) -> list[Group]:
     """The groups, largest first. threshold: least similarity of a pair's vectors, whatever the files say.
 
@@ -157,7 +154,7 @@ def find_duplicates(
         return search.groups()
 
 
-def _spooled(gallery: Gallery, where: Sequence[Condition], spool: Any) -> tuple[list[str], NDArray[np.float32]]:
+def _spooled(gallery: Gallery, where: Where, spool: Any) -> tuple[list[str], NDArray[np.float32]]:
     ids = []
     for point in gallery.scroll(where, with_vectors=True, fields=[]):
         row = np.asarray(vector_of(gallery, point), np.float32)

@@ -15,8 +15,8 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,10 +27,11 @@ import numpy as np
 from siamese_search.curation.export_rows import Batch, Column, batches, columns_of
 from siamese_search.errors import DataError, MissingExtraError, UsageError, printable
 from siamese_search.gallery.contract import Gallery, Vectors
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.filters import Where
 from siamese_search.gallery.payload import LABELLED
 from siamese_search.io.csv_cells import CsvWriter, write_cell
 from siamese_search.io.files import atomic_path, check_output, fsync_directory, writing
+from siamese_search.options import Progress
 
 _PIECE = 4096
 #: A single long text widens its whole column: beyond this many bytes nobody could load it.
@@ -38,13 +39,12 @@ _MOST_BYTES = 8 << 30
 _PLAIN = {"int": np.dtype("<i8"), "float": np.dtype("<f8"), "bool": np.dtype("?")}
 
 
-def write_csv(rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, vectors: bool) -> int:
-    """One row per point: ``id``, the fields, and with vectors ``vector``, a JSON list. How many rows.
+def write_csv(rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, vectors: bool) -> None:
+    """One row per point: ``id``, the fields, and with vectors ``vector``, a JSON list.
 
     Cells are those of :func:`~siamese_search.io.csv_cells.write_cell`: nothing runs as a formula, and ``sss label``
     reads the file. An absent field is an empty cell.
     """
-    count = 0
     with out.open("w", encoding="utf-8", newline="") as handle:
         writer = CsvWriter(handle)
         names = [write_cell(column.name) for column in columns]
@@ -55,13 +55,10 @@ def write_csv(rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, ve
                 if batch.vectors is not None:
                     cells.append(f"[{numbers(batch.vectors[row])}]")
                 writer.writerow(cells)
-            count += len(batch.ids)
-    return count
 
 
-def write_jsonl(rows: Iterable[Batch], columns: Sequence[Column], out: Path) -> int:
+def write_jsonl(rows: Iterable[Batch], columns: Sequence[Column], out: Path) -> None:
     """One object per line: ``{"id", "payload", "vector"}``, the payload with the fields that the point has."""
-    count = 0
     with out.open("w", encoding="utf-8") as handle:
         for batch in rows:
             for row, one in enumerate(batch.ids):
@@ -74,8 +71,6 @@ def write_jsonl(rows: Iterable[Batch], columns: Sequence[Column], out: Path) -> 
                 if batch.vectors is not None:
                     line += f', "vector": [{numbers(batch.vectors[row])}]'
                 handle.write(line + "}\n")
-            count += len(batch.ids)
-    return count
 
 
 def numbers(vector: Vectors) -> str:
@@ -85,8 +80,8 @@ def numbers(vector: Vectors) -> str:
 
 def write_parquet(
     rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, dim: int | None, about: Mapping[str, str]
-) -> int:
-    """How many rows. dim: of the vectors, None for none. about: key-value metadata of the file."""
+) -> None:
+    """dim: of the vectors, None for none. about: key-value metadata of the file."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -97,7 +92,6 @@ def write_parquet(
         item = pa.field("item", pa.float32(), nullable=False)
         parts.append(pa.field("vector", pa.list_(item, dim), nullable=False))
     schema = pa.schema(parts, metadata=dict(about))
-    count = 0
     with pq.ParquetWriter(out, schema, compression="zstd") as writer:
         for batch in rows:
             arrays: list[Any] = [pa.array(batch.ids, pa.string())]
@@ -106,12 +100,10 @@ def write_parquet(
                 flat = pa.array(batch.vectors.reshape(-1), pa.float32())
                 arrays.append(pa.FixedSizeListArray.from_arrays(flat, type=schema.field("vector").type))
             writer.write_batch(pa.record_batch(arrays, schema=schema))
-            count += len(batch.ids)
-    return count
 
 
-def write_npz(rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, dim: int | None) -> int:
-    """How many rows. Arrays: ``id``, one per field, ``vector`` float32 [n, d]; ``np.load(out)`` reads them.
+def write_npz(rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, dim: int | None) -> None:
+    """Arrays: ``id``, one per field, ``vector`` float32 [n, d]; ``np.load(out)`` reads them.
 
     Where a point has no such field its place holds "", 0, NaN or False, and ``FIELD.present`` (bool [n]) is written
     beside the array. Raises DataError for a column of text that would be too large.
@@ -136,9 +128,7 @@ def write_npz(rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, di
             if dim is not None:
                 vectors.seek(0)
                 with _array(archive, "vector", np.dtype("<f4"), (count, dim), compress=False) as member:
-                    while piece := vectors.read(1 << 20):
-                        member.write(piece)
-    return count
+                    shutil.copyfileobj(vectors, member, 1 << 20)
 
 
 class _Spool:
@@ -205,10 +195,8 @@ _TAKEN = frozenset(
 )  # fmt: skip
 
 
-def write_fiftyone(
-    rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, about: Mapping[str, str]
-) -> tuple[int, int]:
-    """Write a FiftyOneDataset into the empty directory ``out``; (samples, points left out for want of a path).
+def write_fiftyone(rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, about: Mapping[str, str]) -> int:
+    """Write a FiftyOneDataset into the empty directory ``out``; how many points are left out for want of a path.
 
         fo.Dataset.from_dir(dataset_dir=OUT, dataset_type=fo.types.FiftyOneDataset)
 
@@ -218,7 +206,7 @@ def write_fiftyone(
     """
     names = _names([column for column in columns if column.field not in _LEFT_OUT])
     where = next((at for at, column in enumerate(columns) if column.field == "path"), None)
-    count = left_out = 0
+    before, left_out = "\n", 0
     with (out / "samples.json").open("w", encoding="utf-8") as handle:
         handle.write('{"samples": [')
         for batch in rows:
@@ -234,12 +222,12 @@ def write_fiftyone(
                         sample[names[column.field]] = label if column.field == "identity" else values[row]
                 if batch.vectors is not None:
                     sample["embedding"] = _packed(batch.vectors[row])
-                handle.write((",\n" if count else "\n") + json.dumps(sample, ensure_ascii=False))
-                count += 1
+                handle.write(before + json.dumps(sample, ensure_ascii=False))
+                before = ",\n"
         handle.write("\n]}\n")
     document = {"media_type": "image", "info": {f"sss_{name}": text for name, text in about.items()}}
     (out / "metadata.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    return count, left_out
+    return left_out
 
 
 def _names(columns: Sequence[Column]) -> dict[str, str]:
@@ -288,10 +276,10 @@ def export_gallery(
     gallery: Gallery,
     out: Path,
     format: str,
-    where: Sequence[Condition] = (),
+    where: Where = (),
     *,
     vectors: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Exported:
     """Write the points that meet the conditions, by ascending id. Memory does not grow with their number.
 
@@ -304,34 +292,43 @@ def export_gallery(
         except ImportError:
             raise MissingExtraError("Parquet", "analysis") from None
     columns = columns_of(gallery.fields())
-    rows = batches(gallery, columns, where, vectors=vectors, progress=progress)
+    read = left_out = 0
+
+    def counted() -> Iterator[Batch]:
+        nonlocal read
+        for batch in batches(gallery, columns, where, vectors=vectors, progress=progress):
+            read += len(batch.ids)
+            yield batch
+
     dim = gallery.dim if vectors else None
     about = {"model": gallery.model.fingerprint, "gallery": gallery.name}
     check_output(out, directory=format == "fiftyone")
-    if format == "fiftyone":
-        with writing(out):
-            return _directory(out, lambda aside: Exported(*write_fiftyone(rows, columns, aside, about=about)))
-    with writing(out), atomic_path(out) as aside:
-        if format == "parquet":
-            return Exported(write_parquet(rows, columns, aside, dim=dim, about=about))
-        if format == "npz":
-            return Exported(write_npz(rows, columns, aside, dim=dim))
-        if format == "csv":
-            return Exported(write_csv(rows, columns, aside, vectors=vectors))
-        return Exported(write_jsonl(rows, columns, aside))
+    with writing(out), (_new_directory if format == "fiftyone" else atomic_path)(out) as aside:
+        if format == "fiftyone":
+            left_out = write_fiftyone(counted(), columns, aside, about=about)
+        elif format == "parquet":
+            write_parquet(counted(), columns, aside, dim=dim, about=about)
+        elif format == "npz":
+            write_npz(counted(), columns, aside, dim=dim)
+        elif format == "csv":
+            write_csv(counted(), columns, aside, vectors=vectors)
+        else:
+            write_jsonl(counted(), columns, aside)
+    return Exported(read - left_out, left_out)
 
 
-def _directory(out: Path, write: Callable[[Path], Exported]) -> Exported:
+@contextmanager
+def _new_directory(out: Path) -> Iterator[Path]:
+    """:func:`~siamese_search.io.files.atomic_path` of a directory, which must be new or empty."""
     if os.path.lexists(out) and not (out.is_dir() and not any(out.iterdir())):
         raise UsageError(f"{printable(out)} exists: name a new directory")
     out.parent.mkdir(parents=True, exist_ok=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{out.name[:80]}.", dir=out.parent))
     try:
-        done = write(aside)
+        yield aside
         aside.chmod(0o755)
         aside.replace(out)
         fsync_directory(out.parent)
     except BaseException:
         shutil.rmtree(aside, ignore_errors=True)
         raise
-    return done

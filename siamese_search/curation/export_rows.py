@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
@@ -13,7 +13,8 @@ from siamese_search.datasets.records import decode_key
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, Vectors
 from siamese_search.gallery.fields import coerce
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.filters import Where
+from siamese_search.options import Progress
 
 #: Points in memory at once.
 BATCH = 2000
@@ -59,10 +60,10 @@ def columns_of(fields: Mapping[str, str]) -> list[Column]:
 def batches(
     gallery: Gallery,
     columns: Sequence[Column],
-    where: Sequence[Condition] = (),
+    where: Where = (),
     *,
     vectors: bool = True,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Iterator[Batch]:
     """All points that meet the conditions. Paths are those of the file system, where they are text.
 

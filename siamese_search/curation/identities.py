@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -20,7 +20,7 @@ from siamese_search.curation.options import ClusterOptions
 from siamese_search.errors import UsageError
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.filters import Where
 from siamese_search.io.csv_cells import CsvWriter, write_cell
 from siamese_search.io.files import atomic_path, writing
 from siamese_search.model.calibration import Calibration
@@ -60,11 +60,11 @@ class Proposal:
     source: str
     camera: str | None
     existing: str | None
-    cluster: int
-    size: int
-    proposed: str
-    status: Status
-    confidence: float | None
+    cluster: int = 0
+    size: int = 1
+    proposed: str = ""
+    status: Status = "single"
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Proposals:
 @request(ClusterOptions)
 def propose(
     gallery: Gallery,
-    where: Sequence[Condition] = (),
+    where: Where = (),
     *,
     calibration: Calibration | None = None,
     options: ClusterOptions,
@@ -126,44 +126,57 @@ def propose(
     vectors = np.stack([vector_of(gallery, point) for point in points])
     progress("clustering")
     labels = cluster(vectors, neighbours=neighbours, least=least, cosine=cosine)
-    sizes = np.bincount(labels)
-    means = mean_similarity(vectors, labels, sizes)
+    number = last_number(gallery, options.prefix) if has_identity else 0
+    alone = [
+        Proposal(one.id, real_path(str(one.payload.get("path", ""))), one.key, one.source, one.camera, one.identity)
+        for one in points
+    ]
+    names = [one.identity if one.is_somebody else None for one in points]
+    images = arranged(alone, names, vectors, labels, calibration=calibration, prefix=options.prefix, number=number)
+    return Proposals(images, neighbours, least, cosine)
+
+
+def arranged(
+    alone: Sequence[Proposal],
+    names: Sequence[str | None],
+    vectors: NDArray[np.float32],
+    labels: NDArray[np.int64],
+    *,
+    calibration: Calibration | None = None,
+    prefix: str = "new",
+    number: int = 0,
+) -> tuple[Proposal, ...]:
+    """The images of clusters in the order of a review, in their own where they are as sure.
+
+    alone: each by itself. names: whom it shows, where that is known. labels: the cluster of each, [n]. number: of the
+    last identity that has the prefix.
+    """
+    means = mean_similarity(vectors, labels)
     members: dict[int, list[int]] = {}
     for row, label in enumerate(labels.tolist()):
         members.setdefault(label, []).append(row)
-    named = {row for row, point in enumerate(points) if point.is_somebody}
-    known = {label: sorted({str(points[row].identity) for row in named & {*rows}}) for label, rows in members.items()}
+    known = {label: sorted({name for row in rows if (name := names[row])}) for label, rows in members.items()}
     statuses = {label: status_of(len(rows), known[label]) for label, rows in members.items()}
     order = sorted(members, key=lambda label: (_ORDER.index(statuses[label]), -len(members[label]), label))
-    number = last_number(gallery, options.prefix) if has_identity else 0
     images: list[Proposal] = []
     for place, label in enumerate(order, 1):
         rows, status = members[label], statuses[label]
-        proposed = known[label][0] if status == "known" else ""
-        if status == "new":
-            number += 1
-            proposed = f"{options.prefix}-{number:04d}"
-        for row in sorted(rows, key=lambda row: (-means[row], points[row].id)):
-            point = points[row]
+        number += status == "new"
+        proposed = {"known": known[label][:1], "new": [f"{prefix}-{number:04d}"]}.get(status, [])
+        for row in sorted(rows, key=lambda row: (-means[row], row)):
             mean = float(means[row])
             sure = min(1.0, max(0.0, mean)) if calibration is None else calibration.probability(mean)
-            confidence = None if status == "single" else sure
             images.append(
-                Proposal(
-                    point.id,
-                    real_path(str(point.payload.get("path", ""))),
-                    point.key,
-                    point.source,
-                    point.camera,
-                    point.identity,
-                    place,
-                    len(rows),
-                    proposed,
-                    status,
-                    confidence,
+                replace(
+                    alone[row],
+                    cluster=place,
+                    size=len(rows),
+                    proposed="".join(proposed),
+                    status=status,
+                    confidence=None if status == "single" else sure,
                 )
             )
-    return Proposals(tuple(images), neighbours, least, cosine)
+    return tuple(images)
 
 
 def status_of(size: int, names: Collection[str]) -> Status:
@@ -178,10 +191,9 @@ def _too_many(total: int) -> UsageError:
     )
 
 
-def mean_similarity(
-    vectors: NDArray[np.float32], labels: NDArray[np.int64], sizes: NDArray[np.int64]
-) -> NDArray[np.float64]:
+def mean_similarity(vectors: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:
     """Of each image to the others of its cluster, [n]; 1 for a single one."""
+    sizes = np.bincount(labels)
     sums = np.zeros((len(sizes), vectors.shape[1]))
     np.add.at(sums, labels, vectors)
     others = np.maximum(sizes[labels] - 1, 1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from siamese_search.gallery.fields import chunks
 from siamese_search.gallery.payload import LABELLED, labelled_text, read_labelled
 from siamese_search.io.csv_cells import NONE, CsvWriter, write_cell
 from siamese_search.io.files import atomic_path, writing
+from siamese_search.options import Progress
 
 #: Points per look-up and per write.
 _BATCH = 1000
@@ -155,11 +156,7 @@ def write_undo(plan: LabelPlan, out: Path) -> None:
 
 
 def apply_labels(
-    gallery: Gallery,
-    plan: LabelPlan,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    stop: threading.Event | None = None,
+    gallery: Gallery, plan: LabelPlan, *, progress: Progress | None = None, stop: threading.Event | None = None
 ) -> None:
     """Write a plan without problems. stop: when set, KeyboardInterrupt is raised after the points in hand; what is
     written stays, and the same plan may be applied again.
@@ -172,7 +169,7 @@ def write_changes(
     gallery: Gallery,
     changes: Sequence[Change],
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> None:
     """Write changes and flush; see :func:`apply_labels`."""

@@ -65,9 +65,8 @@ class CsvLayout:
         path_column = table.find(*PATH_COLUMNS)
         if path_column is None:
             raise DataError(
-                f"{printable(table.path)}: no path column among"
-                f" {', '.join(printable(c) for c in table.columns)}; name one of them 'path', or put a header above"
-                " them, such as path,identity"
+                f"{printable(table.path)}: no path column among {', '.join(printable(c) for c in table.columns)}; name"
+                " one of them 'path', or put a header above them, such as path,identity"
             )
         self._path = path_column
         self._identity, identity_said = self._column("identity")

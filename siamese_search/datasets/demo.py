@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,10 @@ from siamese_search.datasets.synthetic.cameras import make_places, photograph
 from siamese_search.datasets.synthetic.people import draw_people
 from siamese_search.errors import DataError, UsageError, printable
 from siamese_search.io.files import atomic_write_text, writing
-from siamese_search.options import request
+from siamese_search.options import Progress, request
 
 #: Its presence says that a directory is ours to write into. Hidden, so that no scan counts it.
 MARKER = ".sss-demo.json"
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ MetadataValue = str | int | float | bool
 
 #: Payload fields of a point that say which file it is of and what was done with it, and nothing of what it shows.
 BOOKKEEPING = frozenset({"source", "key", "path", "size", "mtime_ns", "crc", "digest", "carried", "labelled"})
+#: All that are not metadata: ingest writes them, and the gallery its ``crc`` of the vector.
+NO_METADATA = BOOKKEEPING | {"identity", "camera"}
 
 #: Market-1501's two reserved identities: a junk box is ignored in rankings, a distractor is a negative.
 JUNK_IDENTITY = "-1"

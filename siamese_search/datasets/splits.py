@@ -78,9 +78,8 @@ def hold_out(dataset: Dataset, identities: Iterable[str]) -> tuple[Dataset, Data
     held, known = set(identities), set(dataset.identities)
     if len(known - held) < MIN_TRAIN_IDENTITIES:
         raise DataError(
-            f"{printable(dataset.root)}: holding out {len(held)} of {len(known)} identities leaves"
-            f" {len(known - held)} to train on; at least {MIN_TRAIN_IDENTITIES} must stay: hold out fewer, or"
-            " give more data"
+            f"{printable(dataset.root)}: holding out {len(held)} of {len(known)} identities leaves {len(known - held)}"
+            f" to train on; at least {MIN_TRAIN_IDENTITIES} must stay: hold out fewer, or give more data"
         )
     people = [record for record in dataset.records if record.is_somebody]
     train = [record for record in people if record.identity not in held]

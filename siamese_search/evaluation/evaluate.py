@@ -37,11 +37,11 @@ from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.io.images import content_of
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.embedder import Embedder, FlipEmbedder
-from siamese_search.options import request
+from siamese_search.options import Progress, request
 from siamese_search.vectors.k_reciprocal import reranked_blocks
 
 #: Called with a stage (``embed`` or ``rank``), what is done of it, and all there is to do.
-Progress = Callable[[str, int, int], None]
+StageProgress = Callable[[str, int, int], None]
 
 
 @request(EvaluateOptions)
@@ -54,19 +54,15 @@ def evaluate(
     options: EvaluateOptions,
     model_name: str = "",
     data: str | None = None,
-    progress: Progress | None = None,
+    progress: StageProgress | None = None,
 ) -> EvaluationReport:
     """Embed labelled images, rank them through a gallery, measure.
 
     images: the gallery side. queries: a separate query side (Market-1501's protocol); without it every image of an
     identity is a query against all the others. gallery: an *empty* gallery of this model to use, left filled; by
-    default a temporary embedded one. use_cameras: leave out matches from the query's own camera. depth: results fetched
-    per query, ``None`` for all, which makes mAP exact. flip: embed each image together with its mirror image
-    (:class:`~siamese_search.model.embedder.FlipEmbedder`, whose fingerprint a given gallery must then have); holds for
-    every figure. rerank: also re-rank the exact similarities of all images, as figures of their own. quantise: also
-    rank through galleries that are searched in copies of so many bits (``int8``, ``int4``, ``binary``), as figures of
-    their own. copies: count byte copies of an image as images of their own. false_match_rate: what the report's
-    verification threshold is for. data, model_name: names for the report.
+    default a temporary embedded one. depth: ``None`` makes mAP exact. flip: holds for every figure; a given gallery
+    must have the fingerprint of :class:`~siamese_search.model.embedder.FlipEmbedder`. rerank, quantise: figures of
+    their own. data, model_name: names for the report.
 
     Images that cannot be read are named in the report and never stop it. Raises DataError where no query has
     a match to find or no image can be read; UsageError for a depth below 1 or a rate outside (0, 1];
@@ -192,7 +188,7 @@ def embed_records(
     *,
     batch_size: int = 64,
     threads: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Embedded:
     """Embed the images of ``records`` in their order; one that cannot be read is named and left out.
 

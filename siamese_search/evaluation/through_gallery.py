@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +22,7 @@ from siamese_search.gallery.checks import recall_under
 from siamese_search.gallery.contract import Gallery, ModelRef, Payload
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.storage import Storage
+from siamese_search.options import Progress
 from siamese_search.retrieval.ranking import GROWTH, until_enough
 
 #: Fewest results fetched per query.
@@ -53,7 +54,7 @@ def rank_through(
     places: Mapping[str, int],
     *,
     depth: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> DatabaseRanking:
     """Ask the gallery for each query and measure its own order of results.
 

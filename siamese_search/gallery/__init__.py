@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Literal
 
 from siamese_search.errors import UsageError
 from siamese_search.io.location import protocol_of
+from siamese_search.options import StrPath
 
 if TYPE_CHECKING:
     from siamese_search.gallery.contract import Gallery, ModelRef, Store
     from siamese_search.gallery.storage import Storage
     from siamese_search.settings import Settings
 
-Location = str | os.PathLike[str]
 
-
-def open_store(location: Location, *, settings: Settings | None = None) -> Store:
+def open_store(location: StrPath, *, settings: Settings | None = None) -> Store:
     """The store at a directory (which need not exist yet) or at a server's URL. Use it as a context manager.
 
     settings: for a server; those in force, when None. Raises UsageError for a location that can be neither, and
@@ -39,7 +38,7 @@ def open_store(location: Location, *, settings: Settings | None = None) -> Store
 
 
 def open_gallery(
-    store: Location,
+    store: StrPath,
     name: str = "default",
     *,
     model: ModelRef | None = None,
@@ -59,7 +58,7 @@ def open_gallery(
     return open_store(store).open(name, model=model, create=create, mode=mode, storage=storage, wait=wait)
 
 
-def list_galleries(store: Location) -> list[str]:
+def list_galleries(store: StrPath) -> list[str]:
     """The names of a store's galleries, sorted; empty where there is no store yet. StoreError for anything else."""
     with open_store(store) as opened:
         return opened.names()

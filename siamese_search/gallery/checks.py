@@ -15,7 +15,7 @@ import numpy as np
 from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.contract import Gallery, Hit, StoredPoint, Vectors
 from siamese_search.gallery.fields import UNINDEXED
-from siamese_search.gallery.filters import ORDERINGS, Condition, RawCondition
+from siamese_search.gallery.filters import ORDERINGS, RawCondition, Where
 
 #: Points looked at, and results compared for each.
 SAMPLE = 64
@@ -45,7 +45,7 @@ def is_sound(point: StoredPoint, dim: int) -> bool:
     )
 
 
-def why_nothing(gallery: Gallery, asked: Sequence[RawCondition], bound: Sequence[Condition]) -> str:
+def why_nothing(gallery: Gallery, asked: Sequence[RawCondition], bound: Where) -> str:
     """Which of the conditions no point meets, and what there is instead; "" where some points meet them all.
 
     asked: the same conditions as they were written.
@@ -78,7 +78,7 @@ def vector_of(gallery: Gallery, point: StoredPoint) -> Vectors:
     """The vector of a point that was asked for with it. Raises StoreError where the storage has lost it."""
     if point.vector is None:
         raise StoreError(
-            f"gallery {gallery.name!r} in {gallery.store} is damaged: {point.key or point.id!r} has no vector; embed"
+            f"{gallery.what} is damaged: {point.key or point.id!r} has no vector; embed"
             " the images again with: sss ingest --reembed DIR"
         )
     return point.vector
@@ -97,7 +97,7 @@ def sound_points(gallery: Gallery, ids: list[str]) -> Iterator[tuple[StoredPoint
         if point.vector is None or not is_sound(point, gallery.dim):
             key = point.key or point.id
             raise StoreError(
-                f"gallery {gallery.name!r} in {gallery.store}: the stored vector of {key!r} is damaged; ingest that"
+                f"{gallery.what}: the stored vector of {key!r} is damaged; ingest that"
                 " image again with `sss ingest --reembed`"
             )
         yield point, point.vector
@@ -122,13 +122,12 @@ def sampled_recall(gallery: Gallery) -> float | None:
         # Among many copies of one image it may be none of the first ten.
         if not near or (point.id not in [hit.id for hit in near] and len(near) < len(best)):
             raise StoreError(
-                f"gallery {gallery.name!r} in {gallery.store}: the nearest neighbour of the stored vector of"
-                f" {point.key or point.id!r} is not itself"
+                f"{gallery.what}: the nearest neighbour of the stored vector of {point.key or point.id!r} is not itself"
             )
     return _share_found(exact, found)
 
 
-def recall_under(gallery: Gallery, rows: Vectors, where: Sequence[Condition], depth: int = DEPTH) -> float | None:
+def recall_under(gallery: Gallery, rows: Vectors, where: Where, depth: int = DEPTH) -> float | None:
     """Share of the exact nearest that meet the conditions which a search finds; None where nothing meets them.
 
     rows: float32 [n, d]. Any result as close as the exact one of the last place counts.
@@ -161,8 +160,7 @@ def check_same_vectors(source: Gallery, target: Gallery) -> int:
         if point.id not in there or there[point.id].tobytes() != target.storage.rounded(vector).tobytes():
             key = point.key or point.id
             raise StoreError(
-                f"gallery {target.name!r} in {target.store}: the vector of {key!r} is not the one in {source.store};"
-                " run the command again"
+                f"{target.what}: the vector of {key!r} is not the one in {source.store}; run the command again"
             )
         compared += 1
     return compared
@@ -176,7 +174,7 @@ class Sample:
     total: int
 
 
-def sample(gallery: Gallery, where: Sequence[Condition] = (), limit: int = 2000, seed: int = 0) -> Sample:
+def sample(gallery: Gallery, where: Where = (), limit: int = 2000, seed: int = 0) -> Sample:
     """At most ``limit`` (from 1) of the points that meet the conditions, all with the same chance.
 
     Those whose ids have the smallest keyed hashes (bottom-k sampling): one pass over the ids, the same sample from any

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.datasets.records import decode_key, is_somebody
-from siamese_search.errors import ModelMismatchError, printable
-from siamese_search.gallery.filters import Condition
+from siamese_search.datasets.records import NO_METADATA, MetadataValue, decode_key, is_somebody
+from siamese_search.errors import GalleryNotFoundError, ModelMismatchError, printable
+from siamese_search.gallery.filters import Where
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 from siamese_search.io.location import located
 from siamese_search.io.resources import Closing
@@ -72,6 +72,10 @@ class Point:
     @property
     def is_somebody(self) -> bool:
         return is_somebody(self.identity, self.key)
+
+    @property
+    def metadata(self) -> dict[str, MetadataValue]:
+        return {name: value for name, value in self.payload.items() if name not in NO_METADATA}
 
     @property
     def key(self) -> str:
@@ -147,6 +151,18 @@ class GalleryInfo:
     lost: int = 0
 
 
+def named(gallery: str, store: str) -> str:
+    """A gallery and where it is, for messages."""
+    return f"gallery {gallery!r} in {printable(store)}"
+
+
+def no_gallery(name: str, store: str, there: Sequence[str]) -> GalleryNotFoundError:
+    """The error of a store that has others. there: these."""
+    known = f"it has {', '.join(there)}; name one with --gallery, or" if there else "it is empty;"
+    place = f"no gallery {name!r} in store {printable(store)}"
+    return GalleryNotFoundError(f"{place}: {known} make it with `sss ingest DIR`")
+
+
 class Gallery(Closing, ABC):
     """An open gallery. Use it as a context manager; ``close`` is idempotent.
 
@@ -166,6 +182,11 @@ class Gallery(Closing, ABC):
     @property
     def dim(self) -> int:
         return self.model.dim
+
+    @property
+    def what(self) -> str:
+        """For messages."""
+        return named(self.name, self.store)
 
     @abstractmethod
     def upsert(self, ids: Sequence[str], vectors: Vectors, payloads: Sequence[Payload]) -> None:
@@ -194,7 +215,7 @@ class Gallery(Closing, ABC):
         self,
         vectors: Vectors,
         k: int,
-        where: Sequence[Condition] = (),
+        where: Where = (),
         *,
         with_vectors: bool = False,
         with_payload: bool = True,
@@ -208,21 +229,13 @@ class Gallery(Closing, ABC):
         """
 
     def query(
-        self,
-        vector: Vectors,
-        k: int,
-        where: Sequence[Condition] = (),
-        *,
-        with_vectors: bool = False,
-        exact: bool = False,
+        self, vector: Vectors, k: int, where: Where = (), *, with_vectors: bool = False, exact: bool = False
     ) -> list[Hit]:
         """:meth:`query_batch` for one vector, float32 [d]."""
         row = np.asarray(vector, np.float32)[None, :]
         return self.query_batch(row, k, where, with_vectors=with_vectors, exact=exact)[0]
 
-    def query_ids(
-        self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
-    ) -> list[list[int]]:
+    def query_ids(self, vectors: Vectors, k: int, where: Where = (), *, exact: bool = False) -> list[list[int]]:
         """:meth:`query_batch`, but only the ids, as the integers of their UUIDs: for rankings of thousands."""
         found = self.query_batch(vectors, k, where, with_payload=False, exact=exact)
         return [[uuid.UUID(hit.id).int for hit in hits] for hits in found]
@@ -233,12 +246,7 @@ class Gallery(Closing, ABC):
 
     @abstractmethod
     def scroll(
-        self,
-        where: Sequence[Condition] = (),
-        *,
-        with_vectors: bool = False,
-        fields: Sequence[str] | None = None,
-        batch: int = 1000,
+        self, where: Where = (), *, with_vectors: bool = False, fields: Sequence[str] | None = None, batch: int = 1000
     ) -> Iterator[StoredPoint]:
         """All points that meet the conditions, by ascending id, in bounded memory.
 
@@ -246,11 +254,11 @@ class Gallery(Closing, ABC):
         """
 
     @abstractmethod
-    def count(self, where: Sequence[Condition] = ()) -> int:
+    def count(self, where: Where = ()) -> int:
         """How many points meet the conditions (exact)."""
 
     @abstractmethod
-    def facet(self, field: str, where: Sequence[Condition] = (), limit: int = 100) -> dict[Any, int]:
+    def facet(self, field: str, where: Where = (), limit: int = 100) -> dict[Any, int]:
         """The most frequent values of a payload field with their counts: by count descending, then value."""
 
     @abstractmethod
@@ -317,6 +325,10 @@ class Store(Closing, ABC):
     location: str  # as the user gave it, without credentials: safe to print
     shared: bool = False  # a server: reached from any machine
 
+    def what(self, name: str) -> str:
+        """A gallery of it, for messages."""
+        return named(name, self.location)
+
     @abstractmethod
     def names(self) -> list[str]:
         """The galleries, sorted; empty where there is no store yet."""
@@ -379,10 +391,9 @@ class Store(Closing, ABC):
     def drop(self, name: str) -> None:
         """Delete a gallery with all its generations."""
 
-    @abstractmethod
     def default_storage(self, like: Storage = DEFAULT_STORAGE) -> Storage:
         """The storage where nothing else is said: of a new gallery, or of a copy of one stored ``like`` this."""
+        return like
 
-    @abstractmethod
     def close(self) -> None:
         """Release connections. Safe to call twice; galleries opened from it may go with it."""

@@ -31,7 +31,7 @@ from siamese_search.gallery.fields import (
     settle,
     unit_rows,
 )
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.filters import Condition, Where
 
 _QUERY_CHUNK = 64
 
@@ -45,7 +45,6 @@ class EngineGallery(Gallery):
     """An open gallery of an engine, which gives the steps: each for a part, and in its own records."""
 
     _mode: str
-    _what: str  # for messages
 
     @property
     @abstractmethod
@@ -72,11 +71,11 @@ class EngineGallery(Gallery):
         """Store fields by other types."""
 
     @abstractmethod
-    def _filter(self, where: Sequence[Condition]) -> Any:
+    def _filter(self, where: Where) -> Any:
         """The engine's filter. FilterError for what cannot be asked of these fields."""
 
     @abstractmethod
-    def _search(self, k: int, where: Sequence[Condition], exact: bool) -> tuple[int, Ask]:
+    def _search(self, k: int, where: Where, exact: bool) -> tuple[int, Ask]:
         """How to ask for the k nearest; k, perhaps less where there are not as many points."""
 
     @abstractmethod
@@ -85,12 +84,12 @@ class EngineGallery(Gallery):
 
     @abstractmethod
     def _page(
-        self, offset: Any, limit: int, where: Sequence[Condition], fields: bool | list[str], with_vectors: bool
+        self, offset: Any, limit: int, where: Where, fields: bool | list[str], with_vectors: bool
     ) -> tuple[Iterable[Any], Any]:
         """Records by ascending id from ``offset`` on, and where the next begin; ``None`` for none."""
 
     @abstractmethod
-    def _counted(self, field: str, where: Sequence[Condition], limit: int) -> Mapping[Any, int]:
+    def _counted(self, field: str, where: Where, limit: int) -> Mapping[Any, int]:
         """The ``limit`` most frequent values of an indexed field, or more of them."""
 
     @abstractmethod
@@ -121,7 +120,7 @@ class EngineGallery(Gallery):
         self,
         vectors: Vectors,
         k: int,
-        where: Sequence[Condition] = (),
+        where: Where = (),
         *,
         with_vectors: bool = False,
         with_payload: bool = True,
@@ -135,14 +134,12 @@ class EngineGallery(Gallery):
             for points, scores, read in self._nearest(vectors, k, where, exact, with_payload, with_vectors)
         ]
 
-    def query_ids(
-        self, vectors: Vectors, k: int, where: Sequence[Condition] = (), *, exact: bool = False
-    ) -> list[list[int]]:
+    def query_ids(self, vectors: Vectors, k: int, where: Where = (), *, exact: bool = False) -> list[list[int]]:
         found = self._nearest(vectors, k, where, exact, False, False)
         return [[_number(point.id) for point in points] for points, _, _ in found]
 
     def _nearest(
-        self, vectors: Vectors, k: int, where: Sequence[Condition], exact: bool, with_payload: bool, with_vectors: bool
+        self, vectors: Vectors, k: int, where: Where, exact: bool, with_payload: bool, with_vectors: bool
     ) -> Iterator[tuple[Sequence[Any], list[float], Read]]:
         """The k nearest to each row with their scores, by score descending, then id ascending.
 
@@ -183,12 +180,7 @@ class EngineGallery(Gallery):
         return [found.get(name) for name in names]
 
     def scroll(
-        self,
-        where: Sequence[Condition] = (),
-        *,
-        with_vectors: bool = False,
-        fields: Sequence[str] | None = None,
-        batch: int = 1000,
+        self, where: Where = (), *, with_vectors: bool = False, fields: Sequence[str] | None = None, batch: int = 1000
     ) -> Iterator[StoredPoint]:
         if batch < 1:
             raise ValueError(f"batch must be at least 1, not {batch}")
@@ -196,9 +188,7 @@ class EngineGallery(Gallery):
             self._filter(where)  # an unknown field is an error now, not at the first next()
         return self._pages(where, with_vectors, json_paths(fields), batch)
 
-    def _pages(
-        self, where: Sequence[Condition], with_vectors: bool, fields: bool | list[str], batch: int
-    ) -> Iterator[StoredPoint]:
+    def _pages(self, where: Where, with_vectors: bool, fields: bool | list[str], batch: int) -> Iterator[StoredPoint]:
         offset: Any = None
         while True:
             with self._turn():
@@ -209,7 +199,7 @@ class EngineGallery(Gallery):
             if offset is None:
                 return
 
-    def facet(self, field: str, where: Sequence[Condition] = (), limit: int = 100) -> dict[Any, int]:
+    def facet(self, field: str, where: Where = (), limit: int = 100) -> dict[Any, int]:
         if limit < 1:
             raise UsageError(f"a facet's limit must be at least 1, not {limit}")
         present = [*where, Condition(field, "present")]
@@ -232,7 +222,7 @@ class EngineGallery(Gallery):
 
     def _writable(self) -> None:
         if self._mode != "w":
-            raise StoreError(f"{self._what} is open for reading only")
+            raise StoreError(f"{self.what} is open for reading only")
 
 
 def with_checksums(

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from siamese_search.gallery.contract import Payload, Vectors
-from siamese_search.gallery.filters import BOUNDS, INT_MAX, INT_MIN, Condition, exact_ordering
+from siamese_search.gallery.filters import BOUNDS, INT_MAX, INT_MIN, Condition, Where, exact_ordering
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ class FilterMaker:
         """parts: ``must``, ``must_not``, ``should``."""
         raise NotImplementedError
 
-    def filter_of(self, conditions: Sequence[Condition]) -> Any:
+    def filter_of(self, conditions: Where) -> Any:
         """The filter that means the same; None for no conditions."""
         parts: dict[str, list[Any]] = {"must": [], "must_not": []}
         for one in conditions:

@@ -24,10 +24,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Literal, cast
 
+from siamese_search.datasets.records import MetadataValue
 from siamese_search.errors import FilterError
 
 Operator = Literal["=", "!=", "<", "<=", ">", ">=", "present", "absent"]
-FilterValue = str | int | float | bool
 
 #: The orderings, and what engines call their bounds.
 BOUNDS: dict[Operator, str] = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte"}
@@ -62,7 +62,11 @@ class Condition:
 
     field: str
     operator: Operator
-    values: tuple[FilterValue, ...] = ()
+    values: tuple[MetadataValue, ...] = ()
+
+
+#: Conditions of which all hold.
+Where = Sequence[Condition]
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +179,7 @@ def _kind_of(name: str, fields: Mapping[str, str]) -> str:
     raise FilterError(f"unknown field {name!r}{hint}; known fields: {', '.join(sorted(fields))}")
 
 
-def _checked(value: FilterValue, kind: str, name: str) -> FilterValue:
+def _checked(value: MetadataValue, kind: str, name: str) -> MetadataValue:
     if kind == "float" and type(value) is int:
         value = float(value)
     if type(value).__name__ != kind:
@@ -187,7 +191,7 @@ def _checked(value: FilterValue, kind: str, name: str) -> FilterValue:
     return value
 
 
-def _typed(text: str, raw: RawCondition, fields: Mapping[str, str]) -> FilterValue:
+def _typed(text: str, raw: RawCondition, fields: Mapping[str, str]) -> MetadataValue:
     kind = _kind_of(raw.field, fields)
     if kind == "str":
         return text

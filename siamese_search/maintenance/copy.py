@@ -7,7 +7,7 @@ there already, with the same payload and the same checksum of its vector, is not
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from heapq import merge
 from itertools import groupby, islice
@@ -19,6 +19,7 @@ from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.checks import check_same_vectors, sound_points, vector_crc
 from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
 from siamese_search.gallery.fields import same_payload
+from siamese_search.options import Progress
 from siamese_search.retrieval.judging import hand_over
 
 #: Points per read and write.
@@ -44,11 +45,7 @@ class CopyReport:
 
 
 def copy_gallery(
-    source: Gallery,
-    target: Gallery,
-    *,
-    progress: Callable[[int, int], None] | None = None,
-    stop: threading.Event | None = None,
+    source: Gallery, target: Gallery, *, progress: Progress | None = None, stop: threading.Event | None = None
 ) -> CopyReport:
     """Make ``target`` (open for writing, of the same model) hold every point of ``source``, payload and vector.
 
@@ -92,8 +89,7 @@ def copy_gallery(
             break
     else:
         raise StoreError(
-            f"gallery {source.name!r} in {printable(source.store)} changes faster than it can be copied; run the"
-            " command again when nothing is ingested"
+            f"{source.what} changes faster than it can be copied; run the command again when nothing is ingested"
         )
     target.flush()
     if report.copied:
@@ -101,7 +97,7 @@ def copy_gallery(
     held = target.count()
     if held < report.points:
         raise StoreError(
-            f"gallery {target.name!r} in {printable(target.store)} holds {held:,} points after the copy, fewer than the"
+            f"{target.what} holds {held:,} points after the copy, fewer than the"
             f" {report.points:,} of {printable(source.store)}; run the command again"
         )
     report.verified = check_same_vectors(source, target)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import compress, islice
 from typing import Any
@@ -26,7 +26,7 @@ from siamese_search.io.resources import available_cpus
 from siamese_search.maintenance.copy import paired, write_points
 from siamese_search.maintenance.options import ReindexOptions
 from siamese_search.model.embedder import Embedder
-from siamese_search.options import request
+from siamese_search.options import Progress, request
 from siamese_search.retrieval.judging import gallery_calibration, hand_over
 
 #: Passes before the last one: an ingest that runs all the time leaves a few points to each.
@@ -80,7 +80,7 @@ def run_reindex(
     *,
     options: ReindexOptions,
     storage: Storage | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> ReindexSummary:
     """Build a generation of gallery ``name`` by ``model``, payloads unchanged, check it, and publish it.
@@ -137,7 +137,7 @@ class _Reindex:
         batch_size: int,
         drop_missing: bool,
         summary: ReindexSummary,
-        progress: Callable[[int, int], None] | None,
+        progress: Progress | None,
         stop: threading.Event | None,
     ) -> None:
         self.fresh, self.embedder = fresh, embedder

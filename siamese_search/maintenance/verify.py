@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -20,6 +19,7 @@ from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.io.files import digest_file
 from siamese_search.io.location import PROTOCOLS, protocol_of
 from siamese_search.io.remote import look_up
+from siamese_search.options import Progress
 
 Kind = Literal["damaged", "missing", "changed", "unreadable"]
 
@@ -85,7 +85,7 @@ class VerifySummary:
 
 
 def verify_gallery(
-    gallery: Gallery, *, files: bool = True, checksum: bool = False, progress: Callable[[int, int], None] | None = None
+    gallery: Gallery, *, files: bool = True, checksum: bool = False, progress: Progress | None = None
 ) -> VerifySummary:
     """Compare every vector with its checksum and, with ``files``, every file with its payload.
 

@@ -247,11 +247,15 @@ _ROWS = 32
 
 
 class _Mixed(nn.BatchNorm2d):
-    """A 2-D batch normalisation whose mean and variance are partly those of each image; the same state."""
+    """Takes the place of ``nn.BatchNorm2d``, or of timm's ``BatchNormAct2d``, which holds the activation too; the same
+    state. Its mean and variance are partly those of each image.
+    """
 
     share: float
+    drop: Callable[[Tensor], Tensor]
+    act: Callable[[Tensor], Tensor]
 
-    def mixed(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """float [n, c, h, w] → float [n, c, h, w], scaled and shifted by channel."""
         step = max(1, x.shape[2] // _ROWS)
         seen = x[:, :, ::step, ::step]
@@ -260,7 +264,8 @@ class _Mixed(nn.BatchNorm2d):
         mean = torch.lerp(mean, own_mean, self.share)
         scale = self.weight * torch.rsqrt(torch.lerp(var, own_var, self.share) + self.eps)
         shift = self.bias - mean * scale
-        return x * scale[:, :, None, None] + shift[:, :, None, None]
+        x = x * scale[:, :, None, None] + shift[:, :, None, None]
+        return self.act(self.drop(x)) if hasattr(self, "act") else x
 
     def _usual(self, own_mean: Tensor, own_var: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """(mean, variance), [n, c] each: of the batch in training, which moves the running ones; else the running.
@@ -282,23 +287,6 @@ class _Mixed(nn.BatchNorm2d):
         return mean.expand_as(own_mean), var.expand_as(own_var)
 
 
-class _MixedPlain(_Mixed):
-    """Takes the place of ``nn.BatchNorm2d``."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.mixed(x)
-
-
-class _MixedAct(_Mixed):
-    """Takes the place of timm's ``BatchNormAct2d``, which holds the activation too."""
-
-    drop: Callable[[Tensor], Tensor]
-    act: Callable[[Tensor], Tensor]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.drop(self.mixed(x)))
-
-
 def mix_statistics(backbone: nn.Module, share: float) -> None:
     """Let the batch normalisations of the first :data:`PARTS` parts use ``share`` of each image's own statistics.
 
@@ -309,5 +297,5 @@ def mix_statistics(backbone: nn.Module, share: float) -> None:
     if not norms:
         raise UsageError("--instance-mix: the first stages of this backbone have no batch normalisation")
     for norm in norms:
-        norm.__class__ = _MixedAct if hasattr(norm, "act") else _MixedPlain
+        norm.__class__ = _Mixed
         norm.share = share

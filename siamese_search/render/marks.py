@@ -104,9 +104,8 @@ def verdict_sentence(answer: QueryResult, found: str | None = None) -> str:
     expected = verdict.expected_false_matches
     many = f"about {expected:,.0f}" if expected >= 9.5 else f"about {expected:.1f}"
     return (
-        f"{found}a match scores {verdict.threshold:.4f} or more: {why} ({prior});"
-        f" the {verdict.calibration}'s calibration: a query that is not here gets"
-        f" {many if expected >= 0.05 else 'under 0.1'} false matches"
+        f"{found}a match scores {verdict.threshold:.4f} or more: {why} ({prior}); the {verdict.calibration}'s"
+        f" calibration: a query that is not here gets {many if expected >= 0.05 else 'under 0.1'} false matches"
     )
 
 

@@ -25,7 +25,7 @@ from siamese_search.render.curves import Drawing, chart, draw_cmc, draw_open_set
 from siamese_search.render.marks import decimal, rate
 from siamese_search.render.pages import Picture, picture, render, scattered, write_page
 from siamese_search.retrieval.map import hue
-from siamese_search.vectors.projection import pca, tsne
+from siamese_search.vectors.projection import METHODS, best_method, project
 
 #: Points of the embedding map, and results shown beside a bad query.
 MAP_POINTS = 1200
@@ -157,7 +157,7 @@ def _maps(report: EvaluationReport) -> tuple[int, list[tuple[str, list[dict[str,
     codes: dict[str | None, int] = {}
     colours = [hue(codes.setdefault(record.identity, len(codes))) for record in kept]
     names = [record.identity for record in kept]
-    places = (("PCA", pca(vectors[chosen])), ("t-SNE", tsne(vectors[chosen])))
+    places = {method: project(vectors[chosen], method) for method in dict.fromkeys(("pca", best_method(len(kept))))}
     return len(kept), [
-        (name, scattered(points, colours, captions, urls, names)) for name, points in places if points is not None
+        (METHODS[method], scattered(points, colours, captions, urls, names)) for method, points in places.items()
     ]

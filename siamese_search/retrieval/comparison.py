@@ -15,7 +15,6 @@ from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import DataError, ImageError, UsageError, printable
 from siamese_search.model.embedder import Embedder
 from siamese_search.retrieval.judging import NOBODY, Judge
-from siamese_search.retrieval.results import json_path
 
 #: Scores in one answer; more is what a gallery is for.
 MAX_PAIRS = 4_000_000
@@ -66,8 +65,8 @@ class Comparison:
             "same": self.any_same,
             "pairs": [
                 {
-                    "a": json_path(a),
-                    "b": json_path(b),
+                    "a": str(a),
+                    "b": str(b),
                     "score": round(float(self.scores[i, j]), 6),
                     "probability": None if chances is None else round(float(chances[i, j]), 6),
                     "same": None if same is None else bool(same[i, j]),

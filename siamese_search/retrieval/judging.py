@@ -35,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import JUNK_IDENTITY
-from siamese_search.errors import StoreError, UsageError, printable
+from siamese_search.errors import StoreError, UsageError
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.bundle import Bundle
@@ -194,10 +194,7 @@ def take_back(gallery: Gallery) -> Calibration | None:
     """The former calibration again, ``None`` for the model's; twice changes nothing. UsageError where there is none."""
     notes = gallery.notes()
     if notes.get(_NOW) is None and notes.get(_FORMER) is None:
-        raise UsageError(
-            f"gallery {gallery.name!r} in {printable(gallery.store)} has no calibration of its own: there is nothing"
-            " to take back"
-        )
+        raise UsageError(f"{gallery.what} has no calibration of its own: there is nothing to take back")
     former = _read(gallery, notes.get(_FORMER))
     gallery.annotate({**notes, _NOW: notes.get(_FORMER), _FORMER: notes.get(_NOW)})
     return former
@@ -220,10 +217,7 @@ def _read(gallery: Gallery, saved: Any) -> Calibration | None:
     try:
         return Calibration.from_json(saved)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
-        raise StoreError(
-            f"the calibration of gallery {gallery.name!r} in {printable(gallery.store)} is damaged: measure it anew"
-            " with: sss calibrate"
-        ) from None
+        raise StoreError(f"the calibration of {gallery.what} is damaged: measure it anew with: sss calibrate") from None
 
 
 def check_fmr(judge: Judge, false_match_rate: float | None, model: str) -> None:

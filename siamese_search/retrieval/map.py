@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, MetadataValue, stands_for_many
-from siamese_search.retrieval.results import json_path
 from siamese_search.vectors.projection import METHODS
 
 #: Values that a legend shows at once.
@@ -89,7 +88,7 @@ class GalleryMap:
                 {
                     "key": point.key,
                     "source": point.source,
-                    "path": json_path(point.path),
+                    "path": str(point.path),
                     "identity": point.identity,
                     "camera": point.camera,
                     "value": point.value,

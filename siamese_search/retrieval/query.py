@@ -109,7 +109,7 @@ class SameAny:
 
 
 def item_probe(gallery: Gallery, key: str) -> Probe:
-    """The item of the gallery with this key, as a probe; it is never its own answer.
+    """The item of the gallery with this key, as a probe.
 
     Raises UsageError where there is none, or more than one because several sources have such a key.
     """
@@ -123,8 +123,12 @@ def item_probe(gallery: Gallery, key: str) -> Probe:
             f"{printable(key)}: one item of gallery {printable(gallery.name)!r} has to have this key, {what}; search"
             " with the image file instead"
         )
-    (point,) = points
-    return Probe(key, None, vector_of(gallery, point), SamePoint(point), never=True)
+    return point_probe(gallery, points[0])
+
+
+def point_probe(gallery: Gallery, point: StoredPoint) -> Probe:
+    """A point of the gallery, with its vector, as a probe; it is never its own answer."""
+    return Probe(point.key, None, vector_of(gallery, point), SamePoint(point), never=True)
 
 
 def fuse(probes: Sequence[Probe]) -> Probe:

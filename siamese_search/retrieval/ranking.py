@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from siamese_search.datasets.records import RESERVED_IDENTITIES
-from siamese_search.gallery.contract import Gallery, Hit
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.contract import Gallery, Hit, StoredPoint
+from siamese_search.gallery.filters import Condition, Where
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Copies, Probe
 from siamese_search.vectors.k_reciprocal import rerank
@@ -106,7 +106,7 @@ def rank_hits(
     gallery: Gallery,
     probes: Sequence[Probe],
     k: int,
-    where: Sequence[Condition],
+    where: Where,
     options: SearchOptions,
     *,
     with_vectors: bool = False,
@@ -133,7 +133,7 @@ def rank_hits(
 
 
 def rank_groups(
-    gallery: Gallery, probes: Sequence[Probe], k: int, where: Sequence[Condition], options: SearchOptions
+    gallery: Gallery, probes: Sequence[Probe], k: int, where: Where, options: SearchOptions
 ) -> list[Ranking]:
     """Per probe the k identities whose best images rank highest, in that order.
 
@@ -174,7 +174,7 @@ def _others(groups: Iterable[Group]) -> list[Condition]:
 
 
 def count_sightings(
-    gallery: Gallery, where: Sequence[Condition], ranked: Sequence[Sequence[Group]], left_out: Sequence[Iterable[Hit]]
+    gallery: Gallery, where: Where, ranked: Sequence[Sequence[Group]], left_out: Sequence[Iterable[Hit]]
 ) -> None:
     """Fill in ``sightings`` and ``cameras`` of all groups, in one pass over the points of their identities.
 
@@ -216,7 +216,7 @@ def _names(groups: Iterable[Group]) -> list[str]:
     return sorted({str(group.best.identity) for group in groups if group.best.is_somebody})
 
 
-def group_key(hit: Hit) -> str:
+def group_key(hit: Hit | StoredPoint) -> str:
     """What the hits of one identity have in common, and no others."""
     # Point ids are uuids and identities are anything, so the two need different first characters.
     return f"={hit.identity}" if hit.is_somebody else f"#{hit.id}"
@@ -233,9 +233,7 @@ _VALUES_AT_ONCE = 1 << 24
 _SAME_VECTOR = 0.9999
 
 
-def rerank_top(
-    gallery: Gallery, probes: Sequence[Probe], where: Sequence[Condition], options: SearchOptions
-) -> Iterator[Ranking]:
+def rerank_top(gallery: Gallery, probes: Sequence[Probe], where: Where, options: SearchOptions) -> Iterator[Ranking]:
     """Per probe, in order, its first ``candidates`` hits that may appear, whatever their score, in their new order.
 
     Hits that re-ranking holds equal stay in the order of the ranking. Each probe is re-ranked alone. A copy of the

@@ -1,4 +1,8 @@
-"""SearchResult and QueryResult: the answer to a query, and its JSON."""
+"""SearchResult and QueryResult: the answer to a query, and its JSON.
+
+A path in the JSON of any command is the path itself, not what is printed of it; bytes that are not UTF-8 are
+``\\udcXX``, as in ``os.fsdecode``.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +59,7 @@ class SearchResult:
             "score": round(self.score, 6),
             "identity": self.identity,
             "camera": self.camera,
-            "path": json_path(self.path),
+            "path": str(self.path),
             "key": self.key,
             "metadata": dict(self.metadata),
             "match": self.match,
@@ -157,10 +161,7 @@ class QueryResult:
         """``{"query", "results"}``; ``error`` is added for a query that could not be read, ``in_gallery`` and
         ``verdict`` by a calibrated model, or ``no_verdict`` with the reason, ``candidates`` by re-ranking.
         """
-        answer: dict[str, Any] = {
-            "query": json_path(self.query),
-            "results": [result.to_json() for result in self.results],
-        }
+        answer: dict[str, Any] = {"query": str(self.query), "results": [result.to_json() for result in self.results]}
         more = {
             "candidates": self.candidates,
             "in_gallery": self.in_gallery,
@@ -177,8 +178,3 @@ class QueryResult:
         frame = json_normalize([result.to_json() for result in self.results])
         frame.insert(0, "query", self.query)
         return frame
-
-
-def json_path(path: str | Path) -> str:
-    """The path itself, not what is printed of it; bytes that are not UTF-8 are ``\\udcXX``, as in ``os.fsdecode``."""
-    return str(path)

@@ -15,11 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from siamese_search.datasets.records import BOOKKEEPING
 from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import ImageError, StoreError, UsageError
 from siamese_search.gallery.contract import Gallery, ModelRef
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.filters import Where
 from siamese_search.model.embedder import Embedder, FlipEmbedder
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Copies, Probe, SameImage, fuse, item_probe, push_away
@@ -41,9 +40,6 @@ Query = Path | str | NDArray[np.uint8] | bytes | Image.Image
 #: Results whose points are in memory as the gallery gave them.
 _HITS_AT_ONCE = 20_000
 
-#: Payload fields with a place of their own in a result; everything else is metadata.
-_RESERVED = BOOKKEEPING | {"identity", "camera"}
-
 
 class Searcher:
     """Ranked retrieval from one open gallery with the model that filled it.
@@ -57,7 +53,7 @@ class Searcher:
         self.embedder = embedder
 
     def answers(
-        self, asked: Sequence[Probe | QueryResult], k: int, where: Sequence[Condition], options: SearchOptions
+        self, asked: Sequence[Probe | QueryResult], k: int, where: Where, options: SearchOptions
     ) -> Iterator[QueryResult]:
         """The k closest images (or identities) of each: of what :meth:`probes` made, or the caller. In order.
 
@@ -71,9 +67,7 @@ class Searcher:
         answered = self._answered([one for one in asked if isinstance(one, Probe)], k, where, options)
         return (next(answered) if isinstance(one, Probe) else one for one in asked)
 
-    def _answered(
-        self, probes: Sequence[Probe], k: int, where: Sequence[Condition], options: SearchOptions
-    ) -> Iterator[QueryResult]:
+    def _answered(self, probes: Sequence[Probe], k: int, where: Where, options: SearchOptions) -> Iterator[QueryResult]:
         """The answers, a few queries at a time: what the gallery says of a point is kept once for all of them."""
         known: dict[str, SearchResult] = {}
         step = max(1, _HITS_AT_ONCE // k)
@@ -138,9 +132,7 @@ class Searcher:
                 errors[row] = error.reason
         return np.concatenate(vectors), errors
 
-    def rank(
-        self, probes: Sequence[Probe], k: int, where: Sequence[Condition], options: SearchOptions
-    ) -> list[Ranking]:
+    def rank(self, probes: Sequence[Probe], k: int, where: Where, options: SearchOptions) -> list[Ranking]:
         """Per probe at most k groups; without grouping each holds one hit."""
         ranked: Callable[..., list[Ranking]] = rank_groups if options.group_by else rank_hits
         shown = []
@@ -193,9 +185,8 @@ def _result(rank: int, group: Group, probe: Probe, copies: Copies, known: dict[s
     best = group.best
     point = known.get(best.id)
     if point is None:
-        metadata = {name: value for name, value in best.payload.items() if name not in _RESERVED}
         point = known[best.id] = SearchResult(
-            0, 0.0, best.identity, best.camera, best.path, best.key, metadata, id=best.id, source=best.source
+            0, 0.0, best.identity, best.camera, best.path, best.key, best.metadata, id=best.id, source=best.source
         )
     return replace(
         point,

@@ -13,7 +13,7 @@ from typing import Any
 from siamese_search.datasets.records import MetadataValue
 from siamese_search.errors import UsageError, printable
 from siamese_search.gallery.contract import Gallery
-from siamese_search.gallery.filters import Condition
+from siamese_search.gallery.filters import Condition, Where
 from siamese_search.gallery.times import moment, remarks
 from siamese_search.retrieval.judging import NOBODY, Judge, mark
 from siamese_search.retrieval.options import TimelineOptions
@@ -120,7 +120,7 @@ def follow(
     asked: Sequence[Probe | QueryResult],
     field: str,
     options: TimelineOptions,
-    where: Sequence[Condition] = (),
+    where: Where = (),
     judge: Judge = NOBODY,
 ) -> list[Timeline]:
     """A timeline per probe, in order; for a query that could not be read, an empty one with its error.
@@ -153,9 +153,7 @@ def follow(
     return found
 
 
-def _of(
-    gallery: Gallery, probe: Probe, identity: str, options: TimelineOptions, where: Sequence[Condition]
-) -> tuple[Ranking, int]:
+def _of(gallery: Gallery, probe: Probe, identity: str, options: TimelineOptions, where: Where) -> tuple[Ranking, int]:
     """The nearest images of one identity, and how many there are that may appear."""
     condition = [*where, Condition("identity", "=", (identity,))]
     total = gallery.count(condition)

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -195,17 +196,17 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
         }
         start_directory(out, saved)
         if config.statistics:
+            told = partial(reporter.decoding, what="statistics of these images")
             count = renew_statistics(
-                network, images.pixels, images.rows, seed=config.seed, device=device,
-                progress=lambda done, total: reporter.decoding(done, total, "statistics of these images"),
-            )  # fmt: skip
+                network, images.pixels, images.rows, seed=config.seed, device=device, progress=told
+            )
             reporter.message(f"statistics of these images in {count} normalisations")
     new = kind_of(request.init) not in ("bundled", "bundle")
     trainer = ClusterTrainer(network, config, images, seeds=confirmed.seeds, novice=new, device=device)
     rows = restore(trainer, out, reporter.message) if resumed else []
     loop = _ClusterLoop(out, config, trainer, reporter, stop, rows, [], None, images.pixels, _known(images.records))
     loop.epochs()
-    embeddings = trainer.embed(lambda done, total: reporter.decoding(done, total, "embedding at the end"))
+    embeddings = trainer.embed(partial(reporter.decoding, what="embedding at the end"))
     centres, embeddings = trainer.centred(embeddings)
     clusters = trainer.cluster(embeddings)
     calibration = _calibration(embeddings, images.records, confirmed, reporter.message)
@@ -234,10 +235,8 @@ def _read(
     dataset: Dataset, config: AdaptConfig, threads: int, reporter: Reporter
 ) -> tuple[LabelledImages, list[Failure]]:
     """The images that can be read; all have label 0, for what labels there are is not looked at."""
-    pixels = PixelSource(
-        [record.path for record in dataset.records], (config.height, config.width), threads=threads,
-        progress=lambda done, total: reporter.decoding(done, total, "reading images"),
-    )  # fmt: skip
+    told, size = partial(reporter.decoding, what="reading images"), (config.height, config.width)
+    pixels = PixelSource([record.path for record in dataset.records], size, threads=threads, progress=told)
     failed = unreadable([pixels], reporter.message)
     records = [dataset.records[row] for row in pixels.usable.tolist()]
     if len(records) < 4:

@@ -6,6 +6,7 @@ whole data set: then a view of an image can be made again, at any size, and a te
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -77,14 +78,14 @@ def augment(images: Tensor, config: TrainConfig, random: Tensor, *, masks: bool 
     masks = x.device.type != "cpu" if masks is None else masks
     height = x.shape[1]
     if config.flip > 0:
-        x = _flip(x, r[:, _FLIP] < config.flip, masks)
+        x = _some(x if masks else x.clone(), r[:, _FLIP] < config.flip, lambda chosen: chosen.flip(2), masks)
     if config.zoom > 0:
         x = _zoom(x, config, r[:, _CROP], r[:, _ZOOM])
     elif config.crop > 0:
         x = _shift(x, round(config.crop * height), r[:, _CROP])
     x = x.to(torch.float32, copy=True)
     if config.blur > 0:
-        x = _blur(x, r[:, _BLUR] < config.blur, masks)
+        x = _some(x, r[:, _BLUR] < config.blur, _halved, masks)
     if config.detail > 0:
         x = _detail(x, config.detail * (1.5 * r[:, _DETAIL] - 0.5))
     if config.jitter > 0 or config.tint > 0:
@@ -96,13 +97,13 @@ def augment(images: Tensor, config: TrainConfig, random: Tensor, *, masks: bool 
     return x
 
 
-def _flip(x: Tensor, chosen: Tensor, masks: bool) -> Tensor:
-    """The chosen images mirrored. chosen: bool [n]."""
+def _some(x: Tensor, chosen: Tensor, change: Callable[[Tensor], Tensor], masks: bool) -> Tensor:
+    """The chosen images changed. chosen: bool [n]. x may be changed in place."""
     if masks:
-        return torch.where(chosen[:, None, None, None], x.flip(2), x)
+        return torch.where(chosen[:, None, None, None], change(x), x)
     rows = chosen.nonzero()[:, 0]
-    x = x.clone()
-    x[rows] = x[rows].flip(2)
+    if len(rows):
+        x[rows] = change(x[rows])
     return x
 
 
@@ -137,17 +138,8 @@ def _zoom(x: Tensor, config: TrainConfig, shift: Tensor, zoom: Tensor) -> Tensor
     return F.grid_sample(pixels, grid, padding_mode="border", align_corners=False).permute(0, 2, 3, 1)
 
 
-def _blur(x: Tensor, chosen: Tensor, masks: bool) -> Tensor:
-    """The chosen images at half their size and back: a person farther from the camera. x may be changed in place."""
-    if masks:
-        return torch.where(chosen[:, None, None, None], _halved(x), x)
-    rows = chosen.nonzero()[:, 0]
-    if len(rows):
-        x[rows] = _halved(x[rows])
-    return x
-
-
 def _halved(x: Tensor) -> Tensor:
+    """At half their size and back: a person farther from the camera."""
     small = F.avg_pool2d(x.permute(0, 3, 1, 2), 2)
     return F.interpolate(small, x.shape[1:3], mode="bilinear").permute(0, 2, 3, 1)
 

@@ -10,7 +10,7 @@ trained ("AdaBN": Li et al., "Revisiting Batch Normalization for Practical Domai
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 
 import numpy as np
@@ -24,9 +24,10 @@ from siamese_search.datasets.samplers import Indices, group_by_label
 from siamese_search.errors import TrainingError
 from siamese_search.model.centres import Centres
 from siamese_search.model.network import APNNetwork
+from siamese_search.options import Progress
 from siamese_search.training.backbone import appearance
 from siamese_search.training.config import AdaptConfig
-from siamese_search.training.data import LabelledImages, PixelSource, Progress
+from siamese_search.training.data import LabelledImages, PixelSource
 from siamese_search.training.loop import embed_all
 from siamese_search.training.losses import TripletLoss, triplet_objective
 from siamese_search.training.trainer import Trainer
@@ -209,7 +210,7 @@ class ClusterTrainer(Trainer):
     def modules(self) -> dict[str, nn.Module]:
         return {**super().modules, "memory": self.memory}
 
-    def embed(self, progress: Callable[[int, int], None] | None = None) -> NDArray[np.float32]:
+    def embed(self, progress: Progress | None = None) -> NDArray[np.float32]:
         """Unit embeddings float32 [n, d] by the weights that are kept."""
         necked = embed_all(self.result, self.images, np.arange(len(self.labels)), self.device, progress)[1]
         return F.normalize(necked, dim=1).numpy()
@@ -238,7 +239,7 @@ class ClusterTrainer(Trainer):
             )
         return labels
 
-    def start_epoch(self, progress: Callable[[int, int], None] | None = None) -> None:
+    def start_epoch(self, progress: Progress | None = None) -> None:
         """At the first step of an epoch: new clusters; and always: batches of those that the memory has."""
         if self.progress.step == 0:
             with appearance(self.result.backbone) if self.novice else nullcontext() as looks:

@@ -28,6 +28,7 @@ from siamese_search.datasets.splits import (
 )
 from siamese_search.errors import DataError, ImageError, UsageError, listed, printable
 from siamese_search.io.images import read_image
+from siamese_search.options import Progress
 
 if TYPE_CHECKING:
     import torch
@@ -294,8 +295,6 @@ RESIDENT_BYTES = 4 << 30
 
 #: The share of a device's free memory that the images may take; the network needs the rest.
 DEVICE_SHARE = 0.5
-
-Progress = Callable[[int, int], None]
 
 
 def free_bytes(device: torch.device) -> int:

@@ -30,9 +30,9 @@ from siamese_search.model.bundle import load_bundle
 from siamese_search.model.imagenet import fit_state, load_imagenet, read_weights
 from siamese_search.model.network import APNNetwork, NetworkSpec, normalisation
 from siamese_search.model.weights_file import transfer
+from siamese_search.options import Progress
 from siamese_search.training.augment import augment, mixed, view_draws, view_mix, view_recipe
 from siamese_search.training.config import TrainConfig, kind_of
-from siamese_search.training.data import Progress
 from siamese_search.training.loop import embed_all
 from siamese_search.training.trainer import Trainer
 

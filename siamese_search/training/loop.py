@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,8 +24,9 @@ from siamese_search.errors import DataError
 from siamese_search.evaluation.protocol import Labels, told
 from siamese_search.evaluation.retrieval import RankingMetrics, retrieval_metrics
 from siamese_search.model.network import APNNetwork
+from siamese_search.options import Progress
 from siamese_search.training.config import TrainConfig, stage_at
-from siamese_search.training.data import PixelSource, Progress
+from siamese_search.training.data import PixelSource
 from siamese_search.training.directory import CHECKPOINT_NAME, load_checkpoint, save_checkpoint, write_history
 from siamese_search.training.losses import make_sampler, triplet_objective
 from siamese_search.training.trainer import Images, StepReport, Trainer
@@ -117,8 +119,8 @@ class Loop:
         if self.held:
             self.held.resize(stage.size, progress=self._reading("reading held-out images"))
 
-    def _reading(self, what: str) -> Callable[[int, int], None]:
-        return lambda done, total: self.reporter.decoding(done, total, what)
+    def _reading(self, what: str) -> Progress:
+        return partial(self.reporter.decoding, what=what)
 
     def save(self) -> None:
         self.trainer.check_finite()

@@ -7,6 +7,7 @@ import json
 import threading
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -176,9 +177,8 @@ def _run(
 
     def read(records: list[ImageRecord], what: str) -> PixelSource:
         return PixelSource(
-            [r.path for r in records], size, threads=threads,
-            progress=lambda done, total: reporter.decoding(done, total, what),
-        )  # fmt: skip
+            [r.path for r in records], size, threads=threads, progress=partial(reporter.decoding, what=what)
+        )
 
     images = label_images(split.train, read(split.train.records, "reading training images"))
     held = read(split.held, "reading held-out images") if split.held else None
@@ -226,11 +226,8 @@ def _run(
 
 def _probe(trainer: Trainer, reporter: Reporter) -> None:
     """Starting from a model that already embeds, fit the new heads to it first."""
-    losses = fit_heads(
-        trainer,
-        trainer.config.probe_epochs,
-        progress=lambda done, total: reporter.decoding(done, total, "embedding for the new heads"),
-    )
+    told = partial(reporter.decoding, what="embedding for the new heads")
+    losses = fit_heads(trainer, trainer.config.probe_epochs, told)
     if losses:
         reporter.message(
             f"new heads fitted to the initial weights: loss {losses[0]:.2f} to {losses[-1]:.2f} in {len(losses)} passes"
@@ -284,14 +281,8 @@ def _teacher(request: TrainRequest, images: LabelledImages, reporter: Reporter) 
         return None
     kept = request.out / TEACHER_NAME
 
-    def asked(source: Path) -> NDArray[np.float32]:
-        return teacher_vectors(
-            source,
-            images.records,
-            request.config,
-            progress=lambda done, total: reporter.decoding(done, total, "asking the teacher"),
-        )
-
+    told = partial(reporter.decoding, what="asking the teacher")
+    asked = partial(teacher_vectors, records=images.records, config=request.config, progress=told)
     if not kept.exists():
         save_vectors(kept, images.records, asked(request.teacher), request.config)
     return asked(kept)  # also the first time: what is kept is rounded, and a resumed run must see the same

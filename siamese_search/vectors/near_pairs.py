@@ -8,10 +8,12 @@ compared in full. 100,000 of 512-D at 0.9 take 24 s of processor time; plain pro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+
+from siamese_search.options import Progress
 
 #: Vectors that are compared with as many others at once: 16 MB of similarities.
 BLOCK = 2048
@@ -27,9 +29,7 @@ _ROUNDING = 1e-6
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]
 
 
-def near_pairs(
-    vectors: NDArray[np.float32], threshold: float, *, progress: Callable[[int, int], None] | None = None
-) -> Iterator[Pairs]:
+def near_pairs(vectors: NDArray[np.float32], threshold: float, *, progress: Progress | None = None) -> Iterator[Pairs]:
     """Yield (i, j, similarity), i < j, a block at a time: int64 [m], int64 [m], float32 [m], m at most BLOCK².
 
     vectors: unit rows, float32 [n, d]; a memory map will do. progress: called with blocks done and all. Takes 64

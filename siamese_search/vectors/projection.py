@@ -35,12 +35,7 @@ def project(vectors: NDArray[np.float32], method: str, seed: int = 0) -> NDArray
         raise UsageError(f"there is no method {method!r}: use one of {', '.join(METHODS)}")
     if len(vectors) < FEWEST:
         raise UsageError(f"{METHODS[method]} needs at least {FEWEST} images, not {len(vectors)}; use pca")
-    if method == "umap":
-        return umap(vectors, seed)
-    found = tsne(vectors, seed)
-    if found is None:
-        raise MissingExtraError("t-SNE", "analysis")
-    return found
+    return umap(vectors, seed) if method == "umap" else tsne(vectors, seed)
 
 
 def pca(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -53,16 +48,13 @@ def pca(vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.pad(points, ((0, 0), (0, 2 - points.shape[1])))
 
 
-def tsne(vectors: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64] | None:
-    """t-SNE of unit vectors (van der Maaten & Hinton, 2008): float64 [n, 2]; ``None`` without scikit-learn, or for
-    fewer than five."""
-    if len(vectors) < FEWEST:
-        return None
+def tsne(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
+    """t-SNE of unit vectors (van der Maaten & Hinton, 2008): float64 [n, 2]. Raises MissingExtraError without it."""
     try:
         from sklearn.manifold import TSNE
         from threadpoolctl import threadpool_limits  # scikit-learn needs it
     except ModuleNotFoundError:
-        return None
+        raise MissingExtraError("t-SNE", "analysis") from None
     start = pca(vectors)
     spread = float(start[:, 0].std())
     if not spread > 1e-9:  # all the same: scikit-learn's own start would be NaN, and its gradient end the process
@@ -74,7 +66,7 @@ def tsne(vectors: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64] | N
         return _finite(model.fit_transform(vectors), vectors)
 
 
-def umap(vectors: NDArray[np.float32], seed: int = 0) -> NDArray[np.float64]:
+def umap(vectors: NDArray[np.float32], seed: int) -> NDArray[np.float64]:
     """UMAP of unit vectors (McInnes, Healy & Melville, 2018): float64 [n, 2]. Raises MissingExtraError without it."""
     neighbours = min(15, len(vectors) - 1)
     with warnings.catch_warnings():

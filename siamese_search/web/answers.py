@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-#: A value of the payload.
-Value = str | int | float | bool
+from siamese_search.datasets.records import MetadataValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +38,10 @@ class Facet:
 
     field: str
     kind: str
-    values: tuple[tuple[Value, int], ...]
+    values: tuple[tuple[MetadataValue, int], ...]
     distinct: int
-    low: Value | None = None
-    high: Value | None = None
+    low: MetadataValue | None = None
+    high: MetadataValue | None = None
     time: bool = False
     absent: int = 0
     nobody: tuple[str, ...] = ()
@@ -58,7 +57,7 @@ class Sighting:
     path: str
     identity: str | None
     camera: str | None
-    metadata: dict[str, Value]
+    metadata: dict[str, MetadataValue]
     when: str | None = None
     similarity: float | None = None
     labelled: tuple[str, ...] = ()

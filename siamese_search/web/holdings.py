@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from siamese_search.api.handle import GalleryHandle
-from siamese_search.datasets.records import BOOKKEEPING, RESERVED_IDENTITIES
+from siamese_search.datasets.records import NO_METADATA, RESERVED_IDENTITIES
 from siamese_search.errors import NotThereError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, StoredPoint
-from siamese_search.gallery.filters import Condition, parse_where
+from siamese_search.gallery.filters import Condition, Where, parse_where
 from siamese_search.gallery.payload import read_labelled
 from siamese_search.gallery.times import bind_to, moment
 from siamese_search.io.images import read_image
@@ -21,9 +21,9 @@ from siamese_search.model.bundle import Bundle
 from siamese_search.model.embedder import Embedder
 from siamese_search.retrieval.judging import mark
 from siamese_search.retrieval.options import SearchOptions
-from siamese_search.retrieval.query import Probe, SamePoint, fuse
+from siamese_search.retrieval.query import fuse, point_probe
 from siamese_search.retrieval.ranking import natural, people_of
-from siamese_search.retrieval.results import QueryResult, SearchResult, json_path
+from siamese_search.retrieval.results import QueryResult, SearchResult
 from siamese_search.retrieval.searcher import Searcher
 from siamese_search.retrieval.timeline import arrange, choose_field
 from siamese_search.web.answers import Facet, IdentitySummary, IdentityView, Picture, Sighting, Suggestion
@@ -34,14 +34,12 @@ _ALL = 2**31 - 1
 _MOST_VALUES = 50_000
 #: Sightings of one identity that are compared with each other.
 _MOST_SIGHTINGS = 5000
-_OWN = BOOKKEEPING | {"identity", "camera"}
 
 
 def sighting_of(point: StoredPoint, *, when: str | None = None, similarity: float | None = None) -> Sighting:
     """A stored point as the pages show it."""
-    metadata = {name: value for name, value in point.payload.items() if name not in _OWN}
     return Sighting(
-        point.id, point.key, point.source, json_path(point.path), point.identity, point.camera, metadata,
+        point.id, point.key, point.source, str(point.path), point.identity, point.camera, point.metadata,
         when, similarity, read_labelled(point.payload),
     )  # fmt: skip
 
@@ -59,7 +57,7 @@ class Holdings:
         def answer(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> list[Facet]:
             bound, fields = bind_to(gallery, raw), gallery.fields()
             names: list[str] = [name for name in ("identity", "camera") if name in fields]
-            names += sorted(set(fields) - set(_OWN))
+            names += sorted(set(fields) - NO_METADATA)
             total = gallery.count(bound)
             return [_facet(gallery, name, fields[name], bound, values, total) for name in names]
 
@@ -140,7 +138,7 @@ class Holdings:
     ) -> tuple[Suggestion, ...]:
         """A search for all images together, among other identities: a result's score is its mean similarity."""
         nobody = RESERVED_IDENTITIES.difference(people_of(gallery, RESERVED_IDENTITIES))
-        probes = [Probe(one.key, None, vector_of(gallery, one), SamePoint(one), never=True) for one in points]
+        probes = [point_probe(gallery, one) for one in points]
         others = [Condition("identity", "present"), Condition("identity", "!=", (str(points[0].identity), *nobody))]
         options = SearchOptions(k=most, group_by="identity")
         found = list(Searcher(gallery, embedder).answers([fuse(probes)], most, others, options))
@@ -181,7 +179,7 @@ class Holdings:
         return found
 
 
-def _facet(gallery: Gallery, name: str, kind: str, where: Sequence[Condition], values: int, total: int) -> Facet:
+def _facet(gallery: Gallery, name: str, kind: str, where: Where, values: int, total: int) -> Facet:
     """total: images that meet ``where``."""
     counts = gallery.facet(name, where, limit=_MOST_VALUES + 1)
     few = len(counts) <= _MOST_VALUES
@@ -209,11 +207,8 @@ def _in_time(points: Sequence[StoredPoint], fields: dict[str, str]) -> tuple[lis
     except UsageError:
         return [(one.id, None) for one in sorted(points, key=lambda one: (one.key, one.id))], None
     results = tuple(
-        SearchResult(
-            rank, 0.0, one.identity, one.camera, one.path, one.key,
-            {name: value for name, value in one.payload.items() if name not in _OWN}, id=one.id,
-        )
+        SearchResult(rank, 0.0, one.identity, one.camera, one.path, one.key, one.metadata, id=one.id)
         for rank, one in enumerate(points, 1)
-    )  # fmt: skip
+    )
     line = arrange(QueryResult("", results), None, field, len(results))
     return [(one.result.id, one.result.when) for one in line.sightings], field

@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from siamese_search import options as shared
-from siamese_search.options import Request, option
-
-if TYPE_CHECKING:
-    import os
-
-    StrPath = str | os.PathLike[str]
+from siamese_search.options import Request, StrPath, option
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

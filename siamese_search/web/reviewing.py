@@ -12,11 +12,12 @@ from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import UsageError, printable
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, StoredPoint
-from siamese_search.gallery.filters import Condition, parse_where
+from siamese_search.gallery.filters import Condition, Where, parse_where
 from siamese_search.gallery.times import bind_to
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.embedder import Embedder
 from siamese_search.retrieval.options import SearchOptions
+from siamese_search.retrieval.ranking import group_key
 from siamese_search.web.answers import Candidate, Edit, ReviewItem, ReviewQueue
 from siamese_search.web.labelling import Labels
 from siamese_search.web.searching import mark_of, point_of
@@ -93,12 +94,12 @@ class Review:
             if point is None:
                 continue
             name = point.identity if point.is_somebody else None
-            group = f"#{identifier}" if name is None else f"={name}"
+            group = group_key(point)
             if group not in refused and group not in best and (name is not None or point.identity is None):
                 best[group] = Candidate(identifier, name, point.camera, score, chance(score))
         return tuple(best.values())[:_PROPOSED]
 
-    def _of(self, gallery: Gallery, where: tuple[str, ...], bound: Sequence[Condition]) -> _Table:
+    def _of(self, gallery: Gallery, where: tuple[str, ...], bound: Where) -> _Table:
         """The table, made anew once the gallery has changed; its neighbours stay where only labels have."""
         mark = mark_of(gallery)
         with self._lock:
@@ -150,7 +151,7 @@ class Review:
         def look(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> tuple[str, str]:
             one, two = self._labels.found(gallery, [identifier, other])
             name = two.identity if two.is_somebody else None
-            return (f"#{other}" if name is None else f"={name}"), f"{one.key} is not {name or two.key}"
+            return group_key(two), f"{one.key} is not {name or two.key}"
 
         group, what = self._handle.reading(look)
 
@@ -187,7 +188,7 @@ def _uncertainty(candidates: Sequence[Candidate]) -> float:
     return first.score - candidates[1].score if len(candidates) > 1 else 1.0 - first.score
 
 
-def _without_identity(gallery: Gallery, bound: Sequence[Condition]) -> tuple[list[StoredPoint], int]:
+def _without_identity(gallery: Gallery, bound: Where) -> tuple[list[StoredPoint], int]:
     """The images to decide about, by ascending id, and how many there are."""
     total = gallery.count(bound)
     if "identity" in gallery.fields():

@@ -18,7 +18,6 @@ from PIL import Image
 
 from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import NotThereError, StoreError, UsageError, printable
-from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition, parse_where
 from siamese_search.gallery.times import bind_to
@@ -28,7 +27,7 @@ from siamese_search.model.centres import centred
 from siamese_search.model.embedder import Embedder, FlipEmbedder
 from siamese_search.retrieval.judging import check_fmr, mark
 from siamese_search.retrieval.options import SearchOptions
-from siamese_search.retrieval.query import Probe, SameImage, SamePoint, fuse, item_probe, push_away
+from siamese_search.retrieval.query import Probe, SameImage, fuse, item_probe, point_probe, push_away
 from siamese_search.retrieval.results import QueryResult
 from siamese_search.retrieval.searcher import Searcher
 from siamese_search.web.answers import Crop, Picture, Question, Upload
@@ -217,7 +216,7 @@ class Searching:
         for asked, point in zip(points, gallery.retrieve(ids, with_vectors=True) if ids else [], strict=True):
             if point is None:
                 raise NotThereError(f"there is no image {printable(asked)!r} in the gallery (any more)")
-            found.append(Probe(point.key, None, vector_of(gallery, point), SamePoint(point), never=True))
+            found.append(point_probe(gallery, point))
         return found
 
     def _of_vector(self, gallery: Gallery, number: int, values: Sequence[float]) -> Probe:

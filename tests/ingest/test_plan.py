@@ -6,11 +6,11 @@ from fakes import MODEL, MemoryGallery
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingest.plan import RESERVED, payload_of, plan_files
+from ingest.plan import payload_of, plan_files
 from ingest.scan import ScannedFile
-from siamese_search.datasets.records import ImageRecord, point_id
+from siamese_search.datasets.records import NO_METADATA, ImageRecord, point_id
 
-NAMES = st.sampled_from([*sorted(RESERVED), "size_", "weather", "crc_", "path__", 'a"b', "a\\b", ""])
+NAMES = st.sampled_from([*sorted(NO_METADATA), "size_", "weather", "crc_", "path__", 'a"b', "a\\b", ""])
 METADATA = st.dictionaries(NAMES, st.one_of(st.text(max_size=5), st.integers(-9, 9), st.booleans(), st.floats()))
 
 

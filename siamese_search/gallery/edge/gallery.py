@@ -16,7 +16,7 @@ from typing import Any, cast
 
 import qdrant_edge as edge
 
-from siamese_search.errors import GalleryReplacedError, printable
+from siamese_search.errors import GalleryReplacedError
 from siamese_search.gallery.contract import GalleryInfo, OptimiseProgress, Payload, Vectors
 from siamese_search.gallery.edge import journal, layout
 from siamese_search.gallery.edge.convert import (
@@ -33,7 +33,7 @@ from siamese_search.gallery.edge.lease import ShardLease
 from siamese_search.gallery.edge.optimise import run_in_child
 from siamese_search.gallery.engine import Ask, EngineGallery, Read, with_checksums
 from siamese_search.gallery.fields import CHUNK, gather, json_path
-from siamese_search.gallery.filters import Condition, check
+from siamese_search.gallery.filters import Where, check
 from siamese_search.gallery.storage import exact_if_filtered
 
 _MAX_K = 2**31
@@ -62,8 +62,7 @@ class EmbeddedGallery(EngineGallery):
         header = layout.read_header(generation)
         self.name, self.model, self.storage = header.name, header.model, header.storage
         self.store = os.fspath(store)
-        self._what = f"gallery {self.name!r} in {printable(self.store)}"
-        self._lease = ShardLease(self._locate, self._what, wait)
+        self._lease = ShardLease(self._locate, self.what, wait)
 
     @property
     def _types(self) -> Mapping[str, str]:
@@ -112,10 +111,10 @@ class EmbeddedGallery(EngineGallery):
         with self._lease.use(writing=True) as shard:
             self._lease.add_fields(shard, changed)
 
-    def _filter(self, where: Sequence[Condition]) -> edge.Filter | None:
+    def _filter(self, where: Where) -> edge.Filter | None:
         return FILTERS.filter_of([check(one, self._types) for one in where]) if where else None
 
-    def _search(self, k: int, where: Sequence[Condition], exact: bool) -> tuple[int, Ask]:
+    def _search(self, k: int, where: Where, exact: bool) -> tuple[int, Ask]:
         if where and not exact:
             with self._lease.use() as shard:
                 exact = exact_if_filtered(size(shard), self.dim, self.storage.quantisation != "none")
@@ -146,7 +145,7 @@ class EmbeddedGallery(EngineGallery):
             return shard.retrieve(ids, with_payload, with_vectors)
 
     def _page(
-        self, offset: Any, limit: int, where: Sequence[Condition], fields: bool | list[str], with_vectors: bool
+        self, offset: Any, limit: int, where: Where, fields: bool | list[str], with_vectors: bool
     ) -> tuple[Iterable[Any], Any]:
         with self._lease.use() as shard:
             wanted = self._filter(where)
@@ -159,13 +158,13 @@ class EmbeddedGallery(EngineGallery):
     def _reader(self) -> Read:
         return partial(decode_bools, names=bool_fields(self._types))
 
-    def count(self, where: Sequence[Condition] = ()) -> int:
+    def count(self, where: Where = ()) -> int:
         with self._lease.use() as shard:
             if not where:
                 return size(shard)
             return shard.count(edge.CountRequest(exact=True, filter=self._filter(where)))
 
-    def _counted(self, field: str, where: Sequence[Condition], limit: int) -> Mapping[Any, int]:
+    def _counted(self, field: str, where: Where, limit: int) -> Mapping[Any, int]:
         request = partial(edge.FacetRequest, json_path(field), limit=min(limit, _MAX_K), exact=True)
         with self._lease.use() as shard:
             hits = [hit for hit in shard.facet(request(filter=self._filter(where))) if hit.count]
@@ -184,10 +183,10 @@ class EmbeddedGallery(EngineGallery):
         the child and leaves the gallery as it was.
         """
         self._writable()
-        check_writable(self._locate(), self._what)
+        check_writable(self._locate(), self.what)
         points = self.count()  # opens, so that pending work and errors come up here
         self._lease.release()
-        return run_in_child(self._locate(), self._what, points=points, index=index, wait=self._wait, progress=progress)
+        return run_in_child(self._locate(), self.what, points=points, index=index, wait=self._wait, progress=progress)
 
     def info(self) -> GalleryInfo:
         with self._lease.use() as shard:
@@ -238,5 +237,5 @@ class EmbeddedGallery(EngineGallery):
             return self.generation
         # Raises by itself where the whole gallery has gone.
         if layout.current_generation(self.generation.parent) != self.generation:
-            raise GalleryReplacedError(f"{self._what} was re-indexed meanwhile: run the command again")
+            raise GalleryReplacedError(f"{self.what} was re-indexed meanwhile: run the command again")
         return self.generation

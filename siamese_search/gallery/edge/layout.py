@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from siamese_search.errors import GalleryNotFoundError, StoreError, UsageError, printable
-from siamese_search.gallery.contract import ModelRef
+from siamese_search.gallery.contract import ModelRef, named, no_gallery
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage, read_storage
 from siamese_search.io.files import atomic_write_text, foreign_entry, fsync_directory, open_own, read_own
 
@@ -124,11 +124,7 @@ def find_gallery(store: Path, name: str) -> Path:
     if not is_store(store):
         raise GalleryNotFoundError(f"there is no store at {printable(store)}: make one with `sss ingest DIR`")
     if not (directory / "CURRENT").is_file():
-        there = gallery_names(store)
-        known = f"it has {', '.join(there)}; name one with --gallery, or" if there else "it is empty;"
-        raise GalleryNotFoundError(
-            f"no gallery {name!r} in store {printable(store)}: {known} make it with `sss ingest DIR`"
-        )
+        raise no_gallery(name, str(store), gallery_names(store))
     for path in (directory.parent, directory):
         _refuse_link(path)
     return directory
@@ -195,7 +191,7 @@ def _pointer_text(pointer: Path) -> str:
         return read_own(pointer, 100).decode("ascii", "replace").strip()
     except FileNotFoundError:
         raise GalleryNotFoundError(
-            f"gallery {pointer.parent.name!r} in {printable(pointer.parents[2])} was deleted meanwhile"
+            f"{named(pointer.parent.name, str(pointer.parents[2]))} was deleted meanwhile"
         ) from None
     except OSError as error:
         raise StoreError(f"cannot read {printable(pointer)}: {error.strerror}") from error

@@ -27,7 +27,7 @@ from siamese_search.gallery.edge.convert import shard_config, translated
 from siamese_search.gallery.edge.footprint import check_room
 from siamese_search.gallery.edge.gallery import EmbeddedGallery
 from siamese_search.gallery.edge.locks import Turnstile
-from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
+from siamese_search.gallery.storage import Storage
 from siamese_search.model.bundle import PACKAGED
 
 _WAIT = 10.0
@@ -67,7 +67,7 @@ class EmbeddedStore(Store):
                 header = layout.read_header(generation)
                 found = header.model
                 if model is not None:
-                    model.check(found, self._what(name))
+                    model.check(found, self.what(name))
                 gallery = EmbeddedGallery(self.path, generation, mode=mode, wait=wait)
                 if mode == "w" and model is not None and not PACKAGED.keys() & {model.name, found.name}:
                     # Is it remembered in a place where it is no longer, and here is another place?
@@ -128,14 +128,14 @@ class EmbeddedStore(Store):
         directory = layout.find_gallery(self.path, name)
         fresh = layout.building_generation(directory)
         if fresh is None:
-            raise StoreError(f"nothing is being built for {self._what(name)}: there is nothing to publish")
+            raise StoreError(f"nothing is being built for {self.what(name)}: there is nothing to publish")
         layout.read_header(fresh)
         with self._alone(name, wait) as current:
             if settle is not None:
                 settle(current)
             with self._builder(name, wait=0):
                 if layout.building_generation(directory) != fresh:
-                    raise StoreError(f"another process has begun to re-index {self._what(name)}: run it again")
+                    raise StoreError(f"another process has begun to re-index {self.what(name)}: run it again")
                 layout.point_to(directory, fresh, layout.current_generation(directory))
                 layout.mark_building(directory, None)
         # The older previous one, if there was one. What somebody still reads, the next builder deletes.
@@ -146,7 +146,7 @@ class EmbeddedStore(Store):
         with self._turn(name, _WAIT) as directory:
             current, previous = layout.generation_pointers(directory)
             if previous is None:
-                raise StoreError(f"{self._what(name)} has no former generation to go back to")
+                raise StoreError(f"{self.what(name)} has no former generation to go back to")
             model = layout.read_header(previous).model
             layout.finish_swap(previous)
             if not (previous / layout.SHARD).is_dir():
@@ -168,18 +168,9 @@ class EmbeddedStore(Store):
         with self._builder(name, wait=_WAIT) as directory, ExitStack() as turns:
             # All there are, whatever the pointers say: a damaged gallery can be dropped too.
             for generation in sorted(directory.glob("g-*")):
-                turns.enter_context(_held(generation, self._what(name), _WAIT))
+                turns.enter_context(_held(generation, self.what(name), _WAIT))
             layout.set_aside(directory)
         layout.remove_dropped(directory.parent)
-
-    def default_storage(self, like: Storage = DEFAULT_STORAGE) -> Storage:
-        return like
-
-    def close(self) -> None:
-        pass
-
-    def _what(self, name: str) -> str:
-        return f"gallery {name!r} in {printable(self.location)}"
 
     @contextmanager
     def _alone(self, name: str, wait: float) -> Iterator[EmbeddedGallery]:
@@ -197,7 +188,7 @@ class EmbeddedStore(Store):
         while True:
             directory = layout.find_gallery(self.path, name)
             current = layout.current_generation(directory)
-            with _held(current, self._what(name), wait) as held:
+            with _held(current, self.what(name), wait) as held:
                 if held and layout.current_generation(directory) == current:
                     yield directory
                     return
@@ -205,7 +196,7 @@ class EmbeddedStore(Store):
     def _lock_builder(self, name: str, wait: float) -> tuple[Turnstile, Path]:
         while True:
             directory = layout.find_gallery(self.path, name)
-            lock = Turnstile(directory, f"re-indexing {self._what(name)}", "build.lock")
+            lock = Turnstile(directory, f"re-indexing {self.what(name)}", "build.lock")
             with suppress(FileNotFoundError):  # dropped since we looked
                 lock.acquire(wait)
                 if lock.in_place():
@@ -228,7 +219,7 @@ class EmbeddedStore(Store):
         """
         for stray in layout.stray_generations(directory):
             try:
-                with _held(stray, f"the former generation of {self._what(name)}", wait or 0.0) as held:
+                with _held(stray, f"the former generation of {self.what(name)}", wait or 0.0) as held:
                     if held:
                         layout.set_aside(stray)
             except StoreBusyError:

@@ -10,7 +10,7 @@ from qdrant_client import QdrantClient, models
 
 from siamese_search.errors import StoreError
 from siamese_search.gallery.contract import ModelRef, OptimiseProgress
-from siamese_search.gallery.fields import UNINDEXED, coerce, json_path, misfits
+from siamese_search.gallery.fields import UNINDEXED, chunks, coerce, json_path, misfits
 from siamese_search.gallery.qdrant.connection import Connection
 from siamese_search.gallery.qdrant.generation import Generation, State, field_metadata, gallery_of, metadata_of
 from siamese_search.gallery.qdrant.points import FILTERS
@@ -221,8 +221,7 @@ def _convert_stored(run: Run, collection: str, name: str, kind: str) -> None:
             )
             for value, ids in misfits(records, name, kind)
         ]
-        for start in range(0, len(operations), _OPERATIONS):
-            part = operations[start : start + _OPERATIONS]
+        for part in chunks(operations, _OPERATIONS):
             run(QdrantClient.batch_update_points, collection, part, wait=True)
         if offset is None:
             return

@@ -18,7 +18,7 @@ from siamese_search.errors import FilterError, GalleryReplacedError, StoreError
 from siamese_search.gallery.contract import GalleryInfo, OptimiseProgress, Payload, Vectors
 from siamese_search.gallery.engine import Ask, EngineGallery, Read, with_checksums
 from siamese_search.gallery.fields import chunks, gather, json_path
-from siamese_search.gallery.filters import Condition, check
+from siamese_search.gallery.filters import Condition, Where, check
 from siamese_search.gallery.qdrant.collections import (
     add_fields,
     finish_fields,
@@ -64,7 +64,6 @@ class ServerGallery(EngineGallery):
         self._info: models.CollectionInfo | None = None
         self.name, self.model, self.store = generation.gallery, generation.model, connection.location
         self.storage, self.collection = generation.storage, generation.collection
-        self._what = f"gallery {self.name!r} in {self.store}"
         connection.try_grpc(self.collection, wait=wait)
         if mode == "w":
             finish_fields(self._run, self._refresh())
@@ -94,7 +93,7 @@ class ServerGallery(EngineGallery):
             self._watch(self._generation)
             if all(now.get(name) == kind for name, kind in written.items()):
                 return
-        raise StoreError(f"{self._what}: others keep changing the types of its fields; run the command again")
+        raise StoreError(f"{self.what}: others keep changing the types of its fields; run the command again")
 
     def _change(self, changes: dict[str, dict[str, Any]]) -> None:
         def attempt(known: dict[str, str]) -> dict[str, str]:
@@ -119,7 +118,7 @@ class ServerGallery(EngineGallery):
         add_fields(self._run, self._generation, changed)
         self._refresh()
 
-    def _search(self, k: int, where: Sequence[Condition], exact: bool) -> tuple[int, Ask]:
+    def _search(self, k: int, where: Where, exact: bool) -> tuple[int, Ask]:
         wanted = self._filter(where)
         if k > _LARGE_K:
             k = min(k, max(1, self.count(where)))
@@ -142,7 +141,7 @@ class ServerGallery(EngineGallery):
         ]
 
     def _page(
-        self, offset: Any, limit: int, where: Sequence[Condition], fields: bool | list[str], with_vectors: bool
+        self, offset: Any, limit: int, where: Where, fields: bool | list[str], with_vectors: bool
     ) -> tuple[Iterable[Any], Any]:
         wanted: dict[str, Any] = {"limit": limit, "offset": offset, "scroll_filter": self._filter(where)}
         wanted |= {"with_payload": fields, "with_vectors": with_vectors}
@@ -152,11 +151,11 @@ class ServerGallery(EngineGallery):
         floats = [name for name, kind in self._types.items() if kind == "float"]
         return partial(to_payload, floats=floats)
 
-    def count(self, where: Sequence[Condition] = ()) -> int:
+    def count(self, where: Where = ()) -> int:
         found = self._run(QdrantClient.count, self.collection, count_filter=self._filter(where), exact=True)
         return int(found.count)
 
-    def _counted(self, field: str, where: Sequence[Condition], limit: int) -> Mapping[Any, int]:
+    def _counted(self, field: str, where: Where, limit: int) -> Mapping[Any, int]:
         wanted = self._filter([*where, Condition(field, "present")])
         # Of several shards each sends its own most frequent values only, so then all are asked for.
         shards = self._collection_info().config.params.shard_number or 1
@@ -220,7 +219,7 @@ class ServerGallery(EngineGallery):
 
     def _open(self) -> None:
         if self._closed:
-            raise StoreError(f"{self._what} is closed")
+            raise StoreError(f"{self.what} is closed")
 
     def _run(self, operation: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """``operation(client, ...)``: a method of QdrantClient, carried out patiently, with its errors in our words."""
@@ -230,15 +229,15 @@ class ServerGallery(EngineGallery):
             return self._connection.call(lambda client: operation(client, *args, **kwargs), **what)
         except MissingCollectionError:
             raise GalleryReplacedError(
-                f"{self._what} was re-indexed or dropped meanwhile: run the command again"
+                f"{self.what} was re-indexed or dropped meanwhile: run the command again"
             ) from None
 
     def _refresh(self) -> Generation:
         """Read the collection's metadata again."""
         info = self._run(QdrantClient.get_collection, self.collection)
-        generation = read_generation(info.config.metadata, self._what)
+        generation = read_generation(info.config.metadata, self.what)
         if generation is None or generation.state == "dropped":
-            raise GalleryReplacedError(f"{self._what} was dropped meanwhile")
+            raise GalleryReplacedError(f"{self.what} was dropped meanwhile")
         self._info, self._generation, self._read_at = info, generation, time.monotonic()
         return generation
 
@@ -248,7 +247,7 @@ class ServerGallery(EngineGallery):
         assert self._info is not None
         return self._info
 
-    def _filter(self, where: Sequence[Condition]) -> models.Filter | None:
+    def _filter(self, where: Where) -> models.Filter | None:
         """The server's filter. Fields that are not known are looked for again before they are called unknown."""
         self._open()
         if not where:

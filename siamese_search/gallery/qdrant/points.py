@@ -29,50 +29,47 @@ def send(
 ) -> None:
     """Upsert points, in requests that a server takes. run: as :meth:`ServerGallery._run`."""
     given = zip(ids, rows.astype("<f4", copy=False), payloads, strict=True)
-    if grpc:
-        for request in _requests(collection, rows.shape[1], given):
-            run(_upsert, request)
-    else:
-        for batch in _structs(given):
-            run(QdrantClient.upsert, collection, batch, wait=True)
+    points, upsert = (_messages(rows.shape[1], given), _upsert) if grpc else (_structs(given), QdrantClient.upsert)
+    for batch in _requests(points):
+        run(upsert, collection, batch, wait=True)
 
 
-def _upsert(client: QdrantClient, request: messages.UpsertPoints) -> None:
+def _requests(points: Iterable[tuple[Any, int]]) -> Iterator[list[Any]]:
+    """The points, each given with its size, in as many as a request may hold."""
+    batch, size = list[Any](), 0
+    for point, own in points:
+        if size and size + own > MAX_REQUEST_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(point)
+        size += own
+    if batch:
+        yield batch
+
+
+def _upsert(client: QdrantClient, collection: str, points: list[messages.PointStruct], *, wait: bool) -> None:
+    request = messages.UpsertPoints(collection_name=collection, points=points, wait=wait)
     client.grpc_points.Upsert(request, timeout=TIMEOUT)
 
 
-def _requests(collection: str, dim: int, given: Given) -> Iterator[messages.UpsertPoints]:
+def _messages(dim: int, given: Given) -> Iterator[tuple[messages.PointStruct, int]]:
+    """Each point and its size."""
     # All vectors begin alike: field and length of the packed numbers.
     head = messages.DenseVector(data=[0.0] * dim).SerializeToString()[: -4 * dim]
-    request, size = messages.UpsertPoints(collection_name=collection, wait=True), 0
     for one, row, payload in given:
         point = messages.PointStruct()
         point.id.uuid = one
         for name, value in payload.items():
             setattr(point.payload[name], _KINDS[type(value)], value)
         point.vectors.vector.dense.MergeFromString(head + row.tobytes())
-        own = point.ByteSize()
-        if size and size + own > MAX_REQUEST_BYTES:
-            yield request
-            request, size = messages.UpsertPoints(collection_name=collection, wait=True), 0
-        request.points.append(point)
-        size += own
-    if request.points:
-        yield request
+        yield point, point.ByteSize()
 
 
-def _structs(given: Given) -> Iterator[list[models.PointStruct]]:
-    """The same points for REST, by their size as JSON: some 13 bytes a float."""
-    batch, size = list[models.PointStruct](), 0
+def _structs(given: Given) -> Iterator[tuple[models.PointStruct, int]]:
+    """The same for REST, by their size as JSON: some 13 bytes a float."""
     for one, row, payload in given:
         own = 13 * len(row) + sum(len(name) + 6 * len(str(value)) + 8 for name, value in payload.items()) + 80
-        if size and size + own > MAX_REQUEST_BYTES:
-            yield batch
-            batch, size = [], 0
-        batch.append(models.PointStruct(id=one, vector=row.tolist(), payload=payload))
-        size += own
-    if batch:
-        yield batch
+        yield models.PointStruct(id=one, vector=row.tolist(), payload=payload), own
 
 
 def payload_operations(changes: Sequence[Change]) -> list[models.UpdateOperation]:

@@ -14,8 +14,8 @@ from typing import Literal
 
 from qdrant_client import models
 
-from siamese_search.errors import GalleryNotFoundError, GalleryReplacedError, StoreBusyError, StoreError
-from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Settle, Store
+from siamese_search.errors import GalleryReplacedError, StoreBusyError, StoreError
+from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Settle, Store, no_gallery
 from siamese_search.gallery.edge.layout import check_name
 from siamese_search.gallery.qdrant.address import check_encryption, key_for, parse_address, read_authorities
 from siamese_search.gallery.qdrant.collections import create_collection, update_metadata
@@ -95,7 +95,7 @@ class ServerStore(Store):
             self._create(name, model, storage or self.default_storage(), patience)
         current = self._current(name, patience)
         if model is not None:
-            model.check(current.model, self._what(name))
+            model.check(current.model, self.what(name))
         if not writing:
             return ServerGallery(self._connection, current, wait=patience)
         self._heal(current, patience)
@@ -105,7 +105,7 @@ class ServerStore(Store):
             now = self._find(name, patience)
             if now is None or now.collection != current.collection:
                 raise GalleryReplacedError(
-                    f"{self._what(name)} was re-indexed or dropped meanwhile: run the command again"
+                    f"{self.what(name)} was re-indexed or dropped meanwhile: run the command again"
                 )
 
         return ServerGallery(self._connection, current, mode="w", wait=patience, watch=watch)
@@ -185,7 +185,7 @@ class ServerStore(Store):
                 self._refuse_held([rival])
         claimed = self._read(collection, patience)
         if claimed is None:
-            raise StoreBusyError(f"{self._what(current.gallery)} is being re-indexed by another process")
+            raise StoreBusyError(f"{self.what(current.gallery)} is being re-indexed by another process")
         check_mine(claimed)
         return claimed
 
@@ -198,7 +198,7 @@ class ServerStore(Store):
         self._heal(current, patience)
         building = self._building(current, patience)
         if not building:
-            raise StoreError(f"nothing is being built for {self._what(name)}: there is nothing to publish")
+            raise StoreError(f"nothing is being built for {self.what(name)}: there is nothing to publish")
         fresh = building[0]
         self._refuse_held([fresh])
         update_metadata(self._connection, fresh.collection, {"previous": current.collection}, wait=patience)
@@ -212,7 +212,7 @@ class ServerStore(Store):
         self._heal(current, wait)
         previous = self._previous(current, wait)
         if previous is None:
-            raise StoreError(f"{self._what(name)} has no former generation to go back to")
+            raise StoreError(f"{self.what(name)} has no former generation to go back to")
         update_metadata(self._connection, previous.collection, {"previous": current.collection}, wait=wait)
         self._aliases([_no_alias(name), _alias(name, previous.collection)], wait)  # in one step
         return previous.model
@@ -278,11 +278,7 @@ class ServerStore(Store):
         """The current generation. GalleryNotFoundError says which galleries there are."""
         found = self._find(check_name(name), wait)
         if found is None:
-            there = self.names()
-            known = f"it has {', '.join(there)}; name one with --gallery, or" if there else "it is empty;"
-            raise GalleryNotFoundError(
-                f"no gallery {name!r} in store {self.location}: {known} make it with `sss ingest DIR`"
-            )
+            raise no_gallery(name, self.location, self.names())
         return found
 
     def _find(self, name: str, wait: float) -> Generation | None:
@@ -311,7 +307,7 @@ class ServerStore(Store):
         if not isinstance(vectors, models.VectorParams) or vectors.size != found.model.dim:
             size = vectors.size if isinstance(vectors, models.VectorParams) else "several kinds of"
             raise StoreError(
-                f"{self._what(found.gallery)} is damaged: its collection has {size}-D vectors, its model"
+                f"{self.what(found.gallery)} is damaged: its collection has {size}-D vectors, its model"
                 f" {found.model.dim}-D ones; drop it and ingest again"
             )
         return found
@@ -340,7 +336,7 @@ class ServerStore(Store):
         """Raise StoreBusyError where somebody builds one of these."""
         for one in generations:
             if who := holder(one.builder):
-                raise StoreBusyError(f"{self._what(one.gallery)} is being re-indexed by {who}")
+                raise StoreBusyError(f"{self.what(one.gallery)} is being re-indexed by {who}")
 
     def _heal(self, current: Generation, wait: float) -> None:
         """Finish a publication that ended right after the switch of the alias."""
@@ -355,9 +351,6 @@ class ServerStore(Store):
 
     def _delete(self, collection: str, wait: float) -> None:
         self._connection.call(lambda client: client.delete_collection(collection), wait=wait)
-
-    def _what(self, name: str) -> str:
-        return f"gallery {name!r} in {self.location}"
 
 
 def _alias(name: str, collection: str) -> models.CreateAliasOperation:

@@ -23,6 +23,7 @@ from siamese_search.evaluation.verification import pair_scores
 from siamese_search.io.files import atomic_path, writing
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import Device, Embedder, load_embedder
+from siamese_search.options import Progress
 from siamese_search.training.augment import view_recipe
 from siamese_search.training.config import TrainConfig
 from siamese_search.training.data import HoldOut
@@ -39,10 +40,7 @@ class SweepReporter(Structure):
     """How a sweep tells what it does."""
 
     def begin(self, run: SweepRun, number: int, total: int) -> Reporter:
-        """The ``number``-th of ``total`` runs begins or goes on; what is returned hears of its training."""
-
-    def measuring(self, done: int, total: int) -> None:
-        """Held-out images embedded by the run that has just been trained."""
+        """The ``number``-th of ``total`` runs begins or goes on; what is returned hears of training and measuring."""
 
     def end(self, run: SweepRun) -> None:
         """The run is done or has failed, and that has been written."""
@@ -53,8 +51,6 @@ class SilentSweep:
 
     def begin(self, run: SweepRun, number: int, total: int) -> Reporter:  # noqa: ARG002
         return Silent()
-
-    def measuring(self, done: int, total: int) -> None: ...
 
     def end(self, run: SweepRun) -> None: ...
 
@@ -102,14 +98,15 @@ def _bring_to_its_end(
     stop: threading.Event,
 ) -> None:
     """Train and measure one run; whatever goes wrong becomes its ``reason``."""
+    hears = reporter.begin(run, number, len(sweep.runs))
 
     def measuring(done: int, total: int) -> None:
         if stop.is_set():
             raise KeyboardInterrupt  # the bundle is there; only the measuring is done again
-        reporter.measuring(done, total)
+        hears.decoding(done, total, "measuring")
 
     try:
-        bundle = _train(sweep, run, device, threads, reporter.begin(run, number, len(sweep.runs)), stop)
+        bundle = _train(sweep, run, device, threads, hears, stop)
         embedder = load_embedder(bundle, device=device, threads=threads)
         run.figures, failed = measure(embedder, sweep.protocol, threads=threads, progress=measuring)
     except Exception as error:  # a night's work must not end with one run, whatever is wrong with it
@@ -168,7 +165,7 @@ def _share_teacher(sweep: Sweep, run: SweepRun, out: Path) -> None:
 
 
 def measure(
-    embedder: Embedder, protocol: Protocol, *, threads: int = 0, progress: Callable[[int, int], None] | None = None
+    embedder: Embedder, protocol: Protocol, *, threads: int = 0, progress: Progress | None = None
 ) -> tuple[Figures, Sequence[Failure]]:
     """Embed the images of ``protocol``, rank and verify them in memory, all against all.
 

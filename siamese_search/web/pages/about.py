@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
-from siamese_search.datasets.records import BOOKKEEPING
+from siamese_search.datasets.records import BOOKKEEPING, NO_METADATA
 from siamese_search.render.marks import file_size, rate, small_rate
 from siamese_search.vectors.projection import METHODS
 from siamese_search.web.views import WRITE, Field, Service, called, identity_url, seen_other, shape_of, show
@@ -130,7 +130,7 @@ _NEEDS = {"pca": None, "tsne": "sklearn", "umap": "umap"}
 def plane(request: Request, service: Service, color: str = "identity", method: Method = "pca") -> Response:
     """The page; the places come apart, once there is something to draw them."""
     facts = service.overview.info().facts
-    fields = ["identity", "camera", *sorted(set(facts["fields"]) - {"identity", "camera"} - BOOKKEEPING)]
+    fields = ["identity", "camera", *sorted(facts["fields"].keys() - NO_METADATA)]
     found = service.overview.gallery_map(color=color, method=method) if facts["points"] > 1 else None
     dots = [_dot(point, color) for point in found["points"]] if found else []
     return show(
