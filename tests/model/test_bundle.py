@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from siamese_search.errors import BundleError
-from siamese_search.model.bundle import PACKAGED, Bundle, load_bundle
+from siamese_search.model.bundle import PACKAGED, Bundle, bundled_path, load_bundle
 
 
 @pytest.fixture
@@ -38,6 +38,12 @@ def test_a_truncated_file_is_named(copy: Path, name: str, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(BundleError, match=f"{name} has {keep} bytes instead of"):
         load_bundle(copy)
+
+
+def test_scripts_find_the_bundled_model_and_its_weights() -> None:
+    bundle = load_bundle("bundled")
+    assert bundled_path() == bundle.path == PACKAGED["bundled"]
+    assert bundle.weights_path.is_file()
 
 
 def test_a_missing_file_is_named(copy: Path) -> None:
