@@ -20,7 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ingest.options import IngestOptions
-from ingest.plan import Planner, beside, field_name, with_digests
+from ingest.plan import Planner, beside, field_name, keep_sources, with_digests
 from ingest.prune import left_behind, places_of
 from ingest.prune import prune as prune_points
 from ingest.scan import PlannedFile, ScannedFile, Shard, scan_files, survey_roots
@@ -91,6 +91,7 @@ def run_ingest(
         )
     if remote and not options.decode_threads:
         options = replace(options, decode_threads=REMOTE_THREADS)
+    keep_sources(surveys, gallery)
     places = places_of(surveys, options.source, listed=prune != "no")
     waves = _in_waves(surveys, options.source)
     streams = [scan_files(wave, options.source, shard) for wave in waves]
@@ -121,14 +122,15 @@ def run_ingest(
         if prune != "no":
             pruned = prune_points(gallery, places, anyway=prune == "anyway", shard=shard)
             summary.removed, summary.prune_refused = pruned.removed, pruned.refused
-        elif shard is None:
+        if shard is None:
             for survey in surveys:
-                if survey.images == 0:
+                if survey.images == 0 and prune == "no":
                     summary.seen += 1
                     summary.fail(survey.root, survey.detection.reason)
             # Of several waves an image is counted in each that it is in: then every point's file is looked for.
             known = summary.stored if len(waves) == 1 else 0
-            summary.left = left_behind(gallery, places, surveys, known)
+            left = left_behind(gallery, places, surveys, known)
+            summary.left = left if prune == "no" else replace(left, gone=0, gone_example="")
     summary.seconds = time.monotonic() - started
     return summary
 

@@ -207,7 +207,9 @@ class FailureLog:
         _check_ours(self.path)
         try:
             # Emptied only once it is ours: of two runs that are given the same file one would lose its list.
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            # Not waiting: a named pipe that nobody reads would hold the run, and its signals, for ever.
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+            os.set_blocking(descriptor, True)
             self._file: IO[str] = os.fdopen(descriptor, "w", buffering=1, encoding="ascii", newline="\n")
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
                 self._lock()

@@ -23,7 +23,8 @@ Skipped = Callable[[str, str], None]
 #: Folders in which a system keeps thumbnails and what was deleted: of Synology, QNAP, Windows, and disk checks.
 _SYSTEM_FOLDERS = frozenset(
     {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "$recycle.bin"}
-    | {"recycler", "recycled", "system volume information", "lost+found"}
+    | {"recycler", "recycled", "system volume information", "lost+found", "found.000", "~snapshot", "__macosx"}
+    | {"network trash folder", "temporary items"}
 )
 
 

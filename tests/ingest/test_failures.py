@@ -225,6 +225,17 @@ def test_rows_that_name_an_image_twice_or_one_elsewhere_cost_nothing_but_themsel
     assert reasons["out.jpg"].startswith("line 3: '../out.jpg' leaves")
 
 
+def test_a_pipe_that_nobody_reads_does_not_hold_the_run(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="cannot be written"):
+        FailureLog(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with FailureLog(tmp_path / "pipe") as log:
+        log.write("a.jpg", "x")
+    assert os.read(reader, 100).startswith(b'{"path"')
+    os.close(reader)
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_rows_with_more_or_fewer_cells_than_the_header_cost_nothing_but_themselves(tmp_path, gallery, embedder, first):
     for name in "abc":

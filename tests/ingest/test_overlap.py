@@ -137,3 +137,22 @@ def test_what_a_person_has_set_comes_along(site, gallery, embedder):
     run_ingest([site / "photos"], gallery, embedder)
     run_ingest([inner], gallery, embedder)
     assert [row[2] for row in known(gallery)] == ["Anna K.", "anna", "anna", "bob", "bob", "bob"]
+
+
+def test_a_root_that_was_moved_and_is_linked_to_where_it_was_stays_the_same_source(site, tmp_path, embedder):
+    """mv site disk; ln -s disk site: by either name, and by both at once."""
+    gallery = MemoryGallery()
+    run_ingest([site / "photos"], gallery, embedder)
+    before = set(gallery.points)
+    site.rename(tmp_path / "disk")
+    site.symlink_to(tmp_path / "disk")
+    write_image(tmp_path / "other" / "cy" / "0.jpg", seed=99)
+    for roots in ([site / "photos"], [tmp_path / "disk" / "photos"], [tmp_path / "other", site / "photos"]):
+        one = run_ingest(roots, gallery, embedder)
+        assert one.embedded == (tmp_path / "other" in roots)
+        assert one.left.gone == 0
+    assert {row[1] for row in known(gallery)} == {str(site / "photos"), str(tmp_path / "other")}
+    assert {row[0] for row in known(gallery) if "cy" not in row[0]} == set(map(str, (tmp_path / "disk").rglob("*.jpg")))
+    assert before < set(gallery.points)
+    (site / "photos" / "bob" / "0.jpg").unlink()
+    assert run_ingest([site / "photos"], gallery, embedder, prune="safe").removed == 1
