@@ -34,8 +34,8 @@ _INT = re.compile(r"[+-]?(0|[1-9][0-9]*)")  # "007" is a name, not a number
 _BOOLS = {"true": True, "false": False}
 #: A whole number as a data frame writes it in a column with gaps.
 _GAPPED = re.compile(r"-?(0|[1-9][0-9]*)\.0")
-#: What data frames write where there is nothing.
-MISSING = frozenset({"nan", "NaN", "<NA>", "NaT", "None"})
+#: What data frames, databases and spreadsheets write where there is nothing.
+MISSING = frozenset({"nan", "NaN", "<NA>", "NaT", "None", "NA", "N/A", "#N/A", "NULL", "\\N"})
 #: Kinds of column in order of preference: a column has the first kind that all its values fit.
 KINDS = ("bool", "int", "float", "str")
 #: Columns of an export that say nothing of what an image shows.
@@ -235,7 +235,7 @@ class Marks:
     def notes(self, columns: Sequence[str], skipped: Collection[int | None]) -> list[str]:
         """What has been read in another way, by column; skipped: those in which a mark stays what it is."""
         lines = [
-            f"{count:,} x {cell} in {printable(columns[column])!r} taken as nothing, as data frames write it"
+            f"{count:,} x {cell} in {printable(columns[column])!r} taken as nothing, as data frames and others write it"
             for (column, cell), count in self._missing.items()
             if column not in skipped
         ]

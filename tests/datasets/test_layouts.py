@@ -522,6 +522,9 @@ def test_what_data_frames_write_for_gaps(tmp_path):
     ):
         assert part in dataset.reason
     assert "colour" not in dataset.reason.partition("rows")[2]
+    others = ["NA", "N/A", "#N/A", "NULL", "\\N", "Null"]  # of R, Excel, SQL; and a person
+    told = table(tmp_path, "path,identity\n" + "".join(f"{n}.jpg,{cell}\n" for n, cell in enumerate(others[2:])))
+    assert [r.identity for r in load_dataset(told).records] == [None, None, None, "Null"]
     # One that is no whole number keeps them all as they are.
     mixed = table(tmp_path, "path,camera\n0.jpg,1.0\n1.jpg,1.5\n2.jpg,gate\n")
     assert [r.camera for r in load_dataset(mixed).records] == ["1.0", "1.5", "gate"]
