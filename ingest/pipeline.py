@@ -60,11 +60,10 @@ def run_ingest(
 ) -> IngestSummary:
     """Bring the gallery up to date with the images under ``roots``: directories, CSV files, URLs, or their surveys.
 
-    Unchanged files (size, modification time, labels) are skipped; changed ones replace their point; where
-    only labels or metadata changed, the stored vector is kept. An image that cannot be read is named in
-    ``failures`` and never stops the rest, and so is a directory that cannot be read; an image that was good
-    before keeps its old point, because a file that is being written or a disk that fails for a moment must
-    not cost what was known.
+    Unchanged files (size, modification time, labels) are skipped; changed ones replace their point; where only labels
+    or metadata changed, the stored vector is kept. An image that cannot be read is named in ``failures`` and never
+    stops the rest, and so is a directory that cannot be read; an image that was good before keeps its old point,
+    because a file that is being written or a disk that fails for a moment must not cost what was known.
 
     options: :class:`~ingest.options.IngestOptions`; pruning waits for a complete scan (:mod:`ingest.prune`).
     failures: gets every failure, however many there are. progress: called from this thread after every step. stop:

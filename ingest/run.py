@@ -57,8 +57,7 @@ def ingest(
     progress: called with each moment (:class:`siamese_search.ProgressBar` shows it). notify: with lines for people.
 
     Returns the counts and the failures: an image that cannot be read never stops the rest. Raises DataError (no such
-    directory, no images), StoreError, ModelMismatchError, BundleError; ClusterError and MissingExtraError for a
-    cluster.
+    directory, no images), StoreError, ModelMismatchError, BundleError; of a cluster ClusterError, MissingExtraError.
     """
     settings = load_settings()
     if not directories:

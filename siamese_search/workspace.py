@@ -158,8 +158,7 @@ def open_to_write(
 ) -> Iterator[tuple[Gallery, Bundle]]:
     """The gallery, made if need be, with the model that is named, else its own, else the bundled one.
 
-    storage, quantise: how one that is made keeps its vectors; UsageError for one that exists and keeps them in
-    another way.
+    storage, quantise: how one that is made keeps its vectors; UsageError for one that keeps them otherwise.
     """
     settings = load_settings()
     place, name = place_of(settings, store, gallery)

@@ -190,8 +190,7 @@ class CalibrationSummary:
 
 
 def calibrate(*, store: StrPath | None = None, gallery: str | None = None, undo: bool = False) -> CalibrationSummary:
-    """Measure what scores mean on a gallery's own labelled images, by their stored vectors, and keep that in the
-    gallery.
+    """Measure what scores mean on a gallery's own labelled images, by their stored vectors, and keep it there.
 
     undo: take the last one back instead; again: the newer one. Raises DataError for too few labelled images, UsageError
     for nothing to take back, GalleryNotFoundError, StoreError.

@@ -235,8 +235,7 @@ def push(
     progress: Callable[[int, int], None] | None = None,
     stop: threading.Event | None = None,
 ) -> CopySummary:
-    """Copy a gallery (payloads, vectors, model) into the store ``to``, under the same name, made where it does not
-    exist.
+    """Copy a gallery (payloads, vectors, model) into the store ``to``, under the same name, made where needed.
 
     Points that are there already, the same, are not sent again; points that only ``to`` has stay. Verified by count and
     by sampled vectors. Raises ModelMismatchError where ``to`` has a gallery of this name by another model, StoreError.

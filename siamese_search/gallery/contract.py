@@ -200,8 +200,7 @@ class Gallery(Closing, ABC):
         with_payload: bool = True,
         exact: bool = False,
     ) -> list[list[Hit]]:
-        """The k nearest points to each row of vectors [n, d] that meet all conditions; fewer when the gallery has not
-        as many.
+        """The k nearest points to each row of vectors [n, d] that meet all conditions; fewer where there are fewer.
 
         exact: bypass any approximate index. Without payloads (empty in each hit) long lists come several times faster.
         Raises FilterError for an unknown field (as do all methods that take conditions), UsageError for k < 1.

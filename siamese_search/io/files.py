@@ -26,9 +26,8 @@ MARKED = 256
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on a clean exit it is fsynced and renamed to ``path``.
 
-    On an exception the temporary file is removed and ``path`` stays as it was. The parent directory is
-    made where missing. The file gets ordinary permissions (0666 less the umask). Raises OSError, as
-    :func:`_check_replaced` does.
+    On an exception the temporary file is removed and ``path`` stays as it was. The parent directory is made where
+    missing. The file gets ordinary permissions (0666 less the umask). Raises OSError, as :func:`_check_replaced` does.
     """
     _check_replaced(path)
     path.parent.mkdir(parents=True, exist_ok=True)

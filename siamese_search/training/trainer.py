@@ -78,8 +78,7 @@ class Trainer:
 
     labels: int64 [n], 0 … classes-1. sampler: which images form a batch; by default what ``config.batches`` says.
     teacher: float32 [1 + v, n, t] unit rows, of the plain images and of v views; or None. ranks: the processes that
-    train together. Every random draw depends only on (seed, epoch, step, rank), so a resumed run repeats the one never
-    interrupted.
+    train together. Every random draw depends only on (seed, epoch, step, rank), so a resumed run repeats the other.
     """
 
     def __init__(
