@@ -12,6 +12,7 @@ next one, never for two, and an error of any of them is raised in the calling th
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ from ingest.stages import Committer, Tally, embed_files, prefetch, rarely
 from ingest.summary import FailureLog, IngestSummary, Progress
 from siamese_search.datasets.csv_layout import CsvLayout
 from siamese_search.datasets.layouts import Survey
+from siamese_search.datasets.records import encode_key
 from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import DataError, UsageError, printable
 from siamese_search.gallery.contract import Gallery, ModelRef
@@ -211,6 +213,12 @@ def check_arguments(gallery: Gallery, embedder: Embedder, options: IngestOptions
 
 def _in_waves(surveys: Sequence[Survey], source: str | None) -> list[list[Survey]]:
     """The roots, those that lie in others after these: then an image in both is there when it is met again."""
+    bases = [encode_key(os.path.realpath(one.detection.base)) for one in surveys if not isinstance(one, RemoteSurvey)]
+    if source is not None and (nested := next((one for one in bases if beside(one, bases)), None)):
+        raise UsageError(
+            f"{nested} and {beside(nested, bases)[0]} lie in each other: under one source the images in both would be"
+            " there twice; name one of them, or leave out --source"
+        )
     sources = [source or survey.source for survey in surveys]
     waves: dict[int, list[Survey]] = {}
     for own, survey in zip(sources, surveys, strict=True):

@@ -62,8 +62,7 @@ def evaluate(
     Every image is a query against all the others, or those of ``queries`` against those of ``data``. Without ``data``
     the newest run under ``runs/`` is measured on the data set that it was trained on. By default the identities are the
     held-out ones where ``data`` is what the model was trained on, else all. A calibration (``report.calibration``) is
-    kept in the gallery in use, made where there is none; in the bundle of a run where the images are the run's own and
-    no gallery is named.
+    kept in the gallery in use, made where there is none; in the run's bundle for its own images where none is named.
 
     Raises DataError (no identity, nobody to find, an identity that is not there), BundleError, UsageError.
     """

@@ -172,8 +172,7 @@ def optimise(
 ) -> dict[str, Any]:
     """Tidy a gallery up, so that it opens faster, in less memory; the JSON of ``sss optimise``.
 
-    index: build an HNSW index (True) or drop it (False); by default where it pays. progress: called with stage and
-    seconds.
+    index: build an HNSW index (True) or drop it (False); by default where it pays. progress: stage and seconds.
     """
     started = time.monotonic()
     with store_in_use(store, gallery) as (opened, name), opened.open(name, mode="w") as found:

@@ -57,8 +57,7 @@ class CsvLayout:
     ``root`` is the directory that keys are relative to. ``notes``: how cells were read that data frames and
     spreadsheets write in their own way. Iterating streams the records in file order; a hash per row is kept. lenient:
     missing files and names that lead elsewhere are an error only where there is nothing else. Raises DataError (on
-    construction) for missing files, no path column, reserved or repeated columns, and paths that leave the image
-    directory.
+    construction) for missing files, no path column, reserved or repeated columns, and paths that lead elsewhere.
     """
 
     def __init__(self, table: Table, images_root: Path | None = None, *, lenient: bool = False) -> None:

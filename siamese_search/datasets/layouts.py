@@ -47,9 +47,7 @@ class Dataset:
 
 
 def load_dataset(root: Path, layout: str = "auto") -> Dataset:
-    """Read a whole data set into memory; what is left out is counted in ``reason``. Raises DataError as :func:`survey`
-    and for repeated images.
-    """
+    """Read a whole data set into memory; what is left out is counted in ``reason``. Raises as :func:`survey`."""
     surveyed = survey(root, layout)
     found = surveyed.detection
     records: list[ImageRecord] = []

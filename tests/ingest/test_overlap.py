@@ -11,6 +11,7 @@ from soundness import verify_vectors
 from ingest.pipeline import run_ingest
 from siamese_search.curation.labels import apply_labels, plan_labels
 from siamese_search.datasets.records import point_id
+from siamese_search.errors import UsageError
 
 
 @pytest.fixture
@@ -156,3 +157,13 @@ def test_a_root_that_was_moved_and_is_linked_to_where_it_was_stays_the_same_sour
     assert before < set(gallery.points)
     (site / "photos" / "bob" / "0.jpg").unlink()
     assert run_ingest([site / "photos"], gallery, embedder, prune="safe").removed == 1
+
+
+def test_roots_that_lie_in_each_other_are_refused_under_one_source(site, embedder):
+    """The source would be the same and the keys would not: each image in both would be two points."""
+    gallery = MemoryGallery()
+    for roots in ([site / "photos", site / "photos" / "anna"], [site / "photos" / "anna", site / "more.csv"]):
+        with pytest.raises(UsageError, match="lie in each other"):
+            run_ingest(roots, gallery, embedder, source="s")
+    assert not gallery.points
+    assert run_ingest([site / "photos"], gallery, embedder, source="s").new == 6
