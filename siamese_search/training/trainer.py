@@ -230,8 +230,7 @@ class Trainer:
         loss, triplet = self._loss(features.float(), necked.float(), indices, batch.shape)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        # The only wait for the device in a step, and before the weights change: a loss that is not finite must
-        # never reach them.
+        # The only wait for the device in a step, before the weights change: no loss that is not finite reaches them.
         report = torch.stack([loss.detach(), triplet.loss.detach(), triplet.accuracy])
         value, part, accuracy = self.ranks.mean(report).tolist()
         if not math.isfinite(value):
