@@ -12,6 +12,7 @@ next one, never for two, and an error of any of them is raised in the calling th
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ingest.options import IngestOptions
-from ingest.plan import Planner, beside, field_name, with_digests
+from ingest.plan import Planner, beside, field_name, keep_sources, with_digests
 from ingest.prune import left_behind, places_of
 from ingest.prune import prune as prune_points
 from ingest.scan import PlannedFile, ScannedFile, Shard, scan_files, survey_roots
@@ -28,6 +29,7 @@ from ingest.stages import Committer, Tally, embed_files, prefetch, rarely
 from ingest.summary import FailureLog, IngestSummary, Progress
 from siamese_search.datasets.csv_layout import CsvLayout
 from siamese_search.datasets.layouts import Survey
+from siamese_search.datasets.records import encode_key
 from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import DataError, UsageError, printable
 from siamese_search.gallery.contract import Gallery, ModelRef
@@ -60,11 +62,10 @@ def run_ingest(
 ) -> IngestSummary:
     """Bring the gallery up to date with the images under ``roots``: directories, CSV files, URLs, or their surveys.
 
-    Unchanged files (size, modification time, labels) are skipped; changed ones replace their point; where
-    only labels or metadata changed, the stored vector is kept. An image that cannot be read is named in
-    ``failures`` and never stops the rest, and so is a directory that cannot be read; an image that was good
-    before keeps its old point, because a file that is being written or a disk that fails for a moment must
-    not cost what was known.
+    Unchanged files (size, modification time, labels) are skipped; changed ones replace their point; where only labels
+    or metadata changed, the stored vector is kept. An image that cannot be read is named in ``failures`` and never
+    stops the rest, and so is a directory that cannot be read; an image that was good before keeps its old point,
+    because a file that is being written or a disk that fails for a moment must not cost what was known.
 
     Pruning waits for a complete scan (:mod:`ingest.prune`). failures: gets every failure, however many there are.
     progress: called from this thread after every step. stop: when set, the batch in hand is finished and committed, and
@@ -91,6 +92,7 @@ def run_ingest(
         )
     if remote and not options.decode_threads:
         options = replace(options, decode_threads=REMOTE_THREADS)
+    keep_sources(surveys, gallery)
     places = places_of(surveys, options.source, listed=prune != "no")
     waves = _in_waves(surveys, options.source)
     streams = [scan_files(wave, options.source, shard) for wave in waves]
@@ -121,14 +123,15 @@ def run_ingest(
         if prune != "no":
             pruned = prune_points(gallery, places, anyway=prune == "anyway", shard=shard)
             summary.removed, summary.prune_refused = pruned.removed, pruned.refused
-        elif shard is None:
+        if shard is None:
             for survey in surveys:
-                if survey.images == 0:
+                if survey.images == 0 and prune == "no":
                     summary.seen += 1
                     summary.fail(survey.root, survey.detection.reason)
             # Of several waves an image is counted in each that it is in: then every point's file is looked for.
             known = summary.stored if len(waves) == 1 else 0
-            summary.left = left_behind(gallery, places, surveys, known)
+            left = left_behind(gallery, places, surveys, known)
+            summary.left = left if prune == "no" else replace(left, gone=0, gone_example="")
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -210,6 +213,12 @@ def check_arguments(gallery: Gallery, embedder: Embedder, options: IngestOptions
 
 def _in_waves(surveys: Sequence[Survey], source: str | None) -> list[list[Survey]]:
     """The roots, those that lie in others after these: then an image in both is there when it is met again."""
+    bases = [encode_key(os.path.realpath(one.detection.base)) for one in surveys if not isinstance(one, RemoteSurvey)]
+    if source is not None and (nested := next((one for one in bases if beside(one, bases)), None)):
+        raise UsageError(
+            f"{nested} and {beside(nested, bases)[0]} lie in each other: under one source the images in both would be"
+            " there twice; name one of them, or leave out --source"
+        )
     sources = [source or survey.source for survey in surveys]
     waves: dict[int, list[Survey]] = {}
     for own, survey in zip(sources, surveys, strict=True):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import math
+import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -19,7 +20,8 @@ import numpy as np
 from ingest.moves import find_moves, settle_moves
 from ingest.scan import Action, PlannedFile, ScannedFile
 from ingest.stages import Tally, prefetch, write
-from siamese_search.datasets.records import NO_METADATA, point_id
+from siamese_search.datasets.layouts import Survey
+from siamese_search.datasets.records import NO_METADATA, decode_key, encode_key, point_id
 from siamese_search.gallery.checks import vector_crc
 from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
 from siamese_search.gallery.fields import same_payload
@@ -152,6 +154,15 @@ class Overlap:
         action, payload = _compared(known | fresh, point.payload, *self._how)
         ends = file.id if file.action != "new" and action != "changed" else None
         return replace(file, action="moved" if ends else action, id=point.id, payload=payload, origin=ends)
+
+
+def keep_sources(surveys: Iterable[Survey], gallery: Gallery) -> None:
+    """A directory that was moved, and is linked to from where it was, stays the source that it was."""
+    known = [str(one) for one in gallery.facet("source", limit=10_000)] if "source" in gallery.fields() else []
+    for survey in surveys:
+        if known and survey.source not in known:
+            real = {encode_key(os.path.realpath(decode_key(one))): one for one in known if one.startswith("/")}
+            survey.known_as = real.get(survey.source)
 
 
 def beside(own: str, sources: Collection[str]) -> list[str]:

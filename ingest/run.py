@@ -56,8 +56,7 @@ def ingest(
     people.
 
     Returns the counts and the failures: an image that cannot be read never stops the rest. Raises DataError (no such
-    directory, no images), StoreError, ModelMismatchError, BundleError; ClusterError and MissingExtraError for a
-    cluster.
+    directory, no images), StoreError, ModelMismatchError, BundleError; of a cluster ClusterError, MissingExtraError.
     """
     settings = load_settings()
     if not directories:

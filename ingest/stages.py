@@ -159,8 +159,7 @@ def rarely() -> Iterator[None]:
 def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
     """Yield ``items`` in order, computed in a thread up to ``depth`` items ahead, and one that waits for its place.
 
-    An exception of the iterator is raised here, after the items before it. Closing the generator ends the thread with
-    its current item.
+    An exception of the iterator is raised here, after the items before it. Closing the generator ends the thread.
     """
     iterator, end = iter(items), object()
     pool = ThreadPoolExecutor(1, thread_name_prefix="prefetch")

@@ -50,16 +50,15 @@ class LeftBehind:
 class IngestSummary:
     """Counts of images. ``seen`` = new + changed + moved + unchanged + failed, unless the ingest was interrupted.
 
-    new: embedded for the first time. changed: file or metadata differ from what was stored, and the point was
-    replaced. moved: the same content as a stored file that has gone (with checksums): its point was taken over.
-    unchanged: already stored. removed: points whose file has gone (0 until pruning is asked for); prune_refused:
-    why none were removed, or no more. left: what the gallery holds of the same sources besides.
-    failures: the first :data:`MAX_FAILURES`; ``failed`` counts them all.
-    overlaps: source → the gallery's other ones that hold its directory, or lie in it.
-    log: gets each failure, with its real path. seconds: wall-clock time.
-    workers: of a cluster, 0 in one process; startup_seconds: until the first of them could begin, as part of seconds.
-    embedded: forward passes paid for, in images (metadata-only changes cost none). stages: seconds that each
-    stage was busy (of decode, per thread); they overlap.
+    new: embedded for the first time. changed: file or metadata differ from what was stored, and the point was replaced.
+    moved: the same content as a stored file that has gone (with checksums): its point was taken over. unchanged:
+    already stored. removed: points whose file has gone (0 until pruning is asked for); prune_refused: why none were
+    removed, or no more. left: what the gallery holds of the same sources besides. failures: the first
+    :data:`MAX_FAILURES`; ``failed`` counts them all. overlaps: source → the gallery's other ones that hold its
+    directory, or lie in it. log: gets each failure, with its real path. seconds: wall-clock time. workers: of a
+    cluster, 0 in one process; startup_seconds: until the first of them could begin, as part of seconds. embedded:
+    forward passes paid for, in images (metadata-only changes cost none). stages: seconds that each stage was busy (of
+    decode, per thread); they overlap.
     """
 
     collection: str
@@ -207,7 +206,9 @@ class FailureLog:
         _check_ours(self.path)
         try:
             # Emptied only once it is ours: of two runs that are given the same file one would lose its list.
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            # Not waiting: a named pipe that nobody reads would hold the run, and its signals, for ever.
+            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+            os.set_blocking(descriptor, True)
             self._file: IO[str] = os.fdopen(descriptor, "w", buffering=1, encoding="ascii", newline="\n")
             if stat.S_ISREG(os.fstat(descriptor).st_mode):
                 self._lock()

@@ -96,13 +96,13 @@ _NUMBERS: dict[Any, tuple[type, str]] = {int: (Integral, "a whole number"), floa
 
 def _check(name: str, value: Any, spec: Option) -> None:
     for one in value if spec.many and not isinstance(value, str | os.PathLike | Real) else [value]:
-        if one is None:
+        if value is None:
             continue
         words = (spec.named or name).replace("_", " ")
         usual = ""
         if spec.kind in _NUMBERS and not isinstance(one, _NUMBERS[spec.kind][0]):
             usual = f"{words} must be {_NUMBERS[spec.kind][1]}, not {one!r}"
-        elif spec.kind is str and isinstance(one, Real):
+        elif spec.kind is str and (one is None or isinstance(one, Real)):
             usual = f"{words} must be text, not {one!r}"
         elif spec.choices and one not in spec.choices:
             usual = f"{name} is {one!r}; choose from {', '.join(spec.choices)}"

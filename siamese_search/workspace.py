@@ -158,8 +158,7 @@ def open_to_write(
 ) -> Iterator[tuple[Gallery, Bundle]]:
     """The gallery, made if need be, with the model that is named, else its own, else the bundled one.
 
-    storage, quantise: how one that is made keeps its vectors; UsageError for one that exists and keeps them in
-    another way.
+    storage, quantise: how one that is made keeps its vectors; UsageError for one that keeps them otherwise.
     """
     settings = load_settings()
     place, name = place_of(settings, store, gallery)
@@ -205,7 +204,7 @@ def reference(bundle: Bundle) -> ModelRef:
 
 def place_of(settings: Settings, store: StrPath | None, gallery: str | None) -> tuple[str, str]:
     """(store, gallery name): as given, else as the settings say."""
-    place = settings.store if store is None else os.fspath(store)
+    place = settings.store if store is None else path_text(store, "a store")
     return place, settings.gallery if gallery is None else gallery
 
 
@@ -219,7 +218,7 @@ def store_in_use(store: StrPath | None, gallery: str | None) -> Iterator[tuple[S
 
 def bundle_in_use(model: StrPath | None) -> Bundle:
     """The bundle: as given, else as the settings say, else the bundled one."""
-    return load_bundle((load_settings().model if model is None else os.fspath(model)) or None)
+    return load_bundle((load_settings().model if model is None else path_text(model, "a model")) or None)
 
 
 def threads_in_use(threads: int | None) -> int:

@@ -188,6 +188,7 @@ def test_help_shows_the_keywords_with_their_defaults():
         (lambda: EvaluateOptions(quantise=["int8", "int3"]), "quantise is 'int3'; choose from int8"),
         (lambda: SearchOptions(where=5), "where must be text, not 5"),
         (lambda: SearchOptions(where=b"camera=1"), "where must be text, not 99"),
+        (lambda: SearchOptions(where=["camera=1", None]), "where must be text, not None"),
         (lambda: SearchOptions(like=[3]), "like must be text, not 3"),
         (lambda: SearchOptions(store=3), "store must be text, not 3"),
         (lambda: IngestOptions(gallery=True), "gallery must be text, not True"),
@@ -199,6 +200,20 @@ def test_what_cannot_be_is_refused_in_one_line_that_names_the_option(make, words
         make()
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: sss.open(store=5), "a store is named by a path, not by an int"),
+        (lambda: sss.label({"identity": "ann"}), "a table of labels is named by a path, not by a dict"),
+        (lambda: sss.export(None), "an export is named by a path, not by a NoneType"),
+    ],
+)
+def test_what_is_no_path_is_refused_in_one_line(call, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match=words):
+        call()
 
 
 def test_help_explains_every_option_of_a_function():

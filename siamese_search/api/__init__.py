@@ -1,8 +1,7 @@
 """The verbs as functions: the command line is a thin skin over these, so a script and the shell do the same.
 
 What is not given comes from the settings (``sss.toml``, ``SSS_*`` variables, defaults). Every failure is a
-:class:`~siamese_search.errors.SiameseSearchError` of one line. The names stand in ``__init__.pyi``, each is loaded on
-first use.
+:class:`~siamese_search.errors.SiameseSearchError` of one line. Names stand in ``__init__.pyi`` and are loaded late.
 """
 
 import lazy_loader

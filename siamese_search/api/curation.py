@@ -22,7 +22,7 @@ from siamese_search.model.bundle import load_bundle
 from siamese_search.options import Progress, request
 from siamese_search.retrieval.judging import gallery_calibration
 from siamese_search.settings import load_settings
-from siamese_search.workspace import StrPath, model_of, reference, store_in_use
+from siamese_search.workspace import StrPath, model_of, path_text, reference, store_in_use
 
 #: Changes that the JSON of ``sss label`` lists; it counts all.
 MOST_LISTED = 10_000
@@ -80,13 +80,13 @@ def label(
     StoreError.
     """
     started = time.monotonic()
-    dry_run = options.dry_run
+    dry_run, given = options.dry_run, Path(path_text(table, "a table of labels"))
     aside = None if options.undo is None else Path(options.undo)
     with (
         store_in_use(options.store, options.gallery) as (opened, name),
         opened.open(name, mode="r" if dry_run else "w") as found,
     ):
-        plan = plan_labels(found, Path(table), options.names())
+        plan = plan_labels(found, given, options.names())
         if on_plan is not None:
             on_plan(plan)
         check_plan(plan)
@@ -162,7 +162,7 @@ def export(
     Raises as :func:`siamese_search.curation.export.export_gallery`.
     """
     started = time.monotonic()
-    target = Path(out)
+    target = Path(path_text(out, "an export"))
     chosen = format_of(target, format)
     conditions = parse_where(where)
     with store_in_use(store, gallery) as (opened, name), opened.open(name) as found:

@@ -62,8 +62,7 @@ def evaluate(
     Every image is a query against all the others, or those of ``queries`` against those of ``data``. Without ``data``
     the newest run under ``runs/`` is measured on the data set that it was trained on. By default the identities are the
     held-out ones where ``data`` is what the model was trained on, else all. A calibration (``report.calibration``) is
-    kept in the gallery in use, made where there is none; in the bundle of a run where the images are the run's own and
-    no gallery is named.
+    kept in the gallery in use, made where there is none; in the run's bundle for its own images where none is named.
 
     Raises DataError (no identity, nobody to find, an identity that is not there), BundleError, UsageError.
     """
@@ -190,8 +189,7 @@ class CalibrationSummary:
 
 
 def calibrate(*, store: StrPath | None = None, gallery: str | None = None, undo: bool = False) -> CalibrationSummary:
-    """Measure what scores mean on a gallery's own labelled images, by their stored vectors, and keep that in the
-    gallery.
+    """Measure what scores mean on a gallery's own labelled images, by their stored vectors, and keep it there.
 
     undo: take the last one back instead; again: the newer one. Raises DataError for too few labelled images, UsageError
     for nothing to take back, GalleryNotFoundError, StoreError.

@@ -168,8 +168,7 @@ def optimise(
 ) -> dict[str, Any]:
     """Tidy a gallery up, so that it opens faster, in less memory; the JSON of ``sss optimise``.
 
-    index: build an HNSW index (True) or drop it (False); by default where it pays. progress: called with stage and
-    seconds.
+    index: build an HNSW index (True) or drop it (False); by default where it pays. progress: stage and seconds.
     """
     started = time.monotonic()
     with store_in_use(store, gallery) as (opened, name), opened.open(name, mode="w") as found:
@@ -231,8 +230,7 @@ def push(
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> CopySummary:
-    """Copy a gallery (payloads, vectors, model) into the store ``to``, under the same name, made where it does not
-    exist.
+    """Copy a gallery (payloads, vectors, model) into the store ``to``, under the same name, made where needed.
 
     Points that are there already, the same, are not sent again; points that only ``to`` has stay. Verified by count and
     by sampled vectors. Raises ModelMismatchError where ``to`` has a gallery of this name by another model, StoreError.

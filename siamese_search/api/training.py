@@ -232,10 +232,9 @@ def adapt(
     """Adapt a model to the images in ``data`` without a label; the run directory ``out`` becomes a model bundle.
 
     Each epoch the images are clustered and the clusters learned as identities, until they no longer change. Labels in
-    ``data`` are only reported on. ``hyperparameters``: fields of
-    :class:`~siamese_search.training.config.AdaptConfig` (``epochs=10, freeze=3``); size and kind of the network
-    are those of the model. stop: set it to end after the batch in hand (KeyboardInterrupt is raised, a checkpoint
-    kept).
+    ``data`` are only reported on. ``hyperparameters``: fields of :class:`~siamese_search.training.config.AdaptConfig`
+    (``epochs=10, freeze=3``); size and kind of the network are those of the model. stop: set it to end after the batch
+    in hand (KeyboardInterrupt is raised, a checkpoint kept).
 
     Beside the bundle are ``clusters.csv``, which ``sss label`` applies after a review, and ``clusters.png``. Raises
     MissingExtraError without the ``[torch]`` extra, DataError, TrainingError, UsageError, BundleError.

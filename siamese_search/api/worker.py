@@ -16,8 +16,7 @@ from siamese_search.io.resources import Closing
 class ProgressBar(Closing):
     """``sss.ingest("photos/", progress=sss.ProgressBar())``; for trainings ``reporter=sss.ProgressBar()``.
 
-    Takes what any verb says of its progress, a bar for each stage. ``with`` closes the last one also where an exception
-    ends the verb.
+    Takes what any verb says of its progress, a bar for each stage. ``with`` closes the last one, whatever happens.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -79,8 +79,7 @@ def label_command(table: Path, options: LabelOptions, json: bool) -> int:
     """Set labels by hand: those of FILE.csv, for the images that its rows name.
 
     Every row is checked first, and nothing is changed unless all of them can be applied. Labels that were set in this
-    way stay when the images are ingested again, whatever their directory says. Interrupted, the same command
-    goes on.
+    way stay when the images are ingested again, whatever their directory says. Interrupted, the same command goes on.
     """
     if options.dry_run and options.undo is not None:
         raise UsageError("--dry-run changes nothing, so there is nothing to undo: leave --undo-file out")

@@ -282,6 +282,8 @@ def _run(argv: list[str]) -> int:
         what = f"{type(error).__name__}: {text}" if text else type(error).__name__
         advice = "" if debug else " (run again with --debug for the traceback)"
         code = getattr(error, "exit_code", EXIT_FAILED)
+        if isinstance(error, MemoryError):
+            return _fail("there is not enough memory: free some, or raise the limit (ulimit -v)", code, traceback=debug)
         return _fail(f"unexpected {what[:300]}{advice}", code, traceback=debug)
 
 

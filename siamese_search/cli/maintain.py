@@ -138,8 +138,8 @@ FiftyOne reads the last one with
 def push_command(to: str, store: str | None, gallery: str | None, json: bool) -> int:
     """Copy a gallery, vectors and all, into the store URL|DIR under the same name.
 
-    What is there already is not sent again, so the same command goes on where it was interrupted; images that
-    only the other store has stay. The copy is checked by count, and bit by bit for a sample of its vectors.
+    What is there already is not sent again, so the same command goes on where it was interrupted; images and labels
+    by hand that only the other store has stay. The copy is checked by count, and a sample of its vectors bit by bit.
     """
     return _copied("push", lambda **how: api.push(to, store=store, gallery=gallery, **how), json)
 

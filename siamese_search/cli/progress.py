@@ -26,9 +26,7 @@ LINE_SECONDS = 15.0
 
 
 class Bar(Closing):
-    """``with Bar("ingest", "images") as bar: bar.update(done, total)``. Drawn from the first update on, and gone at the
-    end.
-    """
+    """``with Bar("ingest", "images") as bar: bar.update(done, total)``. Drawn from the first update to the end."""
 
     def __init__(self, title: str, unit: str, *, start: int = 0) -> None:
         """start: what was done before this bar began; it does not count for the rate."""

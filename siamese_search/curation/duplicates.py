@@ -141,8 +141,7 @@ def find_duplicates(
     """The groups, largest first. threshold: least similarity of a pair's vectors, whatever the files say.
 
     To keep: the readable one of most pixels, then of most bytes, then the oldest file, then the first by path. A file
-    that is in the gallery twice (by two sources, or through a link) counts once. Memory: 3 kB for each image that has a
-    near one.
+    that is in the gallery twice (by two sources, or through a link) counts once. Memory: 3 kB an image with a near one.
     """
     with tempfile.TemporaryFile(prefix="sss-") as spool:
         ids, vectors = _spooled(gallery, where, spool)

@@ -201,8 +201,7 @@ def write_fiftyone(rows: Iterable[Batch], columns: Sequence[Column], out: Path, 
         fo.Dataset.from_dir(dataset_dir=OUT, dataset_type=fo.types.FiftyOneDataset)
 
     ``metadata.json`` has no ``version`` key: every version of FiftyOne reads that variant. Images are named by absolute
-    path. identity: a Classification; all other fields are plain, the vector is ``embedding``. about: goes into
-    ``dataset.info``.
+    path. identity: a Classification; all other fields are plain, the vector is ``embedding``. about: ``dataset.info``.
     """
     names = _names([column for column in columns if column.field not in _LEFT_OUT])
     where = next((at for at, column in enumerate(columns) if column.field == "path"), None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from siamese_search.datasets.csv_layout import KINDS, fits_kind, typed_value
+from siamese_search.datasets.csv_layout import KINDS, MISSING, Marks, fits_kind, typed_value
 from siamese_search.datasets.records import BOOKKEEPING, decode_key, encode_key, point_id
 from siamese_search.datasets.table import Table, read_header
 from siamese_search.errors import DataError, UsageError, printable
@@ -70,10 +70,12 @@ def read_label_table(path: Path, fields: Mapping[str, str], only: Sequence[str] 
     labels, notes = _label_columns(header, fields, only)
     table = LabelTable(tuple(labels), notes=notes)
     raw: list[tuple[LabelRow, dict[str, str]]] = []
+    marks = Marks({at for name, at in labels.items() if name in _TEXT})
     for line, cells in header.rows(strip=False):
         text = {name: "" if at is None else read_cell(cells[at]) for name, at in places.items() if name != FORMERLY}
         row = LabelRow(line, text["source"], text["key"], text["path"], {})
         raw.append((row, {name: cells[at] for name, at in labels.items()}))
+        marks.see(list(map(str.strip, cells)))
         table.rows.append(row)
         at = places[FORMERLY]
         if at is not None and (cell := read_cell(cells[at])):
@@ -82,10 +84,17 @@ def read_label_table(path: Path, fields: Mapping[str, str], only: Sequence[str] 
             except ValueError:
                 table.problems.append((line, f"'{FORMERLY}' holds no list of field names"))
     kinds = {name: _kind(name, fields, [cells[name] for _, cells in raw]) for name in labels}
+    # What was written by us, an export or the way back, is taken to the letter.
+    gaps = {name for name in labels if not header.is_export and (name in _TEXT or kinds[name] != "str")}
+    gapped = {name for name in gaps if labels[name] in marks.gapped()}
+    if not header.is_export:
+        table.notes += marks.notes(header.columns, set(range(len(header.columns))) - {labels[name] for name in gaps})
     for row, cells_of in raw:
         for name, cell in cells_of.items():
-            if not cell.strip():
+            if not cell.strip() or (name in gaps and cell.strip() in MISSING):
                 continue
+            if name in gapped:
+                cell = cell.strip().removesuffix(".0")
             value = None if cell.strip() == NONE else read_cell(cell)
             reason = None if value is None else fault(name, value, kinds[name], fields)
             if reason is not None:
@@ -143,7 +152,7 @@ def _kind(name: str, fields: Mapping[str, str], cells: Sequence[str]) -> str:
         return "str"
     if name in fields:
         return fields[name]
-    values = [read_cell(cell) for cell in cells if cell.strip() and cell.strip() != NONE]
+    values = [read_cell(cell) for cell in cells if cell.strip() and cell.strip() not in {NONE, *MISSING}]
     return next((kind for kind in KINDS if values and all(fits_kind(v, kind) for v in values)), "str")
 
 

@@ -12,6 +12,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -32,9 +33,9 @@ from siamese_search.io.location import redacted
 _INT = re.compile(r"[+-]?(0|[1-9][0-9]*)")  # "007" is a name, not a number
 _BOOLS = {"true": True, "false": False}
 #: A whole number as a data frame writes it in a column with gaps.
-_GAPPED = re.compile(r"(0|[1-9][0-9]*)\.0")
-#: What data frames write where there is nothing.
-MISSING = frozenset({"nan", "NaN", "<NA>", "NaT", "None"})
+_GAPPED = re.compile(r"-?(0|[1-9][0-9]*)\.0")
+#: What data frames, databases and spreadsheets write where there is nothing.
+MISSING = frozenset({"nan", "NaN", "<NA>", "NaT", "None", "NA", "N/A", "#N/A", "NULL", "\\N"})
 #: Kinds of column in order of preference: a column has the first kind that all its values fit.
 KINDS = ("bool", "int", "float", "str")
 #: Columns of an export that say nothing of what an image shows.
@@ -56,12 +57,11 @@ class CsvLayout:
     ``root`` is the directory that keys are relative to. ``notes``: how cells were read that data frames and
     spreadsheets write in their own way. Iterating streams the records in file order; a hash per row is kept. lenient:
     missing files and names that lead elsewhere are an error only where there is nothing else. Raises DataError (on
-    construction) for missing files, no path column, reserved or repeated columns, and paths that leave the image
-    directory.
+    construction) for missing files, no path column, reserved or repeated columns, and paths that lead elsewhere.
     """
 
     def __init__(self, table: Table, images_root: Path | None = None, *, lenient: bool = False) -> None:
-        self.table = table
+        self.table = table = replace(table, lenient=lenient)
         path_column = table.find(*PATH_COLUMNS)
         if path_column is None:
             raise DataError(
@@ -108,6 +108,8 @@ class CsvLayout:
         """Whether a value of the column comes twice in the first rows."""
         seen: set[str] = set()
         for _, row in islice(self.table.cells(), _FIRST_ROWS):
+            if len(row) <= column:
+                continue
             if row[column] in seen:
                 return True
             if row[column] and row[column] not in MISSING:
@@ -122,13 +124,14 @@ class CsvLayout:
         seen: set[int] = set()
         for line, row in self.table.cells():
             try:
+                self.table.check_width(row, line)
                 key, path = self._place(self._resolve(row[self._path], line))
                 if hash(key) in seen:
                     raise DataError(f"{printable(self.table.path)}: line {line}: an earlier row has it")
             except DataError as error:
                 here = f"line {line}: "
                 reason = here + str(error).partition(f": {here}")[2]
-                yield PassedOver(redacted(row[self._path]), reason, None if self._lenient else error)
+                yield PassedOver(redacted("".join(row[self._path :][:1])), reason, None if self._lenient else error)
                 continue
             seen.add(hash(key))
             metadata = {
@@ -169,13 +172,14 @@ class CsvLayout:
         missing: list[str] = []
         possible = {index: list(KINDS) for index in self._metadata}
         seen: set[int] = set()
-        marks = _Marks({i for i in (self._identity, self._camera) if i is not None})
+        marks = Marks({i for i in (self._identity, self._camera) if i is not None})
         for line, row in self.table.cells():
-            if base is None:
-                base = self.root = self._find_base(row[self._path], images_root)
-                self._prefix = os.path.join(os.fspath(base), "")  # noqa: PTH118
             rows += 1
             try:
+                self.table.check_width(row, line)
+                if base is None:
+                    base = self.root = self._find_base(row[self._path], images_root)
+                    self._prefix = os.path.join(os.fspath(base), "")  # noqa: PTH118
                 name = self._resolve(row[self._path], line)
             except DataError as error:
                 if not self._lenient:
@@ -193,7 +197,7 @@ class CsvLayout:
                     seen.add(index)
                     possible[index] = [kind for kind in possible[index] if fits_kind(value, kind)]
         if base is None:
-            raise DataError(f"{printable(self.table.path)}: no rows below the header; nothing to read")
+            raise misfit or DataError(f"{printable(self.table.path)}: no rows below the header; nothing to read")
         if missing_count and not (self._lenient and missing_count < rows):
             raise misfit or missing_files(self.table, base, missing, missing_count)
         self._gapped = marks.gapped()
@@ -203,7 +207,7 @@ class CsvLayout:
         return base, rows, kinds
 
 
-class _Marks:
+class Marks:
     """What a table holds of the ways of data frames and spreadsheets. labels: the columns of identities and cameras."""
 
     def __init__(self, labels: set[int]) -> None:
@@ -218,18 +222,18 @@ class _Marks:
             elif column in self._whole and cell:
                 if _GAPPED.fullmatch(cell):
                     self._whole[column] = self._whole[column] or cell
-                else:
+                elif not _INT.fullmatch(cell):
                     self._other.add(column)
             self._encoded = self._encoded or (not cell.isascii() and decoded(cell) != cell)
 
     def gapped(self) -> set[int]:
-        """Columns of labels all of which are whole numbers written as 1.0."""
+        """Columns of labels all of which are whole numbers, some written as 1.0."""
         return {column for column, cell in self._whole.items() if cell} - self._other
 
     def notes(self, columns: Sequence[str], skipped: Collection[int | None]) -> list[str]:
         """What has been read in another way, by column; skipped: those in which a mark stays what it is."""
         lines = [
-            f"{count:,} x {cell} in {printable(columns[column])!r} taken as nothing, as data frames write it"
+            f"{count:,} x {cell} in {printable(columns[column])!r} taken as nothing, as data frames and others write it"
             for (column, cell), count in self._missing.items()
             if column not in skipped
         ]

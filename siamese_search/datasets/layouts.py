@@ -47,9 +47,7 @@ class Dataset:
 
 
 def load_dataset(root: Path, layout: str = "auto") -> Dataset:
-    """Read a whole data set into memory; what is left out is counted in ``reason``. Raises DataError as :func:`survey`
-    and for repeated images.
-    """
+    """Read a whole data set into memory; what is left out is counted in ``reason``. Raises as :func:`survey`."""
     surveyed = survey(root, layout)
     found = surveyed.detection
     records: list[ImageRecord] = []
@@ -71,7 +69,7 @@ def load_dataset(root: Path, layout: str = "auto") -> Dataset:
 class Survey:
     """A root whose layout is known and checked; ``rows`` is what a CSV has already been read into.
 
-    Made by :func:`survey`. images: how many there were.
+    Made by :func:`survey`. images: how many there were. known_as: its source, where that is another than its place.
     """
 
     root: Path
@@ -80,6 +78,7 @@ class Survey:
     rows: CsvLayout | list[ImageRecord] | None = None
     triplets: list[Triplet] = field(default_factory=list)
     images: int | None = None
+    known_as: str | None = None
 
     @property
     def shown(self) -> str:
@@ -88,7 +87,7 @@ class Survey:
     @property
     def source(self) -> str:
         """The name that keys belong to where the user names none: the real directory, encoded as keys are."""
-        return encode_key(os.path.realpath(self.detection.base))
+        return self.known_as or encode_key(os.path.realpath(self.detection.base))
 
     def stream(self) -> Iterator[ImageRecord]:
         """The records, in an order that depends on names alone; in bounded memory, except for ``triplets``."""

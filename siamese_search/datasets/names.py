@@ -59,6 +59,9 @@ class Naming:
         self.groups = tuple(sorted(index, key=index.__getitem__))
         if not self.groups:
             raise UsageError(f"{shown} names no field; give one with named groups, such as {_EXAMPLE}")
+        named = re.findall(r"\(\?P?<(\w+)>", pattern)
+        if twice := [name for name in named if named.count(name) > 1]:
+            raise UsageError(f"{shown} names {twice[0]} twice; rename one group")
         taken = [name for name in self.groups if name.lower() in BOOKKEEPING]
         if taken:
             raise UsageError(f"{shown}: {taken[0]!r} is a reserved name; rename the group")

@@ -252,12 +252,10 @@ def shares(total: int, sizes: Sequence[int], turn: int) -> list[int]:
 
 
 class BalancedPKSampler:
-    """Batches of P identities × K images as :class:`PKSampler`'s, with an equal share for every source
-    (:func:`shares`).
+    """Batches of P identities × K images as :class:`PKSampler`'s, with equal :func:`shares` of the sources.
 
     labels, sources: of each image, [n]; an identity belongs to one source. An epoch lasts until every source has been
-    through as often as its images ask for; the smaller ones go on meanwhile. Everything depends on (seed, epoch, step)
-    alone.
+    through as often as its images ask for; the smaller ones go on meanwhile. All depends on (seed, epoch, step) alone.
     """
 
     def __init__(

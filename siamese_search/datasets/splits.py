@@ -4,8 +4,7 @@ Choices are made by ranking SHA-256 of (seed, name), not by shuffling: they do n
 input, on the platform or on NumPy's version, and a new identity never reshuffles the old ones.
 
 In several data sets read as one, identities and keys carry the name of their source, so that none are confused:
-identity ``0002`` of ``market/`` becomes ``market/0002``. The reserved identities stay what they are. One data set alone
-is read as it is.
+identity ``0002`` of ``market/`` becomes ``market/0002``. Reserved identities and a single data set stay as they are.
 """
 
 from __future__ import annotations

@@ -33,13 +33,15 @@ TRIPLET_COLUMNS = ("anchor", "positive", "negative")
 class Table:
     """The header of a CSV file: ``columns`` as written, stripped. Rows are streamed by :meth:`rows`.
 
-    told: its first line is Excel's ``sep=;``, which names the delimiter.
+    told: its first line is Excel's ``sep=;``, which names the delimiter. lenient: rows may have another number of
+    fields than the header; who reads them asks :meth:`check_width`.
     """
 
     path: Path
     delimiter: str
     columns: tuple[str, ...]
     told: bool = False
+    lenient: bool = False
 
     def find(self, *names: str) -> int | None:
         """The index of the first of ``names`` among the columns, whatever the case."""
@@ -65,10 +67,10 @@ class Table:
             yield line, [read_cell(cell) for cell in row]
 
     def rows(self, *, strip: bool = True) -> Iterator[tuple[int, list[str]]]:
-        """Yield (line number, fields, stripped unless told), as many as columns; blank lines are skipped."""
-        wanted = len(self.columns)
+        """Yield (line number, fields, stripped unless told); blank lines are skipped."""
         with _opened(self.path) as handle:
-            reader = csv.reader(handle, delimiter=self.delimiter)
+            # Strict: a quote that is not closed would take all rows up to the next one for one cell.
+            reader = csv.reader(handle, delimiter=self.delimiter, strict=True)
             try:
                 for _ in range(1 + self.told):
                     next(reader, None)
@@ -76,11 +78,8 @@ class Table:
                     if not row or not any(field.strip() for field in row):
                         continue
                     line = reader.line_num
-                    if len(row) != wanted:
-                        raise DataError(
-                            f"{printable(self.path)}: line {line} has {len(row)} fields where the header"
-                            f" has {wanted}; mend the line (quote fields that contain the delimiter)"
-                        )
+                    if not self.lenient:
+                        self.check_width(row, line)
                     if count >= MAX_ROWS:
                         raise DataError(f"{printable(self.path)}: more than {MAX_ROWS} rows; split the file")
                     if any(len(field) > MAX_FIELD for field in row):
@@ -88,6 +87,14 @@ class Table:
                     yield line, [field.strip() for field in row] if strip else row
             except csv.Error as error:
                 raise DataError(f"{printable(self.path)}: line {reader.line_num}: {error}; mend the line") from None
+
+    def check_width(self, row: list[str], line: int) -> None:
+        """Raise DataError for a row of more or fewer fields than the header."""
+        if len(row) != len(self.columns):
+            raise DataError(
+                f"{printable(self.path)}: line {line}: {len(row)} fields where the header has {len(self.columns)};"
+                " mend the line (quote fields that contain the delimiter)"
+            )
 
 
 def read_header(path: Path) -> Table:
@@ -110,7 +117,7 @@ def read_header(path: Path) -> Table:
             delimiter = (
                 told[1] if told else max(DELIMITERS, key=first.count)
             )  # a lone column has none: "," does no harm
-            columns = next(csv.reader(handle, delimiter=delimiter), [])
+            columns = next(csv.reader(handle, delimiter=delimiter, strict=True), [])
     except FileNotFoundError:
         raise DataError(f"{name}: no such file; check the path") from None
     except csv.Error as error:

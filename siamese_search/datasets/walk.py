@@ -23,7 +23,8 @@ Skipped = Callable[[str, str], None]
 #: Folders in which a system keeps thumbnails and what was deleted: of Synology, QNAP, Windows, and disk checks.
 _SYSTEM_FOLDERS = frozenset(
     {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "$recycle.bin"}
-    | {"recycler", "recycled", "system volume information", "lost+found"}
+    | {"recycler", "recycled", "system volume information", "lost+found", "found.000", "~snapshot", "__macosx"}
+    | {"network trash folder", "temporary items"}
 )
 
 
@@ -68,8 +69,7 @@ def walk(root: Path, *, follow_links: bool = False, inside: bool = False) -> Ite
     files that are no images by suffix or first bytes, nor sheets that were drawn here. What is not a regular file or of
     a format that is not read is passed over. Links to files count as files, with ``inside`` only where they lead below
     ``root``; links to directories are followed only with ``follow_links``, and a loop ends. A system's folders
-    (:func:`is_system_folder`) are named once per name, at the end. Raises DataError where ``root`` itself cannot be
-    read.
+    (:func:`is_system_folder`) are named once per name, at the end. Raises DataError where ``root`` cannot be read.
     """
     base = os.fspath(root)
     status = os.stat(base)  # noqa: PTH116 - also takes surrogate-escaped names

@@ -91,8 +91,7 @@ def save_calibration(bundle: Bundle, calibration: Calibration) -> Bundle:
 def _logistic(pairs: PairScores) -> tuple[float, float]:
     """Slope and offset of P(same | score), both kinds weighing the same, by Newton's method on binned scores.
 
-    Targets are Platt's, just short of 0 and 1, so that pairs which a threshold separates perfectly still have a
-    finite slope.
+    Targets are Platt's, just short of 0 and 1, so that pairs that a threshold separates have a finite slope.
     """
     edges, genuine, impostor = pairs.binned(_FIT_BINS)
     score: NDArray[np.float64] = (edges[:-1] + edges[1:]) / 2

@@ -219,8 +219,7 @@ def data_fingerprint(parts: Sequence[tuple[str, ImageRecord, bytes]]) -> str:
     """What was measured, as 64 hexadecimal digits: the same for the same images and labels on any machine.
 
     parts: of each image its side (``gallery`` or ``queries``), record and digest; in any order. SHA-256 over the
-    sorted sides, keys, identities, cameras and digests, each with its length before it. Metadata, paths and
-    times have no part.
+    sorted sides, keys, identities, cameras and digests, each with its length before it.
     """
     whole = hashlib.sha256()
     for part in sorted((side, *_labels(record), digest) for side, record, digest in parts):

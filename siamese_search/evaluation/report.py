@@ -44,22 +44,20 @@ class Reranked:
 class EvaluationReport:
     """The figures of one evaluation. Rates are fractions; NaN and ``None`` become ``null`` in the JSON.
 
-    ``ranking`` comes from the database's own answers, ``exact`` from comparing every vector with every other:
-    equal figures show that the index loses nothing. ``ann_recall`` is the share of each query's exact ten
-    nearest that the database returned, ``filtered_recall`` the lowest of those under a filter by camera, ``None`` where
-    there are no two. ``depth`` is how many results per query were asked for, ``None`` for
-    the whole gallery; with a depth, matches beyond it count as missed and mAP is mAP@depth.
-    ``reranked``, where it was asked for, re-ranks the exact similarities of the whole gallery: no database has
-    part in it, neither ``depth`` nor ``ann_recall`` concerns it, and verification knows no re-ranking.
-    ``quantised``, where it was asked for, says what searching in fewer bits costs; no other figure is touched by it.
-    ``calibration``, where it was asked for, was fitted to ``pairs`` and kept in ``calibrated_place``; ``kept`` is the
-    one that the model came with.
-    ``warning`` says in one line why the figures may flatter the model; empty where nothing is known against them.
-    ``flip`` says that all vectors are means over an image and its mirror image.
-    ``query_vectors`` [q, d] and ``gallery_vectors`` [g, d] are what was measured, in the plan's order.
-    ``data_fingerprint`` covers content and labels of the images (:func:`.evaluate.data_fingerprint`); ``None`` where
-    only vectors were seen.
-    ``top`` holds each query's first ranked places in ``plan.gallery`` after the exclusions, int64 [≤ 10].
+    ``ranking`` comes from the database's own answers, ``exact`` from comparing every vector with every other: equal
+    figures show that the index loses nothing. ``ann_recall`` is the share of each query's exact ten nearest that the
+    database returned, ``filtered_recall`` the lowest of those under a filter by camera, ``None`` where there are no
+    two. ``depth`` is how many results per query were asked for, ``None`` for the whole gallery; with a depth, matches
+    beyond it count as missed and mAP is mAP@depth. ``reranked``, where it was asked for, re-ranks the exact
+    similarities of the whole gallery: no database has part in it, neither ``depth`` nor ``ann_recall`` concerns it, and
+    verification knows no re-ranking. ``quantised``, where it was asked for, says what searching in fewer bits costs; no
+    other figure is touched by it. ``calibration``, where it was asked for, was fitted to ``pairs`` and kept in
+    ``calibrated_place``; ``kept`` is the one that the model came with. ``warning`` says in one line why the figures may
+    flatter the model; empty where nothing is known against them. ``flip`` says that all vectors are means over an image
+    and its mirror image. ``query_vectors`` [q, d] and ``gallery_vectors`` [g, d] are what was measured, in the plan's
+    order. ``data_fingerprint`` covers content and labels of the images (:func:`.evaluate.data_fingerprint`); ``None``
+    where only vectors were seen. ``top`` holds each query's first ranked places in ``plan.gallery`` after the
+    exclusions, int64 [≤ 10].
     """
 
     plan: Protocol

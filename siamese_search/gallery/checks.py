@@ -1,6 +1,4 @@
-"""Checks of a gallery: checksums of its vectors, which every engine writes as ``crc`` at upsert, and samples of its
-points.
-"""
+"""Checks of a gallery: checksums of its vectors, which every engine writes as ``crc`` at upsert, and samples."""
 
 from __future__ import annotations
 

@@ -193,8 +193,7 @@ class Gallery(Closing, ABC):
         """Insert or replace points, whole payload included. On return the points survive a process crash.
 
         ids: n uuid strings, of which the last one wins; vectors: float32 [n, d]; payloads: n flat mappings. n may be 0.
-        Raises ValueError for what cannot be stored; large calls are written in parts, of which earlier ones may then be
-        stored.
+        Raises ValueError for what cannot be stored; large calls are written in parts, the earlier first.
         """
 
     @abstractmethod
@@ -221,8 +220,7 @@ class Gallery(Closing, ABC):
         with_payload: bool = True,
         exact: bool = False,
     ) -> list[list[Hit]]:
-        """The k nearest points to each row of vectors [n, d] that meet all conditions; fewer when the gallery has not
-        as many.
+        """The k nearest points to each row of vectors [n, d] that meet all conditions; fewer where there are fewer.
 
         exact: bypass any approximate index. Without payloads (empty in each hit) long lists come several times faster.
         Raises FilterError for an unknown field (as do all methods that take conditions), UsageError for k < 1.
@@ -347,8 +345,7 @@ class Store(Closing, ABC):
         """Open the current generation. See :func:`siamese_search.gallery.open_gallery`.
 
         The gallery stands for that generation until it is closed. When another has become current, a reader goes on in
-        its own; a writer's next call raises GalleryReplacedError, as does a reader's once its generation has been
-        deleted.
+        its own; a writer's next call raises GalleryReplacedError, as a reader's once its own is deleted.
         """
 
     @abstractmethod

@@ -196,8 +196,7 @@ def settle(
     """Validated payloads with every value in its field's type, and the fields that are new or wider.
 
     None values are dropped; numpy scalars become Python's. Raises ValueError naming the row and the field for what
-    cannot be stored: other types, NaN and infinities, integers beyond 64 bits, invalid Unicode, and names that no field
-    may have.
+    cannot be stored: other types, NaN and infinities, integers beyond 64 bits, invalid Unicode, impossible names.
     """
     cleaned = [_clean(payload, row) for row, payload in enumerate(payloads, row_offset)]
     seen: dict[str, set[type]] = {}

@@ -53,6 +53,15 @@ def with_labels(payload: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[s
     return {**kept, LABELLED: stored[LABELLED]} if names else kept
 
 
+def with_labels_of(payload: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """``payload`` with the labels that were set by hand in ``other`` alone."""
+    own = read_labelled(payload)
+    names = [name for name in read_labelled(other) if name not in own]
+    kept = {name: value for name, value in payload.items() if name not in names}
+    kept |= {name: other[name] for name in names if name in other}
+    return {**kept, LABELLED: labelled_text({*own, *names})} if names else kept
+
+
 @dataclass(frozen=True, slots=True)
 class Carried:
     """names: fields that came along. origin: id of the point that may still have to be deleted."""

@@ -16,15 +16,20 @@ from siamese_search.errors import SiameseSearchError, printable
 
 #: 128 bits: two different files of ten million share a digest with a probability of 1.5e-25.
 _DIGEST_BYTES = 16
+#: What pictures that are drawn here say of themselves, in a text chunk before the pixels.
+OWN_TEXT = ("Software", "siamese-search")
+OWN_MARK = "tEXt{}\0{}".format(*OWN_TEXT).encode()
+MARKED = 256
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on a clean exit it is fsynced and renamed to ``path``.
 
-    On an exception the temporary file is removed and ``path`` stays as it was. The parent directory is
-    made where missing. The file gets ordinary permissions (0666 less the umask).
+    On an exception the temporary file is removed and ``path`` stays as it was. The parent directory is made where
+    missing. The file gets ordinary permissions (0666 less the umask). Raises OSError, as :func:`_check_replaced` does.
     """
+    _check_replaced(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".part", dir=path.parent)
     os.close(descriptor)
@@ -70,11 +75,23 @@ def check_output(path: Path, *, directory: bool = False, error: type[SiameseSear
         if path.exists() and path.is_dir() != directory:
             code = errno.ENOTDIR if directory else errno.EISDIR
             raise OSError(code, os.strerror(code))
+        _check_replaced(path)
         place = path if directory else path.parent
         while not place.exists():
             place = place.parent  # what is missing is made with the file
         with tempfile.TemporaryFile(dir=place):
             pass
+
+
+def _check_replaced(path: Path) -> None:
+    """Raise OSError where a rename would put a file in the place of a pipe or device, or of an image not drawn here."""
+    if os.path.realpath(path.parent) == "/dev" or (path.exists() and not path.is_file() and not path.is_dir()):
+        raise OSError(errno.EINVAL, "pipes and devices are no place for a file; name another")
+    if path.suffix.lower() == ".png" and path.is_file():
+        with path.open("rb") as file:
+            head = file.read(MARKED)
+        if head and OWN_MARK not in head:
+            raise OSError(errno.EEXIST, "an image is there that was not drawn here; choose another name")
 
 
 def open_own(path: str | Path, flags: int) -> int:

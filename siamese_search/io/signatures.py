@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import PurePath
 
+from siamese_search.io.files import MARKED, OWN_MARK
 from siamese_search.io.images import FORMATS, is_image_name
 
 #: Suffixes of files that are never opened to see whether they are images: a data set may have one beside each image.
@@ -20,10 +21,6 @@ _OTHERS = frozenset(
     """.split()  # noqa: SIM905
 )
 _HEAD = 32
-#: What pictures that are drawn here say of themselves: a text chunk of PNG, before the pixels.
-OWN_TEXT = ("Software", "siamese-search")
-OWN_MARK = "tEXt{}\0{}".format(*OWN_TEXT).encode()
-_MARKED = 256
 _READ = re.compile(
     rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|P[1-6][ \t\r\n]+[0-9#]"
     rb"|BM....\0\0\0\0....[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"
@@ -91,7 +88,7 @@ def is_own_picture(base: str, relative: str) -> bool:
     if "/" in relative or not relative.lower().endswith(".png"):
         return False
     try:
-        return OWN_MARK in _head(os.path.join(base, relative), _MARKED)  # noqa: PTH118 - surrogate-escaped names
+        return OWN_MARK in _head(os.path.join(base, relative), MARKED)  # noqa: PTH118 - surrogate-escaped names
     except OSError:
         return False
 

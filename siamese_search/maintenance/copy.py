@@ -7,8 +7,8 @@ there already, with the same payload and the same checksum of its vector, is not
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from heapq import merge
 from itertools import groupby, islice
 from operator import itemgetter
@@ -17,8 +17,9 @@ import numpy as np
 
 from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.checks import check_same_vectors, sound_points, vector_crc
-from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
+from siamese_search.gallery.contract import Gallery, Payload, StoredPoint, Vectors
 from siamese_search.gallery.fields import same_payload
+from siamese_search.gallery.payload import with_labels_of
 from siamese_search.options import Progress
 from siamese_search.retrieval.judging import hand_over
 
@@ -49,9 +50,9 @@ def copy_gallery(
 ) -> CopyReport:
     """Make ``target`` (open for writing, of the same model) hold every point of ``source``, payload and vector.
 
-    progress: called with points done and their number. stop: when set, KeyboardInterrupt is raised after the batch in
-    hand; a repeated call goes on. Raises StoreError for a damaged vector in the source, and when the target does not
-    hold the same afterwards.
+    Labels that were set by hand in the target alone stay. progress: called with points done and their number. stop:
+    when set, KeyboardInterrupt is raised after the batch in hand; a repeated call goes on. Raises StoreError for a
+    damaged vector in the source, and when the target does not hold the same afterwards.
     """
     if not source.model.same_as(target.model):
         raise ValueError("the two galleries are of different models")
@@ -60,18 +61,19 @@ def copy_gallery(
     for _ in range(_MOST_PASSES):
         total = source.count() if first and progress is not None else 0
         points = extra = 0
-        missing: list[str] = []
+        missing: dict[str, Payload] = {}  # id -> what the target has of it
         sent = 0
         for ours, theirs in paired(source, target, vectors=True):
             if ours is None:
                 extra += 1
                 continue
             points += 1
-            if theirs is None or not same_payload(ours.payload, theirs.payload):
-                missing.append(ours.id)
+            there = {} if theirs is None else theirs.payload
+            if theirs is None or not same_payload(with_labels_of(ours.payload, there), there):
+                missing[ours.id] = there
                 if len(missing) == _BATCH:
                     sent += _send(source, target, missing)
-                    missing = []
+                    missing = {}
             if first and progress is not None and points % _BATCH == 0:
                 progress(points, max(total, points))
             if stop is not None and points % _BATCH == 0 and stop.is_set():
@@ -136,11 +138,12 @@ def write_points(target: Gallery, points: Sequence[StoredPoint], vectors: Sequen
     target.upsert([point.id for point in points], np.asarray(vectors), payloads)
 
 
-def _send(source: Gallery, target: Gallery, ids: list[str]) -> int:
-    """Copy the points of these ids that are (still) there; how many."""
+def _send(source: Gallery, target: Gallery, wanted: Mapping[str, Payload]) -> int:
+    """Copy the points of these ids that are (still) there; how many. wanted: with what the target has of each."""
     sent = 0
-    points = sound_points(source, ids)
+    points = sound_points(source, list(wanted))
     while part := list(islice(points, _BATCH)):
-        write_points(target, [point for point, _ in part], [vector for _, vector in part])
+        merged = [replace(point, payload=with_labels_of(point.payload, wanted[point.id])) for point, _ in part]
+        write_points(target, merged, [vector for _, vector in part])
         sent += len(part)
     return sent

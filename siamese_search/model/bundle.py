@@ -35,8 +35,7 @@ _DTYPES = {
 def weights_fingerprint(data: bytes, network: Mapping[str, Any]) -> str:
     """sha256 over weights and preprocessing, hex: the same network and input give the same fingerprint.
 
-    data: safetensors, read without torch. network: the description in model.json. Raises ValueError for what is no such
-    file.
+    data: safetensors, read without torch. network: the description in model.json. Raises ValueError for another file.
     """
     try:
         digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode())

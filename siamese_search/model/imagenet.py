@@ -76,8 +76,7 @@ class Fit:
 def load_imagenet(backbone: nn.Module, name: str) -> str:
     """Fill a timm backbone of this name with weights from ImageNet; returns in words where they came from.
 
-    Tries timm's own (its cache, else the model hub), then the installed package. Raises TrainingError where neither
-    can be had.
+    Tries timm's own (its cache, else the model hub), then the installed package. Raises TrainingError without.
     """
     try:
         with _hub():

@@ -23,8 +23,7 @@ _SLOTS = 2
 
 
 class TorchEmbedder:
-    """Runs ``model.safetensors``; agrees with the ONNX embedder to cosine ≥ 0.999. Safe to call from one thread at a
-    time.
+    """Runs ``model.safetensors``; agrees with the ONNX embedder to cosine ≥ 0.999. One thread at a time may call it.
 
     All batches are computed at the size of the largest so far (a power of two), the smaller ones padded: CUDA replays
     one recorded graph. Where recording fails, kernels are launched one by one.

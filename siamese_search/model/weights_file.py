@@ -218,9 +218,7 @@ _BATCH = 8
 
 
 def _measured(graph: Any) -> list[str]:
-    """The convolutions whose output's own mean is taken (``instance_mix``), by name: in float they are quicker, for all
-    that is between them is.
-    """
+    """The convolutions whose output's own mean is taken (``instance_mix``), by name: in float they are quicker."""
     means = {name for node in graph.node if node.op_type in ("ReduceMean", "Slice") for name in node.input}
     return [node.name for node in graph.node if node.op_type == "Conv" and means.intersection(node.output)]
 

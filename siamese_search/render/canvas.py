@@ -13,9 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from siamese_search.errors import ImageError, printable
-from siamese_search.io.files import atomic_path, writing
+from siamese_search.io.files import OWN_TEXT, atomic_path, writing
 from siamese_search.io.images import FORMATS, read_image
-from siamese_search.io.signatures import OWN_TEXT
 from siamese_search.retrieval.map import luminance
 
 Colour = tuple[int, int, int]

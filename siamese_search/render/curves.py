@@ -22,8 +22,7 @@ from matplotlib.figure import Figure
 from siamese_search.errors import UsageError, printable
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.verification import FALSE_ACCEPT_RATES
-from siamese_search.io.files import atomic_path, writing
-from siamese_search.io.signatures import OWN_TEXT
+from siamese_search.io.files import OWN_TEXT, atomic_path, writing
 from siamese_search.render.marks import decimal, rate, small_rate
 
 #: Every colour of these curves. A page puts its own in their place (:func:`chart`).

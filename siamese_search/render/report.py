@@ -1,7 +1,6 @@
 """write_report(): an evaluation as ``report.json`` and as ``report.html``, one page that needs nothing else.
 
-The page has no script but that of its maps and asks nobody for anything; names from files are escaped, and images are
-encoded anew, small.
+The page has no script but that of its maps and asks nobody for anything; names are escaped, images encoded anew, small.
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Pictures as PNG: contact sheets of results and of proposed identities, and a comparison of images side by side or
-as a table.
+"""Pictures as PNG: contact sheets of results and proposed identities, and comparisons of images.
 
 On a sheet the query is on the left, its results follow by rank, and a border says whether each is right.
 """
@@ -281,8 +280,7 @@ def _name(canvas: Canvas, name: str, at: tuple[int, int], *, centred: bool = Fal
 def draw_clusters(proposals: Proposals, out: Path) -> Path:
     """A row of images per cluster, single images left out, as a PNG. Raises UsageError for nothing to draw.
 
-    Frames say the truth where it is known: green the identity that the cluster takes, or that most of it have, red
-    another.
+    Frames say the truth where it is known: green the identity that it takes, or most of it have, red another.
     """
     rows = [
         list(group)

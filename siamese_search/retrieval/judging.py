@@ -157,8 +157,7 @@ def share_above_median(
     """The share of pairs above the calibration's median score of different identities, over what it is there.
 
     1 where the scores lie alike, more where images are more alike here. Pairs known to be of the same identity are
-    left out. ``None`` without any pair. vectors: unit, float32 [n, d]; identities: n, ``None`` where unknown
-    and of distractors.
+    left out. ``None`` without any pair. vectors: unit, float32 [n, d]; identities: n, ``None`` where unknown.
     """
     at = next((n for n, rate in enumerate(calibration.rates) if rate <= _RATE), len(calibration.rates) - 1)
     names = np.array([f"#{row}" if name is None else f"={name}" for row, name in enumerate(identities)])

@@ -166,8 +166,7 @@ class SameImage:
 
     1. it is the same file: equal real paths, or the same file by way of a link; or
     2. it is a copy: similarity ≥ 0.9999, the same size in bytes and the same bytes. Where the stored file
-       cannot be read any more, similarity ≥ 0.99999 and the size stand for the bytes; for an array, the
-       similarity.
+       cannot be read any more, similarity ≥ 0.99999 and the size stand for the bytes; for an array, that.
 
     Similarity alone does not decide where there are files: a weak model gives different images nearly the
     same vector, and neighbouring frames of a video are distinct sightings.

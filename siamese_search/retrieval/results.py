@@ -122,13 +122,12 @@ def _digits(value: float) -> float:
 class QueryResult:
     """The answer to one query image: ranked results, or the reason why there are none.
 
-    query: the path as given, or ``image 3`` for an array. path: ``None`` for an array.
-    identity: the query's own identity where the gallery knows that very file, else ``None``.
-    error: why the query could not be read, else ``None`` (no results is not an error).
-    verdict: how ``match`` was decided, ``None`` where no calibration is known to hold; no_verdict: then the reason,
-    empty where there is no calibration at all. pairwise: whether scores are
-    similarities of images, or means of such; no calibration knows about others. best_score: the highest in the
-    ranking, shown or not. candidates: how many images were to be re-ranked, ``None`` without re-ranking.
+    query: the path as given, or ``image 3`` for an array. path: ``None`` for an array. identity: the query's own
+    identity where the gallery knows that very file, else ``None``. error: why the query could not be read, else
+    ``None`` (no results is not an error). verdict: how ``match`` was decided, ``None`` where no calibration is known to
+    hold; no_verdict: then the reason, empty where there is no calibration at all. pairwise: whether scores are
+    similarities of images, or means of such; no calibration knows about others. best_score: the highest in the ranking,
+    shown or not. candidates: how many images were to be re-ranked, ``None`` without re-ranking.
     """
 
     query: str

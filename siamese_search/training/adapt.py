@@ -290,9 +290,7 @@ ASIDE = 1 / 3
 
 @dataclass(frozen=True, slots=True)
 class Confirmed:
-    """Identities of n images: by number, int64 [n], -1 where nobody said, seeds of clusters and those kept aside; and
-    the names of both.
-    """
+    """Identities of n images: by number, int64 [n], -1 where nobody said, seeds of clusters, some kept aside, names."""
 
     seeds: NDArray[np.int64]
     aside: NDArray[np.int64]

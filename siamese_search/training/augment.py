@@ -163,8 +163,7 @@ def _detail(x: Tensor, octaves: Tensor) -> Tensor:
 def _jitter(x: Tensor, config: TrainConfig, r: Tensor, tint: Tensor) -> Tensor:
     """Brightness, contrast about the mean grey, saturation about each pixel's grey, then a gain for each channel.
 
-    All factors lie in 1 ± strength. One after the other they are linear in a pixel, so they are one matrix and one
-    offset per image.
+    All factors lie in 1 ± strength. One after the other they are linear in a pixel: one matrix and offset per image.
     """
     brightness, contrast, saturation = (1.0 + config.jitter * (2.0 * r - 1.0)).unbind(1)  # [n] each
     gain = 1.0 + config.tint * (2.0 * tint - 1.0)  # [n, 3]

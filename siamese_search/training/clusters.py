@@ -102,9 +102,7 @@ class Memory(nn.Module):
 
     @torch.no_grad()
     def update(self, embeddings: Tensor, labels: Tensor, momentum: float) -> None:
-        """Move the centroid of each label to the embedding of it that is least similar, keeping the share ``momentum``
-        of what it was.
-        """
+        """Move the centroid of each label to the embedding of it that is least similar; ``momentum`` of it stays."""
         order = torch.argsort((embeddings * self.centroids[labels]).sum(1), stable=True)
         by_label = order[torch.argsort(labels[order], stable=True)]
         sorted_labels = labels[by_label]

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from siamese_search._version import __version__
 from siamese_search.errors import SiameseSearchError, TrainingError, printable
-from siamese_search.io.files import atomic_path, atomic_write_text, check_output
-from siamese_search.io.signatures import OWN_TEXT
+from siamese_search.io.files import OWN_TEXT, atomic_path, atomic_write_text, check_output
 from siamese_search.model.bundle import META_NAME
 from siamese_search.training.config import TrainConfig, kind_of
 from siamese_search.training.trainer import Progress, Trainer

@@ -78,8 +78,7 @@ class Trainer:
 
     labels: int64 [n], 0 … classes-1. sampler: which images form a batch; by default what ``config.batches`` says.
     teacher: float32 [1 + v, n, t] unit rows, of the plain images and of v views; or None. ranks: the processes that
-    train together. Every random draw depends only on (seed, epoch, step, rank), so a resumed run repeats the one never
-    interrupted.
+    train together. Every random draw depends only on (seed, epoch, step, rank), so a resumed run repeats the other.
     """
 
     def __init__(
@@ -231,8 +230,7 @@ class Trainer:
         loss, triplet = self._loss(features.float(), necked.float(), indices, batch.shape)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        # The only wait for the device in a step, and before the weights change: a loss that is not finite must
-        # never reach them.
+        # The only wait for the device in a step, before the weights change: no loss that is not finite reaches them.
         report = torch.stack([loss.detach(), triplet.loss.detach(), triplet.accuracy])
         value, part, accuracy = self.ranks.mean(report).tolist()
         if not math.isfinite(value):

@@ -136,6 +136,7 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> list[BaseException]:
             1,
             "sss: error: unexpected ZeroDivisionError: division by zero (run again with --debug for the traceback)",
         ),
+        (MemoryError(), 1, "sss: error: there is not enough memory: free some, or raise the limit (ulimit -v)"),
         (DataError("evil\x1b[31m\nname"), 1, "sss: error: evil\\x1b[31m name"),
     ],
 )

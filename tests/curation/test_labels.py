@@ -124,6 +124,21 @@ def test_a_file_that_is_no_table_of_labels(filled, tmp_path, text, reason):
         plan_labels(filled, table(tmp_path, text))
 
 
+def test_what_data_frames_write_is_no_label(filled, tmp_path):
+    """nan is nobody, and 1.0 in a column with gaps is 1; but what we wrote ourselves is taken to the letter."""
+    rows = "a.jpg,nan,3.0,nan\nb.jpg,bob,nan,2.5\n-1_c.jpg,None,2,3.0\n"
+    plan = plan_labels(filled, table(tmp_path, "key,identity,camera,weight\n" + rows))
+    assert not plan.problems
+    assert [dict(change.after) for change in plan.changes] == [
+        {"camera": "3"},
+        {"identity": "bob", "weight": 2.5},
+        {"camera": "2", "weight": 3.0},
+    ]
+    assert any("nan in 'identity' taken as nothing" in note for note in plan.notes)
+    exact = plan_labels(filled, table(tmp_path, "source,key,path,identity,camera\ns,a.jpg,,nan,1.0\n"))
+    assert [dict(change.after) for change in exact.changes] == [{"identity": "nan", "camera": "1.0"}]
+
+
 def test_a_review_of_clusters_and_the_choice_of_columns(filled, tmp_path):
     text = "path,key,source,proposed identity,confidence,cluster size,existing identity,weather\n"
     text += "/x,a.jpg,s,new-1,0.9,2,0000,sun\n/x,b.jpg,s,new-1,0.8,2,,rain\n"

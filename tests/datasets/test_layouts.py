@@ -327,7 +327,7 @@ def test_csv_missing_files_are_counted(tmp_path):
         ("identity,camera\n1,2\n", "no path column"),
         ("path,Age,age\na.jpg,1,2\n", "twice"),
         ("path,mtime_ns\na.jpg,1\n", "reserved"),
-        ("path,x\na.jpg\n", "line 2 has 1 fields"),
+        ("path,x\na.jpg\n", "line 2: 1 fields"),
         ("path\na.jpg\na.jpg\n", "line 3: an earlier row has it"),
         ("path,x\n,1\n", "name is empty"),
         ("path,x\na.jpg," + "y" * 40_000 + "\n", "32768"),
@@ -522,9 +522,44 @@ def test_what_data_frames_write_for_gaps(tmp_path):
     ):
         assert part in dataset.reason
     assert "colour" not in dataset.reason.partition("rows")[2]
+    others = ["NA", "N/A", "#N/A", "NULL", "\\N", "Null"]  # of R, Excel, SQL; and a person
+    told = table(tmp_path, "path,identity\n" + "".join(f"{n}.jpg,{cell}\n" for n, cell in enumerate(others[2:])))
+    assert [r.identity for r in load_dataset(told).records] == [None, None, None, "Null"]
     # One that is no whole number keeps them all as they are.
     mixed = table(tmp_path, "path,camera\n0.jpg,1.0\n1.jpg,1.5\n2.jpg,gate\n")
     assert [r.camera for r in load_dataset(mixed).records] == ["1.0", "1.5", "gate"]
+
+
+@pytest.mark.parametrize(
+    ("cells", "wanted"),
+    [
+        (["1", "1.0", "2"], ["1", "1", "2"]),  # one data frame had gaps, the other none
+        (["1.0", "-1.0", "2.0"], ["1", "-1", "2"]),
+        (["1", "01", "2.0"], ["1", "01", "2.0"]),  # 01 is a name
+        (["-1", "1", "2"], ["-1", "1", "2"]),
+    ],
+)
+def test_whole_numbers_are_the_same_label_with_and_without_a_point(tmp_path, cells, wanted):
+    touch(tmp_path, *(f"{n}.jpg" for n in range(len(cells))))
+    rows = "".join(f"{n}.jpg,{cell},{cell}\n" for n, cell in enumerate(cells))
+    records = load_dataset(table(tmp_path, "path,identity,camera\n" + rows)).records
+    assert [record.identity for record in records] == [record.camera for record in records] == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'path,identity\n0.jpg,"a\n1.jpg,b\n2.jpg,c\n',
+        'path,identity\n0.jpg,"a\n1.jpg,"b"\n2.jpg,c\n',
+        'path,identity\n0.jpg,a\n1.jpg,"b',
+        '"path,identity\n0.jpg,a\n1.jpg,b\n',
+    ],
+)
+def test_a_quote_that_is_not_closed_swallows_no_rows(tmp_path, text):
+    touch(tmp_path, *(f"{n}.jpg" for n in range(3)))
+    for lenient in (False, True):
+        with pytest.raises(DataError, match=r"line|header"):
+            survey(table(tmp_path, text), lenient=lenient)
 
 
 def test_csv_as_excel_writes_it(tmp_path):

@@ -103,6 +103,7 @@ def test_a_file_that_comes_later_keeps_the_kinds(tmp_path):
         (r"(?<=a)(?P<identity>b)", "no regular expression of RE2"),
         ("abc", "names no field"),
         ("(?P<path>.+)", "'path' is a reserved name"),
+        (r"(?P<identity>\w+)_(?P<identity>\w+)", "names identity twice"),
         ("(?P<identity>a{100000})", "repetition"),
         ("(?P<identity>" + "x" * 3_000_000 + ")", "too large"),
         ("(?P<identity>\udc80)", "not UTF-8"),

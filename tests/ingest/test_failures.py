@@ -225,6 +225,35 @@ def test_rows_that_name_an_image_twice_or_one_elsewhere_cost_nothing_but_themsel
     assert reasons["out.jpg"].startswith("line 3: '../out.jpg' leaves")
 
 
+def test_a_pipe_that_nobody_reads_does_not_hold_the_run(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="cannot be written"):
+        FailureLog(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    with FailureLog(tmp_path / "pipe") as log:
+        log.write("a.jpg", "x")
+    assert os.read(reader, 100).startswith(b'{"path"')
+    os.close(reader)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_rows_with_more_or_fewer_cells_than_the_header_cost_nothing_but_themselves(tmp_path, gallery, embedder, first):
+    for name in "abc":
+        write_image(tmp_path / f"{name}.jpg", seed=name)
+    rows = ["b.jpg", "x,a.jpg,ann,1,2", ""]
+    table = tmp_path / "people.csv"
+    table.write_text("\n".join(["id,path,identity", *(rows * first), "7,c.jpg,cy", *(rows * (not first))]))
+    one = run_ingest([table], gallery, embedder)
+    assert (one.new, one.failed) == (1, 2)
+    assert [failure.reason.partition("; ")[0] for failure in one.failures] == [
+        f"line {3 - first}: 1 fields where the header has 3",
+        f"line {4 - first}: 5 fields where the header has 3",
+    ]
+    table.write_text("path,identity\na.jpg\n")
+    with pytest.raises(DataError, match="line 2: 1 fields where the header has 2"):
+        run_ingest([table], gallery, embedder)
+
+
 def test_a_row_is_named_by_its_line_whatever_the_table_is_called(tmp_path, gallery, embedder):
     write_image(tmp_path / "a.jpg")
     table = tmp_path / "of: line 9.csv"

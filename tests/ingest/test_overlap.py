@@ -11,6 +11,7 @@ from soundness import verify_vectors
 from ingest.pipeline import run_ingest
 from siamese_search.curation.labels import apply_labels, plan_labels
 from siamese_search.datasets.records import point_id
+from siamese_search.errors import UsageError
 
 
 @pytest.fixture
@@ -137,3 +138,32 @@ def test_what_a_person_has_set_comes_along(site, gallery, embedder):
     run_ingest([site / "photos"], gallery, embedder)
     run_ingest([inner], gallery, embedder)
     assert [row[2] for row in known(gallery)] == ["Anna K.", "anna", "anna", "bob", "bob", "bob"]
+
+
+def test_a_root_that_was_moved_and_is_linked_to_where_it_was_stays_the_same_source(site, tmp_path, embedder):
+    """mv site disk; ln -s disk site: by either name, and by both at once."""
+    gallery = MemoryGallery()
+    run_ingest([site / "photos"], gallery, embedder)
+    before = set(gallery.points)
+    site.rename(tmp_path / "disk")
+    site.symlink_to(tmp_path / "disk")
+    write_image(tmp_path / "other" / "cy" / "0.jpg", seed=99)
+    for roots in ([site / "photos"], [tmp_path / "disk" / "photos"], [tmp_path / "other", site / "photos"]):
+        one = run_ingest(roots, gallery, embedder)
+        assert one.embedded == (tmp_path / "other" in roots)
+        assert one.left.gone == 0
+    assert {row[1] for row in known(gallery)} == {str(site / "photos"), str(tmp_path / "other")}
+    assert {row[0] for row in known(gallery) if "cy" not in row[0]} == set(map(str, (tmp_path / "disk").rglob("*.jpg")))
+    assert before < set(gallery.points)
+    (site / "photos" / "bob" / "0.jpg").unlink()
+    assert run_ingest([site / "photos"], gallery, embedder, prune="safe").removed == 1
+
+
+def test_roots_that_lie_in_each_other_are_refused_under_one_source(site, embedder):
+    """The source would be the same and the keys would not: each image in both would be two points."""
+    gallery = MemoryGallery()
+    for roots in ([site / "photos", site / "photos" / "anna"], [site / "photos" / "anna", site / "more.csv"]):
+        with pytest.raises(UsageError, match="lie in each other"):
+            run_ingest(roots, gallery, embedder, source="s")
+    assert not gallery.points
+    assert run_ingest([site / "photos"], gallery, embedder, source="s").new == 6

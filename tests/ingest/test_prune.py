@@ -151,6 +151,10 @@ def test_rows_that_were_taken_out_of_a_table_are_told(tmp_path):
     done = run_ingest([table], gallery, ColourEmbedder())
     assert done.left == LeftBehind(unlisted=1, unlisted_example=f"{tmp_path}/b.ppm")
     assert done.to_json()["unlisted"] == 1
+    (tmp_path / "c.ppm").unlink()
+    table.write_text("path\na.ppm\n")  # pruning takes what has gone, and says what it leaves
+    done = run_ingest([table], gallery, ColourEmbedder(), prune="anyway")
+    assert (done.removed, done.left) == (1, LeftBehind(unlisted=1, unlisted_example=f"{tmp_path}/b.ppm"))
 
 
 def test_a_root_without_images_does_not_stop_the_others(tmp_path):

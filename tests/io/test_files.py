@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import stat
 import subprocess
@@ -9,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from siamese_search.io.files import atomic_path, atomic_write_bytes, atomic_write_text
+from siamese_search.errors import SiameseSearchError
+from siamese_search.io.files import atomic_path, atomic_write_bytes, atomic_write_text, check_output
+from siamese_search.render.canvas import save_png
 
 
 def test_new_files_and_directories(tmp_path):
@@ -121,3 +125,31 @@ def test_kill_9_leaves_the_old_or_the_new_content(tmp_path: Path, moment: str):
         assert path.read_bytes() == b"old"
         atomic_write_bytes(path, b"next")  # what the crash left behind is in nobody's way
         assert path.read_bytes() == b"next"
+
+
+def test_nothing_takes_the_place_of_a_pipe_or_device(tmp_path):
+    """A rename would: ``sss export /dev/stdout`` of root's left the machine without a /dev/stdout."""
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "link.csv").symlink_to("/dev/null")
+    for path in (tmp_path / "pipe.csv", tmp_path / "link.csv"):
+        with pytest.raises(OSError, match="pipes and devices"):
+            atomic_write_text(path, "x")
+    assert stat.S_ISFIFO((tmp_path / "pipe.csv").stat().st_mode)
+    assert (tmp_path / "link.csv").is_symlink()
+    for path in (tmp_path / "pipe.csv", tmp_path / "link.csv", Path("/dev/stdout"), Path("/dev/new.csv")):
+        with pytest.raises(SiameseSearchError, match="pipes and devices"):
+            check_output(path)
+
+
+def test_a_picture_takes_the_place_of_one_drawn_here_and_of_no_other_image(tmp_path):
+    photo, drawn, empty = tmp_path / "photo.PNG", tmp_path / "drawn.png", tmp_path / "empty.png"
+    empty.touch()  # as mktemp makes it
+    Image.new("RGB", (4, 4)).save(photo)
+    before = photo.read_bytes()
+    for out in (drawn, drawn, empty):
+        save_png(Image.new("RGB", (8, 8)), out, "sheet")
+        check_output(out)
+    for write in (check_output, lambda out: save_png(Image.new("RGB", (8, 8)), out, "sheet")):
+        with pytest.raises(SiameseSearchError, match="not drawn here"):
+            write(photo)
+    assert photo.read_bytes() == before

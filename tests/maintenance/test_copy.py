@@ -224,3 +224,21 @@ def test_a_copy_into_float16_is_made_once_and_verified(scratch: Path, source: Ga
         with open_gallery(scratch / "wide", model=MODEL, create=True, mode="w") as wide:
             assert counts(copy_gallery(half, wide)) == (50, 50, 0, 0, 50)
             assert counts(copy_gallery(half, wide)) == (50, 0, 50, 0, 50)
+
+
+def test_labels_set_by_hand_in_the_target_alone_stay(source: Gallery, target: Gallery):
+    """A backup that is pulled, or a push after a review there, takes nothing away that a person has said."""
+    copy_gallery(source, target)
+    both = {"identity": "ann", "labelled": '["identity"]'}
+    target.set_payload([point_id(1)], [both])
+    target.set_payload([point_id(2)], [both])
+    source.set_payload([point_id(2)], [{"identity": "bob", "camera": "1", "labelled": '["camera", "identity"]'}])
+    target.set_payload([point_id(3)], [{"frame": None, "labelled": '["frame"]'}])
+    source.set_payload([point_id(3)], [{"camera": "7", "labelled": '["camera"]'}])
+    assert counts(copy_gallery(source, target))[:3] == (50, 2, 48)
+    assert counts(copy_gallery(source, target))[:3] == (50, 0, 50)
+    found = {int(p.payload["key"]): p.payload for p in target.scroll()}
+    assert (found[1]["identity"], found[1]["frame"]) == ("ann", 3)
+    assert found[2]["identity"] == "bob"  # said in the source, too, and that is what is copied
+    assert (found[3].get("frame"), found[3]["camera"]) == (None, "7")
+    assert found[3]["labelled"] == '["camera", "frame"]'

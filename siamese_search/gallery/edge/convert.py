@@ -165,6 +165,15 @@ def panics_unprinted() -> Iterator[None]:
                 os.write(2, printed)
 
 
+#: What the engine passes on of limits of the system, and what to say: its files are as sound as before.
+_LIMITS = {
+    "No space left on device": "its disk is full; what was committed is kept: free some space",
+    "Cannot allocate memory": "there is not enough memory to open it: free some, or raise the limit (ulimit -v)",
+    "Too many open files": "too many files are open: raise the limit (ulimit -n)",
+    "File too large": "a file would be larger than allowed: raise the limit (ulimit -f)",
+}
+
+
 @contextmanager
 def translated(what: str, advice: str = "") -> Iterator[None]:
     """Turn the engine's bare ``Exception`` (and Rust panics, which are BaseException) into StoreError.
@@ -177,10 +186,8 @@ def translated(what: str, advice: str = "") -> Iterator[None]:
         raise
     except BaseException as error:
         if type(error) is Exception or _is_panic(error):
-            if "No space left on device" in str(error):
-                raise StoreError(
-                    f"{what}: its disk is full; what was committed is kept: free some space, then run the command again"
-                ) from error
+            if (limit := next((said for sign, said in _LIMITS.items() if sign in str(error)), None)) is not None:
+                raise StoreError(f"{what}: {limit}, then run the command again") from error
             text = str(error).removeprefix("Service runtime error: ").splitlines() or ["no reason given"]
             raise StoreError(f"{what}: the vector engine failed: {text[0][:240]}{advice}") from error
         raise

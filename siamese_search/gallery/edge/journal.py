@@ -2,8 +2,7 @@
 
 ``journal`` is there for as long as somebody wants to know: the UUID, sixteen bytes, of every point that is
 inserted, replaced or deleted, appended under the lock of the shard before the write, while a copy of the shard is being
-optimised. So that it cannot grow for ever where its reader has died, it ends at MOST_BYTES, and a reader that is alive
-begins again.
+optimised. So that it cannot grow for ever where its reader has died, it ends at MOST_BYTES: a live reader begins again.
 
 ``points.json`` says how many points the shard must hold, for a damaged segment may lose its own in silence, and the
 mark of the turn (:func:`.layout.mark_written`) at whose end that was right. After a crash the mark is another one, and

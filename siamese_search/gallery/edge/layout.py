@@ -124,10 +124,20 @@ def find_gallery(store: Path, name: str) -> Path:
     if not is_store(store):
         raise GalleryNotFoundError(f"there is no store at {printable(store)}: make one with `sss ingest DIR`")
     if not (directory / "CURRENT").is_file():
+        check_pointer(directory)
         raise no_gallery(name, str(store), gallery_names(store))
     for path in (directory.parent, directory):
         _refuse_link(path)
     return directory
+
+
+def check_pointer(directory: Path) -> None:
+    """Raise StoreError where a gallery's vectors are there and CURRENT, which leads to them, is not."""
+    if not (directory / "CURRENT").is_file() and any(directory.glob("g-*")):
+        raise StoreError(
+            f"{printable(directory / 'CURRENT')} is missing or no file, and names the vectors in use: restore it, or"
+            f" delete {printable(directory)} and ingest again"
+        )
 
 
 def _refuse_link(path: Path) -> None:

@@ -145,8 +145,7 @@ class ShardLease:
     def add_fields(self, shard: edge.EdgeShard, changed: dict[str, str]) -> None:
         """Record new or widened fields, convert what is stored, and index them. Call inside :meth:`use`.
 
-        The schema file comes first and marks the fields as pending: whoever opens the shard after a crash finishes the
-        work.
+        The schema file comes first and marks the fields as pending: whoever opens it after a crash goes on.
         """
         before = self.types
         self.types = {**before, **changed}

@@ -249,6 +249,7 @@ def _create(store: Path, header: layout.GalleryHeader) -> None:
     gallery = layout.gallery_directory(store, name)
     if (gallery / "CURRENT").is_file():
         return
+    layout.check_pointer(gallery)
     layout.remove_dropped(gallery.parent)
     aside = store / "galleries" / f".{name}.{uuid.uuid4().hex[:8]}.part"
     try:

@@ -70,8 +70,7 @@ def swept(grid: Mapping[str, tuple[Value, ...]]) -> list[str]:
 def grid_points(preset: str, grid: Mapping[str, tuple[Value, ...]]) -> list[GridPoint]:
     """All combinations, the last option changing fastest. Every configuration is checked.
 
-    Raises UsageError where no option has several values, for more than ``MOST_RUNS`` combinations, and for a
-    value that cannot work.
+    Raises UsageError where no option has several values, for over ``MOST_RUNS`` runs, and for bad values.
     """
     changing = swept(grid)
     if not changing:

@@ -68,8 +68,7 @@ def run_sweep(
 
     A run that fails, for whatever reason, is recorded so and does not stop the others; the next call tries it again.
     After each run the record and the table are written, and ``draw`` is called with the place of the plot. stop: ends
-    the run in hand after its batch (KeyboardInterrupt, all kept). Raises TrainingError where another process works on
-    the same sweep.
+    the run in hand after its batch (KeyboardInterrupt, all kept). Raises TrainingError where another process does it.
     """
     reporter, stop = reporter or SilentSweep(), stop or threading.Event()
     with _alone(sweep.directory):

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from siamese_search.errors import StoreError
+from siamese_search.errors import GalleryNotFoundError, StoreError
 from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.edge import layout
+from siamese_search.gallery.edge.convert import translated
 from siamese_search.gallery.edge.store import EmbeddedStore
 
 MODEL = ModelRef("f" * 64, 4, "tiny")
@@ -147,3 +148,32 @@ def test_a_panic_of_the_engine_is_one_line(tmp_path):
     assert (done.returncode, done.stderr) == (0, "kept\nkept too\n")
     assert done.stdout.startswith("StoreError gallery 'default'")
     assert "the vector engine failed: index out of bounds" in done.stdout
+
+
+@pytest.mark.parametrize("instead", ["nothing", "a directory", "a pipe"])
+def test_a_gallery_that_lost_its_pointer_is_no_missing_gallery(tmp_path, instead):
+    """A copy that was cut short: to make the gallery anew, as we would say of a missing one, cannot be meant."""
+    pointer = make_store(tmp_path / "store").parent / "CURRENT"
+    pointer.unlink()
+    if instead == "a directory":
+        pointer.mkdir()
+    elif instead == "a pipe":
+        os.mkfifo(pointer)
+    store = EmbeddedStore(tmp_path / "store")
+    for how in ({}, {"model": MODEL, "create": True, "mode": "w"}):
+        with pytest.raises(StoreError, match=r"CURRENT is missing or no file.*restore it") as caught:
+            store.open("default", **how)
+        assert not isinstance(caught.value, GalleryNotFoundError)
+
+
+def test_limits_of_the_system_are_no_damage():
+    """Who is told to drop a gallery for want of memory would lose what is sound."""
+    for text, said in (
+        ("failed to load segment: Out of memory, IO Error: Cannot allocate memory (os error 12)", "ulimit -v"),
+        ('failed to open WAL: Os { code: 24, message: "Too many open files" }', "ulimit -n"),
+        ('Can\'t init WAL: Os { code: 27, kind: FileTooLarge, message: "File too large" }', "ulimit -f"),
+    ):
+        with pytest.raises(StoreError) as caught, translated("gallery 'x'", "; drop it and ingest again"):
+            raise Exception(text)
+        assert said in str(caught.value)
+        assert "drop it" not in str(caught.value)
