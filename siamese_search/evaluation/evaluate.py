@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from siamese_search.datasets.layouts import Dataset
 from siamese_search.datasets.records import Failure, ImageRecord
 from siamese_search.embedding import batches_of, embed_images
-from siamese_search.errors import DataError, ImageError, ModelMismatchError, StoreError, UsageError, printable
+from siamese_search.errors import DataError, ImageError, ModelMismatchError, StoreError, UsageError, amount, printable
 from siamese_search.evaluation.options import EvaluateOptions
 from siamese_search.evaluation.protocol import ALL_VS_ALL, Protocol, all_vs_all, market
 from siamese_search.evaluation.report import EvaluationReport, Reranked
@@ -96,7 +96,7 @@ def evaluate(
     )
     if not len(embedded.vectors):
         first = embedded.failed[0]
-        raise DataError(f"none of the {len(embedded.failed)} images can be read; {first.shown}: {first.reason}")
+        raise DataError(f"none of {amount(len(embedded.failed), 'image')} can be read; {first.shown}: {first.reason}")
     fingerprint = data_fingerprint(
         [
             ("gallery" if row < ranked else "queries", shown[row], digest)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from siamese_search.errors import UsageError
+from siamese_search.errors import UsageError, amount
 
 
 def hyperparameter(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
@@ -279,7 +279,7 @@ def stages(config: TrainConfig) -> list[Stage]:
         first += epochs
     if first >= config.epochs:
         raise UsageError(
-            f"--sizes: {first} epochs at smaller sizes leave none of --epochs {config.epochs} "
+            f"--sizes: {amount(first, 'epoch')} at smaller sizes leave none of --epochs {config.epochs} "
             f"for {config.height}x{config.width}"
         )
     return [*found, stage(config.height, config.width, first, config.epochs)]

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from siamese_search._version import __version__
-from siamese_search.errors import SiameseSearchError, TrainingError, printable
+from siamese_search.errors import SiameseSearchError, TrainingError, amount, printable
 from siamese_search.io.files import atomic_path, atomic_write_text, check_output
 from siamese_search.io.signatures import OWN_TEXT
 from siamese_search.model.bundle import META_NAME
@@ -95,8 +95,7 @@ def check_same(out: Path, learned: dict[str, Any]) -> None:
         return
     before, there = set(saved.get("identities", ())), set(learned.get("identities", ()))
     changes = [
-        f"{len(names)} {'identity' if len(names) == 1 else 'identities'} {what} ({printable(min(names))}"
-        f"{', …' * (len(names) > 1)})"
+        f"{amount(len(names), 'identity')} {what} ({printable(min(names))}{', …' * (len(names) > 1)})"
         for names, what in ((before - there, "gone"), (there - before, "new"))
         if names
     ]

@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import ImageRecord
-from siamese_search.errors import DataError, MissingExtraError, TrainingError, UsageError, printable
+from siamese_search.errors import DataError, MissingExtraError, TrainingError, UsageError, amount, printable
 from siamese_search.io.files import atomic_path
 from siamese_search.io.images import read_image
 from siamese_search.io.resources import available_cpus, available_memory
@@ -75,7 +75,7 @@ def _from_file(network: APNNetwork, path: Path, say: Callable[[str], None]) -> N
             " be timm's or EfficientNet-PyTorch's"
         )
     say(
-        f"initial weights: {fit.taken} tensors of {printable(path)}{_listed('new', fit.fresh)}"
+        f"initial weights: {amount(fit.taken, 'tensor')} of {printable(path)}{_listed('new', fit.fresh)}"
         f"{_listed('not used', fit.unused)}"
     )
 
@@ -192,7 +192,9 @@ def _read_npz(path: Path, records: Sequence[ImageRecord], config: TrainConfig) -
     rows = {key: row for row, key in enumerate(keys)}
     missing = [record.key for record in records if record.key not in rows]
     if missing:
-        raise DataError(f"{printable(path)}: no teacher vector for {len(missing)} images, the first is {missing[0]}")
+        raise DataError(
+            f"{printable(path)}: no teacher vector for {amount(len(missing), 'image')}, the first is {missing[0]}"
+        )
     plain = vectors[[rows[record.key] for record in records]][None]
     if not wanted:
         return plain
