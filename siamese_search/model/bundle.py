@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -217,6 +218,11 @@ _HERE = Path(__file__).resolve().parent
 PACKAGED = {"bundled": _HERE / "weights", "fast": _HERE / "fast"}
 
 
+def as_named(path: Path) -> str:
+    """How a command names this directory: ``./fast`` is not the package's ``fast``."""
+    return f"./{path}" if os.fspath(path) in PACKAGED else os.fspath(path)
+
+
 def load_bundle(path: Path | str | None = None) -> Bundle:
     """Open the bundle in directory ``path``, or the one of :data:`PACKAGED` of that name; ``None`` is ``"bundled"``.
 
@@ -294,6 +300,18 @@ def _check(meta: Any, directory: Path) -> None:
         found = known.st_size
         if found != size:
             raise BundleError(f"{shown}: {name} has {found} bytes instead of {size}: it is truncated, copy it again")
+
+
+@contextmanager
+def loading(bundle: Bundle, engine: str, what: str = "load") -> Iterator[None]:
+    """Whatever an engine raises at a graph becomes a BundleError."""
+    try:
+        yield
+    except BundleError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise BundleError(f"{printable(bundle.onnx_path)}: {engine} cannot {what} it: {reason}") from None
 
 
 def check_images(images: NDArray[np.uint8], size: tuple[int, int]) -> None:

@@ -35,6 +35,7 @@ from siamese_search.model.bundle import (
     centred_fingerprint,
     check_images,
     load_bundle,
+    loading,
     quantised_fingerprint,
     weights_fingerprint,
 )
@@ -250,7 +251,7 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
             start = next(self._batches, None)
             return None if start is None else {"images": images[start : start + _BATCH]}
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, loading(bundle, "ONNX Runtime", "quantise"):
         source, plain, small = (str(Path(scratch) / f"{name}.onnx") for name in ("source", "plain", "small"))
         Path(source).write_bytes(bundle.read_graph())
         options = onnxruntime.SessionOptions()

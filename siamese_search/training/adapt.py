@@ -26,7 +26,7 @@ from siamese_search.model.calibration import Calibration
 from siamese_search.model.network import NetworkSpec
 from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.clusters import ClusterTrainer, figures, renew_statistics
-from siamese_search.training.config import ADAPT, SPEC, AdaptConfig, kind_of
+from siamese_search.training.config import ADAPT, SPEC, AdaptConfig, bundle_of, kind_of
 from siamese_search.training.data import LabelledImages, PixelSource, unreadable
 from siamese_search.training.directory import (
     asked_before,
@@ -279,7 +279,7 @@ def _handed_on(request: AdaptRequest) -> Calibration | None:
     """
     if not request.config.statistics or kind_of(request.init) not in ("bundled", "bundle"):
         return None
-    bundle = load_bundle(request.init)
+    bundle = bundle_of(request.init)
     spec = NetworkSpec.from_json(bundle.meta["network"])
     same = all(getattr(request.config, name) == getattr(spec, name) for name in SPEC)
     return bundle.adapted_calibration if same else None

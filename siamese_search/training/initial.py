@@ -26,12 +26,11 @@ from siamese_search.errors import DataError, MissingExtraError, TrainingError, U
 from siamese_search.io.files import atomic_path
 from siamese_search.io.images import read_image
 from siamese_search.io.resources import available_cpus, available_memory
-from siamese_search.model.bundle import load_bundle
 from siamese_search.model.imagenet import fit_state, load_imagenet, read_weights
 from siamese_search.model.network import APNNetwork, NetworkSpec, normalisation
 from siamese_search.model.weights_file import transfer
 from siamese_search.training.augment import augment, mixed, view_draws, view_mix, view_recipe
-from siamese_search.training.config import TrainConfig, kind_of
+from siamese_search.training.config import TrainConfig, bundle_of, kind_of
 from siamese_search.training.data import Progress
 from siamese_search.training.loop import embed_all
 from siamese_search.training.trainer import Trainer
@@ -61,7 +60,7 @@ def initial_network(config: TrainConfig, init: str, say: Callable[[str], None], 
     elif kind == "file":
         _from_file(network, Path(init), say)
     else:
-        bundle = load_bundle(init)
+        bundle = bundle_of(init)
         fresh = transfer(network, bundle)
         say(f"initial weights: {bundle.name}{_listed('new', fresh)}")
     return network
