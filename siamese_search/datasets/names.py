@@ -12,14 +12,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from siamese_search.datasets.records import (
-    BOOKKEEPING,
-    ImageRecord,
-    MetadataValue,
-    encode_key,
-    is_market_name,
-    label_text,
-)
+from siamese_search.datasets import records
+from siamese_search.datasets.records import BOOKKEEPING, ImageRecord, MetadataValue, encode_key, label_text
 from siamese_search.datasets.walk import PassedOver
 from siamese_search.errors import DataError, UsageError, amount, listed, printable
 from siamese_search.options import PATTERN
@@ -217,7 +211,7 @@ def _count(images: Iterable[str], naming: Naming | None, sample: int) -> _Names:
             names.sample.append(name)
         if naming is not None:
             names.pattern.see(naming.see(relative), relative)
-        market = is_market_name(name)
+        market = records.is_market_name(name)
         names.market.see(market, relative)
         if market and not names.first_market:
             names.first_market = name

@@ -53,6 +53,8 @@ _PAIR_GAP = 12
 _PAIR_TITLE = 60
 #: Room of an image, or of a score, in a table; and of its name, of two lines.
 _CELL = (96, 82)
+#: Of a table: a screenful, and the most of tall images in a row, where there are few.
+_SCREENFUL, _TALLEST = 1190, 192
 _NAME = 38
 
 #: Clusters drawn, and images of each: a PNG of more would be too tall to look at.
@@ -225,7 +227,8 @@ def _table(comparison: Comparison) -> Image.Image:
     left, right = comparison.left[: MAX_SIDES[0]], comparison.right[: MAX_SIDES[1]]
     names = labels(left), labels(right)
     # As large as the room allows in the usual shape: nothing empty beside the images.
-    aspect, inside = usual_aspect([*left, *right]), [side - 2 * BORDER for side in _CELL]
+    room = min(_TALLEST, max(_CELL[1], _SCREENFUL // (len(left) + 1) - _NAME - _PAIR_GAP))
+    aspect, inside = usual_aspect([*left, *right]), [side - 2 * BORDER for side in (_CELL[0], room)]
     width = round(min(inside[0], inside[1] / aspect)) + 2 * BORDER
     height = max(round(min(inside[1], inside[0] * aspect)), 24) + 2 * BORDER
     step_x, step_y = _CELL[0] + _PAIR_GAP, height + _NAME + _PAIR_GAP

@@ -18,15 +18,8 @@ import qdrant_edge as edge
 
 from siamese_search.errors import GalleryReplacedError, printable
 from siamese_search.gallery.contract import GalleryInfo, OptimiseProgress, Payload, Vectors
-from siamese_search.gallery.edge import journal, layout
-from siamese_search.gallery.edge.convert import (
-    FILTERS,
-    bool_fields,
-    decode_bools,
-    encode_bools,
-    search_params,
-    to_points,
-)
+from siamese_search.gallery.edge import convert, journal, layout
+from siamese_search.gallery.edge.convert import FILTERS, bool_fields, encode_bools, search_params, to_points
 from siamese_search.gallery.edge.footprint import check_writable, has_index, measure
 from siamese_search.gallery.edge.lease import ShardLease
 from siamese_search.gallery.edge.optimise import run_in_child
@@ -156,7 +149,7 @@ class EmbeddedGallery(EngineGallery):
             )
 
     def _reader(self) -> Read:
-        return partial(decode_bools, names=bool_fields(self._types))
+        return partial(convert.decode_bools, names=bool_fields(self._types))
 
     def count(self, where: Sequence[Condition] = ()) -> int:
         with self._lease.use() as shard:
