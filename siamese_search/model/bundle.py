@@ -226,13 +226,14 @@ def as_named(path: Path) -> str:
 def load_bundle(path: Path | str | None = None) -> Bundle:
     """Open the bundle in directory ``path``, or the one of :data:`PACKAGED` of that name; ``None`` is ``"bundled"``.
 
-    Raises BundleError; contents are checked when they are read.
+    A ``Path`` is always a directory. Raises BundleError; contents are checked when they are read.
     """
     name = "bundled" if path is None else os.fspath(path)
     try:
-        directory = PACKAGED.get(name) or Path(name).resolve()
+        named = name in PACKAGED and not isinstance(path, Path)
+        directory = PACKAGED[name] if named else Path(name).resolve()
         shown, is_there = printable(directory), directory.is_dir()
-        if name in PACKAGED and path is not None and Path(name, META_NAME).exists():
+        if named and path is not None and Path(name, META_NAME).exists():
             raise BundleError(f"{name}: a model of the package, and a directory here: say which, ./{name} is this one")
     except (OSError, ValueError):  # a name that no file can have
         raise BundleError(f"{printable(name)[:80]}: no such model bundle") from None

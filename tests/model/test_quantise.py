@@ -57,6 +57,17 @@ def test_the_int8_bundle(tiny_bundle: Bundle, tmp_path: Path) -> None:
         quantise(tiny_bundle, images[:0], tmp_path / "none")
 
 
+@pytest.mark.parametrize("name", ["fast", "bundled"])
+def test_a_directory_may_be_called_as_a_model_of_the_package(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """A training that ended in an error after its last epoch would be worse than one that refuses the name."""
+    monkeypatch.chdir(tmp_path)
+    made = quantise(tiny_bundle, np.zeros((1, *tiny_bundle.input_size, 3), np.uint8), Path(name))
+    assert made.path == tmp_path / name
+    assert not caplog.records, "the quantiser keeps its advice to itself"
+
+
 def test_a_strange_graph_is_refused_in_one_line(tiny_bundle: Bundle, tmp_path: Path) -> None:
     """It runs, but not as the calibration feeds it."""
     import onnx

@@ -200,7 +200,7 @@ def test_a_directory_called_as_a_model_of_the_package(copy: Path, monkeypatch: p
     copy.rename(copy.parent / "fast")
     with pytest.raises(BundleError, match=r"\./fast is this one"):
         load_bundle("fast")
-    assert load_bundle("./fast").path == copy.parent / "fast"
+    assert load_bundle("./fast").path == load_bundle(Path("fast")).path == copy.parent / "fast"
     assert as_named(Path("fast")) == "./fast"
     assert [as_named(Path(name)) for name in ("slow", "a/fast", "/fast")] == ["slow", "a/fast", "/fast"]
     assert load_bundle().name == "bundled"
