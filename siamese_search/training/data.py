@@ -282,8 +282,8 @@ def _sources(dataset: Dataset, records: list[ImageRecord]) -> NDArray[np.int64] 
         images = Counter(record.identity for record in records if record.source == name)
         if len(images) < MIN_TRAIN_IDENTITIES or max(images.values()) < 2:
             raise DataError(
-                f"{printable(name)}: {amount(len(images), 'identity')} and {images.total():,} readable images left to"
-                " train on; each data set needs at least 2 identities, one of them with 2 images: check the"
+                f"{printable(name)}: {amount(len(images), 'identity')} and {images.total():,} readable images are left"
+                " to train on; each data set needs at least 2 identities, one of them with 2 images: check the"
                 " files that were skipped, or leave it out"
             )
     return np.array([number[record.source or ""] for record in records], np.int64)
