@@ -4,10 +4,11 @@
 
 Fills a gallery with random unit vectors of the bundled model's dimension (no images are embedded for it) and sends
 drawn photographs to ``/api/v1/search/images``, from 1, 4 and 16 clients that each keep one connection and wait for
-each answer. Embedding alone is the same network in a process of its own with as many threads: one file read, decoded
-and embedded, before and after the searches. Both are given as CPU time, too, which a busy machine moves less. A start
-is from the process's first instruction to a whole answer of its first search, which is asked for as soon as the port is
-named; the store's files are in the page cache, and modules compiled, as they are where a wheel was installed.
+each answer, to its last byte. Embedding alone is the same network in a process of its own with as many threads: one
+file read, decoded and embedded, before and after the searches. Both are given as CPU time, too, which a busy machine
+moves less. A start is from the process's first instruction to a whole answer of its first search, which is asked for
+as soon as the port is named; the store's files are in the page cache, and modules compiled, as they are where a wheel
+was installed.
 
 Prints a table and writes benchmarks/results/serve.json; ``--requests 0`` measures starts alone, and leaves the rest of
 that file as it is.
@@ -90,9 +91,10 @@ class Server:
         connection.request("POST", "/api/v1/search/images", body_of(photo), headers)
         answer = connection.getresponse()
         text = answer.read()
+        seconds = time.perf_counter() - began
         if answer.status != 200 or len(json.loads(text)[0]["results"]) != 10:
             raise SystemExit(f"{answer.status}: {text[:300]!r}")
-        return time.perf_counter() - began
+        return seconds
 
     def load(self, clients: int, photos: list[Path]) -> list[float]:
         """Seconds of each request; each photo is asked for once."""

@@ -31,7 +31,7 @@ from siamese_search.datasets.csv_layout import CsvLayout
 from siamese_search.datasets.layouts import Survey
 from siamese_search.datasets.records import encode_key
 from siamese_search.datasets.remote_survey import RemoteSurvey
-from siamese_search.errors import DataError, UsageError, printable
+from siamese_search.errors import DataError, UsageError, amount, printable
 from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.engine import Serial
 from siamese_search.io.remote import THREADS as REMOTE_THREADS
@@ -113,7 +113,7 @@ def run_ingest(
                 raise DataError(f"{names}: no images found; check the path, or see the formats in: sss ingest --help")
             if summary.failed == summary.seen:
                 first = "; ".join(f"{failure.path}: {failure.reason}" for failure in summary.failures[:3])
-                raise DataError(f"{names}: none of the {summary.seen} images can be used: {first}")
+                raise DataError(f"{names}: none of the {amount(summary.seen, 'image')} can be used: {first}")
         # Fields that one odd cell had made text, and that are numbers in their tables again, become numbers again.
         kinds = [one.rows.kinds for one in surveys if isinstance(one.rows, CsvLayout)]
         fields = gallery.fields() if any(kinds) else {}

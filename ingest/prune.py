@@ -25,7 +25,7 @@ from ingest.summary import LeftBehind
 from siamese_search.datasets.layouts import Survey
 from siamese_search.datasets.records import decode_key
 from siamese_search.datasets.remote_survey import RemoteSurvey
-from siamese_search.errors import printable
+from siamese_search.errors import amount, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.payload import LABELLED
@@ -292,15 +292,15 @@ def _doubt(source: str, count: _Count) -> str | None:
     """Why what was counted should not be believed."""
     name = printable(source)
     if count.unknown:
-        files = "a file" if count.unknown == 1 else f"{count.unknown} files"
         return (
-            f"{files} of {name} cannot be looked for ({'the first is ' * (count.unknown > 1)}{count.first});"
-            " mend that, or leave such files out with --prune-anyway"
+            f"{amount(count.unknown, 'file')} of {name} cannot be looked for"
+            f" ({'the first is ' * (count.unknown > 1)}{count.first}); mend that, or leave such files out with"
+            " --prune-anyway"
         )
     if count.gone - count.renamed > MOST_GONE * count.points:
         return (
-            f"{count.gone} of the {count.points} images of {name} have gone, which is more than {MOST_GONE:.0%};"
-            " if that is right, say --prune-anyway"
+            f"{count.gone} of the {amount(count.points, 'image')} of {name} have gone, which is more than"
+            f" {MOST_GONE:.0%}; if that is right, say --prune-anyway"
         )
     return None
 

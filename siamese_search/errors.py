@@ -114,6 +114,13 @@ def listed(names: Sequence[str], count: int | None = None) -> str:
     return ", ".join(printable(name) for name in names[:3]) + (", …" if total > 3 else "")
 
 
+def amount(number: float, noun: str, nouns: str = "") -> str:
+    """``1 image``, ``1,300 images``. nouns: where they are more than the noun and an s, or -ies for its y."""
+    if number != 1:
+        noun = nouns or (f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s")
+    return f"{number:,} {noun}"
+
+
 def at_place(text: str, words: Sequence[str]) -> str:
     """The text, with the words that name a store and a gallery behind each of its commands that takes them."""
     return _NAMED.sub(lambda found: " ".join([found[0], *map(quote, words)]), text)

@@ -12,15 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from siamese_search import errors
 from siamese_search.datasets.walk import walk_images
-from siamese_search.errors import (
-    BundleError,
-    DataError,
-    GalleryNotFoundError,
-    ModelMismatchError,
-    UsageError,
-    printable,
-)
+from siamese_search.errors import DataError, GalleryNotFoundError, ModelMismatchError, UsageError, printable
 from siamese_search.gallery import open_gallery, open_store
 from siamese_search.gallery.contract import Gallery, ModelRef, Store
 from siamese_search.io.location import protocol_of
@@ -73,7 +67,7 @@ def model_of(gallery: ModelRef) -> Bundle:
     for name in dict.fromkeys((gallery.name or "bundled", *PACKAGED)):
         try:
             bundle = load_bundle(PACKAGED.get(name, name))  # whatever is called so in this directory
-        except BundleError:
+        except errors.BundleError:
             continue
         if bundle.fingerprint == gallery.fingerprint:
             return bundle

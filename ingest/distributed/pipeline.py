@@ -16,7 +16,7 @@ from ingest.options import IngestOptions, RayOptions
 from ingest.pipeline import MOST_DECODE_THREADS
 from ingest.scan import PlannedFile
 from ingest.stages import Committer, Tally
-from siamese_search.errors import ClusterError, printable
+from siamese_search.errors import ClusterError, amount, printable
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.embedder import Device
 from siamese_search.settings import Settings
@@ -172,8 +172,8 @@ class _Run:
         lines = [line.strip() for line in str(error or "").splitlines() if line.strip()]
         reason = printable(lines[-1][:300]) if lines else "its workers do not answer"
         return ClusterError(
-            f"the Ray cluster gave up with {left} images left{which}: {reason}; what was finished is kept, and the same"
-            " command goes on from there (every machine needs this version of siamese-search with the [ray] extra)"
+            f"the Ray cluster gave up with {amount(left, 'image')} left{which}: {reason}; what was finished is kept,"
+            " and the same command goes on from there (every machine needs this siamese-search with the [ray] extra)"
         )
 
     # The feeding thread.

@@ -26,7 +26,7 @@ from ingest.scan import ScannedFile, check_roots
 from ingest.summary import FailureLog, IngestSummary, Observer, Progress, State
 from ingest.watching.locate import remove_below, remove_files
 from ingest.watching.watched_root import WatchedRoot
-from siamese_search.errors import GalleryReplacedError, ModelMismatchError, StoreError, printable
+from siamese_search.errors import GalleryReplacedError, ModelMismatchError, StoreError, amount, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.model.embedder import Embedder
@@ -191,8 +191,8 @@ class Watcher:
             self._say(
                 "warning",
                 "removal_refused",
-                f"{printable(root.base)}: {len(files)} files seem to be gone, too many to believe while polling: no"
-                " point is removed; if they are, run `sss ingest --prune`",
+                f"{printable(root.base)}: {amount(len(files), 'file')} seem to be gone, too many to believe while"
+                " polling: no point is removed; if they are, run `sss ingest --prune`",
             )
         else:
             removed = remove_files(gallery, root.locator, files)

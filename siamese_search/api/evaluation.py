@@ -14,7 +14,7 @@ import numpy as np
 from siamese_search import render
 from siamese_search.datasets.layouts import load_dataset
 from siamese_search.datasets.splits import load_joined, those_of
-from siamese_search.errors import BundleError, DataError, GalleryNotFoundError, UsageError, printable
+from siamese_search.errors import BundleError, DataError, GalleryNotFoundError, UsageError, amount, printable
 from siamese_search.evaluation.calibrate import calibrate as fit
 from siamese_search.evaluation.calibrate import save_calibration, telling_pairs
 from siamese_search.evaluation.evaluate import StageProgress
@@ -220,7 +220,7 @@ def _measured(gallery: Gallery) -> tuple[Calibration, int, int]:
     how = ", across cameras" if across else ""
     identities = len(set(names))
     return (
-        fit(pairs, f"gallery {gallery.name}: {len(names):,} images of {identities:,} identities{how}"),
+        fit(pairs, f"gallery {gallery.name}: {amount(len(names), 'image')} of {amount(identities, 'identity')}{how}"),
         len(names),
         identities,
     )

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from siamese_search import workspace
 from siamese_search.errors import BundleError, ModelMismatchError, UsageError, printable
 from siamese_search.gallery import open_store
 from siamese_search.gallery.contract import Gallery, ModelRef, OptimiseProgress, Store
@@ -21,16 +22,7 @@ from siamese_search.options import Progress, request
 from siamese_search.retrieval.judging import Judge, judge_in
 from siamese_search.retrieval.ranking import people_of
 from siamese_search.settings import load_settings
-from siamese_search.workspace import (
-    StrPath,
-    bundle_in_use,
-    load,
-    model_of,
-    place_of,
-    reference,
-    store_in_use,
-    threads_in_use,
-)
+from siamese_search.workspace import StrPath, bundle_in_use, load, model_of, place_of, store_in_use, threads_in_use
 
 
 @request(ReindexOptions)
@@ -57,7 +49,7 @@ def reindex(
             bundle = bundle_in_use(model)
             if made_by.fingerprint == bundle.fingerprint:
                 raise UsageError(f"{opened.what(name)} is by this model already: nothing to do")
-            made_by = reference(bundle)
+            made_by = workspace.reference(bundle)
             embedder = load(bundle, options.device, threads_in_use(options.threads))
         storage = None  # what the store makes of the present one
         if options.storage is not None or options.quantise is not None:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.embedding import BATCH, batches_of, embed_images
-from siamese_search.errors import DataError, ImageError, MissingExtraError, UsageError, printable
+from siamese_search.errors import DataError, ImageError, MissingExtraError, UsageError, amount, printable
 from siamese_search.io.decoding import BatchDecoder
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.embedder import Device, Embedder
@@ -143,7 +143,7 @@ def _read(images: StrPath, size: tuple[int, int], count: int) -> NDArray[np.uint
     chosen = [paths[i] for i in np.unique(np.linspace(0, len(paths) - 1, min(count, len(paths))).astype(int))]
     with BatchDecoder(size, 2) as decoder, decoder.submit(chosen).result() as decoded:
         if not decoded.rows:
-            raise DataError(f"{printable(str(images))}: none of {len(chosen)} images can be read; check the path")
+            raise DataError(f"{printable(str(images))}: none of {amount(len(chosen), 'image')} can be read: check it")
         return decoded.pixels.copy()
 
 

@@ -16,6 +16,7 @@ from siamese_search.errors import (
     GalleryReplacedError,
     ModelMismatchError,
     UsageError,
+    amount,
     printable,
 )
 from siamese_search.gallery.checks import Sample, sample, why_nothing
@@ -155,9 +156,9 @@ def map_gallery(*, options: MapOptions, notify: Callable[[str], None] | None = N
         raise DataError(f"gallery {name!r} has no images to plot")
     chosen = best_method(len(found.points)) if method is None else method
     if notify is not None:
-        count = f"{len(found.points):,} images"
+        count = amount(len(found.points), "image")
         if found.total > len(found.points):
-            count = f"{len(found.points):,} of {found.total:,} images (at random; --limit takes more)"
+            count = f"{len(found.points):,} of {amount(found.total, 'image')} (at random; --limit takes more)"
         notify(f"laying out {count} by {METHODS.get(chosen, chosen)}")
     vectors = np.stack([point.vector for point in found.points if point.vector is not None]).astype(np.float32)
     return GalleryMap(

@@ -27,7 +27,7 @@ from siamese_search.cli.output import (
 )
 from siamese_search.cli.progress import Bar
 from siamese_search.curation.options import ClusterOptions, LabelOptions
-from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
+from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError, amount
 from siamese_search.options import click_option, click_options
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _tell(plan: LabelPlan) -> None:
     for problem in plan.problems[:_SHOWN]:
         warn(f"{safe(plan.file)}: {problem}")
     if len(plan.problems) > _SHOWN:
-        warn(f"and {len(plan.problems) - _SHOWN:,} rows more")
+        warn(f"and {amount(len(plan.problems) - _SHOWN, 'row')} more")
 
 
 def _print_label(summary: LabelSummary) -> None:
@@ -112,9 +112,9 @@ def _print_label(summary: LabelSummary) -> None:
     if rows:
         write_table([("image", "path"), ("field", "text"), ("was", "text"), ("is", "text")], rows[:_SHOWN])
         if len(summary.plan.changes) > _SHOWN:
-            write_text(f"… and {len(summary.plan.changes) - _SHOWN:,} images more")
+            write_text(f"… and {amount(len(summary.plan.changes) - _SHOWN, 'image')} more")
     done = "would change" if summary.dry_run else "changed"
-    write_text(f"{len(summary.plan.changes):,} images {done}, {summary.plan.unchanged:,} are so already")
+    write_text(f"{amount(len(summary.plan.changes), 'image')} {done}, {summary.plan.unchanged:,} are so already")
     if summary.undo is not None:
         write_text(f"to take it back: sss label {quote(safe(summary.undo))}")
     write_text(f"gallery '{safe(summary.gallery)}' in {safe(summary.store)}")
@@ -170,7 +170,7 @@ def _print_duplicates(groups: Sequence[Group], format: str, null: bool) -> int:
         sure = [group for group in groups if group.kind != "unconfirmed"]
         left_out = write_paths((one.path for group in sure for one in group.members[1:]), null=null)
         if len(sure) < len(groups):
-            note(f"{len(groups) - len(sure):,} groups left out: files that cannot be read")
+            note(f"{amount(len(groups) - len(sure), 'group')} left out: files that cannot be read")
     else:
         _print_table(groups)
     return left_out
@@ -189,10 +189,7 @@ def _print_table(groups: Sequence[Group]) -> None:
     columns = [("#", "number"), ("kind", "text"), ("", "text"), ("score", "number"), ("pixels", "number")]
     write_table([*columns, ("bytes", "number"), ("identity", "text"), ("image", "path")], rows)
     spare = sum(len(group.members) - 1 for group in groups)
-    plural = "" if len(groups) == 1 else "s"
-    write_text(
-        f"{len(groups):,} group{plural}, {spare:,} image{'' if spare == 1 else 's'} to spare; nothing was deleted"
-    )
+    write_text(f"{amount(len(groups), 'group')}, {amount(spare, 'image')} to spare; nothing was deleted")
 
 
 def _pixels(one: Member) -> str:
@@ -239,8 +236,8 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
         note("the model has no calibration, so only neighbourhoods decide; --min-score sets a least similarity")
     told = _cluster_shape(found, out, time.monotonic() - started)
     text = (
-        f"{told['images']:,} images: {told['new']:,} new identities, {told['known']:,} known ones,"
-        f" {told['conflicts']:,} conflicts, {told['single']:,} single images\n"
+        f"{amount(told['images'], 'image')}: {amount(told['new'], 'new identity')}, {told['known']:,} known ones,"
+        f" {told['conflicts']:,} conflicts, {amount(told['single'], 'single image')}\n"
     )
     after = f"review {quote(safe(out))}, then: sss label {quote(safe(out))} --dry-run"
     text += after if found.images else "each has an identity; --all groups them too"

@@ -10,19 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from siamese_search import api, render
+from siamese_search.cli import output
 from siamese_search.cli.options import OutPath, json_option, place_options
-from siamese_search.cli.output import (
-    note,
-    safe,
-    warn_skipped,
-    write_json,
-    write_pairs,
-    write_sentence,
-    write_table,
-    write_text,
-)
+from siamese_search.cli.output import note, safe, warn_skipped, write_json, write_pairs, write_table, write_text
 from siamese_search.cli.progress import Bar
-from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
+from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError, amount
 from siamese_search.evaluation.options import EvaluateOptions
 from siamese_search.options import click_options
 from siamese_search.render.marks import decimal, rate
@@ -138,7 +130,8 @@ def _compared(pair: PairedReport, *, json: bool) -> int:
         )  # fmt: skip
         identities = len(set(pair.a.plan.query_ids))
         write_text(
-            f"{pair.a.ranking.queries:,} queries of {identities:,} identities; intervals by bootstrap over identities"
+            f"{amount(pair.a.ranking.queries, 'query')} of {amount(identities, 'identity')};"
+            " intervals by bootstrap over identities"
         )
     return EXIT_PARTIAL if pair.a.failed else EXIT_DONE
 
@@ -161,7 +154,7 @@ def _print(report: EvaluationReport) -> None:
     again = None if report.reranked is None else report.reranked.metrics
     write_pairs(
         [
-            ("queries", f"{ranking.queries:,} against {ranking.gallery:,} images"),
+            ("queries", f"{ranking.queries:,} against {amount(ranking.gallery, 'image')}"),
             ("", f"{ranking.invalid_queries:,} of them invalid") if ranking.invalid_queries else ("", None),
             ("rank-1", rate(ranking.rank1)),
             ("rank-5", rate(ranking.rank5)),
@@ -181,7 +174,7 @@ def _print(report: EvaluationReport) -> None:
         ]
     )  # fmt: skip
     for line in report.notes():
-        write_sentence(f"- {line}", indent="  ")
+        output.write_sentence(f"- {line}", indent="  ")
 
 
 def _quantised(report: EvaluationReport) -> list[tuple[str, str]]:
@@ -244,6 +237,6 @@ def calibrate_command(undo: bool, store: str | None, gallery: str | None, json: 
     if undo:
         lines.append(f"{place}: back to the calibration on {safe(found.calibration.data)}")
     else:
-        lines.append(f"measured on {found.images:,} images of {found.identities:,} identities")
+        lines.append(f"measured on {amount(found.images, 'image')} of {amount(found.identities, 'identity')}")
         lines.append(f"written to {place}; sss calibrate --undo takes it back")
     write_text("\n".join(lines))

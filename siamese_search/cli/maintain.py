@@ -12,7 +12,7 @@ from siamese_search import api
 from siamese_search.cli.options import Place, insecure_option, json_flag, json_option, place_options
 from siamese_search.cli.output import note, safe, warn, write_answer
 from siamese_search.cli.progress import Bar
-from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
+from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError, amount
 from siamese_search.io.resources import stop_on_signals
 from siamese_search.maintenance.options import ReindexOptions
 from siamese_search.options import click_option, click_options
@@ -62,8 +62,8 @@ def reindex_command(options: ReindexOptions, drop_old: bool, json: bool) -> int:
     place: dict[str, Any] = {"store": options.store, "gallery": options.gallery}
     if drop_old and options.model is None and not options.keep_vectors:
         count = api.drop_old(**place)
-        text = f"{count} former generation{'s' if count != 1 else ''} deleted"
-        write_answer({"generations_dropped": count}, text, json=json)
+        text = amount(count, "former generation")
+        write_answer({"generations_dropped": count}, f"{text} deleted", json=json)
         return EXIT_DONE
     if options.keep_vectors and options.model is not None:
         raise UsageError("--keep-vectors takes no --model: the vectors stay those of the gallery's own")
@@ -83,7 +83,7 @@ def reindex_command(options: ReindexOptions, drop_old: bool, json: bool) -> int:
         "dropped": "\nits calibration was of the former model and stays with that; measure one: sss calibrate",
     }.get(summary.calibration or "", "")
     text = (
-        f"{summary.images} images, {summary.embedded} of them embedded now ({summary.seconds:.1f} s)\n"
+        f"{amount(summary.images, 'image')}, {summary.embedded} of them embedded now ({summary.seconds:.1f} s)\n"
         f"gallery '{summary.collection}' in {safe(summary.store)}: now by {safe(summary.model)},"
         f" was by {safe(summary.former_model)}\nthe former vectors are {before}{calibration}"
     )
@@ -155,8 +155,8 @@ def _copied(title: str, copy: Callable[..., CopySummary], json: bool) -> int:
     report = summary.report
     extra = f", {report.extra:,} only there" if report.extra else ""
     text = (
-        f"{report.points:,} images: {report.copied:,} copied, {report.kept:,} there already{extra}"
-        f" ({summary.seconds:.1f} s); {report.verified} vectors compared"
+        f"{amount(report.points, 'image')}: {report.copied:,} copied, {report.kept:,} there already{extra}"
+        f" ({summary.seconds:.1f} s); {amount(report.verified, 'vector')} compared"
         f"{', its calibration too' if report.calibrated else ''}\n"
         f"gallery '{safe(summary.gallery)}' from {safe(summary.source)} to {safe(summary.target)}"
     )
@@ -205,8 +205,8 @@ def export_command(
             out, format=format, where=where, vectors=not no_vectors, store=store, gallery=gallery, progress=bar.update
         )
     if done["left_out"]:
-        warn(f"{done['left_out']:,} images left out: the gallery does not know their path")
-    write_answer(done, f"{done['points']:,} images written to {safe(out)}", json=json)
+        warn(f"{amount(done['left_out'], 'image')} left out: the gallery does not know their path")
+    write_answer(done, f"{amount(done['points'], 'image')} written to {safe(out)}", json=json)
     if done["format"] == "fiftyone" and not json:
         note(f"load it with: fiftyone.Dataset.from_dir({safe(out)!r}, dataset_type=fiftyone.types.FiftyOneDataset)")
     return EXIT_DONE

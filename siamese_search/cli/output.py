@@ -17,7 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from siamese_search.errors import at_place, printable
+from siamese_search.errors import amount, at_place, printable
 from siamese_search.io.csv_cells import CsvWriter, csv_cell
 
 if TYPE_CHECKING:
@@ -302,6 +302,6 @@ def ingested(summary: IngestSummary) -> str:
     if summary.bottleneck is not None:
         speed += f"; bottleneck: {summary.bottleneck}, busy {summary.busy(summary.bottleneck):.0%} of the time"
     return (
-        f"{summary.seen} images: {told} ({summary.seconds:.1f} s{speed})\n"
+        f"{amount(summary.seen, 'image')}: {told} ({summary.seconds:.1f} s{speed})\n"
         f"gallery '{summary.collection}' in {printable(summary.store)}"
     )

@@ -8,18 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from siamese_search import api, render
+from siamese_search.cli import output
 from siamese_search.cli.options import DRAWN, OutPath, format_option, insecure_option, json_option
-from siamese_search.cli.output import (
-    note,
-    safe,
-    warn_skipped,
-    write_csv,
-    write_json,
-    write_pairs,
-    write_table,
-    write_text,
-)
-from siamese_search.errors import UsageError
+from siamese_search.cli.output import note, safe, write_csv, write_json, write_pairs, write_table, write_text
+from siamese_search.errors import UsageError, amount
 from siamese_search.options import click_options
 from siamese_search.render.marks import percent
 from siamese_search.retrieval.options import CompareOptions, MapOptions
@@ -111,7 +103,7 @@ def compare_command(a: str, b: str, options: CompareOptions, format: str, save: 
     """
     try:
         found = api.compare(a, b, options=options)
-        warn_skipped(found.failed)
+        output.warn_skipped(found.failed)
         _print_comparison(found, format)
         if save is not None:
             render.draw_comparison(found, save)
@@ -181,4 +173,4 @@ def _print_matrix(found: Comparison) -> None:
     if len(right) < len(found.right):
         note(f"the first {len(right)} of {len(found.right)} columns; --format csv has every pair")
     if same is not None:
-        note(f"* the same identity: {int(same.sum()):,} of {same.size:,} pairs at {_threshold(found)} or more")
+        note(f"* the same identity: {int(same.sum()):,} of {amount(same.size, 'pair')} at {_threshold(found)} or more")

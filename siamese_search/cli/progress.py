@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from siamese_search.cli.output import console, note
-from siamese_search.errors import printable
+from siamese_search.errors import amount, printable
 from siamese_search.io.resources import Closing
 from siamese_search.render.marks import decimal
 
@@ -136,7 +136,7 @@ class TrainScreen(Closing):
                 line += f" loss {row['val_loss']:.4f}  triplet accuracy {row['val_triplet_accuracy']:6.1%} "
             line += f" rank-1 {row['rank1']:6.1%}  mAP {row['mAP']:6.1%}"
         if "clusters" in row:
-            line += f"  {row['clusters']} clusters, {row['singles']} single images"
+            line += f"  {amount(row['clusters'], 'cluster')}, {amount(row['singles'], 'single image')}"
             for key, name in (("agreement", "agreement"), ("purity", "purity"), ("ari", "ARI")):
                 line += f", {name} {row[key]:.1%}" if key in row else ""
         line += f"  {row['images_per_second']:.0f} images/s"

@@ -26,7 +26,7 @@ from siamese_search.cli.output import (
     write_text,
 )
 from siamese_search.datasets.records import NO_METADATA
-from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL
+from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, amount
 from siamese_search.options import Request, Switch, click_option, click_options, null, option
 from siamese_search.render.marks import match_heading, percent, reranking_sentence, verdict_sentence
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
@@ -171,7 +171,7 @@ def _report_failures(failed: Sequence[QueryResult], total: int) -> int:
     for answer in failed:
         warn(f"skipped {safe(answer.query)}: {answer.error}")
     if len(failed) == total:
-        note(f"sss: error: none of the {total} queries could be read")
+        note(f"sss: error: none of the {amount(total, 'query')} could be read")
         return EXIT_FAILED
     return EXIT_PARTIAL
 

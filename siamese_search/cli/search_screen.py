@@ -22,28 +22,13 @@ from rich.cells import cell_len
 from rich.segment import Segment, Segments
 from rich.style import Style
 
-from siamese_search.cli.output import (
-    note,
-    safe,
-    shown_path,
-    write_csv,
-    write_json_list,
-    write_sentence,
-    write_table,
-    write_text,
-)
+from siamese_search.cli import output
+from siamese_search.cli.output import note, safe, shown_path, write_csv, write_sentence, write_table, write_text
 from siamese_search.errors import ImageError, UsageError, printable
 from siamese_search.io.images import read_image
+from siamese_search.render import marks
 from siamese_search.render.canvas import elide, short_reason, usual_aspect
-from siamese_search.render.marks import (
-    known_identities,
-    mark,
-    match_heading,
-    paths_of,
-    percent,
-    sightings,
-    verdict_sentence,
-)
+from siamese_search.render.marks import known_identities, mark, match_heading, paths_of, percent, sightings
 from siamese_search.retrieval.results import QueryResult, SearchResult
 from siamese_search.retrieval.timeline import Sighting, Timeline, spoken, who
 
@@ -164,7 +149,7 @@ def _cut(text: str, room: int) -> str:
 
 def print_timelines(timelines: Sequence[Timeline], format: str) -> None:
     if format in ("json", "jsonl"):
-        write_json_list((timeline.to_json() for timeline in timelines), lines=format == "jsonl")
+        output.write_json_list((timeline.to_json() for timeline in timelines), lines=format == "jsonl")
     elif format == "csv":
         _print_csv(timelines)
     else:
@@ -200,7 +185,7 @@ def _print_table(timeline: Timeline, *, first: bool) -> None:
     if timeline.within:
         place = " and ".join(timeline.within)
         write_text(f"{safe(timeline.field)} numbers count within one {place}: only there do order and gaps mean time")
-    if sentence := verdict_sentence(answer):
+    if sentence := marks.verdict_sentence(answer):
         write_sentence(sentence)
     for line in timeline.notes:
         write_text(safe(line))

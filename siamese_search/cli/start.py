@@ -12,7 +12,7 @@ from siamese_search.cli.options import json_option
 from siamese_search.cli.output import safe, write_answer, write_json, write_table, write_text
 from siamese_search.cli.progress import Bar
 from siamese_search.datasets.synthetic import DemoOptions
-from siamese_search.errors import EXIT_DONE
+from siamese_search.errors import EXIT_DONE, amount
 from siamese_search.gallery.storage import Storage
 from siamese_search.options import click_options
 from siamese_search.planning import Plan, Question, plan
@@ -40,8 +40,9 @@ def demo_command(directory: Path, options: DemoOptions, json: bool) -> None:
         made = generate_demo(directory, options=options, progress=bar.update)
     told = {name: getattr(made, name) for name in ("gallery", "queries", "identities", "images")}
     text = (
-        f"{made.images} images of {options.identities} people and {options.distractors} strangers,"
-        f" {options.cameras} cameras\ngallery  {safe(made.gallery)}\nqueries  {safe(made.queries)}"
+        f"{amount(made.images, 'image')} of {amount(options.identities, 'person', 'people')} and"
+        f" {amount(options.distractors, 'stranger')}, {amount(options.cameras, 'camera')}\n"
+        f"gallery  {safe(made.gallery)}\nqueries  {safe(made.queries)}"
     )
     write_answer(told, text, json=json)
 
@@ -92,7 +93,7 @@ def _print(answer: Plan) -> None:
     asked, chosen = answer.question, answer.chosen
     copies = f"{asked.replicas} replicas" if asked.replicas > 1 else "one copy"
     write_text(
-        f"{asked.images:,} images, {asked.dim}-D, {asked.storage}; {asked.payload_bytes} bytes of payload\n\n"
+        f"{amount(asked.images, 'image')}, {asked.dim}-D, {asked.storage}; {asked.payload_bytes} bytes of payload\n\n"
         f"On Qdrant servers: {copies}, nodes of {file_size(asked.node_ram)} and {asked.node_cores} cores, m = {asked.m}"
     )
     columns = [("vectors", "text"), ("searched in", "text"), ("RAM", "number"), ("disk", "number")]
@@ -156,7 +157,7 @@ def _print_work(answer: Plan) -> None:
 def _print_query(answer: Plan) -> None:
     asked, query, nodes = answer.question, answer.query, answer.chosen.topology.nodes
     lines = [
-        f"A query, {query.k} results",
+        f"A query, {amount(query.k, 'result')}",
         "",
         f"  embed    {_ms(query.embed_ms)} of one core, on the side that asks",
         f"  search   {_ms(query.search_ms)} in a shard; {_ms(query.cpu_ms)} of one core over all shards",

@@ -32,6 +32,7 @@ from siamese_search.errors import (
     GalleryNotFoundError,
     StoreError,
     UsageError,
+    amount,
     at_place,
 )
 from siamese_search.options import click_option, click_options
@@ -109,7 +110,7 @@ def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
             ("fingerprint", model["fingerprint"]),
             ("network", f"{model['backbone']}, {model['dim']}-D"),
             ("input", f"{model['input_size'][0]}x{model['input_size'][1]} (height x width){enlarged}"),
-            ("held out", f"{model['heldout_identities']} identities"),
+            ("held out", amount(model["heldout_identities"], "identity")),
             *((safe(name), _figures(value)) for name, value in model["metrics"].items()),
         ]
     )
@@ -144,7 +145,7 @@ def _print_gallery(item: dict[str, Any]) -> None:
         ("identities", f"{item['identities']:,}"),
         ("cameras", f"{item['cameras']:,}"),
         ("vectors", f"{storage['vectors']}{quantised}"),
-        ("index", f"HNSW, {indexed:,} images" if indexed else "none: exact search"),
+        ("index", f"HNSW, {amount(indexed, 'image')}" if indexed else "none: exact search"),
         *([("size", size)] if disk is not None else []),  # a server does not say
         ("verdicts", "none, as said below" if item["no_verdict"] else judged),
         ("made by", str(ModelRef(**item["model"]))),
@@ -190,7 +191,7 @@ def verify_command(store: str | None, gallery: str | None, checksum: bool, vecto
     for problem in summary.problems:
         warn(f"{problem.kind} {safe(problem.path or problem.key)}: {problem.reason}")
     if summary.wrong - summary.lost > len(summary.problems):
-        warn(f"and {summary.wrong - summary.lost - len(summary.problems):,} problems more")
+        warn(f"and {amount(summary.wrong - summary.lost - len(summary.problems), 'problem')} more")
     write_answer(summary.to_json(), _describe_check(summary), json=json)
     return EXIT_PARTIAL if summary.wrong else EXIT_DONE
 
@@ -204,7 +205,7 @@ def _describe_check(summary: VerifySummary) -> str:
     if summary.unchecked:
         counts.append(f"{summary.unchecked:,} without a checksum")
     return (
-        f"{summary.points:,} images: {', '.join(counts) or 'all sound'} ({summary.seconds:.1f} s)\n"
+        f"{amount(summary.points, 'image')}: {', '.join(counts) or 'all sound'} ({summary.seconds:.1f} s)\n"
         f"gallery '{safe(summary.collection)}' in {safe(summary.store)}"
     )
 
@@ -235,9 +236,9 @@ def optimise_command(store: str | None, gallery: str | None, index: str, json: b
 def _describe_optimised(facts: dict[str, Any]) -> str:
     where = f"gallery '{safe(facts['collection'])}' in {safe(facts['store'])}"
     if not facts["changed"]:
-        return f"{facts['points']:,} images, nothing to do\n{where}"
+        return f"{amount(facts['points'], 'image')}, nothing to do\n{where}"
     index = f", {facts['indexed_points']:,} of them in an index" if facts["indexed_points"] else ""
-    done = f"{facts['points']:,} images optimised{index} ({facts['seconds']:.1f} s)\n{where}"
+    done = f"{amount(facts['points'], 'image')} optimised{index} ({facts['seconds']:.1f} s)\n{where}"
     if facts["size_bytes"] is None:
         return done  # a server does not say
     disk, memory = file_size(facts["size_bytes"]), file_size(facts["resident_bytes"])
@@ -290,7 +291,7 @@ def _size(name: str, store: str | None) -> str:
         raise
     except StoreError:
         return " (damaged)"  # all the more reason to drop it
-    return f" ({facts['points']:,} images) in {safe(facts['store'])}"
+    return f" ({amount(facts['points'], 'image')}) in {safe(facts['store'])}"
 
 
 _SERVE_EPILOG = """\b

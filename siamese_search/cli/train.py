@@ -16,8 +16,9 @@ from siamese_search import api
 from siamese_search.cli.options import LongCommand, OutPath, Place, hyperparameter_options, json_option
 from siamese_search.cli.output import note, safe, warn, warn_skipped, write_json, write_pairs, write_table, write_text
 from siamese_search.cli.progress import SweepScreen, TrainScreen
-from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError, printable
+from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError, amount, printable
 from siamese_search.io.resources import stop_on_signals
+from siamese_search.model.bundle import as_named
 from siamese_search.options import click_option, click_options
 from siamese_search.render.marks import decimal, rate
 from siamese_search.settings import load_settings
@@ -91,11 +92,9 @@ def train_command(data: tuple[str, ...], options: RunOptions, json: bool, **hype
     else:
         figures = result.metrics
         held = f"rank-1 {figures['rank1']:.1%}, mAP {figures['mAP']:.1%}" if figures else "nothing held out"
-        count = len(result.bundle.heldout_identities)
-        write_text(
-            f"model     {safe(result.bundle.path)}\nheld out  {f'{count} identities: {held}' if figures else held}"
-        )
-        note(f"next: sss evaluate --model {quote(safe(result.bundle.path))}")
+        held = f"{amount(len(result.bundle.heldout_identities), 'identity')}: {held}" if figures else held
+        write_text(f"model     {safe(result.bundle.path)}\nheld out  {held}")
+        note(f"next: sss evaluate --model {quote(safe(as_named(result.bundle.path)))}")
     return EXIT_PARTIAL if result.failed else EXIT_DONE
 
 
@@ -179,7 +178,8 @@ def sweep_command(
     if dry_run:
         return _dry_run(planned, json=json)
     places = ", ".join(safe(place) for place in as_paths(planned.data))
-    note(f"{len(planned.unfinished)} of {len(planned.runs)} runs to do, on {places} into {safe(planned.directory)}")
+    todo = f"{len(planned.unfinished)} of {amount(len(planned.runs), 'run')} to do"
+    note(f"{todo}, on {places} into {safe(planned.directory)}")
     with stop_on_signals() as stop, SweepScreen(stop) as screen:
         try:
             api.run_planned(planned, device=options.device, threads=options.threads, reporter=screen, stop=stop)
@@ -203,8 +203,8 @@ def _dry_run(sweep: Sweep, *, json: bool) -> int:
         [[run.name, *(text(run.point.values[name]) for name in sweep.swept), run.state] for run in sweep.runs],
     )
     write_text(
-        f"{len(sweep.unfinished)} of {len(sweep.runs)} runs to do, {epochs} epochs;"
-        f" {len(sweep.heldout_identities)} identities held out, {len(sweep.protocol.queries)} queries"
+        f"{len(sweep.unfinished)} of {amount(len(sweep.runs), 'run')} to do, {amount(epochs, 'epoch')};"
+        f" {amount(len(sweep.heldout_identities), 'identity')} held out, {amount(len(sweep.protocol.queries), 'query')}"
     )
     return EXIT_DONE
 
@@ -245,7 +245,7 @@ def _sweep_interrupted(sweep: Sweep) -> int:
         return EXIT_INTERRUPTED
     done = sum(run.state == "done" for run in sweep.runs)
     note(
-        f"sss: interrupted; {done} of {len(sweep.runs)} runs done, the one in hand is kept, go on with:"
+        f"sss: interrupted; {done} of {amount(len(sweep.runs), 'run')} done, the one in hand is kept, go on with:"
         f" sss sweep --resume {quote(safe(sweep.directory))}"
     )
     return EXIT_INTERRUPTED
@@ -304,13 +304,14 @@ def adapt_command(data: str | None, options: AdaptOptions, json: bool, **hyperpa
 def _print_adapted(result: AdaptResult) -> None:
     path, found = result.bundle.path, result.final
     epochs = f"{len(result.history)} of at most {result.bundle.meta['training']['config']['epochs']}"
-    text = f"{found['clusters']} clusters, {found['singles']} single images: look at {safe(path / api.SHEET_NAME)}"
-    write_text(f"model     {safe(path)}\nepochs    {epochs}\nimages    {len(result.records)} in {text}")
+    text = f"{amount(found['clusters'], 'cluster')}, {amount(found['singles'], 'single image')}"
+    seen = f"{text}: look at {safe(path / api.SHEET_NAME)}"
+    write_text(f"model     {safe(path)}\nepochs    {epochs}\nimages    {len(result.records)} in {seen}")
     if "purity" in found:
         given = sum(name is not None for name in result.confirmed)
-        used = f"of {given} images used, others not; by all" if given else "not used; by them"
+        used = f"of {amount(given, 'image')} used, others not; by all" if given else "not used; by them"
         write_text(f"labels    {used} purity {found['purity']:.1%}, adjusted Rand index {found['ari']:.1%}")
-    run = quote(safe(path))
+    run = quote(safe(as_named(path)))
     note(f"next: sss reindex --model {run} (your gallery), or sss ingest DIR --model {run} (a new one)")
 
 
@@ -342,13 +343,16 @@ def quantise_command(images: str, out: Path, model: str | None, count: int, thre
     if json:
         write_json(made.to_json())
     else:
-        cosine = f"mean {made.mean_cosine:.4f}, least {made.least_cosine:.4f}, to the original ({made.measured} images)"
+        cosine = f"mean {made.mean_cosine:.4f}, least {made.least_cosine:.4f}, to the original"
+        speed = f"{made.speed:.2f} times that of the original, here"
         write_pairs(
             [
                 ("model", safe(made.bundle.path)),
                 ("cosine", cosine),
-                ("speed", f"{made.speed:.2f} times that of the original, here"),
+                ("of", amount(made.measured, "image")),
+                ("speed", speed),
             ]
         )
-        note(f"next: sss evaluate {quote(safe(images))} --compare {quote(safe(model or 'bundled'))} {quote(safe(out))}")
+        compared = f"{quote(safe(model or 'bundled'))} {quote(safe(as_named(out)))}"
+        note(f"next: sss evaluate {quote(safe(images))} --compare {compared}")
     return EXIT_DONE

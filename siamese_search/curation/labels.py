@@ -14,7 +14,7 @@ from typing import Any
 
 from siamese_search.curation.label_table import FORMERLY, Finder, LabelRow, read_label_table
 from siamese_search.datasets.records import decode_key
-from siamese_search.errors import DataError, UsageError, printable
+from siamese_search.errors import DataError, UsageError, amount, printable
 from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.fields import chunks
 from siamese_search.gallery.payload import LABELLED, labelled_text, read_labelled
@@ -127,9 +127,8 @@ def _lost_zeros(gallery: Gallery, names: set[str]) -> list[str]:
 def check_plan(plan: LabelPlan) -> None:
     """Raise DataError for a plan with problems."""
     if plan.problems:
-        rows = "row" if len(plan.problems) == 1 else "rows"
         raise DataError(
-            f"{printable(plan.file)}: {len(plan.problems):,} {rows} cannot be applied, so nothing was changed;"
+            f"{printable(plan.file)}: {amount(len(plan.problems), 'row')} cannot be applied, so nothing was changed;"
             " mend them and run the command again"
         )
 

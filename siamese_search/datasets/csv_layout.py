@@ -27,7 +27,7 @@ from siamese_search.datasets.records import (
 )
 from siamese_search.datasets.table import PATH_COLUMNS, TRIPLET_COLUMNS, Table, decoded, image_base, resolve_names
 from siamese_search.datasets.walk import PassedOver
-from siamese_search.errors import DataError, listed, printable
+from siamese_search.errors import DataError, amount, listed, printable
 from siamese_search.io.location import redacted
 
 _INT = re.compile(r"[+-]?(0|[1-9][0-9]*)")  # "007" is a name, not a number
@@ -341,6 +341,6 @@ def _check_roles(table: Table, records: dict[str, ImageRecord], rows: list[tuple
             wrong.append(f"line {line} (anchor {a}, positive {p}, negative {n})")
     if wrong:
         raise DataError(
-            f"{printable(table.path)}: {len(wrong)} of {len(rows)} triplets contradict the identities of"
-            f" their files: {listed(wrong)}; an anchor and its positive share an identity, the negative has another"
+            f"{printable(table.path)}: the files' identities contradict {len(wrong)} of {amount(len(rows), 'triplet')}:"
+            f" {listed(wrong)}; an anchor and its positive share an identity, the negative has another"
         )

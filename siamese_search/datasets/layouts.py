@@ -12,7 +12,7 @@ from siamese_search.datasets.names import Detection, check_layout, decide
 from siamese_search.datasets.records import ImageRecord, encode_key, label_text, market_record
 from siamese_search.datasets.table import Table, read_header
 from siamese_search.datasets.walk import PassedOver, walk
-from siamese_search.errors import DataError, listed, printable
+from siamese_search.errors import DataError, amount, listed, printable
 from siamese_search.options import PATTERN
 
 _LOOKED_FOR = "looked for .jpg, .png, .webp, .bmp, .tif, .ppm, .gif, also in folders; hidden files are skipped"
@@ -187,11 +187,11 @@ def _survey_table(table: Table, layout: str, images_root: Path | None, lenient: 
         layout = "triplets" if table.is_triplets else "csv"
     if layout == "triplets":
         base, records, triplets = read_triplets(table, images_root)
-        reason = f"a CSV of triplets with the header {header} ({len(triplets)} rows, {len(records)} images)"
+        reason = f"a CSV of triplets with the header {header} ({amount(len(triplets), 'row')}, {len(records)} images)"
         detection = Detection(layout, reason, base)
         return Survey(table.path, detection, rows=records, triplets=triplets, images=len(records))
     rows = CsvLayout(table, images_root, lenient=lenient)
-    told = "; ".join([f"{rows.rows} rows", *rows.notes])
+    told = "; ".join([amount(rows.rows, "row"), *rows.notes])
     reason = "; ".join(filter(None, (f"a CSV with the header {header} ({told})", rows.unnamed)))
     return Survey(table.path, Detection(layout, reason, rows.root), rows=rows, images=rows.rows)
 

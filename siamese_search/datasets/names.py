@@ -12,16 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from siamese_search.datasets.records import (
-    BOOKKEEPING,
-    ImageRecord,
-    MetadataValue,
-    encode_key,
-    is_market_name,
-    label_text,
-)
+from siamese_search.datasets import records
+from siamese_search.datasets.records import BOOKKEEPING, ImageRecord, MetadataValue, encode_key, label_text
 from siamese_search.datasets.walk import PassedOver
-from siamese_search.errors import DataError, UsageError, listed, printable
+from siamese_search.errors import DataError, UsageError, amount, listed, printable
 from siamese_search.options import PATTERN
 
 _EXAMPLE = r"'(?P<identity>.+)_cam(?P<camera>\d+)'"
@@ -220,7 +214,7 @@ def _count(images: Iterable[str], naming: Naming | None, sample: int) -> _Names:
             names.sample.append(name)
         if naming is not None:
             names.pattern.see(naming.see(relative), relative)
-        market = is_market_name(name)
+        market = records.is_market_name(name)
         names.market.see(market, relative)
         if market and not names.first_market:
             names.first_market = name
@@ -264,7 +258,7 @@ def _by_pattern(root: str | Path, names: _Names, naming: Naming) -> str:
     nobody = "" if "identity" in naming.groups else "; no group 'identity', so there are none"
     folders = ", identity from the first folder" if naming.folders else nobody
     fields = ", ".join(naming.groups)
-    return f"{fields} from names ({names.pattern.count} of {names.images} images){folders}"
+    return f"{fields} from names ({names.pattern.count} of {amount(names.images, 'image')}){folders}"
 
 
 def _fitting(root: str | Path, names: _Names, layout: str) -> tuple[str, str]:
@@ -287,15 +281,15 @@ def _fitting(root: str | Path, names: _Names, layout: str) -> tuple[str, str]:
 def _choose(names: _Names) -> tuple[str, str]:
     images, market, inside = names.images, names.market.count, names.in_folders.count
     if 2 * market >= images:
-        return "market1501", f"names like {printable(names.first_market)} ({market} of {images} images)"
+        return "market1501", f"names like {printable(names.first_market)} ({market} of {amount(images, 'image')})"
     if 2 * inside >= images and names.folders >= 2:
-        return "folders", f"one folder per identity ({names.folders} folders, {inside} of {images} images)"
+        return "folders", f"one folder per identity ({names.folders} folders, {inside} of {amount(images, 'image')})"
     if 2 * inside >= images:
         name = printable(names.top_names[0])
-        return "flat", f"{inside} of {images} images in one folder: --layout folders takes {name} as their identity"
+        return "flat", f"{inside} of {amount(images, 'image')} in one folder: --layout folders takes {name} as identity"
     if names.folders:
-        return "flat", f"only {inside} of {images} images in folders, so these are no identities"
-    return "flat", f"no folders and no names like 0002_c1s1_000451_03.jpg ({images} images)"
+        return "flat", f"only {inside} of {amount(images, 'image')} in folders, so these are no identities"
+    return "flat", f"no folders and no names like 0002_c1s1_000451_03.jpg ({amount(images, 'image')})"
 
 
 def _check(root: str | Path, layout: str, images: int, fit: _Fit, remedy: str) -> None:

@@ -19,7 +19,7 @@ from siamese_search.datasets.names import Detection, decide
 from siamese_search.datasets.records import ImageRecord, encode_key
 from siamese_search.datasets.table import Table, read_header
 from siamese_search.datasets.walk import PassedOver, SystemFolders, is_system_folder
-from siamese_search.errors import DataError, ImageError, UsageError, printable
+from siamese_search.errors import DataError, ImageError, UsageError, amount, printable
 from siamese_search.io.images import is_image_name
 from siamese_search.io.location import FileStamp, RemotePath, protocol_of, redacted
 from siamese_search.io.remote import check_url, fetch, list_objects
@@ -144,7 +144,7 @@ def _survey_list(url: str, layout: str) -> RemoteSurvey:
             raise DataError(str(error).replace(file.name, printable(shown))) from None
     rows = [one for one in found if isinstance(one, ImageRecord)]
     header = ",".join(printable(column) for column in table.columns)
-    reason = f"a list of URLs with the header {header[:80]} ({len(rows)} rows)"
+    reason = f"a list of URLs with the header {header[:80]} ({amount(len(rows), 'row')})"
     if parsed.unnamed and len(table.columns) > 1:
         reason += f"; {parsed.unnamed}"
     how = Detection("csv", reason, Path("/"))

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from siamese_search.datasets.layouts import Dataset, load_dataset
 from siamese_search.datasets.records import ImageRecord, decode_key, label_text
-from siamese_search.errors import DataError, UsageError, printable
+from siamese_search.errors import DataError, UsageError, amount, printable
 
 MIN_TRAIN_IDENTITIES = 2  # a triplet needs a negative
 MAX_LIST_BYTES = 16 << 20
@@ -77,8 +77,9 @@ def hold_out(dataset: Dataset, identities: Iterable[str]) -> tuple[Dataset, Data
     held, known = set(identities), set(dataset.identities)
     if len(known - held) < MIN_TRAIN_IDENTITIES:
         raise DataError(
-            f"{printable(dataset.root)}: holding out {len(held)} of {len(known)} identities leaves {len(known - held)}"
-            f" to train on; at least {MIN_TRAIN_IDENTITIES} must stay: hold out fewer, or give more data"
+            f"{printable(dataset.root)}: holding out {len(held)} of {amount(len(known), 'identity')} leaves"
+            f" {len(known - held)} to train on; at least {MIN_TRAIN_IDENTITIES} must stay: hold out fewer, or"
+            " give more data"
         )
     people = [record for record in dataset.records if record.is_somebody]
     train = [record for record in people if record.identity not in held]
@@ -135,7 +136,7 @@ def load_sources(paths: Sequence[Path], layout: str = "auto") -> list[Source]:
         shared = _shared(one.dataset, other.dataset)
         if shared:
             raise DataError(
-                f"{printable(one.name)} and {printable(other.name)} share {len(shared)} images, the first is"
+                f"{printable(one.name)} and {printable(other.name)} share {amount(len(shared), 'image')}, the first is"
                 f" {printable(min(shared))}: each would belong to two identities; give one of them"
             )
     return sources

@@ -20,18 +20,13 @@ from numpy.typing import NDArray
 from siamese_search.datasets.layouts import Dataset
 from siamese_search.datasets.records import Failure, ImageRecord
 from siamese_search.embedding import batches_of, embed_images
-from siamese_search.errors import DataError, ImageError, ModelMismatchError, StoreError, UsageError, printable
+from siamese_search.errors import DataError, ImageError, ModelMismatchError, StoreError, UsageError, amount, printable
+from siamese_search.evaluation import through_gallery
 from siamese_search.evaluation.options import EvaluateOptions
 from siamese_search.evaluation.protocol import ALL_VS_ALL, Protocol, all_vs_all, market
 from siamese_search.evaluation.report import EvaluationReport, Reranked
 from siamese_search.evaluation.retrieval import metrics_from_scores, open_set, retrieval_metrics
-from siamese_search.evaluation.through_gallery import (
-    fill,
-    filtered_recall,
-    measure_quantised,
-    rank_through,
-    temporary_gallery,
-)
+from siamese_search.evaluation.through_gallery import fill, filtered_recall, rank_through, temporary_gallery
 from siamese_search.evaluation.verification import cross_pair_scores, pair_scores
 from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.io.images import content_of
@@ -92,7 +87,7 @@ def evaluate(
     )
     if not len(embedded.vectors):
         first = embedded.failed[0]
-        raise DataError(f"none of the {len(embedded.failed)} images can be read; {first.shown}: {first.reason}")
+        raise DataError(f"none of {amount(len(embedded.failed), 'image')} can be read; {first.shown}: {first.reason}")
     fingerprint = data_fingerprint(
         [
             ("gallery" if row < ranked else "queries", shown[row], digest)
@@ -137,7 +132,9 @@ def evaluate(
         data=(printable(images.root) if isinstance(images, Dataset) else "") if data is None else data,
         data_fingerprint=fingerprint,
         failed=embedded.failed,
-        quantised=tuple(measure_quantised(options.quantise, plan, query_vectors, gallery_vectors, options.depth)),
+        quantised=tuple(
+            through_gallery.measure_quantised(options.quantise, plan, query_vectors, gallery_vectors, options.depth)
+        ),
         seconds=time.monotonic() - began,
         query_vectors=query_vectors,
         gallery_vectors=gallery_vectors,

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, ImageRecord
-from siamese_search.errors import DataError
+from siamese_search.errors import DataError, amount
 
 #: Codes of the reserved identities; all others are ascending numbers from 0.
 DISTRACTOR, JUNK = -1, -2
@@ -212,7 +212,7 @@ class Protocol(Labels):
         """Raise DataError, saying what to do, where no query has a match that it could find."""
         counts, total, copies = self.excluded, len(self.queries), ""
         if counts.copies:
-            copies = f"; {counts.copies} copies of the same bytes are left out (--copies keeps them)"
+            copies = f"; {amount(counts.copies, 'copy')} of the same bytes left out (--copies keeps them)"
         if total == 0:
             raise DataError(
                 "nothing to evaluate: no image has a named identity; give them by folders, a CSV or --pattern"
@@ -221,7 +221,7 @@ class Protocol(Labels):
             return
         if counts.same_camera_only == 0:
             raise DataError(
-                f"nothing to evaluate: none of the {total} queries has another image of its identity to find{copies}"
+                f"nothing to evaluate: none of {amount(total, 'query')} has another image of its identity{copies}"
             )
         who = "every query" if counts.no_match == 0 else "every query that had a match"
         raise DataError(f"{who} lost its matches to the same-camera rule: use --no-cameras{copies}")

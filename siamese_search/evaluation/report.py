@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import Failure
-from siamese_search.errors import UsageError
+from siamese_search.errors import UsageError, amount
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.retrieval import RATES, OpenSet, OpenSetPoint, RankingMetrics
 from siamese_search.evaluation.through_gallery import Quantised
@@ -129,7 +129,7 @@ class EvaluationReport:
         """Lines for people: what the rules left out, what could not be read, how far the figures reach."""
         lines = [*([self.warning] if self.warning else []), *self._misfit(), *self.plan.explain()]
         if self.failed:
-            lines.append(f"{len(self.failed):,} images could not be read and took no part")
+            lines.append(f"{amount(len(self.failed), 'image')} could not be read and took no part")
         if self.depth is not None:
             lines.append(f"rankings cut off at {self.depth:,}: mAP is mAP@{self.depth}")
         if self.flip:

@@ -11,7 +11,7 @@ from shlex import quote
 
 from siamese_search.datasets.layouts import Dataset
 from siamese_search.datasets.splits import read_identity_list
-from siamese_search.errors import BundleError, DataError, UsageError, listed, printable
+from siamese_search.errors import BundleError, DataError, UsageError, amount, listed, printable
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 
 RUNS = "runs"
@@ -130,7 +130,7 @@ def select_identities(
     """
     known = set(dataset.identities) | set(queries.identities if queries is not None else ())
     held = _held_out(subject, known)
-    everyone = f"all {len(known)} identities{_seen(subject.bundle, known)}"
+    everyone = f"all {amount(len(known), 'identity')}{_seen(subject.bundle, known)}"
     if wanted is None:
         if not held:
             return None, everyone
@@ -146,13 +146,13 @@ def select_identities(
             raise DataError(
                 f"{printable(subject.bundle.name)} held no identities out of its training; use --identities all"
             )
-        return _checked(held, known, dataset), f"the {len(held)} identities that training held out"
+        return _checked(held, known, dataset), f"the {amount(len(held), 'identity')} that training held out"
     if isinstance(wanted, (str, os.PathLike)):
         ids = set(read_identity_list(Path(wanted)))
-        text = f"the {len(ids)} identities listed in {printable(wanted)}"
+        text = f"the {amount(len(ids), 'identity')} listed in {printable(wanted)}"
     else:
         ids = set(wanted)
-        text = f"{len(ids)} identities"
+        text = amount(len(ids), "identity")
     return _checked(ids, known, dataset), text + _seen(subject.bundle, ids)
 
 
@@ -210,7 +210,7 @@ def _checked(ids: set[str], known: set[str], dataset: Dataset) -> frozenset[str]
     absent = sorted(ids - known)
     if absent:
         raise DataError(
-            f"{len(absent)} of {len(ids)} identities have no images in {printable(dataset.root)}: {listed(absent)};"
-            " mend the list, or evaluate all with --identities all"
+            f"{len(absent)} of {amount(len(ids), 'identity')} have no images in {printable(dataset.root)}:"
+            f" {listed(absent)}; mend the list, or evaluate all with --identities all"
         )
     return frozenset(ids)

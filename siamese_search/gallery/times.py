@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
-from siamese_search.errors import FilterError, printable
+from siamese_search.errors import FilterError, amount, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import ORDERINGS, Condition, RawCondition, bind
 
@@ -37,7 +37,8 @@ def remarks(texts: Iterable[str]) -> list[str]:
     if strange:
         shown = ", ".join(repr(printable(text)) for text in sorted(set(strange))[:3])
         lines.append(
-            f"{len(strange):,} of {len(texts):,} values cannot be read as times ({shown}): write 2024-05-01T10:00:00"
+            f"{len(strange):,} of {amount(len(texts), 'value')} cannot be read as times ({shown}):"
+            " write 2024-05-01T10:00:00"
         )
     zoned = [datetime.fromisoformat(text.strip()).tzinfo is not None for text in texts if moment(text)]
     if any(zoned) and not all(zoned):

@@ -17,7 +17,7 @@ import numpy as np
 
 from siamese_search.datasets.records import Failure
 from siamese_search.embedding import THREADS, embed_images
-from siamese_search.errors import DataError, ImageError, StoreError
+from siamese_search.errors import DataError, ImageError, StoreError, amount
 from siamese_search.gallery.checks import LEAST_RECALL, sampled_recall, sound_points
 from siamese_search.gallery.contract import Gallery, ModelRef, Store, StoredPoint, Vectors
 from siamese_search.gallery.fields import same_payload
@@ -176,7 +176,7 @@ class _Reindex:
         if self._absent and not self.summary.images:
             first = self.summary.dropped[0]
             raise DataError(
-                f"none of the {len(self._dropped)} images can be read, the first: {first.path}: {first.reason};"
+                f"none of {amount(len(self._dropped), 'image')} can be read, the first: {first.path}: {first.reason};"
                 " nothing was changed"
             )
 

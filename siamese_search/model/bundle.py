@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -137,11 +138,6 @@ class Bundle:
     def onnx_path(self) -> Path:
         return self.path / ONNX_NAME
 
-    @property
-    def weights_path(self) -> Path:
-        """Not there of an int8 model."""
-        return self.path / WEIGHTS_NAME
-
     def read_checked(self, name: str) -> bytes:
         """The bytes of one of the bundle's files, after checking them against the sha256 in model.json."""
         try:
@@ -226,16 +222,22 @@ def bundled_path() -> Path:
     return PACKAGED["bundled"]
 
 
+def as_named(path: Path) -> str:
+    """How a command names this directory: ``./fast`` is not the package's ``fast``."""
+    return f"./{path}" if os.fspath(path) in PACKAGED else os.fspath(path)
+
+
 def load_bundle(path: Path | str | None = None) -> Bundle:
     """Open the bundle in directory ``path``, or the one of :data:`PACKAGED` of that name; ``None`` is ``"bundled"``.
 
-    Raises BundleError; contents are checked when they are read.
+    A ``Path`` is always a directory. Raises BundleError; contents are checked when they are read.
     """
     name = "bundled" if path is None else os.fspath(path)
     try:
-        directory = PACKAGED.get(name) or Path(name).resolve()
+        named = name in PACKAGED and not isinstance(path, Path)
+        directory = PACKAGED[name] if named else Path(name).resolve()
         shown, is_there = printable(directory), directory.is_dir()
-        if name in PACKAGED and path is not None and Path(name, META_NAME).exists():
+        if named and path is not None and Path(name, META_NAME).exists():
             raise BundleError(f"{name}: a model of the package, and a directory here: say which, ./{name} is this one")
     except (OSError, ValueError):  # a name that no file can have
         raise BundleError(f"{printable(name)[:80]}: no such model bundle") from None
@@ -303,6 +305,18 @@ def _check(meta: Any, directory: Path) -> None:
         found = known.st_size
         if found != size:
             raise BundleError(f"{shown}: {name} has {found} bytes instead of {size}: it is truncated, copy it again")
+
+
+@contextmanager
+def loading(bundle: Bundle, engine: str, what: str = "load") -> Iterator[None]:
+    """Whatever an engine raises at a graph becomes a BundleError."""
+    try:
+        yield
+    except BundleError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise BundleError(f"{printable(bundle.onnx_path)}: {engine} cannot {what} it: {reason}") from None
 
 
 def check_images(images: NDArray[np.uint8], size: tuple[int, int]) -> None:

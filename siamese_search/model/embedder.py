@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.errors import BundleError, MissingExtraError, UsageError, printable
+from siamese_search.errors import MissingExtraError, UsageError, printable
 from siamese_search.io.resources import available_cpus
-from siamese_search.model.bundle import Bundle, check_images, check_shapes
+from siamese_search.model.bundle import Bundle, check_images, check_shapes, loading
 from siamese_search.model.centres import Centres
 
 Device = Literal["auto", "cpu", "openvino", "cuda"]
@@ -90,18 +89,6 @@ class _OnCpu:
         self.centres = bundle.read_centres()
 
 
-@contextmanager
-def _loading(bundle: Bundle, engine: str) -> Iterator[None]:
-    """Whatever an engine raises at a graph becomes a BundleError."""
-    try:
-        yield
-    except BundleError:
-        raise
-    except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise BundleError(f"{printable(bundle.onnx_path)}: {engine} cannot load it: {reason}") from None
-
-
 class OnnxEmbedder(_OnCpu):
     """Runs ``model.onnx`` on CPU. Safe to call from one thread at a time.
 
@@ -120,7 +107,7 @@ class OnnxEmbedder(_OnCpu):
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        with _loading(bundle, "ONNX Runtime"):
+        with loading(bundle, "ONNX Runtime"):
             self._session: Any = onnxruntime.InferenceSession(
                 bundle.read_graph(), options, providers=["CPUExecutionProvider"]
             )
@@ -202,7 +189,7 @@ class OpenVinoEmbedder(_OnCpu):
         except ModuleNotFoundError:
             raise MissingExtraError("--device openvino", "openvino") from None
         super().__init__(bundle, threads)
-        with _loading(bundle, "OpenVINO"):
+        with loading(bundle, "OpenVINO"):
             core: Any = openvino.Core()
             if half is None:
                 half = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -12,6 +12,7 @@ import json
 import logging
 import tempfile
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from siamese_search.model.bundle import (
     centred_fingerprint,
     check_images,
     load_bundle,
+    loading,
     quantised_fingerprint,
     weights_fingerprint,
 )
@@ -248,7 +250,9 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
             start = next(self._batches, None)
             return None if start is None else {"images": images[start : start + _BATCH]}
 
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, loading(bundle, "ONNX Runtime", "quantise"), ExitStack() as after:
+        logging.disable(logging.WARNING)  # it advises to do what is done here
+        after.callback(logging.disable, logging.NOTSET)
         source, plain, small = (str(Path(scratch) / f"{name}.onnx") for name in ("source", "plain", "small"))
         Path(source).write_bytes(bundle.read_graph())
         options = onnxruntime.SessionOptions()

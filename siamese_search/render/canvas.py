@@ -45,7 +45,8 @@ class Canvas:
         self.pen = ImageDraw.Draw(self.image)
 
     def width_of(self, text: str, size: int) -> int:
-        return int(self.pen.textlength(text, _font(text, size)))
+        text, font = _drawable(text, size)
+        return int(self.pen.textlength(text, font))
 
     def tile(
         self, path: Path | None, at: tuple[int, int], height: int, colour: Colour, width: int = TILE_WIDTH
@@ -104,8 +105,7 @@ class Canvas:
         return lines
 
     def text(self, at: tuple[float, float], text: str, size: int, colour: Colour, room: int | None = None) -> None:
-        text = printable(text)
-        font = _font(text, size)
+        text, font = _drawable(printable(text), size)
         if room is not None:
             text = elide(text, lambda part: self.pen.textlength(part, font) <= room)
         self.pen.text(at, text, fill=colour, font=font)
@@ -122,12 +122,34 @@ def _other(size: int) -> ImageFont.FreeTypeFont:
 
 
 @cache
-def _is_own(letter: str) -> bool:
-    return bytes(_own(15).getmask(letter)) != bytes(_own(15).getmask("\uffff"))
+def _has(letter: str, *, own: bool) -> bool:
+    font = _own(15) if own else _other(15)
+    return bytes(font.getmask(letter)) != bytes(font.getmask("\uffff"))
 
 
-def _font(text: str, size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return _own(size) if all(map(_is_own, text)) else _other(size)
+@cache
+def _system(letters: str) -> str | None:
+    """A font of this machine that has all of these, such as Chinese ones; ``None`` where there is none."""
+    from matplotlib.font_manager import findSystemFonts
+    from matplotlib.ft2font import FT2Font
+
+    for path in sorted(findSystemFonts()):
+        with suppress(Exception):  # a file that is no font, or a strange one
+            if FT2Font(path).get_charmap().keys() >= set(map(ord, letters)):
+                return path
+    return None
+
+
+def _drawable(text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont | ImageFont.ImageFont]:
+    """The text and a font that has its letters; those that no font here has are escaped, for boxes tell nothing."""
+    strange = sorted({one for one in text if not _has(one, own=True)})
+    if not strange:
+        return text, _own(size)
+    missing = "".join(one for one in strange if not _has(one, own=False))
+    found = _system("".join(sorted(set(text)))) if missing else None
+    if found is not None:
+        return text, ImageFont.truetype(found, size - 1)
+    return "".join(ascii(one)[1:-1] if one in missing else one for one in text), _other(size)
 
 
 def short_reason(error: ImageError) -> str:

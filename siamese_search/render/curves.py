@@ -19,7 +19,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from siamese_search.errors import UsageError, printable
+from siamese_search.errors import UsageError, amount, printable
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.verification import FALSE_ACCEPT_RATES
 from siamese_search.io.files import OWN_TEXT, atomic_path, writing
@@ -112,7 +112,7 @@ def _headline(report: EvaluationReport) -> str:
     parts = [
         data,
         report.model_name or report.model[:12],
-        f"{ranking.valid_queries:,} queries, {ranking.gallery:,} images in the gallery",
+        f"{amount(ranking.valid_queries, 'query')}, {amount(ranking.gallery, 'image')} in the gallery",
         "same identity and camera excluded" if report.plan.use_cameras else "no cameras",
     ]
     return "   ·   ".join(part for part in parts if part)
@@ -183,7 +183,7 @@ def draw_scores(axes: Any, report: EvaluationReport) -> None:
         if total:
             share = 100 * counts / total
             axes.stairs(share, edges, fill=True, color=colour, alpha=0.35)
-            axes.stairs(share, edges, color=colour, linewidth=1.4, label=f"{name} ({total:,} pairs)")
+            axes.stairs(share, edges, color=colour, linewidth=1.4, label=f"{name} ({amount(total, 'pair')})")
     verification = report.verification
     if verification.threshold is not None and verification.false_match_rate is not None:
         rate_there = f"{small_rate(verification.false_match_rate)} false matches"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from siamese_search.datasets.records import JUNK_IDENTITY, parse_market_name
+from siamese_search.errors import amount
 from siamese_search.retrieval.results import QueryResult, SearchResult
 
 Truth = Literal["same", "different", "unknown"]
@@ -90,7 +91,7 @@ def verdict_sentence(answer: QueryResult, found: str | None = None) -> str:
         return answer.no_verdict
     if found is None:
         found = "" if answer.in_gallery else "not in the gallery; "
-    people = f"{verdict.identities:,} {'identity' if verdict.identities == 1 else 'identities'}"
+    people = amount(verdict.identities, "identity")
     if not verdict.reachable:
         return (
             f"{found}among {people} no score makes a match likelier right than wrong;"
@@ -169,4 +170,4 @@ def sightings(result: SearchResult) -> str:
         return ""
     if result.cameras:
         return f"{result.sightings}x cam {', '.join(result.cameras)}"
-    return f"{result.sightings} image{'s' * (result.sightings != 1)}"
+    return amount(result.sightings, "image")

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from siamese_search._version import __version__
-from siamese_search.errors import ImageError, UsageError, printable
+from siamese_search.errors import ImageError, UsageError, amount, printable
 from siamese_search.io.files import atomic_write_text, writing
 from siamese_search.io.images import read_image
 from siamese_search.render import marks
@@ -188,7 +188,7 @@ def results_html(answers: Sequence[QueryResult]) -> str:
     """What a notebook shows: a row of thumbnails per query, framed as on the page."""
     first = answers[: _SHOWN[0]]
     shown, once, pictures = shown_answers(first, known_identities(first), _SHOWN[1], _THUMB)
-    more = f"the first {len(shown)} of {len(answers):,} queries" if len(answers) > len(shown) else ""
+    more = f"the first {len(shown)} of {amount(len(answers), 'query')}" if len(answers) > len(shown) else ""
     return render("notebook.html.j2", report=None, answers=shown, pictures=pictures, once=once, more=more)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from markupsafe import Markup
 
 from siamese_search._version import __version__
+from siamese_search.errors import amount
 from siamese_search.evaluation.findings import BadQuery, camera_pairs, worst_identities, worst_queries
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.retrieval import RATES
@@ -56,8 +57,8 @@ def html_page(report: EvaluationReport, command: str = "") -> str:
     mapped, maps = _maps(report)
     return render(
         "report.html.j2",
-        title=f"{report.model_name or 'model'} on {report.data}: {ranking.queries:,} queries,"
-        f" {ranking.gallery:,} images",
+        title=f"{report.model_name or 'model'} on {report.data}: {amount(ranking.queries, 'query')},"
+        f" {amount(ranking.gallery, 'image')}",
         report=report,
         charts=_charts(report),
         accept_rates=FALSE_ACCEPT_RATES,

@@ -15,7 +15,8 @@ from PIL import Image
 
 from siamese_search.curation.identities import Proposal, Proposals
 from siamese_search.datasets.records import is_somebody
-from siamese_search.errors import UsageError, printable
+from siamese_search.errors import UsageError, amount, printable
+from siamese_search.render import marks
 from siamese_search.render.canvas import (
     BLUE,
     BORDER,
@@ -30,17 +31,7 @@ from siamese_search.render.canvas import (
     save_png,
     usual_aspect,
 )
-from siamese_search.render.marks import (
-    BADGES,
-    FRAMES,
-    KINDS,
-    known_identities,
-    mark,
-    named_identity,
-    paths_of,
-    sightings,
-    verdict,
-)
+from siamese_search.render.marks import BADGES, FRAMES, KINDS, mark, named_identity, paths_of, sightings, verdict
 from siamese_search.render.matrix import labels, shade, write_comparison_page
 from siamese_search.retrieval.comparison import Comparison
 from siamese_search.retrieval.results import QueryResult, SearchResult
@@ -61,6 +52,8 @@ _PAIR_GAP = 12
 _PAIR_TITLE = 60
 #: Room of an image, or of a score, in a table; and of its name, of two lines.
 _CELL = (96, 82)
+#: Of a table: a screenful, and the most of tall images in a row, where there are few.
+_SCREENFUL, _TALLEST = 1190, 192
 _NAME = 38
 
 #: Clusters drawn, and images of each: a PNG of more would be too tall to look at.
@@ -95,7 +88,7 @@ def draw_sheet(
         raise UsageError("there are no results to draw")
     shown = results[:MAX_QUERIES]
     columns = max(1, min(columns, max(len(result.results) for result in shown)))
-    page = _Page(shown, columns, truth, known_identities(results, query_identities), title, len(results))
+    page = _Page(shown, columns, truth, marks.known_identities(results, query_identities), title, len(results))
     return save_png(page.draw(), out, "contact sheet")
 
 
@@ -142,7 +135,7 @@ class _Page:
         if self.truth:
             right = self.canvas.legend(MARGIN - 2, FRAMES)
         self.canvas.text((MARGIN, MARGIN - 6), self.title, 24, INK, right - MARGIN)
-        parts = [f"{self.total} {'query' if self.total == 1 else 'queries'}{more}", "score: cosine similarity"]
+        parts = [f"{amount(self.total, 'query')}{more}", "score: cosine similarity"]
         parts += [BADGES] if self.truth and any(answer.verdict for answer in self.results) else []
         room = self.canvas.image.width - 2 * MARGIN
         for number, line in enumerate(self.canvas.wrapped(" · ".join(parts), 13, room)):
@@ -233,7 +226,8 @@ def _table(comparison: Comparison) -> Image.Image:
     left, right = comparison.left[: MAX_SIDES[0]], comparison.right[: MAX_SIDES[1]]
     names = labels(left), labels(right)
     # As large as the room allows in the usual shape: nothing empty beside the images.
-    aspect, inside = usual_aspect([*left, *right]), [side - 2 * BORDER for side in _CELL]
+    room = min(_TALLEST, max(_CELL[1], _SCREENFUL // (len(left) + 1) - _NAME - _PAIR_GAP))
+    aspect, inside = usual_aspect([*left, *right]), [side - 2 * BORDER for side in (_CELL[0], room)]
     width = round(min(inside[0], inside[1] / aspect)) + 2 * BORDER
     height = max(round(min(inside[1], inside[0] * aspect)), 24) + 2 * BORDER
     step_x, step_y = _CELL[0] + _PAIR_GAP, height + _NAME + _PAIR_GAP
@@ -299,7 +293,7 @@ def draw_clusters(proposals: Proposals, out: Path) -> Path:
     singles = sum(one.status == "single" for one in proposals.images)
     given = [one.existing is not None for row in shown for one in row]
     below = " or ".join(["its identity"] * any(given) + ["how sure the cluster is of it"] * (not all(given)))
-    count = f"{len(rows)} clusters{more} · {singles} single images · below each: {below}"
+    count = f"{amount(len(rows), 'cluster')}{more} · {amount(singles, 'single image')} · below each: {below}"
     canvas.text((MARGIN, MARGIN + 26), count, 13, GREY)
     if any(given):
         canvas.legend(MARGIN - 2, FRAMES)
@@ -315,8 +309,8 @@ def _draw_cluster(canvas: Canvas, row: list[Proposal], tile: int, top: int) -> N
     whose = first.proposed if first.status == "known" else max(given, key=given.__getitem__, default=None)
     name = first.proposed or "conflict: " + ", ".join(sorted({one.existing for one in row if one.existing}))
     canvas.text((MARGIN, top), name, 15, _CLUSTERS[first.status], canvas.image.width - 2 * MARGIN - 120)
-    reach = canvas.width_of(f"{len(row)} images", 13)
-    canvas.text((canvas.image.width - MARGIN - reach, top + 2), f"{len(row)} images", 13, GREY)
+    reach = canvas.width_of(amount(len(row), "image"), 13)
+    canvas.text((canvas.image.width - MARGIN - reach, top + 2), amount(len(row), "image"), 13, GREY)
     # The surest and, where not all have room, the least sure: those are where mistakes are.
     half = MAX_IMAGES // 2
     images = row if len(row) <= MAX_IMAGES else row[:half] + row[-half:]

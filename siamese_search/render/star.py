@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from siamese_search.errors import UsageError, printable
+from siamese_search.errors import UsageError, amount, printable
 from siamese_search.render.canvas import (
     BLUE,
     BORDER,
@@ -91,7 +91,7 @@ def draw_star(answers: Sequence[QueryResult], out: Path) -> Path:
         sheet.image.paste(star, ((width - star.width) // 2, top))
         top += star.height
     if left:
-        sheet.text((MARGIN, top), f"{left} more queries not drawn", 13, GREY)
+        sheet.text((MARGIN, top), f"{amount(left, 'more query')} not drawn", 13, GREY)
     return save_png(sheet.image, out, "star")
 
 
@@ -251,7 +251,7 @@ class _Star:
     def _words(self, canvas: Canvas, room: int) -> tuple[list[str], list[str]]:
         """The lines above and below the picture. canvas: to measure them with."""
         left = len(self.answer.results) - len(self.results)
-        parts = [f"{len(self.results)} results" if self.results else "no results"]
+        parts = [amount(len(self.results), "result") if self.results else "no results"]
         parts += [f"{left} more not drawn"] if left else []
         parts += ["clockwise by rank", "nearer the middle: more alike (cosine similarity)"]
         parts += [BADGES] if self.answer.verdict else []

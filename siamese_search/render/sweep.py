@@ -11,7 +11,7 @@ from matplotlib import colormaps
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator
 
-from siamese_search.errors import printable
+from siamese_search.errors import amount, printable
 from siamese_search.render.curves import BAD, DIFFERENT, FAINT, GRID, SAME, picture, roc_axes, say
 from siamese_search.render.marks import decimal
 from siamese_search.training.config import flag
@@ -56,9 +56,9 @@ def _headline(sweep: Sweep) -> str:
     parts = [
         printable(data if len(data) <= 50 else "…" + data[-49:]),
         f"preset {sweep.preset}",
-        f"{len(sweep.heldout_identities):,} identities held out, {len(sweep.protocol.queries):,} queries",
+        f"{amount(len(sweep.heldout_identities), 'identity')} held out, {amount(len(sweep.protocol.queries), 'query')}",
         "same identity and camera excluded" if sweep.protocol.use_cameras else "no cameras",
-        f"{len(states)} runs" + (f", {', '.join(counts)}" if counts else ""),
+        amount(len(states), "run") + (f", {', '.join(counts)}" if counts else ""),
     ]
     return "   ·   ".join(parts)
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from siamese_search.errors import ImageError, UsageError, printable
+from siamese_search.errors import ImageError, UsageError, amount, printable
 from siamese_search.io.images import read_image
 from siamese_search.render.canvas import short_reason, usual_aspect
 from siamese_search.render.curves import AXIS, BAD, FAINT, GOOD, GRID, PAPER, SAME, picture, svg
@@ -125,7 +125,7 @@ def _heading(figure: Figure, timeline: Timeline, identity: str | None, top: floa
     answer = timeline.answer
     _image(axes, answer.path, (side / 2, side / 2), (1.0, 1.0), SAME)
     name = printable(answer.query if answer.path is None else answer.path.name)
-    name += f"  ·  {left_out:,} more queries not drawn" if left_out else ""
+    name += f"  ·  {amount(left_out, 'more query')} not drawn" if left_out else ""
     kinds = {mark(seen.result, identity).kind for seen in timeline.sightings}
     if kinds - {"unknown"}:
         told = (f"{_NAMES[kind]} {FRAMES[kind]}" for kind in FRAMES if kind in kinds)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from siamese_search.datasets.records import Failure
 from siamese_search.embedding import batches_of, embed_images
-from siamese_search.errors import DataError, ImageError, UsageError, printable
+from siamese_search.errors import DataError, ImageError, UsageError, amount, printable
 from siamese_search.model.embedder import Embedder
 from siamese_search.retrieval.judging import NOBODY, Judge
 
@@ -107,7 +107,7 @@ def compare(
             reason = failed[side[0]]
             if len(side) == 1:
                 raise ImageError(side[0], reason)
-            raise DataError(f"none of the {len(side)} images can be read; {printable(side[0])}: {reason}")
+            raise DataError(f"none of the {amount(len(side), 'image')} can be read; {printable(side[0])}: {reason}")
         sides.append(readable)
     asked = judge(np.stack(list(vectors.values())))
     calibration, rate = asked.calibration, None

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import DISTRACTOR_IDENTITY, JUNK_IDENTITY, MetadataValue, stands_for_many
+from siamese_search.errors import amount
 from siamese_search.vectors.projection import METHODS
 
 #: Values that a legend shows at once.
@@ -71,7 +72,7 @@ class GalleryMap:
         """``168 images, by t-SNE, coloured by identity``."""
         count = f"{len(self.points):,} image{'s' * (len(self.points) != 1)}"
         if self.total > len(self.points):
-            count = f"{len(self.points):,} of {self.total:,} images, drawn at random (seed {self.seed})"
+            count = f"{len(self.points):,} of {amount(self.total, 'image')}, drawn at random (seed {self.seed})"
         return f"{count}, by {METHODS[self.method]}, coloured by {self.color}"
 
     def to_json(self) -> dict[str, Any]:

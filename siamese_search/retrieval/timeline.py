@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from siamese_search.datasets.records import MetadataValue
-from siamese_search.errors import UsageError, printable
+from siamese_search.errors import UsageError, amount, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition, Where
 from siamese_search.gallery.times import moment, remarks
@@ -218,7 +218,7 @@ def who(timeline: Timeline) -> str:
             return "no sightings"
         kind = "matches" if timeline.answer.verdict is not None else "nearest images"
         return f"no identity known; the {shown:,} {kind}"
-    count = f"{shown:,} of {total:,} sightings" if shown < total else f"{shown:,} sighting{'s' * (shown != 1)}"
+    count = f"{shown:,} of {total:,} sightings" if shown < total else amount(shown, "sighting")
     cameras = sorted({hit.camera for hit in timeline.answer.results if hit.camera is not None})
     by = f", by {len(cameras)} cameras" if len(cameras) > 1 else ""
     return f"identity {printable(timeline.identity)}, {count}{by}"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from siamese_search.curation.label_table import read_label_table
 from siamese_search.datasets.layouts import Dataset, load_dataset
 from siamese_search.datasets.records import Failure, ImageRecord, decode_key
-from siamese_search.errors import DataError, UsageError, printable
+from siamese_search.errors import DataError, UsageError, amount, printable
 from siamese_search.evaluation.calibrate import calibrate, telling_pairs
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle, load_bundle
@@ -27,7 +27,7 @@ from siamese_search.model.calibration import Calibration
 from siamese_search.model.network import NetworkSpec
 from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.clusters import ClusterTrainer, figures, renew_statistics
-from siamese_search.training.config import ADAPT, SPEC, AdaptConfig, kind_of
+from siamese_search.training.config import ADAPT, SPEC, AdaptConfig, bundle_of, kind_of
 from siamese_search.training.data import LabelledImages, PixelSource, unreadable
 from siamese_search.training.directory import (
     asked_before,
@@ -179,7 +179,7 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
     if resumed:
         check_same(out, learned)
     count = len({record.camera for record in images.records} - {None})
-    text = f"{len(images.records)} images, {f'{count} cameras' if count else 'cameras unknown'}"
+    text = f"{amount(len(images.records), 'image')}, {amount(count, 'camera') if count else 'cameras unknown'}"
     if request.labels is not None:
         text += f", {int((confirmed.seeds >= 0).sum())} confirmed by a person"
         text += f" and {int((confirmed.aside >= 0).sum())} more kept aside to calibrate on"
@@ -223,7 +223,7 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
     if calibration is not None:
         extra["calibration"] = calibration.to_json()
     if rows:  # none with --epochs 0
-        plot_history(out, rows, f"{len(images.records)} images without labels, {config.backbone}")
+        plot_history(out, rows, f"{amount(len(images.records), 'image')} without labels, {config.backbone}")
     save_bundle(trainer.result, out, extra, centres)
     images.pixels.close()
     return AdaptResult(
@@ -240,7 +240,7 @@ def _read(
     failed = unreadable([pixels], reporter.message)
     records = [dataset.records[row] for row in pixels.usable.tolist()]
     if len(records) < 4:
-        raise DataError(f"{printable(dataset.root)}: {len(records)} images are too few to cluster, give more")
+        raise DataError(f"{printable(dataset.root)}: {amount(len(records), 'image')} are too few to cluster, give more")
     nothing, triplets = np.zeros(len(records), np.int64), np.empty((0, 3), np.int64)
     return LabelledImages(records, nothing, triplets, pixels.usable, pixels), failed
 
@@ -278,7 +278,7 @@ def _handed_on(request: AdaptRequest) -> Calibration | None:
     """
     if not request.config.statistics or kind_of(request.init) not in ("bundled", "bundle"):
         return None
-    bundle = load_bundle(request.init)
+    bundle = bundle_of(request.init)
     spec = NetworkSpec.from_json(bundle.meta["network"])
     same = all(getattr(request.config, name) == getattr(spec, name) for name in SPEC)
     return bundle.adapted_calibration if same else None

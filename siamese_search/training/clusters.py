@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from siamese_search.datasets.samplers import Indices, group_by_label
-from siamese_search.errors import TrainingError
+from siamese_search.errors import TrainingError, amount
 from siamese_search.model.centres import Centres
 from siamese_search.model.network import APNNetwork
 from siamese_search.options import Progress
@@ -232,8 +232,8 @@ class ClusterTrainer(Trainer):
         sizes = np.bincount(labels)
         if (sizes > 1).sum() < 1 or len(sizes) < 2:
             raise TrainingError(
-                f"{len(labels)} images make {len(sizes)} clusters, {(sizes > 1).sum()} of them of two images or more:"
-                " nothing to learn from; try another --least or --neighbours, or --labels"
+                f"{amount(len(labels), 'image')} make {amount(len(sizes), 'cluster')}, {(sizes > 1).sum()} of them of"
+                " two images or more: nothing to learn from; try another --least or --neighbours, or --labels"
             )
         return labels
 

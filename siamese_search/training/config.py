@@ -10,9 +10,12 @@ import math
 import re
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
-from siamese_search.errors import UsageError
+from siamese_search.errors import UsageError, amount
+
+if TYPE_CHECKING:
+    from siamese_search.model.bundle import Bundle
 
 
 def hyperparameter(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
@@ -279,7 +282,7 @@ def stages(config: TrainConfig) -> list[Stage]:
         first += epochs
     if first >= config.epochs:
         raise UsageError(
-            f"--sizes: {first} epochs at smaller sizes leave none of --epochs {config.epochs} "
+            f"--sizes: {amount(first, 'epoch')} at smaller sizes leave none of --epochs {config.epochs} "
             f"for {config.height}x{config.width}"
         )
     return [*found, stage(config.height, config.width, first, config.epochs)]
@@ -299,12 +302,16 @@ def kind_of(init: str) -> str:
     return "file" if tensors else "bundle"
 
 
-def network_of(init: str) -> dict[str, Any]:
-    """What the bundle that ``--init`` names says of its network; nothing where it names none. Raises BundleError."""
+def bundle_of(init: str) -> Bundle:
+    """The bundle that ``--init`` names; ``bundled`` is the package's, whatever a directory here is called."""
     from siamese_search.model.bundle import load_bundle
 
-    named = kind_of(init) in ("bundled", "bundle")
-    return dict(load_bundle(init).meta.get("network", {})) if named else {}
+    return load_bundle(None if init == "bundled" else init)
+
+
+def network_of(init: str) -> dict[str, Any]:
+    """What the bundle that ``--init`` names says of its network; nothing where it names none. Raises BundleError."""
+    return dict(bundle_of(init).meta.get("network", {})) if kind_of(init) in ("bundled", "bundle") else {}
 
 
 # An adaptation: the hyperparameters of a training that still mean something, and those of its clusters.

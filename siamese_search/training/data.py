@@ -26,7 +26,7 @@ from siamese_search.datasets.splits import (
     load_sources,
     read_identity_list,
 )
-from siamese_search.errors import DataError, ImageError, UsageError, listed, printable
+from siamese_search.errors import DataError, ImageError, UsageError, amount, listed, printable
 from siamese_search.io.images import read_image
 from siamese_search.options import Progress
 
@@ -67,19 +67,19 @@ def choose_held(paths: Sequence[Path], sources: Sequence[Source], holdout: HoldO
 
 def _drawn(path: Path, dataset: Dataset, holdout: HoldOut) -> set[str]:
     """A number or share of the identities; a share is at least 2, for one alone would always be found."""
-    amount, names = float(holdout.amount), dataset.identities
-    if amount == 0:
+    wanted, names = float(holdout.amount), dataset.identities
+    if wanted == 0:
         return set()
-    if 0 < amount < 1:
-        count = max(MIN_HELD_IDENTITIES, round(amount * len(names)))
-    elif amount >= 1 and amount.is_integer():
-        count = int(amount)
+    if 0 < wanted < 1:
+        count = max(MIN_HELD_IDENTITIES, round(wanted * len(names)))
+    elif wanted >= 1 and wanted.is_integer():
+        count = int(wanted)
     else:
-        raise UsageError(f"--holdout {amount:g}: give a share below 1, a whole number, or 0 for none")
+        raise UsageError(f"--holdout {wanted:g}: give a share below 1, a whole number, or 0 for none")
     if len(names) - count < MIN_TRAIN_IDENTITIES:
         raise DataError(
-            f"{printable(path)}: {len(names)} identities found ({listed(names)}), too few to hold out {count} for"
-            f" validation and train on at least {MIN_TRAIN_IDENTITIES}: train on all with --holdout 0, or give"
+            f"{printable(path)}: {amount(len(names), 'identity')} found ({listed(names)}), too few to hold out {count}"
+            f" for validation and train on at least {MIN_TRAIN_IDENTITIES}: train on all with --holdout 0, or give"
             f" images of {count + MIN_TRAIN_IDENTITIES} identities or more"
         )
     return draw_identities(names, count, holdout.seed)
@@ -129,8 +129,8 @@ def _held_by_source(sources: Sequence[Source], named: set[str]) -> list[set[str]
         places = [source.name or source.dataset.root for source in sources]
         everybody = set().union(*known)
         raise DataError(
-            f"{len(absent)} of {len(named)} identities to hold out have no images in"
-            f" {', '.join(map(printable, places))}: {listed(absent)}; there are {len(everybody)} identities such as"
+            f"{len(absent)} of {amount(len(named), 'identity')} to hold out have no images in"
+            f" {', '.join(map(printable, places))}: {listed(absent)}; there are {len(everybody):,} identities such as"
             f" {printable(min(everybody))}; mend the list"
         )
     return [ids if ids & names else set() for ids, names in zip(chosen, known, strict=True)]
@@ -187,9 +187,9 @@ def load_split(data: DataPaths, layout: str, holdout: HoldOut) -> Split:
         train_parts.append(Source(source.name, train))
         layout_of = f"layout {train.layout}: {train.reason}"
         if source.name:
-            labelled, out = set(train.identities), f"{len(ids)} identities held out" if ids else "none held out"
-            images = sum(record.identity in labelled for record in train.records)
-            layout_of = f"{source.name}: {len(labelled)} identities, {images} images, {out}; {layout_of}"
+            labelled, out = set(train.identities), f"{amount(len(ids), 'identity') if ids else 'none'} held out"
+            images = amount(sum(record.identity in labelled for record in train.records), "image")
+            layout_of = f"{source.name}: {amount(len(labelled), 'identity')}, {images}, {out}; {layout_of}"
         notes.append(layout_of)
     return Split(
         notes,
@@ -283,8 +283,8 @@ def _sources(dataset: Dataset, records: list[ImageRecord]) -> NDArray[np.int64] 
         images = Counter(record.identity for record in records if record.source == name)
         if len(images) < MIN_TRAIN_IDENTITIES or max(images.values()) < 2:
             raise DataError(
-                f"{printable(name)}: {len(images)} identities and {images.total()} readable images are left to"
-                " train on; each data set needs at least 2 identities, one of them with 2 images: check the"
+                f"{printable(name)}: {amount(len(images), 'identity')} and {images.total():,} readable images are left"
+                " to train on; each data set needs at least 2 identities, one of them with 2 images: check the"
                 " files that were skipped, or leave it out"
             )
     return np.array([number[record.source or ""] for record in records], np.int64)
@@ -388,7 +388,7 @@ def unreadable(sources: Sequence[PixelSource], say: Callable[[str], None]) -> li
     """The images that cannot be read; ``say`` is told of them, if there are any."""
     failed = [Failure.of(error.path, error.reason) for source in sources for error in source.failed]
     if failed:
-        say(f"{len(failed)} images cannot be read and are left out, the first: {failed[0].path}: {failed[0].reason}")
+        say(f"{amount(len(failed), 'image')} left out as unreadable, the first: {failed[0].path}: {failed[0].reason}")
     return failed
 
 

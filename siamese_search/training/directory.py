@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from siamese_search._version import __version__
-from siamese_search.errors import SiameseSearchError, TrainingError, printable
+from siamese_search.errors import SiameseSearchError, TrainingError, amount, printable
 from siamese_search.io.files import OWN_TEXT, atomic_path, atomic_write_text, check_output
-from siamese_search.model.bundle import META_NAME
+from siamese_search.model.bundle import META_NAME, as_named
 from siamese_search.training.config import TrainConfig, kind_of
 from siamese_search.training.trainer import Progress, Trainer
 
@@ -56,15 +56,23 @@ def asked_before(out: Path, request_of: Callable[[dict[str, Any]], Asked]) -> As
 
     Raises TrainingError where there is none, where it cannot be read, and where the run is finished.
     """
-    path = out / RUN_NAME
+    path, saved = out / RUN_NAME, None
     try:
-        request = request_of(json.loads(path.read_text(encoding="utf-8")))
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        request = request_of(saved)
     except FileNotFoundError:
         raise TrainingError(f"{printable(out)}: no run to resume, {RUN_NAME} is missing: check the directory") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
+        began = saved.get("version") if isinstance(saved, dict) else None
+        if began is not None and isinstance(error, (KeyError, TypeError)):
+            raise TrainingError(
+                f"{printable(out)}: begun by siamese-search {printable(str(began))}, whose runs have other options than"
+                f" those of this {__version__}: finish it with that one, or start again in another --out"
+            ) from None
         raise TrainingError(f"{printable(path)}: cannot be read ({error}): start again in another --out") from None
     if (out / META_NAME).exists():
-        raise TrainingError(f"{printable(out)}: this run is finished: use it with --model {quote(printable(out))}")
+        model = quote(printable(as_named(out)))
+        raise TrainingError(f"{printable(out)}: this run is finished: use it with --model {model}")
     return request
 
 
@@ -94,8 +102,7 @@ def check_same(out: Path, learned: dict[str, Any]) -> None:
         return
     before, there = set(saved.get("identities", ())), set(learned.get("identities", ()))
     changes = [
-        f"{len(names)} {'identity' if len(names) == 1 else 'identities'} {what} ({printable(min(names))}"
-        f"{', …' * (len(names) > 1)})"
+        f"{amount(len(names), 'identity')} {what} ({printable(min(names))}{', …' * (len(names) > 1)})"
         for names, what in ((before - there, "gone"), (there - before, "new"))
         if names
     ]

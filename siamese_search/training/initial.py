@@ -22,17 +22,16 @@ import torch
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import ImageRecord
-from siamese_search.errors import DataError, MissingExtraError, TrainingError, UsageError, printable
+from siamese_search.errors import DataError, MissingExtraError, TrainingError, UsageError, amount, printable
 from siamese_search.io.files import atomic_path
 from siamese_search.io.images import read_image
 from siamese_search.io.resources import available_cpus, available_memory
-from siamese_search.model.bundle import load_bundle
 from siamese_search.model.imagenet import fit_state, load_imagenet, read_weights
 from siamese_search.model.network import APNNetwork, NetworkSpec, normalisation
 from siamese_search.model.weights_file import transfer
 from siamese_search.options import Progress
 from siamese_search.training.augment import augment, mixed, view_draws, view_mix, view_recipe
-from siamese_search.training.config import TrainConfig, kind_of
+from siamese_search.training.config import TrainConfig, bundle_of, kind_of
 from siamese_search.training.loop import embed_all
 from siamese_search.training.trainer import Trainer
 
@@ -61,7 +60,7 @@ def initial_network(config: TrainConfig, init: str, say: Callable[[str], None], 
     elif kind == "file":
         _from_file(network, Path(init), say)
     else:
-        bundle = load_bundle(init)
+        bundle = bundle_of(init)
         fresh = transfer(network, bundle)
         say(f"initial weights: {bundle.name}{_listed('new', fresh)}")
     return network
@@ -75,7 +74,7 @@ def _from_file(network: APNNetwork, path: Path, say: Callable[[str], None]) -> N
             " be timm's or EfficientNet-PyTorch's"
         )
     say(
-        f"initial weights: {fit.taken} tensors of {printable(path)}{_listed('new', fit.fresh)}"
+        f"initial weights: {amount(fit.taken, 'tensor')} of {printable(path)}{_listed('new', fit.fresh)}"
         f"{_listed('not used', fit.unused)}"
     )
 
@@ -192,7 +191,9 @@ def _read_npz(path: Path, records: Sequence[ImageRecord], config: TrainConfig) -
     rows = {key: row for row, key in enumerate(keys)}
     missing = [record.key for record in records if record.key not in rows]
     if missing:
-        raise DataError(f"{printable(path)}: no teacher vector for {len(missing)} images, the first is {missing[0]}")
+        raise DataError(
+            f"{printable(path)}: no teacher vector for {amount(len(missing), 'image')}, the first is {missing[0]}"
+        )
     plain = vectors[[rows[record.key] for record in records]][None]
     if not wanted:
         return plain

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import Failure, ImageRecord
-from siamese_search.errors import UsageError, printable
+from siamese_search.errors import UsageError, amount, printable
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.weights_file import save_bundle
@@ -186,7 +186,7 @@ def _run(
     if resumed:
         check_same(out, _learned_from(images))
     classes = int(images.labels.max()) + 1
-    text = f"{len(images.records)} images of {classes} identities to train on"
+    text = f"{amount(len(images.records), 'image')} of {amount(classes, 'identity')} to train on"
     if split.held:
         text += f", {len(split.held)} of {len(split.heldout_identities)} held out"
     reporter.message(f"{text}; preset {config.preset}, {config.height}×{config.width}, {device}")
@@ -214,7 +214,7 @@ def _run(
     metrics = ranks.agree(run.final_metrics() if ranks.first else {})
     if ranks.first:
         save_bundle(trainer.result, out, _summary(request, split, images, rows, metrics))
-        title = f"{config.preset}: {classes} identities, {config.backbone} {config.height}×{config.width}"
+        title = f"{config.preset}: {amount(classes, 'identity')}, {config.backbone} {config.height}×{config.width}"
         plot_history(out, rows, title)
     ranks.wait()
     bundle = load_bundle(out)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio.to_thread
 from fastapi import FastAPI, HTTPException, Request
@@ -98,9 +100,7 @@ def create_app(service: GalleryService, security: Security | None = None) -> Fas
 
     @app.exception_handler(RequestValidationError)
     def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
-        return _said(request, 422, f"{where}: {first['msg']}")
+        return _said(request, 422, _wrong(error.errors()[0]))
 
     @app.exception_handler(Exception)
     def broken(request: Request, error: Exception) -> Response:
@@ -108,6 +108,35 @@ def create_app(service: GalleryService, security: Security | None = None) -> Fas
         return _said(request, 500, "something went wrong here; the server's log says what")
 
     return app
+
+
+#: Of what pydantic says, by its type; and word by word.
+_WRONG = {
+    "missing": "it is missing",
+    "extra_forbidden": "nothing is called so here",
+    "value_error": "an image is sent as a file, not as text",
+}
+_WORDS = {
+    "a valid integer": "a whole number",
+    "a valid boolean": "true or false",
+    "a valid dictionary": "an object",
+    "a valid string": "text",
+    "valid ": "",
+    " after validation": "",
+}
+
+
+def _wrong(first: dict[str, Any]) -> str:
+    """What a request lacks, in one line."""
+    kind, text = first["type"], re.sub(r", (unable|got|not) .*", "", re.sub(r"^\w+ should", "it must", first["msg"]))
+    if kind == "json_invalid":
+        return f"the body is not JSON: {first['ctx']['error'].lower()}, at character {first['loc'][-1] + 1}"
+    where = ".".join(str(part) for part in first["loc"][1:])
+    if not where:
+        return "the body must be a JSON object, sent as application/json"
+    for said, ours in _WORDS.items():
+        text = text.replace(said, ours)
+    return f"{where}: {_WRONG.get(kind, text)}"
 
 
 def _said(request: Request, status: int, text: str, headers: object = None) -> Response:

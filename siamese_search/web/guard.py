@@ -150,7 +150,7 @@ class Guard:
         known = None if held is None else self._security.session(held.value)
         if known is not None:
             return Visit(known[0], False, known[1], False, program)
-        return Visit(self._security.new_session(signed_in=False), True, False, False, program)
+        return Visit("", True, False, False, program)
 
     def _count(self, address: str) -> None:
         """Requests of one address within a minute; not of this machine, behind whose proxy all may come."""
@@ -244,6 +244,7 @@ def csrf_token(request: Request) -> str:
     visit: Visit = request.scope["sss.visit"]
     visit.shown = True
     security: Security = request.app.state.security
+    visit.session = visit.session or security.new_session(signed_in=False)
     return security.token(visit.session)
 
 

@@ -15,7 +15,7 @@ from siamese_search.api.handle import GalleryHandle
 from siamese_search.curation.identities import last_number
 from siamese_search.curation.label_table import label_value
 from siamese_search.curation.labels import Change, change_of, write_changes
-from siamese_search.errors import NotThereError, RefusedError, UsageError, printable
+from siamese_search.errors import NotThereError, RefusedError, UsageError, amount, printable
 from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.filters import Condition
 from siamese_search.gallery.payload import read_labelled
@@ -83,7 +83,7 @@ class Labels:
             if images_of(gallery, str(name)) == len(found):
                 raise UsageError(f"these are all images of {printable(str(name))!r}: rename it instead")
             wanted = self._new(gallery, new)
-            return found, {"identity": wanted}, f"split {len(found)} images of {name} off as {wanted}"
+            return found, {"identity": wanted}, f"split {amount(len(found), 'image')} of {name} off as {wanted}"
 
         return self._edit(change)
 

@@ -6,12 +6,16 @@ JSON as in docs/cli-json.md; each route calls the service and nothing below it.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Coroutine
 from dataclasses import asdict
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_origin
 
 from fastapi import APIRouter, File, Query, Request, UploadFile
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from siamese_search.errors import UsageError
 from siamese_search.retrieval.options import SearchOptions
@@ -147,7 +151,28 @@ class Answer(BaseModel):
     results: list[Result]
 
 
-router = area("search")
+class _ImageRoute(APIRoute):
+    """The form's model reads it at once: FastAPI goes field by field, which takes 0.4 ms of a search."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        several = {name for name, field in ImageForm.model_fields.items() if get_origin(field.annotation) is list}
+
+        async def handle(request: Request) -> Response:
+            async with request.form() as sent:
+                values: dict[str, Any] = {name: sent.getlist(name) for name in several.intersection(sent)}
+                values |= {name: one for name, one in sent.items() if name not in several and one != ""}
+                try:
+                    form = ImageForm.model_validate(values)
+                except ValidationError as error:
+                    found = [one | {"loc": ("body", *one["loc"])} for one in error.errors()]
+                    raise RequestValidationError(found) from None
+                return await run_in_threadpool(by_image, form, request.app.state.service)
+
+        return handle
+
+
+router, image_router = area("search"), area("search")
+image_router.route_class = _ImageRoute
 gallery_router, labels_router = area("gallery"), area("labels")
 Where = Annotated[list[Text], Query(max_length=50, description='Filters such as "camera=2", joined by AND.')]
 _NONE: list[str] = []
@@ -174,7 +199,7 @@ class ImageForm(SearchSettings):
     crop: str = ""
 
 
-@router.post("/search/images", responses={200: {"model": list[Answer]}})
+@image_router.post("/search/images", responses={200: {"model": list[Answer]}})
 def by_image(form: Annotated[ImageForm, File(media_type="multipart/form-data")], service: Service) -> Response:
     """Search for images that are sent along, at most 16 and 32 MiB together."""
     question = Question(
@@ -345,4 +370,4 @@ def _made(edit: Edit) -> Response:
     return AsciiJSON(asdict(edit))
 
 
-routes = [route for one in (router, gallery_router, labels_router) for route in one.routes]
+routes = [route for one in (router, image_router, gallery_router, labels_router) for route in one.routes]

@@ -214,7 +214,7 @@ def test_a_review_with_a_space_in_its_name_is_applied_and_taken_back(
     (tmp_path / "l.csv").write_text(f"path,identity\n{min((demo / 'gallery').iterdir())},somebody\n")
     applied = sss("label", "l.csv", "--undo-file", "un 'do.csv", "--store", "s", cwd=tmp_path)
     (undo,) = named(applied)
-    assert "1 images changed" in paste(sss, undo, tmp_path).stdout
+    assert "1 image changed" in paste(sss, undo, tmp_path).stdout
     known = sss("cluster", "none.csv", "--store", "s", "--where", "identity=0001", cwd=tmp_path)
     assert named(known) == []
     assert "--all groups them too" in known.stdout

@@ -86,7 +86,7 @@ def test_an_image_in_two_data_sets_would_be_two_people(tmp_path: Path) -> None:
         load_sources([tmp_path / "all", tmp_path / "all" / "b"])
     listed = tmp_path / "list.csv"
     listed.write_text("path,identity\nall/a/1.jpg,x\n")
-    with pytest.raises(DataError, match="share 1 images"):
+    with pytest.raises(DataError, match="share 1 image"):
         load_sources([tmp_path / "all", listed])
     other = touch(tmp_path / "all.d", "a/1.jpg", "b/1.jpg")  # a name that only begins alike
     assert len(load_sources([tmp_path / "all", other])) == 2

@@ -394,7 +394,7 @@ def test_triplets_from_folders_and_without_identities(tmp_path):
     folders = load_dataset(table(tmp_path, header + "x/1.jpg,x/2.jpg,y/1.jpg\n"))
     assert folders.identities == ["x", "y"]
     assert load_dataset(table(tmp_path, header + "1.jpg,2.jpg,3.jpg\n")).identities == []
-    fails(table(tmp_path, header + "x/1.jpg,y/1.jpg,x/2.jpg\n"), "1 of 1 triplets contradict", "line 2")
+    fails(table(tmp_path, header + "x/1.jpg,y/1.jpg,x/2.jpg\n"), "identities contradict 1 of 1 triplet:", "line 2")
     fails(table(tmp_path, header + "1.jpg,2.jpg,9.jpg\n"), "1 image it names cannot be found", "9.jpg")
     fails(table(tmp_path, header), "no rows")
     fails(table(tmp_path, "path\n1.jpg\n"), "must name the columns", layout="triplets")

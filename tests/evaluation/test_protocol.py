@@ -109,7 +109,7 @@ def test_single_camera_data_with_lonely_identities_is_explained():
 
 
 def test_lonely_identities_are_explained():
-    with pytest.raises(DataError, match="none of the 2 queries has another image of its identity"):
+    with pytest.raises(DataError, match="none of 2 queries has another image of its identity"):
         all_vs_all(images(("A", "1"), ("B", "2"))).require_valid_query()
 
 

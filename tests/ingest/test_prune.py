@@ -239,7 +239,7 @@ def test_a_failing_disk_is_no_reason_to_remove(tmp_path, monkeypatch):
 
     monkeypatch.setattr(whereabouts.os, "stat", stat)
     done = prune(gallery, places(tmp_path))
-    assert done.refused.startswith(f"a file of {tmp_path} cannot be looked for ({tmp_path}/0/7.ppm: input/output")
+    assert done.refused.startswith(f"1 file of {tmp_path} cannot be looked for ({tmp_path}/0/7.ppm: input/output")
     assert prune(gallery, places(tmp_path), anyway=True) == Pruned(0)
     assert len(gallery.points) == 10
 

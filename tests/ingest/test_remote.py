@@ -83,7 +83,7 @@ def test_where_nothing_can_be_used_the_place_is_named_as_it_was_given(gallery, e
         site.files["/a.jpg"] = b"no image"
         site.files["/l.txt"] = f"{site.url}/a.jpg\n".encode()
         for name in ("/a.jpg", "/l.txt"):
-            with pytest.raises(DataError, match="none of the 1 images can be used") as failed:
+            with pytest.raises(DataError, match="none of the 1 image can be used") as failed:
                 run_ingest([site.url + name], gallery, embedder)
             assert str(failed.value).startswith(site.url)
 

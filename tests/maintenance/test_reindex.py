@@ -257,7 +257,7 @@ def test_a_file_that_went_after_it_was_embedded_stays(store, images):
 def test_not_one_image_left(store, images):
     for path in images.iterdir():
         path.unlink()
-    with pytest.raises(DataError, match=rf"none of the {IMAGES} images.*nothing was changed"):
+    with pytest.raises(DataError, match=rf"none of {IMAGES} images.*nothing was changed"):
         reindex(store, drop_missing=True)
     assert generations(store) == Generations(MODEL, None, MIRRORED)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,40 @@ def test_the_int8_bundle(tiny_bundle: Bundle, tmp_path: Path) -> None:
         quantise(tiny_bundle, images, small.path)
     with pytest.raises(UsageError, match="calibrate"):
         quantise(tiny_bundle, images[:0], tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", ["fast", "bundled"])
+def test_a_directory_may_be_called_as_a_model_of_the_package(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """A training that ended in an error after its last epoch would be worse than one that refuses the name."""
+    monkeypatch.chdir(tmp_path)
+    made = quantise(tiny_bundle, np.zeros((1, *tiny_bundle.input_size, 3), np.uint8), Path(name))
+    assert made.path == tmp_path / name
+    assert not caplog.records, "the quantiser keeps its advice to itself"
+
+
+def test_a_strange_graph_is_refused_in_one_line(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    """It runs, but not as the calibration feeds it."""
+    import onnx
+
+    graph = onnx.load_from_string(tiny_bundle.read_graph())
+    for node in graph.graph.node:
+        node.input[:] = ["pixels" if name == "images" else name for name in node.input]
+    graph.graph.input[0].name = "pixels"
+    copy = Path(shutil.copytree(tiny_bundle.path, tmp_path / "copy"))
+    data = graph.SerializeToString()
+    (copy / "model.onnx").write_bytes(data)
+    meta = json.loads((copy / "model.json").read_text())
+    meta["files"]["model.onnx"] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    meta.pop("graph", None)
+    (copy / "model.json").write_text(json.dumps(meta))
+    load_embedder(load_bundle(copy), threads=1)
+    height, width = tiny_bundle.input_size
+    with pytest.raises(BundleError, match="ONNX Runtime cannot quantise it") as caught:
+        quantise(load_bundle(copy), np.zeros((4, height, width, 3), np.uint8), tmp_path / "small")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "small").exists()
 
 
 @pytest.mark.parametrize("share", [0.0, 0.4])

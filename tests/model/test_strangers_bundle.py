@@ -18,7 +18,7 @@ from fingerprint import fingerprint_of
 from safetensors.torch import save
 
 from siamese_search.errors import BundleError
-from siamese_search.model.bundle import WEIGHTS_NAME, Bundle, load_bundle, weights_fingerprint
+from siamese_search.model.bundle import WEIGHTS_NAME, Bundle, as_named, load_bundle, weights_fingerprint
 from siamese_search.model.embedder import OnnxEmbedder
 from siamese_search.model.graph import completed, read_weights, wants_other_files
 from siamese_search.model.network import APNNetwork, NetworkSpec
@@ -200,7 +200,9 @@ def test_a_directory_called_as_a_model_of_the_package(copy: Path, monkeypatch: p
     copy.rename(copy.parent / "fast")
     with pytest.raises(BundleError, match=r"\./fast is this one"):
         load_bundle("fast")
-    assert load_bundle("./fast").path == copy.parent / "fast"
+    assert load_bundle("./fast").path == load_bundle(Path("fast")).path == copy.parent / "fast"
+    assert as_named(Path("fast")) == "./fast"
+    assert [as_named(Path(name)) for name in ("slow", "a/fast", "/fast")] == ["slow", "a/fast", "/fast"]
     assert load_bundle().name == "bundled"
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pages import check_page
 from PIL import Image
 
-from siamese_search.render.canvas import GREEN, PALE, RED, Canvas
+from siamese_search.render.canvas import BLUE, GREEN, PALE, RED, Canvas
 from siamese_search.render.matrix import MAX_SIDE, labels, shade
 from siamese_search.render.sheets import _name, draw_comparison
 from siamese_search.retrieval.comparison import Comparison
@@ -99,6 +99,16 @@ def test_a_score_can_be_read_on_its_shade(score, threshold):
 
     light, dark = sorted(map(luminance, shade(comparison([Path("a")], [[score]], threshold), 0, 0)), reverse=True)
     assert light / dark > 3.9
+
+
+@pytest.mark.parametrize(("rows", "least"), [(2, 90), (4, 90), (8, 40)])
+def test_tall_images_are_as_wide_as_a_screenful_allows(tmp_path, rows, least):
+    paths = [write_image(tmp_path / f"{number}.jpg", size=(128, 64)) for number in range(rows)]
+    with Image.open(draw_comparison(comparison(paths, np.eye(rows)), tmp_path / "pairs.png")) as picture:
+        assert picture.height <= 1300
+        blue = (np.asarray(picture.convert("RGB")) == BLUE).all(axis=2)
+    across = np.flatnonzero(blue[:, : 28 + 128].any(axis=0))  # of the first column
+    assert across[-1] - across[0] >= least
 
 
 def test_the_frames_of_a_pair_are_the_truth_and_its_word_is_the_verdict(tmp_path):

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -188,3 +190,51 @@ def test_names_of_many_languages_are_drawn_as_they_are_written(text):
     nothing = drawn("\u4e00")  # neither font has it: the box that stands for such
     assert not [one for one in text if drawn(one) == nothing]
     assert Canvas(9, 9).width_of(text, 13) < 13 * len(text)
+
+
+#: Letters of a font that this machine gets, and names that ask for it.
+_HAN = "王小明_01.jpg"
+
+
+def _font_of(directory: Path, letters: str) -> None:
+    """A font whose letters are all a black square of their own width."""
+    from fontTools.fontBuilder import FontBuilder
+    from fontTools.pens.ttGlyphPen import TTGlyphPen
+
+    pen = TTGlyphPen(None)
+    pen.moveTo((100, 0))
+    for place in ((100, 800), (700, 800), (700, 0)):
+        pen.lineTo(place)
+    pen.closePath()
+    names = [".notdef", *(f"u{ord(one):04x}" for one in letters)]
+    font = FontBuilder(1000)
+    font.setupGlyphOrder(names)
+    font.setupCharacterMap({ord(one): name for one, name in zip(letters, names[1:], strict=True)})
+    font.setupGlyf({name: TTGlyphPen(None).glyph() if name == ".notdef" else pen.glyph() for name in names})
+    font.setupHorizontalMetrics(dict.fromkeys(names, (800, 100)))
+    font.setupHorizontalHeader(ascent=800, descent=-200)
+    font.setupNameTable({"familyName": "Squares", "styleName": "Regular"})
+    font.setupOS2()
+    font.setupPost()
+    directory.mkdir(parents=True)
+    font.save(directory / "squares.ttf")
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["a font has them", "none has"])
+def test_names_in_letters_of_few_fonts_are_drawn_or_escaped_and_never_boxes(tmp_path, there):
+    """In a process of its own, for it is asked for the fonts of a home that is made here."""
+    if there:
+        _font_of(tmp_path / ".local" / "share" / "fonts", "".join(sorted(set(_HAN))))
+    code = "import sys; from siamese_search.render.canvas import _drawable; text, font = _drawable(sys.argv[1], 13);"
+    code += " print(ascii(text), font.getname()[0])"
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_DATA_HOME": str(tmp_path / ".local" / "share")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, _HAN], capture_output=True, text=True, check=True, env=environment
+    )
+    told, _, family = done.stdout.strip().rpartition("' ")
+    if family == "Squares" or there:
+        assert (told, family) == (ascii(_HAN)[:-1], "Squares")
+    elif family == "DejaVu Sans":
+        assert told == "'" + ascii(_HAN)[1:-1].replace("\\", "\\\\")
+    else:
+        assert told == ascii(_HAN)[:-1], "this machine has such a font of its own"

@@ -205,6 +205,13 @@ def test_a_run_is_resumed_by_the_verb_that_began_it(people: Path, tmp_path: Path
         adapt(request(people, tmp_path / "run"))
     with pytest.raises(TrainingError, match="no run to resume"):
         resume(tmp_path / "nothing")
+    saved = json.loads((tmp_path / "run" / "run.json").read_text())
+    more = {**saved, "config": saved["config"] | {"gone": 1}}  # an option that there is no more
+    less = {name: value for name, value in saved.items() if name != "layout"}  # and one that there was not yet
+    for other in (more, less):
+        (tmp_path / "run" / "run.json").write_text(json.dumps(other | {"version": "0.9.1"}))
+        with pytest.raises(TrainingError, match=r"begun by siamese-search 0\.9\.1, .* start again in another --out"):
+            resume(tmp_path / "run")
 
 
 def test_other_images_than_at_the_beginning_are_refused(tmp_path: Path) -> None:

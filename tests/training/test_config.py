@@ -5,7 +5,16 @@ import dataclasses
 import pytest
 
 from siamese_search.errors import UsageError
-from siamese_search.training.config import PRESETS, preset
+from siamese_search.model.bundle import load_bundle
+from siamese_search.training.config import PRESETS, network_of, preset
+
+
+def test_bundled_is_the_packages_whatever_a_directory_here_is_called(tmp_path, monkeypatch) -> None:
+    """As the default of an adaptation nobody has typed it."""
+    (tmp_path / "bundled").mkdir()
+    (tmp_path / "bundled" / "model.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    assert network_of("bundled") == load_bundle().meta["network"]
 
 
 def test_the_classic_recipe() -> None:

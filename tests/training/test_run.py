@@ -338,7 +338,7 @@ def test_a_teacher_archive_drives_the_student(people: Path, whole: Whole, tmp_pa
     assert taught.bundle.fingerprint != whole(config).bundle.fingerprint
     assert taught.bundle.meta["training"]["teacher"] == "teacher.npz"
     np.savez(archive, keys=np.array(names[1:]), vectors=vectors[1:])
-    with pytest.raises(DataError, match=f"no teacher vector for 1 images, the first is {names[0]}"):
+    with pytest.raises(DataError, match=f"no teacher vector for 1 image, the first is {names[0]}"):
         train(request(people, tmp_path / "c", config, teacher=archive, holdout=HoldOut(amount=0)))
 
 

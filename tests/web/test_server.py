@@ -56,6 +56,48 @@ def test_a_search_over_http_is_that_of_the_command(drawn, open_server):
     assert headers["content-type"] == "application/json"
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("search", b"{", "the body is not JSON: expecting property name enclosed in double quotes, at character 2"),
+        ("search", b"", "the body must be a JSON object, sent as application/json"),
+        ("search", b"[]", "the body must be a JSON object, sent as application/json"),
+        ("search", b'{"nope": 1}', "nope: nothing is called so here"),
+        ("search", b'{"k": "x"}', "k: it must be a whole number"),
+        ("search", b'{"k": 1.5}', "k: it must be a whole number"),
+        ("search", b'{"k": 0}', "k: it must be greater than or equal to 1"),
+        ("search", b'{"flip": "q"}', "flip: it must be true or false"),
+        ("search", b'{"fmr": []}', "fmr: it must be a number"),
+        ("search", b'{"keys": "x"}', "keys: it must be a list"),
+        ("search", b'{"keys": [1]}', "keys.0: it must be text"),
+        ("search", b'{"keys": ["%s"]}' % (b"x" * 1001), "keys.0: it must have at most 1000 characters"),
+        ("search", b'{"keys": [%s"x"]}' % (b'"x",' * 16), "keys: it must have at most 16 items"),
+        ("search", b'{"group_by": "x"}', "group_by: it must be 'identity'"),
+        ("labels", b'{"points": ["x"], "values": []}', "values: it must be an object"),
+        ("labels", b'{"points": ["x"]}', "values: it is missing"),
+        ("review", b'{"point": "x", "answer": "x"}', "answer: it must be 'yes', 'no', 'new' or 'skip'"),
+    ],
+)
+def test_what_a_request_lacks_is_said_in_our_words(open_server, path, body, said):
+    answer = open_server.ask("POST", f"/api/v1/{path}", body, content_type="application/json")
+    assert (answer[0], json.loads(answer[2])) == (422, {"error": said})
+
+
+def test_what_a_form_lacks_is_said_alike(open_server):
+    def form(*parts):
+        lines = [f'--x\r\ncontent-disposition: form-data; name="{name}"\r\n\r\n{text}\r\n' for name, text in parts]
+        body = "".join(lines) + "--x--\r\n"
+        _, _, told = open_server.ask(
+            "POST", "/api/v1/search/images", body, content_type="multipart/form-data; boundary=x"
+        )
+        return json.loads(told)["error"]
+
+    assert form(("k", "3")) == "image: it is missing"
+    assert form(("image", "a.jpg")) == "image.0: an image is sent as a file, not as text"
+    assert form(("k", "")) == "image: it is missing", "what is empty is not given"
+    assert open_server.json("GET", "/api/v1/facets?values=x") == (422, {"error": "values: it must be a whole number"})
+
+
 def test_every_answer_has_the_headers_of_safety(open_server):
     for path in ("/", "/api/v1/facets", "/static/pages.css", "/nothing", "/healthz", "/api/v1/images/x"):
         _, headers, _ = open_server.ask("GET", path)

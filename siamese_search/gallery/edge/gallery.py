@@ -18,17 +18,9 @@ import qdrant_edge as edge
 
 from siamese_search.errors import GalleryReplacedError
 from siamese_search.gallery.contract import GalleryInfo, OptimiseProgress, Payload, Vectors
-from siamese_search.gallery.edge import journal, layout
-from siamese_search.gallery.edge.convert import (
-    FILTERS,
-    bool_fields,
-    decode_bools,
-    encode_bools,
-    search_params,
-    to_points,
-)
+from siamese_search.gallery.edge import convert, journal, layout
+from siamese_search.gallery.edge.convert import FILTERS, bool_fields, encode_bools, search_params, to_points
 from siamese_search.gallery.edge.footprint import check_writable, has_index, measure
-from siamese_search.gallery.edge.journal import size
 from siamese_search.gallery.edge.lease import ShardLease
 from siamese_search.gallery.edge.optimise import run_in_child
 from siamese_search.gallery.engine import Ask, EngineGallery, Read, with_checksums
@@ -116,8 +108,8 @@ class EmbeddedGallery(EngineGallery):
 
     def _search(self, k: int, where: Where, exact: bool) -> tuple[int, Ask]:
         if where and not exact:
-            with self._lease.use() as shard:
-                exact = exact_if_filtered(size(shard), self.dim, self.storage.quantisation != "none")
+            with self._lease.use():
+                exact = exact_if_filtered(self._lease.size(), self.dim, self.storage.quantisation != "none")
         params = search_params(self.storage, k, exact=exact, filtered=bool(where))
 
         def ask(rows: Vectors, limit: int, payload: bool, vectors: bool) -> Sequence[Sequence[Any]]:
@@ -156,12 +148,12 @@ class EmbeddedGallery(EngineGallery):
             )
 
     def _reader(self) -> Read:
-        return partial(decode_bools, names=bool_fields(self._types))
+        return partial(convert.decode_bools, names=bool_fields(self._types))
 
     def count(self, where: Where = ()) -> int:
         with self._lease.use() as shard:
             if not where:
-                return size(shard)
+                return self._lease.size()
             return shard.count(edge.CountRequest(exact=True, filter=self._filter(where)))
 
     def _counted(self, field: str, where: Where, limit: int) -> Mapping[Any, int]:
@@ -196,7 +188,7 @@ class EmbeddedGallery(EngineGallery):
                 name=self.name,
                 store=self.store,
                 engine="qdrant-edge",
-                points=size(shard),
+                points=self._lease.size(),
                 # A segment without a graph counts as indexed too: its configuration tells.
                 indexed_points=state.indexed_vectors_count if has_index(self.generation) else 0,
                 model=self.model,

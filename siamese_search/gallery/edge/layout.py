@@ -120,10 +120,17 @@ def gallery_directory(store: Path, name: str) -> Path:
 
 def find_gallery(store: Path, name: str) -> Path:
     """The directory of an existing gallery; GalleryNotFoundError says which there are and what to run."""
+    check_name(name)
+    is_store(store)  # raises for what is none
+    return gallery_within(store, name)
+
+
+def gallery_within(store: Path, name: str) -> Path:
+    """As :func:`find_gallery`, where this was a store a moment ago: a server asks at each request."""
     directory = gallery_directory(store, name)
-    if not is_store(store):
-        raise GalleryNotFoundError(f"there is no store at {printable(store)}: make one with `sss ingest DIR`")
     if not (directory / "CURRENT").is_file():
+        if not is_store(store):
+            raise GalleryNotFoundError(f"there is no store at {printable(store)}: make one with `sss ingest DIR`")
         check_pointer(directory)
         raise no_gallery(name, str(store), gallery_names(store))
     for path in (directory.parent, directory):

@@ -66,6 +66,7 @@ class ShardLease:
         self._pid = os.getpid()
         self._storage = DEFAULT_STORAGE
         self.types: dict[str, str] = {}
+        self._points: int | None = None  # once they were counted, until somebody may have written
 
     @contextmanager
     def use(self, *, writing: bool = False, room: int = 0) -> Iterator[edge.EdgeShard]:
@@ -94,7 +95,16 @@ class ShardLease:
                     yield shard
             finally:
                 self._depth -= 1
+                if writing:
+                    self._points = None
             self.give_way()
+
+    def size(self) -> int:
+        """How many points there are. Call it inside :meth:`use`."""
+        if self._points is None:
+            assert self._shard is not None
+            self._points = journal.size(self._shard)
+        return self._points
 
     def give_way(self) -> None:
         """Close the shard if it is idle, its slice is over and somebody waits. Cheap otherwise."""
@@ -201,7 +211,7 @@ class ShardLease:
                 self._copy = None
             lock.release()
             raise
-        self._shard, self._lock, self._entered = shard, lock, True
+        self._shard, self._lock, self._entered, self._points = shard, lock, True, None
         now = time.monotonic()
         slice_seconds = min(max(_SLICE_SECONDS, 2 * (now - started)), _LONGEST_SLICE_SECONDS)
         self._slice_ends = now + slice_seconds

@@ -82,7 +82,7 @@ class EmbeddedStore(Store):
 
     def is_current(self, gallery: Gallery) -> bool:
         assert isinstance(gallery, EmbeddedGallery)
-        return layout.current_generation(layout.find_gallery(self.path, gallery.name)) == gallery.generation
+        return layout.current_generation(layout.gallery_within(self.path, gallery.name)) == gallery.generation
 
     def generations(self, name: str) -> Generations:
         directory = layout.find_gallery(self.path, name)

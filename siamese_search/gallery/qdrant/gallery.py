@@ -19,13 +19,8 @@ from siamese_search.gallery.contract import GalleryInfo, OptimiseProgress, Paylo
 from siamese_search.gallery.engine import Ask, EngineGallery, Read, with_checksums
 from siamese_search.gallery.fields import chunks, gather, json_path
 from siamese_search.gallery.filters import Condition, Where, check
-from siamese_search.gallery.qdrant.collections import (
-    add_fields,
-    finish_fields,
-    restore_indexing,
-    search_params,
-    wait_until_idle,
-)
+from siamese_search.gallery.qdrant import collections
+from siamese_search.gallery.qdrant.collections import add_fields, finish_fields, search_params, wait_until_idle
 from siamese_search.gallery.qdrant.connection import Connection, MissingCollectionError
 from siamese_search.gallery.qdrant.generation import Generation, read_generation
 from siamese_search.gallery.qdrant.points import FILTERS, counted, payload_operations, send, to_payload
@@ -177,7 +172,7 @@ class ServerGallery(EngineGallery):
         self._writable()
         held_back = self._refresh().deferred
         if held_back:
-            restore_indexing(self._connection, self.collection, held_back, wait=self._wait)
+            collections.restore_indexing(self._connection, self.collection, held_back, wait=self._wait)
         # The optimiser starts a moment after the change: one look is not enough to say that it rests.
         look = partial(self._run, QdrantClient.get_collection, self.collection)
         return wait_until_idle(lambda: look().status, 3 if held_back else 1, progress) or bool(held_back)
@@ -212,7 +207,7 @@ class ServerGallery(EngineGallery):
         try:
             if self._mode == "w" and (deferred := self._generation.deferred):
                 with suppress(StoreError):
-                    restore_indexing(self._connection, self.collection, deferred, wait=0)
+                    collections.restore_indexing(self._connection, self.collection, deferred, wait=0)
         finally:
             self._closed = True
             self._on_close()

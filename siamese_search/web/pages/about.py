@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 
 from siamese_search.datasets.records import BOOKKEEPING, NO_METADATA
+from siamese_search.errors import amount
 from siamese_search.render.marks import file_size, rate, small_rate
 from siamese_search.vectors.projection import METHODS
 from siamese_search.web.views import WRITE, Field, Service, called, identity_url, seen_other, shape_of, show
@@ -85,7 +86,7 @@ def _calibration(known: dict[str, Any] | None) -> dict[str, Any] | None:
         threshold = next((score for rate, score in measured if rate <= wanted * (1 + 1e-9)), None)
         if threshold is not None:
             rows.append((small_rate(wanted), f"{threshold:.4f}"))
-    text = f"Fitted on {known['genuine_pairs']:,} pairs of the same identity and {known['impostor_pairs']:,} of others"
+    text = f"Fitted on {amount(known['genuine_pairs'], 'pair')} of one identity, {known['impostor_pairs']:,} of others"
     return {"rows": rows, "text": text + (f", of {known['data']}." if known["data"] else ".")}
 
 
@@ -117,7 +118,7 @@ def _evaluation(report: dict[str, Any] | None) -> dict[str, Any] | None:
         ("equal error rate", rate(pairs["eer"])),
         ("TAR at FAR 0.1%", rate(pairs["tar_at_far"].get("1e-3"))),
     ]
-    text = f"{report['queries']:,} queries against {report['gallery']:,} images of {report['data']}"
+    text = f"{amount(report['queries'], 'query')} against {amount(report['gallery'], 'image')} of {report['data']}"
     return {"rows": rows, "text": text, "model": report["model"]}
 
 
@@ -158,7 +159,7 @@ def points(service: Service, color: str = "identity", method: Method = "pca") ->
 
 def _caption(found: dict[str, Any]) -> str:
     shown, total = len(found["points"]), found["total"]
-    count = f"{shown:,} images" if shown == total else f"{shown:,} of {total:,} images, drawn at random"
+    count = amount(shown, "image") if shown == total else f"{shown:,} of {amount(total, 'image')}, drawn at random"
     return f"{count}, by {METHODS[found['method']]}"
 
 

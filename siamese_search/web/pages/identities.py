@@ -13,20 +13,10 @@ from fastapi import APIRouter, Query, Request, Response
 from siamese_search.errors import NotThereError, UsageError
 from siamese_search.render.marks import percent
 from siamese_search.retrieval.ranking import natural
+from siamese_search.web import views
 from siamese_search.web.answers import Candidate, Cluster, IdentityView, ReviewItem, Sighting
 from siamese_search.web.service import GalleryService
-from siamese_search.web.views import (
-    WRITE,
-    Field,
-    Service,
-    Ticked,
-    identity_url,
-    leaves,
-    named,
-    seen_other,
-    shape_of,
-    show,
-)
+from siamese_search.web.views import WRITE, Field, Service, identity_url, leaves, named, seen_other, shape_of, show
 
 router = APIRouter(include_in_schema=False)
 
@@ -92,7 +82,7 @@ def merge(service: Service, name: Field, into: Field) -> Response:
 
 
 @router.post("/identity/split", dependencies=WRITE)
-def split(service: Service, name: Field, points: Ticked = None, to: Field = "") -> Response:
+def split(service: Service, name: Field, points: views.Ticked = None, to: Field = "") -> Response:
     """Some sightings are of somebody else."""
     if not points:
         raise UsageError("no sighting was selected: tick those that are of somebody else")
@@ -168,7 +158,7 @@ def clusters(request: Request, service: Service, start: Annotated[int, Query(ge=
 
 
 @router.post("/review/clusters", dependencies=WRITE)
-def accept(service: Service, name: Field = "", points: Ticked = None) -> Response:
+def accept(service: Service, name: Field = "", points: views.Ticked = None) -> Response:
     """The ticked images of a cluster are this identity."""
     if not points or not name.strip():
         raise UsageError("a cluster needs a name and at least one image: tick some, and say who it is")

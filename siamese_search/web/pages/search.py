@@ -13,22 +13,11 @@ from siamese_search.errors import ImageError, SiameseSearchError, UsageError
 from siamese_search.render.marks import mark, percent, reranking_sentence, verdict_sentence
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.results import QueryResult
+from siamese_search.web import views
 from siamese_search.web.answers import Crop, Facet, Question, Upload
 from siamese_search.web.pages.address import KS, Asked
 from siamese_search.web.service import GalleryService
-from siamese_search.web.views import (
-    NOBODY,
-    WRITE,
-    Field,
-    Service,
-    aspect_of,
-    named,
-    picture_of,
-    seen_other,
-    shape,
-    shape_of,
-    show,
-)  # fmt: skip
+from siamese_search.web.views import WRITE, Field, Service, named, picture_of, seen_other, shape, shape_of, show
 
 router = APIRouter(include_in_schema=False)
 
@@ -187,7 +176,7 @@ def _queries(service: GalleryService, asked: Asked) -> list[dict[str, Any]]:
             whole = box == (0, 0, _UNITS, _UNITS)
             dim = "M0 0H{0}V{0}H0Z M{1} {2}v{4}h{3}v-{4}Z".format(_UNITS, *box)
             shown = {"src": f"/uploads/{token}", "name": "your image" if whole else "part of your image"}
-            shown |= {"shape": shape(aspect_of(kept.picture)), "away": name == "notq"}
+            shown |= {"shape": shape(views.aspect_of(kept.picture)), "away": name == "notq"}
             shown |= {"upload": token if name == "q" else "", "box": box, "whole": whole, "dim": dim}
             found.append(shown | {"remove": asked.without(name, token)})
     for name, points in (("like", asked.like), ("not", asked.away)):
@@ -254,7 +243,7 @@ def _values(facet: Facet, asked: Asked, chosen: Sequence[str]) -> dict[str, Any]
     shown += [(value, 0) for value in chosen if value not in dict(shown)]
     listed = []
     for text, count in shown:
-        label = f"{text} ({NOBODY[text]})" if text in facet.nobody else text
+        label = f"{text} ({views.NOBODY[text]})" if text in facet.nobody else text
         url = asked.toggled(facet.field, text)
         listed.append({"label": label, "count": count, "on": text in chosen, "url": url})
     on, url = asked.without_field(facet.field)

@@ -251,7 +251,7 @@ def test_a_sweep_without_anybody_held_out_is_refused_before_it_begins(people: Pa
     for path in people.iterdir():
         if not path.name.startswith(("0001", "0002")) or "_c1s1_000000" in path.name:
             (lonely / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(DataError, match="none of the 2 queries has another image"):
+    with pytest.raises(DataError, match="none of 2 queries has another image"):
         sweep(lonely, tmp_path / "s", margin=MARGINS, holdout=None, holdout_ids=["0001", "0002"])
     assert not (tmp_path / "s").exists()
 
