@@ -6,7 +6,8 @@
 An embedding is one answer of 256 numbers about an image; the maps behind it are thousands, place by place. So a layer
 of each of three depths learns to give, through a linear map, what the teacher has there (Romero et al., "FitNets",
 ICLR 2015), beside the teacher's embeddings and similarities. The linear maps begin as the best ones for the student as
-it is. Stem and first two stages stay as they are. Then it is calibrated on the held-out people.
+it is. Stem and first two stages stay as they are. At the end the normalisations get the statistics of the images, the
+function staying the same, and it is calibrated on the held-out people.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from torch.nn import functional as F
 
 from siamese_search.model.bundle import load_bundle
 from siamese_search.model.network import APNNetwork
-from siamese_search.model.weights_file import load_network
+from siamese_search.model.weights_file import load_network, save_bundle
 from siamese_search.training.backbone import trim
+from siamese_search.training.data import LabelledImages
 
 #: The teacher's maps [256, 32, 16], [384, 16, 8] and [512, 16, 8], the last one made as small as the student's.
 MAPS = ("754", "941", "1126")
@@ -90,6 +92,42 @@ def fit(imitation: Imitation, asked: Teacher, views: Views, batches: int = 24) -
         print(f"{x.shape[1]} to {y.shape[1]} channels: {left:.2f} of the variance is left", flush=True)
 
 
+@torch.no_grad()
+def with_own_statistics(network: APNNetwork, images: LabelledImages, batches: int = 62) -> APNNetwork:
+    """The same function, whose normalisations hold the statistics that these images really have.
+
+    They stood still while it learned. ``sss adapt`` and any training renew them, and would begin with another function.
+    Those that look at each image's own statistics stay.
+    """
+    plain = {name: one for name, one in network.named_modules() if isinstance(one, (nn.BatchNorm1d, nn.BatchNorm2d))}
+    norms: list[Any] = [one for one in plain.values() if type(one).__module__.startswith(("torch.", "timm."))]
+    sums = [torch.zeros(3, one.num_features, dtype=torch.float64) for one in norms]
+
+    def hook(total: Tensor) -> Callable[[nn.Module, tuple[Tensor]], None]:
+        def add(_module: nn.Module, inputs: tuple[Tensor]) -> None:
+            x = inputs[0].double().transpose(0, 1).flatten(1)
+            total.add_(torch.stack((torch.full((len(x),), float(x.shape[1])), x.sum(1), (x * x).sum(1))))
+
+        return add
+
+    hooks = [one.register_forward_pre_hook(hook(total)) for one, total in zip(norms, sums, strict=True)]
+    chosen = np.random.default_rng(0).permutation(len(images.records))[: batches * BATCH]
+    for start in range(0, len(chosen), BATCH):
+        network(network.normalise(torch.from_numpy(images.get(chosen[start : start + BATCH])).float()))
+    for one in hooks:
+        one.remove()
+    for one, (count, first, second) in zip(norms, sums, strict=True):
+        mean = first / count
+        variance = (second / count - mean * mean).clamp(min=1e-12)
+        before = (one.running_var.double() + one.eps).sqrt()
+        weight = one.weight.double()
+        one.bias.copy_(one.bias.double() + weight * (mean - one.running_mean.double()) / before)
+        one.weight.copy_(weight * (variance + one.eps).sqrt() / before)
+        one.running_mean.copy_(mean)
+        one.running_var.copy_(variance)
+    return network
+
+
 def rate(at: float, epochs: int) -> float:
     """The learning rate at a fractional epoch: half a cosine."""
     return PEAK * min(1.0, at / WARM + 0.02) * 0.5 * (1.0 + math.cos(math.pi * at / epochs))
@@ -114,6 +152,9 @@ def train(given: argparse.Namespace, ask: Callable[..., Teacher] = teacher) -> N
     course = partial(lessons, ask, (str(given.teacher),), (given.data, given.holdout_ids))
     about = {"init": str(given.init), "teacher": given.teacher.name}
     learn(imitation, course, split, given.out, epochs=given.epochs, about=about)
+    made = load_bundle(given.out)
+    extra = {name: made.meta[name] for name in ("training", "heldout_identities")}
+    save_bundle(with_own_statistics(load_network(made).eval(), images), given.out, extra)
     if split.held:
         calibrated(load_bundle(given.out), split.held, given.data)
 
