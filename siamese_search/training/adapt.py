@@ -105,8 +105,9 @@ class _ClusterLoop(Loop):
 
     @property
     def settled(self) -> bool:
-        told = bool(self.rows) and self.config.settle < 1 and not self.trainer.novice  # appearance changes little
-        return told and self.rows[-1].get("agreement", 0) >= self.config.settle
+        """Twice running: good first clusters agree with the second ones before anything was learned from them."""
+        told = len(self.rows) > 1 and self.config.settle < 1 and not self.trainer.novice  # appearance changes little
+        return told and min(row.get("agreement", 0) for row in self.rows[-2:]) >= self.config.settle
 
     def finished(self) -> bool:
         return self.settled or super().finished()

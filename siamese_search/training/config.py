@@ -346,7 +346,10 @@ class AdaptConfig(TrainConfig):
     temperature: float = hyperparameter(0.05, "temperature of the contrast with the memory", 1e-3, 10)
     momentum: float = hyperparameter(0.1, "share of a cluster's memory that an update keeps", 0, 1)
     settle: float = hyperparameter(
-        0.97, "agreement of two epochs' clusters (adjusted Rand index) at which to stop; 1: never before --epochs", 0, 1
+        0.97,
+        "agreement with the last epoch's clusters (adjusted Rand index) that ends it, twice running; 1: never",
+        0,
+        1,
     )
 
     def check(self) -> None:
