@@ -94,7 +94,7 @@ def fit(imitation: Imitation, asked: Teacher, views: Views, batches: int = 24) -
 
 @torch.no_grad()
 def with_own_statistics(network: APNNetwork, images: LabelledImages, batches: int = 62) -> APNNetwork:
-    """The same function, whose normalisations hold the statistics that these images really have.
+    """The same network, whose normalisations hold the statistics that these images really have; its embeddings centred.
 
     They stood still while it learned. ``sss adapt`` and any training renew them, and would begin with another function.
     Those that look at each image's own statistics stay.
@@ -125,6 +125,8 @@ def with_own_statistics(network: APNNetwork, images: LabelledImages, batches: in
         one.weight.copy_(weight * (variance + one.eps).sqrt() / before)
         one.running_mean.copy_(mean)
         one.running_var.copy_(variance)
+    neck: Any = network.neck
+    neck.bias.zero_()  # embeddings have no mean, as a training's have none
     return network
 
 
