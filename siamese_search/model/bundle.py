@@ -138,6 +138,10 @@ class Bundle:
     def onnx_path(self) -> Path:
         return self.path / ONNX_NAME
 
+    @property
+    def weights_path(self) -> Path:
+        return self.path / WEIGHTS_NAME
+
     def read_checked(self, name: str) -> bytes:
         """The bytes of one of the bundle's files, after checking them against the sha256 in model.json."""
         try:
