@@ -59,5 +59,5 @@ def test_no_text_says_1_images():
 
 
 def test_a_wrong_one_is_found(tmp_path):
-    (tmp_path / "one.py").write_text('print(f"{n:,} images changed, {amount(n, "row")} left, {n} images/s")\n')
+    (tmp_path / "one.py").write_text("""print(f"{n:,} images changed, {amount(n, 'row')} left, {n} images/s")\n""")
     assert len(wrong(tmp_path / "one.py")) == 1

@@ -18,7 +18,6 @@ from siamese_search.cli.output import note, safe, warn, warn_skipped, write_json
 from siamese_search.cli.progress import SweepScreen, TrainScreen
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError, amount, printable
 from siamese_search.io.resources import stop_on_signals
-from siamese_search.model.bundle import as_named
 from siamese_search.options import click_option, click_options
 from siamese_search.render.marks import decimal, rate
 from siamese_search.settings import load_settings
@@ -53,6 +52,13 @@ Examples:
 
 Each run is a model bundle: sss evaluate --model DIR/margin=0.5.
 """
+
+
+def _named(run: Path) -> str:
+    """The run as a command names it."""
+    from siamese_search.model.bundle import as_named  # loads numpy
+
+    return quote(safe(as_named(run)))
 
 
 #: What a first run needs; the rest is behind --help-all.
@@ -94,7 +100,7 @@ def train_command(data: tuple[str, ...], options: RunOptions, json: bool, **hype
         held = f"rank-1 {figures['rank1']:.1%}, mAP {figures['mAP']:.1%}" if figures else "nothing held out"
         held = f"{amount(len(result.bundle.heldout_identities), 'identity')}: {held}" if figures else held
         write_text(f"model     {safe(result.bundle.path)}\nheld out  {held}")
-        note(f"next: sss evaluate --model {quote(safe(as_named(result.bundle.path)))}")
+        note(f"next: sss evaluate --model {_named(result.bundle.path)}")
     return EXIT_PARTIAL if result.failed else EXIT_DONE
 
 
@@ -311,7 +317,7 @@ def _print_adapted(result: AdaptResult) -> None:
         given = sum(name is not None for name in result.confirmed)
         used = f"of {amount(given, 'image')} used, others not; by all" if given else "not used; by them"
         write_text(f"labels    {used} purity {found['purity']:.1%}, adjusted Rand index {found['ari']:.1%}")
-    run = quote(safe(as_named(path)))
+    run = _named(path)
     note(f"next: sss reindex --model {run} (your gallery), or sss ingest DIR --model {run} (a new one)")
 
 
@@ -353,6 +359,6 @@ def quantise_command(images: str, out: Path, model: str | None, count: int, thre
                 ("speed", speed),
             ]
         )
-        compared = f"{quote(safe(model or 'bundled'))} {quote(safe(as_named(out)))}"
+        compared = f"{quote(safe(model or 'bundled'))} {_named(out)}"
         note(f"next: sss evaluate {quote(safe(images))} --compare {compared}")
     return EXIT_DONE

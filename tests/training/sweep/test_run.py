@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 torch = pytest.importorskip("torch")
 
@@ -18,6 +19,7 @@ from siamese_search.api import training as sweeps  # noqa: E402
 from siamese_search.datasets.layouts import load_dataset  # noqa: E402
 from siamese_search.errors import DataError, TrainingError, UsageError  # noqa: E402
 from siamese_search.evaluation.evaluate import evaluate  # noqa: E402
+from siamese_search.io.files import OWN_TEXT  # noqa: E402
 from siamese_search.model.bundle import load_bundle  # noqa: E402
 from siamese_search.model.embedder import load_embedder  # noqa: E402
 from siamese_search.training.run import Silent, TrainRequest  # noqa: E402
@@ -121,7 +123,9 @@ def test_the_same_sweep_again_trains_nothing(whole: Path, people: Path, monkeypa
 
 def test_a_picture_that_a_killed_sweep_left_behind_is_drawn_anew(whole: Path, tmp_path: Path) -> None:
     out = Path(shutil.copytree(whole, tmp_path / "again"))
-    (out / "sweep.png").write_bytes(b"of fewer runs")
+    of_fewer_runs = PngInfo()
+    of_fewer_runs.add_text(*OWN_TEXT)
+    Image.new("RGB", (8, 8)).save(out / "sweep.png", pnginfo=of_fewer_runs)
     sweeps.sweep(resume=out)
     assert (out / "sweep.png").read_bytes() == (whole / "sweep.png").read_bytes()
 
