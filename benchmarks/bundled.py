@@ -34,6 +34,8 @@ from siamese_search.training.data import LabelledImages
 #: The teacher's maps [256, 32, 16], [384, 16, 8] and [512, 16, 8], the last one made as small as the student's.
 MAPS = ("754", "941", "1126")
 PEAK, WARM = 4e-4, 0.18
+#: The share of the rate at which it learns with living normalisations.
+LIVING = 0.5
 #: Weights of the losses: maps, embeddings, similarities within the batch.
 WEIGHTS = (2.0, 10.0, 80.0)
 
@@ -130,9 +132,9 @@ def with_own_statistics(network: APNNetwork, images: LabelledImages, batches: in
     return network
 
 
-def rate(at: float, epochs: int) -> float:
+def rate(at: float, epochs: int, peak: float) -> float:
     """The learning rate at a fractional epoch: half a cosine."""
-    return PEAK * min(1.0, at / WARM + 0.02) * 0.5 * (1.0 + math.cos(math.pi * at / epochs))
+    return peak * min(1.0, at / WARM + 0.02) * 0.5 * (1.0 + math.cos(math.pi * at / epochs))
 
 
 def train(given: argparse.Namespace, ask: Callable[..., Teacher] = teacher) -> None:
@@ -146,9 +148,12 @@ def train(given: argparse.Namespace, ask: Callable[..., Teacher] = teacher) -> N
         module.requires_grad_(False)
     adapters = nn.ModuleList(nn.Conv2d(*shape, 1) for shape in ((40, 256), (112, 384), (1280, 512)))
     watched = [backbone.blocks[2], backbone.blocks[4], backbone.bn2]
-    imitation = Imitation(
-        student, watched, adapters, nn.Linear(student.spec.dim, 256), WEIGHTS, partial(rate, epochs=given.epochs), 3.0
-    )
+    speed = partial(rate, epochs=given.epochs, peak=PEAK * (LIVING if given.living else 1.0))
+    imitation = Imitation(student, watched, adapters, nn.Linear(student.spec.dim, 256), WEIGHTS, speed, 3.0)
+    if given.living:
+        plain = (nn.BatchNorm1d, nn.BatchNorm2d)
+        stages = [*backbone.blocks[2:], backbone.bn2]
+        imitation.living = [one for stage in stages for one in stage.modules() if isinstance(one, plain)]
     if not checkpoint(given.out):
         fit(imitation, ask(str(given.teacher)), Views(images, (1,)))
     course = partial(lessons, ask, (str(given.teacher),), (given.data, given.holdout_ids))
@@ -168,6 +173,7 @@ def main() -> None:
     parser.add_argument("--init", default="bundled", help="the bundle to begin with")
     parser.add_argument("--holdout-ids", type=Path, metavar="IDS")
     parser.add_argument("--epochs", type=int, default=7)
+    parser.add_argument("--living", action="store_true", help="normalisations go by the batch, as in a later training")
     parser.add_argument("--out", type=Path, required=True)
     train(parser.parse_args())
 

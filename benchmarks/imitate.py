@@ -122,7 +122,8 @@ class Imitation:
     """A student, where it is watched, and what makes its maps and embeddings comparable to the teacher's.
 
     weights: of the losses: maps, embeddings, similarities within a batch. rate: the learning rate at a fractional
-    epoch; heads learn ``eager`` times as fast. prepare: told the fractional epoch before each step.
+    epoch; heads learn ``eager`` times as fast. prepare: told the fractional epoch before each step. living:
+    normalisations that go by the batch, as in any training that may follow; the others keep their statistics.
     """
 
     student: APNNetwork
@@ -133,6 +134,7 @@ class Imitation:
     rate: Callable[[float], float]
     eager: float = 1.0
     prepare: Callable[[float], None] = lambda _at: None
+    living: Sequence[nn.Module] = ()
 
     def __post_init__(self) -> None:
         self.seen: list[Tensor] = []
@@ -181,6 +183,8 @@ def learn(
         first, step = saved["epoch"], saved["step"]
     steps = len(split.train.records) // BATCH
     student.eval()  # normalisations keep their statistics
+    for module in imitation.living:
+        module.train()
     course = given(range(first, epochs))
     for epoch in range(first, epochs):
         started, sums = time.process_time(), np.zeros(3)
