@@ -30,3 +30,8 @@ def test_no_image_takes_the_name_of_a_match_that_reranking_put_out_of_sight():
     assert told["title"] == "0001, probability 90.0%"
     assert not any("is not shown" in line for line in told["lines"])
     assert _verdict(answer(0.3, best=0.3, candidates=200), False)["title"] == "Not in the gallery"
+
+
+def test_an_image_of_the_gallery_is_not_said_to_be_missing_there():
+    assert _verdict(answer(0.3, best=0.3, candidates=200), False, True)["title"] == "No other image matches"
+    assert _verdict(answer(0.3, best=0.3, candidates=200), True, True)["title"] == "No match under these filters"

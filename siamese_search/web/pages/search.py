@@ -50,7 +50,7 @@ def search_page(request: Request, service: Service) -> Response:
     except UsageError as error:  # a filter that cannot work: it can be taken away on this page
         problem = str(error)
     results = answer.results if answer else ()
-    verdict = _verdict(answer, bool(asked.where)) if answer else None
+    verdict = _verdict(answer, bool(asked.where), bool(asked.like)) if answer else None
     facets, ranges = _facets(service, asked)
     return show(
         request,
@@ -138,8 +138,11 @@ def _answer(service: GalleryService, asked: Asked) -> QueryResult:
     return service.searching.search(question, options)[0]
 
 
-def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
-    """What the answer comes to, as plainly as the calibration allows, and no plainer. narrowed: by filters."""
+def _verdict(answer: QueryResult, narrowed: bool, own: bool = False) -> dict[str, Any]:
+    """What the answer comes to, as plainly as the calibration allows, and no plainer.
+
+    narrowed: by filters. own: the query is an image of the gallery, so nobody may say that it is not there.
+    """
     if answer.error is not None:
         return {"kind": "bad", "title": answer.error, "lines": []}
     if not answer.results:
@@ -155,9 +158,10 @@ def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
         return {"kind": "", "title": f"Nearest: {who}", "lines": lines}
     chance = percent(best.probability)
     if not answer.in_gallery:
+        missing = "match under these filters" if narrowed else "other image matches"
         return {
             "kind": "bad",
-            "title": "No match under these filters" if narrowed else "Not in the gallery",
+            "title": f"No {missing}" if narrowed or own else "Not in the gallery",
             "lines": [f"The nearest is {who}, with a probability of {chance}.", *lines],
         }
     if not best.match:  # re-ranking has put it out of sight, as the lines say
