@@ -149,11 +149,10 @@ def train(given: argparse.Namespace, ask: Callable[..., Teacher] = teacher) -> N
     adapters = nn.ModuleList(nn.Conv2d(*shape, 1) for shape in ((40, 256), (112, 384), (1280, 512)))
     watched = [backbone.blocks[2], backbone.blocks[4], backbone.bn2]
     speed = partial(rate, epochs=given.epochs, peak=PEAK * (LIVING if given.living else 1.0))
-    imitation = Imitation(student, watched, adapters, nn.Linear(student.spec.dim, 256), WEIGHTS, speed, 3.0)
-    if given.living:
-        plain = (nn.BatchNorm1d, nn.BatchNorm2d)
-        stages = [*backbone.blocks[2:], backbone.bn2]
-        imitation.living = [one for stage in stages for one in stage.modules() if isinstance(one, plain)]
+    later = (backbone.blocks[2:], backbone.bn2) if given.living else ()
+    living = [one for stage in later for one in stage.modules() if isinstance(one, nn.BatchNorm2d)]
+    projection = nn.Linear(student.spec.dim, 256)
+    imitation = Imitation(student, watched, adapters, projection, WEIGHTS, speed, 3.0, living=living)
     if not checkpoint(given.out):
         fit(imitation, ask(str(given.teacher)), Views(images, (1,)))
     course = partial(lessons, ask, (str(given.teacher),), (given.data, given.holdout_ids))
