@@ -140,6 +140,7 @@ class Bundle:
 
     @property
     def weights_path(self) -> Path:
+        """Not there of an int8 model."""
         return self.path / WEIGHTS_NAME
 
     def read_checked(self, name: str) -> bytes:

@@ -158,10 +158,10 @@ def _verdict(answer: QueryResult, narrowed: bool, own: bool = False) -> dict[str
         return {"kind": "", "title": f"Nearest: {who}", "lines": lines}
     chance = percent(best.probability)
     if not answer.in_gallery:
-        missing = "match under these filters" if narrowed else "other image matches"
+        missing = "No other image matches" if own else "Not in the gallery"
         return {
             "kind": "bad",
-            "title": f"No {missing}" if narrowed or own else "Not in the gallery",
+            "title": "No match under these filters" if narrowed else missing,
             "lines": [f"The nearest is {who}, with a probability of {chance}.", *lines],
         }
     if not best.match:  # re-ranking has put it out of sight, as the lines say
