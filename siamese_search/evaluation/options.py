@@ -46,7 +46,13 @@ class EvaluateOptions(Request):
     )
     store: StrPath | None = shared.store()
     gallery: str | None = shared.gallery()
-    depth: int | None = option(None, "Results fetched per query.  [default: all]", kind=int, low=1, metavar="N")
+    depth: int | None = option(
+        None,
+        "Ranks per query that count: rank-1 and mAP@N of the first N.  [default: all]",
+        kind=int,
+        low=1,
+        metavar="N",
+    )
     layout: str = shared.layout()
     pattern: str | None = shared.pattern()
     batch_size: int | None = shared.batch_size()

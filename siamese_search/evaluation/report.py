@@ -47,7 +47,7 @@ class EvaluationReport:
     ``ranking`` comes from the database's own answers, ``exact`` from comparing every vector with every other: equal
     figures show that the index loses nothing. ``ann_recall`` is the share of each query's exact ten nearest that the
     database returned, ``filtered_recall`` the lowest of those under a filter by camera, ``None`` where there are no
-    two. ``depth`` is how many results per query were asked for, ``None`` for the whole gallery; with a depth, matches
+    two. ``depth`` is how many ranks per query count, after the exclusions, ``None`` for all; with a depth, matches
     beyond it count as missed and mAP is mAP@depth. ``reranked``, where it was asked for, re-ranks the exact
     similarities of the whole gallery: no database has part in it, neither ``depth`` nor ``ann_recall`` concerns it, and
     verification knows no re-ranking. ``quantised``, where it was asked for, says what searching in fewer bits costs; no

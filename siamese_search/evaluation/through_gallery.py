@@ -60,19 +60,19 @@ def rank_through(
 
     query_vectors: float32 [q, d], rows as ``plan.queries``; gallery_vectors: float32 [g, d], rows as
     ``plan.gallery``, for the exact answer that recall needs. places: point id → place in ``plan.gallery``; a
-    point that is not in it (junk, unlabelled) leaves the ranking. depth: most results fetched per query,
-    counted before any exclusion; ``None`` goes on until every match has come, through the whole gallery if
-    need be, so that the figures are those of full rankings. progress: called with queries done and in all.
+    point that is not in it (junk, unlabelled) leaves the ranking. depth: ranks per query that count, after the
+    exclusions; ``None`` goes on until every match has come, through the whole gallery if need be, so that the
+    figures are those of full rankings. progress: called with queries done and in all.
     """
     everything = max(1, gallery.count())
-    most = everything if depth is None else min(depth, everything)
+    ends = everything if depth is None else depth
     count = len(plan.queries)
     matches = [plan.matches(query) for query in range(count)]
     by_number = {uuid.UUID(point).int: place for point, place in places.items()}
     # The gallery may hold points that are not ranked; they come in between.
     share = len(plan.gallery) / everything
-    depths = np.ceil(_depths(plan, query_vectors, gallery_vectors) / max(share, 1e-9))
-    depths = np.minimum(np.maximum(depths, _FIRST_FETCH), most).astype(np.int64)
+    depths = np.ceil(_depths(plan, query_vectors, gallery_vectors, ends) / max(share, 1e-9))
+    depths = np.clip(depths, _FIRST_FETCH if depth is None else 1, everything).astype(np.int64)
     per_query: list[HitMetrics | None] = [None] * count
     top: list[NDArray[np.int64]] = [np.empty(0, np.int64)] * count
     found = wanted = done = 0
@@ -89,15 +89,15 @@ def rank_through(
         ids, exact = answered
         answer = np.array([by_number.get(one, -1) for one in ids], np.int64)
         answer = answer[answer >= 0]
-        ranked = answer[~plan.left_out(query, answer)]
+        ranked = answer[~plan.left_out(query, answer)][:ends]
         ranks = np.flatnonzero(plan.gallery_identity[ranked] == plan.query_identity[query]) + 1
         # Behind the last match the order changes no figure; until there, fetch on.
-        if fetched < most and (ranks.size < matches[query] or ranked.size < TOP):
-            return min(fetched * GROWTH, most)
+        if fetched < everything and ranked.size < ends and (ranks.size < matches[query] or ranked.size < TOP):
+            return min(fetched * GROWTH, everything)
         if matches[query]:
             per_query[query] = metrics_from_hit_ranks(ranks.astype(np.int64), matches[query])
         top[query] = ranked[:TOP]
-        found_here, wanted_here = _recalled(answer, exact, most)
+        found_here, wanted_here = _recalled(answer, exact, fetched)
         found, wanted, done = found + found_here, wanted + wanted_here, done + 1
         return 0
 
@@ -122,12 +122,12 @@ def filtered_recall(gallery: Gallery, query_vectors: NDArray[np.float32]) -> flo
 
 
 def _depths(
-    plan: Protocol, query_vectors: NDArray[np.float32], gallery_vectors: NDArray[np.float32]
+    plan: Protocol, query_vectors: NDArray[np.float32], gallery_vectors: NDArray[np.float32], ends: int
 ) -> NDArray[np.int64]:
     """How deep each query's last match and tenth result lie in the exact ranking of the gallery, int64 [q].
 
-    Only a forecast of how much to fetch: what counts is what the database answers, and where that holds
-    fewer matches, more is fetched.
+    ends: the last rank that counts. Only a forecast of how much to fetch: what counts is what the database answers,
+    and where that holds fewer matches, more is fetched.
     """
     depths = np.empty(len(query_vectors), np.int64)
     block = max(1, _SCORES_AT_ONCE // max(1, len(gallery_vectors)))
@@ -138,23 +138,23 @@ def _depths(
             leaves = plan.left_out(query, members)
             matches = scores[members[~leaves]]
             deepest = int((scores >= matches.min() - _TIE).sum()) if matches.size else 0
-            depths[query] = max(deepest, TOP) + leaves.sum()
+            depths[query] = min(max(deepest, TOP), ends) + leaves.sum()
     return depths
 
 
-def _recalled(answer: NDArray[np.int64], exact: NDArray[np.float32], most: int) -> tuple[int, int]:
+def _recalled(answer: NDArray[np.int64], exact: NDArray[np.float32], fetched: int) -> tuple[int, int]:
     """How many of the exact nearest are among the first answers, and how many there are to find.
 
     Any answer as close as the last of the exact nearest counts, so that ties cost nothing.
     """
-    wanted = min(TOP, exact.size, most)
+    wanted = min(TOP, exact.size, fetched)
     if wanted == 0:
         return 0, 0
     bound = np.partition(exact, exact.size - wanted)[exact.size - wanted] - _TIE
     return int((exact[answer[:wanted]] >= bound).sum()), wanted
 
 
-#: Results fetched per query where nobody says how many. A search for a whole gallery would never use the copy.
+#: Ranks that count where nobody says how many. A search for a whole gallery would never use the copy.
 DEPTH = 100
 
 
@@ -162,7 +162,7 @@ DEPTH = 100
 class Quantised:
     """Figures of one way to quantise, beside those of the vectors as they are; both from the database.
 
-    rank1, mAP and their ``exact_`` counterparts: over the first ``depth`` results of each query, so that mAP is
+    rank1, mAP and their ``exact_`` counterparts: over the first ``depth`` ranks of each query, so that mAP is
     mAP@depth. recall: share of the exact ten nearest that a search for ten results finds.
     """
 
@@ -195,8 +195,8 @@ def measure_quantised(
     """Rank the plan through a temporary gallery of each kind, and through one that is not quantised.
 
     kinds: of :data:`siamese_search.gallery.storage.QUANTISATIONS`, ``none`` aside. query_vectors: float32 [q, d], rows
-    as ``plan.queries``; gallery_vectors: float32 [g, d], rows as ``plan.gallery``, unit length. depth: results fetched
-    per query, :data:`DEPTH` by default. Each gallery is optimised as ``sss optimise`` would: from some size on it is
+    as ``plan.queries``; gallery_vectors: float32 [g, d], rows as ``plan.gallery``, unit length. depth: ranks per query
+    that count, :data:`DEPTH` by default. Each gallery is optimised as ``sss optimise`` would: from some size on it is
     compact, and from a larger one on it has an index, whose losses are part of the figures then.
     """
     if not kinds:

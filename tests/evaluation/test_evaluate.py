@@ -15,7 +15,7 @@ from siamese_search.datasets.layouts import Dataset
 from siamese_search.errors import DataError, ModelMismatchError, StoreError, UsageError
 from siamese_search.evaluation.evaluate import evaluate
 from siamese_search.evaluation.protocol import Labels
-from siamese_search.evaluation.retrieval import retrieval_metrics
+from siamese_search.evaluation.retrieval import metrics_from_hit_ranks, retrieval_metrics
 from siamese_search.gallery.contract import ModelRef
 from siamese_search.io.images import read_image
 from siamese_search.model.calibration import ADAPT, Calibration
@@ -155,13 +155,35 @@ def test_a_lossy_database_shows_in_the_figures(make_images, embedder, memory_gal
 def test_a_depth_cuts_the_ranking_and_is_labelled(make_images, embedder, memory_gallery):
     records = make_images(["1", "2", "3"], ("1", "2"), each=3)
     gallery = memory_gallery()
-    report = evaluate(records, embedder, gallery, depth=6)
+    report = evaluate(records, embedder, gallery, depth=3)
+    # Three images of the query's own camera leave its ranking, the query among them, and count for nothing.
     assert {k for _, k in gallery.asked} == {6}
-    assert report.to_json()["depth"] == 6
-    assert report.notes()[-1] == "rankings cut off at 6: mAP is mAP@6"
-    # Six results are the identity's own images, of which three are matches from the other camera: nothing lost.
+    assert report.to_json()["depth"] == 3
+    assert report.notes()[-1] == "rankings cut off at 3: mAP is mAP@3"
     assert report.mAP == 1.0
-    assert evaluate(records, embedder, memory_gallery(), depth=3).mAP < 1.0
+    cut = evaluate(records, embedder, memory_gallery(), depth=1)
+    assert (cut.rank1, cut.mAP) == (1.0, pytest.approx(1 / 3))
+
+
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("depth", [1, 2, 5, 11, 1000])
+def test_a_depth_counts_ranks_after_what_leaves_them(make_images, embedder, memory_gallery, separate, depth):
+    """Against the exact ranking, cut off by the slow way; junk and the query's own camera are no ranks."""
+    records = make_images(["1", "2", "3", "4", "0000", "-1"], ("1", "2", "3"), each=2, noise=500)
+    asked = make_images(["1", "2", "3", "4"], ("3",), noise=500, folder="queries", seed=5) if separate else None
+    report = evaluate(records, embedder, memory_gallery(), queries=asked, depth=depth)
+    plan = report.plan
+    queries, gallery = (
+        embedder.embed(np.stack([read_image(r.path, embedder.input_size) for r in side]))
+        for side in (plan.queries, plan.gallery)
+    )
+    precisions = []
+    for query, scores in enumerate(queries @ gallery.T):
+        order = np.argsort(-scores, kind="stable")
+        ranked = order[~plan.left_out(query, order)][:depth]
+        hits = np.flatnonzero(plan.gallery_identity[ranked] == plan.query_identity[query]) + 1
+        precisions.append(metrics_from_hit_ranks(hits, plan.matches(query)).average_precision)
+    assert report.mAP == pytest.approx(np.mean(precisions))
 
 
 @pytest.mark.parametrize("separate", [False, True])
@@ -254,7 +276,7 @@ def test_fetching_in_steps_gives_the_figures_of_full_rankings(
     monkeypatch.setattr("siamese_search.evaluation.through_gallery._FIRST_FETCH", 2)
     monkeypatch.setattr("siamese_search.evaluation.through_gallery.GROWTH", 2)
     # A forecast that is always too short, as with an index that loses points.
-    monkeypatch.setattr("siamese_search.evaluation.through_gallery._depths", lambda _, rows, __: np.zeros(len(rows)))
+    monkeypatch.setattr("siamese_search.evaluation.through_gallery._depths", lambda _, rows, *__: np.zeros(len(rows)))
     gallery = memory_gallery()
     steps = evaluate(records, embedder, gallery)
     assert [k for _, k in gallery.asked][:4] == [2, 4, 8, 16]

@@ -31,8 +31,8 @@ def test_the_exact_side_is_the_truncated_ranking_by_the_slow_way(tmp_path):
     (found,) = measure_quantised(["int8"], plan, vectors, vectors, depth=20)
     precisions, firsts = [], []
     for query in range(len(vectors)):
-        order = sorted(range(len(vectors)), key=lambda i: (-float(vectors[query] @ vectors[i]), i))[:20]
-        hits = [identities[i] == identities[query] for i in order if i != query]
+        order = sorted(range(len(vectors)), key=lambda i: (-float(vectors[query] @ vectors[i]), i))
+        hits = [identities[i] == identities[query] for i in order if i != query][:20]
         precisions.append(metrics_from_hit_ranks(np.flatnonzero(hits) + 1, positives=5).average_precision)
         firsts.append(hits[0])
     assert found.depth == 20
