@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,6 @@ from siamese_search.training.data import LabelledImages
 #: The teacher's maps [256, 32, 16], [384, 16, 8] and [512, 16, 8], the last one made as small as the student's.
 MAPS = ("754", "941", "1126")
 PEAK, WARM = 4e-4, 0.18
-#: The share of the rate at which it learns with living normalisations.
-LIVING = 0.5
 #: Weights of the losses: maps, embeddings, similarities within the batch.
 WEIGHTS = (2.0, 10.0, 80.0)
 
@@ -140,7 +139,9 @@ def rate(at: float, epochs: int, peak: float) -> float:
 def train(given: argparse.Namespace, ask: Callable[..., Teacher] = teacher) -> None:
     """A run into ``given.out``, to its end; calibrated where people were held out."""
     images, split = load(given.data, given.holdout_ids)
-    student: APNNetwork = load_network(load_bundle(given.init))
+    before: APNNetwork = load_network(load_bundle(given.init))
+    student = APNNetwork(replace(before.spec, instance_mix_later=given.mix_later or before.spec.instance_mix_later))
+    student.load_state_dict(before.state_dict())
     backbone: Any = student.backbone
     student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     trim(student)
@@ -148,7 +149,7 @@ def train(given: argparse.Namespace, ask: Callable[..., Teacher] = teacher) -> N
         module.requires_grad_(False)
     adapters = nn.ModuleList(nn.Conv2d(*shape, 1) for shape in ((40, 256), (112, 384), (1280, 512)))
     watched = [backbone.blocks[2], backbone.blocks[4], backbone.bn2]
-    speed = partial(rate, epochs=given.epochs, peak=PEAK * (LIVING if given.living else 1.0))
+    speed = partial(rate, epochs=given.epochs, peak=PEAK * given.rate)
     later = (backbone.blocks[2:], backbone.bn2) if given.living else ()
     living = [one for stage in later for one in stage.modules() if isinstance(one, nn.BatchNorm2d)]
     projection = nn.Linear(student.spec.dim, 256)
@@ -172,7 +173,9 @@ def main() -> None:
     parser.add_argument("--init", default="bundled", help="the bundle to begin with")
     parser.add_argument("--holdout-ids", type=Path, metavar="IDS")
     parser.add_argument("--epochs", type=int, default=7)
+    parser.add_argument("--rate", type=float, default=1.0, help="times the usual learning rate")
     parser.add_argument("--living", action="store_true", help="normalisations go by the batch, as in a later training")
+    parser.add_argument("--mix-later", type=float, default=0.0, help="as --instance-mix-later of sss train")
     parser.add_argument("--out", type=Path, required=True)
     train(parser.parse_args())
 

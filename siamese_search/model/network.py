@@ -11,7 +11,7 @@ Shift", 2021, whose batch is here one image: an embedding never depends on its n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -44,10 +44,11 @@ class NetworkSpec:
     std: tuple[float, float, float] = IMAGENET_STD
     instance_mix: float = 0.0  # younger than the first bundles, as what follows
     enlarge: int = 1
+    instance_mix_later: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Of a network without them, no word of the younger fields: fingerprints are made of this."""
-        plain = {"instance_mix": 0.0, "enlarge": 1}
+        plain = {"instance_mix": 0.0, "enlarge": 1, "instance_mix_later": 0.0}
         return {name: value for name, value in asdict(self).items() if plain.get(name) != value}
 
     @classmethod
@@ -99,8 +100,8 @@ class APNNetwork(nn.Module):
         self.backbone = _create_backbone(spec)
         if spec.last_stride == 1:
             _undo_last_stride(self.backbone)
-        if spec.instance_mix:
-            mix_statistics(self.backbone, spec.instance_mix)
+        if spec.instance_mix or spec.instance_mix_later:
+            mix_statistics(self.backbone, spec.instance_mix, spec.instance_mix_later)
         self.pool: nn.Module = GeMPool() if spec.pool == "gem" else AvgPool()
         if spec.backbone == SIMPLE_CNN:
             if spec.pool != "avg":
@@ -240,7 +241,8 @@ def first_parts(backbone: nn.Module, count: int, option: str) -> list[nn.Module]
     return stem + [module for stage in found[: count - 1] for module in stage.modules()]
 
 
-#: Parts whose statistics are mixed: what is left of a camera later is small, and so are the maps.
+#: Parts all of whose statistics are mixed. Later those of the last normalisation of a block are enough: its maps are
+#: small, nothing waits behind it to be computed along, and it costs no time that can be measured.
 PARTS = 2
 #: Rows of a map that its statistics are taken from, at least: all pixels would cost as much as the convolutions.
 _ROWS = 32
@@ -287,15 +289,23 @@ class _Mixed(nn.BatchNorm2d):
         return mean.expand_as(own_mean), var.expand_as(own_var)
 
 
-def mix_statistics(backbone: nn.Module, share: float) -> None:
-    """Let the batch normalisations of the first :data:`PARTS` parts use ``share`` of each image's own statistics.
+def mix_statistics(backbone: nn.Module, share: float, later: float = 0.0) -> None:
+    """Let batch normalisations use a share of each image's own statistics.
 
-    Names and state stay those of the backbone. Raises UsageError for a backbone without them.
+    share: in all of the first :data:`PARTS` parts. later: in the last one of each block of the other parts. Names and
+    state stay those of the backbone. Raises UsageError for a backbone without them.
     """
-    found = first_parts(backbone, PARTS, "--instance-mix") if stages(backbone) else []
-    norms: list[Any] = [module for module in found if isinstance(module, nn.BatchNorm2d)]
-    if not norms:
-        raise UsageError("--instance-mix: the first stages of this backbone have no batch normalisation")
-    for norm in norms:
-        norm.__class__ = _Mixed
-        norm.share = share
+    found = stages(backbone)
+    first = _norms(first_parts(backbone, PARTS, "--instance-mix")) if found else []
+    blocks = [block for stage in found[PARTS - 1 :] for block in stage.children()]
+    last = [norm for block in blocks for norm in _norms(block.modules())[-1:]]
+    for own, norms, option in ((share, first, "--instance-mix"), (later, last, "--instance-mix-later")):
+        if own and not norms:
+            raise UsageError(f"{option}: the stages of this backbone have no batch normalisation")
+        for norm in norms if own else ():
+            norm.__class__ = _Mixed
+            norm.share = own
+
+
+def _norms(modules: Iterable[nn.Module]) -> list[Any]:
+    return [module for module in modules if isinstance(module, nn.BatchNorm2d)]

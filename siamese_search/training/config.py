@@ -49,6 +49,9 @@ class TrainConfig:
         0,
         1,
     )
+    instance_mix_later: float = hyperparameter(
+        0.0, "the same share in the last normalisation of each later block", 0, 1
+    )
 
     # batches
     batches: Literal["pk", "apn", "pairs"] = hyperparameter(
@@ -325,7 +328,10 @@ _UNUSED = frozenset({
 
 
 #: What the network is: where nothing else is asked for, as the model that is adapted.
-SPEC = ("backbone", "dim", "height", "width", "pool", "neck", "last_stride", "instance_mix", "enlarge")
+SPEC = (
+    "backbone", "dim", "height", "width", "pool", "neck", "last_stride", "instance_mix", "instance_mix_later",
+    "enlarge",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

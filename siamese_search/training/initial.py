@@ -48,7 +48,7 @@ def initial_network(config: TrainConfig, init: str, say: Callable[[str], None], 
     mean, std = normalisation(config.backbone)
     spec = NetworkSpec(
         config.backbone, config.dim, config.height, config.width, config.pool, config.neck, config.last_stride,
-        mean, std, config.instance_mix, config.enlarge,
+        mean, std, config.instance_mix, config.enlarge, config.instance_mix_later,
     )  # fmt: skip
     torch.manual_seed(config.seed)
     network = APNNetwork(spec)

@@ -110,11 +110,10 @@ def train(request: TrainRequest, reporter: Reporter | None = None, stop: threadi
     if request.init == "imagenet" and request.config.backbone in BACKBONE_DEFAULTS:
         reporter.message(f"initial weights: random, {request.config.backbone} has none from ImageNet")
         request = replace(request, init="none")
-    if not request.config.instance_mix:  # the weights of a bundle were trained with its own
-        own = network_of(request.init)
-        if own.get("backbone") == request.config.backbone:
-            mixed = request.config.with_options(instance_mix=own.get("instance_mix", 0.0))
-            request = replace(request, config=mixed)
+    own, asked = network_of(request.init), request.config
+    if own.get("backbone") == asked.backbone:  # the weights of a bundle were trained with its own shares
+        mixed = {name: getattr(asked, name) or own.get(name, 0.0) for name in ("instance_mix", "instance_mix_later")}
+        request = replace(request, config=asked.with_options(**mixed))
     return _joined(request, reporter, stop or threading.Event(), resumed=False)
 
 

@@ -23,6 +23,31 @@ class Parts(nn.Module):
         self.layer1, self.layer2, self.layer3 = (nn.Sequential(nn.BatchNorm2d(3)) for _ in range(3))
 
 
+class Block(nn.Module):
+    """Two normalisations, as a block of a backbone has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn1, self.bn2 = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+
+
+def mixes(module: nn.Module) -> dict[str, float]:
+    """The normalisations that look at the image's own statistics, with the share."""
+    return {name: one.share for name, one in module.named_modules() if hasattr(one, "share")}
+
+
+@pytest.mark.parametrize(("share", "later"), [(0.4, 0.3), (0.0, 0.3), (0.4, 0.0)])
+def test_of_the_later_blocks_only_the_last_normalisation_mixes(share, later):
+    backbone = Parts()
+    for stage in (backbone.layer1, backbone.layer2, backbone.layer3):
+        stage[0] = Block()
+        stage.append(Block())
+    mix_statistics(backbone, share, later)
+    first = ["bn1", *(f"layer1.{block}.{norm}" for block in range(2) for norm in ("bn1", "bn2"))]
+    last = [f"layer{stage}.{block}.bn2" for stage in (2, 3) for block in range(2)]
+    assert mixes(backbone) == {name: share for name in first if share} | {name: later for name in last if later}
+
+
 def norm_of(share: float) -> nn.BatchNorm2d:
     backbone = Parts()
     with torch.no_grad():
@@ -82,7 +107,7 @@ def test_a_brighter_camera_changes_an_embedding_less():
 
 
 def test_an_embedding_depends_on_its_own_image_alone():
-    network = APNNetwork(NetworkSpec("test_efficientnet", 16, 64, 32, instance_mix=0.4)).eval()
+    network = APNNetwork(NetworkSpec("test_efficientnet", 16, 64, 32, instance_mix=0.4, instance_mix_later=0.3)).eval()
     images = torch.from_numpy(np.random.default_rng(1).integers(0, 255, (5, 64, 32, 3)).astype(np.uint8))
     with torch.no_grad():
         together = network.embed(network.normalise(images))
@@ -90,10 +115,11 @@ def test_an_embedding_depends_on_its_own_image_alone():
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("option", ["instance_mix", "instance_mix_later"])
 @pytest.mark.parametrize("backbone", ["test_efficientnet", "test_resnet"])
-def test_state_and_names_are_those_of_the_plain_network(backbone):
+def test_state_and_names_are_those_of_the_plain_network(backbone, option):
     plain = APNNetwork(NetworkSpec(backbone, 16, 64, 32))
-    mixed = APNNetwork(NetworkSpec(backbone, 16, 64, 32, instance_mix=0.4))
+    mixed = APNNetwork(NetworkSpec(backbone, 16, 64, 32, **{option: 0.4}))
     assert list(mixed.state_dict()) == list(plain.state_dict())
     mixed.load_state_dict(plain.state_dict())
     x = torch.rand(2, 3, 64, 32)
@@ -101,12 +127,13 @@ def test_state_and_names_are_those_of_the_plain_network(backbone):
     # The same weights mean another network, which a gallery must not mix.
     assert fingerprint_of(mixed.state_dict(), mixed.spec) != fingerprint_of(plain.state_dict(), plain.spec)
     assert NetworkSpec.from_json(mixed.spec.to_json()) == mixed.spec
-    assert "instance_mix" not in plain.spec.to_json()
+    assert option not in plain.spec.to_json()
 
 
-def test_a_backbone_without_such_normalisations_is_refused():
-    with pytest.raises(UsageError, match="--instance-mix"):
-        APNNetwork(NetworkSpec("simple_cnn", 5, 20, 16, instance_mix=0.4))
+@pytest.mark.parametrize("option", ["instance_mix", "instance_mix_later"])
+def test_a_backbone_without_such_normalisations_is_refused(option):
+    with pytest.raises(UsageError, match=f"--{option.replace('_', '-')}: "):
+        APNNetwork(NetworkSpec("simple_cnn", 5, 20, 16, **{option: 0.4}))
 
 
 def test_the_exported_graph_says_the_same(tmp_path):
@@ -114,7 +141,7 @@ def test_the_exported_graph_says_the_same(tmp_path):
     from siamese_search.model.embedder import OnnxEmbedder
     from siamese_search.model.weights_file import save_bundle
 
-    network = APNNetwork(NetworkSpec("test_efficientnet", 16, 96, 48, instance_mix=0.4)).eval()
+    network = APNNetwork(NetworkSpec("test_efficientnet", 16, 96, 48, instance_mix=0.4, instance_mix_later=0.3)).eval()
     images = np.random.default_rng(2).integers(0, 255, (3, 96, 48, 3)).astype(np.uint8)
     found = OnnxEmbedder(save_bundle(network, tmp_path / "b", {})).embed(images)
     with torch.no_grad():

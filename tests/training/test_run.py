@@ -405,7 +405,8 @@ def test_a_trained_bundle_says_nothing_of_this_machine(people: Path, tmp_path: P
 
 def test_weights_are_trained_on_as_the_network_that_they_were(people: Path, tmp_path: Path) -> None:
     """The share of an image's own statistics belongs to the weights: a run from them keeps it, a resumed one too."""
-    first = train(request(people, tmp_path / "first", REID.with_options(epochs=1, instance_mix=0.3)))
+    mixed = REID.with_options(epochs=1, instance_mix=0.3, instance_mix_later=0.2)
+    first = train(request(people, tmp_path / "first", mixed))
     assert first.bundle.meta["network"]["instance_mix"] == 0.3
     again = replace(request(people, tmp_path / "again", REID.with_options(epochs=2)), init=str(tmp_path / "first"))
     reporter = StopAfter(1)
@@ -413,5 +414,6 @@ def test_weights_are_trained_on_as_the_network_that_they_were(people: Path, tmp_
         train(again, reporter, reporter.stop)
     resumed = resume(tmp_path / "again", device="cpu", threads=1)
     assert resumed.bundle.meta["network"]["instance_mix"] == 0.3
+    assert resumed.bundle.meta["network"]["instance_mix_later"] == 0.2
     other = replace(again, out=tmp_path / "other", config=REID.with_options(epochs=1, instance_mix=0.1))
     assert train(other).bundle.meta["network"]["instance_mix"] == 0.1
