@@ -28,7 +28,7 @@ from siamese_search.cli.output import (
 from siamese_search.datasets.records import NO_METADATA
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_PARTIAL, amount
 from siamese_search.options import Request, Switch, click_option, click_options, null, option
-from siamese_search.render.marks import match_heading, percent, reranking_sentence, verdict_sentence
+from siamese_search.render.marks import match_heading, missing, percent, reranking_sentence, verdict_sentence
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
 
 if TYPE_CHECKING:
@@ -267,8 +267,9 @@ def _print_firsts(answers: Sequence[QueryResult]) -> None:
     for answer in answers:
         if not answer.results and answer.error is None:
             write_text(f"{safe(answer.query)}: no results")
-    missing = sum(answer.in_gallery is False for answer in found)
-    _print_verdict(found[0], f"{missing} of {len(found)} are not in the gallery; " if missing else "")
+    without = [answer for answer in found if answer.in_gallery is False]
+    said = f"of {len(found)} queries {len(without)}: {missing(without[0])}; " if without else ""
+    _print_verdict(found[0], said)
 
 
 def _columns(answers: Sequence[QueryResult]) -> list[tuple[str, str, Callable[[SearchResult], object]]]:

@@ -90,7 +90,7 @@ def verdict_sentence(answer: QueryResult, found: str | None = None) -> str:
     if verdict is None:
         return answer.no_verdict
     if found is None:
-        found = "" if answer.in_gallery else "not in the gallery; "
+        found = "" if answer.in_gallery else f"{missing(answer)}; "
     people = amount(verdict.identities, "identity")
     if not verdict.reachable:
         return (
@@ -108,6 +108,11 @@ def verdict_sentence(answer: QueryResult, found: str | None = None) -> str:
         f"{found}a match scores {verdict.threshold:.4f} or more: {why} ({prior}); the {verdict.calibration}'s"
         f" calibration: a query that is not here gets {many if expected >= 0.05 else 'under 0.1'} false matches"
     )
+
+
+def missing(answer: QueryResult) -> str:
+    """What to say where nothing matches."""
+    return "no other image matches" if answer.from_gallery else "not in the gallery"
 
 
 def match_heading(answer: QueryResult) -> str:

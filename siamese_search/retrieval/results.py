@@ -127,7 +127,8 @@ class QueryResult:
     ``None`` (no results is not an error). verdict: how ``match`` was decided, ``None`` where no calibration is known to
     hold; no_verdict: then the reason, empty where there is no calibration at all. pairwise: whether scores are
     similarities of images, or means of such; no calibration knows about others. best_score: the highest in the ranking,
-    shown or not. candidates: how many images were to be re-ranked, ``None`` without re-ranking.
+    shown or not. candidates: how many images were to be re-ranked, ``None`` without re-ranking. from_gallery: whether
+    the query is an image of the gallery that looks for others, so that nobody may say that it is not there.
     """
 
     query: str
@@ -140,6 +141,7 @@ class QueryResult:
     best_score: float | None = None
     candidates: int | None = None
     no_verdict: str = ""
+    from_gallery: bool = False
 
     def __repr__(self) -> str:
         found = ", ".join(f"{hit.identity or '?'} {hit.score:.4f}" for hit in self.results)

@@ -178,6 +178,7 @@ def answer(
         pairwise=probe.pairwise,
         best_score=None if shown.best is None else float(probe.scale * shown.best),
         candidates=options.candidates if options.rerank else None,
+        from_gallery=probe.never,
     )
 
 

@@ -42,6 +42,8 @@ def test_the_sentence_of_a_verdict():
     verdict = Verdict(0.01, 0.5, 168, 0.815, 1.68, 48, 1 / 96)
     assert verdict_sentence(QueryResult("q")) == ""
     assert verdict_sentence(QueryResult("q", verdict=verdict)).startswith("not in the gallery; a match scores")
+    own = QueryResult("q", verdict=verdict, from_gallery=True)
+    assert verdict_sentence(own).startswith("no other image matches; a match scores")
     found = QueryResult("q", (result("a", True),), verdict=verdict)
     assert verdict_sentence(found).startswith("a match scores 0.5000 or more")
     assert verdict_sentence(found).endswith("a query that is not here gets about 1.7 false matches")

@@ -94,6 +94,7 @@ def test_an_item_of_the_gallery_finds_others_like_it(people) -> None:
     root, gallery, _ = people
     searcher = Searcher(gallery, ColourEmbedder())
     (by_key,) = searcher.search([], 29, like=["p2/3.png"])
+    assert by_key.from_gallery  # nobody may say that it is not there
     (by_file,) = searcher.search([root / "p2" / "3.png"], 29, exclude_self=True)
     assert [hit.key for hit in by_key.results] == [hit.key for hit in by_file.results]
     assert (by_key.query, by_key.identity) == ("p2/3.png", "p2")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,5 +34,6 @@ def test_no_image_takes_the_name_of_a_match_that_reranking_put_out_of_sight():
 
 
 def test_an_image_of_the_gallery_is_not_said_to_be_missing_there():
-    assert _verdict(answer(0.3, best=0.3, candidates=200), False, True)["title"] == "No other image matches"
-    assert _verdict(answer(0.3, best=0.3, candidates=200), True, True)["title"] == "No match under these filters"
+    own = replace(answer(0.3, best=0.3, candidates=200), from_gallery=True)
+    assert _verdict(own, False)["title"] == "No other image matches"
+    assert _verdict(own, True)["title"] == "No match under these filters"

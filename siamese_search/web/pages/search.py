@@ -10,7 +10,7 @@ from fastapi import APIRouter, File, Query, Request, Response, UploadFile
 from markupsafe import Markup
 
 from siamese_search.errors import ImageError, SiameseSearchError, UsageError
-from siamese_search.render.marks import mark, percent, reranking_sentence, verdict_sentence
+from siamese_search.render.marks import mark, missing, percent, reranking_sentence, verdict_sentence
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.results import QueryResult
 from siamese_search.web import views
@@ -50,7 +50,7 @@ def search_page(request: Request, service: Service) -> Response:
     except UsageError as error:  # a filter that cannot work: it can be taken away on this page
         problem = str(error)
     results = answer.results if answer else ()
-    verdict = _verdict(answer, bool(asked.where), bool(asked.like)) if answer else None
+    verdict = _verdict(answer, bool(asked.where)) if answer else None
     facets, ranges = _facets(service, asked)
     return show(
         request,
@@ -138,11 +138,8 @@ def _answer(service: GalleryService, asked: Asked) -> QueryResult:
     return service.searching.search(question, options)[0]
 
 
-def _verdict(answer: QueryResult, narrowed: bool, own: bool = False) -> dict[str, Any]:
-    """What the answer comes to, as plainly as the calibration allows, and no plainer.
-
-    narrowed: by filters. own: the query is an image of the gallery, so nobody may say that it is not there.
-    """
+def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
+    """What the answer comes to, as plainly as the calibration allows, and no plainer; narrowed: by filters."""
     if answer.error is not None:
         return {"kind": "bad", "title": answer.error, "lines": []}
     if not answer.results:
@@ -158,10 +155,9 @@ def _verdict(answer: QueryResult, narrowed: bool, own: bool = False) -> dict[str
         return {"kind": "", "title": f"Nearest: {who}", "lines": lines}
     chance = percent(best.probability)
     if not answer.in_gallery:
-        missing = "No other image matches" if own else "Not in the gallery"
         return {
             "kind": "bad",
-            "title": "No match under these filters" if narrowed else missing,
+            "title": "No match under these filters" if narrowed else missing(answer).capitalize(),
             "lines": [f"The nearest is {who}, with a probability of {chance}.", *lines],
         }
     if not best.match:  # re-ranking has put it out of sight, as the lines say
