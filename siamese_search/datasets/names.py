@@ -34,7 +34,8 @@ class Naming:
 
     It is searched in the file's name without its suffix, or, where it holds a ``/``, in the path below the root.
     Any other group is metadata: a whole number where all of its values are, as :meth:`see` has found, else text.
-    folders: whether the first folder is the identity; for a pattern without one.
+    folders: whether the first folder is the identity; for a pattern without one. takes: whether any name has given
+    something.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -59,13 +60,14 @@ class Naming:
         taken = [name for name in self.groups if name.lower() in BOOKKEEPING]
         if taken:
             raise UsageError(f"{shown}: {taken[0]!r} is a reserved name; rename the group")
-        self.pattern, self.folders = pattern, False
+        self.pattern, self.folders, self.takes = pattern, False, False
         self._whole = "/" in pattern
         self._texts: set[str] = {"identity", "camera"}  # groups that are no whole numbers
 
     def see(self, relative: str) -> bool:
         """Whether a file's name fits; what its fields hold is taken in."""
         found = self._search(relative)
+        self.takes |= bool(found)
         for name, text in (found or {}).items():
             if name not in self._texts and not _is_number(text):
                 self._texts.add(name)
@@ -255,6 +257,8 @@ def _by_pattern(root: str | Path, names: _Names, naming: Naming) -> str:
     searched = "paths" if "/" in naming.pattern else "names"
     remedy = f"mend it (it is searched in {searched} without their suffix)"
     _check(root, f"pattern ({printable(naming.pattern[:80])})", names.images, names.pattern, remedy)
+    if not naming.takes:  # and would take away what images have by their folders
+        raise DataError(f"{printable(root)}: the pattern fits, and takes nothing from any name: {remedy}")
     nobody = "" if "identity" in naming.groups else "; no group 'identity', so there are none"
     folders = ", identity from the first folder" if naming.folders else nobody
     fields = ", ".join(naming.groups)

@@ -87,6 +87,14 @@ def test_a_pattern_that_fits_few_is_one_line(tmp_path):
     assert "\n" not in message
 
 
+def test_a_pattern_that_takes_nothing_from_any_name_is_one_line(tmp_path):
+    touch(tmp_path, "ann/1.jpg", "bo/2.jpg")
+    with pytest.raises(DataError, match="takes nothing from any name: mend it"):
+        records(tmp_path, "(?P<identity>)")
+    optional = r"^(?:p(?P<identity>\d+)_)?"  # some names may have nothing to give
+    assert [r.identity for r in records(touch(tmp_path / "some", "p7_1.jpg", "2.jpg"), optional)] == [None, "7"]
+
+
 def test_a_file_that_comes_later_keeps_the_kinds(tmp_path):
     touch(tmp_path, "a-1.jpg", "b-2.jpg")
     found = survey(tmp_path, r"pattern:(?P<identity>\w)-(?P<frame>\w+)")
