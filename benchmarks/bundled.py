@@ -6,8 +6,9 @@
 An embedding is one answer of 256 numbers about an image; the maps behind it are thousands, place by place. So a layer
 of each of three depths learns to give, through a linear map, what the teacher has there (Romero et al., "FitNets",
 ICLR 2015), beside the teacher's embeddings and similarities. The linear maps begin as the best ones for the student as
-it is. Stem and first two stages stay as they are. At the end the normalisations get the statistics of the images, the
-function staying the same, and it is calibrated on the held-out people.
+it is. Stem and first two stages stay as they are; with ``--whole``, for a GPU, they learn too, and the teacher answers
+in torch on the same device. At the end the normalisations get the statistics of the images, the function staying the
+same, and it is calibrated on the held-out people.
 """
 
 from __future__ import annotations
@@ -22,7 +23,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from imitate import BATCH, Imitation, Lesson, Teacher, Views, calibrated, checkpoint, learn, lessons, load
+from imitate import (
+    BATCH,
+    Imitation,
+    Lesson,
+    Plan,
+    Teacher,
+    Views,
+    calibrated,
+    checkpoint,
+    learn,
+    lessons,
+    lessons_there,
+    load,
+)  # fmt: skip
+from ir import IRNetwork
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -52,19 +67,32 @@ def teacher(path: str, precision: str = "bf16") -> Teacher:
     request = core.compile_model(model, "CPU", options).create_infer_request()
 
     def answer(views: Tensor, _epoch: int) -> tuple[Tensor, list[Tensor]]:
-        large = F.interpolate(views.permute(0, 3, 1, 2), scale_factor=2, mode="bilinear")
-        request.infer([np.ascontiguousarray(large.numpy()[:, ::-1])])
-        outputs = [torch.from_numpy(np.array(request.get_output_tensor(i).data, np.float32)) for i in range(4)]
-        return outputs[0].reshape(BATCH, -1), [*outputs[1:-1], F.avg_pool2d(outputs[-1], 2)]
+        request.infer([np.ascontiguousarray(_asked(views).numpy())])
+        return _answered([torch.from_numpy(np.array(request.get_output_tensor(i).data, np.float32)) for i in range(4)])
 
     return answer
+
+
+def teacher_there(path: str, device: str) -> Teacher:
+    """The teacher in torch, on a device."""
+    network = IRNetwork(path, MAPS).to(device)
+    return lambda views, _epoch: _answered(network(_asked(views)))
+
+
+def _asked(views: Tensor) -> Tensor:
+    """What the teacher takes, float32 [n, 3, 256, 128] in blue, green, red."""
+    return F.interpolate(views.permute(0, 3, 1, 2), scale_factor=2, mode="bilinear").flip(1)
+
+
+def _answered(outputs: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    return outputs[0].flatten(1), [*outputs[1:-1], F.avg_pool2d(outputs[-1], 2)]
 
 
 def ridge(x: Tensor, y: Tensor, amount: float) -> tuple[Tensor, Tensor, float]:
     """The linear map from x [m, c] to y [m, t]: its matrix [t, c], offset [t], and the share that it leaves."""
     mean, offset = x.mean(0), y.mean(0)
     x, y = x - mean, y - offset
-    penalty = amount * len(x) * x.var(0).mean() * torch.eye(x.shape[1])
+    penalty = amount * len(x) * x.var(0).mean() * torch.eye(x.shape[1], device=x.device)
     matrix = torch.linalg.solve(x.T @ x + penalty, x.T @ y)
     left = float(((x @ matrix - y) ** 2).mean() / y.var(0).mean())
     return matrix.T, offset - mean @ matrix, left
@@ -81,7 +109,7 @@ def fit(imitation: Imitation, asked: Teacher, views: Views, batches: int = 24) -
         maps, embeddings = imitation.look(lesson, 0, 0)
         for kept, own, wanted in zip(pairs, maps, lesson.maps, strict=False):
             places = [one.permute(0, 2, 3, 1).flatten(0, 2) for one in (own, wanted)]
-            chosen = torch.from_numpy(rng.permutation(len(places[0]))[:1000])
+            chosen = torch.from_numpy(rng.permutation(len(places[0]))[:1000]).to(own.device)
             kept.append((places[0][chosen], places[1][chosen]))
         pairs[-1].append((embeddings, F.normalize(lesson.embeddings, dim=1)))
     heads: list[Any] = [*imitation.adapters, imitation.projection]
@@ -137,28 +165,37 @@ def rate(at: float, epochs: int, peak: float) -> float:
 
 
 def train(given: argparse.Namespace, ask: Callable[..., Teacher] = teacher) -> None:
-    """A run into ``given.out``, to its end; calibrated where people were held out."""
+    """A run into ``given.out``, to its end; calibrated where people were held out.
+
+    ask: makes the teacher of a process of its own.
+    """
     images, split = load(given.data, given.holdout_ids)
     before: APNNetwork = load_network(load_bundle(given.init))
     student = APNNetwork(replace(before.spec, instance_mix_later=given.mix_later or before.spec.instance_mix_later))
     student.load_state_dict(before.state_dict())
     backbone: Any = student.backbone
-    student.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    student.to(given.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     trim(student)
-    for module in (backbone.conv_stem, backbone.bn1, backbone.blocks[0], backbone.blocks[1]):
+    for module in () if given.whole else (backbone.conv_stem, backbone.bn1, backbone.blocks[0], backbone.blocks[1]):
         module.requires_grad_(False)
     adapters = nn.ModuleList(nn.Conv2d(*shape, 1) for shape in ((40, 256), (112, 384), (1280, 512)))
     watched = [backbone.blocks[2], backbone.blocks[4], backbone.bn2]
     speed = partial(rate, epochs=given.epochs, peak=PEAK * given.rate)
-    later = (backbone.blocks[2:], backbone.bn2) if given.living else ()
+    later = ((backbone,) if given.whole else (backbone.blocks[2:], backbone.bn2)) if given.living else ()
     living = [one for stage in later for one in stage.modules() if isinstance(one, nn.BatchNorm2d)]
     projection = nn.Linear(student.spec.dim, 256)
-    imitation = Imitation(student, watched, adapters, projection, WEIGHTS, speed, 3.0, living=living)
+    adapters.to(given.device)
+    imitation = Imitation(student, watched, adapters, projection.to(given.device), WEIGHTS, speed, 3.0, living=living)
+    if given.whole:
+        own = teacher_there(str(given.teacher), given.device)
+        course = partial(lessons_there, own, images, given.device, given.batch)
+    else:
+        own = ask(str(given.teacher))
+        course = partial(lessons, ask, (str(given.teacher),), (given.data, given.holdout_ids))
     if not checkpoint(given.out):
-        fit(imitation, ask(str(given.teacher)), Views(images, (1,)))
-    course = partial(lessons, ask, (str(given.teacher),), (given.data, given.holdout_ids))
+        fit(imitation, own, Views(images, (1,), given.device, given.batch))
     about = {"init": str(given.init), "teacher": given.teacher.name}
-    learn(imitation, course, split, given.out, epochs=given.epochs, about=about)
+    learn(imitation, course, split, given.out, Plan(given.epochs, given.seconds, batch=given.batch), about=about)
     made = load_bundle(given.out)
     extra = {name: made.meta[name] for name in ("training", "heldout_identities")}
     save_bundle(with_own_statistics(load_network(made).eval(), images), given.out, extra)
@@ -166,7 +203,7 @@ def train(given: argparse.Namespace, ask: Callable[..., Teacher] = teacher) -> N
         calibrated(load_bundle(given.out), split.held, given.data)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--teacher", type=Path, required=True)
@@ -177,7 +214,11 @@ def main() -> None:
     parser.add_argument("--living", action="store_true", help="normalisations go by the batch, as in a later training")
     parser.add_argument("--mix-later", type=float, default=0.0, help="as --instance-mix-later of sss train")
     parser.add_argument("--out", type=Path, required=True)
-    train(parser.parse_args())
+    parser.add_argument("--whole", action="store_true", help="all of it learns, beside the teacher in torch")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda: only with --whole")
+    parser.add_argument("--batch", type=int, default=BATCH, help="with --whole")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="at most; the schedule ends with them")
+    train(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from imitate import Imitation, Teacher, Views, calibrated, checkpoint, learn, lessons, load
+from imitate import Imitation, Plan, Teacher, Views, calibrated, checkpoint, learn, lessons, load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -176,7 +176,7 @@ def train(data: Path, ids: Path | None, out: Path, small: int, epochs: int) -> N
     imitation = Imitation(student, watched, adapters, nn.Identity(), WEIGHTS, speed, prepare=further)
     course = partial(lessons, teacher, (small,), (data, ids))
     about = {"init": "bundled", "teacher": "bundled"}
-    learn(imitation, course, split, out, epochs=epochs, about=about, small=small, kept={"scales": scales})
+    learn(imitation, course, split, out, Plan(epochs, small=small), about=about, kept={"scales": scales})
 
 
 def measure(bundle: Bundle, sets: list[str]) -> dict[str, Any]:

