@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import math
 import tempfile
 import warnings
 from contextlib import ExitStack
@@ -219,10 +220,16 @@ def _take_weights(graph: Any, network: APNNetwork, smallest: int = 1024) -> dict
 _BATCH = 8
 
 
+#: A convolution of so few weights is no quicker in integers where its output's own mean is taken, too.
+_SMALL = 1000
+
+
 def _measured(graph: Any) -> list[str]:
-    """The convolutions whose output's own mean is taken (``instance_mix``), by name: in float they are quicker."""
+    """The small convolutions whose output's own mean is taken (``instance_mix``): in float they are quicker."""
     means = {name for node in graph.node if node.op_type in ("ReduceMean", "Slice") for name in node.input}
-    return [node.name for node in graph.node if node.op_type == "Conv" and means.intersection(node.output)]
+    small = {one.name for one in graph.initializer if math.prod(one.dims) <= _SMALL}
+    convolutions = [node for node in graph.node if node.op_type == "Conv" and node.input[1] in small]
+    return [node.name for node in convolutions if means.intersection(node.output)]
 
 
 def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:

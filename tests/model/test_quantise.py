@@ -91,9 +91,9 @@ def test_a_strange_graph_is_refused_in_one_line(tiny_bundle: Bundle, tmp_path: P
     assert not (tmp_path / "small").exists()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.4])
-def test_what_takes_its_own_statistics_stays_in_float(tmp_path: Path, share: float) -> None:
-    """Measured, not named: the convolutions before the normalisations of ``instance_mix``, and no others."""
+@pytest.mark.parametrize(("share", "later"), [(0.0, 0.0), (0.4, 0.0), (0.4, 0.3)])
+def test_what_takes_its_own_statistics_stays_in_float(tmp_path: Path, share: float, later: float) -> None:
+    """Measured, not named: the small convolutions before the normalisations of ``instance_mix``, and no others."""
     import onnx
     import torch
 
@@ -101,14 +101,16 @@ def test_what_takes_its_own_statistics_stays_in_float(tmp_path: Path, share: flo
     from siamese_search.model.weights_file import save_bundle
 
     torch.manual_seed(1)
-    network = APNNetwork(NetworkSpec("tf_efficientnet_lite0", 16, 64, 32, neck="bn", instance_mix=share)).eval()
+    network = APNNetwork(
+        NetworkSpec("tf_efficientnet_lite0", 16, 64, 32, neck="bn", instance_mix=share, instance_mix_later=later)
+    ).eval()
     mixed = sum(isinstance(module, _Mixed) for module in network.modules())
-    assert bool(mixed) == bool(share)
+    assert mixed == (3 if share else 0) + (15 if later else 0)
     images = np.random.default_rng(0).integers(0, 256, (8, 64, 32, 3), dtype=np.uint8)
     small = quantise(save_bundle(network, tmp_path / "whole", {}), images, tmp_path / "small")
     graph = onnx.load_from_string(small.read_graph()).graph
     makers = {name: node.op_type for node in graph.node for name in node.output}
     convolutions = [node for node in graph.node if node.op_type == "Conv"]
     in_float = [node for node in convolutions if makers.get(node.input[1]) != "DequantizeLinear"]
-    assert len(in_float) == mixed
+    assert len(in_float) == (3 if share else 0)
     assert len(convolutions) > 40
