@@ -14,7 +14,7 @@ PIP := $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 SSS := $(VENV)/bin/sss
 DEMO := demo
 # Four of the queries; all but the last of them are found
-ASKED := 0005_c2s1_018202_01.jpg 0008_c4s1_014756_01.jpg 0012_c4s1_013438_01.jpg 0020_c2s1_014322_01.jpg
+ASKED := 0005_c2s1_018202_01.jpg 0008_c4s1_014756_01.jpg 0012_c4s1_013438_01.jpg 0023_c2s1_002327_01.jpg
 
 # Test workers: one per core, up to four, for each may hold torch. Override it: make test WORKERS=0 is one process
 WORKERS ?= logical

@@ -70,8 +70,8 @@ class Person:
 
 
 def draw_people(count: int, seed: int) -> list[Person]:
-    """``count`` identities for a seed. Every second one dresses like the one before it, in the same clothes of the same
-    colours, and differs in hair, skin, bag, hat, shoes and build: clothes alone cannot tell them apart.
+    """``count`` identities for a seed. Every second one dresses like the one before it, in the same clothes and shoes
+    of the same colours, and differs in hair, skin, bag, hat and build: clothes alone cannot tell them apart.
     """
     people: list[Person] = []
     for index in range(count):
@@ -113,7 +113,7 @@ def _random_person(rng: np.random.Generator) -> Person:
 
 
 def _lookalike(model: Person, other: Person, rng: np.random.Generator) -> Person:
-    """``other`` in the clothes of ``model``; the bag is made to differ."""
+    """``other`` in the clothes and shoes of ``model``; the bag is made to differ."""
     bags = [bag for bag in BAGS if bag != model.bag]
     return replace(
         other,
@@ -124,6 +124,7 @@ def _lookalike(model: Person, other: Person, rng: np.random.Generator) -> Person
         bottom_colour=_vary(rng, model.bottom_colour, 5),
         pattern=model.pattern,
         accent=_vary(rng, model.accent, 5),
+        shoes=model.shoes,
         bag=_pick(rng, bags),
     )
 
