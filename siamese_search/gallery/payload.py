@@ -45,15 +45,7 @@ def labelled_text(names: Iterable[str]) -> str | None:
     return json.dumps(listed, ensure_ascii=False) if listed else None
 
 
-def with_labels(payload: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
-    """``payload``, fresh from the disk, with the labels that ``stored`` was given by hand."""
-    names = read_labelled(stored)
-    kept = {name: value for name, value in payload.items() if name not in names}
-    kept |= {name: stored[name] for name in names if name in stored}
-    return {**kept, LABELLED: stored[LABELLED]} if names else kept
-
-
-def with_labels_of(payload: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def with_labels(payload: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """``payload`` with the labels that were set by hand in ``other`` alone."""
     own = read_labelled(payload)
     names = [name for name in read_labelled(other) if name not in own]
@@ -71,10 +63,8 @@ class Carried:
 
     def to_text(self) -> str:
         """As it is stored."""
-        document: dict[str, Any] = {"fields": list(self.names)}
-        if self.origin is not None:
-            document["from"] = self.origin
-        return json.dumps(document, ensure_ascii=False)
+        origin = {} if self.origin is None else {"from": self.origin}
+        return json.dumps({"fields": list(self.names), **origin}, ensure_ascii=False)
 
 
 def read_carried(payload: Mapping[str, Any]) -> Carried:
@@ -104,13 +94,9 @@ def taken_along(payload: Mapping[str, Any], origin: Mapping[str, Any], identifie
 
 def arrived(payload: Mapping[str, Any]) -> dict[str, Any]:
     """The payload after its origin was deleted."""
-    settled = dict(payload)
-    carried = read_carried(settled)
-    if carried.names:
-        settled["carried"] = Carried(carried.names).to_text()
-    else:
-        settled.pop("carried", None)
-    return settled
+    names = read_carried(payload).names
+    settled = {name: value for name, value in payload.items() if name != "carried"}
+    return {**settled, "carried": Carried(names).to_text()} if names else settled
 
 
 def _carrying(

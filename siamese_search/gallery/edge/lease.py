@@ -256,19 +256,10 @@ class ShardLease:
             time.sleep(0.02)
 
     def _read_fields(self, shard: edge.EdgeShard) -> None:
-        path = self.generation / "fields.json"
-        if not path.exists():
-            self.types = {}
-            return
-        document = layout.read_json(path)
-        types, pending = document.get("fields"), document.get("pending")
-        sound = isinstance(types, dict) and all(kind in ("str", "int", "float", "bool") for kind in types.values())
-        if not sound or not isinstance(types, dict) or not isinstance(pending, list):
-            raise StoreError(f"{printable(path)} is damaged: delete the gallery's directory and ingest again")
-        self.types = types
+        self.types, pending = layout.read_fields(self.generation)
         if pending:  # a writer died on the way
             for name in pending:
-                settle_field(shard, name, types[name], stored=True)
+                settle_field(shard, name, self.types[name], stored=True)
             shard.flush()
             self._write_fields(pending=[])
 
