@@ -154,12 +154,10 @@ def coerce(value: Any, kind: str) -> Any:
 
     Text that reads as nothing of this kind stays as it is.
     """
-    if type(value) is str and kind != "str":
-        return _read(value, kind)
-    if type(value) is bool and kind == "str":
-        return "true" if value else "false"
     if kind == "str":
-        return str(value)
+        return str(value).lower() if type(value) is bool else str(value)
+    if type(value) is str:
+        return _read(value, kind)
     return float(value) if kind == "float" else value
 
 

@@ -1,12 +1,10 @@
 """Two rules of the payload: what a person has set stays, and what came along with a moved file is named.
 
-``labelled`` names the labels that a person has set, as a JSON list. A later ingest of the same file, changed or not,
-keeps the value (or, where a person took the field away, its absence), and a file that moves takes it along.
+``labelled`` names the labels that a person has set, as a JSON list: also a field that a person took away.
 
 ``carried`` names what a moved point has of the metadata that its new place does not state (an identity from a table
 that lists the old path, say), or the next scan would take it away. A name leaves the list as soon as the file's place
-states the field. Until the point that it came from is deleted, ``carried`` names that one too, so that a move that was
-killed half way is finished by the next run.
+states the field. Until the point that it came from is deleted, ``carried`` names that one too.
 """
 
 from __future__ import annotations

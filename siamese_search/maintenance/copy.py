@@ -1,7 +1,6 @@
 """Copying a gallery from one store to another, whatever their engines: resumable, and checked at the end.
 
-Points of both are read by ascending id, side by side (a merge join), so that memory stays bounded and what is
-there already, with the same payload and the same checksum of its vector, is not sent again.
+Points of both are read by ascending id, side by side (a merge join), so that memory stays bounded.
 """
 
 from __future__ import annotations

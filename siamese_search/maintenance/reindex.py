@@ -1,7 +1,7 @@
 """run_reindex(): a new generation of a gallery from its images, checked, then published in one step.
 
-The former generation answers searches throughout. Each pass compares the two by point id and embeds what the new one
-lacks; the last one runs while nobody else writes, right before the swap.
+Each pass compares the two generations by point id and embeds what the new one lacks; the last one runs while nobody
+else writes, right before the swap.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """What an embedded gallery takes: space on disk, memory of a search; and whether there is room for it.
 
-The engine maps its files and writes into their holes. There a full disk is no error but SIGBUS, the end of the process;
-so whoever writes asks for room first. Opening a shard writes too: without the room or the right to do so, who only
-wants to read opens a copy of it elsewhere.
+The engine writes into the holes of mapped files, where a full disk is SIGBUS: so whoever writes asks for room first.
+Opening a shard writes too: who only wants to read opens a copy of it where there is room and the right to.
 """
 
 from __future__ import annotations

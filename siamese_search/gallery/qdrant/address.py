@@ -1,4 +1,4 @@
-"""The address of a server, checked before anything is sent to it.
+"""The address of a server and its key, checked before anything is sent to it.
 
 A key that travels in the clear, or to a host that somebody else's ``./sss.toml`` named, is a key lost. So plain HTTP
 beyond this machine must be asked for, and credentials inside a URL are refused.

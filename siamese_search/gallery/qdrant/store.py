@@ -1,7 +1,6 @@
 """The store on a Qdrant server: galleries are aliases, their generations collections (see generation.py).
 
 Every step leaves a state from which the same command goes on, because the alias alone says which generation is current.
-What is not ours (no metadata of ours, another name) is never listed, touched or deleted.
 """
 
 from __future__ import annotations
@@ -65,9 +64,8 @@ class ServerStore(Store):
 
     def names(self) -> list[str]:
         answer = self._connection.call(lambda client: client.get_aliases(), wait=_READ_WAIT)
-        pairs = [(one.alias_name, one.collection_name) for one in answer.aliases]
-        ours = [alias for alias, collection in pairs if gallery_of(collection) == alias]
-        return sorted(name for name in ours if self._is_gallery(name))
+        ours = [one.alias_name for one in answer.aliases if gallery_of(one.collection_name) == one.alias_name]
+        return sorted(filter(self._is_gallery, ours))
 
     def _is_gallery(self, name: str) -> bool:
         try:
