@@ -33,6 +33,7 @@ from siamese_search.retrieval.judging import gallery_calibration, hand_over
 _MOST_PASSES = 8
 #: The swap waits for the users of the former generation at least this long.
 _SWAP_WAIT = 60.0
+_FAILED = "the re-indexed gallery failed its check, nothing was published"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -147,11 +148,11 @@ class _Reindex:
         try:
             recall = self.summary.recall = sampled_recall(self.fresh)
         except StoreError as error:
-            raise StoreError(f"the re-indexed gallery failed its check, nothing was published: {error}") from None
+            raise StoreError(f"{_FAILED}: {error}") from None
         if recall is not None and recall < LEAST_RECALL:
             raise StoreError(
-                f"the re-indexed gallery failed its check, nothing was published: its index finds {recall:.1%} of the"
-                f" nearest neighbours, and {LEAST_RECALL:.0%} are asked for; delete it with: sss reindex --drop-old"
+                f"{_FAILED}: its index finds {recall:.1%} of the nearest neighbours, and {LEAST_RECALL:.0%} are asked"
+                " for; delete it with: sss reindex --drop-old"
             )
 
     def check_count(self, current: Gallery) -> None:
@@ -159,10 +160,8 @@ class _Reindex:
         self.summary.images = self.fresh.count()
         expected = current.count() - self._absent
         if self.summary.images != expected:
-            raise StoreError(
-                f"the re-indexed gallery failed its check, nothing was published: it has {self.summary.images:,} points"
-                f" and should have {expected:,}; run the command again"
-            )
+            points = f"{self.summary.images:,} points and should have {expected:,}"
+            raise StoreError(f"{_FAILED}: it has {points}; run the command again")
         if self._absent and not self.summary.images:
             first = self.summary.dropped[0]
             raise DataError(

@@ -45,9 +45,7 @@ def cluster(
     known = np.full(len(vectors), -1, np.int64) if seeds is None else seeds
     linked = _Linkage(vectors, rows, least, cosine, known).merged()
     _, first, inverse = np.unique(linked, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[inverse.reshape(-1)]
+    return np.argsort(np.argsort(first))[inverse.reshape(-1)]
 
 
 class _Linkage:

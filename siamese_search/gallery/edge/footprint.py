@@ -15,7 +15,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from siamese_search.errors import StoreError, printable
@@ -80,16 +80,13 @@ def kept_in_memory(shard: Path, storage: Storage) -> Iterator[None]:
     On closing, the engine has the system take all pages of its files out of memory (MADV_PAGEOUT). Pages that are
     mapped a second time are spared. Only what is in memory is mapped: closing reads nothing.
     """
-    maps: list[mmap.mmap] = []
-    try:
+    with ExitStack() as maps:
         if hasattr(mmap, "MAP_POPULATE"):
             for file in _searched(shard, storage):
                 with suppress(OSError, ValueError):
-                    maps += _mapped(file)
+                    for one in _mapped(file):
+                        maps.enter_context(one)
         yield
-    finally:
-        for one in maps:
-            one.close()
 
 
 def _mapped(file: Path) -> list[mmap.mmap]:

@@ -6,8 +6,8 @@ Search is exact, or goes through a quantised copy first, until :meth:`EmbeddedGa
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -216,11 +216,9 @@ class EmbeddedGallery(EngineGallery):
         finally:
             self._on_close()
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[Any]:
         """Hold the shard for the whole block, whoever waits."""
-        with self._lease.use():
-            yield
+        return self._lease.use()
 
     def _locate(self) -> Path:
         """The generation, while it may be used. Asked under its lock: who deletes or replaces it holds that."""

@@ -139,9 +139,9 @@ class ShardLease:
                     lock.release()
 
     def _drop_copy(self) -> None:
-        if self._copy is not None:
-            self._copy.cleanup()
-            self._copy = None
+        copy, self._copy = self._copy, None
+        if copy is not None:
+            copy.cleanup()
 
     def _flush(self, shard: edge.EdgeShard) -> None:
         if self._dirty:

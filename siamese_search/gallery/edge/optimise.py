@@ -88,16 +88,15 @@ def run_in_child(
             child.wait()
             _tidy(generation)
             raise
-    if child.returncode != 0:
-        _tidy(generation)
+    if child.returncode == 0:
+        return bool(last["changed"])
+    _tidy(generation)
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         raise StoreError(f"{what}: optimising was interrupted ({name}); the gallery is usable as before")
-    if child.returncode != 0:
-        lines = err.decode("utf-8", "replace").strip().splitlines()
-        message = lines[-1] if lines else f"optimising failed with exit code {child.returncode}"
-        raise (StoreBusyError if child.returncode == _BUSY else StoreError)(message)
-    return bool(last["changed"])
+    lines = err.decode("utf-8", "replace").strip().splitlines()
+    message = lines[-1] if lines else f"optimising failed with exit code {child.returncode}"
+    raise (StoreBusyError if child.returncode == _BUSY else StoreError)(message)
 
 
 def _follow(lines: IO[bytes], progress: OptimiseProgress | None) -> dict[str, Any]:

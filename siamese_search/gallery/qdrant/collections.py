@@ -71,12 +71,10 @@ def defer_indexing(connection: Connection, collection: str, *, wait: float) -> N
     Only for an empty collection: on a large one the server could take minutes. The threshold to restore is kept in the
     metadata, where a later writer finds it.
     """
-    optimizer = connection.call(lambda client: client.get_collection(collection), wait=wait).config.optimizer_config
-    threshold = optimizer.indexing_threshold or 0
-    if not threshold:
-        return
-    update_metadata(connection, collection, {"deferred": threshold}, wait=wait)
-    _set_threshold(connection, collection, 0, wait)
+    config = connection.call(lambda client: client.get_collection(collection), wait=wait).config
+    if threshold := config.optimizer_config.indexing_threshold:
+        update_metadata(connection, collection, {"deferred": threshold}, wait=wait)
+        _set_threshold(connection, collection, 0, wait)
 
 
 def restore_indexing(connection: Connection, collection: str, threshold: int, *, wait: float) -> None:
