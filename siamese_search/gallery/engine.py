@@ -213,9 +213,7 @@ class EngineGallery(Gallery):
     def narrow(self, field: str, kind: str) -> bool:
         self._writable()
         with self._turn(writing=True):
-            if self.fields().get(field) != "str":
-                return False
-            if not reads_as(self.facet(field, limit=max(1, self.count())), kind):
+            if self.fields().get(field) != "str" or not reads_as(self.facet(field, limit=max(1, self.count())), kind):
                 return False
             self._retype({field: kind})
             return True

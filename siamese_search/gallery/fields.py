@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import re
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -65,23 +65,18 @@ def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
         yield items[start : start + size]
 
 
+@dataclass(frozen=True, slots=True)
 class FilterMaker:
-    """Checked conditions as an engine's filter; the engine gives the parts, each for a path as it spells it."""
+    """Checked conditions as an engine's filter, of the engine's own parts; each of a path, but for ``joined``.
 
-    def match(self, path: str, values: Sequence[Any]) -> Any:
-        """The field has one of these texts, whole numbers or truth values."""
-        raise NotImplementedError
+    match: the field has one of these texts, whole numbers or truth values. within: it lies between the bounds ``lt``,
+    ``lte``, ``gt``, ``gte``. joined: of ``must``, ``must_not``, ``should``.
+    """
 
-    def within(self, path: str, **bounds: float) -> Any:
-        """The field lies between these bounds: ``lt``, ``lte``, ``gt``, ``gte``."""
-        raise NotImplementedError
-
-    def absent(self, path: str) -> Any:
-        raise NotImplementedError
-
-    def joined(self, **parts: Any) -> Any:
-        """parts: ``must``, ``must_not``, ``should``."""
-        raise NotImplementedError
+    match: Callable[[str, Sequence[Any]], Any]
+    within: Callable[..., Any]
+    absent: Callable[[str], Any]
+    joined: Callable[..., Any]
 
     def filter_of(self, conditions: Where) -> Any:
         """The filter that means the same; None for no conditions."""
@@ -159,12 +154,10 @@ def coerce(value: Any, kind: str) -> Any:
 
     Text that reads as nothing of this kind stays as it is.
     """
-    if type(value) is str and kind != "str":
-        return _read(value, kind)
-    if type(value) is bool and kind == "str":
-        return "true" if value else "false"
     if kind == "str":
-        return str(value)
+        return str(value).lower() if type(value) is bool else str(value)
+    if type(value) is str:
+        return _read(value, kind)
     return float(value) if kind == "float" else value
 
 
@@ -226,13 +219,10 @@ def settle(
 def same_payload(sent: Mapping[str, Any], stored: Mapping[str, Any], ignore: Collection[str] = ()) -> bool:
     """Whether ``stored`` is what ``sent`` becomes when it is stored: in a field widened to str, 1 is ``"1"``."""
     names = [name for name in sent if name not in ignore]
-    if len(names) != sum(name not in ignore for name in stored):
-        return False
-    for name in names:
-        value, there = sent[name], stored.get(name)
-        if there != value and not (isinstance(there, str) and there == coerce(value, "str")):
-            return False
-    return True
+    return len(names) == sum(name not in ignore for name in stored) and all(
+        (there := stored.get(name)) == sent[name] or (isinstance(there, str) and there == coerce(sent[name], "str"))
+        for name in names
+    )
 
 
 def _rounded(value: Any) -> bool:

@@ -20,8 +20,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Literal, cast
 
 from siamese_search.datasets.records import MetadataValue
@@ -99,28 +98,21 @@ def bind(raw: Iterable[RawCondition], fields: Mapping[str, str]) -> list[Conditi
     of Unicode's forms. Raises FilterError for an unknown field (listing the known ones), a value of the wrong type, and
     an ordering on text or truth values.
     """
-    return [
-        check(Condition(one.field, one.operator, tuple(_typed(v, one, fields) for v in _forms(one, fields))), fields)
-        for one in map(partial(_known, fields=fields), raw)
-    ]
-
-
-def _known(raw: RawCondition, fields: Mapping[str, str]) -> RawCondition:
-    """With the field in the form in which the gallery has its name."""
-    composed = unicodedata.normalize("NFC", raw.field)
-    return replace(raw, field=composed) if raw.field not in fields and composed in fields else raw
-
-
-def _forms(raw: RawCondition, fields: Mapping[str, str]) -> Iterable[str]:
-    """The values; of text each form in which it may be stored: letters and accents as one, and apart."""
-    if raw.operator not in ("=", "!=") or fields.get(raw.field) != "str" or all(map(str.isascii, raw.values)):
-        return raw.values
-    forms = (
-        value if form is None else unicodedata.normalize(form, value)
-        for value in raw.values
-        for form in (None, "NFC", "NFD")
-    )
-    return dict.fromkeys(forms)
+    bound = []
+    for one in raw:
+        composed = unicodedata.normalize("NFC", one.field)
+        name = composed if one.field not in fields and composed in fields else one.field
+        values: Iterable[str] = one.values
+        if one.operator in ("=", "!=") and fields.get(name) == "str":
+            # Each form in which text may be stored: letters and accents as one, and apart.
+            values = dict.fromkeys(
+                form
+                for text in one.values
+                for form in (text, unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text))
+            )
+        typed = tuple(_typed(value, name, fields) for value in values)
+        bound.append(check(Condition(name, one.operator, typed), fields))
+    return bound
 
 
 def check(condition: Condition, fields: Mapping[str, str]) -> Condition:
@@ -155,15 +147,12 @@ def exact_ordering(condition: Condition) -> tuple[Condition | None, tuple[int, .
     (value,) = condition.values
     if not isinstance(value, int) or abs(value) < _EXACT:
         return condition, ()
-    if condition.operator in (">", ">="):
-        first = value + (condition.operator == ">")
-        far = int(math.nextafter(float(first), math.inf))
-        beyond = Condition(condition.field, ">=", (far,)) if far <= INT_MAX else None
-        return beyond, tuple(range(first, min(far, INT_MAX + 1)))
-    last = value - (condition.operator == "<")
-    far = int(math.nextafter(float(last), -math.inf))
-    beyond = Condition(condition.field, "<=", (far,)) if far >= INT_MIN else None
-    return beyond, tuple(range(max(far + 1, INT_MIN), last + 1))
+    up = condition.operator in (">", ">=")
+    step = 1 if up else -1
+    first = value + step * (condition.operator in (">", "<"))
+    far = int(math.nextafter(float(first), step * math.inf))
+    beyond = Condition(condition.field, ">=" if up else "<=", (far,)) if INT_MIN <= far <= INT_MAX else None
+    return beyond, tuple(sorted(range(first, max(INT_MIN - 1, min(far, INT_MAX + 1)), step)))
 
 
 _PEOPLE = {"str": "text", "int": "whole numbers", "float": "numbers", "bool": "true or false"}
@@ -191,23 +180,23 @@ def _checked(value: MetadataValue, kind: str, name: str) -> MetadataValue:
     return value
 
 
-def _typed(text: str, raw: RawCondition, fields: Mapping[str, str]) -> MetadataValue:
-    kind = _kind_of(raw.field, fields)
+def _typed(text: str, name: str, fields: Mapping[str, str]) -> MetadataValue:
+    kind = _kind_of(name, fields)
     if kind == "str":
         return text
     if kind == "bool":
         if text.lower() in _BOOLS:
             return _BOOLS[text.lower()]
-        raise FilterError(f"{raw.field!r} holds true or false, and {text!r} is neither")
+        raise FilterError(f"{name!r} holds true or false, and {text!r} is neither")
     if kind == "int":
         # Bounded before int(): a megabyte of digits would take minutes to convert.
         if _INTEGER.fullmatch(text) and len(text) <= 40:
             return int(text)
-        raise FilterError(f"{raw.field!r} holds whole numbers, and {text[:60]!r} is not one")
+        raise FilterError(f"{name!r} holds whole numbers, and {text[:60]!r} is not one")
     try:
         return float(text)
     except ValueError:
-        raise FilterError(f"{raw.field!r} holds numbers, and {text[:60]!r} is not one") from None
+        raise FilterError(f"{name!r} holds numbers, and {text[:60]!r} is not one") from None
 
 
 def _parse_one(expression: str) -> RawCondition:

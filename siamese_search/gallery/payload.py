@@ -1,12 +1,10 @@
 """Two rules of the payload: what a person has set stays, and what came along with a moved file is named.
 
-``labelled`` names the labels that a person has set, as a JSON list. A later ingest of the same file, changed or not,
-keeps the value (or, where a person took the field away, its absence), and a file that moves takes it along.
+``labelled`` names the labels that a person has set, as a JSON list: also a field that a person took away.
 
 ``carried`` names what a moved point has of the metadata that its new place does not state (an identity from a table
 that lists the old path, say), or the next scan would take it away. A name leaves the list as soon as the file's place
-states the field. Until the point that it came from is deleted, ``carried`` names that one too, so that a move that was
-killed half way is finished by the next run.
+states the field. Until the point that it came from is deleted, ``carried`` names that one too.
 """
 
 from __future__ import annotations
@@ -45,15 +43,7 @@ def labelled_text(names: Iterable[str]) -> str | None:
     return json.dumps(listed, ensure_ascii=False) if listed else None
 
 
-def with_labels(payload: Mapping[str, Any], stored: Mapping[str, Any]) -> dict[str, Any]:
-    """``payload``, fresh from the disk, with the labels that ``stored`` was given by hand."""
-    names = read_labelled(stored)
-    kept = {name: value for name, value in payload.items() if name not in names}
-    kept |= {name: stored[name] for name in names if name in stored}
-    return {**kept, LABELLED: stored[LABELLED]} if names else kept
-
-
-def with_labels_of(payload: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+def with_labels(payload: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
     """``payload`` with the labels that were set by hand in ``other`` alone."""
     own = read_labelled(payload)
     names = [name for name in read_labelled(other) if name not in own]
@@ -71,10 +61,8 @@ class Carried:
 
     def to_text(self) -> str:
         """As it is stored."""
-        document: dict[str, Any] = {"fields": list(self.names)}
-        if self.origin is not None:
-            document["from"] = self.origin
-        return json.dumps(document, ensure_ascii=False)
+        origin = {} if self.origin is None else {"from": self.origin}
+        return json.dumps({"fields": list(self.names), **origin}, ensure_ascii=False)
 
 
 def read_carried(payload: Mapping[str, Any]) -> Carried:
@@ -104,13 +92,9 @@ def taken_along(payload: Mapping[str, Any], origin: Mapping[str, Any], identifie
 
 def arrived(payload: Mapping[str, Any]) -> dict[str, Any]:
     """The payload after its origin was deleted."""
-    settled = dict(payload)
-    carried = read_carried(settled)
-    if carried.names:
-        settled["carried"] = Carried(carried.names).to_text()
-    else:
-        settled.pop("carried", None)
-    return settled
+    names = read_carried(payload).names
+    settled = {name: value for name, value in payload.items() if name != "carried"}
+    return {**settled, "carried": Carried(names).to_text()} if names else settled
 
 
 def _carrying(

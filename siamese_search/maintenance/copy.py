@@ -1,7 +1,6 @@
 """Copying a gallery from one store to another, whatever their engines: resumable, and checked at the end.
 
-Points of both are read by ascending id, side by side (a merge join), so that memory stays bounded and what is
-there already, with the same payload and the same checksum of its vector, is not sent again.
+Points of both are read by ascending id, side by side (a merge join), so that memory stays bounded.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import merge
-from itertools import groupby, islice
+from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
@@ -19,7 +18,7 @@ from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.checks import check_same_vectors, sound_points, vector_crc
 from siamese_search.gallery.contract import Gallery, Payload, StoredPoint, Vectors
 from siamese_search.gallery.fields import same_payload
-from siamese_search.gallery.payload import with_labels_of
+from siamese_search.gallery.payload import with_labels
 from siamese_search.options import Progress
 from siamese_search.retrieval.judging import hand_over
 
@@ -57,36 +56,36 @@ def copy_gallery(
     if not source.model.same_as(target.model):
         raise ValueError("the two galleries are of different models")
     report = CopyReport()
-    first = True
-    for _ in range(_MOST_PASSES):
-        total = source.count() if first and progress is not None else 0
-        points = extra = 0
+    for number in range(_MOST_PASSES):
+        if number:
+            progress = None
+        total = 0 if progress is None else source.count()
+        points = extra = sent = 0
         missing: dict[str, Payload] = {}  # id -> what the target has of it
-        sent = 0
         for ours, theirs in paired(source, target, vectors=True):
             if ours is None:
                 extra += 1
                 continue
             points += 1
             there = {} if theirs is None else theirs.payload
-            if theirs is None or not same_payload(with_labels_of(ours.payload, there), there):
+            if theirs is None or not same_payload(with_labels(ours.payload, there), there):
                 missing[ours.id] = there
                 if len(missing) == _BATCH:
                     sent += _send(source, target, missing)
                     missing = {}
-            if first and progress is not None and points % _BATCH == 0:
-                progress(points, max(total, points))
-            if stop is not None and points % _BATCH == 0 and stop.is_set():
-                target.flush()
-                raise KeyboardInterrupt
+            if points % _BATCH == 0:
+                if progress is not None:
+                    progress(points, max(total, points))
+                if stop is not None and stop.is_set():
+                    target.flush()
+                    raise KeyboardInterrupt
         sent += _send(source, target, missing)
-        if first:
+        if progress is not None:
+            progress(points, max(total, points))
+        if not number:
             report.kept = points - sent
-            if progress is not None:
-                progress(points, max(total, points))
         report.points, report.extra = points, extra
         report.copied += sent
-        first = False
         if not sent:
             break
     else:
@@ -139,11 +138,9 @@ def write_points(target: Gallery, points: Sequence[StoredPoint], vectors: Sequen
 
 
 def _send(source: Gallery, target: Gallery, wanted: Mapping[str, Payload]) -> int:
-    """Copy the points of these ids that are (still) there; how many. wanted: with what the target has of each."""
-    sent = 0
-    points = sound_points(source, list(wanted))
-    while part := list(islice(points, _BATCH)):
-        merged = [replace(point, payload=with_labels_of(point.payload, wanted[point.id])) for point, _ in part]
-        write_points(target, merged, [vector for _, vector in part])
-        sent += len(part)
-    return sent
+    """Copy the points of these ids that are (still) there; how many. wanted: a batch, with what the target has."""
+    sound = list(sound_points(source, list(wanted)))
+    if sound:
+        merged = [replace(point, payload=with_labels(point.payload, wanted[point.id])) for point, _ in sound]
+        write_points(target, merged, [vector for _, vector in sound])
+    return len(sound)

@@ -1,7 +1,7 @@
 """run_reindex(): a new generation of a gallery from its images, checked, then published in one step.
 
-The former generation answers searches throughout. Each pass compares the two by point id and embeds what the new one
-lacks; the last one runs while nobody else writes, right before the swap.
+Each pass compares the two generations by point id and embeds what the new one lacks; the last one runs while nobody
+else writes, right before the swap.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import compress, islice
 from typing import Any
 
@@ -33,42 +33,33 @@ from siamese_search.retrieval.judging import gallery_calibration, hand_over
 _MOST_PASSES = 8
 #: The swap waits for the users of the former generation at least this long.
 _SWAP_WAIT = 60.0
+_FAILED = "the re-indexed gallery failed its check, nothing was published"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class ReindexSummary:
-    """What a re-index did.
+    """What a re-index did, in the order of the JSON.
 
     images: points of the new generation. embedded: those that this run made. dropped: images that could not be read any
     more and are gone from the gallery. calibration: what became of the gallery's own: ``"kept"``, ``"dropped"``, or
     ``None`` where it had none. recall: of the new index, by sample; None for an empty gallery.
     """
 
-    collection: str
-    store: str
-    model: str
-    former_model: str
     images: int = 0
     embedded: int = 0
     dropped: list[Failure] = field(default_factory=list)
     recall: float | None = None
     calibration: str | None = None
     seconds: float = 0.0
+    collection: str
+    store: str
+    model: str
+    former_model: str
 
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss reindex --json``."""
-        return {
-            "images": self.images,
-            "embedded": self.embedded,
-            "dropped": [failure.to_json() for failure in self.dropped],
-            "recall": None if self.recall is None else round(self.recall, 4),
-            "calibration": self.calibration,
-            "seconds": round(self.seconds, 3),
-            "collection": self.collection,
-            "store": self.store,
-            "model": self.model,
-            "former_model": self.former_model,
-        }
+        recall = None if self.recall is None else round(self.recall, 4)
+        return asdict(self) | {"recall": recall, "seconds": round(self.seconds, 3)}
 
 
 @request(ReindexOptions)
@@ -97,7 +88,12 @@ def run_reindex(
     started = time.monotonic()
     batch_size, wait = options.batch_size or 64, options.wait
     former = store.generations(name).current
-    summary = ReindexSummary(name, store.location, model.name or model.fingerprint, former.name or former.fingerprint)
+    summary = ReindexSummary(
+        collection=name,
+        store=store.location,
+        model=model.name or model.fingerprint,
+        former_model=former.name or former.fingerprint,
+    )
     with store.build(name, model, storage=storage, wait=wait) as fresh:
         run = _Reindex(fresh, embedder, batch_size, options.drop_missing, summary, progress, stop)
         with store.open(name, wait=wait) as old:
@@ -127,25 +123,20 @@ def run_reindex(
     return summary
 
 
+@dataclass
 class _Reindex:
     """The state of one re-index: the new generation, and what could not be brought over."""
 
-    def __init__(
-        self,
-        fresh: Gallery,
-        embedder: Embedder | None,
-        batch_size: int,
-        drop_missing: bool,
-        summary: ReindexSummary,
-        progress: Progress | None,
-        stop: threading.Event | None,
-    ) -> None:
-        self.fresh, self.embedder = fresh, embedder
-        self.batch_size, self.drop_missing, self.summary = batch_size, drop_missing, summary
-        self.progress, self.stop = progress, stop
-        self.seen: str | None = None
-        self._dropped: dict[str, dict[str, Any]] = {}
-        self._absent = 0
+    fresh: Gallery
+    embedder: Embedder | None
+    batch_size: int
+    drop_missing: bool
+    summary: ReindexSummary
+    progress: Progress | None
+    stop: threading.Event | None
+    seen: str | None = None
+    _dropped: dict[str, dict[str, Any]] = field(default_factory=dict)
+    _absent: int = 0
 
     def bring_over(self, source: Gallery) -> int:
         """One pass: make the new generation hold what ``source`` holds; how many points differed."""
@@ -157,11 +148,11 @@ class _Reindex:
         try:
             recall = self.summary.recall = sampled_recall(self.fresh)
         except StoreError as error:
-            raise StoreError(f"the re-indexed gallery failed its check, nothing was published: {error}") from None
+            raise StoreError(f"{_FAILED}: {error}") from None
         if recall is not None and recall < LEAST_RECALL:
             raise StoreError(
-                f"the re-indexed gallery failed its check, nothing was published: its index finds {recall:.1%} of the"
-                f" nearest neighbours, and {LEAST_RECALL:.0%} are asked for; delete it with: sss reindex --drop-old"
+                f"{_FAILED}: its index finds {recall:.1%} of the nearest neighbours, and {LEAST_RECALL:.0%} are asked"
+                " for; delete it with: sss reindex --drop-old"
             )
 
     def check_count(self, current: Gallery) -> None:
@@ -169,10 +160,8 @@ class _Reindex:
         self.summary.images = self.fresh.count()
         expected = current.count() - self._absent
         if self.summary.images != expected:
-            raise StoreError(
-                f"the re-indexed gallery failed its check, nothing was published: it has {self.summary.images:,} points"
-                f" and should have {expected:,}; run the command again"
-            )
+            points = f"{self.summary.images:,} points and should have {expected:,}"
+            raise StoreError(f"{_FAILED}: it has {points}; run the command again")
         if self._absent and not self.summary.images:
             first = self.summary.dropped[0]
             raise DataError(
@@ -231,11 +220,10 @@ class _Reindex:
         ):
             for point, error in found.failures:
                 self._drop(point, error)
-            finite = np.asarray(np.isfinite(found.vectors).all(axis=1))
-            for place in np.flatnonzero(~finite).tolist():
-                point = found.items[place]
+            finite = np.isfinite(found.vectors).all(axis=1)
+            for point in compress(found.items, ~finite):
                 self._drop(point, ImageError(point.path, "the model gave a vector that is not finite"))
-            self._upsert(list(compress(found.items, finite.tolist())), found.vectors[finite])
+            self._upsert(list(compress(found.items, finite)), found.vectors[finite])
             yield len(found.items) + len(found.failures)
 
     def _upsert(self, points: Sequence[StoredPoint], vectors: Sequence[Vectors] | Vectors) -> None:

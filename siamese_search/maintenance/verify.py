@@ -1,7 +1,6 @@
 """verify_gallery(): is the gallery what was ingested, and are the images still what they were?
 
-Every point's vector is compared with its checksum, and its file with the payload: whether it is there, its size, its
-modification time, and on demand its content. Streams: a gallery of any size takes the memory of a few thousand points.
+Streams: a gallery of any size takes the memory of a few thousand points.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from siamese_search.errors import ImageError, SiameseSearchError
 from siamese_search.gallery.checks import is_sound
 from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.io.files import digest_file
-from siamese_search.io.location import PROTOCOLS, protocol_of
+from siamese_search.io.location import PROTOCOLS, FileStamp, protocol_of
 from siamese_search.io.remote import look_up
 from siamese_search.options import Progress
 
@@ -41,17 +40,15 @@ class Problem:
     reason: str
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class VerifySummary:
-    """What was found. All but seconds and problems are counts; problems are the first MOST_LISTED.
+    """What was found, in the order of the JSON. problems: the first MOST_LISTED; the others are counts.
 
     points: looked at. lost: there must be so many more. damaged: their vector is not the one that was stored. missing:
     their file is not there. changed: it is another one than was ingested. unreadable: nobody can tell. unchecked: with
     checksums asked for, the payload holds none (only size and time were compared).
     """
 
-    collection: str
-    store: str
     points: int = 0
     lost: int = 0
     damaged: int = 0
@@ -61,6 +58,8 @@ class VerifySummary:
     unchecked: int = 0
     problems: list[Problem] = field(default_factory=list)
     seconds: float = 0.0
+    collection: str
+    store: str
 
     @property
     def wrong(self) -> int:
@@ -74,14 +73,7 @@ class VerifySummary:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss verify --json``."""
-        counts = ("points", "lost", "damaged", "missing", "changed", "unreadable", "unchecked")
-        return {
-            **{name: getattr(self, name) for name in counts},
-            "problems": [asdict(problem) for problem in self.problems],
-            "seconds": round(self.seconds, 3),
-            "collection": self.collection,
-            "store": self.store,
-        }
+        return asdict(self) | {"seconds": round(self.seconds, 3)}
 
 
 def verify_gallery(
@@ -94,7 +86,7 @@ def verify_gallery(
     Raises StoreError; files never stop it.
     """
     started = time.monotonic()
-    summary = VerifySummary(gallery.name, gallery.store)
+    summary = VerifySummary(collection=gallery.name, store=gallery.store)
     total = gallery.count()
     lost = gallery.info().lost
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="verify") as pool:
@@ -105,12 +97,10 @@ def verify_gallery(
                 for point in points:
                     lost -= point.vector is None  # it is there, and damaged
                     if not is_sound(point, gallery.dim):
-                        summary.add(
-                            _problem(point, "damaged", "the stored vector is not the one that its checksum is of")
-                        )
-                for problem in checks:
-                    if problem is not None:
-                        summary.add(problem)
+                        reason = "the stored vector is not the one that its checksum is of"
+                        summary.add(_problem(point, "damaged", reason))
+                for problem in filter(None, checks):
+                    summary.add(problem)
                 if checksum and files:
                     summary.unchecked += sum("digest" not in point.payload for point in points)
                 summary.points += len(points)
@@ -125,43 +115,34 @@ def verify_gallery(
 
 
 def _check_file(point: StoredPoint, checksum: bool) -> Problem | None:
-    """What is wrong with a point's file; None where nothing is."""
-    payload = point.payload
+    """What is wrong with a point's file; None where nothing is. Of an object elsewhere, as far as a listing tells."""
     path = point.place
     if not path:
         return _problem(point, "unreadable", "the gallery does not say where its file is")
-    if protocol_of(path) in PROTOCOLS:
-        return _check_object(point, path, checksum)
+    remote = protocol_of(path) in PROTOCOLS
     try:
-        found = os.stat(path)  # noqa: PTH116 - a path of any bytes
-        if found.st_size != point.size:
-            return _problem(point, "changed", f"{found.st_size:,} bytes, was {point.size or 0:,}")
-        if checksum and "digest" in payload:
-            if digest_file(path) != payload["digest"]:
+        found = look_up(path) if remote else _look_up_file(path)
+        if found.size != point.size:
+            return _problem(point, "changed", f"{found.size:,} bytes, was {point.size or 0:,}")
+        if checksum and (remote or "digest" in point.payload):
+            if not remote and digest_file(path) != point.payload["digest"]:
                 return _problem(point, "changed", "its content is another")
-        elif found.st_mtime_ns != point.mtime_ns:
-            return _problem(point, "changed", f"modified {_when(found.st_mtime_ns)}, after it was ingested")
-    except (FileNotFoundError, NotADirectoryError):
-        return _problem(point, "missing", "no such file")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a path"
-        return _problem(point, "unreadable", reason.lower())
-    return None
-
-
-def _check_object(point: StoredPoint, url: str, checksum: bool) -> Problem | None:
-    """The same for an object that is not on this machine: its size and state, as a listing gives them."""
-    try:
-        found = look_up(url)
+        elif found.mtime_ns != point.mtime_ns:
+            return _problem(point, "changed", f"modified {_when(found.mtime_ns)}, after it was ingested")
     except ImageError as error:
         return _problem(point, "missing" if error.reason == "no such file" else "unreadable", error.reason)
     except SiameseSearchError as error:
         return _problem(point, "unreadable", str(error))
-    if found.size != point.size:
-        return _problem(point, "changed", f"{found.size:,} bytes, was {point.size or 0:,}")
-    if not checksum and found.mtime_ns != point.mtime_ns:
-        return _problem(point, "changed", f"modified {_when(found.mtime_ns)}, after it was ingested")
+    except (FileNotFoundError, NotADirectoryError):
+        return _problem(point, "missing", "no such file")
+    except (OSError, ValueError) as error:
+        return _problem(point, "unreadable", (getattr(error, "strerror", None) or "not a path").lower())
     return None
+
+
+def _look_up_file(path: str) -> FileStamp:
+    found = os.stat(path)  # noqa: PTH116 - a path of any bytes
+    return FileStamp(found.st_size, found.st_mtime_ns)
 
 
 def _problem(point: StoredPoint, kind: Kind, reason: str) -> Problem:

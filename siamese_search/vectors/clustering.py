@@ -14,14 +14,12 @@ first whose bound still holds is merged.
 from __future__ import annotations
 
 import heapq
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.vectors.k_reciprocal import KReciprocal, jaccard_rows
 
-T = TypeVar("T")
 _Vectors = NDArray[np.float32]
 
 
@@ -47,9 +45,7 @@ def cluster(
     known = np.full(len(vectors), -1, np.int64) if seeds is None else seeds
     linked = _Linkage(vectors, rows, least, cosine, known).merged()
     _, first, inverse = np.unique(linked, return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[inverse.reshape(-1)]
+    return np.argsort(np.argsort(first))[inverse.reshape(-1)]
 
 
 class _Linkage:
@@ -68,22 +64,19 @@ class _Linkage:
         self._seeds = np.concatenate((seeds, np.full(count, -1, np.int64)))
         self._parent = np.arange(2 * count)
         self._size = np.ones(2 * count)
-        self._vectors: list[_Vectors | None] = [*vectors, *[None] * count]
-        self._places: list[NDArray[np.int64] | None] = [p.astype(np.int64) for p, _ in rows] + [None] * count
-        self._sums: list[NDArray[np.float64] | None] = [s.astype(np.float64) for _, s in rows] + [None] * count
+        # Of the clusters that are still there.
+        self._vectors: dict[int, _Vectors] = dict(enumerate(vectors))
+        self._places = {one: places.astype(np.int64) for one, (places, _) in enumerate(rows)}
+        self._sums = {one: sums.astype(np.float64) for one, (_, sums) in enumerate(rows)}
 
     def merged(self) -> NDArray[np.int64]:
         """The last cluster that each image is in."""
         new = self._gathered()
-        there = [one for one in range(new) if self._parent[one] == one]
-        heap = [(-best[0], one) for one in there if (best := self._best(one)) is not None]
+        heap = [(-best[0], one) for one in sorted(self._vectors) if (best := self._best(one)) is not None]
         heapq.heapify(heap)
         while heap:
             bound, one = heapq.heappop(heap)
-            if self._parent[one] != one:
-                continue
-            best = self._best(one)
-            if best is None:
+            if one not in self._vectors or (best := self._best(one)) is None:
                 continue
             value, other = best
             if value < -bound - 1e-12:
@@ -109,27 +102,23 @@ class _Linkage:
         self._parent[[one, other]] = new
         self._seeds[new] = max(self._seeds[one], self._seeds[other])
         self._size[new] = self._size[one] + self._size[other]
-        parts = (one, other)
-        self._vectors[new] = _known(self._vectors[one]) + _known(self._vectors[other])
-        self._places[new] = np.concatenate([_known(self._places[part]) for part in parts])
-        self._sums[new] = np.concatenate([_known(self._sums[part]) for part in parts])
-        for part in parts:
-            self._vectors[part] = self._places[part] = self._sums[part] = None
+        self._vectors[new] = self._vectors.pop(one) + self._vectors.pop(other)
+        self._places[new] = np.concatenate((self._places.pop(one), self._places.pop(other)))
+        self._sums[new] = np.concatenate((self._sums.pop(one), self._sums.pop(other)))
 
     def _best(self, one: int) -> tuple[float, int] | None:
         """The most similar cluster that it may be merged with, and how similar; the lowest of equals."""
-        places = self._roots(_known(self._places[one]))
+        places = self._roots(self._places[one])
         outside = places != one
         others, at = np.unique(places[outside], return_inverse=True)
-        sums = np.bincount(at.reshape(-1), _known(self._sums[one])[outside], minlength=len(others))
+        sums = np.bincount(at.reshape(-1), self._sums[one][outside], minlength=len(others))
         self._places[one], self._sums[one] = others, sums.astype(np.float64, copy=False)
         means = sums / (self._size[one] * self._size[others])
         strangers = (self._seeds[one] >= 0) & (self._seeds[others] >= 0)  # two identities that are known
         good = np.flatnonzero((means >= self._least) & ~strangers)
         if self._cosine is not None and len(good):
-            mine = _known(self._vectors[one])
-            theirs = np.stack([_known(self._vectors[other]) for other in others[good]])
-            cosines = theirs @ mine / (self._size[one] * self._size[others[good]])
+            theirs = np.stack([self._vectors[other] for other in others[good].tolist()])
+            cosines = theirs @ self._vectors[one] / (self._size[one] * self._size[others[good]])
             good = good[cosines >= self._cosine]
         if not len(good):
             return None
@@ -141,9 +130,3 @@ class _Linkage:
             self._parent[clusters] = self._parent[parents]
             clusters = parents
         return clusters
-
-
-def _known(value: T | None) -> T:
-    """What a cluster that is still there has."""
-    assert value is not None
-    return value

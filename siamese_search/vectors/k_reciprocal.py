@@ -71,8 +71,7 @@ def rerank(
     distance rank by place. More neighbours than there are images means all of them. An empty side gives an empty
     result. Raises ValueError for shapes, rows and places that cannot be.
     """
-    blocks = list(reranked_blocks(queries, gallery, how, same_image=same_image))
-    return np.concatenate(blocks) if blocks else np.empty((0, len(gallery)), np.float32)
+    return np.concatenate(list(reranked_blocks(queries, gallery, how, same_image=same_image)))
 
 
 def reranked_blocks(
@@ -85,7 +84,7 @@ def reranked_blocks(
     """The rows of :func:`rerank` in order, in blocks [b, g], where the whole matrix would not fit into memory."""
     _check(queries, gallery)
     if not len(queries) or not len(gallery):
-        yield from ([np.empty((len(queries), 0), np.float32)] if len(queries) else [])
+        yield np.empty((len(queries), len(gallery)), np.float32)
         return
     own = np.full(len(queries), -1, np.int64) if same_image is None else np.asarray(same_image, np.int64)
     if own.shape != (len(queries),) or own.min() < -1 or own.max() >= len(gallery):
@@ -97,7 +96,7 @@ def reranked_blocks(
 
     nearest, farthest = _nearest(images, max(how.k1 + 1, how.k2))
     rows = _expanded(_encoded(images, nearest[:, : how.k1 + 1], farthest, how.k1), nearest[:, : how.k2])
-    columns = _Columns.of(rows, len(gallery))
+    columns = _Columns(rows, len(gallery))
     block = max(1, _SCORES_AT_ONCE // len(gallery))
     for start in range(0, len(place), block):
         asked = place[start : start + block]
@@ -122,7 +121,7 @@ def jaccard_rows(
         return []
     nearest, farthest = _nearest(images, max(how.k1 + 1, how.k2), cameras)
     rows = _expanded(_encoded(images, nearest[:, : how.k1 + 1], farthest, how.k1), nearest[:, : how.k2])
-    columns = _Columns.of(rows, len(images))
+    columns = _Columns(rows, len(images))
     found: list[tuple[_Places, NDArray[np.float32]]] = []
     for image, row in enumerate(rows):
         shared = columns.shared(*row)
@@ -195,12 +194,8 @@ def _distances(similarities: NDArray[np.float32], farthest: NDArray[np.float32])
 
 def _reciprocal(nearest: _Places) -> NDArray[np.bool_]:
     """Which of each image's neighbours have it among theirs: bool [n, k], like ``nearest``."""
-    found = np.empty(nearest.shape, bool)
-    images = np.arange(len(nearest))
-    for column in range(nearest.shape[1]):
-        theirs = nearest[nearest[:, column]]  # [n, k]
-        found[:, column] = (theirs == images[:, None]).any(axis=1)
-    return found
+    images = np.arange(len(nearest))[:, None]
+    return np.stack([(nearest[column] == images).any(axis=1) for column in nearest.T], axis=1)
 
 
 def _encoded(images: _Vectors, nearest: _Places, farthest: NDArray[np.float32], k1: int) -> list[_Row]:
@@ -220,8 +215,7 @@ def _encoded(images: _Vectors, nearest: _Places, farthest: NDArray[np.float32], 
         member[core] = False
         joining = 3 * common >= 2 * sizes[core]
         places = np.unique(np.concatenate((core, theirs[joining][counted[joining]])))
-        distances = _distances((images[places] @ images[image])[None], farthest[image : image + 1])[0]
-        weights = np.exp(-distances)
+        weights = np.exp(-_distances((images[places] @ images[image])[None], farthest[image : image + 1])[0])
         rows.append((places, weights / weights.sum()))
     return rows
 
@@ -232,30 +226,23 @@ def _expanded(rows: list[_Row], nearest: _Places) -> list[_Row]:
         return rows
     expanded: list[_Row] = []
     for neighbours in nearest.tolist():
-        places, position = np.unique(np.concatenate([rows[one][0] for one in neighbours]), return_inverse=True)
-        weights = np.bincount(position, np.concatenate([rows[one][1] for one in neighbours]))
-        expanded.append((places, (weights / len(neighbours)).astype(np.float32)))
+        theirs, values = map(np.concatenate, zip(*(rows[one] for one in neighbours)))
+        places, position = np.unique(theirs, return_inverse=True)
+        expanded.append((places, (np.bincount(position, values) / len(neighbours)).astype(np.float32)))
     return expanded
 
 
-@dataclass(frozen=True, slots=True)
 class _Columns:
-    """The gallery's rows, stored by column: ``rows`` and ``values`` from ``starts[c]`` to ``starts[c + 1]``."""
+    """The first ``size`` rows, stored by column: ``rows`` and ``values`` from ``starts[c]`` to ``starts[c + 1]``."""
 
-    starts: NDArray[np.int64]
-    rows: _Places
-    values: NDArray[np.float32]
-    size: int
-
-    @classmethod
-    def of(cls, rows: list[_Row], gallery: int) -> _Columns:
-        lengths = [len(places) for places, _ in rows[:gallery]]
-        places = np.concatenate([places for places, _ in rows[:gallery]])
+    def __init__(self, rows: list[_Row], size: int) -> None:
+        places = np.concatenate([places for places, _ in rows[:size]])
         order = np.argsort(places, kind="stable")
-        owners = np.repeat(np.arange(gallery, dtype=np.int32), lengths)
-        values = np.concatenate([values for _, values in rows[:gallery]])
-        starts = np.searchsorted(places[order], np.arange(len(rows) + 1))
-        return cls(starts, owners[order], values[order], gallery)
+        lengths = [len(places) for places, _ in rows[:size]]
+        self.size = size
+        self.starts = np.searchsorted(places[order], np.arange(len(rows) + 1))
+        self.rows = np.repeat(np.arange(size, dtype=np.int32), lengths)[order]
+        self.values = np.concatenate([values for _, values in rows[:size]])[order]
 
     def shared(self, places: _Places, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """Σ min(V(p), V(g)) for every g of the gallery, float32 [g], of the sparse row V(p).

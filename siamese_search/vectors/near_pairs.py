@@ -55,18 +55,11 @@ def near_pairs(vectors: NDArray[np.float32], threshold: float, *, progress: Prog
                 scores = left @ np.asarray(vectors[b : b + BLOCK]).T
                 rows, columns = np.nonzero(scores >= threshold)
                 values = scores[rows, columns]
-                if a == b:
-                    upper = rows < columns
-                    rows, columns, values = rows[upper], columns[upper], values[upper]
             else:
-                if a == b:
-                    upper = rows < columns
-                    rows, columns = rows[upper], columns[upper]
                 values = _dots(left, vectors[b : b + BLOCK], rows, columns)
-                good = values >= threshold
-                rows, columns, values = rows[good], columns[good], values[good]
-            if len(rows):
-                yield a + rows, b + columns, values
+            good = (values >= threshold) & (a + rows < b + columns)
+            if good.any():
+                yield a + rows[good], b + columns[good], values[good]
             done += 1
             if progress is not None:
                 progress(done, total)

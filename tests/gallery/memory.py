@@ -21,6 +21,7 @@ from qdrant_client.http.exceptions import UnexpectedResponse
 from qdrant_client.local import distances
 from qdrant_client.local.qdrant_local import QdrantLocal
 
+from siamese_search.gallery.qdrant.address import Address
 from siamese_search.gallery.qdrant.connection import Connection
 from siamese_search.gallery.qdrant.store import ServerStore
 
@@ -73,5 +74,7 @@ def memory_store(client: QdrantClient | None = None, **settings) -> ServerStore:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # payload indexes have no effect there
-        connection = Connection.around(memory_client() if client is None else client)
+        client = memory_client() if client is None else client
+        connection = Connection(Address("http", "localhost", 6333))
+        connection._adopt(client, client.info())
     return ServerStore(connection, ServerSettings(**settings))

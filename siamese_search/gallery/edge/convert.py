@@ -114,24 +114,19 @@ def decode_bools(payload: dict[str, Any] | None, names: Sequence[str]) -> dict[s
     return payload
 
 
-class _Filters(FilterMaker):
-    def match(self, path: str, values: Sequence[Any]) -> edge.FieldCondition:
-        if isinstance(values[0], bool):
-            values = [_BOOL_TEXT[value] for value in values]
-        match = edge.MatchValue(values[0]) if len(values) == 1 else edge.MatchAny(list(values))
-        return edge.FieldCondition(path, match=match)
-
-    def within(self, path: str, **bounds: float) -> edge.FieldCondition:
-        return edge.FieldCondition(path, range=edge.RangeFloat(**bounds))
-
-    def absent(self, path: str) -> edge.IsEmptyCondition:
-        return edge.IsEmptyCondition(path)
-
-    def joined(self, **parts: Any) -> edge.Filter:
-        return edge.Filter(**parts)
+def _match(path: str, values: Sequence[Any]) -> edge.FieldCondition:
+    if isinstance(values[0], bool):
+        values = [_BOOL_TEXT[value] for value in values]
+    match = edge.MatchValue(values[0]) if len(values) == 1 else edge.MatchAny(list(values))
+    return edge.FieldCondition(path, match=match)
 
 
-FILTERS = _Filters()
+FILTERS = FilterMaker(
+    match=_match,
+    within=lambda path, **bounds: edge.FieldCondition(path, range=edge.RangeFloat(**bounds)),
+    absent=edge.IsEmptyCondition,
+    joined=edge.Filter,
+)
 
 
 _stderr = threading.Lock()

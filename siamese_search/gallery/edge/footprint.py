@@ -1,8 +1,7 @@
 """What an embedded gallery takes: space on disk, memory of a search; and whether there is room for it.
 
-The engine maps its files and writes into their holes. There a full disk is no error but SIGBUS, the end of the process;
-so whoever writes asks for room first. Opening a shard writes too: without the room or the right to do so, who only
-wants to read opens a copy of it elsewhere.
+The engine writes into the holes of mapped files, where a full disk is SIGBUS: so whoever writes asks for room first.
+Opening a shard writes too: who only wants to read opens a copy of it where there is room and the right to.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from siamese_search.errors import StoreError, printable
@@ -81,16 +80,13 @@ def kept_in_memory(shard: Path, storage: Storage) -> Iterator[None]:
     On closing, the engine has the system take all pages of its files out of memory (MADV_PAGEOUT). Pages that are
     mapped a second time are spared. Only what is in memory is mapped: closing reads nothing.
     """
-    maps: list[mmap.mmap] = []
-    try:
+    with ExitStack() as maps:
         if hasattr(mmap, "MAP_POPULATE"):
             for file in _searched(shard, storage):
                 with suppress(OSError, ValueError):
-                    maps += _mapped(file)
+                    for one in _mapped(file):
+                        maps.enter_context(one)
         yield
-    finally:
-        for one in maps:
-            one.close()
 
 
 def _mapped(file: Path) -> list[mmap.mmap]:

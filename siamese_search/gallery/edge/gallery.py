@@ -1,14 +1,13 @@
 """The embedded engine: a gallery in a directory, on Qdrant Edge.
 
-Search is exact, or goes through a quantised copy first, until :meth:`EmbeddedGallery.optimise` builds an HNSW index,
-which pays only for large galleries (:func:`..storage.pays_index`). Dot distance on unit vectors keeps them as sent.
+Search is exact, or goes through a quantised copy first, until :meth:`EmbeddedGallery.optimise` builds an HNSW index.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,10 +31,10 @@ _MAX_K = 2**31
 
 
 class EmbeddedGallery(EngineGallery):
-    """One gallery of a directory store. Made by :func:`siamese_search.gallery.open_gallery`. Thread-safe.
+    """One gallery of a directory store. Thread-safe.
 
     Several processes may have it open: each takes its turn (:mod:`.lease`), so calls may wait and raise StoreBusyError
-    naming the holder. ``mode`` "r" refuses writes. It stands for one generation: see :meth:`Store.open`.
+    naming the holder.
     """
 
     def __init__(
@@ -103,8 +102,8 @@ class EmbeddedGallery(EngineGallery):
         with self._lease.use(writing=True) as shard:
             self._lease.add_fields(shard, changed)
 
-    def _filter(self, where: Where) -> edge.Filter | None:
-        return FILTERS.filter_of([check(one, self._types) for one in where]) if where else None
+    def _filter(self, where: Where) -> Any:
+        return FILTERS.filter_of([check(one, self._types) for one in where])
 
     def _search(self, k: int, where: Where, exact: bool) -> tuple[int, Ask]:
         if where and not exact:
@@ -217,11 +216,9 @@ class EmbeddedGallery(EngineGallery):
         finally:
             self._on_close()
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> AbstractContextManager[Any]:
         """Hold the shard for the whole block, whoever waits."""
-        with self._lease.use():
-            yield
+        return self._lease.use()
 
     def _locate(self) -> Path:
         """The generation, while it may be used. Asked under its lock: who deletes or replaces it holds that."""

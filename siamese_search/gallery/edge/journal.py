@@ -65,8 +65,8 @@ def read(generation: Path, start: int) -> list[str] | None:
                 data = file.read()
         except FileNotFoundError:
             return None
-    whole = len(data) - len(data) % _ID_BYTES
-    return [str(uuid.UUID(bytes=data[at : at + _ID_BYTES])) for at in range(0, whole, _ID_BYTES)]
+    starts = range(0, len(data) - _ID_BYTES + 1, _ID_BYTES)  # a writer that was killed may have left half an entry
+    return [str(uuid.UUID(bytes=data[at : at + _ID_BYTES])) for at in starts]
 
 
 def end(generation: Path) -> None:

@@ -322,6 +322,19 @@ def read_json(path: Path, newest: int = FORMAT_VERSION) -> dict[str, Any]:
     return document  # type: ignore[no-any-return]
 
 
+def read_fields(generation: Path) -> tuple[dict[str, str], list[str]]:
+    """The payload schema, and which of its fields a writer has not done with. StoreError for damage."""
+    path = generation / "fields.json"
+    if not path.exists():
+        return {}, []
+    document = read_json(path)
+    types, pending = document.get("fields"), document.get("pending")
+    sound = isinstance(types, dict) and all(kind in ("str", "int", "float", "bool") for kind in types.values())
+    if not sound or not isinstance(types, dict) or not isinstance(pending, list):
+        raise StoreError(f"{printable(path)} is damaged: delete the gallery's directory and ingest again")
+    return types, pending
+
+
 def mark_written(generation: Path) -> None:
     """Change the generation's mark. Call it with the generation's lock, before the write that it announces."""
     with os_errors("write", generation), open(generation / "written", "w", encoding="ascii", opener=open_own) as file:

@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import qdrant_edge as edge
@@ -124,7 +124,6 @@ class ShardLease:
         """Flush, close the shard and let others in; the next use opens it again."""
         with self._mutex:
             shard, lock, self._shard, self._lock = self._shard, self._lock, None, None
-            copy, self._copy = self._copy, None
             try:
                 if shard is not None:
                     with translated(self._what):
@@ -135,10 +134,14 @@ class ShardLease:
                                 shard.close()
             finally:
                 self._dirty = False
-                if copy is not None:
-                    copy.cleanup()
+                self._drop_copy()
                 if lock is not None:
                     lock.release()
+
+    def _drop_copy(self) -> None:
+        copy, self._copy = self._copy, None
+        if copy is not None:
+            copy.cleanup()
 
     def _flush(self, shard: edge.EdgeShard) -> None:
         if self._dirty:
@@ -179,8 +182,9 @@ class ShardLease:
             return self._shard
         wait = max(self._wait, _RETURN_SECONDS) if self._entered else self._wait
         deadline = time.monotonic() + wait
-        lock, generation = self._enter(deadline)
-        try:
+        with ExitStack() as undo:
+            lock, generation = self._enter(deadline)
+            undo.callback(lock.release)
             started = time.monotonic()
             layout.finish_swap(generation)
             self._storage = layout.read_header(generation).storage
@@ -188,29 +192,22 @@ class ShardLease:
             read_ahead(path, self._storage)
             if path.is_dir() and not footprint.can_open(path):
                 self._copy = footprint.copy_shard(path, self._what)
+                undo.callback(self._drop_copy)
                 self._mark = layout.read_mark(generation)
                 path = Path(self._copy.name) / path.name
                 lock.release()  # the copy is nobody else's
             shard = self._load(path, deadline)
+            undo.callback(shard.close)
             self.generation = generation
-            try:
-                with translated(self._what):
-                    self._read_fields(shard)
-                    before, self.lost = self.lost, journal.lost(generation, shard)
-                if self.lost > before:
-                    _log.warning(
-                        "%s is damaged: %s of its points cannot be found, and every answer lacks them; embed the images"
-                        " again with: sss ingest --reembed DIR", self._what, f"{self.lost:,}",
-                    )  # fmt: skip
-            except BaseException:
-                shard.close()
-                raise
-        except BaseException:
-            if self._copy is not None:
-                self._copy.cleanup()
-                self._copy = None
-            lock.release()
-            raise
+            with translated(self._what):
+                self._read_fields(shard)
+                before, self.lost = self.lost, journal.lost(generation, shard)
+            if self.lost > before:
+                _log.warning(
+                    "%s is damaged: %s of its points cannot be found, and every answer lacks them; embed the images"
+                    " again with: sss ingest --reembed DIR", self._what, f"{self.lost:,}",
+                )  # fmt: skip
+            undo.pop_all()
         self._shard, self._lock, self._entered, self._points = shard, lock, True, None
         now = time.monotonic()
         slice_seconds = min(max(_SLICE_SECONDS, 2 * (now - started)), _LONGEST_SLICE_SECONDS)
@@ -230,13 +227,11 @@ class ShardLease:
                 if time.monotonic() >= deadline:
                     raise StoreError(f"{self._what}: {printable(generation)} has vanished") from None
                 continue
-            try:
+            with ExitStack() as undo:
+                undo.callback(lock.release)
                 if self._locate() == generation:
+                    undo.pop_all()
                     return lock, generation
-            except BaseException:
-                lock.release()
-                raise
-            lock.release()
 
     def _load(self, path: Path, deadline: float) -> edge.EdgeShard:
         # Looked at first: a failed load leaves debris behind in a directory that is not a shard.
@@ -256,19 +251,10 @@ class ShardLease:
             time.sleep(0.02)
 
     def _read_fields(self, shard: edge.EdgeShard) -> None:
-        path = self.generation / "fields.json"
-        if not path.exists():
-            self.types = {}
-            return
-        document = layout.read_json(path)
-        types, pending = document.get("fields"), document.get("pending")
-        sound = isinstance(types, dict) and all(kind in ("str", "int", "float", "bool") for kind in types.values())
-        if not sound or not isinstance(types, dict) or not isinstance(pending, list):
-            raise StoreError(f"{printable(path)} is damaged: delete the gallery's directory and ingest again")
-        self.types = types
+        self.types, pending = layout.read_fields(self.generation)
         if pending:  # a writer died on the way
             for name in pending:
-                settle_field(shard, name, types[name], stored=True)
+                settle_field(shard, name, self.types[name], stored=True)
             shard.flush()
             self._write_fields(pending=[])
 

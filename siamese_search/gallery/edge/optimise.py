@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -88,16 +88,15 @@ def run_in_child(
             child.wait()
             _tidy(generation)
             raise
-    if child.returncode != 0:
-        _tidy(generation)
+    if child.returncode == 0:
+        return bool(last["changed"])
+    _tidy(generation)
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         raise StoreError(f"{what}: optimising was interrupted ({name}); the gallery is usable as before")
-    if child.returncode != 0:
-        lines = err.decode("utf-8", "replace").strip().splitlines()
-        message = lines[-1] if lines else f"optimising failed with exit code {child.returncode}"
-        raise (StoreBusyError if child.returncode == _BUSY else StoreError)(message)
-    return bool(last["changed"])
+    lines = err.decode("utf-8", "replace").strip().splitlines()
+    message = lines[-1] if lines else f"optimising failed with exit code {child.returncode}"
+    raise (StoreBusyError if child.returncode == _BUSY else StoreError)(message)
 
 
 def _follow(lines: IO[bytes], progress: OptimiseProgress | None) -> dict[str, Any]:
@@ -202,40 +201,34 @@ class _Job:
             small = points < COMPACT_FROM and not self.index and not indexed
             if small or self._stamp() == _read(self.generation / _STAMP):
                 return False
-            self._types = _types(self.generation)
+            self._types, _ = layout.read_fields(self.generation)
             journal.begin(self.generation)
         say("copying")
         check_room(self.generation, self.what, 2 * taken(self.generation / layout.SHARD))
-        lease = ShardLease(self._locate, self.what, _SWAP_WAIT)
-        with translated(self.what):
-            fresh = edge.EdgeShard.create(os.fspath(self.next), shard_config(dim, storage))
-            try:
-                for name, kind in self._types.items():
-                    settle_field(fresh, name, kind, stored=False)
-                offset: Any = None
-                while True:
-                    request = edge.ScrollRequest(offset=offset, limit=_TURN, with_payload=True, with_vector=True)
-                    with lease.use() as shard:
-                        records, offset = shard.scroll(request)
-                    _put(fresh, records)
-                    if offset is None:
-                        break
-                fresh.flush()
-            finally:
-                lease.close()
-                fresh.close()
+        with (
+            translated(self.what),
+            closing(edge.EdgeShard.create(os.fspath(self.next), shard_config(dim, storage))) as fresh,
+            closing(ShardLease(self._locate, self.what, _SWAP_WAIT)) as lease,
+        ):
+            for name, kind in self._types.items():
+                settle_field(fresh, name, kind, stored=False)
+            offset: Any = None
+            while True:
+                request = edge.ScrollRequest(offset=offset, limit=_TURN, with_payload=True, with_vector=True)
+                with lease.use() as shard:
+                    records, offset = shard.scroll(request)
+                _put(fresh, records)
+                if offset is None:
+                    break
+            fresh.flush()
         return True
 
     def optimise(self) -> bool:
         """Let the engine work on the copy; False where it finds nothing to do."""
         config = shard_config(self.header.model.dim, self.header.storage, compact=not self.index, index=self.index)
-        with translated(self.what):
-            shard = edge.EdgeShard.load(os.fspath(self.next), config)
-            try:
-                changed = shard.optimize()
-                shard.flush()
-            finally:
-                shard.close()
+        with translated(self.what), closing(edge.EdgeShard.load(os.fspath(self.next), config)) as shard:
+            changed = shard.optimize()
+            shard.flush()
         return changed
 
     def swap(self) -> bool:
@@ -243,7 +236,7 @@ class _Job:
         while True:
             with self._turn(_SWAP_WAIT), translated(self.what):
                 entries = journal.read(self.generation, self._done)
-                types = _types(self.generation)
+                types, _ = layout.read_fields(self.generation)
                 if entries is None or any(types.get(name) != kind for name, kind in self._types.items()):
                     return False  # lost track, or stored values were converted to another type
                 last = len(entries) <= _TURN
@@ -260,20 +253,14 @@ class _Job:
         ids: list[Any] = list(dict.fromkeys(entries))
         if not ids and not fields:
             return
-        shard = self._load(layout.SHARD)
-        try:
+        with closing(self._load(layout.SHARD)) as shard:
             records = shard.retrieve(ids, True, True)
-        finally:
-            shard.close()
-        fresh = self._load(layout.NEXT_SHARD)
-        try:
+        with closing(self._load(layout.NEXT_SHARD)) as fresh:
             for name, kind in fields.items():
                 settle_field(fresh, name, kind, stored=name in self._types)
             fresh.update(edge.UpdateOperation.delete_points(ids))
             _put(fresh, records)
             fresh.flush()
-        finally:
-            fresh.close()
 
     def _rename(self) -> None:
         try:
@@ -338,13 +325,6 @@ def _put(shard: edge.EdgeShard, records: Sequence[edge.Record]) -> None:
     if records:
         ids, payloads = [record.id for record in records], [record.payload for record in records]
         shard.update(edge.UpdateOperation.upsert_points(to_points(ids, rows, payloads)))
-
-
-def _types(generation: Path) -> dict[str, str]:
-    """The payload schema; empty before the first point."""
-    path = generation / "fields.json"
-    types = layout.read_json(path).get("fields") if path.exists() else {}
-    return types if isinstance(types, dict) else {}
 
 
 def _read(path: Path) -> str:

@@ -52,15 +52,11 @@ class EmbeddedStore(Store):
         mode: Literal["r", "w"] = "r",
         storage: Storage | None = None,
         wait: float = _WAIT,
-    ) -> Gallery:
-        layout.check_name(name)
+    ) -> EmbeddedGallery:
         if create:
             if model is None or mode != "w":
                 raise ValueError('create needs a model and mode "w"')
             _create(self.path, layout.GalleryHeader(name, model, storage or self.default_storage()))
-        return self._open(name, model, mode, wait)
-
-    def _open(self, name: str, model: ModelRef | None = None, mode: str = "r", wait: float = _WAIT) -> EmbeddedGallery:
         while True:
             generation = layout.current_generation(layout.find_gallery(self.path, name))
             try:
@@ -88,19 +84,14 @@ class EmbeddedStore(Store):
         directory = layout.find_gallery(self.path, name)
         while True:
             current, previous = layout.generation_pointers(directory)
-            building = layout.building_generation(directory)
-            paths = [path for path in (current, previous, building) if path is not None]
+            others = (previous, layout.building_generation(directory))
             try:
-                models = {path: layout.read_header(path).model for path in paths}
+                models = [None if path is None else layout.read_header(path).model for path in others]
+                return Generations(layout.read_header(current).model, *models)
             except StoreError:
-                if all(path.is_dir() for path in paths):
+                if all(path is None or path.is_dir() for path in (current, *others)):
                     raise
-                continue  # deleted since we looked
-            return Generations(
-                models[current],
-                None if previous is None else models[previous],
-                None if building is None else models[building],
-            )
+                # Deleted since we looked: look again.
 
     def build(self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = _WAIT) -> Gallery:
         lock, directory = self._lock_builder(name, wait)
@@ -176,7 +167,7 @@ class EmbeddedStore(Store):
     def _alone(self, name: str, wait: float) -> Iterator[EmbeddedGallery]:
         """The current generation, open for reading, held against everybody for the whole block."""
         while True:
-            with self._open(name, wait=wait) as current, current.alone():
+            with self.open(name, wait=wait) as current, current.alone():
                 # Somebody may have published or rolled back between our look and our lock.
                 if layout.current_generation(current.generation.parent) == current.generation:
                     yield current
@@ -244,9 +235,9 @@ def _held(generation: Path, what: str, wait: float) -> Iterator[bool]:
 
 
 def _create(store: Path, header: layout.GalleryHeader) -> None:
-    layout.make_store(store)
     name = header.name
     gallery = layout.gallery_directory(store, name)
+    layout.make_store(store)
     if (gallery / "CURRENT").is_file():
         return
     layout.check_pointer(gallery)

@@ -1,4 +1,4 @@
-"""The address of a server, checked before anything is sent to it.
+"""The address of a server and its key, checked before anything is sent to it.
 
 A key that travels in the clear, or to a host that somebody else's ``./sss.toml`` named, is a key lost. So plain HTTP
 beyond this machine must be asked for, and credentials inside a URL are refused.
@@ -10,6 +10,7 @@ import os
 import re
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -85,10 +86,8 @@ def gets_key(address: Address, settings: Settings) -> bool:
     named = []
     for value in settings.project_values():
         if protocol_of(value) is not None:
-            try:
+            with suppress(UsageError):
                 named.append(parse_address(value).host.lower())
-            except UsageError:
-                continue
     host = address.host.lower()
     trusted = {one.lower() for one in settings.trusted_hosts}
     return host not in named or bool(trusted & {host, f"{host}:{address.port}"})

@@ -12,7 +12,7 @@ from siamese_search.errors import StoreError
 from siamese_search.gallery.contract import ModelRef, OptimiseProgress
 from siamese_search.gallery.fields import UNINDEXED, chunks, coerce, json_path, misfits
 from siamese_search.gallery.qdrant.connection import Connection
-from siamese_search.gallery.qdrant.generation import Generation, State, field_metadata, gallery_of, metadata_of
+from siamese_search.gallery.qdrant.generation import Generation, State, field_metadata, metadata_of
 from siamese_search.gallery.qdrant.points import FILTERS
 from siamese_search.gallery.storage import EF_FILTERED, OVERSAMPLING, Storage, exact_if_filtered
 from siamese_search.settings import ServerSettings
@@ -39,8 +39,6 @@ def create_collection(
     """
     quantisation = _quantisation(connection, storage.quantisation)
     hnsw = models.HnswConfigDiff(m=settings.m or None, ef_construct=settings.ef_construct or None)
-    metadata = metadata_of(gallery_of(collection) or collection, collection, model, state, storage)
-    metadata["builder"] = builder or {}
     connection.call(
         lambda client: client.create_collection(
             collection,
@@ -60,7 +58,7 @@ def create_collection(
             strict_mode_config=models.StrictModeConfig(
                 unindexed_filtering_retrieve=True, unindexed_filtering_update=True
             ),
-            metadata=metadata,
+            metadata=metadata_of(collection, model, state, storage, builder or {}),
         ),
         wait=wait,
     )
@@ -73,12 +71,10 @@ def defer_indexing(connection: Connection, collection: str, *, wait: float) -> N
     Only for an empty collection: on a large one the server could take minutes. The threshold to restore is kept in the
     metadata, where a later writer finds it.
     """
-    optimizer = connection.call(lambda client: client.get_collection(collection), wait=wait).config.optimizer_config
-    threshold = optimizer.indexing_threshold or 0
-    if not threshold:
-        return
-    update_metadata(connection, collection, {"deferred": threshold}, wait=wait)
-    _set_threshold(connection, collection, 0, wait)
+    config = connection.call(lambda client: client.get_collection(collection), wait=wait).config
+    if threshold := config.optimizer_config.indexing_threshold:
+        update_metadata(connection, collection, {"deferred": threshold}, wait=wait)
+        _set_threshold(connection, collection, 0, wait)
 
 
 def restore_indexing(connection: Connection, collection: str, threshold: int, *, wait: float) -> None:

@@ -78,14 +78,6 @@ class Connection:
         self.version: tuple[int, int] = (0, 0)
         self.grpc = False
 
-    @classmethod
-    def around(cls, client: QdrantClient, location: str = "http://localhost:6333") -> Connection:
-        """A connection that speaks through a client that there is already (qdrant-client's in-memory mode)."""
-        connection = cls(Address("http", "localhost", 6333))
-        connection.location = location
-        connection._adopt(client, client.info())
-        return connection
-
     def call(self, operation: Callable[[QdrantClient], T], *, wait: float, collection: str = "") -> T:
         """``operation(client)``, repeated with growing pauses for ``wait`` seconds after its first failure.
 
@@ -282,40 +274,27 @@ class Connection:
             )
 
     def _error(self, fault: Fault, waited: float, missing: str = "") -> StoreError:
-        where, reason = self.location, printable(fault.reason)
-        kind: type[StoreError] = StoreError
+        reason = printable(fault.reason)
         tried = f" for {waited:.0f} s" if waited >= 1 else ""
-        if fault.kind == "nameless":
-            text = f"{where}: this host's name leads nowhere ({reason}); check the URL"
-        elif fault.kind == "node":
-            which = f"{missing} of its cluster" if missing else "a node of its cluster or the leader"
-            text = (
-                f"{where} has been without {which}{tried} ({reason}); what was committed is kept: bring the node back,"
-                " then run the command again"
-            )
-        elif fault.kind in ("gone", "busy"):
-            text = f"{where} does not answer{tried} ({reason}); what was committed is kept: run the command again"
-        elif fault.kind == "key":
-            advice = self._withheld or (
-                "set SSS_API_KEY or SSS_API_KEY_FILE" if self._key is None else "the key is wrong, or may not do this"
-            )
-            text = f"{where} refuses access: {advice}"
-        elif fault.kind == "disk":
-            text = (
-                f"{where}: the server's disk is full ({reason}); what was committed is kept: free space there, then"
-                " run the command again"
-            )
-        elif fault.kind == "tls":
-            text = (
-                f"{where}: no safe connection: {reason}; check the certificate (ca-file in [server] names an authority"
-                " of your own), or whether the server speaks https at all"
-            )
-        elif fault.kind == "foreign":
-            text = f"{where} is not a Qdrant server: {reason}"
-        else:
-            kind = {"missing": MissingCollectionError, "exists": CollectionExistsError}.get(fault.kind, StoreError)
-            text = f"{where}: the server refused: {reason}"
-        return kind(self._redact(text))
+        which = f"{missing} of its cluster" if missing else "a node of its cluster or the leader"
+        kept = f"{tried} ({reason}); what was committed is kept:"
+        advice = self._withheld or (
+            "set SSS_API_KEY or SSS_API_KEY_FILE" if self._key is None else "the key is wrong, or may not do this"
+        )
+        words = {
+            "nameless": f": this host's name leads nowhere ({reason}); check the URL",
+            "node": f" has been without {which}{kept} bring the node back, then run the command again",
+            "gone": f" does not answer{kept} run the command again",
+            "busy": f" does not answer{kept} run the command again",
+            "key": f" refuses access: {advice}",
+            "disk": f": the server's disk is full ({reason}); what was committed is kept: free space there, then run"
+            " the command again",
+            "tls": f": no safe connection: {reason}; check the certificate (ca-file in [server] names an authority of"
+            " your own), or whether the server speaks https at all",
+            "foreign": f" is not a Qdrant server: {reason}",
+        }
+        kind = {"missing": MissingCollectionError, "exists": CollectionExistsError}.get(fault.kind, StoreError)
+        return kind(self._redact(self.location + words.get(fault.kind, f": the server refused: {reason}")))
 
     def _cause(self, error: Exception) -> Exception | None:
         """The cause to show with --debug; None where the key would show in it."""

@@ -35,10 +35,7 @@ _WRITE_ATTEMPTS = 10
 
 
 class ServerGallery(EngineGallery):
-    """One generation of a gallery on a server. Made by :class:`siamese_search.gallery.qdrant.store.ServerStore`.
-
-    Thread-safe for reading; one thread writes. ``mode`` "r" refuses writes. Of generations see :meth:`Store.open`.
-    """
+    """One generation of a gallery on a server. Thread-safe for reading; one thread writes."""
 
     shared = True
 
@@ -83,10 +80,9 @@ class ServerGallery(EngineGallery):
     def _write(self, attempt: Callable[[dict[str, str]], dict[str, str]]) -> None:
         """Write until nobody has changed the fields meanwhile. attempt: from the known fields to those it wrote by."""
         for _ in range(_WRITE_ATTEMPTS):
-            written = attempt(dict(self._generation.fields))
-            now = self._refresh().fields
-            self._watch(self._generation)
-            if all(now.get(name) == kind for name, kind in written.items()):
+            written = attempt(dict(self._types))
+            self._watch(self._refresh())
+            if written.items() <= self._types.items():
                 return
         raise StoreError(f"{self.what}: others keep changing the types of its fields; run the command again")
 
@@ -105,8 +101,7 @@ class ServerGallery(EngineGallery):
 
     def _remove(self, ids: list[str]) -> None:
         self._run(QdrantClient.delete, self.collection, models.PointIdsList(points=cast(Any, ids)), wait=True)
-        self._refresh()
-        self._watch(self._generation)
+        self._watch(self._refresh())
 
     def _retype(self, changed: dict[str, str]) -> None:
         # A writer of text in between finds the other type, and writes again.
@@ -197,8 +192,7 @@ class ServerGallery(EngineGallery):
     def annotate(self, notes: Mapping[str, Any]) -> None:
         self._writable()
         self._run(QdrantClient.update_collection, self.collection, metadata={"notes": dict(notes)})
-        self._refresh()
-        self._watch(self._generation)
+        self._watch(self._refresh())
 
     def close(self) -> None:
         """Release, and let the server (or the next writer's close) index what a bulk load has held back."""
@@ -242,7 +236,7 @@ class ServerGallery(EngineGallery):
         assert self._info is not None
         return self._info
 
-    def _filter(self, where: Where) -> models.Filter | None:
+    def _filter(self, where: Where) -> Any:
         """The server's filter. Fields that are not known are looked for again before they are called unknown."""
         self._open()
         if not where:
@@ -250,9 +244,8 @@ class ServerGallery(EngineGallery):
         if time.monotonic() - self._read_at > _FRESH:
             self._refresh()
         try:
-            checked = [check(one, self._generation.fields) for one in where]
+            checked = [check(one, self._types) for one in where]
         except FilterError:
-            fields = self._refresh().fields
-            checked = [check(one, fields) for one in where]
-        wanted: models.Filter | None = FILTERS.filter_of(checked)
-        return wanted
+            self._refresh()
+            checked = [check(one, self._types) for one in where]
+        return FILTERS.filter_of(checked)

@@ -70,20 +70,20 @@ def gallery_of(collection: str) -> str | None:
 
 
 def metadata_of(
-    gallery: str, collection: str, model: ModelRef, state: State, storage: Storage = DEFAULT_STORAGE
+    collection: str, model: ModelRef, state: State, storage: Storage, builder: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The metadata of a new collection."""
     return {
         "kind": KIND,
         "format": FORMAT_VERSION if storage.vectors == "float32" else _FLOAT16_VERSION,
-        "gallery": gallery,
+        "gallery": gallery_of(collection) or collection,
         "collection": collection,
         "model": asdict(model),
         "storage": storage.to_json(),
         "state": state,
         "previous": "",
         "deferred": 0,
-        "builder": {},
+        "builder": builder,
         "notes": {},
     }
 

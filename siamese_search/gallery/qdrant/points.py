@@ -95,25 +95,20 @@ def to_payload(stored: Mapping[str, Any] | None, floats: Sequence[str]) -> dict[
     return payload
 
 
-class _Filters(FilterMaker):
-    def match(self, path: str, values: Sequence[Any]) -> models.FieldCondition | models.Filter:
-        if len(values) == 1:
-            return models.FieldCondition(key=path, match=models.MatchValue(value=values[0]))
-        if isinstance(values[0], bool):
-            return models.Filter(should=[self.match(path, [value]) for value in values])
-        return models.FieldCondition(key=path, match=models.MatchAny(any=list(values)))
-
-    def within(self, path: str, **bounds: float) -> models.FieldCondition:
-        return models.FieldCondition(key=path, range=models.Range(**bounds))
-
-    def absent(self, path: str) -> models.IsEmptyCondition:
-        return models.IsEmptyCondition(is_empty=models.PayloadField(key=path))
-
-    def joined(self, **parts: Any) -> models.Filter:
-        return models.Filter(**{name: part or None for name, part in parts.items()})
+def _match(path: str, values: Sequence[Any]) -> models.FieldCondition | models.Filter:
+    if len(values) == 1:
+        return models.FieldCondition(key=path, match=models.MatchValue(value=values[0]))
+    if isinstance(values[0], bool):
+        return models.Filter(should=[_match(path, [value]) for value in values])
+    return models.FieldCondition(key=path, match=models.MatchAny(any=list(values)))
 
 
-FILTERS = _Filters()
+FILTERS = FilterMaker(
+    match=_match,
+    within=lambda path, **bounds: models.FieldCondition(key=path, range=models.Range(**bounds)),
+    absent=lambda path: models.IsEmptyCondition(is_empty=models.PayloadField(key=path)),
+    joined=lambda **parts: models.Filter(**{name: part or None for name, part in parts.items()}),
+)
 
 
 def counted(facet: Callable[..., models.FacetResponse], limit: int, everything: int | None) -> dict[Any, int]:

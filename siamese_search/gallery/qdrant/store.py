@@ -1,7 +1,6 @@
 """The store on a Qdrant server: galleries are aliases, their generations collections (see generation.py).
 
 Every step leaves a state from which the same command goes on, because the alias alone says which generation is current.
-What is not ours (no metadata of ours, another name) is never listed, touched or deleted.
 """
 
 from __future__ import annotations
@@ -65,9 +64,8 @@ class ServerStore(Store):
 
     def names(self) -> list[str]:
         answer = self._connection.call(lambda client: client.get_aliases(), wait=_READ_WAIT)
-        pairs = [(one.alias_name, one.collection_name) for one in answer.aliases]
-        ours = [alias for alias, collection in pairs if gallery_of(collection) == alias]
-        return sorted(name for name in ours if self._is_gallery(name))
+        ours = [one.alias_name for one in answer.aliases if gallery_of(one.collection_name) == one.alias_name]
+        return sorted(filter(self._is_gallery, ours))
 
     def _is_gallery(self, name: str) -> bool:
         try:
@@ -93,12 +91,11 @@ class ServerStore(Store):
             if model is None or not writing:
                 raise ValueError('create needs a model and mode "w"')
             self._create(name, model, storage or self.default_storage(), patience)
-        current = self._current(name, patience)
+        current = self._healed(name, patience) if writing else self._current(name, patience)
         if model is not None:
             model.check(current.model, self.what(name))
         if not writing:
             return ServerGallery(self._connection, current, wait=patience)
-        self._heal(current, patience)
 
         def watch(_latest: Generation) -> None:
             """A writer to a generation that is no longer current would write where nobody looks."""
@@ -123,8 +120,7 @@ class ServerStore(Store):
 
     def build(self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = _READ_WAIT) -> Gallery:
         patience = max(wait, float(self._settings.wait))
-        current = self._current(name, patience)
-        self._heal(current, patience)
+        current = self._healed(name, patience)
         fresh = self._claim(current, model, storage or self.default_storage(current.storage), wait, patience)
         self._sweep(current, patience)
         renewed = time.monotonic()
@@ -194,8 +190,7 @@ class ServerStore(Store):
             with self.open(name, wait=wait) as latest:
                 settle(latest)
         patience = max(wait, float(self._settings.wait))
-        current = self._current(name, patience)
-        self._heal(current, patience)
+        current = self._healed(name, patience)
         building = self._building(current, patience)
         if not building:
             raise StoreError(f"nothing is being built for {self.what(name)}: there is nothing to publish")
@@ -208,8 +203,7 @@ class ServerStore(Store):
 
     def rollback(self, name: str) -> ModelRef:
         wait = _READ_WAIT
-        current = self._current(name, wait)
-        self._heal(current, wait)
+        current = self._healed(name, wait)
         previous = self._previous(current, wait)
         if previous is None:
             raise StoreError(f"{self.what(name)} has no former generation to go back to")
@@ -219,8 +213,7 @@ class ServerStore(Store):
 
     def drop_old(self, name: str) -> int:
         wait = float(self._settings.wait)
-        current = self._current(name, wait)
-        self._heal(current, wait)
+        current = self._healed(name, wait)
         self._refuse_held(self._building(current, wait))
         update_metadata(self._connection, current.collection, {"previous": ""}, wait=wait)
         former = [one for one in self._of(name, wait) if one.collection != current.collection]
@@ -338,10 +331,12 @@ class ServerStore(Store):
             if who := holder(one.builder):
                 raise StoreBusyError(f"{self.what(one.gallery)} is being re-indexed by {who}")
 
-    def _heal(self, current: Generation, wait: float) -> None:
-        """Finish a publication that ended right after the switch of the alias."""
+    def _healed(self, name: str, wait: float) -> Generation:
+        """The current generation. Finishes a publication that ended right after the switch of the alias."""
+        current = self._current(name, wait)
         if current.state == "building":
             update_metadata(self._connection, current.collection, {"state": "published"}, wait=wait)
+        return current
 
     def _sweep(self, current: Generation, wait: float) -> None:
         """Delete what is neither current, nor previous, nor being built."""
