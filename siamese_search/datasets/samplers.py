@@ -140,7 +140,6 @@ class PairSampler(TripletSampler):
             yield np.concatenate([triplets[batch, [0, 1]], again[batch, [0, 2]]])
 
     def steps(self, epoch: int) -> int:  # noqa: ARG002 - the samplers share one shape
-        """How many batches :meth:`epoch` yields."""
         return -(-self.total // self.half)
 
 
@@ -267,7 +266,6 @@ class BalancedPKSampler:
             yield np.concatenate([self._chunk(label, chunks, rng) for label in rng.permutation(labels)])
 
     def steps(self, epoch: int) -> int:
-        """How many batches :meth:`epoch` yields."""
         return len(self._plan(epoch))
 
     def _plan(self, epoch: int) -> list[list[int]]:

@@ -82,8 +82,8 @@ _BATCH = 256
 def fit_heads(trainer: Trainer, epochs: int, progress: Progress | None = None) -> list[float]:
     """Fit ``trainer.heads`` to the embeddings that its network gives now; the network stays as it is.
 
-    epochs: passes over the embeddings. progress: called with images embedded so far, and of how many. Returns the mean
-    loss of each pass; empty where there is no head to fit. Every process of a ``torchrun`` ends with the same heads.
+    epochs: passes over the embeddings. Returns the mean loss of each; empty where there is no head to fit. Every
+    process of a ``torchrun`` ends with the same heads.
     """
     if epochs == 0 or not list(trainer.heads.parameters()):
         return []

@@ -76,7 +76,8 @@ def run_sweep(
         for run in left:
             if stop.is_set():
                 raise KeyboardInterrupt
-            _bring_to_its_end(sweep, run, sweep.runs.index(run) + 1, device, threads, reporter, stop)
+            hears = reporter.begin(run, sweep.runs.index(run) + 1, len(sweep.runs))
+            _bring_to_its_end(sweep, run, device, threads, hears, stop)
             sweep.save()
             if draw is not None:
                 draw(sweep, sweep.directory / PLOT_NAME)
@@ -85,16 +86,9 @@ def run_sweep(
 
 
 def _bring_to_its_end(
-    sweep: Sweep,
-    run: SweepRun,
-    number: int,
-    device: Device,
-    threads: int,
-    reporter: SweepReporter,
-    stop: threading.Event,
+    sweep: Sweep, run: SweepRun, device: Device, threads: int, hears: Reporter, stop: threading.Event
 ) -> None:
     """Train and measure one run; whatever goes wrong becomes its ``reason``."""
-    hears = reporter.begin(run, number, len(sweep.runs))
 
     def measuring(done: int, total: int) -> None:
         if stop.is_set():
