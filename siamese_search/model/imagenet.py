@@ -148,7 +148,7 @@ def fit_state(backbone: nn.Module, state: State) -> Fit:
 
 
 def _timm_names(backbone: nn.Module, state: State) -> dict[str, Tensor]:
-    """The tensors of EfficientNet-PyTorch, which counts blocks without stages, under timm's names; others keep theirs."""
+    """The tensors of EfficientNet-PyTorch, which counts blocks without stages, under timm's names; else their own."""
     stages: Any = getattr(backbone, "blocks", ())
     places = [(i, j) for i, stage in enumerate(stages) for j in range(len(stage))]
     expanded = {name.split(".")[1] for name in state if "._expand_conv." in name}
