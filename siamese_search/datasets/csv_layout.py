@@ -21,7 +21,6 @@ from siamese_search.datasets.records import (
     ImageRecord,
     MetadataValue,
     encode_key,
-    is_market_name,
     label_text,
     market_record,
 )
@@ -77,14 +76,12 @@ class CsvLayout:
         # A nameless column is what data frames write for their index: nobody can filter by it.
         self._metadata = {i: c for i, c in enumerate(table.columns) if i not in special and c}
         self._lenient = lenient
-        for column in self._metadata.values():
-            if column.lower() in BOOKKEEPING and not table.is_export:  # a gallery's own fields are not overwritten
-                raise DataError(f"{printable(table.path)}: column {column!r} is a reserved name; rename it")
         if table.is_export:  # which says of each image what a gallery knew of its file
             self._metadata = {i: c for i, c in self._metadata.items() if c.lower() not in _NO_METADATA}
+        for column in self._metadata.values():
+            if column.lower() in BOOKKEEPING:  # a gallery's own fields are not overwritten
+                raise DataError(f"{printable(table.path)}: column {column!r} is a reserved name; rename it")
         self.root, self._prefix = Path(), ""
-        self.notes: list[str] = []
-        self._gapped: set[int] = set()
         self.root, self.rows, self.kinds = self._survey(images_root)
 
     def _column(self, wanted: str) -> tuple[int | None, str]:
@@ -250,9 +247,7 @@ def fits_kind(value: str, kind: str) -> bool:
         return value.lower() in _BOOLS
     if kind == "int":
         return len(value) <= 20 and _INT.fullmatch(value) is not None and -(2**63) <= int(value) < 2**63
-    if kind == "float":
-        return _is_float(value)
-    return True
+    return kind == "str" or _is_float(value)
 
 
 def _is_float(value: str) -> bool:
@@ -287,10 +282,9 @@ def read_triplets(table: Table, images_root: Path | None = None) -> tuple[Path, 
     folder where every image is in one, else they are ``None``. Raises DataError for files that are missing, names that
     leave the image directory, and rows whose identities contradict their roles.
     """
-    found = [table.find(name) for name in TRIPLET_COLUMNS]
-    if any(column is None for column in found):
+    columns = [column for column in map(table.find, TRIPLET_COLUMNS) if column is not None]
+    if len(columns) < len(TRIPLET_COLUMNS):
         raise DataError(f"{printable(table.path)}: the header must name the columns Anchor, Positive and Negative")
-    columns = [column for column in found if column is not None]
     base: Path | None = None
     names: dict[str, None] = {}
     rows: list[tuple[int, str, str, str]] = []
@@ -298,9 +292,9 @@ def read_triplets(table: Table, images_root: Path | None = None) -> tuple[Path, 
         written = [row[column] for column in columns]
         if base is None:
             base = image_base(table, written[0], images_root)
-        anchor, positive, negative = resolve_names(table, base, written, line)
+        anchor, positive, negative = resolved = resolve_names(table, base, written, line)
         rows.append((line, anchor, positive, negative))
-        names.update(dict.fromkeys((anchor, positive, negative)))
+        names.update(dict.fromkeys(resolved))
     if base is None:
         raise DataError(f"{printable(table.path)}: no rows below the header; nothing to train on")
     prefix = os.path.join(os.fspath(base), "")  # noqa: PTH118
@@ -323,9 +317,9 @@ def missing_files(table: Table, base: Path, first: list[str], count: int) -> Dat
 
 
 def _records(base: Path, names: list[str]) -> dict[str, ImageRecord]:
-    if all(is_market_name(name.rpartition("/")[2]) for name in names):
-        parsed = ((name, market_record(base, name)) for name in names)
-        return {name: record for name, record in parsed if record is not None}
+    parsed = {name: record for name in names if (record := market_record(base, name)) is not None}
+    if len(parsed) == len(names):
+        return parsed
     in_folders = all("/" in name for name in names)
     return {
         name: ImageRecord(encode_key(name), base / name, label_text(name.partition("/")[0]) if in_folders else None)

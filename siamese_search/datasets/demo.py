@@ -74,23 +74,21 @@ def generate_demo(out: str | os.PathLike[str], *, options: DemoOptions, progress
 
 
 def _plan(options: DemoOptions) -> Iterator[_Shot]:
-    identities, cameras = options.identities, options.cameras
-    distractors, per_camera = options.distractors, options.images_per_camera
+    cameras = options.cameras
     rng = np.random.default_rng([options.seed, 5])
-    for person in range(identities):
+    for person in range(options.identities):
         query = int(rng.integers(cameras))
         frame = 100 + int(rng.integers(20_000))
         for camera in range(cameras):
-            shots = 1 if camera == query else per_camera
-            for index in range(shots):
+            for index in range(1 if camera == query else options.images_per_camera):
                 frame += 25 + int(rng.integers(200))
                 name = f"{person + 1:04d}_c{camera + 1}s1_{frame:06d}_{index + 1:02d}.jpg"
                 yield _Shot("queries" if camera == query else "gallery", name, person, camera, index)
-    for extra in range(distractors + options.junk):
+    for extra in range(options.distractors + options.junk):
         camera = extra % cameras
-        identity = DISTRACTOR_IDENTITY if extra < distractors else JUNK_IDENTITY
+        identity = DISTRACTOR_IDENTITY if extra < options.distractors else JUNK_IDENTITY
         name = f"{identity}_c{camera + 1}s1_{30_000 + 25 * extra:06d}_01.jpg"
-        yield _Shot("gallery", name, identities + extra, camera, 0)
+        yield _Shot("gallery", name, options.identities + extra, camera, 0)
 
 
 def _check(options: DemoOptions) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,15 +50,8 @@ def load_dataset(root: Path, layout: str = "auto") -> Dataset:
     """Read a whole data set into memory; what is left out is counted in ``reason``. Raises as :func:`survey`."""
     surveyed = survey(root, layout)
     found = surveyed.detection
-    records: list[ImageRecord] = []
     left_out: list[PassedOver] = []
-    for one in surveyed.stream_all():
-        if isinstance(one, ImageRecord):
-            records.append(one)
-        elif one.error is not None:
-            raise one.error
-        else:
-            left_out.append(one)
+    records = list(surveyed.stream(left_out.append))
     reason = found.reason
     if left_out:
         reason += f"; {len(left_out)} left out, the first is {printable(left_out[0].relative)}: {left_out[0].reason}"
@@ -89,13 +82,15 @@ class Survey:
         """The name that keys belong to where the user names none: the real directory, encoded as keys are."""
         return self.known_as or encode_key(os.path.realpath(self.detection.base))
 
-    def stream(self) -> Iterator[ImageRecord]:
+    def stream(self, left_out: Callable[[PassedOver], object] = lambda _: None) -> Iterator[ImageRecord]:
         """The records, in an order that depends on names alone; in bounded memory, except for ``triplets``."""
         for one in self.stream_all():
             if isinstance(one, ImageRecord):
                 yield one
             elif one.error is not None:
                 raise one.error
+            else:
+                left_out(one)
 
     def stream_all(self, *, inside: bool = False) -> Iterator[ImageRecord | PassedOver]:
         """The records, and what is passed over on the way to them; ``inside`` as in :func:`walk`.
@@ -158,7 +153,13 @@ def survey(
 def _table_in(root: Path, layout: str) -> Path:
     """The CSV that a root is, or the only one in it."""
     if root.is_dir():
-        root = _only_csv(root, layout)
+        found = sorted(p for p in root.iterdir() if p.suffix.lower() == ".csv" and not p.name.startswith("."))
+        if len(found) != 1:
+            named = f"{len(found)} ({listed([p.name for p in found])})" if found else "0"
+            raise DataError(
+                f"{printable(root)}: layout {layout} needs one CSV and the directory has {named}; name the file"
+            )
+        root = found[0]
     if not root.exists():
         raise DataError(f"{printable(root)}: no such file or directory; check the path")
     if not root.is_file() or root.suffix.lower() not in (".csv", ".tsv", ".txt"):
@@ -170,18 +171,8 @@ def _table_in(root: Path, layout: str) -> Path:
     return root
 
 
-def _only_csv(root: Path, layout: str) -> Path:
-    found = sorted(p for p in root.iterdir() if p.suffix.lower() == ".csv" and not p.name.startswith("."))
-    if len(found) != 1:
-        named = f" ({listed([p.name for p in found])})" if found else ""
-        raise DataError(
-            f"{printable(root)}: layout {layout} needs one CSV and the directory has {len(found)}{named}; name the file"
-        )
-    return found[0]
-
-
 def _survey_table(table: Table, layout: str, images_root: Path | None, lenient: bool) -> Survey:
-    header = ",".join(printable(column) for column in table.columns)
+    header = ",".join(map(printable, table.columns))
     header = header if len(header) <= 80 else header[:77] + "..."
     if layout == "auto":
         layout = "triplets" if table.is_triplets else "csv"

@@ -57,8 +57,7 @@ class Naming:
         named = re.findall(r"\(\?P?<(\w+)>", pattern)
         if twice := [name for name in named if named.count(name) > 1]:
             raise UsageError(f"{shown} names {twice[0]} twice; rename one group")
-        taken = [name for name in self.groups if name.lower() in BOOKKEEPING]
-        if taken:
+        if taken := [name for name in self.groups if name.lower() in BOOKKEEPING]:
             raise UsageError(f"{shown}: {taken[0]!r} is a reserved name; rename the group")
         self.pattern, self.folders, self.takes = pattern, False, False
         self._whole = "/" in pattern
@@ -68,9 +67,7 @@ class Naming:
         """Whether a file's name fits; what its fields hold is taken in."""
         found = self._search(relative)
         self.takes |= bool(found)
-        for name, text in (found or {}).items():
-            if name not in self._texts and not _is_number(text):
-                self._texts.add(name)
+        self._texts |= {name for name, text in (found or {}).items() if not _is_number(text)}
         return found is not None
 
     def record(self, base: Path, relative: str) -> ImageRecord | PassedOver:
@@ -116,11 +113,9 @@ def proposal(names: Sequence[str], *, folders: bool) -> str:
     for pattern in _candidates(stems[0], folders) if stems else ():
         found = [match for match in map(re.compile(pattern).search, stems) if match is not None]
         fields = list(re.compile(pattern).groupindex)
-        if len(found) < _MOST * len(stems):
-            continue
         counts = Counter(match[fields[0]] for match in found)
         # An identity has several images as a rule, and there are several; or it is a number, or a word of all names.
-        if len(counts) >= 2 and 2 * len(counts) <= len(found):
+        if len(found) >= _MOST * len(stems) and 2 <= len(counts) <= len(found) / 2:
             of = " and ".join({"identity": "identities", "camera": "cameras"}[field] for field in fields)
             like = printable(names[0])
             return f"; names look like {like}: --pattern {shlex.quote(pattern)} takes {of} from them"
@@ -130,20 +125,17 @@ def proposal(names: Sequence[str], *, folders: bool) -> str:
 def _candidates(stem: str, folders: bool) -> Iterator[str]:
     """Patterns that names like this one may have, the most telling first."""
     mark = _MARK.search(stem)
-    if mark is not None:
-        word = mark[1]
-        if folders:
-            yield rf"{word}(?P<camera>\d+)"
-            return
-        for separator in "_-.":
-            between = re.escape(separator)
-            if stem.startswith(word):
-                yield rf"^{word}(?P<camera>\d+){between}(?P<identity>[^{between}]+)"
-            else:
-                yield rf"(?P<identity>.+){between}{word}(?P<camera>\d+)"
-    elif not folders:
-        for separator in "_-.":
-            yield rf"(?P<identity>.+){re.escape(separator)}\d+$"
+    if folders:
+        if mark is not None:
+            yield rf"{mark[1]}(?P<camera>\d+)"
+        return
+    for between in map(re.escape, "_-."):
+        if mark is None:
+            yield rf"(?P<identity>.+){between}\d+$"
+        elif stem.startswith(mark[1]):
+            yield rf"^{mark[1]}(?P<camera>\d+){between}(?P<identity>[^{between}]+)"
+        else:
+            yield rf"(?P<identity>.+){between}{mark[1]}(?P<camera>\d+)"
 
 
 LAYOUTS = ("folders", "market1501", "csv", "triplets", "flat")

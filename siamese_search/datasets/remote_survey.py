@@ -57,8 +57,7 @@ class RemoteSurvey(Survey):
         for relative, stamp in self.listing.items():
             record = self.record_of(relative)
             if isinstance(record, ImageRecord):
-                path = RemotePath.of(f"{self.address}/{relative}", stamp)
-                record = replace(record, path=path.as_path())
+                record = replace(record, path=RemotePath.of(f"{self.address}/{relative}", stamp).as_path())
             yield record
         yield from self.passed
 
@@ -143,12 +142,12 @@ def _survey_list(url: str, layout: str) -> RemoteSurvey:
         except DataError as error:
             raise DataError(str(error).replace(file.name, printable(shown))) from None
     rows = [one for one in found if isinstance(one, ImageRecord)]
-    header = ",".join(printable(column) for column in table.columns)
+    passed = [one for one in found if isinstance(one, PassedOver)]
+    header = ",".join(map(printable, table.columns))
     reason = f"a list of URLs with the header {header[:80]} ({amount(len(rows), 'row')})"
     if parsed.unnamed and len(table.columns) > 1:
         reason += f"; {parsed.unnamed}"
     how = Detection("csv", reason, Path("/"))
-    passed = [one for one in found if isinstance(one, PassedOver)]
     return RemoteSurvey(Path(shown), how, rows=rows, images=len(rows), url=shown, address=url, passed=passed)
 
 

@@ -43,20 +43,13 @@ class PKSampler:
 
     def __init__(self, labels: Sequence[int], identities: int, images: int, seed: int = 0) -> None:
         self.groups = _to_tell_apart(labels)
-        self.p = min(identities, len(self.groups))
-        self.k = images
-        self.seed = seed
+        self.p, self.k, self.seed = min(identities, len(self.groups)), images, seed
         self._steps: tuple[int, int] | None = None
 
     def epoch(self, epoch: int) -> Iterator[Indices]:
         """The batches of one epoch: int64 [P·K], K consecutive images per identity."""
         rng = np.random.default_rng((self.seed, epoch, 1))
-        chunks: list[list[Indices]] = []
-        for group in self.groups:
-            order = rng.permutation(group)
-            times = max(1, round(len(group) / self.k))
-            padded = np.resize(order, times * self.k) if len(order) else order
-            chunks.append([padded[i * self.k : (i + 1) * self.k] for i in range(times)])
+        chunks = [_chunks(group, self.k, rng) for group in self.groups]
         waiting = np.array([len(c) for c in chunks])
         while (left := int((waiting > 0).sum())) >= max(2, self.p // 2):  # the last batches may be smaller
             # Gumbel top-P: identities drawn without replacement, weighted by what is left of them.
@@ -65,15 +58,20 @@ class PKSampler:
             p = min(self.p, left)
             chosen = np.argpartition(-keys, p - 1)[:p]
             rng.shuffle(chosen)
-            batch = [chunks[label][waiting[label] - 1] for label in chosen]
             waiting[chosen] -= 1
-            yield np.concatenate(batch)
+            yield np.concatenate([chunks[label][waiting[label]] for label in chosen])
 
     def steps(self, epoch: int) -> int:
         """How many batches :meth:`epoch` yields."""
         if self._steps is None or self._steps[0] != epoch:
             self._steps = (epoch, sum(1 for _ in self.epoch(epoch)))
         return self._steps[1]
+
+
+def _chunks(group: Indices, k: int, rng: np.random.Generator) -> list[Indices]:
+    """An identity's images in random order, by K: as many as come nearest to once each."""
+    order = rng.permutation(group)
+    return list(np.resize(order, (max(1, round(len(group) / k)), k))) if len(order) else [order]
 
 
 class TripletSampler:
@@ -121,18 +119,9 @@ class TripletSampler:
         longest = max(part.total for part in self._parts)
         return np.stack([part.draw(longest, rng) for part in self._parts], axis=1).reshape(-1, 3)
 
-    def shuffled(self, triplets: Indices, rng: np.random.Generator) -> Indices:
-        """The triplets of :meth:`all_of_epoch` in another random order, the sources by turns as before."""
-        count = len(self._parts)
-        columns = [rng.permutation(triplets[turn::count]) for turn in range(count)]
-        return np.stack(columns, axis=1).reshape(-1, 3)
-
 
 class PairSampler(TripletSampler):
-    """Batches of pairs, half of the same identity and half of different ones.
-
-    They are those of triplets, given or drawn: (anchor, positive) and (anchor, negative), shuffled apart.
-    """
+    """Batches of pairs: half (anchor, positive) and half (anchor, negative) of triplets, shuffled apart."""
 
     @property
     def half(self) -> int:
@@ -144,15 +133,13 @@ class PairSampler(TripletSampler):
         The last batch may be short; even one pair of each kind is enough for batch statistics.
         """
         rng = np.random.default_rng((self.seed, epoch, 3))
-        triplets = self.all_of_epoch(rng)
-        same = triplets[:, [0, 1]]
-        different = self.shuffled(triplets, rng)[:, [0, 2]]
-        for start in range(0, len(same), self.half):
-            stop = start + self.half
-            yield np.concatenate([same[start:stop], different[start:stop]])
+        triplets, count = self.all_of_epoch(rng), len(self._parts)
+        again = np.stack([rng.permutation(triplets[turn::count]) for turn in range(count)], axis=1).reshape(-1, 3)
+        for start in range(0, len(triplets), self.half):
+            batch = slice(start, start + self.half)
+            yield np.concatenate([triplets[batch, [0, 1]], again[batch, [0, 2]]])
 
     def steps(self, epoch: int) -> int:  # noqa: ARG002 - the samplers share one shape
-        """How many batches :meth:`epoch` yields."""
         return -(-self.total // self.half)
 
 
@@ -262,9 +249,7 @@ class BalancedPKSampler:
         self, labels: Sequence[int], sources: Sequence[int], identities: int, images: int, seed: int = 0
     ) -> None:
         self.groups = _to_tell_apart(labels)
-        self.p = identities
-        self.k = images
-        self.seed = seed
+        self.p, self.k, self.seed = identities, images, seed
         owner = np.asarray(sources)[[group[0] for group in self.groups]]
         self._members = [np.flatnonzero(owner == source) for source in np.unique(owner)]
         self._times = np.array([max(1, round(len(group) / images)) for group in self.groups])
@@ -281,7 +266,6 @@ class BalancedPKSampler:
             yield np.concatenate([self._chunk(label, chunks, rng) for label in rng.permutation(labels)])
 
     def steps(self, epoch: int) -> int:
-        """How many batches :meth:`epoch` yields."""
         return len(self._plan(epoch))
 
     def _plan(self, epoch: int) -> list[list[int]]:
@@ -306,8 +290,5 @@ class BalancedPKSampler:
 
     def _chunk(self, label: int, chunks: list[list[Indices]], rng: np.random.Generator) -> Indices:
         """The next K images of an identity; all have come once before any comes again in a later round."""
-        if not chunks[label]:
-            times = int(self._times[label])
-            padded = np.resize(rng.permutation(self.groups[label]), times * self.k)
-            chunks[label] = [padded[i * self.k : (i + 1) * self.k] for i in range(times)]
+        chunks[label] = chunks[label] or _chunks(self.groups[label], self.k, rng)
         return chunks[label].pop()

@@ -1,8 +1,5 @@
 """Data sets taken apart and put together: a person is on one side only, and in one data set only, whoever runs it.
 
-Choices are made by ranking SHA-256 of (seed, name), not by shuffling: they do not depend on the order of the
-input, on the platform or on NumPy's version, and a new identity never reshuffles the old ones.
-
 In several data sets read as one, identities and keys carry the name of their source, so that none are confused:
 identity ``0002`` of ``market/`` becomes ``market/0002``. Reserved identities and a single data set stay as they are.
 """
@@ -27,13 +24,15 @@ _COMMENT = re.compile(r"(^|\s)#.*")
 
 
 def draw_identities(identities: Iterable[str], count: int, seed: int = 0) -> set[str]:
-    """So many of the identities, to hold out."""
-    names = set(identities)
+    """So many of the identities, to hold out: the first by SHA-256 of (seed, name).
+
+    So it depends on no order, platform or version of NumPy, and a new identity never reshuffles the old ones.
+    """
 
     def rank(name: str) -> bytes:
         return hashlib.sha256(f"{seed}\x00{name}".encode("utf-8", "surrogatepass")).digest()
 
-    return set(sorted(names, key=rank)[:count])
+    return set(sorted(set(identities), key=rank)[:count])
 
 
 def read_identity_list(path: Path) -> list[str]:
@@ -54,17 +53,13 @@ def read_identity_list(path: Path) -> list[str]:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{name}: not UTF-8 text; write one identity per line") from None
-    found: dict[str, None] = {}
-    for number, line in enumerate(text.split("\n"), 1):
-        identity = _COMMENT.sub("", line).strip()
-        if not identity:
-            continue
+    found = [_COMMENT.sub("", line).strip() for line in text.split("\n")]
+    for number, identity in enumerate(found, 1):
         if not identity.isprintable():
             raise DataError(f"{name}: line {number} holds control characters; write one identity per line")
-        found[identity] = None
-    if not found:
+    if not any(found):
         raise DataError(f"{name}: names no identity; write one per line")
-    return list(found)
+    return list(dict.fromkeys(filter(None, found)))
 
 
 def hold_out(dataset: Dataset, identities: Iterable[str]) -> tuple[Dataset, Dataset]:
@@ -157,10 +152,8 @@ def join(sources: Sequence[Source]) -> Dataset:
         return sources[0].dataset
     records: list[ImageRecord] = []
     for source in sources:
-        identities = set(source.dataset.identities)
-        pairs = {(r.identity, r.camera) for r in source.dataset.records if r.camera is not None}
-        seen = [identity for identity, _ in pairs if identity in identities]
-        several = len(set(seen)) < len(seen)  # cameras of one identity
+        pairs = {(r.identity, r.camera) for r in source.dataset.records if r.camera is not None and r.is_somebody}
+        several = len({identity for identity, _ in pairs}) < len(pairs)  # cameras of one identity
         for record in source.dataset.records:
             identity = source.full(str(record.identity)) if record.is_somebody else record.identity
             key, camera = source.full(record.key), record.camera if several else None

@@ -60,11 +60,8 @@ class Table:
 
     def cells(self) -> Iterator[tuple[int, list[str]]]:
         """The rows as values: of an export, what was written; of other tables, what stands there."""
-        if not self.is_export:
-            yield from self.rows()
-            return
-        for line, row in self.rows(strip=False):
-            yield line, [read_cell(cell) for cell in row]
+        for line, row in self.rows(strip=not self.is_export):
+            yield line, [read_cell(cell) for cell in row] if self.is_export else row
 
     def rows(self, *, strip: bool = True) -> Iterator[tuple[int, list[str]]]:
         """Yield (line number, fields, stripped unless told); blank lines are skipped."""
@@ -114,9 +111,8 @@ def read_header(path: Path) -> Table:
             told = _TOLD.fullmatch(first.strip())
             if told is None:
                 handle.seek(0)
-            delimiter = (
-                told[1] if told else max(DELIMITERS, key=first.count)
-            )  # a lone column has none: "," does no harm
+            # A lone column has none: "," does no harm.
+            delimiter = told[1] if told else max(DELIMITERS, key=first.count)
             columns = next(csv.reader(handle, delimiter=delimiter, strict=True), [])
     except FileNotFoundError:
         raise DataError(f"{name}: no such file; check the path") from None
@@ -128,8 +124,7 @@ def read_header(path: Path) -> Table:
     if len(columns) > MAX_COLUMNS:
         raise DataError(f"{name}: {len(columns)} columns are over the limit of {MAX_COLUMNS}; drop some")
     named = [column.lower() for column in columns if column]
-    twice = sorted({column for column in named if named.count(column) > 1})
-    if twice:
+    if twice := sorted(column for column in named if named.count(column) > 1):
         raise DataError(f"{name}: column {printable(twice[0])!r} appears twice; rename one")
     return Table(path, delimiter, tuple(columns), told is not None)
 
@@ -151,12 +146,8 @@ def image_base(table: Table, first: str, images_root: Path | None) -> Path:
     if os.path.isabs(first) or not first or "\x00" in first:  # noqa: PTH117 - may hold surrogates
         return here
     candidates = [here, here / table.path.stem]
-    try:
-        with os.scandir(here) as entries:
-            folders = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
-    except OSError:
-        folders = []
-    candidates += [here / folder for folder in folders]
+    with suppress(OSError), os.scandir(here) as entries:
+        candidates += sorted(here / e.name for e in entries if e.is_dir() and not e.name.startswith("."))
     names = [name for name in _spellings(first) if _relative(here, name) is not None]
     return next((c for c in candidates if any(os.path.isfile(c / name) for name in names)), here)  # noqa: PTH113
 
@@ -185,13 +176,10 @@ def resolve_names(table: Table, base: Path, names: Sequence[str], line: int) -> 
 def _relative(base: Path, name: str) -> str | None:
     if not name or "\x00" in name:
         return None
+    relative = os.path.normpath(name)
     if os.path.isabs(name):  # noqa: PTH117
-        relative = os.path.relpath(os.path.normpath(name), os.path.abspath(base))  # noqa: PTH100
-    else:
-        relative = os.path.normpath(name)
-    if relative in (".", "..") or relative.startswith("../"):
-        return None
-    return relative
+        relative = os.path.relpath(relative, os.path.abspath(base))  # noqa: PTH100
+    return None if relative in (".", "..") or relative.startswith("../") else relative
 
 
 def decoded(text: str) -> str:

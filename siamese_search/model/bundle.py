@@ -138,11 +138,6 @@ class Bundle:
     def onnx_path(self) -> Path:
         return self.path / ONNX_NAME
 
-    @property
-    def weights_path(self) -> Path:
-        """Not there of an int8 model."""
-        return self.path / WEIGHTS_NAME
-
     def read_checked(self, name: str) -> bytes:
         """The bytes of one of the bundle's files, after checking them against the sha256 in model.json."""
         try:
@@ -222,11 +217,6 @@ _HERE = Path(__file__).resolve().parent
 PACKAGED = {"bundled": _HERE / "weights", "fast": _HERE / "fast"}
 
 
-def bundled_path() -> Path:
-    """Where the bundled model is: for scripts that copy it or look into it."""
-    return PACKAGED["bundled"]
-
-
 def as_named(path: Path) -> str:
     """How a command names this directory: ``./fast`` is not the package's ``fast``."""
     return f"./{path}" if os.fspath(path) in PACKAGED else os.fspath(path)
@@ -276,25 +266,23 @@ def _check(meta: Any, directory: Path) -> None:
             "update siamese-search or train again"
         )
     try:
-        files = meta["files"]
-        names = Bundle(directory, meta).file_names
-        sizes = {name: int(files[name]["bytes"]) for name in names}
+        bundle, files = Bundle(directory, meta), meta["files"]
+        sizes = {name: int(files[name]["bytes"]) for name in bundle.file_names}
         cameras = meta.get("centres", [])
+        height, width = bundle.input_size
         all(len(str(files[name]["sha256"])) == 64 for name in files)
         plausible = (
-            len(str(meta["fingerprint"])) == 64
-            and 1 <= int(meta["embedding_dim"]) <= 65_536
-            and 8 <= int(meta["input"]["height"]) <= 4096
-            and 8 <= int(meta["input"]["width"]) <= 4096
-            and int(meta["input"]["height"]) * int(meta["input"]["width"]) <= _MOST_PIXELS
-            and isinstance(meta.get("network", {}), dict)
-            and isinstance(meta.get("graph", {}), dict)
+            len(bundle.fingerprint) == 64
+            and 1 <= bundle.dim <= 65_536
+            and 8 <= height <= 4096
+            and 8 <= width <= 4096
+            and height * width <= _MOST_PIXELS
+            and all(isinstance(meta.get(name, {}), dict) for name in ("network", "graph", "metrics"))
             and all(isinstance(origin, list) for origin in meta.get("graph", {}).values())
             and isinstance(meta.get("heldout_identities", []), list)
-            and isinstance(meta.get("metrics", {}), dict)
             and isinstance(cameras, list)
             and all(isinstance(camera, str) for camera in cameras)
-            and sizes.get(CENTRES_NAME) in (None, 4 * (len(cameras) + 1) * int(meta["embedding_dim"]))
+            and sizes.get(CENTRES_NAME) in (None, 4 * (len(cameras) + 1) * bundle.dim)
         )
     except (KeyError, TypeError, ValueError, OverflowError):  # OverflowError: of an infinity
         plausible = False

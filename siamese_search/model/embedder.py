@@ -59,10 +59,8 @@ def begin(embedder: Embedder, images: NDArray[np.uint8]) -> Started:
 def load_embedder(bundle: Bundle, *, device: Device = "cpu", threads: int = 0) -> Embedder:
     """An embedder for this bundle.
 
-    device: ``cpu`` runs ONNX Runtime, ``openvino`` OpenVINO, ``cuda`` torch; ``auto`` takes CUDA where torch sees a
-    GPU and the model is none in int8, else ONNX Runtime. threads: CPU threads, 0 = all. Vectors of all of them may
-    stand in one gallery (cosine ≥ 0.999; with OpenVINO's bfloat16 0.995), but differ in their last digits: so ``auto``
-    never takes OpenVINO, for what is installed must not change anybody's figures.
+    device: ``cpu`` runs ONNX Runtime, ``openvino`` OpenVINO, ``cuda`` torch; ``auto`` takes CUDA where torch sees a GPU
+    and the model is none in int8, else ONNX Runtime: what is installed must not change figures. threads: 0 = all.
     """
     if device not in ("auto", "cpu", "openvino", "cuda"):
         raise UsageError(f"unknown device {device!r}: use auto, cpu, openvino or cuda")
@@ -104,8 +102,7 @@ class OnnxEmbedder(_OnCpu):
 
         super().__init__(bundle, threads)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
         with loading(bundle, "ONNX Runtime"):
             self._session: Any = onnxruntime.InferenceSession(
@@ -172,9 +169,8 @@ class OpenVinoEmbedder(_OnCpu):
     a time may call it.
 
     As there, each thread runs the whole network on a few images. The graph is compiled for exactly ``chunk`` of them,
-    which one for any number is a tenth slower than; fewer are padded. It computes in bfloat16 where the processor does:
-    with AVX-512 BF16 or AMX it needs about two thirds of ONNX Runtime's processor time
-    (benchmarks/results/cpu_engines.json), without them it gains nothing. Raises MissingExtraError without OpenVINO.
+    which one for any number is a tenth slower than; fewer are padded. Only with AVX-512 BF16 or AMX it is the quicker
+    one (benchmarks/results/cpu_engines.json). Raises MissingExtraError without OpenVINO.
     """
 
     #: Images per run. Eight would be 3 % faster, and cost a search for one image twice as much.
@@ -197,19 +193,16 @@ class OpenVinoEmbedder(_OnCpu):
             shapes = (one.get_partial_shape() for one in (model.input(0), model.output(0)))
             check_shapes(bundle, *([None if d.is_dynamic else d.get_length() for d in shape] for shape in shapes))
             model.reshape([self.chunk, *bundle.input_size, 3])
-            compiled = core.compile_model(model, "CPU", self._options("bf16" if half else "f32"))
+            options = {
+                "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+                "INFERENCE_NUM_THREADS": self._threads,
+                "NUM_STREAMS": str(self._threads),
+                "ENABLE_CPU_PINNING": False,  # several processes would all be pinned to the first cores
+            }
+            compiled = core.compile_model(model, "CPU", options)
         self._requests: Any = openvino.AsyncInferQueue(compiled, self._threads)
         self._requests.set_callback(_keep)
         self.precision = "bfloat16" if half else "float32"
-
-    def _options(self, precision: str) -> dict[str, Any]:
-        return {
-            "INFERENCE_PRECISION_HINT": precision,
-            "INFERENCE_NUM_THREADS": self._threads,
-            "NUM_STREAMS": str(self._threads),
-            # Several processes would all be pinned to the first cores.
-            "ENABLE_CPU_PINNING": False,
-        }
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         check_images(images, self.input_size)

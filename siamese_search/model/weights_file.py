@@ -53,12 +53,10 @@ def stored_state(network: APNNetwork) -> dict[str, Tensor]:
 
     Statistics and biases stay float32: they are small, and a variance can leave float16's range.
     """
-    state: dict[str, Tensor] = {}
-    for name, tensor in network.state_dict().items():
-        value = tensor.detach().cpu().contiguous()
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    for name, value in state.items():
         if value.is_floating_point() and value.ndim >= 2 and float(value.abs().max()) < _HALF_LIMIT:
-            value = value.half()
-        state[name] = value
+            state[name] = value.half()
     return state
 
 
@@ -94,10 +92,7 @@ def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any], cen
         "backbone": spec.backbone,
         "embedding_dim": spec.dim,
         "input": {
-            "height": spec.height,
-            "width": spec.width,
-            "mean": list(spec.mean),
-            "std": list(spec.std),
+            **{name: getattr(spec, name) for name in ("height", "width", "mean", "std")},
             "interpolation": "bilinear",
         },
         "network": spec.to_json(),
@@ -250,12 +245,10 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
         raise UsageError(f"{printable(out)} is there already; name a new directory")
 
     class Calibration(q.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._batches = iter(range(0, len(images), _BATCH))
+        batches = ({"images": images[start : start + _BATCH]} for start in range(0, len(images), _BATCH))
 
         def get_next(self) -> dict[str, Any] | None:
-            start = next(self._batches, None)
-            return None if start is None else {"images": images[start : start + _BATCH]}
+            return next(self.batches, None)
 
     with tempfile.TemporaryDirectory() as scratch, loading(bundle, "ONNX Runtime", "quantise"), ExitStack() as after:
         logging.disable(logging.WARNING)  # it advises to do what is done here
@@ -294,10 +287,8 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
     meta.pop("graph", None)
     out.mkdir(parents=True)
     if "centres" in meta:
-        meta["fingerprint"] = centred_fingerprint(
-            meta["fingerprint"], meta["centres"], bundle.meta["files"][CENTRES_NAME]["sha256"]
-        )
-        meta["files"][CENTRES_NAME] = bundle.meta["files"][CENTRES_NAME]
+        centres = meta["files"][CENTRES_NAME] = bundle.meta["files"][CENTRES_NAME]
+        meta["fingerprint"] = centred_fingerprint(meta["fingerprint"], meta["centres"], centres["sha256"])
         atomic_write_bytes(out / CENTRES_NAME, bundle.read_checked(CENTRES_NAME))
     atomic_write_bytes(out / ONNX_NAME, graph)
     atomic_write_text(out / META_NAME, json.dumps(meta, indent=1, ensure_ascii=False) + "\n")

@@ -171,7 +171,8 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
     reporter.message(f"layout {dataset.layout}: {dataset.reason}")
     network = initial_network(config, request.init, reporter.message, weights=not resumed)
     images, failed = _read(dataset, config, threads, reporter)
-    confirmed = Confirmed.nothing(len(images.records))
+    nobody = np.full(len(images.records), -1, np.int64)
+    confirmed = Confirmed(nobody, nobody, [None] * len(nobody))
     if request.labels is not None:
         confirmed = read_confirmed(request.labels, images.records, config.seed)
     digest = hashlib.sha256(b"".join(record.key.encode() + b"\0" for record in images.records))
@@ -207,8 +208,7 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
     rows = restore(trainer, out, reporter.message) if resumed else []
     loop = _ClusterLoop(out, config, trainer, reporter, stop, rows, [], None, images.pixels, _known(images.records))
     loop.epochs()
-    embeddings = trainer.embed(partial(reporter.decoding, what="embedding at the end"))
-    centres, embeddings = trainer.centred(embeddings)
+    centres, embeddings = trainer.centred(trainer.embed(partial(reporter.decoding, what="embedding at the end")))
     clusters = trainer.cluster(embeddings)
     calibration = _calibration(embeddings, images.records, confirmed, reporter.message)
     if calibration is None:
@@ -297,10 +297,6 @@ class Confirmed:
     aside: NDArray[np.int64]
     names: list[str | None]
 
-    @classmethod
-    def nothing(cls, images: int) -> Confirmed:
-        return cls(np.full(images, -1, np.int64), np.full(images, -1, np.int64), [None] * images)
-
 
 def read_confirmed(path: Path, records: Sequence[ImageRecord], seed: int) -> Confirmed:
     """The identities that a table (``path`` or ``key`` and ``identity``, or a review) gives these images.
@@ -330,13 +326,11 @@ def read_confirmed(path: Path, records: Sequence[ImageRecord], seed: int) -> Con
     if not names:
         raise DataError(f"{printable(path)}: no row gives an identity: fill the column 'identity'")
     known = np.full(len(records), -1, np.int64)
-    rows = sorted(names)
-    known[rows] = np.unique([names[row] for row in rows], return_inverse=True)[1].reshape(-1)
+    known[list(names)] = np.unique(list(names.values()), return_inverse=True)[1].reshape(-1)
     several = np.flatnonzero(np.bincount(known[known >= 0]) > 1)
     kept = np.random.default_rng((seed, 6)).permutation(several)[: round(ASIDE * len(several))]
     apart = np.isin(known, kept if len(several) > 2 else [])
-    every = [names.get(row) for row in range(len(records))]
-    return Confirmed(np.where(apart, -1, known), np.where(apart, known, -1), every)
+    return Confirmed(np.where(apart, -1, known), np.where(apart, known, -1), [*map(names.get, range(len(records)))])
 
 
 def _place(path: str | os.PathLike[str]) -> str:

@@ -221,10 +221,8 @@ def _erase(x: Tensor, chosen: Tensor, r: Tensor, colour: Tensor, masks: bool) ->
 def _inside(x: Tensor, edges: Tensor) -> Tensor:
     """Which pixels of each image lie in its rectangle, bool [n, H, W]."""
     top, bottom, left, right = edges[..., None].unbind(1)  # [n, 1] each
-    rows = torch.arange(x.shape[1], device=x.device)
-    columns = torch.arange(x.shape[2], device=x.device)
-    tall = (rows >= top) & (rows < bottom)
-    wide = (columns >= left) & (columns < right)
+    rows, columns = (torch.arange(size, device=x.device) for size in x.shape[1:3])
+    tall, wide = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
     return tall[:, :, None] & wide[:, None, :]
 
 

@@ -112,10 +112,7 @@ def mix_styles(features: Tensor, partner: Tensor, share: Tensor) -> Tensor:
 
 
 class MixStyle:
-    """A forward hook that mixes the styles of a share of the training batches.
-
-    Draws come from torch's global generator on the CPU, and the device is not waited for.
-    """
+    """A forward hook that mixes the styles of a share of the training batches, drawn by torch's global generator."""
 
     def __init__(self, probability: float) -> None:
         self.probability = probability
@@ -140,10 +137,7 @@ class MixStyle:
 
 
 def add_mixstyle(backbone: nn.Module, probability: float) -> int:
-    """Mix styles after the first stages of a timm backbone, in that share of its training batches.
-
-    Returns after how many stages; 0 for a backbone without ``blocks`` or ``layer1`` …, which then stays as it was.
-    """
+    """Mix styles after the first stages in that share of the training batches; returns after how many, or 0 of none."""
     first = stages(backbone)[:_STAGES]
     for stage in first:
         stage.register_forward_hook(MixStyle(probability))
@@ -199,11 +193,10 @@ class Passes:
 
     def _recording(self, inputs: Tensor) -> Forward | None:
         """The passes of a batch of this shape; None where they cannot be recorded. The network stays as it is."""
-        network, n = self._network, len(inputs)
+        network, n, device = self._network, len(inputs), self._device
         buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
-        given = self._given.setdefault(
-            n, [(torch.arange(n, device=self._device), torch.ones(n, device=self._device)) for _ in self._mixers]
-        )
+        pairs = [(torch.arange(n, device=device), torch.ones(n, device=device)) for _ in self._mixers]
+        given = self._given.setdefault(n, pairs)
         for mixer, pair in zip(self._mixers, given, strict=True):
             mixer.given = pair
         try:
@@ -252,10 +245,7 @@ def in_stripes(maps: Tensor) -> Tensor:
 
 @contextmanager
 def appearance(backbone: nn.Module) -> Iterator[list[Tensor]]:
-    """Every batch [b, 3, h, w] that the backbone sees meanwhile adds its descriptors, unit rows [b, d], to the list.
-
-    It stays empty for a backbone without stages, or whose stages have no maps.
-    """
+    """Every batch that the backbone sees meanwhile adds its descriptors, unit rows [b, d], if its stages have maps."""
     found: list[Tensor] = []
     parts: list[Tensor] = []
     first = stages(backbone)[:_LOOKED_AT]

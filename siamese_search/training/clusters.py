@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from itertools import chain, count, islice
 
 import numpy as np
 import torch
@@ -36,32 +37,25 @@ from siamese_search.vectors.clustering import cluster
 _Numbers = NDArray[np.int64]
 
 
-def agreement(first: _Numbers, second: _Numbers) -> float:
-    """The adjusted Rand index of two groupings, [n] each: 1 the same, 0 what chance would give."""
-    from sklearn.metrics import adjusted_rand_score
-
-    return float(adjusted_rand_score(first, second))
-
-
 def figures(labels: _Numbers, former: _Numbers, known: Sequence[str | None]) -> dict[str, float | int]:
     """What one epoch's clusters were, for its row of the history.
 
     clusters: of two images or more; singles: images alone. agreement: with the epoch before, absent in the first.
     purity, ari: where identities are known, of those images: the share whose identity is the commonest of their
-    cluster, and the adjusted Rand index.
+    cluster, and the adjusted Rand index, as of agreement: 1 the same, 0 what chance would give.
     """
+    from sklearn.metrics import adjusted_rand_score
+    from sklearn.metrics.cluster import contingency_matrix
+
     sizes = np.bincount(labels)
     found: dict[str, float | int] = {"clusters": int((sizes > 1).sum()), "singles": int((sizes == 1).sum())}
     if former.min() >= 0:
-        found["agreement"] = agreement(former, labels)
+        found["agreement"] = float(adjusted_rand_score(former, labels))
     rows = [row for row, name in enumerate(known) if name is not None]
     if rows:
-        truth = np.unique([str(known[row]) for row in rows], return_inverse=True)[1]
-        own = labels[rows]
-        table = np.zeros((int(own.max()) + 1, int(truth.max()) + 1), np.int64)
-        np.add.at(table, (own, truth), 1)
-        found["purity"] = float(table.max(axis=1).sum() / len(rows))
-        found["ari"] = agreement(truth, own)
+        truth, own = [str(known[row]) for row in rows], labels[rows]
+        found["purity"] = float(contingency_matrix(own, truth).max(axis=1).sum() / len(rows))
+        found["ari"] = float(adjusted_rand_score(truth, own))
     return found
 
 
@@ -105,10 +99,10 @@ class Memory(nn.Module):
         """Move the centroid of each label to the embedding of it that is least similar; ``momentum`` of it stays."""
         order = torch.argsort((embeddings * self.centroids[labels]).sum(1), stable=True)
         by_label = order[torch.argsort(labels[order], stable=True)]
-        sorted_labels = labels[by_label]
-        first = torch.ones_like(sorted_labels, dtype=torch.bool)
-        first[1:] = sorted_labels[1:] != sorted_labels[:-1]
-        chosen, where = by_label[first], sorted_labels[first]
+        in_order = labels[by_label]
+        first = torch.ones_like(in_order, dtype=torch.bool)
+        first[1:] = in_order[1:] != in_order[:-1]
+        chosen, where = by_label[first], in_order[first]
         moved = momentum * self.centroids[where] + (1.0 - momentum) * embeddings[chosen].float()
         self.centroids[where] = F.normalize(moved, dim=1)
 
@@ -132,16 +126,8 @@ class ClusterSampler:
 
     def epoch(self, epoch: int) -> Iterator[Indices]:
         """The batches of one epoch."""
-        given, turn = 0, 0
-        while True:
-            for batch in self._pass(np.random.default_rng((self.seed, epoch, 5, turn))):
-                yield batch
-                given += 1
-                if given == self.iters:
-                    return
-            if not self.iters:
-                return
-            turn += 1
+        passes = (self._pass(np.random.default_rng((self.seed, epoch, 5, turn))) for turn in count())
+        return islice(chain.from_iterable(passes), self.iters) if self.iters else next(passes)
 
     def steps(self, epoch: int) -> int:  # noqa: ARG002 - the samplers share one shape
         """How many batches :meth:`epoch` yields."""
@@ -230,10 +216,11 @@ class ClusterTrainer(Trainer):
             centred, neighbours=config.neighbours, least=config.least, seeds=self._seeds, cameras=self.cameras
         )
         sizes = np.bincount(labels)
-        if (sizes > 1).sum() < 1 or len(sizes) < 2:
+        several = (sizes > 1).sum()
+        if not several or len(sizes) < 2:
             raise TrainingError(
-                f"{amount(len(labels), 'image')} make {amount(len(sizes), 'cluster')}, {(sizes > 1).sum()} of them of"
-                " two images or more: nothing to learn from; try another --least or --neighbours, or --labels"
+                f"{amount(len(labels), 'image')} make {amount(len(sizes), 'cluster')}, {several} of them of two images"
+                " or more: nothing to learn from; try another --least or --neighbours, or --labels"
             )
         return labels
 

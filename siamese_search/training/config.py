@@ -158,15 +158,8 @@ class TrainConfig:
                 raise UsageError(f"{flag(one.name)}: {value} is too small, the least is {low}")
             if high is not None and not value <= high:
                 raise UsageError(f"{flag(one.name)}: {value} is too large, the most is {high}")
-        labelled = [
-            name
-            for name, weight in (
-                ("--triplet-weight", self.triplet_weight),
-                ("--identity-weight", self.identity_weight),
-                ("--metric-weight", self.metric_weight if self.metric_loss else 0),
-            )
-            if weight
-        ]
+        weights = ("triplet_weight", "identity_weight", *(["metric_weight"] if self.metric_loss else []))
+        labelled = [flag(name) for name in weights if getattr(self, name)]
         if self.view_mix and labelled:
             raise UsageError(f"--view-mix: two people in one have no label, set {' and '.join(labelled)} to 0")
         if not 0 < self.lr < 10:
@@ -317,15 +310,12 @@ def network_of(init: str) -> dict[str, Any]:
     return dict(bundle_of(init).meta.get("network", {})) if kind_of(init) in ("bundled", "bundle") else {}
 
 
-# An adaptation: the hyperparameters of a training that still mean something, and those of its clusters.
-
-#: Of a training with labels; here the clusters and the memory decide.
+#: What means something with labels alone; in an adaptation the clusters and the memory decide.
 _UNUSED = frozenset({
     "preset", "batches", "sizes", "margin", "soft_margin", "unit_triplets", "triplet_weight", "identity_weight",
     "label_smoothing", "metric_loss", "metric_weight", "teacher_weight", "similarity_weight", "teacher_views",
     "restart", "probe_epochs", "keep", "validate_every",
 })  # fmt: skip
-
 
 #: What the network is: where nothing else is asked for, as the model that is adapted.
 SPEC = (
@@ -371,9 +361,8 @@ ADAPT = AdaptConfig(
 
 def adapt_fields() -> list[str]:
     """The fields that are options of ``sss adapt``, its own first."""
-    names = [one.name for one in fields(AdaptConfig) if one.name not in _UNUSED]
-    inherited = {one.name for one in fields(TrainConfig)}
-    return sorted(names, key=lambda name: name in inherited)
+    names = (one.name for one in fields(AdaptConfig) if one.name not in _UNUSED)
+    return sorted(names, key=lambda name: name in TrainConfig.__slots__)
 
 
 def adapt_config(init: str, **hyperparameters: Any) -> AdaptConfig:

@@ -56,13 +56,20 @@ class HoldOut:
 def choose_held(paths: Sequence[Path], sources: Sequence[Source], holdout: HoldOut) -> list[set[str]]:
     """The identities of each data set to hold out, by their plain names.
 
-    Raises DataError for names that none of them knows, and where too few identities are there.
+    A number or share is taken as where a source is trained on alone. One too small to give a share gives none, unless
+    all are; a number is asked of every one. Raises DataError for names that none of them knows, and where too few
+    identities are there.
     """
     if holdout.ids is not None:
         return _held_by_source(sources, set(holdout.ids))
     if holdout.ids_file is not None:
         return _held_by_source(sources, set(read_identity_list(holdout.ids_file)))
-    return _drawn_by_source(paths, sources, holdout)
+    least = MIN_HELD_IDENTITIES + MIN_TRAIN_IDENTITIES
+    small = [0 < holdout.amount < 1 and len(source.dataset.identities) < least for source in sources]
+    return [
+        set() if none and not all(small) else _drawn(path, source.dataset, holdout)
+        for path, source, none in zip(paths, sources, small, strict=True)
+    ]
 
 
 def _drawn(path: Path, dataset: Dataset, holdout: HoldOut) -> set[str]:
@@ -85,20 +92,6 @@ def _drawn(path: Path, dataset: Dataset, holdout: HoldOut) -> set[str]:
     return draw_identities(names, count, holdout.seed)
 
 
-def _drawn_by_source(paths: Sequence[Path], sources: Sequence[Source], holdout: HoldOut) -> list[set[str]]:
-    """A number or share of each source's identities: the same as where it is trained on alone.
-
-    A source too small to give a share gives none, unless all are; a number is asked of every one.
-    """
-    share = 0 < holdout.amount < 1
-    least = MIN_HELD_IDENTITIES + MIN_TRAIN_IDENTITIES
-    small = [share and len(source.dataset.identities) < least for source in sources]
-    return [
-        set() if none and not all(small) else _drawn(path, source.dataset, holdout)
-        for path, source, none in zip(paths, sources, small, strict=True)
-    ]
-
-
 def _held_by_source(sources: Sequence[Source], named: set[str]) -> list[set[str]]:
     """Which identities each source holds out. Raises DataError for names that no source knows.
 
@@ -110,16 +103,12 @@ def _held_by_source(sources: Sequence[Source], named: set[str]) -> list[set[str]
         return chosen
     absent: list[str] = []
     for name in sorted(named):
-        plain = [(at, name) for at in range(len(sources)) if name in known[at]]
-        prefixed = [
-            (at, name.removeprefix(source.full("")))
-            for at, source in enumerate(sources)
-            if name.startswith(source.full(""))
-        ]
-        full = [(at, ident) for at, ident in prefixed if ident in known[at]]
-        anywhere = prefixed or [(at, name) for at in range(len(sources))]
-        samples = [(at, ident) for at, ident in anywhere if sources[at].dataset.layout == "triplets"]
-        found = full or plain or samples
+        plain = [(at, name) for at in range(len(sources))]
+        prefixes = [source.full("") for source in sources]
+        prefixed = [(at, name[len(begin) :]) for at, begin in enumerate(prefixes) if name.startswith(begin)]
+        full, anywhere = ([(at, one) for at, one in some if one in known[at]] for some in (prefixed, plain))
+        samples = [(at, one) for at, one in prefixed or plain if sources[at].dataset.layout == "triplets"]
+        found = full or anywhere or samples
         for at, identity in found:
             chosen[at].add(identity)
         if not found:
@@ -182,15 +171,15 @@ def load_split(data: DataPaths, layout: str, holdout: HoldOut) -> Split:
     for source, ids in zip(sources, chosen, strict=True):
         train = source.dataset
         if ids:
-            train, held = hold_out(source.dataset, ids)
+            train, held = hold_out(train, ids)
             held_parts.append(Source(source.name, held))
         train_parts.append(Source(source.name, train))
-        layout_of = f"layout {train.layout}: {train.reason}"
+        note = f"layout {train.layout}: {train.reason}"
         if source.name:
             labelled, out = set(train.identities), f"{amount(len(ids), 'identity') if ids else 'none'} held out"
             images = amount(sum(record.identity in labelled for record in train.records), "image")
-            layout_of = f"{source.name}: {amount(len(labelled), 'identity')}, {images}, {out}; {layout_of}"
-        notes.append(layout_of)
+            note = f"{source.name}: {amount(len(labelled), 'identity')}, {images}, {out}; {note}"
+        notes.append(note)
     return Split(
         notes,
         join(train_parts),
@@ -238,11 +227,8 @@ class LabelledImages:
 
     def by_source(self) -> list[dict[str, str | int]]:
         """What each of several data sets gave: its name, identities and images."""
-        found: list[dict[str, str | int]] = []
-        for name in _names_of_sources(self.records):
-            own = [record.identity for record in self.records if record.source == name]
-            found.append({"name": name, "identities": len(set(own)), "images": len(own)})
-        return found
+        owners = {name: [r.identity for r in self.records if r.source == name] for name in _sources_of(self.records)}
+        return [{"name": name, "identities": len(set(own)), "images": len(own)} for name, own in owners.items()]
 
 
 def label_images(dataset: Dataset, pixels: PixelSource) -> LabelledImages:
@@ -262,21 +248,19 @@ def label_images(dataset: Dataset, pixels: PixelSource) -> LabelledImages:
     label_of = {name: label for label, name in enumerate(names)}
     labels = np.array([label_of[str(record.identity)] for record in records], np.int64)
     index_of = {record.key: index for index, record in enumerate(records)}
-    triplets = [
-        [index_of[key] for key in triplet] for triplet in dataset.triplets if all(key in index_of for key in triplet)
-    ]
+    triplets = [[index_of[key] for key in one] for one in dataset.triplets if index_of.keys() >= set(one)]
     given = np.asarray(triplets, np.int64).reshape(-1, 3)
     sources = _sources(dataset, records)
     return LabelledImages(records, labels, given, np.asarray(rows, np.int64), pixels, sources)
 
 
-def _names_of_sources(records: Sequence[ImageRecord]) -> list[str]:
+def _sources_of(records: Sequence[ImageRecord]) -> list[str]:
     return list(dict.fromkeys(record.source for record in records if record.source is not None))
 
 
 def _sources(dataset: Dataset, records: list[ImageRecord]) -> NDArray[np.int64] | None:
     """The data set of each record, int64 [n], None for one; each must by itself have something to learn."""
-    number = {name: at for at, name in enumerate(_names_of_sources(dataset.records))}
+    number = {name: at for at, name in enumerate(_sources_of(dataset.records))}
     if not number:
         return None
     for name in number:
@@ -364,8 +348,7 @@ class PixelSource:
         """uint8 [len(indices), H, W, 3]. Raises ImageError if a file has become unreadable since the start."""
         if self._resident is not None:
             return self._resident[indices]
-        images = self._pool.map(lambda i: read_image(self.paths[i], self.size), indices)
-        return np.stack(list(images))
+        return np.stack(list(self._pool.map(lambda i: read_image(self.paths[i], self.size), indices)))
 
     def get_tensor(self, indices: NDArray[np.int64], device: torch.device) -> Tensor:
         """The same on ``device``: from all images there, where they fit, so that only the indices have to travel."""

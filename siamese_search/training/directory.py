@@ -135,14 +135,14 @@ def save_checkpoint(
     path: Path, modules: dict[str, torch.nn.Module], optimizer: torch.optim.Optimizer | None, state: dict[str, Any]
 ) -> None:
     """Write modules, optimiser and a JSON-able ``state`` to ``path`` as one atomic step."""
-    tensors: dict[str, Tensor] = {}
-    for name, module in modules.items():
-        for key, value in module.state_dict().items():
-            tensors[f"{name}/{key}"] = value.detach().cpu().contiguous()
+    parts = {name: module.state_dict() for name, module in modules.items()}
     if optimizer is not None:
-        for index, slots in optimizer.state_dict()["state"].items():
-            for key, value in slots.items():
-                tensors[f"optimizer/{index}/{key}"] = torch.as_tensor(value).detach().cpu().contiguous()
+        parts |= {f"optimizer/{index}": slots for index, slots in optimizer.state_dict()["state"].items()}
+    tensors = {
+        f"{name}/{key}": torch.as_tensor(value).detach().cpu().contiguous()
+        for name, part in parts.items()
+        for key, value in part.items()
+    }
     try:
         with atomic_path(path) as aside:
             # JSON writes floats so that they read back to the same bits.
@@ -163,17 +163,14 @@ def load_checkpoint(
         with safe_open(str(path), framework="pt") as archive:
             state: dict[str, Any] = json.loads(archive.metadata()["state"])
             tensors = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118 - not a dict
+        parts: dict[str, dict[str, Tensor]] = {}
+        for place, value in tensors.items():
+            part, _, key = place.rpartition("/")
+            parts.setdefault(part, {})[key] = value
         for name, module in modules.items():
-            prefix = f"{name}/"
-            module.load_state_dict(
-                {key[len(prefix) :]: value for key, value in tensors.items() if key.startswith(prefix)}
-            )
+            module.load_state_dict(parts.get(name, {}))
         if optimizer is not None:
-            slots: dict[int, dict[str, Tensor]] = {}
-            for key, value in tensors.items():
-                if key.startswith("optimizer/"):
-                    _, index, slot = key.split("/")
-                    slots.setdefault(int(index), {})[slot] = value
+            slots = {int(name.partition("/")[2]): part for name, part in parts.items() if name.startswith("optimizer/")}
             optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
     except Exception as error:
         reason = " ".join(str(error).split())[:160]
@@ -203,6 +200,23 @@ def load_heads(path: Path, heads: torch.nn.Module) -> list[str]:
 HISTORY_NAME = "history.jsonl"
 PLOT_NAME = "curves.png"
 
+#: What curves.png has of each row of the history: figure, name and colour.
+_LOSSES = (
+    ("loss", "training loss", "#b5432e"),
+    ("triplet_loss", "its triplet or pair part", "#b5432e"),
+    ("val_loss", "triplet or pair loss, held out", "#1f6f8b"),
+)
+_SHARES = (
+    ("triplet_accuracy", "triplet accuracy", "#888888"),
+    ("val_triplet_accuracy", "held-out triplet accuracy", "#c9a227"),
+    ("rank1", "held-out rank-1", "#1f6f8b"),
+    ("mAP", "held-out mAP", "#3a9a5c"),
+    ("agreement", "agreement with the clusters before", "#1f6f8b"),
+    ("purity", "purity, by the labels", "#3a9a5c"),
+    ("ari", "adjusted Rand index, by the labels", "#c9a227"),
+)
+_COUNTS = (("clusters", "clusters", "#1f6f8b"), ("singles", "single images", "#888888"))
+
 
 def write_history(directory: Path, rows: list[dict[str, Any]]) -> None:
     """Replace the history as one atomic step (a resumed run drops rows that came after its checkpoint)."""
@@ -214,42 +228,21 @@ def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Pat
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    epochs = [row["epoch"] for row in rows]
-    clustered = any("clusters" in row for row in rows)
     # Each loss on an axis of its own: the sum of all is many times one of its parts, and would press it flat.
-    named = (
-        ("loss", "training loss", "#b5432e"),
-        ("triplet_loss", "its triplet or pair part", "#b5432e"),
-        ("val_loss", "triplet or pair loss, held out", "#1f6f8b"),
-    )
-    losses = [part for part in named if any(row.get(part[0]) is not None for row in rows)]
-    panels = len(losses) + 1 + clustered
-    figure = Figure(figsize=(3.7 * panels, 3.6), layout="constrained")
+    losses = [[part] for part in _LOSSES if any(row.get(part[0]) is not None for row in rows)]
+    panels = [*((part, "loss, mean of the epoch", 1, None) for part in losses), (_SHARES, "share, %", 100, 101)]
+    if any("clusters" in row for row in rows):
+        panels.append((_COUNTS, "count", 1, None))
+    figure = Figure(figsize=(3.7 * len(panels), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
-    all_axes = figure.subplots(1, panels)
-    right, more = all_axes[len(losses)], all_axes[len(losses) + 1 :]
-    for axes, part in zip(all_axes, losses, strict=False):
-        _part(axes, rows, *part)
-        axes.set_ylabel("loss, mean of the epoch")
-        axes.set_ylim(bottom=0)
-    right.plot(epochs, [100 * row["triplet_accuracy"] for row in rows], color="#888888", label="triplet accuracy")
-    for key, label, colour in (
-        ("val_triplet_accuracy", "held-out triplet accuracy", "#c9a227"),
-        ("rank1", "held-out rank-1", "#1f6f8b"),
-        ("mAP", "held-out mAP", "#3a9a5c"),
-        ("agreement", "agreement with the clusters before", "#1f6f8b"),
-        ("purity", "purity, by the labels", "#3a9a5c"),
-        ("ari", "adjusted Rand index, by the labels", "#c9a227"),
-    ):
-        _part(right, rows, key, label, colour, scale=100)
-    right.set_ylabel("share, %")
-    right.set_ylim(0, 101)
-    for axes in more:
-        _part(axes, rows, "clusters", "clusters", "#1f6f8b")
-        _part(axes, rows, "singles", "single images", "#888888")
-        axes.set_ylabel("count")
-        axes.set_ylim(bottom=0)
-    for axes in all_axes:
+    for axes, (curves, unit, scale, top) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        for key, label, colour in curves:
+            points = [(row["epoch"], scale * row[key]) for row in rows if row.get(key) is not None]
+            if points:
+                marker = "" if key == "triplet_accuracy" else "o"
+                axes.plot(*zip(*points), marker=marker, markersize=3, color=colour, label=label)
+        axes.set_ylabel(unit)
+        axes.set_ylim(0, top)
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.25)
         axes.legend(frameon=False, fontsize=9)
@@ -260,10 +253,3 @@ def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Pat
     with atomic_path(path) as aside:
         figure.savefig(aside, format="png", dpi=130, metadata=dict([OWN_TEXT]))
     return path
-
-
-def _part(axes: Any, rows: list[dict[str, Any]], key: str, label: str, colour: str, scale: float = 1) -> None:
-    """One curve of the epochs that have this figure; none where no epoch has it."""
-    points = [(row["epoch"], scale * row[key]) for row in rows if row.get(key) is not None]
-    if points:
-        axes.plot(*zip(*points), marker="o", markersize=3, color=colour, label=label)

@@ -3,8 +3,6 @@
 A classifier with random weights sends random gradients into weights that took long to learn (Kumar et al., "Fine-Tuning
 can Distort Pretrained Features", ICLR 2022: first a linear probe, then the whole network). One pass over the images,
 without augmentation, gives their embeddings; the heads then learn from those alone.
-
-A teacher for distillation is a file of embeddings (``.npz``), or a network that OpenVINO runs.
 """
 
 from __future__ import annotations
@@ -31,7 +29,7 @@ from siamese_search.model.network import APNNetwork, NetworkSpec, normalisation
 from siamese_search.model.weights_file import transfer
 from siamese_search.options import Progress
 from siamese_search.training.augment import augment, mixed, view_draws, view_mix, view_recipe
-from siamese_search.training.config import TrainConfig, bundle_of, kind_of
+from siamese_search.training.config import SPEC, TrainConfig, bundle_of, kind_of
 from siamese_search.training.loop import embed_all
 from siamese_search.training.trainer import Trainer
 
@@ -46,37 +44,26 @@ def initial_network(config: TrainConfig, init: str, say: Callable[[str], None], 
     random ones, for a run that is resumed. Raises TrainingError, BundleError or UsageError.
     """
     mean, std = normalisation(config.backbone)
-    spec = NetworkSpec(
-        config.backbone, config.dim, config.height, config.width, config.pool, config.neck, config.last_stride,
-        mean, std, config.instance_mix, config.enlarge, config.instance_mix_later,
-    )  # fmt: skip
     torch.manual_seed(config.seed)
-    network = APNNetwork(spec)
+    network = APNNetwork(NetworkSpec(mean=mean, std=std, **{name: getattr(config, name) for name in SPEC}))
     kind = kind_of(init)
     if not weights or kind == "none":
         return network
     if kind == "imagenet":
-        say(f"initial weights: {load_imagenet(network.backbone, config.backbone)}")
+        source = load_imagenet(network.backbone, config.backbone)
     elif kind == "file":
-        _from_file(network, Path(init), say)
+        fit, file = fit_state(network.backbone, read_weights(Path(init))), printable(init)
+        if not fit.taken:
+            raise TrainingError(
+                f"--init {file}: none of its tensors fits {config.backbone}: check --backbone; names must be timm's or"
+                " EfficientNet-PyTorch's"
+            )
+        source = f"{amount(fit.taken, 'tensor')} of {file}{_listed('new', fit.fresh)}{_listed('not used', fit.unused)}"
     else:
         bundle = bundle_of(init)
-        fresh = transfer(network, bundle)
-        say(f"initial weights: {bundle.name}{_listed('new', fresh)}")
+        source = f"{bundle.name}{_listed('new', transfer(network, bundle))}"
+    say(f"initial weights: {source}")
     return network
-
-
-def _from_file(network: APNNetwork, path: Path, say: Callable[[str], None]) -> None:
-    fit = fit_state(network.backbone, read_weights(path))
-    if not fit.taken:
-        raise TrainingError(
-            f"--init {printable(path)}: none of its tensors fits {network.spec.backbone}: check --backbone; names must"
-            " be timm's or EfficientNet-PyTorch's"
-        )
-    say(
-        f"initial weights: {amount(fit.taken, 'tensor')} of {printable(path)}{_listed('new', fit.fresh)}"
-        f"{_listed('not used', fit.unused)}"
-    )
 
 
 def _listed(what: str, names: list[str]) -> str:
@@ -95,8 +82,8 @@ _BATCH = 256
 def fit_heads(trainer: Trainer, epochs: int, progress: Progress | None = None) -> list[float]:
     """Fit ``trainer.heads`` to the embeddings that its network gives now; the network stays as it is.
 
-    epochs: passes over the embeddings. progress: called with images embedded so far, and of how many. Returns the mean
-    loss of each pass; empty where there is no head to fit. Every process of a ``torchrun`` ends with the same heads.
+    epochs: passes over the embeddings. Returns the mean loss of each; empty where there is no head to fit. Every
+    process of a ``torchrun`` ends with the same heads.
     """
     if epochs == 0 or not list(trainer.heads.parameters()):
         return []
@@ -108,8 +95,7 @@ def fit_heads(trainer: Trainer, epochs: int, progress: Progress | None = None) -
 
 def _fit(trainer: Trainer, epochs: int, progress: Progress | None) -> list[float]:
     rows = np.arange(len(trainer.labels))
-    found = embed_all(trainer.network, trainer.images, rows, trainer.device, progress)
-    necked = found[1].to(trainer.device)
+    necked = embed_all(trainer.network, trainer.images, rows, trainer.device, progress)[1].to(trainer.device)
     generator = torch.Generator().manual_seed(trainer.config.seed)
     optimizer = torch.optim.Adam(trainer.heads.parameters(), lr=_LR)
     steps = epochs * -(-len(necked) // _BATCH)
@@ -155,10 +141,9 @@ def teacher_vectors(
     else:
         raise UsageError(f"--teacher {printable(path)}: give an .npz, an OpenVINO .xml or an .onnx file")
     norms = np.linalg.norm(vectors, axis=2, keepdims=True)
-    if not np.isfinite(norms).all() or (norms == 0).any():
-        bad = (~np.isfinite(norms) | (norms == 0)).any(axis=(0, 2))
-        key = records[int(np.flatnonzero(bad)[0])].key
-        raise DataError(f"{printable(path)}: the teacher's vector of {key} is zero or not finite")
+    bad = np.flatnonzero((~np.isfinite(norms) | (norms == 0)).any(axis=(0, 2)))
+    if len(bad):
+        raise DataError(f"{printable(path)}: the teacher's vector of {records[bad[0]].key} is zero or not finite")
     return np.asarray(vectors / norms, np.float32)
 
 
@@ -189,16 +174,17 @@ def _read_npz(path: Path, records: Sequence[ImageRecord], config: TrainConfig) -
     if vectors.ndim != 2 or len(vectors) != len(keys):
         raise DataError(f"{printable(path)}: {len(keys)} keys but vectors of shape {vectors.shape}")
     rows = {key: row for row, key in enumerate(keys)}
-    missing = [record.key for record in records if record.key not in rows]
+    asked = [record.key for record in records]
+    missing = [key for key in asked if key not in rows]
     if missing:
         raise DataError(
             f"{printable(path)}: no teacher vector for {amount(len(missing), 'image')}, the first is {missing[0]}"
         )
-    plain = vectors[[rows[record.key] for record in records]][None]
+    plain = vectors[[rows[key] for key in asked]][None]
     if not wanted:
         return plain
     # An image's view depends on its place among the images of the run, and on the seed.
-    same = recipe == view_recipe(config) and keys == [record.key for record in records]
+    same = recipe == view_recipe(config) and keys == asked
     if views is None or not same or len(views) < wanted or views.shape[1:] != vectors.shape:
         raise DataError(
             f"{printable(path)}: does not hold {wanted} augmented views of these images (--teacher-views): "

@@ -79,9 +79,7 @@ class Loop:
             if not trainer.train_epoch(self.reporter.step, self.stop.is_set, self.save):
                 self.save()
                 raise KeyboardInterrupt
-            row: dict[str, Any] = {**trainer.finish_epoch()}
-            row["epoch"] = int(row["epoch"])
-            row.update(self.figures())
+            row: dict[str, Any] = {**trainer.finish_epoch(), **self.figures()}
             last = row["epoch"] == config.epochs
             if self.held and (last or (config.validate_every and row["epoch"] % config.validate_every == 0)):
                 row.update(trainer.ranks.agree(self.validate() if trainer.ranks.first else {}))
@@ -97,7 +95,6 @@ class Loop:
             self.reporter.epoch(row)
 
     def finished(self) -> bool:
-        """Whether there is no further epoch to train."""
         return self.trainer.progress.epoch >= self.config.epochs
 
     def figures(self) -> dict[str, Any]:
@@ -144,13 +141,11 @@ class Loop:
         """The figures of the weights that are kept, after loading the best where ``keep`` says so."""
         if not self.held:
             return {}
-        best = self.trainer.progress.best
-        if self.config.keep == "best" and best:
+        row = self.rows[-1] if self.rows else {}
+        if self.config.keep == "best" and self.trainer.progress.best:
             load_checkpoint(self.out / BEST_NAME, {"network": self.trainer.result}, None)
-            return {"rank1": best["rank1"], "mAP": best["mAP"], "epoch": best["epoch"]}
-        if not self.rows or "mAP" not in self.rows[-1]:
-            return {}
-        return {key: self.rows[-1][key] for key in ("rank1", "mAP", "epoch")}
+            row = self.trainer.progress.best
+        return {key: row[key] for key in ("rank1", "mAP", "epoch")} if "mAP" in row else {}
 
 
 def _clean(value: float) -> float:
@@ -178,9 +173,8 @@ def embed_all(
     training = network.training
     network.eval()
     found = [torch.empty(2, 0, network.spec.dim)]
-    half = device.type == "cuda"
     try:
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             for start in range(0, len(rows), _BATCH):
                 images = torch.from_numpy(pixels.get(rows[start : start + _BATCH])).to(device)
                 both = network(network.normalise(images))
@@ -205,10 +199,10 @@ def held_out_loss(
     """
     known = [row for row, name in enumerate(identities) if name]
     features = features[known]
-    identities = [identities[row] for row in known]
-    sources = [sources[row] for row in known] if sources else sources
-    labels = np.unique(np.asarray(identities, dtype=str), return_inverse=True)[1].astype(np.int64)
-    places = np.unique([str(s) for s in sources], return_inverse=True)[1].astype(np.int64) if sources else None
+    names = np.array([identities[row] for row in known], dtype=str)
+    labels = np.unique(names, return_inverse=True)[1].astype(np.int64)
+    origins = [str(sources[row]) for row in known] if sources else []
+    places = np.unique(origins, return_inverse=True)[1].astype(np.int64) if origins else None
     try:
         sampler = make_sampler(config, labels, sources=places)
     except DataError:

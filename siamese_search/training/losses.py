@@ -98,9 +98,7 @@ def similarity_matching(student: Tensor, teacher: Tensor) -> Tensor:
     student [n, d], teacher [n, t]; the dimensions may differ (Tung & Mori, "Similarity-Preserving
     Knowledge Distillation", ICCV 2019, on cosines).
     """
-    s = F.normalize(student, dim=1)
-    t = F.normalize(teacher, dim=1)
-    n = len(s)
+    s, t, n = F.normalize(student, dim=1), F.normalize(teacher, dim=1), len(student)
     return (s @ s.T - t @ t.T).pow(2).sum() / max(1, n * (n - 1))
 
 
@@ -109,13 +107,8 @@ SEPARATOR = "+"
 
 #: Losses that take embeddings and labels in name only: an abstract base, other arguments, other labels.
 _OTHER_CONTRACT = {
-    "BaseMetricLossFunction",
-    "GenericPairLoss",
-    "ManifoldLoss",
-    "P2SGradLoss",
-    "RankedListLoss",
-    "VICRegLoss",
-}
+    "BaseMetricLossFunction", "GenericPairLoss", "ManifoldLoss", "P2SGradLoss", "RankedListLoss", "VICRegLoss",
+}  # fmt: skip
 
 
 def make_metric_losses(names: str, classes: int, dim: int) -> nn.ModuleDict:
@@ -128,19 +121,18 @@ def make_metric_losses(names: str, classes: int, dim: int) -> nn.ModuleDict:
     if not names:
         return made
     known = known_losses()
-    for name in names.split(SEPARATOR):
-        kind = known.get(name.strip())
-        if kind is None:
-            close = difflib.get_close_matches(name.strip(), known, n=1, cutoff=0.5)
+    for name in map(str.strip, names.split(SEPARATOR)):
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}? " if close else ""
             raise UsageError(
-                f"--metric-loss: no loss {name.strip()!r} for embeddings and labels in pytorch-metric-learning; "
+                f"--metric-loss: no loss {name!r} for embeddings and labels in pytorch-metric-learning; "
                 f"{hint}there are {', '.join(sorted(known))}"
             )
         # Arguments are looked for in the whole ancestry: CosFaceLoss passes its own on as *args.
-        wanted = {p for base in kind.__mro__ for p in inspect.signature(base.__init__).parameters}
+        wanted = {p for base in known[name].__mro__ for p in inspect.signature(base.__init__).parameters}
         size = {"num_classes": classes, "embedding_size": dim}
-        made[name.strip()] = kind(**{key: value for key, value in size.items() if key in wanted})
+        made[name] = known[name](**{key: value for key, value in size.items() if key in wanted})
     return made
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
@@ -83,10 +83,9 @@ class Ranks:
         """The first process's ``value``, JSON-like, in every process."""
         if self.world == 1:
             return value
-        box: list[Any] = [value if self.first else None]
+        box = [value]
         distributed.broadcast_object_list(box, src=0)
-        agreed: T = box[0]
-        return agreed
+        return box[0]
 
     def wait(self) -> None:
         """Return when every process has come here."""
@@ -103,18 +102,18 @@ def joined(device: str) -> Iterator[Ranks]:
 
     device: ``cpu`` (gloo) or ``cuda…`` (NCCL). Raises UsageError for a ``torchrun`` that cannot work.
     """
-    ranks = _from_environment()
+    ranks, cuda = _from_environment(), device.startswith("cuda")
     if ranks.world == 1:
         yield ranks
         return
-    if device.startswith("cuda"):
+    if cuda:
         if ranks.local >= torch.cuda.device_count():
             raise UsageError(
                 f"{ranks.local_world} processes on a machine with {torch.cuda.device_count()} GPUs: "
                 "give torchrun --nproc-per-node no more than that, or use --device cpu"
             )
         torch.cuda.set_device(ranks.local)
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
     try:
         yield ranks
     finally:
@@ -127,9 +126,6 @@ def _from_environment() -> Ranks:
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return SINGLE
     try:
-        rank, world, local, local_world = (
-            int(os.environ.get(name, default)) for name, default in zip(names, "0101", strict=True)
-        )
+        return Ranks(*(int(os.environ.get(name, default)) for name, default in zip(names, "0101", strict=True)))
     except ValueError:
         raise UsageError(f"{', '.join(names)} must be whole numbers: start with torchrun, or unset them") from None
-    return Ranks(rank, world, local, local_world)

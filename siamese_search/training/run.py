@@ -103,14 +103,14 @@ def train(request: TrainRequest, reporter: Reporter | None = None, stop: threadi
     stop: ends the run after the batch in hand: a checkpoint is written and KeyboardInterrupt raised; :func:`resume`
     goes on to the same curve. Raises TrainingError if the directory holds a run already, DataError and UsageError.
     """
-    request.config.check()
-    stages(request.config)  # and so are sizes that cannot be
-    make_metric_losses(request.config.metric_loss, 2, request.config.dim)  # a wrong name is said at once
-    reporter = reporter or Silent()
-    if request.init == "imagenet" and request.config.backbone in BACKBONE_DEFAULTS:
-        reporter.message(f"initial weights: random, {request.config.backbone} has none from ImageNet")
+    asked, reporter = request.config, reporter or Silent()
+    asked.check()
+    stages(asked)  # sizes that cannot be, as
+    make_metric_losses(asked.metric_loss, 2, asked.dim)  # a wrong name, are said at once
+    if request.init == "imagenet" and asked.backbone in BACKBONE_DEFAULTS:
+        reporter.message(f"initial weights: random, {asked.backbone} has none from ImageNet")
         request = replace(request, init="none")
-    own, asked = network_of(request.init), request.config
+    own = network_of(request.init)
     if own.get("backbone") == asked.backbone:  # the weights of a bundle were trained with its own shares
         mixed = {name: getattr(asked, name) or own.get(name, 0.0) for name in ("instance_mix", "instance_mix_later")}
         request = replace(request, config=asked.with_options(**mixed))
@@ -181,7 +181,8 @@ def _run(
 
     images = label_images(split.train, read(split.train.records, "reading training images"))
     held = read(split.held, "reading held-out images") if split.held else None
-    failed = unreadable([images.pixels, *([held] if held else [])], reporter.message)
+    sources = [images.pixels, held] if held else [images.pixels]
+    failed = unreadable(sources, reporter.message)
     if resumed:
         check_same(out, _learned_from(images))
     classes = int(images.labels.max()) + 1
@@ -193,7 +194,17 @@ def _run(
     if not ranks.first:
         ranks.wait()  # until the first has asked the teacher and kept the answer
     elif not resumed:
-        _start_directory(request, split, images)
+        saved = {
+            "data": written_paths(request.data),
+            **({"sources": list(split.sources)} if split.sources else {}),
+            "layout": request.layout,
+            "init": request.init,
+            "teacher": str(request.teacher.resolve()) if request.teacher else None,
+            "heldout_identities": split.heldout_identities,
+            "train": _learned_from(images),
+            "config": asdict(config),
+        }
+        start_directory(out, saved)
     teacher = _teacher(request, images, reporter)
     if ranks.first:
         ranks.wait()
@@ -204,9 +215,7 @@ def _run(
         teacher=teacher, device=device, ranks=ranks,
     )  # fmt: skip
     if not resumed:
-        adopted = _adopt_heads(trainer, request, split, reporter)
-        if not adopted and kind_of(request.init) in ("bundled", "bundle"):
-            _probe(trainer, reporter)
+        _begin_heads(trainer, request, split, reporter)
     rows = restore(trainer, out, reporter.message) if resumed else []
     run = Loop(out, config, trainer, reporter, stop, rows, split.held, held, images.pixels)
     run.epochs()
@@ -216,62 +225,45 @@ def _run(
         title = f"{config.preset}: {amount(classes, 'identity')}, {config.backbone} {config.height}×{config.width}"
         plot_history(out, rows, title)
     ranks.wait()
-    bundle = load_bundle(out)
-    for source in (images.pixels, held):
-        if source:
-            source.close()
-    return TrainResult(bundle, trainer.progress.epoch, metrics, rows, failed)
+    for source in sources:
+        source.close()
+    return TrainResult(load_bundle(out), trainer.progress.epoch, metrics, rows, failed)
 
 
-def _probe(trainer: Trainer, reporter: Reporter) -> None:
-    """Starting from a model that already embeds, fit the new heads to it first."""
-    told = partial(reporter.decoding, what="embedding for the new heads")
-    losses = fit_heads(trainer, trainer.config.probe_epochs, told)
-    if losses:
-        reporter.message(
-            f"new heads fitted to the initial weights: loss {losses[0]:.2f} to {losses[-1]:.2f} in {len(losses)} passes"
-        )
+def _begin_heads(trainer: Trainer, request: TrainRequest, split: Split, reporter: Reporter) -> None:
+    """Heads for initial weights that already embed: without them the first epoch would go into learning these again.
 
-
-def _adopt_heads(trainer: Trainer, request: TrainRequest, split: Split, reporter: Reporter) -> bool:
-    """Starting from a run on the same data (progressive resizing is two), take its classifier and projection too; True
-    where that was done. Without them the first epoch would go into learning the identities again.
+    Those of a run on the same data (progressive resizing is two runs) as they are, else new ones fitted first.
     """
+    if taken := _heads_of_same_run(trainer, request, split):
+        reporter.message(f"training heads of the same run: {', '.join(taken)}")
+    elif kind_of(request.init) in ("bundled", "bundle"):
+        told = partial(reporter.decoding, what="embedding for the new heads")
+        if losses := fit_heads(trainer, trainer.config.probe_epochs, told):
+            change = f"loss {losses[0]:.2f} to {losses[-1]:.2f} in {len(losses)} passes"
+            reporter.message(f"new heads fitted to the initial weights: {change}")
+
+
+def _heads_of_same_run(trainer: Trainer, request: TrainRequest, split: Split) -> list[str]:
+    """Take classifier and projection of the run that ``init`` is, if it learned from the same; which were taken."""
     first = Path(request.init)
+    asked = (written_paths(request.data), request.layout, split.heldout_identities)
     try:
         saved = json.loads((first / RUN_NAME).read_text(encoding="utf-8"))
-        same = saved["data"] == written_paths(request.data) and saved["layout"] == request.layout
-        same = same and saved["heldout_identities"] == split.heldout_identities
+        same = (saved["data"], saved["layout"], saved["heldout_identities"]) == asked
     except (OSError, ValueError, KeyError, TypeError):
-        return False
-    taken = load_heads(first / CHECKPOINT_NAME, trainer.heads) if same else []
-    if taken:
-        reporter.message(f"training heads of the same run: {', '.join(taken)}")
-    return bool(taken)
+        return []
+    return load_heads(first / CHECKPOINT_NAME, trainer.heads) if same else []
 
 
 def _learned_from(images: LabelledImages) -> dict[str, Any]:
     """What a run learns from: the identities, and a digest of the images, each with its identity, in order."""
-    digest = hashlib.sha256()
-    for record in images.records:
-        digest.update(f"{record.key}\0{record.identity}\0".encode())
-    identities = {str(record.identity) for record in images.records}
-    return {"identities": sorted(identities), "images": digest.hexdigest()}
+    told = "".join(f"{record.key}\0{record.identity}\0" for record in images.records)
+    return {"identities": _names(images), "images": hashlib.sha256(told.encode()).hexdigest()}
 
 
-def _start_directory(request: TrainRequest, split: Split, images: LabelledImages) -> None:
-    """Write ``run.json``: the options of the run, and exactly which identities are held out and which it learns."""
-    saved = {
-        "data": written_paths(request.data),
-        **({"sources": list(split.sources)} if split.sources else {}),
-        "layout": request.layout,
-        "init": request.init,
-        "teacher": str(request.teacher.resolve()) if request.teacher else None,
-        "heldout_identities": split.heldout_identities,
-        "train": _learned_from(images),
-        "config": asdict(request.config),
-    }
-    start_directory(request.out, saved)
+def _names(images: LabelledImages) -> list[str]:
+    return sorted({str(record.identity) for record in images.records})
 
 
 def _teacher(request: TrainRequest, images: LabelledImages, reporter: Reporter) -> NDArray[np.float32] | None:
@@ -279,7 +271,6 @@ def _teacher(request: TrainRequest, images: LabelledImages, reporter: Reporter) 
     if request.teacher is None:
         return None
     kept = request.out / TEACHER_NAME
-
     told = partial(reporter.decoding, what="asking the teacher")
     asked = partial(teacher_vectors, records=images.records, config=request.config, progress=told)
     if not kept.exists():
@@ -290,16 +281,13 @@ def _teacher(request: TrainRequest, images: LabelledImages, reporter: Reporter) 
 def _summary(
     request: TrainRequest, split: Split, images: LabelledImages, rows: list[dict[str, Any]], metrics: dict[str, float]
 ) -> dict[str, Any]:
-    names = sorted({str(record.identity) for record in images.records})
-    made = summary(
-        request.config,
-        request.init,
-        rows,
-        teacher=request.teacher.name if request.teacher else None,
-        images=len(images.records),
+    names = _names(images)
+    learned = {
+        "teacher": request.teacher.name if request.teacher else None,
+        "images": len(images.records),
         **({"sources": images.by_source()} if split.sources else {}),
-        identities=len(names),
+        "identities": len(names),
         **({"identity_names": names} if len(names) <= _NAMED_IDENTITIES else {}),
-    )
-    found = {"heldout": metrics} if metrics else {}
-    return {**made, "heldout_identities": split.heldout_identities, "metrics": found}
+    }
+    found = {"heldout_identities": split.heldout_identities, "metrics": {"heldout": metrics} if metrics else {}}
+    return summary(request.config, request.init, rows, **learned) | found

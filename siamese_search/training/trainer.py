@@ -36,10 +36,7 @@ from siamese_search.training.ranks import SINGLE, Ranks
 
 
 class Images(Protocol):
-    """Where the trainer gets its pixels: uint8 [n, H, W, 3] of these indices.
-
-    A source may also have ``get_tensor(indices, device)``, which gives them on the training device.
-    """
+    """Where pixels come from, uint8 [n, H, W, 3]; perhaps also by ``get_tensor(indices, device)``, on the device."""
 
     def get(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]: ...
 
@@ -93,12 +90,8 @@ class Trainer:
         device: str = "cpu",
         ranks: Ranks = SINGLE,
     ) -> None:
-        self.config = config
-        self.ranks = ranks
-        self.images = images
-        self.labels = labels
+        self.config, self.ranks, self.images, self.labels = config, ranks, images, labels
         self.device = torch.device(device)
-        self.teacher = teacher
         self._views = [] if teacher is None else [view_draws(config, len(labels), v) for v in range(1, len(teacher))]
         self._mixes = [view_mix(config, len(labels), v + 1) for v in range(len(self._views)) if config.view_mix > 0]
         # What a step looks up lies on the device: nothing but indices and random numbers travel in a step.
@@ -122,16 +115,15 @@ class Trainer:
         if teacher is not None:
             self.heads["projection"] = nn.Linear(network.spec.dim, teacher.shape[2])
         self.heads.to(self.device)
-        parameters = [p for p in (*self.network.parameters(), *self.heads.parameters()) if p.requires_grad]
+        self._parameters = [p for p in (*self.network.parameters(), *self.heads.parameters()) if p.requires_grad]
         kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
         # One kernel for all parameters instead of hundreds; on the CPU the plain step is as fast.
-        fused = self.device.type == "cuda"
-        self.optimizer = kind(parameters, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
-        self._parameters = parameters
+        cuda = self.device.type == "cuda"
+        self.optimizer = kind(self._parameters, lr=config.lr, weight_decay=config.weight_decay, fused=cuda)
         if config.mixstyle > 0 and not add_mixstyle(self.network.backbone, config.mixstyle):
             raise UsageError(f"--mixstyle: {config.backbone} has no stages to mix styles after, leave it out")
         # Several processes exchange gradients between the passes and the step; their kernels are launched one by one.
-        self._passes = Passes(self.network, self.device, record=self.device.type == "cuda" and ranks.world == 1)
+        self._passes = Passes(self.network, self.device, record=cuda and ranks.world == 1)
         # Its decay is warmed up: a short run would otherwise keep its initial weights. It draws nothing random.
         self._ema = ModelEmaV3(self.network, decay=config.ema, use_warmup=True) if config.ema > 0 else None
 
@@ -183,10 +175,8 @@ class Trainer:
             state.images += batch.size * ranks.world
             state.seconds += time.monotonic() - started
             if on_step:
-                rate = state.images / max(state.seconds, 1e-9)
-                mean = state.loss_sum / state.step
-                share = state.accuracy_sum / state.step
-                on_step(StepReport(state.epoch, state.step, steps, mean, share, rate, lr))
+                means = state.loss_sum / state.step, state.accuracy_sum / state.step
+                on_step(StepReport(state.epoch, state.step, steps, *means, state.images / max(state.seconds, 1e-9), lr))
             if ranks.any(should_stop()):
                 return False
             if checkpoint and time.monotonic() - saved > 60 * config.checkpoint_minutes:
@@ -225,8 +215,7 @@ class Trainer:
             partner, cut = (of_all[indices] for of_all in self._mixes[view - 1])
             images = mixed(images, self._pixels(partner.numpy()), moved(cut, self.device))
         pixels = augment(images, config, moved(random, self.device))
-        inputs = self.network.normalise(pixels, self._constants)
-        features, necked = self._passes(inputs)
+        features, necked = self._passes(self.network.normalise(pixels, self._constants))
         loss, triplet = self._loss(features.float(), necked.float(), indices, batch.shape)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -254,8 +243,15 @@ class Trainer:
         return self.progress.epoch % (1 + len(self._views))
 
     def _seed(self, use: int) -> int:
-        """The seed of this step and process for one use of random numbers."""
-        return _mix(self.config.seed + use + 7919 * self.ranks.rank, self.progress.global_step)
+        """The seed of this step and process for one use of random numbers: 63 bits of both, neighbours share nothing.
+
+        By splitmix64's finaliser.
+        """
+        seed, step = self.config.seed + use + 7919 * self.ranks.rank, self.progress.global_step
+        value = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & (2**64 - 1)
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
+        return (value ^ (value >> 31)) >> 1
 
     def _loss(
         self, features: Tensor, necked: Tensor, indices: NDArray[np.int64], shape: tuple[int, ...]
@@ -284,10 +280,8 @@ class Trainer:
         config = self.config
         loss = necked.new_zeros(())
         if "classifier" in self.heads:
-            logits = self.heads["classifier"](necked)
-            loss = loss + config.identity_weight * F.cross_entropy(
-                logits, labels, label_smoothing=config.label_smoothing
-            )
+            named = F.cross_entropy(self.heads["classifier"](necked), labels, label_smoothing=config.label_smoothing)
+            loss = loss + config.identity_weight * named
         if "metric" in self.heads:
             metric = metric_loss(cast(nn.ModuleDict, self.heads["metric"]), necked, labels)
             loss = loss + config.metric_weight * metric
@@ -299,7 +293,7 @@ class Trainer:
         """Close the epoch: its means, and the counters set for the next one. Raises TrainingError on collapse."""
         state, config = self.progress, self.config
         row = {
-            "epoch": float(state.epoch + 1),
+            "epoch": state.epoch + 1,
             "loss": state.loss_sum / max(1, state.step),
             "triplet_loss": state.triplet_sum / max(1, state.step),
             "triplet_accuracy": state.accuracy_sum / max(1, state.step),
@@ -307,11 +301,10 @@ class Trainer:
             "images_per_second": state.images / max(state.seconds, 1e-9),
             "seconds": state.seconds,
         }
-        only_triplets = not self.heads and self.teacher is None
-        level = collapsed_loss(config)
+        level = None if self.heads else collapsed_loss(config)
         # All embeddings alike give this loss exactly, in every batch. A mean alone may pass by it while learning.
         stuck = (row["triplet_loss"], state.triplet_last)
-        if only_triplets and level and all(abs(loss - level) < 1e-3 * level for loss in stuck):
+        if level and all(abs(loss - level) < 1e-3 * level for loss in stuck):
             raise TrainingError(
                 f"the triplets have collapsed: after epoch {state.epoch + 1} the loss stands at {level:g} "
                 f"({row['triplet_loss']:.4f}), all embeddings are the same; lower --lr or start from --init bundled"
@@ -320,14 +313,6 @@ class Trainer:
         state.step = state.images = 0
         state.loss_sum = state.triplet_sum = state.accuracy_sum = state.seconds = 0.0
         return row
-
-
-def _mix(seed: int, step: int) -> int:
-    """One 63-bit seed of two numbers (splitmix64's finaliser), so that neighbours share nothing."""
-    value = (seed * 0x9E3779B97F4A7C15 + step * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) & (2**64 - 1)
-    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & (2**64 - 1)
-    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & (2**64 - 1)
-    return (value ^ (value >> 31)) >> 1
 
 
 def training_device(name: str) -> str:

@@ -31,12 +31,15 @@ def draw_scene(kind: str, seed: int) -> Image.Image:
     image = Image.new("RGB", SCENE_SIZE)
     ink = ImageDraw.Draw(image)
     {"street": _street, "corridor": _corridor, "plaza": _plaza, "car park": _car_park}[kind](ink, rng)
-    grain = rng.normal(0.0, 7.0, (SCENE_SIZE[1] // 4, SCENE_SIZE[0] // 4, 1))
-    blotches = np.asarray(
-        Image.fromarray(np.clip(grain[..., 0] * 3 + 128, 0, 255).astype(np.uint8)).resize(SCENE_SIZE), dtype=np.float32
-    )
+    grain = rng.normal(0.0, 7.0, (SCENE_SIZE[1] // 4, SCENE_SIZE[0] // 4))
+    blotches = np.asarray(_picture(grain * 3 + 128).resize(SCENE_SIZE), dtype=np.float32)
     lit = np.asarray(image, dtype=np.float32) + (blotches[..., None] - 128.0) * 0.35
-    return Image.fromarray(np.clip(lit, 0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1.2))
+    return _picture(lit).filter(ImageFilter.GaussianBlur(1.2))
+
+
+def _picture(levels: NDArray[np.floating]) -> Image.Image:
+    """Levels of 0–255, [H, W] or [H, W, 3], as an image."""
+    return Image.fromarray(np.clip(levels, 0, 255).astype(np.uint8))
 
 
 def _ground(ink: ImageDraw.ImageDraw, far: Colour, near: Colour) -> None:
@@ -103,13 +106,9 @@ def _plaza(ink: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
     for row, (top, bottom) in enumerate(pairwise(ys)):
         for column in range(-8, 24):
             if (row + column) % 2:
-                a = [_lean(64 * column, y) for y in (top, bottom)]
-                b = [_lean(64 * (column + 1), y) for y in (top, bottom)]
                 tint = int(rng.integers(-8, 9))
-                ink.polygon(
-                    [(a[0], top), (b[0], top), (b[1], bottom), (a[1], bottom)],
-                    fill=(160 + tint, 122 + tint, 104 + tint),
-                )
+                corners = ((column, top), (column + 1, top), (column + 1, bottom), (column, bottom))
+                ink.polygon([(_lean(64 * x, y), y) for x, y in corners], fill=(160 + tint, 122 + tint, 104 + tint))
 
 
 def _lean(x: float, y: float) -> float:
@@ -128,11 +127,10 @@ def _car_park(ink: ImageDraw.ImageDraw, rng: np.random.Generator) -> None:
         if rng.random() < 0.8:
             paint = _grey(rng, 40, 210, 60)
             ink.rounded_rectangle((x, 168, x + 136, 262), 18, fill=paint)
-            ink.polygon(
-                [(x + 18, 172), (x + 34, 124), (x + 102, 124), (x + 120, 172)], fill=_between(paint, (30, 36, 44), 0.75)
-            )
-            ink.rectangle((x + 6, 196, x + 26, 208), fill=(236, 230, 200))
-            ink.rectangle((x + 110, 196, x + 130, 208), fill=(236, 230, 200))
+            glass = [(x + 18, 172), (x + 34, 124), (x + 102, 124), (x + 120, 172)]
+            ink.polygon(glass, fill=_between(paint, (30, 36, 44), 0.75))
+            for lamp in (x + 6, x + 110):
+                ink.rectangle((lamp, 196, lamp + 20, 208), fill=(236, 230, 200))
             for wheel in (x + 16, x + 96):
                 ink.ellipse((wheel, 236, wheel + 26, 276), fill=(22, 22, 24))
     for x in range(0, width, 340):  # concrete pillars
@@ -271,7 +269,7 @@ def _background(place: Place, rng: np.random.Generator) -> Image.Image:
     # Out of focus and paler than the person in front, as a lens renders what is behind its subject.
     window = window.filter(ImageFilter.GaussianBlur(_SCENE_BLUR))
     pale = np.asarray(window, dtype=np.float32)
-    return Image.fromarray((pale + _SCENE_PALE * (_SCENE_GREY - pale)).clip(0, 255).astype(np.uint8))
+    return _picture(pale + _SCENE_PALE * (_SCENE_GREY - pale))
 
 
 def _cast_shadow(canvas: Image.Image, pose: Pose, camera: Camera) -> None:
@@ -298,14 +296,10 @@ def _passer_by(pose: Pose, rng: np.random.Generator) -> tuple[Image.Image, tuple
     top, low = (CLOTHES[int(rng.integers(len(CLOTHES)))] for _ in range(2))
     for leg in (-1, 1):
         knee, heel = x + leg * 0.035 * unit, x + leg * 0.055 * unit
-        ink.line(
-            (x, foot - 0.5 * unit, knee, foot - 0.25 * unit, heel, foot),
-            fill=(*low, 255),
-            width=max(2, int(0.07 * unit)),
-        )
-    ink.rounded_rectangle(
-        (x - 0.1 * unit, foot - 0.85 * unit, x + 0.1 * unit, foot - 0.46 * unit), 0.05 * unit, fill=(*top, 255)
-    )
+        bones = (x, foot - 0.5 * unit, knee, foot - 0.25 * unit, heel, foot)
+        ink.line(bones, fill=(*low, 255), width=max(2, int(0.07 * unit)))
+    chest = (x - 0.1 * unit, foot - 0.85 * unit, x + 0.1 * unit, foot - 0.46 * unit)
+    ink.rounded_rectangle(chest, 0.05 * unit, fill=(*top, 255))
     ink.ellipse((x - 0.05 * unit, foot - unit, x + 0.05 * unit, foot - 0.87 * unit), fill=(120, 92, 74, 255))
     layer = layer.resize(CANVAS, Image.Resampling.BILINEAR)
     return layer.convert("RGB"), (0, 0), layer.getchannel("A")
@@ -379,5 +373,5 @@ def _develop(scene: Floats, camera: Camera, rng: np.random.Generator) -> bytes:
         pixels = np.mean(smeared, axis=0, dtype=np.float32)
     noisy = pixels + rng.normal(0.0, camera.noise, pixels.shape)
     buffer = io.BytesIO()
-    Image.fromarray(np.clip(noisy, 0, 255).astype(np.uint8)).save(buffer, "JPEG", quality=camera.quality)
+    _picture(noisy).save(buffer, "JPEG", quality=camera.quality)
     return buffer.getvalue()

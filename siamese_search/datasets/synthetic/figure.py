@@ -56,8 +56,6 @@ class _Figure:
         self.hip = (0.072 + 0.02 * self.front) * girth
         self.bob = 0.008 * abs(math.cos(pose.phase))
 
-    # -- primitives ---------------------------------------------------------------------------------
-
     def at(self, x: float, y: float) -> Point:
         """Body coordinates to canvas pixels."""
         seen = max(y, 0.0) ** (1.0 + 0.3 * self.pose.elevation) if y > 0 else y
@@ -90,9 +88,8 @@ class _Figure:
         else:
             self.ink.chord(box, *arc, fill=colour)
 
-    # -- the body, far to near -----------------------------------------------------------------------
-
     def draw(self) -> None:
+        """The body, far to near."""
         near, far = (1, -1) if self.side >= 0 else (-1, 1)
         bag_in_front = self.person.bag == "backpack" and self.facing < -0.35
         self.arm(far, 0.72 if self.front < 0.7 else 1.0)
@@ -126,11 +123,9 @@ class _Figure:
         cloth, skin = _shade(person.bottom_colour, light), _shade(person.skin, light)
         thick = 0.6 + 0.4 * person.girth
         toe = (foot[0] + 0.05 * self.side, foot[1] - 0.018 - 0.012 * max(0.0, self.facing))
-        bare = person.bottom in ("skirt", "shorts")
-        if bare:
+        if person.bottom in ("skirt", "shorts"):
             self.limb([knee, foot], [0.064 * thick, 0.04 * thick], skin)
-            thigh = skin if person.bottom == "skirt" else cloth
-            self.limb([hip, knee], [0.1 * thick, 0.078 * thick], thigh)
+            self.limb([hip, knee], [0.1 * thick, 0.078 * thick], skin if person.bottom == "skirt" else cloth)
         else:
             self.limb([hip, knee, foot], [0.1 * thick, 0.078 * thick, 0.056 * thick], cloth)
         self.limb([(foot[0], foot[1] - 0.012), toe], [0.046, 0.036], _shade(person.shoes, light))
@@ -153,11 +148,8 @@ class _Figure:
             bulk = 1.18 if person.top in ("jacket", "coat", "hoodie") else 1.0
             self.limb([root, elbow, hand], [0.066 * thick * bulk, 0.056 * thick * bulk, 0.042 * bulk], sleeve)
             if person.pattern == "band":  # a stripe around the sleeve
-                self.limb(
-                    [elbow, ((elbow[0] + hand[0]) / 2, (elbow[1] + hand[1]) / 2)],
-                    [0.058 * bulk, 0.05 * bulk],
-                    _shade(person.accent, light),
-                )
+                half = ((elbow[0] + hand[0]) / 2, (elbow[1] + hand[1]) / 2)
+                self.limb([elbow, half], [0.058 * bulk, 0.05 * bulk], _shade(person.accent, light))
 
     def torso(self) -> None:
         person, bob = self.person, self.bob
@@ -169,20 +161,11 @@ class _Figure:
         hem = {"coat": 0.3, "jacket": 0.47, "hoodie": 0.49}.get(person.top, 0.5)
         low = self.hip * (1.22 if person.top == "coat" else 1.04)
         s, w = self.shoulder, self.waist
-        outline = [
-            (-s * 0.45, 0.855),
-            (s * 0.45, 0.855),
-            (s, 0.81),
-            (s * 0.98, 0.74),
-            (w, 0.62),
-            (self.hip, 0.53),
-            (low, hem),
-        ]
-        outline += [(-x, y) for x, y in reversed(outline[2:])]
-        outline = [(x, y + bob) for x, y in outline]
+        side = [(s, 0.81), (s * 0.98, 0.74), (w, 0.62), (self.hip, 0.53), (low, hem)]
+        outline = [(-s * 0.45, 0.855), (s * 0.45, 0.855), *side, *((-x, y) for x, y in reversed(side))]
         self.limb([(0, 0.9), (0, 0.83)], [0.05, 0.056], _shade(person.skin, 0.85))
         mask = Image.new("L", CANVAS, 0)
-        ImageDraw.Draw(mask).polygon([self.at(*p) for p in outline], fill=255)
+        ImageDraw.Draw(mask).polygon([self.at(x, y + bob) for x, y in outline], fill=255)
         self.image.paste(self.cloth(hem), mask=mask)
         if person.top == "hoodie":
             self.oval(0, 0.845 + bob, 0.062, 0.026, _shade(person.top_colour, 0.8))

@@ -27,13 +27,8 @@ HAIR: tuple[Colour, ...] = (
     (140, 138, 136), (206, 204, 200),
 )  # fmt: skip
 SKIN: tuple[Colour, ...] = (
-    (244, 208, 180),
-    (226, 182, 148),
-    (198, 146, 110),
-    (156, 104, 72),
-    (108, 70, 50),
-    (78, 52, 40),
-)
+    (244, 208, 180), (226, 182, 148), (198, 146, 110), (156, 104, 72), (108, 70, 50), (78, 52, 40),
+)  # fmt: skip
 
 TOPS = ("tshirt", "shirt", "jacket", "coat", "hoodie")
 PATTERNS = ("plain", "plain", "stripes", "logo", "yoke", "check", "band")
@@ -114,7 +109,6 @@ def _random_person(rng: np.random.Generator) -> Person:
 
 def _lookalike(model: Person, other: Person, rng: np.random.Generator) -> Person:
     """``other`` in the clothes and shoes of ``model``; the bag is made to differ."""
-    bags = [bag for bag in BAGS if bag != model.bag]
     return replace(
         other,
         top=model.top,
@@ -125,7 +119,7 @@ def _lookalike(model: Person, other: Person, rng: np.random.Generator) -> Person
         pattern=model.pattern,
         accent=_vary(rng, model.accent, 5),
         shoes=model.shoes,
-        bag=_pick(rng, bags),
+        bag=_pick(rng, [bag for bag in BAGS if bag != model.bag]),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -51,14 +52,14 @@ def parse_grid(given: Mapping[str, object]) -> dict[str, tuple[Value, ...]]:
         if name not in known:
             raise UsageError(f"unknown hyperparameter {printable(name)!r}; see `sss sweep --help`")
         items = value.split(",") if isinstance(value, str) else value
-        items = items if isinstance(items, (list, tuple)) else [items]
-        values = [_value(name, kinds[name], item) for item in items]
+        values = tuple(
+            _value(name, kinds[name], item) for item in (items if isinstance(items, list | tuple) else [items])
+        )
         if not values:
             raise UsageError(f"{flag(name)}: no value is given")
-        for place, one in enumerate(values):
-            if one in values[:place]:
-                raise UsageError(f"{flag(name)}: {text(one)} is given twice")
-        grid[name] = tuple(values)
+        if twice := [one for place, one in enumerate(values) if one in values[:place]]:
+            raise UsageError(f"{flag(name)}: {text(twice[0])} is given twice")
+        grid[name] = values
     return grid
 
 
@@ -77,15 +78,14 @@ def grid_points(preset: str, grid: Mapping[str, tuple[Value, ...]]) -> list[Grid
         raise UsageError(
             "nothing to sweep: give an option several values (--margin 0.2,0.5,1.0); one model is `sss train`"
         )
-    count = math.prod(len(grid[name]) for name in changing)
+    count = math.prod(map(len, grid.values()))
     if count > MOST_RUNS:
         raise UsageError(f"the grid has {count} combinations, the most is {MOST_RUNS}: give fewer values")
     base, points, names = find_preset(preset), [], set[str]()
     for combination in product(*grid.values()):
         options = dict(zip(grid, combination, strict=True))
         values = {name: options[name] for name in changing}
-        whole = ",".join(f"{flag(name)[2:]}={text(value)}" for name, value in values.items())
-        first = name = re.sub(r"[^A-Za-z0-9._,=+-]", "_", whole)[:_MOST_NAME]
+        first = name = re.sub(r"[^A-Za-z0-9._,=+-]", "_", label(values, ","))[:_MOST_NAME]
         number = 1
         while name.casefold() in names:  # another run has it, if only on a disk that ignores case
             number += 1
@@ -100,21 +100,19 @@ def text(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value) or NOTHING
 
 
-def label(values: Mapping[str, Value]) -> str:
+def label(values: Mapping[str, Value], separator: str = ", ") -> str:
     """A run in words: ``margin=0.5, lr=0.001``."""
-    return ", ".join(f"{flag(name)[2:]}={text(value)}" for name, value in values.items())
+    return separator.join(f"{flag(name)[2:]}={text(value)}" for name, value in values.items())
 
 
 def _value(name: str, kind: Any, item: object) -> Value:
     """``item`` as the field's type. A bool is no number, and a number is a text only if it was typed as one."""
     shown = printable(str(item).strip())
     if get_origin(kind) is Literal:
-        for choice in get_args(kind):
-            if shown == str(choice):
-                return choice  # type: ignore[no-any-return]
-        raise UsageError(f"{flag(name)}: {shown!r} is none of {', '.join(map(str, get_args(kind)))}")
-    if isinstance(item, bool) and kind is not bool:
-        raise UsageError(f"{flag(name)}: {shown!r} is not {_NOUNS[kind]}")
+        choices: dict[str, Value] = {str(choice): choice for choice in get_args(kind)}
+        if shown in choices:
+            return choices[shown]
+        raise UsageError(f"{flag(name)}: {shown!r} is none of {', '.join(choices)}")
     if kind is str and isinstance(item, str):
         if shown in ("", NOTHING) and getattr(TrainConfig(), name) == "":
             return ""
@@ -122,14 +120,11 @@ def _value(name: str, kind: Any, item: object) -> Value:
             return shown
     if kind is bool and shown.lower() in _WORDS:
         return _WORDS[shown.lower()]
-    if kind in (int, float):
-        try:
+    if kind in (int, float) and not isinstance(item, bool):
+        with suppress(ValueError, OverflowError):  # text that is no number, or more digits than a float can hold
             number: float = kind(shown)
-            finite = math.isfinite(number)
-        except (ValueError, OverflowError):  # text that is no number, or more digits than a float can hold
-            finite = False
-        if finite:
-            return number
+            if math.isfinite(number):
+                return number
     raise UsageError(f"{flag(name)}: {shown!r} is not {_NOUNS[kind]}")
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from siamese_search._version import __version__
 from siamese_search.datasets.records import Failure, ImageRecord
@@ -106,10 +106,9 @@ class Sweep:
 
     def save(self) -> None:
         """Write ``sweep.json`` and ``results.csv``, each as one atomic step."""
-        runs = [
-            {"name": run.name, **{key: value for key, value in asdict(run).items() if key != "point"}}
-            for run in self.runs
-        ]
+        runs = [{"name": run.name, **asdict(run)} for run in self.runs]
+        for one in runs:
+            del one["point"]  # its name and the grid say it all
         failed = {failure.path: failure.reason for failure in self.failed}
         saved = {"version": __version__, **self.description(), "failed": failed, "runs": runs}
         # Text of file names may hold lone surrogates, which only ASCII JSON can carry.
@@ -126,8 +125,8 @@ class Sweep:
         yield ["run", *self.swept, "state", "auc", *rates, "rank1", "mAP", "epochs", "seconds", "reason"]
         for run in self.runs:
             found = run.figures
-            numbers = [found.auc, *(found.tar_at_far.get(rate) for rate in SHOWN_RATES)] if found else []
-            numbers += [found.rank1, found.mAP] if found else [None] * (3 + len(SHOWN_RATES))
+            numbers = [found.auc, *map(found.tar_at_far.get, SHOWN_RATES), found.rank1, found.mAP] if found else []
+            numbers = numbers or [None] * (3 + len(SHOWN_RATES))
             yield [
                 run.name,
                 *(text(run.point.values[name]) for name in self.swept),
@@ -163,7 +162,6 @@ class Sweep:
         return json_normalize(rows, sep="_")
 
     def _run_json(self, run: SweepRun) -> dict[str, Any]:
-        found = run.figures
         return {
             "name": run.name,
             "values": run.point.values,
@@ -173,10 +171,7 @@ class Sweep:
             "fingerprint": run.fingerprint,
             "epochs": run.epochs,
             "seconds": run.seconds,
-            "auc": found.auc if found else None,
-            "tar_at_far": found.tar_at_far if found else None,
-            "rank1": found.rank1 if found else None,
-            "mAP": found.mAP if found else None,
+            **{name: getattr(run.figures, name, None) for name in ("auc", "tar_at_far", "rank1", "mAP")},
         }
 
 
@@ -186,17 +181,16 @@ def plan_sweep(
     preset: str,
     grid: dict[str, tuple[Value, ...]],
     *,
-    layout: str = "auto",
-    holdout: HoldOut | None = None,
-    init: str = "imagenet",
-    teacher: Path | None = None,
+    layout: str,
+    holdout: HoldOut,
+    init: str,
+    teacher: Path | None,
 ) -> Sweep:
     """A sweep before its first run: every configuration checked, the held-out identities chosen once for all.
 
     Nothing is written. Raises UsageError (the grid, nobody held out), DataError (the data, or held-out
     identities among which no query has a match, so that nothing could be measured).
     """
-    holdout = holdout or HoldOut()
     points = grid_points(preset, grid)
     if holdout.ids_file is None and not (holdout.amount if holdout.ids is None else holdout.ids):
         raise UsageError("nobody is held out, but a sweep compares its runs on held-out identities: give --holdout 0.1")
@@ -253,11 +247,11 @@ def held_out_protocol(held: Sequence[ImageRecord]) -> Protocol:
 
 
 def _run_of(point: GridPoint, saved: dict[str, Any]) -> SweepRun:
+    if saved["state"] not in get_args(State):
+        raise ValueError(f"a run is {saved['state']!r}")
     figures = saved["figures"]
     if figures is not None:
         figures = Figures(**{**figures, "roc": tuple(figures["roc"])})
-    if saved["state"] not in ("planned", "done", "failed"):
-        raise ValueError(f"a run is {saved['state']!r}")
     keys = ("state", "reason", "fingerprint", "epochs", "seconds")
     return SweepRun(point, **{key: saved[key] for key in keys}, figures=figures)
 

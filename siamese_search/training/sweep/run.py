@@ -11,9 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol as Structure
 
-import numpy as np
-from numpy.typing import NDArray
-
 from siamese_search.datasets.records import Failure
 from siamese_search.errors import DataError, SiameseSearchError, TrainingError, printable
 from siamese_search.evaluation.evaluate import embed_records
@@ -79,7 +76,8 @@ def run_sweep(
         for run in left:
             if stop.is_set():
                 raise KeyboardInterrupt
-            _bring_to_its_end(sweep, run, sweep.runs.index(run) + 1, device, threads, reporter, stop)
+            hears = reporter.begin(run, sweep.runs.index(run) + 1, len(sweep.runs))
+            _bring_to_its_end(sweep, run, device, threads, hears, stop)
             sweep.save()
             if draw is not None:
                 draw(sweep, sweep.directory / PLOT_NAME)
@@ -88,16 +86,9 @@ def run_sweep(
 
 
 def _bring_to_its_end(
-    sweep: Sweep,
-    run: SweepRun,
-    number: int,
-    device: Device,
-    threads: int,
-    reporter: SweepReporter,
-    stop: threading.Event,
+    sweep: Sweep, run: SweepRun, device: Device, threads: int, hears: Reporter, stop: threading.Event
 ) -> None:
     """Train and measure one run; whatever goes wrong becomes its ``reason``."""
-    hears = reporter.begin(run, number, len(sweep.runs))
 
     def measuring(done: int, total: int) -> None:
         if stop.is_set():
@@ -109,7 +100,10 @@ def _bring_to_its_end(
         embedder = load_embedder(bundle, device=device, threads=threads)
         run.figures, failed = measure(embedder, sweep.protocol, threads=threads, progress=measuring)
     except Exception as error:  # a night's work must not end with one run, whatever is wrong with it
-        run.state, run.figures, run.reason = "failed", None, _reason(error)
+        words = " ".join(str(error).split())
+        if not isinstance(error, SiameseSearchError):  # none of ours: of what kind it is, too
+            words = f"{type(error).__name__}: {words}" if words else type(error).__name__
+        run.state, run.figures, run.reason = "failed", None, printable(words[:300])
         return
     training = bundle.meta["training"]
     run.state, run.reason, run.fingerprint = "done", None, bundle.fingerprint
@@ -177,32 +171,14 @@ def measure(
         raise DataError(
             f"none of the {len(embedded.failed)} held-out images can be read; {printable(first.path)}: {first.reason}"
         )
-    readable = [protocol.gallery[row] for row in embedded.rows.tolist()]
-    plan = held_out_protocol(readable)
+    plan = held_out_protocol([protocol.gallery[row] for row in embedded.rows.tolist()])
     vectors = embedded.vectors  # [g, d]; the queries are some of the same rows
     ranking = retrieval_metrics(vectors[plan.same_image], vectors, plan)
     pairs = pair_scores(vectors, plan)
     verification, curve = pairs.metrics(), pairs.roc(_ROC_POINTS)
-    figures = Figures(
-        rank1=ranking.rank1,
-        mAP=ranking.mAP,
-        auc=verification.auc,
-        tar_at_far=verification.tar_at_far,
-        roc=(_rounded(curve.false_accept_rate), _rounded(curve.true_accept_rate)),
-    )
+    false, true = ([round(r, 7) for r in rates.tolist()] for rates in (curve.false_accept_rate, curve.true_accept_rate))
+    figures = Figures(ranking.rank1, ranking.mAP, verification.auc, verification.tar_at_far, (false, true))
     return figures, embedded.failed
-
-
-def _rounded(rates: NDArray[np.float64]) -> list[float]:
-    return [round(rate, 7) for rate in rates.tolist()]
-
-
-def _reason(error: Exception) -> str:
-    """One line; an error that is none of ours also says of what kind it is."""
-    words = " ".join(str(error).split())
-    if not isinstance(error, SiameseSearchError):
-        words = f"{type(error).__name__}: {words}" if words else type(error).__name__
-    return printable(words[:300])
 
 
 @contextmanager
