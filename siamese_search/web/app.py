@@ -68,7 +68,7 @@ def create_app(service: GalleryService, security: Security | None = None) -> Fas
     metrics = Metrics()
     app.state.service, app.state.security = service, security
     named = service.options.allow_host
-    hosts = allowed_hosts(service.options.host, (named,) if isinstance(named, str) else tuple(named))
+    hosts = allowed_hosts(service.options.host, (named,) if isinstance(named, str) else named)
     app.add_middleware(Guard, security=security, limits=service.limits, metrics=metrics, hosts=hosts)
     ours: list[str | tuple[str, str]] = [(f"siamese_search.{room}", "static") for room in ("web", "render")]
     app.mount("/static", StaticFiles(packages=ours), name="static")

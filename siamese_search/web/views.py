@@ -144,10 +144,12 @@ def leaves(path: str, start: int, shown: int, total: int, size: int, **asked: st
         named = {name: text for name, text in {**asked, "start": str(place or "")}.items() if text}
         return path + ("?" + urlencode(named) if named else "")
 
-    before = leaf(max(0, start - size)) if start else ""
-    after = leaf(start + size) if start + shown < total else ""
-    found = {"before": before, "after": after, "first": start + 1, "last": start + shown, "total": total}
-    return found | {"begin": leaf(0) if start and not shown else ""}
+    return {
+        "before": leaf(max(0, start - size)) if start else "",
+        "after": leaf(start + size) if start + shown < total else "",
+        "begin": leaf(0) if start and not shown else "",
+        "first": start + 1, "last": start + shown, "total": total,
+    }  # fmt: skip
 
 
 def local(address: str) -> str:
