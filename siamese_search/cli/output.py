@@ -1,7 +1,7 @@
 """What the commands print: the answer on stdout, everything else on stderr.
 
-Identities, cameras and file names come from strangers' directories. They never reach a terminal as markup
-or control characters (:func:`safe`), nor a CSV reader as a formula (:func:`csv_cell`).
+What strangers have named never reaches a terminal as markup or control characters (:func:`safe`), nor a CSV reader as a
+formula (:func:`csv_cell`).
 """
 
 from __future__ import annotations
@@ -127,10 +127,8 @@ def write_json_list(values: Iterable[object], *, lines: bool = False) -> None:
 
 
 def to_json(value: object, *, indent: int | None = 2) -> str:
-    """Strict JSON (no NaN), readable UTF-8 except for undecodable bytes, which stay ``\\udcXX`` escapes.
-
-    So do control characters beyond ASCII, some of which terminals obey.
-    """
+    """Strict JSON (no NaN), readable UTF-8 except for undecodable bytes, which stay ``\\udcXX`` escapes, as do control
+    characters beyond ASCII, some of which terminals obey."""
     plain = _plain(value)
     text = json.dumps(plain, indent=indent, ensure_ascii=False, allow_nan=False)
     text = _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
@@ -158,10 +156,8 @@ def _plain(value: object) -> object:
 
 
 def write_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """The answer as RFC 4180 CSV on stdout (lines end in ``\\n``, as every Unix tool expects).
-
-    A field of the gallery with the name of another column gets a ``_`` behind it: no reader takes one name twice.
-    """
+    """The answer as RFC 4180 CSV on stdout (lines end in ``\\n``, as every Unix tool expects). A field of the gallery
+    with the name of another column gets a ``_`` behind it: no reader takes one name twice."""
     buffer = io.StringIO()
     writer = CsvWriter(buffer)
     names: list[str] = []
@@ -214,10 +210,8 @@ _VERDICTS = {"yes": "green", "no": "red"}
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]]) -> Table:
-    """A plain table. columns: (heading, kind) with kind ``text``, ``number``, ``words``, ``verdict`` or ``path``.
-
-    On a narrow terminal ``words`` columns give way, cut at their end; the others stay whole.
-    """
+    """A plain table. columns: (heading, kind) with kind ``text``, ``number``, ``words``, ``verdict`` or ``path``. On a
+    narrow terminal ``words`` columns give way, cut at their end; the others stay whole."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -277,10 +271,8 @@ def clauses(text: str) -> str:
 
 
 def write_sentence(text: str, indent: str = "") -> None:
-    """A sentence on stdout: its :func:`clauses`, broken between words where a terminal is narrower.
-
-    indent: before each line but the first.
-    """
+    """A sentence on stdout: its :func:`clauses`, broken between words where a terminal is narrower. indent: before each
+    line but the first."""
     text = clauses(text).replace("\n", f"\n{indent}")
     if sys.stdout.isatty():
         from textwrap import fill

@@ -203,9 +203,8 @@ _CLASSES = {"kitty": "TGPImage", "sixel": "SixelImage", "blocks": "HalfcellImage
 
 @dataclass(frozen=True)
 class Terminal:
-    """How this terminal shows pictures. picture: the class of textual-image, a Rich renderable of (image, width, height
-    in cells). cell: (width, height) of a character in pixels.
-    """
+    """picture: the class of textual-image, a Rich renderable of (image, width, height in cells). cell: (width, height)
+    of a character in pixels."""
 
     way: str
     picture: Any
@@ -289,15 +288,13 @@ def picture_lines(
     left = (room[0] - columns) // 2
     pad, rest = Segment(" " * left), Segment(" " * (room[0] - columns - left))
     lines = [[pad, *line, rest] for line in list(Segment.split_lines(text))[:rows]]
-    if after and left:
-        jump = after[0].control
-        after = [Segment(f"\x1b[{left}C", control=jump), *after, Segment(f"\x1b[{left}D", control=jump)]
     above = (room[1] - len(lines)) // 2
     blank = [Segment(" " * room[0])]
     below = room[1] - len(lines) - above
-    if after and below:
-        jump = after[0].control
-        after = [Segment(f"\x1b[{below}A", control=jump), *after, Segment(f"\x1b[{below}B", control=jump)]
+    for cells, ways in ((left, "CD"), (below, "AB")):
+        if after and cells:
+            there, back = (Segment(f"\x1b[{cells}{way}", control=after[0].control) for way in ways)
+            after = [there, *after, back]
     return [blank] * above + lines + [blank] * below, after
 
 

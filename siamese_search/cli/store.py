@@ -100,16 +100,11 @@ def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
     else:
         write_text("")
     enlarged = f", enlarged {model['enlarge']} times" if model["enlarge"] > 1 else ""
-    write_pairs(
-        [
-            ("model", model["name"]),
-            ("fingerprint", model["fingerprint"]),
-            ("network", f"{model['backbone']}, {model['dim']}-D"),
-            ("input", f"{model['input_size'][0]}x{model['input_size'][1]} (height x width){enlarged}"),
-            ("held out", amount(model["heldout_identities"], "identity")),
-            *((safe(name), _figures(value)) for name, value in model["metrics"].items()),
-        ]
-    )
+    size = "{}x{} (height x width)".format(*model["input_size"])
+    pairs = [("model", model["name"]), ("fingerprint", model["fingerprint"])]
+    pairs += [("network", f"{model['backbone']}, {model['dim']}-D"), ("input", f"{size}{enlarged}")]
+    pairs += [("held out", amount(model["heldout_identities"], "identity"))]
+    write_pairs([*pairs, *((safe(name), _figures(value)) for name, value in model["metrics"].items())])
 
 
 def _row(item: dict[str, Any]) -> list[str]:
@@ -236,18 +231,18 @@ def _describe_optimised(facts: dict[str, Any]) -> str:
 @contextmanager
 def _stages() -> Iterator[Callable[[str, float], None]]:
     """What is being done, with the seconds passed on a terminal, and as a line for each stage elsewhere."""
-    if not sys.stderr.isatty():
-        told: list[str] = []
-
-        def tell(stage: str, seconds: float) -> None:
-            if stage not in told:
-                told.append(stage)
-                note(f"optimise: {stage} (after {seconds:.0f} s)")
-
-        yield tell
+    if sys.stderr.isatty():
+        with console(stderr=True).status("optimise") as status:
+            yield lambda stage, seconds: status.update(f"optimise: {stage}, {seconds:.0f} s")
         return
-    with console(stderr=True).status("optimise") as status:
-        yield lambda stage, seconds: status.update(f"optimise: {stage}, {seconds:.0f} s")
+    told: set[str] = set()
+
+    def tell(stage: str, seconds: float) -> None:
+        if stage not in told:
+            told.add(stage)
+            note(f"optimise: {stage} (after {seconds:.0f} s)")
+
+    yield tell
 
 
 @click.command("drop", epilog=_DROP_EPILOG)

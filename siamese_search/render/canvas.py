@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -177,14 +178,8 @@ def elide(text: str, fits: Callable[[str], bool]) -> str:
     """The text, or its beginning and end around an ellipsis, as much as ``fits``: names differ at both ends."""
     if fits(text):
         return text
-    low, high = 0, min(len(text), 200)  # nothing longer ever fits a tile
-    while low < high:
-        keep = (low + high + 1) // 2
-        if fits(_shortened(text, keep)):
-            low = keep
-        else:
-            high = keep - 1
-    return _shortened(text, low)
+    most = range(1, min(len(text), 200) + 1)  # nothing longer ever fits a tile
+    return _shortened(text, bisect(most, False, key=lambda keep: not fits(_shortened(text, keep))))
 
 
 def _shortened(text: str, keep: int) -> str:

@@ -1,11 +1,5 @@
 """Pages that need nothing else, from ``templates/``: one file, no request to anybody, light and dark; and one of them,
-search results, a row per query.
-
-No script but that of maps, ``static/plane.js``, whose sum the page's own policy names.
-
-Names come from strangers' directories: the templates escape every value, and spell out control characters. Images are
-encoded anew, small, as data URIs, so that what a stranger hid in a file stays out.
-"""
+search results, a row per query. Images are encoded anew, so that what a stranger hid in a file stays out."""
 
 from __future__ import annotations
 
@@ -78,7 +72,7 @@ def environment(*loaders: BaseLoader) -> Environment:
         loader=ChoiceLoader(loaders),
         autoescape=True,
         undefined=StrictUndefined,
-        # Control characters as escapes; what is markup already went through here when it was made.
+        # What is markup already went through here when it was made.
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -113,9 +107,7 @@ def scattered(
     codes: Iterable[int] = repeat(-1),
 ) -> list[dict[str, Any]]:
     """The dots of ``scatter()`` in ``parts.html.j2``. points: float64 [n, 2], on one scale, so that distances compare.
-
-    urls: data URIs, or "". names: of identities. codes: lines of the legend, -1 for none.
-    """
+    urls: data URIs, or "". names: of identities. codes: lines of the legend, -1 for none."""
     dots = []
     for (x, y), colour, caption, url, name, code in zip(placed(points) * 96 + 2, colours, captions, urls, names, codes):
         edges = " ".join(name for name, near in (("l", x < 10), ("r", x > 90), ("t", y > 80)) if near)
@@ -181,10 +173,8 @@ def results_html(answers: Sequence[QueryResult]) -> str:
 def shown_answers(
     answers: Sequence[QueryResult], identities: Sequence[str | None], most: int, size: tuple[int, int]
 ) -> tuple[list[dict[str, Any]], str, dict[Path | None, Picture]]:
-    """What a template shows of each answer: its first ``most`` results with their marks, and what is said of it.
-
-    Also what would be said of every one of several, to be said once, and the pictures of ``size`` by their paths.
-    """
+    """What a template shows of each answer: its first ``most`` results with their marks, and what is said of it; what
+    would be said of every one of several, to be said once; and the pictures of ``size`` by their paths."""
     said = {verdict_sentence(answer) for answer in answers if answer.error is None}
     once = said.pop() if len(said) == 1 and len(answers) > 1 else ""
     listed: list[dict[str, Any]] = []

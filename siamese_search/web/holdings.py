@@ -154,10 +154,8 @@ class Holdings:
         return [sighting_of(one) for one in found if one is not None]
 
     def picture(self, point: str, *, size: int = 512) -> Picture:
-        """The image of a point, encoded anew, at most ``size`` (16 to 2048) pixels in each direction.
-
-        The file is found by the point's own record: no path of a visitor's is ever opened.
-        """
+        """The image of a point, encoded anew, at most ``size`` (16 to 2048) pixels in each direction. The file is found
+        by the point's own record: no path of a visitor's is ever opened."""
         if not 16 <= size <= 2048:
             raise UsageError(f"a size is from 16 to 2048 pixels, not {size}")
         return encoded(read_image(self._point(point).path, (size, size), fit=True))

@@ -1,7 +1,4 @@
-"""The API under ``/api/v1``: what it takes and gives, for its OpenAPI, and its routes.
-
-JSON as in docs/cli-json.md; each route calls the service and nothing below it.
-"""
+"""The API under ``/api/v1``: what it takes and gives, for its OpenAPI, and its routes. JSON as in docs/cli-json.md."""
 
 from __future__ import annotations
 
@@ -55,10 +52,8 @@ _REASONS = {
 
 
 def area(name: str) -> APIRouter:
-    """A router of the API, for its modules: no router includes another, for each level makes all routes anew.
-
-    Of the reasons the first has the model and the others lead to it: FastAPI makes a validator of each model.
-    """
+    """A router of the API: none includes another, for each level makes all routes anew. Of the reasons the first has
+    the model and the others lead to it: FastAPI makes a validator of each model."""
     shown = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}}
     responses: dict[int | str, dict[str, Any]] = {}
     for status, text in _REASONS.items():

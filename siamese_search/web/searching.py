@@ -86,10 +86,8 @@ class Searching:
         self._lock = threading.Lock()
 
     def search(self, question: Question, options: SearchOptions) -> list[QueryResult]:
-        """Answers as of ``sss search``; each result has the point's ``id``.
-
-        options: k, where, group_by, exclude_self, min_score, fmr, rerank, candidates, flip and together count.
-        """
+        """Answers as of ``sss search``; each result has the point's ``id``. options: k, where, group_by, exclude_self,
+        min_score, fmr, rerank, candidates, flip and together count."""
         self._check(question, options.k)
         raw = parse_where(options.where)
 
@@ -134,10 +132,8 @@ class Searching:
         return self._handle.reading(answer)
 
     def keep(self, uploads: Sequence[Upload], crop: Crop | None = None) -> list[str]:
-        """Decode images and keep them in memory (the last 1,000): one token each, for a URL.
-
-        crop: of the first image. ``Question(kept=tokens)`` searches for them; a token that has gone is NotThereError.
-        """
+        """Decode images and keep them in memory (the last 1,000): one token each, for ``Question(kept=tokens)`` and
+        URLs. crop: of the first image."""
         self._check(Question(uploads=tuple(uploads)), 1)
         whole = [self._decode(one, (_SHOWN, _SHOWN), fit=True) for one in uploads]
         ready = self._decoded(uploads, crop, self._size_now())

@@ -49,11 +49,8 @@ def read_key(
 
 @dataclass(slots=True)
 class Visit:
-    """What a request says of who asks. session: the visitor's own, "" until a page shows its token. fresh: it
-    came with none.
-
-    program: neither cookie nor anything else that a browser sends along. bearer: it came with the key itself.
-    """
+    """What a request says of who asks. session: the visitor's own, "" until a page shows its token. fresh: it came with
+    none. program: neither cookie nor anything else that a browser sends along. bearer: it came with the key itself."""
 
     session: str
     fresh: bool

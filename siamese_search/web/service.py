@@ -1,7 +1,5 @@
-"""GalleryService: all that the pages and the API do with a gallery, over one handle that stays open.
-
-Of its parts, the overview of a whole gallery is here: what takes seconds is kept until the gallery changes.
-"""
+"""GalleryService: all that the pages and the API do with a gallery, over one handle that stays open; and the overview
+of a whole gallery, of which what takes seconds is kept until the gallery changes."""
 
 from __future__ import annotations
 

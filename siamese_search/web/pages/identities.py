@@ -1,7 +1,5 @@
-"""Identities: all of them, and each with its sightings; renamed, merged and split, with undo.
-
-And the review: one image after another, the least certain first; or whole clusters, as ``sss cluster`` proposes them.
-"""
+"""Identities: all of them, and each with its sightings; renamed, merged and split, with undo. And the review, by image
+or by cluster."""
 
 from __future__ import annotations
 
