@@ -228,19 +228,19 @@ def _print_tables(answers: Iterator[QueryResult], terminal: Terminal | None) -> 
         write_text("no results for any query")
     else:
         for index, answer in enumerate(chain(held, answers)):
-            if answer.error is None:
-                if terminal is not None:
-                    from siamese_search.cli.search_screen import show_pictures
+            if answer.error is not None:
+                continue
+            if index > 0:
+                write_text("")
+            if terminal is not None:
+                from siamese_search.cli.search_screen import show_pictures
 
-                    if index > 0:
-                        write_text("")
-                    show_pictures(answer, terminal)
-                _print_table(answer, first=index == 0 or terminal is not None)
+                show_pictures(answer, terminal)
+            _print_table(answer)
 
 
-def _print_table(answer: QueryResult, *, first: bool) -> None:
-    title = safe(answer.query) + (f"  (identity {safe(answer.identity)})" if answer.identity else "")
-    write_text(title if first else f"\n{title}")
+def _print_table(answer: QueryResult) -> None:
+    write_text(safe(answer.query) + (f"  (identity {safe(answer.identity)})" if answer.identity else ""))
     if answer.results:
         columns = _columns([answer])
         rows = [[cell(result) for *_, cell in columns] for result in answer.results]

@@ -150,13 +150,14 @@ def print_timelines(timelines: Sequence[Timeline], format: str) -> None:
         _print_csv(timelines)
     else:
         for index, timeline in enumerate(one for one in timelines if one.answer.error is None):
-            _print_table(timeline, first=index == 0)
+            if index > 0:
+                write_text("")
+            _print_table(timeline)
 
 
-def _print_table(timeline: Timeline, *, first: bool) -> None:
+def _print_table(timeline: Timeline) -> None:
     answer = timeline.answer
-    title = f"{safe(answer.query)}: {who(timeline)}"
-    write_text(title if first else f"\n{title}")
+    write_text(f"{safe(answer.query)}: {who(timeline)}")
     marked = any(result.match is not None for result in answer.results)
     sequences = "sequence" in timeline.within
     columns = [("sequence", "number")] if sequences else []

@@ -61,6 +61,10 @@ def _named(run: Path) -> str:
     return quote(safe(as_named(run)))
 
 
+def _given(hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in hyperparameters.items() if value is not None}
+
+
 #: What a first run needs; the rest is behind --help-all.
 _OFTEN = ("preset", "out", "resume", "init", "holdout", "holdout_ids", "epochs", "batch_size", "lr", "device")
 
@@ -77,7 +81,7 @@ def train_command(data: tuple[str, ...], options: RunOptions, json: bool, **hype
     Some identities are held out; after every epoch, retrieval among them shows how good the model is.
     Ctrl-C writes a checkpoint, and --resume goes on from there to the same curve.
     """
-    changes = {name: value for name, value in hyperparameters.items() if value is not None}
+    changes = _given(hyperparameters)
     speaks = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun, the first
     if options.resume is None:
         data = _data(data)
@@ -172,12 +176,7 @@ def sweep_command(
 
     if options.resume is not None:
         _refuse_with_resume(click.get_current_context(), "sweep")
-    planned = api.plan_runs(
-        *data,
-        options=options,
-        notify=note,
-        **{name: values for name, values in hyperparameters.items() if values is not None},
-    )
+    planned = api.plan_runs(*data, options=options, notify=note, **_given(hyperparameters))
     if dry_run:
         write_answer(planned.to_json(), partial(_print_plan, planned), json=json)
         return EXIT_DONE
@@ -287,7 +286,7 @@ def adapt_command(data: str | None, options: AdaptOptions, json: bool, **hyperpa
     else:
         _refuse_with_resume(click.get_current_context(), "run")
         epochs = _epochs_of(Path(options.resume))
-    given = {name: value for name, value in hyperparameters.items() if value is not None}
+    given = _given(hyperparameters)
     with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
         try:
             result = api.adapt(data, options=options, reporter=screen, stop=stop, **given)

@@ -80,7 +80,7 @@ def create_app(service: GalleryService, security: Security | None = None) -> Fas
     @app.get("/readyz", include_in_schema=False)
     def ready() -> Response:
         trouble = service.ready()
-        return PlainTextResponse("ok\n") if trouble is None else PlainTextResponse(f"{trouble}\n", 503)
+        return PlainTextResponse(f"{trouble or 'ok'}\n", 200 if trouble is None else 503)
 
     @app.get("/metrics", include_in_schema=False)
     def measured() -> Response:
