@@ -86,7 +86,7 @@ def label_command(table: Path, options: LabelOptions, json: bool) -> None:
         raise UsageError("--dry-run changes nothing, so there is nothing to undo: leave --undo-file out")
     with Bar("label", "images") as bar:
         summary = api.label(table, options=options, progress=bar.update, on_plan=_tell)
-    write_answer(summary.to_json(), partial(_print_label, summary), json=json)
+    write_answer(summary.to_json, partial(_print_label, summary), json=json)
 
 
 def _tell(plan: LabelPlan) -> None:

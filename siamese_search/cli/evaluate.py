@@ -95,11 +95,11 @@ def evaluate_command(
         if compare is not None:
             pair = api.compare_models(*compare, data, options=options, progress=show, notify=note)
             warn_skipped(pair.a.failed)
-            write_answer(pair.to_json(), partial(_print_compared, pair), json=json)
+            write_answer(pair.to_json, partial(_print_compared, pair), json=json)
             return EXIT_PARTIAL if pair.a.failed else EXIT_DONE
         found = api.evaluate(data, options=options, progress=show, notify=note)
     warn_skipped(found.failed)
-    write_answer(found.to_json(), partial(_print, found), json=json)
+    write_answer(found.to_json, partial(_print, found), json=json)
     # Last: the figures must not be lost to a directory that cannot be written.
     output.write_drawn(render.draw_curves, found, plot)
     if report is not None:

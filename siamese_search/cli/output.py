@@ -91,9 +91,9 @@ def write_json(value: object, *, lines: bool = False) -> None:
 
 
 def write_answer(told: object, text: str | Callable[[], None], *, json: bool, lines: bool = False) -> None:
-    """The answer, as JSON where that is asked for, else as text, or by what prints that."""
+    """The answer, as JSON where that is asked for, else as text. Functions: what makes ``told``, what prints."""
     if json:
-        write_json(told, lines=lines)
+        write_json(told() if callable(told) else told, lines=lines)
     elif isinstance(text, str):
         write_text(text)
     else:

@@ -83,7 +83,7 @@ def plan_command(options: Question, storage: str, quantise: str, json: bool) -> 
     and what a query may take.
     """
     answer = plan(replace(options, storage=Storage(storage, quantise)))
-    write_answer(answer.to_json(), partial(_print, answer), json=json)
+    write_answer(answer.to_json, partial(_print, answer), json=json)
 
 
 def _print(answer: Plan) -> None:

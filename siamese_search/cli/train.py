@@ -88,7 +88,7 @@ def train_command(data: tuple[str, ...], options: RunOptions, json: bool, **hype
         options = replace(options, out=options.out or api.new_run_directory(options.preset))
         epochs: int | None = find_preset(options.preset).with_options(**changes).epochs
     else:
-        _refuse_with_resume(click.get_current_context(), "run")
+        _refuse_with_resume()
         epochs = _epochs_of(Path(options.resume))
     with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
         try:
@@ -123,14 +123,13 @@ def _data(named: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def _refuse_with_resume(ctx: click.Context, what: str) -> None:
+def _refuse_with_resume(what: str = "run") -> None:
     """What goes on has its options already; one given again would silently mean nothing."""
-    from click.core import ParameterSource
-
+    ctx = click.get_current_context()
     allowed = {"resume", "device", "threads", "json", "dry_run", "debug"}
     for parameter in ctx.command.params:
         name = str(parameter.name)
-        if name not in allowed and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if name not in allowed and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             given = parameter.opts[0] if isinstance(parameter, click.Option) else "DATA"
             raise UsageError(f"--resume continues a {what} with its own options; leave out {given}")
 
@@ -175,10 +174,10 @@ def sweep_command(
     from siamese_search.training.data import as_paths
 
     if options.resume is not None:
-        _refuse_with_resume(click.get_current_context(), "sweep")
+        _refuse_with_resume("sweep")
     planned = api.plan_runs(*data, options=options, notify=note, **_given(hyperparameters))
     if dry_run:
-        write_answer(planned.to_json(), partial(_print_plan, planned), json=json)
+        write_answer(planned.to_json, partial(_print_plan, planned), json=json)
         return EXIT_DONE
     places = ", ".join(safe(place) for place in as_paths(planned.data))
     todo = f"{len(planned.unfinished)} of {amount(len(planned.runs), 'run')} to do"
@@ -211,7 +210,7 @@ def _print_plan(sweep: Sweep) -> None:
 def _print_sweep(sweep: Sweep, *, json: bool) -> None:
     from siamese_search.training.sweep.record import PLOT_NAME, TABLE_NAME
 
-    write_answer(sweep.to_json(), partial(_print_table, sweep), json=json)
+    write_answer(sweep.to_json, partial(_print_table, sweep), json=json)
     for run in sweep.runs:
         if run.state == "failed":
             warn(f"{run.name} failed: {run.reason}")
@@ -284,7 +283,7 @@ def adapt_command(data: str | None, options: AdaptOptions, json: bool, **hyperpa
         options = replace(options, out=options.out or api.new_run_directory("adapt"))
         epochs: int | None = adapt_config(str(options.init), **hyperparameters).epochs
     else:
-        _refuse_with_resume(click.get_current_context(), "run")
+        _refuse_with_resume()
         epochs = _epochs_of(Path(options.resume))
     given = _given(hyperparameters)
     with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
@@ -292,7 +291,7 @@ def adapt_command(data: str | None, options: AdaptOptions, json: bool, **hyperpa
             result = api.adapt(data, options=options, reporter=screen, stop=stop, **given)
         except KeyboardInterrupt:
             return _interrupted(Path(str(options.resume or options.out)), "adapt")
-    write_answer(result.to_json(), partial(_print_adapted, result), json=json)
+    write_answer(result.to_json, partial(_print_adapted, result), json=json)
     return EXIT_PARTIAL if result.failed else EXIT_DONE
 
 

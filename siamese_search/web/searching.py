@@ -45,10 +45,10 @@ _SHOWN = 1024
 _DECODED = 4096
 
 
-def encoded(pixels: Pixels, quality: int = 85) -> Picture:
+def encoded(pixels: Pixels) -> Picture:
     """An image as a JPEG that holds nothing but its pixels."""
     held = io.BytesIO()
-    Image.fromarray(pixels).save(held, format="JPEG", quality=quality)
+    Image.fromarray(pixels).save(held, format="JPEG", quality=85)
     return Picture(held.getvalue(), hashlib.blake2b(held.getvalue(), digest_size=8).hexdigest())
 
 
