@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from siamese_search.cli.output import (
     warn,
     write_answer,
     write_csv,
-    write_json,
+    write_drawn,
     write_json_list,
     write_paths,
     write_table,
@@ -32,7 +33,7 @@ from siamese_search.options import click_option, click_options
 
 if TYPE_CHECKING:
     from siamese_search.api.curation import LabelSummary
-    from siamese_search.curation.duplicates import Group, Member
+    from siamese_search.curation.duplicates import Group
     from siamese_search.curation.identities import Proposals
     from siamese_search.curation.labels import LabelPlan
 
@@ -75,7 +76,7 @@ then edit the column 'proposed identity' and apply it:
 @click.argument("table", metavar="FILE.csv", type=click.Path(path_type=Path))
 @click_options(LabelOptions, after={"store": [insecure_option]})
 @json_option
-def label_command(table: Path, options: LabelOptions, json: bool) -> int:
+def label_command(table: Path, options: LabelOptions, json: bool) -> None:
     """Set labels by hand: those of FILE.csv, for the images that its rows name.
 
     Every row is checked first, and nothing is changed unless all of them can be applied. Labels that were set in this
@@ -85,11 +86,7 @@ def label_command(table: Path, options: LabelOptions, json: bool) -> int:
         raise UsageError("--dry-run changes nothing, so there is nothing to undo: leave --undo-file out")
     with Bar("label", "images") as bar:
         summary = api.label(table, options=options, progress=bar.update, on_plan=_tell)
-    if json:
-        write_json(summary.to_json())
-    else:
-        _print_label(summary)
-    return EXIT_DONE
+    write_answer(summary.to_json, partial(_print_label, summary), json=json)
 
 
 def _tell(plan: LabelPlan) -> None:
@@ -104,17 +101,18 @@ def _tell(plan: LabelPlan) -> None:
 def _print_label(summary: LabelSummary) -> None:
     from siamese_search.curation.labels import shown_path
 
+    changes = summary.plan.changes
     rows: list[list[Any]] = [
         [shown_path(change), name, _cell(change.before[name]), _cell(after)]
-        for change in summary.plan.changes[:_SHOWN]
+        for change in changes[:_SHOWN]
         for name, after in change.after.items()
     ]
     if rows:
         write_table([("image", "path"), ("field", "text"), ("was", "text"), ("is", "text")], rows[:_SHOWN])
-        if len(summary.plan.changes) > _SHOWN:
-            write_text(f"… and {amount(len(summary.plan.changes) - _SHOWN, 'image')} more")
+    if len(changes) > _SHOWN:
+        write_text(f"… and {amount(len(changes) - _SHOWN, 'image')} more")
     done = "would change" if summary.dry_run else "changed"
-    write_text(f"{amount(len(summary.plan.changes), 'image')} {done}, {summary.plan.unchanged:,} are so already")
+    write_text(f"{amount(len(changes), 'image')} {done}, {summary.plan.unchanged:,} are so already")
     if summary.undo is not None:
         write_text(f"to take it back: sss label {quote(safe(summary.undo))}")
     write_text(f"gallery '{safe(summary.gallery)}' in {safe(summary.store)}")
@@ -152,7 +150,6 @@ def duplicates_command(
 
 def _print_duplicates(groups: Sequence[Group], format: str, null: bool) -> int:
     """Returns how many paths had to be left out."""
-    left_out = 0
     if format in ("json", "jsonl"):
         write_json_list(map(_shape, groups), lines=format == "jsonl")
     elif format == "csv":
@@ -171,9 +168,10 @@ def _print_duplicates(groups: Sequence[Group], format: str, null: bool) -> int:
         left_out = write_paths((one.path for group in sure for one in group.members[1:]), null=null)
         if len(sure) < len(groups):
             note(f"{amount(len(groups) - len(sure), 'group')} left out: files that cannot be read")
+        return left_out
     else:
         _print_table(groups)
-    return left_out
+    return 0
 
 
 def _print_table(groups: Sequence[Group]) -> None:
@@ -182,7 +180,8 @@ def _print_table(groups: Sequence[Group]) -> None:
         return
     rows: list[list[Any]] = [
         [number if index == 0 else "", group.kind if index == 0 else "", "keep" if index == 0 else "",
-         f"{one.score:.4f}", _pixels(one), f"{one.size:,}" if one.size is not None else "", one.identity, one.path]
+         f"{one.score:.4f}", "" if one.width is None else f"{one.width}×{one.height}",
+         "" if one.size is None else f"{one.size:,}", one.identity, one.path]
         for number, group in enumerate(groups, 1)
         for index, one in enumerate(group.members)
     ]  # fmt: skip
@@ -192,16 +191,13 @@ def _print_table(groups: Sequence[Group]) -> None:
     write_text(f"{amount(len(groups), 'group')}, {amount(spare, 'image')} to spare; nothing was deleted")
 
 
-def _pixels(one: Member) -> str:
-    return "" if one.width is None else f"{one.width}×{one.height}"
-
-
 def _shape(group: Group) -> dict[str, Any]:
     """The JSON contract of ``sss duplicates``."""
     names = ("path", "key", "source", "identity", "score", "same_bytes", "size", "width", "height")
-    images: list[dict[str, Any]] = [{name: getattr(one, name) for name in names} for one in group.members]
-    for image in images:
-        image |= {"path": str(image["path"]), "score": round(image["score"], 6)}
+    images: list[dict[str, Any]] = [
+        {name: getattr(one, name) for name in names} | {"path": str(one.path), "score": round(one.score, 6)}
+        for one in group.members
+    ]
     return {"kind": group.kind, "keep": images[0]["path"], "images": images}
 
 
@@ -215,7 +211,7 @@ def _shape(group: Group) -> dict[str, Any]:
     },
 )
 @json_option
-def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json: bool) -> int:
+def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json: bool) -> None:
     """Group images that seem to show one identity, by their stored vectors, and write OUT.csv for a person to review.
 
     Nothing in the gallery is changed. Clusters come largest first, the surest images of each first; single images are
@@ -229,9 +225,7 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
     started = time.monotonic()
     found = api.propose_identities(options=options)
     write_review(found, out)
-    if save is not None:
-        render.draw_clusters(found, save)
-        note(f"wrote {safe(save)}")
+    write_drawn(render.draw_clusters, found, save)
     if found.cosine is None:
         note("the model has no calibration, so only neighbourhoods decide; --min-score sets a least similarity")
     told = _cluster_shape(found, out, time.monotonic() - started)
@@ -242,7 +236,6 @@ def cluster_command(out: Path, options: ClusterOptions, save: Path | None, json:
     after = f"review {quote(safe(out))}, then: sss label {quote(safe(out))} --dry-run"
     text += after if found.images else "each has an identity; --all groups them too"
     write_answer(told, text, json=json)
-    return EXIT_DONE
 
 
 def _cluster_shape(found: Proposals, out: Path, seconds: float) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import click
 from siamese_search import api, render
 from siamese_search.cli import output
 from siamese_search.cli.options import OutPath, json_option, place_options
-from siamese_search.cli.output import note, safe, warn_skipped, write_json, write_pairs, write_table, write_text
+from siamese_search.cli.output import note, safe, warn_skipped, write_answer, write_pairs, write_table, write_text
 from siamese_search.cli.progress import Bar
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError, amount
 from siamese_search.evaluation.options import EvaluateOptions
@@ -93,47 +94,34 @@ def evaluate_command(
 
         if compare is not None:
             pair = api.compare_models(*compare, data, options=options, progress=show, notify=note)
-            return _compared(pair, json=json)
+            warn_skipped(pair.a.failed)
+            write_answer(pair.to_json, partial(_print_compared, pair), json=json)
+            return EXIT_PARTIAL if pair.a.failed else EXIT_DONE
         found = api.evaluate(data, options=options, progress=show, notify=note)
     warn_skipped(found.failed)
-    if json:
-        write_json(found.to_json())
-    else:
-        _print(found)
-    if plot is not None:  # last: the figures must not be lost to a directory that cannot be written
-        render.draw_curves(found, plot)
-        note(f"wrote {safe(plot)}")
+    write_answer(found.to_json, partial(_print, found), json=json)
+    # Last: the figures must not be lost to a directory that cannot be written.
+    output.write_drawn(render.draw_curves, found, plot)
     if report is not None:
         page = render.write_report(found, report, shlex.join(["sss", *sys.argv[1:]]))
         note(f"wrote {safe(page)}")
     return EXIT_PARTIAL if found.failed else EXIT_DONE
 
 
-def _compared(pair: PairedReport, *, json: bool) -> int:
-    """Print two models side by side."""
-    warn_skipped(pair.a.failed)
-    if json:
-        write_json(pair.to_json())
-    else:
-        write_text(f"A  {safe(pair.a.model_name)}\nB  {safe(pair.b.model_name)}")
-        numbers = [(name, "number") for name in ("A", "B", "B - A", "95% interval", "B ahead")]
-        names = {"rank1": "rank-1", "mAP": "mAP", "mINP": "mINP"}
-        write_table(
-            [("", "text"), *numbers],
-            [
-                [
-                    names[name], rate(one.a), rate(one.b), f"{one.difference:+.1%}",
-                    f"{one.low:+.1%} to {one.high:+.1%}", rate(one.better),
-                ]
-                for name, one in pair.differences.items()
-            ],
-        )  # fmt: skip
-        identities = len(set(pair.a.plan.query_ids))
-        write_text(
-            f"{amount(pair.a.ranking.queries, 'query')} of {amount(identities, 'identity')};"
-            " intervals by bootstrap over identities"
-        )
-    return EXIT_PARTIAL if pair.a.failed else EXIT_DONE
+def _print_compared(pair: PairedReport) -> None:
+    """Two models side by side."""
+    write_text(f"A  {safe(pair.a.model_name)}\nB  {safe(pair.b.model_name)}")
+    names = {"rank1": "rank-1", "mAP": "mAP", "mINP": "mINP"}
+    write_table(
+        [("", "text"), *((name, "number") for name in ("A", "B", "B - A", "95% interval", "B ahead"))],
+        [
+            [names[name], rate(one.a), rate(one.b), f"{one.difference:+.1%}",
+             f"{one.low:+.1%} to {one.high:+.1%}", rate(one.better)]
+            for name, one in pair.differences.items()
+        ],
+    )  # fmt: skip
+    tested = f"{amount(pair.a.ranking.queries, 'query')} of {amount(len(set(pair.a.plan.query_ids)), 'identity')}"
+    write_text(f"{tested}; intervals by bootstrap over identities")
 
 
 def _print(report: EvaluationReport) -> None:
@@ -147,9 +135,7 @@ def _print(report: EvaluationReport) -> None:
     threshold = "n/a"
     if verification.threshold is not None:
         threshold = f"{verification.threshold:.4f} (false matches {rate(verification.false_match_rate)})"
-    recall = rate(report.ann_recall)
-    if report.filtered_recall is not None:
-        recall += f", filtered by camera {rate(report.filtered_recall)}"
+    filtered = "" if report.filtered_recall is None else f", filtered by camera {rate(report.filtered_recall)}"
     cut = f"@{report.depth}" if report.depth is not None else ""
     again = None if report.reranked is None else report.reranked.metrics
     write_pairs(
@@ -168,7 +154,7 @@ def _print(report: EvaluationReport) -> None:
             ("resting on", f"{behind}  false pairs" if verification.impostor else None),
             ("threshold", threshold),
             ("open set", f"missed where strangers raise a false alarm at  {missed}"),
-            ("index recall", recall),
+            ("index recall", f"{rate(report.ann_recall)}{filtered}"),
             *_quantised(report),
             *_calibrated(report),
         ]
@@ -226,17 +212,14 @@ def calibrate_command(undo: bool, store: str | None, gallery: str | None, json: 
     calibration is kept, for --undo.
     """
     found = api.calibrate(store=store, gallery=gallery, undo=undo)
-    if json:
-        write_json(found.to_json())
-        return
     place = f"gallery '{safe(found.gallery)}' in {safe(found.store)}"
     if found.calibration is None:
-        write_text(f"{place}: back to the calibration of its model")
-        return
-    lines = [f"least score at a false match rate of  {_thresholds(found.calibration)}"]
-    if undo:
-        lines.append(f"{place}: back to the calibration on {safe(found.calibration.data)}")
+        text = f"{place}: back to the calibration of its model"
     else:
-        lines.append(f"measured on {amount(found.images, 'image')} of {amount(found.identities, 'identity')}")
-        lines.append(f"written to {place}; sss calibrate --undo takes it back")
-    write_text("\n".join(lines))
+        text = f"least score at a false match rate of  {_thresholds(found.calibration)}\n"
+        if undo:
+            text += f"{place}: back to the calibration on {safe(found.calibration.data)}"
+        else:
+            text += f"measured on {amount(found.images, 'image')} of {amount(found.identities, 'identity')}\n"
+            text += f"written to {place}; sss calibrate --undo takes it back"
+    write_answer(found.to_json(), text, json=json)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
 from typing import Literal
 
 import click
@@ -14,9 +13,9 @@ from ingest.options import RayOptions, WatchOptions
 from ingest.summary import IngestSummary, Observer, Progress, State
 from siamese_search import api
 from siamese_search.cli.options import LongCommand, insecure_option, json_option
-from siamese_search.cli.output import clauses, ingested, note, warn, warn_skipped, write_answer, write_json, write_text
+from siamese_search.cli.output import clauses, ingested, interrupted, note, warn, warn_skipped, write_answer
 from siamese_search.cli.progress import Bar
-from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError
+from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError
 from siamese_search.gallery.storage import COMPACT_FROM
 from siamese_search.io.location import protocol_of
 from siamese_search.io.resources import stop_on_signals
@@ -24,6 +23,7 @@ from siamese_search.options import click_option, click_options
 
 #: Files named for the same reason; of further ones the number is told.
 _TOLD = 20
+_KEPT = "; what was finished is kept, and the same command goes on from there"
 
 EPILOG = """\b
 Examples:
@@ -71,7 +71,11 @@ def ingest_command(
     """
     cluster = _cluster(options, address, workers)
     if options.watch:
-        return run_watch(directories, options, json=json)
+        from ingest.run import watch
+
+        with Bar("ingest", "images") as bar, stop_on_signals() as stop:
+            complete = watch(directories, options, WatchScreen(bar, json=json), stop)
+        return EXIT_DONE if complete else interrupted(_KEPT)
     with Bar("ingest", "images") as bar, stop_on_signals() as stop:
 
         def show(moment: Progress) -> None:
@@ -89,12 +93,8 @@ def ingest_command(
         if count > _TOLD:
             warn(f"skipped {count - _TOLD} more: {reason}")
     if summary.failed > len(summary.failures):
-        more = summary.failed - len(summary.failures)
-        warn(
-            f"skipped {more} more; --failures FILE lists them all"
-            if options.failures is None
-            else f"skipped {more} more"
-        )
+        hint = "; --failures FILE lists them all" if options.failures is None else ""
+        warn(f"skipped {summary.failed - len(summary.failures)} more{hint}")
     if left := summary.left.gone:
         note(
             f"sss: of {left} stored image{'s' * (left != 1)} the file has gone, such as {summary.left.gone_example}:"
@@ -108,15 +108,14 @@ def ingest_command(
     if summary.prune_refused is not None:
         warn(f"{summary.removed or 'nothing'} removed: {summary.prune_refused}")
     write_answer(summary.to_json(), ingested(summary), json=json)
-    advice = advise(summary)
-    if advice is not None:
+    if advice := advise(summary):
         note(advice)
     embedded = summary.embedded and not summary.interrupted
     if embedded and (reason := api.no_verdicts(store=options.store, gallery=options.gallery)):
         for line in clauses(f"sss: {reason}").split("\n"):
             note(line)
     if summary.interrupted:
-        return _interrupted()
+        return interrupted(_KEPT)
     return EXIT_PARTIAL if summary.failed or summary.prune_refused is not None else EXIT_DONE
 
 
@@ -134,26 +133,10 @@ def _cluster(options: WatchOptions, address: str | None, workers: int | None) ->
 
 def advise(summary: IngestSummary) -> str | None:
     """What to do after an ingest so large that tidying the gallery up pays; a server does that by itself."""
-    if summary.interrupted or protocol_of(summary.store) is not None:  # a server
-        return None
-    if summary.new + summary.changed < COMPACT_FROM:
+    few = summary.new + summary.changed < COMPACT_FROM
+    if few or summary.interrupted or protocol_of(summary.store) is not None:  # a server
         return None
     return "sss: a gallery of this size opens three times as fast, in a third of the memory, after: sss optimise"
-
-
-def run_watch(directories: Sequence[str], options: WatchOptions, *, json: bool) -> int:
-    """Watch until a signal comes. That is how a watch ends, so the exit code is 0; 130 before the first full
-    ingest was complete."""
-    from ingest.run import watch
-
-    with Bar("ingest", "images") as bar, stop_on_signals() as stop:
-        complete = watch(directories, options, WatchScreen(bar, json=json), stop)
-    return EXIT_DONE if complete else _interrupted()
-
-
-def _interrupted() -> int:
-    note("sss: interrupted; what was finished is kept, and the same command goes on from there")
-    return EXIT_INTERRUPTED
 
 
 class WatchScreen(Observer):
@@ -166,12 +149,13 @@ class WatchScreen(Observer):
         self._last: Progress | None = None
 
     def said(self, level: Literal["info", "warning"], event: str, message: str) -> None:  # noqa: ARG002
-        text = message if level == "info" else f"sss: warning: {message}"
-        self._bar.note(text)
+        self._bar.note(message if level == "info" else f"sss: warning: {message}")
 
     def worked(self, summary: IngestSummary) -> None:
-        if not self._first and _counts(summary):
-            self._write(summary, f"{time.strftime('%H:%M:%S')} {_counts(summary)} ({summary.seconds:.1f} s)")
+        names = ("new", "changed", "moved", "removed", "failed")
+        told = ", ".join(f"{count} {name}" for name in names if (count := getattr(summary, name)))
+        if told and not self._first:
+            self._write(summary, f"{time.strftime('%H:%M:%S')} {told} ({summary.seconds:.1f} s)")
 
     def complete(self, summary: IngestSummary) -> None:
         self._bar.close()
@@ -181,10 +165,7 @@ class WatchScreen(Observer):
 
     def _write(self, summary: IngestSummary, text: str) -> None:
         warn_skipped(summary.failures)
-        if self._json:
-            write_json(summary.to_json(), lines=True)
-        else:
-            write_text(text)
+        write_answer(summary.to_json(), text, json=self._json, lines=True)
         sys.stdout.flush()
 
     def moment(self, state: State, waiting: int, progress: Progress | None = None) -> None:  # noqa: ARG002
@@ -196,9 +177,3 @@ class WatchScreen(Observer):
         self._last = progress
         failed = self._failed + progress.failed
         self._bar.update(self._done + progress.done, None, extra=f"{failed} failed" if failed else "")
-
-
-def _counts(summary: IngestSummary) -> str:
-    """``2 new, 1 removed``: only what there is."""
-    names = ("new", "changed", "moved", "removed", "failed")
-    return ", ".join(f"{getattr(summary, name)} {name}" for name in names if getattr(summary, name))

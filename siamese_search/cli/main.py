@@ -1,7 +1,6 @@
 """The command ``sss``: which commands there are, where each is, and errors as one line each.
 
-The module of a command is imported when it is called (``sss --help`` must feel instant). ``k = 20`` in the table
-``[search]`` of ``sss.toml`` is ``sss search -k 20``.
+The module of a command is imported when it is called (``sss --help`` must feel instant).
 """
 
 from __future__ import annotations
@@ -84,8 +83,8 @@ def command_defaults(name: str) -> Mapping[str, Any]:
     for command in set(settings.commands) & set(COMMANDS):
         known[command] = [str(p.name) for p in command_of(command).params if p.param_type_name == "option"]
     settings.check_commands(known)
-    several = {str(p.name) for p in command_of(name).params if p.multiple} if name in settings.commands else set()
     values = settings.commands.get(name, {})
+    several = {p.name for p in command_of(name).params if p.multiple} if values else set()
     return {k: [v] if k in several and not isinstance(v, list) else v for k, v in values.items()}
 
 
@@ -134,10 +133,8 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in COMMANDS:
-            return None
-        command = command_of(cmd_name)
-        if not any(p.name == "debug" for p in command.params):
+        command = command_of(cmd_name) if cmd_name in COMMANDS else None
+        if command is not None and not any(p.name == "debug" for p in command.params):
             # "Run again with --debug" must also work for who appends it to the end of the line.
             command.params.append(_debug_option(hidden=True))
         return command
@@ -145,8 +142,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args:
-            args = [FORMER.get(args[0], args[0]), *args[1:]]
+        args = [FORMER.get(one, one) for one in args[:1]] + args[1:]
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from difflib import get_close_matches
 
@@ -266,9 +262,8 @@ def _run(argv: list[str]) -> int:
         path = getattr(getattr(error, "ctx", None), "command_path", "sss")
         message = " ".join(error.format_message().split()).rstrip(".")
         message = message[:1].lower() + message[1:]
-        if isinstance(error, click.NoSuchOption) and any(
-            one.startswith(error.option_name) and os.path.lexists(one) for one in argv
-        ):
+        begun = error.option_name if isinstance(error, click.NoSuchOption) else None
+        if begun and any(one.startswith(begun) and os.path.lexists(one) for one in argv):
             message += "; a file whose name begins with a dash is written ./-NAME, or comes after --"
         return _fail(f"{message} (see '{path} --help')", error.exit_code)
     except SiameseSearchError as error:

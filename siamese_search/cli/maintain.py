@@ -10,9 +10,9 @@ import click
 
 from siamese_search import api
 from siamese_search.cli.options import Place, insecure_option, json_flag, json_option, place_options
-from siamese_search.cli.output import note, safe, warn, write_answer
+from siamese_search.cli.output import interrupted, note, safe, warn, write_answer
 from siamese_search.cli.progress import Bar
-from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError, amount
+from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError, amount
 from siamese_search.io.resources import stop_on_signals
 from siamese_search.maintenance.options import ReindexOptions
 from siamese_search.options import click_option, click_options
@@ -62,8 +62,7 @@ def reindex_command(options: ReindexOptions, drop_old: bool, json: bool) -> int:
     place: dict[str, Any] = {"store": options.store, "gallery": options.gallery}
     if drop_old and options.model is None and not options.keep_vectors:
         count = api.drop_old(**place)
-        text = amount(count, "former generation")
-        write_answer({"generations_dropped": count}, f"{text} deleted", json=json)
+        write_answer({"generations_dropped": count}, f"{amount(count, 'former generation')} deleted", json=json)
         return EXIT_DONE
     if options.keep_vectors and options.model is not None:
         raise UsageError("--keep-vectors takes no --model: the vectors stay those of the gallery's own")
@@ -71,8 +70,7 @@ def reindex_command(options: ReindexOptions, drop_old: bool, json: bool) -> int:
         with Bar("reindex", "images") as bar, stop_on_signals() as stop:
             summary = api.reindex(options.model, options=options, progress=bar.update, stop=stop)
     except KeyboardInterrupt:
-        note("sss: interrupted; the gallery is as it was, and the same command goes on from here")
-        return EXIT_INTERRUPTED
+        return interrupted("; the gallery is as it was, and the same command goes on from here")
     for failure in summary.dropped:
         warn(f"dropped {failure.shown}: {failure.reason}")
     if drop_old:
@@ -150,8 +148,7 @@ def _copied(title: str, copy: Callable[..., CopySummary], json: bool) -> int:
         with Bar(title, "images") as bar, stop_on_signals() as stop:
             summary = copy(progress=bar.update, stop=stop)
     except KeyboardInterrupt:
-        note("sss: interrupted; what was copied is kept, and the same command goes on from there")
-        return EXIT_INTERRUPTED
+        return interrupted("; what was copied is kept, and the same command goes on from there")
     report = summary.report
     extra = f", {report.extra:,} only there" if report.extra else ""
     text = (
@@ -195,7 +192,7 @@ def export_command(
     store: str | None,
     gallery: str | None,
     json: bool,
-) -> int:
+) -> None:
     """Write all points of a gallery, labels and vectors, to OUT: .parquet, .npz, .csv, .jsonl, or for FiftyOne.
 
     OUT gets its name when it is whole. Memory does not grow with the gallery. Images are not copied.
@@ -209,4 +206,3 @@ def export_command(
     write_answer(done, f"{amount(done['points'], 'image')} written to {safe(out)}", json=json)
     if done["format"] == "fiftyone" and not json:
         note(f"load it with: fiftyone.Dataset.from_dir({safe(out)!r}, dataset_type=fiftyone.types.FiftyOneDataset)")
-    return EXIT_DONE

@@ -53,22 +53,6 @@ class OutPath(click.Path):
         return path
 
 
-def insecure_option(command: F) -> F:
-    """``--insecure``."""
-    return click.option(
-        "--insecure",
-        is_flag=True,
-        expose_value=False,
-        callback=_allow_insecure,
-        help="Speak plain HTTP to a server that is not this machine.",
-    )(command)
-
-
-def store_option(command: F) -> F:
-    """``--store`` and ``--insecure``; ``None`` means: what the settings say, here and below."""
-    return click_option(Place, "store")(insecure_option(command))
-
-
 def _allow_insecure(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     """``--insecure`` is ``SSS_INSECURE=1`` for this command: the settings, far below, are where it is asked for."""
     if value:
@@ -77,14 +61,25 @@ def _allow_insecure(ctx: click.Context, _param: click.Parameter, value: bool) ->
         ctx.call_on_close(lambda: os.environ.update(SSS_INSECURE=before))
 
 
+insecure_option = click.option(
+    "--insecure",
+    is_flag=True,
+    expose_value=False,
+    callback=_allow_insecure,
+    help="Speak plain HTTP to a server that is not this machine.",
+)
+#: ``--json`` alone, where ``--format`` is that of a file.
+json_flag = click.option("--json", is_flag=True, help="Answer as JSON on stdout.")
+
+
+def store_option(command: F) -> F:
+    """``--store`` and ``--insecure``; ``None`` means: what the settings say, here and below."""
+    return click_option(Place, "store")(insecure_option(command))
+
+
 def place_options(command: F) -> F:
     """``--store`` and ``--gallery``."""
     return store_option(click_option(Place, "gallery")(command))
-
-
-def json_flag(command: F) -> F:
-    """``--json`` alone, where ``--format`` is that of a file."""
-    return click.option("--json", is_flag=True, help="Answer as JSON on stdout.")(command)
 
 
 def format_option(*forms: str) -> Callable[[F], F]:
@@ -123,7 +118,7 @@ class LongCommand(click.Command):
 
     def __init__(self, *args: Any, often: Sequence[str], **attrs: Any) -> None:
         super().__init__(*args, **attrs)
-        self.often = frozenset(often)
+        self.often = frozenset((*often, "json", "help", "help_all"))
         count = sum(isinstance(parameter, click.Option) for parameter in self.params)
         how: dict[str, Any] = {"is_flag": True, "is_eager": True, "expose_value": False, "callback": _show_all}
         self.params.append(click.Option(["--help-all"], **how, help=f"Show all {count} options."))
@@ -132,11 +127,8 @@ class LongCommand(click.Command):
         everything = bool(ctx.meta.get("sss.help_all"))
         groups: dict[str, list[tuple[str, str]]] = {"Options": [], "Hyperparameters": []}
         for parameter in self.get_params(ctx):
-            shown = everything or parameter.name in self.often or parameter.name in ("json", "help", "help_all")
-            if not isinstance(parameter, click.Option) or not shown:
-                continue
-            record = parameter.get_help_record(ctx)
-            if record is not None:
+            record = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if record is not None and (everything or parameter.name in self.often):
                 hyper = everything and isinstance(parameter, HyperparameterOption)
                 groups["Hyperparameters" if hyper else "Options"].append(record)
         for title, records in groups.items():
@@ -170,9 +162,7 @@ class ValueList(click.ParamType):  # type: ignore[type-arg]  # generic only from
 
 def hyperparameter_options(command: F, *, adapting: bool = False, several: bool = False) -> F:
     """Add one option per field of TrainConfig (of AdaptConfig where ``adapting``); one that is not given is ``None``.
-
-    several: each takes several values.
-    """
+    several: each takes several values."""
     from siamese_search.training.config import AdaptConfig, TrainConfig, adapt_fields, option_fields
 
     cls = AdaptConfig if adapting else TrainConfig
@@ -195,11 +185,10 @@ def hyperparameter_options(command: F, *, adapting: bool = False, several: bool 
 
 
 def _click_type(kind: Any) -> Any:
-    if get_origin(kind) is Literal:
-        values = get_args(kind)
-        choice = IntChoice if isinstance(values[0], int) else click.Choice
-        return choice([str(value) for value in values])
-    return bool if kind is bool else {int: int, float: float, str: str}[kind]
+    if get_origin(kind) is not Literal:
+        return kind
+    values = get_args(kind)
+    return (IntChoice if isinstance(values[0], int) else click.Choice)(list(map(str, values)))
 
 
 def _metavar(kind: Any) -> str | None:

@@ -1,7 +1,7 @@
 """What the commands print: the answer on stdout, everything else on stderr.
 
-Identities, cameras and file names come from strangers' directories. They never reach a terminal as markup
-or control characters (:func:`safe`), nor a CSV reader as a formula (:func:`csv_cell`).
+What strangers have named never reaches a terminal as markup or control characters (:func:`safe`), nor a CSV reader as a
+formula (:func:`csv_cell`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from siamese_search.errors import amount, at_place, printable
+from siamese_search.errors import EXIT_INTERRUPTED, amount, at_place, printable
 from siamese_search.io.csv_cells import CsvWriter, csv_cell
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ingest.summary import IngestSummary
     from siamese_search.datasets.records import Failure
 
+Drawn = TypeVar("Drawn")
 #: Controls that JSON itself does not escape: DEL, C1, and those that turn the direction of text.
 _CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 #: Formats of commands whose answer is a list.
@@ -89,32 +90,45 @@ def write_json(value: object, *, lines: bool = False) -> None:
     sys.stdout.write(to_json(value, indent=None if lines else 2) + "\n")
 
 
-def write_answer(told: object, text: str, *, json: bool) -> None:
-    """The answer, as JSON where that is asked for, else as text."""
+def write_answer(told: object, text: str | Callable[[], None], *, json: bool, lines: bool = False) -> None:
+    """The answer, as JSON where that is asked for, else as text. Functions: what makes ``told``, what prints."""
     if json:
-        write_json(told)
-    else:
+        write_json(told() if callable(told) else told, lines=lines)
+    elif isinstance(text, str):
         write_text(text)
+    else:
+        text()
+
+
+def interrupted(text: str) -> int:
+    """Say what becomes of what was interrupted; the exit code."""
+    note(f"sss: interrupted{text}")
+    return EXIT_INTERRUPTED
+
+
+def write_drawn(draw: Callable[[Drawn, Path], object], what: Drawn, out: Path | None) -> None:
+    """Draw a picture or a page where one is asked for, and say so."""
+    if out is not None:
+        draw(what, out)
+        note(f"wrote {safe(out)}")
 
 
 def write_json_list(values: Iterable[object], *, lines: bool = False) -> None:
     """:func:`write_json` of a list, or of its elements on lines of their own; no more than one of it is in memory."""
+    if lines:
+        for value in values:
+            write_json(value, lines=True)
+        return
     before = "[\n  "
     for value in values:
-        if lines:
-            write_json(value, lines=True)
-            continue
         sys.stdout.write(before + to_json(value).replace("\n", "\n  "))
         before = ",\n  "
-    if not lines:
-        sys.stdout.write("[]\n" if before.startswith("[") else "\n]\n")
+    sys.stdout.write("[]\n" if before.startswith("[") else "\n]\n")
 
 
 def to_json(value: object, *, indent: int | None = 2) -> str:
-    """Strict JSON (no NaN), readable UTF-8 except for undecodable bytes, which stay ``\\udcXX`` escapes.
-
-    So do control characters beyond ASCII, some of which terminals obey.
-    """
+    """Strict JSON (no NaN), readable UTF-8 except for undecodable bytes, which stay ``\\udcXX`` escapes, as do control
+    characters beyond ASCII, some of which terminals obey."""
     plain = _plain(value)
     text = json.dumps(plain, indent=indent, ensure_ascii=False, allow_nan=False)
     text = _CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
@@ -142,10 +156,8 @@ def _plain(value: object) -> object:
 
 
 def write_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """The answer as RFC 4180 CSV on stdout (lines end in ``\\n``, as every Unix tool expects).
-
-    A field of the gallery with the name of another column gets a ``_`` behind it: no reader takes one name twice.
-    """
+    """The answer as RFC 4180 CSV on stdout (lines end in ``\\n``, as every Unix tool expects). A field of the gallery
+    with the name of another column gets a ``_`` behind it: no reader takes one name twice."""
     buffer = io.StringIO()
     writer = CsvWriter(buffer)
     names: list[str] = []
@@ -198,10 +210,8 @@ _VERDICTS = {"yes": "green", "no": "red"}
 
 
 def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]]) -> Table:
-    """A plain table. columns: (heading, kind) with kind ``text``, ``number``, ``words``, ``verdict`` or ``path``.
-
-    On a narrow terminal ``words`` columns give way, cut at their end; the others stay whole.
-    """
+    """A plain table. columns: (heading, kind) with kind ``text``, ``number``, ``words``, ``verdict`` or ``path``. On a
+    narrow terminal ``words`` columns give way, cut at their end; the others stay whole."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
@@ -219,7 +229,7 @@ def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]]) 
     for row in rows:
         shown = [(safe(value), kind) for value, (_, kind) in zip(row, columns, strict=True)]
         styles = [_VERDICTS.get(text, "") if kind == "verdict" else "" for text, kind in shown]
-        result.add_row(*[Text(text, style, no_wrap=True) for (text, _), style in zip(shown, styles, strict=True)])
+        result.add_row(*(Text(text, style, no_wrap=True) for (text, _), style in zip(shown, styles, strict=True)))
     return result
 
 
@@ -261,18 +271,14 @@ def clauses(text: str) -> str:
 
 
 def write_sentence(text: str, indent: str = "") -> None:
-    """A sentence on stdout: its :func:`clauses`, broken between words where a terminal is narrower.
-
-    indent: before each line but the first.
-    """
+    """A sentence on stdout: its :func:`clauses`, broken between words where a terminal is narrower. indent: before each
+    line but the first."""
     text = clauses(text).replace("\n", f"\n{indent}")
     if sys.stdout.isatty():
-        from textwrap import TextWrapper
+        from textwrap import fill
 
-        narrow = TextWrapper(
-            max(console().width, 20), subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-        )
-        text = "\n".join(map(narrow.fill, text.split("\n")))
+        how: Any = {"subsequent_indent": indent, "break_long_words": False, "break_on_hyphens": False}
+        text = "\n".join(fill(line, max(console().width, 20), **how) for line in text.split("\n"))
     write_text(text)
 
 
@@ -295,8 +301,7 @@ def write_pairs(pairs: Iterable[tuple[str, object]]) -> None:
 
 def ingested(summary: IngestSummary) -> str:
     """The summary of an ingest for people, in two lines."""
-    counts = [("new", summary.new), ("changed", summary.changed), ("moved", summary.moved)]
-    counts += [("unchanged", summary.unchanged), ("removed", summary.removed), ("failed", summary.failed)]
+    counts = [(name, getattr(summary, name)) for name in ("new", "changed", "moved", "unchanged", "removed", "failed")]
     told = ", ".join(f"{count} {what}" for what, count in counts if count or what not in ("moved", "removed"))
     speed = f", {summary.images_per_second:.0f} images/s" if summary.embedded else ", nothing to embed"
     if summary.bottleneck is not None:

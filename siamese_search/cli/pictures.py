@@ -75,7 +75,7 @@ def plot_command(options: MapOptions, save: Path | None, json: bool) -> None:
     if save is not None:
         (render.draw_map if save.suffix.lower() == ".png" else render.write_map_page)(found, save)
     if json:
-        write_json({**found.to_json(), "saved": None if save is None else str(save)})
+        write_json({**found.to_json(), "saved": save})
         return
     values = {point.value for point in found.points if point.value is not None}
     shown = f"{len(found.points):,}"
@@ -105,9 +105,7 @@ def compare_command(a: str, b: str, options: CompareOptions, format: str, save: 
         found = api.compare(a, b, options=options)
         output.warn_skipped(found.failed)
         _print_comparison(found, format)
-        if save is not None:
-            render.draw_comparison(found, save)
-            note(f"wrote {safe(save)}")
+        output.write_drawn(render.draw_comparison, found, save)
         if found.any_same is None:
             reason = found.judge.why or "the model is not calibrated; with labels: sss calibrate"
             raise UsageError(f"there is no threshold to decide by (--threshold sets one): {reason}")
@@ -131,20 +129,14 @@ def _print_comparison(found: Comparison, format: str) -> None:
 
 
 def _print_pair(found: Comparison) -> None:
-
     chance = None
     if found.probabilities is not None:
         judge = found.judge
         whose = f"prior 1 in {1 / judge.prior:,.3g}; the {judge.origin}'s calibration"
         chance = f"{percent(float(found.probabilities[0, 0]))}  ({whose}{f'; {judge.doubt}' if judge.doubt else ''})"
-    write_pairs(
-        [
-            ("verdict", {True: "same", False: "different", None: "not decided"}[found.any_same]),
-            ("score", f"{found.scores[0, 0]:.4f}"),
-            ("threshold", _threshold(found)),
-            ("probability", chance),
-        ]
-    )
+    verdict = {True: "same", False: "different", None: "not decided"}[found.any_same]
+    pairs = [("verdict", verdict), ("score", f"{found.scores[0, 0]:.4f}")]
+    write_pairs([*pairs, ("threshold", _threshold(found)), ("probability", chance)])
 
 
 def _threshold(found: Comparison) -> str | None:
@@ -156,17 +148,16 @@ def _threshold(found: Comparison) -> str | None:
 
 def _print_matrix(found: Comparison) -> None:
     """Scores, those of the same identity marked; a row per image of A, a column per image of B."""
-    right = found.right[:_MAX_COLUMNS]
-    same = found.same
+    right, same = found.right[:_MAX_COLUMNS], found.same
 
     def cell(row: int, column: int) -> str:
         mark = "*" if same is not None and same[row, column] else " "
         return f"{found.scores[row, column]:.3f}{mark}"
 
-    columns = [("A", "path"), *((f"B{number}", "number") for number in range(1, len(right) + 1))]
+    columns = range(len(right))
     write_table(
-        columns,
-        [[path.name, *(cell(row, column) for column in range(len(right)))] for row, path in enumerate(found.left)],
+        [("A", "path"), *((f"B{column + 1}", "number") for column in columns)],
+        [[path.name, *(cell(row, column) for column in columns)] for row, path in enumerate(found.left)],
     )
     for number, path in enumerate(right, start=1):
         write_text(f" B{number:<3} {safe(path.name)}")

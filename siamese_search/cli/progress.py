@@ -30,13 +30,10 @@ class Bar(Closing):
 
     def __init__(self, title: str, unit: str, *, start: int = 0) -> None:
         """start: what was done before this bar began; it does not count for the rate."""
-        self._title = title
-        self._start = start
-        self._unit = unit
+        self._title, self._unit, self._start = title, unit, start
         self._bar: RichProgress | None = None
         self._task: TaskID | None = None
-        self._started = time.monotonic()
-        self._spoke = self._started
+        self._started = self._spoke = time.monotonic()
 
     def close(self) -> None:
         """Take the bar off the screen."""
@@ -104,10 +101,9 @@ class TrainScreen(Closing):
 
     def __init__(self, stop: threading.Event, epochs: int | None) -> None:
         """stop: raises KeyboardInterrupt while images are read. epochs: how many there will be, if known."""
-        self._stop = stop
+        self._stop, self._epochs = stop, epochs or 0
         self._stage = ""
         self._bar: Bar | None = None
-        self._epochs = epochs or 0
 
     def message(self, text: str) -> None:
         self.close()
@@ -119,13 +115,13 @@ class TrainScreen(Closing):
         self._open(what, "images").update(done, total)
 
     def step(self, report: StepReport) -> None:
-        bar = self._open("training", "batches", batch_start=report.epoch * report.steps + report.step - 1)
+        done = report.epoch * report.steps + report.step
         words = (
             f"epoch {report.epoch + 1}/{self._epochs or '?'}  loss {report.loss:.3f}"
             f"  triplets {report.accuracy:.1%}  {report.images_per_second:.0f} images/s"
         )
-        total = self._epochs * report.steps if self._epochs else None
-        bar.update(report.epoch * report.steps + report.step, total, extra=words)
+        bar = self._open("training", "batches", start=done - 1)
+        bar.update(done, self._epochs * report.steps or None, extra=words)
 
     def epoch(self, row: dict[str, Any]) -> None:
         line = f"epoch {row['epoch']:>3}" + (f"/{self._epochs}" if self._epochs else "")
@@ -137,16 +133,15 @@ class TrainScreen(Closing):
             line += f" rank-1 {row['rank1']:6.1%}  mAP {row['mAP']:6.1%}"
         if "clusters" in row:
             line += f"  {amount(row['clusters'], 'cluster')}, {amount(row['singles'], 'single image')}"
-            for key, name in (("agreement", "agreement"), ("purity", "purity"), ("ari", "ARI")):
-                line += f", {name} {row[key]:.1%}" if key in row else ""
+            names = {"agreement": "agreement", "purity": "purity", "ari": "ARI"}
+            line += "".join(f", {name} {row[key]:.1%}" for key, name in names.items() if key in row)
         line += f"  {row['images_per_second']:.0f} images/s"
         (self._bar or Bar("", "")).note(line)
 
-    def _open(self, stage: str, unit: str, *, batch_start: int = 0) -> Bar:
+    def _open(self, stage: str, unit: str, *, start: int = 0) -> Bar:
         if self._bar is None or self._stage != stage:
             self.close()
-            self._stage = stage
-            self._bar = Bar(stage, unit, start=max(batch_start, 0))
+            self._stage, self._bar = stage, Bar(stage, unit, start=max(start, 0))
         return self._bar
 
     def close(self) -> None:
@@ -173,8 +168,7 @@ class SweepScreen(Closing):
 
     def end(self, run: SweepRun) -> None:
         self.close()
-        found = run.figures
-        if found is None:
-            note(f"{run.name}: failed: {run.reason}")
-        else:
-            note(f"{run.name}: rank-1 {found.rank1:.1%}, mAP {found.mAP:.1%}, AUC {decimal(found.auc)}")
+        told, found = f"failed: {run.reason}", run.figures
+        if found is not None:
+            told = f"rank-1 {found.rank1:.1%}, mAP {found.mAP:.1%}, AUC {decimal(found.auc)}"
+        note(f"{run.name}: {told}")

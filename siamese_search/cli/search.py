@@ -19,6 +19,7 @@ from siamese_search.cli.output import (
     shown_path,
     warn,
     write_csv,
+    write_drawn,
     write_json_list,
     write_paths,
     write_sentence,
@@ -163,31 +164,24 @@ def _until(answers: Iterable[QueryResult], last: Callable[[QueryResult], bool]) 
 
 
 def _report_failures(failed: Sequence[QueryResult], total: int) -> int:
-    if not failed:
-        return EXIT_DONE
-    if total == 1:
+    if total == 1 and failed:
         note(f"sss: error: {safe(failed[0].query)}: {failed[0].error}")
         return EXIT_FAILED
     for answer in failed:
         warn(f"skipped {safe(answer.query)}: {answer.error}")
-    if len(failed) == total:
+    if failed and len(failed) == total:
         note(f"sss: error: none of the {amount(total, 'query')} could be read")
         return EXIT_FAILED
-    return EXIT_PARTIAL
+    return EXIT_PARTIAL if failed else EXIT_DONE
 
 
 def _draw(answers: Sequence[QueryResult], timelines: list[Timeline] | None, output: Output) -> None:
-    save, star = output.save, output.star
-    if save is not None:
-        picture = save.suffix.lower() == ".png"
-        if timelines is not None:
-            (render.draw_timelines if picture else render.write_timeline_page)(timelines, save)
-        else:
-            (render.draw_sheet if picture else render.write_html_sheet)(answers, save)
-        note(f"wrote {safe(save)}")
-    if star is not None:
-        render.draw_star(answers, star)
-        note(f"wrote {safe(star)}")
+    picture = output.save is not None and output.save.suffix.lower() == ".png"
+    if timelines is not None:
+        write_drawn(render.draw_timelines if picture else render.write_timeline_page, timelines, output.save)
+    else:
+        write_drawn(render.draw_sheet if picture else render.write_html_sheet, answers, output.save)
+    write_drawn(render.draw_star, answers, output.star)
 
 
 def _terminal(format: str) -> Terminal | None:
@@ -211,7 +205,7 @@ def _print(answers: Iterable[QueryResult], asked: _Answers, output: Output, time
     if timelines is not None:
         from siamese_search.cli.search_screen import print_timelines, show_pictures
 
-        for answer in answers if terminal is not None else ():
+        for answer in answers:
             if terminal is not None and answer.error is None:
                 show_pictures(answer, terminal)
         print_timelines(timelines, format)
@@ -234,25 +228,23 @@ def _print_tables(answers: Iterator[QueryResult], terminal: Terminal | None) -> 
         write_text("no results for any query")
     else:
         for index, answer in enumerate(chain(held, answers)):
-            if answer.error is None:
-                if terminal is not None:
-                    from siamese_search.cli.search_screen import show_pictures
+            if answer.error is not None:
+                continue
+            if index > 0:
+                write_text("")
+            if terminal is not None:
+                from siamese_search.cli.search_screen import show_pictures
 
-                    if index > 0:
-                        write_text("")
-                    show_pictures(answer, terminal)
-                _print_table(answer, first=index == 0 or terminal is not None)
+                show_pictures(answer, terminal)
+            _print_table(answer)
 
 
-def _print_table(answer: QueryResult, *, first: bool) -> None:
-    title = safe(answer.query) + (f"  (identity {safe(answer.identity)})" if answer.identity else "")
-    write_text(title if first else f"\n{title}")
+def _print_table(answer: QueryResult) -> None:
+    write_text(safe(answer.query) + (f"  (identity {safe(answer.identity)})" if answer.identity else ""))
     if answer.results:
         columns = _columns([answer])
-        write_table(
-            [(heading, kind) for heading, kind, _ in columns],
-            [[cell(r) for *_, cell in columns] for r in answer.results],
-        )
+        rows = [[cell(result) for *_, cell in columns] for result in answer.results]
+        write_table([(heading, kind) for heading, kind, _ in columns], rows)
     else:
         write_text("  no results")
     _print_verdict(answer)
@@ -274,7 +266,6 @@ def _print_firsts(answers: Sequence[QueryResult]) -> None:
 
 def _columns(answers: Sequence[QueryResult]) -> list[tuple[str, str, Callable[[SearchResult], object]]]:
     """(heading, kind, cell) of what these answers have to tell; a column that would be empty is left out."""
-
     results = [result for answer in answers for result in answer.results]
     columns: list[tuple[str, str, Callable[[SearchResult], object]]] = [("#", "number", lambda r: r.rank)]
     if any(answer.candidates is not None for answer in answers):
@@ -297,7 +288,6 @@ def _columns(answers: Sequence[QueryResult]) -> list[tuple[str, str, Callable[[S
 
 def _print_verdict(answer: QueryResult, found: str | None = None) -> None:
     """What the order is and what "match" means here, and whether there is one; or ``found`` of the latter."""
-
     for sentence in (reranking_sentence(answer), verdict_sentence(answer, found)):
         if sentence:
             write_sentence(sentence)

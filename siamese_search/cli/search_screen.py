@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,9 @@ from rich.style import Style
 
 from siamese_search.cli import output
 from siamese_search.cli.output import note, safe, shown_path, write_csv, write_sentence, write_table, write_text
-from siamese_search.errors import ImageError, UsageError, printable
-from siamese_search.io.images import read_image
+from siamese_search.errors import UsageError, printable
 from siamese_search.render import marks
-from siamese_search.render.canvas import elide, short_reason, usual_aspect
+from siamese_search.render.canvas import elide, shown, usual_aspect
 from siamese_search.render.marks import known_identities, mark, match_heading, paths_of, percent, sightings
 from siamese_search.retrieval.results import QueryResult, SearchResult
 from siamese_search.retrieval.timeline import Sighting, Timeline, spoken, who
@@ -58,13 +57,13 @@ class _Tile:
 def show_pictures(answer: QueryResult, terminal: Terminal, width: int | None = None) -> None:
     """Write the pictures of one answer on stdout. width: of the terminal in cells; by default it is asked."""
     console = terminal.console(width)
-    shown = answer.results[:MAX_RESULTS]
+    results = answer.results[:MAX_RESULTS]
     (identity,) = known_identities([answer])
     name = answer.query if answer.path is None else answer.path.name
     query = _Tile("query", answer.path, [(safe(identity), ""), (safe(name), "")], Style(bold=True), _HEAVY)
-    tiles = [query, *(_result_tile(result, identity) for result in shown)]
+    tiles = [query, *(_result_tile(result, identity) for result in results)]
     if os.environ.get("NO_COLOR"):
-        tiles = [_Tile(t.label, t.path, t.captions, Style(), t.box) for t in tiles]
+        tiles = [replace(tile, style=Style()) for tile in tiles]
     room = picture_room(usual_aspect(paths_of([answer])), terminal.cell, console.width)
     lines = max(len(tile.captions) for tile in tiles)
     across = max(1, (console.width + _GAP) // (room[0] + 2 + _GAP))
@@ -73,8 +72,8 @@ def show_pictures(answer: QueryResult, terminal: Terminal, width: int | None = N
         with console.capture() as captured:
             console.print(Segments(_beside(row)), end="", crop=False, no_wrap=True, overflow="ignore")
         sys.stdout.write(captured.get())
-    if len(answer.results) > len(shown):
-        note(f"the first {len(shown)} of {len(answer.results):,} results shown as pictures")
+    if len(answer.results) > len(results):
+        note(f"the first {len(results)} of {len(answer.results):,} results shown as pictures")
 
 
 def picture_room(aspect: float, cell: tuple[int, int], width: int) -> tuple[int, int]:
@@ -103,21 +102,19 @@ def _drawn(console: Any, terminal: Terminal, tile: _Tile, room: tuple[int, int],
     label = _cut(tile.label, width - 3)
     top = f"{left_top}{flat} {label} {flat * (width - 3 - cell_len(label))}{right_top}"
     edge = Segment(side, tile.style)
-    try:
-        if tile.path is None:
-            raise ImageError("", "no file")
-        pixels = (room[1] * terminal.cell[1], width * terminal.cell[0])
-        picture = Image.fromarray(read_image(tile.path, pixels, fit=True))
+    picture = shown(tile.path, (room[1] * terminal.cell[1], width * terminal.cell[0]))
+    after: list[Segment] = []
+    if isinstance(picture, str):
+        lines = _placeholder(picture, room)
+    else:
         lines, after = picture_lines(console, terminal, picture, room)
-    except ImageError as error:
-        lines, after = _placeholder(short_reason(error), room), []
     drawn = [[Segment(top, tile.style)], *([edge, *line, edge] for line in lines)]
     texts = [*tile.captions, *[("", "")] * (captions - len(tile.captions))]
-    for place, (left, right) in enumerate(texts):
-        controls = after if place == 0 else []
+    for left, right in texts:
         left = _cut(left, width - cell_len(right) - 1 if right else width)
         space = " " * (width - cell_len(left) - cell_len(right))
-        drawn.append([edge, *controls, Segment(f"{left}{space}{right}"), edge])
+        drawn.append([edge, *after, Segment(f"{left}{space}{right}"), edge])
+        after = []
     return [*drawn, [Segment(f"{left_low}{flat * width}{right_low}", tile.style)]]
 
 
@@ -127,18 +124,17 @@ def _placeholder(reason: str, room: tuple[int, int]) -> list[list[Segment]]:
     lines = []
     for row in range(rows):
         at = round((columns - 1) * row / max(rows - 1, 1))
-        cells = ["·" if column in (at, columns - 1 - at) else " " for column in range(columns)]
-        lines.append("".join(cells))
+        lines.append("".join("·" if column in (at, columns - 1 - at) else " " for column in range(columns)))
     lines[rows // 2] = _cut(reason, columns).center(columns)
     return [[Segment(line)] for line in lines]
 
 
 def _beside(tiles: Sequence[Sequence[Sequence[Segment]]]) -> list[Segment]:
     segments: list[Segment] = []
-    for line in zip(*tiles, strict=True):
-        for place, part in enumerate(line):
-            segments += [Segment(" " * _GAP)] * (place > 0)
-            segments += part
+    for first, *others in zip(*tiles, strict=True):
+        segments += first
+        for part in others:
+            segments += [Segment(" " * _GAP), *part]
         segments.append(Segment.line())
     return segments
 
@@ -153,15 +149,15 @@ def print_timelines(timelines: Sequence[Timeline], format: str) -> None:
     elif format == "csv":
         _print_csv(timelines)
     else:
-        shown = [timeline for timeline in timelines if timeline.answer.error is None]
-        for index, timeline in enumerate(shown):
-            _print_table(timeline, first=index == 0)
+        for index, timeline in enumerate(one for one in timelines if one.answer.error is None):
+            if index > 0:
+                write_text("")
+            _print_table(timeline)
 
 
-def _print_table(timeline: Timeline, *, first: bool) -> None:
+def _print_table(timeline: Timeline) -> None:
     answer = timeline.answer
-    title = f"{safe(answer.query)}: {who(timeline)}"
-    write_text(title if first else f"\n{title}")
+    write_text(f"{safe(answer.query)}: {who(timeline)}")
     marked = any(result.match is not None for result in answer.results)
     sequences = "sequence" in timeline.within
     columns = [("sequence", "number")] if sequences else []
@@ -172,9 +168,7 @@ def _print_table(timeline: Timeline, *, first: bool) -> None:
     def row(sighting: Sighting) -> list[object]:
         result = sighting.result
         cells: list[object] = [result.metadata.get("sequence")] if sequences else []
-        camera = result.camera
-        if sighting.came_from is not None:
-            camera = f"{sighting.came_from} → {result.camera}"
+        camera = result.camera if sighting.came_from is None else f"{sighting.came_from} → {result.camera}"
         cells += [sighting.time, spoken(sighting.gap, timeline.unit), camera, f"{result.score:.4f}"]
         if marked:
             cells += [{True: "yes", False: "no", None: ""}[result.match], percent(result.probability)]
@@ -210,9 +204,8 @@ _CLASSES = {"kitty": "TGPImage", "sixel": "SixelImage", "blocks": "HalfcellImage
 
 @dataclass(frozen=True)
 class Terminal:
-    """How this terminal shows pictures. picture: the class of textual-image, a Rich renderable of (image, width, height
-    in cells). cell: (width, height) of a character in pixels.
-    """
+    """picture: the class of textual-image, a Rich renderable of (image, width, height in cells). cell: (width, height)
+    of a character in pixels."""
 
     way: str
     picture: Any
@@ -296,15 +289,13 @@ def picture_lines(
     left = (room[0] - columns) // 2
     pad, rest = Segment(" " * left), Segment(" " * (room[0] - columns - left))
     lines = [[pad, *line, rest] for line in list(Segment.split_lines(text))[:rows]]
-    if after and left:
-        jump = after[0].control
-        after = [Segment(f"\x1b[{left}C", control=jump), *after, Segment(f"\x1b[{left}D", control=jump)]
     above = (room[1] - len(lines)) // 2
     blank = [Segment(" " * room[0])]
     below = room[1] - len(lines) - above
-    if after and below:
-        jump = after[0].control
-        after = [Segment(f"\x1b[{below}A", control=jump), *after, Segment(f"\x1b[{below}B", control=jump)]
+    for cells, ways in ((left, "CD"), (below, "AB")):
+        if after and cells:
+            there, back = (Segment(f"\x1b[{cells}{way}", control=after[0].control) for way in ways)
+            after = [there, *after, back]
     return [blank] * above + lines + [blank] * below, after
 
 

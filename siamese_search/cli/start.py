@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from json import dumps
 from pathlib import Path
 
 import click
 
 from siamese_search.cli.options import json_option
-from siamese_search.cli.output import safe, write_answer, write_json, write_table, write_text
+from siamese_search.cli.output import safe, write_answer, write_table, write_text
 from siamese_search.cli.progress import Bar
 from siamese_search.datasets.synthetic import DemoOptions
-from siamese_search.errors import EXIT_DONE, amount
+from siamese_search.errors import amount
 from siamese_search.gallery.storage import Storage
 from siamese_search.options import click_options
 from siamese_search.planning import Plan, Question, plan
@@ -77,16 +78,12 @@ Nothing is opened or measured: it is arithmetic. docs/scale.md has the formulas 
     },
 )
 @json_option
-def plan_command(options: Question, storage: str, quantise: str, json: bool) -> int:
+def plan_command(options: Question, storage: str, quantise: str, json: bool) -> None:
     """Plan a store: memory and disk by quantisation, shards and nodes, hours of an ingest, the cost of a re-index,
     and what a query may take.
     """
     answer = plan(replace(options, storage=Storage(storage, quantise)))
-    if json:
-        write_json(answer.to_json())
-    else:
-        _print(answer)
-    return EXIT_DONE
+    write_answer(answer.to_json, partial(_print, answer), json=json)
 
 
 def _print(answer: Plan) -> None:
@@ -120,16 +117,14 @@ def _print(answer: Plan) -> None:
 def _print_embedded(answer: Plan) -> None:
     size = answer.embedded
     how = "with a graph" if size.indexed else "optimised" if size.optimised else "as ingested"
-    lines = [
-        f"In a directory, one process at a time ({how})",
-        "",
-        f"  disk    {file_size(size.disk)}, twice that while it is optimised",
-        f"  memory  {file_size(size.resident)} are read by a search",
-        f"  search  {_ms(answer.embedded_search_ms)} of one core",
-    ]
-    if answer.question.images > MEASURED_IMAGES:
-        lines.append(f"  measured up to {MEASURED_IMAGES:,} images; this is beyond")
-    write_text("\n".join(lines) + "\n\n")
+    beyond = f"  measured up to {MEASURED_IMAGES:,} images; this is beyond\n"
+    write_text(
+        f"In a directory, one process at a time ({how})\n\n"
+        f"  disk    {file_size(size.disk)}, twice that while it is optimised\n"
+        f"  memory  {file_size(size.resident)} are read by a search\n"
+        f"  search  {_ms(answer.embedded_search_ms)} of one core\n"
+        f"{beyond if answer.question.images > MEASURED_IMAGES else ''}\n"
+    )
 
 
 def _print_work(answer: Plan) -> None:
@@ -156,20 +151,16 @@ def _print_work(answer: Plan) -> None:
 
 def _print_query(answer: Plan) -> None:
     asked, query, nodes = answer.question, answer.query, answer.chosen.topology.nodes
-    lines = [
-        f"A query, {amount(query.k, 'result')}",
-        "",
-        f"  embed    {_ms(query.embed_ms)} of one core, on the side that asks",
-        f"  search   {_ms(query.search_ms)} in a shard; {_ms(query.cpu_ms)} of one core over all shards",
-    ]
-    if query.candidates:
-        lines.append(f"  rescore  {query.candidates} candidates a shard; {query.reads:,} reads from disk at most")
-    lines += [
-        "  network  not measured",
+    rescore = f"  rescore  {query.candidates} candidates a shard; {query.reads:,} reads from disk at most\n"
+    write_text(
+        f"A query, {amount(query.k, 'result')}\n\n"
+        f"  embed    {_ms(query.embed_ms)} of one core, on the side that asks\n"
+        f"  search   {_ms(query.search_ms)} in a shard; {_ms(query.cpu_ms)} of one core over all shards\n"
+        f"{rescore if query.candidates else ''}"
+        "  network  not measured\n"
         f"  at {asked.queries_per_second:,.6g} queries/s: {query.busy_cores:,.1f} busy cores"
-        f" of {nodes * asked.node_cores:,}, {query.reads_per_second / nodes:,.0f} reads/s a node",
-    ]
-    write_text("\n".join(lines))
+        f" of {nodes * asked.node_cores:,}, {query.reads_per_second / nodes:,.0f} reads/s a node"
+    )
 
 
 def _hours(hours: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +18,6 @@ from siamese_search.cli.output import (
     safe,
     warn,
     write_answer,
-    write_json,
     write_pairs,
     write_sentence,
     write_table,
@@ -81,15 +81,11 @@ def info_command(store: str | None, gallery: str | None, model: str | None, json
     A store that does not exist yet is shown as empty.
     """
     facts = api.describe(store=store, gallery=gallery, model=model)
-    if json:
-        write_json(facts)
-    else:
-        _print_info(facts, alone=gallery is not None)
+    write_answer(facts, partial(_print_info, facts, alone=gallery is not None), json=json)
 
 
 def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
-    galleries = facts["galleries"]
-    model = facts["model"]
+    galleries, model = facts["galleries"], facts["model"]
     write_pairs([("store", facts["store"] if galleries else f"{facts['store']}  (empty)")])
     if alone:
         _print_gallery(galleries[0])
@@ -104,29 +100,23 @@ def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
     else:
         write_text("")
     enlarged = f", enlarged {model['enlarge']} times" if model["enlarge"] > 1 else ""
-    write_pairs(
-        [
-            ("model", model["name"]),
-            ("fingerprint", model["fingerprint"]),
-            ("network", f"{model['backbone']}, {model['dim']}-D"),
-            ("input", f"{model['input_size'][0]}x{model['input_size'][1]} (height x width){enlarged}"),
-            ("held out", amount(model["heldout_identities"], "identity")),
-            *((safe(name), _figures(value)) for name, value in model["metrics"].items()),
-        ]
-    )
+    size = "{}x{} (height x width)".format(*model["input_size"])
+    pairs = [("model", model["name"]), ("fingerprint", model["fingerprint"])]
+    pairs += [("network", f"{model['backbone']}, {model['dim']}-D"), ("input", f"{size}{enlarged}")]
+    pairs += [("held out", amount(model["heldout_identities"], "identity"))]
+    write_pairs([*pairs, *((safe(name), _figures(value)) for name, value in model["metrics"].items())])
 
 
 def _row(item: dict[str, Any]) -> list[str]:
     return [
-        item["name"],
-        f"{item['points']:,}",
-        f"{item['identities']:,}",
-        f"{item['cameras']:,}",
-        file_size(item["size_bytes"]),
+        item["name"], *_counts(item), file_size(item["size_bytes"]),
         f"{item['model']['name']} ({item['model']['fingerprint'][:12]})".lstrip(),
-        "being re-indexed" if item["building"] else "",
-        " ".join(sorted(set(item["fields"]) - BOOKKEEPING)),
-    ]
+        "being re-indexed" if item["building"] else "", " ".join(sorted(set(item["fields"]) - BOOKKEEPING)),
+    ]  # fmt: skip
+
+
+def _counts(item: dict[str, Any]) -> list[str]:
+    return [f"{item[name]:,}" for name in ("points", "identities", "cameras")]
 
 
 def _print_gallery(item: dict[str, Any]) -> None:
@@ -136,14 +126,15 @@ def _print_gallery(item: dict[str, Any]) -> None:
     storage = item["storage"]
     quantised = "" if storage["quantisation"] == "none" else f", searched in {storage['quantisation']}"
     indexed, disk = item["indexed_points"], item["size_bytes"]
+    images, identities, cameras = _counts(item)
     size = f"{file_size(disk)}, about {file_size(item['resident_bytes'])} of it in memory to search"
     judged = f"by the {item['calibration']}'s calibration" if item["calibration"] else "none: not calibrated"
     pairs = [
         ("gallery", item["name"]),
         ("engine", item["engine"]),
-        ("images", f"{item['points']:,}"),
-        ("identities", f"{item['identities']:,}"),
-        ("cameras", f"{item['cameras']:,}"),
+        ("images", images),
+        ("identities", identities),
+        ("cameras", cameras),
         ("vectors", f"{storage['vectors']}{quantised}"),
         ("index", f"HNSW, {amount(indexed, 'image')}" if indexed else "none: exact search"),
         *([("size", size)] if disk is not None else []),  # a server does not say
@@ -161,12 +152,8 @@ def _print_gallery(item: dict[str, Any]) -> None:
 
 def _figures(value: object) -> str:
     """A figure, or those of one data set: ``rank1 0.8624, mAP 0.6660``."""
-    if not isinstance(value, dict):
-        return _figure(value)
-    return ", ".join(f"{safe(name)} {_figure(figure)}" for name, figure in value.items())
-
-
-def _figure(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{safe(name)} {_figures(figure)}" for name, figure in value.items())
     return f"{value:.4f}" if isinstance(value, float) else safe(value)
 
 
@@ -197,13 +184,9 @@ def verify_command(store: str | None, gallery: str | None, checksum: bool, vecto
 
 
 def _describe_check(summary: VerifySummary) -> str:
-    counts = [
-        f"{getattr(summary, kind):,} {kind}"
-        for kind in ("lost", "damaged", "missing", "changed", "unreadable")
-        if getattr(summary, kind)
-    ]
-    if summary.unchecked:
-        counts.append(f"{summary.unchecked:,} without a checksum")
+    kinds = ("lost", "damaged", "missing", "changed", "unreadable")
+    counts = [f"{count:,} {kind}" for kind in kinds if (count := getattr(summary, kind))]
+    counts += [f"{summary.unchecked:,} without a checksum"] if summary.unchecked else []
     return (
         f"{amount(summary.points, 'image')}: {', '.join(counts) or 'all sound'} ({summary.seconds:.1f} s)\n"
         f"gallery '{safe(summary.collection)}' in {safe(summary.store)}"
@@ -248,18 +231,18 @@ def _describe_optimised(facts: dict[str, Any]) -> str:
 @contextmanager
 def _stages() -> Iterator[Callable[[str, float], None]]:
     """What is being done, with the seconds passed on a terminal, and as a line for each stage elsewhere."""
-    if not sys.stderr.isatty():
-        told: list[str] = []
-
-        def tell(stage: str, seconds: float) -> None:
-            if stage not in told:
-                told.append(stage)
-                note(f"optimise: {stage} (after {seconds:.0f} s)")
-
-        yield tell
+    if sys.stderr.isatty():
+        with console(stderr=True).status("optimise") as status:
+            yield lambda stage, seconds: status.update(f"optimise: {stage}, {seconds:.0f} s")
         return
-    with console(stderr=True).status("optimise") as status:
-        yield lambda stage, seconds: status.update(f"optimise: {stage}, {seconds:.0f} s")
+    told: set[str] = set()
+
+    def tell(stage: str, seconds: float) -> None:
+        if stage not in told:
+            told.add(stage)
+            note(f"optimise: {stage} (after {seconds:.0f} s)")
+
+    yield tell
 
 
 @click.command("drop", epilog=_DROP_EPILOG)
@@ -306,7 +289,7 @@ docs/serve.md has the API, and what keeps strangers out.
 
 @click.command("serve", epilog=_SERVE_EPILOG)
 @click_options(ServeOptions)
-def serve_command(options: ServeOptions) -> int:
+def serve_command(options: ServeOptions) -> None:
     """Serve a gallery to browsers, and an API under /api/v1, until Ctrl+C or SIGTERM."""
     from siamese_search.web.server import serve
 
@@ -315,4 +298,3 @@ def serve_command(options: ServeOptions) -> int:
         sys.stdout.flush()
 
     serve(options, started=started)
-    return EXIT_DONE

@@ -14,7 +14,7 @@ import click
 
 from siamese_search import api
 from siamese_search.cli.options import LongCommand, OutPath, Place, hyperparameter_options, json_option
-from siamese_search.cli.output import note, safe, warn, warn_skipped, write_json, write_pairs, write_table, write_text
+from siamese_search.cli.output import interrupted, note, safe, warn, warn_skipped, write_answer, write_table, write_text
 from siamese_search.cli.progress import SweepScreen, TrainScreen
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError, amount, printable
 from siamese_search.io.resources import stop_on_signals
@@ -61,6 +61,10 @@ def _named(run: Path) -> str:
     return quote(safe(as_named(run)))
 
 
+def _given(hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in hyperparameters.items() if value is not None}
+
+
 #: What a first run needs; the rest is behind --help-all.
 _OFTEN = ("preset", "out", "resume", "init", "holdout", "holdout_ids", "epochs", "batch_size", "lr", "device")
 
@@ -77,14 +81,14 @@ def train_command(data: tuple[str, ...], options: RunOptions, json: bool, **hype
     Some identities are held out; after every epoch, retrieval among them shows how good the model is.
     Ctrl-C writes a checkpoint, and --resume goes on from there to the same curve.
     """
-    changes = {name: value for name, value in hyperparameters.items() if value is not None}
+    changes = _given(hyperparameters)
     speaks = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun, the first
     if options.resume is None:
         data = _data(data)
         options = replace(options, out=options.out or api.new_run_directory(options.preset))
         epochs: int | None = find_preset(options.preset).with_options(**changes).epochs
     else:
-        _refuse_with_resume(click.get_current_context(), "run")
+        _refuse_with_resume()
         epochs = _epochs_of(Path(options.resume))
     with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
         try:
@@ -93,13 +97,12 @@ def train_command(data: tuple[str, ...], options: RunOptions, json: bool, **hype
             return _interrupted(Path(str(options.resume or options.out))) if speaks else EXIT_INTERRUPTED
     if not speaks:
         return EXIT_DONE
-    if json:
-        write_json(result.to_json())
-    else:
-        figures = result.metrics
-        held = f"rank-1 {figures['rank1']:.1%}, mAP {figures['mAP']:.1%}" if figures else "nothing held out"
-        held = f"{amount(len(result.bundle.heldout_identities), 'identity')}: {held}" if figures else held
-        write_text(f"model     {safe(result.bundle.path)}\nheld out  {held}")
+    held, figures = "nothing held out", result.metrics
+    if figures:
+        people = amount(len(result.bundle.heldout_identities), "identity")
+        held = f"{people}: rank-1 {figures['rank1']:.1%}, mAP {figures['mAP']:.1%}"
+    write_answer(result.to_json(), f"model     {safe(result.bundle.path)}\nheld out  {held}", json=json)
+    if not json:
         note(f"next: sss evaluate --model {_named(result.bundle.path)}")
     return EXIT_PARTIAL if result.failed else EXIT_DONE
 
@@ -120,14 +123,13 @@ def _data(named: tuple[str, ...]) -> tuple[str, ...]:
     )
 
 
-def _refuse_with_resume(ctx: click.Context, what: str) -> None:
+def _refuse_with_resume(what: str = "run") -> None:
     """What goes on has its options already; one given again would silently mean nothing."""
-    from click.core import ParameterSource
-
+    ctx = click.get_current_context()
     allowed = {"resume", "device", "threads", "json", "dry_run", "debug"}
     for parameter in ctx.command.params:
         name = str(parameter.name)
-        if name not in allowed and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if name not in allowed and ctx.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE:
             given = parameter.opts[0] if isinstance(parameter, click.Option) else "DATA"
             raise UsageError(f"--resume continues a {what} with its own options; leave out {given}")
 
@@ -145,10 +147,8 @@ def _epochs_of(run: Path) -> int | None:
 def _interrupted(directory: Path, verb: str = "train") -> int:
     """Say what an interrupted run has kept, and how to go on."""
     if (directory / "checkpoint.safetensors").exists():
-        note(f"sss: interrupted; a checkpoint is kept, go on with: sss {verb} --resume {quote(safe(directory))}")
-    else:
-        note("sss: interrupted before the first checkpoint; nothing was kept")
-    return EXIT_INTERRUPTED
+        return interrupted(f"; a checkpoint is kept, go on with: sss {verb} --resume {quote(safe(directory))}")
+    return interrupted(" before the first checkpoint; nothing was kept")
 
 
 @click.command(
@@ -174,15 +174,11 @@ def sweep_command(
     from siamese_search.training.data import as_paths
 
     if options.resume is not None:
-        _refuse_with_resume(click.get_current_context(), "sweep")
-    planned = api.plan_runs(
-        *data,
-        options=options,
-        notify=note,
-        **{name: values for name, values in hyperparameters.items() if values is not None},
-    )
+        _refuse_with_resume("sweep")
+    planned = api.plan_runs(*data, options=options, notify=note, **_given(hyperparameters))
     if dry_run:
-        return _dry_run(planned, json=json)
+        write_answer(planned.to_json, partial(_print_plan, planned), json=json)
+        return EXIT_DONE
     places = ", ".join(safe(place) for place in as_paths(planned.data))
     todo = f"{len(planned.unfinished)} of {amount(len(planned.runs), 'run')} to do"
     note(f"{todo}, on {places} into {safe(planned.directory)}")
@@ -199,10 +195,7 @@ def sweep_command(
     return EXIT_PARTIAL if "failed" in states or planned.failed else EXIT_DONE
 
 
-def _dry_run(sweep: Sweep, *, json: bool) -> int:
-    if json:
-        write_json(sweep.to_json())
-        return EXIT_DONE
+def _print_plan(sweep: Sweep) -> None:
     epochs = sum(run.point.config.epochs for run in sweep.unfinished)
     write_table(
         [("run", "text"), *((name.replace("_", "-"), "number") for name in sweep.swept), ("state", "text")],
@@ -212,29 +205,12 @@ def _dry_run(sweep: Sweep, *, json: bool) -> int:
         f"{len(sweep.unfinished)} of {amount(len(sweep.runs), 'run')} to do, {amount(epochs, 'epoch')};"
         f" {amount(len(sweep.heldout_identities), 'identity')} held out, {amount(len(sweep.protocol.queries), 'query')}"
     )
-    return EXIT_DONE
 
 
 def _print_sweep(sweep: Sweep, *, json: bool) -> None:
-    from siamese_search.training.sweep.record import PLOT_NAME, SHOWN_RATES, TABLE_NAME
+    from siamese_search.training.sweep.record import PLOT_NAME, TABLE_NAME
 
-    if json:
-        write_json(sweep.to_json())
-    else:
-        columns = [(name.replace("_", "-"), "number") for name in sweep.swept]
-        columns += [("AUC", "number"), *((f"TPR@FPR {far}", "number") for far in SHOWN_RATES.values())]
-        columns += [("rank-1", "number"), ("mAP", "number")]
-        failed = any(run.state == "failed" for run in sweep.runs)
-        rows = []
-        for run in sweep.runs:
-            found = run.figures
-            figures: list[str] = [""] * (3 + len(SHOWN_RATES))
-            if found is not None:
-                rates = [rate(found.tar_at_far.get(far)) for far in SHOWN_RATES]
-                figures = [decimal(found.auc), *rates, rate(found.rank1), rate(found.mAP)]
-            reason = [f"failed: {run.reason}" if run.state == "failed" else ""] if failed else []
-            rows.append([*(text(run.point.values[name]) for name in sweep.swept), *figures, *reason])
-        write_table([*columns, *([("", "words")] if failed else [])], rows)
+    write_answer(sweep.to_json, partial(_print_table, sweep), json=json)
     for run in sweep.runs:
         if run.state == "failed":
             warn(f"{run.name} failed: {run.reason}")
@@ -243,18 +219,33 @@ def _print_sweep(sweep: Sweep, *, json: bool) -> None:
         note("the best of several on the same identities flatters itself: measure it on others before you tell")
 
 
+def _print_table(sweep: Sweep) -> None:
+    from siamese_search.training.sweep.record import SHOWN_RATES
+
+    names = [name.replace("_", "-") for name in sweep.swept]
+    names += ["AUC", *(f"TPR@FPR {far}" for far in SHOWN_RATES.values()), "rank-1", "mAP"]
+    failed = any(run.state == "failed" for run in sweep.runs)
+    rows = []
+    for run in sweep.runs:
+        found = run.figures
+        figures: list[str] = [""] * (3 + len(SHOWN_RATES))
+        if found is not None:
+            rates = [rate(found.tar_at_far.get(far)) for far in SHOWN_RATES]
+            figures = [decimal(found.auc), *rates, rate(found.rank1), rate(found.mAP)]
+        reason = [f"failed: {run.reason}" if run.state == "failed" else ""] if failed else []
+        rows.append([*(text(run.point.values[name]) for name in sweep.swept), *figures, *reason])
+    write_table([*((name, "number") for name in names), *([("", "words")] if failed else [])], rows)
+
+
 def _sweep_interrupted(sweep: Sweep) -> int:
     from siamese_search.training.sweep.record import RECORD_NAME
 
     if not (sweep.directory / RECORD_NAME).exists():
-        note("sss: interrupted before the first run; nothing was kept")
-        return EXIT_INTERRUPTED
-    done = sum(run.state == "done" for run in sweep.runs)
-    note(
-        f"sss: interrupted; {done} of {amount(len(sweep.runs), 'run')} done, the one in hand is kept, go on with:"
-        f" sss sweep --resume {quote(safe(sweep.directory))}"
+        return interrupted(" before the first run; nothing was kept")
+    done = f"{sum(run.state == 'done' for run in sweep.runs)} of {amount(len(sweep.runs), 'run')} done"
+    return interrupted(
+        f"; {done}, the one in hand is kept, go on with: sss sweep --resume {quote(safe(sweep.directory))}"
     )
-    return EXIT_INTERRUPTED
 
 
 _ADAPT_EPILOG = """\b
@@ -292,18 +283,15 @@ def adapt_command(data: str | None, options: AdaptOptions, json: bool, **hyperpa
         options = replace(options, out=options.out or api.new_run_directory("adapt"))
         epochs: int | None = adapt_config(str(options.init), **hyperparameters).epochs
     else:
-        _refuse_with_resume(click.get_current_context(), "run")
+        _refuse_with_resume()
         epochs = _epochs_of(Path(options.resume))
-    given = {name: value for name, value in hyperparameters.items() if value is not None}
+    given = _given(hyperparameters)
     with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
         try:
             result = api.adapt(data, options=options, reporter=screen, stop=stop, **given)
         except KeyboardInterrupt:
             return _interrupted(Path(str(options.resume or options.out)), "adapt")
-    if json:
-        write_json(result.to_json())
-    else:
-        _print_adapted(result)
+    write_answer(result.to_json, partial(_print_adapted, result), json=json)
     return EXIT_PARTIAL if result.failed else EXIT_DONE
 
 
@@ -340,25 +328,19 @@ Measure before you use it: without instructions for 8-bit arithmetic (VNNI, Arm 
 @click.option("--count", type=click.IntRange(min=1), default=128, metavar="N", help="Images to calibrate with.")
 @click_option(Place, "threads")
 @json_option
-def quantise_command(images: str, out: Path, model: str | None, count: int, threads: int | None, json: bool) -> int:
+def quantise_command(images: str, out: Path, model: str | None, count: int, threads: int | None, json: bool) -> None:
     """Write a copy of a model that computes in 8-bit integers, calibrated with some of the images in IMAGES.
 
     Its embeddings are slightly different ones, so it is a model of its own: a gallery takes either, never both.
     """
     made = api.quantise_model(images, out, model=model, count=count, threads=threads)
-    if json:
-        write_json(made.to_json())
-    else:
-        cosine = f"mean {made.mean_cosine:.4f}, least {made.least_cosine:.4f}, to the original"
-        speed = f"{made.speed:.2f} times that of the original, here"
-        write_pairs(
-            [
-                ("model", safe(made.bundle.path)),
-                ("cosine", cosine),
-                ("of", amount(made.measured, "image")),
-                ("speed", speed),
-            ]
-        )
+    text = (
+        f"model   {safe(made.bundle.path)}\n"
+        f"cosine  mean {made.mean_cosine:.4f}, least {made.least_cosine:.4f}, to the original\n"
+        f"of      {amount(made.measured, 'image')}\n"
+        f"speed   {made.speed:.2f} times that of the original, here"
+    )
+    write_answer(made.to_json(), text, json=json)
+    if not json:
         compared = f"{quote(safe(model or 'bundled'))} {_named(out)}"
         note(f"next: sss evaluate {quote(safe(images))} --compare {compared}")
-    return EXIT_DONE

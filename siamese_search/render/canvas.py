@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from bisect import bisect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -57,22 +58,16 @@ class Canvas:
         self.pen.rounded_rectangle((left, top, right - 1, bottom - 1), 6, fill=colour)
         inner = (left + BORDER, top + BORDER, right - 1 - BORDER, bottom - 1 - BORDER)
         self.pen.rectangle(inner, fill=CARD)
-        room = (width - 2 * BORDER, height - 2 * BORDER)
-        try:
-            if path is None:
-                raise ImageError("", "no file")
-            picture = Image.fromarray(read_image(path))
-        except ImageError as error:
+        picture = shown(path)
+        if isinstance(picture, str):
             self.pen.line([(inner[0], inner[1]), (inner[2], inner[3])], fill=LINE, width=2)
             self.pen.line([(inner[0], inner[3]), (inner[2], inner[1])], fill=LINE, width=2)
-            reason = short_reason(error)
-            reach = self.width_of(reason, 13)
-            middle = (top + bottom) // 2
-            place = (left + (width - reach) / 2, middle - 9)
+            reach = self.width_of(picture, 13)
+            place = (left + (width - reach) / 2, (top + bottom) // 2 - 9)
             self.pen.rectangle((place[0] - 4, place[1] - 2, place[0] + reach + 4, place[1] + 18), fill=CARD)
-            self.text(place, reason, 13, GREY)
+            self.text(place, picture, 13, GREY)
             return
-        scale = min(room[0] / picture.width, room[1] / picture.height)
+        scale = min((width - 2 * BORDER) / picture.width, (height - 2 * BORDER) / picture.height)
         size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
         picture = picture.resize(size, Image.Resampling.LANCZOS)
         self.image.paste(picture, (left + (width - size[0]) // 2, top + (height - size[1]) // 2))
@@ -154,7 +149,17 @@ def _drawable(text: str, size: int) -> tuple[str, ImageFont.FreeTypeFont | Image
 
 def short_reason(error: ImageError) -> str:
     """Why there is no picture, in the room of a tile."""
-    return error.reason if error.reason in ("no such file", "no file") else "unreadable"
+    return error.reason if error.reason == "no such file" else "unreadable"
+
+
+def shown(path: Path | None, size: tuple[int, int] | None = None) -> Image.Image | str:
+    """The image, no larger than ``size`` (height, width); where there is none, why, in the room of a tile."""
+    if path is None:
+        return "no file"
+    try:
+        return Image.fromarray(read_image(path, size, fit=size is not None))
+    except ImageError as error:
+        return short_reason(error)
 
 
 def usual_aspect(paths: Sequence[Path]) -> float:
@@ -173,14 +178,8 @@ def elide(text: str, fits: Callable[[str], bool]) -> str:
     """The text, or its beginning and end around an ellipsis, as much as ``fits``: names differ at both ends."""
     if fits(text):
         return text
-    low, high = 0, min(len(text), 200)  # nothing longer ever fits a tile
-    while low < high:
-        keep = (low + high + 1) // 2
-        if fits(_shortened(text, keep)):
-            low = keep
-        else:
-            high = keep - 1
-    return _shortened(text, low)
+    most = range(1, min(len(text), 200) + 1)  # nothing longer ever fits a tile
+    return _shortened(text, bisect(most, False, key=lambda keep: not fits(_shortened(text, keep))))
 
 
 def _shortened(text: str, keep: int) -> str:

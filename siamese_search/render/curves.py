@@ -57,10 +57,8 @@ STYLE = {
 
 @contextmanager
 def picture(out: Path, size: tuple[float, float]) -> Iterator[Figure]:
-    """A figure of ``size`` inches to draw on, written to ``out`` at the end: a PNG or an SVG, by its suffix.
-
-    Raises UsageError for another suffix, SiameseSearchError where the file cannot be written.
-    """
+    """A figure of ``size`` inches to draw on, written to ``out`` at the end: a PNG or an SVG, by its suffix. Raises
+    UsageError for another one, SiameseSearchError where the file cannot be written."""
     kind = out.suffix.lower()
     if kind not in (".png", ".svg"):
         raise UsageError(f"{printable(out)}: curves are drawn as .png or .svg")
@@ -133,9 +131,7 @@ def draw_cmc(axes: Any, report: EvaluationReport) -> None:
     axes.plot(shown, [100 * curve[k - 1] for k in shown], "o", color=SAME, markersize=5)
     axes.set(xlim=(0, top + 0.5), ylim=(0, 101.5), ylabel="queries, %")
     lines = [_line(f"rank-{k}", float(curve[k - 1])) for k in shown]
-    metrics = report.ranking
-    lines += [_line("mAP", metrics.mAP), _line("mINP", metrics.mINP)]
-    _box(axes, lines)
+    _box(axes, [*lines, _line("mAP", report.ranking.mAP), _line("mINP", report.ranking.mINP)])
 
 
 def draw_roc(axes: Any, report: EvaluationReport) -> None:
@@ -154,9 +150,7 @@ def draw_roc(axes: Any, report: EvaluationReport) -> None:
     axes.step(*shares, where="post", color=SAME, linewidth=2)
     roc_axes(axes, left)
     lines = [f"{'AUC':<10}{decimal(verification.auc):>8}", _line("EER", verification.eer)]
-    lines += [
-        _line(f"TAR@{100 * FALSE_ACCEPT_RATES[name]:g}%", value) for name, value in verification.tar_at_far.items()
-    ]
+    lines += [_line(f"TAR@{100 * FALSE_ACCEPT_RATES[far]:g}%", tar) for far, tar in verification.tar_at_far.items()]
     _box(axes, lines, low=verification.auc is not None and verification.auc > 0.8)
 
 
@@ -179,15 +173,13 @@ def draw_scores(axes: Any, report: EvaluationReport) -> None:
         say(axes, "no pairs")
         return
     for counts, colour, name in ((different, DIFFERENT, "different"), (same, SAME, "same")):
-        total = int(counts.sum())
-        if total:
+        if total := int(counts.sum()):
             share = 100 * counts / total
             axes.stairs(share, edges, fill=True, color=colour, alpha=0.35)
             axes.stairs(share, edges, color=colour, linewidth=1.4, label=f"{name} ({amount(total, 'pair')})")
     verification = report.verification
     if verification.threshold is not None and verification.false_match_rate is not None:
-        rate_there = f"{small_rate(verification.false_match_rate)} false matches"
-        label = f"threshold {verification.threshold:.3f}: {rate_there}"
+        label = f"threshold {verification.threshold:.3f}: {small_rate(verification.false_match_rate)} false matches"
         axes.axvline(verification.threshold, color=MARK, linewidth=1.3, linestyle="--", label=label)
     axes.set_xlim(edges[occupied[0]] - 0.02, edges[occupied[-1] + 1] + 0.02)
     axes.set_ylabel("share of pairs, % per bin")
@@ -286,10 +278,8 @@ def chart(draw: Drawing, report: EvaluationReport) -> Markup:
 
 
 def svg(draw: Callable[[Figure], str], size: tuple[float, float], name: str) -> Markup:
-    """What ``draw`` puts on a figure of ``size`` inches, as an ``svg`` element with the label that it returns.
-
-    Ids begin with ``name``.
-    """
+    """What ``draw`` puts on a figure of ``size`` inches, as an ``svg`` element with the label that it returns, and ids
+    that begin with ``name``."""
     held = io.StringIO()
     with rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")

@@ -1,7 +1,4 @@
-"""An embedding map, as one PNG with a legend, and as one page that needs nothing else.
-
-On the page an image shows when its dot is pointed at.
-"""
+"""An embedding map, as one PNG with a legend, and as a page on which an image shows when its dot is pointed at."""
 
 from __future__ import annotations
 
@@ -44,15 +41,11 @@ def _dots(found: GalleryMap, colours: Colouring) -> Image.Image:
     side = _SIDE * _FINE
     image = Image.new("RGB", (side, side), CARD)
     pen = ImageDraw.Draw(image)
-    inset = radius + 8
-    order = sorted(range(len(found.points)), key=lambda place: colours.colours[place] != NOBODY)
-    spots = placed(found.places)
-    for place in order:  # nobody below the others
-        x = (inset + spots[place, 0] * (_SIDE - 2 * inset)) * _FINE
-        y = (inset + (1 - spots[place, 1]) * (_SIDE - 2 * inset)) * _FINE
-        reach = radius * _FINE
-        box = (x - reach, y - reach, x + reach, y + reach)
-        pen.ellipse(box, fill=colours.colours[place], outline=CARD, width=_FINE)
+    inset, reach = radius + 8, radius * _FINE
+    spots = zip(placed(found.places), colours.colours, strict=True)
+    for (across, up), colour in sorted(spots, key=lambda spot: spot[1] != NOBODY):  # nobody below the others
+        x, y = ((inset + share * (_SIDE - 2 * inset)) * _FINE for share in (across, 1 - up))
+        pen.ellipse((x - reach, y - reach, x + reach, y + reach), fill=colour, outline=CARD, width=_FINE)
     return image.resize((_SIDE, _SIDE), Image.Resampling.BOX)
 
 
@@ -91,8 +84,7 @@ def write_map_page(found: GalleryMap, out: Path) -> Path:
 def map_page(found: GalleryMap) -> str:
     """The whole page."""
     colours = colouring(found)
-    urls = [picture(point.path, _PICTURE).url for point in found.points[:MAX_PICTURES]]
-    urls += [""] * (len(found.points) - len(urls))
+    urls = [picture(point.path, _PICTURE).url if at < MAX_PICTURES else "" for at, point in enumerate(found.points)]
     captions = [_caption(found, point) for point in found.points]
     names = [point.identity for point in found.points]
     return render(

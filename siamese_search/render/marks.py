@@ -58,24 +58,16 @@ def known_identities(
 ) -> list[str | None]:
     """The identity of each query where it is known: as ``given`` (by name, or one per answer in order), else what the
     gallery knows of that file, else what a Market-1501 file name says."""
-    identities: list[str | None] = []
-    for index, answer in enumerate(answers):
-        identity = None
-        if isinstance(given, Mapping):
-            identity = given.get(answer.query)
-        elif given is not None and index < len(given):
-            identity = given[index]
-        if identity is None:
-            identity = answer.identity
-        if identity is None and answer.path is not None:
-            identity = named_identity(answer.path)
-        identities.append(identity)
-    return identities
+    told = [given.get(answer.query) for answer in answers] if isinstance(given, Mapping) else given or ()
+    return [
+        next((name for name in (one, answer.identity, named_identity(answer.path)) if name is not None), None)
+        for answer, one in zip(answers, [*told, *[None] * len(answers)])
+    ]
 
 
-def named_identity(path: Path) -> str | None:
+def named_identity(path: Path | None) -> str | None:
     """What a Market-1501 file name says of its image."""
-    parsed = parse_market_name(path.name)
+    parsed = parse_market_name(path.name) if path is not None else None
     return parsed[0] if parsed else None
 
 
@@ -91,22 +83,19 @@ def verdict_sentence(answer: QueryResult, found: str | None = None) -> str:
         return answer.no_verdict
     if found is None:
         found = "" if answer.in_gallery else f"{missing(answer)}; "
-    people = amount(verdict.identities, "identity")
     if not verdict.reachable:
-        return (
-            f"{found}among {people} no score makes a match likelier right than wrong;"
-            " --fmr sets a threshold of your own"
-        )
+        none = f"among {amount(verdict.identities, 'identity')} no score makes a match likelier right than wrong"
+        return f"{found}{none}; --fmr sets a threshold of your own"
     prior = f"prior 1 in {1 / verdict.prior:,.3g}" if verdict.prior < 0.5 else f"prior {verdict.prior:g}"
     if verdict.asked is not None:
         why = f"false match rate {verdict.asked:.2g}"
     else:
         why = "the strictest measured" if verdict.strictest else "likelier right than wrong"
     expected = verdict.expected_false_matches
-    many = f"about {expected:,.0f}" if expected >= 9.5 else f"about {expected:.1f}"
+    many = "under 0.1" if expected < 0.05 else f"about {expected:.1f}" if expected < 9.5 else f"about {expected:,.0f}"
     return (
         f"{found}a match scores {verdict.threshold:.4f} or more: {why} ({prior}); the {verdict.calibration}'s"
-        f" calibration: a query that is not here gets {many if expected >= 0.05 else 'under 0.1'} false matches"
+        f" calibration: a query that is not here gets {many} false matches"
     )
 
 

@@ -19,10 +19,8 @@ _PALEST = 0.15
 
 
 def shade(comparison: Comparison, row: int, column: int) -> tuple[Colour, Colour]:
-    """Colours of a cell and of its text: green the same, red another, stronger the farther from the threshold.
-
-    Without a threshold blue, stronger the more alike.
-    """
+    """Colours of a cell and of its text: green the same, red another, stronger the farther from the threshold; without
+    one blue, stronger the more alike."""
     score = float(comparison.scores[row, column])
     if comparison.threshold is None:
         full, share = BLUE, max(score, 0.0)
@@ -31,9 +29,8 @@ def shade(comparison: Comparison, row: int, column: int) -> tuple[Colour, Colour
     else:
         full, share = RED, (comparison.threshold - score) / max(comparison.threshold, 1e-6)
     share = _PALEST + (1 - _PALEST) * min(share, 1.0)
-    mixed = tuple(round(share * a + (1 - share) * b) for a, b in zip(full, CARD, strict=True))
-    fill: Colour = (mixed[0], mixed[1], mixed[2])
-    return fill, readable(fill)
+    red, green, blue = (round(share * a + (1 - share) * b) for a, b in zip(full, CARD, strict=True))
+    return (red, green, blue), readable((red, green, blue))
 
 
 def labels(paths: Sequence[Path]) -> list[str]:
@@ -42,17 +39,13 @@ def labels(paths: Sequence[Path]) -> list[str]:
     names = [path.name for path in paths]
     if len(set(names)) < len(names):
         names = [f"{path.parent.name}/{path.name}" for path in paths]
-    if len(set(names)) < 2:
-        return [printable(name) for name in names]
     before = _common(names)
     after = _common([name[before:][::-1] for name in names])
-    if before + after < 5:  # an ellipsis would save nothing
-        return [printable(name) for name in names]
     middles = [name[before : len(name) - after] for name in names]
-    if not all(middles):  # one is the beginning of another
-        return [printable(name) for name in names]
-    return [printable(f"…{middle}") if before > 1 else printable(names[at][: before + len(middle)])
-            for at, middle in enumerate(middles)]  # fmt: skip
+    # Of one name nothing is left, nor of one that is the beginning of another; and an ellipsis must save something.
+    if len(set(names)) > 1 and all(middles) and before + after >= 5:
+        names = [f"…{m}" if before > 1 else name[: before + len(m)] for name, m in zip(names, middles, strict=True)]
+    return [printable(name) for name in names]
 
 
 def _common(names: Sequence[str]) -> int:
@@ -67,13 +60,11 @@ def write_comparison_page(comparison: Comparison, rule: str, out: Path) -> Path:
     """Write all pairs as a page, atomically; returns ``out``. rule: what a cell means. Raises SiameseSearchError."""
     left, right = comparison.left[:MAX_SIDE], comparison.right[:MAX_SIDE]
     sides = [list(zip(labels(side), side, strict=True)) for side in (left, right)]
-    rows = [
-        [
-            (f"{comparison.scores[row, column]:.3f}", *map(rgb, shade(comparison, row, column)))
-            for column in range(len(right))
-        ]
-        for row in range(len(left))
-    ]
+
+    def cell(row: int, column: int) -> tuple[str, ...]:
+        return f"{comparison.scores[row, column]:.3f}", *map(rgb, shade(comparison, row, column))
+
+    rows = [[cell(row, column) for column in range(len(right))] for row in range(len(left))]
     page = render(
         "matrix.html.j2",
         title="Same or different",

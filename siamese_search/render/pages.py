@@ -1,11 +1,5 @@
 """Pages that need nothing else, from ``templates/``: one file, no request to anybody, light and dark; and one of them,
-search results, a row per query.
-
-No script but that of maps, ``static/plane.js``, whose sum the page's own policy names.
-
-Names come from strangers' directories: the templates escape every value, and spell out control characters. Images are
-encoded anew, small, as data URIs, so that what a stranger hid in a file stays out.
-"""
+search results, a row per query. Images are encoded anew, so that what a stranger hid in a file stays out."""
 
 from __future__ import annotations
 
@@ -24,14 +18,12 @@ import numpy as np
 from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
-from PIL import Image
 
 from siamese_search._version import __version__
-from siamese_search.errors import ImageError, UsageError, amount, printable
+from siamese_search.errors import UsageError, amount, printable
 from siamese_search.io.files import atomic_write_text, writing
-from siamese_search.io.images import read_image
 from siamese_search.render import marks
-from siamese_search.render.canvas import short_reason
+from siamese_search.render.canvas import shown
 from siamese_search.render.marks import BADGES, FRAMES, known_identities, mark, verdict_sentence
 from siamese_search.retrieval.map import placed
 from siamese_search.retrieval.results import QueryResult
@@ -80,7 +72,7 @@ def environment(*loaders: BaseLoader) -> Environment:
         loader=ChoiceLoader(loaders),
         autoescape=True,
         undefined=StrictUndefined,
-        # Control characters as escapes; what is markup already went through here when it was made.
+        # What is markup already went through here when it was made.
         finalize=lambda value: value if isinstance(value, Markup) else printable(str(value)),
         trim_blocks=True,
         lstrip_blocks=True,
@@ -96,24 +88,14 @@ def rgb(colour: tuple[int, int, int]) -> str:
 
 
 def picture(path: Path | None, size: tuple[int, int]) -> Picture:
-    """:func:`encoded`, or why it cannot be."""
-    try:
-        if path is None:
-            raise ImageError("", "no file")
-        return Picture(encoded(path, size))
-    except ImageError as error:
-        return Picture("", short_reason(error))
-
-
-def encoded(path: Path, size: tuple[int, int]) -> str:
-    """A data URI of the image, shape kept, for ``size`` (height, width) in CSS pixels.
-
-    It has twice those pixels, for dense screens, and never more than the file. Raises ImageError.
-    """
-    shown = Image.fromarray(read_image(path, (2 * size[0], 2 * size[1]), fit=True))
+    """The image, shape kept, for ``size`` (height, width) in CSS pixels: twice those, for dense screens, and never more
+    than the file has."""
+    found = shown(path, (2 * size[0], 2 * size[1]))
+    if isinstance(found, str):
+        return Picture("", found)
     held = io.BytesIO()
-    shown.save(held, format="JPEG", quality=_QUALITY)
-    return "data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode("ascii")
+    found.save(held, format="JPEG", quality=_QUALITY)
+    return Picture("data:image/jpeg;base64," + base64.b64encode(held.getvalue()).decode("ascii"))
 
 
 def scattered(
@@ -125,9 +107,7 @@ def scattered(
     codes: Iterable[int] = repeat(-1),
 ) -> list[dict[str, Any]]:
     """The dots of ``scatter()`` in ``parts.html.j2``. points: float64 [n, 2], on one scale, so that distances compare.
-
-    urls: data URIs, or "". names: of identities. codes: lines of the legend, -1 for none.
-    """
+    urls: data URIs, or "". names: of identities. codes: lines of the legend, -1 for none."""
     dots = []
     for (x, y), colour, caption, url, name, code in zip(placed(points) * 96 + 2, colours, captions, urls, names, codes):
         edges = " ".join(name for name, near in (("l", x < 10), ("r", x > 90), ("t", y > 80)) if near)
@@ -144,11 +124,9 @@ def write_page(text: str, out: Path, what: str) -> Path:
 
 
 def write_html_sheet(answers: Sequence[QueryResult], out: Path, *, title: str = "Search results") -> Path:
-    """Write the page, atomically; returns ``out``.
+    """Write the page, atomically; returns ``out``. A file that cannot be read is named in its place.
 
-    Frames say whether a result has the query's identity, where that is known (as
-    :func:`~siamese_search.render.marks.known_identities` has it), and words match or no match where the model is
-    calibrated. A file that cannot be read is named in its place. Raises UsageError for nothing to show,
+    Frames and words are those of :class:`~siamese_search.render.marks.Mark`. Raises UsageError for nothing to show,
     SiameseSearchError where ``out`` cannot be written.
     """
     if not answers:
@@ -166,16 +144,16 @@ def html_sheet(
 ) -> str:
     """The whole page. gaps: what stands beside the time of each result. more: what the ``template`` shows besides."""
     first = answers[:MAX_QUERIES]
-    shown, once, pictures = shown_answers(first, known_identities(answers), MAX_RESULTS, _PICTURE)
+    listed, once, pictures = shown_answers(first, known_identities(answers), MAX_RESULTS, _PICTURE)
     return render(
         template,
         title=title,
         total=len(answers),
-        known=any(one.kind != "unknown" for row in shown for _, one in row["results"]),
+        known=any(one.kind != "unknown" for row in listed for _, one in row["results"]),
         judged=any(answer.verdict is not None for answer in answers),
         meanings=FRAMES,
         badges=BADGES,
-        answers=shown,
+        answers=listed,
         pictures=pictures,
         once=once,
         most_fields=_FIELDS,
@@ -187,28 +165,25 @@ def html_sheet(
 def results_html(answers: Sequence[QueryResult]) -> str:
     """What a notebook shows: a row of thumbnails per query, framed as on the page."""
     first = answers[: _SHOWN[0]]
-    shown, once, pictures = shown_answers(first, known_identities(first), _SHOWN[1], _THUMB)
-    more = f"the first {len(shown)} of {amount(len(answers), 'query')}" if len(answers) > len(shown) else ""
-    return render("notebook.html.j2", report=None, answers=shown, pictures=pictures, once=once, more=more)
+    listed, once, pictures = shown_answers(first, known_identities(first), _SHOWN[1], _THUMB)
+    more = f"the first {len(first)} of {amount(len(answers), 'query')}" if len(answers) > len(first) else ""
+    return render("notebook.html.j2", report=None, answers=listed, pictures=pictures, once=once, more=more)
 
 
 def shown_answers(
     answers: Sequence[QueryResult], identities: Sequence[str | None], most: int, size: tuple[int, int]
 ) -> tuple[list[dict[str, Any]], str, dict[Path | None, Picture]]:
-    """What a template shows of each answer: its first ``most`` results with their marks, and what is said of it.
-
-    Also what would be said of every one of several, to be said once, and the pictures of ``size`` by their paths.
-    """
+    """What a template shows of each answer: its first ``most`` results with their marks, and what is said of it; what
+    would be said of every one of several, to be said once; and the pictures of ``size`` by their paths."""
     said = {verdict_sentence(answer) for answer in answers if answer.error is None}
     once = said.pop() if len(said) == 1 and len(answers) > 1 else ""
-    shown: list[dict[str, Any]] = []
+    listed: list[dict[str, Any]] = []
     for answer, identity in zip(answers, identities, strict=False):
-        sentences = [] if once else [verdict_sentence(answer)]
+        sentence = "" if once else verdict_sentence(answer)
+        sentences = [sentence] if sentence else []
         if len(answer.results) > most:
             sentences.append(f"the first {most} of {len(answer.results):,} shown")
         results = [(result, mark(result, identity)) for result in answer.results[:most]]
-        shown.append(
-            {"answer": answer, "results": results, "identity": identity, "sentences": list(filter(None, sentences))}
-        )
-    paths = {answer.path for answer in answers} | {r.path for one in shown for r, _ in one["results"]}
-    return shown, once, {path: picture(path, size) for path in paths}
+        listed.append({"answer": answer, "results": results, "identity": identity, "sentences": sentences})
+    paths = {answer.path for answer in answers} | {r.path for one in listed for r, _ in one["results"]}
+    return listed, once, {path: picture(path, size) for path in paths}

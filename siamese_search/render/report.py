@@ -1,7 +1,4 @@
-"""write_report(): an evaluation as ``report.json`` and as ``report.html``, one page that needs nothing else.
-
-The page has no script but that of its maps and asks nobody for anything; names are escaped, images encoded anew, small.
-"""
+"""write_report(): an evaluation as ``report.json`` and as ``report.html``, one page that needs nothing else."""
 
 from __future__ import annotations
 
@@ -38,10 +35,8 @@ _ROUND_SCORES = 12
 
 
 def write_report(report: EvaluationReport, directory: Path, command: str = "") -> Path:
-    """Write ``report.json`` and ``report.html`` into ``directory`` (made if need be); returns the page.
-
-    command: what was typed, for the page's foot. Raises SiameseSearchError where they cannot be written.
-    """
+    """Write both into ``directory`` (made if need be); returns the page. command: what was typed, for the page's foot.
+    Raises SiameseSearchError where they cannot be written."""
     with writing(directory, "the report "):
         directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.to_json(), indent=1, ensure_ascii=False)
@@ -97,23 +92,15 @@ def _charts(report: EvaluationReport) -> list[tuple[str, str, Markup]]:
 def report_html(report: EvaluationReport) -> str:
     """What a notebook shows: the figures that matter, and three curves."""
     ranking, pairs = report.ranking, report.verification
-    figures = [
-        ("rank-1", rate(ranking.rank1)),
-        ("rank-5", rate(ranking.rank5)),
-        ("mAP", rate(ranking.mAP)),
-        ("AUC", decimal(pairs.auc)),
-        ("equal error rate", rate(pairs.eer)),
-    ]
-    drawn = [draw_cmc] if pairs.auc is None else [draw_cmc, draw_roc, draw_scores]
-    charts = [chart(draw, report) for draw in drawn]
+    figures = [("rank-1", rate(ranking.rank1)), ("rank-5", rate(ranking.rank5)), ("mAP", rate(ranking.mAP))]
+    figures += [("AUC", decimal(pairs.auc)), ("equal error rate", rate(pairs.eer))]
+    charts = [chart(draw, report) for draw in (draw_cmc, *([] if pairs.auc is None else [draw_roc, draw_scores]))]
     return render("notebook.html.j2", report=report, figures=figures, charts=charts, answers=[], once="", more="")
 
 
 def round_scores(report: EvaluationReport, known: Calibration | None) -> list[tuple[float, list[float]]]:
-    """Round scores over the range that there is, each with the rates from it on.
-
-    Rates: of true pairs accepted, of false ones, precision and, where a calibration is known, the probability.
-    """
+    """Round scores over the range that there is, each with the rates from it on: of true pairs accepted, of false ones,
+    precision and, where a calibration is known, the probability."""
     edges, genuine, impostor = report.pairs.binned(64)
     used = np.flatnonzero(genuine + impostor)
     low, high = float(edges[used[0]]), float(edges[used[-1] + 1])
@@ -121,8 +108,7 @@ def round_scores(report: EvaluationReport, known: Calibration | None) -> list[tu
     rows = []
     for number in range(math.ceil(low / step), math.floor(high / step) + 1):
         score = number * step
-        point = report.pairs.at_threshold(score)
-        if point is None:
+        if (point := report.pairs.at_threshold(score)) is None:
             continue
         right = point.true_accept_rate * report.verification.genuine
         accepted = right + point.false_accepts
@@ -134,9 +120,8 @@ def round_scores(report: EvaluationReport, known: Calibration | None) -> list[tu
 def _bad(report: EvaluationReport, bad: BadQuery) -> dict[str, Any]:
     """A query that was answered badly, with its frames and pictures."""
     query = report.plan.queries[bad.query]
-    shown = [("query", query)]
-    for place, correct in zip(bad.top[:_SHOWN], bad.correct[:_SHOWN], strict=True):
-        shown.append(("right" if correct else "wrong", report.plan.gallery[place]))
+    results = zip(bad.top[:_SHOWN], bad.correct[:_SHOWN], strict=True)
+    shown = [("query", query), *(("right" if good else "wrong", report.plan.gallery[at]) for at, good in results)]
     return {
         "key": query.key,
         "first": bad.first_hit_rank,

@@ -1,7 +1,4 @@
-"""Pictures as PNG: contact sheets of results and proposed identities, and comparisons of images.
-
-On a sheet the query is on the left, its results follow by rank, and a border says whether each is right.
-"""
+"""Pictures as PNG: contact sheets of results and proposed identities, and comparisons of images."""
 
 from __future__ import annotations
 
@@ -72,15 +69,11 @@ def draw_sheet(
     query_identities: Mapping[str, str] | Sequence[str | None] | None = None,
     title: str = "Search results",
 ) -> Path:
-    """Draw a row per query (more where it has over ``columns`` results) and write a PNG, atomically.
+    """Draw a row per query (more where it has over ``columns`` results), as a PNG; returns ``out``.
 
-    truth: colour borders by whether a result has the query's identity: green the same, red another, grey not known; a
-    calibrated model's match or no match is a badge. A query's identity is what ``query_identities`` says (by
-    ``QueryResult.query``, or one per result in order), else what the gallery knows of that file, else what a
-    Market-1501 file name says. Without ``truth``, borders are grey and there are no badges.
-
-    An image that cannot be read becomes a tile that says so. At most :data:`MAX_QUERIES` queries are drawn. Returns
-    ``out``. Raises UsageError for columns < 1 or nothing to draw, SiameseSearchError where ``out`` cannot be written.
+    truth: borders and badges as :class:`~siamese_search.render.marks.Mark` has them; without, all are grey. A query's
+    identity is what :func:`~siamese_search.render.marks.known_identities` makes of ``query_identities``.
+    Raises UsageError for columns < 1 or nothing to draw, SiameseSearchError where ``out`` cannot be written.
     """
     if columns < 1:
         raise UsageError(f"a contact sheet needs at least 1 column, not {columns}")
@@ -115,15 +108,15 @@ class _Page:
         self.canvas = Canvas(max(width, 560), height)
         self._heading()
         top = MARGIN + _TITLE
-        for index, (result, line) in enumerate(zip(self.results, lines, strict=True)):
+        for result, identity, line in zip(self.results, self.identities, lines):
             bottom = top + line * cell_height
-            self._query(result, self.identities[index], top)
+            self._query(result, identity, top)
             rule = MARGIN + cell_width + _GAP // 2
             self.canvas.pen.line([(rule, top), (rule, bottom - _GAP)], fill=LINE, width=2)
             left = MARGIN + cell_width + 2 * _GAP
             for place, found in enumerate(result.results):
                 row, column = divmod(place, self.columns)
-                self._result(found, self.identities[index], left + column * cell_width, top + row * cell_height)
+                self._result(found, identity, left + column * cell_width, top + row * cell_height)
             if not result.results:
                 self.canvas.text((left, top + 4), result.error or "no results", 15, GREY)
             top = bottom + 2 * _GAP
@@ -131,9 +124,7 @@ class _Page:
 
     def _heading(self) -> None:
         more = f", the first {len(self.results)} drawn" if self.total > len(self.results) else ""
-        right = self.canvas.image.width - MARGIN
-        if self.truth:
-            right = self.canvas.legend(MARGIN - 2, FRAMES)
+        right = self.canvas.legend(MARGIN - 2, FRAMES) if self.truth else self.canvas.image.width - MARGIN
         self.canvas.text((MARGIN, MARGIN - 6), self.title, 24, INK, right - MARGIN)
         parts = [f"{amount(self.total, 'query')}{more}", "score: cosine similarity"]
         parts += [BADGES] if self.truth and any(answer.verdict for answer in self.results) else []
@@ -158,12 +149,11 @@ class _Page:
         score = f"{result.score:.3f}"
         score_width = self.canvas.width_of(score, 13)
         self.canvas.text((left + TILE_WIDTH - score_width, below + 20), score, 13, INK)
-        name = result.identity if result.identity is not None else "no identity"
-        colour = INK if result.identity is not None else GREY
+        name, colour = ("no identity", GREY) if result.identity is None else (result.identity, INK)
         self.canvas.text((left, below), f"{result.rank}.  {name}", 15, colour, TILE_WIDTH)
         if result.camera is not None:
-            camera_room = TILE_WIDTH - score_width - 8
-            self.canvas.text((left, below + 20), f"camera {result.camera}", 13, GREY, camera_room)
+            room = TILE_WIDTH - score_width - 8
+            self.canvas.text((left, below + 20), f"camera {result.camera}", 13, GREY, room)
         if seen := sightings(result):
             self.canvas.text((left, below + 38), seen, 13, GREY, TILE_WIDTH)
 
@@ -178,9 +168,8 @@ def _tile_height(paths: Sequence[Path], width: int = TILE_WIDTH) -> int:
 def draw_comparison(comparison: Comparison, out: Path) -> Path:
     """Write the picture of a comparison: one pair large, several as a table, left images down, right ones across.
 
-    Words and cells say the verdict, green the same identity and red another, cells by their shades how clearly; the
-    frames of a pair say the truth where names of files do. A page (``.html``) has all pairs, a picture a screenful.
-    Returns ``out``. Raises SiameseSearchError where it cannot be written.
+    Words and cells say the verdict, the frames of a pair the truth where names of files do. A page (``.html``) has all
+    pairs, a picture a screenful. Returns ``out``. Raises SiameseSearchError where it cannot be written.
     """
     if out.suffix.lower() in (".html", ".htm"):
         return write_comparison_page(comparison, _rule(comparison), out)
@@ -272,14 +261,10 @@ def _name(canvas: Canvas, name: str, at: tuple[int, int], *, centred: bool = Fal
 
 
 def draw_clusters(proposals: Proposals, out: Path) -> Path:
-    """A row of images per cluster, single images left out, as a PNG. Raises UsageError for nothing to draw.
-
-    Frames say the truth where it is known: green the identity that it takes, or most of it have, red another.
-    """
-    rows = [
-        list(group)
-        for _, group in groupby((one for one in proposals.images if one.status != "single"), lambda one: one.cluster)
-    ]
+    """A row of images per cluster, single images left out, as a PNG. Raises UsageError for nothing to draw. Frames say
+    the truth where it is known: green the identity that it takes, or most of it have, red another."""
+    grouped = [one for one in proposals.images if one.status != "single"]
+    rows = [list(group) for _, group in groupby(grouped, lambda one: one.cluster)]
     if not rows:
         raise UsageError("there are no clusters to draw: every image stands alone")
     shown = rows[:MAX_CLUSTERS]
@@ -290,7 +275,7 @@ def draw_clusters(proposals: Proposals, out: Path) -> Path:
     canvas = Canvas(width, 2 * MARGIN + 60 + len(shown) * height)
     canvas.text((MARGIN, MARGIN - 6), "Proposed identities", 24, INK)
     more = f", the first {len(shown)} drawn" if len(rows) > len(shown) else ""
-    singles = sum(one.status == "single" for one in proposals.images)
+    singles = len(proposals.images) - len(grouped)
     given = [one.existing is not None for row in shown for one in row]
     below = " or ".join(["its identity"] * any(given) + ["how sure the cluster is of it"] * (not all(given)))
     count = f"{amount(len(rows), 'cluster')}{more} · {amount(singles, 'single image')} · below each: {below}"
@@ -299,8 +284,7 @@ def draw_clusters(proposals: Proposals, out: Path) -> Path:
         canvas.legend(MARGIN - 2, FRAMES)
     for place, row in enumerate(shown):
         _draw_cluster(canvas, row, tile, MARGIN + 60 + place * height)
-    picture: Image.Image = canvas.image
-    return save_png(picture, out, "contact sheet")
+    return save_png(canvas.image, out, "contact sheet")
 
 
 def _draw_cluster(canvas: Canvas, row: list[Proposal], tile: int, top: int) -> None:
@@ -309,8 +293,8 @@ def _draw_cluster(canvas: Canvas, row: list[Proposal], tile: int, top: int) -> N
     whose = first.proposed if first.status == "known" else max(given, key=given.__getitem__, default=None)
     name = first.proposed or "conflict: " + ", ".join(sorted({one.existing for one in row if one.existing}))
     canvas.text((MARGIN, top), name, 15, _CLUSTERS[first.status], canvas.image.width - 2 * MARGIN - 120)
-    reach = canvas.width_of(amount(len(row), "image"), 13)
-    canvas.text((canvas.image.width - MARGIN - reach, top + 2), amount(len(row), "image"), 13, GREY)
+    count = amount(len(row), "image")
+    canvas.text((canvas.image.width - MARGIN - canvas.width_of(count, 13), top + 2), count, 13, GREY)
     # The surest and, where not all have room, the least sure: those are where mistakes are.
     half = MAX_IMAGES // 2
     images = row if len(row) <= MAX_IMAGES else row[:half] + row[-half:]
@@ -322,6 +306,6 @@ def _draw_cluster(canvas: Canvas, row: list[Proposal], tile: int, top: int) -> N
         if column == half - 1 and len(images) < len(row):
             canvas.badge((left + BORDER, below - BORDER - 1), f"+{len(row) - len(images):,}", INK)
         # How sure the clusters are says nothing of an image whose identity a person has given.
-        text = "" if one.confidence is None else f"{one.confidence:.2f}"
-        text = text if one.existing is None else f"is {one.existing}"
+        sure = "" if one.confidence is None else f"{one.confidence:.2f}"
+        text = sure if one.existing is None else f"is {one.existing}"
         canvas.text((left, below + 3), text, 13, GREY, _CLUSTER_TILE)

@@ -52,11 +52,8 @@ _SPREAD = 0.8
 
 @dataclass(frozen=True)
 class Layout:
-    """Where things stand, in pixels from the middle of the query.
-
-    centres: of the results' pictures with their captions, in their order. size: (width, height) of each. inner, step:
-    a similarity s lies at radius ``inner + (best - s) * step``.
-    """
+    """Where things stand, in pixels from the middle of the query. centres: of the results' pictures with captions, in
+    their order. size: (width, height) of each."""
 
     centres: list[tuple[float, float]]
     size: tuple[int, int]
@@ -69,19 +66,13 @@ class Layout:
 
 
 def draw_star(answers: Sequence[QueryResult], out: Path) -> Path:
-    """Draw a star per answer, one below the other, and write a PNG, atomically; returns ``out``.
-
-    Frames and lines are green where a result has the query's identity, red where it has another, grey where that is not
-    known; badges are a calibrated model's verdict. Raises UsageError for nothing to draw,
-    SiameseSearchError where ``out`` cannot be written.
-    """
+    """Draw a star per answer, one below the other, as a PNG; returns ``out``. Frames, lines and badges are as
+    :class:`~siamese_search.render.marks.Mark` has them. Raises UsageError for nothing to draw, SiameseSearchError where
+    ``out`` cannot be written."""
     good = [answer for answer in answers if answer.error is None]
     if not good:
         raise UsageError("there are no results to draw")
-    stars = [
-        _Star(answer, identity).draw()
-        for answer, identity in zip(good[:MAX_QUERIES], known_identities(good), strict=False)
-    ]
+    stars = [_Star(answer, identity).draw() for answer, identity in zip(good[:MAX_QUERIES], known_identities(good))]
     left = len(good) - len(stars)
     width = max(star.width for star in stars)
     height = sum(star.height for star in stars) + (30 if left else 0)
@@ -156,11 +147,8 @@ class _Star:
         reach_x = max([self.middle[0] / 2, *(abs(x) + box[0] / 2 for x, _ in layout.centres)])
         reach_y = max([self.middle[1] / 2, *(abs(y) + box[1] / 2 for _, y in layout.centres)])
         # A ring that the paper would cut is none.
-        marked = [
-            score
-            for score in (rings(layout.best, self.results[-1].score) if self.results else [])
-            if layout.radius(score) <= min(reach_x, reach_y) + MARGIN
-        ]
+        round_scores = rings(layout.best, self.results[-1].score) if self.results else []
+        marked = [score for score in round_scores if layout.radius(score) <= min(reach_x, reach_y) + MARGIN]
         width = max(2 * round(reach_x + MARGIN), 640)
         above, below = self._words(Canvas(1, 1), width - 2 * MARGIN)
         self.head = _HEAD + _LINE * (len(above) - 1)
@@ -209,10 +197,9 @@ class _Star:
             around = [math.radians(-90 + sign * degrees) for degrees in range(9, 181, 3) for sign in (1, -1)]
             places = ((radius * math.cos(a), radius * math.sin(a)) for a in around)
             free = (at for at in places if self._inside(at) and not any(_overlap(at, _LABEL, *b) for b in taken))
-            if (at := next(free, None)) is None:
-                continue
-            taken.append((at, _LABEL))
-            shown.append((score, (x + at[0] - _LABEL[0] / 2, y + at[1] - _LABEL[1] / 2)))
+            if (at := next(free, None)) is not None:
+                taken.append((at, _LABEL))
+                shown.append((score, (x + at[0] - _LABEL[0] / 2, y + at[1] - _LABEL[1] / 2)))
         return shown
 
     def _inside(self, at: tuple[float, float]) -> bool:
@@ -228,8 +215,7 @@ class _Star:
         name = "no identity" if result.identity is None else result.identity
         colour = GREY if result.identity is None else INK
         self.canvas.text((left, top + height + 3), f"{result.rank}.  {name}", 15, colour, width)
-        score = f"{result.score:.3f}"
-        self.canvas.text((left, top + height + 21), score, 13, INK)
+        self.canvas.text((left, top + height + 21), f"{result.score:.3f}", 13, INK)
         if result.match is not None:
             self.canvas.badge((left + BORDER, top + height - BORDER - 1), judged.word, COLOURS[judged.tone])
 

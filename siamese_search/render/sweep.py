@@ -26,11 +26,8 @@ _CURVES = 5.2  # inches, the height of a picture of curves alone
 
 
 def draw_sweep(sweep: Sweep, out: Path) -> None:
-    """Write the runs that are done so far to ``out`` (.png or .svg); failed ones are marked as such.
-
-    Left, a ROC curve for each run. Right, rank-1 and mAP: against the value where one option of numbers was
-    swept, else as bars. Raises SiameseSearchError where the file cannot be written.
-    """
+    """Write the runs that are done so far to ``out`` (.png or .svg): ROC curves, and rank-1 and mAP against the value
+    where one option of numbers was swept, else as bars. Raises SiameseSearchError where the file cannot be written."""
     values = [run.point.values[sweep.swept[0]] for run in sweep.runs]
     numbers = all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
     numeric = len(sweep.swept) == 1 and numbers
@@ -81,14 +78,9 @@ def _draw_roc(axes: Any, sweep: Sweep) -> None:
         left = min(left, float(rates[seen].min(initial=1.0)))
         lowest = min(lowest, 100 * float(accepted[seen].min(initial=1.0)))
         named = run.name in colours
-        axes.step(
-            rates[seen],
-            100 * accepted[seen],
-            where="post",
-            color=colours.get(run.name, "#cbd2d9"),
-            linewidth=1.8 if named else 1.0,
-            label=f"{_short(sweep, run)}   AUC {decimal(run.figures.auc)}" if named else None,
-        )
+        name = f"{_short(sweep, run)}   AUC {decimal(run.figures.auc)}" if named else None
+        look = {"color": colours.get(run.name, "#cbd2d9"), "linewidth": 1.8 if named else 1.0}
+        axes.step(rates[seen], 100 * accepted[seen], where="post", label=name, **look)
     left = 10.0 ** np.floor(np.log10(max(left, 1e-6)) + 1e-9) if left < 1 else 0.1
     roc_axes(axes, left)
     if lowest > 50:
@@ -129,8 +121,7 @@ def _draw_against(axes: Any, sweep: Sweep) -> None:
             halo = {"path_effects": [withStroke(linewidth=3, foreground="white")]}
             above = {"xytext": offset, "textcoords": "offset points", "ha": "center"}
             axes.annotate(f"{height:.1f}", (place, height), color=colour, fontsize=9, **above, **halo)
-    failed = [place for place, run in zip(places, runs, strict=True) if run.state == "failed"]
-    if failed:
+    if failed := [place for place, run in zip(places, runs, strict=True) if run.state == "failed"]:
         bottom = low + 0.04 * (high - low)
         axes.plot(failed, [bottom] * len(failed), "x", color=BAD, markersize=9, mew=2.2, label="failed")
     axes.set_ylabel("%")

@@ -13,9 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from siamese_search.errors import ImageError, UsageError, amount, printable
-from siamese_search.io.images import read_image
-from siamese_search.render.canvas import short_reason, usual_aspect
+from siamese_search.errors import UsageError, amount, printable
+from siamese_search.render.canvas import shown, usual_aspect
 from siamese_search.render.curves import AXIS, BAD, FAINT, GOOD, GRID, PAPER, SAME, picture, svg
 from siamese_search.render.marks import FRAMES, known_identities, mark
 from siamese_search.render.pages import MAX_QUERIES, html_sheet, write_page
@@ -44,12 +43,12 @@ def draw_timelines(timelines: Sequence[Timeline], out: Path) -> Path:
     good = [one for one in timelines if one.answer.error is None]
     if not good:
         raise UsageError("there are no results to draw")
-    shown = good[:MAX_TIMELINES]
-    identities = known_identities([one.answer for one in shown])
-    heights = [_HEAD + _height(one) for one in shown]
+    first = good[:MAX_TIMELINES]
+    identities = known_identities([one.answer for one in first])
+    heights = [_HEAD + _height(one) for one in first]
     with picture(out, (_WIDTH, sum(heights))) as figure:
-        for place, (one, identity) in enumerate(zip(shown, identities, strict=True)):
-            _heading(figure, one, identity, sum(heights[place:]), 0 if place else len(good) - len(shown))
+        for place, (one, identity) in enumerate(zip(first, identities, strict=True)):
+            _heading(figure, one, identity, sum(heights[place:]), 0 if place else len(good) - len(first))
             _draw_lanes(figure, one, identity, sum(heights[place:]) - _HEAD)
     return out
 
@@ -185,22 +184,17 @@ def _image(
     axes: Any, path: Path | None, centre: tuple[float, float], inch: tuple[float, float], colour: str
 ) -> tuple[float, float]:
     """An image in a frame, at most ``_IMAGE`` inches; returns its lower right corner. inch: one, in axis units."""
-    pixels, shape, side = None, (2, 1), round(_IMAGE * _DOTS_PER_INCH)
-    try:
-        if path is None:
-            raise ImageError("", "no file")
-        pixels = read_image(path, (side, side), fit=True)
-        shape = pixels.shape[:2]
-    except ImageError as error:
-        reason = short_reason(error).replace(" ", "\n")
-        axes.text(*centre, reason, ha="center", va="center", fontsize=7, color=FAINT)
+    side = round(_IMAGE * _DOTS_PER_INCH)
+    found = shown(path, (side, side))
+    if isinstance(found, str):
+        axes.text(*centre, found.replace(" ", "\n"), ha="center", va="center", fontsize=7, color=FAINT)
+    shape = (2, 1) if isinstance(found, str) else (found.height, found.width)
     high, wide = (_IMAGE * extent / max(shape) for extent in shape)
     left, bottom = centre[0] - wide * inch[0] / 2, centre[1] - high * inch[1] / 2
     right, top = left + wide * inch[0], bottom + high * inch[1]
-    if pixels is not None:
+    if not isinstance(found, str):
         limits = {"xlim": axes.get_xlim(), "ylim": axes.get_ylim()}
-        extent = (left, right, bottom, top)
-        axes.imshow(pixels, extent=extent, aspect="auto", interpolation="none", zorder=3)
+        axes.imshow(found, extent=(left, right, bottom, top), aspect="auto", interpolation="none", zorder=3)
         axes.set(**limits)
     box = Rectangle((left, bottom), right - left, top - bottom, fill=False, edgecolor=colour, linewidth=2)
     axes.add_patch(box).set_zorder(4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from siamese_search.datasets.records import MetadataValue
@@ -203,4 +203,4 @@ class GalleryFacts:
     failures: tuple[dict[str, str], ...] | None = None
     failures_total: int | None = None
     evaluation: dict[str, Any] | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()

@@ -68,7 +68,7 @@ def create_app(service: GalleryService, security: Security | None = None) -> Fas
     metrics = Metrics()
     app.state.service, app.state.security = service, security
     named = service.options.allow_host
-    hosts = allowed_hosts(service.options.host, (named,) if isinstance(named, str) else tuple(named))
+    hosts = allowed_hosts(service.options.host, (named,) if isinstance(named, str) else named)
     app.add_middleware(Guard, security=security, limits=service.limits, metrics=metrics, hosts=hosts)
     ours: list[str | tuple[str, str]] = [(f"siamese_search.{room}", "static") for room in ("web", "render")]
     app.mount("/static", StaticFiles(packages=ours), name="static")
@@ -80,7 +80,7 @@ def create_app(service: GalleryService, security: Security | None = None) -> Fas
     @app.get("/readyz", include_in_schema=False)
     def ready() -> Response:
         trouble = service.ready()
-        return PlainTextResponse("ok\n") if trouble is None else PlainTextResponse(f"{trouble}\n", 503)
+        return PlainTextResponse(f"{trouble or 'ok'}\n", 200 if trouble is None else 503)
 
     @app.get("/metrics", include_in_schema=False)
     def measured() -> Response:

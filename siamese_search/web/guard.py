@@ -114,10 +114,9 @@ class Guard:
         if self._hosts is not None and name.lower() not in self._hosts and not scraped:
             raise Refusal(421, "this server is not known by that name; name it with --allow-host")
         self._count(address)
-        site = headers.get("sec-fetch-site", "")
-        if site in ("cross-site", "same-site") and (method not in _SAFE or headers.get("sec-fetch-mode") != "navigate"):
-            raise Refusal(403, "requests from pages of other sites are refused")
-        if method not in _SAFE and "origin" in headers and _place(headers["origin"]) != host:
+        link = method in _SAFE and headers.get("sec-fetch-mode") == "navigate"
+        foreign = headers.get("sec-fetch-site", "") in ("cross-site", "same-site") and not link
+        if foreign or (method not in _SAFE and "origin" in headers and _place(headers["origin"]) != host):
             raise Refusal(403, "requests from pages of other sites are refused")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 15 or int(length) > self._limits.bytes:
@@ -148,9 +147,8 @@ class Guard:
         except CookieError:
             held = None
         known = None if held is None else self._security.session(held.value)
-        if known is not None:
-            return Visit(known[0], False, known[1], False, program)
-        return Visit("", True, False, False, program)
+        session, signed_in = known or ("", False)
+        return Visit(session, known is None, signed_in, False, program)
 
     def _count(self, address: str) -> None:
         """Requests of one address within a minute; not of this machine, behind whose proxy all may come."""
@@ -223,10 +221,8 @@ class _Exchange:
         refusal, self.problem = self.problem, None
         assert refusal is not None
         headers = {"connection": "close"}
-        if refusal.location:
-            headers["location"] = refusal.location
-        if refusal.status == 401:
-            headers["www-authenticate"] = "Bearer"
+        headers |= {"location": refusal.location} if refusal.location else {}
+        headers |= {"www-authenticate": "Bearer"} if refusal.status == 401 else {}
         answer = JSONResponse({"error": str(refusal)}, refusal.status, headers)
         await answer(self._scope, self._receive, self.send)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from siamese_search.retrieval.results import QueryResult, SearchResult
 from siamese_search.retrieval.searcher import Searcher
 from siamese_search.retrieval.timeline import arrange, choose_field
 from siamese_search.web.answers import Facet, IdentitySummary, IdentityView, Picture, Sighting, Suggestion
-from siamese_search.web.searching import encoded, images_of, point_of
+from siamese_search.web.searching import encoded, images_of_known, point_of
 
 _ALL = 2**31 - 1
 #: Values of a field that are read to find its lowest and highest; of more there is neither.
@@ -78,15 +79,14 @@ class Holdings:
             names = [name for name in people_of(gallery, counts) if wanted in str(name).casefold()]
             names.sort(key=lambda name: (-counts[name], natural(str(name))))
             shown = names[start : start + limit]
-            cameras: dict[str, set[str]] = {name: set() for name in shown}
             first: dict[str, str] = {}
-            if shown:
-                among = [*bound, Condition("identity", "=", tuple(shown))]
-                for point in gallery.scroll(among, fields=("identity", "camera")):
-                    name = str(point.identity)
-                    first.setdefault(name, point.id)
-                    if point.camera is not None:
-                        cameras.setdefault(name, set()).add(point.camera)
+            cameras: dict[str, set[str]] = defaultdict(set)
+            among = [*bound, Condition("identity", "=", tuple(shown))]
+            for point in gallery.scroll(among, fields=("identity", "camera")) if shown else ():
+                name = str(point.identity)
+                first.setdefault(name, point.id)
+                if point.camera is not None:
+                    cameras[name].add(point.camera)
             rows = [
                 IdentitySummary(name, counts[name], tuple(sorted(cameras[name], key=natural)), first[name])
                 for name in shown
@@ -100,35 +100,29 @@ class Holdings:
         """One identity. suggestions: at most so many others that are likely the same."""
 
         def answer(gallery: Gallery, embedder: Embedder, bundle: Bundle) -> IdentityView:
-            own, total = Condition("identity", "=", (name,)), images_of(gallery, name)
-            if total == 0:
-                raise NotThereError(f"nobody in the gallery is called {printable(name)[:80]!r}")
-            points = []
-            for point in gallery.scroll([own], with_vectors=True):
-                points.append(point)
-                if len(points) == _MOST_SIGHTINGS:
-                    break
+            total = images_of_known(gallery, name)
+            own = gallery.scroll([Condition("identity", "=", (name,))], with_vectors=True)
+            points = list(islice(own, _MOST_SIGHTINGS))
             vectors = np.stack([vector_of(gallery, point) for point in points]).astype(np.float64)
             sums = vectors.sum(axis=0)
             norms = np.einsum("ij,ij->i", vectors, vectors)
             means = (vectors @ sums - norms) / max(1, len(points) - 1)
-            best = points[int(np.argmax(means))].id
             ordered, time_field = _in_time(points, gallery.fields())
-            similarity = {
-                point.id: float(mean) if len(points) > 1 else None for point, mean in zip(points, means, strict=True)
-            }
-            known = {point.id: point for point in points}
+            known = {point.id: (point, float(mean)) for point, mean in zip(points, means, strict=True)}
+            sightings = []
+            for identifier, when in ordered[:limit]:
+                point, mean = known[identifier]
+                sightings.append(sighting_of(point, when=when, similarity=mean if len(points) > 1 else None))
             cameras = Counter(point.camera for point in points)
+            search = suggestions and any(one.is_somebody for one in points)
             return IdentityView(
                 name,
                 total,
-                best,
-                tuple(sighting_of(known[one], when=when, similarity=similarity[one]) for one, when in ordered[:limit]),
+                points[int(np.argmax(means))].id,
+                tuple(sightings),
                 tuple(sorted(cameras.items(), key=lambda item: (item[0] is None, natural(str(item[0]))))),
                 time_field,
-                self._suggestions(gallery, embedder, bundle, points, suggestions)
-                if suggestions and any(one.is_somebody for one in points)
-                else (),
+                self._suggestions(gallery, embedder, bundle, points, suggestions) if search else (),
             )
 
         return self._handle.reading(answer)
@@ -156,24 +150,19 @@ class Holdings:
     def sightings(self, points: Sequence[str]) -> list[Sighting]:
         """Several, in order; those that are not there are left out."""
         ids = [point_of(point) for point in points]
-
-        def answer(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> list[Sighting]:
-            return [sighting_of(one) for one in (gallery.retrieve(ids) if ids else []) if one is not None]
-
-        return self._handle.reading(answer)
+        found = self._handle.reading(lambda gallery, _, __: gallery.retrieve(ids)) if ids else []
+        return [sighting_of(one) for one in found if one is not None]
 
     def picture(self, point: str, *, size: int = 512) -> Picture:
-        """The image of a point, encoded anew, at most ``size`` (16 to 2048) pixels in each direction.
-
-        The file is found by the point's own record: no path of a visitor's is ever opened.
-        """
+        """The image of a point, encoded anew, at most ``size`` (16 to 2048) pixels in each direction. The file is found
+        by the point's own record: no path of a visitor's is ever opened."""
         if not 16 <= size <= 2048:
             raise UsageError(f"a size is from 16 to 2048 pixels, not {size}")
         return encoded(read_image(self._point(point).path, (size, size), fit=True))
 
     def _point(self, point: str) -> StoredPoint:
         identifier = point_of(point)
-        (found,) = self._handle.reading(lambda gallery, _embedder, _bundle: gallery.retrieve([identifier]))
+        (found,) = self._handle.reading(lambda gallery, _, __: gallery.retrieve([identifier]))
         if found is None:
             raise NotThereError(f"there is no image {printable(point)[:80]!r} in the gallery (any more)")
         return found
@@ -186,8 +175,7 @@ def _facet(gallery: Gallery, name: str, kind: str, where: Where, values: int, to
     absent = total - sum(counts.values()) if few else gallery.count([*where, Condition(name, "absent")])
     reserved = RESERVED_IDENTITIES.intersection(counts) if name == "identity" else frozenset()
     nobody = tuple(sorted(reserved.difference(people_of(gallery, reserved))))
-    shown = tuple(list(counts.items())[:values])
-    facet = Facet(name, kind, shown, len(counts), absent=max(absent, 0), nobody=nobody)
+    facet = Facet(name, kind, tuple(counts.items())[:values], len(counts), absent=max(absent, 0), nobody=nobody)
     if not counts or not few:
         return facet
     if kind in ("int", "float"):

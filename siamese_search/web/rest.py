@@ -1,7 +1,4 @@
-"""The API under ``/api/v1``: what it takes and gives, for its OpenAPI, and its routes.
-
-JSON as in docs/cli-json.md; each route calls the service and nothing below it.
-"""
+"""The API under ``/api/v1``: what it takes and gives, for its OpenAPI, and its routes. JSON as in docs/cli-json.md."""
 
 from __future__ import annotations
 
@@ -29,10 +26,10 @@ PointId = Annotated[str, Field(max_length=64, description="Point id, a UUID.")]
 
 
 class AsciiJSON(JSONResponse):
-    """JSON in ASCII: names of files may hold bytes that are no UTF-8, ``\\udcXX``."""
+    """JSON in ASCII: names of files may hold bytes that are no UTF-8, ``\\udcXX``. It takes dataclasses, too."""
 
     def render(self, content: Any) -> bytes:
-        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+        return json.dumps(content, allow_nan=False, separators=(",", ":"), default=asdict).encode("ascii")
 
 
 class Failure(BaseModel):
@@ -55,10 +52,8 @@ _REASONS = {
 
 
 def area(name: str) -> APIRouter:
-    """A router of the API, for its modules: no router includes another, for each level makes all routes anew.
-
-    Of the reasons the first has the model and the others lead to it: FastAPI makes a validator of each model.
-    """
+    """A router of the API: none includes another, for each level makes all routes anew. Of the reasons the first has
+    the model and the others lead to it: FastAPI makes a validator of each model."""
     shown = {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Failure"}}}}
     responses: dict[int | str, dict[str, Any]] = {}
     for status, text in _REASONS.items():
@@ -185,7 +180,7 @@ def by_reference(body: SearchBody, service: Service) -> Response:
     question = Question(
         points=tuple(body.points),
         keys=tuple(body.keys),
-        vectors=tuple(tuple(one) for one in body.vectors),
+        vectors=tuple(map(tuple, body.vectors)),
         away_points=tuple(body.unlike),
     )
     return _answered(service.searching.search(question, _options(body)))
@@ -223,8 +218,7 @@ def _crop(text: str) -> Crop | None:
 
 
 def _options(asked: SearchSettings) -> SearchOptions:
-    values: dict[str, Any] = {name: getattr(asked, name) for name in SearchSettings.model_fields}
-    return SearchOptions(**values)
+    return SearchOptions(**asked.model_dump(include=set(SearchSettings.model_fields)))
 
 
 def _answered(found: list[QueryResult]) -> Response:
@@ -244,13 +238,13 @@ def galleries(service: Service) -> Response:
 @gallery_router.get("/gallery", responses={200: {"model": answers.GalleryFacts}})
 def gallery(service: Service) -> Response:
     """All about the gallery that is served."""
-    return AsciiJSON(asdict(service.overview.info()))
+    return AsciiJSON(service.overview.info())
 
 
 @gallery_router.get("/facets", responses={200: {"model": list[answers.Facet]}})
 def facets(service: Service, where: Where = _NONE, values: Annotated[int, Query(ge=1, le=1000)] = 20) -> Response:
     """Fields to narrow a search by, with the counts of their most frequent values."""
-    return AsciiJSON([asdict(one) for one in service.holdings.facets(where, values=values)])
+    return AsciiJSON(service.holdings.facets(where, values=values))
 
 
 @gallery_router.get("/identities", responses={200: {"model": dict[str, Any]}})
@@ -263,7 +257,7 @@ def identities(
 ) -> Response:
     """Identities whose name contains ``text``, most images first: ``{"total", "identities"}``."""
     found, total = service.holdings.identities(text, where=where, start=start, limit=limit)
-    return AsciiJSON({"total": total, "identities": [asdict(one) for one in found]})
+    return AsciiJSON({"total": total, "identities": found})
 
 
 @gallery_router.get("/identity", responses={200: {"model": answers.IdentityView}})
@@ -274,13 +268,13 @@ def identity(
     suggestions: Annotated[int, Query(ge=0, le=50)] = 5,
 ) -> Response:
     """All sightings of one identity in the order of time, its best shot, and who is likely the same."""
-    return AsciiJSON(asdict(service.holdings.identity(name, limit=limit, suggestions=suggestions)))
+    return AsciiJSON(service.holdings.identity(name, limit=limit, suggestions=suggestions))
 
 
 @gallery_router.get("/points/{point}", responses={200: {"model": answers.Sighting}})
 def point(service: Service, point: PointId) -> Response:
     """What the gallery says of one image."""
-    return AsciiJSON(asdict(service.holdings.sighting(point)))
+    return AsciiJSON(service.holdings.sighting(point))
 
 
 @gallery_router.get(
@@ -298,7 +292,7 @@ def image(
 @gallery_router.get("/review", responses={200: {"model": answers.ReviewQueue}})
 def review(service: Service, where: Where = _NONE, limit: Annotated[int, Query(ge=1, le=200)] = 20) -> Response:
     """Images without identity, the least certain first."""
-    return AsciiJSON(asdict(service.review.queue(where=where, limit=limit)))
+    return AsciiJSON(service.review.queue(where=where, limit=limit))
 
 
 @gallery_router.get("/clusters", responses={200: {"model": list[answers.Cluster]}})
@@ -309,7 +303,7 @@ def clusters(
     least: Annotated[float | None, Query(gt=0, le=1)] = None,
 ) -> Response:
     """Proposed identities, as of ``sss cluster``."""
-    return AsciiJSON([asdict(one) for one in service.overview.clusters(where=where, labelled=labelled, least=least)])
+    return AsciiJSON(service.overview.clusters(where=where, labelled=labelled, least=least))
 
 
 @gallery_router.get("/map", responses={200: {"model": dict[str, Any]}})
@@ -327,47 +321,43 @@ def gallery_map(
 @labels_router.post("/labels", **_EDIT)
 def assign(body: LabelBody, service: Service) -> Response:
     """Set labels of images, as ``sss label`` does."""
-    return _made(service.labels.assign(body.points, dict(body.values)))
+    return AsciiJSON(service.labels.assign(body.points, dict(body.values)))
 
 
 @labels_router.post("/identities/rename", **_EDIT)
 def rename(body: RenameBody, service: Service) -> Response:
     """Give an identity a name that nobody has."""
-    return _made(service.labels.rename(body.name, body.new))
+    return AsciiJSON(service.labels.rename(body.name, body.new))
 
 
 @labels_router.post("/identities/merge", **_EDIT)
 def merge(body: MergeBody, service: Service) -> Response:
     """Make several identities one."""
-    return _made(service.labels.merge(body.names, body.into))
+    return AsciiJSON(service.labels.merge(body.names, body.into))
 
 
 @labels_router.post("/identities/split", **_EDIT)
 def split(body: SplitBody, service: Service) -> Response:
     """Make some images of an identity another one."""
-    return _made(service.labels.split(body.points, body.new))
+    return AsciiJSON(service.labels.split(body.points, body.new))
 
 
 @labels_router.post("/review", **_EDIT)
 def decide(body: ReviewBody, service: Service) -> Response:
     """Answer for one image of the review."""
-    return _made(service.review.answer(body.answer, body.point, body.candidate))
+    return AsciiJSON(service.review.answer(body.answer, body.point, body.candidate))
 
 
 @labels_router.post("/undo", **_EDIT)
 def undo(body: UndoBody, service: Service) -> Response:
     """Take a change back."""
-    return _made(service.labels.undo(body.undo))
+    return AsciiJSON(service.labels.undo(body.undo))
 
 
 @labels_router.get("/edits", responses={200: {"model": list[Edit]}})
 def edits(service: Service) -> Response:
     """The changes made through this server, the last one first."""
-    return AsciiJSON([asdict(one) for one in service.labels.edits()])
-
-
-def _made(edit: Edit) -> Response:
-    return AsciiJSON(asdict(edit))
+    return AsciiJSON(service.labels.edits())
 
 
 routes = [route for one in (router, image_router, gallery_router, labels_router) for route in one.routes]

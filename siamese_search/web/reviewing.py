@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 
@@ -71,15 +72,11 @@ class Review:
             )
             items = []
             for row in table.rows:
-                candidates = self._candidates(row, table.known, chance)
+                point, candidates = row.point, self._candidates(row, table.known, chance)
                 sure = _uncertainty(candidates)
-                items.append((self._skipped.get(row.point.id, 0), sure, row.point.id, row.point, candidates))
-            items.sort(key=lambda one: one[:3])
-            shown = tuple(
-                ReviewItem(point.id, point.key, point.camera, point.identity, candidates, sure)
-                for _, sure, _, point, candidates in items[:limit]
-            )
-            return ReviewQueue(shown, len(items), table.unlabelled, calibration is not None)
+                items.append(ReviewItem(point.id, point.key, point.camera, point.identity, candidates, sure))
+            items.sort(key=lambda one: (self._skipped.get(one.point, 0), one.uncertainty, one.point))
+            return ReviewQueue(tuple(items[:limit]), len(items), table.unlabelled, calibration is not None)
 
         return self._handle.reading(answer)
 
@@ -90,8 +87,7 @@ class Review:
         refused = self._refused.get(row.point.id, set())
         best: dict[str, Candidate] = {}
         for identifier, score in row.nearest:
-            point = known.get(identifier)
-            if point is None:
+            if (point := known.get(identifier)) is None:
                 continue
             name = point.identity if point.is_somebody else None
             group = group_key(point)
@@ -109,8 +105,7 @@ class Review:
         waiting, unlabelled = _without_identity(gallery, bound)
         same = held is not None and held[0] == where and held[1].mark[:2] == mark[:2]
         former = {row.point.id: row for row in held[1].rows} if held is not None and same else {}
-        rows = []
-        lacking = []
+        rows, lacking = [], []
         for point in waiting:
             before = former.get(point.id)
             if before is not None and before.point.payload.get("crc") == point.payload.get("crc"):
@@ -154,27 +149,16 @@ class Review:
             return group_key(two), f"{one.key} is not {name or two.key}"
 
         group, what = self._handle.reading(look)
-
-        def forget() -> None:
-            self._refused.get(identifier, set()).discard(group)
-
-        edit = self._labels.remember(what, forget)
+        edit = self._labels.remember(what, lambda: self._refused[identifier].discard(group))
         self._refused.setdefault(identifier, set()).add(group)
         return edit
 
     def _skip(self, point: str) -> Edit:
         identifier = point_of(point)
 
-        def look(gallery: Gallery, _embedder: Embedder, _bundle: Bundle) -> str:
-            return self._labels.found(gallery, [identifier])[0].key
-
-        key = self._handle.reading(look)
+        key = self._handle.reading(lambda gallery, _, __: self._labels.found(gallery, [identifier])[0].key)
         before = self._skipped.get(identifier, 0)
-
-        def forget() -> None:
-            self._skipped[identifier] = before
-
-        edit = self._labels.remember(f"left {key} for later", forget)
+        edit = self._labels.remember(f"left {key} for later", lambda: self._skipped.update({identifier: before}))
         self._skipped[identifier] = max(self._skipped.values(), default=0) + 1
         return edit
 
@@ -190,18 +174,11 @@ def _uncertainty(candidates: Sequence[Candidate]) -> float:
 
 def _without_identity(gallery: Gallery, bound: Where) -> tuple[list[StoredPoint], int]:
     """The images to decide about, by ascending id, and how many there are."""
-    total = gallery.count(bound)
+    unlabelled = gallery.count(bound)
     if "identity" in gallery.fields():
-        unlabelled = total - gallery.count([*bound, Condition("identity", "present")])
-    else:
-        unlabelled = total
-    waiting: list[StoredPoint] = []
-    ids: list[str] = []
-    if unlabelled:
-        for point in gallery.scroll(bound, fields=("identity",), batch=5000):
-            if point.identity is None:
-                ids.append(point.id)
-                if len(ids) == _MOST:
-                    break
-        waiting = [one for one in gallery.retrieve(ids, with_vectors=True) if one is not None]
-    return waiting, unlabelled
+        unlabelled -= gallery.count([*bound, Condition("identity", "present")])
+    if not unlabelled:
+        return [], 0
+    points = gallery.scroll(bound, fields=("identity",), batch=5000)
+    ids = list(islice((point.id for point in points if point.identity is None), _MOST))
+    return [one for one in gallery.retrieve(ids, with_vectors=True) if one is not None], unlabelled

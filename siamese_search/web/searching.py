@@ -9,7 +9,7 @@ import threading
 import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -45,10 +45,10 @@ _SHOWN = 1024
 _DECODED = 4096
 
 
-def encoded(pixels: Pixels, quality: int = 85) -> Picture:
+def encoded(pixels: Pixels) -> Picture:
     """An image as a JPEG that holds nothing but its pixels."""
     held = io.BytesIO()
-    Image.fromarray(pixels).save(held, format="JPEG", quality=quality)
+    Image.fromarray(pixels).save(held, format="JPEG", quality=85)
     return Picture(held.getvalue(), hashlib.blake2b(held.getvalue(), digest_size=8).hexdigest())
 
 
@@ -56,13 +56,12 @@ def cropped(pixels: Pixels, crop: Crop | None) -> Pixels:
     """The part of an image, uint8 [h, w, 3]. Raises UsageError for a box that is none."""
     if crop is None:
         return pixels
-    within = all(0 <= one <= 1 for one in astuple(crop))
-    if not (within and crop.left < crop.right and crop.top < crop.bottom):  # nor NaN
+    if not (0 <= crop.left < crop.right <= 1 and 0 <= crop.top < crop.bottom <= 1):  # nor NaN
         raise UsageError("a crop is left, top, right and bottom from 0 to 1, left of right and top above bottom")
     height, width = pixels.shape[:2]
-    left, right = int(crop.left * width), max(int(np.ceil(crop.right * width)), int(crop.left * width) + 1)
-    top, bottom = int(crop.top * height), max(int(np.ceil(crop.bottom * height)), int(crop.top * height) + 1)
-    return np.ascontiguousarray(pixels[min(top, height - 1) : bottom, min(left, width - 1) : right])
+    left, top = int(crop.left * width), int(crop.top * height)
+    right, bottom = max(int(np.ceil(crop.right * width)), left + 1), max(int(np.ceil(crop.bottom * height)), top + 1)
+    return np.ascontiguousarray(pixels[top:bottom, left:right])
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +86,10 @@ class Searching:
         self._lock = threading.Lock()
 
     def search(self, question: Question, options: SearchOptions) -> list[QueryResult]:
-        """Answers as of ``sss search``; each result has the point's ``id``.
-
-        options: k, where, group_by, exclude_self, min_score, fmr, rerank, candidates, flip and together count.
-        """
+        """Answers as of ``sss search``; each result has the point's ``id``. options: k, where, group_by, exclude_self,
+        min_score, fmr, rerank, candidates, flip and together count."""
         self._check(question, options.k)
-        where = [options.where] if isinstance(options.where, str) else list(options.where)
-        raw = parse_where(where)
+        raw = parse_where(options.where)
 
         @cache
         def images(size: tuple[int, int]) -> tuple[_Images, _Images]:
@@ -136,18 +132,15 @@ class Searching:
         return self._handle.reading(answer)
 
     def keep(self, uploads: Sequence[Upload], crop: Crop | None = None) -> list[str]:
-        """Decode images and keep them in memory (the last 1,000): one token each, for a URL.
-
-        crop: of the first image. ``Question(kept=tokens)`` searches for them; a token that has gone is NotThereError.
-        """
+        """Decode images and keep them in memory (the last 1,000): one token each, for ``Question(kept=tokens)`` and
+        URLs. crop: of the first image."""
         self._check(Question(uploads=tuple(uploads)), 1)
         whole = [self._decode(one, (_SHOWN, _SHOWN), fit=True) for one in uploads]
         ready = self._decoded(uploads, crop, self._size_now())
         tokens = []
-        for number, ((name, pixels), shown) in enumerate(zip(ready, whole, strict=True)):
-            part = None if number else crop
-            kept = Kept(name, pixels, encoded(shown), part, pixels if part is None else None)
-            tokens.append(self._add(kept))
+        for (name, pixels), shown in zip(ready, whole, strict=True):
+            tokens.append(self._add(Kept(name, pixels, encoded(shown), crop, pixels if crop is None else None)))
+            crop = None
         return tokens
 
     def kept(self, token: str) -> Kept:
@@ -190,7 +183,7 @@ class Searching:
             raise UsageError(f"k is {k}; ask for 1 to {most.k} results")
 
     def _size_now(self) -> tuple[int, int]:
-        return self._handle.reading(lambda _gallery, embedder, _bundle: embedder.input_size)
+        return self._handle.reading(lambda _, embedder, __: embedder.input_size)
 
     def _decode(self, one: Upload, size: tuple[int, int], *, fit: bool = False) -> Pixels:
         return decode_image(one.data, size, name=printable(one.name)[:200], fit=fit, max_pixels=self._limits.pixels)
@@ -198,12 +191,12 @@ class Searching:
     def _decoded(self, uploads: Sequence[Upload], crop: Crop | None, size: tuple[int, int]) -> _Images:
         """Names, and pixels as the network takes them: those of a whole image are what a search by file gets."""
         found = []
-        for number, one in enumerate(uploads):
-            if crop is not None and number == 0:
-                whole = self._decode(one, (_DECODED, _DECODED), fit=True)
-                pixels = resized(cropped(whole, crop), size)
-            else:
+        for one in uploads:
+            if crop is None:
                 pixels = self._decode(one, size)
+            else:
+                pixels = resized(cropped(self._decode(one, (_DECODED, _DECODED), fit=True), crop), size)
+            crop = None  # it is of the first
             found.append((printable(one.name)[:200], pixels))
         return found
 
@@ -212,7 +205,7 @@ class Searching:
 
     def _of_points(self, gallery: Gallery, points: Sequence[str]) -> list[Probe]:
         found = []
-        ids = [point_of(point) for point in points]
+        ids = list(map(point_of, points))
         for asked, point in zip(points, gallery.retrieve(ids, with_vectors=True) if ids else [], strict=True):
             if point is None:
                 raise NotThereError(f"there is no image {printable(asked)!r} in the gallery (any more)")
@@ -241,6 +234,13 @@ def images_of(gallery: Gallery, identity: str) -> int:
     return gallery.count([Condition("identity", "=", (identity,))]) if "identity" in gallery.fields() else 0
 
 
+def images_of_known(gallery: Gallery, identity: str) -> int:
+    """As :func:`images_of`; NotThereError where there is nobody."""
+    if count := images_of(gallery, identity):
+        return count
+    raise NotThereError(f"nobody in the gallery is called {printable(identity)[:80]!r}")
+
+
 def mark_of(gallery: Gallery) -> tuple[object, ...]:
     """What changes with the gallery; the last is ``None`` where nobody can say."""
     return gallery.model.fingerprint, gallery.count(), gallery.write_mark()
@@ -252,5 +252,4 @@ def _embedded(searcher: Searcher, images: _Images, flip: bool) -> list[Probe]:
         return []
     embedder = FlipEmbedder(searcher.embedder) if flip else searcher.embedder
     vectors = centred(embedder, embedder.embed(np.stack([pixels for _, pixels in images])))
-    named = zip(images, vectors, strict=True)
-    return [Probe(name, None, vector, SameImage(None)) for (name, _), vector in named]
+    return [Probe(name, None, vector, SameImage(None)) for (name, _), vector in zip(images, vectors, strict=True)]

@@ -49,11 +49,8 @@ def read_key(
 
 @dataclass(slots=True)
 class Visit:
-    """What a request says of who asks. session: the visitor's own, "" until a page shows its token. fresh: it
-    came with none.
-
-    program: neither cookie nor anything else that a browser sends along. bearer: it came with the key itself.
-    """
+    """What a request says of who asks. session: the visitor's own, "" until a page shows its token. fresh: it came with
+    none. program: neither cookie nor anything else that a browser sends along. bearer: it came with the key itself."""
 
     session: str
     fresh: bool
@@ -71,10 +68,8 @@ class Security:
 
     def __init__(self, key: str | None, failed: int = 10, metrics_key: str | None = None) -> None:
         if metrics_key is not None and key in (metrics_key, None):
-            raise UsageError(
-                f"{METRICS_VARIABLE} opens the metrics of a server that asks for a key: set {VARIABLE}, too, to another"
-                " one"
-            )
+            needed = f"set {VARIABLE}, too, to another one"
+            raise UsageError(f"{METRICS_VARIABLE} opens the metrics of a server that asks for a key: {needed}")
         self.key, self._metrics_key = key, metrics_key
         # Of a key, so that a restart signs nobody out.
         made_of = secrets.token_bytes(32) if key is None else key.encode()
@@ -97,8 +92,7 @@ class Security:
 
     def failed(self, address: str) -> None:
         """A wrong key came from there."""
-        recent = [*self._recent(address), time.monotonic()]
-        self._failed[address] = recent
+        self._failed[address] = [*self._recent(address), time.monotonic()]
         self._failed.move_to_end(address)
         while len(self._failed) > _MOST_ADDRESSES:
             self._failed.popitem(last=False)
@@ -149,7 +143,4 @@ def allowed_hosts(host: str, named: tuple[str, ...]) -> frozenset[str] | None:
     """Against DNS rebinding: a server of this machine answers to its own names only, any other to those that are
     named, and where none is to all, for it has a key.
     """
-    further = {name.lower() for name in named}
-    if is_loopback(host):
-        return frozenset(_LOCAL | further)
-    return frozenset(_LOCAL | further) if further else None
+    return _LOCAL.union(map(str.lower, named)) if named or is_loopback(host) else None

@@ -41,8 +41,7 @@ def serve(options: ServeOptions, *, started: Callable[[str], None] = lambda _url
             f"--host {printable(options.host)} is reached from other machines: set {VARIABLE}, or name a file of"
             " your own with --key-file"
         )
-    listening = _listen(options.host, options.port)
-    with listening:
+    with _listen(options.host, options.port) as listening:
         with _uncollected():
             from siamese_search.web.service import GalleryService
 
@@ -106,9 +105,8 @@ def _warm(service: GalleryService) -> None:
         service.warm()
     except Exception:
         logging.getLogger(__name__).exception("the gallery cannot be opened")
-    trouble = service.trouble
-    if trouble is not None:
-        sys.stderr.write(f"sss: {trouble}\n")
+    if service.trouble is not None:
+        sys.stderr.write(f"sss: {service.trouble}\n")
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,7 +1,5 @@
-"""GalleryService: all that the pages and the API do with a gallery, over one handle that stays open.
-
-Of its parts, the overview of a whole gallery is here: what takes seconds is kept until the gallery changes.
-"""
+"""GalleryService: all that the pages and the API do with a gallery, over one handle that stays open; and the overview
+of a whole gallery, of which what takes seconds is kept until the gallery changes."""
 
 from __future__ import annotations
 
@@ -46,12 +44,8 @@ class GalleryService:
         self._handle = GalleryHandle(options.store, options.gallery, options.model, options.threads)
         self.name, store = self._handle.gallery, self._handle.store
         #: As a command names this gallery, in whatever directory it is typed.
-        self.place = (
-            "--store",
-            store if protocol_of(store) else str(Path(store).expanduser().absolute()),
-            "--gallery",
-            self.name,
-        )
+        named = store if protocol_of(store) else str(Path(store).expanduser().absolute())
+        self.place = ("--store", named, "--gallery", self.name)
         self.trouble: str | None = "starting"
         self.searching = Searching(self._handle, self.limits)
         self.holdings = Holdings(self._handle)
@@ -62,7 +56,7 @@ class GalleryService:
     def warm(self) -> None:
         """Open the gallery and load the network."""
         try:
-            self._handle.reading(lambda gallery, _embedder, _bundle: gallery.count())
+            self._handle.reading(lambda gallery, _, __: gallery.count())
             self.trouble = None
         except SiameseSearchError as error:
             self.trouble = str(error)
@@ -108,13 +102,8 @@ class Overview:
             rows: dict[int, list[Any]] = {}
             for one in found.images:
                 rows.setdefault(one.cluster, []).append(one)
-            return [
-                Cluster(
-                    number, images[0].status, images[0].proposed,
-                    tuple((one.id, one.existing, one.confidence) for one in images),
-                )
-                for number, images in rows.items()
-            ]  # fmt: skip
+            members = {n: tuple((one.id, one.existing, one.confidence) for one in rows[n]) for n in rows}
+            return [Cluster(n, rows[n][0].status, rows[n][0].proposed, members[n]) for n in rows]
 
         return self._once(("clusters", tuple(where), labelled, least), make)
 
@@ -130,13 +119,11 @@ class Overview:
             found = retrieval.map_gallery(**self._place, color=color, method=method, where=list(where), limit=limit)
             colours = colouring(found)
             answer = found.to_json()
-            of_points = zip(found.points, colours.colours, colours.codes, placed(found.places), strict=True)
+            of_points = zip(found.points, colours.colours, colours.codes, placed(found.places).tolist(), strict=True)
             for point, (at, colour, code, (x, y)) in zip(answer["points"], of_points, strict=True):
-                point |= {"id": at.id, "color": colour, "entry": code}
-                point |= {"x": round(float(x), 6), "y": round(float(y), 6)}
-            answer |= {"legend": list(map(asdict, colours.entries)), "first": colours.first}
-            answer |= {"scale": colours.scale, "stops": STOPS}
-            return answer
+                point |= {"id": at.id, "color": colour, "entry": code, "x": round(x, 6), "y": round(y, 6)}
+            legend = {"legend": list(map(asdict, colours.entries)), "first": colours.first}
+            return answer | legend | {"scale": colours.scale, "stops": STOPS}
 
         return self._once(("map", color, method, tuple(where), limit), make)
 
@@ -147,12 +134,10 @@ class Overview:
     def info(self) -> GalleryFacts:
         """Counts, model, calibration, storage, failures, evaluation."""
 
-        def ask(
-            gallery: Gallery, _embedder: Embedder, bundle: Bundle
-        ) -> tuple[dict[str, Any], Bundle, Calibration | None]:
+        def ask(gallery: Gallery, _: Embedder, bundle: Bundle) -> tuple[dict[str, Any], Bundle, Calibration | None]:
             with open_store(self._handle.store) as store:
-                own = gallery_calibration(gallery)
-                return maintenance.facts_of(store, gallery), bundle, own or bundle.calibration
+                known = gallery_calibration(gallery) or bundle.calibration
+                return maintenance.facts_of(store, gallery), bundle, known
 
         facts, bundle, known = self._handle.reading(ask)
         notes = [facts["no_verdict"]] if facts["no_verdict"] else []
@@ -196,20 +181,17 @@ class Overview:
 
     def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What was made for this key before, unless the gallery has changed; one at a time is made."""
-        mark = self._handle.reading(lambda gallery, _embedder, _bundle: mark_of(gallery))
+        mark = self._handle.reading(lambda gallery, _, __: mark_of(gallery))
         if not self._one.acquire(timeout=_PATIENCE):
             raise StoreBusyError("others are drawing a map or clusters just now; ask again in a minute")
         try:
             held = self._made.get(key)
-            if held is not None and held[0] == mark and mark[-1] is not None:
-                self._made.move_to_end(key)
-                return cast(Made, held[1])
-            made = make()
+            made = held[1] if held is not None and held[0] == mark and mark[-1] is not None else make()
             self._made[key] = (mark, made)
             self._made.move_to_end(key)
             while len(self._made) > _KEPT:
                 self._made.popitem(last=False)
-            return made
+            return cast(Made, made)
         finally:
             self._one.release()
 

@@ -50,10 +50,8 @@ _TALL, _WIDE = 1.4, 1 / 1.25
 
 
 def show(request: Request, template: str, *, status: int = 200, **values: object) -> HTMLResponse:
-    """A page from ``templates/``: every value escaped, no script or style but those of ``static/``.
-
-    values: what the template asks for; ``here``, its name in the bar, is its ``title``, too, unless that is given.
-    """
+    """A page from ``templates/``. values: what the template asks for; ``here``, its name in the bar, is its ``title``,
+    too, unless that is given."""
     state = request.app.state
     edit = request.query_params.get("edit")  # the change that led here, to be taken back
     kept = [(name, value) for name, value in request.query_params.multi_items() if name != "edit"]
@@ -135,19 +133,19 @@ def called(identity: str | None, key: str = "") -> str:
 
 
 def leaves(path: str, start: int, shown: int, total: int, size: int, **asked: str) -> dict[str, Any]:
-    """What part of a list is shown, from ``start`` on, and the addresses of those before and after, "" for none.
-
-    begin: the address of the first part, where a list has become too short for this one.
-    """
+    """What part of a list is shown, from ``start`` on, and the addresses of those before and after, "" for none. begin:
+    the address of the first part, where a list has become too short for this one."""
 
     def leaf(place: int) -> str:
         named = {name: text for name, text in {**asked, "start": str(place or "")}.items() if text}
         return path + ("?" + urlencode(named) if named else "")
 
-    before = leaf(max(0, start - size)) if start else ""
-    after = leaf(start + size) if start + shown < total else ""
-    found = {"before": before, "after": after, "first": start + 1, "last": start + shown, "total": total}
-    return found | {"begin": leaf(0) if start and not shown else ""}
+    return {
+        "before": leaf(max(0, start - size)) if start else "",
+        "after": leaf(start + size) if start + shown < total else "",
+        "begin": leaf(0) if start and not shown else "",
+        "first": start + 1, "last": start + shown, "total": total,
+    }  # fmt: skip
 
 
 def local(address: str) -> str:

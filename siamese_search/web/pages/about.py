@@ -170,14 +170,9 @@ def _dot(point: dict[str, Any], color: str) -> dict[str, Any]:
     if color not in ("identity", "camera"):
         parts.append(f"{color} {'none' if point['value'] is None else point['value']}")
     known = point["identity"] is not None
-    return {
-        "id": point["id"],
-        "x": point["x"],
-        "y": point["y"],
+    return {name: point[name] for name in ("id", "x", "y", "entry", "key")} | {
         "colour": point["color"],
-        "entry": point["entry"],
         "name": point["identity"],
-        "key": point["key"],
         "caption": ", ".join(parts),
         "link": identity_url(point["identity"]) if known else "/?" + urlencode({"like": point["id"]}),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qs, urlencode
 
 from siamese_search.errors import FilterError, UsageError
 from siamese_search.gallery.filters import RawCondition, parse_where
@@ -30,13 +30,10 @@ class Asked:
     @classmethod
     def read(cls, text: str) -> Self:
         """From the query of an address; what it does not know, it leaves out. Raises UsageError for far too much."""
-        found: dict[str, list[str]] = {}
         try:
-            pairs = parse_qsl(text, max_num_fields=_MOST)
+            found = parse_qs(text, max_num_fields=_MOST)
         except ValueError:
             raise UsageError(f"an address names at most {_MOST} images and filters: take some away") from None
-        for name, value in pairs:
-            found.setdefault(name, []).append(value)
         numbers = [int(one) for one in found.get("k", []) if one.isascii() and one.isdigit() and len(one) < 6]
         lists: dict[str, Any] = {field: tuple(found.get(name, ())) for name, field in _LISTS.items()}
         return cls(
@@ -84,11 +81,8 @@ class Asked:
 
     def toggled(self, field: str, value: str) -> str:
         """The page with one value of a field more, or less: several of one field are any of them."""
-        chosen = list(self.chosen(field))
-        if value in chosen:
-            chosen.remove(value)
-        else:
-            chosen.append(value)
+        before = self.chosen(field)
+        chosen = [one for one in before if one != value] if value in before else [*before, value]
         others = self.where_without(field, "=", "absent")
         added = (str(RawCondition(field, "=", tuple(chosen))),) if chosen else ()
         return self.url(where=(*others, *added))
@@ -101,8 +95,8 @@ class Asked:
 
     def chosen(self, field: str) -> tuple[str, ...]:
         """The values that a field may have, as far as a filter says so."""
-        equal = [one for one in self.conditions() if (one.field, one.operator) == (field, "=")]
-        return tuple(value for one in equal for value in one.values)
+        conditions = self.conditions()
+        return tuple(value for one in conditions if (one.field, one.operator) == (field, "=") for value in one.values)
 
     def bounds(self, field: str) -> tuple[str, str]:
         """The range of a field that the filters ask for; "" for no end."""

@@ -1,11 +1,9 @@
-"""Identities: all of them, and each with its sightings; renamed, merged and split, with undo.
-
-And the review: one image after another, the least certain first; or whole clusters, as ``sss cluster`` proposes them.
-"""
+"""Identities: all of them, and each with its sightings; renamed, merged and split, with undo. And the review, by image
+or by cluster."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -14,7 +12,7 @@ from siamese_search.errors import NotThereError, UsageError
 from siamese_search.render.marks import percent
 from siamese_search.retrieval.ranking import natural
 from siamese_search.web import views
-from siamese_search.web.answers import Candidate, Cluster, IdentityView, ReviewItem, Sighting
+from siamese_search.web.answers import Cluster, IdentityView, ReviewItem, Sighting
 from siamese_search.web.service import GalleryService
 from siamese_search.web.views import WRITE, Field, Service, identity_url, leaves, named, seen_other, shape_of, show
 
@@ -93,12 +91,11 @@ def _groups(found: IdentityView, order: str) -> list[tuple[str, list[Sighting]]]
     """The sightings in order of time, all together or apart by camera."""
     if order == "time":
         return [("", list(found.sightings))]
-    held = Counter(one.camera for one in found.sightings)
-    apart: list[tuple[str, list[Sighting]]] = []
-    for camera in sorted(held, key=lambda one: (one is None, natural(one or ""))):
-        title = "No camera" if camera is None else f"Camera {camera}"
-        apart.append((title, [one for one in found.sightings if one.camera == camera]))
-    return apart
+    apart: dict[str | None, list[Sighting]] = defaultdict(list)
+    for one in found.sightings:
+        apart[one.camera].append(one)
+    cameras = sorted(apart, key=lambda one: (one is None, natural(one or "")))
+    return [("No camera" if camera is None else f"Camera {camera}", apart[camera]) for camera in cameras]
 
 
 #: Images of the proposed identity beside the one in question; clusters on a page, and images of each.
@@ -170,21 +167,18 @@ def _question(item: ReviewItem | None) -> str:
         return ""
     if not item.candidates:
         return "Is this somebody new?"
-    nearest = item.candidates[0]
-    if nearest.identity is None:
-        return "Do these two show the same identity?"
-    return f"Is this {named(nearest.identity)}?"
+    name = item.candidates[0].identity
+    return "Do these two show the same identity?" if name is None else f"Is this {named(name)}?"
 
 
 def _why(item: ReviewItem | None) -> str:
     """How sure the model is."""
     if item is None or not item.candidates:
         return "Nothing in the gallery is near."
-    first: Candidate = item.candidates[0]
-    score = f"cosine similarity {first.score:.4f}"
-    if first.probability is None:
+    score, chance = f"cosine similarity {item.candidates[0].score:.4f}", item.candidates[0].probability
+    if chance is None:
         return f"{score}; the model has no calibration, so nobody knows how probable that makes it"
-    return f"The model says {percent(first.probability)} ({score})."
+    return f"The model says {percent(chance)} ({score})."
 
 
 def _beside(service: GalleryService, item: ReviewItem | None) -> list[tuple[str, str | None]]:
@@ -210,10 +204,8 @@ def _heading(cluster: Cluster) -> str:
 
 
 def _members(service: GalleryService, cluster: Cluster) -> list[dict[str, Any]]:
-    known = {one.id: one for one in service.holdings.sightings([point for point, _, _ in cluster.images[:_MEMBERS]])}
+    told = {point: (identity, percent(sure)) for point, identity, sure in cluster.images[:_MEMBERS]}
     return [
-        {"id": point, "key": known[point].key, "camera": known[point].camera, "identity": identity}
-        | {"confidence": percent(confidence)}
-        for point, identity, confidence in cluster.images[:_MEMBERS]
-        if point in known
+        {"id": one.id, "key": one.key, "camera": one.camera, "identity": told[one.id][0], "confidence": told[one.id][1]}
+        for one in service.holdings.sightings(list(told))
     ]

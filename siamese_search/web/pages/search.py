@@ -44,13 +44,12 @@ def search_page(request: Request, service: Service) -> Response:
     asked = Asked.read(request.url.query)
     if not asked.anything:
         return _begin(request, service, asked)
-    problem, answer = "", None
+    problem, answer, verdict = "", QueryResult(""), None
     try:
         answer = _answer(service, asked)
+        verdict = _verdict(answer, bool(asked.where))
     except UsageError as error:  # a filter that cannot work: it can be taken away on this page
         problem = str(error)
-    results = answer.results if answer else ()
-    verdict = _verdict(answer, bool(asked.where)) if answer else None
     facets, ranges = _facets(service, asked)
     return show(
         request,
@@ -61,8 +60,8 @@ def search_page(request: Request, service: Service) -> Response:
         queries=_queries(service, asked),
         verdict=verdict,
         problem=problem,
-        results=[(result, mark(result, answer.identity if answer else None)) for result in results],
-        shape=shape_of(service, [result.id for result in results]),
+        results=[(result, mark(result, answer.identity)) for result in answer.results],
+        shape=shape_of(service, [result.id for result in answer.results]),
         facets=facets,
         ranges=ranges,
         chips=[{"text": text, "url": asked.without("where", text)} for text in asked.where],
@@ -115,15 +114,8 @@ def uploaded(request: Request, service: Service, token: str) -> Response:
 def _begin(request: Request, service: GalleryService, asked: Asked) -> Response:
     facts = service.overview.info().facts
     examples, _ = service.holdings.identities(limit=_EXAMPLES)
-    return show(
-        request,
-        "search.html.j2",
-        here="Search",
-        asked=asked,
-        facts=facts,
-        examples=examples,
-        shape=shape_of(service, [one.shown for one in examples]),
-    )
+    frames = shape_of(service, [one.shown for one in examples])
+    return show(request, "search.html.j2", here="Search", asked=asked, facts=facts, examples=examples, shape=frames)
 
 
 def _answer(service: GalleryService, asked: Asked) -> QueryResult:
@@ -167,26 +159,25 @@ def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
 
 def _queries(service: GalleryService, asked: Asked) -> list[dict[str, Any]]:
     """The query's images, with what each may be changed to."""
-    shown: dict[str, Any]
-    found = []
+    found: list[dict[str, Any]] = []
     for name, tokens in (("q", asked.kept), ("notq", asked.away_kept)):
         for token in tokens:
             kept = service.searching.kept(token)
             box = _box(kept.crop)
             whole = box == (0, 0, _UNITS, _UNITS)
-            dim = "M0 0H{0}V{0}H0Z M{1} {2}v{4}h{3}v-{4}Z".format(_UNITS, *box)
-            shown = {"src": f"/uploads/{token}", "name": "your image" if whole else "part of your image"}
-            shown |= {"shape": shape(views.aspect_of(kept.picture)), "away": name == "notq"}
-            shown |= {"upload": token if name == "q" else "", "box": box, "whole": whole, "dim": dim}
-            found.append(shown | {"remove": asked.without(name, token)})
+            found.append({
+                "src": f"/uploads/{token}", "name": "your image" if whole else "part of your image",
+                "shape": shape(views.aspect_of(kept.picture)), "away": name == "notq",
+                "remove": asked.without(name, token), "upload": token if name == "q" else "",
+                "box": box, "whole": whole, "dim": "M0 0H{0}V{0}H0Z M{1} {2}v{4}h{3}v-{4}Z".format(_UNITS, *box),
+            })  # fmt: skip
     for name, points in (("like", asked.like), ("not", asked.away)):
         for one in service.holdings.sightings(points):
-            shown = {
-                "src": f"/images/{one.id}",
-                "name": one.key if one.identity is None else named(one.identity, one.key),
-            }
-            shown |= {"shape": shape_of(service, [one.id]), "away": name == "not", "upload": ""}
-            found.append(shown | {"remove": asked.without(name, one.id)})
+            found.append({
+                "src": f"/images/{one.id}", "name": one.key if one.identity is None else named(one.identity, one.key),
+                "shape": shape_of(service, [one.id]), "away": name == "not",
+                "remove": asked.without(name, one.id), "upload": "",
+            })  # fmt: skip
     return sorted(found, key=lambda one: one["away"])
 
 
@@ -216,22 +207,19 @@ def _facets(service: GalleryService, asked: Asked) -> tuple[list[dict[str, Any]]
     try:
         found = service.holdings.facets(asked.where)
         # Its values under the filters of all the other fields: so that another one can be chosen, too.
-        others = {field: service.holdings.facets(asked.where_without(field)) for field in sorted(fields)}
-        own = {field: next((one for one in counted if one.field == field), None) for field, counted in others.items()}
+        others = [(field, service.holdings.facets(asked.where_without(field))) for field in sorted(fields)]
+        own = {one.field: one for field, counted in others for one in counted if one.field == field}
         everything = {one.field: one for one in service.holdings.facets()} if fields else {}
     except SiameseSearchError:  # the search has said why
-        found = service.holdings.facets()
-        own, everything = {}, {}
+        found, own, everything = service.holdings.facets(), {}, {}
     values, ranges = [], []
     for one in found:
-        one = own.get(one.field) or one
+        one = own.get(one.field, one)
         whole = everything.get(one.field, one)
-        chosen = asked.chosen(one.field)
-        if (one.low is not None and whole.distinct > _RANGE) or any(asked.bounds(one.field)):
-            low, high = asked.bounds(one.field)
-            mode = "text" if one.time else "decimal"
-            ends = {"lowest": whole.low, "highest": whole.high}
-            ranges.append({"field": one.field, "low": low, "high": high, "mode": mode, **ends})
+        chosen, (low, high) = asked.chosen(one.field), asked.bounds(one.field)
+        if low or high or (one.low is not None and whole.distinct > _RANGE):
+            shown = {"low": low, "high": high, "lowest": whole.low, "highest": whole.high}
+            ranges.append({"field": one.field, "mode": "text" if one.time else "decimal", **shown})
         elif whole.distinct + (whole.absent > 0) > 1 or chosen:
             values.append(_values(one, asked, chosen))
     return values, ranges
