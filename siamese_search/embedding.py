@@ -126,8 +126,8 @@ def _decoded(
         for batch in batches:
             if stop is not None and stop.is_set():
                 return
-            stamps = None if stamp_of is None else [stamp_of(item) for item in batch]
-            waiting.append((batch, decoder.submit([image_of(item) for item in batch], stamps)))
+            stamps = None if stamp_of is None else list(map(stamp_of, batch))
+            waiting.append((batch, decoder.submit(list(map(image_of, batch)), stamps)))
             if len(waiting) > ahead:
                 batch, pending = waiting.popleft()
                 yield batch, pending.result()
