@@ -15,7 +15,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.summary import STAGES, IngestSummary, Progress, Stage, bottleneck
+from ingest.summary import STAGES, IngestSummary, Progress, Stage
 from siamese_search.errors import MissingExtraError, UsageError
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.engine import Forwarding
@@ -42,8 +42,7 @@ class Metrics:
         timer = partial(Histogram, buckets=_BUCKETS, registry=registry)
         self._images = counter("sss_ingest_images", "Images by what became of them.", ["result"])
         self._stages = counter("sss_ingest_stage_seconds", "Seconds for which each stage was busy.", ["stage"])
-        told = "1 for the stage that the others wait for."
-        self._bottleneck = gauge("sss_ingest_bottleneck", told, ["stage"])
+        self._bottleneck = gauge("sss_ingest_bottleneck", "1 for the stage that the others wait for.", ["stage"])
         self._batch = timer("sss_ingest_batch_seconds", "Forward passes, in seconds.")
         self._embedded = counter("sss_ingest_embedded_images", "Images that went through the network.")
         self._store = timer("sss_ingest_store_seconds", "Calls of the store, in seconds.", ["call"])
@@ -83,9 +82,8 @@ class Metrics:
         if progress is not None:
             self._add_stages(progress.stages)
             self._add_embedded(progress.embedded)
-            slowest = bottleneck(progress.stages)
             for stage in STAGES:
-                self._bottleneck.labels(stage).set(stage == slowest)
+                self._bottleneck.labels(stage).set(stage == progress.bottleneck)
 
     def timed(self, embedder: Embedder) -> Embedder:
         """The same embedder; its batches are timed."""
@@ -100,7 +98,7 @@ class Metrics:
         try:
             server = Endpoint(host, port, self.registry)
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+            reason = getattr(error, "strerror", None) or error
             raise UsageError(f"metrics cannot be served at {host}:{port}: {reason}; choose another port") from None
         return int(server.server_port)
 
@@ -132,17 +130,13 @@ class _Timed:
         """As :func:`siamese_search.model.embedder.begin`; the time is that until the vectors are there."""
         started = time.perf_counter()
         vectors = begin(self._embedder, images)
-        if not callable(vectors):
-            self._histogram.observe(time.perf_counter() - started)
-            return vectors
-        fetch = vectors
 
         def finish() -> NDArray[np.float32]:
-            fetched = fetch()
+            fetched = vectors() if callable(vectors) else vectors
             self._histogram.observe(time.perf_counter() - started)
             return fetched
 
-        return finish
+        return finish if callable(vectors) else finish()
 
 
 class _TimedStore(Forwarding):

@@ -296,6 +296,7 @@ class PlannedFile:
     relabelled, but only the modification time or the digest differ, and it counts as unchanged. moved: the file of
     the point ``origin`` has become this one: its vector is kept under this id, and ``origin`` is deleted (``None``:
     it is already). unchanged: nothing. payload: the whole payload to store, less ``crc``, which the gallery adds.
+    holder: the point whose vector is kept, where it is not its own.
     """
 
     action: Action
@@ -304,8 +305,3 @@ class PlannedFile:
     payload: dict[str, Any]
     origin: str | None = None
     holder: str | None = None
-
-    @property
-    def vector_id(self) -> str:
-        """The point whose vector is kept: its own, unless another ``holder`` is named."""
-        return self.holder or self.id
