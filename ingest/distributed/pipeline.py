@@ -307,9 +307,7 @@ class _Run:
             self._tally.clock.add(stage, seconds)
         for path, reason in outcome.failures:
             self._tally.fail(path, reason)
-        self._tally.add(
-            new=outcome.new, changed=outcome.changed, unchanged=outcome.unchanged, embedded=outcome.embedded
-        )
+        self._tally.add(**outcome.counts)
         if outcome.vectors is not None and len(outcome.rows):
             self._committer.put([files[row] for row in outcome.rows], outcome.vectors)
 
