@@ -64,8 +64,7 @@ class Metrics:
         """Count a piece of work."""
         for result in RESULTS:
             self._images.labels(result).inc(getattr(summary, result))
-        self._add_stages(summary.stages)
-        self._add_embedded(summary.embedded)
+        self._add(summary.stages, summary.embedded)
         self._busy, self._counted = {}, 0
         self._success.set(time.time())
 
@@ -80,8 +79,7 @@ class Metrics:
         self._store_up.set(state != "store away")
         self._roots_up.set(state != "root away")
         if progress is not None:
-            self._add_stages(progress.stages)
-            self._add_embedded(progress.embedded)
+            self._add(progress.stages, progress.embedded)
             for stage in STAGES:
                 self._bottleneck.labels(stage).set(stage == progress.bottleneck)
 
@@ -102,16 +100,14 @@ class Metrics:
             raise UsageError(f"metrics cannot be served at {host}:{port}: {reason}; choose another port") from None
         return int(server.server_port)
 
-    def _add_stages(self, busy: Mapping[Stage, float]) -> None:
-        """Busy seconds since the beginning of this piece of work, of which a part has been counted."""
+    def _add(self, busy: Mapping[Stage, float], images: int) -> None:
+        """Busy seconds and images since the beginning of this piece of work, of which a part has been counted: all are
+        counted while it goes on, for it may take hours.
+        """
         for stage, seconds in busy.items():
             self._stages.labels(stage).inc(max(0.0, seconds - self._busy.get(stage, 0.0)))
-        self._busy = dict(busy)
-
-    def _add_embedded(self, images: int) -> None:
-        """Images since the beginning of this piece of work: counted while it goes on, for it may take hours."""
         self._embedded.inc(max(0, images - self._counted))
-        self._counted = max(images, self._counted)
+        self._busy, self._counted = dict(busy), max(images, self._counted)
 
 
 class _Timed:

@@ -48,6 +48,12 @@ MOST_DECODE_THREADS = 16
 Work = Callable[[Iterator[list[PlannedFile]], Committer, IngestOptions, threading.Event], bool]
 
 
+def surveyed(roots: Sequence[Path | str | Survey], options: IngestOptions) -> list[Survey]:
+    """:func:`survey_roots` as the options ask for it."""
+    follow, base = options.follow_links, options.base()
+    return survey_roots(roots, layout_of(options), follow_links=follow, images_root=base, prune=options.prune)
+
+
 @request(IngestOptions)
 def run_ingest(
     roots: Sequence[Path | str | Survey],
@@ -63,15 +69,13 @@ def run_ingest(
     """Bring the gallery up to date with the images under ``roots``: directories, CSV files, URLs, or their surveys.
 
     Unchanged files (size, modification time, labels) are skipped; changed ones replace their point; where only labels
-    or metadata changed, the stored vector is kept. An image that cannot be read is named in ``failures`` and never
-    stops the rest, and so is a directory that cannot be read; an image that was good before keeps its old point,
-    because a file that is being written or a disk that fails for a moment must not cost what was known.
+    or metadata changed, the stored vector is kept. An image or directory that cannot be read is named in ``failures``
+    and never stops the rest; an image that was good before keeps its old point, because a file that is being written or
+    a disk that fails for a moment must not cost what was known.
 
-    Pruning waits for a complete scan (:mod:`ingest.prune`). failures: gets every failure, however many there are.
-    progress: called from this thread after every step. stop: when set, the batch in hand is finished and committed, and
-    the summary says ``interrupted``; the next run goes on from there. So it does after a crash: point ids depend on
-    (source, key) alone.
-    pipeline: what decodes and embeds, the CPUs or the GPU of this process by default.
+    failures: gets every failure, however many there are. progress: called from this thread after every step. stop: when
+    set, the batch in hand is finished and committed, and the summary says ``interrupted``; the next run goes on from
+    there, as after a crash. pipeline: what decodes and embeds, the CPUs or the GPU of this process by default.
 
     Raises DataError for a missing root, when there are no images, or when none of them can be used (naming
     three), ModelMismatchError when the gallery's vectors come from another model, and UsageError for pruning with
@@ -81,9 +85,7 @@ def run_ingest(
     shard, prune = options.part, options.prune
     check_arguments(gallery, embedder, options)
     started = time.monotonic()
-    surveys = survey_roots(
-        roots, layout_of(options), follow_links=options.follow_links, images_root=options.base(), prune=prune
-    )
+    surveys = surveyed(roots, options)
     remote = [survey for survey in surveys if isinstance(survey, RemoteSurvey)]
     if remote and options.checksum:
         raise UsageError(

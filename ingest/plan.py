@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ingest.moves import find_moves, settle_moves
-from ingest.scan import Action, PlannedFile, ScannedFile
+from ingest.scan import Action, PlannedFile, ScannedFile, reason_of
 from ingest.stages import Tally, prefetch, write
 from siamese_search.datasets.layouts import Survey
 from siamese_search.datasets.records import NO_METADATA, decode_key, encode_key, point_id
@@ -94,12 +94,8 @@ def payload_of(scanned: ScannedFile) -> dict[str, Any]:
         "size": scanned.size,
         "mtime_ns": scanned.mtime_ns,
     }
-    if scanned.digest is not None:
-        payload["digest"] = scanned.digest
-    if record.identity is not None:
-        payload["identity"] = record.identity
-    if record.camera is not None:
-        payload["camera"] = record.camera
+    known = {"digest": scanned.digest, "identity": record.identity, "camera": record.camera}
+    payload |= {name: value for name, value in known.items() if value is not None}
     for name, value in record.metadata.items():
         if not (isinstance(value, float) and not math.isfinite(value)):
             name = field_name(name)
@@ -289,7 +285,5 @@ def _with_digest(file: ScannedFile) -> ScannedFile:
         return file
     try:
         return replace(file, digest=digest_file(file.record.path))
-    except FileNotFoundError:
-        return replace(file, reason="no such file")
     except OSError as error:
-        return replace(file, reason=(error.strerror or "cannot be read").lower())
+        return replace(file, reason=reason_of(error))

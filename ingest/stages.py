@@ -85,9 +85,7 @@ class Tally:
 
     def __init__(self, summary: IngestSummary, total: int | None, progress: Callable[[Progress], None] | None) -> None:
         self.summary, self.clock = summary, Clock()
-        self.scanned = False
-        self.total = total
-        self._progress = progress
+        self.total, self.scanned, self._progress = total, False, progress
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._samples: deque[tuple[float, int]] = deque([(self._started, 0)])
@@ -116,8 +114,7 @@ class Tally:
     def _moment(self) -> Progress:
         with self._lock:
             one = self.summary
-            seen, embedded, failed = one.seen, one.embedded, one.failed
-            done = one.new + one.changed + one.moved + one.unchanged + failed
+            seen, embedded, failed, done = one.seen, one.embedded, one.failed, one.stored + one.failed
         return Progress(
             done,
             seen,

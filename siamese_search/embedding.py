@@ -91,11 +91,9 @@ def embed_images(
                     decoded.seconds,
                     vectors=np.empty((0, embedder.dim), np.float32),
                 )
-                started: Started = found.vectors
-                if found.items:
-                    began = time.perf_counter()
-                    started = begin(embedder, decoded.pixels)
-                    found.embedding = time.perf_counter() - began
+                began = time.perf_counter()
+                started: Started = begin(embedder, decoded.pixels) if found.items else found.vectors
+                found.embedding = time.perf_counter() - began
             before, running = running, (found, started)
             if before is not None:
                 yield finished(*before)

@@ -22,6 +22,7 @@ from PIL import Image
 from siamese_search.errors import ImageError
 from siamese_search.io.images import held_image, read_image
 from siamese_search.io.location import FileStamp
+from siamese_search.io.resources import Closing
 
 #: A file; or an RGB array, uint8 [H, W, 3] of any size, the bytes of a file, or an image of Pillow's.
 ImageSource = str | os.PathLike[str] | NDArray[np.uint8] | bytes | Image.Image
@@ -81,7 +82,7 @@ class PendingPixels:
         return DecodedPixels(rows, self._buffer[: len(rows)], failures, seconds, self._buffer, self._idle)
 
 
-class BatchDecoder:
+class BatchDecoder(Closing):
     """A pool of threads that decode to ``size`` = (height, width). Leaving it ends them after their current image."""
 
     def __init__(self, size: tuple[int, int], threads: int) -> None:
@@ -132,9 +133,6 @@ class BatchDecoder:
                 errors.append(error)
         return errors, time.perf_counter() - started
 
-    def __enter__(self) -> BatchDecoder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._closed.set()
         self._pool.shutdown(wait=True, cancel_futures=True)

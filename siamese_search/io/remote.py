@@ -14,6 +14,7 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -173,13 +174,9 @@ def stamp_of(info: Mapping[str, Any]) -> FileStamp:
 
 def _seconds(value: Any) -> int:
     if isinstance(value, str):
-        try:
-            value = datetime.datetime.fromisoformat(value.replace("Z", "+00:00"))
-        except ValueError:
-            try:
-                value = email.utils.parsedate_to_datetime(value)  # of an HTTP header
-            except ValueError:
-                return 0
+        for parsed in (datetime.datetime.fromisoformat, email.utils.parsedate_to_datetime):  # the last: HTTP headers
+            with suppress(ValueError):
+                return int(parsed(value).timestamp())
     if isinstance(value, datetime.datetime):
         return int(value.timestamp())
     return int(value) if isinstance(value, (int, float)) else 0
