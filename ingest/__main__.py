@@ -63,7 +63,11 @@ def command(roots: tuple[str, ...], options: ServiceOptions, check: Path | None,
     Log lines on stderr are JSON objects. SIGTERM and SIGHUP finish the batch in hand and commit it.
     """
     if check is not None:
-        return _check(check, max_age, alive)
+        from ingest.service import trouble
+
+        reason = trouble(check, max_age, alive=alive)
+        click.echo("healthy" if reason is None else f"unhealthy: {reason}")
+        return EXIT_DONE if reason is None else EXIT_FAILED
     if not roots:
         raise click.UsageError("nothing to ingest: name a directory of images or a CSV file")
     from ingest.service import run_service
@@ -97,14 +101,6 @@ def _defaults(argv: Sequence[str]) -> Mapping[str, Any]:
 
     mine = {parameter.name for parameter in command.params}
     return {name: value for name, value in load_settings().commands.get("ingest", {}).items() if name in mine}
-
-
-def _check(path: Path, max_age: float, alive: bool) -> int:
-    from ingest.service import trouble
-
-    reason = trouble(path, max_age, alive=alive)
-    click.echo("healthy" if reason is None else f"unhealthy: {reason}")
-    return EXIT_DONE if reason is None else EXIT_FAILED
 
 
 def _fail(message: str, code: int, **fields: str) -> int:

@@ -15,7 +15,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.summary import STAGES, IngestSummary, Progress, Stage, bottleneck
+from ingest.summary import STAGES, IngestSummary, Progress, Stage
 from siamese_search.errors import MissingExtraError, UsageError
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.engine import Forwarding
@@ -42,8 +42,7 @@ class Metrics:
         timer = partial(Histogram, buckets=_BUCKETS, registry=registry)
         self._images = counter("sss_ingest_images", "Images by what became of them.", ["result"])
         self._stages = counter("sss_ingest_stage_seconds", "Seconds for which each stage was busy.", ["stage"])
-        told = "1 for the stage that the others wait for."
-        self._bottleneck = gauge("sss_ingest_bottleneck", told, ["stage"])
+        self._bottleneck = gauge("sss_ingest_bottleneck", "1 for the stage that the others wait for.", ["stage"])
         self._batch = timer("sss_ingest_batch_seconds", "Forward passes, in seconds.")
         self._embedded = counter("sss_ingest_embedded_images", "Images that went through the network.")
         self._store = timer("sss_ingest_store_seconds", "Calls of the store, in seconds.", ["call"])
@@ -65,8 +64,7 @@ class Metrics:
         """Count a piece of work."""
         for result in RESULTS:
             self._images.labels(result).inc(getattr(summary, result))
-        self._add_stages(summary.stages)
-        self._add_embedded(summary.embedded)
+        self._add(summary.stages, summary.embedded)
         self._busy, self._counted = {}, 0
         self._success.set(time.time())
 
@@ -81,11 +79,9 @@ class Metrics:
         self._store_up.set(state != "store away")
         self._roots_up.set(state != "root away")
         if progress is not None:
-            self._add_stages(progress.stages)
-            self._add_embedded(progress.embedded)
-            slowest = bottleneck(progress.stages)
+            self._add(progress.stages, progress.embedded)
             for stage in STAGES:
-                self._bottleneck.labels(stage).set(stage == slowest)
+                self._bottleneck.labels(stage).set(stage == progress.bottleneck)
 
     def timed(self, embedder: Embedder) -> Embedder:
         """The same embedder; its batches are timed."""
@@ -100,20 +96,18 @@ class Metrics:
         try:
             server = Endpoint(host, port, self.registry)
         except (OSError, OverflowError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+            reason = getattr(error, "strerror", None) or error
             raise UsageError(f"metrics cannot be served at {host}:{port}: {reason}; choose another port") from None
         return int(server.server_port)
 
-    def _add_stages(self, busy: Mapping[Stage, float]) -> None:
-        """Busy seconds since the beginning of this piece of work, of which a part has been counted."""
+    def _add(self, busy: Mapping[Stage, float], images: int) -> None:
+        """Busy seconds and images since the beginning of this piece of work, of which a part has been counted: all are
+        counted while it goes on, for it may take hours.
+        """
         for stage, seconds in busy.items():
             self._stages.labels(stage).inc(max(0.0, seconds - self._busy.get(stage, 0.0)))
-        self._busy = dict(busy)
-
-    def _add_embedded(self, images: int) -> None:
-        """Images since the beginning of this piece of work: counted while it goes on, for it may take hours."""
         self._embedded.inc(max(0, images - self._counted))
-        self._counted = max(images, self._counted)
+        self._busy, self._counted = dict(busy), max(images, self._counted)
 
 
 class _Timed:
@@ -132,17 +126,13 @@ class _Timed:
         """As :func:`siamese_search.model.embedder.begin`; the time is that until the vectors are there."""
         started = time.perf_counter()
         vectors = begin(self._embedder, images)
-        if not callable(vectors):
-            self._histogram.observe(time.perf_counter() - started)
-            return vectors
-        fetch = vectors
 
         def finish() -> NDArray[np.float32]:
-            fetched = fetch()
+            fetched = vectors() if callable(vectors) else vectors
             self._histogram.observe(time.perf_counter() - started)
             return fetched
 
-        return finish
+        return finish if callable(vectors) else finish()
 
 
 class _TimedStore(Forwarding):

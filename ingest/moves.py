@@ -76,11 +76,8 @@ def _name(key: str) -> str:
 
 def _has_left(point: StoredPoint, file: PlannedFile, local: bool, unmounted: Sequence[str]) -> bool:
     """Whether the file of a point has gone. local: only this machine writes to the gallery."""
-    bases = []
-    if point.source == file.scanned.source:
-        path = os.fspath(file.scanned.record.path)
-        bases.append(path.removesuffix("/" + decode_key(file.scanned.record.key)))
-    found = find(point.payload, bases, unmounted)
+    base = os.fspath(file.scanned.record.path).removesuffix("/" + decode_key(file.scanned.record.key))
+    found = find(point.payload, [base] if point.source == file.scanned.source else [], unmounted)
     if found.elsewhere and local:
         # The directory itself may have been renamed: the one above it is there, and not empty as a mount point would
         # be. On a server's gallery it may as well be another machine's.

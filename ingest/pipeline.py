@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ingest.options import IngestOptions
@@ -43,9 +44,14 @@ PLAN_AHEAD = 4  # batches
 #: Each may hold a large photo. More than this many images in progress, a batch does not have tasks for anyway.
 MOST_DECODE_THREADS = 16
 
-
 #: Decodes and embeds what is planned, for the committer; False where the event came first.
-Work = Callable[[Iterator[list[PlannedFile]], Committer, Tally, IngestOptions, threading.Event], bool]
+Work = Callable[[Iterator[list[PlannedFile]], Committer, IngestOptions, threading.Event], bool]
+
+
+def surveyed(roots: Sequence[Path | str | Survey], options: IngestOptions) -> list[Survey]:
+    """:func:`survey_roots` as the options ask for it."""
+    follow, base = options.follow_links, options.base()
+    return survey_roots(roots, layout_of(options), follow_links=follow, images_root=base, prune=options.prune)
 
 
 @request(IngestOptions)
@@ -63,15 +69,13 @@ def run_ingest(
     """Bring the gallery up to date with the images under ``roots``: directories, CSV files, URLs, or their surveys.
 
     Unchanged files (size, modification time, labels) are skipped; changed ones replace their point; where only labels
-    or metadata changed, the stored vector is kept. An image that cannot be read is named in ``failures`` and never
-    stops the rest, and so is a directory that cannot be read; an image that was good before keeps its old point,
-    because a file that is being written or a disk that fails for a moment must not cost what was known.
+    or metadata changed, the stored vector is kept. An image or directory that cannot be read is named in ``failures``
+    and never stops the rest; an image that was good before keeps its old point, because a file that is being written or
+    a disk that fails for a moment must not cost what was known.
 
-    Pruning waits for a complete scan (:mod:`ingest.prune`). failures: gets every failure, however many there are.
-    progress: called from this thread after every step. stop: when set, the batch in hand is finished and committed, and
-    the summary says ``interrupted``; the next run goes on from there. So it does after a crash: point ids depend on
-    (source, key) alone.
-    pipeline: what decodes and embeds, the CPUs or the GPU of this process by default.
+    failures: gets every failure, however many there are. progress: called from this thread after every step. stop: when
+    set, the batch in hand is finished and committed, and the summary says ``interrupted``; the next run goes on from
+    there, as after a crash. pipeline: what decodes and embeds, the CPUs or the GPU of this process by default.
 
     Raises DataError for a missing root, when there are no images, or when none of them can be used (naming
     three), ModelMismatchError when the gallery's vectors come from another model, and UsageError for pruning with
@@ -81,9 +85,7 @@ def run_ingest(
     shard, prune = options.part, options.prune
     check_arguments(gallery, embedder, options)
     started = time.monotonic()
-    surveys = survey_roots(
-        roots, layout_of(options), follow_links=options.follow_links, images_root=options.base(), prune=prune
-    )
+    surveys = surveyed(roots, options)
     remote = [survey for survey in surveys if isinstance(survey, RemoteSurvey)]
     if remote and options.checksum:
         raise UsageError(
@@ -95,12 +97,11 @@ def run_ingest(
     keep_sources(surveys, gallery)
     places = places_of(surveys, options.source, listed=prune != "no")
     waves = _in_waves(surveys, options.source)
-    streams = [scan_files(wave, options.source, shard) for wave in waves]
     summary = _carry_out(
-        [map(with_digests, stream) if options.checksum else stream for stream in streams],
+        [scan_files(wave, options.source, shard) for wave in waves],
         gallery,
         options,
-        pipeline or _in_process(embedder),
+        pipeline or partial(_in_process, embedder),
         total=_total(surveys, shard),
         failures=failures,
         progress=progress,
@@ -115,9 +116,9 @@ def run_ingest(
                 first = "; ".join(f"{failure.path}: {failure.reason}" for failure in summary.failures[:3])
                 raise DataError(f"{names}: none of the {amount(summary.seen, 'image')} can be used: {first}")
         # Fields that one odd cell had made text, and that are numbers in their tables again, become numbers again.
-        kinds = [one.rows.kinds for one in surveys if isinstance(one.rows, CsvLayout)]
-        fields = gallery.fields() if any(kinds) else {}
-        for name, kind in (item for one in kinds for item in one.items()):
+        kinds = [item for one in surveys if isinstance(one.rows, CsvLayout) for item in one.rows.kinds.items()]
+        fields = gallery.fields() if kinds else {}
+        for name, kind in kinds:
             if kind != "str" and fields.get(field_name(name)) == "str":
                 gallery.narrow(field_name(name), kind)
         if prune != "no":
@@ -153,9 +154,8 @@ def ingest_files(
     chunks ahead. The rest is as :func:`run_ingest` says, but no files at all, or none that can be used, is no error.
     """
     check_arguments(gallery, embedder, options)
-    return _carry_out(
-        [chunks], gallery, options, _in_process(embedder), failures=failures, progress=progress, stop=stop
-    )
+    work = partial(_in_process, embedder)
+    return _carry_out([chunks], gallery, options, work, failures=failures, progress=progress, stop=stop)
 
 
 def _carry_out(
@@ -176,32 +176,31 @@ def _carry_out(
     tally = Tally(summary, total, progress)
     shared = Serial(gallery)
     for chunks in waves:
+        if options.checksum:
+            chunks = map(with_digests, chunks)
         planner = Planner(shared, tally, reembed=options.reembed, checksum=options.checksum)
         with (
             rarely(),
             closing(prefetch(planner.batches(chunks, options.batch()), PLAN_AHEAD)) as batches,
             Committer(shared, tally) as committer,
         ):
-            summary.interrupted = not work(batches, committer, tally, options, stop)
+            summary.interrupted = not work(batches, committer, options, stop)
         if summary.interrupted:
             break
     tally.report()
     return tally.finish()
 
 
-def _in_process(embedder: Embedder) -> Work:
-    def work(
-        batches: Iterator[list[PlannedFile]],
-        committer: Committer,
-        tally: Tally,
-        options: IngestOptions,
-        stop: threading.Event,
-    ) -> bool:
-        threads = options.decode_threads or min(MOST_DECODE_THREADS, available_cpus())
-        tally.clock.workers["decode"] = threads
-        return embed_files(batches, embedder, committer, tally, threads=threads, stop=stop)
-
-    return work
+def _in_process(
+    embedder: Embedder,
+    batches: Iterator[list[PlannedFile]],
+    committer: Committer,
+    options: IngestOptions,
+    stop: threading.Event,
+) -> bool:
+    threads = options.decode_threads or min(MOST_DECODE_THREADS, available_cpus())
+    committer.tally.clock.workers["decode"] = threads
+    return embed_files(batches, embedder, committer, committer.tally, threads=threads, stop=stop)
 
 
 def check_arguments(gallery: Gallery, embedder: Embedder, options: IngestOptions) -> None:
@@ -229,7 +228,5 @@ def _in_waves(surveys: Sequence[Survey], source: str | None) -> list[list[Survey
 
 def _total(surveys: Sequence[Survey], shard: Shard | None) -> int | None:
     """How many images the surveys found (of a shard: about); ``None`` where one of them did not count."""
-    counts = [survey.images for survey in surveys]
-    if None in counts:
-        return None
-    return round(sum(count or 0 for count in counts) / (1 if shard is None else shard.count))
+    counts = [survey.images for survey in surveys if survey.images is not None]
+    return None if len(counts) < len(surveys) else round(sum(counts) / (1 if shard is None else shard.count))

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 
 from ingest.moves import find_moves, settle_moves
-from ingest.scan import Action, PlannedFile, ScannedFile
+from ingest.scan import Action, PlannedFile, ScannedFile, reason_of
 from ingest.stages import Tally, prefetch, write
 from siamese_search.datasets.layouts import Survey
 from siamese_search.datasets.records import NO_METADATA, decode_key, encode_key, point_id
+from siamese_search.embedding import batches_of
 from siamese_search.gallery.checks import vector_crc
-from siamese_search.gallery.contract import Gallery, StoredPoint, Vectors
+from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.fields import same_payload
 from siamese_search.gallery.payload import LABELLED, taken_along, with_carried, with_labels
 from siamese_search.io.files import digest_file
@@ -37,13 +38,11 @@ def plan_files(
 ) -> list[PlannedFile]:
     """Compare files (all with ``reason`` None) against the gallery, in one look-up.
 
-    A file is the same when its size and modification time are; content is not read. With ``checksum`` it is the
-    same when its content is, by the digest in the payload (:mod:`ingest.plan`); a point without a digest is
-    embedded again, for nobody can tell what its vector is of. Then a new file with the content of a stored one that
-    has gone is ``moved`` (:mod:`ingest.moves`). ``reembed`` plans all stored files as changed.
+    A file is the same when its size and modification time are. With ``checksum`` it is when its content is, by its
+    digest (:func:`with_digests`) and that in the payload; a point without one is embedded again, for nobody can tell
+    what its vector is of. Then a new file with the content of a stored one that has gone is ``moved``
+    (:mod:`ingest.moves`). ``reembed`` plans all stored files as changed.
     """
-    if checksum:
-        chunk = with_digests(chunk)
     ids = [point_id(scanned.source, scanned.record.key) for scanned in chunk]
     stored = gallery.retrieve(ids)
     planned = []
@@ -95,12 +94,8 @@ def payload_of(scanned: ScannedFile) -> dict[str, Any]:
         "size": scanned.size,
         "mtime_ns": scanned.mtime_ns,
     }
-    if scanned.digest is not None:
-        payload["digest"] = scanned.digest
-    if record.identity is not None:
-        payload["identity"] = record.identity
-    if record.camera is not None:
-        payload["camera"] = record.camera
+    known = {"digest": scanned.digest, "identity": record.identity, "camera": record.camera}
+    payload |= {name: value for name, value in known.items() if value is not None}
     for name, value in record.metadata.items():
         if not (isinstance(value, float) and not math.isfinite(value)):
             name = field_name(name)
@@ -123,8 +118,7 @@ class Overlap:
 
     def __init__(self, gallery: Gallery, *, reembed: bool = False, checksum: bool = False) -> None:
         self._gallery, self._how = gallery, (reembed, checksum)
-        known = gallery.facet("source", limit=10_000) if "source" in gallery.fields() else ()
-        self._sources = frozenset(map(str, known))
+        self._sources = _sources_of(gallery)
         self.met: dict[str, list[str]] = {}  # source of a file → those that it overlaps with
 
     def joined(self, planned: list[PlannedFile]) -> list[PlannedFile]:
@@ -158,11 +152,15 @@ class Overlap:
 
 def keep_sources(surveys: Iterable[Survey], gallery: Gallery) -> None:
     """A directory that was moved, and is linked to from where it was, stays the source that it was."""
-    known = [str(one) for one in gallery.facet("source", limit=10_000)] if "source" in gallery.fields() else []
+    known = _sources_of(gallery)
     for survey in surveys:
         if known and survey.source not in known:
             real = {encode_key(os.path.realpath(decode_key(one))): one for one in known if one.startswith("/")}
             survey.known_as = real.get(survey.source)
+
+
+def _sources_of(gallery: Gallery) -> frozenset[str]:
+    return frozenset(map(str, gallery.facet("source", limit=10_000) if "source" in gallery.fields() else ()))
 
 
 def beside(own: str, sources: Collection[str]) -> list[str]:
@@ -195,7 +193,7 @@ class Planner:
 
     def __init__(self, gallery: Gallery, tally: Tally, *, reembed: bool, checksum: bool) -> None:
         self._gallery, self._tally, self._clock = gallery, tally, tally.clock
-        self._options = {"reembed": reembed, **({"checksum": True} if checksum else {})}
+        self._options = {"reembed": reembed, "checksum": checksum}
         self._overlap: Overlap | None = None  # until somebody asks
 
     def batches(self, chunks: Iterable[list[ScannedFile]], size: int) -> Iterator[list[PlannedFile]]:
@@ -223,12 +221,10 @@ class Planner:
     def _to_embed(self, chunk: list[ScannedFile]) -> list[PlannedFile]:
         """Those of the chunk that must be embedded; the others are counted, and written where need be."""
         self._tally.add(seen=len(chunk))
-        usable = []
         for scanned in chunk:
-            if scanned.reason is None:
-                usable.append(scanned)
-            else:
+            if scanned.reason is not None:
                 self._tally.fail(scanned.record.path, scanned.reason)
+        usable = [scanned for scanned in chunk if scanned.reason is None]
         with self._clock.busy("plan"):
             self._overlap = self._overlap or Overlap(self._gallery, **self._options)
             planned = self._overlap.joined(plan_files(usable, self._gallery, **self._options))
@@ -250,30 +246,20 @@ class Planner:
     def _keep(self, files: Sequence[PlannedFile], settle: Callable[..., None]) -> list[PlannedFile]:
         """Replace payloads and keep the vectors; returns the files whose vector is damaged, to be embedded.
 
-        A moved file's vector lies at the point that it comes from, which :func:`settle_moves` ends.
-        """
-        if not files:
-            return []
-        kept, vectors, damaged = self._sound(files, [file.vector_id for file in files])
-        if kept:
-            settle(self._gallery, kept, vectors, self._tally)
-        return damaged
-
-    def _sound(
-        self, files: Sequence[PlannedFile], ids: Sequence[str]
-    ) -> tuple[list[PlannedFile], Vectors, list[PlannedFile]]:
-        """The files whose stored vector (of the point in ``ids``) is sound, with these, float32 [n, d]; the others.
-
-        Written back, a damaged vector would get a new checksum and pass for sound.
+        Written back, a damaged vector would get a new checksum and pass for sound. A moved file's vector lies at the
+        point that it comes from, which :func:`settle_moves` ends.
         """
         kept, vectors, damaged = [], [], []
-        for file, point in zip(files, self._gallery.retrieve(ids, with_vectors=True), strict=True):
+        points = self._gallery.retrieve([file.holder or file.id for file in files], with_vectors=True) if files else []
+        for file, point in zip(files, points, strict=True):
             if point is None or point.vector is None or vector_crc(point.vector) != point.payload.get("crc"):
                 damaged.append(file)
             else:
                 kept.append(file)
                 vectors.append(point.vector)
-        return kept, np.stack(vectors) if vectors else np.empty((0, 0), np.float32), damaged
+        if kept:
+            settle(self._gallery, kept, np.stack(vectors), self._tally)
+        return damaged
 
 
 #: BLAKE2b releases the GIL, and a second thread hides the waits for the disk.
@@ -286,13 +272,11 @@ _MAX_BYTES = 1 << 30
 def with_digests(files: Sequence[ScannedFile]) -> list[ScannedFile]:
     """The same files, in order, with their ``digest``; what cannot be read has a ``reason`` instead.
 
-    Files that have a digest or a reason already stay as they are, and so do those too large to be an image: the
-    decoder refuses them unread.
+    Files that have a digest or a reason stay as they are, and so do those too large to be an image: the decoder
+    refuses them unread.
     """
-    parts = [files[start : start + _FILES_PER_TASK] for start in range(0, len(files), _FILES_PER_TASK)]
-    if len(parts) < 2:
-        return [_with_digest(file) for file in files]
-    with ThreadPoolExecutor(min(_THREADS, len(parts)), thread_name_prefix="checksum") as pool:
+    parts = list(batches_of(files, _FILES_PER_TASK))
+    with ThreadPoolExecutor(_THREADS, thread_name_prefix="checksum") as pool:
         return [file for part in pool.map(lambda part: [_with_digest(file) for file in part], parts) for file in part]
 
 
@@ -301,7 +285,5 @@ def _with_digest(file: ScannedFile) -> ScannedFile:
         return file
     try:
         return replace(file, digest=digest_file(file.record.path))
-    except FileNotFoundError:
-        return replace(file, reason="no such file")
     except OSError as error:
-        return replace(file, reason=(error.strerror or "cannot be read").lower())
+        return replace(file, reason=reason_of(error))

@@ -1,10 +1,8 @@
 """Prune: remove the points of files that have gone, and of no others.
 
 Each point's file is looked for by its own path, not among what the scan has found: what a scan did not come by (an
-unreadable directory, a failing disk) is not gone. A point is only ever removed for a file that is certainly gone. A
-disk that is not mounted, a directory that may not be entered, a server that does not answer: none of these says
-anything about the files behind them. Whatever is doubtful is kept, and where much is doubtful or much would go,
-nothing is removed at all.
+unreadable directory, a failing disk, one that is not mounted, a server that does not answer) is not gone. Whatever is
+doubtful is kept, and where much is doubtful or much would go, nothing is removed at all.
 """
 
 from __future__ import annotations
@@ -15,6 +13,7 @@ import stat
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -62,6 +61,7 @@ class Finding:
 
 _THERE = Finding("there")
 _GONE = Finding("gone")
+_NAMELESS = Finding("unknown", "it is not known which file it is of")
 
 
 def look(path: str, unmounted: Sequence[str] = ()) -> Finding:
@@ -75,10 +75,8 @@ def look(path: str, unmounted: Sequence[str] = ()) -> Finding:
     except (FileNotFoundError, NotADirectoryError):
         if os.path.islink(path):  # noqa: PTH114
             return Finding("unknown", "a link that leads nowhere")
-        for place in unmounted:
-            if path.startswith(place):
-                return Finding("unknown", f"{place} is not mounted")
-        return _GONE
+        place = next(filter(path.startswith, unmounted), None)
+        return _GONE if place is None else Finding("unknown", f"{place} is not mounted")
     except (OSError, ValueError) as error:
         return Finding("unknown", (getattr(error, "strerror", None) or "cannot be read").lower())
     return _THERE if stat.S_ISREG(mode) else _GONE
@@ -92,7 +90,7 @@ def find(payload: Mapping[str, Any], bases: Sequence[str], unmounted: Sequence[s
     """
     key, path = payload.get("key"), payload.get("path")
     if not isinstance(key, str) or not isinstance(path, str):
-        return Finding("unknown", "it is not known which file it is of")
+        return _NAMELESS
     relative, stored = decode_key(key), decode_key(path)
     places = [os.path.join(base, relative) for base in bases]  # noqa: PTH118
     verdict = _GONE
@@ -201,11 +199,9 @@ def prune(gallery: Gallery, places: Sequence[Place], *, anyway: bool = False, sh
         return Pruned(refused=reason)
     if gallery.fields().get("source") != "str":
         return Pruned()
-    sources: dict[str, list[Place]] = {}
-    for place in places:
-        sources.setdefault(place.source, []).append(place)
     with tempfile.SpooledTemporaryFile(_SPOOL_BYTES, "w+", encoding="ascii") as spool:
-        for source, theirs in sources.items():
+        for source in dict.fromkeys(place.source for place in places):
+            theirs = [place for place in places if place.source == source]
             count = _gather(gallery, source, theirs, spool, anyway, shard)
             if not anyway and count.gone > MOST_GONE * count.points:
                 count.renamed = _renamed(gallery, source, count.contents)
@@ -250,10 +246,8 @@ def _content(payload: Mapping[str, Any]) -> tuple[Any, Any]:
 
 def _renamed(gallery: Gallery, source: str, gone: Counter[tuple[Any, Any]]) -> int:
     """How many of the points that have gone (by content) are there once more, by another name."""
-    there: Counter[tuple[Any, Any]] = Counter()
-    for point in gallery.scroll([Condition("source", "=", (source,))], fields=list(_CONTENT)):
-        if (content := _content(point.payload)) in gone:
-            there[content] += 1
+    points = gallery.scroll([Condition("source", "=", (source,))], fields=list(_CONTENT))
+    there = Counter(content for point in points if (content := _content(point.payload)) in gone)
     return sum(min(count, there[content] - count) for content, count in gone.items())
 
 
@@ -312,12 +306,12 @@ def find_listed(payload: Mapping[str, Any], places: Sequence[Place]) -> Finding:
     """
     key, path = payload.get("key"), payload.get("path")
     if not isinstance(key, str) or not isinstance(path, str):
-        return Finding("unknown", "it is not known which file it is of")
+        return _NAMELESS
     if any(place.keys is not None and key in place.keys for place in places):
-        return Finding("there")
+        return _THERE
     stored = decode_key(path)
     if any(stored.startswith(f"{place.base}/") for place in places) or protocol_of(stored) is None:
-        return Finding("gone")
+        return _GONE
     return Finding("unknown", f"last seen as {stored}, which was not listed", elsewhere=True)
 
 
@@ -368,11 +362,9 @@ def _parent_tells(base: str) -> bool:
 
 def holds_files(directory: str) -> bool:
     """Whether a directory is there, can be read, and has anything in it."""
-    try:
-        with os.scandir(directory) as entries:
-            return next(entries, None) is not None
-    except OSError:
-        return False
+    with suppress(OSError), os.scandir(directory) as entries:
+        return next(entries, None) is not None
+    return False
 
 
 def directory_identity(directory: str, follow_links: bool = True) -> tuple[int, int] | None:

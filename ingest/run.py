@@ -12,8 +12,8 @@ from pathlib import Path
 
 from ingest import run_ingest
 from ingest.options import IngestOptions, RayOptions, WatchOptions
+from ingest.pipeline import surveyed
 from ingest.plan import beside
-from ingest.scan import survey_roots
 from ingest.summary import FailureLog, IngestSummary, Observer, Progress
 from ingest.watching.watch import Watcher
 from siamese_search.datasets.records import decode_key
@@ -23,13 +23,13 @@ from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.location import protocol_of, redacted
 from siamese_search.model.embedder import Embedder
-from siamese_search.options import layout_of, request
+from siamese_search.options import request
 from siamese_search.retrieval.ranking import people_of
 from siamese_search.settings import load_settings
 from siamese_search.workspace import LazyEmbedder, Notify, StrPath, open_to_write, root_of, store_in_use
 
 #: What is put around a gallery and its embedder, to measure them.
-Around = Callable[["Gallery", "Embedder"], tuple["Gallery", "Embedder"]]
+Around = Callable[[Gallery, Embedder], tuple[Gallery, Embedder]]
 
 _log = logging.getLogger(__name__)
 
@@ -63,20 +63,12 @@ def ingest(
         raise UsageError("nothing to ingest; name at least one directory of images")
     options = options.settled(settings)
     if options.engine == "ray":
-        from ingest.distributed.pipeline import RayPipeline
-
         ray = ray or RayOptions()
         ray.check()
     elif ray is not None:
         raise UsageError("an address and workers of a cluster are for the engine ray")
     # Before a gallery is made; and only once, for the names of a large tree take a while.
-    roots = survey_roots(
-        [root_of(directory) for directory in directories],
-        layout_of(options),
-        follow_links=options.follow_links,
-        images_root=options.base(),
-        prune=options.prune,
-    )
+    roots = surveyed([root_of(directory) for directory in directories], options)
     if notify is not None:
         for root in roots:
             if options.layout == "auto" or root.rows is not None:
@@ -91,9 +83,10 @@ def ingest(
         embedder: Embedder = LazyEmbedder(bundle, options.device, options.threads or 0)
         opened, embedder = around(opened, embedder)
         cluster = None
-        if options.engine == "ray" and ray is not None:
-            local = [root for root in roots if not isinstance(root, RemoteSurvey)]
-            places = [os.path.realpath(root.detection.base) for root in local]
+        if ray is not None:
+            from ingest.distributed.pipeline import RayPipeline
+
+            places = [os.path.realpath(one.detection.base) for one in roots if not isinstance(one, RemoteSurvey)]
             cluster = RayPipeline(
                 bundle, ray, settings, device=options.device, threads=options.threads or 0, places=places
             )

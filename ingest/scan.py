@@ -3,10 +3,9 @@
 The stat is taken before the file is decoded, so a file that changes in between is seen as changed by the next
 run: what is stored is never newer than what the payload says.
 
-A shard is one directory's part of several independent workers, none of which knows of the others. A file belongs to
-the shard that its key says, and nothing else: not to the order of the walk, the machine, the mount point or the other
-files. So a file that is added moves no other one, and a worker that is started again has the same files. All workers
-see all names (so they choose the same layout), and each reads only its own files.
+A shard is the part of one of several workers, none of which knows of the others. Which one a file belongs to is said by
+its key alone, not by the order of the walk, the machine, the mount point or other files: a file that is added moves no
+other one, and a worker that is started again has the same files. All see all names, and so choose the same layout.
 """
 
 from __future__ import annotations
@@ -194,8 +193,7 @@ def scan_files(
     """
     earlier: list[str] = []
     chunk: list[ScannedFile] = []
-    remote = [root for root in roots if isinstance(root, RemoteSurvey)]
-    if source is not None and remote and len(roots) > 1:
+    if source is not None and len(roots) > 1 and any(isinstance(root, RemoteSurvey) for root in roots):
         _check_unique_remote(roots, source)
     for root in roots:
         if isinstance(root, RemoteSurvey):
@@ -213,7 +211,7 @@ def scan_files(
                 if shard is not None and not shard.has(one.key):
                     continue
                 if source is not None and earlier:
-                    _check_unique(one, os.fspath(one.path), earlier, source)
+                    _check_unique(one, earlier, source)
                 chunk.append(scanned_file(one, own_source))
             if len(chunk) >= CHUNK:
                 yield chunk
@@ -256,10 +254,12 @@ def _check_unique_remote(roots: Sequence[Survey], source: str) -> None:
         for record in root.stream():
             where = str(record.path)
             if seen.setdefault(record.key, where) != where:
-                raise DataError(
-                    f"{printable(where)} and {printable(seen[record.key])} are both {printable(record.key)!r} of source"
-                    f" {source!r}; give each root its own --source"
-                )
+                raise _same_key(where, seen[record.key], record.key, source)
+
+
+def reason_of(error: OSError) -> str:
+    """Why a file cannot be used, for a list of failures."""
+    return "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or "cannot be read").lower()
 
 
 def scanned_file(record: ImageRecord, source: str) -> ScannedFile:
@@ -269,22 +269,23 @@ def scanned_file(record: ImageRecord, source: str) -> ScannedFile:
     try:
         status = os.stat(path)  # noqa: PTH116 - hot: 20,000 files a second
     except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else error.strerror or "cannot be read"
-        return ScannedFile(record, source, encoded, 0, 0, reason.lower())
-    reason_kind = None if stat.S_ISREG(status.st_mode) else "not a regular file"
-    return ScannedFile(record, source, encoded, status.st_size, status.st_mtime_ns, reason_kind)
+        return ScannedFile(record, source, encoded, 0, 0, reason_of(error))
+    odd = None if stat.S_ISREG(status.st_mode) else "not a regular file"
+    return ScannedFile(record, source, encoded, status.st_size, status.st_mtime_ns, odd)
 
 
-def _check_unique(record: ImageRecord, path: str, earlier: Sequence[str], source: str) -> None:
+def _check_unique(record: ImageRecord, earlier: Sequence[str], source: str) -> None:
     """Two different files must not share (source, key). Asks the disk, so that no set of all keys is kept."""
-    relative = decode_key(record.key)
+    path, relative = os.fspath(record.path), decode_key(record.key)
     for base in earlier:
         other = os.path.join(base, relative)  # noqa: PTH118
         if os.path.lexists(other) and os.path.realpath(other) != os.path.realpath(path):
-            raise DataError(
-                f"{printable(path)} and {printable(other)} are both {printable(relative)!r}"
-                f" of source {source!r}; give each root its own --source"
-            )
+            raise _same_key(path, other, relative, source)
+
+
+def _same_key(one: str, other: str, key: str, source: str) -> DataError:
+    what = f"{printable(one)} and {printable(other)} are both {printable(key)!r} of source {source!r}"
+    return DataError(f"{what}; give each root its own --source")
 
 
 @dataclass(slots=True)  # not frozen: one per file is made, and that would double its cost
@@ -296,6 +297,7 @@ class PlannedFile:
     relabelled, but only the modification time or the digest differ, and it counts as unchanged. moved: the file of
     the point ``origin`` has become this one: its vector is kept under this id, and ``origin`` is deleted (``None``:
     it is already). unchanged: nothing. payload: the whole payload to store, less ``crc``, which the gallery adds.
+    holder: the point whose vector is kept, where it is not its own.
     """
 
     action: Action
@@ -304,8 +306,3 @@ class PlannedFile:
     payload: dict[str, Any]
     origin: str | None = None
     holder: str | None = None
-
-    @property
-    def vector_id(self) -> str:
-        """The point whose vector is kept: its own, unless another ``holder`` is named."""
-        return self.holder or self.id

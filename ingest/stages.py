@@ -85,9 +85,7 @@ class Tally:
 
     def __init__(self, summary: IngestSummary, total: int | None, progress: Callable[[Progress], None] | None) -> None:
         self.summary, self.clock = summary, Clock()
-        self.scanned = False
-        self.total = total
-        self._progress = progress
+        self.total, self.scanned, self._progress = total, False, progress
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._samples: deque[tuple[float, int]] = deque([(self._started, 0)])
@@ -116,8 +114,7 @@ class Tally:
     def _moment(self) -> Progress:
         with self._lock:
             one = self.summary
-            seen, embedded, failed = one.seen, one.embedded, one.failed
-            done = one.new + one.changed + one.moved + one.unchanged + failed
+            seen, embedded, failed, done = one.seen, one.embedded, one.failed, one.stored + one.failed
         return Progress(
             done,
             seen,
@@ -260,7 +257,7 @@ class Committer:
     """
 
     def __init__(self, gallery: Gallery, tally: Tally) -> None:
-        self.gallery, self._tally = gallery, tally
+        self.gallery, self.tally = gallery, tally
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self._ahead: deque[Future[None]] = deque()
         # Of the thread alone:
@@ -304,7 +301,7 @@ class Committer:
         finite: NDArray[np.bool_] = np.asarray(np.isfinite(vectors).all(axis=1))
         if not finite.all():  # one bad row must not cost the batch
             for index in np.flatnonzero(~finite):
-                self._tally.fail(files[index].scanned.record.path, "the model gave a vector that is not finite")
+                self.tally.fail(files[index].scanned.record.path, "the model gave a vector that is not finite")
             files = [file for file, good in zip(files, finite, strict=True) if good]
             vectors = vectors[finite]
         if files and not self._files:
@@ -320,6 +317,6 @@ class Committer:
         files, vectors, self._files, self._vectors = self._files, self._vectors, [], []
         if files and not self._failed:
             self._failed = True  # until it is done
-            with self._tally.clock.busy("commit"):
-                write(self.gallery, files, np.concatenate(vectors), self._tally)
+            with self.tally.clock.busy("commit"):
+                write(self.gallery, files, np.concatenate(vectors), self.tally)
             self._failed = False

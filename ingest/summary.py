@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal, Self, get_args
@@ -258,11 +258,8 @@ class FailureLog:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
+        with nullcontext() if kind is None else suppress(DataError):  # what ended the ingest matters more
             self.close()
-        else:
-            with suppress(DataError):  # what ended the ingest matters more
-                self.close()
 
 
 def _check_ours(path: Path) -> None:

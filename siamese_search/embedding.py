@@ -91,11 +91,9 @@ def embed_images(
                     decoded.seconds,
                     vectors=np.empty((0, embedder.dim), np.float32),
                 )
-                started: Started = found.vectors
-                if found.items:
-                    began = time.perf_counter()
-                    started = begin(embedder, decoded.pixels)
-                    found.embedding = time.perf_counter() - began
+                began = time.perf_counter()
+                started: Started = begin(embedder, decoded.pixels) if found.items else found.vectors
+                found.embedding = time.perf_counter() - began
             before, running = running, (found, started)
             if before is not None:
                 yield finished(*before)
@@ -126,8 +124,8 @@ def _decoded(
         for batch in batches:
             if stop is not None and stop.is_set():
                 return
-            stamps = None if stamp_of is None else [stamp_of(item) for item in batch]
-            waiting.append((batch, decoder.submit([image_of(item) for item in batch], stamps)))
+            stamps = None if stamp_of is None else list(map(stamp_of, batch))
+            waiting.append((batch, decoder.submit(list(map(image_of, batch)), stamps)))
             if len(waiting) > ahead:
                 batch, pending = waiting.popleft()
                 yield batch, pending.result()

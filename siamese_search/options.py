@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from difflib import get_close_matches
-from functools import wraps
+from functools import partial, wraps
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, TypeVar
@@ -134,9 +134,8 @@ def request(cls: type[Request]) -> Callable[[Callable[..., T]], Callable[..., T]
                 close = get_close_matches(name, {*names, *own}, n=1)
                 hint = f"; did you mean {close[0]!r}?" if close else ""
                 raise TypeError(f"{function.__name__}() has no option {name!r}{hint}")
-            if options is None:
-                return function(*args, options=cls(**given), **keywords)
-            return function(*args, options=replace(options, **given) if given else options, **keywords)
+            asked = cls(**given) if options is None else replace(options, **given) if given else options
+            return function(*args, options=asked, **keywords)
 
         shown = [one for one in own.values() if one.name != "options"]
         extra = [
@@ -156,9 +155,11 @@ def request(cls: type[Request]) -> Callable[[Callable[..., T]], Callable[..., T]
 
 def _explained(cls: type[Request], names: Collection[str]) -> str:
     """A line for each of these options, in the words of its help."""
-    values = {name: "; ".join(f"{s.value!r}: {s.help}" for s in spec.switches) for name, spec in declared(cls).items()}
-    helps = {name: spec.help or values[name] for name, spec in declared(cls).items() if name in names}
-    return "\n".join(f"    {name}: {text}" for name, text in helps.items())
+    return "\n".join(
+        f"    {name}: {spec.help or '; '.join(f'{one.value!r}: {one.help}' for one in spec.switches)}"
+        for name, spec in declared(cls).items()
+        if name in names
+    )
 
 
 def click_option(cls: type[Request], name: str) -> Callable[[F], F]:
@@ -166,24 +167,22 @@ def click_option(cls: type[Request], name: str) -> Callable[[F], F]:
     import click
 
     spec = declared(cls)[name]
-    default = next(one.default for one in fields(cls) if one.name == name)
+    default = cls.__dataclass_fields__[name].default
     shown = spec.named or name
-    flag = "--" + shown.replace("_", "-")
     how: dict[str, Any] = {"help": spec.help, "metavar": spec.metavar}
     if spec.kind is bool:
         how["is_flag"] = True
-    elif spec.many:
-        how |= {"type": _click_type(spec), "multiple": True}
     else:
-        how |= {"type": _click_type(spec), "required": default is MISSING}
-        if not (spec.unsaid or default is MISSING):
+        how |= {"type": _click_type(spec), "multiple": spec.many, "required": default is MISSING}
+        if not (spec.unsaid or spec.many or default is MISSING):
             how["default"] = spec.typed or default
 
     def decorate(function: F) -> F:
         for one in reversed(spec.switches):
             switch = "--" + one.name.replace("_", "-")
             function = click.option(switch, one.name, is_flag=True, help=one.help)(function)
-        return click.option(*(spec.flags or [flag]), shown, **how)(function) if spec.help else function
+        flags = spec.flags or ["--" + shown.replace("_", "-")]
+        return click.option(*flags, shown, **how)(function) if spec.help else function
 
     return decorate
 
@@ -245,102 +244,69 @@ def gathered(cls: type[R], names: Sequence[str], values: dict[str, Any]) -> R:
     return cls(**found)
 
 
-# Options that several requests share, spelled once.
+# Options that several requests share, spelled once: ``store: StrPath | None = shared.store()``.
 
-
-def store() -> Any:
-    return option(None, "Directory or URL of the vector store.  [default: .sss; SSS_STORE]", metavar="DIR|URL")
-
-
-def gallery() -> Any:
-    return option(None, "Gallery inside the store.  [default: default; SSS_GALLERY]", metavar="NAME")
-
-
-def model() -> Any:
-    about = "Model bundle, or 'fast' for CPUs.  [default: the gallery's own, else the bundled one]"
-    return option(None, about, metavar="BUNDLE")
-
-
-def layout() -> Any:
-    """Named as in :mod:`siamese_search.datasets.layouts`."""
-    return option(
-        "auto",
-        "How identities are named on disk: folders (one per identity), market1501 (file names),"
-        " csv, triplets (Anchor,Positive,Negative), flat (no identities).",
-        choices=("auto", "folders", "market1501", "csv", "triplets", "flat"),
-    )
-
+store = partial(option, None, "Directory or URL of the vector store.  [default: .sss; SSS_STORE]", metavar="DIR|URL")
+gallery = partial(option, None, "Gallery inside the store.  [default: default; SSS_GALLERY]", metavar="NAME")
+model = partial(
+    option,
+    None,
+    "Model bundle, or 'fast' for CPUs.  [default: the gallery's own, else the bundled one]",
+    metavar="BUNDLE",
+)
+#: Named as in :mod:`siamese_search.datasets.layouts`.
+layout = partial(
+    option,
+    "auto",
+    "How identities are named on disk: folders (one per identity), market1501 (file names),"
+    " csv, triplets (Anchor,Positive,Negative), flat (no identities).",
+    choices=("auto", "folders", "market1501", "csv", "triplets", "flat"),
+)
+pattern = partial(
+    option,
+    None,
+    "Fields from file names: a regular expression whose named groups they are, such as"
+    r" '(?P<identity>.+)_cam(?P<camera>\d+)'.",
+    metavar="REGEX",
+)
+batch_size = partial(option, None, "Images per forward pass.  [default: 64]", kind=int, low=1, metavar="N")
+threads = partial(option, None, "CPU threads; 0 takes all.", kind=int, low=0, metavar="N")
+#: Where a network only embeds.
+embedding_device = partial(
+    option,
+    "auto",
+    "Where the network runs: auto takes a CUDA GPU if torch is installed and sees one, else the CPU."
+    " openvino: the CPU in bfloat16, faster where the processor has instructions for it.",
+    choices=("auto", "cpu", "openvino", "cuda"),
+)
+#: Where a network learns.
+training_device = partial(
+    option,
+    "auto",
+    "Where the network runs; auto takes a CUDA GPU if torch is installed and sees one.",
+    choices=("auto", "cpu", "cuda"),
+)
+#: Named as in :mod:`siamese_search.gallery.storage`, as is the next.
+storage = partial(
+    option, None, "How a new gallery stores its vectors; float16 takes half the space.", choices=("float32", "float16")
+)
+quantise = partial(
+    option,
+    None,
+    "Search in a copy of the vectors of 8, 4 or 1 bits a number; results are scored exactly.",
+    choices=("none", "int8", "int4", "binary"),
+)
+where = partial(option, (), 'Such as "camera=2"; may be repeated.', many=True, metavar="FILTER")
+null = partial(option, False, "With --format paths: end each path with a zero byte, for xargs -0.")
 
 #: What a layout begins with that is a pattern of names (:mod:`siamese_search.datasets.names`).
 PATTERN = "pattern:"
 
 
-def pattern() -> Any:
-    return option(
-        None,
-        "Fields from file names: a regular expression whose named groups they are, such as"
-        r" '(?P<identity>.+)_cam(?P<camera>\d+)'.",
-        metavar="REGEX",
-    )
-
-
 def layout_of(options: Any) -> str:
-    """The layout that a request with :func:`layout` and :func:`pattern` asks for, in one word.
-
-    Raises UsageError where it asks for both.
-    """
+    """The layout that a request with a ``layout`` and a ``pattern`` asks for, in one word; UsageError for both."""
     if options.pattern is None:
         return str(options.layout)
     if options.layout != "auto":
         raise UsageError("a pattern is a layout of its own; give either a layout or a pattern, not both")
     return f"{PATTERN}{options.pattern}"
-
-
-def batch_size() -> Any:
-    return option(None, "Images per forward pass.  [default: 64]", kind=int, low=1, metavar="N")
-
-
-def threads() -> Any:
-    return option(None, "CPU threads; 0 takes all.", kind=int, low=0, metavar="N")
-
-
-def embedding_device() -> Any:
-    """Where a network only embeds."""
-    return option(
-        "auto",
-        "Where the network runs: auto takes a CUDA GPU if torch is installed and sees one, else the CPU."
-        " openvino: the CPU in bfloat16, faster where the processor has instructions for it.",
-        choices=("auto", "cpu", "openvino", "cuda"),
-    )
-
-
-def training_device() -> Any:
-    """Where a network learns."""
-    return option(
-        "auto",
-        "Where the network runs; auto takes a CUDA GPU if torch is installed and sees one.",
-        choices=("auto", "cpu", "cuda"),
-    )
-
-
-def storage() -> Any:
-    """Named as in :mod:`siamese_search.gallery.storage`, as is the next."""
-    return option(
-        None, "How a new gallery stores its vectors; float16 takes half the space.", choices=("float32", "float16")
-    )
-
-
-def quantise() -> Any:
-    return option(
-        None,
-        "Search in a copy of the vectors of 8, 4 or 1 bits a number; results are scored exactly.",
-        choices=("none", "int8", "int4", "binary"),
-    )
-
-
-def where() -> Any:
-    return option((), 'Such as "camera=2"; may be repeated.', many=True, metavar="FILTER")
-
-
-def null() -> Any:
-    return option(False, "With --format paths: end each path with a zero byte, for xargs -0.")

@@ -150,7 +150,7 @@ class Settings:
         known: command name -> its option names (``-`` and ``_`` are the same). Raises SettingsError, naming
         the file, for a table that is no command or a key that is no option of it.
         """
-        commands = {_plain(name): {_plain(option) for option in options} for name, options in known.items()}
+        commands = {_plain(name): set(map(_plain, options)) for name, options in known.items()}
         for command, options in self.commands.items():
             if command not in commands:
                 origin = next((self.origin(f"{command}.{key}") for key in options), FILE_NAME)
@@ -177,28 +177,21 @@ def load_settings(cwd: Path | None = None, env: Mapping[str, str] | None = None)
     """
     cwd = Path.cwd() if cwd is None else cwd
     env = os.environ if env is None else env
-    values: dict[str, Any] = {}
-    commands: dict[str, dict[str, Any]] = {}
+    values: dict[str, Any] = {"server": {}, "commands": {}}
     origins: dict[str, str] = {}
-    server: dict[str, Any] = {}
     own = _user_file(env)
     if own is not None:
-        _merge_file(own, values, commands, server, origins, own=True)
+        _merge_file(own, values, origins, own=True)
     if own is None or not _same_file(own, cwd / FILE_NAME):
-        _merge_file(cwd / FILE_NAME, values, commands, server, origins, own=False)
-    for found, keys, prefix in ((values, tuple(_TYPES), ""), (server, SERVER_KEYS, "server.")):
+        _merge_file(cwd / FILE_NAME, values, origins, own=False)
+    for found, keys, prefix in ((values, tuple(_TYPES), ""), (values["server"], SERVER_KEYS, "server.")):
         for key in keys:
             variable = ENV_PREFIX + (prefix + key).replace(".", "_").upper()
             if text := env.get(variable, ""):
                 found[key] = check_value(variable, key, _from_text(variable, _kind(key), text))
                 origins[prefix + key] = variable
-    return Settings(
-        **values,
-        server=ServerSettings(**server),
-        commands=commands,
-        origins=origins,
-        user_file="" if own is None else printable(own),
-    )
+    values["server"] = ServerSettings(**values["server"])
+    return Settings(**values, origins=origins, user_file="" if own is None else printable(own))
 
 
 def variables() -> set[str]:
@@ -208,9 +201,9 @@ def variables() -> set[str]:
 
 def _user_file(env: Mapping[str, str]) -> Path | None:
     """The user's file, or None where no home is known. XDG says: ignore a relative XDG_CONFIG_HOME."""
-    configured = env.get("XDG_CONFIG_HOME", "")
-    if configured and Path(configured).is_absolute():
-        return Path(configured) / "sss" / FILE_NAME
+    configured = Path(env.get("XDG_CONFIG_HOME", ""))
+    if configured.is_absolute():
+        return configured / "sss" / FILE_NAME
     home = env.get("HOME") or env.get("USERPROFILE")
     return Path(home) / ".config" / "sss" / FILE_NAME if home else None
 
@@ -222,15 +215,7 @@ def _same_file(one: Path, other: Path) -> bool:
         return False
 
 
-def _merge_file(
-    path: Path,
-    values: dict[str, Any],
-    commands: dict[str, dict[str, Any]],
-    server: dict[str, Any],
-    origins: dict[str, str],
-    *,
-    own: bool,
-) -> None:
+def _merge_file(path: Path, values: dict[str, Any], origins: dict[str, str], *, own: bool) -> None:
     """Lay one file's values over those of the sources before it. own: it is the user's, not the project's."""
     name = printable(path)
     for raw_key, value in _read_toml(path).items():
@@ -241,10 +226,10 @@ def _merge_file(
                 if plain not in SERVER_KEYS:
                     raise SettingsError(_unknown(name, "key in [server]", option, SERVER_KEYS))
                 _check_owner(name, f"server.{plain}", own)
-                server[plain] = check_value(f"{name}: server.{plain}", plain, setting)
+                values["server"][plain] = check_value(f"{name}: server.{plain}", plain, setting)
                 origins[f"server.{plain}"] = name
         elif isinstance(value, dict) and key not in _TYPES:
-            section = commands.setdefault(key, {})
+            section = values["commands"].setdefault(key, {})
             for option, setting in value.items():
                 plain = _plain(option)
                 _check_owner(name, plain, own)  # [search] insecure = true is --insecure
@@ -296,14 +281,11 @@ def _from_text(variable: str, kind: type, text: str) -> str | int | list[str]:
         return text
     if kind is list:
         return [one.strip() for one in text.split(",") if one.strip()]
-    if kind is bool:
-        if text.lower() not in _TRUTH:
-            raise SettingsError(f"{variable} must be 1 or 0, not {text[:80]!r}")
-        return _TRUTH[text.lower()]
     try:
-        return int(text)
-    except ValueError:
-        raise SettingsError(f"{variable} must be a whole number, not {text[:80]!r}") from None
+        return _TRUTH[text.lower()] if kind is bool else int(text)
+    except (KeyError, ValueError):
+        wanted = "1 or 0" if kind is bool else "a whole number"
+        raise SettingsError(f"{variable} must be {wanted}, not {text[:80]!r}") from None
 
 
 def _kind(key: str) -> type:
@@ -344,8 +326,7 @@ def check_value(where: str, key: str, value: Any) -> Any:
 
 def _toml_name(value: Any) -> str:
     """A TOML value for a message: short, with its type."""
-    names = _TYPE_NAMES | {float: "a fraction", list: "a list", dict: "a table"}
-    name = names.get(type(value), "a list")
+    name = (_TYPE_NAMES | {float: "a fraction", list: "a list", dict: "a table"}).get(type(value), "a list")
     short = isinstance(value, bool | int | float | str) and len(repr(value)) < 80
     return f"{name} ({value!r})" if short else name
 

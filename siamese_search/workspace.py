@@ -71,9 +71,8 @@ def model_of(gallery: ModelRef) -> Bundle:
             continue
         if bundle.fingerprint == gallery.fingerprint:
             return bundle
-    origin = f" ({printable(gallery.name)})" if gallery.name else ""
-    if gallery.name and gallery.name not in PACKAGED and not Path(gallery.name).is_dir():
-        origin = f" ({printable(gallery.name)}, which is no longer there)"
+    lost = gallery.name not in PACKAGED and not Path(gallery.name).is_dir()
+    origin = f" ({printable(gallery.name)}{', which is no longer there' * lost})" if gallery.name else ""
     raise ModelMismatchError(
         f"the gallery was made by model {gallery.fingerprint[:12]}{origin}, and the bundled model is"
         f" {load_bundle().fingerprint[:12]}; name its bundle with --model (an ingest remembers where it is),"
@@ -119,18 +118,14 @@ class Reader(Closing):
             store.close()
 
     def _open(self) -> None:
-        """The network is loaded in a second thread while the vectors are: each takes about as long, and a cold
-        search is mostly waiting for the two.
-        """
         location, name = self._place
         named = load_bundle(os.fspath(self._model)) if self._model else None
-        if self._store is None:
-            self._store = open_store(location)
+        self._store = self._store or open_store(location)
         self._gallery = self._store.open(name, model=None if named is None else reference(named))
-        known = self._loaded
         try:
-            if known is None or known[0].fingerprint != self._gallery.model.fingerprint:
+            if self._loaded is None or self._loaded[0].fingerprint != self._gallery.model.fingerprint:
                 bundle = named or model_of(self._gallery.model)
+                # Side by side with the vectors: each takes about as long, and a cold search mostly waits for the two.
                 with ThreadPoolExecutor(1, thread_name_prefix="sss-model") as pool:
                     loading = pool.submit(load, bundle, "cpu", self._threads)
                     # Opening read the header only; the first call, here a count, loads the vectors.
@@ -241,13 +236,11 @@ def root_of(directory: StrPath) -> Path | str:
 
 def query_images(query: Query, *, alone: bool = True) -> list[OneImage]:
     """A query as images: of a list each; a directory stands for those in it, without any, not ``alone``, for itself."""
-    if isinstance(query, bytes):
+    if isinstance(query, bytes | np.ndarray | Image.Image):
         return [query]
-    if not isinstance(query, (str, os.PathLike)):
-        if isinstance(query, (np.ndarray, Image.Image)):
-            return [query]
-        if isinstance(query, list | tuple):
-            return [image for one in query for image in query_images(one, alone=alone)]
+    if isinstance(query, list | tuple):
+        return [image for one in query for image in query_images(one, alone=alone)]
+    if not isinstance(query, str | os.PathLike):
         raise UsageError(
             f"a query is a path, an image of Pillow's, an RGB array, uint8 [H, W, 3], or the bytes of an image's file,"
             f" not {_article(query)}"

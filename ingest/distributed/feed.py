@@ -87,9 +87,6 @@ class Source(Datasource):  # type: ignore[misc]
         super().__init__()
         self._feed = feed
 
-    def get_name(self) -> str:
-        return "Feed"
-
     def estimate_inmemory_data_size(self) -> int | None:
         return None
 

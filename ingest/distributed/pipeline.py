@@ -29,7 +29,6 @@ _MOST_BATCHES = {"cpu": 4, "gpu": 16}
 _MOST_FRUITLESS = 3
 _TICK_SECONDS = 0.2
 
-
 _log = logging.getLogger(__name__)
 
 
@@ -62,15 +61,11 @@ class RayPipeline:
         self._by_workers = by_workers
 
     def __call__(
-        self,
-        batches: Iterator[list[PlannedFile]],
-        committer: Committer,
-        tally: Tally,
-        options: IngestOptions,
-        stop: threading.Event,
+        self, batches: Iterator[list[PlannedFile]], committer: Committer, options: IngestOptions, stop: threading.Event
     ) -> bool:
         """``decode_threads``: of a worker. Raises ClusterError, and as :func:`~ingest.distributed.session.session`."""
-        gallery, summary, workers = committer.gallery, tally.summary, tally.clock.workers
+        gallery, tally = committer.gallery, committer.tally
+        summary, workers = tally.summary, tally.clock.workers
         by_workers = gallery.shared if self._by_workers is None else self._by_workers
         first = _first(batches, tally, stop)
         if first is None or stop.is_set():
@@ -83,7 +78,7 @@ class RayPipeline:
             workers["decode"] = cluster.workers * job.decode_threads
             if by_workers:
                 workers["commit"] = cluster.workers
-            run = _Run(cluster, job, tally, committer)
+            run = _Run(cluster, job, committer)
             complete = run.run(chain([first], batches), stop)
         summary.workers = cluster.workers
         summary.startup_seconds += max(0.0, run.ready - began) if run.ready else 0.0
@@ -116,13 +111,13 @@ def _first(batches: Iterator[list[PlannedFile]], tally: Tally, stop: threading.E
 class _Run:
     """One job on one cluster: a thread feeds, a thread reads what comes back, and the calling one counts it."""
 
-    def __init__(self, cluster: Cluster, job: Job, tally: Tally, committer: Committer) -> None:
+    def __init__(self, cluster: Cluster, job: Job, committer: Committer) -> None:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         from ingest.distributed.feed import Feed
 
-        self._cluster, self._job, self._tally, self._committer = cluster, job, tally, committer
+        self._cluster, self._job, self._tally, self._committer = cluster, job, committer.tally, committer
         self._here = NodeAffinitySchedulingStrategy(cluster.node, soft=False)
         self._feed = ray.remote(Feed).options(num_cpus=0, scheduling_strategy=self._here).remote()
         #: Units without an outcome, with their files; guarded, as what follows, by ``_room``.
@@ -250,11 +245,10 @@ class _Run:
             except queue.Empty:
                 self._tally.report()
                 continue
-            if isinstance(one, Outcome):
-                self._settle(one)
-                self._tally.report()
-            else:
+            if not isinstance(one, Outcome):
                 return one
+            self._settle(one)
+            self._tally.report()
 
     def _read(self, ready: queue.Queue[Outcome | BaseException | None]) -> None:
         try:
@@ -310,13 +304,10 @@ class _Run:
         if outcome.complete:
             self._feed.settle.remote(outcome.unit)
         for stage, seconds in outcome.seconds.items():
-            if seconds:
-                self._tally.clock.add(stage, seconds)
+            self._tally.clock.add(stage, seconds)
         for path, reason in outcome.failures:
             self._tally.fail(path, reason)
-        self._tally.add(
-            new=outcome.new, changed=outcome.changed, unchanged=outcome.unchanged, embedded=outcome.embedded
-        )
+        self._tally.add(**outcome.counts)
         if outcome.vectors is not None and len(outcome.rows):
             self._committer.put([files[row] for row in outcome.rows], outcome.vectors)
 

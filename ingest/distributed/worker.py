@@ -68,19 +68,16 @@ def unpack_work(data: bytes) -> list[PlannedFile]:
 class Outcome:
     """What came of one unit.
 
-    rows, vectors: the files that were embedded, and float32 [len(rows), d] unless the worker stored them; then ``new``
-    and ``changed`` count them, and ``unchanged`` those of which only the file's state was. failures: (path, reason).
-    seconds: busy time per stage. complete: whether all files were looked at. ready, loading: when (seconds since the
-    epoch) the worker could begin, and how long its start took. error: (class, message) of what ends the whole ingest.
+    rows, vectors: the files that were embedded, and float32 [len(rows), d] unless the worker stored them. counts: those
+    of the summary that a worker changes. failures: (path, reason). seconds: busy time per stage. complete: whether all
+    files were looked at. ready, loading: when (seconds since the epoch) the worker could begin, and how long its start
+    took. error: (class, message) of what ends the whole ingest.
     """
 
     unit: int
     rows: list[int] = field(default_factory=list)
     vectors: Vectors | None = None
-    embedded: int = 0
-    new: int = 0
-    changed: int = 0
-    unchanged: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
     failures: list[tuple[str, str]] = field(default_factory=list)
     seconds: dict[Stage, float] = field(default_factory=dict)
     complete: bool = True
@@ -119,7 +116,7 @@ class Outcome:
             return
         name, message = self.error
         kind = getattr(errors, name, None)
-        if isinstance(kind, type) and issubclass(kind, errors.SiameseSearchError):
+        if isinstance(kind, type) and issubclass(kind, SiameseSearchError):
             error = kind.__new__(kind)
             Exception.__init__(error, message)  # some of them take other arguments than a message
             raise error
@@ -156,8 +153,9 @@ class Target:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know. threads: of the network. places: directories that must
-    be there. target: where to store; ``None`` to hand the vectors back.
+    """What a worker needs to know.
+
+    threads: of the network. places: directories that must be there. target: where to store, or hand the vectors back.
     """
 
     bundle: BundleCopy
@@ -254,8 +252,7 @@ def run_unit(
         outcome.complete = embed_files(batches, embedder, sink, tally, threads=job.decode_threads, stop=stop)
     if gallery is None:
         outcome.rows, outcome.vectors = kept.rows, kept.vectors(embedder.dim)
-    outcome.embedded = summary.embedded
-    outcome.new, outcome.changed, outcome.unchanged = summary.new, summary.changed, summary.unchanged
+    outcome.counts = {name: getattr(summary, name) for name in ("embedded", "new", "changed", "unchanged")}
     outcome.seconds = tally.clock.seconds()
 
 

@@ -108,11 +108,9 @@ class Events:
     def _changes(self) -> Iterator[frozenset[str]]:
         from watchfiles import watch
 
-        paths = [self._base]
-        if self._directories is not None:
-            paths = [one for one in self._directories if os.path.isdir(one)]  # noqa: PTH112
+        directories = self._directories
         for changes in watch(
-            *paths,
+            *([self._base] if directories is None else filter(os.path.isdir, directories)),
             watch_filter=None,
             debounce=_GROUP_MILLISECONDS,
             step=_STEP_MILLISECONDS,
@@ -122,7 +120,7 @@ class Events:
             raise_interrupt=False,
             force_polling=self.polling,
             poll_delay_ms=POLL_MILLISECONDS,
-            recursive=self._directories is None,
+            recursive=directories is None,
             ignore_permission_denied=self._pass_over_denied,
         ):
             yield frozenset(

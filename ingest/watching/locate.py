@@ -7,6 +7,7 @@ deleted is an event here and not just an absence.
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,23 +48,18 @@ class Locator:
         For a CSV one pass over its rows, without a look at the files that are not asked for.
         Raises DataError for a CSV that can no longer be read.
         """
-        located: list[ScannedFile] = []
-        walkable: dict[str, bool] = {}
         if self.survey.rows is not None:
             wanted = {encode_key(path) for path in paths}
-            for row in self.survey.rows:
-                if row.key in wanted:
-                    self._add(row, located)
-            return located
-        for path in paths:
-            directory, _, name = path.rpartition("/")
-            if name.startswith(".") or not may_be_image(name):
-                continue
-            if directory not in walkable:
-                walkable[directory] = self.walkable(directory)
-            if walkable[directory]:
-                self._place(path, name, located)
-        return located
+            found = [self._scanned(row) for row in self.survey.rows if row.key in wanted]
+        else:
+            walkable = functools.cache(self.walkable)
+            places = ((path, *path.rpartition("/")) for path in paths)
+            found = [
+                self._placed(path, name)
+                for path, directory, _, name in places
+                if not name.startswith(".") and may_be_image(name) and walkable(directory)
+            ]
+        return [one for one in found if one is not None]
 
     def below(self, directory: str) -> Iterator[str]:
         """What lies below a directory, as far as a scan of the root would come by it and tell."""
@@ -74,9 +70,7 @@ class Locator:
                 if path.startswith(prefix):
                     yield path
         elif self.walkable(directory):
-            root = Path(self.base, directory)
-            links = self.survey.follow_links
-            for one in walk(root, follow_links=links):
+            for one in walk(Path(self.base, directory), follow_links=self.survey.follow_links):
                 path = one if isinstance(one, str) else one.relative
                 if prefix.count("/") + path.count("/") < MAX_DEPTH:
                     yield prefix + path
@@ -108,17 +102,16 @@ class Locator:
         """Whether another root has a file of this name: with one source for both, they are the same point."""
         return any(os.path.lexists(os.path.join(other, path)) for other in self._others)  # noqa: PTH118
 
-    def _place(self, path: str, name: str, located: list[ScannedFile]) -> None:
+    def _placed(self, path: str, name: str) -> ScannedFile | None:
         """One image name in a directory that a scan enters."""
         refused = self._refused(path, name)
-        if refused:
-            located.append(self._failure(path, refused))
-        elif refused is None:
-            record = self.survey.record_of(path)
-            if isinstance(record, PassedOver):
-                located.append(self._failure(path, record.reason))
-            else:
-                self._add(record, located)
+        if refused == "":
+            return None
+        record = self.survey.record_of(path) if refused is None else PassedOver(path, refused)
+        if isinstance(record, PassedOver):
+            passed = ImageRecord(encode_key(path), Path(self.base, path))
+            return ScannedFile(passed, self.source, encode_key(passed.path), 0, 0, record.reason)
+        return self._scanned(record)
 
     def _refused(self, path: str, name: str) -> str | None:
         """Why a scan would not take it for an image; "" where it would not even mention it, ``None``: it would."""
@@ -134,18 +127,13 @@ class Locator:
             return "" if is_own_picture(self.base, path) else refused_file(full, name)
         return "not a regular file" if is_image_name(name) and not stat.S_ISDIR(mode) else ""
 
-    def _failure(self, path: str, reason: str) -> ScannedFile:
-        record = ImageRecord(encode_key(path), Path(self.base, path))
-        return ScannedFile(record, self.source, encode_key(record.path), 0, 0, reason)
-
-    def _add(self, record: ImageRecord, located: list[ScannedFile]) -> None:
+    def _scanned(self, record: ImageRecord) -> ScannedFile | None:
         scanned = scanned_file(record, self.source)
         if scanned.reason == "no such file":
-            return
+            return None
         if self._others and self.shared(self.relative(record.path)):
-            reason = f"another directory has a file of this name under the same source {self.source!r}"
-            scanned = ScannedFile(record, self.source, scanned.path, scanned.size, scanned.mtime_ns, reason)
-        located.append(scanned)
+            scanned.reason = f"another directory has a file of this name under the same source {self.source!r}"
+        return scanned
 
 
 #: (level, event, message): ``level`` is info or warning, ``event`` a word for programs.
@@ -193,8 +181,7 @@ class RootLayout:
 
 def remove_files(gallery: Gallery, locator: Locator, paths: Iterable[str]) -> int:
     """Remove the points of these files (relative to the root's base); the number that there were."""
-    ids = (locator.point(path) for path in paths if not locator.shared(path))
-    return _delete(gallery, ids)
+    return _delete(gallery, [locator.point(path) for path in paths if not locator.shared(path)])
 
 
 def remove_below(gallery: Gallery, locator: Locator, directories: Sequence[str]) -> int:
@@ -219,17 +206,15 @@ def remove_below(gallery: Gallery, locator: Locator, directories: Sequence[str])
             if is_below and not locator.shared(path) and absent(os.path.join(locator.base, path)):  # noqa: PTH118
                 yield point.id
 
-    return _delete(gallery, below())
+    return _delete(gallery, list(below()))  # first all: a scroll need not go on undisturbed by what is deleted under it
 
 
 def absent(path: str) -> bool:
     """Whether there is certainly nothing at ``path``: a disk that fails or a door that is shut proves nothing."""
     try:
         os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
+    except OSError as error:
+        return isinstance(error, FileNotFoundError | NotADirectoryError)
     return False
 
 
@@ -239,9 +224,8 @@ def parents(path: str) -> Iterator[str]:
         yield path
 
 
-def _delete(gallery: Gallery, ids: Iterable[str]) -> int:
-    # Collected first: a scroll need not go on undisturbed by what is deleted under it.
-    there = [point.id for point in gallery.retrieve(list(ids)) if point is not None]
+def _delete(gallery: Gallery, ids: Sequence[str]) -> int:
+    there = [point.id for point in gallery.retrieve(ids) if point is not None]
     if there:
         gallery.delete(there)
         gallery.flush()

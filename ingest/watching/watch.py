@@ -65,8 +65,8 @@ class Watcher:
         self._failures, self._say = failures, observer.said
         self._wake = threading.Event()
         self._roots: list[WatchedRoot] = []
-        self._paths = check_roots(roots)
-        places = [one if one.is_dir() else one.parent for one in self._paths]
+        self._directories = {path: path if path.is_dir() else path.parent for path in check_roots(roots)}
+        places = self._directories.values()
         self._nested = any(one in other.parents for one in places for other in places)
         self._first: IngestSummary | None = None
         self.first_done = False  # whether the first full ingest came to its end
@@ -82,7 +82,7 @@ class Watcher:
         """
         self._observer.moment("starting", 0)
         try:
-            for path in self._paths:
+            for path in self._directories:
                 self._roots.append(WatchedRoot(path, self._options, self._others(path), self._say, self._wake.set))
             while not self._stop.is_set():
                 now = time.monotonic()
@@ -182,8 +182,7 @@ class Watcher:
     def _remove(self, gallery: Gallery, root: WatchedRoot) -> int:
         if not root.has_removals or root.locator is None:
             return 0
-        files, directories = sorted(root.removed_files), sorted(root.removed_directories)
-        removed = 0
+        files, removed = sorted(root.removed_files), 0
         # Asked after the files were found absent: a disk that went away meanwhile took nothing with it.
         if not root.still_there():
             self._say("warning", "removal_refused", f"{printable(root.base)}: has gone: no point is removed")
@@ -196,7 +195,7 @@ class Watcher:
             )
         else:
             removed = remove_files(gallery, root.locator, files)
-            removed += remove_below(gallery, root.locator, directories)
+            removed += remove_below(gallery, root.locator, sorted(root.removed_directories))
         root.forget_removals()
         return removed
 
@@ -227,14 +226,12 @@ class Watcher:
             embedder.embed(np.zeros((1, *embedder.input_size, 3), np.uint8))
 
     def _put_back(self) -> None:
-        now = time.monotonic()
         for root in self._roots:
-            root.failed(now)
+            root.failed(time.monotonic())
 
     def _tell(self, summary: IngestSummary) -> None:
         if not self.first_done:
-            if self._first is None:
-                self._first = IngestSummary(summary.collection, summary.store, summary.model)
+            self._first = self._first or IngestSummary(summary.collection, summary.store, summary.model)
             _add(self._first, summary)
         if summary.seen or summary.removed or summary.failed:
             self._observer.worked(summary)
@@ -258,15 +255,13 @@ class Watcher:
             return "store away"
         if not all(root.present for root in self._roots):
             return "root away"
-        if self._scanning():
-            return "scanning"
-        return "ingesting" if self._due(time.monotonic()) else "watching"
+        return "scanning" if self._scanning() else "ingesting" if self._due(time.monotonic()) else "watching"
 
     def _others(self, path: Path) -> list[str]:
         """The directories of the other roots, where all have one source."""
         if self._options.source is None:
             return []
-        return [str(one if one.is_dir() else one.parent) for one in self._paths if one != path]
+        return [str(directory) for one, directory in self._directories.items() if one != path]
 
 
 def _add(total: IngestSummary, part: IngestSummary) -> None:

@@ -37,7 +37,7 @@ class WatchedRoot:
     ) -> None:
         self.path, self._options, self._say, self._wake = path, options, say, wake
         self.table = not path.is_dir()
-        self.locator: Locator | None = None
+        self.locator: Locator | None = None  # until an image has come
         self._layout = RootLayout(path, options, others, say)
         if self.table or self._layout.has_images():
             self.locator = self._layout.survey()
@@ -66,19 +66,15 @@ class WatchedRoot:
     # What there is to do.
 
     @property
-    def waiting(self) -> bool:
-        """Whether no image has come yet."""
-        return self.locator is None
-
-    @property
     def scanning(self) -> bool:
         """Whether a scan is under way or about to begin."""
-        return bool(self._scans) or (self._scan_wanted and self.present and not self.waiting)
+        return bool(self._scans) or (self._scan_wanted and self.present and self.locator is not None)
 
     @property
     def settled_first(self) -> bool:
         """Whether the first scan is done, or there is nothing to scan, and no path waits."""
-        return (self.scanned or self.waiting or not self.present) and not self.waiting_paths and not self.scanning
+        idle = not self.waiting_paths and not self.scanning
+        return idle and (self.scanned or self.locator is None or not self.present)
 
     @property
     def waiting_paths(self) -> int:
@@ -106,13 +102,12 @@ class WatchedRoot:
             if self.table:
                 self._look_at_table()
             if now >= self._next_rescan:
-                self._next_rescan = float("inf")
-                self._scan_wanted = True
+                self._next_rescan, self._scan_wanted = float("inf"), True
                 self._layout_in_doubt = self._layout.may_change and self.locator is not None
         if self._layout_in_doubt and self.present and not self._full and now >= self._scan_not_before:
             self._reconsider(now)
         if self._scan_wanted and self.present and not self._full and now >= self._scan_not_before:
-            if self.waiting:
+            if self.locator is None:
                 self._first_images()
             if self.locator is not None and self._events.ready:
                 self._scan_wanted, self._full, self._scan_began = False, True, now
@@ -318,8 +313,7 @@ class WatchedRoot:
         """Decide the layout again, by all images that are there now; where it is another, all are scanned again."""
         assert self.locator is not None
         self._layout_in_doubt = False
-        changed = self._layout.reconsidered(self.locator)
-        if changed is not None:
+        if (changed := self._layout.reconsidered(self.locator)) is not None:
             self.locator = changed
             self._scans.clear()
             self._scan_wanted = True

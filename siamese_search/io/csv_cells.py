@@ -48,9 +48,7 @@ def csv_cell(value: object) -> str:
     if not isinstance(value, str):
         return str(value)
     text = printable(value)
-    if text[:1] in ("=", "+", "-", "@") and not _is_number(text):
-        return f"'{text}"
-    return text
+    return f"'{text}" if _runs(text) else text
 
 
 def write_cell(value: Any, *, none: str = "") -> str:
@@ -64,8 +62,7 @@ def write_cell(value: Any, *, none: str = "") -> str:
         return "true" if value else "false"
     if not isinstance(value, str):
         return repr(value)
-    risky = value[:1] in _FORMULA and not _is_number(value)
-    return f"'{value}" if risky or value in ("", NONE) or value != value.strip() or _quoted(value) else value
+    return f"'{value}" if _runs(value) or value in ("", NONE) or value != value.strip() or _quoted(value) else value
 
 
 def read_cell(cell: str) -> str:
@@ -81,9 +78,12 @@ def _quoted(cell: str) -> bool:
     )
 
 
-def _is_number(text: str) -> bool:
+def _runs(text: str) -> bool:
+    """Whether a spreadsheet may take it for a formula: what begins like one, and is no number."""
+    if not text.startswith(_FORMULA):
+        return False
     try:
         float(text)
     except ValueError:
-        return False
-    return True
+        return True
+    return False

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,6 +22,7 @@ from PIL import Image
 from siamese_search.errors import ImageError
 from siamese_search.io.images import held_image, read_image
 from siamese_search.io.location import FileStamp
+from siamese_search.io.resources import Closing
 
 #: A file; or an RGB array, uint8 [H, W, 3] of any size, the bytes of a file, or an image of Pillow's.
 ImageSource = str | os.PathLike[str] | NDArray[np.uint8] | bytes | Image.Image
@@ -73,25 +75,18 @@ class PendingPixels:
         done = [task.result() for task in self._tasks]
         errors = [error for part, _ in done for error in part]
         rows = [row for row, error in enumerate(errors) if error is None]
-        if len(rows) < len(errors):
-            self._buffer[: len(rows)] = self._buffer[rows]
         failures = [(row, error) for row, error in enumerate(errors) if error is not None]
+        if failures:
+            self._buffer[: len(rows)] = self._buffer[rows]
         seconds = sum(seconds for _, seconds in done)
         return DecodedPixels(rows, self._buffer[: len(rows)], failures, seconds, self._buffer, self._idle)
 
-    def cancel(self) -> None:
-        """Drop the tasks that have not begun. The result is not to be asked for any more."""
-        for task in self._tasks:
-            task.cancel()
 
-
-class BatchDecoder:
+class BatchDecoder(Closing):
     """A pool of threads that decode to ``size`` = (height, width). Leaving it ends them after their current image."""
 
     def __init__(self, size: tuple[int, int], threads: int) -> None:
-        self._size = size
-        self._threads = threads
-        self._largest = 0
+        self._size, self._threads, self._largest = size, threads, 0
         self._idle: deque[NDArray[np.uint8]] = deque(maxlen=_IDLE_BUFFERS)
         self._closed = threading.Event()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="decode")
@@ -99,12 +94,9 @@ class BatchDecoder:
     def submit(
         self, images: Sequence[ImageSource], expected: Sequence[FileStamp | None] | None = None
     ) -> PendingPixels:
-        """Begin to decode a batch, in order.
-
-        expected: per file, the state that a scan saw (:func:`siamese_search.io.images.read_image`).
-        """
+        """Begin to decode a batch, in order. expected: per file, as for :func:`siamese_search.io.images.read_image`."""
         count = len(images)
-        stamps = expected if expected is not None else [None] * count
+        stamps = expected or [None] * count
         buffer = self._take(count)
         step = max(1, min(_IMAGES_PER_TASK, -(-count // self._threads)))
         tasks = [
@@ -116,11 +108,10 @@ class BatchDecoder:
     def _take(self, count: int) -> NDArray[np.uint8]:
         """A buffer for at least ``count`` images: an idle one, or a new one as large as the largest batch so far."""
         self._largest = max(self._largest, count)
-        try:
-            buffer = self._idle.pop()
-        except IndexError:
-            buffer = np.empty((0, *self._size, 3), np.uint8)
-        return buffer if len(buffer) >= count else np.empty((self._largest, *self._size, 3), np.uint8)
+        with suppress(IndexError):
+            if len(buffer := self._idle.pop()) >= count:
+                return buffer
+        return np.empty((self._largest, *self._size, 3), np.uint8)
 
     def _fill(
         self, images: Sequence[ImageSource], expected: Sequence[FileStamp | None], pixels: NDArray[np.uint8]
@@ -142,9 +133,6 @@ class BatchDecoder:
                 errors.append(error)
         return errors, time.perf_counter() - started
 
-    def __enter__(self) -> BatchDecoder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         self._closed.set()
         self._pool.shutdown(wait=True, cancel_futures=True)

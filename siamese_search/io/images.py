@@ -75,6 +75,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_SIDEWAYS = (5, 6, 7, 8)
 #: ISO/IEC 23008-12, annex B: brands of files whose pictures are HEVC.
 _HEIC_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"})
 
@@ -165,12 +166,10 @@ def _read(
     known = _file_size(path)
     if known > _MOST_BYTES:
         raise ImageError(path, f"file of {known} bytes is {_TOO_MUCH}")
-    if known:
-        with _files.taken(known):
-            return _without_limits(path, content_of(path, expected), size, max_pixels, fit)
-    with suppress(TooLargeError), _files.taken(_UNKNOWN_BYTES):
-        return _without_limits(path, content_of(path, expected, limit=_UNKNOWN_BYTES), size, max_pixels, fit)
-    with _files.taken(_files.size):
+    if not known:
+        with suppress(TooLargeError), _files.taken(_UNKNOWN_BYTES):
+            return _without_limits(path, content_of(path, expected, limit=_UNKNOWN_BYTES), size, max_pixels, fit)
+    with _files.taken(known or _files.size):
         return _without_limits(path, content_of(path, expected), size, max_pixels, fit)
 
 
@@ -259,14 +258,9 @@ def _memory_of(image: Image.Image, size: tuple[int, int] | None) -> int:
     if isinstance(image, JpegImageFile):
         kept = 6 * pixels if "progressive" in image.info else 0  # the coefficients, of the full size
         return kept + 12 * pixels // _factor(image, size) ** 2
-    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+    each = {"RGB": 8, "L": 6, "F": 6, "I": 6}.get(image.mode.split(";")[0], 12)  # once more where RGB is turned
+    if "A" in image.mode.upper() or "transparency" in image.info:
         each = 17
-    elif image.mode == "RGB":
-        each = 8  # and once more where it is turned
-    elif image.mode in ("L", "F") or image.mode.startswith("I"):
-        each = 6
-    else:
-        each = 12
     return pixels * (each + (4 if image.format in ("TIFF", "WEBP", "HEIF") else 0))  # the decoder's own
 
 
@@ -287,8 +281,7 @@ def _silence_libtiff() -> None:
     """libtiff prints each error on stderr, without the name of the file; we have Pillow's exception."""
     with suppress(Exception):  # a Pillow that keeps the function to itself goes on printing
         handler = ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler
-        handler.argtypes = [ctypes.c_void_p]
-        handler.restype = ctypes.c_void_p
+        handler.argtypes, handler.restype = [ctypes.c_void_p], ctypes.c_void_p
         handler(None)
 
 
@@ -311,14 +304,14 @@ def _upright(image: Image.Image, size: tuple[int, int] | None) -> NDArray[np.uin
         image.draft(image.mode, (int(width), int(height)))
     image.load()
     rgb = _plain(image)
-    transpose = _UPRIGHT.get(_orientation(image))
+    orientation = _orientation(image)
     if factor > 1:
         assert size is not None
         # The last decoded row and column may stand for less than a whole block: the box ends where the image does.
-        target = size if transpose in _SIDEWAYS else size[::-1]
+        target = size if orientation in _SIDEWAYS else size[::-1]
         rgb = rgb.resize(target, Image.Resampling.BILINEAR, box=(0, 0, width, height))
-    if transpose is not None:
-        rgb = rgb.transpose(transpose)
+    if orientation in _UPRIGHT:
+        rgb = rgb.transpose(_UPRIGHT[orientation])
     if size is not None and (rgb.height, rgb.width) != tuple(size):
         rgb = rgb.resize((size[1], size[0]), Image.Resampling.BILINEAR)
     return np.asarray(rgb if rgb.mode == "RGB" else rgb.convert("RGB"), dtype=np.uint8)
@@ -328,17 +321,14 @@ def _factor(image: Image.Image, size: tuple[int, int] | None) -> int:
     """By how much libjpeg reduces the picture; 1 for other formats."""
     if size is None or not isinstance(image, JpegImageFile) or image.mode not in ("L", "RGB"):
         return 1
-    return _reduction(image.size, size[::-1] if _orientation(image) >= 5 else size)
+    return _reduction(image.size, size[::-1] if _orientation(image) in _SIDEWAYS else size)
 
 
 def _fitted(image: Image.Image, room: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of the upright image within ``room``; its own where it is no larger."""
-    width, height = image.size if _UPRIGHT.get(_orientation(image)) not in _SIDEWAYS else image.size[::-1]
+    width, height = image.size[::-1] if _orientation(image) in _SIDEWAYS else image.size
     scale = min(room[0] / height, room[1] / width, 1.0)
     return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-_SIDEWAYS = frozenset(_UPRIGHT[orientation] for orientation in (5, 6, 7, 8))
 
 
 def _orientation(image: Image.Image) -> int:

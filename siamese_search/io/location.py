@@ -132,17 +132,16 @@ def read_bytes(path: str | os.PathLike[str], expected: FileStamp | None = None) 
     """
     try:
         # Before it is opened, because opening a device can already do something.
-        _check_kind(path, os.stat(path))  # noqa: PTH116 - also takes surrogate-escaped names
+        _regular(path, os.stat(path))  # noqa: PTH116 - also takes surrogate-escaped names
         descriptor = os.open(path, _FLAGS)
         try:
-            before = os.fstat(descriptor)
-            _check_kind(path, before)
-            if before.st_size == 0 and expected in (None, _stamp(before)):
+            before = _regular(path, os.fstat(descriptor))
+            if before.size == 0 and expected in (None, before):
                 raise ImageError(path, "empty file")
-            if before.st_size > MAX_BYTES:
-                raise ImageError(path, f"file of {before.st_size} bytes is over the limit of {MAX_BYTES}")
-            data = _read(descriptor, before.st_size)
-            after = _stamp(os.fstat(descriptor))
+            if before.size > MAX_BYTES:
+                raise ImageError(path, f"file of {before.size} bytes is over the limit of {MAX_BYTES}")
+            data = _read(descriptor, before.size)
+            after = _regular(path, os.fstat(descriptor))
         finally:
             os.close(descriptor)
     except FileNotFoundError:
@@ -152,17 +151,14 @@ def read_bytes(path: str | os.PathLike[str], expected: FileStamp | None = None) 
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         text = getattr(error, "strerror", None) or str(error)
         raise ImageError(path, f"cannot be read: {text.lower()}") from None
-    if len(data) != before.st_size or after != (expected or _stamp(before)):
+    if len(data) != before.size or after != (expected or before):
         raise ImageError(path, CHANGED)
     return data
 
 
-def _check_kind(path: str | os.PathLike[str], status: os.stat_result) -> None:
+def _regular(path: str | os.PathLike[str], status: os.stat_result) -> FileStamp:
     if not stat.S_ISREG(status.st_mode):
         raise ImageError(path, "not a regular file")
-
-
-def _stamp(status: os.stat_result) -> FileStamp:
     return FileStamp(status.st_size, status.st_mtime_ns)
 
 
@@ -171,8 +167,7 @@ def _read(descriptor: int, size: int) -> bytes:
     data = os.read(descriptor, size + 1)
     if len(data) in (size, size + 1):  # nearly always: the kernel reads regular files in one go
         return data
-    parts = [data]
-    left = size + 1 - len(data)
+    parts, left = [data], size + 1 - len(data)
     while left and (data := os.read(descriptor, left)):
         parts.append(data)
         left -= len(data)

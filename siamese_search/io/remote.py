@@ -14,6 +14,7 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -121,10 +122,10 @@ def fetch(path: RemotePath, expected: FileStamp | None = None, *, limit: int = M
     try:
         check_url(path.address)
         data = _patiently(lambda: _read(path, expected, limit))
-    except (UsageError, MissingExtraError) as error:
-        raise ImageError(path, str(error)) from None
     except ImageError:
         raise
+    except (UsageError, MissingExtraError) as error:
+        raise ImageError(path, str(error)) from None
     except Exception as error:
         raise ImageError(path, reason_of(error)) from None
     if not data:
@@ -143,10 +144,8 @@ def _read(path: RemotePath, expected: FileStamp | None, limit: int) -> bytes:
         if size > limit:
             raise TooLargeError(path, f"object of {size} bytes is over the limit of {limit}")
         return bytes(filesystem.cat_file(path.address))
-    known = expected is not None and expected.size > 0
-    if expected is not None and known:
-        limit = expected.size
-    size = 0
+    known = 0 if expected is None else expected.size
+    limit, size = known or limit, 0
     parts = io.BytesIO()  # which gives its bytes away without a copy
     # As a stream, because what a web server says of the length is not to be relied on. With a size fsspec does not ask.
     with filesystem.open(path.address, "rb", block_size=0, size=1) as stream:
@@ -166,11 +165,8 @@ def stamp_of(info: Mapping[str, Any]) -> FileStamp:
     The time is that of the last change to the second; its fraction stands for the ETag (or the provider's checksum), so
     that whatever changes one of them is a change.
     """
-    seconds = 0
-    for name in ("LastModified", "Last-Modified", "updated", "mtime", "created"):
-        if (value := info.get(name)) is not None:
-            seconds = _seconds(value)
-            break
+    times = (info.get(name) for name in ("LastModified", "Last-Modified", "updated", "mtime", "created"))
+    seconds = next((_seconds(value) for value in times if value is not None), 0)
     tag = next((str(info[name]) for name in ("md5Hash", "ETag", "etag", "Content-MD5") if info.get(name)), "")
     fraction = int.from_bytes(hashlib.blake2b(tag.encode(), digest_size=8).digest(), "big") if tag else 0
     return FileStamp(int(info.get("size") or 0), seconds * 1_000_000_000 + fraction % 1_000_000_000)
@@ -178,13 +174,9 @@ def stamp_of(info: Mapping[str, Any]) -> FileStamp:
 
 def _seconds(value: Any) -> int:
     if isinstance(value, str):
-        try:
-            value = datetime.datetime.fromisoformat(value.replace("Z", "+00:00"))
-        except ValueError:
-            try:
-                value = email.utils.parsedate_to_datetime(value)  # of an HTTP header
-            except ValueError:
-                return 0
+        for parsed in (datetime.datetime.fromisoformat, email.utils.parsedate_to_datetime):  # the last: HTTP headers
+            with suppress(ValueError):
+                return int(parsed(value).timestamp())
     if isinstance(value, datetime.datetime):
         return int(value.timestamp())
     return int(value) if isinstance(value, (int, float)) else 0
@@ -202,20 +194,18 @@ def list_objects(url: str) -> Iterator[tuple[str, FileStamp]]:
     except Exception as error:
         raise DataError(f"{printable(redacted(url))}: cannot be listed: {reason_of(error)}") from None
     prefix = str(filesystem._strip_protocol(url)).rstrip("/") + "/"
-    keyed = sorted((str(name), info) for name, info in found.items())
-    for name, info in keyed:
+    for name in sorted(map(str, found)):
         if name.startswith(prefix) and not name.endswith("/"):
-            yield name[len(prefix) :], stamp_of(info)
+            yield name[len(prefix) :], stamp_of(found[name])
 
 
 def look_up(address: str) -> FileStamp:
     """Size and state of one object (a HEAD request). Raises ImageError."""
-    path = RemotePath.of(address)
     protocol = check_url(address)
     try:
         return stamp_of(_patiently(lambda: _info(protocol, address)))
     except Exception as error:
-        raise ImageError(path, reason_of(error)) from None
+        raise ImageError(RemotePath.of(address), reason_of(error)) from None
 
 
 def _info(protocol: str, address: str) -> Mapping[str, Any]:

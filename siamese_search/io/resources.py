@@ -36,7 +36,7 @@ def available_memory() -> int:
         found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for place in _groups("memory"):
         for name in ("memory.max", "memory.limit_in_bytes"):
-            found += [int(word) for word in _words(place / name)[:1] if word.isdigit()]
+            found += [int(word) for word in _text(place / name).split()[:1] if word.isdigit()]
     return max(min(found), 1)
 
 
@@ -45,9 +45,8 @@ def _quota() -> float:
     """Processors that the control groups allow, as a fraction; infinite where none says so."""
     found = [math.inf]
     for place in _groups("cpu"):
-        words = _words(place / "cpu.max")
-        if not words:
-            words = _words(place / "cpu.cfs_quota_us") + _words(place / "cpu.cfs_period_us")
+        old = f"{_text(place / 'cpu.cfs_quota_us')} {_text(place / 'cpu.cfs_period_us')}"
+        words = (_text(place / "cpu.max") or old).split()
         if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1]):
             found.append(int(words[0]) / int(words[1]))
     return min(found)
@@ -70,10 +69,6 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="ascii", errors="replace")
     except OSError:
         return ""
-
-
-def _words(path: Path) -> list[str]:
-    return _text(path).split()
 
 
 class Room:

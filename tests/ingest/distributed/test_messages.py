@@ -42,7 +42,7 @@ def test_an_outcome_comes_back_as_it_was():
         7,
         rows=[0, 3],
         vectors=vectors,
-        embedded=2,
+        counts={"embedded": 2},
         failures=[("/a/\udcff.jpg", "empty file")],
         seconds={"embed": 0.1},
         complete=False,
