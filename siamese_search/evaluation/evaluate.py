@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -132,21 +132,18 @@ def evaluate(
     )
 
 
-@contextmanager
-def _gallery_for(gallery: Gallery | None, embedder: Embedder, model_name: str) -> Iterator[Gallery]:
+def _gallery_for(gallery: Gallery | None, embedder: Embedder, model_name: str) -> AbstractContextManager[Gallery]:
     """The given gallery if it is empty, or a temporary embedded one that is gone afterwards."""
-    if gallery is not None:
-        if gallery.model.fingerprint != embedder.fingerprint:
-            raise ModelMismatchError(
-                f"{gallery.name} was made by model {gallery.model.fingerprint}, not {embedder.fingerprint}: "
-                "evaluate with its own model"
-            )
-        if gallery.count():
-            raise StoreError(f"{gallery.name}: evaluation needs an empty gallery")
-        yield gallery
-        return
-    with temporary_gallery(ModelRef(embedder.fingerprint, embedder.dim, model_name)) as opened:
-        yield opened
+    if gallery is None:
+        return temporary_gallery(ModelRef(embedder.fingerprint, embedder.dim, model_name))
+    if gallery.model.fingerprint != embedder.fingerprint:
+        raise ModelMismatchError(
+            f"{gallery.name} was made by model {gallery.model.fingerprint}, not {embedder.fingerprint}: "
+            "evaluate with its own model"
+        )
+    if gallery.count():
+        raise StoreError(f"{gallery.name}: evaluation needs an empty gallery")
+    return nullcontext(gallery)
 
 
 def _records_of(images: Dataset | Sequence[ImageRecord]) -> list[ImageRecord]:
