@@ -17,6 +17,7 @@ import platform
 import tempfile
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,7 @@ from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.io.files import atomic_write_text
 from siamese_search.model.bundle import load_bundle
 from siamese_search.retrieval.options import SearchOptions
-from siamese_search.retrieval.query import Probe, SamePoint
+from siamese_search.retrieval.query import Probe, point_probe
 from siamese_search.retrieval.ranking import rerank_top
 from siamese_search.vectors.k_reciprocal import rerank
 from siamese_search.workspace import load
@@ -103,11 +104,7 @@ def main() -> None:
         gallery.upsert(ids, vectors, [{"identity": record.identity} for record in plan.gallery])
         places = plan.same_image[queries].tolist()
         points = gallery.retrieve([ids[place] for place in places], with_vectors=True)
-        probes = [
-            Probe(point.id, None, point.vector, SamePoint(point), never=True)
-            for point in points
-            if point is not None and point.vector is not None
-        ]
+        probes = [replace(point_probe(gallery, one), name=one.id) for one in points if one is not None]
         began = time.process_time()
         row("by similarity", None, searched(gallery, probes, 0), time.process_time() - began)
         before = time.process_time() - began

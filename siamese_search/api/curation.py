@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 from siamese_search.curation.duplicates import THRESHOLD, Group, find_duplicates
 from siamese_search.curation.export import export_gallery, format_of
 from siamese_search.curation.identities import Proposals, propose
-from siamese_search.curation.labels import LabelPlan, apply_labels, check_plan, plan_labels, shown_path, write_undo
+from siamese_search.curation.labels import LabelPlan, check_plan, plan_labels, shown_path, write_changes, write_undo
 from siamese_search.curation.options import ClusterOptions, LabelOptions
 from siamese_search.errors import ModelMismatchError, UsageError
 from siamese_search.gallery.filters import parse_where
@@ -41,20 +42,17 @@ class LabelSummary:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss label --json``."""
-        counts: dict[str, int] = {}
-        listed: list[dict[str, Any]] = []
-        for change in self.plan.changes:
-            for name, after in change.after.items():
-                counts[name] = counts.get(name, 0) + 1
-                if len(listed) < MOST_LISTED:
-                    place = {"path": str(shown_path(change)), "key": change.key, "source": change.source}
-                    listed.append({**place, "field": name, "before": change.before[name], "after": after})
+        values = [(change, name) for change in self.plan.changes for name in change.after]
         return {
             "rows": self.plan.rows,
             "changed": len(self.plan.changes),
             "unchanged": self.plan.unchanged,
-            "fields": dict(sorted(counts.items())),
-            "changes": listed,
+            "fields": dict(sorted(Counter(name for _, name in values).items())),
+            "changes": [
+                {"path": shown_path(one), "key": one.key, "source": one.source}
+                | {"field": name, "before": one.before[name], "after": one.after[name]}
+                for one, name in values[:MOST_LISTED]
+            ],
             "dry_run": self.dry_run,
             "undo": None if self.undo is None else str(self.undo),
             "seconds": round(self.seconds, 3),
@@ -81,7 +79,6 @@ def label(
     """
     started = time.monotonic()
     dry_run, given = options.dry_run, Path(path_text(table, "a table of labels"))
-    aside = None if options.undo is None else Path(options.undo)
     with (
         store_in_use(options.store, options.gallery) as (opened, name),
         opened.open(name, mode="r" if dry_run else "w") as found,
@@ -92,10 +89,10 @@ def label(
         check_plan(plan)
         written = None
         if not dry_run and plan.changes:
-            if aside is not None:
-                write_undo(plan, aside)
-                written = aside
-            apply_labels(found, plan, progress=progress, stop=stop)
+            if options.undo is not None:
+                written = Path(options.undo)
+                write_undo(plan, written)
+            write_changes(found, plan.changes, progress=progress, stop=stop)
         return LabelSummary(plan, name, opened.location, dry_run, written, time.monotonic() - started)
 
 
@@ -114,10 +111,9 @@ def duplicates(
     if threshold is not None and not 0 < threshold <= 1:
         raise UsageError(f"a threshold of similarity lies above 0 and up to 1, not {threshold:g}")
     conditions = parse_where(where)
+    least = THRESHOLD if threshold is None else threshold
     with store_in_use(store, gallery) as (opened, name), opened.open(name) as found:
-        bound = bind_to(found, conditions)
-        least = THRESHOLD if threshold is None else threshold
-        return find_duplicates(found, least, bound, progress=progress)
+        return find_duplicates(found, least, bind_to(found, conditions), progress=progress)
 
 
 @request(ClusterOptions)
@@ -137,13 +133,8 @@ def propose_identities(*, options: ClusterOptions, progress: Callable[[str], Non
             with suppress(ModelMismatchError):  # the vectors are there; only what scores mean is not
                 bundle = model_of(found.model)
         bound = bind_to(found, conditions)
-        return propose(
-            found,
-            bound,
-            calibration=gallery_calibration(found) or (None if bundle is None else bundle.calibration),
-            options=options,
-            progress=progress,
-        )
+        known = gallery_calibration(found) or (None if bundle is None else bundle.calibration)
+        return propose(found, bound, calibration=known, options=options, progress=progress)
 
 
 def export(
@@ -166,8 +157,7 @@ def export(
     chosen = format_of(target, format)
     conditions = parse_where(where)
     with store_in_use(store, gallery) as (opened, name), opened.open(name) as found:
-        bound = bind_to(found, conditions)
-        done = export_gallery(found, target, chosen, bound, vectors=vectors, progress=progress)
+        done = export_gallery(found, target, chosen, bind_to(found, conditions), vectors=vectors, progress=progress)
         return {
             "out": str(target),
             "format": chosen,

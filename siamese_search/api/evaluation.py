@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
@@ -36,10 +36,6 @@ from siamese_search.workspace import Notify, StrPath, load, open_to_write, store
 
 class Report(EvaluationReport):
     """An :class:`~siamese_search.evaluation.report.EvaluationReport` that draws itself."""
-
-    @classmethod
-    def of(cls, report: EvaluationReport) -> Self:
-        return cls(**{one.name: getattr(report, one.name) for one in fields(report)})
 
     def plot(self) -> render.Plot:
         """CMC, ROC and scores of pairs, as a figure of matplotlib's: a notebook shows it, ``savefig`` writes it."""
@@ -97,19 +93,18 @@ def evaluate(
         data=subject.place,
         progress=progress,
     )
-    report = replace(report, warning=seen_warning(subject.bundle, dataset, asked, chosen))
+    further: dict[str, Any] = {"warning": seen_warning(subject.bundle, dataset, asked, chosen)}
     if not options.flip:  # a calibration is of images as they are
         with suppress(BundleError):  # a damaged one is for --calibrate to replace
-            report = replace(report, kept=subject.bundle.calibration)
+            further["kept"] = subject.bundle.calibration
     if options.calibrate:
-        found = fit(report.pairs, f"{subject.place}: {reason}")
+        found = further["calibration"] = fit(report.pairs, f"{subject.place}: {reason}")
         if into_bundle:
             save_calibration(subject.bundle, found)
-            place = f"model {printable(subject.bundle.name)}"
+            further["calibrated_place"] = f"model {printable(subject.bundle.name)}"
         else:
-            place = keep(options.store, options.gallery, subject.bundle, found)
-        report = replace(report, calibration=found, calibrated_place=place)
-    return Report.of(report)
+            further["calibrated_place"] = keep(options.store, options.gallery, subject.bundle, found)
+    return Report(**{**vars(report), **further})
 
 
 def _layout(subject: Subject, options: EvaluateOptions) -> str:
@@ -148,13 +143,11 @@ def compare_models(
             notify(f"model {subject.bundle.name}: {reason}")
         if chosen is not None:
             common = set(chosen) if common is None else common & chosen
-    wanted: str | list[str] = "all"
-    if common is not None:
-        wanted = sorted(common)
-        if not wanted:
-            raise DataError(
-                f"no identity of {printable(str(where))} was held out by both models: name others with --identities"
-            )
+    if common is not None and not common:
+        raise DataError(
+            f"no identity of {printable(str(where))} was held out by both models: name others with --identities"
+        )
+    wanted = "all" if common is None else sorted(common)
     reports = [
         evaluate(where, options=replace(options, model=model, identities=wanted), progress=progress) for model in (a, b)
     ]
@@ -217,13 +210,9 @@ def _measured(gallery: Gallery) -> tuple[Calibration, int, int]:
     vectors = np.stack([vector_of(gallery, one) for one in labelled]).astype(np.float32)
     names = [str(one.identity) for one in labelled]
     pairs, across = telling_pairs(vectors, names, [one.camera for one in labelled], _LEAST_PAIRS)
-    how = ", across cameras" if across else ""
-    identities = len(set(names))
-    return (
-        fit(pairs, f"gallery {gallery.name}: {amount(len(names), 'image')} of {amount(identities, 'identity')}{how}"),
-        len(names),
-        identities,
-    )
+    images, identities = len(names), len(set(names))
+    data = f"gallery {gallery.name}: {amount(images, 'image')} of {amount(identities, 'identity')}"
+    return fit(pairs, data + ", across cameras" * across), images, identities
 
 
 def check_place(store: StrPath | None, gallery: str | None, bundle: Bundle) -> None:

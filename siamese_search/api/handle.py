@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Self, SupportsIndex, TypeVar, overload
 
@@ -24,11 +23,12 @@ from siamese_search.model.embedder import Embedder
 from siamese_search.options import request
 from siamese_search.retrieval.judging import NOT_FLIPPED, Judge, check_fmr, judge_in, mark
 from siamese_search.retrieval.options import SearchOptions, TimelineOptions
+from siamese_search.retrieval.query import Probe
 from siamese_search.retrieval.results import QueryResult
 from siamese_search.retrieval.searcher import Searcher
 from siamese_search.retrieval.timeline import Timeline, choose_field, follow
 from siamese_search.settings import load_settings
-from siamese_search.workspace import OneImage, Query, Reader, StrPath, place_of, query_images
+from siamese_search.workspace import Query, Reader, StrPath, place_of, query_images
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -78,7 +78,7 @@ class GalleryHandle(Closing):
     @request(SearchOptions)
     def search(self, *queries: Query, options: SearchOptions) -> Results:
         """As :func:`siamese_search.search`."""
-        return Results(self._ask(options, _search(_Question.of(queries, options), options), list))
+        return Results(self._ask(options, _search(queries, options), list))
 
     @request(SearchOptions)
     def stream(self, *queries: Query, options: SearchOptions) -> Iterator[QueryResult]:
@@ -87,19 +87,16 @@ class GalleryHandle(Closing):
         Raises GalleryReplacedError where the gallery's generation is replaced and deleted before the last.
         """
         begun = lambda answers: chain(list(islice(answers, 1)), answers)  # noqa: E731 - what fails at first is tried again
-        return self._ask(options, _search(_Question.of(queries, options), options), begun)
+        return self._ask(options, _search(queries, options), begun)
 
     @request(TimelineOptions)
     def timeline(self, *queries: Query, options: TimelineOptions) -> list[Timeline]:
         """As :func:`siamese_search.timeline`."""
-        question = _Question.of(queries, options)
+        probes = _probes(queries, options)
 
         def answer(searcher: Searcher, bound: Where, judge: Judge) -> list[Timeline]:
             field = choose_field(searcher.gallery.fields(), options.time_field)
-            asked = searcher.probes(
-                question.images, question.keys, question.away, together=options.together, flip=options.flip
-            )
-            return follow(searcher, asked, field, options, bound, judge)
+            return follow(searcher, probes(searcher), field, options, bound, judge)
 
         return self._ask(options, answer, list)
 
@@ -218,11 +215,13 @@ class GalleryHandle(Closing):
             return self.reading(lambda *now: take(ask(*now)))  # all from one generation
 
 
-def _search(question: _Question, options: SearchOptions) -> Callable[[Searcher, Where, Judge], Iterator[QueryResult]]:
+def _search(
+    queries: Sequence[Query], options: SearchOptions
+) -> Callable[[Searcher, Where, Judge], Iterator[QueryResult]]:
+    probes = _probes(queries, options)
+
     def answer(searcher: Searcher, bound: Where, judge: Judge) -> Iterator[QueryResult]:
-        asked = searcher.probes(
-            question.images, question.keys, question.away, together=options.together, flip=options.flip
-        )
+        asked = probes(searcher)
         images = searcher.gallery.count(bound) if judge.calibration is not None else 0
         for one in searcher.answers(asked, options.k or 0, bound, options):
             yield from mark([one], judge, options.fmr, images)
@@ -251,26 +250,17 @@ def open(
     return GalleryHandle(store, gallery, model, threads)
 
 
-@dataclass(frozen=True)
-class _Question:
-    """The images and keys that are asked for, and those that the answer shall not resemble."""
-
-    images: list[OneImage]
-    keys: list[str]
-    away: list[OneImage]
-
-    @classmethod
-    def of(cls, queries: Sequence[Query], options: SearchOptions) -> Self:
-        """Raises UsageError where nothing is asked for."""
-        if options.k is not None and options.k < 1:
-            raise UsageError(f"k is {options.k}; ask for at least 1 result")
-        images = [image for query in queries for image in query_images(query, alone=len(queries) == 1)]
-        keys = [options.like] if isinstance(options.like, str) else list(options.like)
-        if not images and not keys:
-            raise UsageError("nothing to search for; give at least one query image")
-        unlike = options.unlike
-        others = [unlike] if isinstance(unlike, (str, os.PathLike)) else list(unlike)
-        return cls(images, keys, [image for other in others for image in query_images(other)])
+def _probes(queries: Sequence[Query], options: SearchOptions) -> Callable[[Searcher], list[Probe | QueryResult]]:
+    """What is asked for, checked, as :meth:`Searcher.probes` will make it. Raises UsageError where that is nothing."""
+    if options.k is not None and options.k < 1:
+        raise UsageError(f"k is {options.k}; ask for at least 1 result")
+    images = [image for query in queries for image in query_images(query, alone=len(queries) == 1)]
+    keys = [options.like] if isinstance(options.like, str) else list(options.like)
+    if not images and not keys:
+        raise UsageError("nothing to search for; give at least one query image")
+    unlike = [options.unlike] if isinstance(options.unlike, (str, os.PathLike)) else list(options.unlike)
+    away = [image for one in unlike for image in query_images(one)]
+    return lambda searcher: searcher.probes(images, keys, away, together=options.together, flip=options.flip)
 
 
 class Results(list[QueryResult]):

@@ -19,7 +19,7 @@ from siamese_search.maintenance.reindex import ReindexSummary, run_reindex
 from siamese_search.maintenance.verify import VerifySummary, verify_gallery
 from siamese_search.model.bundle import Bundle
 from siamese_search.options import Progress, request
-from siamese_search.retrieval.judging import Judge, judge_in
+from siamese_search.retrieval.judging import NOBODY, Judge, judge_in
 from siamese_search.retrieval.ranking import people_of
 from siamese_search.settings import load_settings
 from siamese_search.workspace import StrPath, bundle_in_use, load, model_of, place_of, store_in_use, threads_in_use
@@ -129,26 +129,24 @@ def facts_of(store: Store, opened: Gallery) -> dict[str, Any]:
     )
     facts["identities"], facts["cameras"] = len(people_of(opened, identities)), len(cameras)
     judge = verdicts_in(opened)
-    facts["calibration"] = None if judge is None else judge.owner
-    facts["no_verdict"] = "" if judge is None else judge.why
+    facts["calibration"], facts["no_verdict"] = judge.owner, judge.why
     generations = store.generations(opened.name)
     for which, model in (("previous", generations.previous), ("building", generations.building)):
         facts[which] = None if model is None else asdict(model)
     return facts
 
 
-def verdicts_in(gallery: Gallery) -> Judge | None:
-    """What verdicts rest on in an open gallery; ``None`` where its model is not on this machine, or is damaged."""
+def verdicts_in(gallery: Gallery) -> Judge:
+    """What verdicts rest on in an open gallery; nobody where its model is not on this machine, or is damaged."""
     with suppress(ModelMismatchError, BundleError):
         return judge_in(gallery, model_of(gallery.model))
-    return None
+    return NOBODY
 
 
 def no_verdicts(*, store: StrPath | None = None, gallery: str | None = None) -> str:
     """Why searches in a gallery give scores only, in one line; empty where they say match or no match."""
     with store_in_use(store, gallery) as (opened, name), opened.open(name) as found:
-        judge = verdicts_in(found)
-    return "" if judge is None else judge.why
+        return verdicts_in(found).why
 
 
 def optimise(

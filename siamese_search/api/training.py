@@ -90,12 +90,10 @@ def _held_out(options: RunOptions, seed: int) -> HoldOut:
     ids = options.holdout_ids
     if options.holdout is not None and ids is not None:
         raise UsageError("give either a number of identities to hold out or a list of them, not both")
-    return HoldOut(
-        ids_file=Path(ids) if isinstance(ids, (str, os.PathLike)) else None,
-        ids=None if ids is None or isinstance(ids, (str, os.PathLike)) else tuple(ids),
-        amount=0.1 if options.holdout is None else options.holdout,
-        seed=seed,
-    )
+    amount = 0.1 if options.holdout is None else options.holdout
+    if isinstance(ids, (str, os.PathLike)):
+        return HoldOut(ids_file=Path(ids), amount=amount, seed=seed)
+    return HoldOut(ids=None if ids is None else tuple(ids), amount=amount, seed=seed)
 
 
 def new_run_directory(preset: str) -> str:
@@ -178,10 +176,8 @@ def run_planned(
 ) -> Sweep:
     """Bring the runs of a sweep that :func:`plan_runs` made to their end."""
     training = needing_torch("siamese_search.training.sweep.run", "training")
-    threads = threads_in_use(threads)
-    done: Sweep = training.run_sweep(
-        planned, device=device, threads=threads, reporter=reporter, stop=stop, draw=render.draw_sweep
-    )
+    how = {"device": device, "threads": threads_in_use(threads), "reporter": reporter, "stop": stop}
+    done: Sweep = training.run_sweep(planned, **how, draw=render.draw_sweep)
     return done
 
 
@@ -262,16 +258,11 @@ def adapt(
             threads=threads,
         )
         result = run.adapt(asked, reporter, stop)
-    _show(result)
-    return result
-
-
-def _show(result: AdaptResult) -> None:
-    """Write the clusters of the finished model beside it: to look at, and to review."""
     found = proposals(result)
     write_review(found, result.bundle.path / TABLE_NAME)
     if any(one.status != "single" for one in found.images):
         render.draw_clusters(found, result.bundle.path / SHEET_NAME)
+    return result
 
 
 def proposals(result: AdaptResult) -> Proposals:

@@ -254,15 +254,8 @@ class _Search:
 
     def _member(self, row: int, first: int, kept: Look | None) -> Member:
         point, seen = self._points[row], self._looks.get(row)
-        return Member(
-            point.id,
-            point.place,
-            point.key,
-            point.source,
-            point.identity,
-            self._score(row, first),
-            point.size if seen is None else seen.size,
-            None if seen is None else seen.width,
-            None if seen is None else seen.height,
-            None if seen is None or kept is None else seen.digest == kept.digest,
-        )
+        of_point = point.id, point.place, point.key, point.source, point.identity, self._score(row, first)
+        if seen is None:
+            return Member(*of_point, point.size, None, None, None)
+        same = None if kept is None else seen.digest == kept.digest
+        return Member(*of_point, seen.size, seen.width, seen.height, same)

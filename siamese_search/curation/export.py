@@ -50,26 +50,20 @@ def write_csv(rows: Iterable[Batch], columns: Sequence[Column], out: Path, *, ve
         names = [write_cell(column.name) for column in columns]
         writer.writerow(["id", *names, *(["vector"] if vectors else [])])
         for batch in rows:
-            for row, one in enumerate(batch.ids):
-                cells = [one, *(write_cell(values[row]) for values in batch.values)]
-                if batch.vectors is not None:
-                    cells.append(f"[{numbers(batch.vectors[row])}]")
-                writer.writerow(cells)
+            for one, values, vector in batch.points():
+                cells = [] if vector is None else [f"[{numbers(vector)}]"]
+                writer.writerow([one, *map(write_cell, values), *cells])
 
 
 def write_jsonl(rows: Iterable[Batch], columns: Sequence[Column], out: Path) -> None:
     """One object per line: ``{"id", "payload", "vector"}``, the payload with the fields that the point has."""
     with out.open("w", encoding="utf-8") as handle:
         for batch in rows:
-            for row, one in enumerate(batch.ids):
-                payload = {
-                    column.field: values[row]
-                    for column, values in zip(columns, batch.values)
-                    if values[row] is not None
-                }
+            for one, values, vector in batch.points():
+                payload = {column.field: value for column, value in zip(columns, values) if value is not None}
                 line = f'{{"id": "{one}", "payload": {json.dumps(payload, ensure_ascii=False)}'
-                if batch.vectors is not None:
-                    line += f', "vector": [{numbers(batch.vectors[row])}]'
+                if vector is not None:
+                    line += f', "vector": [{numbers(vector)}]'
                 handle.write(line + "}\n")
 
 
@@ -204,23 +198,22 @@ def write_fiftyone(rows: Iterable[Batch], columns: Sequence[Column], out: Path, 
     path. identity: a Classification; all other fields are plain, the vector is ``embedding``. about: ``dataset.info``.
     """
     names = _names([column for column in columns if column.field not in _LEFT_OUT])
-    where = next((at for at, column in enumerate(columns) if column.field == "path"), None)
     before, left_out = "\n", 0
     with (out / "samples.json").open("w", encoding="utf-8") as handle:
         handle.write('{"samples": [')
         for batch in rows:
-            for row in range(len(batch.ids)):
-                path = None if where is None else batch.values[where][row]
-                if not path or not str(path).startswith("/"):
+            for _, values, vector in batch.points():
+                payload = {column.field: value for column, value in zip(columns, values) if value is not None}
+                path = payload.get("path")
+                if not str(path).startswith("/"):
                     left_out += 1
                     continue
                 sample: dict[str, Any] = {"filepath": path, "tags": [], "metadata": None}
-                for column, values in zip(columns, batch.values):
-                    if column.field in names and values[row] is not None:
-                        label = {"_cls": "Classification", "tags": [], "label": str(values[row])}
-                        sample[names[column.field]] = label if column.field == "identity" else values[row]
-                if batch.vectors is not None:
-                    sample["embedding"] = _packed(batch.vectors[row])
+                if "identity" in payload:
+                    payload["identity"] = {"_cls": "Classification", "tags": [], "label": str(payload["identity"])}
+                sample |= {names[field]: value for field, value in payload.items() if field in names}
+                if vector is not None:
+                    sample["embedding"] = _packed(vector)
                 handle.write(before + json.dumps(sample, ensure_ascii=False))
                 before = ",\n"
         handle.write("\n]}\n")

@@ -41,6 +41,11 @@ class Batch:
     values: list[list[Any]]
     vectors: Vectors | None
 
+    def points(self) -> Iterator[tuple[str, Sequence[Any], Vectors | None]]:
+        """Of each its id, a value per column, and the vector."""
+        for row, one in enumerate(self.ids):
+            yield one, [values[row] for values in self.values], None if self.vectors is None else self.vectors[row]
+
 
 def columns_of(fields: Mapping[str, str]) -> list[Column]:
     """The columns of a gallery with these fields. ``id`` and ``vector`` are taken: such fields get a ``_``."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,20 +106,15 @@ def propose(
     nothing. New ones are numbered by size, after those that the gallery has already. Market-1501's junk and distractors
     count as images without identity. Deterministic. Raises UsageError for more than MOST_IMAGES images.
     """
-    labelled, neighbours, least = options.labelled, options.neighbours, options.least
-    cosine = options.cosine
-    fields = gallery.fields()
-    has_identity = "identity" in fields
-    total = gallery.count(where)
-    if total > MOST_IMAGES and (labelled or not has_identity):
-        raise _too_many(total)
+    neighbours, least, cosine = options.neighbours, options.least, options.cosine
     progress("reading")
-    points = []
-    for point in gallery.scroll(where, with_vectors=True):
-        if labelled or not point.is_somebody:
-            points.append(point)
-            if len(points) > MOST_IMAGES:
-                raise _too_many(total)
+    meant = (point for point in gallery.scroll(where, with_vectors=True) if options.labelled or not point.is_somebody)
+    points = list(islice(meant, MOST_IMAGES + 1))
+    if len(points) > MOST_IMAGES:
+        raise UsageError(
+            f"{gallery.count(where):,} images are more than the {MOST_IMAGES:,} that can be clustered at once (and that"
+            ' a person would review): take a part of them, such as --where camera=1 or --where "frame<5000"'
+        )
     if cosine is None and calibration is not None:
         cosine = calibration.threshold(FALSE_MATCH_RATE)
     if not points:
@@ -126,7 +122,7 @@ def propose(
     vectors = np.stack([vector_of(gallery, point) for point in points])
     progress("clustering")
     labels = cluster(vectors, neighbours=neighbours, least=least, cosine=cosine)
-    number = last_number(gallery, options.prefix) if has_identity else 0
+    number = last_number(gallery, options.prefix) if "identity" in gallery.fields() else 0
     alone = [
         Proposal(one.id, real_path(str(one.payload.get("path", ""))), one.key, one.source, one.camera, one.identity)
         for one in points
@@ -162,33 +158,26 @@ def arranged(
     for place, label in enumerate(order, 1):
         rows, status = members[label], statuses[label]
         number += status == "new"
-        proposed = {"known": known[label][:1], "new": [f"{prefix}-{number:04d}"]}.get(status, [])
+        proposed = known[label][0] if status == "known" else f"{prefix}-{number:04d}" if status == "new" else ""
         for row in sorted(rows, key=lambda row: (-means[row], row)):
             mean = float(means[row])
-            sure = min(1.0, max(0.0, mean)) if calibration is None else calibration.probability(mean)
-            images.append(
-                replace(
-                    alone[row],
-                    cluster=place,
-                    size=len(rows),
-                    proposed="".join(proposed),
-                    status=status,
-                    confidence=None if status == "single" else sure,
-                )
-            )
+            sure = None
+            if status != "single":
+                sure = min(1.0, max(0.0, mean)) if calibration is None else calibration.probability(mean)
+            own: dict[str, Any] = {
+                "cluster": place,
+                "size": len(rows),
+                "proposed": proposed,
+                "status": status,
+                "confidence": sure,
+            }
+            images.append(replace(alone[row], **own))
     return tuple(images)
 
 
 def status_of(size: int, names: Collection[str]) -> Status:
     """The status of a cluster of so many images, whose known identities are ``names``."""
     return "single" if size == 1 else "conflict" if len(names) > 1 else "known" if names else "new"
-
-
-def _too_many(total: int) -> UsageError:
-    return UsageError(
-        f"{total:,} images are more than the {MOST_IMAGES:,} that can be clustered at once (and that a person would"
-        ' review): take a part of them, such as --where camera=1 or --where "frame<5000"'
-    )
 
 
 def mean_similarity(vectors: NDArray[np.float32], labels: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -133,14 +133,11 @@ def _label_columns(header: Table, fields: Mapping[str, str], only: Sequence[str]
         if '"' in name or "\\" in name or not name.isprintable():
             raise DataError(f"{printable(header.path)}: '{printable(name)}' cannot name a field; rename the column")
         found[name] = at
-    if only:
-        missing = [name for name in only if name not in found]
-        if missing:
+    for name in only:
+        if name not in found:
             there = ", ".join(map(printable, found)) or "none"
-            raise DataError(
-                f"{printable(header.path)}: no column '{printable(missing[0])}' of labels; there are: {there}"
-            )
-        found = {name: found[name] for name in only}
+            raise DataError(f"{printable(header.path)}: no column '{printable(name)}' of labels; there are: {there}")
+    found = {name: found[name] for name in only} if only else found
     if not found and header.find(FORMERLY) is None:
         raise DataError(f"{printable(header.path)}: no column of labels, such as 'identity' or 'camera'")
     notes = [f"columns left alone, they belong to the files: {', '.join(passed)}"] if passed else []
@@ -227,9 +224,8 @@ class Finder:
                 if isinstance(key, str) and key in self._keys:
                     self._keys[key].append(point.id)
                 if isinstance(path, str) and self._paths:
-                    for name in {path, decode_key(path)}:
-                        if name in self._paths:
-                            self._paths[name].append(point.id)
+                    for name in {path, decode_key(path)} & self._paths.keys():
+                        self._paths[name].append(point.id)
 
     def find(self, row: Named) -> tuple[str | None, str]:
         """The point's id (of source and key: whether there is such a point or not), or None and why not."""
@@ -237,17 +233,14 @@ class Finder:
             return point_id(row.source, row.key), ""
         if row.key:
             found = self._keys[row.key] or self._keys[encode_key(row.key)]
-            if len(found) > 1:
-                return (None, f"{len(found)} images have the key '{printable(row.key)}': add the column 'source'")
+            several = f"{len(found)} images have the key '{printable(row.key)}': add the column 'source'"
         elif row.path:
             found = self._paths[_absolute(row.path)]
-            if len(found) > 1:
-                return (
-                    None,
-                    f"'{printable(row.path)}' is in the gallery {len(found)} times: name it by key and source",
-                )
+            several = f"'{printable(row.path)}' is in the gallery {len(found)} times: name it by key and source"
         else:
             return None, "it names no image: key and path are empty"
+        if len(found) > 1:
+            return None, several
         return (found[0], "") if found else (None, self.missing(row))
 
     @staticmethod

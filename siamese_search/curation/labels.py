@@ -78,7 +78,6 @@ def plan_labels(gallery: Gallery, path: Path, columns: Sequence[str] = ()) -> La
         former = wanted.setdefault(identifier, row)
         if former is not row and (former.values, former.labelled) != (row.values, row.labelled):
             plan.problems.append(f"line {row.line}: another label for the image of line {former.line}")
-    known: set[str] = set()
     for row, point in zip(wanted.values(), gallery.retrieve(list(wanted)), strict=True):
         if point is None:
             plan.problems.append(f"line {row.line}: {finder.missing(row)}")
@@ -88,9 +87,8 @@ def plan_labels(gallery: Gallery, path: Path, columns: Sequence[str] = ()) -> La
             plan.unchanged += 1
         else:
             plan.changes.append(change)
-            known.add(str(change.after.get("identity") or ""))
     if "identity" in table.columns and gallery.fields().get("identity") == "str":
-        plan.notes += _lost_zeros(gallery, known - {""})
+        plan.notes += _lost_zeros(gallery, {str(change.after.get("identity") or "") for change in plan.changes})
     return plan
 
 
@@ -154,16 +152,6 @@ def write_undo(plan: LabelPlan, out: Path) -> None:
             writer.writerow([*place, *values, labelled_text(change.labelled[0]) or NONE])
 
 
-def apply_labels(
-    gallery: Gallery, plan: LabelPlan, *, progress: Progress | None = None, stop: threading.Event | None = None
-) -> None:
-    """Write a plan without problems. stop: when set, KeyboardInterrupt is raised after the points in hand; what is
-    written stays, and the same plan may be applied again.
-    """
-    check_plan(plan)
-    write_changes(gallery, plan.changes, progress=progress, stop=stop)
-
-
 def write_changes(
     gallery: Gallery,
     changes: Sequence[Change],
@@ -171,7 +159,9 @@ def write_changes(
     progress: Progress | None = None,
     stop: threading.Event | None = None,
 ) -> None:
-    """Write changes and flush; see :func:`apply_labels`."""
+    """Write changes and flush. stop: when set, KeyboardInterrupt is raised after the points in hand; what is written
+    stays, and the same changes may be written again.
+    """
     done = 0
     for batch in chunks(changes, _BATCH):
         if stop is not None and stop.is_set():

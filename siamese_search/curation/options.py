@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from siamese_search import options as shared
 from siamese_search.options import Request, StrPath, Switch, option
+from siamese_search.retrieval.options import cosine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,14 +27,8 @@ class ClusterOptions(Request):
         low_open=True,
         metavar="S",
     )
-    cosine: float | None = option(
-        None,
-        "Least mean cosine of two clusters that are merged.  [default: by calibration]",
-        named="min_score",
-        kind=float,
-        low=-1,
-        high=1,
-        metavar="S",
+    cosine: float | None = cosine(
+        "Least mean cosine of two clusters that are merged.  [default: by calibration]", named="min_score"
     )
     prefix: str = option("new", "New identities are called NAME-0001, NAME-0002, ...", metavar="NAME")
     store: StrPath | None = shared.store()

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -68,12 +69,8 @@ def evaluate(
         raise UsageError(f"a false match rate lies between 0 and 1, not {options.false_match_rate}")
     records = _records_of(images)
     query_records = None if queries is None else _records_of(queries)
-    # Before an hour of embedding, not after it: is there anything to measure?
-    if query_records is None:
-        plan = all_vs_all(records, use_cameras=options.use_cameras)
-    else:
-        plan = market(query_records, records, use_cameras=options.use_cameras)
-    plan.require_valid_query()
+    plan = _planned(records, query_records, options)
+    plan.require_valid_query()  # before an hour of embedding, not after it
 
     eyes: Embedder = FlipEmbedder(embedder) if options.flip else embedder
     shown = plan.gallery if query_records is None else [*plan.gallery, *plan.queries]
@@ -83,27 +80,21 @@ def evaluate(
         eyes,
         batch_size=options.batch_size or 64,
         threads=options.threads or 0,
-        progress=None if progress is None else lambda done, total: progress("embed", done, total),
+        progress=None if progress is None else partial(progress, "embed"),
     )
     if not len(embedded.vectors):
         first = embedded.failed[0]
         raise DataError(f"none of {amount(len(embedded.failed), 'image')} can be read; {first.shown}: {first.reason}")
-    fingerprint = data_fingerprint(
-        [
-            ("gallery" if row < ranked else "queries", shown[row], digest)
-            for row, digest in zip(embedded.rows.tolist(), embedded.digests, strict=True)
-        ]
-    )
+    told = zip(embedded.rows.tolist(), embedded.digests, strict=True)
+    fingerprint = data_fingerprint([("gallery" if row < ranked else "queries", shown[row], one) for row, one in told])
     plan, query_vectors, gallery_vectors = plan_of_survivors(plan, records, query_records, embedded, options)
     plan.require_valid_query()
 
     payloads = [{"identity": one.identity, "camera": one.camera, "key": one.key} for one in plan.gallery]
     with _gallery_for(gallery, eyes, model_name) as opened:
         places = fill(opened, gallery_vectors, payloads)
-        ranking = rank_through(
-            opened, plan, query_vectors, gallery_vectors, places, depth=options.depth,
-            progress=None if progress is None else lambda done, total: progress("rank", done, total),
-        )  # fmt: skip
+        at = None if progress is None else partial(progress, "rank")
+        ranking = rank_through(opened, plan, query_vectors, gallery_vectors, places, depth=options.depth, progress=at)
         recall = filtered_recall(opened, query_vectors)
     if plan.name == ALL_VS_ALL:
         pairs = pair_scores(gallery_vectors, plan)
@@ -141,25 +132,34 @@ def evaluate(
     )
 
 
-@contextmanager
-def _gallery_for(gallery: Gallery | None, embedder: Embedder, model_name: str) -> Iterator[Gallery]:
+def _gallery_for(gallery: Gallery | None, embedder: Embedder, model_name: str) -> AbstractContextManager[Gallery]:
     """The given gallery if it is empty, or a temporary embedded one that is gone afterwards."""
-    if gallery is not None:
-        if gallery.model.fingerprint != embedder.fingerprint:
-            raise ModelMismatchError(
-                f"{gallery.name} was made by model {gallery.model.fingerprint}, not {embedder.fingerprint}: "
-                "evaluate with its own model"
-            )
-        if gallery.count():
-            raise StoreError(f"{gallery.name}: evaluation needs an empty gallery")
-        yield gallery
-        return
-    with temporary_gallery(ModelRef(embedder.fingerprint, embedder.dim, model_name)) as opened:
-        yield opened
+    if gallery is None:
+        return temporary_gallery(ModelRef(embedder.fingerprint, embedder.dim, model_name))
+    if gallery.model.fingerprint != embedder.fingerprint:
+        raise ModelMismatchError(
+            f"{gallery.name} was made by model {gallery.model.fingerprint}, not {embedder.fingerprint}: "
+            "evaluate with its own model"
+        )
+    if gallery.count():
+        raise StoreError(f"{gallery.name}: evaluation needs an empty gallery")
+    return nullcontext(gallery)
 
 
 def _records_of(images: Dataset | Sequence[ImageRecord]) -> list[ImageRecord]:
     return images.records if isinstance(images, Dataset) else list(images)
+
+
+def _planned(
+    records: Sequence[ImageRecord],
+    queries: Sequence[ImageRecord] | None,
+    options: EvaluateOptions,
+    same: Callable[[ImageRecord], object] | None = None,
+) -> Protocol:
+    """By the protocol that the two sides have, or the one. same: as :func:`~.protocol.market`."""
+    if queries is None:
+        return all_vs_all(records, use_cameras=options.use_cameras)
+    return market(queries, records, use_cameras=options.use_cameras, same=same)
 
 
 #: Threads that decode; more only fight the model for the cores.
@@ -254,51 +254,36 @@ def plan_of_survivors(
     """
     shown = plan.gallery if queries is None else [*plan.gallery, *plan.queries]
     ranked = len(plan.gallery)
-    found = _Copies(shown, ranked, embedded)
-    kept = set(embedded.rows.tolist())
-    if not options.copies:
-        kept -= found.later
+    rows = embedded.rows.tolist()
+    digests = {id(shown[row]): digest for row, digest in zip(rows, embedded.digests, strict=True) if digest}
+    later, copied = _copies(shown, ranked, embedded)
+    if options.copies:
+        later = set()
     # By side: a copy that leaves the queries may be the first of its kind in the gallery.
     places = [(row >= ranked, id(record)) for row, record in enumerate(shown)]
-    gone = set(places) - {places[row] for row in kept}
-    survivors = [record for record in records if (False, id(record)) not in gone]
-    if queries is None:
-        again = all_vs_all(survivors, use_cameras=options.use_cameras)
-    else:
-        asked = [record for record in queries if (True, id(record)) not in gone]
-        same = None if options.copies else found.content
-        again = market(asked, survivors, use_cameras=options.use_cameras, same=same)
-    at = {id(shown[row]): place for place, row in enumerate(embedded.rows.tolist())}
+    gone = set(places) - {places[row] for row in rows if row not in later}
+    again = _planned(
+        [record for record in records if (False, id(record)) not in gone],
+        None if queries is None else [record for record in queries if (True, id(record)) not in gone],
+        options,
+        None if options.copies else lambda record: digests.get(id(record), record.path),
+    )
+    again = replace(again, excluded=replace(again.excluded, copied=copied, copies=len(later)))
+    at = {id(shown[row]): place for place, row in enumerate(rows)}
     asked_rows, ranked_rows = ([at[id(one)] for one in side] for side in (again.queries, again.gallery))
-    vectors = embedded.vectors
-    return found.counted(again, options.copies), vectors[asked_rows], vectors[ranked_rows]
+    return again, embedded.vectors[asked_rows], embedded.vectors[ranked_rows]
 
 
-class _Copies:
-    """Which of these records are copies: the same bytes under the same identity. ranked: how many are the gallery's.
+def _copies(records: Sequence[ImageRecord], ranked: int, embedded: Embedded) -> tuple[set[int], int]:
+    """Rows that repeat an earlier one of their side, the same bytes under the same identity; queries with a copy.
 
-    later: rows of those that repeat an earlier one of their side.
+    ranked: how many of the records are the gallery's.
     """
-
-    def __init__(self, records: Sequence[ImageRecord], ranked: int, embedded: Embedded) -> None:
-        self._digests: dict[int, bytes] = {}
-        sides: dict[tuple[str | None, bytes], list[list[int]]] = {}
-        for row, digest in zip(embedded.rows.tolist(), embedded.digests, strict=True):
-            if digest:
-                self._digests[id(records[row])] = digest
-                sides.setdefault((records[row].identity, digest), [[], []])[row >= ranked].append(row)
-        self.later = {row for pair in sides.values() for side in pair for row in side[1:]}
-        asks = ranked < len(records)  # queries of their own
-        self._copied = sum(
-            len(queries) if gallery or len(queries) > 1 else 0
-            for gallery, queries in ((pair if asks else (pair[0][1:], pair[0])) for pair in sides.values())
-        )
-
-    def content(self, record: ImageRecord) -> object:
-        """What a record has in common with its copies."""
-        return self._digests.get(id(record), record.path)
-
-    def counted(self, plan: Protocol, kept: bool) -> Protocol:
-        """The plan with the counts of copies."""
-        counts = replace(plan.excluded, copied=self._copied, copies=0 if kept else len(self.later))
-        return replace(plan, excluded=counts)
+    sides: dict[tuple[str | None, bytes], list[list[int]]] = {}
+    for row, digest in zip(embedded.rows.tolist(), embedded.digests, strict=True):
+        if digest:
+            sides.setdefault((records[row].identity, digest), [[], []])[row >= ranked].append(row)
+    later = {row for pair in sides.values() for side in pair for row in side[1:]}
+    asks = ranked < len(records)  # queries of their own
+    pairs = ((pair if asks else (pair[0][1:], pair[0])) for pair in sides.values())
+    return later, sum(len(queries) for gallery, queries in pairs if gallery or len(queries) > 1)

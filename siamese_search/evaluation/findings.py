@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from siamese_search.datasets.records import ImageRecord
 from siamese_search.errors import DataError
 from siamese_search.evaluation.report import EvaluationReport
 from siamese_search.evaluation.retrieval import RankingMetrics, retrieval_metrics
@@ -77,7 +79,7 @@ def worst_queries(report: EvaluationReport, count: int = 20) -> list[BadQuery]:
     order = valid[np.argsort(ranking.average_precision[valid], kind="stable")][:count]
     return [
         BadQuery(
-            int(query),
+            query,
             float(ranking.average_precision[query]),
             int(ranking.first_hit_rank[query]),
             report.top[query],
@@ -90,24 +92,26 @@ def worst_queries(report: EvaluationReport, count: int = 20) -> list[BadQuery]:
 def camera_pairs(report: EvaluationReport) -> list[CameraPair]:
     """Exact figures for every pair of cameras in which some query has a match; empty where no cameras count."""
     plan = report.plan
-    asked, there = plan.query_cameras, plan.gallery_cameras
-    if asked is None or there is None:
-        return []
     found: list[CameraPair] = []
-    for own in sorted({camera for camera in asked if camera is not None}, key=natural):
-        rows = np.array([i for i, camera in enumerate(asked) if camera == own], np.int64)
-        for other in sorted({camera for camera in there if camera is not None}, key=natural):
-            if own == other:
-                continue
-            columns = np.array([i for i, camera in enumerate(there) if camera == other], np.int64)
-            metrics = retrieval_metrics(
-                report.query_vectors[rows], report.gallery_vectors[columns], plan.between(rows, columns)
-            )
+    if not plan.use_cameras:
+        return found
+    sides = product(_by_camera(plan.queries), _by_camera(plan.gallery))
+    for (own, rows), (other, columns) in sides:
+        if own != other:
+            vectors = report.query_vectors[rows], report.gallery_vectors[columns]
+            metrics = retrieval_metrics(*vectors, plan.between(rows, columns))
             if metrics.valid_queries:
                 found.append(CameraPair(own, other, metrics.valid_queries, metrics.rank1, metrics.mAP))
     return found
 
 
+def _by_camera(records: Sequence[ImageRecord]) -> list[tuple[str, NDArray[np.int64]]]:
+    """Each known camera, in order, and the places of its images."""
+    cameras = sorted({one.camera for one in records if one.camera is not None}, key=natural)
+    return [(name, np.array([i for i, one in enumerate(records) if one.camera == name])) for name in cameras]
+
+
+CONFIDENCE = 0.95
 RESAMPLES = 10_000
 #: Resamples in memory at once, per identity.
 _CHUNK = 1 << 22
@@ -139,7 +143,6 @@ def paired_difference(
     b: NDArray[np.float64],
     identities: Sequence[str],
     *,
-    confidence: float = 0.95,
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
@@ -165,8 +168,7 @@ def paired_difference(
         drawn = rng.multinomial(len(names), even, size=min(step, resamples - start))  # [chunk, identities]
         found.append((drawn @ gained) / (drawn @ queries))
     differences = np.concatenate(found)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(differences, [tail, 1 - tail])
+    low, high = np.quantile(differences, [(1 - CONFIDENCE) / 2, 1 - (1 - CONFIDENCE) / 2])
     return Difference(
         a=float(a[valid].mean()),
         b=float(b[valid].mean()),

@@ -129,10 +129,8 @@ def _codes(
     codes = dict(reserved)
     for name in (*left, *right):
         codes.setdefault(name, len(codes) - len(reserved))
-    return (
-        np.array([codes[name] for name in left], dtype=np.int64),
-        np.array([codes[name] for name in right], dtype=np.int64),
-    )
+    first, second = (np.array([codes[name] for name in side], dtype=np.int64) for side in (left, right))
+    return first, second
 
 
 ALL_VS_ALL = "all_vs_all"
@@ -180,16 +178,6 @@ class Protocol(Labels):
     @property
     def gallery_ids(self) -> list[str]:
         return [record.identity or "" for record in self.gallery]
-
-    @property
-    def query_cameras(self) -> list[str | None] | None:
-        """Cameras of the queries, or ``None`` where the same-camera rule is off."""
-        return [record.camera for record in self.queries] if self.use_cameras else None
-
-    @property
-    def gallery_cameras(self) -> list[str | None] | None:
-        """Cameras of the gallery images, or ``None`` where the same-camera rule is off."""
-        return [record.camera for record in self.gallery] if self.use_cameras else None
 
     def explain(self) -> list[str]:
         """What was left out and by which rule, one line for people each; empty if nothing was."""
@@ -293,11 +281,11 @@ def _protocol(
     same_image: NDArray[np.int64],
     left_out: Counter[str],
 ) -> Protocol:
-    known = any(r.camera is not None for r in queries) and any(r.camera is not None for r in gallery)
-    effective = use_cameras and known
     asked, ranked = [[told(record) for record in side] for side in (queries, gallery)]
+    cameras = [[record.camera for record in side] for side in (queries, gallery)]
+    effective = use_cameras and all(any(one is not None for one in side) for side in cameras)
     by_identity = Counter(ranked)
-    by_camera = Counter(zip(ranked, (record.camera for record in gallery), strict=True))
+    by_camera = Counter(zip(ranked, cameras[1], strict=True))
     same_camera = no_match = same_camera_only = 0
     for query, who, own in zip(queries, asked, same_image.tolist(), strict=True):
         itself = own >= 0 and ranked[own] == who
@@ -318,11 +306,5 @@ def _protocol(
         no_match=no_match,
         same_camera_only=same_camera_only,
     )
-    labels = Labels.of(
-        asked,
-        ranked,
-        [record.camera for record in queries] if effective else None,
-        [record.camera for record in gallery] if effective else None,
-        same_image=same_image,
-    )
+    labels = Labels.of(asked, ranked, *(cameras if effective else ()), same_image=same_image)
     return Protocol(**vars(labels), name=name, use_cameras=effective, queries=queries, gallery=gallery, excluded=counts)

@@ -58,12 +58,7 @@ def choose_subject(data: str | os.PathLike[str] | None, model: str, runs: Path =
     Without data: all that the model was trained on.
     Raises UsageError, saying what to give, where there is nothing to choose from; BundleError.
     """
-    if model:
-        bundle = load_bundle(model)
-    elif data is None:
-        bundle = newest_bundle(runs)
-    else:
-        bundle = load_bundle(None)
+    bundle = newest_bundle(runs) if data is None and not model else load_bundle(model or None)
     places, sources, layout = _trained_on(bundle)
     if data is not None:
         for place, source in zip(places, sources, strict=True):

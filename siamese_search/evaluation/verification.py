@@ -11,7 +11,6 @@ not estimates. Only the AUC treats scores within one bin as tied (each such pair
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -114,8 +113,7 @@ class PairScores:
         if curve.threshold.size == 0:
             return None
         accept, reject = curve.false_accept_rate, 1 - curve.true_accept_rate
-        # accept - reject rises from -1 (nothing accepted) to +1 (everything accepted): one crossing.
-        gap = accept - reject
+        gap = accept - reject  # rises from -1 (nothing accepted) to +1 (everything accepted): one crossing
         after = int(np.argmax(gap >= 0))
         low, high = gap[after - 1], gap[after]
         share = -low / (high - low)
@@ -129,12 +127,10 @@ class PairScores:
         """
         if not 0 < rate <= 1:
             raise ValueError(f"a false accept rate lies in (0, 1], not {rate}")
-        # 0.07 · 100 must be 7, whatever its last bit says.
-        allowed = int(rate * self.impostor_pairs * (1 + 1e-12))
+        allowed = int(rate * self.impostor_pairs * (1 + 1e-12))  # 0.07 · 100 must be 7, whatever its last bit says
         if not self.genuine_pairs or allowed < 1:
             return None
-        # Counts fall, so this is the lowest edge.
-        return self._at(int(np.argmax(self._accepted[1] <= allowed)))
+        return self._at(int(np.argmax(self._accepted[1] <= allowed)))  # counts fall, so this is the lowest edge
 
     def at_threshold(self, threshold: float) -> OperatingPoint | None:
         """What accepting ``score >= threshold`` does; the threshold is moved up to the next bin edge."""
@@ -156,13 +152,11 @@ class PairScores:
         """
         genuine, impostor = self.genuine_pairs, self.impostor_pairs
         if not genuine or not impostor:
-            empty = np.empty(0)
-            return RocCurve(empty, empty, empty)
-        accepted_genuine, accepted_impostor = self._accepted
-        occupied = np.flatnonzero(self.genuine + self.impostor)[::-1]
-        edges = np.concatenate(([BINS], occupied))
-        far = accepted_impostor[edges] / impostor
-        tar = accepted_genuine[edges] / genuine
+            return RocCurve(*[np.empty(0)] * 3)
+        edges = np.concatenate(([BINS], np.flatnonzero(self.genuine + self.impostor)[::-1]))
+        tar, far = (
+            accepted[edges] / pairs for accepted, pairs in zip(self._accepted, (genuine, impostor), strict=True)
+        )
         if points is not None and edges.size > points:
             keep = _thin(far, tar, points)
             edges, far, tar = edges[keep], far[keep], tar[keep]
@@ -205,8 +199,7 @@ def pair_scores(vectors: NDArray[np.float32], labels: Labels, *, block: int = _B
     block: scores held at once, the bound on memory.
     Raises ValueError for shapes that do not fit and for rows that are not of unit length.
     """
-    rows = _Side.of(vectors, labels.gallery_identity, labels.gallery_camera)
-    return _histograms(_blocks(rows, None, block))
+    return _histograms(_Side.of(vectors, labels.gallery_identity, labels.gallery_camera), None, block)
 
 
 def cross_pair_scores(
@@ -215,7 +208,7 @@ def cross_pair_scores(
     """Scores of all pairs (query, gallery item), float32 [q, d] and [g, d]; rules as in :func:`pair_scores`."""
     left = _Side.of(queries, labels.query_identity, labels.query_camera)
     right = _Side.of(gallery, labels.gallery_identity, labels.gallery_camera)
-    return _histograms(_blocks(left, right, block))
+    return _histograms(left, right, block)
 
 
 @dataclass(frozen=True)
@@ -241,10 +234,9 @@ class _Side:
         return cls(matrix[keep], identities[keep], cameras[keep])
 
 
-def _blocks(
-    left: _Side, right: _Side | None, block: int
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]]:
-    """Scores [a, b] with masks of genuine and of impostor pairs; right ``None``: pairs within left."""
+def _histograms(left: _Side, right: _Side | None, block: int) -> PairScores:
+    """Of all pairs, a block of scores at a time; right ``None``: pairs within left."""
+    genuine, impostor = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
     other = left if right is None else right
     start = 0
     while start < len(left.vectors):
@@ -259,18 +251,12 @@ def _blocks(
         if right is None:
             counted &= np.arange(columns)[None, :] > np.arange(stop - start)[:, None]
         same = own == theirs
-        yield scores, same & counted, ~same & counted
-        start = stop
-
-
-def _histograms(blocks: Iterator[tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.bool_]]]) -> PairScores:
-    genuine, impostor = np.zeros(BINS, np.int64), np.zeros(BINS, np.int64)
-    for scores, is_genuine, is_impostor in blocks:
         bins = np.floor(scores * np.float32(SCALE)).astype(np.int32)
         np.clip(bins, -SCALE, SCALE, out=bins)
         bins += SCALE
-        genuine += np.bincount(bins[is_genuine], minlength=BINS)
-        impostor += np.bincount(bins[is_impostor], minlength=BINS)
+        genuine += np.bincount(bins[same & counted], minlength=BINS)
+        impostor += np.bincount(bins[~same & counted], minlength=BINS)
+        start = stop
     return PairScores(genuine, impostor)
 
 

@@ -20,11 +20,7 @@ from siamese_search.settings import MOST_SHARDS
 _CAPACITY = "Qdrant documentation, Capacity Planning (qdrant.tech/documentation/capacity-planning)"
 _QUANTISATION = "Qdrant documentation, Quantization (qdrant.tech/documentation/manage-data/quantization)"
 _PLAN = "benchmarks/plan.py (results/plan.json)"
-
-# --- what a point of ours holds ---------------------------------------------------------------------------------------
 _PAYLOAD = "benchmarks/million.py (the payload of its points, as compact JSON)"
-
-# --- time ---------------------------------------------------------------------------------------------------------
 _INGEST = "benchmarks/ingest.py (results/ingest-256x128.json)"
 _WALK = "benchmarks/reingest.py (results/reingest.json)"
 _GALLERY = "benchmarks/gallery.py (results/gallery.json)"
@@ -110,6 +106,8 @@ LOG_SEGMENT = int(
     _figure("log_segment", 2**25, "bytes; the log keeps the last full one and the one it writes to", _PLAN)
 )
 EMBEDDED_FIXED = _figure("embedded_fixed", 0.2e6, "bytes of a gallery without points", _PLAN)
+
+# --- time ---------------------------------------------------------------------------------------------------------
 WORKER_RATE = _figure("worker_rate", 157.0, "images per second, a worker on 2 CPU cores at 256×128", _INGEST)
 EMBED_MS = _figure("embed", 12.3, "ms of one core to decode and embed an image on the CPU", _INGEST)
 WALK_RATE = _figure("walk", 22_041.0, "files per second that one process finds and looks up", _WALK)
@@ -130,10 +128,7 @@ GRAPH_BUILD_MS = _figure("graph_build", 0.75, "ms of one core per point, the cop
 
 
 def read_count(text: str) -> int:
-    """A whole number from 1: ``1e9``, ``1.5M``, ``2k``, ``1B`` (or ``1G``, a billion), ``1_000_000``, ``1,000,000``.
-
-    Raises UsageError for anything else, for less than 1 and for more than LARGEST.
-    """
+    """A whole number from 1 to LARGEST: ``1e9``, ``100M``, ``1B`` (a billion), ``1_000_000``; else UsageError."""
     found = _COUNT.fullmatch(text.strip())
     value = _number(found[1]) * 1000 ** _THOUSANDS[found[2].lower()] if found else Decimal(0)
     if value < 1 or value > LARGEST or value != value.to_integral_value():
@@ -144,10 +139,7 @@ def read_count(text: str) -> int:
 
 
 def read_bytes(text: str) -> int:
-    """Bytes, at least 1: ``128GB`` (10^9), ``64GiB`` (2^30), ``512M``, ``2000``.
-
-    Raises UsageError for anything else.
-    """
+    """Bytes, at least 1: ``128GB`` (10^9), ``64GiB`` (2^30), ``512M``, ``2000``. UsageError for anything else."""
     found = _BYTES.fullmatch(text.strip())
     value = Decimal(0)
     if found:

@@ -196,7 +196,7 @@ class Plan:
     @property
     def walk_hours(self) -> float:
         """Hours in which one process finds all files: an ingest of one directory takes no less."""
-        return self.question.images / figures.WALK_RATE / 3600
+        return self.question.images / figures.WALK_RATE / _HOUR
 
     @property
     def server_settings(self) -> dict[str, Any]:

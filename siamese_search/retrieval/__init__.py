@@ -1,1 +1,1 @@
-"""A query becomes ranked results: ``search`` ranks, ``results`` holds the answer, ``sheet`` draws it."""
+"""A query becomes ranked results: ``searcher`` ranks, ``results`` holds the answer."""

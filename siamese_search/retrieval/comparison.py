@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import Failure
-from siamese_search.embedding import batches_of, embed_images
-from siamese_search.errors import DataError, ImageError, UsageError, amount, printable
+from siamese_search.errors import DataError, ImageError, UsageError, amount
 from siamese_search.model.embedder import Embedder
 from siamese_search.retrieval.judging import NOBODY, Judge
+from siamese_search.retrieval.query import embed_each
 
 #: Scores in one answer; more is what a gallery is for.
 MAX_PAIRS = 4_000_000
@@ -58,8 +58,8 @@ class Comparison:
             "model": self.model,
             "threshold": None if self.threshold is None else round(self.threshold, 6),
             "false_match_rate": self.false_match_rate,
-            "prior": None if self.probabilities is None else float(f"{self.judge.prior:.6g}"),
-            "calibration": None if self.probabilities is None else self.judge.origin,
+            "prior": None if chances is None else float(f"{self.judge.prior:.6g}"),
+            "calibration": None if chances is None else self.judge.origin,
             **({"no_verdict": self.judge.why} if self.judge.why else {}),
             **({"doubt": self.judge.doubt} if self.judge.doubt else {}),
             "same": self.any_same,
@@ -99,16 +99,21 @@ def compare(
             f"{len(left):,} × {len(right):,} pairs are too many to compare one by one: ingest one side and search for"
             " the other"
         )
-    vectors, failed = _embed(dict.fromkeys([*left, *right]), embedder)
-    sides = []
-    for side in (left, right):
-        readable = [path for path in side if path in vectors]
+    vectors: dict[Path, NDArray[np.float32]] = {}
+    failed: dict[Path, ImageError] = {}
+    paths = list(dict.fromkeys([*left, *right]))
+    for path, found in zip(paths, embed_each(paths, embedder), strict=True):
+        if isinstance(found, ImageError):
+            failed[path] = found
+        else:
+            vectors[path] = found
+    sides = [[path for path in side if path in vectors] for side in (left, right)]
+    for side, readable in zip((left, right), sides, strict=True):
         if not readable:
-            reason = failed[side[0]]
+            error = failed[side[0]]
             if len(side) == 1:
-                raise ImageError(side[0], reason)
-            raise DataError(f"none of the {amount(len(side), 'image')} can be read; {printable(side[0])}: {reason}")
-        sides.append(readable)
+                raise error
+            raise DataError(f"none of the {amount(len(side), 'image')} can be read; {error}")
     asked = judge(np.stack(list(vectors.values())))
     calibration, rate = asked.calibration, None
     if threshold is None and calibration is not None:
@@ -122,15 +127,5 @@ def compare(
     chances = None
     if calibration is not None:
         chances = np.array([[calibration.probability(float(s), asked.prior) for s in row] for row in scores])
-    named = [Failure.of(path, reason) for path, reason in failed.items()]
+    named = [Failure.of(path, error.reason) for path, error in failed.items()]
     return Comparison(sides[0], sides[1], scores, threshold, rate, chances, named, embedder.fingerprint, asked)
-
-
-def _embed(paths: dict[Path, None], embedder: Embedder) -> tuple[dict[Path, NDArray[np.float32]], dict[Path, str]]:
-    """The vector of each image that can be read, and the reason of each that cannot."""
-    vectors: dict[Path, NDArray[np.float32]] = {}
-    failed: dict[Path, str] = {}
-    for found in embed_images(batches_of(list(paths)), embedder, lambda path: path):
-        vectors |= zip(found.items, found.vectors, strict=True)
-        failed |= {path: error.reason for path, error in found.failures}
-    return vectors, failed

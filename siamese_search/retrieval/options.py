@@ -32,6 +32,10 @@ def fmr() -> Any:
     )
 
 
+def cosine(help: str, **how: Any) -> Any:
+    return option(None, help, kind=float, low=-1, high=1, metavar="S", **how)
+
+
 def prior() -> Any:
     return option(
         None,
@@ -73,14 +77,8 @@ class SearchOptions(Request):
         refusal="results can be grouped by 'identity' only, not by {!r}",
     )
     exclude_self: bool = option(False, "Leave out the query image itself, if it is in the gallery.")
-    min_score: float | None = option(
-        None,
-        "Least cosine similarity to show.",
-        kind=float,
-        low=-1,
-        high=1,
-        refusal="the minimum score is a cosine similarity from -1 to 1, not {}",
-        metavar="S",
+    min_score: float | None = cosine(
+        "Least cosine similarity to show.", refusal="the minimum score is a cosine similarity from -1 to 1, not {}"
     )
     fmr: float | None = fmr()
     prior: float | None = prior()
@@ -95,14 +93,7 @@ class CompareOptions(Request):
     """See :func:`siamese_search.api.retrieval.compare`. What is ``None`` comes from the settings."""
 
     fmr: float | None = fmr()
-    threshold: float | None = option(
-        None,
-        "Least cosine similarity of the same identity, instead of the calibrated one.",
-        kind=float,
-        low=-1,
-        high=1,
-        metavar="S",
-    )
+    threshold: float | None = cosine("Least cosine similarity of the same identity, instead of the calibrated one.")
     prior: float | None = prior()
     store: StrPath | None = shared.store()
     gallery: str | None = shared.gallery()

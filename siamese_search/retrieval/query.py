@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import filecmp
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.errors import UsageError, printable
+from siamese_search.embedding import batches_of, embed_images
+from siamese_search.errors import ImageError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, Hit, StoredPoint
 from siamese_search.gallery.filters import Condition
+from siamese_search.io.decoding import ImageSource
+from siamese_search.model.embedder import Embedder
 from siamese_search.retrieval.options import SearchOptions
 
 #: Share of the mean of the images to stay away from that is taken off the target (Rocchio's relevance feedback, 1971,
@@ -53,10 +55,8 @@ class Copies:
         return Copies({**self.hits, **later.hits}, known)
 
 
-class Judge(Protocol):
-    """Decides which hits show the probe's own images."""
-
-    def among(self, hits: Sequence[Hit]) -> Copies: ...
+#: Decides which hits show the probe's own images.
+Judge = Callable[[Sequence[Hit]], Copies]
 
 
 @dataclass(frozen=True)
@@ -85,37 +85,19 @@ class Probe:
         return options.min_score is not None and self.scale * hit.score < options.min_score
 
 
-class SamePoint:
-    """The judge of a probe that is itself an item of the gallery."""
-
-    def __init__(self, point: StoredPoint) -> None:
-        self._point = point
-
-    def among(self, hits: Sequence[Hit]) -> Copies:
-        return Copies({hit.id: hit for hit in hits if hit.id == self._point.id}, (self._point.identity,))
-
-
-class SameAny:
-    """The judge of several images: a hit is a copy where one of theirs says so."""
-
-    def __init__(self, judges: Sequence[Judge]) -> None:
-        self._judges = judges
-
-    def among(self, hits: Sequence[Hit]) -> Copies:
-        found = [judge.among(hits) for judge in self._judges]
-        own = {one for copies in found for one in copies.hits}
-        identities = tuple(one for copies in found for one in copies.identities)
-        return Copies({hit.id: hit for hit in hits if hit.id in own}, identities)
+def embed_each(images: Sequence[ImageSource], embedder: Embedder) -> list[NDArray[np.float32] | ImageError]:
+    """The vector of each image, float32 [d], or why it cannot be read."""
+    known: dict[int, NDArray[np.float32] | ImageError] = {}
+    for found in embed_images(batches_of(range(len(images))), embedder, images.__getitem__):
+        known |= zip(found.items, found.vectors, strict=True)
+        known |= found.failures
+    return [known[row] for row in range(len(images))]
 
 
 def item_probe(gallery: Gallery, key: str) -> Probe:
-    """The item of the gallery with this key, as a probe.
-
-    Raises UsageError where there is none, or more than one because several sources have such a key.
-    """
-    points: list[StoredPoint] = []
-    if "key" in gallery.fields():
-        points = list(gallery.scroll([Condition("key", "=", (key,))], with_vectors=True))
+    """The item of the gallery with this key. UsageError for none, and for more than one, as of several sources."""
+    has_keys = "key" in gallery.fields()
+    points = list(gallery.scroll([Condition("key", "=", (key,))], with_vectors=True)) if has_keys else []
     if len(points) != 1:
         sources = ", ".join(printable(point.source) for point in points[:3])
         what = f"there are {len(points)}, of {sources}" if points else "there is none"
@@ -128,25 +110,35 @@ def item_probe(gallery: Gallery, key: str) -> Probe:
 
 def point_probe(gallery: Gallery, point: StoredPoint) -> Probe:
     """A point of the gallery, with its vector, as a probe; it is never its own answer."""
-    return Probe(point.key, None, vector_of(gallery, point), SamePoint(point), never=True)
+
+    def judge(hits: Sequence[Hit]) -> Copies:
+        return Copies({hit.id: hit for hit in hits if hit.id == point.id}, (point.identity,))
+
+    return Probe(point.key, None, vector_of(gallery, point), judge, never=True)
 
 
 def fuse(probes: Sequence[Probe]) -> Probe:
-    """Several images of one target as one probe: a hit's score is the mean of its similarities to each of them."""
-    if len(probes) == 1:
-        return probes[0]
+    """Several images of one target as one probe: a hit's score is the mean of its similarities to each of them.
+
+    A hit is a copy where it is one of any of these images.
+    """
+    first, *others = probes
+    if not others:
+        return first
     vector, scale = _unit(np.mean([probe.vector for probe in probes], axis=0), "cancel each other out")
-    first = probes[0]
-    return Probe(
-        f"{first.name} and {len(probes) - 1} more", first.path, vector, SameAny([p.judge for p in probes]), scale,
-        never=any(probe.never for probe in probes),
-    )  # fmt: skip
+
+    def judge(hits: Sequence[Hit]) -> Copies:
+        found = [probe.judge(hits) for probe in probes]
+        own = {one for copies in found for one in copies.hits}
+        identities = tuple(one for copies in found for one in copies.identities)
+        return Copies({hit.id: hit for hit in hits if hit.id in own}, identities)
+
+    never = any(probe.never for probe in probes)
+    return Probe(f"{first.name} and {len(others)} more", first.path, vector, judge, scale, never)
 
 
 def push_away(probe: Probe, away: NDArray[np.float32]) -> Probe:
-    """The probe, away from other images: float32 [m, d]. Scores lose half of the mean similarity to these."""
-    if not len(away):
-        return probe
+    """The probe, away from other images: float32 [m, d], m > 0. Scores lose half of the mean similarity to these."""
     target = probe.scale * probe.vector - AWAY * away.mean(axis=0)
     vector, scale = _unit(target, "are what they shall be unlike")
     return replace(probe, vector=vector, scale=scale, pairwise=False)
@@ -186,7 +178,7 @@ class SameImage:
             with suppress(OSError):
                 self._size = os.stat(self._path).st_size  # noqa: PTH116 - also takes surrogate-escaped names
 
-    def among(self, hits: Sequence[Hit]) -> Copies:
+    def __call__(self, hits: Sequence[Hit]) -> Copies:
         copies = {hit.id: hit for hit in hits if self._examine(hit)}
         own = [hit for hit in copies.values() if self._is_file(hit)]
         named = {hit.identity for hit in own or copies.values()} - {None}
@@ -204,8 +196,7 @@ class SameImage:
     def _examine(self, hit: Hit) -> bool:
         if self._path is None:
             return not self._any_score and hit.score >= _BLIND_SCORE
-        stored = hit.place
-        if stored == self._path:
+        if hit.place == self._path:
             return True  # whatever the score: the file may have changed since it was ingested
         if self._any_score:
             if hit.size != self._size:
@@ -215,6 +206,6 @@ class SameImage:
         try:
             if self._is_file(hit):
                 return True
-            return hit.size == self._size and filecmp.cmp(stored, self._path, shallow=False)
+            return hit.size == self._size and filecmp.cmp(hit.place, self._path, shallow=False)
         except (OSError, ValueError):
             return not self._any_score and hit.score >= _BLIND_SCORE and hit.size == self._size

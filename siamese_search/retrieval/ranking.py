@@ -66,8 +66,6 @@ def _groups(wanted: Mapping[int, int]) -> Iterator[list[int]]:
 
 #: Results fetched beyond k where some may be dropped: the query itself and a few copies of it.
 SPARE = 8
-
-
 #: Results fetched per group wanted, at first: identities have several images each.
 _FETCH = 8
 
@@ -113,7 +111,7 @@ def rank_hits(
 ) -> list[Ranking]:
     """Per probe its first k hits that may appear, by score, then point id; beyond ``min_score`` perhaps fewer."""
     size = gallery.count()
-    found = [Ranking([], probe.judge.among([])) for probe in probes]
+    found = [Ranking([], probe.judge([])) for probe in probes]
 
     def ask(queries: list[int], depth: int) -> list[list[Hit]]:
         vectors = np.stack([probes[query].vector for query in queries])
@@ -121,7 +119,7 @@ def rank_hits(
 
     def more(query: int, hits: list[Hit], depth: int) -> int:
         probe = probes[query]
-        copies = probe.judge.among(hits)
+        copies = probe.judge(hits)
         groups = [Group(hit) for hit in _kept(probe, hits, copies, options)[:k]]
         found[query] = Ranking(groups, copies)
         if len(groups) == k or len(hits) < depth or depth >= size:
@@ -143,7 +141,7 @@ def rank_groups(
     """
     size = gallery.count()
     vectors = [probe.vector for probe in probes]
-    copies = [probe.judge.among([]) for probe in probes]
+    copies = [probe.judge([]) for probe in probes]
     groups: list[dict[str, Group]] = [{} for _ in probes]
     dropped: list[set[str]] = [set() for _ in probes]
 
@@ -153,7 +151,7 @@ def rank_groups(
         return [gallery.query(vectors[query], depth, [*where, *_others(groups[query].values())]) for query in queries]
 
     def more(query: int, hits: list[Hit], depth: int) -> int:
-        copies[query] |= probes[query].judge.among(hits)
+        copies[query] |= probes[query].judge(hits)
         kept = _kept(probes[query], hits, copies[query], options)
         dropped[query].update({hit.id for hit in hits} - {hit.id for hit in kept})
         for hit in kept:
@@ -255,10 +253,8 @@ def _reranked(probe: Probe, ranking: Ranking) -> list[Group]:
     vectors = np.stack([hit.vector for hit in hits if hit.vector is not None])  # [n, d]
     own = -1
     if probe.pairwise and probe.scale == 1.0:  # else the probe is no image that a copy could be the same as
-        copies = (
-            place for place, hit in enumerate(hits) if hit.id in ranking.copies.hits and hit.score >= _SAME_VECTOR
-        )
-        own = next(copies, -1)
+        copies = (hit.id in ranking.copies.hits and hit.score >= _SAME_VECTOR for hit in hits)
+        own = next((place for place, copy in enumerate(copies) if copy), -1)
     scores = rerank(probe.vector[None], vectors, same_image=np.array([own], np.int64))[0]  # [n]
     order = np.argsort(-scores, kind="stable")
     return [Group(replace(hits[place], vector=None), reranked=float(scores[place])) for place in order]

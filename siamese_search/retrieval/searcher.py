@@ -15,13 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from siamese_search.embedding import batches_of, embed_images
 from siamese_search.errors import ImageError, StoreError, UsageError
 from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.filters import Where
 from siamese_search.model.embedder import Embedder, FlipEmbedder
 from siamese_search.retrieval.options import SearchOptions
-from siamese_search.retrieval.query import Copies, Probe, SameImage, fuse, item_probe, push_away
+from siamese_search.retrieval.query import Copies, Probe, SameImage, embed_each, fuse, item_probe, push_away
 from siamese_search.retrieval.ranking import (
     Group,
     Ranking,
@@ -73,8 +72,8 @@ class Searcher:
         step = max(1, _HITS_AT_ONCE // k)
         for start in range(0, len(probes), step):
             part = probes[start : start + step]
-            for shown, probe in zip(self.rank(part, k, where, options), part, strict=True):
-                yield answer(shown, probe, options, known)
+            for found, probe in zip(self.rank(part, k, where, options), part, strict=True):
+                yield answer(found, probe, options, known)
 
     def probes(
         self,
@@ -92,66 +91,58 @@ class Searcher:
         """
         if self.gallery.count() == 0:
             raise StoreError(f"gallery {self.gallery.name!r} is empty; fill it with: sss ingest DIR")
-        away, reasons = self._embed(unlike, flip)
-        for image, reason in zip(unlike, reasons, strict=True):
-            if reason is not None:
-                raise ImageError(str(image) if isinstance(image, (str, Path)) else "image", reason)
-        mixed = len(unlike) > 0 or (together and len(queries) + len(like) > 1)
-        asked = self._embedded(queries, flip, mixed=mixed)
+        away: list[NDArray[np.float32]] = []
+        for image, found in zip(unlike, self._embed(unlike, flip), strict=True):
+            if isinstance(found, ImageError):
+                raise ImageError(str(image) if isinstance(image, (str, Path)) else "image", found.reason)
+            away.append(found)
+        # Scores are no similarities to a query then. Of a model with centres a copy of it has another vector: nobody
+        # says by which camera the query is.
+        mixed = len(unlike) > 0 or (together and len(queries) + len(like) > 1) or self.embedder.centres is not None
+        asked: list[Probe | QueryResult] = []
+        for number, (query, found) in enumerate(zip(queries, self._embed(queries, flip), strict=True), start=1):
+            path = Path(query) if isinstance(query, (str, Path)) else None
+            name = f"image {number}" if path is None else str(path)
+            if isinstance(found, ImageError):
+                asked.append(QueryResult(name, path=path, error=found.reason))
+            else:
+                asked.append(Probe(name, path, found, SameImage(path, any_score=mixed)))
         asked += [item_probe(self.gallery, key) for key in like]
         if together and (probes := [one for one in asked if isinstance(one, Probe)]):
             asked = [fuse(probes), *(one for one in asked if not isinstance(one, Probe))]
-        return [push_away(one, away) if isinstance(one, Probe) else one for one in asked]
+        return [push_away(one, np.stack(away)) if away and isinstance(one, Probe) else one for one in asked]
 
-    def _embedded(self, queries: Sequence[Query], flip: bool, *, mixed: bool) -> list[Probe | QueryResult]:
-        """A probe per query, or the answer of one that cannot be read. mixed: scores are not similarities to it."""
-        vectors, errors = self._embed(queries, flip)
-        # Of a model with centres a copy of the query has another vector: nobody says by which camera the query is.
-        mixed = mixed or self.embedder.centres is not None
-        rows = iter(vectors)
-        probes: list[Probe | QueryResult] = []
-        for number, (query, error) in enumerate(zip(queries, errors, strict=True), start=1):
-            path = Path(query) if isinstance(query, (str, Path)) else None
-            name = f"image {number}" if path is None else str(path)
-            if error is None:
-                probes.append(Probe(name, path, next(rows), SameImage(path, any_score=mixed)))
-            else:
-                probes.append(QueryResult(name, path=path, error=error))
-        return probes
-
-    def _embed(self, queries: Sequence[Query], flip: bool) -> tuple[NDArray[np.float32], list[str | None]]:
-        """The readable queries' vectors, float32 [n, d]; per query, why it is not among them."""
-        embedder = FlipEmbedder(self.embedder) if flip else self.embedder
-        vectors = [np.empty((0, self.gallery.dim), np.float32)]
-        errors: list[str | None] = [None] * len(queries)
-        for found in embed_images(batches_of(range(len(queries))), embedder, queries.__getitem__):
-            vectors.append(found.vectors)
-            for row, error in found.failures:
-                if len(queries) == 1:
-                    raise error
-                errors[row] = error.reason
-        return np.concatenate(vectors), errors
+    def _embed(self, queries: Sequence[Query], flip: bool) -> list[NDArray[np.float32] | ImageError]:
+        """The vector of each query, float32 [d], or why it cannot be read; ImageError for the only one."""
+        found = embed_each(queries, FlipEmbedder(self.embedder) if flip else self.embedder)
+        if len(found) == 1 and isinstance(found[0], ImageError):
+            raise found[0]
+        return found
 
     def rank(self, probes: Sequence[Probe], k: int, where: Where, options: SearchOptions) -> list[Ranking]:
         """Per probe at most k groups; without grouping each holds one hit."""
         ranked: Callable[..., list[Ranking]] = rank_groups if options.group_by else rank_hits
-        shown = []
-        for one, probe in zip(ranked(self.gallery, probes, k, where, options), probes, strict=True):
-            groups = [group for group in one.groups if not probe.below(group.best, options)]
-            shown.append(Ranking(groups, one.copies, groups[0].best.score if groups else None))
+        all_hits = ranked(self.gallery, probes, k, where, options)
+        found = [shown(one, probe, options) for one, probe in zip(all_hits, probes, strict=True)]
         if options.rerank:
             reordered = rerank_top(self.gallery, probes, where, options)
-            shown = [
+            found = [
                 Ranking(_merged(top, one, probe, options)[:k], one.copies | top.copies, one.best)
-                for top, one, probe in zip(reordered, shown, probes, strict=True)
+                for top, one, probe in zip(reordered, found, probes, strict=True)
             ]
         if options.group_by:
             left_out = [
-                list(one.copies.hits.values()) if probe.left_out(options) else []
-                for one, probe in zip(shown, probes, strict=True)
+                one.copies.hits.values() if probe.left_out(options) else ()
+                for one, probe in zip(found, probes, strict=True)
             ]
-            count_sightings(self.gallery, where, [one.groups for one in shown], left_out)
-        return shown
+            count_sightings(self.gallery, where, [one.groups for one in found], left_out)
+        return found
+
+
+def shown(ranking: Ranking, probe: Probe, options: SearchOptions) -> Ranking:
+    """The ranking without what ``min_score`` leaves out, and with the best score of what is left."""
+    groups = [group for group in ranking.groups if not probe.below(group.best, options)]
+    return Ranking(groups, ranking.copies, groups[0].best.score if groups else None)
 
 
 def _merged(top: Ranking, plain: Ranking, probe: Probe, options: SearchOptions) -> list[Group]:
@@ -163,20 +154,18 @@ def _merged(top: Ranking, plain: Ranking, probe: Probe, options: SearchOptions) 
 
 
 def answer(
-    shown: Ranking, probe: Probe, options: SearchOptions, known: dict[str, SearchResult] | None = None
+    ranking: Ranking, probe: Probe, options: SearchOptions, known: dict[str, SearchResult] | None = None
 ) -> QueryResult:
     """What a probe's ranking is to whoever asked. known: what was made of points for other probes, by id."""
     known = {} if known is None else known
-    results = tuple(
-        _result(rank, group, probe, shown.copies, known) for rank, group in enumerate(shown.groups, start=1)
-    )
+    ranked = enumerate(ranking.groups, start=1)
     return QueryResult(
         probe.name,
-        results,
+        tuple(_result(rank, group, probe, ranking.copies, known) for rank, group in ranked),
         probe.path,
-        shown.copies.identity,
+        ranking.copies.identity,
         pairwise=probe.pairwise,
-        best_score=None if shown.best is None else float(probe.scale * shown.best),
+        best_score=None if ranking.best is None else float(probe.scale * ranking.best),
         candidates=options.candidates if options.rerank else None,
         from_gallery=probe.never,
     )

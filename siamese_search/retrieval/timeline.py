@@ -20,7 +20,7 @@ from siamese_search.retrieval.options import TimelineOptions
 from siamese_search.retrieval.query import Probe
 from siamese_search.retrieval.ranking import Ranking, natural, rank_hits
 from siamese_search.retrieval.results import QueryResult, SearchResult
-from siamese_search.retrieval.searcher import Searcher, answer
+from siamese_search.retrieval.searcher import Searcher, answer, shown
 
 #: Fields that hold a time, by their usual names; the first that a gallery has is taken.
 TIME_FIELDS = ("time", "timestamp", "datetime", "date", "frame")
@@ -158,9 +158,7 @@ def _of(gallery: Gallery, probe: Probe, identity: str, options: TimelineOptions,
     condition = [*where, Condition("identity", "=", (identity,))]
     total = gallery.count(condition)
     (found,) = rank_hits(gallery, [probe], options.k or MOST, condition, options)
-    total -= len(found.copies.hits) if probe.left_out(options) else 0
-    groups = [group for group in found.groups if not probe.below(group.best, options)]
-    return Ranking(groups, found.copies, groups[0].best.score if groups else None), total
+    return shown(found, probe, options), total - (len(found.copies.hits) if probe.left_out(options) else 0)
 
 
 def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -> Timeline:
@@ -170,44 +168,34 @@ def arrange(answer: QueryResult, identity: str | None, field: str, total: int) -
     as text where nothing else is there, else last; ``notes`` says so. Frame numbers are comparable within one camera
     and sequence only: gaps are to the previous image of the same.
     """
-    answer = replace(
-        answer, results=tuple(replace(hit, when=_shown(field, _value(hit, field))) for hit in answer.results)
-    )
-    times = {id(result): _value(result, field) for result in answer.results}
-    read, unit, notes = _readings([time for time in times.values() if time is not None], field)
+    times = [_value(result, field) for result in answer.results]
+    read, unit, notes = _readings([time for time in times if time is not None], field)
     within: tuple[str, ...] = ()
     if field.casefold() == _FRAME:
         within = tuple(name for name in _COUNTED_WITHIN if len({_value(result, name) for result in answer.results}) > 1)
 
-    def key(result: SearchResult) -> tuple[Any, ...]:
-        time = times[id(result)]
+    def key(sighting: Sighting) -> tuple[Any, ...]:
+        result, time = sighting.result, sighting.time
         sequence = natural(str(_value(result, "sequence"))) if "sequence" in within else ()
-        camera = natural(str(result.camera))
         known = (0, read[time]) if time in read else (1, str(time))
-        return (time is None, sequence, (0, 0) if time is None else known, camera, result.rank)
+        return (time is None, sequence, (0, 0) if time is None else known, natural(str(result.camera)), result.rank)
 
-    ordered = sorted(answer.results, key=key)
-    sightings = []
-    last: dict[tuple[Any, ...], SearchResult] = {}
-    for result in ordered:
-        time = times[id(result)]
-        if time is None or time not in read:
-            sightings.append(Sighting(result, time))
+    results = (replace(one, when=_shown(field, time)) for one, time in zip(answer.results, times, strict=True))
+    sightings = sorted(map(Sighting, results, times), key=key)
+    last: dict[tuple[Any, ...], Sighting] = {}
+    for place, one in enumerate(sightings):
+        if one.time is None or one.time not in read:
             continue
-        group = tuple(_value(result, name) for name in within)
-        previous = last.get(group)
+        at = None if isinstance(read[one.time], str) else read[one.time]
+        group = tuple(_value(one.result, name) for name in within)
         gap = came_from = None
-        if previous is not None:
-            before = times[id(previous)]
-            if not isinstance(read[time], str) and before is not None:
-                gap = read[time] - read[before]
-            if not within and previous.camera != result.camera:
-                came_from = previous.camera
-        last[group] = result
-        sightings.append(Sighting(result, time, gap, came_from, None if isinstance(read[time], str) else read[time]))
-    return Timeline(
-        replace(answer, results=tuple(ordered)), identity, field, unit, within, tuple(sightings), total, notes
-    )
+        if (previous := last.get(group)) is not None:
+            gap = None if at is None or previous.at is None else at - previous.at
+            if not within and previous.result.camera != one.result.camera:
+                came_from = previous.result.camera
+        sightings[place] = last[group] = replace(one, gap=gap, came_from=came_from, at=at)
+    answer = replace(answer, results=tuple(one.result for one in sightings))
+    return Timeline(answer, identity, field, unit, within, tuple(sightings), total, notes)
 
 
 def who(timeline: Timeline) -> str:
@@ -247,9 +235,7 @@ def _shown(field: str, time: MetadataValue | None) -> str:
 
 
 def _value(result: SearchResult, field: str) -> MetadataValue | None:
-    if field == "camera":
-        return result.camera
-    return result.metadata.get(field)
+    return result.camera if field == "camera" else result.metadata.get(field)
 
 
 def _readings(

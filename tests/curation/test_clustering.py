@@ -12,7 +12,7 @@ from vectors import units
 
 from siamese_search.curation import identities
 from siamese_search.curation.identities import Proposal, Proposals, propose, write_review
-from siamese_search.curation.labels import apply_labels, check_plan, plan_labels
+from siamese_search.curation.labels import check_plan, plan_labels, write_changes
 from siamese_search.datasets.records import point_id
 from siamese_search.errors import UsageError
 from siamese_search.gallery.filters import Condition
@@ -155,7 +155,7 @@ def test_a_review_is_applied_as_it_stands_and_a_second_run_agrees(people, tmp_pa
     assert [row["key"] for row in rows] == [one.key for one in found.images]
     plan = plan_labels(people, out)
     check_plan(plan)
-    apply_labels(people, plan)
+    write_changes(people, plan.changes)
     stored = {p.payload["key"]: p.payload.get("identity") for p in people.scroll()}
     before = {one.key: one.existing for one in found.images}
     assert stored == {one.key: one.proposed or before[one.key] for one in found.images}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from vectors import units
 
 from siamese_search.curation import labels
-from siamese_search.curation.labels import apply_labels, check_plan, plan_labels, write_undo
+from siamese_search.curation.labels import check_plan, plan_labels, write_changes, write_undo
 from siamese_search.datasets.records import encode_key, point_id
 from siamese_search.errors import DataError, UsageError
 from siamese_search.gallery.payload import read_labelled
@@ -49,7 +49,7 @@ def state(gallery):
 def apply(gallery, path, **how):
     plan = plan_labels(gallery, path, **how)
     check_plan(plan)
-    apply_labels(gallery, plan)
+    write_changes(gallery, plan.changes)
     return plan
 
 
@@ -99,12 +99,13 @@ def test_a_second_time_changes_nothing_and_what_is_so_already_is_not_claimed(fil
 )
 def test_rows_that_cannot_be_applied_keep_all_the_others_out(filled, tmp_path, text, reasons):
     before = state(filled)
-    plan = plan_labels(filled, table(tmp_path, text))
+    path = table(tmp_path, text)
+    plan = plan_labels(filled, path)
     assert len(plan.problems) == len(reasons)
     for problem, reason in zip(plan.problems, reasons):
         assert problem.startswith(reason)
     with pytest.raises(DataError, match="nothing was changed"):
-        apply_labels(filled, plan)
+        apply(filled, path)
     assert state(filled) == before
 
 
@@ -206,7 +207,7 @@ def test_undo_takes_everything_back(open_care, tmp_path, data):
         plan = plan_labels(gallery, review)
         check_plan(plan)
         write_undo(plan, undo)
-        apply_labels(gallery, plan)
+        write_changes(gallery, plan.changes)
         assert (state(gallery) != before) == bool(plan.changes)
         if plan.changes:
             apply(gallery, undo)
@@ -236,7 +237,7 @@ def test_an_interrupted_run_goes_on(gallery, tmp_path, monkeypatch):
         stop.set()
 
     with pytest.raises(KeyboardInterrupt):
-        apply_labels(gallery, plan_labels(gallery, path), progress=progress, stop=stop)
+        write_changes(gallery, plan_labels(gallery, path).changes, progress=progress, stop=stop)
     assert seen == [(10, 25)]
     plan = apply(gallery, path)
     assert (len(plan.changes), plan.unchanged) == (15, 10)

@@ -6,7 +6,7 @@ import pytest
 from fakes import write_image
 
 from ingest.pipeline import run_ingest
-from siamese_search.curation.labels import apply_labels, plan_labels
+from siamese_search.curation.labels import plan_labels, write_changes
 from siamese_search.gallery.payload import read_labelled
 
 
@@ -19,7 +19,7 @@ def photos(tmp_path, gallery, embedder):
     run_ingest([root], gallery, embedder, checksum=True)
     table = tmp_path / "labels.csv"
     table.write_text("key,identity,weather\nann/1.jpg,eve,sun\nbob/1.jpg,<none>,\n")
-    apply_labels(gallery, plan_labels(gallery, table))
+    write_changes(gallery, plan_labels(gallery, table).changes)
     return root
 
 

@@ -9,7 +9,7 @@ from fakes import MemoryGallery, write_image
 from soundness import verify_vectors
 
 from ingest.pipeline import run_ingest
-from siamese_search.curation.labels import apply_labels, plan_labels
+from siamese_search.curation.labels import plan_labels, write_changes
 from siamese_search.datasets.records import point_id
 from siamese_search.errors import UsageError
 
@@ -134,7 +134,7 @@ def test_what_a_person_has_set_comes_along(site, gallery, embedder):
     inner = site / "photos" / "anna"
     run_ingest([inner], gallery, embedder)
     (site / "by_hand.csv").write_text("key,identity\n0.jpg,Anna K.\n")
-    apply_labels(gallery, plan_labels(gallery, site / "by_hand.csv"))
+    write_changes(gallery, plan_labels(gallery, site / "by_hand.csv").changes)
     run_ingest([site / "photos"], gallery, embedder)
     run_ingest([inner], gallery, embedder)
     assert [row[2] for row in known(gallery)] == ["Anna K.", "anna", "anna", "bob", "bob", "bob"]
