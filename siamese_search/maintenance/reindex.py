@@ -220,10 +220,10 @@ class _Reindex:
         ):
             for point, error in found.failures:
                 self._drop(point, error)
-            finite = np.isfinite(found.vectors).all(axis=1)
-            for point in compress(found.items, ~finite):
+            finite = np.asarray(np.isfinite(found.vectors).all(axis=1))
+            for point in compress(found.items, (~finite).tolist()):
                 self._drop(point, ImageError(point.path, "the model gave a vector that is not finite"))
-            self._upsert(list(compress(found.items, finite)), found.vectors[finite])
+            self._upsert(list(compress(found.items, finite.tolist())), found.vectors[finite])
             yield len(found.items) + len(found.failures)
 
     def _upsert(self, points: Sequence[StoredPoint], vectors: Sequence[Vectors] | Vectors) -> None:
