@@ -329,10 +329,11 @@ def read_fields(generation: Path) -> tuple[dict[str, str], list[str]]:
         return {}, []
     document = read_json(path)
     types, pending = document.get("fields"), document.get("pending")
-    sound = isinstance(types, dict) and all(kind in ("str", "int", "float", "bool") for kind in types.values())
-    if not sound or not isinstance(types, dict) or not isinstance(pending, list):
-        raise StoreError(f"{printable(path)} is damaged: delete the gallery's directory and ingest again")
-    return types, pending
+    if isinstance(types, dict) and isinstance(pending, list):
+        known = all(kind in ("str", "int", "float", "bool") for kind in types.values())
+        if known and all(name in [*types] for name in pending):
+            return types, pending
+    raise StoreError(f"{printable(path)} is damaged: delete the gallery's directory and ingest again")
 
 
 def mark_written(generation: Path) -> None:

@@ -157,7 +157,8 @@ def holder(builder: Mapping[str, Any], now: float | None = None) -> str | None:
     if not builder:
         return None
     host, pid, process = builder.get("host"), builder.get("pid"), builder.get("process")
-    age = max(0.0, (time.time() if now is None else now) - float(builder.get("seen") or 0))
+    seen = builder.get("seen")
+    age = max(0.0, (time.time() if now is None else now) - (seen if isinstance(seen, (int, float)) else 0))
     if process != PROCESS:
         if age > LEASE_SECONDS:
             return None
@@ -178,7 +179,7 @@ def _alive(pid: object) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):  # the second: a server may say any number
         return False
     except PermissionError:
         return True

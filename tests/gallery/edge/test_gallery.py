@@ -289,6 +289,23 @@ def test_a_missing_shard_is_an_error_that_leaves_no_debris(store: Path):
     assert list(shard.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"fields": None},
+        {"fields": {"camera": "list"}},
+        {"pending": "camera"},
+        {"pending": ["nobody"]},
+        {"pending": [[]]},
+    ],
+)
+def test_damaged_fields_are_a_store_error(store: Path, changed: dict[str, object]):
+    path = generation(store) / "fields.json"
+    path.write_text(json.dumps({"format": 1, "fields": {"camera": "str"}, "pending": [], **changed}))
+    with open_gallery(store) as gallery, pytest.raises(StoreError, match=r"fields\.json is damaged"):
+        gallery.count()
+
+
 def test_a_damaged_shard_is_a_store_error(store: Path):
     for file in (generation(store) / "shard" / "segments").rglob("segment.json"):
         file.write_text("{")

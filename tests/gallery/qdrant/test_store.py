@@ -168,7 +168,10 @@ def test_a_lease_ends_with_time_and_with_its_process():
     elsewhere = {**mine, "host": "another-machine", "process": "another"}
     assert "another-machine" in (generation.holder(elsewhere) or "")
     assert generation.holder(elsewhere, now=mine["seen"] + generation.LEASE_SECONDS + 1) is None
-    assert generation.holder({**mine, "process": "another", "pid": 2**22 + 1}) is None
+    for pid in (2**22 + 1, 2**70, -1, "x", None):  # what a server says need not be a process
+        assert generation.holder({**mine, "process": "another", "pid": pid}) is None
+    for seen in ("yesterday", None, []):
+        assert generation.holder({**mine, "process": "another", "seen": seen}) is None
 
 
 class _Killed(BaseException):
