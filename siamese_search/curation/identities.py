@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from siamese_search.curation.export_rows import real_path
 from siamese_search.curation.label_table import PROPOSED
 from siamese_search.curation.options import ClusterOptions
-from siamese_search.errors import UsageError
+from siamese_search.errors import UsageError, amount
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Where
@@ -112,8 +112,8 @@ def propose(
     points = list(islice(meant, MOST_IMAGES + 1))
     if len(points) > MOST_IMAGES:
         raise UsageError(
-            f"{gallery.count(where):,} images are more than the {MOST_IMAGES:,} that can be clustered at once (and that"
-            ' a person would review): take a part of them, such as --where camera=1 or --where "frame<5000"'
+            f"{amount(gallery.count(where), 'image')} are more than the {MOST_IMAGES:,} that can be clustered at once (and"
+            ' that a person would review): take a part of them, such as --where camera=1 or --where "frame<5000"'
         )
     if cosine is None and calibration is not None:
         cosine = calibration.threshold(FALSE_MATCH_RATE)

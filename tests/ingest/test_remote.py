@@ -194,6 +194,6 @@ def test_a_worker_reads_by_url_with_the_signature(site, images, gallery):
     outcome = Outcome(0)
     job = Job(BundleCopy("", "", None), "cpu", 1, 2, 8, (), None)
     run_unit(work, outcome, ColourEmbedder(), job, gallery, threading.Event())
-    assert (outcome.new, outcome.failures) == (3, [])
+    assert (outcome.counts["new"], outcome.failures) == (3, [])
     assert all(path.endswith("?signature=s") for method, path in site.asked if method == "GET" and "/p/" in path)
     assert "signature" not in repr(gallery.points)
