@@ -112,8 +112,8 @@ def propose(
     points = list(islice(meant, MOST_IMAGES + 1))
     if len(points) > MOST_IMAGES:
         raise UsageError(
-            f"{amount(gallery.count(where), 'image')} are more than the {MOST_IMAGES:,} that can be clustered at once (and"
-            ' that a person would review): take a part of them, such as --where camera=1 or --where "frame<5000"'
+            f"{amount(gallery.count(where), 'image')} are more than the {MOST_IMAGES:,} that can be clustered at once"
+            ' (and that a person would review): take a part of them, such as --where camera=1 or --where "frame<5000"'
         )
     if cosine is None and calibration is not None:
         cosine = calibration.threshold(FALSE_MATCH_RATE)
