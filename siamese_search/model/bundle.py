@@ -138,6 +138,11 @@ class Bundle:
     def onnx_path(self) -> Path:
         return self.path / ONNX_NAME
 
+    @property
+    def weights_path(self) -> Path:
+        """Not there of an int8 model."""
+        return self.path / WEIGHTS_NAME
+
     def read_checked(self, name: str) -> bytes:
         """The bytes of one of the bundle's files, after checking them against the sha256 in model.json."""
         try:
@@ -215,6 +220,11 @@ def centred_fingerprint(fingerprint: str, cameras: Sequence[str], centres: str) 
 _HERE = Path(__file__).resolve().parent
 #: The models that come with the package, by name: the one that is taken where none is asked for, and one for CPUs.
 PACKAGED = {"bundled": _HERE / "weights", "fast": _HERE / "fast"}
+
+
+def bundled_path() -> Path:
+    """Where the bundled model is: for scripts that copy it or look into it."""
+    return PACKAGED["bundled"]
 
 
 def as_named(path: Path) -> str:

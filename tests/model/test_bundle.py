@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from siamese_search.errors import BundleError
-from siamese_search.model.bundle import PACKAGED, WEIGHTS_NAME, Bundle, load_bundle
+from siamese_search.model.bundle import PACKAGED, Bundle, bundled_path, load_bundle
 
 
 @pytest.fixture
@@ -42,8 +42,8 @@ def test_a_truncated_file_is_named(copy: Path, name: str, keep: int) -> None:
 
 def test_scripts_find_the_bundled_model_and_its_weights() -> None:
     bundle = load_bundle("bundled")
-    assert bundle.path == PACKAGED["bundled"]
-    assert (bundle.path / WEIGHTS_NAME).is_file()
+    assert bundled_path() == bundle.path == PACKAGED["bundled"]
+    assert bundle.weights_path.is_file()
 
 
 def test_a_missing_file_is_named(copy: Path) -> None:
