@@ -36,7 +36,7 @@ from imitate import (
     lessons,
     lessons_there,
     load,
-)  # fmt: skip
+)
 from ir import IRNetwork
 from torch import Tensor, nn
 from torch.nn import functional as F

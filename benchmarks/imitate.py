@@ -98,11 +98,8 @@ def _ask(queue: Any, make: Callable[..., Teacher], arguments: tuple[Any, ...], i
     """The asking process: lessons of these epochs. ``images``: data set and held-out identities."""
     torch.set_num_threads(1)
     teacher, (labelled, _) = make(*arguments), load(*images)
-    with torch.no_grad():
-        for epoch in epochs:
-            for views in Views(labelled, (7, epoch)).epoch():
-                embeddings, maps = teacher(views, epoch)
-                queue.put([one.numpy().astype(np.float16) for one in (views, embeddings, *maps)])
+    for lesson in lessons_there(teacher, labelled, "cpu", BATCH, epochs):
+        queue.put([one.numpy().astype(np.float16) for one in (lesson.views, lesson.embeddings, *lesson.maps)])
 
 
 def lessons(make: Callable[..., Teacher], arguments: tuple[Any, ...], images: Any, epochs: range) -> Iterator[Lesson]:
