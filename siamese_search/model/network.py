@@ -261,32 +261,35 @@ class _Mixed(nn.BatchNorm2d):
         """float [n, c, h, w] → float [n, c, h, w], scaled and shifted by channel."""
         step = max(1, x.shape[2] // _ROWS)
         seen = x[:, :, ::step, ::step]
-        own_var, own_mean = torch.var_mean(seen, dim=(2, 3), correction=0)
+        # Not torch.var_mean() and torch.lerp(), which become many more nodes in ONNX.
+        own_mean = seen.mean((2, 3), keepdim=True)
+        apart = seen - own_mean
+        own_var = (apart * apart).mean((2, 3), keepdim=True)
         mean, var = self._usual(own_mean, own_var, seen[:, 0].numel())
-        mean = torch.lerp(mean, own_mean, self.share)
-        scale = self.weight * torch.rsqrt(torch.lerp(var, own_var, self.share) + self.eps)
-        shift = self.bias - mean * scale
-        x = x * scale[:, :, None, None] + shift[:, :, None, None]
+        mean = mean + self.share * (own_mean - mean)
+        var = var + self.share * (own_var - var)
+        scale = self.weight[:, None, None] * torch.rsqrt(var + self.eps)
+        x = x * scale + (self.bias[:, None, None] - mean * scale)
         return self.act(self.drop(x)) if hasattr(self, "act") else x
 
     def _usual(self, own_mean: Tensor, own_var: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """(mean, variance), [n, c] each: of the batch in training, which moves the running ones; else the running.
+        """(mean, variance), [c, 1, 1] each: of the batch in training, which moves the running ones; else the running.
 
-        own_mean, own_var: of each image, [n, c]. count: of the values of a channel that they are made of.
+        own_mean, own_var: of each image, [n, c, 1, 1]. count: of the values of a channel that they are made of.
         """
         assert self.running_mean is not None
         assert self.running_var is not None
-        mean, var = self.running_mean, self.running_var
-        if self.training:
-            mean = own_mean.mean(0)
-            var = own_var.mean(0) + own_mean.var(0, correction=0)  # within the images and between them
-            with torch.no_grad():
-                assert self.num_batches_tracked is not None
-                self.num_batches_tracked.add_(1)
-                momentum = 1.0 / self.num_batches_tracked if self.momentum is None else self.momentum
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-                self.running_var.lerp_((var * (count / max(count - 1, 1))).to(self.running_var.dtype), momentum)
-        return mean.expand_as(own_mean), var.expand_as(own_var)
+        if not self.training:
+            return self.running_mean[:, None, None], self.running_var[:, None, None]
+        mean = own_mean.mean(0)
+        var = own_var.mean(0) + own_mean.var(0, correction=0)  # within the images and between them
+        with torch.no_grad():
+            assert self.num_batches_tracked is not None
+            self.num_batches_tracked.add_(1)
+            momentum = 1.0 / self.num_batches_tracked if self.momentum is None else self.momentum
+            self.running_mean.lerp_(mean.flatten().to(self.running_mean.dtype), momentum)
+            self.running_var.lerp_((var * (count / max(count - 1, 1))).flatten().to(self.running_var.dtype), momentum)
+        return mean, var
 
 
 def mix_statistics(backbone: nn.Module, share: float, later: float = 0.0) -> None:
