@@ -43,7 +43,7 @@ from torch.nn import functional as F
 
 from siamese_search.model.bundle import load_bundle
 from siamese_search.model.network import APNNetwork
-from siamese_search.model.weights_file import load_network, save_bundle
+from siamese_search.model.weights_file import load_network
 from siamese_search.training.backbone import trim
 from siamese_search.training.data import LabelledImages
 
@@ -122,8 +122,8 @@ def fit(imitation: Imitation, asked: Teacher, views: Views, batches: int = 24) -
 
 
 @torch.no_grad()
-def with_own_statistics(network: APNNetwork, images: LabelledImages, batches: int = 62) -> APNNetwork:
-    """The same network, whose normalisations hold the statistics that these images really have; its embeddings centred.
+def own_statistics(network: APNNetwork, images: LabelledImages, batches: int = 62) -> None:
+    """Let a network's normalisations hold the statistics that these images really have, and centre its embeddings.
 
     They stood still while it learned. ``sss adapt`` and any training renew them, and would begin with another function.
     Those that look at each image's own statistics stay.
@@ -156,7 +156,6 @@ def with_own_statistics(network: APNNetwork, images: LabelledImages, batches: in
         one.running_var.copy_(variance)
     neck: Any = network.neck
     neck.bias.zero_()  # embeddings have no mean, as a training's have none
-    return network
 
 
 def rate(at: float, epochs: int, peak: float) -> float:
@@ -195,10 +194,8 @@ def train(given: argparse.Namespace, ask: Callable[..., Teacher] = teacher) -> N
     if not checkpoint(given.out):
         fit(imitation, own, Views(images, (1,), given.device, given.batch))
     about = {"init": str(given.init), "teacher": given.teacher.name}
-    learn(imitation, course, split, given.out, Plan(given.epochs, given.seconds, batch=given.batch), about=about)
-    made = load_bundle(given.out)
-    extra = {name: made.meta[name] for name in ("training", "heldout_identities")}
-    save_bundle(with_own_statistics(load_network(made).eval(), images), given.out, extra)
+    plan = Plan(given.epochs, given.seconds, batch=given.batch)
+    learn(imitation, course, split, given.out, plan, about=about, finish=partial(own_statistics, images=images))
     if split.held:
         calibrated(load_bundle(given.out), split.held, given.data)
 

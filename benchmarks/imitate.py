@@ -189,9 +189,12 @@ class Plan:
 
 def learn(
     imitation: Imitation, given: Callable[[range], Iterator[Lesson]], split: Split, out: Path, plan: Plan, *,
-    about: dict[str, Any], kept: dict[str, Any] | None = None,
+    about: dict[str, Any], kept: dict[str, Any] | None = None, finish: Callable[[APNNetwork], object] = lambda _: None,
 ) -> None:  # fmt: skip
-    """Train. given: the lessons of epochs. about: what the bundle says of it. kept: goes into each checkpoint."""
+    """Train. given: the lessons of epochs. about: what the bundle says of it. kept: goes into each checkpoint.
+
+    finish: changes a network in evaluation mode, a copy, before it becomes a bundle.
+    """
     began = time.monotonic()
     student, heads = imitation.student, nn.ModuleList([imitation.adapters, imitation.projection])
     body = [parameter for parameter in student.parameters() if parameter.requires_grad]
@@ -243,8 +246,9 @@ def learn(
         if last or plan.seconds == math.inf:  # which takes seconds
             plain = APNNetwork(student.spec)
             plain.load_state_dict(ema.module.state_dict())
+            finish(plain.eval())
             training = about | {"epochs": round(step / steps, 1), "images": steps * plan.batch}
-            save_bundle(plain.eval(), out, {"training": training, "heldout_identities": split.heldout_identities})
+            save_bundle(plain, out, {"training": training, "heldout_identities": split.heldout_identities})
         if last:
             break
 
