@@ -30,12 +30,12 @@ def sss(*arguments: object, cwd: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def crops(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All crops of the held-out identities, and every fifth of the others."""
+    """All crops of the held-out identities, and every fiftieth of the others."""
     held = set((data_dir / "market1501" / "heldout_ids.txt").read_text().split())
     chosen = tmp_path_factory.mktemp("crops") / "train"
     chosen.mkdir()
     for number, path in enumerate(sorted((data_dir / "market1501" / "train").iterdir())):
-        if number % 5 == 0 or path.name.split("_")[0] in held:
+        if number % 50 == 0 or path.name.split("_")[0] in held:
             shutil.copy(path, chosen)
     return chosen
 
@@ -46,7 +46,7 @@ def workplace(crops: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     cwd = tmp_path_factory.mktemp("market")
     summary = sss("ingest", crops, "--json", cwd=cwd)
     count = len(list(crops.iterdir()))
-    assert count > 4000
+    assert count > 2000
     assert (summary["seen"], summary["new"], summary["failed"]) == (count, count, [])
     return cwd
 

@@ -33,10 +33,9 @@ def lively(spec: NetworkSpec) -> APNNetwork:
 
 
 SPECS = [
-    NetworkSpec(dim=16, height=64, width=32),
     NetworkSpec(dim=16, height=64, width=32, neck="bn", pool="gem", last_stride=1, instance_mix=0.4),
     NetworkSpec(backbone="tf_efficientnet_lite0", dim=16, height=64, width=32, neck="bn", enlarge=2),
-    NetworkSpec(backbone="resnet18", dim=16, height=64, width=32, neck="bn"),
+    NetworkSpec(backbone="resnet18", dim=16, height=64, width=32),
     NetworkSpec(backbone="simple_cnn", dim=8, height=32, width=16),
 ]
 

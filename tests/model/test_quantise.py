@@ -91,7 +91,7 @@ def test_a_strange_graph_is_refused_in_one_line(tiny_bundle: Bundle, tmp_path: P
     assert not (tmp_path / "small").exists()
 
 
-@pytest.mark.parametrize(("share", "later"), [(0.0, 0.0), (0.4, 0.0), (0.4, 0.3)])
+@pytest.mark.parametrize(("share", "later"), [(0.0, 0.0), (0.4, 0.3)])
 def test_what_takes_its_own_statistics_stays_in_float(tmp_path: Path, share: float, later: float) -> None:
     """Measured, not named: the small convolutions before the normalisations of ``instance_mix``, and no others."""
     import onnx
