@@ -140,9 +140,10 @@ class Searcher:
 
 
 def shown(ranking: Ranking, probe: Probe, options: SearchOptions) -> Ranking:
-    """The ranking without what ``min_score`` leaves out, and with the best score of what is left."""
+    """The ranking without what ``min_score`` leaves out, and with the best score of all, so that nobody is called absent
+    who is only not shown."""
     groups = [group for group in ranking.groups if not probe.below(group.best, options)]
-    return Ranking(groups, ranking.copies, groups[0].best.score if groups else None)
+    return Ranking(groups, ranking.copies, ranking.groups[0].best.score if ranking.groups else None)
 
 
 def _merged(top: Ranking, plain: Ranking, probe: Probe, options: SearchOptions) -> list[Group]:
