@@ -140,8 +140,7 @@ class Searcher:
 
 
 def shown(ranking: Ranking, probe: Probe, options: SearchOptions) -> Ranking:
-    """The ranking without what ``min_score`` leaves out, and with the best score of all, so that nobody is called absent
-    who is only not shown."""
+    """The ranking without what ``min_score`` leaves out; the best score is that of all, shown or not."""
     groups = [group for group in ranking.groups if not probe.below(group.best, options)]
     return Ranking(groups, ranking.copies, ranking.groups[0].best.score if ranking.groups else None)
 
