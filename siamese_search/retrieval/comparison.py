@@ -118,9 +118,8 @@ def compare(
     for side, readable in zip((left, right), sides, strict=True):
         if not readable:
             error = failed[side[0]]
-            if len(side) == 1:
-                raise error
-            raise DataError(f"none of the {amount(len(side), 'image')} can be read; {error}")
+            none = f"none of the {amount(len(side), 'image')} can be read; {error}"
+            raise error if len(side) == 1 else DataError(none)
     asked = judge(np.stack(list(vectors.values())))
     calibration, rate = asked.calibration, None
     if threshold is None and calibration is not None:

@@ -158,10 +158,9 @@ def answer(
 ) -> QueryResult:
     """What a probe's ranking is to whoever asked. known: what was made of points for other probes, by id."""
     known = {} if known is None else known
-    ranked = enumerate(ranking.groups, start=1)
     return QueryResult(
         probe.name,
-        tuple(_result(rank, group, probe, ranking.copies, known) for rank, group in ranked),
+        tuple(_result(rank, group, probe, ranking.copies, known) for rank, group in enumerate(ranking.groups, start=1)),
         probe.path,
         ranking.copies.identity,
         pairwise=probe.pairwise,
