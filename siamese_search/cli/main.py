@@ -146,7 +146,7 @@ class LazyGroup(click.Group):
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             from difflib import get_close_matches
 
-            close = get_close_matches(args[0], COMMANDS, n=1)
+            close = get_close_matches(args[0], COMMANDS, n=1, cutoff=0.65)
             hint = f"did you mean '{close[0]}'?" if close else f"commands: {', '.join(COMMANDS)}"
             raise click.UsageError(f"no such command '{printable(args[0])}'; {hint}", ctx)
         return super().resolve_command(ctx, args)

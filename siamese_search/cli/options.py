@@ -201,5 +201,5 @@ def _default(name: str, adapting: bool) -> str:
 
     if adapting:
         return "as the model" if name in SPEC else str(getattr(ADAPT, name))
-    usual, *others = ((preset, getattr(config, name)) for preset, config in PRESETS.items())
+    usual, *others = ((preset, str(getattr(config, name)) or "none") for preset, config in PRESETS.items())
     return f"{usual[1]}" + "".join(f"; {preset}: {value}" for preset, value in others if value != usual[1])

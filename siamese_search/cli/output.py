@@ -304,7 +304,7 @@ def ingested(summary: IngestSummary) -> str:
     counts = [(name, getattr(summary, name)) for name in ("new", "changed", "moved", "unchanged", "removed", "failed")]
     told = ", ".join(f"{count} {what}" for what, count in counts if count or what not in ("moved", "removed"))
     speed = f", {summary.images_per_second:.0f} images/s" if summary.embedded else ", nothing to embed"
-    if summary.bottleneck is not None:
+    if summary.bottleneck is not None and summary.embedded:
         speed += f"; bottleneck: {summary.bottleneck}, busy {summary.busy(summary.bottleneck):.0%} of the time"
     return (
         f"{amount(summary.seen, 'image')}: {told} ({summary.seconds:.1f} s{speed})\n"

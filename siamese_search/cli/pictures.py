@@ -148,20 +148,20 @@ def _threshold(found: Comparison) -> str | None:
 
 def _print_matrix(found: Comparison) -> None:
     """Scores, those of the same identity marked; a row per image of A, a column per image of B."""
-    right, same = found.right[:_MAX_COLUMNS], found.same
+    shown, same = found.nearest(len(found.left), _MAX_COLUMNS), found.same
 
     def cell(row: int, column: int) -> str:
-        mark = "*" if same is not None and same[row, column] else " "
-        return f"{found.scores[row, column]:.3f}{mark}"
+        mark = "*" if shown.same is not None and shown.same[row, column] else " "
+        return f"{shown.scores[row, column]:.3f}{mark}"
 
-    columns = range(len(right))
+    columns = range(len(shown.right))
     write_table(
         [("A", "path"), *((f"B{column + 1}", "number") for column in columns)],
         [[path.name, *(cell(row, column) for column in columns)] for row, path in enumerate(found.left)],
     )
-    for number, path in enumerate(right, start=1):
+    for number, path in enumerate(shown.right, start=1):
         write_text(f" B{number:<3} {safe(path.name)}")
-    if len(right) < len(found.right):
-        note(f"the first {len(right)} of {len(found.right)} columns; --format csv has every pair")
+    if len(columns) < len(found.right):
+        note(f"the nearest {len(columns)} of {len(found.right)} columns; --format csv has every pair")
     if same is not None:
         note(f"* the same identity: {int(same.sum()):,} of {amount(same.size, 'pair')} at {_threshold(found)} or more")

@@ -246,7 +246,8 @@ def _print_table(answer: QueryResult) -> None:
         rows = [[cell(result) for *_, cell in columns] for result in answer.results]
         write_table([(heading, kind) for heading, kind, _ in columns], rows)
     else:
-        write_text("  no results")
+        nearest = "" if answer.best_score is None else f": the nearest scores {answer.best_score:.4f}"
+        write_text(f"  no results{nearest}")
     _print_verdict(answer)
 
 

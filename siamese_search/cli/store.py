@@ -104,7 +104,8 @@ def _print_info(facts: dict[str, Any], *, alone: bool) -> None:
     pairs = [("model", model["name"]), ("fingerprint", model["fingerprint"])]
     pairs += [("network", f"{model['backbone']}, {model['dim']}-D"), ("input", f"{size}{enlarged}")]
     pairs += [("held out", amount(model["heldout_identities"], "identity"))]
-    write_pairs([*pairs, *((safe(name), _figures(value)) for name, value in model["metrics"].items())])
+    figures = {"on those" if name == "heldout" else safe(name): value for name, value in model["metrics"].items()}
+    write_pairs([*pairs, *((name, _figures(value)) for name, value in figures.items())])
 
 
 def _row(item: dict[str, Any]) -> list[str]:
@@ -126,15 +127,12 @@ def _print_gallery(item: dict[str, Any]) -> None:
     storage = item["storage"]
     quantised = "" if storage["quantisation"] == "none" else f", searched in {storage['quantisation']}"
     indexed, disk = item["indexed_points"], item["size_bytes"]
-    images, identities, cameras = _counts(item)
     size = f"{file_size(disk)}, about {file_size(item['resident_bytes'])} of it in memory to search"
     judged = f"by the {item['calibration']}'s calibration" if item["calibration"] else "none: not calibrated"
     pairs = [
         ("gallery", item["name"]),
         ("engine", item["engine"]),
-        ("images", images),
-        ("identities", identities),
-        ("cameras", cameras),
+        *zip(("images", "identities", "cameras"), _counts(item), strict=True),
         ("vectors", f"{storage['vectors']}{quantised}"),
         ("index", f"HNSW, {amount(indexed, 'image')}" if indexed else "none: exact search"),
         *([("size", size)] if disk is not None else []),  # a server does not say
@@ -151,10 +149,12 @@ def _print_gallery(item: dict[str, Any]) -> None:
 
 
 def _figures(value: object) -> str:
-    """A figure, or those of one data set: ``rank1 0.8624, mAP 0.6660``."""
+    """A figure, or those of one data set: ``rank-1 86.2%, mAP 66.6%``."""
     if isinstance(value, dict):
-        return ", ".join(f"{safe(name)} {_figures(figure)}" for name, figure in value.items())
-    return f"{value:.4f}" if isinstance(value, float) else safe(value)
+        return ", ".join(
+            f"{safe(name).replace('rank1', 'rank-1')} {_figures(figure)}" for name, figure in value.items()
+        )
+    return f"{value:.1%}" if isinstance(value, float) else safe(value)
 
 
 @click.command("verify", epilog=_VERIFY_EPILOG)

@@ -79,7 +79,7 @@ def paths_of(answers: Sequence[QueryResult]) -> list[Path]:
 def verdict_sentence(answer: QueryResult, found: str | None = None) -> str:
     """What "match" means here, and whether there is one (or ``found`` of that), or why nobody says; else empty."""
     verdict = answer.verdict
-    if verdict is None:
+    if verdict is None or not verdict.compared:  # nothing was judged
         return answer.no_verdict
     if found is None:
         found = "" if answer.in_gallery else f"{missing(answer)}; "
@@ -116,7 +116,7 @@ def reranking_sentence(answer: QueryResult) -> str:
     if answer.candidates is None:
         return ""
     order = f"ordered by k-reciprocal re-ranking of the nearest {answer.candidates:,}; scores are cosine similarities"
-    if not answer.in_gallery or any(result.match for result in answer.results):
+    if not answer.in_gallery or not answer.results or any(result.match for result in answer.results):
         return order
     return f"{order}; the match, which scores {answer.best_score:.4f}, is not shown: others were put before it"
 

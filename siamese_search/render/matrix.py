@@ -58,21 +58,21 @@ def _common(names: Sequence[str]) -> int:
 
 def write_comparison_page(comparison: Comparison, rule: str, out: Path) -> Path:
     """Write all pairs as a page, atomically; returns ``out``. rule: what a cell means. Raises SiameseSearchError."""
-    left, right = comparison.left[:MAX_SIDE], comparison.right[:MAX_SIDE]
-    sides = [list(zip(labels(side), side, strict=True)) for side in (left, right)]
+    nearest = comparison.nearest(MAX_SIDE, MAX_SIDE)
+    sides = [list(zip(labels(side), side, strict=True)) for side in (nearest.left, nearest.right)]
 
     def cell(row: int, column: int) -> tuple[str, ...]:
-        return f"{comparison.scores[row, column]:.3f}", *map(rgb, shade(comparison, row, column))
+        return f"{nearest.scores[row, column]:.3f}", *map(rgb, shade(nearest, row, column))
 
-    rows = [[cell(row, column) for column in range(len(right))] for row in range(len(left))]
+    rows = [[cell(row, column) for column in range(len(nearest.right))] for row in range(len(nearest.left))]
     page = render(
         "matrix.html.j2",
         title="Same or different",
-        counts=(len(comparison.left), len(comparison.right)),
-        shown=(len(left), len(right)),
+        counts=comparison.scores.shape,
+        shown=nearest.scores.shape,
         rule=rule,
         heads=sides[1],
         rows=list(zip(sides[0], rows, strict=True)),
-        pictures={path: picture(path, _PICTURE) for path in {*left, *right}},
+        pictures={path: picture(path, _PICTURE) for path in {*nearest.left, *nearest.right}},
     )
     return write_page(page, out, "comparison")

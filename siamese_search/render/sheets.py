@@ -212,7 +212,8 @@ def _pair(comparison: Comparison) -> Image.Image:
 
 
 def _table(comparison: Comparison) -> Image.Image:
-    left, right = comparison.left[: MAX_SIDES[0]], comparison.right[: MAX_SIDES[1]]
+    nearest = comparison.nearest(*MAX_SIDES)
+    left, right = nearest.left, nearest.right
     names = labels(left), labels(right)
     # As large as the room allows in the usual shape: nothing empty beside the images.
     room = min(_TALLEST, max(_CELL[1], _SCREENFUL // (len(left) + 1) - _NAME - _PAIR_GAP))
@@ -229,7 +230,7 @@ def _table(comparison: Comparison) -> Image.Image:
     canvas.text((MARGIN, MARGIN - 6), "Same or different", 24, INK)
     shown = f"{len(comparison.left)} by {len(comparison.right)} images"
     if len(left) < len(comparison.left) or len(right) < len(comparison.right):
-        shown += f", the first {len(left)} by {len(right)} drawn (--save x.html has them all)"
+        shown += f", the nearest {len(left)} by {len(right)} drawn (--save x.html has them all)"
     words = canvas.wrapped(f"{shown} · {_rule(comparison)}", 13, canvas.image.width - 2 * MARGIN)
     for number, line in enumerate(words):
         canvas.text((MARGIN, MARGIN + 26 + 16 * number), line, 13, GREY)
@@ -243,9 +244,9 @@ def _table(comparison: Comparison) -> Image.Image:
         _name(canvas, names[0][row], (MARGIN, top + height + 4))
         for column in range(len(right)):
             x = first + column * step_x
-            fill, ink = shade(comparison, row, column)
+            fill, ink = shade(nearest, row, column)
             canvas.pen.rounded_rectangle((x, top, x + _CELL[0] - 1, top + height - 1), 6, fill=fill)
-            text = f"{comparison.scores[row, column]:.3f}"
+            text = f"{nearest.scores[row, column]:.3f}"
             reach = canvas.width_of(text, 15)
             canvas.text((x + (_CELL[0] - reach) / 2, top + height / 2 - 9), text, 15, ink)
     return canvas.image

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +50,13 @@ class Comparison:
     def any_same(self) -> bool | None:
         """Whether at least one pair is the same identity; ``None`` without a threshold."""
         return None if self.same is None else bool(self.same.any())
+
+    def nearest(self, rows: int, columns: int) -> Comparison:
+        """Of a side with more images than that those with the highest scores, highest first."""
+        best = zip(self.scores.shape, (rows, columns), (self.scores.max(1), self.scores.max(0)), strict=True)
+        kept = [np.argsort(-top, kind="stable")[:most] if n > most else np.arange(n) for n, most, top in best]
+        left, right = ([side[n] for n in some] for side, some in zip((self.left, self.right), kept, strict=True))
+        return replace(self, left=left, right=right, scores=self.scores[np.ix_(*kept)], probabilities=None)
 
     def to_json(self) -> dict[str, Any]:
         """The documented JSON object (docs/cli-json.md)."""
@@ -111,9 +118,8 @@ def compare(
     for side, readable in zip((left, right), sides, strict=True):
         if not readable:
             error = failed[side[0]]
-            if len(side) == 1:
-                raise error
-            raise DataError(f"none of the {amount(len(side), 'image')} can be read; {error}")
+            none = f"none of the {amount(len(side), 'image')} can be read; {error}"
+            raise error if len(side) == 1 else DataError(none)
     asked = judge(np.stack(list(vectors.values())))
     calibration, rate = asked.calibration, None
     if threshold is None and calibration is not None:

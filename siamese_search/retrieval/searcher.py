@@ -140,9 +140,9 @@ class Searcher:
 
 
 def shown(ranking: Ranking, probe: Probe, options: SearchOptions) -> Ranking:
-    """The ranking without what ``min_score`` leaves out, and with the best score of what is left."""
+    """The ranking without what ``min_score`` leaves out; the best score is that of all, shown or not."""
     groups = [group for group in ranking.groups if not probe.below(group.best, options)]
-    return Ranking(groups, ranking.copies, groups[0].best.score if groups else None)
+    return Ranking(groups, ranking.copies, ranking.groups[0].best.score if ranking.groups else None)
 
 
 def _merged(top: Ranking, plain: Ranking, probe: Probe, options: SearchOptions) -> list[Group]:
@@ -158,10 +158,9 @@ def answer(
 ) -> QueryResult:
     """What a probe's ranking is to whoever asked. known: what was made of points for other probes, by id."""
     known = {} if known is None else known
-    ranked = enumerate(ranking.groups, start=1)
     return QueryResult(
         probe.name,
-        tuple(_result(rank, group, probe, ranking.copies, known) for rank, group in ranked),
+        tuple(_result(rank, group, probe, ranking.copies, known) for rank, group in enumerate(ranking.groups, start=1)),
         probe.path,
         ranking.copies.identity,
         pairwise=probe.pairwise,

@@ -241,7 +241,7 @@ def _read(
     failed = unreadable([pixels], reporter.message)
     records = [dataset.records[row] for row in pixels.usable.tolist()]
     if len(records) < 4:
-        raise DataError(f"{printable(dataset.root)}: {amount(len(records), 'image')} are too few to cluster, give more")
+        raise DataError(f"{printable(dataset.root)}: {amount(len(records), 'image')} cannot be clustered: give more")
     nothing, triplets = np.zeros(len(records), np.int64), np.empty((0, 3), np.int64)
     return LabelledImages(records, nothing, triplets, pixels.usable, pixels), failed
 

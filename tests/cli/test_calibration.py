@@ -272,7 +272,9 @@ def test_compare_of_directories_is_a_matrix(sss: Run, demo: Path, calibrated: Pa
     with Image.open(calibrated / "pairs.png") as picture:
         assert picture.format == "PNG"
     shown = sss("compare", a, b, *how, cwd=calibrated)
-    assert "the first 12 of 26 columns" in shown.stderr
+    assert "the nearest 12 of 26 columns" in shown.stderr
+    best = max(answer["pairs"], key=lambda pair: pair["score"])
+    assert f" B1   {Path(best['b']).name}\n" in shown.stdout
     rows = [line for line in shown.stdout.splitlines() if ".jpg" in line and "0." in line]
     assert [row.split()[0] for row in rows] == sorted(path.name for path in a.glob("*.jpg"))
 

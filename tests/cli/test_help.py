@@ -61,6 +61,14 @@ def test_no_line_of_a_help_is_wider_than_a_terminal(
     assert [line for line in lines if len(line) > 80] == []
 
 
+@pytest.mark.parametrize("name", ["train", "sweep", "adapt"])
+def test_no_default_is_blank(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main([name, "--help-all"])
+    words = " ".join(capsys.readouterr().out.split())
+    assert "[default: ]" not in words
+    assert "[default: ;" not in words
+
+
 @pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("export", "serve")])
 def test_every_answer_has_a_format_with_a_short_form(name: str) -> None:
     flags = {flag for option in options(name) for flag in option.opts}

@@ -87,6 +87,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("argv", "words"),
     [
         (["serach"], "did you mean 'search'?"),
+        (["timeline"], "no such command 'timeline'; commands: demo,"),  # not: optimise
         (["frobnicate"], "commands: demo, ingest"),
         (["search"], "missing QUERY"),
         (["search", "--bad", "x"], "no such option"),

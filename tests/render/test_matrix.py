@@ -75,7 +75,7 @@ def test_a_picture_is_a_screenful_and_a_page_is_all(tmp_path):
     assert "20 by 20 images" in page
     assert "<b>" not in page.replace("<body>", "")
     many = comparison([Path(f"{number}") for number in range(MAX_SIDE + 5)], np.zeros((2, MAX_SIDE + 5)), None)
-    assert f"the first 2 by {MAX_SIDE} shown" in draw_comparison(many, tmp_path / "many.html").read_text()
+    assert f"the nearest 2 by {MAX_SIDE} shown" in draw_comparison(many, tmp_path / "many.html").read_text()
 
 
 def test_names_that_only_differ_inside_are_told_apart_as_they_are_drawn(monkeypatch):

@@ -94,6 +94,15 @@ def test_json_names_every_pair(embedder: Embedder, images: list[Path]) -> None:
     assert answer["same"] is False
 
 
+def test_where_not_all_can_be_shown_it_is_the_nearest(embedder: Embedder, images: list[Path]) -> None:
+    many = images[1:] * 5 + images[:1] + images[1:] * 5
+    shown = compare(images[:1], many, embedder, judged).nearest(6, 12)
+    assert (len(shown.left), len(shown.right), shown.right[0]) == (1, 12, images[0])
+    assert shown.scores[0].tolist() == sorted(shown.scores[0], reverse=True)
+    assert shown.any_same is True
+    assert compare(images[:2], images, embedder).nearest(6, 12).right == images  # all of them: in their own order
+
+
 def test_pictures(embedder: Embedder, images: list[Path], tmp_path: Path) -> None:
     """A pair has its verdict between the images, and grey frames where nobody knows; a table has a cell per pair."""
     same = draw_comparison(compare(images[:1], images[:1], embedder, judged), tmp_path / "same.png")

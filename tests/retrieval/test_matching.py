@@ -12,7 +12,7 @@ from fakes import MemoryGallery
 
 from siamese_search.errors import UsageError
 from siamese_search.model.calibration import Calibration
-from siamese_search.render.marks import match_heading, percent, verdict_sentence
+from siamese_search.render.marks import match_heading, percent, reranking_sentence, verdict_sentence
 from siamese_search.retrieval import judging
 from siamese_search.retrieval.judging import Judge, check_fmr, identities_in
 from siamese_search.retrieval.judging import mark as mark_by
@@ -189,6 +189,18 @@ def test_nobody_there() -> None:
     assert (unreadable.in_gallery, unreadable.verdict) == (None, None)
     assert low.to_json()["in_gallery"] is False
     assert "verdict" not in unreadable.to_json()
+
+
+def test_a_match_that_is_not_shown_is_in_the_gallery() -> None:
+    (hidden,) = mark([replace(answer(), best_score=0.95, candidates=200)], KNOWN, None, CROWD)
+    assert hidden.in_gallery is True
+    assert "not in the gallery" not in verdict_sentence(hidden)
+    assert "put before it" not in reranking_sentence(hidden)  # --min-score has left it out, not re-ranking
+
+
+def test_where_a_filter_leaves_no_image_nothing_is_said_of_matches() -> None:
+    (nobody,) = mark([answer()], KNOWN, None, Population(0, 20))
+    assert verdict_sentence(nobody) == ""
 
 
 def test_without_a_calibration_nothing_is_said() -> None:

@@ -127,6 +127,10 @@ def test_the_least_score_is_a_cosine_similarity_and_costs_no_place(crowd):
     floor = sorted(hit.score for hit in everything.results)[30]
     (cut,) = searcher.search([query], 10, rerank=True, min_score=floor)
     assert [hit.id for hit in cut.results] == [hit.id for hit in everything.results if hit.score >= floor][:10]
+    for how in ({}, {"rerank": True}, {"group_by": "identity"}):
+        (shown,) = searcher.search([query], 3, exclude_self=True, **how)
+        (hidden,) = searcher.search([query], 3, exclude_self=True, min_score=1.0, **how)
+        assert (hidden.results, hidden.best_score) == ((), shown.best_score)
 
 
 def test_grouped_it_is_the_first_image_of_each_identity(crowd):
