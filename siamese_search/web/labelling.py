@@ -58,8 +58,7 @@ class Labels:
     @_edit
     def rename(self, gallery: Gallery, name: str, new: str) -> Wanted:
         """Give an identity another name that nobody has yet."""
-        name = label_text(name)
-        points = _whole(gallery, [name])
+        points = _whole(gallery, [name := label_text(name)])
         wanted = self._free(gallery, new, ": merge the two instead")
         return points, {"identity": wanted}, f"renamed {name} to {wanted}"
 
