@@ -180,7 +180,7 @@ def fault(name: str, text: str, kind: str, fields: Mapping[str, str]) -> str | N
     except UnicodeEncodeError:
         return f"the {printable(name)} is not UTF-8 text"
     if name in _TEXT and not (text and text.isprintable()):
-        what = "holds control characters" if text else f"is empty text; {NONE} takes it away"
+        what = "holds control characters" if text else "is empty text"
         return f"the {name} '{printable(text)}' {what}"
     fits = _fits_int(text) if kind == "int" and name in fields else fits_kind(text, kind)
     if not fits and not (kind == "float" and _fits_int(text) and int(text) == float(text)):

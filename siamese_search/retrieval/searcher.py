@@ -7,9 +7,9 @@ whole gallery would give.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ Query = Path | str | NDArray[np.uint8] | bytes | Image.Image
 
 #: Results whose points are in memory as the gallery gave them.
 _HITS_AT_ONCE = 20_000
+_Told = tuple[str | None, str | None, Path, str, Mapping[str, Any]]  # of a point: identity, camera, path, key, metadata
 
 
 class Searcher:
@@ -68,7 +69,7 @@ class Searcher:
 
     def _answered(self, probes: Sequence[Probe], k: int, where: Where, options: SearchOptions) -> Iterator[QueryResult]:
         """The answers, a few queries at a time: what the gallery says of a point is kept once for all of them."""
-        known: dict[str, SearchResult] = {}
+        known: dict[str, _Told] = {}
         step = max(1, _HITS_AT_ONCE // k)
         for start in range(0, len(probes), step):
             part = probes[start : start + step]
@@ -154,7 +155,7 @@ def _merged(top: Ranking, plain: Ranking, probe: Probe, options: SearchOptions) 
 
 
 def answer(
-    ranking: Ranking, probe: Probe, options: SearchOptions, known: dict[str, SearchResult] | None = None
+    ranking: Ranking, probe: Probe, options: SearchOptions, known: dict[str, _Told] | None = None
 ) -> QueryResult:
     """What a probe's ranking is to whoever asked. known: what was made of points for other probes, by id."""
     known = {} if known is None else known
@@ -170,17 +171,16 @@ def answer(
     )
 
 
-def _result(rank: int, group: Group, probe: Probe, copies: Copies, known: dict[str, SearchResult]) -> SearchResult:
+def _result(rank: int, group: Group, probe: Probe, copies: Copies, known: dict[str, _Told]) -> SearchResult:
     best = group.best
-    point = known.get(best.id)
-    if point is None:
-        point = known[best.id] = SearchResult(
-            0, 0.0, best.identity, best.camera, best.path, best.key, best.metadata, id=best.id, source=best.source
-        )
-    return replace(
-        point,
-        rank=rank,
-        score=float(probe.scale * best.score),
+    if best.id not in known:
+        known[best.id] = best.identity, best.camera, best.path, best.key, best.metadata
+    return SearchResult(
+        rank,
+        float(probe.scale * best.score),
+        *known[best.id],
+        id=best.id,
+        source=best.source,
         sightings=group.sightings,
         cameras=group.cameras,
         reranked=group.reranked,

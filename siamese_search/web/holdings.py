@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 
 from siamese_search.api.handle import GalleryHandle
-from siamese_search.datasets.records import NO_METADATA, RESERVED_IDENTITIES
+from siamese_search.datasets.records import NO_METADATA, RESERVED_IDENTITIES, label_text
 from siamese_search.errors import NotThereError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, StoredPoint
@@ -98,6 +98,8 @@ class Holdings:
 
     def identity(self, name: str, *, limit: int = 500, suggestions: int = 5) -> IdentityView:
         """One identity. suggestions: at most so many others that are likely the same."""
+
+        name = label_text(name)
 
         def answer(gallery: Gallery, embedder: Embedder, bundle: Bundle) -> IdentityView:
             total = images_of_known(gallery, name)

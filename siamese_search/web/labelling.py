@@ -16,6 +16,7 @@ from siamese_search.api.handle import GalleryHandle
 from siamese_search.curation.identities import last_number
 from siamese_search.curation.label_table import label_value
 from siamese_search.curation.labels import Change, change_of, write_changes
+from siamese_search.datasets.records import label_text
 from siamese_search.errors import NotThereError, RefusedError, UsageError, amount, printable
 from siamese_search.gallery.contract import Gallery, StoredPoint
 from siamese_search.gallery.filters import Condition
@@ -57,15 +58,15 @@ class Labels:
     @_edit
     def rename(self, gallery: Gallery, name: str, new: str) -> Wanted:
         """Give an identity another name that nobody has yet."""
-        points = _whole(gallery, [name])
+        points = _whole(gallery, [name := label_text(name)])
         wanted = self._free(gallery, new, ": merge the two instead")
         return points, {"identity": wanted}, f"renamed {name} to {wanted}"
 
     @_edit
     def merge(self, gallery: Gallery, names: Sequence[str], into: str) -> Wanted:
         """Give all images of ``names`` the identity ``into``, which exists."""
+        into, *others = dict.fromkeys(map(label_text, (into, *names)))
         images_of_known(gallery, into)
-        others = [name for name in dict.fromkeys(names) if name != into]
         if not others:
             raise UsageError("name at least one other identity to merge")
         return _whole(gallery, others), {"identity": into}, f"merged {', '.join(others[:5])} into {into}"

@@ -218,7 +218,7 @@ def _crop(text: str) -> Crop | None:
 
 
 def _options(asked: SearchSettings) -> SearchOptions:
-    return SearchOptions(**asked.model_dump(include=set(SearchSettings.model_fields)))
+    return SearchOptions(**{name: getattr(asked, name) for name in SearchSettings.model_fields})
 
 
 def _answered(found: list[QueryResult]) -> Response:

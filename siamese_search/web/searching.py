@@ -150,7 +150,7 @@ class Searching:
             if found is not None:
                 self._kept.move_to_end(token)
         if found is None:
-            raise NotThereError("this query image is no longer kept; drop it on the page again")
+            raise NotThereError("this query image is no longer kept: search with it again")
         return found
 
     def recrop(self, token: str, crop: Crop | None) -> str:

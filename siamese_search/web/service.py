@@ -128,8 +128,15 @@ class Overview:
         return self._once(("map", color, method, tuple(where), limit), make)
 
     def galleries(self) -> dict[str, Any]:
-        """What the store holds: ``galleries`` of ``sss info --json``."""
-        return maintenance.galleries(store=self._handle.store)
+        """What the store holds: ``galleries`` of ``sss info --json``. The one that is served stays as it is open."""
+        found: list[dict[str, Any]] = []
+        with open_store(self._handle.store) as store:
+            for name in store.names():
+                if name == self._handle.gallery:
+                    found.append(self.info().facts)
+                else:
+                    found += maintenance.galleries(store=store.location, gallery=name)["galleries"]
+            return {"store": store.location, "galleries": found}
 
     def info(self) -> GalleryFacts:
         """Counts, model, calibration, storage, failures, evaluation."""

@@ -9,7 +9,7 @@ from contextlib import suppress
 from functools import cache
 from shlex import join
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 from fastapi import Depends, Form, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -96,9 +96,9 @@ def picture_of(request: Request, picture: Picture, seconds: int) -> Response:
 
 
 def _sentence(text: str) -> str:
-    """With a capital and a full stop, but for a command at its end, which that would change."""
+    """With a capital, but for a name at its begin, and a full stop, but for a command at its end."""
     stop = "" if text[-1:] in (*".!?",) or re.search(r"\bsss [a-z]+[^;:()]*$", text) else "."
-    return text[:1].upper() + text[1:] + stop
+    return re.sub(r"^[a-z]+[ ,]", lambda word: word[0].capitalize(), text) + stop
 
 
 def _whole(text: str) -> Markup:
@@ -108,9 +108,11 @@ def _whole(text: str) -> Markup:
 
 def error_page(request: Request, status: int, title: str, text: str) -> HTMLResponse:
     """One line of what happened, and what to do."""
-    if text == "Not Found":  # the framework's, of an address that leads to no page
+    if text in ("Not Found", "Method Not Allowed"):  # the framework's, of an address that leads to no page
         text = "there is no such page: begin with the search"
-    return show(request, "error.html.j2", title=title, status=status, code=status, text=text)
+    came = urlsplit(request.headers.get("referer", ""))
+    back = local(came._replace(scheme="", netloc="").geturl()) if came.path and request.method == "POST" else ""
+    return show(request, "error.html.j2", title=title, status=status, code=status, text=text, back=back)
 
 
 def identity_url(name: str, **more: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from browsing import IMAGES, hand_over, serving
 
+from siamese_search.gallery import open_gallery
+
 PAGES = ["/", "/identities", "/identity?name=0001", "/review", "/review/clusters", "/map", "/gallery", "/nowhere"]
 
 
@@ -237,3 +239,16 @@ def test_what_is_not_there_is_said_in_one_line(read_server, chromium):
         assert page.locator("main h1").inner_text()
         assert page.locator("main").get_by_role("link", name="Search").count() == 1
     context.close()
+
+
+def test_several_queries_stand_beside_each_other_and_their_names_within_their_box(drawn, read_server, tab):
+    with open_gallery(str(drawn.store)) as gallery:
+        nameless = [one.id for one in gallery.scroll() if one.identity is None][:3]  # shown with the names of files
+    assert len(nameless) == 3
+    for width in (1200, 768, 390):
+        page = tab(read_server, viewport={"width": width, "height": 800})
+        page.goto("/?" + "&".join(f"like={point}" for point in nameless))
+        spills = "(all) => all.filter((one) => one.scrollWidth > one.clientWidth).length"
+        assert page.locator(".query .text").evaluate_all(spills) == 0, width
+        tops = {card.bounding_box()["y"] for card in page.locator(".query .card").all()}
+        assert len(tops) == (1 if width == 768 else 3), width

@@ -15,6 +15,7 @@ pytest.importorskip("fastapi", reason="the [web] extra is not installed")
 import siamese_search as sss
 from siamese_search.errors import ImageError, NotThereError, RefusedError, UsageError
 from siamese_search.gallery import open_gallery
+from siamese_search.gallery.edge.store import EmbeddedStore
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.web.answers import Crop, Question, Upload
 from siamese_search.web.options import Limits, ServeOptions
@@ -405,3 +406,19 @@ def test_the_files_that_it_was_told_of_are_shown(drawn, tmp_path):
         assert len(info.notes) == 2
     finally:
         service.close()
+
+
+def test_a_look_at_all_galleries_leaves_the_one_that_is_served_open(writes, monkeypatch):
+    with (
+        open_gallery(str(writes.store_path)) as gallery,
+        open_gallery(str(writes.store_path), "other", model=gallery.model, create=True, mode="w"),
+    ):
+        pass
+    writes.warm()
+    opened = []
+    real = EmbeddedStore.open
+    monkeypatch.setattr(EmbeddedStore, "open", lambda self, name, **how: opened.append(name) or real(self, name, **how))
+    found = writes.overview.galleries()
+    assert found == sss.api.maintenance.galleries(store=writes.store_path) | {"store": found["store"]}
+    assert opened[:1] == ["other"]
+    assert opened[1:] == ["default", "other"], "by the second way, which opens all"

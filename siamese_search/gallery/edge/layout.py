@@ -122,11 +122,6 @@ def find_gallery(store: Path, name: str) -> Path:
     """The directory of an existing gallery; GalleryNotFoundError says which there are and what to run."""
     check_name(name)
     is_store(store)  # raises for what is none
-    return gallery_within(store, name)
-
-
-def gallery_within(store: Path, name: str) -> Path:
-    """As :func:`find_gallery`, where this was a store a moment ago: a server asks at each request."""
     directory = gallery_directory(store, name)
     if not (directory / "CURRENT").is_file():
         if not is_store(store):

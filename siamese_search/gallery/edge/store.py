@@ -78,7 +78,9 @@ class EmbeddedStore(Store):
 
     def is_current(self, gallery: Gallery) -> bool:
         assert isinstance(gallery, EmbeddedGallery)
-        return layout.current_generation(layout.gallery_within(self.path, gallery.name)) == gallery.generation
+        with suppress(GalleryNotFoundError):  # opening it says what there is
+            return layout.current_generation(gallery.generation.parent) == gallery.generation
+        return False
 
     def generations(self, name: str) -> Generations:
         directory = layout.find_gallery(self.path, name)

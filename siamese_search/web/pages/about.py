@@ -68,7 +68,7 @@ def _model(model: dict[str, Any]) -> list[tuple[str, str]]:
         ("input", f"{height} × {width} (height × width){enlarged}"),
         ("fingerprint", model["fingerprint"][:12]),
     ]
-    metrics = model.get("metrics") or {}
+    metrics = model["metrics"].get("heldout", {})
     known = [("rank-1", "rank1"), ("mAP", "mAP")]
     if found := [f"{name} {metrics[key]:.1%}" for name, key in known if isinstance(metrics.get(key), float)]:
         people = model.get("heldout_identities")

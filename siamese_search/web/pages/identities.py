@@ -57,8 +57,8 @@ def identity(request: Request, service: Service, name: str, order: str = "camera
         request,
         "identity.html.j2",
         here="Identities",
-        title=name,
-        name=name,
+        title=found.name,
+        name=found.name,
         found=found,
         order=order,
         facts=facts,
@@ -175,10 +175,10 @@ def _why(item: ReviewItem | None) -> str:
     """How sure the model is."""
     if item is None or not item.candidates:
         return "Nothing in the gallery is near."
-    score, chance = f"cosine similarity {item.candidates[0].score:.4f}", item.candidates[0].probability
+    score, chance = f"Cosine similarity {item.candidates[0].score:.4f}", item.candidates[0].probability
     if chance is None:
-        return f"{score}; the model has no calibration, so nobody knows how probable that makes it"
-    return f"The model says {percent(chance)} ({score})."
+        return f"{score}; no calibration is known to hold here, so that nobody knows how probable that makes it."
+    return f"The model says {percent(chance)}. {score}."
 
 
 def _beside(service: GalleryService, item: ReviewItem | None) -> list[tuple[str, str | None]]:

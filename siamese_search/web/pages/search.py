@@ -154,7 +154,8 @@ def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
         }
     if not best.match:  # re-ranking has put it out of sight, as the lines say
         return {"kind": "good", "title": "In the gallery", "lines": lines}
-    return {"kind": "good", "title": f"{who[0].upper()}{who[1:]}, probability {chance}", "lines": lines}
+    who = who.capitalize() if best.identity is None else who
+    return {"kind": "good", "title": f"{who}, probability {chance}", "lines": lines}
 
 
 def _queries(service: GalleryService, asked: Asked) -> list[dict[str, Any]]:
