@@ -30,7 +30,7 @@ Examples:
   sss evaluate                                  the newest run under runs/
   sss evaluate photos/ --model runs/first       a model, on labelled images
   sss evaluate gallery/ --queries queries/      two sets, as in Market-1501
-  sss evaluate faces/ --plot roc.png            also the curves
+  sss evaluate faces/ --save roc.png            also the curves
   sss evaluate --quantise int8                  what fewer bits lose
   sss evaluate photos/ --compare runs/a runs/b  which is better, or luck?
 
@@ -61,7 +61,14 @@ Examples:
         ]
     },
 )
-@click.option("--plot", type=OutPath(".png", ".svg"), metavar="FILE", help="Also draw the curves (.png, .svg).")
+@click.option(
+    "--save",
+    "--plot",
+    "save",
+    type=OutPath(".png", ".svg", ".html"),
+    metavar="FILE",
+    help="Also draw the curves (.png, .svg), or write the page of --report (.html).",
+)
 @click.option(
     "--report",
     type=OutPath(directory=True),
@@ -73,7 +80,7 @@ def evaluate_command(
     data: str | None,
     options: EvaluateOptions,
     compare: tuple[str, str] | None,
-    plot: Path | None,
+    save: Path | None,
     report: Path | None,
     json: bool,
 ) -> int:
@@ -81,9 +88,9 @@ def evaluate_command(
 
     Without DATA: the newest model under runs/, on the identities that its training held out.
     """
-    if compare is not None and (options.model is not None or plot is not None or report is not None):
+    if compare is not None and (options.model is not None or save is not None or report is not None):
         raise UsageError(
-            "--compare names its two models itself and draws nothing: leave out --model, --plot and --report"
+            "--compare names its two models itself and draws nothing: leave out --model, --save and --report"
         )
     with Bar("embed", "images") as embedding, Bar("rank", "queries") as ranking:
 
@@ -101,10 +108,11 @@ def evaluate_command(
     warn_skipped(found.failed)
     write_answer(found.to_json, partial(_print, found), json=json)
     # Last: the figures must not be lost to a directory that cannot be written.
-    output.write_drawn(render.draw_curves, found, plot)
+    typed = shlex.join(["sss", *sys.argv[1:]])
+    as_page = save is not None and save.suffix.lower() == ".html"
+    output.write_drawn(partial(render.write_report_page, command=typed) if as_page else render.draw_curves, found, save)
     if report is not None:
-        page = render.write_report(found, report, shlex.join(["sss", *sys.argv[1:]]))
-        note(f"wrote {safe(page)}")
+        note(f"wrote {safe(render.write_report(found, report, typed))}")
     return EXIT_PARTIAL if found.failed else EXIT_DONE
 
 

@@ -273,13 +273,17 @@ def clauses(text: str) -> str:
 def write_sentence(text: str, indent: str = "") -> None:
     """A sentence on stdout: its :func:`clauses`, broken between words where a terminal is narrower. indent: before each
     line but the first."""
-    text = clauses(text).replace("\n", f"\n{indent}")
-    if sys.stdout.isatty():
-        from textwrap import fill
+    write_text("\n".join(_folded(line, indent) for line in clauses(text).replace("\n", f"\n{indent}").split("\n")))
 
-        how: Any = {"subsequent_indent": indent, "break_long_words": False, "break_on_hyphens": False}
-        text = "\n".join(fill(line, max(console().width, 20), **how) for line in text.split("\n"))
-    write_text(text)
+
+def _folded(line: str, indent: str) -> str:
+    """A line broken between words where a terminal is narrower. indent: before what comes below."""
+    if not sys.stdout.isatty():
+        return line
+    from textwrap import fill
+
+    how: Any = {"subsequent_indent": indent, "break_long_words": False, "break_on_hyphens": False}
+    return fill(line, max(console().width, 20), **how)
 
 
 def shown_path(path: Path) -> str:
@@ -293,10 +297,12 @@ def shown_path(path: Path) -> str:
 
 
 def write_pairs(pairs: Iterable[tuple[str, object]]) -> None:
-    """Aligned ``label  value`` lines on stdout."""
-    listed = [(label, safe(value)) for label, value in pairs if label or value is not None]
+    """Aligned ``label  value`` lines on stdout, folded beside the labels; a path stays whole."""
+    listed = [(label, value) for label, value in pairs if label or value is not None]
     width = max((len(label) for label, _ in listed), default=0)
-    write_text("\n".join(f"{label:<{width}}  {value}".rstrip() for label, value in listed))
+    for label, value in listed:
+        line = f"{label:<{width}}  {safe(value)}".rstrip()
+        write_text(line if isinstance(value, Path) else _folded(line, " " * (width + 2)))
 
 
 def ingested(summary: IngestSummary) -> str:

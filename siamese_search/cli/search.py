@@ -227,6 +227,7 @@ def _print_tables(answers: Iterator[QueryResult], terminal: Terminal | None) -> 
     elif len(held) > 1 and most == 0:
         write_text("no results for any query")
     else:
+        said: set[str] = set()
         for index, answer in enumerate(chain(held, answers)):
             if answer.error is not None:
                 continue
@@ -236,10 +237,11 @@ def _print_tables(answers: Iterator[QueryResult], terminal: Terminal | None) -> 
                 from siamese_search.cli.search_screen import show_pictures
 
                 show_pictures(answer, terminal)
-            _print_table(answer)
+            _print_table(answer, said)
 
 
-def _print_table(answer: QueryResult) -> None:
+def _print_table(answer: QueryResult, said: set[str]) -> None:
+    """said: sentences that stand below a table above, and are not said again."""
     write_text(safe(answer.query) + (f"  (identity {safe(answer.identity)})" if answer.identity else ""))
     if answer.results:
         columns = _columns([answer])
@@ -248,7 +250,12 @@ def _print_table(answer: QueryResult) -> None:
     else:
         nearest = "" if answer.best_score is None else f": the nearest scores {answer.best_score:.4f}"
         write_text(f"  no results{nearest}")
-    _print_verdict(answer)
+    rules = {reranking_sentence(answer), verdict_sentence(answer, "")}
+    if not rules <= said:
+        _print_verdict(answer)
+    elif answer.in_gallery is False:
+        write_text(missing(answer))
+    said |= rules
 
 
 def _print_firsts(answers: Sequence[QueryResult]) -> None:

@@ -10,6 +10,7 @@ from .pages import results_html as results_html
 from .pages import write_html_sheet as write_html_sheet
 from .report import report_html as report_html
 from .report import write_report as write_report
+from .report import write_report_page as write_report_page
 from .sheets import draw_clusters as draw_clusters
 from .sheets import draw_comparison as draw_comparison
 from .sheets import draw_sheet as draw_sheet

@@ -41,7 +41,12 @@ def write_report(report: EvaluationReport, directory: Path, command: str = "") -
         directory.mkdir(parents=True, exist_ok=True)
     text = json.dumps(report.to_json(), indent=1, ensure_ascii=False)
     write_page(text + "\n", directory / "report.json", "report")
-    return write_page(html_page(report, command), directory / "report.html", "report")
+    return write_report_page(report, directory / "report.html", command)
+
+
+def write_report_page(report: EvaluationReport, out: Path, command: str = "") -> Path:
+    """Write the page alone; returns ``out``. Raises SiameseSearchError."""
+    return write_page(html_page(report, command), out, "report")
 
 
 def html_page(report: EvaluationReport, command: str = "") -> str:

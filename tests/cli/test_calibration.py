@@ -79,13 +79,24 @@ def test_a_timeline_marks_every_sighting(sss: Run, demo: Path, calibrated: Path)
     assert "at fmr 0.1" in sss("search", query, *how, cwd=calibrated).stdout
 
 
-def test_a_stranger_is_not_in_the_gallery(sss: Run, calibrated: Path, tmp_path: Path) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (128, 64, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "noise.png")
-    done = sss("search", tmp_path / "noise.png", "--min-score", "1", "--fmr", "0.1", cwd=calibrated)
+@pytest.fixture
+def stranger(tmp_path: Path) -> Path:
+    """An image that is like none of the people."""
+    Image.new("RGB", (64, 128), "red").save(tmp_path / "red.png")
+    return tmp_path / "red.png"
+
+
+def test_a_stranger_is_not_in_the_gallery(sss: Run, calibrated: Path, stranger: Path) -> None:
+    done = sss("search", stranger, "--min-score", "1", "--fmr", "0.1", cwd=calibrated)
     assert done.returncode == 0
-    assert "no results" in done.stdout
+    assert "no results: the nearest scores 0." in done.stdout
     assert "\nnot in the gallery;\na match scores" in done.stdout
+
+
+def test_below_many_tables_what_a_match_is_stands_once(sss: Run, query: Path, calibrated: Path, stranger: Path) -> None:
+    told = sss("search", query, query, stranger, "-k", "2", "--fmr", "0.1", cwd=calibrated).stdout
+    assert told.count("a match scores") == 1
+    assert told.rstrip().endswith("\nnot in the gallery")
 
 
 def test_what_cannot_be_calibrated_is_said(

@@ -113,7 +113,9 @@ def test_evaluate_prints_its_figures_and_draws_the_curves(
         assert label in done.stdout
     assert "re-ranked" not in done.stdout
     assert "all 6 identities" in done.stderr
-    extras = sss("evaluate", demo / "gallery", "--model", tiny_bundle.path, "--flip", "--rerank")
+    page = tmp_path / "page.html"
+    extras = sss("evaluate", demo / "gallery", "--model", tiny_bundle.path, "--flip", "--rerank", "--save", page)
+    assert "--flip --rerank" in page.read_text()
     assert re.search(r"re-ranked +rank-1 [\d.]+%, mAP [\d.]+%", extras.stdout)
     assert "flip at test time" in extras.stdout
     with Image.open(tmp_path / "c.png") as curves:

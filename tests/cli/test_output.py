@@ -207,6 +207,15 @@ def test_pairs_are_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "a     1\nlong  x\\n\nnone\n"
 
 
+def test_pairs_are_folded_beside_their_labels_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "24")
+    output.write_pairs([("long", "some words that do not fit"), ("map", Path("a b c d e f g h i j k l m n"))])
+    assert capsys.readouterr().out == ("long  some words that do\n      not fit\nmap   a b c d e f g h i j k l m n\n")
+
+
 def test_notes_are_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     output.warn("two\nlines\x1b")
     out, err = capsys.readouterr()

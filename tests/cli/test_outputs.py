@@ -16,6 +16,7 @@ OUTPUTS = {
     "plot --save": (["plot", "--save", "{}.png"], False),
     "cluster": (["cluster", "{}.csv"], False),
     "cluster --save": (["cluster", "out.csv", "--save", "{}.png"], False),
+    "evaluate --save": (["evaluate", "data", "--save", "{}.html"], False),
     "evaluate --plot": (["evaluate", "data", "--plot", "{}.png"], False),
     "evaluate --report": (["evaluate", "data", "--report", "{}"], True),
     "quantise --out": (["quantise", "images", "--out", "{}"], True),
