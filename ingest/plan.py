@@ -21,7 +21,7 @@ from ingest.moves import find_moves, settle_moves
 from ingest.scan import Action, PlannedFile, ScannedFile, reason_of
 from ingest.stages import Tally, prefetch, write
 from siamese_search.datasets.layouts import Survey
-from siamese_search.datasets.records import NO_METADATA, decode_key, encode_key, point_id
+from siamese_search.datasets.records import BOOKKEEPING, NO_METADATA, decode_key, encode_key, point_id
 from siamese_search.embedding import batches_of
 from siamese_search.gallery.checks import vector_crc
 from siamese_search.gallery.contract import Gallery, StoredPoint
@@ -257,6 +257,7 @@ class Planner:
             else:
                 kept.append(file)
                 vectors.append(point.vector)
+                self._tally.summary.lost.update(point.payload.keys() - file.payload.keys() - BOOKKEEPING)
         if kept:
             settle(self._gallery, kept, np.stack(vectors), self._tally)
         return damaged

@@ -18,7 +18,7 @@ from ingest.summary import FailureLog, IngestSummary, Observer, Progress
 from ingest.watching.watch import Watcher
 from siamese_search.datasets.records import decode_key
 from siamese_search.datasets.remote_survey import RemoteSurvey
-from siamese_search.errors import GalleryNotFoundError, UsageError, listed, printable
+from siamese_search.errors import GalleryNotFoundError, UsageError, amount, listed, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.location import protocol_of, redacted
@@ -97,6 +97,8 @@ def ingest(
         for outer, inner in sorted({(min(pair, key=len), max(pair, key=len)) for pair in pairs}):
             text = "%s lies in %s, of which the gallery has images: an image in both stands there once, as one of %s"
             _log.warning(text, *map(printable, (inner, outer, outer)))
+        if lost := [f"{printable(name)} ({amount(count, 'image')})" for name, count in sorted(summary.lost.items())]:
+            _log.warning("no longer said by anything that was read, and so taken out of the gallery: %s", listed(lost))
         if summary.new:
             own = {root.source for root in roots} if options.source is None else {options.source}
             _warn_of_namesakes(opened, own)

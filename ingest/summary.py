@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
@@ -55,10 +56,10 @@ class IngestSummary:
     already stored. removed: points whose file has gone (0 until pruning is asked for); prune_refused: why none were
     removed, or no more. left: what the gallery holds of the same sources besides. failures: the first
     :data:`MAX_FAILURES`; ``failed`` counts them all. overlaps: source → the gallery's other ones that hold its
-    directory, or lie in it. log: gets each failure, with its real path. seconds: wall-clock time. workers: of a
-    cluster, 0 in one process; startup_seconds: until the first of them could begin, as part of seconds. embedded:
-    forward passes paid for, in images (metadata-only changes cost none). stages: seconds that each stage was busy (of
-    decode, per thread); they overlap.
+    directory, or lie in it. lost: field → stored images that have it no more. log: gets each failure, with its real
+    path. seconds: wall-clock time. workers: of a cluster, 0 in one process; startup_seconds: until the first of them
+    could begin, as part of seconds. embedded: forward passes paid for, in images (metadata-only changes cost none).
+    stages: seconds that each stage was busy (of decode, per thread); they overlap.
     """
 
     collection: str
@@ -80,6 +81,7 @@ class IngestSummary:
     startup_seconds: float = 0.0
     failures: list[Failure] = field(default_factory=list)
     overlaps: dict[str, list[str]] = field(default_factory=dict, repr=False, compare=False)
+    lost: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
     log: FailureLog | None = field(default=None, repr=False, compare=False)
     stages: dict[Stage, float] = field(default_factory=dict)
 

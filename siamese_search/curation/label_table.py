@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from siamese_search.datasets.csv_layout import KINDS, MISSING, Marks, fits_kind, typed_value
 from siamese_search.datasets.records import BOOKKEEPING, decode_key, encode_key, point_id
-from siamese_search.datasets.table import Table, read_header
+from siamese_search.datasets.table import Table, decoded, read_header
 from siamese_search.errors import DataError, UsageError, printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import INT_MAX, INT_MIN
@@ -74,7 +74,7 @@ def read_label_table(path: Path, fields: Mapping[str, str], only: Sequence[str] 
     for line, cells in header.rows(strip=False):
         text = {name: "" if at is None else read_cell(cells[at]) for name, at in places.items() if name != FORMERLY}
         row = LabelRow(line, text["source"], text["key"], text["path"], {})
-        raw.append((row, {name: cells[at] for name, at in labels.items()}))
+        raw.append((row, {name: decoded(cells[at]) for name, at in labels.items()}))
         marks.see(list(map(str.strip, cells)))
         table.rows.append(row)
         at = places[FORMERLY]
@@ -94,13 +94,13 @@ def read_label_table(path: Path, fields: Mapping[str, str], only: Sequence[str] 
             if not cell.strip() or (name in gaps and cell.strip() in MISSING):
                 continue
             if name in gapped:
-                cell = cell.strip().removesuffix(".0")
+                cell = cell.strip().removesuffix(".0").removesuffix(",0")
             value = None if cell.strip() == NONE else read_cell(cell)
             reason = None if value is None else fault(name, value, kinds[name], fields)
             if reason is not None:
                 table.problems.append((row.line, reason))
             else:
-                row.values[name] = None if value is None else _typed(value, kinds[name])
+                row.values[name] = None if value is None else typed_value(value, kinds[name])
     table.problems.sort()
     if not table.rows:
         raise DataError(f"{printable(path)}: no rows below the header; nothing to apply")
@@ -170,7 +170,7 @@ def label_value(name: str, value: Any, fields: Mapping[str, str]) -> Any:
     reason = fault(name, text, kind, fields)
     if reason is not None:
         raise UsageError(reason)
-    return _typed(text, kind)
+    return typed_value(text, kind)
 
 
 def fault(name: str, text: str, kind: str, fields: Mapping[str, str]) -> str | None:
@@ -193,11 +193,6 @@ def _fits_int(text: str) -> bool:
     return _INT.fullmatch(text) is not None and INT_MIN <= int(text) <= INT_MAX
 
 
-def _typed(text: str, kind: str) -> Any:
-    """The value as the gallery is to store it."""
-    return float(text) if kind == "float" else typed_value(text, kind)
-
-
 class Named(Protocol):
     """Names an image by (source, key), key alone, or path; "" where it does not say."""
 
@@ -217,7 +212,7 @@ class Finder:
                 self._keys.setdefault(row.key, [])
                 self._keys.setdefault(encode_key(row.key), [])
             elif not row.key and row.path:
-                self._paths.setdefault(_absolute(row.path), [])
+                self._paths.setdefault(os.path.abspath(row.path), [])  # noqa: PTH100 - may hold surrogates
         if self._keys or self._paths:
             for point in gallery.scroll(fields=["key", "path"]):
                 key, path = point.payload.get("key"), point.payload.get("path")
@@ -235,7 +230,7 @@ class Finder:
             found = self._keys[row.key] or self._keys[encode_key(row.key)]
             several = f"{len(found)} images have the key '{printable(row.key)}': add the column 'source'"
         elif row.path:
-            found = self._paths[_absolute(row.path)]
+            found = self._paths[os.path.abspath(row.path)]  # noqa: PTH100
             several = f"'{printable(row.path)}' is in the gallery {len(found)} times: name it by key and source"
         else:
             return None, "it names no image: key and path are empty"
@@ -250,7 +245,3 @@ class Finder:
             return f"no image '{printable(row.path)}' in the gallery"
         where = f" of source '{printable(row.source)}'" if row.source else ""
         return f"no image with the key '{printable(row.key)}'{where} in the gallery"
-
-
-def _absolute(path: str) -> str:
-    return os.path.abspath(path)  # noqa: PTH100 - may hold surrogates

@@ -32,9 +32,13 @@ from siamese_search.io.location import redacted
 _INT = re.compile(r"[+-]?(0|[1-9][0-9]*)")  # "007" is a name, not a number
 _BOOLS = {"true": True, "false": False}
 #: A whole number as a data frame writes it in a column with gaps.
-_GAPPED = re.compile(r"-?(0|[1-9][0-9]*)\.0")
-#: What data frames, databases and spreadsheets write where there is nothing.
-MISSING = frozenset({"nan", "NaN", "<NA>", "NaT", "None", "NA", "N/A", "#N/A", "NULL", "\\N"})
+_GAPPED = re.compile(r"-?(0|[1-9][0-9]*)[.,]0")
+#: A number as much of Europe writes it.
+_COMMA = re.compile(r"[+-]?[0-9]+(\.[0-9]{3})*,[0-9]+")
+#: What data frames, databases and spreadsheets write where there is nothing, or nothing came out.
+MISSING = frozenset({"nan", "-nan", "NaN", "<NA>", "NaT", "None", "NA", "N/A", "n/a", "NULL", "null", "\\N"}) | {
+    *("#N/A", "#NA", "#REF!", "#VALUE!", "#NAME?", "#DIV/0!", "#NUM!", "#NULL!")
+}
 #: Kinds of column in order of preference: a column has the first kind that all its values fit.
 KINDS = ("bool", "int", "float", "str")
 #: Columns of an export that say nothing of what an image shows.
@@ -73,10 +77,12 @@ class CsvLayout:
         #: Which columns are identities and cameras, where they are called another way; or that there are none.
         self.unnamed = "; ".join(filter(None, (identity_said, camera_said)))
         special = {self._path, self._identity, self._camera}
-        # A nameless column is what data frames write for their index: nobody can filter by it.
-        self._metadata = {i: c for i, c in enumerate(table.columns) if i not in special and c}
+        # A nameless column is what data frames write for their index, and then read as Unnamed: nobody filters by it.
+        columns = enumerate(table.columns)
+        self._metadata = {i: c for i, c in columns if i not in special and not re.fullmatch(r"(Unnamed: [\d.]+)?", c)}
         self._lenient = lenient
-        if table.is_export:  # which says of each image what a gallery knew of its file
+        self._missing = frozenset() if table.is_export else MISSING
+        if table.is_export:  # which says to the letter what a gallery knew of each image and its file
             self._metadata = {i: c for i, c in self._metadata.items() if c.lower() not in _NO_METADATA}
         for column in self._metadata.values():
             if column.lower() in BOOKKEEPING:  # a gallery's own fields are not overwritten
@@ -103,15 +109,9 @@ class CsvLayout:
 
     def _repeats(self, column: int) -> bool:
         """Whether a value of the column comes twice in the first rows."""
-        seen: set[str] = set()
-        for _, row in islice(self.table.cells(), _FIRST_ROWS):
-            if len(row) <= column:
-                continue
-            if row[column] in seen:
-                return True
-            if row[column] and row[column] not in MISSING:
-                seen.add(row[column])
-        return False
+        cells = [row[column] for _, row in islice(self.table.cells(), _FIRST_ROWS) if len(row) > column]
+        named = [cell for cell in cells if cell and cell not in MISSING]
+        return len(set(named)) < len(named)
 
     def __iter__(self) -> Iterator[ImageRecord]:
         return (one for one in self.with_misfits() if isinstance(one, ImageRecord))
@@ -134,14 +134,14 @@ class CsvLayout:
             metadata = {
                 name: typed_value(row[i], self.kinds[name])
                 for i, name in self._metadata.items()
-                if row[i] != "" and not (row[i] in MISSING and self.kinds[name] != "str")
+                if row[i] != "" and not (row[i] in self._missing and self.kinds[name] != "str")
             }
             yield ImageRecord(key, path, self._label(row, self._identity), self._label(row, self._camera), metadata)
 
     def _label(self, row: list[str], column: int | None) -> str | None:
-        if column is None or row[column] in MISSING:
+        if column is None or row[column] in self._missing:
             return None
-        text = row[column].removesuffix(".0") if column in self._gapped else decoded(row[column])
+        text = row[column].removesuffix(".0").removesuffix(",0") if column in self._gapped else decoded(row[column])
         return label_text(text) or None
 
     # What a table of URLs does in another way.
@@ -169,6 +169,7 @@ class CsvLayout:
         missing: list[str] = []
         possible = {index: list(KINDS) for index in self._metadata}
         seen: set[int] = set()
+        odd: dict[int, str] = {}  # of columns of text that began as numbers, what is none
         marks = Marks({i for i in (self._identity, self._camera) if i is not None})
         for line, row in self.table.cells():
             rows += 1
@@ -187,12 +188,15 @@ class CsvLayout:
                 missing_count += 1
                 if len(missing) < 3:
                     missing.append(name)
-            marks.see(row)
+            if not self.table.is_export:
+                marks.see(row)
             for index in self._metadata:
                 value = row[index]
-                if value != "" and value not in MISSING:
+                if value != "" and value not in self._missing:
+                    before, possible[index] = possible[index], [k for k in possible[index] if fits_kind(value, k)]
+                    if possible[index] == ["str"] != before and (index in seen or _COMMA.fullmatch(value)):
+                        odd[index] = value
                     seen.add(index)
-                    possible[index] = [kind for kind in possible[index] if fits_kind(value, kind)]
         if base is None:
             raise misfit or DataError(f"{printable(self.table.path)}: no rows below the header; nothing to read")
         if missing_count and not (self._lenient and missing_count < rows):
@@ -200,7 +204,10 @@ class CsvLayout:
         self._gapped = marks.gapped()
         kinds = {name: possible[i][0] if i in seen else "str" for i, name in self._metadata.items()}
         skipped = {self._path, *(i for i, name in self._metadata.items() if kinds[name] == "str")}
-        self.notes = marks.notes(self.table.columns, skipped)
+        self.notes = marks.notes(self.table.columns, skipped) + [
+            f"{printable(self._metadata[i])} is text, because of {printable(value)!r}: numbers look like 1.5"
+            for i, value in odd.items()
+        ]
         return base, rows, kinds
 
 

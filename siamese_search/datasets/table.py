@@ -67,7 +67,7 @@ class Table:
         """Yield (line number, fields, stripped unless told); blank lines are skipped."""
         with _opened(self.path) as handle:
             # Strict: a quote that is not closed would take all rows up to the next one for one cell.
-            reader = csv.reader(handle, delimiter=self.delimiter, strict=True)
+            reader = csv.reader(handle, delimiter=self.delimiter, strict=True, skipinitialspace=True)
             try:
                 for _ in range(1 + self.told):
                     next(reader, None)
@@ -111,9 +111,9 @@ def read_header(path: Path) -> Table:
             told = _TOLD.fullmatch(first.strip())
             if told is None:
                 handle.seek(0)
-            # A lone column has none: "," does no harm.
-            delimiter = told[1] if told else max(DELIMITERS, key=first.count)
-            columns = next(csv.reader(handle, delimiter=delimiter, strict=True), [])
+            # A lone column has none: "," does no harm. What stands in quotes does not count.
+            delimiter = told[1] if told else max(DELIMITERS, key=re.sub(r'"[^"]*"', "", first).count)
+            columns = next(csv.reader(handle, delimiter=delimiter, strict=True, skipinitialspace=True), [])
     except FileNotFoundError:
         raise DataError(f"{name}: no such file; check the path") from None
     except csv.Error as error:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
 
 from siamese_search.errors import DataError, printable
 from siamese_search.io.images import is_image_name
@@ -20,11 +19,12 @@ MAX_DEPTH = 64
 #: Called with what is passed over below the root (a path relative to it, as images are), and why.
 Skipped = Callable[[str, str], None]
 
-#: Folders in which a system keeps thumbnails and what was deleted: of Synology, QNAP, Windows, and disk checks.
+#: Folders in which a system keeps thumbnails and what was deleted: of Synology, QNAP, Windows and so on.
 _SYSTEM_FOLDERS = frozenset(
     {"@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@sharebin", "@tmp", "$recycle.bin"}
     | {"recycler", "recycled", "system volume information", "lost+found", "found.000", "~snapshot", "__macosx"}
-    | {"network trash folder", "temporary items"}
+    | {"network trash folder", "temporary items", "files_trashbin", "trashbox", "recycle bin", "recycle.bin"}
+    | {"@__thumb", "@appstore", "@synodrive", "@synologydrive", "@synologydrivesharesync", "@transcode"}
 )
 
 
@@ -74,7 +74,10 @@ def walk(root: Path, *, follow_links: bool = False, inside: bool = False) -> Ite
     base = os.fspath(root)
     status = os.stat(base)  # noqa: PTH116 - also takes surrogate-escaped names
     above = [(status.st_dev, status.st_ino)]  # identities of the open directories, for loops
-    stack = [("", iter(_entries(base, "")))]
+    first = _entries(base, "")
+    if isinstance(first, PassedOver):
+        raise first.error or DataError(first.reason)
+    stack = [("", iter(first))]
     system = SystemFolders()
     while stack:
         prefix, entries = stack[-1]
@@ -180,12 +183,8 @@ def refused_link(base: str, relative: str, name: str, inside: bool) -> str | Non
     return refused
 
 
-@overload
-def _entries(base: str, relative: Literal[""]) -> list[os.DirEntry[str]]: ...
-@overload
-def _entries(base: str, relative: str) -> list[os.DirEntry[str]] | PassedOver: ...
 def _entries(base: str, relative: str) -> list[os.DirEntry[str]] | PassedOver:
-    """A directory's entries, sorted by name. Of the root, DataError where it cannot be read."""
+    """A directory's entries, sorted by name. Of the root, DataError where it is not there."""
     directory = os.path.join(base, relative)  # noqa: PTH118 - hot in scans
     try:
         with os.scandir(directory) as found:
@@ -195,10 +194,7 @@ def _entries(base: str, relative: str) -> list[os.DirEntry[str]] | PassedOver:
             return []  # removed or replaced while we walked
         raise DataError(f"{printable(directory)}: no such directory; check the path") from None
     except OSError as error:
-        unreadable = _unreadable(base, relative, error, "the directory")
-        if not relative and unreadable.error is not None:
-            raise unreadable.error from None
-        return unreadable
+        return _unreadable(base, relative, error, "the directory")
 
 
 def _unreadable(base: str, relative: str, error: OSError, what: str) -> PassedOver:

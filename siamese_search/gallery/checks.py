@@ -54,11 +54,11 @@ def why_nothing(gallery: Gallery, asked: Sequence[RawCondition], bound: Where) -
         if gallery.count([condition]) == 0:
             if written.operator == "absent":
                 return f"every image has {printable(written.field)}"
-            return f"no image has {printable(str(written))}{_instead(gallery, written)}"
+            return f"no image has {printable(str(written))}{instead(gallery, written)}"
     return f"no image has {' and '.join(printable(str(written)) for written in asked)} at the same time"
 
 
-def _instead(gallery: Gallery, written: RawCondition) -> str:
+def instead(gallery: Gallery, written: RawCondition) -> str:
     """The values that the field of a condition has, the most frequent of many."""
     if written.field in UNINDEXED or written.operator not in ("=", *ORDERINGS):
         return ""

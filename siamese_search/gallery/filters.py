@@ -20,6 +20,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -48,6 +49,8 @@ _FIELD = re.compile(rf"{_QUOTED}\s*", re.DOTALL)
 _VALUE = re.compile(rf"""\s*(?:{_QUOTED}|(?!["\s])((?:\\.|[^,\s]|\s+(?![\s,]|\Z))*))\s*""", re.DOTALL)
 _ESCAPED = re.compile(r"\\(.)", re.DOTALL)
 _UNCLOSED = "a double quote is not closed"
+#: What looks like a second condition behind a comma or a word, where a value is meant.
+_ANOTHER = re.compile(r"(?:,|\s(?:and|or|&&|\|\|)\s)\s*[\w.]+\s*[=<>!]", re.IGNORECASE)
 _PLAIN = re.compile(r"[^\s\"\\,*=!<>]+(?: [^\s\"\\,*=!<>]+)*")
 
 
@@ -184,19 +187,16 @@ def _typed(text: str, name: str, fields: Mapping[str, str]) -> MetadataValue:
     kind = _kind_of(name, fields)
     if kind == "str":
         return text
-    if kind == "bool":
-        if text.lower() in _BOOLS:
-            return _BOOLS[text.lower()]
-        raise FilterError(f"{name!r} holds true or false, and {text!r} is neither")
-    if kind == "int":
-        # Bounded before int(): a megabyte of digits would take minutes to convert.
-        if _INTEGER.fullmatch(text) and len(text) <= 40:
-            return int(text)
-        raise FilterError(f"{name!r} holds whole numbers, and {text[:60]!r} is not one")
-    try:
-        return float(text)
-    except ValueError:
-        raise FilterError(f"{name!r} holds numbers, and {text[:60]!r} is not one") from None
+    if kind == "bool" and text.lower() in _BOOLS:
+        return _BOOLS[text.lower()]
+    # Bounded before int(): a megabyte of digits would take minutes to convert.
+    if kind == "int" and _INTEGER.fullmatch(text) and len(text) <= 40:
+        return int(text)
+    if kind == "float":
+        with suppress(ValueError):
+            return float(text)
+    which = "neither" if kind == "bool" else "not one"
+    raise FilterError(f"{name!r} holds {_PEOPLE[kind]}, and {text[:60]!r} is {which}")
 
 
 def _parse_one(expression: str) -> RawCondition:
@@ -245,6 +245,8 @@ def _split_values(text: str, expression: str) -> list[str | None]:
             raise _malformed(expression, "there is text after a closing quote")
         if bare == "":
             raise _malformed(expression, 'a value is missing (empty text is written "")')
+        if bare and _ANOTHER.search(f",{bare}" if values else bare):
+            raise _malformed(expression, "each condition has a --where of its own (or put the value in quotes)")
         values.append(None if bare == "*" else _unescaped(quoted if bare is None else bare))
         if found.end() == len(text):
             return values

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from siamese_search.errors import FilterError, amount, printable
+from siamese_search.gallery.checks import instead
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import ORDERINGS, Condition, RawCondition, bind
 
@@ -51,8 +53,8 @@ def remarks(texts: Iterable[str]) -> list[str]:
 def bind_to(gallery: Gallery, raw: Sequence[RawCondition]) -> list[Condition]:
     """The conditions in the types of a gallery's fields, as :func:`~siamese_search.gallery.filters.bind`.
 
-    An order of text is one of times: what cannot be read as a time never meets it (a warning says how many). A date
-    stands for its whole day. Raises FilterError, also where none of the field's values is a time.
+    An order of text is one of times: what cannot be read as a time never meets it (a warning says how many, as of what
+    leaves nothing out). A date stands for its whole day. Raises FilterError, also where no value of it is a time.
     """
     if not raw:
         return []
@@ -63,6 +65,9 @@ def bind_to(gallery: Gallery, raw: Sequence[RawCondition]) -> list[Condition]:
             bound.append(_among(gallery, one))
         else:
             bound += bind([one], fields)
+            if one.operator == "!=" and not gallery.count([replace(bound[-1], operator="=")]):
+                there = instead(gallery, replace(one, operator="="))
+                _log.warning("--where %s leaves nothing out: no image has it%s", printable(str(one)), there)
     return bound
 
 

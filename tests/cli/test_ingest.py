@@ -173,6 +173,19 @@ def test_a_root_inside_another_is_said(ingest: Run, photos: Path) -> None:
     assert "stands there once" not in ingest(photos / "ann", "--source", "ann").stderr
 
 
+def test_fields_that_nothing_says_any_more_are_named_as_they_go(ingest: Run, photos: Path) -> None:
+    """A column that was dropped, a second table that knows less, a directory after its table."""
+    table, less = photos / "labels.csv", photos / "less.csv"
+    table.write_text("path,identity,camera,age\n0.jpg,a,1,20\n1.jpg,b,2,\n2.jpg,c,,\n")
+    less.write_text("path,identity\n0.jpg,a\n1.jpg,bea\n")
+    told = "no longer said by anything that was read, and so taken out of the gallery: "
+    for root, lost in ((table, ""), (less, "age (1 image), camera (2 images)"), (table, ""), (table, "")):
+        assert [line.partition(told)[2] for line in ingest(root).stderr.splitlines() if told in line] == [lost] * bool(
+            lost
+        )
+    assert f"{told}age (1 image), camera (2 images), identity (3 images)" in ingest(photos, "--layout", "flat").stderr
+
+
 def test_the_same_names_in_two_sources_are_said(ingest: Run, photos: Path, tmp_path: Path) -> None:
     """Identity 0001 of two data sets is one in a gallery: hardly what anybody means who did not hear of it."""
     (photos / "labels.csv").unlink()

@@ -140,6 +140,14 @@ def test_what_data_frames_write_is_no_label(filled, tmp_path):
     assert [dict(change.after) for change in exact.changes] == [{"identity": "nan", "camera": "1.0"}]
 
 
+def test_labels_that_excel_saved_are_read_as_a_table_is(filled, tmp_path):
+    latin = tmp_path / "latin.csv"
+    latin.write_bytes(b"key, identity\na.jpg, M\xfcller\n")
+    plan = plan_labels(filled, latin)
+    assert (plan.problems, [change.after["identity"] for change in plan.changes]) == ([], ["M\u00fcller"])
+    assert "bytes that are not UTF-8 read as Windows-1252" in plan.notes
+
+
 def test_a_review_of_clusters_and_the_choice_of_columns(filled, tmp_path):
     text = "path,key,source,proposed identity,confidence,cluster size,existing identity,weather\n"
     text += "/x,a.jpg,s,new-1,0.9,2,0000,sun\n/x,b.jpg,s,new-1,0.8,2,,rain\n"

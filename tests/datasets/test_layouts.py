@@ -491,6 +491,9 @@ def test_an_exported_gallery_is_read_as_a_table(tmp_path):
         assert [(r.identity, r.metadata, r.path) for r in records] == [
             ("=x", {"age": i}, tmp_path / "p" / "=x" / f"{i}.jpg") for i in (0, 1)
         ]
+    for cell in ("nan", "None", "1.0", "'<none>"):  # people of these names, whom only others' tables cannot have
+        records = load_dataset(table(tmp_path, text.replace("'=x,p", f"{cell},p"), "x.csv")).records
+        assert [r.identity for r in records] == [cell.removeprefix("'")] * 2
 
 
 def test_names_are_composed_whoever_wrote_them(tmp_path):
@@ -522,9 +525,11 @@ def test_what_data_frames_write_for_gaps(tmp_path):
     ):
         assert part in dataset.reason
     assert "colour" not in dataset.reason.partition("rows")[2]
-    others = ["NA", "N/A", "#N/A", "NULL", "\\N", "Null"]  # of R, Excel, SQL; and a person
-    told = table(tmp_path, "path,identity\n" + "".join(f"{n}.jpg,{cell}\n" for n, cell in enumerate(others[2:])))
-    assert [r.identity for r in load_dataset(told).records] == [None, None, None, "Null"]
+    others = ["NA", "N/A", "n/a", "-nan", "#N/A", "#REF!", "#DIV/0!", "NULL", "null", "\\N"]  # of R, C, Excel, SQL
+    touch(tmp_path, *(f"{n}.jpg" for n in range(len(others))))
+    rows = "".join(f"{n}.jpg,{cell}\n" for n, cell in enumerate(others)) + "3.png,Null\n"  # a person
+    told = load_dataset(table(touch(tmp_path, "3.png"), "path,identity\n" + rows))
+    assert [r.identity for r in told.records] == [None] * len(others) + ["Null"]
     # One that is no whole number keeps them all as they are.
     mixed = table(tmp_path, "path,camera\n0.jpg,1.0\n1.jpg,1.5\n2.jpg,gate\n")
     assert [r.camera for r in load_dataset(mixed).records] == ["1.0", "1.5", "gate"]
@@ -535,14 +540,15 @@ def test_what_data_frames_write_for_gaps(tmp_path):
     [
         (["1", "1.0", "2"], ["1", "1", "2"]),  # one data frame had gaps, the other none
         (["1.0", "-1.0", "2.0"], ["1", "-1", "2"]),
+        (["1;0", "-1;0", "2"], ["1", "-1", "2"]),  # as German and French spreadsheets write it
         (["1", "01", "2.0"], ["1", "01", "2.0"]),  # 01 is a name
         (["-1", "1", "2"], ["-1", "1", "2"]),
     ],
 )
 def test_whole_numbers_are_the_same_label_with_and_without_a_point(tmp_path, cells, wanted):
     touch(tmp_path, *(f"{n}.jpg" for n in range(len(cells))))
-    rows = "".join(f"{n}.jpg,{cell},{cell}\n" for n, cell in enumerate(cells))
-    records = load_dataset(table(tmp_path, "path,identity,camera\n" + rows)).records
+    rows = "".join(f"{n}.jpg|{cell}|{cell}\n" for n, cell in enumerate(cells)).replace(";", ",")
+    records = load_dataset(table(tmp_path, "path|identity|camera\n" + rows)).records
     assert [record.identity for record in records] == [record.camera for record in records] == wanted
 
 
@@ -579,6 +585,49 @@ def test_csv_as_excel_writes_it(tmp_path):
     )
     assert "bytes that are not UTF-8 read as Windows-1252" in dataset.reason
     fails(table(tmp_path, "path\n..\\secret.jpg\n"), "cannot be found")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'path, identity, note\n"0.jpg", "a, b", "x"\n1.jpg, c, ""\n',  # a space behind each comma, as people type
+        '"path";"identity";"note, if any, of 1, 2"\n0.jpg;a, b;x\n1.jpg;c;\n',
+    ],
+)
+def test_spaces_and_quotes_are_no_part_of_a_cell(tmp_path, text):
+    touch(tmp_path, "0.jpg", "1.jpg")
+    found = [(r.key, r.identity, *r.metadata.values()) for r in load_dataset(table(tmp_path, text)).records]
+    assert found == [("0.jpg", "a, b", "x"), ("1.jpg", "c")]
+
+
+def test_the_index_of_a_data_frame_that_was_read_and_written_again_is_no_metadata(tmp_path):
+    touch(tmp_path, "0.jpg")
+    text = "Unnamed: 0,Unnamed: 0.1,Unnamed: door,path,identity\n7,8,x,0.jpg,a\n"
+    (record,) = load_dataset(table(tmp_path, text)).records
+    assert record.metadata == {"Unnamed: door": "x"}
+
+
+@pytest.mark.parametrize(
+    ("cells", "odd"),
+    [
+        (["1,5", "2,25"], "1,5"),
+        (["-1.234,5", "2,0"], "-1.234,5"),
+        (["20", "-", "22"], "-"),
+        (["1.5", "inf"], "inf"),
+        (["TRUE", "1"], "1"),
+        (["1", "99999999999999999999"], "99999999999999999999"),
+        (["red", "2", "blue"], None),
+        (["007", "008"], None),
+    ],
+)
+def test_a_column_that_was_to_be_numbers_and_is_text_is_told(tmp_path, cells, odd):
+    touch(tmp_path, *(f"{n}.jpg" for n in range(len(cells))))
+    text = "path;age\n" + "".join(f"{n}.jpg;{cell}\n" for n, cell in enumerate(cells))
+    dataset = load_dataset(table(tmp_path, text))
+    assert [r.metadata["age"] for r in dataset.records] == cells
+    told = f"age is text, because of '{odd}': numbers look like 1.5" if odd else "rows)"
+    assert told in dataset.reason
+    assert ("is text" in dataset.reason) == (odd is not None)
 
 
 @pytest.mark.parametrize("name", ["0000", "-1"])

@@ -216,11 +216,12 @@ def test_images_by_other_names_are_taken_or_named(tmp_path):
 
 
 def test_a_systems_folders_are_named_once_each(tree):
-    for name in ["a/@eaDir/1.jpg", "b/@eaDir/1.jpg", "c/@eaDir", "#recycle", "$RECYCLE.BIN/S-1-5-21", "~snapshot"]:
+    litter = ["@__thumb", "#recycle", "$RECYCLE.BIN/S-1-5-21", "Recycle Bin", "files_trashbin/files", "~snapshot"]
+    for name in ["a/@eaDir/1.jpg", "b/@eaDir/1.jpg", "c/@eaDir", *litter]:
         (tree / name).mkdir(parents=True)
         (tree / name / "thumbnail.jpg").write_bytes(b"x")
     skipped = {}
     assert list(walk_images(tree, skipped=skipped.__setitem__)) == ["a/1.jpg", "b/1.jpg", "c/1.jpg"]
-    assert sorted(skipped) == ["#recycle", "$RECYCLE.BIN", "a/@eaDir", "~snapshot"]
+    assert sorted(skipped) == sorted(["a/@eaDir", *(name.partition("/")[0] for name in litter)])
     assert "like 2 more called @eaDir" in skipped["a/@eaDir"]
     assert list(walk_images(tree / "#recycle")) == ["thumbnail.jpg"]  # named as the root, it is what is wanted

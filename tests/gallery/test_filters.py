@@ -69,6 +69,20 @@ def test_malformed_expressions_are_quoted_back(expression: str):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "expression",
+    ["identity=a,camera=1", "identity=a, size >= 2", "identity!=a AND camera=1", "camera=1 or camera=2",
+     "identity=a && camera!=1", "size<5 and size>2"],
+)  # fmt: skip
+def test_two_conditions_in_one_are_told_apart(expression: str):
+    """A comma means any of: ``identity=a,camera=1`` would be every image of a."""
+    with pytest.raises(FilterError, match=r"each condition has a --where of its own"):
+        parse_where([expression])
+    quoted = expression.replace("a,camera=1", 'a,"camera=1"').replace("AND", "&")
+    if quoted != expression:
+        assert len(parse_where([quoted])) == 1
+
+
 def test_a_huge_expression_is_cut_in_the_message():
     with pytest.raises(FilterError) as caught:
         parse_where(["x" * 100_000])

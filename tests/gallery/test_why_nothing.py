@@ -48,3 +48,17 @@ def told(scratch):
 )
 def test_the_condition_is_named_and_what_there_is(told, where, expected):
     assert told(*where) == expected
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        ("camera!=01", ["--where camera!=01 leaves nothing out: no image has it; there are 1, 2, 10"]),
+        ("camera!=1,01", []),
+        ("frame!=9", ["--where frame!=9 leaves nothing out: no image has it; there are 0, 1, 2, 3, 4, 5"]),
+        ("late!=*", []),
+    ],
+)
+def test_what_leaves_nothing_out_is_told(told, caplog, where, expected):
+    told(where)
+    assert [record.getMessage() for record in caplog.records] == expected
