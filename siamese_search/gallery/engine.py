@@ -22,6 +22,7 @@ from siamese_search.gallery.contract import Gallery, Hit, Payload, StoredPoint, 
 from siamese_search.gallery.fields import (
     CHUNK,
     UNINDEXED,
+    beyond,
     canonical_ids,
     chunks,
     json_paths,
@@ -128,7 +129,7 @@ class EngineGallery(Gallery):
     ) -> list[list[Hit]]:
         return [
             [
-                Hit(str(one.id), score, read(one.payload), to_vector(one.vector))
+                Hit(str(one.id), score, read(one.payload), to_vector(one.vector, self.dim))
                 for one, score in zip(points, scores, strict=True)
             ]
             for points, scores, read in self._nearest(vectors, k, where, exact, with_payload, with_vectors)
@@ -157,7 +158,7 @@ class EngineGallery(Gallery):
                 read = self._reader()
                 for row, found in zip(part, ask(part, k + 1, with_payload, with_vectors), strict=True):
                     limit, (points, scores) = k + 1, _ranked(found)
-                    while len(points) == limit and scores[k - 1] == scores[-1]:
+                    while len(points) == limit <= self.count(where) and scores[k - 1] == scores[-1]:
                         limit *= 8
                         points, scores = _ranked(ask(row[None], limit, False, False)[0])
                     points, scores = points[:k], scores[:k]
@@ -175,7 +176,7 @@ class EngineGallery(Gallery):
         for part in chunks(names):
             with self._turn():
                 read = self._reader()
-                points = [_stored(one, read) for one in self._records(list(part), True, with_vectors)]
+                points = [self._stored(one, read) for one in self._records(list(part), True, with_vectors)]
             found |= {point.id: point for point in points}
         return [found.get(name) for name in names]
 
@@ -192,12 +193,16 @@ class EngineGallery(Gallery):
         offset: Any = None
         while True:
             with self._turn():
-                records, offset = self._page(offset, batch, where, fields, with_vectors)
+                records, after = self._page(offset, batch, where, fields, with_vectors)
                 read = self._reader()
             for record in records:
-                yield _stored(record, read)
+                yield self._stored(record, read)
+            offset = beyond(offset, after)
             if offset is None:
                 return
+
+    def _stored(self, record: Any, read: Read) -> StoredPoint:
+        return StoredPoint(str(record.id), read(record.payload), to_vector(record.vector, self.dim))
 
     def facet(self, field: str, where: Where = (), limit: int = 100) -> dict[Any, int]:
         if limit < 1:
@@ -235,13 +240,10 @@ def with_checksums(
     return settled, changed
 
 
-def to_vector(stored: Any) -> Vectors | None:
-    """An engine's vector as float32 [d]; None where it was not asked for, or is lost (an empty object then)."""
-    return None if stored is None or isinstance(stored, dict) else np.array(stored, dtype=np.float32)
-
-
-def _stored(record: Any, read: Read) -> StoredPoint:
-    return StoredPoint(str(record.id), read(record.payload), to_vector(record.vector))
+def to_vector(stored: Any, dim: int) -> Vectors | None:
+    """An engine's vector as float32 [d]; None where it was not asked for, or is lost: an object, or of another form."""
+    lost = stored is None or isinstance(stored, dict) or len(stored) != dim or isinstance(stored[0], list)
+    return None if lost else np.array(stored, dtype=np.float32)
 
 
 def _number(one: Any) -> int:

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from siamese_search.errors import StoreError
 from siamese_search.gallery.contract import Payload, Vectors
 from siamese_search.gallery.filters import BOUNDS, INT_MAX, INT_MIN, Condition, Where, exact_ordering
 
@@ -63,6 +64,13 @@ def chunks(items: Sequence[T], size: int = CHUNK) -> Iterator[Sequence[T]]:
     """The items in parts of at most ``size``, in order."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def beyond(offset: Any, after: Any) -> Any:
+    """Where the next page of an engine begins. Raises StoreError where that is not after this one: it never ends."""
+    if offset is not None and after is not None and str(after) <= str(offset):
+        raise StoreError("the store gives the same points again and again: it is damaged")
+    return after
 
 
 @dataclass(frozen=True, slots=True)

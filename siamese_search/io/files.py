@@ -97,10 +97,18 @@ def _check_replaced(path: Path) -> None:
 def open_own(path: str | Path, flags: int) -> int:
     """A descriptor of a regular file in a directory that may come from a stranger, made with 0666 less the umask.
 
-    Never through a symbolic link, which could lead to any file of the user's, and never of a pipe or device, which
-    could hold us for ever. An ``opener`` of ``open()``. Raises OSError.
+    Never through a symbolic link, which could lead to any file of the user's, nor to write into one that has a second
+    name, and never of a pipe or device, which could hold us for ever. An ``opener`` of ``open()``. Raises OSError.
     """
-    return _regular(os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666))
+    # Emptied only once it is known to be nobody else's.
+    more = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    descriptor = _regular(os.open(path, flags & ~os.O_TRUNC | more, 0o666))
+    if flags & (os.O_WRONLY | os.O_RDWR) and os.fstat(descriptor).st_nlink > 1:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "a hard link, which another file may be")
+    if flags & os.O_TRUNC:
+        os.ftruncate(descriptor, 0)
+    return descriptor
 
 
 def read_own(path: Path, limit: int) -> bytes:
@@ -110,16 +118,20 @@ def read_own(path: Path, limit: int) -> bytes:
 
 def read_regular(path: Path, limit: int) -> bytes:
     """What a regular file holds, perhaps behind a link. Raises OSError, as :func:`read_own`."""
-    return _read(_regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)), limit)
+    return _read(_open_regular(path), limit)
 
 
 def read_private(path: Path, limit: int) -> bytes:
     """What a file with a key holds. Raises OSError, as :func:`read_regular`, and where others can read it."""
-    descriptor = _regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    descriptor = _open_regular(path)
     if os.fstat(descriptor).st_mode & 0o077:
         os.close(descriptor)
         raise PermissionError(errno.EACCES, f"others can read this key: chmod 600 {quote(printable(path))}")
     return _read(descriptor, limit)
+
+
+def _open_regular(path: str | os.PathLike[str]) -> int:
+    return _regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
 
 
 def _regular(descriptor: int) -> int:
@@ -138,7 +150,7 @@ def _read(descriptor: int, limit: int) -> bytes:
 
 
 def foreign_entry(directory: Path) -> Path | None:
-    """The first entry below ``directory`` that is neither a directory nor a regular file; itself, if it is a link.
+    """The first entry below ``directory`` that is no directory or regular file of one name; itself, if it is a link.
 
     For directories that a library opens by itself. Raises OSError where they cannot be looked through.
     """
@@ -149,7 +161,7 @@ def foreign_entry(directory: Path) -> Path | None:
             if entry.is_dir(follow_symlinks=False):
                 if (found := foreign_entry(Path(entry.path))) is not None:
                     return found
-            elif not entry.is_file(follow_symlinks=False):
+            elif not entry.is_file(follow_symlinks=False) or entry.stat(follow_symlinks=False).st_nlink > 1:
                 return Path(entry.path)
     return None
 
@@ -167,6 +179,5 @@ def fsync_directory(path: Path) -> None:
 def digest_file(path: str | os.PathLike[str]) -> str:
     """BLAKE2b-128 of a file's content, 32 hexadecimal digits. Raises OSError, for what is no regular file too."""
     # Between the scan and now the file may have become a pipe, on which a plain open() would wait for ever.
-    descriptor = _regular(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-    with open(descriptor, "rb", buffering=0) as handle:  # noqa: PTH123 - a descriptor
+    with open(_open_regular(path), "rb", buffering=0) as handle:
         return hashlib.file_digest(handle, lambda: hashlib.blake2b(digest_size=_DIGEST_BYTES)).hexdigest()

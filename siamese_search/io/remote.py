@@ -12,6 +12,8 @@ import email.utils
 import functools
 import hashlib
 import io
+import ipaddress
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -34,10 +36,6 @@ from siamese_search.io.location import (
 T = TypeVar("T")
 
 
-class RedirectError(UsageError):
-    """A server sends us to where we do not go."""
-
-
 #: Seconds for one request, connect and body.
 TIMEOUT = 60.0
 _CONNECT_TIMEOUT = 10.0
@@ -50,6 +48,7 @@ _BLOCK = 1 << 20
 THREADS = 32
 
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_HERE = "this machine"
 
 
 def check_url(url: str) -> str:
@@ -71,7 +70,7 @@ def check_url(url: str) -> str:
 
 
 async def _check_redirect(_session: Any, _context: Any, seen: Any) -> None:
-    """The rules of URLs hold wherever a server sends us; and none but this machine sends us to this machine."""
+    """The rules of URLs hold wherever a server sends us; and nobody sends us further in than he is himself."""
     from yarl import URL  # aiohttp's own, so that both read a URL in the same way
 
     headers = seen.response.headers
@@ -79,9 +78,25 @@ async def _check_redirect(_session: Any, _context: Any, seen: Any) -> None:
     try:
         check_url(str(target))
     except UsageError as error:
-        raise RedirectError(f"the server redirects to {error}") from None
-    if target.host in _LOOPBACK and seen.url.host not in _LOOPBACK:
-        raise RedirectError("the server redirects to this machine")
+        raise UsageError(f"the server redirects to {error}") from None
+    place, sender = _place(str(target.raw_host)), str(seen.url.raw_host)
+    if (place == _HERE and sender not in _LOOPBACK) or (place and not _place(sender)):
+        raise UsageError(f"the server redirects to {place}")
+
+
+def _place(host: str) -> str:
+    """Where a host is that not everybody reaches, in words; "" for an address of the world, and for a name."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost"):
+        return _HERE
+    try:  # the system's own reading, to which 127.1, 2130706433 and 0x7f000001 are addresses, too
+        address = ipaddress.ip_address(socket.getaddrinfo(name, None, flags=socket.AI_NUMERICHOST)[0][4][0])
+    except (OSError, ValueError):
+        return ""
+    address = getattr(address, "ipv4_mapped", None) or address
+    if address.is_loopback or address.is_unspecified:
+        return _HERE
+    return "" if address.is_global else "an address of an inner network"
 
 
 @functools.cache
@@ -124,8 +139,6 @@ def fetch(path: RemotePath, expected: FileStamp | None = None, *, limit: int = M
         data = _patiently(lambda: _read(path, expected, limit))
     except ImageError:
         raise
-    except (UsageError, MissingExtraError) as error:
-        raise ImageError(path, str(error)) from None
     except Exception as error:
         raise ImageError(path, reason_of(error)) from None
     if not data:
@@ -244,7 +257,7 @@ def _may_pass(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """Why a request failed, in words that can stand in a list; nothing of a URL but where it leads."""
-    if isinstance(error, RedirectError):
+    if isinstance(error, (UsageError, MissingExtraError)):
         return str(error)
     status = getattr(error, "status", None)
     if isinstance(error, FileNotFoundError) or status in (404, 410):

@@ -1,8 +1,10 @@
 """Reading by URL: over fsspec's memory, and from a web server on this machine that misbehaves."""
 
+import asyncio
 import datetime
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -268,6 +270,45 @@ def test_nobody_elses_redirect_leads_to_this_machine(site, picture, monkeypatch)
     site.faults["/a.jpg"] = f"->http://localhost:{site.url.rpartition(':')[2]}/b.jpg"
     with pytest.raises(ImageError, match="redirects to this machine"):
         get(site.url + "/a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("sender", "target", "words"),
+    [
+        *[
+            ("example.org", host, "redirects to this machine")
+            for host in (
+                "127.0.0.1", "127.0.0.2", "127.1", "2130706433", "0x7f000001", "0.0.0.0", "0", "[::1]", "[::]",
+                "[::ffff:127.0.0.1]", "localhost", "localhost.", "a.localhost", "LOCALHOST", "127.0.0.1.",
+            )
+        ],
+        ("127.0.0.2", "127.0.0.1", "redirects to this machine"),
+        *[
+            ("example.org", host, "an address of an inner network")
+            for host in (
+                "169.254.169.254", "2852039166", "10.0.0.1", "192.168.1", "[fe80::1]", "[fd00::1]", "[::ffff:10.0.0.1]",
+            )
+        ],
+        ("example.org", "example.com", None),
+        ("example.org", "93.184.215.14", None),
+        ("127.0.0.1", "localhost", None),
+        ("localhost", "10.0.0.1", None),
+        ("10.0.0.1", "10.0.0.2", None),
+    ],
+)  # fmt: skip
+def test_nobody_sends_us_further_in_than_he_is_himself(monkeypatch, sender, target, words):
+    from yarl import URL
+
+    monkeypatch.setenv("SSS_INSECURE", "1")
+    for scheme in ("http", "https"):
+        answer = SimpleNamespace(headers={"Location": f"{scheme}://{target}/a.jpg"})
+        seen = SimpleNamespace(url=URL(f"https://{sender}/a.jpg"), response=answer)
+        asked = remote._check_redirect(None, None, seen)
+        if words is None:
+            asyncio.run(asked)
+            continue
+        with pytest.raises(UsageError, match=words):
+            asyncio.run(asked)
 
 
 def test_insecure_allows_http(monkeypatch):

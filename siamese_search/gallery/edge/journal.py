@@ -106,7 +106,7 @@ def _kept_tally(generation: Path) -> int:
         document = layout.read_json(generation / TALLY)
         points = int(document["points"])
         return points if document.get("mark") == layout.read_mark(generation) else 0
-    except (StoreError, KeyError, TypeError, ValueError):
+    except (StoreError, KeyError, TypeError, ValueError, OverflowError):
         if (generation / TALLY).exists():
             _once(
                 "%s is damaged: whether points are lost cannot be told; to be sure, embed the images again with:"

@@ -129,7 +129,7 @@ def find_gallery(store: Path, name: str) -> Path:
         check_pointer(directory)
         raise no_gallery(name, str(store), gallery_names(store))
     for path in (directory.parent, directory):
-        _refuse_link(path)
+        refuse_link(path)
     return directory
 
 
@@ -142,7 +142,8 @@ def check_pointer(directory: Path) -> None:
         )
 
 
-def _refuse_link(path: Path) -> None:
+def refuse_link(path: Path) -> None:
+    """Raise StoreError for a symbolic link: what lies behind it is no part of the store."""
     if path.is_symlink():
         raise StoreError(
             f"{printable(path)} is a symbolic link, and a store has none: somebody else made it; move the directory"
@@ -155,7 +156,7 @@ def check_own(generation: Path) -> None:
 
     Call it before the generation is locked or opened. FileNotFoundError where the generation is gone.
     """
-    _refuse_link(generation)
+    refuse_link(generation)
     try:
         found = foreign_entry(generation)
     except FileNotFoundError:
@@ -166,8 +167,8 @@ def check_own(generation: Path) -> None:
         raise StoreError(f"cannot read {printable(generation)}: {error.strerror}") from error
     if found is not None:
         raise StoreError(
-            f"{printable(found)} is a link, pipe or device, and a store holds none: somebody else made it; nothing"
-            " was opened"
+            f"{printable(found)} is a link (perhaps a hard one), pipe or device, and a store holds none: somebody else"
+            " made it; nothing was opened (`cp -r` makes a copy without hard links)"
         )
 
 

@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from siamese_search.errors import StoreBusyError, StoreError, printable
+from siamese_search.gallery.edge.layout import refuse_link
 from siamese_search.io.files import open_own, read_own
 from siamese_search.io.location import redacted_text
 
@@ -55,6 +56,7 @@ class Turnstile:
         when the directory is gone.
         """
         assert self._hold is None
+        refuse_link(self.directory)  # else the lock files would be made where it leads
         deadline = time.monotonic() + wait
         try:
             self._gate = self._open("turnstile.lock")
@@ -108,7 +110,7 @@ class Turnstile:
             seconds = max(0, round(time.time() - float(note["since"])))
             where = _command(pid) if here else f" on {printable(str(note['host']))[:100]}"
             return f"process {pid}{where} for {seconds} s"
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
             return "another process"
 
     def _open(self, name: str) -> int | None:

@@ -217,7 +217,7 @@ class _Job:
                 request = edge.ScrollRequest(offset=offset, limit=_TURN, with_payload=True, with_vector=True)
                 with lease.use() as shard:
                     records, offset = shard.scroll(request)
-                _put(fresh, records)
+                _put(fresh, records, dim)
                 if offset is None:
                     break
             fresh.flush()
@@ -259,7 +259,7 @@ class _Job:
             for name, kind in fields.items():
                 settle_field(fresh, name, kind, stored=name in self._types)
             fresh.update(edge.UpdateOperation.delete_points(ids))
-            _put(fresh, records)
+            _put(fresh, records, self.header.model.dim)
             fresh.flush()
 
     def _rename(self) -> None:
@@ -317,9 +317,9 @@ def _sole(generation: Path, what: str) -> Iterator[None]:
         raise StoreError(f"{what} was replaced meanwhile: run the command again") from None
 
 
-def _put(shard: edge.EdgeShard, records: Sequence[edge.Record]) -> None:
+def _put(shard: edge.EdgeShard, records: Sequence[edge.Record], dim: int) -> None:
     """Store points as they came from another shard, with vector and payload."""
-    rows: list[Any] = [to_vector(record.vector) for record in records]
+    rows: list[Any] = [to_vector(record.vector, dim) for record in records]
     if any(row is None for row in rows):
         raise StoreError("points have lost their vectors; embed the images again with: sss ingest --reembed DIR")
     if records:

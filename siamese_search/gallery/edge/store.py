@@ -141,6 +141,7 @@ class EmbeddedStore(Store):
             if previous is None:
                 raise StoreError(f"{self.what(name)} has no former generation to go back to")
             model = layout.read_header(previous).model
+            layout.check_own(previous)
             layout.finish_swap(previous)
             if not (previous / layout.SHARD).is_dir():
                 raise StoreError(f"{printable(previous)} is damaged: it holds no vectors; nothing was changed")
@@ -161,7 +162,8 @@ class EmbeddedStore(Store):
         with self._builder(name, wait=_WAIT) as directory, ExitStack() as turns:
             # All there are, whatever the pointers say: a damaged gallery can be dropped too.
             for generation in sorted(directory.glob("g-*")):
-                turns.enter_context(_held(generation, self.what(name), _WAIT))
+                if not generation.is_symlink():
+                    turns.enter_context(_held(generation, self.what(name), _WAIT))
             layout.set_aside(directory)
         layout.remove_dropped(directory.parent)
 

@@ -10,7 +10,7 @@ from qdrant_client import QdrantClient, models
 
 from siamese_search.errors import StoreError
 from siamese_search.gallery.contract import ModelRef, OptimiseProgress
-from siamese_search.gallery.fields import UNINDEXED, chunks, coerce, json_path, misfits
+from siamese_search.gallery.fields import UNINDEXED, beyond, chunks, coerce, json_path, misfits
 from siamese_search.gallery.qdrant.connection import Connection
 from siamese_search.gallery.qdrant.generation import Generation, State, field_metadata, metadata_of
 from siamese_search.gallery.qdrant.points import FILTERS
@@ -204,7 +204,7 @@ def _convert_stored(run: Run, collection: str, name: str, kind: str) -> None:
     present = models.Filter(must_not=[models.IsEmptyCondition(is_empty=models.PayloadField(key=path))])
     offset: Any = None
     while True:
-        records, offset = run(
+        records, after = run(
             QdrantClient.scroll, collection, scroll_filter=present, limit=_PAGE, offset=offset, with_payload=[path]
         )
         # Only where the old value still stands: another writer may have replaced the point since we read it.
@@ -219,5 +219,5 @@ def _convert_stored(run: Run, collection: str, name: str, kind: str) -> None:
         ]
         for part in chunks(operations, _OPERATIONS):
             run(QdrantClient.batch_update_points, collection, part, wait=True)
-        if offset is None:
+        if (offset := beyond(offset, after)) is None:
             return

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import socket
 import ssl
 import threading
@@ -17,13 +18,16 @@ import traceback
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
+import httpx
 from qdrant_client import QdrantClient
 
 from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.qdrant.address import Address, ApiKey
 from siamese_search.gallery.qdrant.faults import Fault, fault_of, missing_shards
+from siamese_search.io.location import MAX_BYTES
 
 T = TypeVar("T")
 
@@ -36,6 +40,9 @@ _HELLO_TIMEOUT = 5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 10.0
 #: A hiccup shorter than this is not worth telling.
 _WORTH_TELLING = 1.0
+
+#: Bytes per second below which an answer that goes on and on is none.
+_SLOWEST = 10_000
 
 _log = logging.getLogger(__name__)
 
@@ -214,8 +221,6 @@ class Connection:
 
     def _contact(self, wait: float) -> None:
         """Find out, once, who answers there and of which version."""
-        if self._client is not None or self._closed:
-            return
         with self._contacting:
             if self._client is not None or self._closed:
                 return
@@ -230,11 +235,11 @@ class Connection:
                 raise
 
     def _adopt(self, client: QdrantClient, info: Any) -> None:
-        numbers = str(info.version).split(".")
-        if "qdrant" not in str(info.title).lower() or not all(one.isdigit() for one in numbers[:2]):
+        found = re.match(r"([0-9]{1,9})\.([0-9]{1,9})", str(info.version))
+        if "qdrant" not in str(info.title).lower() or found is None:
             title = printable(str(info.title)[:80])
             raise StoreError(f"{self.location} is not a Qdrant server: it calls itself {title!r}")
-        self.version = (int(numbers[0]), int(numbers[1]))
+        self.version = (int(found[1]), int(found[2]))
         if self.version < OLDEST_VERSION:
             raise StoreError(
                 f"{self.location} runs Qdrant {printable(str(info.version)[:40])}, which is too old: upgrade it to"
@@ -249,10 +254,9 @@ class Connection:
             "grpc.initial_reconnect_backoff_ms": 200,
             "grpc.min_reconnect_backoff_ms": 5000,
             "grpc.max_reconnect_backoff_ms": 2000,
+            "grpc.enable_http_proxy": int(not self._address.loopback),
         }
-        more: dict[str, Any] = {}
-        if self._address.loopback:
-            options["grpc.enable_http_proxy"] = 0
+        more: dict[str, Any] = {"event_hooks": {"response": [partial(_read_bounded, timeout)]}}
         if self._authorities:
             options["root_certificates"] = self._authorities.encode("ascii")
             more["verify"] = ssl.create_default_context(cadata=self._authorities)
@@ -305,6 +309,19 @@ class Connection:
 
     def _redact(self, text: str) -> str:
         return text if self._key is None else self._key.redact(text)
+
+
+def _read_bounded(timeout: float, response: httpx.Response) -> None:
+    """Read an answer, which the client would do without end: not more than is taken of anybody, nor a mere trickle."""
+    parts, size, began = list[bytes](), 0, time.monotonic()
+    for part in response.iter_bytes():
+        parts.append(part)
+        size += len(part)
+        if size > MAX_BYTES:
+            raise httpx.RemoteProtocolError(f"illegal answer of more than {MAX_BYTES:,} bytes")
+        if time.monotonic() - began > timeout + size / _SLOWEST:
+            raise httpx.ReadTimeout("")
+    response._content = b"".join(parts)
 
 
 def _nodes(client: QdrantClient, collection: str) -> set[int]:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import grpc
 import httpx
 from qdrant_client import QdrantClient, models
-from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.common.client_exceptions import QdrantException, ResourceExhaustedResponse
 from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 #: gone: no answer; nameless: its host's name leads nowhere; node: one of a cluster's is away, or it has no leader;
@@ -71,8 +71,11 @@ def fault_of(error: Exception) -> Fault | None:
         return _http_fault(error)
     if isinstance(error, ResponseHandlingException):
         return _handling_fault(error.source)
-    if isinstance(error, AssertionError) and str(error).endswith("returned None"):
-        return Fault("foreign", _EMPTY)  # the client's word for an answer without a result
+    if isinstance(error, QdrantException):  # the client's word for a Retry-After that is a date
+        return Fault("busy", _line(str(error)))
+    without_result = isinstance(error, AssertionError) and str(error).endswith("returned None")  # the client's word
+    if without_result or isinstance(error, json.JSONDecodeError | UnicodeDecodeError | RecursionError):
+        return Fault("foreign", _EMPTY)
     return None
 
 

@@ -118,6 +118,8 @@ class ServerGallery(EngineGallery):
             request = partial(models.QueryRequest, params=params, with_payload=payload, with_vector=vectors)
             requests = [request(query=row.tolist(), filter=wanted, limit=limit) for row in rows]
             answers = self._run(QdrantClient.query_batch_points, self.collection, requests)
+            if len(answers) != len(requests):
+                raise StoreError(f"{self.what}: {len(answers)} answers came to {len(requests)} questions")
             return [answer.points for answer in answers]
 
         return k, ask

@@ -158,7 +158,8 @@ def holder(builder: Mapping[str, Any], now: float | None = None) -> str | None:
         return None
     host, pid, process = builder.get("host"), builder.get("pid"), builder.get("process")
     seen = builder.get("seen")
-    age = max(0.0, (time.time() if now is None else now) - (seen if isinstance(seen, (int, float)) else 0))
+    last = seen if isinstance(seen, (int, float)) and abs(seen) < 1e12 else 0  # a server may say any number
+    age = max(0.0, (time.time() if now is None else now) - last)
     if process != PROCESS:
         if age > LEASE_SECONDS:
             return None

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from siamese_search.errors import GalleryNotFoundError, StoreError
 from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.edge import layout
 from siamese_search.gallery.edge.convert import translated
+from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.edge.store import EmbeddedStore
 
 MODEL = ModelRef("f" * 64, 4, "tiny")
@@ -77,6 +81,62 @@ def test_no_file_of_a_store_is_followed_elsewhere(tmp_path: Path, act: Callable[
         if former is not None:
             path.write_bytes(former)
     act(tmp_path / "store")
+
+
+@pytest.mark.parametrize("act", [read, write, optimise])
+def test_no_file_of_a_store_is_another_file_too(tmp_path: Path, act: Callable[[Path], None]) -> None:
+    """An archive may hold hard links to what lies where it is unpacked."""
+    generation = make_store(tmp_path / "store")
+    victim = tmp_path / "victim"
+    for path in entries(generation):
+        former = path.read_bytes() if path.exists() else None
+        path.unlink(missing_ok=True)
+        victim.unlink(missing_ok=True)
+        victim.write_bytes(former or SECRET.encode())
+        path.hardlink_to(victim)
+        with suppress(StoreError):
+            act(tmp_path / "store")
+        assert victim.read_bytes() == (former or SECRET.encode()), path
+        path.unlink(missing_ok=True)
+        if former is not None:
+            path.write_bytes(former)
+    act(tmp_path / "store")
+
+
+@pytest.mark.parametrize("verb", ["drop", "rollback", "drop_old", "build"])
+def test_nothing_is_made_or_renamed_behind_a_link_to_a_generation(tmp_path: Path, verb: str) -> None:
+    generation = make_store(tmp_path / "store")
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(generation, elsewhere)
+    (elsewhere / "shard").rename(elsewhere / "shard.next")  # as a swap that was cut short
+    for name in ("shard.lock", "turnstile.lock"):
+        (elsewhere / name).unlink()
+    before = sorted(elsewhere.rglob("*"))
+    (generation.parent / "g-00000000").symlink_to(elsewhere)
+    (generation.parent / "CURRENT").write_text(f"{generation.name}\n{'' if verb == 'build' else 'g-00000000'}\n")
+    store = EmbeddedStore(tmp_path / "store")
+    with suppress(StoreError):
+        store.build("default", MODEL).close() if verb == "build" else getattr(store, verb)("default")
+    assert sorted(elsewhere.rglob("*")) == before
+    if verb == "drop":
+        assert store.names() == []
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "NaN", "1" + "0" * 400])
+def test_no_number_of_a_strangers_is_a_mistake_of_ours(tmp_path: Path, number: str) -> None:
+    generation = make_store(tmp_path / "store")
+    (generation / "points.json").write_text(f'{{"format": 1, "points": {number}, "mark": ""}}')
+    read(tmp_path / "store")
+    (generation / "shard.lock").write_text(f'{{"pid": {number}, "host": "{socket.gethostname()}", "since": {number}}}')
+    assert Turnstile(generation, "it").holder() == "another process"
+
+
+def test_a_gallery_of_another_dimension_than_it_says_is_damaged(tmp_path: Path) -> None:
+    generation = make_store(tmp_path / "store")
+    header = layout.read_header(generation)
+    layout.write_header(generation, replace(header, model=replace(MODEL, dim=8)))
+    with EmbeddedStore(tmp_path / "store").open("default") as gallery:
+        assert [one.vector for one in gallery.scroll(with_vectors=True)] == [None, None]
 
 
 @pytest.mark.parametrize("name", ["galleries", "galleries/default", "generation", "shard", "segments"])
