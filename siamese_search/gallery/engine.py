@@ -158,7 +158,7 @@ class EngineGallery(Gallery):
                 read = self._reader()
                 for row, found in zip(part, ask(part, k + 1, with_payload, with_vectors), strict=True):
                     limit, (points, scores) = k + 1, _ranked(found)
-                    while len(points) == limit <= self.count(where) and scores[k - 1] == scores[-1]:
+                    while len(points) == limit and scores[k - 1] == scores[-1] and limit <= self.count(where):
                         limit *= 8
                         points, scores = _ranked(ask(row[None], limit, False, False)[0])
                     points, scores = points[:k], scores[:k]

@@ -79,18 +79,19 @@ async def _check_redirect(_session: Any, _context: Any, seen: Any) -> None:
         check_url(str(target))
     except UsageError as error:
         raise UsageError(f"the server redirects to {error}") from None
-    place, sender = _place(str(target.raw_host)), str(seen.url.raw_host)
-    if (place == _HERE and sender not in _LOOPBACK) or (place and not _place(sender)):
+    place, sender = _place(str(target.raw_host), resolve=False), str(seen.url.raw_host)
+    if (place == _HERE and sender not in _LOOPBACK) or (place and not _place(sender, resolve=True)):
         raise UsageError(f"the server redirects to {place}")
 
 
-def _place(host: str) -> str:
-    """Where a host is that not everybody reaches, in words; "" for an address of the world, and for a name."""
+def _place(host: str, *, resolve: bool) -> str:
+    """Where a host is that not everybody reaches, in words; else "", also for a name, unless it is to be resolved."""
     name = host.rstrip(".").lower()
     if name == "localhost" or name.endswith(".localhost"):
         return _HERE
     try:  # the system's own reading, to which 127.1, 2130706433 and 0x7f000001 are addresses, too
-        address = ipaddress.ip_address(socket.getaddrinfo(name, None, flags=socket.AI_NUMERICHOST)[0][4][0])
+        found = socket.getaddrinfo(name, None, flags=0 if resolve else socket.AI_NUMERICHOST)
+        address = ipaddress.ip_address(found[0][4][0])
     except (OSError, ValueError):
         return ""
     address = getattr(address, "ipv4_mapped", None) or address

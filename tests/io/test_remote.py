@@ -311,6 +311,17 @@ def test_nobody_sends_us_further_in_than_he_is_himself(monkeypatch, sender, targ
             asyncio.run(asked)
 
 
+def test_a_name_of_an_inner_network_may_send_us_to_its_neighbour(monkeypatch):
+    from yarl import URL
+
+    real = remote.socket.getaddrinfo
+    monkeypatch.setattr(
+        remote.socket, "getaddrinfo", lambda host, *a, **k: real(host.replace("nas", "10.0.0.1"), *a, **k)
+    )
+    answer = SimpleNamespace(headers={"Location": "https://10.0.0.2/a.jpg"})
+    asyncio.run(remote._check_redirect(None, None, SimpleNamespace(url=URL("https://nas/a.jpg"), response=answer)))
+
+
 def test_insecure_allows_http(monkeypatch):
     monkeypatch.setenv("SSS_INSECURE", "1")
     assert check_url("http://example.org/a.jpg") == "http"
