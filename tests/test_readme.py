@@ -38,6 +38,8 @@ TRAINING = {
     "SSS_TRAIN_WIDTH": "32",
     "SSS_TRAIN_HOLDOUT": "4",
     "SSS_TRAIN_DEVICE": "cpu",
+    "SSS_ADAPT_HEIGHT": "64",
+    "SSS_ADAPT_WIDTH": "32",
 }
 
 
@@ -55,6 +57,7 @@ def masked(line: str) -> str:
     line = re.sub(r"bottleneck: \w+", "bottleneck: STAGE", line)  # another machine, another one
     line = re.sub(r"optimise: \w+", "optimise: STAGE", line)  # the first that it had time to tell of
     line = re.sub(r"\d+([.,]\d+)*", "N", line)
+    line = re.sub(r"\b(N single image)s\b", r"\1", line)  # small images cluster otherwise
     line = re.sub(r"[─\s]+", " ", line).strip()
     return re.sub(r"\bN(,N)*\b", "N", line)
 
