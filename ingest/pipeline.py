@@ -34,7 +34,7 @@ from siamese_search.datasets.records import encode_key
 from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import DataError, UsageError, amount, printable
 from siamese_search.gallery.contract import Gallery, ModelRef
-from siamese_search.gallery.engine import Serial
+from siamese_search.gallery.engine import serial
 from siamese_search.io.remote import THREADS as REMOTE_THREADS
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.embedder import Embedder
@@ -171,10 +171,10 @@ def _carry_out(
 ) -> IngestSummary:
     """All stages, wave by wave: what one has stored, the next finds. total: of files, where known, for the progress."""
     stop = stop or threading.Event()
-    model = gallery.model
-    summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=failures)
+    model, log = gallery.model, None if failures is None else failures.write
+    summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=log)
     tally = Tally(summary, total, progress)
-    shared = Serial(gallery)
+    shared = serial(gallery)
     for chunks in waves:
         if options.checksum:
             chunks = map(with_digests, chunks)
@@ -200,7 +200,7 @@ def _in_process(
 ) -> bool:
     threads = options.decode_threads or min(MOST_DECODE_THREADS, available_cpus())
     committer.tally.clock.workers["decode"] = threads
-    return embed_files(batches, embedder, committer, committer.tally, threads=threads, stop=stop)
+    return embed_files(batches, embedder, committer.put, committer.tally, threads=threads, stop=stop)
 
 
 def check_arguments(gallery: Gallery, embedder: Embedder, options: IngestOptions) -> None:
