@@ -16,7 +16,7 @@ from typing import Literal
 
 from ingest.options import WatchOptions
 from ingest.prune import directory_identity
-from ingest.scan import ScannedFile, scanned_file
+from ingest.scan import ScannedFile, passed_file, scanned_file
 from siamese_search.datasets.layouts import Survey, survey
 from siamese_search.datasets.records import ImageRecord, decode_key, encode_key, label_text, point_id
 from siamese_search.datasets.walk import MAX_DEPTH, PassedOver, is_system_folder, refused_link, walk, walk_images
@@ -109,8 +109,7 @@ class Locator:
             return None
         record = self.survey.record_of(path) if refused is None else PassedOver(path, refused)
         if isinstance(record, PassedOver):
-            passed = ImageRecord(encode_key(path), Path(self.base, path))
-            return ScannedFile(passed, self.source, encode_key(passed.path), 0, 0, record.reason)
+            return passed_file(record, Path(self.base, path), self.source)
         return self._scanned(record)
 
     def _refused(self, path: str, name: str) -> str | None:
