@@ -199,14 +199,13 @@ def generation_pointers(gallery: Path) -> tuple[Path, Path | None]:
 
 
 def _pointer_text(pointer: Path) -> str:
-    try:
-        return read_own(pointer, 100).decode("ascii", "replace").strip()
-    except FileNotFoundError:
-        raise GalleryNotFoundError(
-            f"{named(pointer.parent.name, str(pointer.parents[2]))} was deleted meanwhile"
-        ) from None
-    except OSError as error:
-        raise StoreError(f"cannot read {printable(pointer)}: {error.strerror}") from error
+    with os_errors("read", pointer):
+        try:
+            return read_own(pointer, 100).decode("ascii", "replace").strip()
+        except FileNotFoundError:
+            raise GalleryNotFoundError(
+                f"{named(pointer.parent.name, str(pointer.parents[2]))} was deleted meanwhile"
+            ) from None
 
 
 def building_generation(gallery: Path) -> Path | None:
@@ -265,15 +264,13 @@ def point_to(gallery: Path, current: Path, previous: Path | None = None) -> None
 def publish_gallery(aside: Path, gallery: Path) -> None:
     """Rename a finished gallery directory to its name; ours is removed where another process was first."""
     with os_errors("write", gallery):
-        gallery.parent.mkdir(parents=True, exist_ok=True)
         try:
             aside.rename(gallery)
+            fsync_directory(gallery.parent)
         except OSError:
             if not (gallery / "CURRENT").is_file():
                 raise
             remove_tree(aside)
-            return
-        fsync_directory(gallery.parent)
 
 
 def read_header(generation: Path) -> GalleryHeader:
@@ -289,26 +286,21 @@ def read_header(generation: Path) -> GalleryHeader:
             raise ValueError
         storage = read_storage(document.get("storage"))
     except (KeyError, TypeError, AttributeError, ValueError):
-        raise StoreError(
-            f"{printable(path)} is damaged: it lacks name, model or storage; delete the gallery's directory and ingest"
-            " again"
-        ) from None
+        raise _damaged(path, "it lacks name, model or storage") from None
     return GalleryHeader(name, ModelRef(fingerprint, dim, label), storage, notes)
 
 
 def read_json(path: Path, newest: int = FORMAT_VERSION) -> dict[str, Any]:
     """A JSON object of this release's format. Raises StoreError naming the file otherwise."""
+    with os_errors("read", path):
+        text = read_own(path, _MAX_JSON_BYTES)
     try:
-        document = json.loads(read_own(path, _MAX_JSON_BYTES))
-    except OSError as error:
-        raise StoreError(f"cannot read {printable(path)}: {error.strerror}") from error
+        document = json.loads(text)
     except (ValueError, RecursionError):
-        raise StoreError(
-            f"{printable(path)} is damaged: it is not JSON; delete the gallery's directory and ingest again"
-        ) from None
+        raise _damaged(path, "it is not JSON") from None
     version = document.get("format") if isinstance(document, dict) else None
     if type(version) is not int or version < 1:
-        raise StoreError(f"{printable(path)} is damaged: it states no format version")
+        raise _damaged(path, "it states no format version")
     if version > newest:
         raise StoreError(
             f"{printable(path)} has format {version}, made by a later release (this one reads up to "
@@ -328,7 +320,11 @@ def read_fields(generation: Path) -> tuple[dict[str, str], list[str]]:
         known = all(kind in ("str", "int", "float", "bool") for kind in types.values())
         if known and all(name in [*types] for name in pending):
             return types, pending
-    raise StoreError(f"{printable(path)} is damaged: delete the gallery's directory and ingest again")
+    raise _damaged(path, "it says no types of fields")
+
+
+def _damaged(path: Path, how: str) -> StoreError:
+    return StoreError(f"{printable(path)} is damaged: {how}; delete the gallery's directory and ingest again")
 
 
 def mark_written(generation: Path) -> None:

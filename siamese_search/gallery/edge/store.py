@@ -96,8 +96,8 @@ class EmbeddedStore(Store):
                 # Deleted since we looked: look again.
 
     def build(self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = _WAIT) -> Gallery:
-        lock, directory = self._lock_builder(name, wait)
-        try:
+        with ExitStack() as undo:
+            directory = undo.enter_context(self._builder(name, wait))
             if storage is None:
                 current = layout.read_header(layout.current_generation(directory))
                 storage = self.default_storage(current.storage)
@@ -112,10 +112,11 @@ class EmbeddedStore(Store):
             if fresh is None:
                 fresh = _build_generation(directory, layout.GalleryHeader(name, model, storage))
                 layout.mark_building(directory, fresh)
-            return EmbeddedGallery(self.path, fresh, mode="w", wait=wait, building=True, on_close=lock.release)
-        except BaseException:
-            lock.release()
-            raise
+            gallery = EmbeddedGallery(
+                self.path, fresh, mode="w", wait=wait, building=True, on_close=lambda: right.close()
+            )
+            right = undo.pop_all()  # it stays with the gallery, until that is closed
+            return gallery
 
     def publish(self, name: str, settle: Settle | None = None, *, wait: float = _WAIT) -> None:
         directory = layout.find_gallery(self.path, name)
@@ -186,24 +187,22 @@ class EmbeddedStore(Store):
                     yield directory
                     return
 
-    def _lock_builder(self, name: str, wait: float) -> tuple[Turnstile, Path]:
-        while True:
-            directory = layout.find_gallery(self.path, name)
-            lock = Turnstile(directory, f"re-indexing {self.what(name)}", "build.lock")
-            with suppress(FileNotFoundError):  # dropped since we looked
-                lock.acquire(wait)
-                if lock.in_place():
-                    return lock, directory
-                lock.release()
-
     @contextmanager
     def _builder(self, name: str, wait: float) -> Iterator[Path]:
         """The gallery's directory, with the right to change what is being built."""
-        lock, directory = self._lock_builder(name, wait)
-        try:
-            yield directory
-        finally:
-            lock.release()
+        while True:
+            directory = layout.find_gallery(self.path, name)
+            lock = Turnstile(directory, f"re-indexing {self.what(name)}", "build.lock")
+            try:
+                lock.acquire(wait)
+            except FileNotFoundError:  # dropped since we looked
+                continue
+            try:
+                if lock.in_place():
+                    yield directory
+                    return
+            finally:
+                lock.release()
 
     def _sweep(self, directory: Path, name: str, wait: float | None = None) -> None:
         """Delete the generations that no pointer names. Call it with the builder's right.
@@ -226,11 +225,8 @@ def _held(generation: Path, what: str, wait: float) -> Iterator[bool]:
     """Hold a generation's lock; False where the generation has gone."""
     lock = Turnstile(generation, what)
     try:
-        lock.acquire(wait)
-    except FileNotFoundError:
-        yield False
-        return
-    try:
+        with suppress(FileNotFoundError):
+            lock.acquire(wait)
         yield generation.is_dir()
     finally:
         lock.release()
