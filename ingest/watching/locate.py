@@ -20,7 +20,7 @@ from ingest.scan import ScannedFile, passed_file, scanned_file
 from siamese_search.datasets.layouts import Survey, survey
 from siamese_search.datasets.records import ImageRecord, decode_key, encode_key, label_text, point_id
 from siamese_search.datasets.walk import MAX_DEPTH, PassedOver, is_system_folder, refused_link, walk, walk_images
-from siamese_search.errors import DataError, printable
+from siamese_search.errors import printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.images import is_image_name
@@ -153,29 +153,20 @@ class RootLayout:
         found = walk_images(self._path, follow_links=links, inside=not links, skipped=lambda *_: None)
         return next(found, None) is not None
 
-    def survey(self) -> Locator:
-        """What a survey finds there now. Raises DataError, as :func:`~siamese_search.datasets.layouts.survey`."""
-        return self._locator(self._surveyed())
+    def survey(self, former: Locator | None = None) -> Locator:
+        """What a survey finds there now: ``former`` itself, where the layout is still that one's.
 
-    def reconsidered(self, locator: Locator) -> Locator | None:
-        """A locator for another layout than this one's, where the images that are there now have another."""
-        try:
-            found = self._surveyed()
-        except DataError:  # no images are left, or it cannot be read: the layout stays what it was
-            return None
-        same = found.detection.layout == locator.survey.detection.layout
-        return None if same else self._locator(found)
-
-    def _surveyed(self) -> Survey:
+        Raises DataError, as :func:`~siamese_search.datasets.layouts.survey`.
+        """
         options = self._options
-        return survey(
+        found = survey(
             self._path, layout_of(options), images_root=options.base(), follow_links=options.follow_links, lenient=True
         )
-
-    def _locator(self, found: Survey) -> Locator:
         layout, reason = found.detection.layout, found.detection.reason
+        if former is not None and layout == former.survey.detection.layout:
+            return former
         self._say("info", "layout", f"{printable(self._path)}: layout {layout}: {reason}")
-        return Locator(found, self._options.source, self._others)
+        return Locator(found, options.source, self._others)
 
 
 def remove_files(gallery: Gallery, locator: Locator, paths: Iterable[str]) -> int:

@@ -6,6 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -125,8 +126,7 @@ class WatchedRoot:
                 chunk = next(self._scans[0], None)
             except DataError as error:
                 self._say("warning", "scan_failed", str(error))
-                self._scans.clear()
-                self._full = False
+                self._drop_scans()
                 self._scheduled(now)
                 break
             if chunk is None:
@@ -148,9 +148,8 @@ class WatchedRoot:
             self.settling.touch(path, now)
         self.done()
         if self._scans or self.scan_ended:
-            self._scans.clear()
-            self._full = self.scan_ended = False
-            self._scan_wanted = True
+            self._drop_scans()
+            self.scan_ended, self._scan_wanted = False, True
 
     def take_scan_ended(self) -> bool:
         """Whether a full scan has come to its end since the last call."""
@@ -311,10 +310,11 @@ class WatchedRoot:
 
     def _reconsider(self, now: float) -> None:
         """Decide the layout again, by all images that are there now; where it is another, all are scanned again."""
-        assert self.locator is not None
         self._layout_in_doubt = False
-        if (changed := self._layout.reconsidered(self.locator)) is not None:
-            self.locator = changed
+        former = self.locator
+        with suppress(DataError):  # no images are left, or it cannot be read: the layout stays what it was
+            self.locator = self._layout.survey(former)
+        if self.locator is not former:
             self._scans.clear()
             self._scan_wanted = True
         else:
@@ -329,15 +329,13 @@ class WatchedRoot:
         if self.present:
             self._say("warning", "root_gone", f"{name}: has gone or was unmounted: none of its points is removed")
             self._events.close()
-            self._scans.clear()
+            self._drop_scans()
             self.settling.clear()
             self.forget_removals()
-            self._full = False
         self._identity, self.present = identity, identity is not None
         if self.present:
             self._say("info", "root_back", f"{name}: is there: it is scanned again")
-            self._events = self._watch()
-            self._scan_wanted, self._scan_not_before = True, 0.0
+            self._begin_again()
 
     def _look_at_table(self) -> None:
         """A CSV that has changed, and holds still, is surveyed and scanned anew; one that is wrong waits."""
@@ -354,7 +352,14 @@ class WatchedRoot:
         self.base = self.locator.base
         self._prefix = os.path.join(self.base, "")  # noqa: PTH118
         self._identity = directory_identity(self.base)
+        self._drop_scans()
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        """Watch anew, and scan all at once."""
         self._events = self._watch()
+        self._scan_wanted, self._scan_not_before = True, 0.0
+
+    def _drop_scans(self) -> None:
         self._scans.clear()
         self._full = False
-        self._scan_wanted, self._scan_not_before = True, 0.0
