@@ -331,7 +331,6 @@ class Store(Closing, ABC):
     def names(self) -> list[str]:
         """The galleries, sorted; empty where there is no store yet."""
 
-    @abstractmethod
     def open(
         self,
         name: str,
@@ -347,6 +346,19 @@ class Store(Closing, ABC):
         The gallery stands for that generation until it is closed. When another has become current, a reader goes on in
         its own; a writer's next call raises GalleryReplacedError, as a reader's once its own is deleted.
         """
+        if create:
+            if model is None or mode != "w":
+                raise ValueError('create needs a model and mode "w"')
+            self._create(name, model, storage or self.default_storage(), wait)
+        return self._opened(name, model, mode, wait)
+
+    @abstractmethod
+    def _create(self, name: str, model: ModelRef, storage: Storage, wait: float) -> None:
+        """Make the gallery where it is not there yet."""
+
+    @abstractmethod
+    def _opened(self, name: str, model: ModelRef | None, mode: Literal["r", "w"], wait: float) -> Gallery:
+        """The current generation of a gallery that is there."""
 
     @abstractmethod
     def is_current(self, gallery: Gallery) -> bool:

@@ -43,20 +43,22 @@ class EmbeddedStore(Store):
     def names(self) -> list[str]:
         return layout.gallery_names(self.path)
 
-    def open(
-        self,
-        name: str,
-        *,
-        model: ModelRef | None = None,
-        create: bool = False,
-        mode: Literal["r", "w"] = "r",
-        storage: Storage | None = None,
-        wait: float = _WAIT,
-    ) -> EmbeddedGallery:
-        if create:
-            if model is None or mode != "w":
-                raise ValueError('create needs a model and mode "w"')
-            _create(self.path, layout.GalleryHeader(name, model, storage or self.default_storage()))
+    def _create(self, name: str, model: ModelRef, storage: Storage, wait: float) -> None:  # noqa: ARG002 - for nobody
+        gallery = layout.gallery_directory(self.path, name)
+        layout.make_store(self.path)
+        if (gallery / "CURRENT").is_file():
+            return
+        layout.check_pointer(gallery)
+        layout.remove_dropped(gallery.parent)
+        aside = gallery.with_name(f".{name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            layout.point_to(aside, _build_generation(aside, layout.GalleryHeader(name, model, storage)))
+            layout.publish_gallery(aside, gallery)
+        except BaseException:
+            layout.remove_tree(aside)
+            raise
+
+    def _opened(self, name: str, model: ModelRef | None, mode: Literal["r", "w"], wait: float) -> EmbeddedGallery:
         while True:
             generation = layout.current_generation(layout.find_gallery(self.path, name))
             try:
@@ -170,7 +172,7 @@ class EmbeddedStore(Store):
     def _alone(self, name: str, wait: float) -> Iterator[EmbeddedGallery]:
         """The current generation, open for reading, held against everybody for the whole block."""
         while True:
-            with self.open(name, wait=wait) as current, current.alone():
+            with self._opened(name, None, "r", wait) as current, current.alone():
                 # Somebody may have published or rolled back between our look and our lock.
                 if layout.current_generation(current.generation.parent) == current.generation:
                     yield current
@@ -230,23 +232,6 @@ def _held(generation: Path, what: str, wait: float) -> Iterator[bool]:
         yield generation.is_dir()
     finally:
         lock.release()
-
-
-def _create(store: Path, header: layout.GalleryHeader) -> None:
-    name = header.name
-    gallery = layout.gallery_directory(store, name)
-    layout.make_store(store)
-    if (gallery / "CURRENT").is_file():
-        return
-    layout.check_pointer(gallery)
-    layout.remove_dropped(gallery.parent)
-    aside = store / "galleries" / f".{name}.{uuid.uuid4().hex[:8]}.part"
-    try:
-        layout.point_to(aside, _build_generation(aside, header))
-        layout.publish_gallery(aside, gallery)
-    except BaseException:
-        layout.remove_tree(aside)
-        raise
 
 
 def _build_generation(parent: Path, header: layout.GalleryHeader) -> Path:
