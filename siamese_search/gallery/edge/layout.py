@@ -120,9 +120,8 @@ def gallery_directory(store: Path, name: str) -> Path:
 
 def find_gallery(store: Path, name: str) -> Path:
     """The directory of an existing gallery; GalleryNotFoundError says which there are and what to run."""
-    check_name(name)
-    is_store(store)  # raises for what is none
     directory = gallery_directory(store, name)
+    is_store(store)  # raises for what is none
     if not (directory / "CURRENT").is_file():
         if not is_store(store):
             raise GalleryNotFoundError(f"there is no store at {printable(store)}: make one with `sss ingest DIR`")
