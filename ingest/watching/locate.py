@@ -139,34 +139,27 @@ class Locator:
 Say = Callable[[Literal["info", "warning"], str, str], None]
 
 
-class RootLayout:
-    """Surveys one root, and says what layout it found."""
+def has_images(root: Path, follow_links: bool) -> bool:
+    """Whether a directory has any."""
+    found = walk_images(root, follow_links=follow_links, inside=not follow_links, skipped=lambda *_: None)
+    return next(found, None) is not None
 
-    def __init__(self, path: Path, options: WatchOptions, others: Sequence[str], say: Say) -> None:
-        """others: as for :class:`Locator`."""
-        self._path, self._options, self._others, self._say = path, options, others, say
-        #: Whether nobody has asked for a layout, so that other images may make it another one.
-        self.may_change = layout_of(options) == "auto" and path.is_dir()
 
-    def has_images(self) -> bool:
-        links = self._options.follow_links
-        found = walk_images(self._path, follow_links=links, inside=not links, skipped=lambda *_: None)
-        return next(found, None) is not None
+def locator_of(
+    root: Path, options: WatchOptions, others: Sequence[str], say: Say, former: Locator | None = None
+) -> Locator:
+    """What a survey finds there now, and says: ``former`` itself, where the layout is still that one's.
 
-    def survey(self, former: Locator | None = None) -> Locator:
-        """What a survey finds there now: ``former`` itself, where the layout is still that one's.
-
-        Raises DataError, as :func:`~siamese_search.datasets.layouts.survey`.
-        """
-        options = self._options
-        found = survey(
-            self._path, layout_of(options), images_root=options.base(), follow_links=options.follow_links, lenient=True
-        )
-        layout, reason = found.detection.layout, found.detection.reason
-        if former is not None and layout == former.survey.detection.layout:
-            return former
-        self._say("info", "layout", f"{printable(self._path)}: layout {layout}: {reason}")
-        return Locator(found, options.source, self._others)
+    Raises DataError, as :func:`~siamese_search.datasets.layouts.survey`.
+    """
+    found = survey(
+        root, layout_of(options), images_root=options.base(), follow_links=options.follow_links, lenient=True
+    )
+    layout, reason = found.detection.layout, found.detection.reason
+    if former is not None and layout == former.survey.detection.layout:
+        return former
+    say("info", "layout", f"{printable(root)}: layout {layout}: {reason}")
+    return Locator(found, options.source, others)
 
 
 def remove_files(gallery: Gallery, locator: Locator, paths: Iterable[str]) -> int:

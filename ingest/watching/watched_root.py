@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from ingest.options import WatchOptions
 from ingest.prune import Place, directory_identity, places_of
 from ingest.scan import CHUNK, ScannedFile, scan_files
 from ingest.watching.events import Delivery, Events, Settling, signature_of
-from ingest.watching.locate import Locator, RootLayout, Say, absent, parents
+from ingest.watching.locate import Locator, Say, absent, has_images, locator_of, parents
 from siamese_search.errors import DataError, printable
 from siamese_search.io.signatures import may_be_image
+from siamese_search.options import layout_of
 
 #: Paths held back at a time (some 300 bytes each). Beyond it only a scan can keep up.
 MAX_WAITING = 200_000
@@ -39,9 +41,11 @@ class WatchedRoot:
         self.path, self._options, self._say, self._wake = path, options, say, wake
         self.table = not path.is_dir()
         self.locator: Locator | None = None  # until an image has come
-        self._layout = RootLayout(path, options, others, say)
-        if self.table or self._layout.has_images():
-            self.locator = self._layout.survey()
+        self._survey = partial(locator_of, path, options, others, say)
+        #: Whether nobody has asked for a layout, so that other images may make it another one.
+        self._layout_may_change = layout_of(options) == "auto" and not self.table
+        if self.table or has_images(path, options.follow_links):
+            self.locator = self._survey()
         self.base = os.fspath(path) if self.locator is None else self.locator.base
         self._prefix = os.path.join(self.base, "")  # noqa: PTH118
         self.inbox: deque[Delivery] = deque()
@@ -104,7 +108,7 @@ class WatchedRoot:
                 self._look_at_table()
             if now >= self._next_rescan:
                 self._next_rescan, self._scan_wanted = float("inf"), True
-                self._layout_in_doubt = self._layout.may_change and self.locator is not None
+                self._layout_in_doubt = self._layout_may_change and self.locator is not None
         if self._layout_in_doubt and self.present and not self._full and now >= self._scan_not_before:
             self._reconsider(now)
         if self._scan_wanted and self.present and not self._full and now >= self._scan_not_before:
@@ -294,8 +298,8 @@ class WatchedRoot:
     def _first_images(self) -> None:
         """Decide the layout of a root that was empty, if images have come."""
         try:
-            if self._layout.has_images():
-                self.locator = self._layout.survey()
+            if has_images(self.path, self._options.follow_links):
+                self.locator = self._survey()
                 return
         except DataError as error:
             self._say("warning", "survey_failed", str(error))
@@ -303,7 +307,7 @@ class WatchedRoot:
 
     def _doubt(self, locator: Locator, path: str) -> None:
         """Whether a new image may make the layout another one, as the second folder does of a flat directory."""
-        if self._layout.may_change:
+        if self._layout_may_change:
             top, inside, _ = path.partition("/")
             folders = locator.survey.detection.layout == "folders"
             self._layout_in_doubt |= not inside if folders else bool(inside) and top not in self.directories
@@ -313,7 +317,7 @@ class WatchedRoot:
         self._layout_in_doubt = False
         former = self.locator
         with suppress(DataError):  # no images are left, or it cannot be read: the layout stays what it was
-            self.locator = self._layout.survey(former)
+            self.locator = self._survey(former)
         if self.locator is not former:
             self._scans.clear()
             self._scan_wanted = True
@@ -344,7 +348,7 @@ class WatchedRoot:
             return
         self._table_signature = self._table_seen
         try:
-            self.locator = self._layout.survey()
+            self.locator = self._survey()
         except DataError as error:
             self._say("warning", "survey_failed", f"{error}; its former rows stay in force")
             return
