@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import NO_METADATA, MetadataValue, decode_key, is_somebody
-from siamese_search.errors import GalleryNotFoundError, ModelMismatchError, printable
+from siamese_search.errors import ModelMismatchError, printable
 from siamese_search.gallery.filters import Where
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 from siamese_search.io.location import located
@@ -156,13 +156,6 @@ def named(gallery: str, store: str) -> str:
     return f"gallery {gallery!r} in {printable(store)}"
 
 
-def no_gallery(name: str, store: str, there: Sequence[str]) -> GalleryNotFoundError:
-    """The error of a store that has others. there: these."""
-    known = f"it has {', '.join(there)}; name one with --gallery, or" if there else "it is empty;"
-    place = f"no gallery {name!r} in store {printable(store)}"
-    return GalleryNotFoundError(f"{place}: {known} make it with `sss ingest DIR`")
-
-
 class Gallery(Closing, ABC):
     """An open gallery. Use it as a context manager; ``close`` is idempotent.
 
@@ -263,9 +256,8 @@ class Gallery(Closing, ABC):
     def fields(self) -> dict[str, str]:
         """Payload fields that exist in this gallery with their type: str, int, float or bool."""
 
-    def narrow(self, field: str, kind: str) -> bool:
+    def narrow(self, field: str, kind: str) -> bool:  # noqa: ARG002 - for engines
         """Store a field of text as ``kind`` again, where all its values read as that; whether it was done."""
-        del field, kind
         return False
 
     @abstractmethod

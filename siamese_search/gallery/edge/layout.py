@@ -28,14 +28,14 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from siamese_search.errors import GalleryNotFoundError, StoreError, UsageError, printable
-from siamese_search.gallery.contract import ModelRef, named, no_gallery
+from siamese_search.gallery.contract import ModelRef, named
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage, read_storage
 from siamese_search.io.files import atomic_write_text, foreign_entry, fsync_directory, open_own, read_own
 
@@ -69,6 +69,13 @@ def check_name(name: str) -> str:
             "starting with a letter or digit"
         )
     return name
+
+
+def no_gallery(name: str, store: str, there: Sequence[str]) -> GalleryNotFoundError:
+    """The error of a store that has others. there: these."""
+    known = f"it has {', '.join(there)}; name one with --gallery, or" if there else "it is empty;"
+    place = f"no gallery {name!r} in store {printable(store)}"
+    return GalleryNotFoundError(f"{place}: {known} make it with `sss ingest DIR`")
 
 
 def is_store(store: Path) -> bool:

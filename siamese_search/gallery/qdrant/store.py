@@ -14,8 +14,8 @@ from typing import Literal
 from qdrant_client import models
 
 from siamese_search.errors import GalleryReplacedError, StoreBusyError, StoreError
-from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Settle, Store, no_gallery
-from siamese_search.gallery.edge.layout import check_name
+from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Settle, Store
+from siamese_search.gallery.edge.layout import check_name, no_gallery
 from siamese_search.gallery.qdrant.address import check_encryption, key_for, parse_address, read_authorities
 from siamese_search.gallery.qdrant.collections import create_collection, update_metadata
 from siamese_search.gallery.qdrant.connection import CollectionExistsError, Connection, MissingCollectionError
