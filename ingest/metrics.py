@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -89,7 +89,9 @@ class Metrics:
 
     def timed_store(self, gallery: Gallery) -> Gallery:
         """The same gallery; its :data:`STORE_CALLS` are timed, those that fail too."""
-        return _TimedStore(gallery, self._store)
+        return Forwarding(
+            gallery, lambda call: self._store.labels(call).time() if call in STORE_CALLS else nullcontext()
+        )
 
     def serve(self, port: int, host: str) -> int:
         """Answer at http://host:port/metrics from now on; the port (0: the system chooses). Raises UsageError."""
@@ -133,17 +135,6 @@ class _Timed:
             return fetched
 
         return finish if callable(vectors) else finish()
-
-
-class _TimedStore(Forwarding):
-    """A gallery around another."""
-
-    def __init__(self, gallery: Gallery, histogram: Histogram) -> None:
-        super().__init__(gallery)
-        self._histogram = histogram
-
-    def around(self, call: str) -> AbstractContextManager[object]:
-        return self._histogram.labels(call).time() if call in STORE_CALLS else nullcontext()
 
 
 #: Connections at a time; of more, the oldest is closed: one that asks at once has its answer within milliseconds.

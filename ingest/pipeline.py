@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from ingest.options import IngestOptions
@@ -34,7 +33,7 @@ from siamese_search.datasets.records import encode_key
 from siamese_search.datasets.remote_survey import RemoteSurvey
 from siamese_search.errors import DataError, UsageError, amount, printable
 from siamese_search.gallery.contract import Gallery, ModelRef
-from siamese_search.gallery.engine import Serial
+from siamese_search.gallery.engine import serial
 from siamese_search.io.remote import THREADS as REMOTE_THREADS
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.embedder import Embedder
@@ -97,11 +96,11 @@ def run_ingest(
     keep_sources(surveys, gallery)
     places = places_of(surveys, options.source, listed=prune != "no")
     waves = _in_waves(surveys, options.source)
-    summary = _carry_out(
+    summary = ingest_files(
         [scan_files(wave, options.source, shard) for wave in waves],
         gallery,
+        pipeline or in_process(embedder),
         options,
-        pipeline or partial(_in_process, embedder),
         total=_total(surveys, shard),
         failures=failures,
         progress=progress,
@@ -137,44 +136,28 @@ def run_ingest(
     return summary
 
 
-@request(IngestOptions)
 def ingest_files(
-    chunks: Iterable[list[ScannedFile]],
-    gallery: Gallery,
-    embedder: Embedder,
-    *,
-    options: IngestOptions,
-    failures: FailureLog | None = None,
-    progress: Callable[[Progress], None] | None = None,
-    stop: threading.Event | None = None,
-) -> IngestSummary:
-    """The pipeline below the scan: bring the gallery up to date with these files, chunk by chunk.
-
-    chunks: from :func:`scan_files`, or any lists of at most some thousand files; computed in a thread of its own, two
-    chunks ahead. The rest is as :func:`run_ingest` says, but no files at all, or none that can be used, is no error.
-    """
-    check_arguments(gallery, embedder, options)
-    work = partial(_in_process, embedder)
-    return _carry_out([chunks], gallery, options, work, failures=failures, progress=progress, stop=stop)
-
-
-def _carry_out(
     waves: Iterable[Iterable[list[ScannedFile]]],
     gallery: Gallery,
-    options: IngestOptions,
     work: Work,
+    options: IngestOptions,
     *,
     total: int | None = None,
     failures: FailureLog | None,
     progress: Callable[[Progress], None] | None,
     stop: threading.Event | None,
 ) -> IngestSummary:
-    """All stages, wave by wave: what one has stored, the next finds. total: of files, where known, for the progress."""
+    """The pipeline below the scan: bring the gallery up to date with these files.
+
+    waves: what one has stored, the next finds. Each is of chunks, from :func:`scan_files` or any lists of at most some
+    thousand files; computed in a thread of its own, two chunks ahead. total: of files, where known, for the progress.
+    The rest is as :func:`run_ingest` says, but no files at all, or none that can be used, is no error.
+    """
     stop = stop or threading.Event()
-    model = gallery.model
-    summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=failures)
+    model, log = gallery.model, None if failures is None else failures.write
+    summary = IngestSummary(gallery.name, gallery.store, model.name or model.fingerprint, log=log)
     tally = Tally(summary, total, progress)
-    shared = Serial(gallery)
+    shared = serial(gallery)
     for chunks in waves:
         if options.checksum:
             chunks = map(with_digests, chunks)
@@ -191,16 +174,17 @@ def _carry_out(
     return tally.finish()
 
 
-def _in_process(
-    embedder: Embedder,
-    batches: Iterator[list[PlannedFile]],
-    committer: Committer,
-    options: IngestOptions,
-    stop: threading.Event,
-) -> bool:
-    threads = options.decode_threads or min(MOST_DECODE_THREADS, available_cpus())
-    committer.tally.clock.workers["decode"] = threads
-    return embed_files(batches, embedder, committer, committer.tally, threads=threads, stop=stop)
+def in_process(embedder: Embedder) -> Work:
+    """The work in this process, on its CPUs or its GPU."""
+
+    def work(
+        batches: Iterator[list[PlannedFile]], committer: Committer, options: IngestOptions, stop: threading.Event
+    ) -> bool:
+        threads = options.decode_threads or min(MOST_DECODE_THREADS, available_cpus())
+        committer.tally.clock.workers["decode"] = threads
+        return embed_files(batches, embedder, committer.put, committer.tally, threads=threads, stop=stop)
+
+    return work
 
 
 def check_arguments(gallery: Gallery, embedder: Embedder, options: IngestOptions) -> None:

@@ -17,6 +17,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -192,59 +193,53 @@ def scan_files(
     Raises DataError when two files of one source have the same key: they would be the same point.
     """
     earlier: list[str] = []
-    chunk: list[ScannedFile] = []
     if source is not None and len(roots) > 1 and any(isinstance(root, RemoteSurvey) for root in roots):
         _check_unique_remote(roots, source)
     for root in roots:
+        own = source or root.source
+        found = root.stream_all(inside=not root.follow_links)
+        ours = found if shard is None else (one for one in found if shard.has(_key_of(one)))
+        chunks = iter(lambda: list(islice(ours, CHUNK)), [])  # noqa: B023 - each root's own, to its end
         if isinstance(root, RemoteSurvey):
-            yield from scan_remote(root, source or root.source, shard)
+            with ThreadPoolExecutor(THREADS, thread_name_prefix="look-up") as pool:
+                for chunk in chunks:
+                    yield list(pool.map(partial(_scanned_object, url=root.url, source=own), chunk))
             continue
         base = os.path.realpath(root.detection.base)
-        own_source = source or root.source
-        for one in root.stream_all(inside=not root.follow_links):
-            if isinstance(one, PassedOver):
-                record = ImageRecord(encode_key(one.relative), Path(base, one.relative))
-                if shard is not None and not shard.has(record.key):
-                    continue
-                chunk.append(ScannedFile(record, own_source, encode_key(record.path), 0, 0, one.reason))
-            else:
-                if shard is not None and not shard.has(one.key):
-                    continue
-                if source is not None and earlier:
-                    _check_unique(one, earlier, source)
-                chunk.append(scanned_file(one, own_source))
-            if len(chunk) >= CHUNK:
-                yield chunk
-                chunk = []
+        for chunk in chunks:
+            if source is not None and earlier:
+                for one in chunk:
+                    if isinstance(one, ImageRecord):
+                        _check_unique(one, earlier, source)
+            yield [
+                passed_file(one, Path(base, one.relative), own)
+                if isinstance(one, PassedOver)
+                else scanned_file(one, own)
+                for one in chunk
+            ]
         earlier.append(base)
-        if chunk:
-            yield chunk
-            chunk = []
 
 
-def scan_remote(root: RemoteSurvey, source: str, shard: Shard | None = None) -> Iterator[list[ScannedFile]]:
-    """Chunks of a remote root's files, of a ``shard`` its own; what a listing has not said is asked for, in threads."""
-    with ThreadPoolExecutor(THREADS, thread_name_prefix="look-up") as pool:
-        records = root.stream_all()
-        while chunk := list(islice(records, CHUNK)):
-            keyed = [(encode_key(one.relative) if isinstance(one, PassedOver) else one.key, one) for one in chunk]
-            ours = [one for key, one in keyed if shard is None or shard.has(key)]
-            yield list(pool.map(lambda one: _scanned_object(one, root.url, source), ours))
+def _key_of(one: ImageRecord | PassedOver) -> str:
+    return encode_key(one.relative) if isinstance(one, PassedOver) else one.key
+
+
+def passed_file(one: PassedOver, path: Path, source: str) -> ScannedFile:
+    """What a walk passes over, as a file with the reason."""
+    return ScannedFile(ImageRecord(_key_of(one), path), source, encode_key(path), 0, 0, one.reason)
 
 
 def _scanned_object(record: ImageRecord | PassedOver, url: str, source: str) -> ScannedFile:
+    """What a listing says of a remote file, or what is asked where it does not."""
     if isinstance(record, PassedOver):
-        path = RemotePath.of(f"{url}/{record.relative}").as_path()
-        passed = ImageRecord(encode_key(record.relative), path)
-        return ScannedFile(passed, source, encode_key(f"{url}/{record.relative}"), 0, 0, record.reason)
+        return passed_file(record, RemotePath.of(f"{url}/{record.relative}").as_path(), source)
     path = record.path
     assert isinstance(path, RemotePath)
-    encoded = encode_key(path.url)
+    encoded = encode_key(path)
     try:
-        stamp = path.stamp or look_up(path.address)
+        return ScannedFile(record, source, encoded, *(path.stamp or look_up(path.address)))
     except ImageError as error:
         return ScannedFile(record, source, encoded, 0, 0, error.reason)
-    return ScannedFile(record, source, encoded, *stamp)
 
 
 def _check_unique_remote(roots: Sequence[Survey], source: str) -> None:

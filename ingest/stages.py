@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -172,14 +172,12 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
 _DECODE_AHEAD = 2  # batches
 
 
-class Sink(Protocol):
-    """Takes what was embedded: n files, float32 [n, d]."""
-
-    def put(self, files: list[PlannedFile], vectors: Vectors) -> None: ...
+#: Takes what was embedded: n files, float32 [n, d].
+Put = Callable[[list[PlannedFile], Vectors], None]
 
 
 def embed_files(
-    batches: Iterable[Sequence[PlannedFile]], embedder: Embedder, sink: Sink, tally: Tally, *, threads: int, stop: Stop
+    batches: Iterable[Sequence[PlannedFile]], embedder: Embedder, put: Put, tally: Tally, *, threads: int, stop: Stop
 ) -> bool:
     """Embed batches of planned files, in order; False when ``stop`` came first. It is looked at between two batches.
 
@@ -217,7 +215,7 @@ def embed_files(
             tally.fail(file.scanned.record.path, error.reason)
         if done.items:
             tally.add(embedded=len(done.items))
-            sink.put(done.items, done.vectors)
+            put(done.items, done.vectors)
         tally.report()
     return ended and not waiting
 

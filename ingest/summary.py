@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import IO, Any, Literal, Self, get_args
 
 from siamese_search.datasets.records import Failure
 from siamese_search.errors import DataError, UsageError, printable
+from siamese_search.options import StrPath
 
 #: Failures kept with their reason; beyond it they are only counted, so that memory stays bounded. A
 #: :class:`FailureLog` lists them all.
@@ -56,10 +57,10 @@ class IngestSummary:
     already stored. removed: points whose file has gone (0 until pruning is asked for); prune_refused: why none were
     removed, or no more. left: what the gallery holds of the same sources besides. failures: the first
     :data:`MAX_FAILURES`; ``failed`` counts them all. overlaps: source → the gallery's other ones that hold its
-    directory, or lie in it. lost: field → stored images that have it no more. log: gets each failure, with its real
-    path. seconds: wall-clock time. workers: of a cluster, 0 in one process; startup_seconds: until the first of them
-    could begin, as part of seconds. embedded: forward passes paid for, in images (metadata-only changes cost none).
-    stages: seconds that each stage was busy (of decode, per thread); they overlap.
+    directory, or lie in it. lost: field → stored images that have it no more. log: called with each failure, by its
+    real path. seconds: wall-clock time. workers: of a cluster, 0 in one process; startup_seconds: until the first of
+    them could begin, as part of seconds. embedded: forward passes paid for, in images (metadata-only changes cost
+    none). stages: seconds that each stage was busy (of decode, per thread); they overlap.
     """
 
     collection: str
@@ -82,7 +83,7 @@ class IngestSummary:
     failures: list[Failure] = field(default_factory=list)
     overlaps: dict[str, list[str]] = field(default_factory=dict, repr=False, compare=False)
     lost: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
-    log: FailureLog | None = field(default=None, repr=False, compare=False)
+    log: Callable[[StrPath, str], None] | None = field(default=None, repr=False, compare=False)
     stages: dict[Stage, float] = field(default_factory=dict)
 
     @property
@@ -104,13 +105,13 @@ class IngestSummary:
         """Images embedded per second of wall-clock time; 0.0 when nothing was embedded."""
         return self.embedded / self.seconds if self.seconds > 0 else 0.0
 
-    def fail(self, path: str | os.PathLike[str], reason: str) -> None:
+    def fail(self, path: StrPath, reason: str) -> None:
         """Count a failure, and keep it while there is room."""
         self.failed += 1
         if len(self.failures) < MAX_FAILURES:
             self.failures.append(Failure.of(path, reason))
         if self.log is not None:
-            self.log.write(path, reason)
+            self.log(path, reason)
 
     def to_json(self) -> dict[str, Any]:
         """The JSON contract of ``sss ingest --json``.
@@ -202,7 +203,7 @@ class FailureLog:
     when it cannot be made, else in :meth:`close`, because a full disk must not end the ingest. Not thread-safe.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: StrPath) -> None:
         self.path = Path(path)
         self._error: OSError | None = None
         _check_ours(self.path)
@@ -229,7 +230,7 @@ class FailureLog:
         except OSError:  # a file system without locks
             return
 
-    def write(self, path: str | os.PathLike[str], reason: str) -> None:
+    def write(self, path: StrPath, reason: str) -> None:
         """Add one failure. ``path``: the real one, not printable text."""
         if self._error is None:
             try:

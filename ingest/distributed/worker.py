@@ -243,43 +243,24 @@ def run_unit(
     files: Sequence[PlannedFile], outcome: Outcome, embedder: Embedder, job: Job, gallery: Gallery | None, stop: Stop
 ) -> None:
     """Decode and embed these files in batches, and store them or keep their vectors: all of it into ``outcome``."""
-    failures = _Failures(outcome)
-    summary = IngestSummary("", "", "", log=failures)  # type: ignore[arg-type]
+    # The real path of each failure, for the driver's list.
+    summary = IngestSummary("", "", "", log=lambda path, why: outcome.failures.append((os.fspath(path), why)))
     tally = Tally(summary, None, None)
-    kept = _Kept(files)
+    row_of = {file.id: row for row, file in enumerate(files)}
+    kept: list[Vectors] = [np.empty((0, embedder.dim), np.float32)]
+
+    def keep(embedded: list[PlannedFile], vectors: Vectors) -> None:
+        outcome.rows += [row_of[file.id] for file in embedded]
+        kept.append(vectors)
+
     batches = batches_of(files, job.batch_size)
-    with nullcontext(kept) if gallery is None else Committer(gallery, tally) as sink:
-        outcome.complete = embed_files(batches, embedder, sink, tally, threads=job.decode_threads, stop=stop)
+    with nullcontext() if gallery is None else Committer(gallery, tally) as committer:
+        put = keep if committer is None else committer.put
+        outcome.complete = embed_files(batches, embedder, put, tally, threads=job.decode_threads, stop=stop)
     if gallery is None:
-        outcome.rows, outcome.vectors = kept.rows, kept.vectors(embedder.dim)
+        outcome.vectors = np.concatenate(kept)
     outcome.counts = {name: getattr(summary, name) for name in ("embedded", "new", "changed", "unchanged")}
     outcome.seconds = tally.clock.seconds()
-
-
-class _Kept:
-    """Which rows have been embedded, and their vectors."""
-
-    def __init__(self, files: Sequence[PlannedFile]) -> None:
-        self._row = {file.id: row for row, file in enumerate(files)}
-        self.rows: list[int] = []
-        self._vectors: list[Vectors] = []
-
-    def put(self, files: list[PlannedFile], vectors: Vectors) -> None:
-        self.rows += [self._row[file.id] for file in files]
-        self._vectors.append(vectors)
-
-    def vectors(self, dim: int) -> Vectors:
-        return np.concatenate(self._vectors) if self._vectors else np.empty((0, dim), np.float32)
-
-
-class _Failures:
-    """Takes the place of a FailureLog: the real path of each failure, for the driver's."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        self._outcome = outcome
-
-    def write(self, path: str | os.PathLike[str], reason: str) -> None:
-        self._outcome.failures.append((os.fspath(path), reason))
 
 
 class _Halted:

@@ -16,11 +16,11 @@ from typing import Literal
 
 from ingest.options import WatchOptions
 from ingest.prune import directory_identity
-from ingest.scan import ScannedFile, scanned_file
+from ingest.scan import ScannedFile, passed_file, scanned_file
 from siamese_search.datasets.layouts import Survey, survey
 from siamese_search.datasets.records import ImageRecord, decode_key, encode_key, label_text, point_id
 from siamese_search.datasets.walk import MAX_DEPTH, PassedOver, is_system_folder, refused_link, walk, walk_images
-from siamese_search.errors import DataError, printable
+from siamese_search.errors import printable
 from siamese_search.gallery.contract import Gallery
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.images import is_image_name
@@ -109,8 +109,7 @@ class Locator:
             return None
         record = self.survey.record_of(path) if refused is None else PassedOver(path, refused)
         if isinstance(record, PassedOver):
-            passed = ImageRecord(encode_key(path), Path(self.base, path))
-            return ScannedFile(passed, self.source, encode_key(passed.path), 0, 0, record.reason)
+            return passed_file(record, Path(self.base, path), self.source)
         return self._scanned(record)
 
     def _refused(self, path: str, name: str) -> str | None:
@@ -140,43 +139,27 @@ class Locator:
 Say = Callable[[Literal["info", "warning"], str, str], None]
 
 
-class RootLayout:
-    """Surveys one root, and says what layout it found."""
+def has_images(root: Path, follow_links: bool) -> bool:
+    """Whether a directory has any."""
+    found = walk_images(root, follow_links=follow_links, inside=not follow_links, skipped=lambda *_: None)
+    return next(found, None) is not None
 
-    def __init__(self, path: Path, options: WatchOptions, others: Sequence[str], say: Say) -> None:
-        """others: as for :class:`Locator`."""
-        self._path, self._options, self._others, self._say = path, options, others, say
-        #: Whether nobody has asked for a layout, so that other images may make it another one.
-        self.may_change = layout_of(options) == "auto" and path.is_dir()
 
-    def has_images(self) -> bool:
-        links = self._options.follow_links
-        found = walk_images(self._path, follow_links=links, inside=not links, skipped=lambda *_: None)
-        return next(found, None) is not None
+def locator_of(
+    root: Path, options: WatchOptions, others: Sequence[str], say: Say, former: Locator | None = None
+) -> Locator:
+    """What a survey finds there now, and says: ``former`` itself, where the layout is still that one's.
 
-    def survey(self) -> Locator:
-        """What a survey finds there now. Raises DataError, as :func:`~siamese_search.datasets.layouts.survey`."""
-        return self._locator(self._surveyed())
-
-    def reconsidered(self, locator: Locator) -> Locator | None:
-        """A locator for another layout than this one's, where the images that are there now have another."""
-        try:
-            found = self._surveyed()
-        except DataError:  # no images are left, or it cannot be read: the layout stays what it was
-            return None
-        same = found.detection.layout == locator.survey.detection.layout
-        return None if same else self._locator(found)
-
-    def _surveyed(self) -> Survey:
-        options = self._options
-        return survey(
-            self._path, layout_of(options), images_root=options.base(), follow_links=options.follow_links, lenient=True
-        )
-
-    def _locator(self, found: Survey) -> Locator:
-        layout, reason = found.detection.layout, found.detection.reason
-        self._say("info", "layout", f"{printable(self._path)}: layout {layout}: {reason}")
-        return Locator(found, self._options.source, self._others)
+    Raises DataError, as :func:`~siamese_search.datasets.layouts.survey`.
+    """
+    found = survey(
+        root, layout_of(options), images_root=options.base(), follow_links=options.follow_links, lenient=True
+    )
+    layout, reason = found.detection.layout, found.detection.reason
+    if former is not None and layout == former.survey.detection.layout:
+        return former
+    say("info", "layout", f"{printable(root)}: layout {layout}: {reason}")
+    return Locator(found, options.source, others)
 
 
 def remove_files(gallery: Gallery, locator: Locator, paths: Iterable[str]) -> int:

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from ingest.options import WatchOptions
-from ingest.pipeline import ingest_files
+from ingest.pipeline import check_arguments, in_process, ingest_files
 from ingest.prune import prune
 from ingest.scan import ScannedFile, check_roots
 from ingest.summary import FailureLog, IngestSummary, Observer, Progress, State
@@ -141,11 +141,12 @@ class Watcher:
 
     def _slice(self, gallery: Gallery, embedder: Embedder) -> None:
         began = time.monotonic()
+        check_arguments(gallery, embedder, self._options)
         summary = ingest_files(
-            self._chunks(),
+            [self._chunks()],
             gallery,
-            embedder,
-            options=replace(self._options, reembed=self._options.reembed and not self.first_done),
+            in_process(embedder),
+            replace(self._options, reembed=self._options.reembed and not self.first_done),
             failures=self._failures,
             progress=self._progress,
             stop=self._stop,

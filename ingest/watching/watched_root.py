@@ -6,6 +6,8 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from ingest.options import WatchOptions
 from ingest.prune import Place, directory_identity, places_of
 from ingest.scan import CHUNK, ScannedFile, scan_files
 from ingest.watching.events import Delivery, Events, Settling, signature_of
-from ingest.watching.locate import Locator, RootLayout, Say, absent, parents
+from ingest.watching.locate import Locator, Say, absent, has_images, locator_of, parents
 from siamese_search.errors import DataError, printable
 from siamese_search.io.signatures import may_be_image
+from siamese_search.options import layout_of
 
 #: Paths held back at a time (some 300 bytes each). Beyond it only a scan can keep up.
 MAX_WAITING = 200_000
@@ -38,9 +41,11 @@ class WatchedRoot:
         self.path, self._options, self._say, self._wake = path, options, say, wake
         self.table = not path.is_dir()
         self.locator: Locator | None = None  # until an image has come
-        self._layout = RootLayout(path, options, others, say)
-        if self.table or self._layout.has_images():
-            self.locator = self._layout.survey()
+        self._survey = partial(locator_of, path, options, others, say)
+        #: Whether nobody has asked for a layout, so that other images may make it another one.
+        self._layout_may_change = layout_of(options) == "auto" and not self.table
+        if self.table or has_images(path, options.follow_links):
+            self.locator = self._survey()
         self.base = os.fspath(path) if self.locator is None else self.locator.base
         self._prefix = os.path.join(self.base, "")  # noqa: PTH118
         self.inbox: deque[Delivery] = deque()
@@ -103,7 +108,7 @@ class WatchedRoot:
                 self._look_at_table()
             if now >= self._next_rescan:
                 self._next_rescan, self._scan_wanted = float("inf"), True
-                self._layout_in_doubt = self._layout.may_change and self.locator is not None
+                self._layout_in_doubt = self._layout_may_change and self.locator is not None
         if self._layout_in_doubt and self.present and not self._full and now >= self._scan_not_before:
             self._reconsider(now)
         if self._scan_wanted and self.present and not self._full and now >= self._scan_not_before:
@@ -125,8 +130,7 @@ class WatchedRoot:
                 chunk = next(self._scans[0], None)
             except DataError as error:
                 self._say("warning", "scan_failed", str(error))
-                self._scans.clear()
-                self._full = False
+                self._drop_scans()
                 self._scheduled(now)
                 break
             if chunk is None:
@@ -148,9 +152,8 @@ class WatchedRoot:
             self.settling.touch(path, now)
         self.done()
         if self._scans or self.scan_ended:
-            self._scans.clear()
-            self._full = self.scan_ended = False
-            self._scan_wanted = True
+            self._drop_scans()
+            self.scan_ended, self._scan_wanted = False, True
 
     def take_scan_ended(self) -> bool:
         """Whether a full scan has come to its end since the last call."""
@@ -295,8 +298,8 @@ class WatchedRoot:
     def _first_images(self) -> None:
         """Decide the layout of a root that was empty, if images have come."""
         try:
-            if self._layout.has_images():
-                self.locator = self._layout.survey()
+            if has_images(self.path, self._options.follow_links):
+                self.locator = self._survey()
                 return
         except DataError as error:
             self._say("warning", "survey_failed", str(error))
@@ -304,17 +307,18 @@ class WatchedRoot:
 
     def _doubt(self, locator: Locator, path: str) -> None:
         """Whether a new image may make the layout another one, as the second folder does of a flat directory."""
-        if self._layout.may_change:
+        if self._layout_may_change:
             top, inside, _ = path.partition("/")
             folders = locator.survey.detection.layout == "folders"
             self._layout_in_doubt |= not inside if folders else bool(inside) and top not in self.directories
 
     def _reconsider(self, now: float) -> None:
         """Decide the layout again, by all images that are there now; where it is another, all are scanned again."""
-        assert self.locator is not None
         self._layout_in_doubt = False
-        if (changed := self._layout.reconsidered(self.locator)) is not None:
-            self.locator = changed
+        former = self.locator
+        with suppress(DataError):  # no images are left, or it cannot be read: the layout stays what it was
+            self.locator = self._survey(former)
+        if self.locator is not former:
             self._scans.clear()
             self._scan_wanted = True
         else:
@@ -329,15 +333,13 @@ class WatchedRoot:
         if self.present:
             self._say("warning", "root_gone", f"{name}: has gone or was unmounted: none of its points is removed")
             self._events.close()
-            self._scans.clear()
+            self._drop_scans()
             self.settling.clear()
             self.forget_removals()
-            self._full = False
         self._identity, self.present = identity, identity is not None
         if self.present:
             self._say("info", "root_back", f"{name}: is there: it is scanned again")
-            self._events = self._watch()
-            self._scan_wanted, self._scan_not_before = True, 0.0
+            self._begin_again()
 
     def _look_at_table(self) -> None:
         """A CSV that has changed, and holds still, is surveyed and scanned anew; one that is wrong waits."""
@@ -346,7 +348,7 @@ class WatchedRoot:
             return
         self._table_signature = self._table_seen
         try:
-            self.locator = self._layout.survey()
+            self.locator = self._survey()
         except DataError as error:
             self._say("warning", "survey_failed", f"{error}; its former rows stay in force")
             return
@@ -354,7 +356,14 @@ class WatchedRoot:
         self.base = self.locator.base
         self._prefix = os.path.join(self.base, "")  # noqa: PTH118
         self._identity = directory_identity(self.base)
+        self._drop_scans()
+        self._begin_again()
+
+    def _begin_again(self) -> None:
+        """Watch anew, and scan all at once."""
         self._events = self._watch()
+        self._scan_wanted, self._scan_not_before = True, 0.0
+
+    def _drop_scans(self) -> None:
         self._scans.clear()
         self._full = False
-        self._scan_wanted, self._scan_not_before = True, 0.0

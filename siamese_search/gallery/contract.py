@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import NO_METADATA, MetadataValue, decode_key, is_somebody
-from siamese_search.errors import GalleryNotFoundError, ModelMismatchError, printable
+from siamese_search.errors import ModelMismatchError, printable
 from siamese_search.gallery.filters import Where
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage
 from siamese_search.io.location import located
@@ -156,13 +156,6 @@ def named(gallery: str, store: str) -> str:
     return f"gallery {gallery!r} in {printable(store)}"
 
 
-def no_gallery(name: str, store: str, there: Sequence[str]) -> GalleryNotFoundError:
-    """The error of a store that has others. there: these."""
-    known = f"it has {', '.join(there)}; name one with --gallery, or" if there else "it is empty;"
-    place = f"no gallery {name!r} in store {printable(store)}"
-    return GalleryNotFoundError(f"{place}: {known} make it with `sss ingest DIR`")
-
-
 class Gallery(Closing, ABC):
     """An open gallery. Use it as a context manager; ``close`` is idempotent.
 
@@ -263,9 +256,8 @@ class Gallery(Closing, ABC):
     def fields(self) -> dict[str, str]:
         """Payload fields that exist in this gallery with their type: str, int, float or bool."""
 
-    def narrow(self, field: str, kind: str) -> bool:
+    def narrow(self, field: str, kind: str) -> bool:  # noqa: ARG002 - for engines
         """Store a field of text as ``kind`` again, where all its values read as that; whether it was done."""
-        del field, kind
         return False
 
     @abstractmethod
@@ -331,7 +323,6 @@ class Store(Closing, ABC):
     def names(self) -> list[str]:
         """The galleries, sorted; empty where there is no store yet."""
 
-    @abstractmethod
     def open(
         self,
         name: str,
@@ -347,6 +338,19 @@ class Store(Closing, ABC):
         The gallery stands for that generation until it is closed. When another has become current, a reader goes on in
         its own; a writer's next call raises GalleryReplacedError, as a reader's once its own is deleted.
         """
+        if create:
+            if model is None or mode != "w":
+                raise ValueError('create needs a model and mode "w"')
+            self._create(name, model, storage or self.default_storage(), wait)
+        return self._opened(name, model, mode, wait)
+
+    @abstractmethod
+    def _create(self, name: str, model: ModelRef, storage: Storage, wait: float) -> None:
+        """Make the gallery where it is not there yet."""
+
+    @abstractmethod
+    def _opened(self, name: str, model: ModelRef | None, mode: Literal["r", "w"], wait: float) -> Gallery:
+        """The current generation of a gallery that is there."""
 
     @abstractmethod
     def is_current(self, gallery: Gallery) -> bool:

@@ -10,7 +10,7 @@ import uuid
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -265,7 +265,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _passed_on(method: F) -> F:
-    """The same method of the gallery inside, within :meth:`Forwarding.around`."""
+    """The same method of the gallery inside, within what is to be around it."""
     name = method.__name__
 
     @wraps(method, updated=())  # not its mark of being abstract
@@ -277,17 +277,15 @@ def _passed_on(method: F) -> F:
 
 
 class Forwarding(Gallery):
-    """Passes every call on to the gallery inside, each within :meth:`around`."""
+    """Passes every call on to the gallery inside, each within what ``around`` gives for the call's name.
 
-    def __init__(self, inside: Gallery) -> None:
-        self.inside = inside
+    What an iterator does later (``scroll``) is not.
+    """
+
+    def __init__(self, inside: Gallery, around: Callable[[str], AbstractContextManager[object]]) -> None:
+        self.inside, self.around = inside, around
         self.name, self.store, self.shared = inside.name, inside.store, inside.shared
         self.model, self.storage = inside.model, inside.storage
-
-    def around(self, call: str) -> AbstractContextManager[object]:
-        """What the call of this name happens within. What an iterator does later (``scroll``) is not."""
-        del call
-        return nullcontext()
 
     upsert = _passed_on(Gallery.upsert)
     set_payload = _passed_on(Gallery.set_payload)
@@ -309,13 +307,7 @@ class Forwarding(Gallery):
     close = _passed_on(Gallery.close)
 
 
-class Serial(Forwarding):
+def serial(inside: Gallery) -> Gallery:
     """The same gallery for several threads: each call waits for the one before it, for engines need not be safe."""
-
-    def __init__(self, inside: Gallery) -> None:
-        super().__init__(inside)
-        self._lock = threading.Lock()
-
-    def around(self, call: str) -> AbstractContextManager[object]:
-        del call
-        return self._lock
+    lock = threading.Lock()
+    return Forwarding(inside, lambda _: lock)

@@ -10,7 +10,7 @@ import pytest
 from fakes import MemoryGallery
 
 from siamese_search.gallery.contract import Gallery
-from siamese_search.gallery.engine import Forwarding, Serial
+from siamese_search.gallery.engine import Forwarding, serial
 from siamese_search.gallery.filters import Condition
 
 IDS = [str(uuid.UUID(int=number)) for number in range(1, 5)]
@@ -46,15 +46,13 @@ def filled(gallery: Gallery) -> Gallery:
     return gallery
 
 
-class Watched(Forwarding):
-    def __init__(self, inside: Gallery) -> None:
-        super().__init__(inside)
-        self.seen: list[str] = []
-
+def watched_by(seen: list[str], inside: Gallery) -> Gallery:
     @contextmanager
-    def around(self, call):
-        self.seen.append(call)
+    def around(call):
+        seen.append(call)
         yield
+
+    return Forwarding(inside, around)
 
 
 def result_of(call, gallery):
@@ -66,13 +64,14 @@ def result_of(call, gallery):
 
 @pytest.mark.parametrize("name", CALLS)
 def test_each_call_gives_what_the_gallery_inside_gives(name):
-    plain, watched, serial = filled(MemoryGallery()), Watched(MemoryGallery()), Serial(MemoryGallery())
+    seen: list[str] = []
+    plain, watched, alone = filled(MemoryGallery()), watched_by(seen, MemoryGallery()), serial(MemoryGallery())
     filled(watched)
-    filled(serial)
+    filled(alone)
     expected = result_of(CALLS[name], plain)
     assert result_of(CALLS[name], watched) == expected
-    assert result_of(CALLS[name], serial) == expected
-    assert watched.seen == ["upsert", name]
+    assert result_of(CALLS[name], alone) == expected
+    assert seen == ["upsert", name]
 
 
 def test_nothing_of_the_contract_is_answered_by_the_wrapper_itself():
@@ -82,7 +81,7 @@ def test_nothing_of_the_contract_is_answered_by_the_wrapper_itself():
     assert public - own - attributes == {"upsert", *CALLS} <= set(vars(Forwarding))
     inside = MemoryGallery("people")
     inside.shared = True
-    outside = Forwarding(inside)
+    outside = serial(inside)
     assert [getattr(outside, one) for one in ("name", "store", "shared", "model", "storage", "dim")] == [
         getattr(inside, one) for one in ("name", "store", "shared", "model", "storage", "dim")
     ]

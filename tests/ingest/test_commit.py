@@ -11,7 +11,7 @@ from ingest import stages
 from ingest.pipeline import run_ingest
 from ingest.stages import Committer, Tally
 from ingest.summary import IngestSummary
-from siamese_search.gallery.engine import Serial
+from siamese_search.gallery.engine import serial
 
 
 def test_the_next_images_are_embedded_while_a_commit_lasts(tmp_path, monkeypatch):
@@ -78,7 +78,7 @@ def test_the_gallery_is_asked_one_thing_at_a_time(tmp_path, monkeypatch, embedde
 
 
 def test_one_at_a_time_shows_the_same_gallery(gallery):
-    shared = Serial(gallery)
+    shared = serial(gallery)
     assert (shared.name, shared.model, shared.dim) == (gallery.name, gallery.model, gallery.dim)
     assert shared.count() == 0
 

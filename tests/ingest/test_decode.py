@@ -42,7 +42,7 @@ class Kept:
         self.files, self.vectors = [], []
         summary = IngestSummary("default", "memory", "colours")
         tally = Tally(summary, None, None)
-        assert embed_files([planned], ColourEmbedder(), self, tally, threads=2, stop=threading.Event())
+        assert embed_files([planned], ColourEmbedder(), self.put, tally, threads=2, stop=threading.Event())
         self.failures, self.seconds = summary.failures, tally.clock.seconds()
 
     def put(self, files, vectors):

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 from fakes import ColourEmbedder, MemoryGallery
 
-from ingest.options import WatchOptions
-from ingest.pipeline import ingest_files
+from ingest.options import IngestOptions, WatchOptions
+from ingest.pipeline import in_process, ingest_files
 from ingest.scan import scan_files, survey_roots
 from ingest.summary import Observer
 from ingest.watching.watch import Watcher
@@ -107,5 +107,7 @@ def contents(gallery):
 def fresh(*roots, layout="auto", source=None):
     """What an ingest of these roots into an empty gallery makes."""
     gallery = MemoryGallery()
-    ingest_files(scan_files(survey_roots(list(roots), layout), source), gallery, ColourEmbedder())
+    chunks = scan_files(survey_roots(list(roots), layout), source)
+    work = in_process(ColourEmbedder())
+    ingest_files([chunks], gallery, work, IngestOptions(), failures=None, progress=None, stop=None)
     return contents(gallery)

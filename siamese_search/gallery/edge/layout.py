@@ -28,14 +28,14 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from siamese_search.errors import GalleryNotFoundError, StoreError, UsageError, printable
-from siamese_search.gallery.contract import ModelRef, named, no_gallery
+from siamese_search.gallery.contract import ModelRef, named
 from siamese_search.gallery.storage import DEFAULT_STORAGE, Storage, read_storage
 from siamese_search.io.files import atomic_write_text, foreign_entry, fsync_directory, open_own, read_own
 
@@ -69,6 +69,13 @@ def check_name(name: str) -> str:
             "starting with a letter or digit"
         )
     return name
+
+
+def no_gallery(name: str, store: str, there: Sequence[str]) -> GalleryNotFoundError:
+    """The error of a store that has others. there: these."""
+    known = f"it has {', '.join(there)}; name one with --gallery, or" if there else "it is empty;"
+    place = f"no gallery {name!r} in store {printable(store)}"
+    return GalleryNotFoundError(f"{place}: {known} make it with `sss ingest DIR`")
 
 
 def is_store(store: Path) -> bool:
@@ -120,9 +127,8 @@ def gallery_directory(store: Path, name: str) -> Path:
 
 def find_gallery(store: Path, name: str) -> Path:
     """The directory of an existing gallery; GalleryNotFoundError says which there are and what to run."""
-    check_name(name)
-    is_store(store)  # raises for what is none
     directory = gallery_directory(store, name)
+    is_store(store)  # raises for what is none
     if not (directory / "CURRENT").is_file():
         if not is_store(store):
             raise GalleryNotFoundError(f"there is no store at {printable(store)}: make one with `sss ingest DIR`")
@@ -200,14 +206,13 @@ def generation_pointers(gallery: Path) -> tuple[Path, Path | None]:
 
 
 def _pointer_text(pointer: Path) -> str:
-    try:
-        return read_own(pointer, 100).decode("ascii", "replace").strip()
-    except FileNotFoundError:
-        raise GalleryNotFoundError(
-            f"{named(pointer.parent.name, str(pointer.parents[2]))} was deleted meanwhile"
-        ) from None
-    except OSError as error:
-        raise StoreError(f"cannot read {printable(pointer)}: {error.strerror}") from error
+    with os_errors("read", pointer):
+        try:
+            return read_own(pointer, 100).decode("ascii", "replace").strip()
+        except FileNotFoundError:
+            raise GalleryNotFoundError(
+                f"{named(pointer.parent.name, str(pointer.parents[2]))} was deleted meanwhile"
+            ) from None
 
 
 def building_generation(gallery: Path) -> Path | None:
@@ -266,15 +271,13 @@ def point_to(gallery: Path, current: Path, previous: Path | None = None) -> None
 def publish_gallery(aside: Path, gallery: Path) -> None:
     """Rename a finished gallery directory to its name; ours is removed where another process was first."""
     with os_errors("write", gallery):
-        gallery.parent.mkdir(parents=True, exist_ok=True)
         try:
             aside.rename(gallery)
+            fsync_directory(gallery.parent)
         except OSError:
             if not (gallery / "CURRENT").is_file():
                 raise
             remove_tree(aside)
-            return
-        fsync_directory(gallery.parent)
 
 
 def read_header(generation: Path) -> GalleryHeader:
@@ -290,26 +293,21 @@ def read_header(generation: Path) -> GalleryHeader:
             raise ValueError
         storage = read_storage(document.get("storage"))
     except (KeyError, TypeError, AttributeError, ValueError):
-        raise StoreError(
-            f"{printable(path)} is damaged: it lacks name, model or storage; delete the gallery's directory and ingest"
-            " again"
-        ) from None
+        raise _damaged(path, "it lacks name, model or storage") from None
     return GalleryHeader(name, ModelRef(fingerprint, dim, label), storage, notes)
 
 
 def read_json(path: Path, newest: int = FORMAT_VERSION) -> dict[str, Any]:
     """A JSON object of this release's format. Raises StoreError naming the file otherwise."""
+    with os_errors("read", path):
+        text = read_own(path, _MAX_JSON_BYTES)
     try:
-        document = json.loads(read_own(path, _MAX_JSON_BYTES))
-    except OSError as error:
-        raise StoreError(f"cannot read {printable(path)}: {error.strerror}") from error
+        document = json.loads(text)
     except (ValueError, RecursionError):
-        raise StoreError(
-            f"{printable(path)} is damaged: it is not JSON; delete the gallery's directory and ingest again"
-        ) from None
+        raise _damaged(path, "it is not JSON") from None
     version = document.get("format") if isinstance(document, dict) else None
     if type(version) is not int or version < 1:
-        raise StoreError(f"{printable(path)} is damaged: it states no format version")
+        raise _damaged(path, "it states no format version")
     if version > newest:
         raise StoreError(
             f"{printable(path)} has format {version}, made by a later release (this one reads up to "
@@ -329,7 +327,11 @@ def read_fields(generation: Path) -> tuple[dict[str, str], list[str]]:
         known = all(kind in ("str", "int", "float", "bool") for kind in types.values())
         if known and all(name in [*types] for name in pending):
             return types, pending
-    raise StoreError(f"{printable(path)} is damaged: delete the gallery's directory and ingest again")
+    raise _damaged(path, "it says no types of fields")
+
+
+def _damaged(path: Path, how: str) -> StoreError:
+    return StoreError(f"{printable(path)} is damaged: {how}; delete the gallery's directory and ingest again")
 
 
 def mark_written(generation: Path) -> None:

@@ -44,10 +44,6 @@ class Turnstile:
         self._gate: int | None = None
         self._hold: int | None = None
 
-    @property
-    def held(self) -> bool:
-        return self._hold is not None
-
     def acquire(self, wait: float) -> None:
         """Queue for the lock for at most ``wait`` seconds.
 

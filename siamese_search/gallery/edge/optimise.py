@@ -292,10 +292,7 @@ class _Job:
     def _turn(self, wait: float) -> Iterator[None]:
         lock = Turnstile(self.generation, self.what)
         try:
-            lock.acquire(wait)
-        except FileNotFoundError:
-            raise StoreError(f"{self.what} was replaced meanwhile: run the command again") from None
-        try:
+            lock.acquire(wait)  # whose FileNotFoundError :func:`_sole` explains
             layout.finish_swap(self.generation)
             yield
         finally:

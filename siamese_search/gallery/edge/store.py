@@ -43,20 +43,22 @@ class EmbeddedStore(Store):
     def names(self) -> list[str]:
         return layout.gallery_names(self.path)
 
-    def open(
-        self,
-        name: str,
-        *,
-        model: ModelRef | None = None,
-        create: bool = False,
-        mode: Literal["r", "w"] = "r",
-        storage: Storage | None = None,
-        wait: float = _WAIT,
-    ) -> EmbeddedGallery:
-        if create:
-            if model is None or mode != "w":
-                raise ValueError('create needs a model and mode "w"')
-            _create(self.path, layout.GalleryHeader(name, model, storage or self.default_storage()))
+    def _create(self, name: str, model: ModelRef, storage: Storage, wait: float) -> None:  # noqa: ARG002 - for nobody
+        gallery = layout.gallery_directory(self.path, name)
+        layout.make_store(self.path)
+        if (gallery / "CURRENT").is_file():
+            return
+        layout.check_pointer(gallery)
+        layout.remove_dropped(gallery.parent)
+        aside = gallery.with_name(f".{name}.{uuid.uuid4().hex[:8]}.part")
+        try:
+            layout.point_to(aside, _build_generation(aside, layout.GalleryHeader(name, model, storage)))
+            layout.publish_gallery(aside, gallery)
+        except BaseException:
+            layout.remove_tree(aside)
+            raise
+
+    def _opened(self, name: str, model: ModelRef | None, mode: Literal["r", "w"], wait: float) -> EmbeddedGallery:
         while True:
             generation = layout.current_generation(layout.find_gallery(self.path, name))
             try:
@@ -96,8 +98,8 @@ class EmbeddedStore(Store):
                 # Deleted since we looked: look again.
 
     def build(self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = _WAIT) -> Gallery:
-        lock, directory = self._lock_builder(name, wait)
-        try:
+        with ExitStack() as undo:
+            directory = undo.enter_context(self._builder(name, wait))
             if storage is None:
                 current = layout.read_header(layout.current_generation(directory))
                 storage = self.default_storage(current.storage)
@@ -112,10 +114,11 @@ class EmbeddedStore(Store):
             if fresh is None:
                 fresh = _build_generation(directory, layout.GalleryHeader(name, model, storage))
                 layout.mark_building(directory, fresh)
-            return EmbeddedGallery(self.path, fresh, mode="w", wait=wait, building=True, on_close=lock.release)
-        except BaseException:
-            lock.release()
-            raise
+            gallery = EmbeddedGallery(
+                self.path, fresh, mode="w", wait=wait, building=True, on_close=lambda: right.close()
+            )
+            right = undo.pop_all()  # it stays with the gallery, until that is closed
+            return gallery
 
     def publish(self, name: str, settle: Settle | None = None, *, wait: float = _WAIT) -> None:
         directory = layout.find_gallery(self.path, name)
@@ -171,7 +174,7 @@ class EmbeddedStore(Store):
     def _alone(self, name: str, wait: float) -> Iterator[EmbeddedGallery]:
         """The current generation, open for reading, held against everybody for the whole block."""
         while True:
-            with self.open(name, wait=wait) as current, current.alone():
+            with self._opened(name, None, "r", wait) as current, current.alone():
                 # Somebody may have published or rolled back between our look and our lock.
                 if layout.current_generation(current.generation.parent) == current.generation:
                     yield current
@@ -188,24 +191,22 @@ class EmbeddedStore(Store):
                     yield directory
                     return
 
-    def _lock_builder(self, name: str, wait: float) -> tuple[Turnstile, Path]:
-        while True:
-            directory = layout.find_gallery(self.path, name)
-            lock = Turnstile(directory, f"re-indexing {self.what(name)}", "build.lock")
-            with suppress(FileNotFoundError):  # dropped since we looked
-                lock.acquire(wait)
-                if lock.in_place():
-                    return lock, directory
-                lock.release()
-
     @contextmanager
     def _builder(self, name: str, wait: float) -> Iterator[Path]:
         """The gallery's directory, with the right to change what is being built."""
-        lock, directory = self._lock_builder(name, wait)
-        try:
-            yield directory
-        finally:
-            lock.release()
+        while True:
+            directory = layout.find_gallery(self.path, name)
+            lock = Turnstile(directory, f"re-indexing {self.what(name)}", "build.lock")
+            try:
+                lock.acquire(wait)
+            except FileNotFoundError:  # dropped since we looked
+                continue
+            try:
+                if lock.in_place():
+                    yield directory
+                    return
+            finally:
+                lock.release()
 
     def _sweep(self, directory: Path, name: str, wait: float | None = None) -> None:
         """Delete the generations that no pointer names. Call it with the builder's right.
@@ -228,31 +229,11 @@ def _held(generation: Path, what: str, wait: float) -> Iterator[bool]:
     """Hold a generation's lock; False where the generation has gone."""
     lock = Turnstile(generation, what)
     try:
-        lock.acquire(wait)
-    except FileNotFoundError:
-        yield False
-        return
-    try:
+        with suppress(FileNotFoundError):
+            lock.acquire(wait)
         yield generation.is_dir()
     finally:
         lock.release()
-
-
-def _create(store: Path, header: layout.GalleryHeader) -> None:
-    name = header.name
-    gallery = layout.gallery_directory(store, name)
-    layout.make_store(store)
-    if (gallery / "CURRENT").is_file():
-        return
-    layout.check_pointer(gallery)
-    layout.remove_dropped(gallery.parent)
-    aside = store / "galleries" / f".{name}.{uuid.uuid4().hex[:8]}.part"
-    try:
-        layout.point_to(aside, _build_generation(aside, header))
-        layout.publish_gallery(aside, gallery)
-    except BaseException:
-        layout.remove_tree(aside)
-        raise
 
 
 def _build_generation(parent: Path, header: layout.GalleryHeader) -> Path:

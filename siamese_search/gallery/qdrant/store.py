@@ -14,8 +14,8 @@ from typing import Literal
 from qdrant_client import models
 
 from siamese_search.errors import GalleryReplacedError, StoreBusyError, StoreError
-from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Settle, Store, no_gallery
-from siamese_search.gallery.edge.layout import check_name
+from siamese_search.gallery.contract import Gallery, Generations, ModelRef, Settle, Store
+from siamese_search.gallery.edge.layout import check_name, no_gallery
 from siamese_search.gallery.qdrant.address import check_encryption, key_for, parse_address, read_authorities
 from siamese_search.gallery.qdrant.collections import create_collection, update_metadata
 from siamese_search.gallery.qdrant.connection import CollectionExistsError, Connection, MissingCollectionError
@@ -74,27 +74,12 @@ class ServerStore(Store):
             return True  # damaged, or of a later release: opening it says so
         return found is not None and found.gallery == name and found.state != "dropped"
 
-    def open(
-        self,
-        name: str,
-        *,
-        model: ModelRef | None = None,
-        create: bool = False,
-        mode: Literal["r", "w"] = "r",
-        storage: Storage | None = None,
-        wait: float = _READ_WAIT,
-    ) -> Gallery:
-        check_name(name)
-        writing = mode == "w"
-        patience = max(wait, float(self._settings.wait)) if writing else wait
-        if create:
-            if model is None or not writing:
-                raise ValueError('create needs a model and mode "w"')
-            self._create(name, model, storage or self.default_storage(), patience)
-        current = self._healed(name, patience) if writing else self._current(name, patience)
+    def _opened(self, name: str, model: ModelRef | None, mode: Literal["r", "w"], wait: float) -> Gallery:
+        patience = self._patience(wait) if mode == "w" else wait
+        current = self._healed(name, patience) if mode == "w" else self._current(name, patience)
         if model is not None:
             model.check(current.model, self.what(name))
-        if not writing:
+        if mode == "r":
             return ServerGallery(self._connection, current, wait=patience)
 
         def watch(_latest: Generation) -> None:
@@ -106,6 +91,10 @@ class ServerStore(Store):
                 )
 
         return ServerGallery(self._connection, current, mode="w", wait=patience, watch=watch)
+
+    def _patience(self, wait: float) -> float:
+        """Seconds that a writer waits for a server that is away."""
+        return max(wait, float(self._settings.wait))
 
     def is_current(self, gallery: Gallery) -> bool:
         assert isinstance(gallery, ServerGallery)
@@ -119,7 +108,7 @@ class ServerStore(Store):
         )
 
     def build(self, name: str, model: ModelRef, *, storage: Storage | None = None, wait: float = _READ_WAIT) -> Gallery:
-        patience = max(wait, float(self._settings.wait))
+        patience = self._patience(wait)
         current = self._healed(name, patience)
         fresh = self._claim(current, model, storage or self.default_storage(current.storage), wait, patience)
         self._sweep(current, patience)
@@ -189,15 +178,14 @@ class ServerStore(Store):
         if settle is not None:
             with self.open(name, wait=wait) as latest:
                 settle(latest)
-        patience = max(wait, float(self._settings.wait))
+        patience = self._patience(wait)
         current = self._healed(name, patience)
         building = self._building(current, patience)
         if not building:
             raise StoreError(f"nothing is being built for {self.what(name)}: there is nothing to publish")
         fresh = building[0]
         self._refuse_held([fresh])
-        update_metadata(self._connection, fresh.collection, {"previous": current.collection}, wait=patience)
-        self._aliases([_no_alias(name), _alias(name, fresh.collection)], patience)  # in one step
+        self._switch(current, fresh, patience)
         update_metadata(self._connection, fresh.collection, {"state": "published"}, wait=patience)
         self._sweep(self._current(name, patience), patience)
 
@@ -207,9 +195,14 @@ class ServerStore(Store):
         previous = self._previous(current, wait)
         if previous is None:
             raise StoreError(f"{self.what(name)} has no former generation to go back to")
-        update_metadata(self._connection, previous.collection, {"previous": current.collection}, wait=wait)
-        self._aliases([_no_alias(name), _alias(name, previous.collection)], wait)  # in one step
+        self._switch(current, previous, wait)
         return previous.model
+
+    def _switch(self, former: Generation, current: Generation, wait: float) -> None:
+        """Let the alias lead to another generation, in one step."""
+        name = former.gallery
+        update_metadata(self._connection, current.collection, {"previous": former.collection}, wait=wait)
+        self._aliases([_no_alias(name), _alias(name, current.collection)], wait)
 
     def drop_old(self, name: str) -> int:
         wait = float(self._settings.wait)
@@ -244,7 +237,8 @@ class ServerStore(Store):
         self._connection.close()
 
     def _create(self, name: str, model: ModelRef, storage: Storage, wait: float) -> None:
-        target = self._target(name, wait)
+        wait = self._patience(wait)
+        target = self._target(check_name(name), wait)
         if target is not None and target.state != "dropped":
             return
         first = collection_name(name, _FIRST)
