@@ -25,7 +25,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from siamese_search.errors import BundleError, UsageError, printable
+from siamese_search.errors import BundleError, UsageError, in_words, printable
 from siamese_search.io.files import atomic_write_bytes, atomic_write_text
 from siamese_search.model.bundle import (
     CENTRES_NAME,
@@ -120,8 +120,7 @@ def load_network(bundle: Bundle) -> APNNetwork:
     except BundleError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise BundleError(f"{printable(bundle.path)}: the weights do not fit the network: {reason}") from None
+        raise BundleError(f"{printable(bundle.path)}: the weights do not fit the network: {in_words(error)}") from None
     return network
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from siamese_search._version import __version__
-from siamese_search.errors import SiameseSearchError, TrainingError, amount, printable
+from siamese_search.errors import SiameseSearchError, TrainingError, amount, in_words, printable
 from siamese_search.io.files import OWN_TEXT, atomic_path, atomic_write_text, check_output
 from siamese_search.model.bundle import META_NAME, as_named
 from siamese_search.training.config import TrainConfig, kind_of
@@ -173,9 +173,8 @@ def load_checkpoint(
             slots = {int(name.partition("/")[2]): part for name, part in parts.items() if name.startswith("optimizer/")}
             optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
         raise TrainingError(
-            f"{printable(path)}: the checkpoint cannot be read ({reason}): start again in another --out"
+            f"{printable(path)}: the checkpoint cannot be read ({in_words(error)}): start again in another --out"
         ) from None
     return state
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol as Structure
 
 from siamese_search.datasets.records import Failure
-from siamese_search.errors import DataError, SiameseSearchError, TrainingError, printable
+from siamese_search.errors import DataError, SiameseSearchError, TrainingError, in_words, printable
 from siamese_search.evaluation.evaluate import embed_records
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.retrieval import retrieval_metrics
@@ -100,10 +100,8 @@ def _bring_to_its_end(
         embedder = load_embedder(bundle, device=device, threads=threads)
         run.figures, failed = measure(embedder, sweep.protocol, threads=threads, progress=measuring)
     except Exception as error:  # a night's work must not end with one run, whatever is wrong with it
-        words = " ".join(str(error).split())
-        if not isinstance(error, SiameseSearchError):  # none of ours: of what kind it is, too
-            words = f"{type(error).__name__}: {words}" if words else type(error).__name__
-        run.state, run.figures, run.reason = "failed", None, printable(words[:300])
+        strange = not isinstance(error, SiameseSearchError)  # none of ours: of what kind it is, too
+        run.state, run.figures, run.reason = "failed", None, in_words(error, 300, named=strange)
         return
     training = bundle.meta["training"]
     run.state, run.reason, run.fingerprint = "done", None, bundle.fingerprint
