@@ -139,12 +139,18 @@ def fit_state(backbone: nn.Module, state: State) -> Fit:
     named = {re.sub(r"^(module\.)?(backbone\.)?", "", name): tensor for name, tensor in state.items()}
     if "_conv_stem.weight" in named:
         named = _timm_names(backbone, named)
-    own = backbone.state_dict()
-    taken = {k: v for k, v in named.items() if k in own and own[k].shape == v.shape}
-    backbone.load_state_dict({**own, **{k: v.to(own[k].dtype) for k, v in taken.items()}})
-    fresh = sorted(set(own) - set(taken))
-    unused = sorted(k for k in named if k not in taken and not k.startswith(("classifier.", "head.", "fc.")))
+    taken = take_fitting(backbone, named)
+    fresh = sorted(backbone.state_dict().keys() - taken)
+    unused = sorted(k for k in named.keys() - taken if not k.startswith(("classifier.", "head.", "fc.")))
     return Fit(len(taken), fresh, unused)
+
+
+def take_fitting(module: nn.Module, state: State) -> set[str]:
+    """Give a module the tensors that agree with its own by name and shape, the rest of it stays; their names."""
+    own = module.state_dict()
+    taken = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    module.load_state_dict({**own, **taken})
+    return set(taken)
 
 
 def _timm_names(backbone: nn.Module, state: State) -> dict[str, Tensor]:

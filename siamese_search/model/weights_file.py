@@ -43,6 +43,7 @@ from siamese_search.model.bundle import (
 )
 from siamese_search.model.centres import Centres
 from siamese_search.model.graph import kernel
+from siamese_search.model.imagenet import take_fitting
 from siamese_search.model.network import APNNetwork, DeployNetwork, NetworkSpec
 
 _HALF_LIMIT = 6.0e4  # beyond it float16 overflows
@@ -135,10 +136,7 @@ def transfer(network: APNNetwork, bundle: Bundle) -> list[str]:
             f"{printable(bundle.path)}: its backbone is {bundle.meta.get('backbone')!r}, "
             f"training is set to {network.spec.backbone!r}: pass --backbone {bundle.meta.get('backbone')}"
         )
-    target = network.state_dict()
-    taken = {name: value for name, value in source.items() if name in target and target[name].shape == value.shape}
-    network.load_state_dict({**target, **taken})
-    return sorted(set(target) - set(taken))
+    return sorted(network.state_dict().keys() - take_fitting(network, source))
 
 
 _OPSET = 18
