@@ -121,6 +121,12 @@ def amount(number: float, noun: str, nouns: str = "") -> str:
     return f"{number:,} {noun}"
 
 
+def in_words(error: BaseException, most: int | None = 160, *, named: bool = False) -> str:
+    """What an error of somebody else's code says, safe to print; its kind where that is nothing, or before it."""
+    words, kind = printable(" ".join(str(error).split()))[:most], type(error).__name__
+    return f"{kind}: {words}" if words and named else words or kind
+
+
 def at_place(text: str, words: Sequence[str]) -> str:
     """The text, with the words that name a store and a gallery behind each of its commands that takes them."""
     return _NAMED.sub(lambda found: " ".join([found[0], *map(quote, words)]), text)

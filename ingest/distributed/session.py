@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingest.options import RayOptions
-from siamese_search.errors import ClusterError, UsageError, printable
+from siamese_search.errors import ClusterError, UsageError, in_words, printable
 from siamese_search.io.resources import available_cpus, own_signals
 from siamese_search.model.embedder import Device
 
@@ -93,7 +93,7 @@ def _init(ray: Any, options: RayOptions) -> None:
             ray.init(**how)  # which takes SIGTERM for itself
     except Exception as error:
         what = "cannot be started here" if address == "local" else f"cannot be reached at {printable(address)}"
-        reason = " ".join(str(error).split())[:300]
+        reason = in_words(error, 300)
         raise ClusterError(
             f"a Ray cluster {what}: {reason}; --debug shows what Ray says, and --address names another"
         ) from error

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -164,14 +164,8 @@ def arranged(
             sure = None
             if status != "single":
                 sure = min(1.0, max(0.0, mean)) if calibration is None else calibration.probability(mean)
-            own: dict[str, Any] = {
-                "cluster": place,
-                "size": len(rows),
-                "proposed": proposed,
-                "status": status,
-                "confidence": sure,
-            }
-            images.append(replace(alone[row], **own))
+            own = replace(alone[row], cluster=place, size=len(rows), proposed=proposed, status=status, confidence=sure)
+            images.append(own)
     return tuple(images)
 
 

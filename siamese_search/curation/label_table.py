@@ -130,7 +130,7 @@ def _label_columns(header: Table, fields: Mapping[str, str], only: Sequence[str]
             raise DataError(
                 f"{printable(header.path)}: '{PROPOSED}' and 'identity' both say who it is; take one column out"
             )
-        if '"' in name or "\\" in name or not name.isprintable():
+        if not _can_name(name):
             raise DataError(f"{printable(header.path)}: '{printable(name)}' cannot name a field; rename the column")
         found[name] = at
     for name in only:
@@ -142,6 +142,11 @@ def _label_columns(header: Table, fields: Mapping[str, str], only: Sequence[str]
         raise DataError(f"{printable(header.path)}: no column of labels, such as 'identity' or 'camera'")
     notes = [f"columns left alone, they belong to the files: {', '.join(passed)}"] if passed else []
     return found, notes
+
+
+def _can_name(name: str) -> bool:
+    """Whether a field may be called so: filters put names between quotes."""
+    return name.isprintable() and '"' not in name and "\\" not in name
 
 
 def _kind(name: str, fields: Mapping[str, str], cells: Sequence[str]) -> str:
@@ -158,7 +163,7 @@ def label_value(name: str, value: Any, fields: Mapping[str, str]) -> Any:
 
     fields: those of the gallery; a new one has the type of its value. Raises UsageError for what cannot be a label.
     """
-    if not name or not name.isprintable() or '"' in name or "\\" in name:
+    if not name or not _can_name(name):
         raise UsageError(f"'{printable(name)}' cannot name a field; choose another name")
     if name.lower() in _PASSED_OVER:
         raise UsageError(f"'{name}' cannot be set by hand: it belongs to the file")
@@ -212,7 +217,7 @@ class Finder:
                 self._keys.setdefault(row.key, [])
                 self._keys.setdefault(encode_key(row.key), [])
             elif not row.key and row.path:
-                self._paths.setdefault(os.path.abspath(row.path), [])  # noqa: PTH100 - may hold surrogates
+                self._paths.setdefault(absolute(row.path), [])
         if self._keys or self._paths:
             for point in gallery.scroll(fields=["key", "path"]):
                 key, path = point.payload.get("key"), point.payload.get("path")
@@ -230,7 +235,7 @@ class Finder:
             found = self._keys[row.key] or self._keys[encode_key(row.key)]
             several = f"{len(found)} images have the key '{printable(row.key)}': add the column 'source'"
         elif row.path:
-            found = self._paths[os.path.abspath(row.path)]  # noqa: PTH100
+            found = self._paths[absolute(row.path)]
             several = f"'{printable(row.path)}' is in the gallery {len(found)} times: name it by key and source"
         else:
             return None, "it names no image: key and path are empty"
@@ -245,3 +250,8 @@ class Finder:
             return f"no image '{printable(row.path)}' in the gallery"
         where = f" of source '{printable(row.source)}'" if row.source else ""
         return f"no image with the key '{printable(row.key)}'{where} in the gallery"
+
+
+def absolute(path: str | os.PathLike[str]) -> str:
+    """The whole path, its links as they are."""
+    return os.path.abspath(path)  # noqa: PTH100 - may hold surrogates

@@ -317,7 +317,7 @@ def read_triplets(table: Table, images_root: Path | None = None) -> tuple[Path, 
 def missing_files(table: Table, base: Path, first: list[str], count: int) -> DataError:
     """The error for images that a CSV names and the disk does not have."""
     return DataError(
-        f"{printable(table.path)}: {count} image{'s' * (count != 1)} it names cannot be found below"
+        f"{printable(table.path)}: {amount(count, 'image')} it names cannot be found below"
         f" {printable(base)}: {listed(first, count)}; restore them, drop the rows, or move the table beside them"
         " (sss ingest: --images-root)"
     )

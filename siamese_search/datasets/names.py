@@ -293,6 +293,6 @@ def _check(root: str | Path, layout: str, images: int, fit: _Fit, remedy: str) -
     if 2 * fit.count < images:
         count = images - fit.count
         raise DataError(
-            f"{printable(root)}: layout {layout} does not fit {count} image{'s' * (count != 1)}:"
+            f"{printable(root)}: layout {layout} does not fit {amount(count, 'image')}:"
             f" {listed(fit.others, count)}; {remedy}"
         )

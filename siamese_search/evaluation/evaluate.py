@@ -82,9 +82,6 @@ def evaluate(
         threads=options.threads or 0,
         progress=None if progress is None else partial(progress, "embed"),
     )
-    if not len(embedded.vectors):
-        first = embedded.failed[0]
-        raise DataError(f"none of {amount(len(embedded.failed), 'image')} can be read; {first.shown}: {first.reason}")
     told = zip(embedded.rows.tolist(), embedded.digests, strict=True)
     fingerprint = data_fingerprint([("gallery" if row < ranked else "queries", shown[row], one) for row, one in told])
     plan, query_vectors, gallery_vectors = plan_of_survivors(plan, records, query_records, embedded, options)
@@ -190,7 +187,7 @@ def embed_records(
     """Embed the images of ``records`` in their order; one that cannot be read is named and left out.
 
     threads: decoders, 0 = as many as there are CPUs, up to four. progress: called with images done (failures
-    included) and their number. Pixels of two batches are in memory at once.
+    included) and their number. Pixels of two batches are in memory at once. Raises DataError where none can be read.
     """
     vectors: list[NDArray[np.float32]] = [np.empty((0, embedder.dim), np.float32)]
     rows: list[int] = []
@@ -209,6 +206,9 @@ def embed_records(
         digests += [_digest(records[row].path) for row in found.items]  # read a moment ago: from memory
         if progress is not None:
             progress(len(rows) + len(failed), len(records))
+    if failed and not rows:
+        first = failed[0]
+        raise DataError(f"none of {amount(len(failed), 'image')} can be read; {first.shown}: {first.reason}")
     return Embedded(np.concatenate(vectors), np.array(rows, dtype=np.int64), failed, digests)
 
 

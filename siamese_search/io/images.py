@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, _imaging
 from PIL.JpegImagePlugin import JpegImageFile
 
-from siamese_search.errors import ImageError, MissingExtraError, UsageError, printable
+from siamese_search.errors import ImageError, MissingExtraError, UsageError, in_words
 from siamese_search.io.deep_grey import deep_grey
 from siamese_search.io.location import MAX_BYTES, FileStamp, RemotePath, TooLargeError, read_bytes, without_text
 from siamese_search.io.resources import Room, available_memory
@@ -152,8 +152,7 @@ def _guarded(path: str | os.PathLike[str], max_pixels: int, work: Callable[[], N
     except MemoryError:
         failed = ImageError(path, "not enough memory to decode it")
     except Exception as error:  # Pillow's decoders raise whatever the damage provokes
-        text = printable(" ".join(str(error).split())) or type(error).__name__
-        failed = ImageError(path, f"cannot be decoded: {text[:160]}")
+        failed = ImageError(path, f"cannot be decoded: {in_words(error)}")
     # Without its past, whose frames would keep file and pixels for as long as the error stands in a list of failures.
     failed.__context__ = failed.__cause__ = None
     raise failed.with_traceback(None)

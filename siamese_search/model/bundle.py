@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from siamese_search.errors import BundleError, printable
+from siamese_search.errors import BundleError, in_words, printable
 from siamese_search.io.files import read_regular
 from siamese_search.model.calibration import Calibration
 from siamese_search.model.centres import Centres
@@ -318,8 +318,7 @@ def loading(bundle: Bundle, engine: str, what: str = "load") -> Iterator[None]:
     except BundleError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise BundleError(f"{printable(bundle.onnx_path)}: {engine} cannot {what} it: {reason}") from None
+        raise BundleError(f"{printable(bundle.onnx_path)}: {engine} cannot {what} it: {in_words(error)}") from None
 
 
 def check_images(images: NDArray[np.uint8], size: tuple[int, int]) -> None:

@@ -25,7 +25,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from siamese_search.errors import TrainingError, printable
+from siamese_search.errors import TrainingError, in_words, printable
 
 State = Mapping[str, Tensor]
 
@@ -78,7 +78,7 @@ def load_imagenet(backbone: nn.Module, name: str) -> str:
         with _hub():
             source = timm.create_model(name, pretrained=True, num_classes=0, global_pool="")
     except Exception as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = in_words(error, 120)
     else:
         fit_state(backbone, source.state_dict())
         return f"{name} from ImageNet through timm"
@@ -113,14 +113,14 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             return dict(load_file(path))
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        reason = " ".join(str(error).split())[:120]
         raise TrainingError(
-            f"--init {printable(path)}: cannot be read as weights ({reason}): give a .safetensors or .pth of tensors"
+            f"--init {printable(path)}: cannot be read as weights ({in_words(error, 120)}): give a .safetensors or"
+            " .pth of tensors"
         ) from None
     except Exception as error:  # weights_only refuses anything else by an UnpicklingError of its own
-        reason = type(error).__name__
         raise TrainingError(
-            f"--init {printable(path)}: holds more than tensors ({reason}) and is not read: save its state_dict alone"
+            f"--init {printable(path)}: holds more than tensors ({type(error).__name__}) and is not read: save its"
+            " state_dict alone"
         ) from None
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
@@ -139,12 +139,18 @@ def fit_state(backbone: nn.Module, state: State) -> Fit:
     named = {re.sub(r"^(module\.)?(backbone\.)?", "", name): tensor for name, tensor in state.items()}
     if "_conv_stem.weight" in named:
         named = _timm_names(backbone, named)
-    own = backbone.state_dict()
-    taken = {k: v for k, v in named.items() if k in own and own[k].shape == v.shape}
-    backbone.load_state_dict({**own, **{k: v.to(own[k].dtype) for k, v in taken.items()}})
-    fresh = sorted(set(own) - set(taken))
-    unused = sorted(k for k in named if k not in taken and not k.startswith(("classifier.", "head.", "fc.")))
+    taken = take_fitting(backbone, named)
+    fresh = sorted(backbone.state_dict().keys() - taken)
+    unused = sorted(k for k in named.keys() - taken if not k.startswith(("classifier.", "head.", "fc.")))
     return Fit(len(taken), fresh, unused)
+
+
+def take_fitting(module: nn.Module, state: State) -> set[str]:
+    """Give a module the tensors that agree with its own by name and shape, the rest of it stays; their names."""
+    own = module.state_dict()
+    taken = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    module.load_state_dict({**own, **taken})
+    return set(taken)
 
 
 def _timm_names(backbone: nn.Module, state: State) -> dict[str, Tensor]:

@@ -25,7 +25,7 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from siamese_search.errors import BundleError, UsageError, printable
+from siamese_search.errors import BundleError, UsageError, in_words, printable
 from siamese_search.io.files import atomic_write_bytes, atomic_write_text
 from siamese_search.model.bundle import (
     CENTRES_NAME,
@@ -43,6 +43,7 @@ from siamese_search.model.bundle import (
 )
 from siamese_search.model.centres import Centres
 from siamese_search.model.graph import kernel
+from siamese_search.model.imagenet import take_fitting
 from siamese_search.model.network import APNNetwork, DeployNetwork, NetworkSpec
 
 _HALF_LIMIT = 6.0e4  # beyond it float16 overflows
@@ -120,8 +121,7 @@ def load_network(bundle: Bundle) -> APNNetwork:
     except BundleError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise BundleError(f"{printable(bundle.path)}: the weights do not fit the network: {reason}") from None
+        raise BundleError(f"{printable(bundle.path)}: the weights do not fit the network: {in_words(error)}") from None
     return network
 
 
@@ -136,10 +136,7 @@ def transfer(network: APNNetwork, bundle: Bundle) -> list[str]:
             f"{printable(bundle.path)}: its backbone is {bundle.meta.get('backbone')!r}, "
             f"training is set to {network.spec.backbone!r}: pass --backbone {bundle.meta.get('backbone')}"
         )
-    target = network.state_dict()
-    taken = {name: value for name, value in source.items() if name in target and target[name].shape == value.shape}
-    network.load_state_dict({**target, **taken})
-    return sorted(set(target) - set(taken))
+    return sorted(network.state_dict().keys() - take_fitting(network, source))
 
 
 _OPSET = 18

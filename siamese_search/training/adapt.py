@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from siamese_search.curation.label_table import read_label_table
+from siamese_search.curation.label_table import absolute, read_label_table
 from siamese_search.datasets.layouts import Dataset, load_dataset
 from siamese_search.datasets.records import Failure, ImageRecord, decode_key
 from siamese_search.errors import DataError, UsageError, amount, printable
@@ -309,14 +309,14 @@ def read_confirmed(path: Path, records: Sequence[ImageRecord], seed: int) -> Con
         line, reason = table.problems[0]
         raise DataError(f"{printable(path)}: line {line}: {reason}")
     at = {record.key: row for row, record in enumerate(records)}
-    places = {_place(record.path): row for row, record in enumerate(records)}
+    places = {absolute(record.path): row for row, record in enumerate(records)}
     names: dict[int, str] = {}
     for row in table.rows:
         if row.values.get("identity") is None:
             continue
         found = at.get(row.key) if row.key else None
         if found is None and row.path:
-            found = places.get(_place(row.path), places.get(_place(decode_key(row.path))))
+            found = places.get(absolute(row.path), places.get(absolute(decode_key(row.path))))
         if found is None:
             raise DataError(
                 f"{printable(path)}: line {row.line}: no image {printable(row.key or row.path)} among those that are"
@@ -331,7 +331,3 @@ def read_confirmed(path: Path, records: Sequence[ImageRecord], seed: int) -> Con
     kept = np.random.default_rng((seed, 6)).permutation(several)[: round(ASIDE * len(several))]
     apart = np.isin(known, kept if len(several) > 2 else [])
     return Confirmed(np.where(apart, -1, known), np.where(apart, known, -1), [*map(names.get, range(len(records)))])
-
-
-def _place(path: str | os.PathLike[str]) -> str:
-    return os.path.abspath(path)  # noqa: PTH100 - may hold surrogates

@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from siamese_search._version import __version__
-from siamese_search.errors import SiameseSearchError, TrainingError, amount, printable
+from siamese_search.errors import SiameseSearchError, TrainingError, amount, in_words, printable
 from siamese_search.io.files import OWN_TEXT, atomic_path, atomic_write_text, check_output
 from siamese_search.model.bundle import META_NAME, as_named
+from siamese_search.model.imagenet import take_fitting
 from siamese_search.training.config import TrainConfig, kind_of
 from siamese_search.training.trainer import Progress, Trainer
 
@@ -173,9 +174,8 @@ def load_checkpoint(
             slots = {int(name.partition("/")[2]): part for name, part in parts.items() if name.startswith("optimizer/")}
             optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
         raise TrainingError(
-            f"{printable(path)}: the checkpoint cannot be read ({reason}): start again in another --out"
+            f"{printable(path)}: the checkpoint cannot be read ({in_words(error)}): start again in another --out"
         ) from None
     return state
 
@@ -191,10 +191,7 @@ def load_heads(path: Path, heads: torch.nn.Module) -> list[str]:
             found = {key.removeprefix("heads/"): archive.get_tensor(key) for key in names}
     except (OSError, SafetensorError):
         return []
-    state = heads.state_dict()
-    taken = {key: value for key, value in found.items() if key in state and state[key].shape == value.shape}
-    heads.load_state_dict({**state, **taken})
-    return sorted(taken)
+    return sorted(take_fitting(heads, found))
 
 
 HISTORY_NAME = "history.jsonl"

@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import ImageRecord
-from siamese_search.errors import DataError, MissingExtraError, TrainingError, UsageError, amount, printable
+from siamese_search.errors import DataError, MissingExtraError, TrainingError, UsageError, amount, in_words, printable
 from siamese_search.io.files import atomic_path
 from siamese_search.io.images import read_image
 from siamese_search.io.resources import available_cpus, available_memory
@@ -169,8 +169,7 @@ def _read_npz(path: Path, records: Sequence[ImageRecord], config: TrainConfig) -
             views = np.asarray(archive["views"], np.float32) if wanted and "views" in archive else None
             recipe = str(archive["recipe"]) if views is not None else ""
     except Exception as error:  # zipfile, zlib and numpy raise whatever the damage provokes
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
-        raise DataError(f"{printable(path)}: not a teacher archive with keys and vectors: {reason}") from None
+        raise DataError(f"{printable(path)}: not a teacher archive with keys and vectors: {in_words(error)}") from None
     if vectors.ndim != 2 or len(vectors) != len(keys):
         raise DataError(f"{printable(path)}: {len(keys)} keys but vectors of shape {vectors.shape}")
     rows = {key: row for row, key in enumerate(keys)}
@@ -247,8 +246,7 @@ def _compiled(path: Path, threads: int) -> tuple[Callable[[NDArray[np.float32]],
         options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
         compiled = core.compile_model(model, "CPU", options)
     except Exception as error:
-        reason = " ".join(str(error).split())[:160]
-        raise DataError(f"{printable(path)}: OpenVINO cannot load it as [N, 3, H, W]: {reason}") from None
+        raise DataError(f"{printable(path)}: OpenVINO cannot load it as [N, 3, H, W]: {in_words(error)}") from None
 
     own = threading.local()  # a request for each thread
 

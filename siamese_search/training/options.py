@@ -46,9 +46,6 @@ class SweepOptions(RunOptions):
 
     out: StrPath | None = option(None, "Directory of the sweep.  [default: runs/sweep-DATE-TIME]", metavar="DIR")
     resume: StrPath | None = option(None, "Continue the sweep in DIR, with its own options.", metavar="DIR")
-    holdout_ids: StrPath | Sequence[str] | None = option(
-        None, "Identities that training must not see, one per line.", metavar="FILE"
-    )
     holdout: float | None = option(
         None, "Identities to hold out: a share (0.15) or a number (20).  [default: 0.1]", kind=float, metavar="X"
     )
