@@ -46,8 +46,16 @@ class Reporter(Protocol):
     def epoch(self, row: dict[str, Any]) -> None: ...
 
 
-class Silent(Reporter):
+class Silent:
     """A reporter that says nothing."""
+
+    def message(self, text: str) -> None: ...
+
+    def decoding(self, done: int, total: int, what: str) -> None: ...
+
+    def step(self, report: StepReport) -> None: ...
+
+    def epoch(self, row: dict[str, Any]) -> None: ...
 
 
 @dataclass
