@@ -75,10 +75,11 @@ def load_embedder(bundle: Bundle, *, device: Device = "cpu", threads: int = 0) -
     return OnnxEmbedder(bundle, threads=threads)
 
 
-class OfBundle:
-    """What an embedder says of itself, as its bundle does."""
+class _OnCpu:
+    """What runs a bundle's graph on the CPU."""
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, threads: int) -> None:
+        self._threads = threads or available_cpus()
         self.bundle = bundle
         self.dim = bundle.dim
         self.input_size = bundle.input_size
@@ -86,7 +87,7 @@ class OfBundle:
         self.centres = bundle.read_centres()
 
 
-class OnnxEmbedder(OfBundle):
+class OnnxEmbedder(_OnCpu):
     """Runs ``model.onnx`` on CPU. Safe to call from one thread at a time.
 
     Every thread runs the whole network on a few images of its own: none waits for another after every layer, none spins
@@ -99,8 +100,7 @@ class OnnxEmbedder(OfBundle):
     def __init__(self, bundle: Bundle, *, threads: int = 0) -> None:
         import onnxruntime
 
-        super().__init__(bundle)
-        self._threads = threads or available_cpus()
+        super().__init__(bundle, threads)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -164,7 +164,7 @@ class FlipEmbedder:
         return np.where(lengths > 1e-6, total / np.maximum(lengths, 1e-6), plain).astype(np.float32)
 
 
-class OpenVinoEmbedder(OfBundle):
+class OpenVinoEmbedder(_OnCpu):
     """Runs ``model.onnx``; agrees with the ONNX Runtime embedder to cosine ≥ 0.999, in bfloat16 to 0.995. One thread at
     a time may call it.
 
@@ -184,8 +184,7 @@ class OpenVinoEmbedder(OfBundle):
             import openvino
         except ModuleNotFoundError:
             raise MissingExtraError("--device openvino", "openvino") from None
-        super().__init__(bundle)
-        self._threads = threads or available_cpus()
+        super().__init__(bundle, threads)
         with loading(bundle, "OpenVINO"):
             core: Any = openvino.Core()
             if half is None:
