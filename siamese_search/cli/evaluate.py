@@ -12,7 +12,7 @@ import click
 
 from siamese_search import api, render
 from siamese_search.cli import output
-from siamese_search.cli.options import OutPath, json_option, place_options
+from siamese_search.cli.options import OutPath, json_option, place_options, save_option
 from siamese_search.cli.output import note, safe, warn_skipped, write_answer, write_pairs, write_table, write_text
 from siamese_search.cli.progress import Bar
 from siamese_search.errors import EXIT_DONE, EXIT_PARTIAL, UsageError, amount
@@ -61,13 +61,8 @@ Examples:
         ]
     },
 )
-@click.option(
-    "--save",
-    "--plot",
-    "save",
-    type=OutPath(".png", ".svg", ".html"),
-    metavar="FILE",
-    help="Also draw the curves (.png, .svg), or write the page of --report (.html).",
+@save_option(
+    "Also draw the curves (.png, .svg), or write the page of --report (.html).", ".svg", former=("--plot", "save")
 )
 @click.option(
     "--report",
@@ -109,7 +104,7 @@ def evaluate_command(
     write_answer(found.to_json, partial(_print, found), json=json)
     # Last: the figures must not be lost to a directory that cannot be written.
     typed = shlex.join(["sss", *sys.argv[1:]])
-    as_page = save is not None and save.suffix.lower() == ".html"
+    as_page = save is not None and save.suffix.lower() in (".htm", ".html")
     output.write_drawn(partial(render.write_report_page, command=typed) if as_page else render.draw_curves, found, save)
     if report is not None:
         note(f"wrote {safe(render.write_report(found, report, typed))}")

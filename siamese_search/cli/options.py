@@ -53,6 +53,11 @@ class OutPath(click.Path):
         return path
 
 
+def save_option(help: str, *more: str, former: Sequence[str] = ()) -> Callable[[F], F]:
+    """``--save FILE`` of a command that draws: a page, a picture, or of a suffix in ``more``. former: other names."""
+    return click.option("--save", *former, type=OutPath(*DRAWN, *more), metavar="FILE", help=help)
+
+
 def _allow_insecure(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     """``--insecure`` is ``SSS_INSECURE=1`` for this command: the settings, far below, are where it is asked for."""
     if value:

@@ -9,7 +9,7 @@ import click
 
 from siamese_search import api, render
 from siamese_search.cli import output
-from siamese_search.cli.options import DRAWN, OutPath, format_option, insecure_option, json_option
+from siamese_search.cli.options import format_option, insecure_option, json_option, save_option
 from siamese_search.cli.output import note, safe, write_csv, write_json, write_pairs, write_table, write_text
 from siamese_search.errors import UsageError, amount
 from siamese_search.options import click_options
@@ -53,12 +53,7 @@ Exit codes: 0 the same (of several pairs: at least one), 1 different, 2 could no
     MapOptions,
     after={
         "color": [
-            click.option(
-                "--save",
-                type=OutPath(*DRAWN),
-                metavar="FILE",
-                help="Where to write the map: a page (.html) or a picture (.png).  [default: map-GALLERY.html]",
-            )
+            save_option("Where to write the map: a page (.html) or a picture (.png).  [default: map-GALLERY.html]")
         ],
         "store": [insecure_option],
     },
@@ -89,12 +84,7 @@ def plot_command(options: MapOptions, save: Path | None, json: bool) -> None:
 @click.argument("b", type=click.Path(), metavar="B")
 @click_options(CompareOptions, after={"store": [insecure_option]})
 @format_option("table", "json", "csv")
-@click.option(
-    "--save",
-    type=OutPath(*DRAWN),
-    metavar="FILE",
-    help="Also draw the pairs with their scores: a screenful as a picture (.png), or all as a page (.html).",
-)
+@save_option("Also draw the pairs with their scores: a screenful as a picture (.png), or all as a page (.html).")
 def compare_command(a: str, b: str, options: CompareOptions, format: str, save: Path | None) -> int:
     """Compare image A with image B. A directory on either side stands for all images in it: then every pair.
 
