@@ -207,6 +207,17 @@ class Bundle:
         return data
 
 
+class OfBundle:
+    """What an embedder says of itself, as its bundle does."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.dim = bundle.dim
+        self.input_size = bundle.input_size
+        self.fingerprint = bundle.fingerprint
+        self.centres = bundle.read_centres()
+
+
 def quantised_fingerprint(network: Mapping[str, Any], graph: str) -> str:
     """Of a bundle in int8. network: its description in model.json. graph: sha256 of the ONNX file."""
     return hashlib.sha256(f"{json.dumps(network, sort_keys=True)} int8 {graph}".encode()).hexdigest()

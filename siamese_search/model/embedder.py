@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from siamese_search.errors import MissingExtraError, UsageError, printable
 from siamese_search.io.resources import available_cpus
-from siamese_search.model.bundle import Bundle, check_images, check_shapes, loading
+from siamese_search.model.bundle import Bundle, OfBundle, check_images, check_shapes, loading
 from siamese_search.model.centres import Centres
 
 Device = Literal["auto", "cpu", "openvino", "cuda"]
@@ -75,19 +75,7 @@ def load_embedder(bundle: Bundle, *, device: Device = "cpu", threads: int = 0) -
     return OnnxEmbedder(bundle, threads=threads)
 
 
-class _OnCpu:
-    """What runs a bundle's graph on the CPU."""
-
-    def __init__(self, bundle: Bundle, threads: int) -> None:
-        self._threads = threads or available_cpus()
-        self.bundle = bundle
-        self.dim = bundle.dim
-        self.input_size = bundle.input_size
-        self.fingerprint = bundle.fingerprint
-        self.centres = bundle.read_centres()
-
-
-class OnnxEmbedder(_OnCpu):
+class OnnxEmbedder(OfBundle):
     """Runs ``model.onnx`` on CPU. Safe to call from one thread at a time.
 
     Every thread runs the whole network on a few images of its own: none waits for another after every layer, none spins
@@ -100,7 +88,8 @@ class OnnxEmbedder(_OnCpu):
     def __init__(self, bundle: Bundle, *, threads: int = 0) -> None:
         import onnxruntime
 
-        super().__init__(bundle, threads)
+        super().__init__(bundle)
+        self._threads = threads or available_cpus()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = 3
@@ -164,7 +153,7 @@ class FlipEmbedder:
         return np.where(lengths > 1e-6, total / np.maximum(lengths, 1e-6), plain).astype(np.float32)
 
 
-class OpenVinoEmbedder(_OnCpu):
+class OpenVinoEmbedder(OfBundle):
     """Runs ``model.onnx``; agrees with the ONNX Runtime embedder to cosine ≥ 0.999, in bfloat16 to 0.995. One thread at
     a time may call it.
 
@@ -184,7 +173,8 @@ class OpenVinoEmbedder(_OnCpu):
             import openvino
         except ModuleNotFoundError:
             raise MissingExtraError("--device openvino", "openvino") from None
-        super().__init__(bundle, threads)
+        super().__init__(bundle)
+        self._threads = threads or available_cpus()
         with loading(bundle, "OpenVINO"):
             core: Any = openvino.Core()
             if half is None:

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from siamese_search.errors import UsageError, printable
-from siamese_search.model.bundle import Bundle, check_images
+from siamese_search.model.bundle import Bundle, OfBundle, check_images
 from siamese_search.model.weights_file import load_network
 
 _SLOTS = 2
 
 
-class TorchEmbedder:
+class TorchEmbedder(OfBundle):
     """Runs ``model.safetensors``; agrees with the ONNX embedder to cosine ≥ 0.999. One thread at a time may call it.
 
     All batches are computed at the size of the largest so far (a power of two), the smaller ones padded: CUDA replays
@@ -38,6 +38,7 @@ class TorchEmbedder:
             raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu")
         if bundle.int8:
             raise UsageError(f"{printable(bundle.path)} is an int8 model, which runs on the CPU; use --device cpu")
+        super().__init__(bundle)
         self.device = torch.device(device)
         self._cuda = self.device.type == "cuda"
         self._half = self._cuda if half is None else half
@@ -56,11 +57,6 @@ class TorchEmbedder:
         self._size = self._turn = 0
         self._slots: list[_Slot] = []
         self._run: Callable[[Tensor], Tensor] = self._forward
-        self.bundle = bundle
-        self.dim = bundle.dim
-        self.input_size = bundle.input_size
-        self.fingerprint = bundle.fingerprint
-        self.centres = bundle.read_centres()
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         return self.begin(images)()
