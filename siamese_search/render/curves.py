@@ -13,10 +13,8 @@ from xml.etree import ElementTree
 import numpy as np
 from markupsafe import Markup
 
-# Figure and canvas without pyplot: no global state, no window system, safe in any thread.
+# Figures without pyplot: no global state, no window system, safe in any thread.
 from matplotlib import rc_context
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from siamese_search.errors import UsageError, amount, printable
@@ -64,7 +62,6 @@ def picture(out: Path, size: tuple[float, float]) -> Iterator[Figure]:
         raise UsageError(f"{printable(out)}: curves are drawn as .png or .svg")
     with rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
         yield figure
         metadata = {"Date": None} if kind == ".svg" else dict([OWN_TEXT])
         with writing(out, "the curves "), atomic_path(out) as aside:
@@ -90,7 +87,6 @@ def plot_report(report: EvaluationReport) -> Plot:
     """The curves that ``sss evaluate --plot`` draws, as a figure of matplotlib's."""
     with rc_context(STYLE):
         figure = Plot(figsize=SIZE, layout="constrained")
-        FigureCanvasAgg(figure)
         draw_all(figure, report)
         return figure
 
@@ -283,7 +279,6 @@ def svg(draw: Callable[[Figure], str], size: tuple[float, float], name: str) -> 
     held = io.StringIO()
     with rc_context(_STYLE):
         figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasSVG(figure)
         label = draw(figure)
         figure.savefig(held, format="svg", metadata=_NO_METADATA)
     root = ElementTree.fromstring(held.getvalue())

@@ -222,7 +222,6 @@ def write_history(directory: Path, rows: list[dict[str, Any]]) -> None:
 
 def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Path:
     """Draw loss, triplet accuracy and held-out retrieval per epoch into ``curves.png``, and clusters if any."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # Each loss on an axis of its own: the sum of all is many times one of its parts, and would press it flat.
@@ -231,7 +230,6 @@ def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Pat
     if any("clusters" in row for row in rows):
         panels.append((_COUNTS, "count", 1, None))
     figure = Figure(figsize=(3.7 * len(panels), 3.6), layout="constrained")
-    FigureCanvasAgg(figure)
     for axes, (curves, unit, scale, top) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for key, label, colour in curves:
             points = [(row["epoch"], scale * row[key]) for row in rows if row.get(key) is not None]
