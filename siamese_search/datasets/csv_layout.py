@@ -33,6 +33,8 @@ _INT = re.compile(r"[+-]?(0|[1-9][0-9]*)")  # "007" is a name, not a number
 _BOOLS = {"true": True, "false": False}
 #: A whole number as a data frame writes it in a column with gaps.
 _GAPPED = re.compile(r"-?(0|[1-9][0-9]*)[.,]0")
+#: A long number as a spreadsheet shows it, and writes it.
+_CUT = re.compile(r"[0-9]([.,][0-9]+)?E\+[0-9]+")
 #: A number as much of Europe writes it.
 _COMMA = re.compile(r"[+-]?[0-9]+(\.[0-9]{3})*,[0-9]+")
 #: What data frames, databases and spreadsheets write where there is nothing, or nothing came out.
@@ -217,6 +219,7 @@ class Marks:
     def __init__(self, labels: set[int]) -> None:
         self._missing = Counter[tuple[int, str]]()
         self._whole, self._other = dict.fromkeys(labels, ""), set[int]()
+        self._cut: dict[int, str] = {}
         self._encoded = False
 
     def see(self, row: list[str]) -> None:
@@ -228,6 +231,8 @@ class Marks:
                     self._whole[column] = self._whole[column] or cell
                 elif not _INT.fullmatch(cell):
                     self._other.add(column)
+                    if _CUT.fullmatch(cell):
+                        self._cut[column] = cell
             self._encoded = self._encoded or (not cell.isascii() and decoded(cell) != cell)
 
     def gapped(self) -> set[int]:
@@ -244,6 +249,10 @@ class Marks:
         lines += [
             f"{printable(columns[column])} {self._whole[column]} and the like read as {self._whole[column][:-2]}"
             for column in sorted(self.gapped())
+        ]
+        lines += [
+            f"{printable(columns[column])} {cell}: a spreadsheet cut off its digits, and others may read the same now"
+            for column, cell in self._cut.items()
         ]
         return lines + (["bytes that are not UTF-8 read as Windows-1252"] if self._encoded else [])
 

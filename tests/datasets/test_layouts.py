@@ -630,6 +630,15 @@ def test_a_column_that_was_to_be_numbers_and_is_text_is_told(tmp_path, cells, od
     assert ("is text" in dataset.reason) == (odd is not None)
 
 
+@pytest.mark.parametrize("cell", ["1.23457E+12", "1,2E+15", "9E+11"])
+def test_identities_whose_digits_a_spreadsheet_cut_off_are_told(tmp_path, cell):
+    touch(tmp_path, *(f"{n}.jpg" for n in range(4)))
+    text = f"path;identity\n0.jpg;{cell}\n1.jpg;{cell}\n2.jpg;17\n3.jpg;1E7\n"
+    assert f"identity {cell}: a spreadsheet cut off its digits" in load_dataset(table(tmp_path, text)).reason
+    whole = load_dataset(table(tmp_path, text.replace(cell, "1234567890123")))
+    assert "cut off" not in whole.reason
+
+
 @pytest.mark.parametrize("name", ["0000", "-1"])
 def test_a_person_with_the_name_of_nobody_is_a_person_where_names_are_not_market_1501s(tmp_path, name):
     touch(tmp_path / "d", f"{name}/0.jpg", f"{name}/1.jpg", "0001/1.jpg", "0002/2.jpg")
