@@ -94,7 +94,7 @@ def test_a_variable_that_an_import_may_read_takes_a_new_process(wave: list[str])
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_go_on(wave: list[str], number: signal.Signals) -> None:
-    code = "import time; print('ready', flush=True)\ntry:\n  time.sleep(60)\nexcept KeyboardInterrupt: exit(3)"
+    code = "import time\ntry:\n  print('ready', flush=True)\n  time.sleep(60)\nexcept KeyboardInterrupt: exit(3)"
     with subprocess.Popen([*wave, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"ready\n"
