@@ -5,10 +5,10 @@
 Fills a gallery with random unit vectors of the bundled model's dimension (no images are embedded for it) and sends
 drawn photographs to ``/api/v1/search/images``, from 1, 4 and 16 clients that each keep one connection and wait for
 each answer, to its last byte. Embedding alone is the same network in a process of its own with as many threads: one
-file read, decoded and embedded, before and after the searches. Both are given as CPU time, too, which a busy machine
-moves less. A start is from the process's first instruction to a whole answer of its first search, which is asked for
-as soon as the port is named; the store's files are in the page cache, and modules compiled, as they are where a wheel
-was installed.
+file read, decoded and embedded. It takes turns with the searches of the one client, image by image, for a machine that
+others use is fast for a minute and slow for the next. Both are given as CPU time, too. A start is from the process's
+first instruction to a whole answer of its first search, which is asked for as soon as the port is named; the store's
+files are in the page cache, and modules compiled, as they are where a wheel was installed.
 
 Prints a table and writes benchmarks/results/serve.json; ``--requests 0`` measures starts alone, and leaves the rest of
 that file as it is.
@@ -27,6 +27,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -49,20 +50,31 @@ from siamese_search.model.bundle import load_bundle
 from siamese_search.workspace import load
 bundle = load_bundle(None)
 network = load(bundle, "cpu", int(sys.argv[1]))
-seconds = []
-for path in sys.argv[2:]:
+for line in sys.stdin:
     began, used = time.perf_counter(), time.process_time()
-    network.embed(read_image(path, bundle.input_size)[None])
-    seconds.append((time.perf_counter() - began, time.process_time() - used))
-print(json.dumps(seconds[3:]))
+    network.embed(read_image(line.strip(), bundle.input_size)[None])
+    print(json.dumps([time.perf_counter() - began, time.process_time() - used]), flush=True)
 """
 
 
-def embedding(photos: list[Path], threads: int) -> list[tuple[float, float]]:
-    """Seconds of each image, passed and of CPU, after three to warm up."""
-    command = [sys.executable, "-c", _EMBED, str(threads), *map(str, photos[:3] + photos)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=ENVIRONMENT)
-    return list(json.loads(done.stdout))
+class Embedding:
+    """The network alone, in a process of its own."""
+
+    def __init__(self, threads: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _EMBED, str(threads)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT,
+        )  # fmt: skip
+        self.seconds: list[tuple[float, float]] = []  # of each image, passed and of CPU
+
+    def embed(self, photo: Path) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(photo, file=self._process.stdin, flush=True)
+        self.seconds.append(json.loads(self._process.stdout.readline()))
+
+    def stop(self) -> None:
+        self._process.communicate()
 
 
 def body_of(photo: Path) -> bytes:
@@ -96,8 +108,8 @@ class Server:
             raise SystemExit(f"{answer.status}: {text[:300]!r}")
         return seconds
 
-    def load(self, clients: int, photos: list[Path]) -> list[float]:
-        """Seconds of each request; each photo is asked for once."""
+    def load(self, clients: int, photos: list[Path], between: Callable[[Path], None]) -> list[float]:
+        """Seconds of each request; each photo is asked for once. between: done before each."""
         seconds: list[float] = []
         waiting = iter(photos)
         turn = threading.Lock()
@@ -109,6 +121,7 @@ class Server:
                     photo = next(waiting, None)
                 if photo is None:
                     return connection.close()
+                between(photo)
                 seconds.append(self.search(connection, photo))
 
         threads = [threading.Thread(target=ask) for _ in range(clients)]
@@ -174,23 +187,26 @@ def main() -> None:
         if not arguments.requests:
             RESULTS.write_text(json.dumps(document, indent=2) + "\n")
             return
-        alone = embedding(photos, arguments.threads)
+        alone = Embedding(arguments.threads)
         server = Server(store, arguments.threads, photos[0])
+        for photo in photos[:3]:  # to warm up
+            alone.embed(photo)
+            server.load(1, [photo], lambda _: None)
+        alone.seconds.clear()
         results: dict[str, Any] = {}
         for clients in CLIENTS:
-            began, used_before = time.perf_counter(), server.cpu()
-            seconds = server.load(clients, photos)
-            whole = time.perf_counter() - began
+            used_before = server.cpu()
+            seconds = server.load(clients, photos, alone.embed if clients == 1 else lambda _: None)
             results[str(clients)] = {
                 "p50_ms": round(1000 * statistics.median(seconds), 1),
                 "p95_ms": round(1000 * quantile(seconds, 0.95), 1),
-                "per_second": round(len(seconds) / whole, 1),
+                "per_second": round(clients / statistics.mean(seconds), 1),
                 "cpu_ms": round(1000 * (server.cpu() - used_before) / len(seconds), 1),
             }
         memory = server.memory()
         server.stop()
-        alone += embedding(photos, arguments.threads)
-    embed, embed_cpu = (1000 * statistics.median(column) for column in zip(*alone, strict=True))
+        alone.stop()
+    embed, embed_cpu = (1000 * statistics.median(column) for column in zip(*alone.seconds, strict=True))
     for one in results.values():
         one["p50_to_embedding"] = round(one["p50_ms"] / embed, 2)
         one["cpu_to_embedding"] = round(one["cpu_ms"] / embed_cpu, 2)
@@ -207,7 +223,7 @@ def main() -> None:
         "threads": arguments.threads,
         **machine(),
         "embedding_p50_ms": round(embed, 1),
-        "embedding_p95_ms": round(1000 * quantile([one for one, _ in alone], 0.95), 1),
+        "embedding_p95_ms": round(1000 * quantile([one for one, _ in alone.seconds], 0.95), 1),
         "embedding_cpu_ms": round(embed_cpu, 1),
         "clients": results,
         "memory_mib": memory,
