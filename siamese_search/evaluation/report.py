@@ -128,6 +128,8 @@ class EvaluationReport:
     def notes(self) -> list[str]:
         """Lines for people: what the rules left out, what could not be read, how far the figures reach."""
         lines = [*([self.warning] if self.warning else []), *self._misfit(), *self.plan.explain()]
+        if self.pairs.impostor_pairs == 0:
+            lines.insert(0, "all images are of one identity: nobody could be mistaken, so this tells nothing")
         if self.failed:
             lines.append(f"{amount(len(self.failed), 'image')} could not be read and took no part")
         if self.depth is not None:

@@ -325,8 +325,10 @@ def test_options_that_cannot_work(make_images, embedder, memory_gallery, wrong):
 
 
 def test_nan_becomes_null(make_images, embedder, memory_gallery):
-    shape = evaluate(make_images(["1"], ("1", "2"), each=1), embedder, memory_gallery()).to_json()
+    report = evaluate(make_images(["1"], ("1", "2"), each=1), embedder, memory_gallery())
+    shape = report.to_json()
     assert shape["verification"]["auc"] is None  # no impostor pair
+    assert "nobody could be mistaken" in report.notes()[0]
     assert math.isfinite(shape["mAP"])
 
 
