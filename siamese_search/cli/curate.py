@@ -150,6 +150,7 @@ def duplicates_command(
 
 def _print_duplicates(groups: Sequence[Group], format: str, null: bool) -> int:
     """Returns how many paths had to be left out."""
+    left_out = 0
     if format in ("json", "jsonl"):
         write_json_list(map(_shape, groups), lines=format == "jsonl")
     elif format == "csv":
@@ -168,16 +169,17 @@ def _print_duplicates(groups: Sequence[Group], format: str, null: bool) -> int:
         left_out = write_paths((one.path for group in sure for one in group.members[1:]), null=null)
         if len(sure) < len(groups):
             note(f"{amount(len(groups) - len(sure), 'group')} left out: files that cannot be read")
-        return left_out
-    else:
+    elif groups:
         _print_table(groups)
-    return 0
+    else:
+        write_text("no image is a duplicate of another")
+    several = sum(len({one.identity for one in group.members} - {None}) > 1 for group in groups)
+    if several and format in ("paths", "table"):
+        note(f"{amount(several, 'group')} of several identities: one picture, so look who it is before any is moved")
+    return left_out
 
 
 def _print_table(groups: Sequence[Group]) -> None:
-    if not groups:
-        write_text("no image is a duplicate of another")
-        return
     rows: list[list[Any]] = [
         [number if index == 0 else "", group.kind if index == 0 else "", "keep" if index == 0 else "",
          f"{one.score:.4f}", "" if one.width is None else f"{one.width}×{one.height}",

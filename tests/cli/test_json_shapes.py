@@ -367,6 +367,10 @@ def test_care(sss: Run, demo_store: Path, tmp_path: Path) -> None:
     assert "1 group, 1 image to spare" in sss("duplicates", *here).stdout
     assert len(sss("duplicates", *here, "--format", "csv").stdout.splitlines()) == 3
     assert len(sss("duplicates", *here, "--format", "jsonl").stdout.splitlines()) == 1
+    with open_gallery(store, mode="w") as gallery:
+        gallery.set_payload(["00000000-0000-0000-0000-000000000001"], [{"identity": "somebody else"}])
+    for format in ("table", "paths"):
+        assert "1 group of several identities" in sss("duplicates", *here, "--format", format).stderr
 
 
 def test_plan(sss: Run) -> None:
