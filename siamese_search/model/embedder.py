@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -76,7 +77,7 @@ def load_embedder(bundle: Bundle, *, device: Device = "cpu", threads: int = 0) -
 
 
 class OnnxEmbedder(OfBundle):
-    """Runs ``model.onnx`` on CPU. Safe to call from one thread at a time.
+    """Runs ``model.onnx`` on CPU. Several threads may call it; together they compute on at most ``threads``.
 
     Every thread runs the whole network on a few images of its own: none waits for another after every layer, none spins
     while others decode, and a vector has the same bits whatever the batch and the number of threads.
@@ -99,7 +100,8 @@ class OnnxEmbedder(OfBundle):
             )
         self._input: str = self._session.get_inputs()[0].name
         check_shapes(bundle, self._session.get_inputs()[0].shape, self._session.get_outputs()[0].shape)
-        self._pool: ThreadPoolExecutor | None = None
+        self._running = threading.Semaphore(self._threads)
+        self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="embed")
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         check_images(images, self.input_size)
@@ -108,15 +110,14 @@ class OnnxEmbedder(OfBundle):
 
         def run(start: int) -> None:
             block = np.ascontiguousarray(images[start : start + step])
-            out[start : start + len(block)] = self._session.run(None, {self._input: block})[0]
+            with self._running:
+                out[start : start + len(block)] = self._session.run(None, {self._input: block})[0]
 
         starts = range(0, len(images), step)
         if self._threads == 1 or len(starts) < 2:
             for start in starts:
                 run(start)
         else:
-            if self._pool is None:  # a search has one image and no use for it
-                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="embed")
             for task in [self._pool.submit(run, start) for start in starts]:
                 task.result()
         return out

@@ -10,7 +10,6 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,8 +79,8 @@ class Searching:
 
     def __init__(self, handle: GalleryHandle, limits: Limits) -> None:
         self._handle, self._limits = handle, limits
-        #: Of the network's images, as far as is known; a gallery that is indexed anew may have another.
-        self._size: tuple[int, int] | None = None
+        #: The network of the last search; a gallery that is indexed anew may have another.
+        self._embedder: Embedder | None = None
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -91,32 +90,34 @@ class Searching:
         self._check(question, options.k)
         raw = parse_where(options.where)
 
-        @cache
-        def images(size: tuple[int, int]) -> tuple[_Images, _Images]:
-            """Those to search for, and those to search away from."""
-            wanted = self._decoded(question.uploads, question.crop, size) + self._known(question.kept, size)
-            away = self._decoded(question.away_uploads, None, size) + self._known(question.away_kept, size)
-            return wanted, away
+        made: dict[Embedder, tuple[list[Probe], list[Probe]]] = {}
 
-        if self._size is not None:
-            images(self._size)  # before the turn: others search meanwhile
+        def embedded(embedder: Embedder) -> tuple[list[Probe], list[Probe]]:
+            """What to search for, and what to search away from."""
+            if embedder not in made:
+                size = embedder.input_size
+                wanted = self._decoded(question.uploads, question.crop, size) + self._known(question.kept, size)
+                away = self._decoded(question.away_uploads, None, size) + self._known(question.away_kept, size)
+                made[embedder] = _embedded(embedder, wanted, options.flip), _embedded(embedder, away, options.flip)
+            return made[embedder]
+
+        if self._embedder is not None:
+            embedded(self._embedder)  # before the turn: others search meanwhile
 
         def answer(gallery: Gallery, embedder: Embedder, bundle: Bundle) -> list[QueryResult]:
             judge = self._handle.judge(gallery, bundle, options)
             check_fmr(judge, options.fmr, printable(bundle.name))
             bound = bind_to(gallery, raw)
             searcher = Searcher(gallery, embedder)
-            self._size = embedder.input_size
-            wanted, away = images(embedder.input_size)
+            self._embedder = embedder
+            wanted, away = embedded(embedder)
             count = gallery.count()
             if count == 0:
                 raise StoreError(f"gallery {gallery.name!r} is empty; fill it with: sss ingest DIR")
-            asked = _embedded(searcher, wanted, options.flip)
-            asked += self._of_points(gallery, question.points)
+            asked = wanted + self._of_points(gallery, question.points)
             asked += [item_probe(gallery, key) for key in question.keys]
             asked += [self._of_vector(gallery, number, one) for number, one in enumerate(question.vectors, 1)]
-            apart = [one.vector for one in _embedded(searcher, away, options.flip)]
-            apart += [one.vector for one in self._of_points(gallery, question.away_points)]
+            apart = [one.vector for one in away + self._of_points(gallery, question.away_points)]
             if apart or (options.together and len(asked) > 1):
                 # What a hit scores is no longer its similarity to one image.
                 own = SameImage(None, any_score=True)
@@ -246,10 +247,10 @@ def mark_of(gallery: Gallery) -> tuple[object, ...]:
     return gallery.model.fingerprint, gallery.count(), gallery.write_mark()
 
 
-def _embedded(searcher: Searcher, images: _Images, flip: bool) -> list[Probe]:
+def _embedded(embedder: Embedder, images: _Images, flip: bool) -> list[Probe]:
     """As :meth:`Searcher.probes`, of pixels that have the network's size already."""
     if not images:
         return []
-    embedder = FlipEmbedder(searcher.embedder) if flip else searcher.embedder
+    embedder = FlipEmbedder(embedder) if flip else embedder
     vectors = centred(embedder, embedder.embed(np.stack([pixels for _, pixels in images])))
     return [Probe(name, None, vector, SameImage(None)) for (name, _), vector in zip(images, vectors, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -82,14 +83,42 @@ def test_an_upload_finds_what_its_file_finds(drawn, reads, how):
     assert same(reads.searching.search(Question(kept=(token,)), SearchOptions(k=5, **how))[0], expected)
 
 
-def test_an_upload_is_read_anew_once_the_gallery_has_a_model_of_another_input_size(drawn, reads):
-    """Uploads are decoded before the server's turn, as the last network took them."""
+class Former:
+    """A network that a search may still know: of another input, or one that tells when it is asked."""
+
+    centres = None
+
+    def __init__(self, input_size=(64, 32)):
+        self.input_size, self.asked = input_size, threading.Event()
+
+    def embed(self, images):
+        self.asked.set()
+        return np.full((len(images), 512), 512**-0.5, np.float32)
+
+
+def test_an_upload_is_embedded_anew_once_the_gallery_has_another_model(drawn, reads):
+    """Uploads are embedded before the server's turn, by the last network."""
     question = Question(uploads=(upload(photo(drawn)),))
     (expected,) = sss.search(photo(drawn), store=drawn.store, k=5)
-    reads.searching._size = (64, 32)
+    reads.searching._embedder = Former()
     for _ in range(2):
         assert same(reads.searching.search(question, SearchOptions(k=5))[0], expected)
-    assert list(reads.searching._size) == list(reads.overview.info().model["input_size"])
+    assert list(reads.searching._embedder.input_size) == list(reads.overview.info().model["input_size"])
+
+
+def test_an_upload_is_embedded_while_another_search_has_the_turn(drawn, reads):
+    former = reads.searching._embedder = Former()
+    search = threading.Thread(
+        target=reads.searching.search, args=(Question(uploads=(upload(photo(drawn)),)), SearchOptions(k=5))
+    )
+
+    def turn(*_):
+        search.start()
+        assert former.asked.wait(60)
+
+    reads.searching._handle.reading(turn)
+    search.join(60)
+    assert not search.is_alive()
 
 
 def test_several_fuse_and_others_push_away(drawn, reads):
