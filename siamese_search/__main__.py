@@ -1,10 +1,18 @@
 """``python -m siamese_search`` is ``sss``."""
 
-from __future__ import annotations
-
+import signal
 import sys
 
-from siamese_search.cli.main import main
+
+def main() -> int:
+    """Run ``sss``; who interrupts it before it has begun is answered as by any program, without a traceback."""
+    if (before := signal.getsignal(signal.SIGINT)) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from siamese_search.cli.main import main as run
+
+    signal.signal(signal.SIGINT, before)
+    return run()
+
 
 if __name__ == "__main__":
     sys.exit(main())

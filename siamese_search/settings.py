@@ -182,7 +182,7 @@ def load_settings(cwd: Path | None = None, env: Mapping[str, str] | None = None)
     own = _user_file(env)
     if own is not None:
         _merge_file(own, values, origins, own=True)
-    if own is None or not _same_file(own, cwd / FILE_NAME):
+    if own is None or os.path.realpath(own) != os.path.realpath(cwd / FILE_NAME):
         _merge_file(cwd / FILE_NAME, values, origins, own=False)
     for found, keys, prefix in ((values, tuple(_TYPES), ""), (values["server"], SERVER_KEYS, "server.")):
         for key in keys:
@@ -206,13 +206,6 @@ def _user_file(env: Mapping[str, str]) -> Path | None:
         return configured / "sss" / FILE_NAME
     home = env.get("HOME") or env.get("USERPROFILE")
     return Path(home) / ".config" / "sss" / FILE_NAME if home else None
-
-
-def _same_file(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
 
 
 def _merge_file(path: Path, values: dict[str, Any], origins: dict[str, str], *, own: bool) -> None:

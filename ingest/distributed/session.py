@@ -104,9 +104,8 @@ def _silent() -> Iterator[None]:
     """Nothing reaches the process's stderr: Ray's C++ part announces its settings there."""
     sys.stderr.flush()
     kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 2)
     try:
         yield
     finally:

@@ -6,6 +6,7 @@ The module of a command is imported when it is called (``sss --help`` must feel 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
@@ -17,6 +18,7 @@ import click
 from siamese_search._version import __version__
 from siamese_search.cli.output import stand_at, with_place
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, SiameseSearchError, printable
+from siamese_search.io.resources import own_signals
 
 #: Group of ``sss --help`` → command → (module here that defines ``NAME_command``, its line there).
 GROUPS: dict[str, dict[str, tuple[str, str]]] = {
@@ -199,23 +201,24 @@ def cli(ctx: click.Context) -> None:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run ``sss`` with these arguments (default: the process's own) and return the exit code."""
-    if asked := os.environ.get(COMPLETE):
-        from click.shell_completion import shell_complete
-
-        return shell_complete(cli, {}, "sss", COMPLETE, asked)
     argv = list(sys.argv[1:] if args is None else args)
-    if sys.stderr is None:  # closed by whoever started us
+    # What was closed by whoever started us would be the place of the next files to be opened, and written into.
+    while (spare := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(spare)
+    if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - for good
     if sys.stdout is None:
-        # The next file to be opened would take its place, and the answer would be written into it.
         return _fail("the standard output is closed: nobody could read the answer", EXIT_FAILED)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # never die of a character that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     try:
-        code = _run(_files_with_dashes(argv))
-        sys.stdout.flush()
-        return code
+        # However it is ended, what is half made is taken away.
+        with own_signals(signal.default_int_handler):
+            code = _run(argv)
+            sys.stdout.flush()
+            return code
     except OSError as error:
         # The interpreter flushes stdout once more on its way out; let that go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -242,7 +245,16 @@ def _files_with_dashes(argv: list[str]) -> list[str]:
 
 
 def _run(argv: list[str]) -> int:
+    if asked := os.environ.get(COMPLETE):
+        from click.shell_completion import shell_complete
+
+        return shell_complete(cli, {}, "sss", COMPLETE, asked)
     debug = False
+    try:
+        os.getcwd()  # noqa: PTH109
+    except OSError:
+        return _fail("the working directory is gone: change to one that exists (cd), and try again", EXIT_FAILED)
+    argv = _files_with_dashes(argv)
     stand_at(argv)
     try:
         with cli.make_context("sss", argv) as ctx:
@@ -268,13 +280,10 @@ def _run(argv: list[str]) -> int:
         return _fail(f"{message} (see '{path} --help')", error.exit_code)
     except SiameseSearchError as error:
         return _fail(with_place(str(error)), error.exit_code, traceback=debug)
-    except BrokenPipeError:
-        raise
     except Exception as error:
-        if _is_of_output(error):
+        if isinstance(error, BrokenPipeError) or _is_of_output(error):
             raise
-        text = " ".join(str(error).split())
-        what = f"{type(error).__name__}: {text}" if text else type(error).__name__
+        what = ": ".join(filter(None, (type(error).__name__, " ".join(str(error).split()))))
         advice = "" if debug else " (run again with --debug for the traceback)"
         code = getattr(error, "exit_code", EXIT_FAILED)
         if isinstance(error, MemoryError):
@@ -285,8 +294,7 @@ def _run(argv: list[str]) -> int:
 def _is_of_output(error: Exception) -> bool:
     """Whether it was a stream of ours that could not be written: nothing else is written by these modules."""
     *_, (frame, _line) = walk_tb(error.__traceback__)
-    where = str(frame.f_globals.get("__name__"))
-    ours = where.startswith(("siamese_search.cli.", "click.", "rich."))
+    ours = str(frame.f_globals.get("__name__")).startswith(("siamese_search.cli.", "click.", "rich."))
     return ours and isinstance(error, OSError) and error.filename is None
 
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from siamese_search.errors import EXIT_INTERRUPTED, amount, at_place, printable
 from siamese_search.io.csv_cells import CsvWriter, csv_cell
@@ -237,6 +237,7 @@ def write_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[obje
     """:func:`table` on stdout. Where it is wider than the terminal, its last columns move to lines of their own:
     paths, which are there to be copied, or words, and then as many as it takes, so that nothing is cut away."""
     screen = console()
+    screen.width = max(screen.width, 20)  # also of a terminal that says it is narrower
     cells = [[safe(value) for value in row] for row in rows]
     widths = [max([len(heading), *(len(row[index]) for row in cells)]) for index, (heading, _) in enumerate(columns)]
     least = [min(width, _least(kind)) + 3 for width, (_, kind) in zip(widths, columns, strict=True)]
@@ -251,7 +252,7 @@ def write_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[obje
         sys.stdout.write(captured.get())
         return
     lines = captured.get().splitlines()
-    head = next(index for index, line in enumerate(lines) if "─" in line) + 1
+    head = len(lines) - len(cells) - 1  # below the rows is one more line
     sys.stdout.write("\n".join(lines[:head]) + "\n")
     for line, row in zip(lines[head:], cells, strict=False):
         rest = list(zip(columns, row, strict=True))[fit:]
@@ -282,8 +283,8 @@ def _folded(line: str, indent: str) -> str:
         return line
     from textwrap import fill
 
-    how: Any = {"subsequent_indent": indent, "break_long_words": False, "break_on_hyphens": False}
-    return fill(line, max(console().width, 20), **how)
+    width = max(console().width, 20)
+    return fill(line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def shown_path(path: Path) -> str:

@@ -10,7 +10,7 @@ import math
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -109,26 +109,29 @@ class Closing:
 
 
 @contextmanager
-def own_signals() -> Iterator[None]:
-    """Whatever the block makes of SIGINT, SIGTERM and SIGHUP, afterwards they do what they did before."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+def own_signals(handler: Callable[[int, FrameType | None], object] | None = None) -> Iterator[None]:
+    """Whatever the block makes of SIGINT, SIGTERM and SIGHUP, afterwards they do what they did before.
+
+    handler: called by them within, but by none that is ignored (``nohup``, ``&``). Nothing outside the main thread.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if main}
     try:
+        for number, former in before.items():
+            if handler is not None and former != signal.SIG_IGN:
+                signal.signal(number, handler)
         yield
     finally:
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
+        for number, former in before.items():
+            if former is not None:
+                signal.signal(number, former)
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[threading.Event]:
     """Within the block, SIGINT, SIGTERM and SIGHUP set the yielded event instead of ending the process.
 
-    SIGHUP stays ignored where it is (``nohup``). The second signal raises KeyboardInterrupt. Outside the main thread,
-    where signals cannot be caught, the event is never set.
+    One that is ignored stays so. The second raises KeyboardInterrupt. Outside the main thread the event is never set.
     """
     stop = threading.Event()
 
@@ -137,11 +140,5 @@ def stop_on_signals() -> Iterator[threading.Event]:
             raise KeyboardInterrupt
         stop.set()
 
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    with own_signals():
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, on_signal)
+    with own_signals(on_signal):
         yield stop

@@ -48,6 +48,8 @@ def weights_fingerprint(data: bytes, network: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
+# ONNX Runtime would tell its maker of each run, under a number for this user that it keeps in HOME.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 #: Graphs of the first format hold their weights themselves.
 FORMAT_VERSION, _READABLE = 2, (1, 2)
 META_NAME = "model.json"
@@ -231,11 +233,6 @@ def centred_fingerprint(fingerprint: str, cameras: Sequence[str], centres: str) 
 _HERE = Path(__file__).resolve().parent
 #: The models that come with the package, by name: the one that is taken where none is asked for, and one for CPUs.
 PACKAGED = {"bundled": _HERE / "weights", "fast": _HERE / "fast"}
-
-
-def bundled_path() -> Path:
-    """Where the bundled model is: for scripts that copy it or look into it."""
-    return PACKAGED["bundled"]
 
 
 def as_named(path: Path) -> str:

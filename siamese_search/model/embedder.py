@@ -170,6 +170,7 @@ class OpenVinoEmbedder(OfBundle):
         """half: compute in bfloat16; by default where the processor has instructions for it."""
         if bundle.int8:
             raise UsageError(f"{printable(bundle.path)} is an int8 model, which ONNX Runtime runs; use --device cpu")
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it would tell of this import
         try:
             import openvino
         except ModuleNotFoundError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import signal
 import socket
 import sys
 import threading
@@ -81,9 +80,7 @@ def _server(service: GalleryService, security: Security) -> uvicorn.Server:
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
             """As uvicorn's own, but the end is a clean one: the signal is not raised again."""
-            with own_signals():
-                for one in (signal.SIGINT, signal.SIGTERM):
-                    signal.signal(one, self.handle_exit)
+            with own_signals(self.handle_exit):
                 yield
 
     config = uvicorn.Config(

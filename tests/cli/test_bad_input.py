@@ -252,9 +252,53 @@ def test_a_closed_output_is_one_line(tmp_path: Path) -> None:
         assert said is None or said in done.stderr
 
 
+def test_closed_streams_are_no_place_for_the_next_file(tmp_path: Path) -> None:
+    """What C libraries print on descriptor 2 would be written into the file that has taken its number."""
+    code = """
+import os, sys, click
+import siamese_search.cli.store as store
+from siamese_search.cli.main import main
+
+@click.command()
+def command():
+    print(os.open("file", os.O_CREAT | os.O_RDWR))
+
+store.info_command = command
+sys.exit(main(["info"]))
+"""
+    for closed in ("<&-", "2>&-", "<&- 2>&-"):
+        done = subprocess.run(
+            ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 0, done.stderr
+        assert int(done.stdout) > 2, closed
+
+
+@pytest.mark.parametrize(
+    "words", [["search", "/q.jpg", "--store", "/s"], ["demo"], ["info"], ["plan", "--images", "1M"]]
+)
+def test_a_working_directory_that_is_gone_is_one_line(words: list[str], tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    done = subprocess.run(
+        ["sh", "-c", 'rmdir "$PWD"; exec "$0" -m siamese_search "$@"', sys.executable, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path / "gone",
+    )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1:] == [
+        "sss: error: the working directory is gone: change to one that exists (cd), and try again"
+    ]
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("words", [["--help"], ["plan", "--images", "1M", "--json"], ["plan", "--images", "1M"]])
+@pytest.mark.parametrize("words", [[], ["--help"], ["plan", "--images", "1M", "--json"], ["plan", "--images", "1M"]])
 def test_an_output_that_has_no_room_is_one_line(tmp_path: Path, words: list[str], unbuffered: str) -> None:
     done = subprocess.run(
         ["sh", "-c", 'exec "$0" -m siamese_search "$@" > /dev/full', sys.executable, *words],
@@ -262,7 +306,7 @@ def test_an_output_that_has_no_room_is_one_line(tmp_path: Path, words: list[str]
         text=True,
         check=False,
         cwd=tmp_path,
-        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered, "_SSS_COMPLETE": "" if words else "bash_source"},
     )
     assert done.returncode == 1
     assert done.stderr == "sss: error: the output could not be written: No space left on device\n"

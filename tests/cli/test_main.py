@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import fields
+from pathlib import Path
 
 import click
 import pytest
@@ -198,6 +201,65 @@ sys.exit(main(["info"]))
 """
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_whatever_ends_a_command_leaves_no_half_of_a_file(number: signal.Signals, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("as it was")
+    with subprocess.Popen(
+        [sys.executable, "-c", _WRITES_A_FILE, str(tmp_path / "out")], stdout=-1, stderr=-1, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "half\n"
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "sss: interrupted\n")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("out", "as it was")]
+
+
+def test_a_hangup_that_is_ignored_ends_no_command(tmp_path: Path) -> None:
+    """As under nohup."""
+    code = "import os, signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + _WRITES_A_FILE.replace(
+        "time.sleep(60)", "os.kill(os.getpid(), signal.SIGHUP)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out")], capture_output=True, check=False)
+    assert (done.returncode, done.stderr, (tmp_path / "out").exists()) == (0, b"", True)
+
+
+_WRITES_A_FILE = """
+import sys, time, click
+from pathlib import Path
+import siamese_search.cli.store as store
+from siamese_search.cli.main import main
+from siamese_search.io.files import atomic_path
+
+@click.command()
+def command():
+    with atomic_path(Path(sys.argv[1])) as aside:
+        aside.write_text("half of it")
+        print("half", flush=True)
+        time.sleep(60)
+
+store.info_command = command
+sys.exit(main(["info"]))
+"""
+
+
+def test_an_interrupt_while_the_command_is_still_imported_has_no_traceback(tmp_path: Path) -> None:
+    """Click is the first that takes long; here it never ends."""
+    (tmp_path / "click.py").write_text("import time\nprint('here', flush=True)\ntime.sleep(60)\n")
+    with subprocess.Popen(
+        [sys.executable, "-m", "siamese_search", "--version"],
+        stdout=-1,
+        stderr=-1,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (-signal.SIGINT, "")
+
+
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
     """What an open gallery is asked with; it answers nothing. Runs in a directory without settings."""
@@ -216,8 +278,6 @@ def seen(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
 
 
 def write_settings(text: str) -> None:
-    from pathlib import Path
-
     Path("sss.toml").write_text(text)
 
 

@@ -133,6 +133,24 @@ def test_what_a_terminal_has_no_room_for_stands_below_its_row(
             assert ("/a/b.jpg" in text) == bool(image)
 
 
+@pytest.mark.parametrize("width", [0, 1, 2, 3, 10, 40, 60])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_in_a_terminal_of_any_width_and_encoding_a_table_has_all_rows(
+    encoding: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their lines are of other characters where those of boxes are unknown."""
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("sys.stdout", screen := io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace"))
+    rows = [[index, f"000{index}", "yes", f"/{'long' * 20}/{index}.jpg"] for index in range(3)]
+    output.write_table([("#", "number"), ("identity", "text"), ("a─b", "words"), ("image", "path")], rows)
+    screen.seek(0)
+    lines = screen.read().splitlines()
+    assert [line.strip() for line in lines if line.endswith(".jpg")] == [row[3] for row in rows]
+    for row in rows:  # the first of its lines begins with its number
+        above = lines[: lines.index(f"    {row[3]}")]
+        assert str(row[0]) in next(line for line in reversed(above) if not line.startswith("    "))
+
+
 def test_a_query_gives_way_so_that_its_answer_fits(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

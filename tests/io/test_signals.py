@@ -33,16 +33,17 @@ def test_the_second_signal_interrupts():
         time.sleep(10)
 
 
-def test_a_hangup_that_is_ignored_stays_ignored():
-    """As under nohup."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_is_ignored_stays_ignored(number):
+    """As under nohup, and as a shell has what it runs in the background ignore Ctrl-C."""
+    before = signal.signal(number, signal.SIG_IGN)
     try:
         with stop_on_signals() as stop:
-            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), number)
             time.sleep(0.1)
             assert not stop.is_set()
     finally:
-        signal.signal(signal.SIGHUP, before)
+        signal.signal(number, before)
 
 
 def test_in_another_thread_it_yields_an_event_and_touches_no_handler():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from siamese_search.errors import BundleError
-from siamese_search.model.bundle import PACKAGED, Bundle, bundled_path, load_bundle
+from siamese_search.model.bundle import PACKAGED, Bundle, load_bundle
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_truncated_file_is_named(copy: Path, name: str, keep: int) -> None:
 
 def test_scripts_find_the_bundled_model_and_its_weights() -> None:
     bundle = load_bundle("bundled")
-    assert bundled_path() == bundle.path == PACKAGED["bundled"]
+    assert bundle.path == PACKAGED["bundled"]
     assert bundle.weights_path.is_file()
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -123,3 +126,28 @@ def test_unknown_device_and_absent_cuda(tiny_bundle: Bundle) -> None:
         with pytest.raises(UsageError, match="no CUDA device"):
             load_embedder(tiny_bundle, device="cuda")
         assert isinstance(load_embedder(tiny_bundle, device="auto"), OnnxEmbedder)
+
+
+@pytest.mark.parametrize("home", ["home", "no directory"])
+def test_an_engine_tells_nobody_of_its_runs(tiny_bundle: Bundle, engine: Engine, home: str, tmp_path: Path) -> None:
+    """Both keep a number for the user and what they will send in HOME, and complain where they cannot."""
+    for name in ("home", "work"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "no directory").touch()
+    told = ("CI", "TF_BUILD", "JENKINS_URL", "XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY")
+    code = f"""
+import numpy as np
+from siamese_search.model import bundle, embedder
+one = embedder.load_embedder(bundle.load_bundle({str(tiny_bundle.path)!r}), device={engine!r}, threads=1)
+one.embed(np.zeros((1, *one.input_size, 3), np.uint8))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path / "work",
+        env={**{k: v for k, v in os.environ.items() if k not in told}, "HOME": str(tmp_path / home)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not [*(tmp_path / "home").iterdir(), *(tmp_path / "work").iterdir()]

@@ -166,6 +166,8 @@ _LIMITS = {
     "Cannot allocate memory": "there is not enough memory to open it: free some, or raise the limit (ulimit -v)",
     "Too many open files": "too many files are open: raise the limit (ulimit -n)",
     "File too large": "a file would be larger than allowed: raise the limit (ulimit -f)",
+    "Resource temporarily unavailable": "too many threads run: end some, or raise the limit (ulimit -u)",
+    "Permission denied": "you may not read or write all of its files: change their permissions",
 }
 
 

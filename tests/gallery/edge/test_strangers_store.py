@@ -232,6 +232,8 @@ def test_limits_of_the_system_are_no_damage():
         ("failed to load segment: Out of memory, IO Error: Cannot allocate memory (os error 12)", "ulimit -v"),
         ('failed to open WAL: Os { code: 24, message: "Too many open files" }', "ulimit -n"),
         ('Can\'t init WAL: Os { code: 27, kind: FileTooLarge, message: "File too large" }', "ulimit -f"),
+        ("failed to build edge-search thread pool: Resource temporarily unavailable (os error 11)", "ulimit -u"),
+        ("Failed to save structure on disk with error: Permission denied (os error 13)", "may not"),
     ):
         with pytest.raises(StoreError) as caught, translated("gallery 'x'", "; drop it and ingest again"):
             raise Exception(text)
