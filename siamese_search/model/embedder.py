@@ -155,8 +155,7 @@ class FlipEmbedder:
 
 
 class OpenVinoEmbedder(OfBundle):
-    """Runs ``model.onnx``; agrees with the ONNX Runtime embedder to cosine ≥ 0.999, in bfloat16 to 0.995. One thread at
-    a time may call it.
+    """Runs ``model.onnx`` for one caller at a time; agrees with ONNX Runtime to cosine ≥ 0.999, in bfloat16 to 0.995.
 
     As there, each thread runs the whole network on a few images. The graph is compiled for exactly ``chunk`` of them,
     which one for any number is a tenth slower than; fewer are padded. Only with AVX-512 BF16 or AMX it is the quicker

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -142,8 +141,6 @@ def resume(
     """Continue the run in directory ``out`` from its last checkpoint, with the options it was started with."""
 
     def request_of(saved: dict[str, Any]) -> AdaptRequest:
-        if "neighbours" not in saved["config"]:
-            raise UsageError(f"{printable(out)}: a run of sss train: sss train --resume {quote(printable(out))}")
         return AdaptRequest(
             data=Path(saved["data"]),
             out=out,
@@ -155,7 +152,7 @@ def resume(
             threads=threads,
         )
 
-    request = asked_before(out, request_of)
+    request = asked_before(out, "adapt", request_of)
     return _run(request, reporter or Silent(), stop or threading.Event(), resumed=True)
 
 

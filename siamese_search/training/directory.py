@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from siamese_search._version import __version__
-from siamese_search.errors import SiameseSearchError, TrainingError, amount, in_words, printable
+from siamese_search.errors import SiameseSearchError, TrainingError, UsageError, amount, in_words, printable
 from siamese_search.io.files import OWN_TEXT, atomic_path, atomic_write_text, check_output
 from siamese_search.model.bundle import META_NAME, as_named
 from siamese_search.model.imagenet import take_fitting
@@ -52,14 +52,17 @@ def nothing_left(out: Path) -> Iterator[None]:
         raise
 
 
-def asked_before(out: Path, request_of: Callable[[dict[str, Any]], Asked]) -> Asked:
-    """What an unfinished run was started with: what ``request_of`` makes of its ``run.json``.
+def asked_before(out: Path, verb: str, request_of: Callable[[dict[str, Any]], Asked]) -> Asked:
+    """What an unfinished run of ``sss VERB`` was started with: what ``request_of`` makes of its ``run.json``.
 
-    Raises TrainingError where there is none, where it cannot be read, and where the run is finished.
+    Raises TrainingError where there is none, where it cannot be read, and where the run is finished; UsageError where
+    it is another verb's.
     """
     path, saved = out / RUN_NAME, None
     try:
         saved = json.loads(path.read_text(encoding="utf-8"))
+        if (own := "adapt" if "neighbours" in saved["config"] else "train") != verb:
+            raise UsageError(f"{printable(out)}: a run of sss {own}: sss {own} --resume {quote(printable(out))}")
         request = request_of(saved)
     except FileNotFoundError:
         raise TrainingError(f"{printable(out)}: no run to resume, {RUN_NAME} is missing: check the directory") from None

@@ -9,7 +9,6 @@ from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import Failure, ImageRecord
-from siamese_search.errors import UsageError, amount, printable
+from siamese_search.errors import amount, printable
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.weights_file import save_bundle
@@ -127,8 +126,6 @@ def resume(
     """Continue the run in directory ``out`` from its last checkpoint, with the options it was started with."""
 
     def request_of(saved: dict[str, Any]) -> TrainRequest:
-        if "neighbours" in saved["config"]:
-            raise UsageError(f"{printable(out)}: a run of sss adapt: sss adapt --resume {quote(printable(out))}")
         return TrainRequest(
             data=read_paths(saved["data"]),
             out=out,
@@ -141,7 +138,7 @@ def resume(
             threads=threads,
         )
 
-    request = asked_before(out, request_of)
+    request = asked_before(out, "train", request_of)
     return _joined(request, reporter or Silent(), stop or threading.Event(), resumed=True)
 
 
