@@ -19,7 +19,7 @@ from siamese_search.gallery import open_gallery, open_store
 from siamese_search.gallery.contract import Gallery, ModelRef, Store
 from siamese_search.io.location import protocol_of
 from siamese_search.io.resources import Closing
-from siamese_search.model.bundle import PACKAGED, Bundle, load_bundle
+from siamese_search.model.bundle import PACKAGED, Bundle, OfBundle, load_bundle
 from siamese_search.model.embedder import Device, Embedder, Started, begin, load_embedder
 from siamese_search.options import StrPath as StrPath
 from siamese_search.settings import Settings, load_settings
@@ -30,14 +30,11 @@ Query = StrPath | OneImage | Sequence[StrPath | OneImage]
 Notify = Callable[[str], None]
 
 
-class LazyEmbedder:
+class LazyEmbedder(OfBundle):
     """An embedder that is loaded by its first image: an ingest with nothing new should not pay for it."""
 
     def __init__(self, bundle: Bundle, device: Device, threads: int) -> None:
-        self.dim = bundle.dim
-        self.input_size = bundle.input_size
-        self.fingerprint = bundle.fingerprint
-        self.centres = bundle.read_centres()
+        super().__init__(bundle)
         self._options = (bundle, device, threads)
         self._embedder: Embedder | None = None
 
