@@ -21,7 +21,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from ingest.summary import IngestSummary, Observer, Progress, State
 from siamese_search.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError, printable
-from siamese_search.io.files import atomic_write_text, open_own
+from siamese_search.io.files import atomic_write_text, open_own, read_json
 from siamese_search.io.location import redacted, redacted_text
 from siamese_search.io.resources import stop_on_signals
 
@@ -117,13 +117,11 @@ def trouble(path: Path, max_age: float, *, alive: bool = False) -> str | None:
     """
     name = printable(path)
     try:
-        with path.open("rb") as handle:
-            text = handle.read(_MAX_BYTES)
-        document = json.loads(text)
+        document = read_json(path, _MAX_BYTES)
         written, state = float(document["time"]), str(document["state"])
     except OSError as error:
         return f"{name}: {error.strerror or 'cannot be read'}"
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError):
         return f"{name}: is no health file"
     age = time.time() - written
     # A file from the future is no proof either: somebody has set the clock back.

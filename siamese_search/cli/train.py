@@ -4,6 +4,7 @@ labels; ``sss quantise``, a copy of one in 8-bit integers."""
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from siamese_search.cli.options import LongCommand, OutPath, Place, hyperparamet
 from siamese_search.cli.output import interrupted, note, safe, warn, warn_skipped, write_answer, write_table, write_text
 from siamese_search.cli.progress import SweepScreen, TrainScreen
 from siamese_search.errors import EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_PARTIAL, UsageError, amount, printable
+from siamese_search.io.files import read_json
 from siamese_search.io.resources import stop_on_signals
 from siamese_search.options import click_option, click_options
 from siamese_search.render.marks import decimal, rate
@@ -61,10 +63,6 @@ def _named(run: Path) -> str:
     return quote(safe(as_named(run)))
 
 
-def _given(hyperparameters: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in hyperparameters.items() if value is not None}
-
-
 #: What a first run needs; the rest is behind --help-all.
 _OFTEN = ("preset", "out", "resume", "init", "holdout", "holdout_ids", "epochs", "batch_size", "lr", "device")
 
@@ -81,18 +79,17 @@ def train_command(data: tuple[str, ...], options: RunOptions, json: bool, **hype
     Some identities are held out; after every epoch, retrieval among them shows how good the model is.
     Ctrl-C writes a checkpoint, and --resume goes on from there to the same curve.
     """
-    changes = _given(hyperparameters)
     speaks = os.environ.get("RANK", "0") == "0"  # of several processes under torchrun, the first
     if options.resume is None:
         data = _data(data)
         options = replace(options, out=options.out or api.new_run_directory(options.preset))
-        epochs: int | None = find_preset(options.preset).with_options(**changes).epochs
+        epochs: int | None = find_preset(options.preset).with_options(**hyperparameters).epochs
     else:
         _refuse_with_resume()
         epochs = _epochs_of(Path(options.resume))
     with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
         try:
-            result = api.train(data, options=options, reporter=screen if speaks else None, stop=stop, **changes)
+            result = api.train(data, options=options, reporter=screen if speaks else None, stop=stop, **hyperparameters)
         except KeyboardInterrupt:
             return _interrupted(Path(str(options.resume or options.out))) if speaks else EXIT_INTERRUPTED
     if not speaks:
@@ -136,12 +133,9 @@ def _refuse_with_resume(what: str = "run") -> None:
 
 def _epochs_of(run: Path) -> int | None:
     """How many epochs a run was started for, for the progress display; the trainer checks the file itself."""
-    import json
-
-    try:
-        return int(json.loads((run / "run.json").read_text(encoding="utf-8"))["config"]["epochs"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    with suppress(OSError, ValueError, KeyError, TypeError, OverflowError):
+        return int(read_json(run / "run.json")["config"]["epochs"])
+    return None
 
 
 def _interrupted(directory: Path, verb: str = "train") -> int:
@@ -175,7 +169,8 @@ def sweep_command(
 
     if options.resume is not None:
         _refuse_with_resume("sweep")
-    planned = api.plan_runs(*data, options=options, notify=note, **_given(hyperparameters))
+    given = {name: values for name, values in hyperparameters.items() if values is not None}
+    planned = api.plan_runs(*data, options=options, notify=note, **given)
     if dry_run:
         write_answer(planned.to_json, partial(_print_plan, planned), json=json)
         return EXIT_DONE
@@ -285,10 +280,9 @@ def adapt_command(data: str | None, options: AdaptOptions, json: bool, **hyperpa
     else:
         _refuse_with_resume()
         epochs = _epochs_of(Path(options.resume))
-    given = _given(hyperparameters)
     with stop_on_signals() as stop, TrainScreen(stop, epochs) as screen:
         try:
-            result = api.adapt(data, options=options, reporter=screen, stop=stop, **given)
+            result = api.adapt(data, options=options, reporter=screen, stop=stop, **hyperparameters)
         except KeyboardInterrupt:
             return _interrupted(Path(str(options.resume or options.out)), "adapt")
     write_answer(result.to_json, partial(_print_adapted, result), json=json)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from shlex import quote
 from siamese_search.datasets.layouts import Dataset
 from siamese_search.datasets.splits import read_identity_list
 from siamese_search.errors import BundleError, DataError, UsageError, amount, listed, printable
+from siamese_search.io.files import read_json
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 
 RUNS = "runs"
@@ -104,7 +104,7 @@ def _changed(path: Path) -> int:
 def _trained_on(bundle: Bundle) -> tuple[list[Path], list[str | None], str]:
     """Where the bundle's run says it learned from, its names for several data sets, and in which layout."""
     try:
-        saved = json.loads((bundle.path / _RUN_NAME).read_text(encoding="utf-8"))
+        saved = read_json(bundle.path / _RUN_NAME)
         layout = str(saved.get("layout", "auto"))
         if isinstance(saved["data"], str):
             return [Path(saved["data"])], [None], layout

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import stat
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 from siamese_search.errors import SiameseSearchError, printable
 
@@ -128,6 +131,27 @@ def read_private(path: Path, limit: int) -> bytes:
         os.close(descriptor)
         raise PermissionError(errno.EACCES, f"others can read this key: chmod 600 {quote(printable(path))}")
     return _read(descriptor, limit)
+
+
+def read_json(path: Path, limit: int = 64 << 20) -> Any:
+    """What a regular file of JSON holds. Raises OSError, as :func:`read_regular`, and ValueError for anything else."""
+    try:
+        return json.loads(read_regular(path, limit).decode("utf-8"))
+    except RecursionError:
+        raise ValueError("values within values without end") from None
+
+
+def check_regular(path: Path, unpacked: int | None = None) -> None:
+    """Raise OSError now for what a library would open by itself, and wait at for ever: a pipe, or a device.
+
+    unpacked: bytes that the members of a zip file may hold together; ValueError for more.
+    """
+    os.close(_open_regular(path))
+    if unpacked is not None and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as members:
+            size = sum(member.file_size for member in members.infolist())
+        if size > unpacked:
+            raise ValueError(f"unpacked it has {size:,} bytes, more than {unpacked:,}")
 
 
 def _open_regular(path: str | os.PathLike[str]) -> int:

@@ -21,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.errors import BundleError, in_words, printable
-from siamese_search.io.files import read_regular
+from siamese_search.io.files import read_json, read_regular
 from siamese_search.model.calibration import Calibration
 from siamese_search.model.centres import Centres
-from siamese_search.model.graph import completed, read_weights, tensors, wants_other_files
+from siamese_search.model.graph import check_graph, completed, read_weights, tensors
 
 #: torch's names of safetensors' types.
 _DTYPES = {
@@ -58,8 +58,6 @@ WEIGHTS_NAME = "model.safetensors"
 #: Of a model that was adapted to cameras: its centres, float32 in little-endian bytes.
 CENTRES_NAME = "centres.f32"
 
-#: A bundle's JSON is read whole; a stranger's must not fill the memory.
-MAX_META_BYTES = 64 << 20
 #: Of one image that a network takes: batches of it are held in memory.
 _MOST_PIXELS = 1 << 20
 
@@ -159,29 +157,18 @@ class Bundle:
         return data
 
     def read_graph(self) -> bytes:
-        """The ONNX graph with its weights, to be run: it wants no other file, and the bundle is what it says.
+        """The ONNX graph with its weights, to be run: it wants no other file, it ends, and the bundle is what it says.
 
-        Raises BundleError where the graph's weights lie outside the bundle, or the fingerprint is another's. A forged
-        fingerprint would mix vectors of two models in one gallery.
+        Raises BundleError for any other graph, and where the fingerprint is another's. A forged fingerprint would mix
+        vectors of two models in one gallery.
         """
-        data = self.read_checked(ONNX_NAME)
-        try:
-            outside = wants_other_files(data)
-        except ValueError as error:
-            raise BundleError(f"{printable(self.onnx_path)}: not an ONNX model: {error}") from None
-        if outside:
-            raise BundleError(
-                f"{printable(self.onnx_path)}: its weights lie in another file, and a bundle's graph holds its own:"
-                " nothing was read from there"
-            )
-        weights = self.check_fingerprint()
+        data, weights = self.read_checked(ONNX_NAME), self.check_fingerprint()
         named = self.meta.get("graph", {})
-        if not named:
-            return data
         try:
-            return completed(data, named, read_weights(weights))
+            check_graph(data)
+            return completed(data, named, read_weights(weights)) if named else data
         except ValueError as error:
-            raise BundleError(f"{printable(self.path)}: {error}: the bundle is damaged, copy it again") from None
+            raise BundleError(f"{printable(self.onnx_path)}: {error}: the bundle is damaged, copy it again") from None
 
     def check_fingerprint(self) -> bytes:
         """The weights, safetensors; none of an int8 model. Raises BundleError unless the fingerprint is theirs."""
@@ -258,7 +245,7 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
     if not is_there:
         raise BundleError(f"{shown}: no such model bundle: give the directory that `sss train` wrote")
     try:
-        meta = json.loads(read_regular(meta_path, MAX_META_BYTES).decode("utf-8"))
+        meta = read_json(meta_path)
     except FileNotFoundError:
         hint = (
             f"training has not finished; continue it with: sss train --resume {quote(shown)}"
@@ -268,10 +255,15 @@ def load_bundle(path: Path | str | None = None) -> Bundle:
         raise BundleError(f"{shown}: not a model bundle, {META_NAME} is missing: {hint}") from None
     except OSError as error:
         raise BundleError(f"{shown}: {META_NAME} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError):
+    except ValueError:
         raise BundleError(f"{shown}: {META_NAME} is not valid JSON: the bundle is damaged") from None
     _check(meta, directory)
     return Bundle(directory, meta)
+
+
+def bundle_of(init: str) -> Bundle:
+    """The bundle that ``--init`` names; ``bundled`` is the package's, whatever a directory here is called."""
+    return load_bundle(None if init == "bundled" else init)
 
 
 def _check(meta: Any, directory: Path) -> None:
@@ -296,6 +288,7 @@ def _check(meta: Any, directory: Path) -> None:
             and 8 <= width <= 4096
             and height * width <= _MOST_PIXELS
             and all(isinstance(meta.get(name, {}), dict) for name in ("network", "graph", "metrics"))
+            and 1 <= meta.get("network", {}).get("enlarge", 1) <= 8
             and all(isinstance(origin, list) for origin in meta.get("graph", {}).values())
             and isinstance(meta.get("heldout_identities", []), list)
             and isinstance(cameras, list)
@@ -335,15 +328,16 @@ def check_images(images: NDArray[np.uint8], size: tuple[int, int]) -> None:
         raise ValueError(f"expected uint8 [N, {size[0]}, {size[1]}, 3], got {images.dtype} {images.shape}")
 
 
-def check_shapes(bundle: Bundle, taken: Sequence[object], given: Sequence[object]) -> None:
-    """Raise BundleError unless a graph takes and gives what model.json says; what is no number is open."""
+def check_shapes(bundle: Bundle, taken: Sequence[Sequence[object]], given: Sequence[Sequence[object]]) -> None:
+    """Raise BundleError unless a graph takes and gives what model.json says, and nothing more.
+
+    taken, given: the shapes of its inputs and of its outputs; what is no number is open, as the batch must be.
+    """
     wanted = ((None, *bundle.input_size, 3), (None, bundle.dim))
     for said, found in zip(wanted, (taken, given), strict=True):
-        fits = len(said) == len(found) and all(
-            a is None or not isinstance(b, int) or a == b for a, b in zip(said, found, strict=True)
-        )
-        if not fits:
+        fits = len(found) == 1 and len(said) == len(found[0])
+        if not fits or any(isinstance(b, int) and a != b for a, b in zip(said, found[0], strict=True)):
             raise BundleError(
-                f"{printable(bundle.path)}: the graph takes {list(taken)} and gives {list(given)}, and {META_NAME} says"
+                f"{printable(bundle.path)}: the graph takes {taken} and gives {given}, and {META_NAME} says"
                 f" {bundle.input_size[0]}x{bundle.input_size[1]} and {bundle.dim}: the bundle is damaged, copy it again"
             )

@@ -93,13 +93,15 @@ class OnnxEmbedder(OfBundle):
         self._threads = threads or available_cpus()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is said in one line
+        options.add_session_config_entry("session.load_model_format", "ONNX")  # its own format is not looked through
         with loading(bundle, "ONNX Runtime"):
             self._session: Any = onnxruntime.InferenceSession(
                 bundle.read_graph(), options, providers=["CPUExecutionProvider"]
             )
-        self._input: str = self._session.get_inputs()[0].name
-        check_shapes(bundle, self._session.get_inputs()[0].shape, self._session.get_outputs()[0].shape)
+            ends = self._session.get_inputs(), self._session.get_outputs()
+            check_shapes(bundle, *([one.shape for one in some] for some in ends))
+        self._input: str = ends[0][0].name
         self._running = threading.Semaphore(self._threads)
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="embed")
 
@@ -110,16 +112,13 @@ class OnnxEmbedder(OfBundle):
 
         def run(start: int) -> None:
             block = np.ascontiguousarray(images[start : start + step])
-            with self._running:
-                out[start : start + len(block)] = self._session.run(None, {self._input: block})[0]
+            with self._running, loading(self.bundle, "ONNX Runtime", "run"):
+                found = self._session.run(None, {self._input: block})[0]
+                out[start : start + len(block)] = np.reshape(found, (len(block), self.dim))  # one row is not all
 
         starts = range(0, len(images), step)
-        if self._threads == 1 or len(starts) < 2:
-            for start in starts:
-                run(start)
-        else:
-            for task in [self._pool.submit(run, start) for start in starts]:
-                task.result()
+        several = self._threads > 1 and len(starts) > 1  # a search has one image
+        list((self._pool.map if several else map)(run, starts))
         return out
 
 
@@ -181,8 +180,9 @@ class OpenVinoEmbedder(OfBundle):
             if half is None:
                 half = "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             model = core.read_model(io.BytesIO(bundle.read_graph()))
-            shapes = (one.get_partial_shape() for one in (model.input(0), model.output(0)))
-            check_shapes(bundle, *([None if d.is_dynamic else d.get_length() for d in shape] for shape in shapes))
+            shapes = [[one.get_partial_shape() for one in ends] for ends in (model.inputs, model.outputs)]
+            sizes = [[[d.get_length() if d.is_static else None for d in s] for s in ends] for ends in shapes]
+            check_shapes(bundle, *sizes)
             model.reshape([self.chunk, *bundle.input_size, 3])
             options = {
                 "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
@@ -204,10 +204,11 @@ class OpenVinoEmbedder(OfBundle):
             if len(block) < self.chunk:
                 block = np.concatenate([block, np.zeros((self.chunk - len(block), *block.shape[1:]), np.uint8)])
             self._requests.start_async([np.ascontiguousarray(block)], rows)
-        self._requests.wait_all()
+        with loading(self.bundle, "OpenVINO", "run"):
+            self._requests.wait_all()
         return out
 
 
 def _keep(request: Any, rows: NDArray[np.float32]) -> None:
     """A run has ended: its vectors go where they belong."""
-    rows[:] = request.get_output_tensor().data[: len(rows)]
+    rows[:] = request.get_output_tensor().data.reshape(OpenVinoEmbedder.chunk, -1)[: len(rows)]

@@ -16,14 +16,12 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-#: Of ONNX's protocol buffers: field by field, the message that is in it. Only these can hold a tensor.
+#: Of ONNX's protocol buffers: field by field, the message that is in it. Only these can hold a tensor, or more code.
 _MESSAGES: dict[str, dict[int, str]] = {
-    "model": {7: "graph", 20: "training", 25: "function"},
-    "training": {1: "graph", 2: "graph"},
-    "function": {7: "node", 11: "attribute"},
+    "model": {7: "graph", 20: "code", 25: "code"},
     "graph": {1: "node", 5: "tensor", 15: "sparse"},
     "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "attribute": {5: "tensor", 6: "code", 10: "tensor", 11: "code", 22: "sparse", 23: "sparse"},
     "sparse": {1: "tensor", 2: "tensor"},
     "tensor": {},
 }
@@ -130,18 +128,22 @@ def _bits(value: int) -> bytes:
     return bytes(out)
 
 
-def wants_other_files(model: bytes) -> bool:
-    """Whether a tensor of an ONNX model lies in another file. Raises ValueError for what is no protocol buffer."""
+def check_graph(model: bytes) -> None:
+    """Raise ValueError for what is no ONNX model, and for one that no bundle needs.
+
+    Its weights in another file may be any file. A loop may never end, and functions grow when they are written out.
+    """
     waiting: list[tuple[str, memoryview]] = [("model", memoryview(model))]
     while waiting:
         kind, content = waiting.pop()
         inner = _MESSAGES[kind]
         for field, value in _fields(content):
             if kind == "tensor" and (field == _EXTERNAL_DATA or (field == _DATA_LOCATION and value == 1)):
-                return True
+                raise ValueError("its weights lie in another file, of which nothing was read")
+            if inner.get(field) == "code":
+                raise ValueError("it has loops, branches or functions, as no bundle has")
             if field in inner and isinstance(value, memoryview):
                 waiting.append((inner[field], value))
-    return False
 
 
 def _fields(content: memoryview) -> Iterator[tuple[int, memoryview | int]]:
@@ -158,9 +160,9 @@ def _fields(content: memoryview) -> Iterator[tuple[int, memoryview | int]]:
         if wire == 2:
             size, at = _varint(content, at)
         elif wire not in (1, 5):
-            raise ValueError("no protocol buffer")
+            raise ValueError("not an ONNX model")
         if at + size > len(content):
-            raise ValueError("a protocol buffer that ends early")
+            raise ValueError("an ONNX model that ends early")
         yield field, content[at : at + size]
         at += size
 
@@ -175,4 +177,4 @@ def _varint(content: memoryview, at: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise ValueError("no protocol buffer")
+    raise ValueError("not an ONNX model")

@@ -11,21 +11,23 @@ import importlib
 import logging
 import re
 import socket
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import timm
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from siamese_search.errors import TrainingError, in_words, printable
+from siamese_search.io.files import check_regular
 
 State = Mapping[str, Tensor]
 
@@ -106,28 +108,27 @@ def load_imagenet(backbone: nn.Module, name: str) -> str:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """The tensors of a ``.safetensors``, ``.pth`` or ``.pt`` file by name. Nothing in it is executed.
 
-    Raises TrainingError for a file that cannot be read, or that holds no tensors by name.
+    Raises TrainingError for a file that cannot be read, or that holds other things than plain tensors by name.
     """
+    file = f"--init {printable(path)}"
     try:
-        if path.suffix.lower() == ".safetensors":
-            return dict(load_file(path))
-        found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise TrainingError(
-            f"--init {printable(path)}: cannot be read as weights ({in_words(error, 120)}): give a .safetensors or"
-            " .pth of tensors"
-        ) from None
-    except Exception as error:  # weights_only refuses anything else by an UnpicklingError of its own
-        raise TrainingError(
-            f"--init {printable(path)}: holds more than tensors ({type(error).__name__}) and is not read: save its"
-            " state_dict alone"
-        ) from None
+        check_regular(path, path.stat().st_size)  # torch never compresses
+        alone = path.suffix.lower() == ".safetensors"
+        with warnings.catch_warnings(action="ignore"):  # of what is refused in a moment
+            found: Any = load_file(path) if alone else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # What torch says of what it does not unpickle is how to run it all the same.
+        reason = "more than tensors" if isinstance(error, UnpicklingError) else in_words(error, 120)
+        raise TrainingError(f"{file}: no weights can be read ({reason}): give a .safetensors or a state_dict") from None
     for key in ("state_dict", "model", "model_state_dict"):
         if isinstance(found, dict) and isinstance(found.get(key), dict):
             found = found[key]
     tensors = {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, dict) else {}
-    if not tensors:
-        raise TrainingError(f"--init {printable(path)}: holds no tensors by name: save a state_dict")
+    plain = [
+        v.layout is torch.strided and v.is_cpu and not v.is_quantized and not v.is_complex() for v in tensors.values()
+    ]
+    if not tensors or not all(plain):
+        raise TrainingError(f"{file}: holds no tensors by name, or sparse or complex ones: save a plain state_dict")
     return tensors
 
 
@@ -156,15 +157,15 @@ def take_fitting(module: nn.Module, state: State) -> set[str]:
 def _timm_names(backbone: nn.Module, state: State) -> dict[str, Tensor]:
     """The tensors of EfficientNet-PyTorch, which counts blocks without stages, under timm's names; else their own."""
     stages: Any = getattr(backbone, "blocks", ())
-    places = [(i, j) for i, stage in enumerate(stages) for j in range(len(stage))]
+    inside = [f"blocks.{i}.{j}" for i, stage in enumerate(stages) for j in range(len(stage))]
+    places = {str(number): place for number, place in enumerate(inside)}
     expanded = {name.split(".")[1] for name in state if "._expand_conv." in name}
 
     def renamed(name: str) -> str:
         first, *rest = name.split(".")
-        if first == "_blocks" and rest[0].isdigit() and int(rest[0]) < len(places):
+        if first == "_blocks" and len(rest) > 1 and rest[0] in places:
             table = _EXPANDED if rest[0] in expanded else _PLAIN
-            stage, block = places[int(rest[0])]
-            return ".".join((f"blocks.{stage}.{block}.{table.get(rest[1], rest[1])}", *rest[2:]))
+            return ".".join((places[rest[0]], table.get(rest[1], rest[1]), *rest[2:]))
         return ".".join((_OUTSIDE.get(first, first), *rest))
 
     return {renamed(name): tensor for name, tensor in state.items()}

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from siamese_search.errors import BundleError, UsageError, in_words, printable
-from siamese_search.io.files import atomic_write_bytes, atomic_write_text
+from siamese_search.io.files import atomic_write_bytes, writing
 from siamese_search.model.bundle import (
     CENTRES_NAME,
     FORMAT_VERSION,
@@ -84,9 +84,6 @@ def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any], cen
         digest = hashlib.sha256(contents[CENTRES_NAME]).hexdigest()
         fingerprint = centred_fingerprint(fingerprint, centres.cameras, digest)
         extra = {**extra, "centres": list(centres.cameras)}
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, data in contents.items():
-        atomic_write_bytes(directory / name, data)
     meta = {
         "format": FORMAT_VERSION,
         "fingerprint": fingerprint,
@@ -102,11 +99,18 @@ def save_bundle(network: APNNetwork, directory: Path, extra: dict[str, Any], cen
         "metrics": {},
         "calibration": None,
         **extra,
-        "files": {
-            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()
-        },
     }
-    atomic_write_text(directory / META_NAME, json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
+    return _written(directory, meta, contents)
+
+
+def _written(directory: Path, meta: dict[str, Any], contents: dict[str, bytes]) -> Bundle:
+    """The bundle of these files; ``model.json``, ``meta`` and what they are, is the last."""
+    directory.mkdir(parents=True, exist_ok=True)
+    files = {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in contents.items()}
+    document = json.dumps({**meta, "files": files}, indent=1, ensure_ascii=False) + "\n"
+    for name, data in {**contents, META_NAME: document.encode()}.items():
+        with writing(directory / name, error=BundleError):
+            atomic_write_bytes(directory / name, data)
     return load_bundle(directory)
 
 
@@ -210,8 +214,6 @@ def _take_weights(graph: Any, network: APNNetwork, smallest: int = 1024) -> dict
 
 
 _BATCH = 8
-
-
 #: A convolution of so few weights is no quicker in integers where its output's own mean is taken, too.
 _SMALL = 1000
 
@@ -279,14 +281,11 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
         "metrics": {},
         "calibration": None,
         "adapted_calibration": None,
-        "files": {ONNX_NAME: {"bytes": len(graph), "sha256": digest}},
     }
     meta.pop("graph", None)
-    out.mkdir(parents=True)
+    contents = {ONNX_NAME: graph}
     if "centres" in meta:
-        centres = meta["files"][CENTRES_NAME] = bundle.meta["files"][CENTRES_NAME]
-        meta["fingerprint"] = centred_fingerprint(meta["fingerprint"], meta["centres"], centres["sha256"])
-        atomic_write_bytes(out / CENTRES_NAME, bundle.read_checked(CENTRES_NAME))
-    atomic_write_bytes(out / ONNX_NAME, graph)
-    atomic_write_text(out / META_NAME, json.dumps(meta, indent=1, ensure_ascii=False) + "\n")
-    return load_bundle(out)
+        contents[CENTRES_NAME] = bundle.read_checked(CENTRES_NAME)
+        centres = bundle.meta["files"][CENTRES_NAME]["sha256"]
+        meta["fingerprint"] = centred_fingerprint(meta["fingerprint"], meta["centres"], centres)
+    return _written(out, meta, contents)

@@ -6,7 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ from siamese_search.datasets.records import Failure, ImageRecord, decode_key
 from siamese_search.errors import DataError, UsageError, amount, printable
 from siamese_search.evaluation.calibrate import calibrate, telling_pairs
 from siamese_search.io.resources import available_cpus
-from siamese_search.model.bundle import Bundle, load_bundle
+from siamese_search.model.bundle import Bundle, bundle_of, load_bundle
 from siamese_search.model.calibration import Calibration
 from siamese_search.model.network import NetworkSpec
 from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.clusters import ClusterTrainer, figures, renew_statistics
-from siamese_search.training.config import ADAPT, SPEC, AdaptConfig, bundle_of, kind_of
+from siamese_search.training.config import ADAPT, SPEC, AdaptConfig, kind_of
 from siamese_search.training.data import LabelledImages, PixelSource, unreadable
 from siamese_search.training.directory import (
     asked_before,
@@ -140,19 +140,11 @@ def resume(
 ) -> AdaptResult:
     """Continue the run in directory ``out`` from its last checkpoint, with the options it was started with."""
 
-    def request_of(saved: dict[str, Any]) -> AdaptRequest:
-        return AdaptRequest(
-            data=Path(saved["data"]),
-            out=out,
-            config=AdaptConfig(**saved["config"]),
-            layout=saved["layout"],
-            init=saved["init"],
-            labels=Path(saved["labels"]) if saved["labels"] else None,
-            device=device,
-            threads=threads,
-        )
+    def request_of(saved: dict[str, Any], **common: Any) -> AdaptRequest:
+        labels = Path(saved["labels"]) if saved["labels"] else None
+        return AdaptRequest(data=Path(saved["data"]), labels=labels, **common)
 
-    request = asked_before(out, "adapt", request_of)
+    request = replace(asked_before(out, "adapt", request_of), device=device, threads=threads)
     return _run(request, reporter or Silent(), stop or threading.Event(), resumed=True)
 
 

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self, get_args, get_origin, get_type_hints
 
-from siamese_search.errors import UsageError, amount
-
-if TYPE_CHECKING:
-    from siamese_search.model.bundle import Bundle
+from siamese_search.errors import UsageError, amount, printable
 
 
 def hyperparameter(default: Any, text: str, low: float | None = None, high: float | None = None) -> Any:
@@ -83,7 +81,6 @@ class TrainConfig:
         0,
         64,
     )
-
     view_mix: float = hyperparameter(
         0.0,
         "share of the images of a view whose lower part is another's: people whom only the teacher knows;"
@@ -108,7 +105,6 @@ class TrainConfig:
         0, "stages at the beginning of the backbone that are not trained; the stem is the first", 0
     )
     grad_clip: float = hyperparameter(5.0, "largest gradient norm; 0 switches clipping off", 0)
-
     ema: float = hyperparameter(
         0.999, "decay of the moving average of the weights that is validated and kept, warmed up; 0: none", 0, 0.99999
     )
@@ -144,16 +140,18 @@ class TrainConfig:
         """
         given = {name: value for name, value in changes.items() if value is not None}
         backbone = given.get("backbone", self.backbone)
-        usual = BACKBONE_DEFAULTS.get(backbone, {}) if backbone != self.backbone else {}
+        usual = BACKBONE_DEFAULTS.get(str(backbone), {}) if backbone != self.backbone else {}
         config = replace(self, **{**usual, **given})
         config.check()
         return config
 
     def check(self) -> None:
         """Raise UsageError for a value that cannot work."""
+        kinds = get_type_hints(type(self))
         for one in fields(self):
             low, high = one.metadata["within"]
-            value = getattr(self, one.name)
+            value, kind = getattr(self, one.name), kinds[one.name]
+            value_of(one.name, kind, [value] if isinstance(value, str) and kind in (int, float, bool) else value)
             if low is not None and not value >= low:  # also catches NaN
                 raise UsageError(f"{flag(one.name)}: {value} is too small, the least is {low}")
             if high is not None and not value <= high:
@@ -174,6 +172,34 @@ class TrainConfig:
 def flag(name: str) -> str:
     """The option of a field: ``batch_size`` → ``--batch-size``."""
     return "--" + name.replace("_", "-")
+
+
+#: How a text option that is empty by default is written among others: ``--metric-loss none,CircleLoss``.
+NOTHING = "none"
+_NOUNS: dict[type, str] = {int: "a whole number", float: "a number", str: "a name", bool: "true or false"}
+_WORDS = {**dict.fromkeys(("true", "yes", "on", "1"), True), **dict.fromkeys(("false", "no", "off", "0"), False)}
+
+
+def value_of(name: str, kind: Any, item: object) -> Any:
+    """``item`` as the field's type. A bool is no number, and a number is a text only if it was typed as one."""
+    shown = printable(str(item).strip())
+    if get_origin(kind) is Literal:
+        if (choices := {str(choice): choice for choice in get_args(kind)}) and shown in choices:
+            return choices[shown]
+        raise UsageError(f"{flag(name)}: {shown[:80]!r} is none of {', '.join(choices)}")
+    if kind is str and isinstance(item, str):
+        if shown in ("", NOTHING) and getattr(TrainConfig(), name) == "":
+            return ""
+        if shown:
+            return shown
+    if kind is bool and shown.lower() in _WORDS:
+        return _WORDS[shown.lower()]
+    if kind in (int, float) and not isinstance(item, bool):
+        with suppress(ValueError, OverflowError):  # text that is no number, or more digits than a float can hold
+            number: float = kind(shown)
+            if abs(number) < 2**63:
+                return number
+    raise UsageError(f"{flag(name)}: {shown[:80]!r} is not {_NOUNS[kind]}")
 
 
 #: Input size and dimension that belong to a backbone rather than to a recipe.
@@ -261,9 +287,8 @@ def stages(config: TrainConfig) -> list[Stage]:
         raise UsageError(f"--sizes: {config.backbone} is made for one size, leave it out")
 
     def stage(height: int, width: int, first: int, last: int) -> Stage:
-        if first == 0:
-            return Stage(height, width, first, last, config.lr, config.warmup_epochs)
-        return Stage(height, width, first, last, config.lr * config.restart, RESTART_WARMUP)
+        again = (config.lr * config.restart, RESTART_WARMUP)
+        return Stage(height, width, first, last, *(again if first else (config.lr, config.warmup_epochs)))
 
     found: list[Stage] = []
     first = 0
@@ -298,15 +323,10 @@ def kind_of(init: str) -> str:
     return "file" if tensors else "bundle"
 
 
-def bundle_of(init: str) -> Bundle:
-    """The bundle that ``--init`` names; ``bundled`` is the package's, whatever a directory here is called."""
-    from siamese_search.model.bundle import load_bundle
-
-    return load_bundle(None if init == "bundled" else init)
-
-
 def network_of(init: str) -> dict[str, Any]:
     """What the bundle that ``--init`` names says of its network; nothing where it names none. Raises BundleError."""
+    from siamese_search.model.bundle import bundle_of
+
     return dict(bundle_of(init).meta.get("network", {})) if kind_of(init) in ("bundled", "bundle") else {}
 
 
@@ -367,8 +387,7 @@ def adapt_fields() -> list[str]:
 
 def adapt_config(init: str, **hyperparameters: Any) -> AdaptConfig:
     """The configuration for these weights: what is not given is that of the bundle. Raises BundleError, UsageError."""
-    network = network_of(init)
-    own = {name: network[name] for name in SPEC if name in network}
+    own = {name: value for name, value in network_of(init).items() if name in SPEC}
     given = {name: value for name, value in hyperparameters.items() if value is not None}
     if "height" in given or "width" in given:
         own.pop("enlarge", None)  # a size that is asked for is that of the network

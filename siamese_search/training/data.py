@@ -156,7 +156,9 @@ def written_paths(data: DataPaths) -> str | list[str]:
 
 
 def read_paths(written: str | list[str]) -> DataPaths:
-    """The inverse of :func:`written_paths`."""
+    """The inverse of :func:`written_paths`. Raises TypeError and ValueError for what it never wrote."""
+    if not written:
+        raise ValueError("no data are named")
     return Path(written) if isinstance(written, str) else tuple(Path(place) for place in written)
 
 

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from siamese_search._version import __version__
 from siamese_search.errors import SiameseSearchError, TrainingError, UsageError, amount, in_words, printable
-from siamese_search.io.files import OWN_TEXT, atomic_path, atomic_write_text, check_output
+from siamese_search.io import files
 from siamese_search.model.bundle import META_NAME, as_named
 from siamese_search.model.imagenet import take_fitting
-from siamese_search.training.config import TrainConfig, kind_of
+from siamese_search.training.config import AdaptConfig, TrainConfig, kind_of
 from siamese_search.training.trainer import Progress, Trainer
 
 RUN_NAME = "run.json"
@@ -33,7 +33,7 @@ Asked = TypeVar("Asked")
 
 def refuse_used(out: Path) -> None:
     """Raise TrainingError where the directory already holds a run or a model, or cannot be written."""
-    check_output(out, directory=True, error=TrainingError)
+    files.check_output(out, directory=True, error=TrainingError)
     for name, advice in ((RUN_NAME, f"continue it with --resume {quote(printable(out))}"), (META_NAME, "keep it")):
         if (out / name).exists():
             raise TrainingError(f"{printable(out)}: already holds a run: {advice}, or choose another --out")
@@ -52,28 +52,34 @@ def nothing_left(out: Path) -> Iterator[None]:
         raise
 
 
-def asked_before(out: Path, verb: str, request_of: Callable[[dict[str, Any]], Asked]) -> Asked:
-    """What an unfinished run of ``sss VERB`` was started with: what ``request_of`` makes of its ``run.json``.
+def asked_before(out: Path, verb: str, request_of: Callable[..., Asked]) -> Asked:
+    """What an unfinished run of ``sss train`` or ``sss adapt`` was started with.
 
-    Raises TrainingError where there is none, where it cannot be read, and where the run is finished; UsageError where
-    it is another verb's.
+    request_of: makes it of ``run.json``, and of what both verbs have, by name. Raises UsageError for a run of the other
+    verb, and TrainingError where there is none, where it cannot be read, and where the run is finished.
     """
     path, saved = out / RUN_NAME, None
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if (own := "adapt" if "neighbours" in saved["config"] else "train") != verb:
-            raise UsageError(f"{printable(out)}: a run of sss {own}: sss {own} --resume {quote(printable(out))}")
-        request = request_of(saved)
+        saved = files.read_json(path)
+        began = "adapt" if "neighbours" in saved["config"] else "train"
+        values = {"ema": 0.0, **saved["config"]}  # a run from before --ema has none
+        config = AdaptConfig(**values) if began == "adapt" else TrainConfig(**values)
+        if began == verb:
+            config.check()
+            request = request_of(saved, out=out, config=config, layout=str(saved["layout"]), init=str(saved["init"]))
     except FileNotFoundError:
         raise TrainingError(f"{printable(out)}: no run to resume, {RUN_NAME} is missing: check the directory") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        began = saved.get("version") if isinstance(saved, dict) else None
-        if began is not None and isinstance(error, (KeyError, TypeError)):
+    except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
+        version = saved.get("version") if isinstance(saved, dict) else None
+        if version is not None and isinstance(error, (KeyError, TypeError)):
             raise TrainingError(
-                f"{printable(out)}: begun by siamese-search {printable(str(began))}, whose runs have other options than"
-                f" those of this {__version__}: finish it with that one, or start again in another --out"
+                f"{printable(out)}: begun by siamese-search {printable(str(version))[:80]}, whose runs have other"
+                f" options than those of this {__version__}: finish it with that one, or start again in another --out"
             ) from None
-        raise TrainingError(f"{printable(path)}: cannot be read ({error}): start again in another --out") from None
+        reason = in_words(error)
+        raise TrainingError(f"{printable(path)}: cannot be read ({reason}): start again in another --out") from None
+    if began != verb:
+        raise UsageError(f"{printable(out)}: a run of sss {began}: sss {began} --resume {quote(printable(out))}")
     if (out / META_NAME).exists():
         model = quote(printable(as_named(out)))
         raise TrainingError(f"{printable(out)}: this run is finished: use it with --model {model}")
@@ -86,7 +92,7 @@ def start_directory(out: Path, saved: dict[str, Any]) -> None:
     init = str(saved["init"])
     place = str(Path(init).resolve()) if kind_of(init) in ("file", "bundle") else init
     document = {"version": __version__, **saved, "init": place}
-    atomic_write_text(out / RUN_NAME, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    files.atomic_write_text(out / RUN_NAME, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def summary(config: TrainConfig, init: str, rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -101,10 +107,12 @@ def check_same(out: Path, learned: dict[str, Any]) -> None:
 
     learned: what :func:`start_directory` was told under ``train``, now.
     """
-    saved = json.loads((out / RUN_NAME).read_text(encoding="utf-8")).get("train")
+    saved = files.read_json(out / RUN_NAME).get("train")
     if saved is None or saved == learned:
         return
-    before, there = set(saved.get("identities", ())), set(learned.get("identities", ()))
+    there = set(learned.get("identities", ()))
+    names = saved.get("identities") if isinstance(saved, dict) else None
+    before = set(map(str, names)) if isinstance(names, list) else there
     changes = [
         f"{amount(len(names), 'identity')} {what} ({printable(min(names))}{', …' * (len(names) > 1)})"
         for names, what in ((before - there, "gone"), (there - before, "new"))
@@ -124,11 +132,15 @@ def restore(trainer: Trainer, out: Path, say: Callable[[str], None]) -> list[dic
             f"{printable(out)}: stopped before its first checkpoint: nothing to resume, start again in another --out"
         )
     state = load_checkpoint(path, trainer.modules, trainer.optimizer)
-    trainer.progress = Progress(**state["progress"])
+    with _reading(path):
+        trainer.progress = at = Progress(**state["progress"])
+        rows = [dict(row) for row in state["rows"]]
+        numbers = [at.epoch, at.step, at.global_step, at.images, at.seconds, *(row["seconds"] for row in rows)]
+        if not all(0 <= number < 2**63 for number in numbers) or not isinstance(at.best, dict):
+            raise ValueError("a run cannot stand there")
     if trainer.ranks.first:
-        write_history(out, state["rows"])
-    say(f"resuming at epoch {trainer.progress.epoch + 1}, step {trainer.progress.step}")
-    rows: list[dict[str, Any]] = state["rows"]
+        write_history(out, rows)
+    say(f"resuming at epoch {at.epoch + 1}, step {at.step}")
     return rows
 
 
@@ -148,7 +160,7 @@ def save_checkpoint(
         for key, value in part.items()
     }
     try:
-        with atomic_path(path) as aside:
+        with files.atomic_path(path) as aside:
             # JSON writes floats so that they read back to the same bits.
             save_file(tensors, str(aside), metadata={"state": json.dumps(state)})
     except (OSError, SafetensorError) as error:
@@ -163,10 +175,9 @@ def load_checkpoint(
     path: Path, modules: dict[str, torch.nn.Module], optimizer: torch.optim.Optimizer | None
 ) -> dict[str, Any]:
     """Restore what :func:`save_checkpoint` wrote and return its ``state``. Raises TrainingError."""
-    try:
-        with safe_open(str(path), framework="pt") as archive:
-            state: dict[str, Any] = json.loads(archive.metadata()["state"])
-            tensors = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118 - not a dict
+    with _reading(path), safe_open(str(path), framework="pt") as archive:
+        state: dict[str, Any] = json.loads(archive.metadata()["state"])
+        tensors = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118 - not a dict
         parts: dict[str, dict[str, Tensor]] = {}
         for place, value in tensors.items():
             part, _, key = place.rpartition("/")
@@ -176,11 +187,19 @@ def load_checkpoint(
         if optimizer is not None:
             slots = {int(name.partition("/")[2]): part for name, part in parts.items() if name.startswith("optimizer/")}
             optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+    return state
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Whatever a damaged checkpoint provokes becomes a TrainingError."""
+    try:
+        files.check_regular(path)
+        yield
     except Exception as error:
         raise TrainingError(
             f"{printable(path)}: the checkpoint cannot be read ({in_words(error)}): start again in another --out"
         ) from None
-    return state
 
 
 def load_heads(path: Path, heads: torch.nn.Module) -> list[str]:
@@ -188,12 +207,10 @@ def load_heads(path: Path, heads: torch.nn.Module) -> list[str]:
 
     A file that is missing or cannot be read gives nothing: the heads are a head start, not a necessity.
     """
-    try:
-        with safe_open(str(path), framework="pt") as archive:
-            names = [key for key in archive.keys() if key.startswith("heads/")]  # noqa: SIM118 - not a dict
-            found = {key.removeprefix("heads/"): archive.get_tensor(key) for key in names}
-    except (OSError, SafetensorError):
-        return []
+    found: dict[str, Tensor] = {}
+    with suppress(TrainingError), _reading(path), safe_open(str(path), framework="pt") as archive:
+        names = [key for key in archive.keys() if key.startswith("heads/")]  # noqa: SIM118 - not a dict
+        found = {key.removeprefix("heads/"): archive.get_tensor(key) for key in names}
     return sorted(take_fitting(heads, found))
 
 
@@ -220,7 +237,8 @@ _COUNTS = (("clusters", "clusters", "#1f6f8b"), ("singles", "single images", "#8
 
 def write_history(directory: Path, rows: list[dict[str, Any]]) -> None:
     """Replace the history as one atomic step (a resumed run drops rows that came after its checkpoint)."""
-    atomic_write_text(directory / HISTORY_NAME, "".join(json.dumps(row) + "\n" for row in rows))
+    with files.writing(directory / HISTORY_NAME, error=TrainingError):
+        files.atomic_write_text(directory / HISTORY_NAME, "".join(json.dumps(row) + "\n" for row in rows))
 
 
 def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Path:
@@ -246,8 +264,8 @@ def plot_history(directory: Path, rows: list[dict[str, Any]], title: str) -> Pat
         axes.legend(frameon=False, fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
         axes.xaxis.get_major_locator().set_params(integer=True)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(printable(title), fontsize=10, parse_math=False)
     path = directory / PLOT_NAME
-    with atomic_path(path) as aside:
-        figure.savefig(aside, format="png", dpi=130, metadata=dict([OWN_TEXT]))
+    with files.writing(path, error=TrainingError), files.atomic_path(path) as aside:
+        figure.savefig(aside, format="png", dpi=130, metadata=dict([files.OWN_TEXT]))
     return path

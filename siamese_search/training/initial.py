@@ -8,7 +8,6 @@ without augmentation, gives their embeddings; the heads then learn from those al
 from __future__ import annotations
 
 import threading
-import zipfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -20,21 +19,28 @@ import torch
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import ImageRecord
-from siamese_search.errors import DataError, MissingExtraError, TrainingError, UsageError, amount, in_words, printable
-from siamese_search.io.files import atomic_path
+from siamese_search.errors import (
+    DataError,
+    MissingExtraError,
+    TrainingError,
+    UsageError,
+    amount,
+    in_words,
+    listed,
+    printable,
+)
+from siamese_search.io.files import atomic_path, check_regular
 from siamese_search.io.images import read_image
 from siamese_search.io.resources import available_cpus, available_memory
+from siamese_search.model.bundle import bundle_of
 from siamese_search.model.imagenet import fit_state, load_imagenet, read_weights
 from siamese_search.model.network import APNNetwork, NetworkSpec, normalisation
 from siamese_search.model.weights_file import transfer
 from siamese_search.options import Progress
 from siamese_search.training.augment import augment, mixed, view_draws, view_mix, view_recipe
-from siamese_search.training.config import SPEC, TrainConfig, bundle_of, kind_of
+from siamese_search.training.config import SPEC, TrainConfig, kind_of
 from siamese_search.training.loop import embed_all
 from siamese_search.training.trainer import Trainer
-
-#: Names of tensors that are shown before the rest is only counted.
-_SHOWN = 4
 
 
 def initial_network(config: TrainConfig, init: str, say: Callable[[str], None], *, weights: bool) -> APNNetwork:
@@ -67,10 +73,7 @@ def initial_network(config: TrainConfig, init: str, say: Callable[[str], None], 
 
 
 def _listed(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"; {what}: {', '.join(names[:_SHOWN])}{more}"
+    return f"; {len(names)} {what}: {listed([name[:80] for name in names[:4]], len(names))}" if names else ""
 
 
 #: Learning rate at the beginning; it falls to zero in a straight line. Heads are linear: they bear a high one.
@@ -159,10 +162,7 @@ def save_vectors(path: Path, records: Sequence[ImageRecord], vectors: NDArray[np
 def _read_npz(path: Path, records: Sequence[ImageRecord], config: TrainConfig) -> NDArray[np.float32]:
     wanted = config.teacher_views
     try:
-        with zipfile.ZipFile(path) as members:
-            size = sum(member.file_size for member in members.infolist())
-        if size > available_memory() // 2:
-            raise ValueError(f"its {size:,} bytes are more than half of the memory that there is")
+        check_regular(path, available_memory() // 2)
         with np.load(path, allow_pickle=False) as archive:
             keys = [str(key) for key in archive["keys"]]
             vectors = np.asarray(archive["vectors"], np.float32)
@@ -239,12 +239,15 @@ def _compiled(path: Path, threads: int) -> tuple[Callable[[NDArray[np.float32]],
     except ModuleNotFoundError:
         raise MissingExtraError("a teacher network (.xml or .onnx)", "openvino") from None
     try:
-        core: Any = openvino.Core()
-        model = core.read_model(str(path))
+        if (weights := path.with_suffix(".bin")).exists():
+            check_regular(weights)
+        model: Any = openvino.Core().read_model(str(path))
         height, width = (int(model.inputs[0].partial_shape[axis].get_length()) for axis in (2, 3))
         model.reshape([-1, 3, height, width])
         options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": threads, "INFERENCE_NUM_THREADS": threads}
-        compiled = core.compile_model(model, "CPU", options)
+        if model.output(0).partial_shape[0].is_static:
+            raise ValueError("its answer is not one vector for each image")
+        compiled = openvino.compile_model(model, "CPU", options)
     except Exception as error:
         raise DataError(f"{printable(path)}: OpenVINO cannot load it as [N, 3, H, W]: {in_words(error)}") from None
 

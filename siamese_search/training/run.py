@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import threading
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from siamese_search.datasets.records import Failure, ImageRecord
 from siamese_search.errors import amount, printable
+from siamese_search.io.files import read_json
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle, load_bundle
 from siamese_search.model.weights_file import save_bundle
@@ -125,20 +125,12 @@ def resume(
 ) -> TrainResult:
     """Continue the run in directory ``out`` from its last checkpoint, with the options it was started with."""
 
-    def request_of(saved: dict[str, Any]) -> TrainRequest:
-        return TrainRequest(
-            data=read_paths(saved["data"]),
-            out=out,
-            config=TrainConfig(**{"ema": 0.0, **saved["config"]}),  # a run from before --ema has none
-            layout=saved["layout"],
-            holdout=HoldOut(ids=tuple(saved["heldout_identities"])),
-            init=saved["init"],
-            teacher=Path(saved["teacher"]) if saved["teacher"] else None,
-            device=device,
-            threads=threads,
-        )
+    def request_of(saved: dict[str, Any], **common: Any) -> TrainRequest:
+        held = HoldOut(ids=tuple(map(str, saved["heldout_identities"])))
+        teacher = Path(saved["teacher"]) if saved["teacher"] else None
+        return TrainRequest(data=read_paths(saved["data"]), holdout=held, teacher=teacher, **common)
 
-    request = asked_before(out, "train", request_of)
+    request = replace(asked_before(out, "train", request_of), device=device, threads=threads)
     return _joined(request, reporter or Silent(), stop or threading.Event(), resumed=True)
 
 
@@ -246,7 +238,7 @@ def _heads_of_same_run(trainer: Trainer, request: TrainRequest, split: Split) ->
     first = Path(request.init)
     asked = (written_paths(request.data), request.layout, split.heldout_identities)
     try:
-        saved = json.loads((first / RUN_NAME).read_text(encoding="utf-8"))
+        saved = read_json(first / RUN_NAME)
         same = (saved["data"], saved["layout"], saved["heldout_identities"]) == asked
     except (OSError, ValueError, KeyError, TypeError):
         return []

@@ -95,10 +95,9 @@ class Searching:
         def embedded(embedder: Embedder) -> tuple[list[Probe], list[Probe]]:
             """What to search for, and what to search away from."""
             if embedder not in made:
-                size = embedder.input_size
-                wanted = self._decoded(question.uploads, question.crop, size) + self._known(question.kept, size)
-                away = self._decoded(question.away_uploads, None, size) + self._known(question.away_kept, size)
-                made[embedder] = _embedded(embedder, wanted, options.flip), _embedded(embedder, away, options.flip)
+                wanted = self._probes(embedder, question.uploads, question.kept, options.flip, question.crop)
+                away = self._probes(embedder, question.away_uploads, question.away_kept, options.flip)
+                made[embedder] = wanted, away
             return made[embedder]
 
         if self._embedder is not None:
@@ -201,8 +200,18 @@ class Searching:
             found.append((printable(one.name)[:200], pixels))
         return found
 
-    def _known(self, tokens: Sequence[str], size: tuple[int, int]) -> _Images:
-        return [(one.name, resized(one.pixels, size)) for one in map(self.kept, tokens)]
+    def _probes(
+        self, embedder: Embedder, uploads: Sequence[Upload], kept: Sequence[str], flip: bool, crop: Crop | None = None
+    ) -> list[Probe]:
+        """As :meth:`Searcher.probes`, of uploads and of those that are kept. crop: of the first."""
+        size = embedder.input_size
+        images = self._decoded(uploads, crop, size)
+        images += [(one.name, resized(one.pixels, size)) for one in map(self.kept, kept)]
+        if not images:
+            return []
+        embedder = FlipEmbedder(embedder) if flip else embedder
+        vectors = centred(embedder, embedder.embed(np.stack([pixels for _, pixels in images])))
+        return [Probe(name, None, vector, SameImage(None)) for (name, _), vector in zip(images, vectors, strict=True)]
 
     def _of_points(self, gallery: Gallery, points: Sequence[str]) -> list[Probe]:
         found = []
@@ -245,12 +254,3 @@ def images_of_known(gallery: Gallery, identity: str) -> int:
 def mark_of(gallery: Gallery) -> tuple[object, ...]:
     """What changes with the gallery; the last is ``None`` where nobody can say."""
     return gallery.model.fingerprint, gallery.count(), gallery.write_mark()
-
-
-def _embedded(embedder: Embedder, images: _Images, flip: bool) -> list[Probe]:
-    """As :meth:`Searcher.probes`, of pixels that have the network's size already."""
-    if not images:
-        return []
-    embedder = FlipEmbedder(embedder) if flip else embedder
-    vectors = centred(embedder, embedder.embed(np.stack([pixels for _, pixels in images])))
-    return [Probe(name, None, vector, SameImage(None)) for (name, _), vector in zip(images, vectors, strict=True)]

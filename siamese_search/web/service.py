@@ -16,7 +16,7 @@ from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import DataError, SiameseSearchError, StoreBusyError, printable
 from siamese_search.gallery import open_store
 from siamese_search.gallery.contract import Gallery
-from siamese_search.io.files import read_regular
+from siamese_search.io.files import read_json, read_regular
 from siamese_search.io.location import protocol_of
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.calibration import Calibration
@@ -178,7 +178,7 @@ class Overview:
         if named is None:
             return None
         try:
-            found = json.loads(read_regular(Path(named), _MOST_BYTES))
+            found = read_json(Path(named), _MOST_BYTES)
             if not isinstance(found, dict) or "rank1" not in found:
                 raise DataError("it has no rank1")
         except (OSError, ValueError, DataError) as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import socket
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,47 @@ def test_files_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             read_weights(tmp_path / name)
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "trapped").exists()
+
+
+def odd_files(directory: Path) -> list[str]:
+    """Files of a stranger's, none of which a network can begin with; their names."""
+    weight = torch.ones(24, 3, 3, 3)
+    kinds = {
+        "sparse": weight.to_sparse(),
+        "complex": weight.to(torch.complex64),
+        "without_values": torch.empty(24, 3, 3, 3, device="meta"),
+    }
+    for name, value in kinds.items():
+        torch.save({"conv_stem.weight": value}, directory / f"{name}.pth")
+    torch.save({"a": torch.zeros(100_000)}, directory / "stored.pth")
+    bomb = zipfile.ZipFile(directory / "bomb.pth", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(directory / "stored.pth") as stored, bomb as packed:
+        for name in stored.namelist():
+            packed.writestr(name, stored.read(name))
+    (directory / "stored.pth").unlink()
+    (directory / "code.pth").write_bytes(pickle.dumps(print))
+    for name in ("pipe.pth", "pipe.safetensors"):
+        os.mkfifo(directory / name)
+    (directory / "device.safetensors").symlink_to("/dev/zero")
+    return sorted(os.listdir(directory))  # noqa: PTH208
+
+
+def test_a_strangers_file_is_told_in_one_line_and_waited_for_by_nobody(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    names = odd_files(tmp_path)
+    assert len(names) == 8
+    for name in names:
+        with pytest.raises(TrainingError, match=name) as caught:
+            read_weights(tmp_path / name)
+        assert str(caught.value).isprintable()
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    "name", ["_blocks", "_blocks.0", "_blocks.²._bn0", "_blocks." + "9" * 5000 + "._bn0", "_blocks..a"]
+)
+def test_a_name_that_is_like_none_of_efficientnet_pytorch_is_not_used(name: str) -> None:
+    fit = fit_state(backbone(), {"_conv_stem.weight": torch.zeros(1), name: torch.zeros(1)})
+    assert fit.taken == 0
+    assert len(fit.unused) == 2

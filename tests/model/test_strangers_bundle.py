@@ -18,9 +18,16 @@ from fingerprint import fingerprint_of
 from safetensors.torch import save
 
 from siamese_search.errors import BundleError
-from siamese_search.model.bundle import WEIGHTS_NAME, Bundle, as_named, load_bundle, weights_fingerprint
+from siamese_search.model.bundle import (
+    WEIGHTS_NAME,
+    Bundle,
+    as_named,
+    load_bundle,
+    quantised_fingerprint,
+    weights_fingerprint,
+)
 from siamese_search.model.embedder import OnnxEmbedder
-from siamese_search.model.graph import completed, read_weights, wants_other_files
+from siamese_search.model.graph import check_graph, completed, read_weights
 from siamese_search.model.network import APNNetwork, NetworkSpec
 from siamese_search.model.weights_file import load_network, save_bundle, stored_state
 
@@ -110,9 +117,110 @@ def test_a_graph_with_weights_in_another_file_is_refused(
     (tmp_path / "secret.bin").write_bytes(bytes(16))
     monkeypatch.chdir(tmp_path)
     graph = (copy / "model.onnx").read_bytes()
-    assert not wants_other_files(graph)
+    check_graph(graph)
     put(copy, "model.onnx", external(graph, where, location))
-    refused(copy, "its weights lie in another file")
+    refused(copy, "its weights lie in another file|it has loops, branches or functions")
+
+
+def int8(directory: Path, nodes: list[Any], more: list[Any], **ends: Any) -> Path:
+    """A bundle of nothing but a graph; ``f`` is the mean colour of an image and ``raw`` a vector made of it."""
+    shape, kind = onnx.helper.make_tensor_value_info, onnx.TensorProto
+    made = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Cast", ["images"], ["cast"], to=kind.FLOAT),
+            onnx.helper.make_node("ReduceMean", ["cast", "across"], ["f"], keepdims=0),
+            onnx.helper.make_node("MatMul", ["f", "w"], ["raw"]),
+            *nodes,
+        ],
+        "g",
+        [shape(*one) for one in ends.get("inputs", [("images", kind.UINT8, ["n", 64, 32, 3])])],
+        [shape(*one) for one in ends.get("outputs", [("out", kind.FLOAT, ["n", 32])])],
+        [
+            onnx.numpy_helper.from_array(np.array([1, 2]), "across"),
+            onnx.numpy_helper.from_array(np.random.default_rng(0).normal(size=(3, 32)).astype(np.float32), "w"),
+            *more,
+        ],
+    )
+    opset = [onnx.helper.make_opsetid("", 18)]
+    data = bytes(onnx.helper.make_model(made, opset_imports=opset, ir_version=8).SerializeToString())
+    edit(directory, lambda meta: (meta.update(precision="int8", files={}), meta.pop("graph")))
+    put(directory, "model.onnx", data)
+    digest = hashlib.sha256(data).hexdigest()
+    edit(directory, lambda meta: meta.update(fingerprint=quantised_fingerprint(meta["network"], digest)))
+    return directory
+
+
+def unit(of: str = "raw") -> Any:
+    return onnx.helper.make_node("LpNormalization", [of], ["out"], axis=1, p=2)
+
+
+def constant(name: str, value: Any) -> Any:
+    return onnx.numpy_helper.from_array(np.asarray(value), name)
+
+
+def endless() -> list[Any]:
+    """Nodes that add one to a number 2^62 times."""
+    kind, info = onnx.TensorProto, onnx.helper.make_tensor_value_info
+    body = onnx.helper.make_graph(
+        [onnx.helper.make_node("Identity", ["c"], ["d"]), onnx.helper.make_node("Add", ["v", "v"], ["w2"])],
+        "body",
+        [info("i", kind.INT64, []), info("c", kind.BOOL, []), info("v", kind.FLOAT, [])],
+        [info("d", kind.BOOL, []), info("w2", kind.FLOAT, [])],
+    )
+    loop = onnx.helper.make_node("Loop", ["times", "yes", "nought"], ["v"], body=body)
+    return [loop, onnx.helper.make_node("Add", ["raw", "v"], ["more"]), unit("more")]
+
+
+def test_a_graph_that_never_ends_is_not_run(copy: Path) -> None:
+    numbers = [constant("times", 2**62), constant("yes", True), constant("nought", np.float32(0))]
+    refused(int8(copy, endless(), numbers), "it has loops, branches or functions")
+
+
+def test_an_image_has_a_vector_of_its_own_or_the_graph_is_told_in_one_line(
+    tiny_bundle: Bundle, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever a stranger's graph takes, gives or fails at; ONNX Runtime itself says nothing."""
+    node, kind = onnx.helper.make_node, onnx.TensorProto
+    given, images = [("out", kind.FLOAT, ["n", 32])], ["n", 64, 32, 3]
+    mean = [node("ReduceMean", ["raw", "rows"], ["one"], keepdims=1), unit("one")]
+    huge = [node("Tile", ["raw", "times"], ["wide"]), node("ReduceMax", ["wide", "rows"], ["one"]), unit("one")]
+    graphs: list[tuple[list[Any], list[Any], dict[str, Any]]] = [
+        ([unit()], [], {}),
+        ([unit(), node("Identity", ["b"], ["c"])], [], {"inputs": [("images", 2, images), ("b", 1, [1])]}),
+        ([unit(), node("Identity", ["f"], ["c"])], [], {"outputs": [*given, ("c", kind.FLOAT, ["n", 3])]}),
+        ([unit()], [], {"outputs": []}),
+        ([unit()], [], {"inputs": [("images", kind.FLOAT, images)]}),
+        ([unit()], [], {"inputs": [("images", kind.UINT8, [2, 64, 32, 3])]}),
+        (mean, [constant("rows", [0])], {}),
+        (huge, [constant("rows", [0]), constant("times", [2**20, 2**20])], {}),
+    ]
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 64, 32, 3), dtype=np.uint8)
+    for number, (nodes, numbers, ends) in enumerate(graphs):
+        shutil.copytree(tiny_bundle.path, tmp_path / str(number))
+        bundle = load_bundle(int8(tmp_path / str(number), nodes, numbers, **ends))
+        if number == 0:
+            assert len(np.unique(OnnxEmbedder(bundle).embed(pixels), axis=0)) == 6
+            continue
+        with pytest.raises(BundleError) as caught:
+            OnnxEmbedder(bundle).embed(pixels)
+        assert "\n" not in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_no_other_format_of_the_engine_is_read(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one is not looked through before it runs."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "model.ort")
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    onnxruntime.InferenceSession(tiny_bundle.read_graph(), options, providers=["CPUExecutionProvider"])
+    data = (tmp_path / "model.ort").read_bytes()
+    monkeypatch.setattr(Bundle, "read_graph", lambda _: data)
+    with pytest.raises(BundleError, match="cannot load it"):
+        OnnxEmbedder(tiny_bundle)
 
 
 def test_whatever_the_damage_it_is_one_line(copy: Path) -> None:

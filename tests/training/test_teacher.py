@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,5 +103,26 @@ def test_a_damaged_archive_is_one_line(tmp_path: Path, monkeypatch: pytest.Monke
             assert "\n" not in str(error)  # noqa: PT017
     path.write_bytes(sound)
     monkeypatch.setattr(teacher, "available_memory", lambda: 10_000)
-    with pytest.raises(DataError, match="more than half of the memory"):
+    with pytest.raises(DataError, match="more than 5,000"):
         teacher.teacher_vectors(path, [], PRESETS["reid"])
+
+
+def test_a_network_that_is_none_of_a_teacher_is_one_line_and_waited_for_by_nobody(tmp_path: Path) -> None:
+    """One answer for all images; weights that are a pipe; entities that grow, or name another file."""
+    kind, node = (
+        onnx.TensorProto.FLOAT,
+        onnx.helper.make_node("ReduceMean", ["images"], ["o"], axes=[0, 2, 3], keepdims=0),
+    )
+    ends = [onnx.helper.make_tensor_value_info(*one) for one in (("images", kind, ["n", 3, 16, 8]), ("o", kind, [3]))]
+    graph = onnx.helper.make_graph([node], "all", ends[:1], ends[1:])
+    opset = [onnx.helper.make_opsetid("", 17)]
+    onnx.save_model(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "all.onnx")
+    (tmp_path / "pipe.xml").write_text("<net/>")
+    os.mkfifo(tmp_path / "pipe.bin")
+    entities = "".join(f'<!ENTITY e{at + 1} "{f"&e{at};" * 10}">' for at in range(9))
+    (tmp_path / "grows.xml").write_text(f'<!DOCTYPE n [<!ENTITY e0 "x">{entities}]><net name="&e9;"/>')
+    (tmp_path / "steals.xml").write_text('<!DOCTYPE n [<!ENTITY e SYSTEM "/etc/passwd">]><net name="&e;"/>')
+    for name in ("all.onnx", "pipe.xml", "grows.xml", "steals.xml"):
+        with pytest.raises(DataError, match=name) as caught:
+            teacher.teacher_vectors(tmp_path / name, [], PRESETS["reid"])
+        assert str(caught.value).isprintable()

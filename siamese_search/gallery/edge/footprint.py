@@ -7,7 +7,6 @@ Opening a shard writes too: who only wants to read opens a copy of it where ther
 from __future__ import annotations
 
 import fcntl
-import json
 import mmap
 import os
 import shutil
@@ -21,6 +20,7 @@ from pathlib import Path
 from siamese_search.errors import StoreError, printable
 from siamese_search.gallery.edge import layout
 from siamese_search.gallery.storage import Storage
+from siamese_search.io.files import read_json
 
 #: Of one request to read ahead the system takes no more than this.
 _PIECE = 2 << 20
@@ -151,7 +151,7 @@ def _in_memory(descriptor: int, offset: int) -> bool:
 def has_index(generation: Path) -> bool:
     """Whether the shard is one with an HNSW index, once it is optimised."""
     try:
-        document = json.loads((generation / layout.SHARD / "edge_config.json").read_bytes())
+        document = read_json(generation / layout.SHARD / "edge_config.json")
         return bool((document.get("hnsw_config") or {"m": 0})["m"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False

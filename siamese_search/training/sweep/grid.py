@@ -5,28 +5,22 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from itertools import product
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import get_type_hints
 
 from siamese_search.errors import UsageError, printable
-from siamese_search.training.config import TrainConfig, flag, option_fields
+from siamese_search.training.config import NOTHING, TrainConfig, flag, option_fields, value_of
 from siamese_search.training.config import preset as find_preset
 
 #: What a hyperparameter may be.
 Value = bool | int | float | str
-
-#: How a text option that is empty by default is written among others: ``--metric-loss none,CircleLoss``.
-NOTHING = "none"
 
 #: A grid that is larger was not meant: three options of ten values are a thousand trainings already.
 MOST_RUNS = 1000
 
 #: Characters of a run's directory name; what is cut off is told apart by a number.
 _MOST_NAME = 120
-
-_WORDS = {**dict.fromkeys(("true", "yes", "on", "1"), True), **dict.fromkeys(("false", "no", "off", "0"), False)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +46,8 @@ def parse_grid(given: Mapping[str, object]) -> dict[str, tuple[Value, ...]]:
         if name not in known:
             raise UsageError(f"unknown hyperparameter {printable(name)!r}; see `sss sweep --help`")
         items = value.split(",") if isinstance(value, str) else value
-        values = tuple(
-            _value(name, kinds[name], item) for item in (items if isinstance(items, list | tuple) else [items])
-        )
+        several = items if isinstance(items, list | tuple) else [items]
+        values = tuple(value_of(name, kinds[name], item) for item in several)
         if not values:
             raise UsageError(f"{flag(name)}: no value is given")
         if twice := [one for place, one in enumerate(values) if one in values[:place]]:
@@ -103,29 +96,3 @@ def text(value: Value) -> str:
 def label(values: Mapping[str, Value], separator: str = ", ") -> str:
     """A run in words: ``margin=0.5, lr=0.001``."""
     return separator.join(f"{flag(name)[2:]}={text(value)}" for name, value in values.items())
-
-
-def _value(name: str, kind: Any, item: object) -> Value:
-    """``item`` as the field's type. A bool is no number, and a number is a text only if it was typed as one."""
-    shown = printable(str(item).strip())
-    if get_origin(kind) is Literal:
-        choices: dict[str, Value] = {str(choice): choice for choice in get_args(kind)}
-        if shown in choices:
-            return choices[shown]
-        raise UsageError(f"{flag(name)}: {shown!r} is none of {', '.join(choices)}")
-    if kind is str and isinstance(item, str):
-        if shown in ("", NOTHING) and getattr(TrainConfig(), name) == "":
-            return ""
-        if shown:
-            return shown
-    if kind is bool and shown.lower() in _WORDS:
-        return _WORDS[shown.lower()]
-    if kind in (int, float) and not isinstance(item, bool):
-        with suppress(ValueError, OverflowError):  # text that is no number, or more digits than a float can hold
-            number: float = kind(shown)
-            if math.isfinite(number):
-                return number
-    raise UsageError(f"{flag(name)}: {shown!r} is not {_NOUNS[kind]}")
-
-
-_NOUNS: dict[type, str] = {int: "a whole number", float: "a number", str: "a name", bool: "true or false"}

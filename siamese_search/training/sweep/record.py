@@ -14,7 +14,7 @@ from siamese_search.datasets.records import Failure, ImageRecord
 from siamese_search.errors import DataError, TrainingError, UsageError, printable
 from siamese_search.evaluation.protocol import Protocol, all_vs_all
 from siamese_search.io.csv_cells import CsvWriter, csv_cell
-from siamese_search.io.files import atomic_write_text
+from siamese_search.io.files import atomic_write_text, read_json
 from siamese_search.training.config import flag
 from siamese_search.training.data import DataPaths, HoldOut, as_paths, load_split, read_paths, written_paths
 from siamese_search.training.sweep.grid import GridPoint, Value, grid_points, parse_grid, swept, text
@@ -213,7 +213,7 @@ def load_sweep(directory: Path) -> Sweep:
     """The sweep that :meth:`Sweep.save` wrote into ``directory``. Raises TrainingError, DataError."""
     path = directory / RECORD_NAME
     try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = read_json(path)
         grid = parse_grid({name: tuple(values) for name, values in saved["grid"].items()})
         states = {run["name"]: run for run in saved["runs"]}
         runs = [_run_of(point, states[point.name]) for point in grid_points(saved["preset"], grid)]
@@ -270,7 +270,7 @@ def find_unfinished(runs: Path, asked: Sweep) -> Path | None:
     description = asked.description()
     for path in sorted(runs.glob(f"*/{RECORD_NAME}"), reverse=True):
         try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
+            saved = read_json(path)
             same = all(saved[key] == value for key, value in description.items())
             if same and any(run["state"] == "planned" for run in saved["runs"]):
                 return path.parent
