@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,10 @@ PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT / "tests" / "support"))
 
 from forked import served  # noqa: E402
+
+# A command keeps ignoring what is ignored where it is started: the tests may be started with `&`, and ask for SIGINT.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: What commands import without torch, and without a thread: ONNX Runtime and Ray start one each.
 LIGHT = (
