@@ -198,7 +198,7 @@ def test_the_install_that_is_named_exists() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     for extra in re.findall(r"pip install '\.\[(\w+)\]'", ALL):
         assert extra in project["optional-dependencies"]
-    assert project["scripts"]["sss"] == "siamese_search.cli.main:main"
+    assert project["scripts"]["sss"] == "siamese_search.__main__:main"
 
 
 def test_the_options_and_settings_that_are_named_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
