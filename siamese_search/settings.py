@@ -182,8 +182,9 @@ def load_settings(cwd: Path | None = None, env: Mapping[str, str] | None = None)
     own = _user_file(env)
     if own is not None:
         _merge_file(own, values, origins, own=True)
-    if own is None or os.path.realpath(own) != os.path.realpath(cwd / FILE_NAME):
-        _merge_file(cwd / FILE_NAME, values, origins, own=False)
+    here = cwd / FILE_NAME
+    if own is None or not (own.exists() and here.exists() and own.samefile(here)):
+        _merge_file(here, values, origins, own=False)
     for found, keys, prefix in ((values, tuple(_TYPES), ""), (values["server"], SERVER_KEYS, "server.")):
         for key in keys:
             variable = ENV_PREFIX + (prefix + key).replace(".", "_").upper()

@@ -283,6 +283,7 @@ def quantise(bundle: Bundle, images: NDArray[np.uint8], out: Path) -> Bundle:
         "adapted_calibration": None,
     }
     meta.pop("graph", None)
+    out.mkdir(parents=True)  # nobody else has made it meanwhile
     contents = {ONNX_NAME: graph}
     if "centres" in meta:
         contents[CENTRES_NAME] = bundle.read_checked(CENTRES_NAME)

@@ -197,7 +197,7 @@ def value_of(name: str, kind: Any, item: object) -> Any:
     if kind in (int, float) and not isinstance(item, bool):
         with suppress(ValueError, OverflowError):  # text that is no number, or more digits than a float can hold
             number: float = kind(shown)
-            if abs(number) < (2**63 if kind is int else float("inf")):
+            if math.isfinite(number) and (kind is float or abs(number) < 2**63):
                 return number
     raise UsageError(f"{flag(name)}: {shown[:80]!r} is not {_NOUNS[kind]}")
 
