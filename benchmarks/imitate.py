@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor, multiprocessing, nn
 from torch.nn import functional as F
 
 from siamese_search.datasets.records import ImageRecord
+from siamese_search.embedding import looks_of
 from siamese_search.evaluation.calibrate import calibrate, save_calibration
 from siamese_search.evaluation.evaluate import embed_records
 from siamese_search.evaluation.protocol import Labels
@@ -265,4 +266,5 @@ def calibrated(bundle: Bundle, held: list[ImageRecord], data: Path) -> Bundle:
     rows = [held[row] for row in found.rows]
     labels = Labels.within([str(r.identity) for r in rows], [r.camera for r in rows])
     about = f"{data.parent.name}/{data.name}, {len({r.identity for r in held})} held-out identities"
-    return save_calibration(bundle, calibrate(pair_scores(found.vectors, labels), about))
+    looks = looks_of([record.path for record in held], bundle.input_size)
+    return save_calibration(bundle, replace(calibrate(pair_scores(found.vectors, labels), about), looks=looks))

@@ -1,12 +1,12 @@
 """Can a query that is no such object be told from one that is merely not in the gallery, without another model?
 
-    pip install onnx
     python benchmarks/no_object.py --data DIR --screens DIR [--cache FILE.npz]
 
 Writes benchmarks/results/no_object.json for the weights that ship. DIR holds ``market1501/unseen50``,
 ``cuhk03/unseen50``, ``orl_faces`` and ``vehicles/train``; screens are PNGs of pages and plots; charts, noise and images
 of one colour are made here. The images of half of a gallery's identities are the gallery, those of the other half its
-strangers: a measure is good if it ranks what is no person above them. Five such halves, and the mean.
+strangers: a measure is good if it ranks what is no person above them. Five such halves, and the mean. Besides, what was
+built: the share of each set that looks strange to the bundled calibration.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from PIL import Image
 from verdicts import chart, noise
 
 from siamese_search.io.files import atomic_write_text
 from siamese_search.io.images import read_image
-from siamese_search.model.bundle import Bundle, load_bundle
+from siamese_search.model.bundle import load_bundle
+from siamese_search.model.calibration import figures_of
+from siamese_search.model.embedder import load_embedder
 
 RESULTS = Path(__file__).parent / "results" / "no_object.json"
 GALLERIES = ("market1501", "cuhk03")
@@ -56,20 +56,6 @@ def images_of(data: Path, screens: Path, scratch: Path) -> Iterator[tuple[str, l
         paths = sorted((data / name / "unseen50").rglob("*.jpg"))
         step = 1 if name == GALLERIES[0] else 2
         yield name, [(path, path.name.split("_")[0]) for path in paths[::step]]
-
-
-def network(bundle: Bundle) -> tuple[onnxruntime.InferenceSession, list[str]]:
-    """The network, with two more outputs: the length of the vector before it is made one, a middle layer's means."""
-    model = onnx.load(str(bundle.onnx_path))
-    length = next(node.output[0] for node in reversed(model.graph.node) if node.op_type == "ReduceL2")
-    means = [node.output[0] for node in model.graph.node if node.op_type == "ReduceMean"]
-    extra = [length, means[-10]]  # the last mean is the pooling, those before it are the squeezes of the 16 blocks
-    for name in extra:
-        model.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session, [session.get_outputs()[0].name, *extra]
 
 
 def figures(pixels: NDArray[np.uint8]) -> Rows:
@@ -123,9 +109,7 @@ MEASURES: dict[str, tuple[str, Measure]] = {
     "mean similarity to the gallery": ("vector", lambda s: lambda x: -(x @ s.T).mean(1)),
     "mean similarity to the nearest 20": ("vector", lambda s: lambda x: -np.sort(x @ s.T, axis=1)[:, -20:].mean(1)),
     "distance from their 16 principal directions": ("vector", outside),
-    "length of the vector before it is made one": ("length", lambda s: lambda x: np.abs(x - s.mean(0)).ravel()),
     "62 figures of colour and edges in the pixels": ("pixels", mahalanobis(0.3)),
-    "channel means of a middle layer": ("layer", mahalanobis(0.3)),
 }
 
 
@@ -135,21 +119,16 @@ def auc(high: Rows, low: Rows) -> float:
 
 
 def seen(data: Path, screens: Path, cache: Path | None) -> dict[str, NDArray[np.float64]]:
-    """``SET/vector``, ``/length``, ``/layer``, ``/pixels`` and ``/identity`` → rows."""
+    """``SET/vector``, ``/pixels``, ``/looks`` and ``/identity`` → rows."""
     if cache is not None and cache.exists():
         return dict(np.load(cache))
     bundle = load_bundle(None)
-    session, outputs = network(bundle)
+    embedder = load_embedder(bundle, threads=1)
     found: dict[str, NDArray[np.float64]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         for name, images in images_of(data, screens, Path(scratch)):
-            rows: dict[str, list[Rows]] = {"vector": [], "length": [], "layer": [], "pixels": []}
-            for path, _ in images:
-                pixels = read_image(path, bundle.input_size)
-                given = session.run(outputs, {session.get_inputs()[0].name: pixels[None]})
-                for kind, row in zip(("vector", "length", "layer"), given, strict=True):
-                    rows[kind].append(row.ravel())
-                rows["pixels"].append(figures(pixels))
+            pixels = np.stack([read_image(path, bundle.input_size) for path, _ in images])
+            rows = {"vector": embedder.embed(pixels), "pixels": [*map(figures, pixels)], "looks": figures_of(pixels)}
             found |= {f"{name}/{kind}": np.array(one, np.float64) for kind, one in rows.items()}
             found[f"{name}/identity"] = np.array([identity for _, identity in images])
             print(f"{name}: {len(images)}", flush=True)
@@ -185,6 +164,11 @@ def main() -> None:
             table[measure] = dict(zip(others, means.round(4).tolist(), strict=True))
             print(gallery, measure, *(f"{a:.2f} / {100 * c:.0f} %" for a, c in means), sep=" | ", flush=True)
         report["galleries"] |= {gallery: table}  # type: ignore[operator]
+    known = load_bundle(None).calibration
+    assert known is not None
+    built = {name: float(known.strange(rows[f"{name}/looks"].astype(np.float32)).mean()) for name in sets}
+    print("as built", *(f"{name} {share:.1%}" for name, share in built.items()), sep=" | ")
+    report["strange"] = {name: round(share, 4) for name, share in built.items()}
     atomic_write_text(RESULTS, json.dumps(report, indent=1) + "\n")
 
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from siamese_search.errors import ImageError
 from siamese_search.io.decoding import BatchDecoder, DecodedPixels, ImageSource, PendingPixels
 from siamese_search.io.location import FileStamp
+from siamese_search.model.calibration import FIGURES, Looks, figures_of
 from siamese_search.model.centres import centred
 from siamese_search.model.embedder import Embedder, Started, begin
 
@@ -26,6 +28,8 @@ T = TypeVar("T")
 BATCH = 64
 #: Threads that decode where nobody says how many; more only fight the model for the cores.
 THREADS = 2
+#: Images whose looks are measured; more tell nothing new.
+_MOST_LOOKS = 512
 
 
 class Stop(Protocol):
@@ -134,3 +138,15 @@ def _decoded(
         while waiting and not (stop is not None and stop.is_set()):
             batch, pending = waiting.popleft()
             yield batch, pending.result()
+
+
+def looks_of(images: Sequence[Path], size: tuple[int, int]) -> Looks | None:
+    """Of at most 512 files spread among these, decoded to ``size``; what is elsewhere or cannot be read is left out."""
+    here = [image for image in images if isinstance(image, Path)]  # not what stands for one
+    rows = np.linspace(0, len(here) - 1, min(len(here), _MOST_LOOKS)).round().astype(int)
+    found = [np.empty((0, FIGURES), np.float32)]
+    batches = batches_of([here[row] for row in rows])
+    for _, decoded in _decoded(batches, size, lambda image: image, None, THREADS, 1, None):
+        with decoded:
+            found.append(figures_of(decoded.pixels))
+    return Looks.of(np.concatenate(found))

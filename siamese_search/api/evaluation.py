@@ -14,7 +14,16 @@ import numpy as np
 from siamese_search import render
 from siamese_search.datasets.layouts import load_dataset
 from siamese_search.datasets.splits import load_joined, those_of
-from siamese_search.errors import BundleError, DataError, GalleryNotFoundError, UsageError, amount, printable
+from siamese_search.embedding import looks_of
+from siamese_search.errors import (
+    BundleError,
+    DataError,
+    GalleryNotFoundError,
+    ModelMismatchError,
+    UsageError,
+    amount,
+    printable,
+)
 from siamese_search.evaluation.calibrate import calibrate as fit
 from siamese_search.evaluation.calibrate import save_calibration, telling_pairs
 from siamese_search.evaluation.evaluate import StageProgress
@@ -31,7 +40,7 @@ from siamese_search.model.calibration import Calibration
 from siamese_search.options import layout_of, request
 from siamese_search.retrieval.judging import keep_calibration, take_back
 from siamese_search.settings import load_settings
-from siamese_search.workspace import Notify, StrPath, load, open_to_write, store_in_use, threads_in_use
+from siamese_search.workspace import Notify, StrPath, load, model_of, open_to_write, store_in_use, threads_in_use
 
 
 class Report(EvaluationReport):
@@ -98,7 +107,8 @@ def evaluate(
         with suppress(BundleError):  # a damaged one is for --calibrate to replace
             further["kept"] = subject.bundle.calibration
     if options.calibrate:
-        found = further["calibration"] = fit(report.pairs, f"{subject.place}: {reason}")
+        looks = looks_of([record.path for record in records], subject.bundle.input_size)
+        found = further["calibration"] = replace(fit(report.pairs, f"{subject.place}: {reason}"), looks=looks)
         if into_bundle:
             save_calibration(subject.bundle, found)
             further["calibrated_place"] = f"model {printable(subject.bundle.name)}"
@@ -199,7 +209,7 @@ def _measured(gallery: Gallery) -> tuple[Calibration, int, int]:
     """A calibration of the gallery's labelled images, their number, and that of their identities."""
     labelled: list[Any] = []
     if "identity" in gallery.fields():
-        fields = [one for one in ("identity", "camera", "key") if one in gallery.fields()]
+        fields = [one for one in ("identity", "camera", "key", "path") if one in gallery.fields()]
         points = gallery.scroll([Condition("identity", "present")], with_vectors=True, fields=fields)
         labelled = list(islice((one for one in points if one.is_somebody), MOST_IMAGES))
     if not labelled:
@@ -212,7 +222,10 @@ def _measured(gallery: Gallery) -> tuple[Calibration, int, int]:
     pairs, across = telling_pairs(vectors, names, [one.camera for one in labelled], _LEAST_PAIRS)
     images, identities = len(names), len(set(names))
     data = f"gallery {gallery.name}: {amount(images, 'image')} of {amount(identities, 'identity')}"
-    return fit(pairs, data + ", across cameras" * across), images, identities
+    found = fit(pairs, data + ", across cameras" * across)
+    with suppress(ModelMismatchError):  # whose images' size nobody knows
+        found = replace(found, looks=looks_of([one.path for one in labelled], model_of(gallery.model).input_size))
+    return found, images, identities
 
 
 def check_place(store: StrPath | None, gallery: str | None, bundle: Bundle) -> None:

@@ -1,15 +1,20 @@
 """Calibration: what a model's scores mean. From a similarity to match or no match, and to a probability.
 
-Fitted by :mod:`siamese_search.evaluation.calibrate`. Plain Python: a search must not pay for it.
+Fitted by :mod:`siamese_search.evaluation.calibrate`. It knows the looks of the images that it was measured on, too: a
+query that shows no such object at all (one colour, a chart, a face among people) has a nearest image like any other,
+and its vector lies among theirs. Its pixels do not: docs/matching.md says what each measure that was tried finds.
 """
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from siamese_search.errors import UsageError
 
@@ -17,6 +22,83 @@ from siamese_search.errors import UsageError
 DEFAULT_FMR = 0.01
 #: What makes scores better where a calibration does not hold, without a label.
 ADAPT = "sss adapt DIR --epochs 0 (a minute), then sss reindex --model RUN"
+
+#: What is measured of an image.
+FIGURES = 26
+#: Fewer images do not tell what is usual.
+LEAST_LOOKS = 64
+_LEVELS = 4
+#: The share of the images themselves that may look strange, and the least deviation of a figure.
+_STRANGE, _NARROWEST = 0.01, 0.05
+
+Figures = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """Of each of the :data:`FIGURES` its mean and deviation, and how many deviations from it are nothing strange."""
+
+    means: tuple[float, ...]
+    deviations: tuple[float, ...]
+    limit: float
+
+    @classmethod
+    def of(cls, figures: Figures) -> Looks | None:
+        """Of images, float32 [n, 26]; ``None`` where they are too few."""
+        if len(figures) < LEAST_LOOKS:
+            return None
+        means, deviations = figures.mean(0), np.maximum(figures.std(0), _NARROWEST)
+        farthest = (np.abs(figures - means) / deviations).max(1)
+        limit = float(np.quantile(farthest, 1 - _STRANGE, method="higher"))
+        return cls(_rounded(means), _rounded(deviations), *_rounded([limit]))
+
+    def strange(self, figures: Figures) -> NDArray[np.bool_]:
+        """Which of the images, float32 [n, 26], have a figure that is not usual here; bool [n]."""
+        means, deviations = (np.array(values, np.float32) for values in (self.means, self.deviations))
+        farthest = (np.abs(figures - means) / deviations).max(1)
+        return np.asarray(farthest > self.limit)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"means": list(self.means), "deviations": list(self.deviations), "limit": self.limit}
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> Looks:
+        """The inverse of :meth:`to_json`. Raises ValueError, KeyError or TypeError for what is none."""
+        means, deviations = (tuple(map(float, saved[name])) for name in ("means", "deviations"))
+        limit = float(saved["limit"])
+        if len(means) != FIGURES or len(deviations) != FIGURES or min(*deviations, limit) <= 0:
+            raise ValueError(f"not {FIGURES} means and positive deviations")
+        if not all(map(math.isfinite, (*means, *deviations, limit))):
+            raise ValueError("not finite numbers")
+        return cls(means, deviations, limit)
+
+
+def _rounded(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(float(f"{value:.5g}") for value in values)
+
+
+def figures_of(images: NDArray[np.uint8]) -> Figures:
+    """Of RGB images, uint8 [n, h, w, 3], at the size that the network takes: float32 [n, 26].
+
+    Means and contrasts of light and of two differences of colours, and the share of pixels just like their
+    neighbour; at five sizes, each half of the last, how strong edges are, at four of them also how uneven.
+    """
+    rows = images.astype(np.float32)
+    light = rows @ np.array([0.299, 0.587, 0.114], np.float32)
+    colours = (light, rows[..., 0] - rows[..., 1], rows[..., 2] - light)
+    found = [one.mean((1, 2)) / 32 for one in colours] + [np.log(one.std((1, 2)) + 1) for one in colours]
+    for level in range(_LEVELS + 1):
+        if level and min(light.shape[1:]) >= 4:
+            height, width = (side // 2 for side in light.shape[1:])
+            light = light[:, : 2 * height, : 2 * width].reshape(-1, height, 2, width, 2).mean((2, 4))
+        for edges in (np.abs(np.diff(light, axis=2)), np.abs(np.diff(light, axis=1))):
+            mean = edges.mean((1, 2)) + 0.5
+            found.append(np.log(mean))
+            if level:
+                found.append(np.log((np.sqrt((edges**2).mean((1, 2))) + 0.5) / mean))
+            else:
+                found.append((edges < 1).mean((1, 2)))
+    return np.stack(found, axis=1).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +109,7 @@ class Calibration:
     rising thresholds, so that ``rates`` fall; each rate has at least one pair behind it. slope, offset: P(same |
     score) = 1 / (1 + exp(-(slope · score + offset))) where same and different are equally likely beforehand (Platt,
     "Probabilistic Outputs for Support Vector Machines", 1999). genuine, impostor: pairs that it was fitted on.
-    data: where they came from, for people.
+    data: where they came from, for people. looks: of their images; ``None`` where nobody measured it.
     """
 
     rates: tuple[float, ...]
@@ -37,6 +119,7 @@ class Calibration:
     genuine: int
     impostor: int
     data: str = ""
+    looks: Looks | None = None
 
     def threshold(self, false_match_rate: float = DEFAULT_FMR) -> float:
         """The score from which on two images count as the same identity.
@@ -71,6 +154,10 @@ class Calibration:
         """The score at which :meth:`probability` is one half; it may lie outside [-1, 1]."""
         return -(self.offset + _logit(prior)) / self.slope
 
+    def strange(self, figures: Figures) -> NDArray[np.bool_]:
+        """Which of the images, float32 [n, 26], look like none that it was measured on, if it knows those; bool [n]."""
+        return np.zeros(len(figures), bool) if self.looks is None else self.looks.strange(figures)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "false_match_rates": list(self.rates),
@@ -80,6 +167,7 @@ class Calibration:
             "genuine_pairs": self.genuine,
             "impostor_pairs": self.impostor,
             "data": self.data,
+            **({} if self.looks is None else {"looks": self.looks.to_json()}),
         }
 
     @classmethod
@@ -93,6 +181,7 @@ class Calibration:
             int(saved["genuine_pairs"]),
             int(saved["impostor_pairs"]),
             str(saved.get("data", "")),
+            None if (looks := saved.get("looks")) is None else Looks.from_json(looks),
         )
         numbers = (*found.rates, *found.thresholds, found.slope, found.offset)
         falling = all(a > b for a, b in zip(found.rates, found.rates[1:]))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from siamese_search.errors import MissingExtraError, UsageError, printable
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle, OfBundle, check_images, check_shapes, loading
+from siamese_search.model.calibration import Figures, figures_of
 from siamese_search.model.centres import Centres
 
 Device = Literal["auto", "cpu", "openvino", "cuda"]
@@ -151,6 +152,20 @@ class FlipEmbedder:
         lengths = np.linalg.norm(total, axis=1, keepdims=True)
         # Two opposite embeddings have no mean direction; then the image as it is decides.
         return np.where(lengths > 1e-6, total / np.maximum(lengths, 1e-6), plain).astype(np.float32)
+
+
+class LookingEmbedder:
+    """An embedder around another that also notes what the images look like: ``seen``, of each, in order."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self.dim, self.input_size = embedder.dim, embedder.input_size
+        self.fingerprint, self.centres = embedder.fingerprint, embedder.centres
+        self.seen: list[Figures] = []
+
+    def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.seen.extend(figures_of(images))
+        return self._embedder.embed(images)
 
 
 class OpenVinoEmbedder(OfBundle):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from siamese_search.datasets.records import Failure
-from siamese_search.errors import DataError, ImageError, UsageError, amount
+from siamese_search.errors import DataError, ImageError, UsageError, amount, printable
 from siamese_search.model.embedder import Embedder
-from siamese_search.retrieval.judging import NOBODY, Judge
-from siamese_search.retrieval.query import embed_each
+from siamese_search.retrieval.judging import NOBODY, STRANGE, Judge
+from siamese_search.retrieval.query import Seen, embed_each
 
 #: Scores in one answer; more is what a gallery is for.
 MAX_PAIRS = 4_000_000
@@ -106,21 +106,22 @@ def compare(
             f"{len(left):,} × {len(right):,} pairs are too many to compare one by one: ingest one side and search for"
             " the other"
         )
-    vectors: dict[Path, NDArray[np.float32]] = {}
+    seen: dict[Path, Seen] = {}
     failed: dict[Path, ImageError] = {}
     paths = list(dict.fromkeys([*left, *right]))
     for path, found in zip(paths, embed_each(paths, embedder), strict=True):
         if isinstance(found, ImageError):
             failed[path] = found
         else:
-            vectors[path] = found
-    sides = [[path for path in side if path in vectors] for side in (left, right)]
+            seen[path] = found
+    sides = [[path for path in side if path in seen] for side in (left, right)]
     for side, readable in zip((left, right), sides, strict=True):
         if not readable:
             error = failed[side[0]]
             none = f"none of the {amount(len(side), 'image')} can be read; {error}"
             raise error if len(side) == 1 else DataError(none)
-    asked = judge(np.stack(list(vectors.values())))
+    vectors = {path: vector for path, (vector, _) in seen.items()}
+    asked = _looked_at(judge(np.stack(list(vectors.values()))), seen, sides)
     calibration, rate = asked.calibration, None
     if threshold is None and calibration is not None:
         if false_match_rate is not None:
@@ -135,3 +136,16 @@ def compare(
         chances = np.array([[calibration.probability(float(s), asked.prior) for s in row] for row in scores])
     named = [Failure.of(path, error.reason) for path, error in failed.items()]
     return Comparison(sides[0], sides[1], scores, threshold, rate, chances, named, embedder.fingerprint, asked)
+
+
+def _looked_at(judge: Judge, seen: Mapping[Path, Seen], sides: Sequence[Sequence[Path]]) -> Judge:
+    """The judge, without a calibration where all images of a side look like none that it was measured on; else in doubt
+    where some do."""
+    if judge.calibration is None:
+        return judge
+    unlike = judge.calibration.strange(np.stack([looks for _, looks in seen.values()]))
+    strange = {path for path, one in zip(seen, unlike, strict=True) if one}
+    for side in sides:
+        if strange.issuperset(side):
+            return replace(judge, calibration=None, why=f"{printable(side[0])}: {STRANGE}")
+    return replace(judge, doubt=f"{amount(len(strange), 'image')} of {len(seen)}: {STRANGE}") if strange else judge

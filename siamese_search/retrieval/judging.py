@@ -56,6 +56,8 @@ LEAST_IMAGES = 32
 _RATE = 0.5
 _LOWEST, _HIGHEST = 1 / 3, 1.45
 
+#: Why there is no verdict on a query that shows no such object at all, or shows it as no camera here does.
+STRANGE = "an image unlike all that the calibration was measured on (no such object, or another camera): scores only"
 #: Why a search with mirrored queries says nothing of matches: the one rule for ``flip``.
 NOT_FLIPPED = "no verdicts with --flip: a calibration is of images as they are"
 
@@ -271,9 +273,11 @@ def mark(
         chance = calibration.probability(result.score, judge.prior)
         return replace(result, match=result.score >= threshold, probability=chance)
 
-    return [
-        answer
-        if answer.error is not None or not answer.pairwise
-        else replace(answer, verdict=verdict, results=tuple(map(marked, answer.results)))
-        for answer in answers
-    ]
+    def judged(answer: QueryResult) -> QueryResult:
+        if answer.error is not None or not answer.pairwise:
+            return answer
+        if answer.looks is not None and calibration.strange(answer.looks).any():
+            return replace(answer, no_verdict=STRANGE)
+        return replace(answer, verdict=verdict, results=tuple(map(marked, answer.results)))
+
+    return list(map(judged, answers))

@@ -21,7 +21,8 @@ from siamese_search.gallery.checks import vector_of
 from siamese_search.gallery.contract import Gallery, Hit, StoredPoint
 from siamese_search.gallery.filters import Condition
 from siamese_search.io.decoding import ImageSource
-from siamese_search.model.embedder import Embedder
+from siamese_search.model.calibration import Figures
+from siamese_search.model.embedder import Embedder, LookingEmbedder
 from siamese_search.retrieval.options import SearchOptions
 
 #: Share of the mean of the images to stay away from that is taken off the target (Rocchio's relevance feedback, 1971,
@@ -65,7 +66,8 @@ class Probe:
 
     vector: float32 [d], unit length. scale: what its similarities are multiplied with to become scores. judge: which
     hits are the probe itself. never: leave these out, asked or not (an item of the gallery that looks for others like
-    it). pairwise: whether scores are similarities of images, or means of such, which a calibration knows about.
+    it). pairwise: whether scores are similarities of images, or means of such, which a calibration knows about. looks:
+    of its images, figures float32 [m, 26]; ``None`` for what has none.
     """
 
     name: str
@@ -75,6 +77,7 @@ class Probe:
     scale: float = 1.0
     never: bool = False
     pairwise: bool = True
+    looks: Figures | None = None
 
     def left_out(self, options: SearchOptions) -> bool:
         """Whether its own images may not appear."""
@@ -85,12 +88,18 @@ class Probe:
         return options.min_score is not None and self.scale * hit.score < options.min_score
 
 
-def embed_each(images: Sequence[ImageSource], embedder: Embedder) -> list[NDArray[np.float32] | ImageError]:
-    """The vector of each image, float32 [d], or why it cannot be read."""
-    known: dict[int, NDArray[np.float32] | ImageError] = {}
-    for found in embed_images(batches_of(range(len(images))), embedder, images.__getitem__):
-        known |= zip(found.items, found.vectors, strict=True)
+#: The vector of an image, float32 [d], and what it looks like, float32 [26].
+Seen = tuple[NDArray[np.float32], Figures]
+
+
+def embed_each(images: Sequence[ImageSource], embedder: Embedder) -> list[Seen | ImageError]:
+    """What each image gives, or why it cannot be read."""
+    looking = LookingEmbedder(embedder)
+    known: dict[int, Seen | ImageError] = {}
+    for found in embed_images(batches_of(range(len(images))), looking, images.__getitem__):
+        known |= zip(found.items, zip(found.vectors, looking.seen, strict=True), strict=True)
         known |= found.failures
+        looking.seen.clear()
     return [known[row] for row in range(len(images))]
 
 
@@ -134,7 +143,9 @@ def fuse(probes: Sequence[Probe]) -> Probe:
         return Copies({hit.id: hit for hit in hits if hit.id in own}, identities)
 
     never = any(probe.never for probe in probes)
-    return Probe(f"{first.name} and {len(others)} more", first.path, vector, judge, scale, never)
+    seen = [probe.looks for probe in probes if probe.looks is not None]
+    looks = np.concatenate(seen) if seen else None
+    return Probe(f"{first.name} and {len(others)} more", first.path, vector, judge, scale, never, looks=looks)
 
 
 def push_away(probe: Probe, away: NDArray[np.float32]) -> Probe:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from siamese_search.datasets.records import MetadataValue
+from siamese_search.model.calibration import Figures
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -128,7 +129,8 @@ class QueryResult:
     hold; no_verdict: then the reason, empty where there is no calibration at all. pairwise: whether scores are
     similarities of images, or means of such; no calibration knows about others. best_score: the highest in the ranking,
     shown or not. candidates: how many images were to be re-ranked, ``None`` without re-ranking. from_gallery: whether
-    the query is an image of the gallery that looks for others, so that nobody may say that it is not there.
+    the query is an image of the gallery that looks for others, so that nobody may say that it is not there. looks: of
+    its images, float32 [m, 26].
     """
 
     query: str
@@ -142,6 +144,7 @@ class QueryResult:
     candidates: int | None = None
     no_verdict: str = ""
     from_gallery: bool = False
+    looks: Figures | None = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         found = ", ".join(f"{hit.identity or '?'} {hit.score:.4f}" for hit in self.results)

@@ -20,7 +20,7 @@ from siamese_search.gallery.contract import Gallery, ModelRef
 from siamese_search.gallery.filters import Where
 from siamese_search.model.embedder import Embedder, FlipEmbedder
 from siamese_search.retrieval.options import SearchOptions
-from siamese_search.retrieval.query import Copies, Probe, SameImage, embed_each, fuse, item_probe, push_away
+from siamese_search.retrieval.query import Copies, Probe, SameImage, Seen, embed_each, fuse, item_probe, push_away
 from siamese_search.retrieval.ranking import (
     Group,
     Ranking,
@@ -96,7 +96,7 @@ class Searcher:
         for image, found in zip(unlike, self._embed(unlike, flip), strict=True):
             if isinstance(found, ImageError):
                 raise ImageError(str(image) if isinstance(image, (str, Path)) else "image", found.reason)
-            away.append(found)
+            away.append(found[0])
         # Scores are no similarities to a query then. Of a model with centres a copy of it has another vector: nobody
         # says by which camera the query is.
         mixed = len(unlike) > 0 or (together and len(queries) + len(like) > 1) or self.embedder.centres is not None
@@ -107,14 +107,15 @@ class Searcher:
             if isinstance(found, ImageError):
                 asked.append(QueryResult(name, path=path, error=found.reason))
             else:
-                asked.append(Probe(name, path, found, SameImage(path, any_score=mixed)))
+                vector, looks = found
+                asked.append(Probe(name, path, vector, SameImage(path, any_score=mixed), looks=looks[None]))
         asked += [item_probe(self.gallery, key) for key in like]
         if together and (probes := [one for one in asked if isinstance(one, Probe)]):
             asked = [fuse(probes), *(one for one in asked if not isinstance(one, Probe))]
         return [push_away(one, np.stack(away)) if away and isinstance(one, Probe) else one for one in asked]
 
-    def _embed(self, queries: Sequence[Query], flip: bool) -> list[NDArray[np.float32] | ImageError]:
-        """The vector of each query, float32 [d], or why it cannot be read; ImageError for the only one."""
+    def _embed(self, queries: Sequence[Query], flip: bool) -> list[Seen | ImageError]:
+        """What each query gives, or why it cannot be read; ImageError for the only one."""
         found = embed_each(queries, FlipEmbedder(self.embedder) if flip else self.embedder)
         if len(found) == 1 and isinstance(found[0], ImageError):
             raise found[0]
@@ -168,6 +169,7 @@ def answer(
         best_score=None if ranking.best is None else float(probe.scale * ranking.best),
         candidates=options.candidates if options.rerank else None,
         from_gallery=probe.never,
+        looks=probe.looks,
     )
 
 

@@ -22,7 +22,7 @@ from siamese_search.errors import DataError, UsageError, amount, printable
 from siamese_search.evaluation.calibrate import calibrate, telling_pairs
 from siamese_search.io.resources import available_cpus
 from siamese_search.model.bundle import Bundle, bundle_of, load_bundle
-from siamese_search.model.calibration import Calibration
+from siamese_search.model.calibration import Calibration, Looks, figures_of
 from siamese_search.model.network import NetworkSpec
 from siamese_search.model.weights_file import save_bundle
 from siamese_search.training.clusters import ClusterTrainer, figures, renew_statistics
@@ -211,7 +211,7 @@ def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, re
     labels = request.labels.name if request.labels else None
     extra = summary(config, request.init, rows, images=len(images.records), labels=labels, clusters=final)
     if calibration is not None:
-        extra["calibration"] = calibration.to_json()
+        extra["calibration"] = replace(calibration, looks=_looks(images)).to_json()
     if rows:  # none with --epochs 0
         plot_history(out, rows, f"{amount(len(images.records), 'image')} without labels, {config.backbone}")
     save_bundle(trainer.result, out, extra, centres)
@@ -233,6 +233,11 @@ def _read(
         raise DataError(f"{printable(dataset.root)}: {amount(len(records), 'image')} cannot be clustered: give more")
     nothing, triplets = np.zeros(len(records), np.int64), np.empty((0, 3), np.int64)
     return LabelledImages(records, nothing, triplets, pixels.usable, pixels), failed
+
+
+def _looks(images: LabelledImages) -> Looks | None:
+    blocks = np.array_split(np.arange(len(images.records)), -(-len(images.records) // 64))
+    return Looks.of(np.concatenate([figures_of(images.get(block)) for block in blocks]))
 
 
 def _known(records: list[ImageRecord]) -> list[str | None]:

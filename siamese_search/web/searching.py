@@ -22,6 +22,7 @@ from siamese_search.gallery.filters import Condition, parse_where
 from siamese_search.gallery.times import bind_to
 from siamese_search.io.images import decode_image, resized
 from siamese_search.model.bundle import Bundle
+from siamese_search.model.calibration import figures_of
 from siamese_search.model.centres import centred
 from siamese_search.model.embedder import Embedder, FlipEmbedder
 from siamese_search.retrieval.judging import check_fmr, mark
@@ -210,8 +211,12 @@ class Searching:
         if not images:
             return []
         embedder = FlipEmbedder(embedder) if flip else embedder
-        vectors = centred(embedder, embedder.embed(np.stack([pixels for _, pixels in images])))
-        return [Probe(name, None, vector, SameImage(None)) for (name, _), vector in zip(images, vectors, strict=True)]
+        pixels = np.stack([one for _, one in images])
+        vectors = centred(embedder, embedder.embed(pixels))
+        return [
+            Probe(name, None, vector, SameImage(None), looks=looks[None])
+            for (name, _), vector, looks in zip(images, vectors, figures_of(pixels), strict=True)
+        ]
 
     def _of_points(self, gallery: Gallery, points: Sequence[str]) -> list[Probe]:
         found = []
