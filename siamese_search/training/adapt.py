@@ -29,6 +29,7 @@ from siamese_search.training.clusters import ClusterTrainer, figures, renew_stat
 from siamese_search.training.config import ADAPT, SPEC, AdaptConfig, kind_of
 from siamese_search.training.data import LabelledImages, PixelSource, unreadable
 from siamese_search.training.directory import (
+    alone,
     asked_before,
     check_same,
     nothing_left,
@@ -127,7 +128,7 @@ def adapt(request: AdaptRequest, reporter: Reporter | None = None, stop: threadi
     """
     request.config.check()
     refuse_used(request.out)
-    with nothing_left(request.out):
+    with alone(request.out, "run"), nothing_left(request.out):
         return _run(request, reporter or Silent(), stop or threading.Event(), resumed=False)
 
 
@@ -145,7 +146,8 @@ def resume(
         return AdaptRequest(data=Path(saved["data"]), labels=labels, **common)
 
     request = replace(asked_before(out, "adapt", request_of), device=device, threads=threads)
-    return _run(request, reporter or Silent(), stop or threading.Event(), resumed=True)
+    with alone(out, "run"):
+        return _run(request, reporter or Silent(), stop or threading.Event(), resumed=True)
 
 
 def _run(request: AdaptRequest, reporter: Reporter, stop: threading.Event, *, resumed: bool) -> AdaptResult:

@@ -5,7 +5,9 @@ It keeps ``run.json``, checkpoints, each one safetensors file, and ``history.jso
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -27,6 +29,7 @@ from siamese_search.training.config import AdaptConfig, TrainConfig, kind_of
 from siamese_search.training.trainer import Progress, Trainer
 
 RUN_NAME = "run.json"
+_LOCK_NAME = ".lock"
 
 Asked = TypeVar("Asked")
 
@@ -40,6 +43,33 @@ def refuse_used(out: Path) -> None:
 
 
 @contextmanager
+def alone(directory: Path, what: str) -> Iterator[None]:
+    """Work on a run or a sweep, which is made where it is not there; empty, it is removed. TrainingError where another
+    process does: by a lock, which the kernel takes back from a killed one."""
+    busy = f"{printable(directory)}: another process works on this {what}: wait for it, or choose another --out"
+    path = directory / _LOCK_NAME
+    with files.writing(directory, error=TrainingError):
+        directory.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            gone = not os.path.samestat(os.fstat(descriptor), path.lstat())  # it has ended this moment
+        except OSError:
+            gone = True
+        if gone:
+            raise TrainingError(busy)
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                directory.rmdir()
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def nothing_left(out: Path) -> Iterator[None]:
     """What is refused before its first checkpoint leaves no run behind, so that the directory can be given again."""
     try:
@@ -48,7 +78,6 @@ def nothing_left(out: Path) -> Iterator[None]:
         if not (out / CHECKPOINT_NAME).exists():
             with suppress(OSError):
                 (out / RUN_NAME).unlink(missing_ok=True)
-                out.rmdir()  # where nothing else is in it
         raise
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from siamese_search.training.data import (
 from siamese_search.training.directory import (
     CHECKPOINT_NAME,
     RUN_NAME,
+    alone,
     asked_before,
     check_same,
     load_heads,
@@ -145,7 +146,11 @@ def _joined(request: TrainRequest, reporter: Reporter, stop: threading.Event, *,
             device = f"cuda:{ranks.local}"
         if not ranks.first:
             reporter = Silent()
-        with nothing_left(request.out) if ranks.first and not resumed else nullcontext():
+        with ExitStack() as held:
+            if ranks.first:
+                held.enter_context(alone(request.out, "run"))
+            if ranks.first and not resumed:
+                held.enter_context(nothing_left(request.out))
             return _run(request, reporter, stop, ranks, device, resumed=resumed)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import fcntl
 import json
 import shutil
 import signal
@@ -205,8 +206,12 @@ def test_a_run_is_resumed_by_the_verb_that_began_it(people: Path, tmp_path: Path
         training.resume(tmp_path / "run")
     with pytest.raises(TrainingError, match="already holds a run"):
         adapt(request(people, tmp_path / "run"))
-    with pytest.raises(TrainingError, match="no run to resume"):
-        resume(tmp_path / "nothing")
+    with (tmp_path / "run" / ".lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(TrainingError, match="another process works on this run"):
+            resume(tmp_path / "run")
+        with pytest.raises(TrainingError, match="no run to resume"):
+            resume(tmp_path / "nothing")
     saved = json.loads((tmp_path / "run" / "run.json").read_text())
     more = {**saved, "config": saved["config"] | {"gone": 1}}  # an option that there is no more
     less = {name: value for name, value in saved.items() if name != "layout"}  # and one that there was not yet

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol as Structure
 
 from siamese_search.datasets.records import Failure
-from siamese_search.errors import SiameseSearchError, TrainingError, in_words, printable
+from siamese_search.errors import SiameseSearchError, in_words
 from siamese_search.evaluation.evaluate import embed_records
 from siamese_search.evaluation.protocol import Protocol
 from siamese_search.evaluation.retrieval import retrieval_metrics
 from siamese_search.evaluation.verification import pair_scores
-from siamese_search.io.files import atomic_path, writing
+from siamese_search.io.files import atomic_path
 from siamese_search.model.bundle import META_NAME, Bundle, load_bundle
 from siamese_search.model.embedder import Device, Embedder, load_embedder
 from siamese_search.options import Progress
 from siamese_search.training.augment import view_recipe
 from siamese_search.training.config import TrainConfig
 from siamese_search.training.data import HoldOut
-from siamese_search.training.directory import CHECKPOINT_NAME, RUN_NAME
+from siamese_search.training.directory import CHECKPOINT_NAME, RUN_NAME, alone
 from siamese_search.training.run import TEACHER_NAME, Reporter, Silent, TrainRequest, resume, train
 from siamese_search.training.sweep.record import PLOT_NAME, Figures, Sweep, SweepRun, held_out_protocol
 
-_LOCK_NAME = ".lock"
 #: Points of each ROC curve that are kept for the plot.
 _ROC_POINTS = 300
 
@@ -68,7 +64,7 @@ def run_sweep(
     the run in hand after its batch (KeyboardInterrupt, all kept). Raises TrainingError where another process does it.
     """
     reporter, stop = reporter or SilentSweep(), stop or threading.Event()
-    with _alone(sweep.directory):
+    with alone(sweep.directory, "sweep"):
         sweep.save()
         left = [run for run in sweep.runs if run.state != "done" or not (sweep.path_of(run) / META_NAME).exists()]
         if draw is not None and not left:  # whoever was killed has not drawn it
@@ -172,21 +168,3 @@ def measure(
     false, true = ([round(r, 7) for r in rates.tolist()] for rates in (curve.false_accept_rate, curve.true_accept_rate))
     figures = Figures(ranking.rank1, ranking.mAP, verification.auc, verification.tar_at_far, (false, true))
     return figures, embedded.failed
-
-
-@contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    """Hold the sweep's lock, which the kernel takes back from a killed process."""
-    with writing(directory, error=TrainingError):
-        directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(directory / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise TrainingError(
-                f"{printable(directory)}: another process works on this sweep: wait for it, or choose another --out"
-            ) from None
-        yield
-    finally:
-        os.close(descriptor)
