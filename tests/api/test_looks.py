@@ -47,7 +47,8 @@ def test_what_is_no_person_gets_no_verdict_and_a_person_does(store: Path, data_d
     assert alike.verdict is not None
 
 
-def test_two_faces_are_no_pair_of_people(data_dir: Path, tmp_path: Path) -> None:
+def test_two_faces_are_no_pair_of_people(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # no gallery here
     one, other = (sorted((data_dir / "orl_faces" / name).glob("*.pgm"))[0] for name in ("s1", "s2"))
     person = sorted((data_dir / "market1501" / "unseen50").rglob("*.jpg"))[0]
     pair = sss.compare(one, other)
