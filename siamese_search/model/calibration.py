@@ -11,12 +11,13 @@ import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from siamese_search.errors import UsageError
+
+if TYPE_CHECKING:  # a command that knows only what scores mean does not wait for numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: False match rate at which two images are told apart where nobody asks for another one.
 DEFAULT_FMR = 0.01
@@ -31,7 +32,7 @@ _LEVELS = 4
 #: The share of the images themselves that may look strange, and the least deviation of a figure.
 _STRANGE, _NARROWEST = 0.01, 0.05
 
-Figures = NDArray[np.float32]
+Figures: TypeAlias = "NDArray[np.float32]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class Looks:
     @classmethod
     def of(cls, figures: Figures) -> Looks | None:
         """Of images, float32 [n, 26]; ``None`` where they are too few."""
+        import numpy as np
+
         if len(figures) < LEAST_LOOKS:
             return None
         means, deviations = figures.mean(0), np.maximum(figures.std(0), _NARROWEST)
@@ -54,6 +57,8 @@ class Looks:
 
     def strange(self, figures: Figures) -> NDArray[np.bool_]:
         """Which of the images, float32 [n, 26], have a figure that is not usual here; bool [n]."""
+        import numpy as np
+
         means, deviations = (np.array(values, np.float32) for values in (self.means, self.deviations))
         farthest = (np.abs(figures - means) / deviations).max(1)
         return np.asarray(farthest > self.limit)
@@ -83,6 +88,8 @@ def figures_of(images: NDArray[np.uint8]) -> Figures:
     Means and contrasts of light and of two differences of colours, and the share of pixels just like their
     neighbour; at five sizes, each half of the last, how strong edges are, at four of them also how uneven.
     """
+    import numpy as np
+
     red, green, blue = np.ascontiguousarray(images.transpose(3, 0, 1, 2)).astype(np.float32)
     light = 0.299 * red + 0.587 * green + 0.114 * blue
     planes = np.stack((light, red - green, blue - light))
@@ -156,6 +163,8 @@ class Calibration:
 
     def strange(self, figures: Figures) -> NDArray[np.bool_]:
         """Which of the images, float32 [n, 26], look like none that it was measured on, if it knows those; bool [n]."""
+        import numpy as np
+
         return np.zeros(len(figures), bool) if self.looks is None else self.looks.strange(figures)
 
     def to_json(self) -> dict[str, Any]:
