@@ -139,8 +139,7 @@ def compare(
 
 
 def _looked_at(judge: Judge, seen: Mapping[Path, Seen], sides: Sequence[Sequence[Path]]) -> Judge:
-    """The judge, without a calibration where all images of a side look like none that it was measured on; else in doubt
-    where some do."""
+    """The judge, without a calibration where all of a side look like none it was measured on; in doubt if some."""
     if judge.calibration is None:
         return judge
     unlike = judge.calibration.strange(np.stack([looks for _, looks in seen.values()]))
@@ -148,4 +147,5 @@ def _looked_at(judge: Judge, seen: Mapping[Path, Seen], sides: Sequence[Sequence
     for side in sides:
         if strange.issuperset(side):
             return replace(judge, calibration=None, why=f"{printable(side[0])}: {STRANGE}")
-    return replace(judge, doubt=f"{amount(len(strange), 'image')} of {len(seen)}: {STRANGE}") if strange else judge
+    some = f"{amount(len(strange), 'image')} of {len(seen)}: {STRANGE}"
+    return replace(judge, doubt="; ".join(filter(None, [judge.doubt, some]))) if strange else judge

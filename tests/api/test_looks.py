@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
 import siamese_search as sss
+from siamese_search.cli.main import cli
 from siamese_search.retrieval.judging import STRANGE
 
 pytestmark = pytest.mark.slow
@@ -61,7 +63,9 @@ def test_two_faces_are_no_pair_of_people(data_dir: Path, tmp_path: Path, monkeyp
     shutil.copy(person, mixed)
     found = sss.compare(person, mixed)
     assert found.any_same
-    assert found.judge.doubt == f"1 image of 3: {STRANGE}"
+    assert found.judge.doubt == (f"3 images cannot tell whether the model's calibration holds; 1 image of 3: {STRANGE}")
+    table = CliRunner().invoke(cli, ["compare", str(person), str(mixed)])
+    assert f"1 image of 3: {STRANGE}" in " ".join(table.output.split())
 
 
 def test_a_gallerys_own_calibration_knows_its_looks(data_dir: Path, tmp_path: Path) -> None:
