@@ -9,6 +9,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the [web] extra is not installed")
 
+from siamese_search.retrieval.judging import STRANGE
 from siamese_search.retrieval.results import QueryResult, SearchResult, Verdict
 from siamese_search.web.pages.search import _verdict
 
@@ -37,3 +38,10 @@ def test_an_image_of_the_gallery_is_not_said_to_be_missing_there():
     own = replace(answer(0.3, best=0.3, candidates=200), from_gallery=True)
     assert _verdict(own, False)["title"] == "No other image matches"
     assert _verdict(own, True)["title"] == "No match under these filters"
+
+
+def test_a_query_that_is_no_such_object_gets_no_name_as_its_answer():
+    strange = replace(answer(0.3, best=0.3, candidates=200), verdict=None, no_verdict=STRANGE)
+    told = _verdict(strange, False)
+    assert (told["kind"], told["title"]) == ("", "No verdict; the nearest is 0001")
+    assert told["lines"][0] == STRANGE

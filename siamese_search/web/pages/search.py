@@ -140,11 +140,11 @@ def _verdict(answer: QueryResult, narrowed: bool) -> dict[str, Any]:
     who = named(best.identity, best.key) if best.identity is not None else "an image without identity"
     lines = [one for one in (verdict_sentence(answer, ""), reranking_sentence(answer)) if one]
     if answer.verdict is None:
-        if not answer.pairwise and not answer.no_verdict:
-            lines.insert(0, "Scores of several images together, or unlike others, are not judged by the calibration.")
-        elif not answer.no_verdict:
-            lines.insert(0, "Neither gallery nor model has a calibration, so no score is called a match.")
-        return {"kind": "", "title": f"Nearest: {who}", "lines": lines}
+        if answer.no_verdict:
+            return {"kind": "", "title": f"No verdict; the nearest is {who}", "lines": lines}
+        several = "Scores of several images together, or unlike others, are not judged by the calibration."
+        nobody = "Neither gallery nor model has a calibration, so no score is called a match."
+        return {"kind": "", "title": f"Nearest: {who}", "lines": [nobody if answer.pairwise else several, *lines]}
     chance = percent(best.probability)
     if not answer.in_gallery:
         return {
