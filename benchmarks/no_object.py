@@ -1,6 +1,6 @@
 """Can a query that is no such object be told from one that is merely not in the gallery, without another model?
 
-    python benchmarks/no_object.py --data DIR --screens DIR [--cache FILE.npz]
+    python benchmarks/no_object.py --data DIR --screens docs [--cache FILE.npz]
 
 Writes benchmarks/results/no_object.json for the weights that ship. DIR holds ``market1501/unseen50``,
 ``cuhk03/unseen50``, ``orl_faces`` and ``vehicles/train``; screens are PNGs of pages and plots; charts, noise and images
