@@ -20,8 +20,7 @@ from siamese_search.errors import ImageError
 from siamese_search.io.decoding import BatchDecoder, DecodedPixels, ImageSource, PendingPixels
 from siamese_search.io.location import FileStamp
 from siamese_search.model.calibration import FIGURES, Looks, figures_of
-from siamese_search.model.centres import centred
-from siamese_search.model.embedder import Embedder, Started, begin
+from siamese_search.model.embedder import Embedder, Started, begin, centred
 
 T = TypeVar("T")
 

@@ -209,33 +209,11 @@ MOST_KEPT = 24
 _VERDICTS = {"yes": "green", "no": "red"}
 
 
-def table(columns: Sequence[tuple[str, str]], rows: Sequence[Sequence[object]]) -> Table:
-    """A plain table. columns: (heading, kind) with kind ``text``, ``number``, ``words``, ``verdict`` or ``path``. On a
-    narrow terminal ``words`` columns give way, cut at their end; the others stay whole."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    result = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for index, (heading, kind) in enumerate(columns):
-        longest = max([len(heading), *(len(safe(row[index])) for row in rows)])
-        result.add_column(
-            heading,
-            justify="right" if kind == "number" else "left",
-            no_wrap=kind != "words",  # Rich narrows no others
-            overflow="ellipsis",
-            min_width=min(longest, _least(kind)),
-        )
-    for row in rows:
-        shown = [(safe(value), kind) for value, (_, kind) in zip(row, columns, strict=True)]
-        styles = [_VERDICTS.get(text, "") if kind == "verdict" else "" for text, kind in shown]
-        result.add_row(*(Text(text, style, no_wrap=True) for (text, _), style in zip(shown, styles, strict=True)))
-    return result
-
-
 def write_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[object]]) -> None:
-    """:func:`table` on stdout. Where it is wider than the terminal, its last columns move to lines of their own:
-    paths, which are there to be copied, or words, and then as many as it takes, so that nothing is cut away."""
+    """A plain table on stdout. columns: (heading, kind) with kind ``text``, ``number``, ``words``, ``verdict`` or
+    ``path``. On a narrow terminal ``words`` columns give way, cut at their end; the others stay whole. Where the table
+    is wider than that, its last columns move to lines of their own: paths, which are there to be copied, or words, and
+    then as many as it takes, so that nothing is cut away."""
     screen = console()
     screen.width = max(screen.width, 20)  # also of a terminal that says it is narrower
     cells = [[safe(value) for value in row] for row in rows]
@@ -247,7 +225,7 @@ def write_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[obje
     fit = max(fit, 1)
     # Captured, because Rich itself ends the process with code 1 when the reader of a pipe has gone.
     with screen.capture() as captured:
-        screen.print(table(columns[:fit], [row[:fit] for row in cells]))
+        screen.print(_table(columns[:fit], widths, cells))
     if fit == len(columns):
         sys.stdout.write(captured.get())
         return
@@ -259,6 +237,27 @@ def write_table(columns: Sequence[tuple[str, str]], rows: Iterable[Sequence[obje
         words = ", ".join(f"{heading} {text}".strip() for (heading, kind), text in rest if text and kind != "path")
         below = [words, *(text for (_, kind), text in rest if kind == "path")]
         sys.stdout.write("\n    ".join([line, *filter(None, below)]) + "\n")
+
+
+def _table(columns: Sequence[tuple[str, str]], widths: Sequence[int], cells: Sequence[Sequence[str]]) -> Table:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    result = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for (heading, kind), width in zip(columns, widths, strict=False):
+        result.add_column(
+            heading,
+            justify="right" if kind == "number" else "left",
+            no_wrap=kind != "words",  # Rich narrows no others
+            overflow="ellipsis",
+            min_width=min(width, _least(kind)),
+        )
+    for row in cells:
+        shown = zip(row, columns, strict=False)
+        styled = [(text, _VERDICTS.get(text, "") if kind == "verdict" else "") for text, (_, kind) in shown]
+        result.add_row(*(Text(text, style, no_wrap=True) for text, style in styled))
+    return result
 
 
 def _least(kind: str) -> int:

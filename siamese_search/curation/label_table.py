@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from siamese_search.datasets.csv_layout import KINDS, MISSING, Marks, fits_kind, typed_value
 from siamese_search.datasets.records import BOOKKEEPING, decode_key, encode_key, point_id
@@ -198,18 +198,10 @@ def _fits_int(text: str) -> bool:
     return _INT.fullmatch(text) is not None and INT_MIN <= int(text) <= INT_MAX
 
 
-class Named(Protocol):
-    """Names an image by (source, key), key alone, or path; "" where it does not say."""
-
-    source: str
-    key: str
-    path: str
-
-
 class Finder:
     """Finds points for rows, by an id made of source and key, or in one pass over the gallery for all the others."""
 
-    def __init__(self, gallery: Gallery, rows: Iterable[Named]) -> None:
+    def __init__(self, gallery: Gallery, rows: Iterable[LabelRow]) -> None:
         self._keys: dict[str, list[str]] = {}
         self._paths: dict[str, list[str]] = {}
         for row in rows:
@@ -227,7 +219,7 @@ class Finder:
                     for name in {path, decode_key(path)} & self._paths.keys():
                         self._paths[name].append(point.id)
 
-    def find(self, row: Named) -> tuple[str | None, str]:
+    def find(self, row: LabelRow) -> tuple[str | None, str]:
         """The point's id (of source and key: whether there is such a point or not), or None and why not."""
         if row.key and row.source:
             return point_id(row.source, row.key), ""
@@ -244,7 +236,7 @@ class Finder:
         return (found[0], "") if found else (None, self.missing(row))
 
     @staticmethod
-    def missing(row: Named) -> str:
+    def missing(row: LabelRow) -> str:
         """What to say of an image that is not in the gallery."""
         if not row.key:
             return f"no image '{printable(row.path)}' in the gallery"

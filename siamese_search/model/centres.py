@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,18 +52,3 @@ class Centres:
         lengths = np.linalg.norm(found, axis=1, keepdims=True)
         # An image that is nothing but its camera has no direction left; it keeps the one it had.
         return np.where(lengths > 1e-6, found / np.maximum(lengths, 1e-6), embeddings).astype(np.float32)
-
-
-class Centred(Protocol):
-    """What embeds, and may have centres."""
-
-    @property
-    def centres(self) -> Centres | None: ...
-
-
-def centred(
-    embedder: Centred, vectors: NDArray[np.float32], cameras: Sequence[str | None] | None = None
-) -> NDArray[np.float32]:
-    """An embedder's vectors as its model wants them compared: less their cameras', where it was adapted to some."""
-    centres = embedder.centres
-    return vectors if centres is None else centres.taken_from(vectors, cameras)

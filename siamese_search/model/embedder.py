@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -27,7 +27,7 @@ class Embedder(Protocol):
 
     ``embed`` takes uint8 RGB [N, H, W, 3] with (H, W) = ``input_size`` and returns float32 [N, dim] with
     rows of unit length. N may be 0. ``fingerprint`` names weights and preprocessing. ``centres``, of a model
-    that was adapted to cameras, are still in the vectors: :func:`~siamese_search.model.centres.centred` takes them out.
+    that was adapted to cameras, are still in the vectors: :func:`centred` takes them out.
     """
 
     @property
@@ -56,6 +56,14 @@ def begin(embedder: Embedder, images: NDArray[np.uint8]) -> Started:
     """
     start: Callable[[NDArray[np.uint8]], Started] = getattr(embedder, "begin", embedder.embed)
     return start(images)
+
+
+def centred(
+    embedder: Embedder, vectors: NDArray[np.float32], cameras: Sequence[str | None] | None = None
+) -> NDArray[np.float32]:
+    """An embedder's vectors as its model wants them compared: less their cameras', where it was adapted to some."""
+    centres = embedder.centres
+    return vectors if centres is None else centres.taken_from(vectors, cameras)
 
 
 def load_embedder(bundle: Bundle, *, device: Device = "cpu", threads: int = 0) -> Embedder:

@@ -10,6 +10,7 @@ from itertools import islice
 import numpy as np
 
 from siamese_search.api.handle import GalleryHandle
+from siamese_search.curation.identities import mean_similarity
 from siamese_search.datasets.records import NO_METADATA, RESERVED_IDENTITIES, label_text
 from siamese_search.errors import NotThereError, UsageError, printable
 from siamese_search.gallery.checks import vector_of
@@ -105,10 +106,8 @@ class Holdings:
             total = images_of_known(gallery, name)
             own = gallery.scroll([Condition("identity", "=", (name,))], with_vectors=True)
             points = list(islice(own, _MOST_SIGHTINGS))
-            vectors = np.stack([vector_of(gallery, point) for point in points]).astype(np.float64)
-            sums = vectors.sum(axis=0)
-            norms = np.einsum("ij,ij->i", vectors, vectors)
-            means = (vectors @ sums - norms) / max(1, len(points) - 1)
+            vectors = np.stack([vector_of(gallery, point) for point in points])
+            means = mean_similarity(vectors, np.zeros(len(points), np.int64))
             ordered, time_field = _in_time(points, gallery.fields())
             known = {point.id: (point, float(mean)) for point, mean in zip(points, means, strict=True)}
             sightings = []

@@ -23,8 +23,7 @@ from siamese_search.gallery.times import bind_to
 from siamese_search.io.images import decode_image, resized
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.calibration import figures_of
-from siamese_search.model.centres import centred
-from siamese_search.model.embedder import Embedder, FlipEmbedder
+from siamese_search.model.embedder import Embedder, FlipEmbedder, centred
 from siamese_search.retrieval.judging import check_fmr, mark
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Probe, SameImage, fuse, item_probe, point_probe, push_away
