@@ -175,6 +175,12 @@ class LookingEmbedder:
         self.seen.extend(figures_of(images))
         return self._embedder.embed(images)
 
+    def begin(self, images: NDArray[np.uint8]) -> Started:
+        """As :func:`begin`; while another device computes, this one looks."""
+        started = begin(self._embedder, images)
+        self.seen.extend(figures_of(images))
+        return started
+
 
 class OpenVinoEmbedder(OfBundle):
     """Runs ``model.onnx`` for one caller at a time; agrees with ONNX Runtime to cosine ≥ 0.999, in bfloat16 to 0.995.

@@ -95,11 +95,14 @@ Seen = tuple[NDArray[np.float32], Figures]
 def embed_each(images: Sequence[ImageSource], embedder: Embedder) -> list[Seen | ImageError]:
     """What each image gives, or why it cannot be read."""
     looking = LookingEmbedder(embedder)
+    rows: list[int] = []
+    vectors: list[NDArray[np.float32]] = []
     known: dict[int, Seen | ImageError] = {}
     for found in embed_images(batches_of(range(len(images))), looking, images.__getitem__):
-        known |= zip(found.items, zip(found.vectors, looking.seen, strict=True), strict=True)
+        rows += found.items
+        vectors.extend(found.vectors)
         known |= found.failures
-        looking.seen.clear()
+    known |= zip(rows, zip(vectors, looking.seen, strict=True), strict=True)
     return [known[row] for row in range(len(images))]
 
 

@@ -13,7 +13,8 @@ from searching import Searcher
 from ingest.pipeline import run_ingest
 from siamese_search.errors import ImageError, UsageError
 from siamese_search.io.images import read_image
-from siamese_search.retrieval.query import AWAY, Probe, SameImage, fuse, push_away
+from siamese_search.model.calibration import figures_of
+from siamese_search.retrieval.query import AWAY, Probe, SameImage, embed_each, fuse, push_away
 
 
 @pytest.fixture(scope="module")
@@ -173,3 +174,35 @@ def test_a_query_is_who_its_own_file_says_not_who_a_copy_says(tmp_path):
     outside = tmp_path / "q.png"
     outside.write_bytes((tmp_path / "g" / "bob" / "0.png").read_bytes())
     assert searcher.search([outside])[0].identity is None  # its copies do not agree
+
+
+class Device(ColourEmbedder):
+    """Computes by itself; ``events`` tells when it was started and when it was waited for."""
+
+    def __init__(self):
+        super().__init__()
+        self.events = []
+
+    def begin(self, images):
+        vectors = self.embed(images)
+        self.events.append("begun")
+
+        def finish():
+            self.events.append("finished")
+            return vectors
+
+        return finish
+
+
+def test_a_device_works_on_the_next_queries_before_it_is_waited_for_and_each_keeps_its_own_looks(tmp_path):
+    images = [write_image(tmp_path / f"{number}.png", seed=str(number)) for number in range(130)]
+    (tmp_path / "70.png").write_bytes(b"no image")
+    device = Device()
+    found = embed_each(images, device)
+    assert device.events == ["begun", "begun", "finished", "begun", "finished", "finished"]
+    assert isinstance(found[70], ImageError)
+    for path, one in zip(images, found, strict=True):
+        if path.name != "70.png":
+            pixels = read_image(path, device.input_size)[None]
+            np.testing.assert_array_equal(one[0], ColourEmbedder().embed(pixels)[0])
+            np.testing.assert_allclose(one[1], figures_of(pixels)[0], rtol=1e-5)
