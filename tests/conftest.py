@@ -26,7 +26,7 @@ sys.path.insert(0, str(PROJECT / "tests" / "support"))
 
 from forked import served  # noqa: E402
 
-# A command keeps ignoring what is ignored where it is started: the tests may be started with `&`, and ask for SIGINT.
+# The tests may be started with `&`, and what they start has to end by SIGINT.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

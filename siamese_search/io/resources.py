@@ -112,13 +112,14 @@ class Closing:
 def own_signals(handler: Callable[[int, FrameType | None], object] | None = None) -> Iterator[None]:
     """Whatever the block makes of SIGINT, SIGTERM and SIGHUP, afterwards they do what they did before.
 
-    handler: called by them within, but by none that is ignored (``nohup``, ``&``). Nothing outside the main thread.
+    handler: called by them within, but by none that ``nohup`` has ignored. SIGINT is always heard: a shell ignores it
+    in what a script starts with ``&``, which that script ends by just this. Nothing outside the main thread.
     """
     main = threading.current_thread() is threading.main_thread()
     before = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if main}
     try:
         for number, former in before.items():
-            if handler is not None and former != signal.SIG_IGN:
+            if handler is not None and (number == signal.SIGINT or former != signal.SIG_IGN):
                 signal.signal(number, handler)
         yield
     finally:
@@ -131,7 +132,7 @@ def own_signals(handler: Callable[[int, FrameType | None], object] | None = None
 def stop_on_signals() -> Iterator[threading.Event]:
     """Within the block, SIGINT, SIGTERM and SIGHUP set the yielded event instead of ending the process.
 
-    One that is ignored stays so. The second raises KeyboardInterrupt. Outside the main thread the event is never set.
+    See :func:`own_signals`. The second raises KeyboardInterrupt. Outside the main thread the event is never set.
     """
     stop = threading.Event()
 

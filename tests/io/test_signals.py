@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -33,9 +35,9 @@ def test_the_second_signal_interrupts():
         time.sleep(10)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_that_is_ignored_stays_ignored(number):
-    """As under nohup, and as a shell has what it runs in the background ignore Ctrl-C."""
+    """As under nohup."""
     before = signal.signal(number, signal.SIG_IGN)
     try:
         with stop_on_signals() as stop:
@@ -44,6 +46,17 @@ def test_a_signal_that_is_ignored_stays_ignored(number):
             assert not stop.is_set()
     finally:
         signal.signal(number, before)
+
+
+def test_a_script_ends_by_sigint_what_it_started_in_the_background(tmp_path):
+    """A shell without job control has it ignore SIGINT, which is meant for Ctrl-C alone."""
+    (tmp_path / "waits.py").write_text(
+        "from siamese_search.io.resources import stop_on_signals\n"
+        "with stop_on_signals() as stop:\n    open('ready', 'w').close()\n    print(stop.wait(60))\n"
+    )
+    script = f"{sys.executable} waits.py & until [ -e ready ]; do sleep 0.1; done; kill -INT $!; wait $!"
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
 
 
 def test_in_another_thread_it_yields_an_event_and_touches_no_handler():
