@@ -4,6 +4,7 @@ of a whole gallery, of which what takes seconds is kept until the gallery change
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -44,7 +45,7 @@ class GalleryService:
         self._handle = GalleryHandle(options.store, options.gallery, options.model, options.threads)
         self.name, store = self._handle.gallery, self._handle.store
         #: As a command names this gallery, in whatever directory it is typed.
-        named = store if protocol_of(store) else str(Path(store).expanduser().absolute())
+        named = store if protocol_of(store) else str(Path(os.path.expanduser(store)).absolute())  # noqa: PTH111
         self.place = ("--store", named, "--gallery", self.name)
         self.trouble: str | None = "starting"
         self.searching = Searching(self._handle, self.limits)
