@@ -263,10 +263,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise SettingsError(f"{printable(path)}: cannot be read: {reason}{more}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{printable(path)}: not UTF-8 text; save it as UTF-8") from None
-    except RecursionError:
-        raise SettingsError(f"{printable(path)}: not valid TOML: nested too deeply") from None
-    except ValueError as error:  # TOMLDecodeError, and a number of thousands of digits
-        raise SettingsError(f"{printable(path)}: not valid TOML: {str(error)[:200]}") from None
+    except (RecursionError, ValueError) as error:  # TOMLDecodeError, and a number of thousands of digits
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)[:200]
+        raise SettingsError(f"{printable(path)}: not valid TOML: {reason}") from None
 
 
 def _from_text(variable: str, kind: type, text: str) -> str | int | list[str]:
@@ -313,8 +312,8 @@ def check_value(where: str, key: str, value: Any) -> Any:
         raise SettingsError(f"{where} must be one of {', '.join(QUANTISATIONS)}, not {value[:80]!r}")
     if not value and key not in ("model", "ca_file"):
         raise SettingsError(f"{where} must not be empty")
-    if key != "gallery" and value.startswith("~"):
-        return str(Path(value).expanduser()) if value[1:2] in ("", "/", os.sep) else value
+    if key != "gallery" and value.startswith("~") and value[1:2] in ("", "/", os.sep):
+        return str(Path(os.path.expanduser(value)))  # noqa: PTH111 - Path's own raises where there is no home
     return value
 
 

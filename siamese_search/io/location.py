@@ -11,6 +11,7 @@ import ipaddress
 import os
 import re
 import stat
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -61,12 +62,9 @@ def redacted(url: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches that address. Other names may resolve to anything."""
-    if host.lower() == "localhost":
-        return True
-    try:
+    with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return host.lower() == "localhost"
 
 
 def redacted_text(text: str) -> str:

@@ -8,7 +8,7 @@ and its vector lies among theirs. Its pixels do not: docs/matching.md says what 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -29,8 +29,8 @@ FIGURES = 26
 #: Fewer images do not tell what is usual.
 LEAST_LOOKS = 64
 _LEVELS = 4
-#: The share of the images themselves that may look strange, and the least deviation of a figure.
-_STRANGE, _NARROWEST = 0.01, 0.05
+#: The share of the images themselves that may look strange, the least deviation of a figure, and more than all numbers.
+_STRANGE, _NARROWEST, _HUGE = 0.01, 0.05, 1e30
 
 Figures: TypeAlias = "NDArray[np.float32]"
 
@@ -71,10 +71,9 @@ class Looks:
         """The inverse of :meth:`to_json`. Raises ValueError, KeyError or TypeError for what is none."""
         means, deviations = (tuple(map(float, saved[name])) for name in ("means", "deviations"))
         limit = float(saved["limit"])
-        if len(means) != FIGURES or len(deviations) != FIGURES or min(*deviations, limit) <= 0:
-            raise ValueError(f"not {FIGURES} means and positive deviations")
-        if not all(map(math.isfinite, (*means, *deviations, limit))):
-            raise ValueError("not finite numbers")
+        whole = len(means) == len(deviations) == FIGURES and min(deviations) >= _NARROWEST and limit > 0
+        if not whole or not all(abs(value) < _HUGE for value in (*means, *deviations, limit)):
+            raise ValueError(f"not {FIGURES} finite means and deviations of {_NARROWEST} or more")
         return cls(means, deviations, limit)
 
 
@@ -147,9 +146,7 @@ class Calibration:
 
     def false_match_rate(self, score: float) -> float:
         """The share of pairs of different identities with at least this score: the nearest measured rate above it."""
-        at = bisect_left(self.thresholds, score)
-        if at < len(self.thresholds) and self.thresholds[at] == score:
-            return self.rates[at]
+        at = bisect_right(self.thresholds, score)
         return self.rates[at - 1] if at else 1.0
 
     def probability(self, score: float, prior: float = 0.5) -> float:
@@ -195,10 +192,11 @@ class Calibration:
         numbers = (*found.rates, *found.thresholds, found.slope, found.offset)
         falling = all(a > b for a, b in zip(found.rates, found.rates[1:]))
         rising = all(a < b for a, b in zip(found.thresholds, found.thresholds[1:]))
-        if not found.rates or len(found.rates) != len(found.thresholds) or not (falling and rising):
+        paired = falling and rising and len(found.rates) == len(found.thresholds) > 0
+        if not paired or not 0 < found.rates[-1] <= found.rates[0] <= 1:
             raise ValueError("rates and thresholds do not agree")
-        if not all(map(math.isfinite, numbers)) or found.slope <= 0:
-            raise ValueError("not finite numbers, or a slope that is not positive")
+        if not all(abs(number) < _HUGE for number in numbers) or found.slope < 1 / _HUGE:
+            raise ValueError("numbers beyond all bounds, or a slope that is not positive")
         return found
 
 

@@ -7,10 +7,10 @@ import logging
 import socket
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Set
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from siamese_search.errors import MissingExtraError, SiameseSearchError, UsageError, printable
 from siamese_search.io.resources import own_signals
@@ -77,6 +77,18 @@ def _server(service: GalleryService, security: Security) -> uvicorn.Server:
     from siamese_search.web.app import create_app
 
     class Server(uvicorn.Server):
+        _silent: Set[tuple[Any, Any]] = frozenset()
+
+        async def on_tick(self, counter: int) -> bool:
+            """Ten times a second. Who sends no whole head of a request is let go: uvicorn would wait for ever."""
+            if counter % round(10 * service.limits.arrival) == 0:
+                held = ((one, vars(one).get("cycle", False)) for one in self.server_state.connections)
+                silent = {(one, last) for one, last in held if last is None or (last and last.response_complete)}
+                for one, _ in silent & self._silent:
+                    one.transport.close()
+                self._silent = silent
+            return await super().on_tick(counter)
+
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
             """As uvicorn's own, but the end is a clean one: the signal is not raised again."""
@@ -111,14 +123,12 @@ def _listen(host: str, port: int) -> socket.socket:
         family, kind, number, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        made = socket.socket(family, kind, number)
-        try:
+        with ExitStack() as undo:
+            made = undo.enter_context(socket.socket(family, kind, number))
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             made.bind(address)
             made.listen(128)
-        except BaseException:
-            made.close()
-            raise
+            undo.pop_all()
     except (OSError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         hint = "; name another with --port, or 0 for any that is free" if port else ""

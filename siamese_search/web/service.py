@@ -4,6 +4,7 @@ of a whole gallery, of which what takes seconds is kept until the gallery change
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -13,7 +14,7 @@ from typing import Any, TypeVar, cast
 
 from siamese_search.api import curation, maintenance, retrieval
 from siamese_search.api.handle import GalleryHandle
-from siamese_search.errors import DataError, SiameseSearchError, StoreBusyError, printable
+from siamese_search.errors import SiameseSearchError, StoreBusyError, printable
 from siamese_search.gallery import open_store
 from siamese_search.gallery.contract import Gallery
 from siamese_search.io.files import read_json, read_regular
@@ -21,6 +22,7 @@ from siamese_search.io.location import protocol_of
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.calibration import Calibration
 from siamese_search.model.embedder import Embedder
+from siamese_search.options import StrPath
 from siamese_search.retrieval.judging import gallery_calibration
 from siamese_search.retrieval.map import STOPS, colouring, placed
 from siamese_search.web.answers import Cluster, GalleryFacts
@@ -44,7 +46,7 @@ class GalleryService:
         self._handle = GalleryHandle(options.store, options.gallery, options.model, options.threads)
         self.name, store = self._handle.gallery, self._handle.store
         #: As a command names this gallery, in whatever directory it is typed.
-        named = store if protocol_of(store) else str(Path(store).expanduser().absolute())
+        named = store if protocol_of(store) else str(Path(os.path.expanduser(store)).absolute())  # noqa: PTH111
         self.place = ("--store", named, "--gallery", self.name)
         self.trouble: str | None = "starting"
         self.searching = Searching(self._handle, self.limits)
@@ -96,9 +98,8 @@ class Overview:
         """Proposed identities, as of ``sss cluster`` (kept until the gallery changes)."""
 
         def make() -> list[Cluster]:
-            how = {} if least is None else {"least": least}
-            model = self._options.model
-            found = curation.propose_identities(**self._place, model=model, where=list(where), labelled=labelled, **how)
+            how: dict[str, Any] = {"model": self._options.model, **({} if least is None else {"least": least})}
+            found = curation.propose_identities(**self._place, **how, where=list(where), labelled=labelled)
             rows: dict[int, list[Any]] = {}
             for one in found.images:
                 rows.setdefault(one.cluster, []).append(one)
@@ -148,43 +149,28 @@ class Overview:
 
         facts, bundle, known = self._handle.reading(ask)
         notes = [facts["no_verdict"]] if facts["no_verdict"] else []
-        failures, total = self._failures(notes)
+        named, report = self._options.ingest_failures, self._options.evaluation
+        failures, total = self._noted(named, "failures of an ingest", _failures, notes) or (None, None)
         return GalleryFacts(
             facts,
             maintenance.model_facts(bundle),
             None if known is None else known.to_json(),
             failures,
             total,
-            self._evaluation(notes),
+            self._noted(report, "report of an evaluation", _evaluation, notes),
             tuple(notes),
         )
 
-    def _failures(self, notes: list[str]) -> tuple[tuple[dict[str, str], ...] | None, int | None]:
-        """Of the file that ``sss ingest --failures`` wrote; read anew each time."""
-        named = self._options.ingest_failures
-        if named is None:
-            return None, None
-        try:
-            lines = read_regular(Path(named), _MOST_BYTES).decode("ascii").splitlines()
-            rows = [json.loads(line) for line in lines[:_MOST_FAILURES]]
-            shown = tuple({"path": str(one["path"]), "reason": str(one["reason"])} for one in rows)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            notes.append(f"{printable(named)}: not the failures of an ingest: {_why(error)}")
-            return None, None
-        return shown, len(lines)
-
-    def _evaluation(self, notes: list[str]) -> dict[str, Any] | None:
-        named = self._options.evaluation
+    def _noted(self, named: StrPath | None, what: str, read: Callable[[Path], Made], notes: list[str]) -> Made | None:
+        """What a file holds, read anew each time; ``None`` for no file, or where a note says what is wrong."""
         if named is None:
             return None
         try:
-            found = read_json(Path(named), _MOST_BYTES)
-            if not isinstance(found, dict) or "rank1" not in found:
-                raise DataError("it has no rank1")
-        except (OSError, ValueError, DataError) as error:
-            notes.append(f"{printable(named)}: not the report of an evaluation: {_why(error)}")
+            return read(Path(named))
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            why = " ".join((getattr(error, "strerror", None) or str(error)).split())
+            notes.append(f"{printable(named)}: not the {what}: {printable(why)[:160]}")
             return None
-        return found
 
     def _once(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What was made for this key before, unless the gallery has changed; one at a time is made."""
@@ -203,5 +189,15 @@ class Overview:
             self._one.release()
 
 
-def _why(error: Exception) -> str:
-    return printable(" ".join((getattr(error, "strerror", None) or str(error)).split()))[:160]
+def _failures(path: Path) -> tuple[tuple[dict[str, str], ...], int]:
+    """The first that ``sss ingest --failures`` listed, and how many there are."""
+    lines = read_regular(path, _MOST_BYTES).decode("ascii").splitlines()
+    rows = [json.loads(line) for line in lines[:_MOST_FAILURES]]
+    return tuple({"path": str(one["path"]), "reason": str(one["reason"])} for one in rows), len(lines)
+
+
+def _evaluation(path: Path) -> dict[str, Any]:
+    found = read_json(path, _MOST_BYTES)
+    if not isinstance(found, dict) or "rank1" not in found:
+        raise ValueError("it has no rank1")
+    return found

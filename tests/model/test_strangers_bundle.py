@@ -326,10 +326,25 @@ def test_the_weights_that_run_are_those_of_the_fingerprint(copy: Path) -> None:
     assert not np.allclose(OnnxEmbedder(load_bundle(copy)).embed(pixels), before.embed(pixels), atol=1e-2)
 
 
-def test_a_calibration_of_infinities_is_damaged(copy: Path) -> None:
-    rates = {"false_match_rates": [0.1, 0.01], "thresholds": [0.4, 0.5], "slope": 1, "offset": 0}
-    numbers = {"genuine_pairs": float("inf"), "impostor_pairs": 3}
-    edit(copy, lambda meta: meta.update(calibration={**rates, **numbers}))
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"genuine_pairs": float("inf")},
+        {"slope": 5e-324},
+        {"slope": 1e300},
+        {"offset": -1e308},
+        {"false_match_rates": [-0.01, -0.1]},
+        {"false_match_rates": [1300, 2]},
+        {"false_match_rates": [0.1, 0]},
+        {"thresholds": [-1e300, 0.5]},
+    ],
+)
+def test_a_calibration_of_numbers_that_are_no_rates_or_without_end_is_damaged(copy: Path, numbers: dict) -> None:
+    sound = {"false_match_rates": [0.1, 0.01], "thresholds": [0.4, 0.5], "slope": 1, "offset": 0}
+    sound |= {"genuine_pairs": 3, "impostor_pairs": 3}
+    edit(copy, lambda meta: meta.update(calibration=sound))
+    assert load_bundle(copy).calibration is not None
+    edit(copy, lambda meta: meta.update(calibration=sound | numbers))
     with pytest.raises(BundleError, match="calibration"):
         _ = load_bundle(copy).calibration
 

@@ -9,7 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.parse
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,6 +23,10 @@ from browsing import serving
 from http_client import Client, multipart, snapshot
 
 import siamese_search as sss
+from siamese_search.web import server
+from siamese_search.web.options import Limits, ServeOptions
+from siamese_search.web.security import Security
+from siamese_search.web.service import GalleryService
 
 KEY = "correct-horse-battery"
 METRICS_KEY = "count-the-horses"
@@ -401,3 +407,23 @@ def test_others_write_under_it_and_it_is_stopped_and_started_meanwhile(drawn, co
         assert facts["storage"]["dtype" if "dtype" in facts["storage"] else "vectors"] == "float16"
         body, kind = multipart(query(drawn))
         assert client.ask("POST", "/api/v1/search/images", body, content_type=kind)[0] == 200
+
+
+def test_who_sends_no_whole_request_keeps_no_place(drawn, monkeypatch):
+    monkeypatch.setattr(server, "own_signals", lambda _: nullcontext())
+    service = GalleryService(ServeOptions(store=str(drawn.store)), Limits(arrival=0.3))
+    running = server._server(service, Security(None))
+    starts = (b"", b"GET / HTTP/1.1\r\nhost: localhost\r\n", b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\nGET /")
+    with server._listen("127.0.0.1", 0) as listening:
+        thread = threading.Thread(target=running.run, kwargs={"sockets": [listening]})
+        thread.start()
+        try:
+            for start in starts:
+                with socket.create_connection(listening.getsockname(), timeout=20) as visitor:
+                    visitor.sendall(start)
+                    answer = b"".join(iter(lambda: visitor.recv(65536), b""))
+                    assert answer.startswith(b"HTTP/1.1 200 OK" if start.endswith(b"GET /") else b""), answer
+        finally:
+            running.should_exit = True
+            thread.join(20)
+            service.close()

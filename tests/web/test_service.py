@@ -427,12 +427,13 @@ def test_the_files_that_it_was_told_of_are_shown(drawn, tmp_path):
         info = service.overview.info()
         assert info.failures == ({"path": "a.jpg", "reason": "empty file"},)
         assert info.evaluation == {"rank1": 0.5}
-        failures.write_text("no JSON")
         report.unlink()
-        info = service.overview.info()
-        assert info.failures is None
-        assert info.evaluation is None
-        assert len(info.notes) == 2
+        for content in ("no JSON", "[" * 100_000, "5", '{"path": 1}'):
+            failures.write_text(content)
+            info = service.overview.info()
+            assert info.failures is None
+            assert info.evaluation is None
+            assert len(info.notes) == 2
     finally:
         service.close()
 

@@ -37,7 +37,7 @@ class EmbeddedStore(Store):
     """A directory, which need not exist yet. Holds nothing open itself, so closing it closes nothing."""
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
-        self.path = Path(location).expanduser()
+        self.path = Path(os.path.expanduser(location))  # noqa: PTH111 - Path's own raises for a user who is not there
         self.location = os.fspath(self.path)
 
     def names(self) -> list[str]:

@@ -84,10 +84,9 @@ def check_encryption(address: Address, settings: Settings) -> None:
 def gets_key(address: Address, settings: Settings) -> bool:
     """Whether the API key may go there: not where ``./sss.toml`` names the host and the user does not trust it."""
     named = []
-    for value in settings.project_values():
-        if protocol_of(value) is not None:
-            with suppress(UsageError):
-                named.append(parse_address(value).host.lower())
+    for value in filter(protocol_of, settings.project_values()):
+        with suppress(UsageError):
+            named.append(parse_address(value).host.lower())
     host = address.host.lower()
     trusted = {one.lower() for one in settings.trusted_hosts}
     return host not in named or bool(trusted & {host, f"{host}:{address.port}"})
@@ -97,7 +96,7 @@ def read_authorities(settings: Settings) -> str:
     """The certificates in ``[server] ca-file``, as PEM; "" where it is not set. Raises SettingsError."""
     if not settings.server.ca_file:
         return ""
-    path = Path(settings.server.ca_file).expanduser()
+    path = Path(settings.server.ca_file)
     shown = f"{printable(path)} (ca-file)"
     try:
         text = read_regular(path, _MAX_CA_BYTES).decode("ascii")
@@ -150,7 +149,7 @@ def read_key(env: Mapping[str, str] | None = None) -> ApiKey | None:
         raise SettingsError(f"{KEY_VARIABLE} and {FILE_VARIABLE} are both set: unset one")
     if file:
         try:
-            text = read_private(Path(file).expanduser(), _MAX_BYTES).decode("utf-8", "replace")
+            text = read_private(Path(os.path.expanduser(file)), _MAX_BYTES).decode("utf-8", "replace")  # noqa: PTH111
         except OSError as error:
             raise SettingsError(f"{printable(file)}: the key cannot be read: {error.strerror}") from None
         return _checked(text, printable(file))

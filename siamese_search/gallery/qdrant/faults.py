@@ -116,7 +116,7 @@ def _http_fault(error: UnexpectedResponse) -> Fault:
 def _handling_fault(source: Exception) -> Fault | None:
     if isinstance(source, httpx.TransportError):
         text = _line(str(source)) or type(source).__name__
-        if _caused_by(source, ssl.SSLError):
+        if _caused_by(source, ssl.SSLError) and not _caused_by(source, ssl.SSLEOFError):  # which was cut off
             return Fault("tls", text)
         if _caused_by(source, socket.gaierror):
             return Fault("nameless", text)

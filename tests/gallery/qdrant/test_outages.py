@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 import warnings
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -165,3 +167,24 @@ def test_a_name_that_does_not_exist_is_a_mistake_at_once(monkeypatch, code, word
     with pytest.raises(StoreError, match=r"no-such-host\.invalid:6333: this host's name leads nowhere.*check"):
         ServerStore(Connection(place), ServerSettings()).open("a", wait=60)
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("hears", [0, 64])
+def test_a_connection_that_is_cut_before_an_answer_is_waited_for_over_tls_too(scheme, hears, said):
+    """As a balancer does whose server is away: it takes the connection, perhaps the first bytes, and shuts it."""
+    met = []
+
+    def cut(listener):
+        with suppress(OSError):
+            while True:
+                with listener.accept()[0] as taken:
+                    met.append(taken.recv(hears) if hears else b"")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=cut, args=(listener,), daemon=True).start()
+        place = address.Address(scheme, "127.0.0.1", listener.getsockname()[1])
+        with pytest.raises(StoreError, match="does not answer"):
+            ServerStore(Connection(place, notice=said.append), ServerSettings()).open("a", wait=1)
+        assert len(met) > 1
+        listener.shutdown(socket.SHUT_RDWR)

@@ -10,9 +10,17 @@ import traceback
 import pytest
 
 from siamese_search.errors import SettingsError, StoreError, UsageError
-from siamese_search.gallery.qdrant.address import ApiKey, check_encryption, gets_key, parse_address, read_key
+from siamese_search.gallery.edge.store import EmbeddedStore
+from siamese_search.gallery.qdrant.address import (
+    ApiKey,
+    check_encryption,
+    gets_key,
+    parse_address,
+    read_authorities,
+    read_key,
+)
 from siamese_search.gallery.qdrant.store import connect
-from siamese_search.settings import Settings, load_settings
+from siamese_search.settings import ServerSettings, Settings, load_settings
 
 KEY = "s3cret-KEY-0123456789"
 
@@ -108,6 +116,22 @@ def test_a_key_file_that_others_may_read_is_refused(tmp_path, mode):
     with pytest.raises(SettingsError, match="chmod 600") as caught:
         read_key({"SSS_API_KEY_FILE": str(file)})
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("home", ["~nobody-of-this-name", "~"])
+def test_the_home_of_nobody_is_a_name_like_any_other(home, monkeypatch):
+    """In a container, the user may have neither a name nor a home."""
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("os.getuid", lambda: 2**31)
+    path = f"{home}/x"
+    assert EmbeddedStore(path).location == path
+    assert load_settings(env={"SSS_STORE": path}).store == path
+    for read in (
+        lambda: read_key({"SSS_API_KEY_FILE": path}),
+        lambda: read_authorities(Settings(server=ServerSettings(ca_file=path))),
+    ):
+        with pytest.raises(SettingsError, match=rf"{home}/x.*: No such file"):
+            read()
 
 
 def test_key_files_that_are_none(tmp_path):
