@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from siamese_search.errors import DataError, TrainingError  # noqa: E402
 from siamese_search.model.bundle import Bundle, load_bundle  # noqa: E402
 from siamese_search.model.embedder import load_embedder  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
+from siamese_search.training import run as training  # noqa: E402
 from siamese_search.training.config import PRESETS, TrainConfig  # noqa: E402
 from siamese_search.training.data import HoldOut, load_split  # noqa: E402
 from siamese_search.training.directory import save_checkpoint  # noqa: E402
@@ -166,6 +168,27 @@ def test_a_killed_run_resumes_bit_equal(people: Path, whole: Whole, tmp_path: Pa
         pytest.skip("the run finished before the signal")
     again = resume(out, device="cpu", threads=1)
     assert again.bundle.fingerprint == whole(REID.with_options(epochs=4)).bundle.fingerprint
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, MemoryError, "kill -9"])
+def test_a_run_that_ended_before_its_first_checkpoint_is_begun_again_in_the_same_place(
+    people: Path, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: type[BaseException] | str
+) -> None:
+    out, config = tmp_path / "run", REID.with_options(epochs=1)
+    if isinstance(end, str):  # what it had written by then, with the answers of another teacher
+        out.mkdir()
+        shutil.copy(whole(config).bundle.path / "run.json", out)
+        (out / "teacher.npz").write_bytes(b"of another teacher")
+        with pytest.raises(TrainingError, match="nothing to resume"):
+            resume(out, device="cpu", threads=1)
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "Trainer", Mock(side_effect=end))
+            with pytest.raises(end):
+                train(request(people, out, config))
+        assert not out.exists()
+    assert train(request(people, out, config)).bundle.fingerprint == whole(config).bundle.fingerprint
+    assert not (out / "teacher.npz").exists()
 
 
 def test_finished_and_foreign_directories_are_not_overwritten(people: Path, whole: Whole, tmp_path: Path) -> None:
