@@ -124,7 +124,8 @@ def start_directory(out: Path, saved: dict[str, Any]) -> None:
     init = str(saved["init"])
     place = str(Path(init).resolve()) if kind_of(init) in ("file", "bundle") else init
     document = {"version": __version__, **saved, "init": place}
-    files.atomic_write_text(out / RUN_NAME, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    with files.writing(out / RUN_NAME, error=TrainingError):
+        files.atomic_write_text(out / RUN_NAME, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def summary(config: TrainConfig, init: str, rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -192,10 +193,8 @@ def save_checkpoint(
             save_file(tensors, str(aside), metadata={"state": json.dumps(state)})
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise TrainingError(
-            f"{printable(path)}: the checkpoint cannot be saved ({reason}): the one before it is kept; "
-            "make room and go on with --resume"
-        ) from None
+        do = "go on with --resume" if (path.parent / CHECKPOINT_NAME).exists() else "begin it again"
+        raise TrainingError(f"{printable(path)}: cannot be saved ({reason}): make room and {do}") from None
 
 
 def load_checkpoint(
