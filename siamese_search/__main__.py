@@ -5,12 +5,11 @@ import sys
 
 
 def main() -> int:
-    """Run ``sss``; who interrupts it before it has begun is answered as by any program, without a traceback."""
-    if (before := signal.getsignal(signal.SIGINT)) is signal.default_int_handler:
+    """Run ``sss``; who interrupts it before it has begun, or while it ends, is answered as by any program."""
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from siamese_search.cli.main import main as run
 
-    signal.signal(signal.SIGINT, before)
     return run()
 
 

@@ -217,11 +217,13 @@ def main(args: Sequence[str] | None = None) -> int:
         # However it is ended, what is half made is taken away.
         with own_signals(signal.default_int_handler):
             code = _run(argv)
-            sys.stdout.flush()
-            return code
-    except OSError as error:
+        sys.stdout.flush()  # waits for who reads; a signal ends that at once
+        return code
+    except (KeyboardInterrupt, OSError) as error:
         # The interpreter flushes stdout once more on its way out; let that go nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, KeyboardInterrupt):  # the second, while the first was told
+            return EXIT_INTERRUPTED
         if isinstance(error, BrokenPipeError):
             return EXIT_BROKEN_PIPE
         return _fail(f"the output could not be written: {error.strerror or error}", EXIT_FAILED)

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from siamese_search._version import __version__
-from siamese_search.errors import SiameseSearchError, TrainingError, UsageError, amount, in_words, printable
+from siamese_search.errors import TrainingError, UsageError, amount, in_words, printable
 from siamese_search.io import files
 from siamese_search.model.bundle import META_NAME, as_named
 from siamese_search.model.imagenet import take_fitting
@@ -29,6 +29,8 @@ from siamese_search.training.config import AdaptConfig, TrainConfig, kind_of
 from siamese_search.training.trainer import Progress, Trainer
 
 RUN_NAME = "run.json"
+CHECKPOINT_NAME = "checkpoint.safetensors"
+TEACHER_NAME = "teacher.npz"
 _LOCK_NAME = ".lock"
 
 Asked = TypeVar("Asked")
@@ -37,9 +39,9 @@ Asked = TypeVar("Asked")
 def refuse_used(out: Path) -> None:
     """Raise TrainingError where the directory already holds a run or a model, or cannot be written."""
     files.check_output(out, directory=True, error=TrainingError)
-    for name, advice in ((RUN_NAME, f"continue it with --resume {quote(printable(out))}"), (META_NAME, "keep it")):
+    for name, do in ((CHECKPOINT_NAME, f"continue it with --resume {quote(printable(out))}"), (META_NAME, "keep it")):
         if (out / name).exists():
-            raise TrainingError(f"{printable(out)}: already holds a run: {advice}, or choose another --out")
+            raise TrainingError(f"{printable(out)}: already holds a run: {do}, or choose another --out")
 
 
 @contextmanager
@@ -50,14 +52,13 @@ def alone(directory: Path, what: str) -> Iterator[None]:
     path = directory / _LOCK_NAME
     with files.writing(directory, error=TrainingError):
         directory.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            gone = not os.path.samestat(os.fstat(descriptor), path.lstat())  # it has ended this moment
-        except OSError:
-            gone = True
-        if gone:
+        lock = open(path, "ab", opener=files.open_own)  # noqa: SIM115 - closed below
+    with lock:
+        held = False
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.path.samestat(os.fstat(lock.fileno()), path.lstat())  # else it has ended this moment
+        if not held:
             raise TrainingError(busy)
         try:
             yield
@@ -65,17 +66,19 @@ def alone(directory: Path, what: str) -> Iterator[None]:
             path.unlink(missing_ok=True)
             with suppress(OSError):
                 directory.rmdir()
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
 def nothing_left(out: Path) -> Iterator[None]:
-    """What is refused before its first checkpoint leaves no run behind, so that the directory can be given again."""
+    """What ends before its first checkpoint leaves no run behind; one that was killed there is forgotten now."""
+    if (out / RUN_NAME).exists():
+        (out / TEACHER_NAME).unlink(missing_ok=True)  # perhaps it had another one
+        (out / RUN_NAME).unlink()
     try:
         yield
-    except SiameseSearchError:
-        if not (out / CHECKPOINT_NAME).exists():
+    except BaseException:
+        # What the teacher said may be shared by a sweep, and is of the run that is named beside it.
+        if not any((out / name).exists() for name in (CHECKPOINT_NAME, TEACHER_NAME)):
             with suppress(OSError):
                 (out / RUN_NAME).unlink(missing_ok=True)
         raise
@@ -121,7 +124,8 @@ def start_directory(out: Path, saved: dict[str, Any]) -> None:
     init = str(saved["init"])
     place = str(Path(init).resolve()) if kind_of(init) in ("file", "bundle") else init
     document = {"version": __version__, **saved, "init": place}
-    files.atomic_write_text(out / RUN_NAME, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    with files.writing(out / RUN_NAME, error=TrainingError):
+        files.atomic_write_text(out / RUN_NAME, json.dumps(document, indent=1, ensure_ascii=False) + "\n")
 
 
 def summary(config: TrainConfig, init: str, rows: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
@@ -157,9 +161,7 @@ def restore(trainer: Trainer, out: Path, say: Callable[[str], None]) -> list[dic
     """Put the trainer where the run's checkpoint was; returns the rows of its history."""
     path = out / CHECKPOINT_NAME
     if not path.exists():
-        raise TrainingError(
-            f"{printable(out)}: stopped before its first checkpoint: nothing to resume, start again in another --out"
-        )
+        raise TrainingError(f"{printable(out)}: stopped before its first checkpoint: nothing to resume, begin it again")
     state = load_checkpoint(path, trainer.modules, trainer.optimizer)
     with _reading(path):
         trainer.progress = at = Progress(**state["progress"])
@@ -171,9 +173,6 @@ def restore(trainer: Trainer, out: Path, say: Callable[[str], None]) -> list[dic
         write_history(out, rows)
     say(f"resuming at epoch {at.epoch + 1}, step {at.step}")
     return rows
-
-
-CHECKPOINT_NAME = "checkpoint.safetensors"
 
 
 def save_checkpoint(
@@ -194,10 +193,8 @@ def save_checkpoint(
             save_file(tensors, str(aside), metadata={"state": json.dumps(state)})
     except (OSError, SafetensorError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise TrainingError(
-            f"{printable(path)}: the checkpoint cannot be saved ({reason}): the one before it is kept; "
-            "make room and go on with --resume"
-        ) from None
+        do = "go on with --resume" if (path.parent / CHECKPOINT_NAME).exists() else "begin it again"
+        raise TrainingError(f"{printable(path)}: cannot be saved ({reason}): make room and {do}") from None
 
 
 def load_checkpoint(
@@ -206,11 +203,10 @@ def load_checkpoint(
     """Restore what :func:`save_checkpoint` wrote and return its ``state``. Raises TrainingError."""
     with _reading(path), safe_open(str(path), framework="pt") as archive:
         state: dict[str, Any] = json.loads(archive.metadata()["state"])
-        tensors = {key: archive.get_tensor(key) for key in archive.keys()}  # noqa: SIM118 - not a dict
         parts: dict[str, dict[str, Tensor]] = {}
-        for place, value in tensors.items():
+        for place in archive.keys():  # noqa: SIM118 - not a dict
             part, _, key = place.rpartition("/")
-            parts.setdefault(part, {})[key] = value
+            parts.setdefault(part, {})[key] = archive.get_tensor(place)
         for name, module in modules.items():
             module.load_state_dict(parts.get(name, {}))
         if optimizer is not None:

@@ -29,7 +29,7 @@ from siamese_search.errors import (
     listed,
     printable,
 )
-from siamese_search.io.files import atomic_path, check_regular
+from siamese_search.io.files import atomic_path, check_regular, writing
 from siamese_search.io.images import read_image
 from siamese_search.io.resources import available_cpus, available_memory
 from siamese_search.model.bundle import bundle_of
@@ -155,7 +155,7 @@ def save_vectors(path: Path, records: Sequence[ImageRecord], vectors: NDArray[np
     arrays = {"keys": np.array([record.key for record in records]), "vectors": vectors[0]}
     if len(vectors) > 1:
         arrays |= {"views": vectors[1:].astype(np.float16), "recipe": np.array(view_recipe(config))}
-    with atomic_path(path) as aside, aside.open("wb") as handle:
+    with writing(path, error=TrainingError), atomic_path(path) as aside, aside.open("wb") as handle:
         np.savez(handle, **arrays)
 
 

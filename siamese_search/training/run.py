@@ -37,6 +37,7 @@ from siamese_search.training.data import (
 from siamese_search.training.directory import (
     CHECKPOINT_NAME,
     RUN_NAME,
+    TEACHER_NAME,
     alone,
     asked_before,
     check_same,
@@ -54,7 +55,6 @@ from siamese_search.training.losses import make_metric_losses, make_sampler
 from siamese_search.training.ranks import Ranks, joined
 from siamese_search.training.trainer import Trainer, training_device
 
-TEACHER_NAME = "teacher.npz"
 #: Up to this many, a bundle says by name whom it learned from, so that an evaluation on them can warn.
 _NAMED_IDENTITIES = 20_000
 

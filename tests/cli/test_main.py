@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -258,6 +258,67 @@ def test_an_interrupt_while_the_command_is_still_imported_has_no_traceback(tmp_p
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (-signal.SIGINT, "")
+
+
+@pytest.mark.parametrize("when", ["it is told", "it ends", "nobody reads"])
+def test_a_second_interrupt_ends_a_command_without_a_traceback(when: str) -> None:
+    """Whatever still holds it: its own last line, a library at the exit, a full pipe that nobody reads."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with suppress(BlockingIOError):
+        while when == "nobody reads":
+            os.write(writer, bytes(4096))
+    os.set_blocking(writer, True)
+    with subprocess.Popen(
+        [sys.executable, "-c", _INTERRUPTED_TWICE, when],
+        stdout=writer,
+        stderr=-1,
+        text=True,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline() == "here\n"
+        process.send_signal(signal.SIGINT)
+        if when == "nobody reads":
+            assert process.stderr.readline() == "sss: interrupted\n"
+            process.send_signal(signal.SIGINT)
+        try:
+            _, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            os.close(reader)
+            os.close(writer)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert said in ("", "sss: interrupted\n")
+
+
+_INTERRUPTED_TWICE = """
+import atexit, os, signal, sys, time, click
+import siamese_search.cli.store as store
+from siamese_search.__main__ import main
+
+again = lambda: os.kill(os.getpid(), signal.SIGINT)
+
+class Told:
+    def write(self, text):
+        sys.stderr = sys.__stderr__
+        again()
+        sys.stderr.write(text)
+
+@click.command()
+def command():
+    print("some answer")
+    print("here", file=sys.stderr, flush=True)
+    if when == "it ends":
+        atexit.register(again)
+    if when == "it is told":
+        sys.stderr = Told()
+    time.sleep(60)
+
+store.info_command = command
+when, sys.argv[1] = sys.argv[1], "info"
+sys.exit(main())
+"""
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from siamese_search.model.embedder import load_embedder  # noqa: E402
 from siamese_search.training import run as training  # noqa: E402
 from siamese_search.training.adapt import AdaptRequest, AdaptResult, adapt, read_confirmed, resume  # noqa: E402
 from siamese_search.training.config import ADAPT, AdaptConfig, adapt_config  # noqa: E402
+from siamese_search.training.loop import Silent  # noqa: E402
 from tests.support.stopping import StopAfter  # noqa: E402
 from tests.training.conftest import draw_people  # noqa: E402
 
@@ -132,6 +133,17 @@ def test_a_killed_run_goes_on_to_the_same_bits(people: Path, whole: Whole, tmp_p
     if not (tmp_path / "cut" / "model.json").exists():
         assert resume(tmp_path / "cut", device="cpu", threads=1).bundle.fingerprint == fingerprint
     assert load_bundle(tmp_path / "cut").fingerprint == fingerprint
+
+
+def test_a_run_that_is_stopped_before_its_first_checkpoint_leaves_its_place_free(people: Path, tmp_path: Path) -> None:
+    class Stopping(Silent):
+        def decoding(self, done: int, total: int, what: str) -> None:  # noqa: ARG002
+            if what == "embedding to cluster":
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        adapt(request(people, tmp_path / "run", CONFIG), Stopping())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_ends_when_its_clusters_settle(people: Path, whole: Whole, tmp_path: Path) -> None:

@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,11 +27,13 @@ from siamese_search.errors import DataError, TrainingError  # noqa: E402
 from siamese_search.model.bundle import Bundle, load_bundle  # noqa: E402
 from siamese_search.model.embedder import load_embedder  # noqa: E402
 from siamese_search.model.network import APNNetwork, NetworkSpec  # noqa: E402
+from siamese_search.training import run as training  # noqa: E402
 from siamese_search.training.config import PRESETS, TrainConfig  # noqa: E402
 from siamese_search.training.data import HoldOut, load_split  # noqa: E402
-from siamese_search.training.directory import save_checkpoint  # noqa: E402
+from siamese_search.training.directory import save_checkpoint, start_directory  # noqa: E402
 from siamese_search.training.initial import save_vectors  # noqa: E402
 from siamese_search.training.run import Silent, TrainRequest, TrainResult, resume, train  # noqa: E402
+from siamese_search.training.sweep.record import plan_sweep  # noqa: E402
 from siamese_search.training.trainer import Trainer  # noqa: E402
 from tests.support.stopping import StopAfter  # noqa: E402
 
@@ -166,6 +171,66 @@ def test_a_killed_run_resumes_bit_equal(people: Path, whole: Whole, tmp_path: Pa
         pytest.skip("the run finished before the signal")
     again = resume(out, device="cpu", threads=1)
     assert again.bundle.fingerprint == whole(REID.with_options(epochs=4)).bundle.fingerprint
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, MemoryError, "kill -9"])
+def test_a_run_that_ended_before_its_first_checkpoint_is_begun_again_in_the_same_place(
+    people: Path, whole: Whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: type[BaseException] | str
+) -> None:
+    out, config = tmp_path / "run", REID.with_options(epochs=1)
+    if isinstance(end, str):  # what it had written by then, with the answers of another teacher
+        out.mkdir()
+        shutil.copy(whole(config).bundle.path / "run.json", out)
+        (out / "teacher.npz").write_bytes(b"of another teacher")
+        with pytest.raises(TrainingError, match="nothing to resume"):
+            resume(out, device="cpu", threads=1)
+    else:
+        with monkeypatch.context() as patch:
+            patch.setattr(training, "Trainer", Mock(side_effect=end))
+            with pytest.raises(end):
+                train(request(people, out, config))
+        assert not out.exists()
+    assert train(request(people, out, config)).bundle.fingerprint == whole(config).bundle.fingerprint
+    assert not (out / "teacher.npz").exists()
+
+
+@contextmanager
+def no_room(size: int) -> Iterator[None]:
+    """Files may have this many bytes at most, as if the disk were full."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("name", ["run.json", "teacher.npz", "sweep.json"])
+def test_whatever_a_run_or_a_sweep_has_no_room_for_is_one_line(people: Path, tmp_path: Path, name: str) -> None:
+    held = HoldOut(amount=2)
+    planned = plan_sweep(
+        people, tmp_path, "apn", {"margin": (0.2, 1.0)}, layout="auto", holdout=held, init="none", teacher=None
+    )
+    write = {
+        "run.json": lambda: start_directory(tmp_path, {"init": "none"}),
+        "teacher.npz": lambda: save_vectors(tmp_path / name, [], np.zeros((1, 0, 4), np.float32), REID),
+        "sweep.json": planned.save,
+    }[name]
+    with no_room(4), pytest.raises(TrainingError, match=f"{name}: cannot be written: File too large"):
+        write()
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_checkpoint_without_room_says_how_to_go_on(tmp_path: Path, there: bool) -> None:
+    """By --resume only where an earlier one is kept."""
+    if there:
+        (tmp_path / "checkpoint.safetensors").write_bytes(b"the one before")
+    with no_room(1000), pytest.raises(TrainingError) as told:
+        save_checkpoint(tmp_path / "best.safetensors", {"network": torch.nn.Linear(256, 256)}, None, {})
+    advice = "make room and go on with --resume" if there else "make room and begin it again"
+    assert str(told.value).endswith(advice)
+    assert not (tmp_path / "best.safetensors").exists()
 
 
 def test_finished_and_foreign_directories_are_not_overwritten(people: Path, whole: Whole, tmp_path: Path) -> None:

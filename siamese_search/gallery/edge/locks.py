@@ -153,6 +153,7 @@ def _command(pid: int) -> str:
     """What runs under this number here, for people; asked of the system, for what a file says may be a stranger's."""
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes()[:1000].decode("utf-8", "replace").split("\0")
+        state = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2][1:2]
     except OSError:
         return ""
     named = [word for word in words if word]
@@ -160,7 +161,8 @@ def _command(pid: int) -> str:
         named = named[1:]  # what it runs says more
     # A signed URL is a key, and a process list is no reason to show it.
     command = " ".join([Path(named[0]).name, *map(redacted_text, named[1:])])[:200] if named else ""
-    return f" ({printable(command)})" if command else ""
+    stopped = f", stopped until kill -CONT {pid}" if state in b"Tt" else ""
+    return f" ({printable(command)}{stopped})" if command else ""
 
 
 def _sign(descriptor: int) -> None:

@@ -14,7 +14,7 @@ from siamese_search.datasets.records import Failure, ImageRecord
 from siamese_search.errors import DataError, TrainingError, UsageError, printable
 from siamese_search.evaluation.protocol import Protocol, all_vs_all
 from siamese_search.io.csv_cells import CsvWriter, csv_cell
-from siamese_search.io.files import atomic_write_text, read_json
+from siamese_search.io.files import atomic_write_text, read_json, writing
 from siamese_search.training.config import flag
 from siamese_search.training.data import DataPaths, HoldOut, as_paths, load_split, read_paths, written_paths
 from siamese_search.training.sweep.grid import GridPoint, Value, grid_points, parse_grid, swept, text
@@ -112,12 +112,13 @@ class Sweep:
         failed = {failure.path: failure.reason for failure in self.failed}
         saved = {"version": __version__, **self.description(), "failed": failed, "runs": runs}
         # Text of file names may hold lone surrogates, which only ASCII JSON can carry.
-        atomic_write_text(self.directory / RECORD_NAME, json.dumps(saved, indent=1) + "\n")
         buffer = io.StringIO()
         rows = CsvWriter(buffer)
         for row in self.table():
             rows.writerow(row)
-        atomic_write_text(self.directory / TABLE_NAME, buffer.getvalue())
+        for name, content in ((RECORD_NAME, json.dumps(saved, indent=1) + "\n"), (TABLE_NAME, buffer.getvalue())):
+            with writing(self.directory / name, error=TrainingError):
+                atomic_write_text(self.directory / name, content)
 
     def table(self) -> Iterator[list[str]]:
         """A heading and a row per run, as text; a figure that does not exist is empty."""

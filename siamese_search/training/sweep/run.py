@@ -21,8 +21,8 @@ from siamese_search.options import Progress
 from siamese_search.training.augment import view_recipe
 from siamese_search.training.config import TrainConfig
 from siamese_search.training.data import HoldOut
-from siamese_search.training.directory import CHECKPOINT_NAME, RUN_NAME, alone
-from siamese_search.training.run import TEACHER_NAME, Reporter, Silent, TrainRequest, resume, train
+from siamese_search.training.directory import CHECKPOINT_NAME, RUN_NAME, TEACHER_NAME, alone
+from siamese_search.training.run import Reporter, Silent, TrainRequest, resume, train
 from siamese_search.training.sweep.record import PLOT_NAME, Figures, Sweep, SweepRun, held_out_protocol
 
 #: Points of each ROC curve that are kept for the plot.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -182,6 +184,23 @@ def test_an_idle_holder_gives_way(store: Path):
         assert gallery.count() == 60
         upsert(gallery, 60, 70)  # noqa: F821
     assert holder.communicate("\n", timeout=60)[0] == "70\n"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="asks /proc")
+def test_who_waits_for_a_stopped_process_is_told_how_it_goes_on(tmp_path: Path):
+    with subprocess.Popen([sys.executable, "-c", "input('ready')"], stdin=-1, stdout=-1) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.read(5) == b"ready"
+        note = {"pid": holder.pid, "host": socket.gethostname(), "since": time.time()}
+        (tmp_path / "shard.lock").write_text(json.dumps(note))
+        lock = Turnstile(tmp_path, "the gallery")
+        running = lock.holder()
+        holder.send_signal(signal.SIGSTOP)
+        os.waitpid(holder.pid, os.WUNTRACED)
+        stopped = lock.holder()
+        holder.kill()
+    assert "stopped" not in running
+    assert f", stopped until kill -CONT {holder.pid}) for " in stopped
 
 
 def test_a_reader_that_waited_in_vain_names_the_holder(store: Path):
