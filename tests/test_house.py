@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
 MOST_LINES = 400
 #: Of both packages together. What grows beyond it is a reason to look for what can go.
 MOST_FILES = 210
-MOST_LINES_IN_ALL = 40_910
+MOST_LINES_IN_ALL = 40_940
 MOST_MODULES = 10
 
 

@@ -24,6 +24,8 @@ from siamese_search.io.files import read_json
 
 #: Of one request to read ahead the system takes no more than this.
 _PIECE = 2 << 20
+#: What a shard's files are long at least, holes and all.
+_LEAST = 192 << 20
 #: What the copies of shards are called, and for how long one may be so new that it is not locked yet.
 _COPY, _NEW_SECONDS = "sss-read-", 60
 
@@ -45,9 +47,31 @@ def measure(generation: Path, storage: Storage) -> tuple[int, int]:
     return disk, resident
 
 
-def taken(shard: Path) -> int:
-    """The space on disk of a directory's files, in bytes."""
-    return sum(file.stat().st_blocks * 512 for file in shard.rglob("*") if file.is_file())
+def taken(shard: Path, place: Path | None = None) -> int:
+    """The space that a shard's files take where they are, or will in ``place``, in bytes.
+
+    The engine reads its files to their ends, and on tmpfs a hole takes room as soon as it is read.
+    """
+    held, long = _sizes(shard)
+    return max(_LEAST, long) if _is_tmpfs(place or shard) else held
+
+
+def _sizes(directory: Path) -> tuple[int, int]:
+    """(space on disk, length) of all files, in bytes; the engine may delete some meanwhile."""
+    held = long = 0
+    for root, _, names in os.walk(directory):
+        for name in names:
+            with suppress(OSError):
+                known = Path(root, name).lstat()
+                held, long = held + known.st_blocks * 512, long + known.st_size
+    return held, long
+
+
+def _is_tmpfs(place: Path) -> bool:
+    device, mounts = place.stat().st_dev, Path("/proc/self/mountinfo")
+    number = f" {os.major(device)}:{os.minor(device)} ".encode()
+    lines = mounts.read_bytes().splitlines() if mounts.exists() else []
+    return any(number in line and b" - tmpfs " in line for line in lines)
 
 
 def _is_read(inside: tuple[str, ...], storage: Storage) -> bool:
@@ -170,17 +194,19 @@ def check_writable(directory: Path, what: str) -> None:
 def check_room(directory: Path, what: str, need: int = 0) -> None:
     """Raise StoreError unless ``directory`` can be written and its disk has room for so many bytes."""
     check_writable(directory, what)
-    free = _free(directory)
+    free = _left(directory)
     if free < need + MARGIN:
+        beside = " beside what its files grow to on tmpfs" if _is_tmpfs(directory) else ""
+        sizes = f"{free / 1e6:.1f} MB free{beside}, {(need + MARGIN) / 1e6:.1f} MB needed"
         raise StoreError(
-            f"cannot write {what}: its disk is full ({free / 1e6:.1f} MB free, {(need + MARGIN) / 1e6:.1f} MB needed);"
-            " what was committed is kept, and can be searched: free some space, then run the command again"
+            f"cannot write {what}: its disk is full ({sizes}); what was committed is kept, and can be searched:"
+            " free some space, then run the command again"
         )
 
 
 def can_open(shard: Path) -> bool:
     """Whether the engine can open a shard where it is."""
-    return all(os.access(one, os.W_OK) for one in (shard, shard / "edge_config.json")) and _free(shard) >= MARGIN
+    return all(os.access(one, os.W_OK) for one in (shard, shard / "edge_config.json")) and _left(shard) >= MARGIN
 
 
 class PrivateCopy(tempfile.TemporaryDirectory[str]):
@@ -213,15 +239,16 @@ def _remove_abandoned(place: str) -> None:
 
 def copy_shard(shard: Path, what: str) -> PrivateCopy:
     """A private copy of a shard, ``NAME/shard``, on a disk with room for it. Call it with the shard's lock."""
-    need = taken(shard) + MARGIN
     places = [place for place in (tempfile.gettempdir(), "/dev/shm") if os.access(place, os.W_OK)]
     for place in places:
         _remove_abandoned(place)
-    roomy = next((place for place in places if _free(Path(place)) >= need), None)
+    needs = {place: taken(shard, Path(place)) + MARGIN for place in places}
+    roomy = next((place for place, need in needs.items() if _free(Path(place)) >= need), None)
     if roomy is None:
+        rooms = " and ".join(f"{need / 1e6:.1f} MB in {place}" for place, need in needs.items())
         raise StoreError(
-            f"{what} cannot be opened where it is, read-only or on a full disk, and {' and '.join(places)} have no"
-            f" {need / 1e6:.1f} MB for a copy: free some space, or set TMPDIR"
+            f"{what} cannot be opened where it is, read-only or on a full disk, and there are not {rooms}"
+            " for a copy: free some space, or set TMPDIR"
         )
     home = PrivateCopy(roomy)
     try:
@@ -252,3 +279,9 @@ def _copy(source: Path, target: Path) -> None:
 def _free(directory: Path) -> int:
     known = os.statvfs(directory)
     return known.f_bavail * known.f_frsize
+
+
+def _left(directory: Path) -> int:
+    """What is free to a shard, or where one will be, less what its own holes will take of that."""
+    holes = taken(directory) - _sizes(directory)[0] if _is_tmpfs(directory) else 0
+    return max(0, _free(directory) - holes)

@@ -81,6 +81,28 @@ def test_a_writer_that_fills_the_disk_is_told_in_one_line_and_nothing_committed_
         assert gallery.count() == written
 
 
+@pytest.mark.parametrize("megabytes", [70, 205, 300])
+def test_on_tmpfs_where_a_hole_that_is_read_takes_room_nobody_dies_either(tmp_path, megabytes):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a tmpfs of its own needs the right to mount one")
+    try:
+        command = [sys.executable, "-c", WRITER, str(disk / "store"), MODEL.fingerprint, "512"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        if done.returncode == 0:
+            written, readable, said = json.loads(done.stdout)
+            with open_gallery(disk / "store") as gallery:
+                assert gallery.count() == written == readable
+        else:  # not even one without points had room
+            said = done.stderr.splitlines()[-1]
+        assert "its disk is full" in said
+        assert (done.returncode == 0) == (megabytes > 200)
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
 def test_on_a_full_disk_reading_goes_on_and_writing_does_once_there_is_room(small_disk, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     store = small_disk / "store"
