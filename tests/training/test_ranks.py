@@ -192,7 +192,7 @@ def test_torchrun_trains_a_bundle_and_resumes_to_the_same_bits(people: Path, tmp
 
 
 def test_an_error_of_the_first_process_ends_all(people: Path, tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "checkpoint.safetensors").touch()
     done = run(torchrun(str(people), "--out", str(tmp_path), "--epochs", "1", *OPTIONS))
     assert done.returncode != 0
     assert "already holds a run" in done.stderr
