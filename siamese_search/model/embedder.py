@@ -172,13 +172,15 @@ class LookingEmbedder:
         self.seen: list[Figures] = []
 
     def embed(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        self.seen.extend(figures_of(images))
-        return self._embedder.embed(images)
+        started = self.begin(images)
+        return started() if callable(started) else started
 
     def begin(self, images: NDArray[np.uint8]) -> Started:
-        """As :func:`begin`; while another device computes, this one looks."""
-        started = begin(self._embedder, images)
-        self.seen.extend(figures_of(images))
+        """As :func:`begin`; another thread looks meanwhile."""
+        with ThreadPoolExecutor(1) as pool:
+            looks = pool.submit(figures_of, images)
+            started = begin(self._embedder, images)
+        self.seen.extend(looks.result())
         return started
 
 

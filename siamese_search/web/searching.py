@@ -22,8 +22,7 @@ from siamese_search.gallery.filters import Condition, parse_where
 from siamese_search.gallery.times import bind_to
 from siamese_search.io.images import decode_image, resized
 from siamese_search.model.bundle import Bundle
-from siamese_search.model.calibration import figures_of
-from siamese_search.model.embedder import Embedder, FlipEmbedder, centred
+from siamese_search.model.embedder import Embedder, FlipEmbedder, LookingEmbedder, centred
 from siamese_search.retrieval.judging import check_fmr, mark
 from siamese_search.retrieval.options import SearchOptions
 from siamese_search.retrieval.query import Probe, SameImage, fuse, item_probe, point_probe, push_away
@@ -209,12 +208,11 @@ class Searching:
         images += [(one.name, resized(one.pixels, size)) for one in map(self.kept, kept)]
         if not images:
             return []
-        embedder = FlipEmbedder(embedder) if flip else embedder
-        pixels = np.stack([one for _, one in images])
-        vectors = centred(embedder, embedder.embed(pixels))
+        looking = LookingEmbedder(FlipEmbedder(embedder) if flip else embedder)
+        vectors = centred(looking, looking.embed(np.stack([one for _, one in images])))
         return [
             Probe(name, None, vector, SameImage(None), looks=looks[None])
-            for (name, _), vector, looks in zip(images, vectors, figures_of(pixels), strict=True)
+            for (name, _), vector, looks in zip(images, vectors, looking.seen, strict=True)
         ]
 
     def _of_points(self, gallery: Gallery, points: Sequence[str]) -> list[Probe]:

@@ -86,7 +86,7 @@ def test_an_upload_finds_what_its_file_finds(drawn, reads, how):
 class Former:
     """A network that a search may still know: of another input, or one that tells when it is asked."""
 
-    centres = None
+    dim, fingerprint, centres = 512, "former", None
 
     def __init__(self, input_size=(64, 32)):
         self.input_size, self.asked = input_size, threading.Event()
