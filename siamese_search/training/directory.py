@@ -42,6 +42,11 @@ def refuse_used(out: Path) -> None:
     for name, do in ((CHECKPOINT_NAME, f"continue it with --resume {quote(printable(out))}"), (META_NAME, "keep it")):
         if (out / name).exists():
             raise TrainingError(f"{printable(out)}: already holds a run: {do}, or choose another --out")
+    if (out / RUN_NAME).exists():
+        with suppress(OSError, ValueError, TypeError):
+            if "config" in files.read_json(out / RUN_NAME):  # of one that ended before its first checkpoint
+                return
+        raise TrainingError(f"{printable(out / RUN_NAME)}: not of a run of sss: move it, or choose another --out")
 
 
 @contextmanager

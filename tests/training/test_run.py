@@ -194,6 +194,16 @@ def test_a_run_that_ended_before_its_first_checkpoint_is_begun_again_in_the_same
     assert not (out / "teacher.npz").exists()
 
 
+@pytest.mark.parametrize("text", ["", "[3]", '{"mine": 1}', "3"])
+def test_a_run_json_of_something_else_is_not_taken_for_the_leftover_of_a_run(
+    people: Path, tmp_path: Path, text: str
+) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(TrainingError, match=r"run\.json: not of a run of sss: move it, or choose another --out"):
+        train(request(people, tmp_path, REID.with_options(epochs=1)))
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("run.json", text)]
+
+
 @contextmanager
 def no_room(size: int) -> Iterator[None]:
     """Files may have this many bytes at most, as if the disk were full."""
