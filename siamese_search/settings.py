@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from siamese_search.errors import SettingsError, printable
-from siamese_search.io.files import read_regular
+from siamese_search.io.files import expanded, read_regular
 
 QUANTISATIONS = ("none", "int8", "int4", "binary")
 
@@ -313,7 +313,7 @@ def check_value(where: str, key: str, value: Any) -> Any:
     if not value and key not in ("model", "ca_file"):
         raise SettingsError(f"{where} must not be empty")
     if key != "gallery" and value.startswith("~") and value[1:2] in ("", "/", os.sep):
-        return str(Path(os.path.expanduser(value)))  # noqa: PTH111 - Path's own raises where there is no home
+        return str(expanded(value))
     return value
 
 

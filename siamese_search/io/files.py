@@ -25,6 +25,11 @@ OWN_MARK = "tEXt{}\0{}".format(*OWN_TEXT).encode()
 MARKED = 256
 
 
+def expanded(path: str | os.PathLike[str]) -> Path:
+    """A path with ``~`` as the home that it means; where nobody has that home, a name like any other."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - Path's own raises there
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside ``path``; on a clean exit it is fsynced and renamed to ``path``.

@@ -4,7 +4,6 @@ of a whole gallery, of which what takes seconds is kept until the gallery change
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
@@ -17,7 +16,7 @@ from siamese_search.api.handle import GalleryHandle
 from siamese_search.errors import SiameseSearchError, StoreBusyError, printable
 from siamese_search.gallery import open_store
 from siamese_search.gallery.contract import Gallery
-from siamese_search.io.files import read_json, read_regular
+from siamese_search.io.files import expanded, read_json, read_regular
 from siamese_search.io.location import protocol_of
 from siamese_search.model.bundle import Bundle
 from siamese_search.model.calibration import Calibration
@@ -46,7 +45,7 @@ class GalleryService:
         self._handle = GalleryHandle(options.store, options.gallery, options.model, options.threads)
         self.name, store = self._handle.gallery, self._handle.store
         #: As a command names this gallery, in whatever directory it is typed.
-        named = store if protocol_of(store) else str(Path(os.path.expanduser(store)).absolute())  # noqa: PTH111
+        named = store if protocol_of(store) else str(expanded(store).absolute())
         self.place = ("--store", named, "--gallery", self.name)
         self.trouble: str | None = "starting"
         self.searching = Searching(self._handle, self.limits)

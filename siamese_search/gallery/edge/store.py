@@ -28,6 +28,7 @@ from siamese_search.gallery.edge.footprint import check_room
 from siamese_search.gallery.edge.gallery import EmbeddedGallery
 from siamese_search.gallery.edge.locks import Turnstile
 from siamese_search.gallery.storage import Storage
+from siamese_search.io.files import expanded
 from siamese_search.model.bundle import PACKAGED
 
 _WAIT = 10.0
@@ -37,7 +38,7 @@ class EmbeddedStore(Store):
     """A directory, which need not exist yet. Holds nothing open itself, so closing it closes nothing."""
 
     def __init__(self, location: str | os.PathLike[str]) -> None:
-        self.path = Path(os.path.expanduser(location))  # noqa: PTH111 - Path's own raises for a user who is not there
+        self.path = expanded(location)
         self.location = os.fspath(self.path)
 
     def names(self) -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from siamese_search.errors import SettingsError, UsageError, printable
-from siamese_search.io.files import read_private, read_regular
+from siamese_search.io.files import expanded, read_private, read_regular
 from siamese_search.io.location import is_loopback, protocol_of
 from siamese_search.settings import Settings
 
@@ -149,7 +149,7 @@ def read_key(env: Mapping[str, str] | None = None) -> ApiKey | None:
         raise SettingsError(f"{KEY_VARIABLE} and {FILE_VARIABLE} are both set: unset one")
     if file:
         try:
-            text = read_private(Path(os.path.expanduser(file)), _MAX_BYTES).decode("utf-8", "replace")  # noqa: PTH111
+            text = read_private(expanded(file), _MAX_BYTES).decode("utf-8", "replace")
         except OSError as error:
             raise SettingsError(f"{printable(file)}: the key cannot be read: {error.strerror}") from None
         return _checked(text, printable(file))
