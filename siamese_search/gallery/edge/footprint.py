@@ -36,15 +36,22 @@ def measure(generation: Path, storage: Storage) -> tuple[int, int]:
     The second is all but the payloads, the log and, beside a quantised copy, the vectors.
     """
     disk = resident = 0
-    for file in generation.rglob("*"):
-        with suppress(OSError):  # the engine may delete a file meanwhile
-            if file.is_file() and not file.is_symlink():
-                taken = file.stat().st_blocks * 512
-                disk += taken
-                inside = file.parts[len(generation.parts) :]
-                if inside[:2] == (layout.SHARD, "segments") and _is_read(inside[3:], storage):
-                    resident += taken
+    for file, known in _files(generation):
+        disk += known.st_blocks * 512
+        inside = file.parts[len(generation.parts) :]
+        if inside[:2] == (layout.SHARD, "segments") and _is_read(inside[3:], storage):
+            resident += known.st_blocks * 512
     return disk, resident
+
+
+def _files(directory: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Its regular files, and what the system knows of each; the engine may delete some meanwhile."""
+    for root, _, names in os.walk(directory):
+        for file in (Path(root, name) for name in names):
+            with suppress(OSError):
+                known = file.lstat()
+                if stat.S_ISREG(known.st_mode):
+                    yield file, known
 
 
 def taken(shard: Path, place: Path | None = None) -> int:
@@ -52,19 +59,14 @@ def taken(shard: Path, place: Path | None = None) -> int:
 
     The engine reads its files to their ends, and on tmpfs a hole takes room as soon as it is read.
     """
-    held, long = _sizes(shard)
-    return max(_LEAST, long) if _is_tmpfs(place or shard) else held
+    held, grown = _sizes(shard)
+    return grown if _is_tmpfs(place or shard) else held
 
 
 def _sizes(directory: Path) -> tuple[int, int]:
-    """(space on disk, length) of all files, in bytes; the engine may delete some meanwhile."""
-    held = long = 0
-    for root, _, names in os.walk(directory):
-        for name in names:
-            with suppress(OSError):
-                known = Path(root, name).lstat()
-                held, long = held + known.st_blocks * 512, long + known.st_size
-    return held, long
+    """(space that a directory's files take, that they grow to on tmpfs), in bytes."""
+    known = [one for _, one in _files(directory)]
+    return sum(one.st_blocks * 512 for one in known), max(_LEAST, sum(one.st_size for one in known))
 
 
 def _is_tmpfs(place: Path) -> bool:
@@ -194,9 +196,9 @@ def check_writable(directory: Path, what: str) -> None:
 def check_room(directory: Path, what: str, need: int = 0) -> None:
     """Raise StoreError unless ``directory`` can be written and its disk has room for so many bytes."""
     check_writable(directory, what)
-    free = _left(directory)
+    free, grows = _left(directory)
     if free < need + MARGIN:
-        beside = " beside what its files grow to on tmpfs" if _is_tmpfs(directory) else ""
+        beside = " beside what its files grow to on tmpfs" if grows else ""
         sizes = f"{free / 1e6:.1f} MB free{beside}, {(need + MARGIN) / 1e6:.1f} MB needed"
         raise StoreError(
             f"cannot write {what}: its disk is full ({sizes}); what was committed is kept, and can be searched:"
@@ -206,7 +208,7 @@ def check_room(directory: Path, what: str, need: int = 0) -> None:
 
 def can_open(shard: Path) -> bool:
     """Whether the engine can open a shard where it is."""
-    return all(os.access(one, os.W_OK) for one in (shard, shard / "edge_config.json")) and _left(shard) >= MARGIN
+    return all(os.access(one, os.W_OK) for one in (shard, shard / "edge_config.json")) and _left(shard)[0] >= MARGIN
 
 
 class PrivateCopy(tempfile.TemporaryDirectory[str]):
@@ -243,7 +245,7 @@ def copy_shard(shard: Path, what: str) -> PrivateCopy:
     for place in places:
         _remove_abandoned(place)
     needs = {place: taken(shard, Path(place)) + MARGIN for place in places}
-    roomy = next((place for place, need in needs.items() if _free(Path(place)) >= need), None)
+    roomy = next((place for place, need in needs.items() if shutil.disk_usage(place).free >= need), None)
     if roomy is None:
         rooms = " and ".join(f"{need / 1e6:.1f} MB in {place}" for place, need in needs.items())
         raise StoreError(
@@ -276,12 +278,10 @@ def _copy(source: Path, target: Path) -> None:
                 start += os.sendfile(new.fileno(), old.fileno(), start, end - start)
 
 
-def _free(directory: Path) -> int:
-    known = os.statvfs(directory)
-    return known.f_bavail * known.f_frsize
-
-
-def _left(directory: Path) -> int:
-    """What is free to a shard, or where one will be, less what its own holes will take of that."""
-    holes = taken(directory) - _sizes(directory)[0] if _is_tmpfs(directory) else 0
-    return max(0, _free(directory) - holes)
+def _left(directory: Path) -> tuple[int, bool]:
+    """What is free to a shard, or where one will be, less what its own holes will take of that; whether they will."""
+    free = shutil.disk_usage(directory).free
+    if not _is_tmpfs(directory):
+        return free, False
+    held, grown = _sizes(directory)
+    return max(0, free - (grown - held)), True
