@@ -154,6 +154,5 @@ def _print_matrix(found: Comparison) -> None:
     if len(columns) < len(found.right):
         note(f"the nearest {len(columns)} of {len(found.right)} columns; --format csv has every pair")
     if same is not None:
-        doubt = f"; {found.judge.doubt}" if found.judge.doubt else ""
-        pairs = amount(same.size, "pair")
-        note(f"* the same identity: {int(same.sum()):,} of {pairs} at {_threshold(found)} or more{doubt}")
+        told = f"* the same identity: {int(same.sum()):,} of {amount(same.size, 'pair')} at {_threshold(found)} or more"
+        note("; ".join(filter(None, [told, found.judge.doubt])))

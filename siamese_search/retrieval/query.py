@@ -95,14 +95,12 @@ Seen = tuple[NDArray[np.float32], Figures]
 def embed_each(images: Sequence[ImageSource], embedder: Embedder) -> list[Seen | ImageError]:
     """What each image gives, or why it cannot be read."""
     looking = LookingEmbedder(embedder)
-    rows: list[int] = []
-    vectors: list[NDArray[np.float32]] = []
     known: dict[int, Seen | ImageError] = {}
     for found in embed_images(batches_of(range(len(images))), looking, images.__getitem__):
-        rows += found.items
-        vectors.extend(found.vectors)
+        count = len(found.items)  # of the next batch it may have seen the images, too
+        known |= zip(found.items, zip(found.vectors, looking.seen[:count], strict=True), strict=True)
         known |= found.failures
-    known |= zip(rows, zip(vectors, looking.seen, strict=True), strict=True)
+        del looking.seen[:count]
     return [known[row] for row in range(len(images))]
 
 
